@@ -1,0 +1,133 @@
+"""What the gateway itself answers when it does not forward: one family, one level deep, rendered by one function.
+
+The body is a problem document (RFC 9457). ``detail`` is written by us for the caller: it never holds a traceback,
+the address of an upstream, or anything out of a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from json import dumps
+from typing import ClassVar
+
+Headers = list[tuple[bytes, bytes]]
+
+PROBLEM_JSON = b"application/problem+json"
+
+
+class GatewayError(Exception):
+    """An exchange that ends here. Subclasses fix ``status``, ``code`` and ``title``; ``headers`` go out with the answer."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal Server Error"
+
+    def __init__(self, detail: str = "", headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers: Headers = list(headers)
+
+
+class BadRequest(GatewayError):
+    status, code, title = 400, "bad_request", "Bad Request"
+
+
+class Unauthorized(GatewayError):
+    """RFC 6750 §3: the ``WWW-Authenticate`` challenge travels in ``headers``; ``reason`` labels the metric and the log."""
+
+    status, code, title = 401, "unauthorized", "Unauthorized"
+
+    def __init__(self, detail: str = "", headers: Iterable[tuple[bytes, bytes]] = (), reason: str = "missing") -> None:
+        super().__init__(detail, headers)
+        self.reason = reason
+
+
+class Forbidden(GatewayError):
+    status, code, title = 403, "insufficient_scope", "Forbidden"
+
+    def __init__(self, detail: str = "", headers: Iterable[tuple[bytes, bytes]] = (), reason: str = "role") -> None:
+        super().__init__(detail, headers)
+        self.reason = reason
+
+
+class NotFound(GatewayError):
+    status, code, title = 404, "not_found", "Not Found"
+
+
+class MethodNotAllowed(GatewayError):
+    """RFC 9110 §15.5.6: ``headers`` carry ``Allow``."""
+
+    status, code, title = 405, "method_not_allowed", "Method Not Allowed"
+
+
+class ClientTimeout(GatewayError):
+    status, code, title = 408, "client_timeout", "Request Timeout"
+
+
+class BodyTooLarge(GatewayError):
+    status, code, title = 413, "body_too_large", "Content Too Large"
+
+
+class TargetTooLong(GatewayError):
+    status, code, title = 414, "target_too_long", "URI Too Long"
+
+
+class RateLimited(GatewayError):
+    """RFC 6585 §4: ``headers`` carry ``Retry-After`` and the ``X-RateLimit-*`` fields."""
+
+    status, code, title = 429, "rate_limited", "Too Many Requests"
+
+
+class HeadersTooLarge(GatewayError):
+    status, code, title = 431, "headers_too_large", "Request Header Fields Too Large"
+
+
+class NotImplementedMethod(GatewayError):
+    status, code, title = 501, "not_implemented", "Not Implemented"
+
+
+class UpstreamUnreachable(GatewayError):
+    status, code, title = 502, "upstream_unreachable", "Bad Gateway"
+
+
+class UpstreamProtocolError(GatewayError):
+    status, code, title = 502, "upstream_protocol_error", "Bad Gateway"
+
+
+class CircuitOpen(GatewayError):
+    status, code, title = 503, "circuit_open", "Service Unavailable"
+
+
+class NoHealthyTarget(GatewayError):
+    status, code, title = 503, "no_healthy_target", "Service Unavailable"
+
+
+class Overloaded(GatewayError):
+    status, code, title = 503, "overloaded", "Service Unavailable"
+
+
+class AuthUnavailable(GatewayError):
+    status, code, title = 503, "auth_unavailable", "Service Unavailable"
+
+
+class LimitsUnavailable(GatewayError):
+    status, code, title = 503, "limits_unavailable", "Service Unavailable"
+
+
+class UpstreamTimeout(GatewayError):
+    status, code, title = 504, "upstream_timeout", "Gateway Timeout"
+
+
+def problem(status: int, code: str, title: str, detail: str, request_id: str) -> bytes:
+    """The body of an ``application/problem+json`` answer."""
+    document = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+    if request_id:
+        document["request_id"] = request_id
+    return dumps(document).encode("ascii")
+
+
+def render(error: GatewayError, request_id: str) -> tuple[int, Headers, bytes]:
+    """Status, headers and body with which ``error`` is answered."""
+    body = problem(error.status, error.code, error.title, error.detail, request_id)
+    headers = [(b"content-type", PROBLEM_JSON), (b"content-length", b"%d" % len(body)), *error.headers]
+    return error.status, headers, body

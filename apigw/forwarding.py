@@ -1,0 +1,174 @@
+"""Every rule about header fields that cross the gateway, in the order in which they make a request safe.
+
+What a client sends is copied unless something here takes it out: fields of its connection, identity, and, from a peer
+that is not a trusted proxy, what claims to know where the request came from. Only then are the gateway's own set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from random import getrandbits
+
+from apigw.wire.headers import HOP_BY_HOP, Headers, connection_options
+from apigw.wire.request import Request
+
+IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
+FORWARDED = frozenset({b"forwarded", b"x-real-ip"})
+WRITTEN_HERE = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
+"""Fields of a request that are written anew from what was parsed."""
+
+_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
+_NOT_FOR_CLIENTS = HOP_BY_HOP | {b"x-request-id"}
+_VIA_VALUE = b"1.1 apigw"
+_VIA = {
+    b"HTTP/1.0": b"\r\nvia: 1.0 apigw\r\n",
+    b"HTTP/1.1": b"\r\nvia: 1.1 apigw\r\n",
+    b"HTTP/2": b"\r\nvia: 2 apigw\r\n",
+}
+_WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
+_REMEMBERED = 4096
+
+
+def new_request_id() -> bytes:
+    return b"%032x" % getrandbits(128)
+
+
+def request_id(headers: Headers) -> bytes:
+    """The client's ``X-Request-ID`` where it sent one that can be logged as it is, else a new one."""
+    found = [value for name, value in headers if name == b"x-request-id"]
+    if len(found) == 1 and _WELL_FORMED_ID(found[0]):
+        return found[0]
+    return new_request_id()
+
+
+class _Kept(dict[bytes, bool]):
+    """Whether a field of a request is copied, by its name: each name is judged once and remembered, up to a bound."""
+
+    def __init__(self, trusted: bool) -> None:
+        super().__init__()
+        self._trusted = trusted
+
+    def __missing__(self, name: bytes) -> bool:
+        # Some servers cannot tell ``X_User_ID`` or ``X.User.ID`` from ``X-User-ID``.
+        plain = name.replace(b"_", b"-").replace(b".", b"-")
+        kept = plain not in HOP_BY_HOP and plain not in WRITTEN_HERE and plain not in IDENTITY
+        if not self._trusted:
+            kept = kept and plain not in FORWARDED and not plain.startswith(b"x-forwarded-")
+        elif name in (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"):
+            kept = False  # continued below, in one field each
+        if len(self) < _REMEMBERED:
+            self[name] = kept
+        return kept
+
+
+class Peers:
+    """Which peers are proxies whose word on the client's address is taken. Decisions are remembered, up to a bound."""
+
+    def __init__(self, trusted: Iterable[str] = ()) -> None:
+        self._networks = [ip_network(network, strict=False) for network in trusted]
+        self._decided: dict[bytes, bool] = {}
+        self.kept_from_trusted = _Kept(trusted=True)
+        self.kept_from_others = _Kept(trusted=False)
+
+    def trusts(self, peer: bytes) -> bool:
+        if not self._networks:
+            return False
+        decided = self._decided.get(peer)
+        if decided is None:
+            address = parse_address(peer)
+            decided = address is not None and any(address in network for network in self._networks)
+            if len(self._decided) >= _REMEMBERED:
+                self._decided.clear()
+            self._decided[peer] = decided
+        return decided
+
+    def client_address(self, request: Request) -> bytes:
+        """Whose request this is: the peer, or behind trusted proxies the first address from the right that is not one."""
+        peer = request.stream.peer
+        if not self.trusts(peer):
+            return peer
+        address = peer
+        claimed = b",".join(value for name, value in request.headers if name == b"x-forwarded-for")
+        for entry in reversed(claimed.split(b",")):
+            parsed = parse_address(entry.strip())
+            if parsed is None:
+                break
+            address = str(parsed).encode("ascii")
+            if not self.trusts(address):
+                break
+        return address
+
+
+def parse_address(text: bytes) -> IPv4Address | IPv6Address | None:
+    """An address as it stands in ``X-Forwarded-For``; one that is IPv4 written as IPv6 becomes IPv4."""
+    try:
+        address = ip_address(text.decode("ascii"))
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def upstream_head(
+    request: Request, uri: bytes, host: bytes, peers: Peers, identifier: bytes, own: Iterable[bytes], drop_token: bool
+) -> bytes:
+    """A request's bytes up to its body, canonical: RFC 9112 §3 to §6. ``own`` are header lines of the gateway's."""
+    stream = request.stream
+    trusted = peers.trusts(stream.peer)
+    kept = peers.kept_from_trusted if trusted else peers.kept_from_others
+    headers = request.headers
+    if request.connection_named or drop_token:
+        dropped = request.connection_named | {b"authorization"} if drop_token else request.connection_named
+        headers = [header for header in headers if header[0] not in dropped]
+    out = [request.method, b" ", uri, b" HTTP/1.1\r\nhost: ", host, b"\r\n"]
+    for name, value in headers:
+        if kept[name]:
+            out += (name, b": ", value, b"\r\n")
+    if request.content_length is None:
+        out.append(b"transfer-encoding: chunked\r\n")
+    elif request.content_length or request.method in _WITH_BODY:
+        out.append(b"content-length: %d\r\n" % request.content_length)
+    if request.upgrade:
+        out.append(b"connection: upgrade\r\nupgrade: websocket\r\n")
+    forwarded_for, proto, forwarded_host = stream.peer, b"https" if stream.secure else b"http", request.authority
+    if trusted:
+        forwarded_for, proto, forwarded_host = _continued(headers, forwarded_for, proto, forwarded_host)
+    out += (
+        b"x-forwarded-for: ",
+        forwarded_for,
+        b"\r\nx-forwarded-proto: ",
+        proto,
+        b"\r\nx-forwarded-host: ",
+        forwarded_host,
+        _VIA[request.clientproto],
+        b"x-request-id: ",
+        identifier,
+        b"\r\n",
+        *own,
+        b"\r\n",
+    )
+    return b"".join(out)
+
+
+def _continued(headers: Headers, peer: bytes, proto: bytes, host: bytes) -> tuple[bytes, bytes, bytes]:
+    """What a trusted proxy said of the request's origin, with the proxy itself appended."""
+    chain = [value for name, value in headers if name == b"x-forwarded-for"]
+    for name, value in headers:
+        if name == b"x-forwarded-proto":
+            proto = value
+        elif name == b"x-forwarded-host":
+            host = value
+    return b", ".join([*chain, peer]), proto, host
+
+
+def client_headers(headers: Headers, status: int, identifier: bytes, own: Headers) -> Headers:
+    """The fields of an upstream's response that go on to the client, and the gateway's ``own`` behind them."""
+    out = [header for header in headers if header[0] not in _NOT_FOR_CLIENTS]
+    if len(out) < len(headers) and (named := connection_options(headers)):
+        out = [header for header in out if header[0] not in named]
+    if status == 204:
+        out = [header for header in out if header[0] != b"content-length"]
+    out += own
+    out += ((b"via", _VIA_VALUE), (b"x-request-id", identifier))
+    return out

@@ -1,0 +1,371 @@
+"""One request's way: ``Gateway.proceed`` walks its stages, ``Exchange`` is what it carries along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from apigw import errors
+from apigw.cors import cors_headers, preflight
+from apigw.errors import GatewayError
+from apigw.forwarding import client_headers, request_id, upstream_head
+from apigw.wire.errors import (
+    ClientLost,
+    ConnectFailed,
+    PoolExhausted,
+    Refused,
+    UpstreamError,
+    UpstreamLost,
+    UpstreamTimedOut,
+)
+from apigw.wire.headers import Headers
+from apigw.wire.request import Request
+from apigw.wire.tunnel import join
+from apigw.wire.upstream_connection import UpstreamConnection
+
+if TYPE_CHECKING:
+    from apigw.snapshot import Route, Snapshot
+    from apigw.upstream import Connected, Target
+
+IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH"})
+"""RFC 9110 §9.2.2, and its registry."""
+CLIENT_LEFT = 499
+EVENT_STREAM = b"text/event-stream"
+
+log = Logger()
+
+Stage = Callable[["Exchange"], Deferred[Any] | None]
+"""One step of an exchange: does it at once, or returns a Deferred where it must wait, or raises a ``GatewayError``."""
+
+
+class Gateway(Resource):
+    """The proxy. ``snapshot`` is replaced by a reload; an exchange keeps the one that it began with."""
+
+    isLeaf = True
+
+    def __init__(self, snapshot: Snapshot, clock: Callable[[], float], account: Callable[[Exchange], None]) -> None:
+        super().__init__()
+        self.snapshot = snapshot
+        self.clock = clock
+        self.account = account
+        self.in_flight = 0
+        self.on_idle: Callable[[], None] | None = None
+
+    def render(self, request: Request) -> int:
+        """Runs when the headers are complete; the body has not been read."""
+        exchange = Exchange(self, request)
+        self.in_flight += 1
+        self.proceed(exchange)
+        return NOT_DONE_YET
+
+    def proceed(self, exchange: Exchange) -> None:
+        """Walk the stages, each at once unless it must wait; after the last, the exchange relays and accounts."""
+        try:
+            for stage in exchange.stages:
+                waiting = stage(exchange)
+                if waiting is not None:
+                    exchange.waiting = waiting
+                    waiting.addCallback(lambda _: self.proceed(exchange)).addErrback(exchange.stage_failed)
+                    return
+                if exchange.ended:
+                    return
+        except GatewayError as error:
+            exchange.refuse(error)
+        except Exception:
+            exchange.stage_failed(Failure())
+
+    def ended(self, exchange: Exchange) -> None:
+        self.in_flight -= 1
+        self.account(exchange)
+        if self.on_idle is not None and not self.in_flight:
+            self.on_idle()
+
+
+def route(exchange: Exchange) -> None:
+    """Match method and path. Never waits."""
+    request = exchange.request
+    router = exchange.snapshot.router
+    if exchange.snapshot.preflights and request.method == b"OPTIONS" and preflight(exchange, router):
+        return
+    match = router.match(request.method, request.path)
+    if exchange.snapshot.log_decisions:
+        log.debug("{decision}", decision=str(router.explain(request.method, request.path)))
+    if match is None:
+        allow = router.allow(request.path)
+        if not allow:
+            raise errors.NotFound("No route matches this path.")
+        raise errors.MethodNotAllowed("This path has other methods.", [(b"allow", b", ".join(allow))])
+    exchange.route = found = match.value
+    if found.cors is not None:
+        exchange.own_headers = cors_headers(found.cors, request)
+
+
+def forward(exchange: Exchange) -> None:
+    """Find a connection to a target and send the request; the answer comes to the exchange."""
+    request, route = exchange.request, exchange.route
+    limit = route.max_body_size
+    if limit is not None and request.content_length is not None and request.content_length > limit:
+        raise errors.BodyTooLarge(f"The body may have up to {limit} bytes.")
+    target = route.upstream.pick()
+    connection = target.pool.take()
+    if connection is not None:
+        exchange.send((target, connection))
+    else:
+        exchange.connect(target)
+
+
+STAGES: tuple[Stage, ...] = (route, forward)
+"""The way of every request."""
+
+
+class Exchange:
+    """One request and its response. It listens to the client and receives from the upstream, and relays between them."""
+
+    __slots__ = (
+        "_forwarded",
+        "_gateway",
+        "_retried",
+        "code",
+        "connection",
+        "ended",
+        "event_stream",
+        "id",
+        "own_headers",
+        "request",
+        "route",
+        "sent_at",
+        "snapshot",
+        "stages",
+        "started_at",
+        "status",
+        "target",
+        "upstream_seconds",
+        "waiting",
+    )
+
+    route: Route
+    target: Target
+
+    def __init__(self, gateway: Gateway, request: Request) -> None:
+        self._gateway = gateway
+        self.request = request
+        self.snapshot = gateway.snapshot
+        self.started_at = gateway.clock()
+        self.stages = iter(STAGES)
+        self.id = request_id(request.headers)
+        self.own_headers: Headers = []
+        self.waiting: Deferred[Any] | None = None
+        self.connection: UpstreamConnection | None = None
+        self.status = 0
+        self.code = ""
+        self.upstream_seconds: float | None = None
+        self.event_stream = False
+        self.ended = False
+        self._retried = False
+        request.listener = self
+
+    # Towards the upstream.
+
+    def connect(self, target: Target) -> None:
+        """No connection is idle: wait for one."""
+        self.waiting = self.route.upstream.connect(target).addCallbacks(self.send, self._connect_failed)
+
+    def send(self, connected: Connected) -> None:
+        self.waiting = None
+        self.target, connection = connected
+        self.connection = connection
+        request, route = self.request, self.route
+        host = request.authority if route.preserve_host and request.authority else self.target.authority
+        uri = request.uri if not route.strip else _strip(request, route.strip)
+        head = upstream_head(request, uri, host, self.snapshot.peers, self.id, (), not route.forward_token)
+        self.sent_at = self._gateway.clock()
+        connection.send(
+            head, self, route.timeout, request.method == b"HEAD", request.upgrade, request.content_length is None
+        )
+        if request.body_complete and not request.bytes_received:
+            connection.finish()
+        else:
+            connection.flush()
+            request.read_body()
+
+    def _connect_failed(self, failure: Failure) -> None:
+        self.waiting = None
+        if failure.check(CancelledError):
+            return
+        if failure.check(ConnectFailed):
+            self.refuse(errors.UpstreamUnreachable("The service cannot be reached."))
+        elif failure.check(PoolExhausted):
+            self.refuse(errors.Overloaded("The service has too many requests waiting.", [(b"retry-after", b"1")]))
+        else:
+            self.stage_failed(failure)
+
+    # wire.request.Listener: the client's body, and its end.
+
+    def body_received(self, data: bytes) -> None:
+        limit = self.route.max_body_size
+        if limit is not None and self.request.bytes_received > limit:
+            self.refuse(errors.BodyTooLarge(f"The body may have up to {limit} bytes."))
+        elif self.connection is not None:
+            self.connection.write(data)
+
+    def body_finished(self) -> None:
+        if self.connection is not None:
+            self.connection.finish()
+
+    def client_failed(self, error: Refused | ClientLost) -> None:
+        if isinstance(error, Refused):
+            self.refuse(refused(error))
+            return
+        self._give_up()
+        self.status = CLIENT_LEFT
+        self._end()
+
+    # wire.upstream_connection.Receiver: the response.
+
+    def pause_body(self) -> None:
+        self.request.pause_body()
+
+    def resume_body(self) -> None:
+        self.request.resume_body()
+
+    def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
+        request = self.request
+        self.status = status
+        self.upstream_seconds = self._gateway.clock() - self.sent_at
+        out = client_headers(headers, status, self.id, self.own_headers)
+        if status == 101:
+            self._start_tunnel(headers, out)
+            return
+        for name, value in headers:
+            if name == b"content-type" and value.startswith(EVENT_STREAM):
+                self.event_stream = True
+                assert self.connection is not None
+                self.connection.wait_without_limit()
+        request.start(status, out, reason)
+
+    def response_received(self, data: bytes) -> None:
+        self.request.write(data)
+
+    def response_paused(self) -> None:
+        self.request.flush()
+        self.request.stream.set_producer(self)
+
+    def response_finished(self) -> None:
+        self.connection = None
+        self.request.finish()
+        self._end()
+
+    def response_failed(self, error: UpstreamError) -> None:
+        connection, self.connection = self.connection, None
+        request = self.request
+        if (
+            isinstance(error, UpstreamLost)
+            and error.silent
+            and connection is not None
+            and connection.used
+            and not self._retried
+            and request.method in IDEMPOTENT
+            and request.content_length == 0
+        ):
+            # The upstream had probably closed the connection for being idle (RFC 9110 §9.2.2).
+            self._retried = True
+            self.connect(self.target)
+        elif isinstance(error, UpstreamTimedOut):
+            self.refuse(errors.UpstreamTimeout("The service did not answer in time."))
+        else:
+            log.debug("{id}: {target}: {error}", id=self.id, target=self.target.name, error=error)
+            self.refuse(errors.UpstreamProtocolError("The service gave no valid answer."))
+
+    # IPushProducer: the client reads slower than the upstream sends.
+
+    def pauseProducing(self) -> None:
+        if self.connection is not None:
+            self.connection.pause_response()
+
+    def resumeProducing(self) -> None:
+        if self.connection is not None:
+            self.connection.resume_response()
+
+    def stopProducing(self) -> None:
+        """The client is gone; ``client_failed`` follows."""
+
+    # Endings.
+
+    def refuse(self, error: GatewayError) -> None:
+        """The gateway's own answer, or where an answer has begun, its end in a way that cannot look complete."""
+        if self.ended:
+            return
+        self._give_up()
+        self.code = error.code
+        if self.request.started:
+            self.request.abort()
+        else:
+            self.status, headers, body = errors.render(error, self.id.decode("latin-1"))
+            self.request.respond(self.status, [*headers, *self.own_headers, (b"x-request-id", self.id)], body)
+        self._end()
+
+    def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """A whole answer that is not the upstream's, and no error."""
+        self.status = status
+        self.request.respond(status, [*headers, *self.own_headers, (b"x-request-id", self.id)], body)
+        self._end()
+
+    def stage_failed(self, failure: Failure) -> None:
+        if self.ended or failure.check(CancelledError):
+            return
+        if failure.check(GatewayError):
+            self.refuse(failure.value)
+            return
+        log.failure("{id}: a stage failed", failure=failure, id=self.id)
+        self.refuse(GatewayError("The gateway failed."))
+
+    def _give_up(self) -> None:
+        """Stop waiting, and let go of the upstream."""
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            waiting.cancel()
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.abandon()
+
+    def _start_tunnel(self, headers: Headers, out: Headers) -> None:
+        assert self.connection is not None
+        upgrade = [(name, value) for name, value in headers if name == b"upgrade"]
+        upstream, from_upstream = self.connection.take_transport()
+        client, from_client = self.request.start_tunnel([*out, (b"connection", b"upgrade"), *upgrade])
+        self.connection = None
+        join(client, from_client, upstream, from_upstream).addCallback(lambda _: self._end())
+
+    def _end(self) -> None:
+        """Account for the exchange, exactly once."""
+        if not self.ended:
+            self.ended = True
+            self._gateway.ended(self)
+
+
+def refused(error: Refused) -> GatewayError:
+    """A refusal of the wire as the gateway puts it."""
+    kind = _REFUSALS.get(error.status, errors.BadRequest)
+    return kind(error.reason)
+
+
+_REFUSALS: dict[int, type[GatewayError]] = {
+    405: errors.MethodNotAllowed,
+    408: errors.ClientTimeout,
+    413: errors.BodyTooLarge,
+    414: errors.TargetTooLong,
+    431: errors.HeadersTooLarge,
+    501: errors.NotImplementedMethod,
+}
+
+
+def _strip(request: Request, segments: int) -> bytes:
+    """The target without its first raw segments."""
+    rest = request.path.split(b"/", segments + 1)[segments + 1 :]
+    return b"/" + (rest[0] if rest else b"") + request.query

@@ -1,0 +1,79 @@
+"""Readiness: several checks side by side, each with its own time limit, asked no more often than once a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+FRESH_FOR = 1.0
+
+Check = Callable[[], Deferred[object]]
+"""Fires when all is well; fails with an exception that names what is not."""
+
+
+@frozen
+class Report:
+    """``failed`` names each check that did not pass, with one sentence why; ``passed`` the others."""
+
+    passed: tuple[str, ...]
+    failed: Mapping[str, str]
+
+    @property
+    def ready(self) -> bool:
+        return not self.failed
+
+
+class Readiness:
+    """Answers from the last second's results where there are some; everyone who asks meanwhile waits for the same ones."""
+
+    def __init__(self, clock: IReactorTime, timeout: float = 2.0) -> None:
+        self.checks: Mapping[str, Check] = {}
+        self.draining = False
+        self._clock = clock
+        self._timeout = timeout
+        self._report: Report | None = None
+        self._until = 0.0
+        self._asking: list[Deferred[Report]] | None = None
+
+    def report(self) -> Deferred[Report]:
+        if self.draining:
+            return succeed(Report((), {"drain": "the gateway is shutting down"}))
+        if self._report is not None and self._clock.seconds() < self._until:
+            return succeed(self._report)
+        answer: Deferred[Report] = Deferred()
+        if self._asking is not None:
+            self._asking.append(answer)
+            return answer
+        self._asking = [answer]
+        names = list(self.checks)
+        results = [self._run(self.checks[name]) for name in names]
+        DeferredList(results, consumeErrors=True).addCallback(self._done, names)
+        return answer
+
+    def forget(self) -> None:
+        """What was found out before no longer counts: the checks have changed."""
+        self._report = None
+
+    def _run(self, check: Check) -> Deferred[object]:
+        try:
+            running = check()
+        except Exception:
+            running = Deferred()
+            running.errback(Failure())
+        return running.addTimeout(self._timeout, self._clock)
+
+    def _done(self, results: list[tuple[bool, object]], names: list[str]) -> None:
+        failed = {}
+        for name, (passed, result) in zip(names, results, strict=True):
+            if not passed:
+                assert isinstance(result, Failure)
+                failed[name] = result.getErrorMessage() or result.type.__name__
+        self._report = Report(tuple(name for name in names if name not in failed), failed)
+        self._until = self._clock.seconds() + FRESH_FOR
+        asking, self._asking = self._asking or [], None
+        for answer in asking:
+            answer.callback(self._report)

@@ -1,0 +1,116 @@
+"""The Resource trees of the public and the admin listener, and how a request finds its way into them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from urllib.parse import unquote_to_bytes
+
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource, Resource, getChildForRequest
+
+from apigw import errors
+from apigw.errors import GatewayError
+from apigw.forwarding import request_id
+from apigw.gateway import Gateway, refused
+from apigw.wire.errors import ClientLost, Refused
+from apigw.wire.headers import Headers
+from apigw.wire.request import Request
+
+MAX_RESOURCE_BODY = 64 * 1024
+
+Account = Callable[[Request, str], None]
+"""Told of each exchange that ended in a Resource: the request, and the reserved path that it took."""
+
+
+class Site:
+    """One listener's tree: ``reserved`` paths lead to Resources, everything else to ``otherwise``."""
+
+    displayTracebacks = False
+
+    def __init__(self, reserved: dict[bytes, IResource], otherwise: Gateway | None, account: Account) -> None:
+        self._root = Resource()
+        for path, resource in reserved.items():
+            self._put(path, resource)
+        self._reserved = frozenset(reserved)
+        self._gateway = otherwise
+        self._account = account
+
+    def on_request(self, request: Request) -> None:
+        """The headers are complete. The gateway begins at once; for any other Resource the body is read first."""
+        if request.path not in self._reserved and self._gateway is not None:
+            self._gateway.render(request)
+            return
+        request.site = self  # type: ignore[assignment]
+        pattern = request.path.decode("ascii") if request.path in self._reserved else "unmatched"
+        request.notifyFinish().addErrback(lambda _: None).addCallback(lambda _: self._account(request, pattern))
+        request.listener = body = _Body(request, self._render)
+        if request.content_length is not None and request.content_length > MAX_RESOURCE_BODY:
+            body.refuse(errors.BodyTooLarge(f"The body may have up to {MAX_RESOURCE_BODY} bytes."))
+        else:
+            request.read_body()
+
+    def _render(self, request: Request) -> None:
+        request.prepath = []
+        request.postpath = [unquote_to_bytes(segment) for segment in request.path[1:].split(b"/")]
+        try:
+            if request.path not in self._reserved:
+                _respond(request, errors.NotFound("There is nothing here."))
+                return
+            request.render(getChildForRequest(self._root, request))
+        except Exception:
+            request.processingFailed(Failure())
+
+    def _put(self, path: bytes, resource: IResource) -> None:
+        *parents, last = path[1:].split(b"/")
+        node = self._root
+        for name in parents:
+            child = node.children.get(name)
+            if child is None:
+                child = Resource()
+                node.putChild(name, child)
+            node = child
+        node.putChild(last, resource)
+
+
+class _Body:
+    """Reads a body into ``request.content``, then renders."""
+
+    def __init__(self, request: Request, render: Callable[[Request], None]) -> None:
+        self._request = request
+        self._render = render
+        self._content = BytesIO()
+
+    def body_received(self, data: bytes) -> None:
+        if self._content.tell() + len(data) > MAX_RESOURCE_BODY:
+            self.refuse(errors.BodyTooLarge(f"The body may have up to {MAX_RESOURCE_BODY} bytes."))
+        elif not self._request.finished:
+            self._content.write(data)
+
+    def body_finished(self) -> None:
+        self._content.seek(0)
+        self._request.content = self._content
+        self._render(self._request)
+
+    def client_failed(self, error: Refused | ClientLost) -> None:
+        if isinstance(error, Refused):
+            self.refuse(refused(error))
+
+    def refuse(self, error: GatewayError) -> None:
+        if not self._request.finished:
+            _respond(self._request, error)
+
+
+def _respond(request: Request, error: GatewayError) -> None:
+    if request.started:
+        request.abort()
+        return
+    identifier = request_id(request.headers)
+    status, headers, body = errors.render(error, identifier.decode("latin-1"))
+    request.respond(status, [*headers, (b"x-request-id", identifier)], body)
+
+
+def refusal_answer(refusal: Refused, identifier: bytes) -> tuple[int, Headers, bytes]:
+    """What a client is told whose bytes were no request."""
+    status, headers, body = errors.render(refused(refusal), identifier.decode("latin-1"))
+    return status, [*headers, (b"x-request-id", identifier)], body

@@ -1,0 +1,3 @@
+from __future__ import annotations
+class HTTP2Channel:
+    pass

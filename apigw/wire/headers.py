@@ -1,0 +1,38 @@
+"""Field names and values as both HTTP versions need them."""
+
+from __future__ import annotations
+
+import re
+
+Header = tuple[bytes, bytes]
+Headers = list[Header]
+"""Pairs in the order of arrival. Names are in lower case."""
+
+HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"http2-settings"}
+)
+"""Fields that belong to one connection (RFC 9110 §7.6.1), whether or not ``Connection`` names them."""
+
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+LOWER_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
+FIELD_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?").fullmatch
+"""RFC 9110 §5.5: no control characters but tabs, and no white space at either end."""
+
+
+def connection_options(headers: Headers) -> frozenset[bytes]:
+    """The lower-case options of every ``Connection`` field."""
+    return frozenset(
+        option
+        for name, value in headers
+        if name == b"connection"
+        for option in (part.strip(b" \t").lower() for part in value.split(b","))
+        if option
+    )
+
+
+def first(headers: Headers, wanted: bytes) -> bytes | None:
+    """The value of the first field of that name, or None."""
+    for name, value in headers:
+        if name == wanted:
+            return value
+    return None

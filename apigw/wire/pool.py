@@ -1,0 +1,157 @@
+"""Connections to one address, kept and shared out."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.protocol import ClientFactory
+from twisted.python.failure import Failure
+
+from apigw.wire.deadlines import Deadlines
+from apigw.wire.errors import ConnectFailed, PoolExhausted
+from apigw.wire.upstream_connection import UpstreamConnection
+
+
+@frozen
+class PoolSettings:
+    """Times are seconds. ``max_pending`` exchanges wait for one of ``max_connections``, up to ``connect_timeout``."""
+
+    connect_timeout: float = 5.0
+    keepalive_timeout: float = 4.0
+    max_connections: int = 256
+    max_pending: int = 1024
+
+
+class _Waiting:
+    """An exchange's place in the queue for a connection."""
+
+    def __init__(self, pool: Pool, deadline: float) -> None:
+        self.deadline = deadline
+        self.given: Deferred[UpstreamConnection] = Deferred(lambda _: pool._forget(self))
+        self._pool = pool
+
+    def deadline_passed(self) -> None:
+        self._pool._forget(self)
+        self.given.errback(PoolExhausted("no connection became free in time"))
+
+
+class _One(ClientFactory):
+    """A factory for one connection that exists already."""
+
+    noisy = False
+
+    def __init__(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+
+    def buildProtocol(self, addr: IAddress | None) -> UpstreamConnection:
+        return self._connection
+
+
+class Pool:
+    """The connections to one endpoint. An idle one is used again, the last used first, so that the rest can go away."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, settings: PoolSettings, deadlines: Deadlines) -> None:
+        self._endpoint = endpoint
+        self._settings = settings
+        self._deadlines = deadlines
+        self._idle: list[UpstreamConnection] = []
+        self._waiting: deque[_Waiting] = deque()
+        self._open = 0  # connected or connecting
+        self._closed = False
+
+    @property
+    def connections(self) -> int:
+        return self._open
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection, at once, or None."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.is_quiet():
+                return connection
+            # The reactor is about to read what is there: its end, or what nobody asked for.
+        return None
+
+    def connect(self) -> Deferred[UpstreamConnection]:
+        """A new connection, or where there are too many, the next that becomes free.
+
+        Fails with ``ConnectFailed`` or ``PoolExhausted``.
+        """
+        if self._open < self._settings.max_connections:
+            return self._dial()
+        if len(self._waiting) >= self._settings.max_pending:
+            raise PoolExhausted("too many requests wait for a connection")
+        waiting = _Waiting(self, self._deadlines.seconds() + self._settings.connect_timeout)
+        self._waiting.append(waiting)
+        self._deadlines.watch(waiting)
+        return waiting.given
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """A connection that was taken, and not used, is idle again."""
+        self._free(connection)
+
+    def close(self) -> None:
+        """Close what is idle now, and what is in use when its exchange has ended."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _dial(self) -> Deferred[UpstreamConnection]:
+        given: Deferred[UpstreamConnection] = Deferred()
+        self._dial_for(given)
+        return given
+
+    def _dial_for(self, given: Deferred[UpstreamConnection]) -> None:
+        self._open += 1
+        connection = UpstreamConnection(self._deadlines, self._free, self._lose)
+        connection.deadline = self._deadlines.seconds() + self._settings.connect_timeout
+
+        def ready(connection: UpstreamConnection) -> None:
+            if given.called:  # cancelled meanwhile
+                self._free(connection)
+            else:
+                given.callback(connection)
+
+        def failed(failure: Failure) -> None:
+            if not given.called:
+                given.errback(ConnectFailed(failure.getErrorMessage()))
+
+        def not_connected(failure: Failure) -> None:
+            self._lose(connection)
+            connection.when_ready.errback(failure)
+
+        connection.when_ready.addCallbacks(ready, failed)
+        self._endpoint.connect(_One(connection)).addErrback(not_connected)
+
+    def _free(self, connection: UpstreamConnection) -> None:
+        if self._closed:
+            connection.close()
+            return
+        if self._waiting and connection.is_quiet():
+            self._next_waiting().callback(connection)
+            return
+        connection.idle_until(self._deadlines.seconds() + self._settings.keepalive_timeout)
+        self._idle.append(connection)
+
+    def _lose(self, connection: UpstreamConnection) -> None:
+        self._open -= 1
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._waiting and self._open < self._settings.max_connections:
+            self._dial_for(self._next_waiting())
+
+    def _next_waiting(self) -> Deferred[UpstreamConnection]:
+        waiting = self._waiting.popleft()
+        self._deadlines.forget(waiting)
+        return waiting.given
+
+    def _forget(self, waiting: _Waiting) -> None:
+        self._deadlines.forget(waiting)
+        if waiting in self._waiting:
+            self._waiting.remove(waiting)
+

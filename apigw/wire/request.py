@@ -1,0 +1,340 @@
+"""One request and its response, the same for HTTP/1.1 and HTTP/2.
+
+A proxy uses the upper half: raw header pairs, ``read_body``, ``start``, ``write``, ``flush``, ``finish``. Any
+``twisted.web`` Resource may use the lower half, which is ``twisted.web.server.Request`` with its costly parts
+made only when somebody asks for them.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any, ClassVar, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer, ITransport
+from twisted.python.failure import Failure
+from twisted.web.http import RESPONSES, parse_qs
+from twisted.web.http_headers import Headers as HeadersObject
+from twisted.web.server import Request as WebRequest
+from twisted.web.server import Site
+
+from apigw.wire.errors import ClientLost, Refused
+from apigw.wire.headers import Headers
+
+BODYLESS_STATUS = frozenset({204, 304})
+
+
+class Listener(Protocol):
+    """Who is told what the client sends after the headers."""
+
+    def body_received(self, data: bytes) -> None:
+        """A piece of the request's body. More follow until ``Request.pause_body``."""
+
+    def body_finished(self) -> None:
+        """The body is complete; without a body this is called as soon as it is asked for."""
+
+    def client_failed(self, error: Refused | ClientLost) -> None:
+        """The body is malformed or late (``Refused``, which can be answered unless the response began), or the client is
+        gone (``ClientLost``). Called at most once, and not after ``finish``."""
+
+
+class Stream(Protocol):
+    """The connection, or HTTP/2 stream, on which a request came."""
+
+    transport: ITransport
+    secure: bool
+    peer: bytes
+
+    def start_response(self, request: Request, status: int, reason: bytes, headers: Headers) -> None: ...
+    def send(self, data: bytes) -> None: ...
+    def flush(self) -> None: ...
+    def end_response(self, request: Request) -> None: ...
+    def abort(self) -> None: ...
+    def want_body(self, request: Request) -> None: ...
+    def pause_body(self) -> None: ...
+    def resume_body(self) -> None: ...
+    def set_producer(self, producer: IPushProducer | None) -> None: ...
+    def start_tunnel(self, request: Request, headers: Headers) -> tuple[Any, bytes]: ...
+
+
+class Request(WebRequest):
+    """Attributes, all bytes as sent: ``method``, ``uri`` (the target in origin-form), ``path``, ``query`` (with its ``?``),
+    ``headers`` (pairs, lower-case names), ``authority`` (the Host), ``clientproto``, ``stream.peer``.
+
+    ``content_length`` is None where the body is of unknown length, 0 where there is none.
+    """
+
+    site: Site
+    listener: Listener | None = None
+    body_complete = False
+    upgrade: bool = False
+    """Whether the client asks for a WebSocket."""
+    connection_named: frozenset[bytes] = frozenset()
+    """Names of fields that ``Connection`` says are for this hop only."""
+    started = False
+    finished: int = 0
+    body_wanted = False
+    bytes_received = 0
+    sentLength = 0
+    _unread: bytes = b""
+    defaultContentType: ClassVar[bytes] = b"text/html; charset=utf-8"
+
+    def __init__(
+        self,
+        stream: Stream,
+        method: bytes,
+        uri: bytes,
+        path: bytes,
+        query: bytes,
+        authority: bytes,
+        headers: Headers,
+        protocol: bytes,
+        content_length: int | None,
+    ) -> None:
+        # WebRequest.__init__ is not called: it would build what the properties below build on demand.
+        self.stream = stream
+        self.method = method
+        self.uri = uri
+        self.path = path
+        self.query = query
+        self.authority = authority
+        self.headers = headers
+        self.clientproto = protocol
+        self.content_length = content_length
+
+    # What the client sends.
+
+    def read_body(self) -> None:
+        """Begin to deliver the body to the listener; this is what sends ``100 Continue``."""
+        self.body_wanted = True
+        assert self.listener is not None
+        if not self.body_complete:
+            self.stream.want_body(self)
+            self.stream.resume_body()
+        if self._unread:
+            data, self._unread = self._unread, b""
+            self.listener.body_received(data)
+        if self.body_complete:
+            self.listener.body_finished()
+
+    def pause_body(self) -> None:
+        """Ask the client, by way of flow control, to wait."""
+        self.stream.pause_body()
+
+    def resume_body(self) -> None:
+        if not self.body_complete:
+            self.stream.resume_body()
+
+    def body_received(self, data: bytes) -> None:
+        """For the stream: a piece of the body came in. What nobody wants yet is kept, and the client made to wait."""
+        self.bytes_received += len(data)
+        if self.finished:
+            return
+        if self.body_wanted:
+            assert self.listener is not None
+            self.listener.body_received(data)
+        else:
+            self._unread += data
+            self.stream.pause_body()
+
+    def body_finished(self) -> None:
+        """For the stream: the body is complete."""
+        self.body_complete = True
+        if self.body_wanted and not self.finished:
+            assert self.listener is not None
+            self.listener.body_finished()
+
+    def client_failed(self, error: Refused | ClientLost) -> None:
+        """For the stream: nothing more will come."""
+        if self.finished:
+            return
+        if isinstance(error, ClientLost):
+            self.finished = 1
+            self._disconnected = True
+            self._notify(error)
+        if self.listener is not None:
+            self.listener.client_failed(error)
+
+    # What the client gets.
+
+    def start(self, status: int, headers: Headers, reason: bytes = b"") -> None:
+        """Begin the response. Without a ``content-length`` the body is framed as the client's version allows."""
+        self.started = True
+        self.code = status
+        self.stream.start_response(self, status, reason or RESPONSES.get(status, b"Unknown"), headers)
+
+    def write(self, data: bytes) -> None:
+        """A piece of the response's body. It goes out with the next ``flush`` or ``finish``."""
+        if self.finished:
+            return
+        if not self.started:
+            self._start_from_attributes()
+        self.sentLength += len(data)
+        self.stream.send(data)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def finish(self) -> None:
+        """The response is complete."""
+        if self.finished:
+            return
+        if not self.started:
+            self._start_from_attributes()
+        self.finished = 1
+        self.stream.end_response(self)
+        if self._notifications:
+            self._notify(None)
+
+    def abort(self) -> None:
+        """Cut the response short, in a way that no client can take for its end."""
+        if self.finished:
+            return
+        self.finished = 1
+        self.stream.abort()
+        self._notify(ClientLost())
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole response at once."""
+        self.start(status, headers)
+        if self.method != b"HEAD":
+            self.write(body)
+        self.finish()
+
+    def start_tunnel(self, headers: Headers) -> tuple[Any, bytes]:
+        """Answer 101 and give up the connection: its transport, and what the client sent too early."""
+        self.started = True
+        self.code = 101
+        self.finished = 1
+        return self.stream.start_tunnel(self, headers)
+
+    # twisted.web.iweb.IRequest, made on demand.
+
+    _notifications: tuple[Deferred[None], ...] = ()
+    _request_headers: HeadersObject | None = None
+    _response_headers: HeadersObject | None = None
+    _args: dict[bytes, list[bytes]] | None = None
+    _content: BytesIO | None = None
+    _cookies: list[bytes] | None = None
+    prepath: list[bytes]
+    postpath: list[bytes]
+    sitepath: tuple[bytes, ...] = ()
+    code_message: bytes = b""
+
+    @property
+    def requestHeaders(self) -> HeadersObject:  # type: ignore[override]
+        if self._request_headers is None:
+            self._request_headers = HeadersObject()
+            for name, value in self.headers:
+                self._request_headers.addRawHeader(name, value)
+        return self._request_headers
+
+    @property
+    def responseHeaders(self) -> HeadersObject:  # type: ignore[override]
+        if self._response_headers is None:
+            self._response_headers = HeadersObject()
+        return self._response_headers
+
+    @property
+    def content(self) -> BytesIO:  # type: ignore[override]
+        """The body, for those Resources whose body was read before they render."""
+        if self._content is None:
+            self._content = BytesIO()
+        return self._content
+
+    @content.setter
+    def content(self, content: BytesIO) -> None:
+        self._content = content
+
+    @property
+    def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
+        """Query arguments, then those of a form-encoded body."""
+        if self._args is None:
+            self._args = parse_qs(self.query[1:], 1)
+            kind = self.getHeader(b"content-type") or b""
+            if kind.partition(b";")[0].strip().lower() == b"application/x-www-form-urlencoded":
+                for name, values in parse_qs(self.content.getvalue(), 1).items():
+                    self._args.setdefault(name, []).extend(values)
+        return self._args
+
+    @property
+    def received_cookies(self) -> dict[bytes, bytes]:  # type: ignore[override]
+        pairs = (part.strip().partition(b"=") for name, value in self.headers if name == b"cookie" for part in value.split(b";"))
+        return {name: value for name, mark, value in pairs if mark}
+
+    @property
+    def cookies(self) -> list[bytes]:  # type: ignore[override]
+        if self._cookies is None:
+            self._cookies = []
+        return self._cookies
+
+    @property
+    def client(self) -> Any:
+        return self.stream.transport.getPeer()
+
+    @property
+    def host(self) -> Any:
+        return self.stream.transport.getHost()
+
+    @property
+    def transport(self) -> Any:
+        return self.stream.transport
+
+    @property
+    def channel(self) -> Any:
+        return self.stream
+
+    def isSecure(self) -> bool:
+        return self.stream.secure
+
+    def getHost(self) -> Any:
+        return self.host
+
+    def getClientAddress(self) -> Any:
+        return self.client
+
+    def notifyFinish(self) -> Deferred[None]:
+        """Fires with None when the response is complete, fails when the client is lost before."""
+        notification: Deferred[None] = Deferred()
+        self._notifications = (*self._notifications, notification)
+        return notification
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if not streaming:
+            from twisted.internet._producer_helpers import _PullToPush
+
+            producer = _PullToPush(producer, self)
+            self.stream.set_producer(producer)
+            producer.startStreaming()
+        else:
+            self.stream.set_producer(producer)
+
+    def unregisterProducer(self) -> None:
+        self.stream.set_producer(None)
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """A Resource raised: logged here, and nothing of it shown to the client."""
+        self._log.failure("a resource failed", failure=reason)
+        if self.started:
+            self.abort()
+        else:
+            self.respond(500, [(b"content-length", b"0")], b"")
+        return reason
+
+    def _start_from_attributes(self) -> None:
+        headers = [(name.lower(), value) for name, values in self.responseHeaders.getAllRawHeaders() for value in values]
+        if self.code not in BODYLESS_STATUS and not self.responseHeaders.hasHeader(b"content-type"):
+            headers.append((b"content-type", self.defaultContentType))
+        headers += [(b"set-cookie", cookie) for cookie in self._cookies or ()]
+        self.start(self.code, headers, self.code_message)
+
+    def _notify(self, error: Exception | None) -> None:
+        notifications, self._notifications = self._notifications, ()
+        for notification in notifications:
+            if error is None:
+                notification.callback(None)
+            else:
+                notification.errback(Failure(error))
+
+
+

@@ -1,0 +1,71 @@
+"""Request targets that are safe to route: RFC 9112 §3.2, RFC 3986 §3.3, and what programs are known to disagree on.
+
+The path that is checked is the path that is sent on, byte for byte; nothing is normalised, so there is nothing
+on which a service could disagree with the gateway.
+"""
+
+from __future__ import annotations
+
+import re
+
+from apigw.wire.errors import Refused
+
+# Nearly every target: plain segments that do not begin with a dot, and an optional query.
+_FIRST = rb"[\w\-~!$&'()*+,=:@|\[\]{}^`\"<>]"
+_REST = rb"[\w\-~!$&'()*+,=:@|\[\]{}^`\"<>.]*"
+_SEGMENT = _FIRST + _REST
+_QUERY = rb"[\x21\x22\x24\x26-\x7e]*(?:%[0-9A-Fa-f]{2}[\x21\x22\x24\x26-\x7e]*)*"
+_ORDINARY = re.compile(rb"/(?:" + _SEGMENT + rb"(?:/" + _SEGMENT + rb")*/?)?(?:\?" + _QUERY + rb")?").fullmatch
+_ODD_BYTES = re.compile(rb"[^\x21-\x7e]|#").search
+_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
+_FORBIDDEN_ESCAPE = re.compile(rb"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF])|\\").search
+_DOT = re.compile(rb"%2[eE]").sub
+_AUTHORITY = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+(?::\d{0,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::\d{0,5})?").fullmatch
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(/[^?]*)?(\?.*)?", re.DOTALL).fullmatch
+
+
+def check_target(target: bytes) -> tuple[bytes, bytes]:
+    """Split an origin-form target into its raw path and its query, the ``?`` included.
+
+    Raises ``Refused`` with 400 for what no two programs agree on.
+    """
+    if _ORDINARY(target) is None:
+        _check_odd(target)
+    path, mark, query = target.partition(b"?")
+    return path, mark + query
+
+
+def _check_odd(target: bytes) -> None:
+    if not target.startswith(b"/"):
+        raise Refused(400, "The request target must begin with a slash.")
+    if _ODD_BYTES(target):
+        raise Refused(400, "The request target holds a byte that must be percent-encoded.")
+    path = target.partition(b"?")[0]
+    if _BROKEN_ESCAPE(target):
+        raise Refused(400, "The request target holds a broken percent-encoding.")
+    if _FORBIDDEN_ESCAPE(path):
+        raise Refused(400, "The path holds a backslash, an encoded slash, or a control character.")
+    for number, segment in enumerate(segments := path[1:].split(b"/")):
+        name = _DOT(b".", segment).partition(b";")[0]
+        if name in (b".", b".."):
+            raise Refused(400, "The path holds a dot segment.")
+        if not name and (segment or number < len(segments) - 1):
+            raise Refused(400, "The path holds an empty segment.")
+
+
+def check_authority(authority: bytes) -> None:
+    """Raise ``Refused`` unless this is ``host`` or ``host:port`` (RFC 9110 §7.2)."""
+    if _AUTHORITY(authority) is None:
+        raise Refused(400, "The Host is missing or malformed.")
+
+
+def split_absolute(target: bytes, host: bytes) -> bytes:
+    """The origin-form of an absolute-form target, which must name the same authority as ``host`` (RFC 9112 §3.2.2)."""
+    match = _ABSOLUTE(target)
+    if match is None:
+        raise Refused(400, "The request target must be a path or an http URL.")
+    authority, path, query = match.groups()
+    check_authority(authority)
+    if authority.lower() != host.lower():
+        raise Refused(400, "The request target and the Host disagree.")
+    return (path or b"/") + (query or b"")

@@ -1,0 +1,113 @@
+"""TLS towards clients: several certificates behind one port, chosen by SNI, and replaceable while it is open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from attrs import frozen
+from cryptography import x509
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+ALPN = (b"h2", b"http/1.1")
+_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+# Mozilla's "intermediate" choice for TLS 1.2: forward secrecy and authenticated encryption only. 1.3 has no others.
+_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
+
+
+@frozen
+class KeyPair:
+    """PEM files. ``certificate`` holds the chain, its own certificate first."""
+
+    certificate: str
+    key: str
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerContexts:
+    """Makes the server's side of TLS connections. ``load`` replaces the certificates for new ones; open ones keep theirs.
+
+    A name that no certificate carries, and a client that sends none, gets the first.
+    """
+
+    def __init__(self, pairs: Iterable[KeyPair], min_version: str = "1.2", client_ca_file: str | None = None) -> None:
+        self._min_version = min_version
+        self._client_ca_file = client_ca_file
+        self._exact: dict[str, SSL.Context] = {}
+        self._default: SSL.Context
+        self.use(self.load(pairs))
+
+    def load(self, pairs: Iterable[KeyPair]) -> list[tuple[list[str], SSL.Context]]:
+        """Read the files. Raises ``OSError`` and ``SSL.Error``, and changes nothing."""
+        return [(names_of(pair.certificate), self._context(pair)) for pair in pairs]
+
+    def use(self, loaded: list[tuple[list[str], SSL.Context]]) -> None:
+        exact: dict[str, SSL.Context] = {}
+        for names, context in loaded:
+            for name in names:
+                exact.setdefault(name, context)
+        self._exact, self._default = exact, loaded[0][1]
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        return SSL.Connection(self._default, None)
+
+    def _context(self, pair: KeyPair) -> SSL.Context:
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(_VERSIONS[self._min_version])
+        context.set_cipher_list(_CIPHERS)
+        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.use_certificate_chain_file(pair.certificate)
+        context.use_privatekey_file(pair.key)
+        context.check_privatekey()
+        context.set_alpn_select_callback(_select)
+        context.set_tlsext_servername_callback(self._choose)
+        if self._client_ca_file is not None:
+            context.load_verify_locations(self._client_ca_file)
+            context.set_client_ca_list([])
+            context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *answer: bool(answer[-1]))
+        return context
+
+    def _choose(self, connection: SSL.Connection) -> None:
+        name = connection.get_servername()
+        if name is not None:
+            wanted = name.decode("latin-1").lower().rstrip(".")
+            context = self._exact.get(wanted) or self._exact.get("*." + wanted.partition(".")[2])
+            if context is not None:
+                connection.set_context(context)
+
+
+def _select(connection: SSL.Connection, offered: list[bytes]) -> Any:
+    for protocol in ALPN:
+        if protocol in offered:
+            return protocol
+    return SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+def names_of(certificate: str) -> list[str]:
+    """The DNS names in a PEM file's first certificate, in lower case."""
+    with open(certificate, "rb") as pem:
+        parsed = x509.load_pem_x509_certificate(pem.read())
+    try:
+        names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [name.lower() for name in names.get_values_for_type(x509.DNSName)]
+
+
+class _EagerTLS(TLSMemoryBIOProtocol):
+    """Channels write whole responses, so nothing is gained by holding writes back for a turn of the reactor."""
+
+
+class TLSFactory(TLSMemoryBIOFactory):
+    """Wraps a channel factory in TLS."""
+
+    noisy = False
+    protocol = _EagerTLS
+
+    def __init__(self, contexts: ServerContexts, wrapped: Any, clock: Any) -> None:
+        super().__init__(contexts, False, wrapped, clock)

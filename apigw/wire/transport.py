@@ -1,0 +1,85 @@
+"""Twisted's TCP transports, but a write is sent at once when nothing is queued before it.
+
+``FileDescriptor.write`` queues, registers with epoll, goes through the reactor, sends and unregisters. For a
+proxy, whose writes nearly always fit the socket buffer, that is two system calls and a turn of the loop too many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import tcp
+from twisted.internet.interfaces import IConnector, IListeningPort
+from zope.interface import directlyProvides, providedBy
+
+if TYPE_CHECKING:
+    # At run time this mixes into tcp.Server and tcp.Client alike.
+    _Connection = tcp.Connection
+else:
+    _Connection = object
+
+DEFAULT_BACKLOG = 50
+"""What Twisted's endpoints ask for where the string does not say: too few for a busy gateway."""
+
+BACKLOG = 4096
+
+
+class _EagerWrites(_Connection):
+    def write(self, data: bytes) -> None:
+        if self._tempDataLen or self.dataBuffer or not self.connected or self._writeDisconnected:
+            super().write(data)
+            return
+        try:
+            sent = self.socket.send(data)
+        except OSError:
+            # A full buffer, or a broken connection: the queued write finds out which, outside of this call.
+            sent = 0
+        if sent != len(data):
+            super().write(data[sent:])
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        self.write(b"".join(iovec))
+
+
+class EagerServer(_EagerWrites, tcp.Server):
+    """The server's side of a connection."""
+
+
+class EagerClient(_EagerWrites, tcp.Client):
+    """The client's side of a connection."""
+
+
+class EagerPort(tcp.Port):
+    transport = EagerServer
+
+
+class EagerConnector(tcp.Connector):
+    def _makeTransport(self) -> EagerClient:
+        return EagerClient(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
+class EagerReactor:
+    """A reactor whose TCP ports and clients write eagerly. Give it to an endpoint in place of the reactor itself."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        directlyProvides(self, providedBy(reactor))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = DEFAULT_BACKLOG, interface: str = "") -> IListeningPort:
+        listening = EagerPort(port, factory, BACKLOG if backlog == DEFAULT_BACKLOG else backlog, interface, self._reactor)
+        listening.startListening()
+        return listening
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:
+        listening = EagerPort._fromListeningDescriptor(self._reactor, fileDescriptor, addressFamily, factory)
+        listening.startListening()
+        return listening
+
+    def connectTCP(self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None) -> IConnector:
+        connector = EagerConnector(host, port, factory, timeout, bindAddress, self._reactor)
+        connector.connect()
+        return connector

