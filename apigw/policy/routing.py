@@ -1,0 +1,341 @@
+"""Which route a request takes: patterns, and a trie of them whose cost does not depend on how many there are.
+
+A path is a list of segments, cut at each ``/`` after the first; a trailing slash is one more, empty segment. A pattern
+demands a literal, any non-empty segment (``:name``), or, at its end, whatever is left (``*``). All comparisons are of
+percent-decoded bytes. Paths come as they were sent and are known to be safe: they begin with a slash, and have no empty
+segment but the last, no dot segment, no encoded slash, no broken escape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from re import compile as regex
+from typing import Generic, Literal, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from attrs import Factory, define, frozen
+
+T = TypeVar("T")
+
+_NAME = regex(r"[A-Za-z_][A-Za-z0-9_-]*")
+_BROKEN_ESCAPE = regex(rb"%(?![0-9A-Fa-f]{2})")
+_UNSENDABLE = regex(rb"[\x00-\x1f\x7f/\\]")
+
+
+@frozen
+class Pattern:
+    """A parsed path pattern.
+
+    ``segments`` holds decoded literals and ``None`` for each parameter, without the final ``*``; ``names`` are the
+    parameters from left to right; with ``wildcard`` at least one more segment follows, which may be empty.
+    """
+
+    text: str
+    segments: tuple[bytes | None, ...]
+    names: tuple[str, ...]
+    wildcard: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern:
+        """``/users/:id``, ``/files/*``. Raises ``ValueError`` with a sentence for what no request could ever match."""
+        if not text.startswith("/"):
+            raise ValueError(f"the path {text!r} must begin with '/'")
+        *inner, last = text[1:].split("/")
+        if "" in inner:
+            raise ValueError(f"the path {text!r} has an empty segment: requests with '//' are refused")
+        wildcard = last == "*"
+        segments: list[bytes | None] = []
+        names: list[str] = []
+        for segment in inner if wildcard else [*inner, last]:
+            if not segment.startswith(":"):
+                segments.append(_literal(segment, text))
+                continue
+            name = segment[1:]
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"the path {text!r} has {segment!r}: a parameter's name is letters, digits, _ and -")
+            if name in names:
+                raise ValueError(f"the path {text!r} has two parameters named {name!r}")
+            segments.append(None)
+            names.append(name)
+        return cls(text, tuple(segments), tuple(names), wildcard)
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def shape(self) -> tuple[tuple[bytes | None, ...], bool]:
+        """Equal for patterns that match the same paths, whatever their parameters are called."""
+        return self.segments, self.wildcard
+
+    def matches(self, path: bytes) -> bool:
+        """Whether ``path``, percent-encoded as sent, is one of this pattern's."""
+        depth = len(self.segments)
+        pieces = path.split(b"/", depth + 1)
+        if len(pieces) != depth + 1 + self.wildcard:
+            return False
+        for wanted, piece in zip(self.segments, pieces[1:], strict=False):
+            if wanted is None:
+                if not piece:
+                    return False
+            elif b"%" in piece:
+                # A segment shrinks to a third at most: what is longer is not worth decoding.
+                if len(piece) > 3 * len(wanted) or wanted != unquote_to_bytes(piece):
+                    return False
+            elif wanted != piece:
+                return False
+        return True
+
+    def parameters(self, path: bytes) -> dict[str, bytes]:
+        """What a path that matches gives to each parameter, decoded; the rest of the path is called ``*``."""
+        pieces = path.split(b"/", len(self.segments) + 1)[1:]
+        values = [piece for wanted, piece in zip(self.segments, pieces, strict=False) if wanted is None]
+        captured = dict(zip(self.names, map(unquote_to_bytes, values), strict=True))
+        if self.wildcard:
+            captured["*"] = unquote_to_bytes(pieces[-1])
+        return captured
+
+
+def _literal(segment: str, text: str) -> bytes:
+    if "*" in segment:
+        raise ValueError(f"the path {text!r} has a '*' that is not its whole last segment; a literal one is %2A")
+    for mark in "?#":
+        if mark in segment:
+            raise ValueError(f"the path {text!r} has a {mark!r}, which is never part of a request's path")
+    try:
+        encoded = segment.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the path {text!r} is not Unicode text") from None
+    if _BROKEN_ESCAPE.search(encoded):
+        raise ValueError(f"the path {text!r} has a '%' without two hexadecimal digits; a literal one is %25")
+    decoded = unquote_to_bytes(encoded)
+    if _UNSENDABLE.search(decoded):
+        raise ValueError(f"the path {text!r} has a slash, backslash or control character within a segment")
+    if decoded.partition(b";")[0] in (b".", b".."):
+        raise ValueError(f"the path {text!r} has a dot segment: requests with one are refused")
+    return decoded
+
+
+def overlaps(limit: Pattern, route: Pattern) -> Literal["always", "sometimes", "never"]:
+    """Of the paths that ``route`` matches, does ``limit`` match all, none, or must the path be tested?"""
+    m, n = len(limit.segments), len(route.segments)
+    if limit.wildcard:
+        if not route.wildcard and n <= m:
+            return "never"
+        covered = n >= m
+    else:
+        if m <= n if route.wildcard else m != n:
+            return "never"
+        covered = not route.wildcard
+    for ours, theirs in zip(limit.segments, route.segments, strict=False):
+        if ours == theirs:
+            continue
+        if ours is None:
+            if not theirs:
+                return "never"
+        elif theirs is None and ours:
+            covered = False
+        else:
+            return "never"
+    return "always" if covered else "sometimes"
+
+
+Entry = tuple[Pattern | str, frozenset[bytes] | None, T]
+"""A pattern, its methods (``None`` for all of them), and what it leads to."""
+
+
+@frozen(eq=False)
+class Match(Generic[T]):
+    """A route, as found. ``methods`` are as configured; ``pattern.parameters(path)`` gives what it captured."""
+
+    value: T
+    pattern: Pattern
+    methods: frozenset[bytes] | None
+
+    def __str__(self) -> str:
+        return f"{self.pattern} ({_listed(self.methods or ()) or 'all methods'})"
+
+
+@frozen(eq=False)
+class Explanation(Generic[T]):
+    """Why a request goes where it goes: ``lines`` are for people; ``allow`` is not empty where the answer is 405."""
+
+    match: Match[T] | None
+    parameters: dict[str, bytes]
+    allow: tuple[bytes, ...]
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+@define(eq=False)
+class _Node(Generic[T]):
+    """What may follow a prefix; where a pattern ends, the routes ``served`` by method, or by ``every`` method."""
+
+    literals: dict[bytes, _Node[T]] = Factory(dict)
+    parameter: _Node[T] | None = None
+    rest: _Node[T] | None = None
+    served: dict[bytes, Match[T]] = Factory(dict)
+    every: Match[T] | None = None
+
+
+class Router(Generic[T]):
+    """An immutable set of routes. Raises ``ValueError`` for a bad pattern and for two routes that clash.
+
+    From the left, each segment prefers a literal to a parameter to the rest, and goes back where that leads nowhere or
+    to other methods. One look-up visits no node of the trie twice, so going back takes at most as many steps as the
+    configuration has prefixes that fit the path, and nothing in a request can make it more.
+    """
+
+    def __init__(self, entries: Iterable[Entry[T]]) -> None:
+        matches = [Match(value, _parsed(pattern), methods) for pattern, methods, value in entries]
+        for first, second in clashes((match.pattern, match.methods, match) for match in matches):
+            raise ValueError(f"two routes have the same shape and a method in common: {first} and {second}")
+        self._root: _Node[T] = _Node()
+        self._whole: dict[bytes, _Node[T]] = {}
+        for match in matches:
+            self._add(match)
+        methods = frozenset().union(*(match.methods or () for match in matches))
+        self._methods = sorted(methods | {b"HEAD"} if b"GET" in methods else methods)
+        patterns = [match.pattern for match in matches]
+        self._depth = max((len(pattern.segments) for pattern in patterns), default=0)
+        self._longest = max((len(segment or b"") for pattern in patterns for segment in pattern.segments), default=0)
+
+    def _add(self, match: Match[T]) -> None:
+        pattern, node = match.pattern, self._root
+        literals = []
+        for segment in pattern.segments:
+            if segment is None:
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            else:
+                node = node.literals.setdefault(segment, _Node())
+                literals.append(segment)
+        if pattern.wildcard:
+            node.rest = node.rest or _Node()
+            node = node.rest
+        elif len(literals) == len(pattern.segments) and not any(b"%" in literal for literal in literals):
+            # With a percent sign of its own the decoded path would pass for somebody's encoded one.
+            self._whole[b"/" + b"/".join(literals)] = node
+        if match.methods is None:
+            node.every = match
+            return
+        node.served.update(dict.fromkeys(match.methods, match))
+        if b"GET" in node.served:
+            node.served.setdefault(b"HEAD", node.served[b"GET"])
+
+    def match(self, method: bytes, path: bytes) -> Match[T] | None:
+        """The route for a request, or ``None``: then ``allow(path)`` tells 405 from 404."""
+        # Most paths have no parameter: one look-up instead of a walk is 0.1 µs instead of 0.6.
+        end = self._whole.get(path)
+        if end is not None:
+            found = end.served.get(method, end.every)
+            if found is not None:
+                return found
+        # What lies deeper than any pattern is not worth cutting up.
+        pieces = path.split(b"/", self._depth + 1)
+        if b"%" in path:
+            pieces = self._decoded(pieces)
+        count = len(pieces)
+        node, at = self._root, 1
+        pending: list[tuple[_Node[T], int]] = []
+        while True:
+            if at == count:
+                found = node.served.get(method, node.every)
+                if found is not None:
+                    return found
+            else:
+                piece = pieces[at]
+                at += 1
+                if node.rest is not None:
+                    pending.append((node.rest, count))
+                literal = node.literals.get(piece)
+                parameter = node.parameter if piece else None
+                if literal is not None:
+                    if parameter is not None:
+                        pending.append((parameter, at))
+                    node = literal
+                    continue
+                if parameter is not None:
+                    node = parameter
+                    continue
+            if not pending:
+                return None
+            node, at = pending.pop()
+
+    def allow(self, path: bytes) -> tuple[bytes, ...]:
+        """The methods, sorted, of all routes that match ``path``; empty for a 404 (RFC 9110 §10.2.1).
+
+        Asked where ``match`` found nothing: a route for every method adds nothing here.
+        """
+        return tuple(method for method in self._methods if self.match(method, path) is not None)
+
+    def explain(self, method: bytes, path: bytes) -> Explanation[T]:
+        """The decision of ``match`` in words, for the debug log and the command line."""
+        match = self.match(method, path)
+        asked = f"{_shown(method)} {_shown(path)}"
+        found = (self.match(other, path) for other in self._methods)
+        others = [other for other in dict.fromkeys(found) if other is not None and other is not match]
+        if match is None:
+            allow = self.allow(path)
+            reasons = [f"{other} matches the path" for other in others] or self._misses(method, path)
+            verdict = f"405, served here: {_listed(allow)}" if allow else "404, no route matches the path"
+            return Explanation(None, {}, allow, (f"{asked}: {verdict}", *(f"  {reason}" for reason in reasons)))
+        parameters = match.pattern.parameters(path)
+        better = [other for other in others if _rank(other.pattern) < _rank(match.pattern)]
+        lines = [f"{asked}: route {match}"]
+        lines += [f"  {name} = '{_shown(value)}'" for name, value in parameters.items()]
+        lines += [f"  passed over, because of the method: {other}" for other in better]
+        return Explanation(match, parameters, (), tuple(lines))
+
+    def _misses(self, method: bytes, path: bytes) -> list[str]:
+        other = path[:-1] if path.endswith(b"/") else path + b"/"
+        if other and self.match(method, other) is not None:
+            return [f"{_shown(other)} would match: a trailing slash makes another path"]
+        pieces = self._decoded(path.split(b"/", self._depth + 1))
+        nodes, at = [self._root], 0
+        while nodes and at + 1 < len(pieces):
+            at += 1
+            following = [node.literals.get(pieces[at]) for node in nodes]
+            if pieces[at]:
+                following += [node.parameter for node in nodes]
+            nodes = [node for node in following if node is not None]
+        if nodes:
+            return ["routes begin with it, but none ends there"]
+        known, unknown = b"/".join(pieces[:at]) or b"/", pieces[at].partition(b"/")[0]
+        return [f"no route continues {_shown(known)} with '{_shown(unknown)}'"]
+
+    def _decoded(self, pieces: list[bytes]) -> list[bytes]:
+        # A segment shrinks to a third at most: a longer one is no literal, and not worth decoding.
+        longest = 3 * self._longest
+        return [unquote_to_bytes(piece) if b"%" in piece and len(piece) <= longest else piece for piece in pieces]
+
+
+def clashes(entries: Iterable[Entry[T]]) -> Iterator[tuple[T, T]]:
+    """The pairs of values whose routes have the same shape and a method in common, each later one once."""
+    seen: dict[object, list[tuple[frozenset[bytes] | None, T]]] = {}
+    for pattern, methods, value in entries:
+        same_shape = seen.setdefault(_parsed(pattern).shape, [])
+        for others, other in same_shape:
+            if methods is None or others is None or methods & others:
+                yield other, value
+                break
+        else:
+            same_shape.append((methods, value))
+
+
+def _parsed(pattern: Pattern | str) -> Pattern:
+    return Pattern.parse(pattern) if isinstance(pattern, str) else pattern
+
+
+def _rank(pattern: Pattern) -> tuple[int, ...]:
+    return (*(1 if segment is None else 0 for segment in pattern.segments), *([2] if pattern.wildcard else []))
+
+
+def _listed(methods: Iterable[bytes]) -> str:
+    return ", ".join(map(_shown, sorted(methods)))
+
+
+def _shown(text: bytes) -> str:
+    """Text for one line of a log, whatever the bytes."""
+    return repr(text.decode("utf-8", "backslashreplace"))[1:-1]
