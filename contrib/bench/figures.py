@@ -1,0 +1,159 @@
+"""From samples to a table, ratios and verdicts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from attrs import asdict, frozen
+
+from bench.machine import MIB
+
+
+@frozen
+class Sample:
+    """One program under load for one round. Latencies are milliseconds, memory is bytes, ``cpu`` is seconds of CPU."""
+
+    contestant: str
+    round: int
+    requests: int
+    failed: int
+    seconds: float
+    cpu: float
+    p50: float
+    p95: float
+    p99: float
+    rss: int
+    pss: int
+
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self.requests / self.seconds if self.seconds else 0.0
+
+    @property
+    def cost(self) -> float:
+        """CPU microseconds per request."""
+        return self.cpu / self.requests * 1e6 if self.requests else float("nan")
+
+    @property
+    def busy(self) -> float:
+        """How much of its core the program used. Well below 1, the load was the bottleneck and the rate says little."""
+        return self.cpu / self.seconds if self.seconds else 0.0
+
+
+@frozen
+class Summary:
+    """Medians over the rounds; ``failed`` is the sum. ``ratio`` is the cost in units of the reference, or ``None``."""
+
+    contestant: str
+    rate: float
+    cost: float
+    busy: float
+    p50: float
+    p95: float
+    p99: float
+    rss: float
+    pss: float
+    failed: int
+    ratio: float | None
+
+
+def ratio(samples: Iterable[Sample], contestant: str, reference: str) -> float | None:
+    """The median over the rounds of ``contestant``'s cost by ``reference``'s in the same round.
+
+    Round by round, because what else the machine does changes from one round to the next and hits neighbours in time
+    alike. ``None`` if there is no round with both.
+    """
+    costs: dict[str, dict[int, float]] = {contestant: {}, reference: {}}
+    for sample in samples:
+        if sample.contestant in costs and sample.requests:
+            costs[sample.contestant][sample.round] = sample.cost
+    ours, theirs = costs[contestant], costs[reference]
+    ratios = [ours[number] / theirs[number] for number in ours.keys() & theirs.keys() if theirs[number]]
+    return median(ratios) if ratios else None
+
+
+def summarize(samples: Sequence[Sample], reference: str) -> list[Summary]:
+    """One summary a contestant, in the order in which they first appear."""
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.contestant, []).append(sample)
+    return [
+        Summary(
+            contestant=name,
+            rate=median(sample.rate for sample in group),
+            cost=median(sample.cost for sample in group),
+            busy=median(sample.busy for sample in group),
+            p50=median(sample.p50 for sample in group),
+            p95=median(sample.p95 for sample in group),
+            p99=median(sample.p99 for sample in group),
+            rss=median(sample.rss for sample in group),
+            pss=median(sample.pss for sample in group),
+            failed=sum(sample.failed for sample in group),
+            ratio=ratio(samples, name, reference),
+        )
+        for name, group in groups.items()
+    ]
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """The first row is the heading. The first column is aligned to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def report(summaries: Iterable[Summary]) -> str:
+    """What a comparison prints. ``n`` is the cost in units of nginx's."""
+    rows = [["", "requests/s", "CPU µs/request", "n", "core busy", "p50 ms", "p99 ms", "RSS MiB", "PSS MiB", "errors"]]
+    rows += [
+        [
+            one.contestant,
+            f"{one.rate:,.0f}",
+            f"{one.cost:.1f}",
+            "-" if one.ratio is None else f"{one.ratio:.2f}",
+            f"{one.busy:.0%}",
+            f"{one.p50:.2f}",
+            f"{one.p99:.2f}",
+            f"{one.rss / MIB:.0f}",
+            f"{one.pss / MIB:.0f}",
+            str(one.failed),
+        ]
+        for one in summaries
+    ]
+    return table(rows)
+
+
+@frozen
+class Verdict:
+    """One promise, and whether it was kept. ``seen`` and ``wanted`` let a reader judge; ``details`` are lines below."""
+
+    promise: str
+    kept: bool
+    seen: str
+    wanted: str
+    details: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        first = f"{'PASS' if self.kept else 'FAIL'}  {self.promise}: {self.seen} (wanted: {self.wanted})"
+        return "\n".join((first, *(f"      {line}" for line in self.details)))
+
+
+def cost_verdict(samples: Sequence[Sample], contestant: str, reference: str, most: float) -> Verdict | None:
+    """Whether ``contestant`` costs at most ``most`` times ``reference``; ``None`` if one of them did not run."""
+    seen = ratio(samples, contestant, reference)
+    if seen is None:
+        return None
+    return Verdict(
+        f"CPU per request, {contestant} against {reference}", seen <= most, f"{seen:.2f} times", f"at most {most:.2f}"
+    )
+
+
+def as_json(samples: Iterable[Sample], summaries: Iterable[Summary]) -> dict[str, object]:
+    """The samples of every round, with what follows from each, and the medians: enough to draw any plot from."""
+    return {
+        "samples": [{**asdict(one), "rate": one.rate, "cost": one.cost, "busy": one.busy} for one in samples],
+        "medians": [asdict(one) for one in summaries],
+    }
