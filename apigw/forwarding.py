@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from random import getrandbits
 
-from apigw.wire.headers import HOP_BY_HOP, Headers, connection_options
+from apigw.wire.headers import HOP_BY_HOP, Headers
 from apigw.wire.request import Request
 
 IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
@@ -20,8 +20,7 @@ WRITTEN_HERE = frozenset({b"host", b"content-length", b"expect", b"x-request-id"
 """Fields of a request that are written anew from what was parsed."""
 
 _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
-_NOT_FOR_CLIENTS = HOP_BY_HOP | {b"x-request-id"}
-_VIA_VALUE = b"1.1 apigw"
+_VIA_HEADER = (b"via", b"1.1 apigw")
 _VIA = {
     b"HTTP/1.0": b"\r\nvia: 1.0 apigw\r\n",
     b"HTTP/1.1": b"\r\nvia: 1.1 apigw\r\n",
@@ -37,9 +36,14 @@ def new_request_id() -> bytes:
 
 def request_id(headers: Headers) -> bytes:
     """The client's ``X-Request-ID`` where it sent one that can be logged as it is, else a new one."""
-    found = [value for name, value in headers if name == b"x-request-id"]
-    if len(found) == 1 and _WELL_FORMED_ID(found[0]):
-        return found[0]
+    found = None
+    for name, value in headers:
+        if name == b"x-request-id":
+            if found is not None:
+                return new_request_id()
+            found = value
+    if found is not None and _WELL_FORMED_ID(found):
+        return found
     return new_request_id()
 
 
@@ -118,9 +122,8 @@ def upstream_head(
     trusted = peers.trusts(stream.peer)
     kept = peers.kept_from_trusted if trusted else peers.kept_from_others
     headers = request.headers
-    if request.connection_named or drop_token:
-        dropped = request.connection_named | {b"authorization"} if drop_token else request.connection_named
-        headers = [header for header in headers if header[0] not in dropped]
+    if drop_token:
+        headers = [header for header in headers if header[0] != b"authorization"]
     out = [request.method, b" ", uri, b" HTTP/1.1\r\nhost: ", host, b"\r\n"]
     for name, value in headers:
         if kept[name]:
@@ -164,11 +167,9 @@ def _continued(headers: Headers, peer: bytes, proto: bytes, host: bytes) -> tupl
 
 def client_headers(headers: Headers, status: int, identifier: bytes, own: Headers) -> Headers:
     """The fields of an upstream's response that go on to the client, and the gateway's ``own`` behind them."""
-    out = [header for header in headers if header[0] not in _NOT_FOR_CLIENTS]
-    if len(out) < len(headers) and (named := connection_options(headers)):
-        out = [header for header in out if header[0] not in named]
     if status == 204:
-        out = [header for header in out if header[0] != b"content-length"]
+        headers = [header for header in headers if header[0] != b"content-length"]
+    out = [header for header in headers if header[0] != b"x-request-id"]
     out += own
-    out += ((b"via", _VIA_VALUE), (b"x-request-id", identifier))
+    out += (_VIA_HEADER, (b"x-request-id", identifier))
     return out

@@ -127,30 +127,18 @@ STAGES: tuple[Stage, ...] = (route, forward)
 class Exchange:
     """One request and its response. It listens to the client and receives from the upstream, and relays between them."""
 
-    __slots__ = (
-        "_forwarded",
-        "_gateway",
-        "_retried",
-        "code",
-        "connection",
-        "ended",
-        "event_stream",
-        "id",
-        "own_headers",
-        "request",
-        "route",
-        "sent_at",
-        "snapshot",
-        "stages",
-        "started_at",
-        "status",
-        "target",
-        "upstream_seconds",
-        "waiting",
-    )
-
     route: Route
     target: Target
+    own_headers: Headers = []
+    """What the gateway adds to any answer to this request."""
+    waiting: Deferred[Any] | None = None
+    connection: UpstreamConnection | None = None
+    status = 0
+    code = ""
+    upstream_seconds: float | None = None
+    event_stream = False
+    ended = False
+    _retried = False
 
     def __init__(self, gateway: Gateway, request: Request) -> None:
         self._gateway = gateway
@@ -159,15 +147,6 @@ class Exchange:
         self.started_at = gateway.clock()
         self.stages = iter(STAGES)
         self.id = request_id(request.headers)
-        self.own_headers: Headers = []
-        self.waiting: Deferred[Any] | None = None
-        self.connection: UpstreamConnection | None = None
-        self.status = 0
-        self.code = ""
-        self.upstream_seconds: float | None = None
-        self.event_stream = False
-        self.ended = False
-        self._retried = False
         request.listener = self
 
     # Towards the upstream.
@@ -240,7 +219,7 @@ class Exchange:
         self.upstream_seconds = self._gateway.clock() - self.sent_at
         out = client_headers(headers, status, self.id, self.own_headers)
         if status == 101:
-            self._start_tunnel(headers, out)
+            self._start_tunnel(out)
             return
         for name, value in headers:
             if name == b"content-type" and value.startswith(EVENT_STREAM):
@@ -334,11 +313,11 @@ class Exchange:
         if connection is not None:
             connection.abandon()
 
-    def _start_tunnel(self, headers: Headers, out: Headers) -> None:
+    def _start_tunnel(self, out: Headers) -> None:
         assert self.connection is not None
-        upgrade = [(name, value) for name, value in headers if name == b"upgrade"]
         upstream, from_upstream = self.connection.take_transport()
-        client, from_client = self.request.start_tunnel([*out, (b"connection", b"upgrade"), *upgrade])
+        out += ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
+        client, from_client = self.request.start_tunnel(out)
         self.connection = None
         join(client, from_client, upstream, from_upstream).addCallback(lambda _: self._end())
 
@@ -346,6 +325,7 @@ class Exchange:
         """Account for the exchange, exactly once."""
         if not self.ended:
             self.ended = True
+            self.request.listener = None
             self._gateway.ended(self)
 
 

@@ -208,18 +208,16 @@ class Listener(Service):
 class PublicListeners(Ordered):
     """The public ports. Stopping them begins the shutdown: not ready, ``drain_delay``, then no new connections."""
 
-    def __init__(self, reactor: Any, readiness: Readiness, drain_delay: Callable[[], float], on_drain: Callable[[], None]) -> None:
+    def __init__(self, reactor: Any, readiness: Readiness, drain_delay: Callable[[], float]) -> None:
         super().__init__()
         self._reactor = reactor
         self._readiness = readiness
         self._drain_delay = drain_delay
-        self._on_drain = on_drain
 
     @inlineCallbacks
     def stopService(self) -> Any:
         notify("STOPPING=1")
         self._readiness.draining = True
-        self._on_drain()
         delay = self._drain_delay()
         if delay:
             log.info("draining in {delay:g} s", delay=delay)
@@ -242,18 +240,6 @@ class Drain(Service):
         if not self._cut_now.called:
             self._cut_now.callback(None)
 
-    def begin(self) -> None:
-        """The shutdown has begun: a second SIGTERM, which the reactor would ignore, cuts it short."""
-
-        def on_signal(*_: object) -> None:
-            self._reactor.callFromThread(self.cut)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                signal.signal(number, on_signal)
-            except ValueError:  # not the main thread: an embedding program has its own signals
-                return
-
     @inlineCallbacks
     def stopService(self) -> Any:
         super().stopService()
@@ -272,6 +258,38 @@ class Drain(Service):
         yield empty
         if timer.active():
             timer.cancel()
+
+
+class Signals(Service):
+    """SIGTERM and SIGINT stop the process, with exit code 0 once it has drained; a second one cuts the drain short.
+
+    The reactor's own handlers would make twistd end by the signal, and ignore a second one.
+    """
+
+    def __init__(self, reactor: Any, cut: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._cut = cut
+        self._stopping = False
+
+    def startService(self) -> None:
+        super().startService()
+        # The reactor installs its handlers when it starts to run.
+        self._reactor.callWhenRunning(self._install)
+
+    def _install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                signal.signal(number, lambda *_: self._reactor.callFromThread(self._received))
+            except ValueError:  # not the main thread: an embedding program has its own signals
+                return
+
+    def _received(self) -> None:
+        if self._stopping:
+            self._cut()
+        else:
+            self._stopping = True
+            log.info("stopping")
+            self._reactor.stop()
 
 
 Load = Callable[[], Config]

@@ -23,7 +23,7 @@ from apigw.forwarding import new_request_id
 from apigw.gateway import Gateway
 from apigw.ops.health import Readiness
 from apigw.resources import Document, Health, Ready
-from apigw.service import Drain, Listener, Ordered, PublicListeners, Reload, Ticking, Upstreams
+from apigw.service import Drain, Listener, Ordered, PublicListeners, Reload, Signals, Ticking, Upstreams
 from apigw.site import Site, refusal_answer
 from apigw.snapshot import Snapshot, compile
 from apigw.upstream import Upstream, build
@@ -94,9 +94,7 @@ class Program:
 
         listeners = [_make(reactor, listen, self._channels, index) for index, listen in enumerate(settings.listen)]
         drain = Drain(reactor, self._channels, self._gateway, lambda: self._current().config.gateway.drain_timeout)
-        ports = PublicListeners(
-            reactor, self._readiness, lambda: self._current().config.gateway.drain_delay, drain.begin
-        )
+        ports = PublicListeners(reactor, self._readiness, lambda: self._current().config.gateway.drain_delay)
         for listener in listeners:
             listener.setServiceParent(ports)
         reload = Reload(
@@ -114,7 +112,7 @@ class Program:
             admin = Site(self._admin_resources(), None, self._account)
             channels = ChannelFactory(snapshot.settings, self._deadlines, admin.on_request, self._refused)
             parts.append(Listener(reactor, Listen(settings.admin), channels))
-        for part in (*parts, drain, ports, reload):
+        for part in (*parts, drain, ports, reload, Signals(reactor, drain.cut)):
             part.setServiceParent(self.root)
 
     def _admin_resources(self) -> dict[bytes, IResource]:

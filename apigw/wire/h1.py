@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused
-from apigw.wire.headers import Headers, connection_options
+from apigw.wire.headers import HOP_BY_HOP, Headers, connection_options
 from apigw.wire.request import BODYLESS_STATUS, Request
 from apigw.wire.target import check_authority, check_target, split_absolute
 
@@ -35,8 +35,10 @@ LINGER = 5.0
 COALESCE = 16 * 1024
 """Pieces up to this size are joined into one write."""
 
+_SPECIAL = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+"""Fields that say how to read the message, or that end here: what is left is for whoever is asked."""
 _CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
-_PADDED = re.compile(rb"[ \t]\r\n").search
+_NO_OPTIONS: frozenset[bytes] = frozenset()
 _METHOD_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^ ]+ HTTP/1\.[01]\r\n").match
 
 
@@ -60,6 +62,7 @@ class HTTP1Channel(Protocol):
         self._reading_body = False
         self._remaining: int | None = None  # of a body with a Content-Length
         self._body_paused = False
+        self._authority = b"?"  # that of the last request: nearly always that of the next
         self._message_complete = False
         self._expects_continue = False
         self._closing = False
@@ -174,78 +177,74 @@ class HTTP1Channel(Protocol):
     def _parse_head(self, head: bytes) -> Request:
         self._url = b""
         self._headers: Headers = []
+        self._special: Headers = []
         parser = self._parser
         upgrade = False
         try:
             parser.feed_data(head)
         except HttpParserUpgrade:
             upgrade = True
+            self._parser = HttpRequestParser(self)
         except HttpParserInvalidMethodError:
             if _METHOD_TOKEN(head):
                 raise Refused(501, "The method is not known.") from None
             raise Refused(400, "The request line is malformed.") from None
         except HttpParserError as error:
             raise Refused(400, f"The request is malformed: {error}.") from None
-        method = parser.get_method()
-        line = head[: head.index(b"\r\n")]
-        if line == b"%b %b HTTP/1.1" % (method, self._url):
+        headers, special = self._headers, self._special
+        if len(headers) + len(special) > self.factory.settings.max_header_count:
+            raise Refused(431, "The request has too many headers.")
+        if b" \r\n" in head or b"\t\r\n" in head:
+            headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+            special = [(name, value.rstrip(b" \t")) for name, value in special]
+        uri = self._url
+        line = b"%b %b HTTP/1.1\r\n" % (method := parser.get_method(), uri)
+        if head.startswith(line):
             protocol = b"HTTP/1.1"
-        elif line == b"%b %b HTTP/1.0" % (method, self._url):
+        elif head.startswith(line.replace(b"HTTP/1.1\r\n", b"HTTP/1.0\r\n")):
             protocol = b"HTTP/1.0"
             self._closing = True
         else:
             raise Refused(400, "The request line is malformed, or its version neither HTTP/1.0 nor HTTP/1.1.")
-        headers = self._headers
-        if len(headers) > self.factory.settings.max_header_count:
-            raise Refused(431, "The request has too many headers.")
-        if _PADDED(head):
-            headers = [(name, value.rstrip(b" \t")) for name, value in headers]
-        if upgrade:
-            self._parser = HttpRequestParser(self)
-        return self._make_request(method, self._url, headers, protocol, upgrade)
 
-    def _make_request(self, method: bytes, uri: bytes, headers: Headers, protocol: bytes, upgrade: bool) -> Request:
         authority: bytes | None = None
         length: int | None = 0
+        options: frozenset[bytes] = _NO_OPTIONS
         expects = False
-        has_connection = False
-        for name, value in headers:
+        for name, value in special:
             if name == b"host":
                 if authority is not None:
                     raise Refused(400, "The Host is repeated.")
                 authority = value
+                headers.append((name, value))
             elif name == b"content-length":
                 length = int(value)
+                headers.append((name, value))
             elif name == b"transfer-encoding":
                 if value.lower() != b"chunked" or protocol != b"HTTP/1.1":
                     raise Refused(400, "The only transfer coding that is understood is chunked, in HTTP/1.1.")
                 length = None
             elif name == b"connection":
-                has_connection = True
+                options |= connection_options(value)
             elif name == b"expect":
                 expects = value.lower() == b"100-continue"
-        if authority is not None:
-            check_authority(authority)
-        elif protocol == b"HTTP/1.1":
-            raise Refused(400, "The Host is missing.")
-        else:
-            authority = b""
+        if authority != self._authority:
+            self._authority = _checked_authority(authority, protocol)
         if method == b"CONNECT":
             raise Refused(405, "CONNECT is not offered.")
         if not uri.startswith(b"/"):
             if uri == b"*":
                 raise Refused(400, "The request target * has no path.")
-            uri = split_absolute(uri, authority)
+            uri = split_absolute(uri, self._authority)
         path, query = check_target(uri)
-        options = connection_options(headers) if has_connection else frozenset()
-        if b"close" in options:
-            self._closing = True
-        request = Request(self, method, uri, path, query, authority, headers, protocol, length)
+        request = Request(self, method, uri, path, query, self._authority, headers, protocol, length)
         request.body_complete = length == 0
         if options:
-            request.connection_named = options - _CONNECTION_OPTIONS
+            if b"close" in options:
+                self._closing = True
+            request.drop_headers(options - _CONNECTION_OPTIONS)
         if upgrade:
-            request.upgrade = method == b"GET" and length == 0 and _names_websocket(headers)
+            request.upgrade = method == b"GET" and length == 0 and _names_websocket(special)
             if length != 0:
                 self._parser.feed_data(_framing_only(length))
         self._expects_continue = expects and length != 0 and protocol == b"HTTP/1.1"
@@ -312,7 +311,12 @@ class HTTP1Channel(Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        name = name.lower()
+        if name in _SPECIAL:
+            if not self._reading_body:
+                self._special.append((name, value))
+        elif not self._reading_body:  # else it is a trailer, and dropped
+            self._headers.append((name, value))
 
     def on_body(self, data: bytes) -> None:
         if self._request is not None:
@@ -501,6 +505,15 @@ class HTTP1Channel(Protocol):
         self.deadline = self._seconds() + self.factory.settings.client_body_timeout
         self.transport.unregisterProducer()
         self.transport.loseConnection()
+
+
+def _checked_authority(authority: bytes | None, protocol: bytes) -> bytes:
+    if authority is None:
+        if protocol == b"HTTP/1.1":
+            raise Refused(400, "The Host is missing.")
+        return b""
+    check_authority(authority)
+    return authority
 
 
 def _names_websocket(headers: Headers) -> bool:

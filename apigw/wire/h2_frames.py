@@ -12,7 +12,7 @@ END_HEADERS = 0x04
 PADDED = 0x08
 HAS_PRIORITY = 0x20
 
-HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = range(1, 7)
+ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = range(2, 7)
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_LENGTH = 9
@@ -72,7 +72,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def header_frames(stream: int, block: bytes, end: bool) -> bytes:
-    """A field block in HEADERS and as many CONTINUATION frames as it takes. ``end``: nothing else follows on the stream."""
+    """A field block in HEADERS and as many CONTINUATION frames as it takes. ``end``: nothing follows on the stream."""
     if len(block) <= LARGEST_FRAME:
         return frame(HEADERS, END_HEADERS | end, stream, block)
     pieces = [block[at : at + LARGEST_FRAME] for at in range(0, len(block), LARGEST_FRAME)]

@@ -23,12 +23,14 @@ CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connectio
 """Fields that mean nothing on HTTP/2 and make a message malformed (RFC 9113 §8.2.2)."""
 
 EMPTY_TABLE = b"\x20"
-"""Said once, at the front of the first block: no table is kept for what we send, whatever size the client would allow."""
+"""Said once, in front of the first block: no table is kept for what we send, whatever size the client would allow."""
 
 _STATIC = (None, *HeaderTable.STATIC_TABLE)
 _STATIC_NAMES = {name: index for index, (name, _) in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))}
 _STATUS = {
-    int(value): bytes((0x80 | index,)) for index, (name, value) in enumerate(HeaderTable.STATIC_TABLE, 1) if name == b":status"
+    int(value): bytes((0x80 | index,))
+    for index, (name, value) in enumerate(HeaderTable.STATIC_TABLE, 1)
+    if name == b":status"
 }
 _SHORT = tuple(bytes((length,)) for length in range(0x7F))
 
@@ -40,7 +42,7 @@ class FieldDecoder:
         self._table = HeaderTable()
 
     def decode(self, block: bytes, limit: int) -> tuple[Headers, int]:
-        """The fields, and the bytes they would take as lines of an HTTP/1.1 head. Fields beyond ``limit`` bytes are not kept.
+        """The fields, and the bytes they would take as lines of an HTTP/1.1 head. Those beyond ``limit`` are not kept.
 
         Raises ``hpack.exceptions.HPACKError``, after which the connection is of no more use.
         """
@@ -97,7 +99,7 @@ def encode_head(status: int, headers: Headers) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _literal_name(name: bytes) -> bytes:
-    """The beginning of a literal field that enters no table, up to its value; empty for a field that must not be sent."""
+    """The beginning of a literal field that enters no table, up to its value; empty for a field not to be sent."""
     name = name.lower()
     if name in CONNECTION_SPECIFIC:
         return b""
@@ -121,7 +123,7 @@ def _length(length: int) -> bytes:
 
 
 def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
-    """The number at ``at``, whose prefix is ``mask`` bits, and where it ends. Four more bytes are as long as we can use."""
+    """The number at ``at``, with a prefix of ``mask`` bits, and where it ends. Four more bytes are all that we can use."""
     number = block[at] & mask
     at += 1
     if number < mask:

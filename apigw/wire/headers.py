@@ -19,15 +19,17 @@ FIELD_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x
 """RFC 9110 §5.5: no control characters but tabs, and no white space at either end."""
 
 
-def connection_options(headers: Headers) -> frozenset[bytes]:
-    """The lower-case options of every ``Connection`` field."""
-    return frozenset(
-        option
-        for name, value in headers
-        if name == b"connection"
-        for option in (part.strip(b" \t").lower() for part in value.split(b","))
-        if option
-    )
+KEEP_ALIVE = frozenset({b"keep-alive"})
+CLOSE = frozenset({b"close"})
+_USUAL = {b"keep-alive": KEEP_ALIVE, b"Keep-Alive": KEEP_ALIVE, b"close": CLOSE}
+
+
+def connection_options(value: bytes) -> frozenset[bytes]:
+    """The lower-case options of a ``Connection`` field: what it says of the connection, and fields of this hop only."""
+    usual = _USUAL.get(value)
+    if usual is not None:
+        return usual
+    return frozenset(option for part in value.split(b",") if (option := part.strip(b" \t").lower()))
 
 
 def first(headers: Headers, wanted: bytes) -> bytes | None:

@@ -59,7 +59,7 @@ class Stream(Protocol):
 
 class Request(WebRequest):
     """Attributes, all bytes as sent: ``method``, ``uri`` (the target in origin-form), ``path``, ``query`` (with its ``?``),
-    ``headers`` (pairs, lower-case names), ``authority`` (the Host), ``clientproto``, ``stream.peer``.
+    ``headers`` (pairs, lower-case names, without those of one hop), ``authority`` (the Host), ``clientproto``, ``stream.peer``.
 
     ``content_length`` is None where the body is of unknown length, 0 where there is none.
     """
@@ -69,8 +69,6 @@ class Request(WebRequest):
     body_complete = False
     upgrade: bool = False
     """Whether the client asks for a WebSocket."""
-    connection_named: frozenset[bytes] = frozenset()
-    """Names of fields that ``Connection`` says are for this hop only."""
     started = False
     finished: int = 0
     body_wanted = False
@@ -102,19 +100,25 @@ class Request(WebRequest):
         self.clientproto = protocol
         self.content_length = content_length
 
+    def drop_headers(self, names: frozenset[bytes]) -> None:
+        """Forget fields that were for one hop only (RFC 9110 §7.6.1)."""
+        if names:
+            self.headers = [header for header in self.headers if header[0] not in names]
+
     # What the client sends.
 
     def read_body(self) -> None:
         """Begin to deliver the body to the listener; this is what sends ``100 Continue``."""
         self.body_wanted = True
         assert self.listener is not None
-        if not self.body_complete:
+        complete = self.body_complete  # before the stream delivers what it may hold, and says the rest by itself
+        if not complete:
             self.stream.want_body(self)
             self.stream.resume_body()
         if self._unread:
             data, self._unread = self._unread, b""
             self.listener.body_received(data)
-        if self.body_complete:
+        if complete:
             self.listener.body_finished()
 
     def pause_body(self) -> None:

@@ -16,12 +16,13 @@ from zope.interface import implementer
 
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
-from apigw.wire.headers import FIELD_VALUE, Headers, connection_options
+from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, Headers, connection_options
 
 END_OF_HEAD = b"\r\n\r\n"
 MAX_HEAD = 256 * 1024
 MAX_HEADERS = 1000
-COALESCE = 16 * 1024
+_SPECIAL = HOP_BY_HOP | {b"content-length"}
+_USUAL_REASONS = frozenset({b"OK", b""})
 
 
 class Receiver(Protocol):
@@ -93,7 +94,6 @@ class UpstreamConnection(protocol.Protocol):
         self._bodyless = bodyless
         self._upgrade = upgrade
         self._chunked = chunked
-        self._headers: Headers = []
         self._in_body = False
         self._close_delimited = False
         self._message_complete = False
@@ -258,30 +258,39 @@ class UpstreamConnection(protocol.Protocol):
         if end < 0:
             if len(data) > MAX_HEAD:
                 raise UpstreamMalformed("the response's headers are too large")
-            if not b"HTTP/1.".startswith(data[:7]) and not data.startswith(b"HTTP/1."):
+            if not data.startswith(b"HTTP/1.") and not b"HTTP/1.".startswith(data):
                 raise UpstreamMalformed("not an HTTP/1.1 response")
             self._pending = data
             return
         end += 4
-        rest = data[end:]
-        if not data.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
+        rest = b""
+        if end != len(data):
+            rest = data[end:]
+            data = data[:end]
+        persistent = data.startswith(b"HTTP/1.1 ")
+        if not persistent and not data.startswith(b"HTTP/1.0 "):
             raise UpstreamMalformed("not an HTTP/1.1 response")
         self._reason = b""
-        switching = False
+        self._headers: Headers = []
+        self._special: Headers = []
+        parser = self._parser
         try:
-            self._parser.feed_data(data[:end] if rest else data)
+            parser.feed_data(data)
         except HttpParserUpgrade:
-            switching = True
+            pass
         except HttpParserError as error:
-            if self._parser.get_status_code() != 101:
+            if parser.get_status_code() != 101:
                 raise UpstreamMalformed(str(error)) from None
-            switching = True
-        status = self._parser.get_status_code()
-        if switching or status < 200:
-            self._read_interim(status, rest)
+        status = parser.get_status_code()
+        headers, special = self._headers, self._special
+        if b" \r\n" in data or b"\t\r\n" in data:
+            headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+            special = [(name, value.rstrip(b" \t")) for name, value in special]
+            self._reason = self._reason.rstrip(b" \t")
+        if status < 200:
+            self._read_interim(status, headers, special, rest)
             return
-        headers, self._headers = self._headers, []
-        self._check(status, headers, data.startswith(b"HTTP/1.1 "))
+        headers = self._check(status, headers, special, persistent)
         if self._bodyless:
             # llhttp would take the announced body from the next response.
             self._message_complete = True
@@ -293,34 +302,40 @@ class UpstreamConnection(protocol.Protocol):
         if rest and self._receiver is receiver:
             self._feed(rest)
 
-    def _check(self, status: int, headers: Headers, persistent: bool) -> None:
-        """Decide the framing, as RFC 9112 §6.3 does, and refuse what could be read in two ways."""
-        if not 200 <= status <= 999 or len(headers) > MAX_HEADERS or not FIELD_VALUE(self._reason):
-            raise UpstreamMalformed("the status line or the number of headers is not acceptable")
+    def _check(self, status: int, headers: Headers, special: Headers, persistent: bool) -> Headers:
+        """Decide the framing as RFC 9112 §6.3 does, refuse what could be read in two ways, and drop what is for this hop."""
+        if status > 999 or len(headers) > MAX_HEADERS:
+            raise UpstreamMalformed("the status or the number of headers is not acceptable")
+        if self._reason not in _USUAL_REASONS and not FIELD_VALUE(self._reason):
+            raise UpstreamMalformed("the reason holds a control character")
         framed = False
-        for index, (name, value) in enumerate(headers):
-            if value[-1:] in (b" ", b"\t"):
-                headers[index] = (name, value.rstrip(b" \t"))
+        for name, value in special:
             if name == b"content-length":
                 framed = True
+                headers.append((name, value))
             elif name == b"transfer-encoding":
-                if value.strip(b" \t").lower() != b"chunked" or not persistent:
+                if value.lower() != b"chunked" or not persistent:
                     raise UpstreamMalformed("an unknown transfer coding")
                 framed = True
-            elif name == b"connection" and b"close" in connection_options([(name, value)]):
-                self._reusable = False
+            elif name == b"connection":
+                options = connection_options(value)
+                if options is not KEEP_ALIVE:
+                    headers = [header for header in headers if header[0] not in options]
+                    if b"close" in options:
+                        self._reusable = False
         if not persistent:
             self._reusable = False
         if not framed and not self._bodyless and status not in (204, 304):
             self._close_delimited = True
             self._reusable = False
+        return headers
 
-    def _read_interim(self, status: int, rest: bytes) -> None:
+    def _read_interim(self, status: int, headers: Headers, special: Headers, rest: bytes) -> None:
         """100 and 103 are dropped; 101 is the answer to an upgrade, and malformed to anything else (RFC 9110 §15.2)."""
-        headers, self._headers = self._headers, []
         if status == 101:
-            wanted = [value.strip().lower() for name, value in headers if name == b"upgrade"] == [b"websocket"]
-            if not self._upgrade or not wanted or b"upgrade" not in connection_options(headers):
+            wanted = [value.lower() for name, value in special if name == b"upgrade"] == [b"websocket"]
+            options = [connection_options(value) for name, value in special if name == b"connection"]
+            if not self._upgrade or not wanted or not any(b"upgrade" in option for option in options):
                 raise UpstreamMalformed("an upgrade that was not asked for")
             receiver, self._receiver = self._receiver, None
             assert receiver is not None
@@ -329,6 +344,8 @@ class UpstreamConnection(protocol.Protocol):
             self.transport.unregisterProducer()
             receiver.response_started(101, self._reason, headers)
             return
+        if status < 100:
+            raise UpstreamMalformed("not a status")
         self._message_complete = False
         if rest:
             self._read_head(rest)
@@ -358,8 +375,12 @@ class UpstreamConnection(protocol.Protocol):
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_body:
-            self._headers.append((name.lower(), value))
+        if not self._in_body:  # else it is a trailer, and dropped
+            name = name.lower()
+            if name in _SPECIAL:
+                self._special.append((name, value))
+            else:
+                self._headers.append((name, value))
 
     def on_body(self, data: bytes) -> None:
         if self._receiver is not None and not self._message_complete:

@@ -1,0 +1,372 @@
+"""One stream of an HTTP/2 connection: what ``wire.request.Request`` stands on, with flow control both ways.
+
+Towards the service, a stream holds at most ``STREAM_WINDOW`` bytes for a listener that has paused; the client is given
+more window only as the listener takes them. Towards the client, a stream holds what the client's windows, or the
+transport, do not let through, and pauses the producer beyond ``UNSENT_HIGH``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IPushProducer
+
+from apigw.wire.deadlines import NEVER
+from apigw.wire.errors import ClientLost, Refused
+from apigw.wire.h2_fields import check_trailers
+from apigw.wire.h2_frames import (
+    DATA,
+    END_STREAM,
+    LARGEST_FRAME,
+    LARGEST_WINDOW,
+    Code,
+    StreamFault,
+    frame,
+    reset_frame,
+    window_frame,
+)
+from apigw.wire.h2_hpack import encode_head
+from apigw.wire.headers import Headers
+from apigw.wire.request import BODYLESS_STATUS, Request
+
+if TYPE_CHECKING:
+    from apigw.wire.h2 import HTTP2Channel
+
+STREAM_WINDOW = 128 * 1024
+"""Enough for 1.6 MB/s at a round trip of 80 ms; little enough that a hundred paused streams hold 12.5 MiB at worst."""
+GIVE_BACK = STREAM_WINDOW // 4
+"""Window is given back in portions of at least this size."""
+UNSENT_HIGH = 64 * 1024
+UNSENT_LOW = 16 * 1024
+CONTINUE = encode_head(100, [])
+WORTHWHILE = 1024
+"""A frame of so many bytes was worth sending, however small the client keeps its windows."""
+
+
+class HTTP2Stream:
+    """Provides ``wire.request.Stream``, and ``wire.deadlines.Timed`` while it waits for the client."""
+
+    deadline = NEVER
+    closed = False
+    request: Request | None = None
+    receive_window = STREAM_WINDOW
+    _remaining: int | None = None  # of a body with a Content-Length
+    _taken = 0  # bytes for which the client was not yet given new window
+    _body_paused = False
+    _body_due = NEVER
+    _expects_continue = False
+    _head: bytes | None = None
+    _bodyless = False
+    _ending = False
+    _ended = False  # END_STREAM is sent
+    _producer: IPushProducer | None = None
+    _producer_paused = False
+    _window_due = NEVER
+
+    def __init__(self, channel: HTTP2Channel, number: int, send_window: int, remote_open: bool) -> None:
+        self.channel = channel
+        self.transport: Any = channel.transport
+        self.peer = channel.peer
+        self.secure = channel.secure
+        self.number = number
+        self.send_window = send_window
+        self.remote_open = remote_open
+        self._held = bytearray()  # for a listener that has paused, or does not exist yet
+        self._unsent = bytearray()
+
+    # From the channel: what the client sends.
+
+    def begin(self, request: Request, expects_continue: bool) -> None:
+        """The fields are a request, which is about to be handled."""
+        self.request = request
+        self._remaining = request.content_length
+        self._expects_continue = expects_continue
+
+    def refuse(self, refusal: Refused, bodyless: bool) -> None:
+        """Answer what did not become a request."""
+        channel = self.channel
+        status, headers, body = channel.factory.on_refused(refusal, self.peer, self.secure, b"HTTP/2")
+        self._head = encode_head(status, headers)
+        if not bodyless:
+            self._unsent += body
+        self._ending = True
+        self.flush()
+
+    def data_received(self, data: bytes, length: int, end: bool) -> None:
+        """A DATA frame, of which ``length`` bytes count against the windows. Raises ``StreamFault``."""
+        if not self.remote_open:
+            raise StreamFault(Code.STREAM_CLOSED, "DATA on a stream that the client has ended.")
+        self.remote_open = not end
+        self.receive_window -= length
+        if self.receive_window < 0:
+            raise StreamFault(Code.FLOW_CONTROL_ERROR, "More DATA than the stream's window allows.")
+        self._taken += length - len(data)
+        if self._remaining is not None:
+            self._remaining -= len(data)
+            if self._remaining < 0 or (end and self._remaining):
+                raise StreamFault(Code.PROTOCOL_ERROR, "The request's body does not match its Content-Length.")
+        request = self.request
+        if request is None or request.finished:
+            if end:
+                self._close_if_done()
+            return
+        if self._body_paused or not request.body_wanted:
+            self._held += data
+            return
+        if not end:
+            self._await_body()
+        self._deliver(request, data)
+
+    def trailers_received(self, fields: Headers, end: bool) -> None:
+        """A second field block: checked, and dropped. Raises ``StreamFault``."""
+        if not self.remote_open:
+            raise StreamFault(Code.STREAM_CLOSED, "HEADERS on a stream that the client has ended.")
+        if not end:
+            raise StreamFault(Code.PROTOCOL_ERROR, "Trailers that do not end the stream.")
+        check_trailers(fields)
+        self.data_received(b"", 0, True)
+
+    def window_received(self, increment: int) -> None:
+        """Raises ``StreamFault``."""
+        if not increment:
+            raise StreamFault(Code.PROTOCOL_ERROR, "A window is opened by nothing.")
+        self.widen(increment)
+        if self.send_window > LARGEST_WINDOW:
+            raise StreamFault(Code.FLOW_CONTROL_ERROR, "A window grows too large.")
+
+    def widen(self, increment: int) -> None:
+        """The client's window grows, or shrinks by a new setting."""
+        self.send_window += increment
+        if self._head is None and self._unsent and self.send_window > 0:
+            self._push_all()
+
+    def lost(self) -> None:
+        """The client has reset the stream, or the connection is gone."""
+        request = self.request
+        self._close()
+        if request is not None:
+            request.client_failed(ClientLost())
+
+    def broken(self, fault: StreamFault, status: int = 400) -> None:
+        """The client broke a rule: it is told so by ``status`` where that is still possible, else by a reset."""
+        request = self.request
+        if request is not None and not request.finished:
+            if request.listener is not None and not request.started:
+                request.client_failed(Refused(status, fault.reason))
+                if request.finished:
+                    # Answered. What is left of the answer goes out as the windows allow; nothing more is read.
+                    return
+            else:
+                request.client_failed(ClientLost())
+        self.reset(fault.code)
+
+    def reset(self, code: Code) -> None:
+        if not self.closed:
+            self.channel.emit(reset_frame(self.number, code))
+            if self.remote_open:
+                self.channel.forsake(self.number)
+            self._close()
+
+    # wire.request.Stream: what the exchange does with the body.
+
+    def want_body(self, request: Request) -> None:
+        if self._expects_continue:
+            self._expects_continue = False
+            if self.remote_open and not request.started and not self._held:
+                self.channel.emit_head(self.number, CONTINUE, False)
+                self.channel.flush()
+
+    def pause_body(self) -> None:
+        if not self._body_paused:
+            self._body_paused = True
+            self._body_due = NEVER
+            self._set_deadline()
+
+    def resume_body(self) -> None:
+        request = self.request
+        if self.closed or request is None:
+            return
+        self._body_paused = False
+        if self.remote_open:
+            self._await_body()
+        data = bytes(self._held)
+        self._held.clear()
+        self._deliver(request, data)
+        self.channel.flush()
+
+    def _deliver(self, request: Request, data: bytes) -> None:
+        if data:
+            self._taken += len(data)
+            request.body_received(data)
+            if self.closed or self._body_paused:
+                return
+        if not self.remote_open:
+            self._body_due = NEVER
+            self._set_deadline()
+            if not request.body_complete:
+                request.body_finished()
+        elif self._taken >= GIVE_BACK:
+            self.receive_window += self._taken
+            self.channel.emit(window_frame(self.number, self._taken))
+            self._taken = 0
+
+    # wire.request.Stream: the response.
+
+    def start_response(self, request: Request, status: int, reason: bytes, headers: Headers) -> None:
+        self._bodyless = status in BODYLESS_STATUS or request.method == b"HEAD"
+        self._head = encode_head(status, headers)
+
+    def send(self, data: bytes) -> None:
+        if self._bodyless or self.closed:
+            return
+        self._unsent += data
+        if len(self._unsent) > UNSENT_HIGH:
+            self.pause_producer()
+
+    def flush(self) -> None:
+        if self.closed:
+            return
+        channel = self.channel
+        if self._head is not None:
+            end = self._ending and not self._unsent
+            channel.emit_head(self.number, self._head, end)
+            self._head = None
+            if end:
+                self._sent_all()
+        if self._unsent or self._ending:
+            self._push_all()
+        channel.flush()
+
+    def end_response(self, request: Request) -> None:
+        self._ending = True
+        self._producer = None
+        self._held.clear()
+        if self._body_due != NEVER:
+            self._body_due = NEVER
+            self._set_deadline()
+        self.flush()
+
+    def abort(self) -> None:
+        self.reset(Code.INTERNAL_ERROR)
+        self.channel.flush()
+
+    def set_producer(self, producer: IPushProducer | None) -> None:
+        self._producer = producer
+        self._producer_paused = False
+        if self.channel.writing_paused or len(self._unsent) > UNSENT_HIGH:
+            self.pause_producer()
+
+    def pause_producer(self) -> None:
+        if self._producer is not None and not self._producer_paused:
+            self._producer_paused = True
+            self._producer.pauseProducing()
+
+    def resume_producer(self) -> None:
+        """Let the producer go on if there is room for what it makes."""
+        if self._producer_paused and len(self._unsent) <= UNSENT_LOW and not self.channel.writing_paused:
+            self._producer_paused = False
+            if self._producer is not None:
+                self._producer.resumeProducing()
+
+    def start_tunnel(self, request: Request, headers: Headers) -> tuple[Any, bytes]:
+        raise RuntimeError("HTTP/2 streams are not offered as tunnels")
+
+    def _push_all(self) -> None:
+        while self.push():
+            pass
+        self.resume_producer()
+
+    def push(self) -> bool:
+        """Send the next DATA frame. Returns whether another could follow at once."""
+        if self._ended or self.closed:
+            return False
+        channel = self.channel
+        unsent = self._unsent
+        length = len(unsent)
+        size = min(length, self.send_window, channel.send_window, LARGEST_FRAME)
+        if length and (size <= 0 or channel.writing_paused):
+            self._wait()
+            return False
+        last = self._ending and size == length
+        if not (length or last):
+            return False
+        if size == length:
+            piece = bytes(unsent)
+            unsent.clear()
+        else:
+            piece = bytes(memoryview(unsent)[:size])
+            del unsent[:size]
+        self.send_window -= size
+        channel.send_window -= size
+        if size == length or size >= WORTHWHILE:
+            channel.worthwhile_frames += 1
+        channel.emit(frame(DATA, END_STREAM if last else 0, self.number, piece))
+        if self._window_due != NEVER:
+            self._window_due = NEVER
+            self._set_deadline()
+        if last:
+            self._sent_all()
+        elif unsent:
+            if self.send_window > 0 and channel.send_window > 0 and not channel.writing_paused:
+                return True
+            self._wait()
+        return False
+
+    def _wait(self) -> None:
+        """What is left waits for the transport, which has a deadline of its own, or for the client to open a window."""
+        channel = self.channel
+        if self.send_window > 0 or channel.writing_paused:
+            channel.waiting[self] = None
+        if not channel.writing_paused and self._window_due == NEVER:
+            self._window_due = channel.seconds() + channel.factory.settings.client_body_timeout
+            self._set_deadline()
+
+    # Waiting for the client, and the end.
+
+    def _await_body(self) -> None:
+        channel = self.channel
+        self._body_due = channel.seconds() + channel.factory.settings.client_body_timeout
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        deadline = self._body_due if self._body_due < self._window_due else self._window_due
+        if deadline != self.deadline:
+            self.deadline = deadline
+            deadlines = self.channel.factory.deadlines
+            if deadline == NEVER or self.closed:
+                deadlines.forget(self)
+            else:
+                deadlines.watch(self)
+
+    def deadline_passed(self) -> None:
+        request = self.request
+        if self._window_due <= self.channel.seconds():
+            self.reset(Code.CANCEL)
+            if request is not None:
+                request.client_failed(ClientLost())
+        else:
+            self.broken(StreamFault(Code.CANCEL, "The request's body took too long."), 408)
+        self.channel.flush()
+
+    def _sent_all(self) -> None:
+        self._ended = True
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._ended:
+            if self.remote_open:
+                # RFC 9113 §8.1: the answer does not depend on the rest of the body, which need not be sent.
+                self.reset(Code.NO_ERROR)
+            else:
+                self._close()
+
+    def _close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._body_due = self._window_due = NEVER
+            self._set_deadline()
+            self._held.clear()
+            self._unsent.clear()
+            self._producer = None
+            self.request = None
+            self.channel.stream_closed(self)
