@@ -1,0 +1,138 @@
+"""URLs, origins and hosts taken apart. None of the sentences quotes the text: a URL may hold a password."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv6Address, ip_address, ip_network
+from urllib.parse import SplitResult, urlsplit
+
+from apigw.config.model import Target
+
+DEFAULT_PORTS = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}
+
+_HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
+def target(text: str, weight: int = 1) -> Target:
+    """``http://host:port`` or ``https://[::1]:port`` and nothing else. Raises ``ValueError``: the end of a sentence."""
+    parts, host, port = _split(text, ("http", "https"))
+    if parts.path or parts.query or parts.fragment or text[-1] in "?#":
+        raise ValueError("has a path, query or fragment: a target is only scheme, host and port")
+    return Target(parts.scheme, host, port, weight)
+
+
+def redis_url(text: str) -> str:
+    """``redis://host:port/db`` or ``rediss://``, written out whole. Raises ``ValueError``: the end of a sentence."""
+    parts, host, port = _split(text, ("redis", "rediss"))
+    if parts.query or parts.fragment or text[-1] in "?#":
+        raise ValueError("has a query or a fragment, which mean nothing here")
+    database = parts.path.removeprefix("/")
+    if not re.fullmatch(r"[0-9]{0,5}", database):
+        raise ValueError("has no database number after its slash, such as /0")
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}:{port}/{int(database or 0)}"
+
+
+def web_url(text: str) -> str:
+    """An absolute ``https`` or ``http`` URL without user or fragment. Raises ``ValueError``: the end of a sentence."""
+    parts, _, _ = _split(text, ("https", "http"))
+    if parts.fragment:
+        raise ValueError("has a fragment, which is never sent")
+    return text
+
+
+def origin(text: str) -> str:
+    """An origin as browsers send it (RFC 6454 §6.2), or ``*``. Raises ``ValueError``: the end of a sentence."""
+    if text == "*":
+        return text
+    if not re.match(r"[a-z][a-z0-9+.-]*://", text):
+        raise ValueError("is not an origin such as https://app.example.com")
+    if "*" in text:
+        raise ValueError("holds a *: write each origin out, or * alone")
+    parts, host, port = _split(text, ())
+    if parts.path or parts.query or parts.fragment or text[-1] in "?#":
+        raise ValueError("is not an origin: it has something after the host and port, and be it a slash")
+    if host != host.lower():
+        raise ValueError("has capital letters in its host: browsers send small ones")
+    if parts.port is not None and port == DEFAULT_PORTS.get(parts.scheme):
+        raise ValueError(f"names the default port: browsers leave :{port} out")
+    return text
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """``host:port``. Raises ``ValueError``: the end of a sentence."""
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise ValueError("has no port: write host:port")
+    return _host(host), _port(port)
+
+
+def network(text: str) -> str:
+    """A CIDR such as ``10.0.0.0/8``, or one address. Raises ``ValueError``: the end of a sentence."""
+    try:
+        ip_network(text)
+    except ValueError:
+        try:
+            meant = ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError("is not a network such as 10.0.0.0/8 or ::1/128") from None
+        raise ValueError(f"has bits set beyond its prefix: write {meant}") from None
+    return text
+
+
+def host(text: str) -> str:
+    """A name or an address, as a TLS server name. Raises ``ValueError``: the end of a sentence."""
+    return _host(text)
+
+
+def _split(text: str, schemes: tuple[str, ...]) -> tuple[SplitResult, str, int]:
+    if re.search(r"[\s\x00-\x20\x7f\\]", text):
+        raise ValueError("has white space or a backslash, which no URL has")
+    scheme, separator, rest = text.partition("://")
+    if not separator or (schemes and scheme not in schemes):
+        raise ValueError(f"does not begin with {' or '.join(f'{each}://' for each in schemes)}")
+    if "@" in rest.partition("?")[0]:
+        advice = ": give the password in password_file" if scheme.startswith("redis") else ""
+        raise ValueError(f"holds a user name or password, which do not belong in a URL{advice}")
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError("has brackets that hold no IPv6 address") from None
+    location = parts.netloc
+    match = re.fullmatch(r"(\[.*\]|[^:]*)(?::([^:]*))?", location)
+    if match is None:
+        raise ValueError("has an IPv6 address without brackets, or colons for no reason: write [::1]")
+    name, port = match[1], match[2]
+    default = DEFAULT_PORTS.get(scheme, 0)
+    return parts, _host(name), _port(port) if port is not None else default
+
+
+def _host(text: str) -> str:
+    if not text:
+        raise ValueError("has no host")
+    if text.startswith("["):
+        try:
+            return str(IPv6Address(text[1:-1])) if "%" not in text else _no_zone()
+        except AddressValueError:
+            raise ValueError("has brackets that hold no IPv6 address") from None
+    if not text.isascii():
+        raise ValueError("has a host that is not ASCII: write the name as xn--…")
+    if re.fullmatch(r"[0-9.]+", text):
+        try:
+            return str(ip_address(text))
+        except ValueError:
+            raise ValueError("has a host of digits that is not an IPv4 address") from None
+    if not _HOST.fullmatch(text) or len(text) > 253:
+        raise ValueError("has a host that is neither a name nor an address")
+    return text
+
+
+def _no_zone() -> str:
+    raise ValueError("has a zone in its IPv6 address: give an address that needs none")
+
+
+def _port(text: str) -> int:
+    if not _PORT.fullmatch(text) or not 1 <= int(text) <= 65535:
+        raise ValueError("has a port that is not from 1 to 65535")
+    return int(text)

@@ -1,0 +1,79 @@
+"""Whether the files that a configuration names are there and hold what they should."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from apigw.config.keys import CONTENTS, Files, matches
+from apigw.config.merge import Document
+from apigw.config.model import Path
+from apigw.config.schema import ROOT, Rule
+from apigw.config.validate import shown
+
+# Sections without a file in them, of which there may be thousands of entries.
+_WITHOUT_FILES = ("routes", "rate_limits")
+
+
+def contents(document: Document, files: Files) -> None:
+    """Each file that a key names can be read, and holds what the schema says that it holds."""
+    for key, rule in ROOT.items():
+        if key in document.tree and key not in _WITHOUT_FILES:
+            for path, name, holds in _named(document, rule, document.tree[key], (key,)):
+                try:
+                    CONTENTS[holds](files.data(name))
+                except ValueError as error:
+                    document.report(path, f"{shown(document, path, name)} {error}")
+
+
+def pairs(document: Document, files: Files) -> None:
+    """Each certificate with its own key."""
+    named: list[tuple[Path, str, str]] = []
+    for path, listen in document.entries("gateway", "listen"):
+        if isinstance(listen, dict):
+            named += [(at, "cert_file", "key_file") for at, _ in _certificates(document, path)]
+    named += [((*path, "tls"), "client_cert_file", "client_key_file") for path, _ in document.entries("services")]
+    for path, certificate, key in named:
+        pair = document.get(*path)
+        if isinstance(pair, dict) and pair.get(certificate) and pair.get(key):
+            at = (*path, key)
+            try:
+                fit = matches(files.data(pair[certificate]), files.data(pair[key]))
+            except ValueError:  # contents has said so
+                continue
+            if not fit:
+                document.report(
+                    at, f"{shown(document, at, pair[key])} is not the key of {shown(document, (), pair[certificate])}"
+                )
+
+
+def access_log(document: Document, files: Files) -> None:
+    name = document.get("gateway", "access_log", "file")
+    if isinstance(name, str) and name != "-":
+        path: Path = ("gateway", "access_log", "file")
+        if os.path.isdir(files.absolute(name)):
+            document.report(path, f"{shown(document, path, name)} is a directory")
+        elif not os.path.isdir(os.path.dirname(files.absolute(name))):
+            document.report(path, f"{shown(document, path, name)} is in a directory that does not exist")
+
+
+def _certificates(document: Document, path: Path) -> Iterator[tuple[Path, Any]]:
+    listed = document.get(*path, "tls", "certificates")
+    return (((*path, "tls", "certificates", index), entry) for index, entry in enumerate(listed or ()))
+
+
+def _named(document: Document, rule: Rule, value: Any, path: Path) -> Iterator[tuple[Path, str, str]]:
+    """Path, file name and what the file must hold, of all that is below ``path`` and sound."""
+    if path in document.broken:
+        return
+    if isinstance(value, str) and "file" in rule.get("meta", {}):
+        yield path, value, rule["meta"]["file"]
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            below = rule.get("valuesrules") or rule["schema"].get(key)
+            if below:
+                yield from _named(document, below, entry, (*path, key))
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from _named(document, rule["schema"], entry, (*path, index))

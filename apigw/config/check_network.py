@@ -1,0 +1,100 @@
+"""Whether addresses fit each other: of listeners, of Redis, of the targets of a service."""
+
+from __future__ import annotations
+
+import os
+from itertools import combinations
+
+from apigw.config import addresses, endpoints
+from apigw.config.forms import name as check_name
+from apigw.config.keys import Files
+from apigw.config.merge import Document
+from apigw.config.model import Path
+from apigw.config.validate import shown
+
+# Each listener is compared with each other one, up to so many.
+_MAX_PAIRED = 500
+
+
+def listeners(document: Document, files: Files) -> None:
+    """No two listeners want the same address, TLS is asked for once, sockets have a directory, certificates exist."""
+    held: list[tuple[Path, endpoints.Endpoint]] = []
+    listed = document.get("gateway", "listen")
+    if listed and all(listen is None for listen in listed):
+        document.report(("gateway", "listen"), "holds nothing but null: there is nowhere for clients to connect")
+    for path, listen in document.entries("gateway", "listen"):
+        if listen is None:
+            continue
+        text, at = (listen, path) if isinstance(listen, str) else (listen.get("endpoint"), (*path, "endpoint"))
+        if text is None:
+            continue
+        endpoint = endpoints.parse(text)
+        held.append((at, endpoint))
+        if isinstance(listen, dict) and listen.get("tls") is not None and endpoint.kind == "ssl":
+            tls = (*path, "tls")
+            document.report(tls, "asks for TLS on an ssl: endpoint, which has it: write tcp:", document.key(tls))
+    admin = document.get("gateway", "admin")
+    if isinstance(admin, str):
+        held.append((("gateway", "admin"), endpoints.parse(admin)))
+    for (first, one), (second, other) in combinations(held[:_MAX_PAIRED], 2):
+        if one.clashes(other):
+            document.report(second, f"listens where the one at {document.place(first)} does")
+    for path, endpoint in held:
+        socket = files.absolute(endpoint.get("address"))
+        if endpoint.kind == "unix" and not os.path.isdir(os.path.dirname(socket)):
+            document.report(path, "has a socket in a directory that does not exist")
+        for name in endpoint.files:
+            try:
+                files.data(name)
+            except ValueError as error:
+                document.report(path, f"names {shown(document, (), name)}, which {error}")
+
+
+def redis(document: Document) -> None:
+    """Sentinels come with the name of their master, a CA with TLS."""
+    section = document.tree.get("redis")
+    if not isinstance(section, dict) or ("redis",) in document.broken:
+        return
+    sentinels, name, authority = ("redis", "sentinels"), ("redis", "sentinel_name"), ("redis", "ca_file")
+    if section.get("sentinels") and section.get("sentinel_name") is None:
+        document.report(name, "is missing: sentinels need the name of their master", document.key(sentinels))
+    if document.get(*name) and not section.get("sentinels"):
+        document.report(name, "means nothing without sentinels", document.key(name))
+    url = document.get("redis", "url")
+    if document.get(*authority) and url and not url.startswith("rediss://"):
+        document.report(authority, "means nothing without TLS: write rediss:// in the url", document.key(authority))
+
+
+def services(document: Document) -> None:
+    """Names fit into logs and metrics, targets differ, TLS is configured only where a target speaks it."""
+    for path, service in document.entries("services"):
+        try:
+            check_name(str(path[-1]))
+        except ValueError as error:
+            document.report(path, f"{shown(document, (), path[-1])} {error}", document.key(path))
+        if isinstance(service, dict):
+            _tls(document, path, _targets(document, path))
+
+
+def _targets(document: Document, path: Path) -> set[str]:
+    """The schemes that are spoken."""
+    seen: dict[tuple[str, str, int], Path] = {}
+    for at, entry in document.entries(*path, "targets"):
+        url, place = (entry, at) if isinstance(entry, str) else (entry.get("url"), (*at, "url"))
+        if url is None:
+            continue
+        target = addresses.target(url)
+        first = seen.setdefault((target.scheme, target.host.lower(), target.port), place)
+        if first != place:
+            document.report(place, f"is the same target as the one at {document.place(first)}: give that one a weight")
+    return {scheme for scheme, _, _ in seen}
+
+
+def _tls(document: Document, path: Path, schemes: set[str]) -> None:
+    at = (*path, "tls")
+    tls = document.get(*at) or {}
+    if schemes == {"http"} and any(value is not None for value in tls.values()):
+        document.report(at, "means nothing: none of the targets is https://", document.key(at))
+    for one, other in (("client_cert_file", "client_key_file"), ("client_key_file", "client_cert_file")):
+        if tls.get(one) is not None and tls.get(other) is None:
+            document.report((*at, other), f"is missing: {one} needs it", document.key((*at, one)))

@@ -1,0 +1,213 @@
+"""A directory of YAML files → one document, in which every value still knows its place.
+
+Maps are merged by key and lists by appending, in the order of the file names; a key that holds anything else in two
+files is a fault that names both places. The entries of ``services`` are not merged: one service is written in one file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import Factory, define
+
+from apigw.config.errors import ConfigError, Problem
+from apigw.config.marks import Node, compose, decode
+from apigw.config.model import Origin, Path
+
+MAX_FILE = 16 * 1024 * 1024
+
+_WHOLE_ENTRIES: Path = ("services",)
+
+
+@define
+class Document:
+    """What the files say, before anybody judged it.
+
+    ``tree`` is plain values. ``places`` and ``keys`` are where each value and its key stand. ``written`` is the text of
+    a scalar where the file does not hold the value itself, ``variables`` the environment variables that went into it.
+    ``broken`` are the paths without a usable value, ``troubled`` those at or below which a value has not the form that
+    it must have. ``whole`` is false when a file could not be read, so that what is missing may be in there.
+    """
+
+    directory: str
+    tree: dict[str, Any] = Factory(dict)
+    places: dict[Path, Origin] = Factory(dict)
+    keys: dict[Path, Origin] = Factory(dict)
+    written: dict[Path, str] = Factory(dict)
+    variables: dict[Path, tuple[str, ...]] = Factory(dict)
+    problems: list[Problem] = Factory(list)
+    warnings: list[Problem] = Factory(list)
+    troubled: set[Path] = Factory(set)
+    broken: set[Path] = Factory(set)
+    files: list[str] = Factory(list)
+    whole: bool = True
+
+    def report(self, path: Path, sentence: str, at: Origin | None = None) -> None:
+        """A problem with ``path``, placed ``at``, or else at the value, or at what holds it where it is left out."""
+        self.problems.append(Problem(sentence, path, at or self.place(path)))
+
+    def spoil(self, path: Path, sentence: str, at: Origin | None = None) -> None:
+        """A problem with the value itself, so that nobody need look at it or into it any further."""
+        self.report(path, sentence, at)
+        self.discard(path)
+
+    def discard(self, path: Path) -> None:
+        self.broken.add(path)
+        self.troubled.update(path[:length] for length in range(len(path) + 1))
+
+    def warn(self, path: Path, sentence: str) -> None:
+        self.warnings.append(Problem(sentence, path, self.place(path)))
+
+    def place(self, path: Path) -> Origin | None:
+        if path in self.places:
+            return self.places[path]
+        for length in range(len(path) - 1, 0, -1):
+            if held := self.keys.get(path[:length]) or self.places.get(path[:length]):
+                return held
+        return None
+
+    def key(self, path: Path) -> Origin | None:
+        return self.keys.get(path) or self.place(path)
+
+    def get(self, *path: str | int) -> Any:
+        """The value at ``path``; ``None`` where there is none, or a problem at it, above it or below it."""
+        return self._at(path) if self.is_sound(path) else None
+
+    def entries(self, *path: str | int) -> Iterator[tuple[Path, Any]]:
+        """Path and value of each entry of the map or list at ``path``; of entries that are maps, what is sound."""
+        value: Any = None if path in self.broken else self._at(path)
+        keys: Any = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+        for key in keys:
+            at, entry = (*path, key), value[key]
+            if at in self.broken:
+                continue
+            if at not in self.troubled:
+                yield at, entry
+            elif isinstance(entry, dict):
+                yield at, {name: held for name, held in entry.items() if self.is_sound((*at, name))}
+
+    def is_sound(self, path: Path) -> bool:
+        return path not in self.troubled and path not in self.broken
+
+    def _at(self, path: Path) -> Any:
+        value: Any = self.tree
+        for length, part in enumerate(path):
+            if path[:length] in self.broken or not isinstance(value, dict | list):
+                return None
+            if isinstance(value, dict):
+                value = value.get(part)
+            else:
+                value = value[part] if isinstance(part, int) and part < len(value) else None
+        return value
+
+    def in_order(self, problems: list[Problem]) -> list[Problem]:
+        """In the order of the files and of the lines in them, each once."""
+        order = {file: index for index, file in enumerate(self.files)}
+
+        def key(problem: Problem) -> tuple[int, int, int]:
+            origin = problem.origin
+            return (order.get(origin.file, len(order)), origin.line, origin.column) if origin else (-1, 0, 0)
+
+        return sorted(dict.fromkeys(problems), key=key)
+
+
+def read(directory: str, environ: Mapping[str, str]) -> Document:
+    """Reads and merges ``DIR/*.yaml`` and ``DIR/services/*.yaml``. What is wrong is in the document's ``problems``."""
+    document = Document(os.path.abspath(directory))
+    root = Node({}, Origin(directory, 1, 1))
+    for file in _files(directory, document):
+        document.files.append(file)
+        try:
+            node = compose(_text(file), file, environ)
+        except ConfigError as error:
+            document.problems.extend(error.problems)
+            document.whole = False
+            continue
+        if node is None:
+            document.warnings.append(Problem("is empty", (), Origin(file, 1, 1)))
+        elif not isinstance(node.value, dict):
+            node.fault("holds no keys at its top: it must begin with gateway:, services:, routes: or the like")
+            document.problems += [Problem(sentence, below, origin) for sentence, origin, below in node.faults]
+            document.whole = False
+        else:
+            _merge(root, node, ())
+    document.tree = _lay_out(document, root, ())
+    return document
+
+
+def _files(directory: str, document: Document) -> list[str]:
+    found: list[str] = []
+    for folder, required in ((directory, True), (os.path.join(directory, "services"), False)):
+        try:
+            names = sorted(os.listdir(folder))
+        except (OSError, ValueError) as error:
+            missing = isinstance(error, FileNotFoundError)
+            if required or not missing:
+                sentence = "there is no such directory" if missing else _reason(error)
+                document.problems.append(Problem(f"{folder}: {sentence}"))
+            break
+        shown = [name for name in names if not name.startswith(".")]
+        found += [os.path.join(folder, name) for name in shown if name.endswith(".yaml")]
+        for name in shown:
+            if name.endswith(".yml"):
+                sentence = "is not read: only files that end in .yaml are"
+                document.warnings.append(Problem(sentence, (), Origin(os.path.join(folder, name), 1, 1)))
+    if not found and not document.problems:
+        document.problems.append(Problem(f"{directory}: holds no configuration: there is no *.yaml file in it"))
+    return found
+
+
+def _text(file: str) -> str:
+    start = Origin(file, 1, 1)
+    try:
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError([Problem("is not a regular file", (), start)])
+        if status.st_size > MAX_FILE:
+            raise ConfigError([Problem(f"is larger than {MAX_FILE >> 20}MiB", (), start)])
+        with open(file, "rb") as stream:
+            return decode(stream.read(MAX_FILE + 1), file)
+    except OSError as error:
+        raise ConfigError([Problem(_reason(error), (), start)]) from None
+
+
+def _reason(error: Exception) -> str:
+    return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+
+
+def _merge(first: Node, second: Node, path: Path) -> None:
+    first.faults += second.faults
+    for key, node in second.value.items():
+        held = first.value.get(key)
+        if held is None:
+            first.value[key] = node
+        elif isinstance(held.value, dict) and isinstance(node.value, dict) and path != _WHOLE_ENTRIES:
+            _merge(held, node, (*path, key))
+        elif isinstance(held.value, list) and isinstance(node.value, list):
+            held.value += node.value
+            held.faults += node.faults
+        else:
+            first.fault(f"is given twice, first at {held.key}", node.key, (key,))
+
+
+def _lay_out(document: Document, node: Node, path: Path) -> Any:
+    document.places[path] = node.origin
+    if node.key:
+        document.keys[path] = node.key
+    if node.written is not None:
+        document.written[path] = node.written
+    if node.variables:
+        document.variables[path] = node.variables
+    for sentence, origin, below in node.faults:
+        document.report((*path, *below), sentence, origin)
+    if node.broken:
+        document.discard(path)
+        return None
+    if isinstance(node.value, dict):
+        return {key: _lay_out(document, entry, (*path, key)) for key, entry in node.value.items()}
+    if isinstance(node.value, list):
+        return [_lay_out(document, entry, (*path, index)) for index, entry in enumerate(node.value)]
+    return node.value

@@ -1,0 +1,17 @@
+"""The name that was probably meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def hint(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """``; did you mean 'methods'?``, or the known names where they are few, or nothing: the end of a sentence."""
+    names = sorted(known)
+    if any(letter.isalpha() for letter in word):
+        short = word[:80]
+        near = get_close_matches(short, names, 1, cutoff) or get_close_matches(short.lower(), names, 1, cutoff)
+        if near:
+            return f"; did you mean {near[0]!r}?"
+    return f"; known are {', '.join(names)}" if 0 < len(names) <= 16 else ""

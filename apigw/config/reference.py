@@ -1,0 +1,181 @@
+"""docs/reference/configuration.md, generated from the schema: ``python -m apigw.config.reference``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from apigw.config import units
+from apigw.config.check_routes import RESERVED, RESERVED_BY_OAUTH
+from apigw.config.marks import MAX_DEPTH
+from apigw.config.model import Config
+from apigw.config.schema import NOT_BUILT, ROOT, Rule
+
+_FORMS = {
+    "method": "HTTP method",
+    "pattern": "path pattern",
+    "prefix": "path of literal segments",
+    "request path": "path, perhaps with a query",
+    "scope": "scope (RFC 6749 §3.3)",
+    "role": "text without commas",
+    "printable": "printable ASCII",
+    "client id": "printable ASCII without colon",
+    "name": "name",
+    "claim": "claim, with dots into nested ones",
+    "hash": "`scrypt$…` or `sha256$…`",
+    "file": "file",
+    "network": "CIDR",
+    "target": "URL",
+    "redis url": "URL",
+    "url": "URL",
+    "origin": "origin",
+    "host": "host name",
+    "host:port": "`host:port`",
+    "endpoint": "endpoint string",
+}
+_TYPES = {
+    "boolean": "`true` or `false`",
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "dict": "map",
+}
+
+_PREAMBLE = f"""\
+# Configuration
+
+This page is generated from the schema (`python -m apigw.config.reference`).
+
+## Files
+
+`twistd apigw --config DIR` reads `DIR/*.yaml` and `DIR/services/*.yaml` in the order of their names, and merges them:
+maps by key, lists by appending. A key that holds anything else in two files is an error that names both places. The
+entries of `services` are not merged either: a service is written in one file. Names that begin with a dot are left
+out. A file that says nothing, and one that ends in `.yml`, are warnings.
+
+Of YAML, maps, lists and scalars are read. Anchors, aliases, merge keys (`<<`), tags, a second document in a file, and
+nesting deeper than {MAX_DEPTH} are errors, and so is a key that is given twice. Where YAML 1.1 reads something
+surprising (`010`, `12:30:00`, `1_000`, or `on` where text is wanted), the error says what it reads.
+
+Every problem of every file is reported at once, as `file:line:column: path: sentence`. `apigw check [DIR]` does only
+that; `apigw show [DIR]` prints the merged configuration with the place of each value, secrets masked.
+
+## Values
+
+- **Durations** are `250ms`, `30s`, `1.5m`, `1h`. The unit is left out for `0` only.
+- **Sizes** are `512B`, `64KiB`, `10MiB`, `1GiB`, or a plain number of bytes.
+- **Files** are relative to DIR. They must exist and hold what they should; a certificate must fit its key.
+- **Secrets**: `secret` may be given as `secret_file` instead; one newline at the file's end does not count.
+- **Environment variables** go into values, never into keys or structure: `${{VAR}}` (an error where it is not set),
+  `${{VAR:-default}}` (the default where it is not set or empty), `${{VAR:?message}}` (an error with that message), `$$`
+  for a dollar sign. Any other `$` stands for itself. A value without quotes is read again afterwards, so that
+  `${{PORT}}` may become a number, and what comes out empty is `null`; in quotes it stays text.
+- **`null`** stands for none, where the table below says so.
+
+## Path patterns
+
+A pattern begins with `/`. Its segments are literal, or `:name` (one segment), or at the end `*` (the rest). Literal
+segments are compared after percent-decoding. A slash at the end is part of the pattern: `/a/` is not `/a`. Two routes
+of the same shape (`/a/:b` and `/a/:c`) with a common method are an error.
+
+Reserved are {", ".join(f"`{path}`" for path in RESERVED)} with all that is below them, and, with `auth.oauth`,
+{", ".join(f"`{path}`" for path in RESERVED_BY_OAUTH)}. The gateway answers them before
+it looks at routes, so a route whose first segment is literal and that would match one of them is an error, while `/*`
+and `/:name` are not: they get the rest.
+
+## Endpoint strings
+
+As in Twisted: `tcp:8080`, `tcp:8080:interface=127.0.0.1:backlog=1024`, `tcp6:8080:interface=\\:\\:1`,
+`unix:/run/apigw.sock:mode=660`, `systemd:INET:name=http`, `ssl:8443:privateKey=a.key:certKey=a.pem`. A backslash takes
+away the meaning of `:`, `=` and `\\`. For TLS use `tcp:` and the listener's `tls`: its certificates can be renewed.
+"""
+
+
+def reference() -> str:
+    """The page, in Markdown."""
+    top = [_row(key, rule, Config) for key, rule in ROOT.items()]
+    sections = (line for key, rule in ROOT.items() for line in _sections(key, rule))
+    missing = ", ".join(f"`{section}`" for section in sorted(NOT_BUILT)).replace("*", "NAME")
+    note = [f"Not available in this version, and refused: {missing}.", ""] if NOT_BUILT else []
+    return "\n".join([_PREAMBLE, "## Sections", "", *note, *_HEAD, *top, "", *sections]).rstrip("\n") + "\n"
+
+
+_HEAD = ("| key | type | default | meaning |", "|---|---|---|---|")
+
+
+def _sections(path: str, rule: Rule) -> Iterator[str]:
+    """The tables of a rule's map and of all maps in it."""
+    if "valuesrules" in rule:
+        yield from _sections(f"{path}.NAME", rule["valuesrules"])
+    elif rule.get("type") == "list":
+        yield from _sections(f"{path}[]", rule["schema"])
+    elif "schema" in rule:
+        yield from (f"## `{path}`", "", *_HEAD)
+        model = rule["meta"].get("model")
+        yield from (_row(key, below, model) for key, below in rule["schema"].items())
+        yield ""
+        for key, below in rule["schema"].items():
+            yield from _sections(f"{path}.{key}", below)
+
+
+def _row(key: str, rule: Rule, model: Any) -> str:
+    cells = (f"`{key}`", _type(rule), _default(key, rule, model), rule["meta"]["doc"])
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _type(rule: Rule) -> str:
+    null = ", or `null`" if rule.get("nullable") else ""
+    if "duration" in rule:
+        return "duration, {} to {}".format(*rule["duration"]) + null
+    if "size" in rule:
+        least, most = (units.size_text(units.size(bound)) for bound in rule["size"])
+        return f"size, {least} to {most}{null}"
+    if "allowed" in rule:
+        return ", ".join(f"`{each}`" for each in rule["allowed"]) + null
+    kind = rule["type"]
+    if kind == "list":
+        item = _type(rule["schema"])
+        return f"list of {'maps' if item == 'map' else item}{null}"
+    if isinstance(kind, list):
+        return f"{_FORMS[rule['form']]} or map{null}"
+    if "form" in rule:
+        return _FORMS[rule["form"]] + null
+    bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
+    return _TYPES[kind] + bounds + null
+
+
+def _default(key: str, rule: Rule, model: Any) -> str:
+    if "default" in rule["meta"]:
+        return str(rule["meta"]["default"])
+    if rule.get("required"):
+        return "required"
+    fields = attrs.fields_dict(model)
+    if key not in fields or fields[key].default is attrs.NOTHING:
+        return "none"
+    return _shown(rule, fields[key].default)
+
+
+def _shown(rule: Rule, value: Any) -> str:
+    if value is None:
+        return "none"
+    if "duration" in rule:
+        return f"`{units.duration_text(value)}`"
+    if "size" in rule:
+        return f"`{units.size_text(value)}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if rule.get("type") == "dict" and value == ():
+        return "`{}`"
+    if isinstance(value, tuple):
+        texts = [each if isinstance(each, str) else each.endpoint for each in value]
+        return f"`[{', '.join(texts)}]`"
+    if attrs.has(type(value)):
+        return "as below"
+    return f"`{value}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

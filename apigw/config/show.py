@@ -1,0 +1,94 @@
+"""``apigw show``: the merged configuration as YAML, each value with its origin, secrets masked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from apigw.config.merge import Document
+from apigw.config.model import Path
+
+MASK = "…"
+
+_SECRET_KEY = re.compile(r"secret|passw|credential", re.IGNORECASE)
+_SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSW|PWD|CREDENTIAL|PRIVATE|(?:^|_)KEY|(?:^|_)PASS(?:_|$)", re.IGNORECASE)
+_FILE_KEY = re.compile(r"_file$")
+_USERINFO = re.compile(r"(?<=://).*@", re.DOTALL)
+_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
+_RESOLVER: Any = yaml.resolver.Resolver()
+_ESCAPED = re.compile(r"[\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff\u2028\u2029]")
+
+
+def show(document: Document) -> str:
+    """The document as YAML that could be read again, but for what is masked."""
+    return "".join(line + "\n" for line in _map(document, document.tree, (), "")) or "{}\n"
+
+
+def is_secret(document: Document, path: Path) -> bool:
+    """By the key it stands under, or by the name of the environment variable that it came from."""
+    if any(_SECRET_VARIABLE.search(name) for name in document.variables.get(path, ())):
+        return True
+    keys = [part for part in path if isinstance(part, str)]
+    return bool(keys) and bool(_SECRET_KEY.search(keys[-1])) and not _FILE_KEY.search(keys[-1])
+
+
+def _map(document: Document, value: dict[str, Any], path: Path, indent: str) -> Iterator[str]:
+    for key, entry in value.items():
+        yield from _entry(document, entry, (*path, key), f"{indent}{_scalar(key)}:", indent + "  ")
+
+
+def _entry(document: Document, value: Any, path: Path, head: str, indent: str) -> Iterator[str]:
+    origin = f"  # {document.places[path]}"
+    if isinstance(value, dict) and value:
+        yield head + origin
+        yield from _map(document, value, path, indent)
+    elif isinstance(value, list) and value:
+        yield head + origin
+        for index, entry in enumerate(value):
+            yield from _item(document, entry, (*path, index), indent)
+    else:
+        yield f"{head} {_leaf(document, value, path)}{origin}"
+
+
+def _item(document: Document, value: Any, path: Path, indent: str) -> Iterator[str]:
+    if not isinstance(value, dict | list) or not value:
+        yield from _entry(document, value, path, f"{indent}-", indent)
+        return
+    if isinstance(value, list):
+        yield f"{indent}-  # {document.places[path]}"
+        for index, entry in enumerate(value):
+            yield from _item(document, entry, (*path, index), indent + "  ")
+        return
+    first, *rest = _map(document, value, path, indent + "  ")
+    yield f"{indent}- {first.removeprefix(indent + '  ')}"
+    yield from rest
+
+
+def _leaf(document: Document, value: Any, path: Path) -> str:
+    if path in document.broken:
+        return f'"{MASK}"'
+    if value is not None and not isinstance(value, bool) and is_secret(document, path):
+        return f'"{MASK}"'
+    if isinstance(value, str):
+        return _scalar(_dollars(_USERINFO.sub(f"{MASK}@", value)))
+    if isinstance(value, dict):
+        return "{}"
+    if isinstance(value, float):
+        return repr(value) if "e" not in repr(value) else f"{value:f}"
+    return json.dumps(value)
+
+
+def _dollars(text: str) -> str:
+    """Doubled where one of them would begin something if it were read again."""
+    return text.replace("$", "$$") if "$$" in text or "${" in text else text
+
+
+def _scalar(text: str) -> str:
+    if _PLAIN.fullmatch(text) and _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)).endswith(":str"):
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)

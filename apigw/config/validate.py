@@ -1,0 +1,216 @@
+"""A document against the schema: every problem, at the key or value that it is about, in a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar
+
+import cerberus
+from cerberus import errors as codes
+
+from apigw.config import units
+from apigw.config.forms import FORMS
+from apigw.config.merge import Document
+from apigw.config.model import Path
+from apigw.config.nearest import hint
+from apigw.config.schema import ROOT, Rule
+
+SECRET_KEYS = frozenset({"secret", "secret_hash"})
+MAX_HINTS = 50
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+_TYPES = {
+    "list": "a list",
+    "dict": "a map",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+}
+
+
+class _Validator(cerberus.Validator):  # type: ignore[misc]
+    """Cerberus with our rules. What follows each docstring's colon is the schema of the rule's own argument."""
+
+    types_mapping: ClassVar[dict[str, Any]] = {
+        **cerberus.Validator.types_mapping,
+        "integer": cerberus.TypeDefinition("integer", (int,), (bool,)),
+    }
+
+    def _validate_duration(self, bounds: list[str], field: Any, value: Any) -> None:
+        """The rule's arguments are validated against this schema: {'type': 'list'}"""
+        self._between(units.seconds, bounds, field, value)
+
+    def _validate_size(self, bounds: list[str], field: Any, value: Any) -> None:
+        """The rule's arguments are validated against this schema: {'type': 'list'}"""
+        self._between(units.size, bounds, field, value)
+
+    def _validate_form(self, form: str, field: Any, value: Any) -> None:
+        """The rule's arguments are validated against this schema: {'type': 'string'}"""
+        if isinstance(value, str):
+            try:
+                FORMS[form](value)
+            except ValueError as error:
+                self._error(field, str(error))
+
+    def _between(self, read: Callable[[object], float], bounds: list[str], field: Any, value: Any) -> None:
+        if value is None:
+            return
+        try:
+            number = read(value)
+        except ValueError as error:
+            self._error(field, str(error))
+            return
+        least, most = bounds
+        if number < read(least):
+            self._error(field, f"is less than {least}" if read(least) else "is less than 0")
+        elif number > read(most):
+            self._error(field, f"is more than {most}")
+
+
+def validate(document: Document) -> None:
+    """Adds to the document what the schema finds, but for what stands under a value that is known to be broken."""
+    validator = _Validator(ROOT)
+    validator.validate(document.tree, normalize=False)
+    unreadable = set(document.broken)
+    hints = 0
+    for error in _leaves(validator._errors):
+        path: Path = error.document_path
+        if any(path[:length] in unreadable for length in range(len(path) + 1)):
+            continue
+        if error.code == codes.UNKNOWN_FIELD.code:
+            hints += 1
+            near = hint(str(path[-1]), _known(path[:-1])) if hints <= MAX_HINTS else ""
+            document.spoil(path, f"is an unknown key{near}", document.key(path))
+        elif error.code == codes.REQUIRED_FIELD.code:
+            held = path[:-1]
+            document.spoil(path, "is missing", document.keys.get(held) or document.place(held))
+        elif error.value is None:
+            document.spoil(path, "has no value: give it one, or leave it out", document.key(path))
+        else:
+            document.spoil(path, _sentence(document, path, error))
+    for path in _unprintable(document):
+        document.spoil(path, "holds a control character")
+
+
+def refuse_unbuilt(document: Document, sections: frozenset[str]) -> None:
+    """Refuses what is asked for and does not exist yet, and forgets what else is wrong in there."""
+    refused = {path for section in sections for path in _expand(document.tree, tuple(section.split(".")))}
+    if not refused:
+        return
+
+    def inside(path: Path) -> bool:
+        return any(path[:length] in refused for length in range(1, len(path) + 1))
+
+    document.problems = [problem for problem in document.problems if not inside(problem.path)]
+    for path in refused:
+        document.report(path, "is not available in this version", document.key(path))
+        document.discard(path)
+
+
+def _expand(value: Any, parts: tuple[str, ...], path: Path = ()) -> Iterator[Path]:
+    """The paths that ``services.*.tls`` stands for, but for those that ask for nothing."""
+    if not parts:
+        if value is not None and value != []:
+            yield path
+    elif isinstance(value, dict):
+        for key in value if parts[0] == "*" else parts[:1]:
+            if key in value:
+                yield from _expand(value[key], parts[1:], (*path, key))
+
+
+def shown(document: Document, path: Path, value: object) -> str:
+    """A value as a sentence may quote it: as it stands in the file, without secrets, in one short line."""
+    if any(part in SECRET_KEYS for part in path):
+        return "the value"
+    text = document.written.get(path, value if isinstance(value, str) else str(value))
+    if "@" in text:
+        text = re.sub(r"(?<=://).*@|^[^@]*:.*@", "…@", text, flags=re.DOTALL)
+    if len(text) > 60:
+        text = text[:57] + "…"
+    return "'" + "".join(map(_visible, text)) + "'"
+
+
+def _visible(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+
+
+def rule_at(path: Path) -> Rule | None:
+    """The schema's rule for what stands at ``path``."""
+    rule: Rule = {"schema": ROOT}
+    for part in path:
+        if "valuesrules" in rule:
+            rule = rule["valuesrules"]
+        elif isinstance(part, int):
+            rule = rule.get("schema", {})
+        else:
+            schema = rule.get("schema", {})
+            if part not in schema:
+                return None
+            rule = schema[part]
+    return rule
+
+
+def _leaves(errors: Iterable[Any]) -> Iterator[Any]:
+    for error in errors:
+        if error.is_group_error:
+            yield from _leaves(error.child_errors)
+        else:
+            yield error
+
+
+def _known(path: Path) -> Iterable[str]:
+    rule = rule_at(path) or {}
+    schema = rule.get("schema", {})
+    return schema if isinstance(schema, dict) else ()
+
+
+def _sentence(document: Document, path: Path, error: Any) -> str:
+    value = error.value
+    quoted = shown(document, path, value)
+    if error.code == codes.CUSTOM.code:
+        return f"{quoted} {error.info[0]}"
+    if error.code == codes.BAD_TYPE.code:
+        return _type_sentence(document, path, value, error.constraint)
+    if error.code == codes.UNALLOWED_VALUE.code:
+        allowed = [str(each) for each in error.constraint]
+        near = hint(str(value), allowed)
+        return f"{quoted} is not one of {', '.join(allowed)}{near if 'mean' in near else ''}"
+    if error.code == codes.MIN_VALUE.code:
+        return f"{quoted} is less than {error.constraint}"
+    if error.code == codes.MAX_VALUE.code:
+        return f"{quoted} is more than {error.constraint}"
+    if error.code == codes.MIN_LENGTH.code:
+        return "is empty: it needs at least one entry"
+    return f"{quoted} does not keep the rule {error.rule!r}"
+
+
+def _type_sentence(document: Document, path: Path, value: Any, wanted: str | list[str]) -> str:
+    kinds = [wanted] if isinstance(wanted, str) else wanted
+    names = " or ".join(_TYPES[kind] for kind in kinds)
+    if isinstance(value, bool | int | float):
+        if "string" not in kinds:
+            kind = "true or false" if isinstance(value, bool) else "a fraction" if "integer" in kinds else "a number"
+            return f"wants {names}, not {kind}"
+        read = ("true" if value else "false") if isinstance(value, bool) else "a number"
+        return f"wants {names}, but YAML reads {shown(document, path, value)} as {read}: write it in quotes"
+    if isinstance(value, str):
+        if kinds[0] in ("integer", "number") and re.fullmatch(r"-?[0-9.]+", value):
+            return f"wants {names}: write it without quotes"
+        return f"wants {names}, not text"
+    return f"wants {names}, not {'a list' if isinstance(value, list) else 'a map'}"
+
+
+def _unprintable(document: Document) -> Iterator[Path]:
+    """Text with control characters, but for secrets, which may be any bytes."""
+    stack: list[tuple[Path, Any]] = [((), document.tree)]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, dict):
+            stack += [((*path, key), entry) for key, entry in value.items() if key not in SECRET_KEYS]
+        elif isinstance(value, list):
+            stack += [((*path, index), entry) for index, entry in enumerate(value)]
+        elif isinstance(value, str) and _CONTROL.search(value) and path not in document.troubled:
+            yield path

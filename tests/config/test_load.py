@@ -1,0 +1,472 @@
+"""What the files say is what the gateway gets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from apigw.config.errors import ConfigError, Problem, problem_in
+from apigw.config.load import load
+from apigw.config.model import (
+    UNSET,
+    AcceptedKey,
+    AccessLog,
+    Auth,
+    Certificate,
+    CircuitBreaker,
+    Config,
+    Cors,
+    Gateway,
+    HealthCheck,
+    JWTVerifier,
+    Listen,
+    OAuth,
+    OAuthClient,
+    OAuthSigning,
+    Origin,
+    Quota,
+    RateLimit,
+    Redis,
+    Route,
+    Secret,
+    ServerTLS,
+    Service,
+    Target,
+    UpstreamTLS,
+)
+
+Write = Callable[[Mapping[str, str | bytes]], str]
+ALL: frozenset[str] = frozenset()
+
+# SEMANTICS' own example, with the hash of a secret in full.
+EXAMPLE = """\
+gateway:
+  listen:
+    - "tcp:8080"
+    - endpoint: "tcp:8443"
+      tls: {certificates: [{cert_file: tls/a.pem, key_file: tls/a.key}], min_version: "1.2", client_ca_file: null}
+  admin: "tcp:9090:interface=127.0.0.1"
+  admin_token_file: null
+  request_timeout: 30s
+  client_body_timeout: 30s
+  client_header_timeout: 10s
+  keepalive_timeout: 75s
+  drain_timeout: 30s
+  drain_delay: 0s
+  max_header_size: 32KiB
+  max_header_count: 100
+  max_body_size: 100MiB
+  max_connections: 10000
+  trusted_proxies: []
+  metrics_allow: [127.0.0.0/8, "::1/128"]
+  access_log: {file: "-", format: json}
+  auth_default: required
+
+redis:
+  url: redis://127.0.0.1:6379/0
+  password_file: null
+  ca_file: null
+  sentinels: []
+  prefix: apigw
+  timeout: 100ms
+
+services:
+  user-service:
+    targets: [http://127.0.0.1:9001, {url: "http://127.0.0.1:9002", weight: 2}]
+    tls: {ca_file: null, server_name: null, client_cert_file: null, client_key_file: null}
+    connect_timeout: 5s
+    timeout: 30s
+    keepalive_timeout: 4s
+    max_connections: 256
+    max_pending: 1024
+    preserve_host: false
+    critical: true
+    health_check: {path: /health, interval: 10s, timeout: 2s, unhealthy_after: 3, healthy_after: 2}
+    circuit_breaker: {error_rate: 0.5, window: 60s, min_requests: 20, open_for: 30s, half_open_requests: 3}
+
+routes:
+  - path: /api/v1/users
+    service: user-service
+    methods: [GET, POST]
+  - path: /api/v1/users/:id
+    service: user-service
+    methods: [GET, PUT, DELETE]
+    auth: required
+    roles: [user, admin]
+    scopes: [users.read]
+    forward_token: true
+    strip_prefix: /api/v1
+    timeout: 5s
+    max_body_size: 1MiB
+    cors: {origins: [https://app.example.com], credentials: false, max_age: 10m}
+
+auth:
+  jwt:
+    - name: main
+      algorithm: RS256
+      public_key_file: keys/main.pem
+      issuer: https://id.example.com
+      audience: [orders]
+      leeway: 30s
+      user_claim: sub
+      roles_claim: roles
+  oauth:
+    signing: {algorithm: RS256, private_key_file: keys/token.pem, key_id: k1}
+    issuer: https://gateway.example.com
+    audience: [gateway]
+    token_lifetime: 1h
+    rate_limit: {limit: 10, window: 60s}
+    refresh_tokens: false
+    clients:
+      - id: acme
+        secret_hash: ["scrypt$16384$8$1$c2FsdA$aGFzaA"]
+        roles: [partner]
+        scopes: [orders.read]
+
+rate_limits:
+  - endpoint: /api/v1/search
+    limit: 100
+    window: 60s
+    scope: user
+  - endpoint: /api/v1/*
+    limit: 1000
+    window: 60s
+    scope: ip
+    algorithm: auto
+    on_store_failure: local
+"""
+
+
+@pytest.fixture
+def example(write: Write, key_files: dict[str, str | bytes]) -> str:
+    return write(
+        {
+            "gateway.yaml": EXAMPLE,
+            "tls/a.pem": key_files["rsa.pem"],
+            "tls/a.key": key_files["rsa.key"],
+            "keys/main.pem": key_files["rsa.pub"],
+            "keys/token.pem": key_files["rsa.key"],
+        }
+    )
+
+
+def test_the_whole_example(example: str, tmp_path: Path) -> None:
+    """A documented key is refused, or does not arrive where the gateway looks for it."""
+    etc = str(tmp_path / "etc")
+    assert load(example, {}, ALL) == Config(
+        gateway=Gateway(
+            listen=(
+                Listen("tcp:8080"),
+                Listen("tcp:8443", ServerTLS((Certificate(f"{etc}/tls/a.pem", f"{etc}/tls/a.key"),))),
+            ),
+            auth_default="required",
+        ),
+        redis=Redis("redis://127.0.0.1:6379/0"),
+        services=(
+            Service(
+                "user-service",
+                (Target("http", "127.0.0.1", 9001), Target("http", "127.0.0.1", 9002, 2)),
+                timeout=30.0,
+                health_check=HealthCheck(),
+                circuit_breaker=CircuitBreaker(),
+            ),
+        ),
+        routes=(
+            Route("/api/v1/users", "user-service", ("GET", "POST")),
+            Route(
+                "/api/v1/users/:id",
+                "user-service",
+                ("GET", "PUT", "DELETE"),
+                auth="required",
+                roles=("user", "admin"),
+                scopes=("users.read",),
+                strip_prefix="/api/v1",
+                timeout=5.0,
+                max_body_size=1024**2,
+                cors=Cors(("https://app.example.com",)),
+            ),
+        ),
+        auth=Auth(
+            (
+                JWTVerifier(
+                    "main",
+                    "RS256",
+                    public_key_file=f"{etc}/keys/main.pem",
+                    issuer="https://id.example.com",
+                    audience=("orders",),
+                ),
+            ),
+            OAuth(
+                OAuthSigning("RS256", "k1", f"{etc}/keys/token.pem"),
+                "https://gateway.example.com",
+                ("gateway",),
+                clients=(OAuthClient("acme", ("scrypt$16384$8$1$c2FsdA$aGFzaA",), ("partner",), ("orders.read",)),),
+            ),
+        ),
+        rate_limits=(
+            RateLimit("/api/v1/search", 100, 60.0, "user"),
+            RateLimit("/api/v1/*", 1000, 60.0, "ip"),
+        ),
+    )
+
+
+def test_defaults_are_the_models(write: Write) -> None:
+    """A gateway configured by its routes alone does not start, or starts with other limits than documented."""
+    files = {"a.yaml": "services: {a: {targets: [http://a]}}\nroutes: [{path: /, service: a}]\n"}
+    config = load(write(files), {})
+    assert config == Config(services=(Service("a", (Target("http", "a", 80),)),), routes=(Route("/", "a"),))
+    assert config.routes[0].max_body_size == UNSET
+
+
+def test_everything_but_the_defaults(write: Write, key_files: dict[str, str | bytes], tmp_path: Path) -> None:
+    """A value other than the default does not reach the gateway."""
+    etc = str(tmp_path / "etc")
+    text = """\
+gateway:
+  listen:
+    - "unix:apigw.sock:mode=660"
+    - endpoint: "tcp6:8443:interface=\\\\:\\\\:1"
+      tls: {certificates: [{cert_file: rsa.pem, key_file: rsa.key}], min_version: "1.3", client_ca_file: rsa.pem}
+  admin: null
+  admin_token_file: long
+  drain_delay: 1.5s
+  max_header_size: 1024
+  max_body_size: null
+  trusted_proxies: [10.0.0.0/8, 192.0.2.1]
+  access_log: {file: access.log, format: combined}
+redis:
+  url: rediss://[::1]
+  password_file: long
+  ca_file: rsa.pem
+  sentinels: [a:26379, "[::1]:26380"]
+  sentinel_name: main
+services:
+  a:
+    targets: [https://a, "https://[::1]:8443"]
+    tls: {ca_file: rsa.pem, server_name: a.example.com, client_cert_file: rsa.pem, client_key_file: rsa.key}
+    keepalive_timeout: 0
+    health_check: null
+routes:
+  - {path: /, service: a, methods: null, max_body_size: null, auth: none}
+  - {path: /open, service: a, auth: optional, forward_token: false, cors: {origins: ["*"]}}
+auth:
+  jwt:
+    - {name: a, algorithm: HS256, secret_file: long, issuer: a}
+    - {name: b, algorithm: HS256, secret: "${SECRET}", key_id: k, issuer: b}
+    - {name: c, algorithm: RS256, jwks_url: "https://id.example.com/jwks"}
+  oauth:
+    signing:
+      algorithm: HS256
+      key_id: k2
+      secret_file: long
+      accepted: [{key_id: k1, secret_file: long}]
+    issuer: https://me
+    rate_limit: {limit: 1, window: 1h}
+rate_limits: [{endpoint: /*, limit: 1, window: 744h, scope: endpoint, algorithm: log, on_store_failure: closed}]
+"""
+    secret = Secret(b"0123456789abcdef0123456789abcdef")
+    config = load(write({**key_files, "a.yaml": text}), {"SECRET": "s" * 32}, ALL)
+    assert config.gateway == Gateway(
+        listen=(
+            Listen(f"unix:address={etc}/apigw.sock:mode=660"),
+            Listen(
+                "tcp6:8443:interface=\\:\\:1",
+                ServerTLS((Certificate(f"{etc}/rsa.pem", f"{etc}/rsa.key"),), "1.3", f"{etc}/rsa.pem"),
+            ),
+        ),
+        admin=None,
+        admin_token_file=f"{etc}/long",
+        drain_delay=1.5,
+        max_header_size=1024,
+        max_body_size=None,
+        trusted_proxies=("10.0.0.0/8", "192.0.2.1"),
+        access_log=AccessLog(f"{etc}/access.log", "combined"),
+    )
+    assert config.redis == Redis(
+        "rediss://[::1]:6379/0", f"{etc}/long", f"{etc}/rsa.pem", (("a", 26379), ("::1", 26380)), "main"
+    )
+    tls = UpstreamTLS(f"{etc}/rsa.pem", "a.example.com", f"{etc}/rsa.pem", f"{etc}/rsa.key")
+    targets = (Target("https", "a", 443), Target("https", "::1", 8443))
+    assert config.services == (Service("a", targets, tls, keepalive_timeout=0.0),)
+    assert config.routes == (
+        Route("/", "a", auth="none", max_body_size=None),
+        Route("/open", "a", auth="optional", forward_token=False, cors=Cors(("*",))),
+    )
+    assert config.auth == Auth(
+        (
+            JWTVerifier("a", "HS256", secret=secret, issuer="a"),
+            JWTVerifier("b", "HS256", secret=Secret(b"s" * 32), key_id="k", issuer="b"),
+            JWTVerifier("c", "RS256", jwks_url="https://id.example.com/jwks"),
+        ),
+        OAuth(
+            OAuthSigning("HS256", "k2", secret=secret, accepted=(AcceptedKey("k1", secret=secret),)),
+            "https://me",
+            rate_limit=Quota(1, 3600.0),
+        ),
+    )
+    assert config.rate_limits == (RateLimit("/*", 1, 2678400.0, "endpoint", "log", "closed"),)
+
+
+def test_secrets_do_not_show(write: Write) -> None:
+    """A secret stands in a traceback or a log line."""
+    text = f"auth: {{jwt: [{{name: a, algorithm: HS256, secret: {'hunter2' * 5}}}]}}\n"
+    assert "hunter2" not in repr(load(write({"a.yaml": text}), {}, ALL))
+
+
+def test_merging(write: Write) -> None:
+    """A configuration in several files is another one than in one file."""
+    files = {
+        "b.yaml": "gateway: {access_log: {format: combined}}\nroutes: [{path: /b, service: a}]\n",
+        "a.yaml": "gateway: {access_log: {file: '-'}, drain_delay: 1s}\nroutes: [{path: /a, service: a}]\n",
+        "services/a.yaml": "services: {a: {targets: [http://a]}}\nroutes: [{path: /s, service: a}]\n",
+        "services/b.yaml": "services: {b: {targets: [http://b]}}\n",
+        ".hidden.yaml": "nonsense",
+        "notes.txt": "nonsense",
+    }
+    config = load(write(files), {})
+    assert config.gateway == Gateway(access_log=AccessLog("-", "combined"), drain_delay=1.0)
+    assert [route.path for route in config.routes] == ["/a", "/b", "/s"]
+    assert [service.name for service in config.services] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (
+            "gateway: {drain_delay: 1s}",
+            "gateway: {drain_delay: 1s}",
+            "etc/b.yaml:1:11: gateway.drain_delay: is given twice, first at etc/a.yaml:1:11",
+        ),
+        (
+            "services: {a: {targets: [http://a]}}",
+            "services:\n  a: {timeout: 1s}",
+            "etc/b.yaml:2:3: services.a: is given twice, first at etc/a.yaml:1:12",
+        ),
+        (
+            "routes: []",
+            "routes: {}",
+            "etc/b.yaml:1:1: routes: is given twice, first at etc/a.yaml:1:1",
+        ),
+    ],
+)
+def test_the_same_key_in_two_files(write: Write, first: str, second: str, expected: str) -> None:
+    """One of two files wins, and nobody knows which."""
+    with pytest.raises(ConfigError) as caught:
+        load(write({"a.yaml": first, "b.yaml": second}), {})
+    assert str(caught.value) == expected
+
+
+def test_problems_after_merging_name_the_right_file(write: Write) -> None:
+    """The second file's first route is called the first file's second one, at a place in neither."""
+    files = {
+        "a.yaml": "services: {a: {targets: [http://a]}}\nroutes: [{path: /a, service: a}]\n",
+        "b.yaml": "routes:\n  - {path: /:x, service: a}\n  - {path: /:y, service: a}\n",
+    }
+    with pytest.raises(ConfigError) as caught:
+        load(write(files), {})
+    assert str(caught.value) == (
+        "etc/b.yaml:3:12: routes[2].path: has the same shape as the one at etc/b.yaml:2:12, "
+        "and all methods in common with it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "environ", "expected"),
+    [
+        ("${N}", {"N": "7"}, 7),
+        ("${N:-8}", {}, 8),
+        ("${N:-8}", {"N": ""}, 8),
+        ("${N:-8}", {"N": "7"}, 7),
+        ("${N:?set N}", {"N": "7"}, 7),
+        ("${A}${B}", {"A": "1", "B": "2"}, 12),
+    ],
+)
+def test_a_variable_becomes_a_number(write: Write, value: str, environ: dict[str, str], expected: int) -> None:
+    """${PORT} without quotes is text where a number is wanted."""
+    config = load(write({"a.yaml": f"gateway:\n  max_header_count: {value}\n"}), environ)
+    assert config.gateway.max_header_count == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "environ", "expected"),
+    [
+        ('"tcp:${P}"', {"P": "80"}, "tcp:80"),
+        ("tcp:${P:-81}", {}, "tcp:81"),
+        ("${E:-}", {}, None),
+        ("${E}", {"E": ""}, None),
+        ("unix:/tmp/$$HOME", {}, "unix:/tmp/$HOME"),
+        ("unix:/tmp/$HOME", {"HOME": "x"}, "unix:/tmp/$HOME"),
+        ("'unix:/tmp/$${A}'", {}, "unix:/tmp/${A}"),
+        ("unix:/tmp/${A}", {"A": "${B} $$"}, "unix:/tmp/${B} $$"),
+        ("unix:/tmp/${A:-x$$y}", {}, "unix:/tmp/x$y"),
+    ],
+)
+def test_variables(write: Write, value: str, environ: dict[str, str], expected: str | None) -> None:
+    """What stands in the environment is not what the gateway gets, or is taken for more than text."""
+    assert load(write({"a.yaml": f"gateway:\n  admin: {value}\n"}), environ).gateway.admin == expected
+
+
+def test_a_variable_is_text_in_quotes(write: Write) -> None:
+    """A key id of digits, in quotes, is refused because it looks like a number once it is put in."""
+    text = 'auth: {jwt: [{name: "${A}", algorithm: HS256, secret: "${S}"}]}\n'
+    config = load(write({"a.yaml": text}), {"A": "007", "S": "1" * 40}, ALL)
+    assert config.auth is not None
+    assert config.auth.jwt[0].name == "007"
+
+
+def test_origins(example: str) -> None:
+    """A problem that a later stage finds is printed without its place."""
+    config = load(example, {}, ALL)
+    assert config.origins["routes", 1, "methods", 2] == Origin("etc/gateway.yaml", 51, 25)
+    assert config.origins["services", "user-service"] == Origin("etc/gateway.yaml", 33, 5)
+    assert str(problem_in(config, ("routes", 0, "auth"), "says so")) == "etc/gateway.yaml:46:5: routes[0].auth: says so"
+    assert problem_in(Config(), ("routes",), "x") == Problem("x", ("routes",), None)
+
+
+def test_origins_do_not_count(example: str) -> None:
+    """A comment added to a file makes a reload drop every pool."""
+    config = load(example, {}, ALL)
+    assert evolve(config, origins={}, warnings=()) == config
+    assert hash(config) == hash(evolve(config, origins={}, warnings=()))
+
+
+def test_warnings(example: str, tmp_path: Path) -> None:
+    """What is probably a slip passes without a word."""
+    (tmp_path / "etc/empty.yaml").write_text("# nothing yet\n")
+    (tmp_path / "etc/old.yml").write_text("gateway: {}\n")
+    (tmp_path / "etc/zoo.yaml").write_text("routes: [{path: /open, service: user-service, auth: none}]\n")
+    assert list(map(str, load(example, {}, ALL).warnings)) == [
+        "etc/empty.yaml:1:1: is empty",
+        "etc/gateway.yaml:46:3: routes: 1 of 3 routes are open: they ask nobody who calls",
+        "etc/gateway.yaml:85:15: rate_limits[0].endpoint: '/api/v1/search' matches no route",
+        "etc/old.yml:1:1: is not read: only files that end in .yaml are",
+    ]
+
+
+def test_keys_over_a_plain_connection(write: Write) -> None:
+    """Keys are fetched where anybody on the way can replace them, and nobody is told."""
+    text = "auth: {jwt: [{name: a, algorithm: RS256, jwks_url: 'http://id/jwks'}]}\n"
+    (warning,) = load(write({"a.yaml": text}), {}, ALL).warnings
+    assert str(warning).startswith("etc/a.yaml:1:52: auth.jwt[0].jwks_url: fetches keys without TLS")
+
+
+def test_without_libyaml(example: str) -> None:
+    """Where PyYAML was built without libyaml, the configuration does not load."""
+    program = (
+        "import yaml; del yaml.CSafeLoader\n"
+        "from apigw.config.load import load\n"
+        f"config = load({example!r}, {{}}, frozenset())\n"
+        "assert str(config.origins['routes', 1, 'methods', 2]) == 'etc/gateway.yaml:51:25'\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path.cwd(), env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_no_reactor() -> None:
+    """Loading a configuration installs a reactor, before the daemon has chosen one."""
+    program = "import sys, apigw.config.load; assert not [name for name in sys.modules if name.startswith('twisted')]"
+    subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": ":".join(sys.path)})

@@ -1,0 +1,105 @@
+"""``apigw show`` prints what was read and where, and no secret."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apigw.config.load import load
+from apigw.config.marks import compose
+from apigw.config.merge import Document, read
+from apigw.config.model import Origin
+from apigw.config.show import show
+
+Write = Callable[[Mapping[str, str | bytes]], str]
+
+
+def test_values_and_origins(write: Write) -> None:
+    """An operator cannot tell which of several files a value came from."""
+    files = {
+        "a.yaml": "gateway:\n  admin: null\n  listen: ['tcp:8080', {endpoint: 'tcp:1', tls: null}]\nrate_limits: []\n",
+        "b.yaml": "services:\n  'on': {targets: ['http://a'], critical: no}\n",
+    }
+    assert show(read(write(files), {})) == (
+        "gateway:  # etc/a.yaml:2:3\n"
+        "  admin: null  # etc/a.yaml:2:10\n"
+        "  listen:  # etc/a.yaml:3:11\n"
+        '    - "tcp:8080"  # etc/a.yaml:3:12\n'
+        '    - endpoint: "tcp:1"  # etc/a.yaml:3:35\n'
+        "      tls: null  # etc/a.yaml:3:49\n"
+        "rate_limits: []  # etc/a.yaml:4:14\n"
+        "services:  # etc/b.yaml:2:3\n"
+        '  "on":  # etc/b.yaml:2:9\n'
+        "    targets:  # etc/b.yaml:2:19\n"
+        '      - "http://a"  # etc/b.yaml:2:20\n'
+        "    critical: false  # etc/b.yaml:2:43\n"
+    )
+
+
+def test_no_secret_is_shown(write: Write) -> None:
+    """A secret is printed to a terminal, and from there goes into a ticket."""
+    text = """\
+gateway:
+  admin: "${APP_TOKEN}"
+  drain_delay: "${DB_PASSWORD:-hunter2}"
+redis: {url: "redis://me:hunter2@a/0", password: hunter2, password_file: redis.txt}
+auth:
+  jwt: [{name: a, secret: hunter2, secret_file: jwt.txt}]
+  oauth:
+    token_lifetime: 1h
+    clients: [{id: a, secret_hash: [hunter2, hunter2], secret: [hunter2]}]
+services: {a: {targets: [{url: "http://hunter2@a"}], timeout: "${TIMEOUT}"}}
+"""
+    environ = {"APP_TOKEN": "hunter2", "DB_PASSWORD": "hunter2", "TIMEOUT": "5s"}
+    shown = show(read(write({"a.yaml": text}), environ))
+    assert "hunter2" not in shown
+    for harmless in ("redis.txt", "jwt.txt", "1h", '"5s"', "…@a/0", "http://…@a"):
+        assert harmless in shown
+
+
+def test_what_is_shown_loads_again(write: Write, tmp_path: Path) -> None:
+    """What `show` prints is not the configuration that runs."""
+    text = """\
+gateway: {admin: "unix:/tmp/$$${A}$$$${B", request_timeout: 1.5m, listen: ["tcp:1", {endpoint: "tcp:2"}]}
+services: {a: {targets: [{url: "http://a", weight: 2}], health_check: {}, circuit_breaker: {error_rate: 0.001}}}
+routes: [{path: "/café/:x", service: a, methods: [GET]}, {path: '/"x"', service: a}]
+"""
+    first = load(write({"a.yaml": text}), {"A": "x"}, frozenset())
+    (tmp_path / "etc/a.yaml").write_text(show(read("etc", {"A": "x"})))
+    assert load("etc", {}, frozenset()) == first
+
+
+def test_an_empty_configuration(write: Write) -> None:
+    """`show` of nothing is not YAML."""
+    assert show(read(write({"a.yaml": ""}), {})) == "{}\n"
+
+
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(10**17), 10**17), st.text(st.characters(codec="utf-8")))
+TREES = st.recursive(SCALARS, lambda below: st.lists(below) | st.dictionaries(st.sampled_from("abc no 1 x-y"), below))
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "on", "1", "key"]), TREES))
+def test_any_text_survives(tree: dict[str, object]) -> None:
+    """A value with odd characters is printed as another one, or as YAML that nobody can read."""
+    document = Document("etc", json.loads(json.dumps(tree)))
+    document.places = _Everywhere()
+    assert yaml.safe_load(show(document)) is not None
+    node = compose(show(document).replace("$$", "$"), "a", {}) if "$" not in show(document) else None
+    assert node is None or _plain(node) == tree
+
+
+class _Everywhere(dict):  # type: ignore[type-arg]
+    def __missing__(self, path: object) -> Origin:
+        return Origin("a", 1, 1)
+
+
+def _plain(node: object) -> object:
+    value = node.value  # type: ignore[attr-defined]
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value
