@@ -177,6 +177,8 @@ class UpstreamConnection(protocol.Protocol):
         poll.register(_socket_of(transport), select.POLLIN)
         self._poll = poll.poll
         if not ISSLTransport.providedBy(transport):
+            # Endpoints put a wrapper between transport and protocol, whose work is done once they are connected.
+            transport.protocol = self  # type: ignore[attr-defined]
             self._ready()
 
     def handshakeCompleted(self) -> None:
