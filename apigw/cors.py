@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from apigw.policy.routing import Router
     from apigw.snapshot import Route
 
+_DECIDED_HERE = frozenset({b"access-control-allow-origin", b"access-control-allow-credentials"})
+
 
 def cors_headers(cors: Cors, request: Request) -> Headers:
     """What a response must carry for the page that asked to be allowed to read it; only ``Vary`` for other pages."""
@@ -25,6 +27,11 @@ def cors_headers(cors: Cors, request: Request) -> Headers:
     if cors.credentials:
         headers.append((b"access-control-allow-credentials", b"true"))
     return headers
+
+
+def without_cors(headers: Headers) -> Headers:
+    """A service's fields without those that are decided here: two permissions are none, says the Fetch standard."""
+    return [header for header in headers if header[0] not in _DECIDED_HERE]
 
 
 def preflight(exchange: Exchange, router: Router[Route]) -> bool:

@@ -12,7 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from apigw import errors
-from apigw.cors import cors_headers, preflight
+from apigw.cors import cors_headers, preflight, without_cors
 from apigw.errors import GatewayError
 from apigw.forwarding import client_headers, request_id, upstream_head
 from apigw.wire.errors import (
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH"})
 """RFC 9110 §9.2.2, and its registry."""
 CLIENT_LEFT = 499
-EVENT_STREAM = b"text/event-stream"
 
 log = Logger()
 
@@ -113,7 +112,7 @@ def forward(exchange: Exchange) -> None:
     if limit is not None and request.content_length is not None and request.content_length > limit:
         raise errors.BodyTooLarge(f"The body may have up to {limit} bytes.")
     target = route.upstream.pick()
-    connection = target.pool.take()
+    connection = target.pool.take(careful=not request.body_complete)
     if connection is not None:
         exchange.send((target, connection))
     else:
@@ -136,7 +135,6 @@ class Exchange:
     status = 0
     code = ""
     upstream_seconds: float | None = None
-    event_stream = False
     ended = False
     _retried = False
 
@@ -217,15 +215,12 @@ class Exchange:
         request = self.request
         self.status = status
         self.upstream_seconds = self._gateway.clock() - self.sent_at
+        if self.route.cors is not None:
+            headers = without_cors(headers)
         out = client_headers(headers, status, self.id, self.own_headers)
         if status == 101:
             self._start_tunnel(out)
             return
-        for name, value in headers:
-            if name == b"content-type" and value.startswith(EVENT_STREAM):
-                self.event_stream = True
-                assert self.connection is not None
-                self.connection.wait_without_limit()
         request.start(status, out, reason)
 
     def response_received(self, data: bytes) -> None:
@@ -249,7 +244,7 @@ class Exchange:
             and connection is not None
             and connection.used
             and not self._retried
-            and request.method in IDEMPOTENT
+            and (request.method in IDEMPOTENT or error.unsent)
             and request.content_length == 0
         ):
             # The upstream had probably closed the connection for being idle (RFC 9110 §9.2.2).
@@ -258,7 +253,7 @@ class Exchange:
         elif isinstance(error, UpstreamTimedOut):
             self.refuse(errors.UpstreamTimeout("The service did not answer in time."))
         else:
-            log.debug("{id}: {target}: {error}", id=self.id, target=self.target.name, error=error)
+            log.debug("{id}: {target}: {error}", id=self.id.decode("ascii"), target=self.target.name, error=error)
             self.refuse(errors.UpstreamProtocolError("The service gave no valid answer."))
 
     # IPushProducer: the client reads slower than the upstream sends.
@@ -301,7 +296,7 @@ class Exchange:
         if failure.check(GatewayError):
             self.refuse(failure.value)
             return
-        log.failure("{id}: a stage failed", failure=failure, id=self.id)
+        log.failure("{id}: a stage failed", failure=failure, id=self.id.decode("ascii"))
         self.refuse(GatewayError("The gateway failed."))
 
     def _give_up(self) -> None:

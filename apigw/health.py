@@ -1,58 +1,135 @@
-"""Health checks of targets: the periodic ones that take a dead target out of the rotation, and those of ``/ready``."""
+"""Whether targets are well: the periodic checks that take one out of the rotation and back, and those of ``/ready``."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import LoopingCall
-from twisted.web.iweb import IAgent
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
 
 from apigw.config.model import HealthCheck
 from apigw.upstream import Target, Upstream
-from apigw.wire.upstream_connection import UpstreamConnection
+from apigw.wire.agent import endpoint_to
+
+DIAL_TIMEOUT = 2.0
+"""Seconds in which a target without a health check must accept a connection."""
+MAX_ANSWER = 64 * 1024
 
 
 class Unhealthy(Exception):
     """A target did not pass its check."""
 
 
-def ask(agent: IAgent, target: Target, check: HealthCheck) -> Deferred[None]:
-    """Fires when the target answers its health check with a status below 400; fails with a sentence otherwise."""
+def any_answers(upstream: Upstream, reactor: Any) -> Deferred[object]:
+    """Fires when one of the targets answers: its health check, or where there is none, a TCP connect."""
+    check = upstream.service.health_check
+    if check is None:
+        return first_success(dial(target, reactor) for target in upstream.targets)
+    return first_success(ask(upstream, target, check, reactor) for target in upstream.targets)
+
+
+def ask(upstream: Upstream, target: Target, check: HealthCheck, clock: Any) -> Deferred[None]:
+    """Fires when the target answers its health check whole, in time and with a status below 400; else fails."""
     # A client of its own for each call: treq's keeps cookies.
-    calling: Deferred[Any] = HTTPClient(agent).get(
-        f"{target.name}{check.path}", headers={"user-agent": "apigw-health"}, allow_redirects=False, unbuffered=True
+    asking: Deferred[Any] = maybeDeferred(
+        HTTPClient(upstream.agent).get,
+        f"{target.name}{check.path}",
+        headers=Headers({"user-agent": ["apigw-health"]}),
+        allow_redirects=False,
+        unbuffered=True,
     )
 
-    def answered(response: Any) -> None:
-        response.original.abandon()
-        if response.code >= 400:
-            raise Unhealthy(f"answered its health check with {response.code}")
+    def answered(response: Any) -> Deferred[None]:
+        body = _Ignored()
+        response.deliverBody(body)
+        return body.ended.addCallback(judge, response.code)
 
-    return calling.addCallback(answered)
+    def judge(_: None, status: int) -> None:
+        if status >= 400:
+            raise Unhealthy(f"answered its health check with {status}")
+
+    def late(result: Any, timeout: float) -> Any:
+        if isinstance(result, Failure):
+            raise Unhealthy(f"did not answer its health check in {timeout:g} s")
+        return result
+
+    return asking.addCallback(answered).addTimeout(check.timeout, clock, onTimeoutCancel=late)
 
 
-def dial(target: Target) -> Deferred[None]:
-    """Fires when a TCP connection to the target can be made; it is closed, or kept for an exchange."""
-    connection = target.pool.take()
-    connecting: Deferred[UpstreamConnection] = target.pool.connect() if connection is None else Deferred()
-    if connection is not None:
-        connecting.callback(connection)
-    return connecting.addCallback(lambda connection: target.pool.give_back(connection))
+class _Ignored(Protocol):
+    """Reads a body to its end, so that the service need not be cut short, and keeps nothing of it."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.ended: Deferred[None] = Deferred(lambda _: self.transport.loseConnection())
+        self._length = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        self._length += len(data)
+        if self._length > MAX_ANSWER and not self.ended.called:
+            self.ended.errback(Unhealthy(f"answered its health check with more than {MAX_ANSWER} bytes"))
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self.ended.called:
+            if reason.check(ResponseDone):
+                self.ended.callback(None)
+            else:
+                self.ended.errback(Unhealthy("broke off in its answer to its health check"))
+
+
+def dial(target: Target, reactor: Any) -> Deferred[object]:
+    """Fires when a TCP connection to the target can be made. It is closed again: a busy pool has none to spare."""
+    endpoint = endpoint_to(reactor, target.config.host, target.config.port, DIAL_TIMEOUT, None)
+    connecting: Deferred[Any] = endpoint.connect(Factory.forProtocol(Protocol))
+    return connecting.addCallback(lambda connected: connected.transport.abortConnection())
+
+
+def first_success(attempts: Iterable[Deferred[Any]]) -> Deferred[object]:
+    """Fires with the first that succeeds; fails as the last that fails. Those still under way are cancelled."""
+    attempts = list(attempts)
+    left = len(attempts)
+
+    def cancel(_: object = None) -> None:
+        for attempt in attempts:
+            attempt.cancel()
+
+    result: Deferred[object] = Deferred(cancel)
+
+    def succeeded(value: object) -> None:
+        if not result.called:
+            result.callback(value)
+            cancel()
+
+    def failed(failure: Failure) -> None:
+        nonlocal left
+        left -= 1
+        if not left and not result.called:
+            result.errback(failure)
+
+    for attempt in attempts:
+        attempt.addCallbacks(succeeded, failed)
+    return result
 
 
 class HealthChecks:
     """The periodic checks of one upstream's targets. A target changes sides after so many equal results in a row."""
 
-    def __init__(self, upstream: Upstream, check: HealthCheck, agent: IAgent, clock: Any) -> None:
+    def __init__(self, upstream: Upstream, check: HealthCheck, clock: Any) -> None:
         self._upstream = upstream
         self._check = check
-        self._agent = agent
         self._clock = clock
         self._streaks: dict[Target, int] = dict.fromkeys(upstream.targets, 0)
         self._loops: list[LoopingCall] = []
+        self._probes: dict[Target, Deferred[bool]] = {}
 
     def start(self) -> None:
         for target in self._upstream.targets:
@@ -62,16 +139,24 @@ class HealthChecks:
             self._loops.append(loop)
 
     def stop(self) -> None:
+        """No more checks; those under way are given up and count for nothing."""
         for loop in self._loops:
             loop.stop()
         self._loops.clear()
+        for probe in list(self._probes.values()):
+            probe.cancel()
 
     def probe(self, target: Target) -> Deferred[bool]:
         """Check one target now. Fires with whether it passed."""
-        probing: Deferred[Any] = ask(self._agent, target, self._check).addTimeout(self._check.timeout, self._clock)
-        return probing.addCallbacks(lambda _: True, lambda _: False).addCallback(partial(self._count, target))
+        asking: Deferred[Any] = ask(self._upstream, target, self._check, self._clock)
+        probing = asking.addCallbacks(lambda _: True, lambda _: False).addCallback(partial(self._count, target))
+        self._probes[target] = probing
+        return probing
 
     def _count(self, target: Target, passed: bool) -> bool:
+        self._probes.pop(target, None)
+        if not self._loops:
+            return passed
         streak = self._streaks[target]
         streak = max(streak, 0) + 1 if passed else min(streak, 0) - 1
         self._streaks[target] = streak

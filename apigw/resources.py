@@ -6,10 +6,11 @@ from collections.abc import Callable
 from json import dumps
 from typing import Any
 
-from twisted.python.failure import Failure
+from twisted.web.error import UnsupportedMethod
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from apigw.errors import MethodNotAllowed
 from apigw.ops.health import Readiness, Report
 from apigw.wire.request import Request
 
@@ -30,9 +31,16 @@ def answer(request: Request, status: int, document: object) -> int:
 
 
 class Leaf(Resource):
-    """Answers reads; other methods are 405 (``twisted.web`` names those that there are)."""
+    """A resource whose refusals look like the gateway's: a method that it does not have is 405."""
 
     isLeaf = True
+
+    def render(self, request: Request) -> Any:
+        try:
+            return super().render(request)
+        except UnsupportedMethod as error:
+            allow = b", ".join(sorted(error.allowedMethods))
+            raise MethodNotAllowed("This path has other methods.", [(b"allow", allow)]) from None
 
 
 class Health(Leaf):
@@ -70,9 +78,4 @@ class Document(Leaf):
         self._document = document
 
     def render_GET(self, request: Request) -> int:
-        try:
-            document = self._document()
-        except Exception:
-            request.processingFailed(Failure())
-            return NOT_DONE_YET
-        return answer(request, 200, document)
+        return answer(request, 200, self._document())

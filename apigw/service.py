@@ -1,31 +1,29 @@
-"""The tree of Twisted services: listeners, drain, reload, signals."""
+"""The tree of Twisted services: upstreams, listeners, drain, signals."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from attrs import evolve
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from apigw.config.errors import ConfigError, Problem
-from apigw.config.model import Config, Listen
+from apigw.config.model import Listen
 from apigw.gateway import Gateway
-from apigw.health import HealthChecks, ask, dial
+from apigw.health import HealthChecks, any_answers
 from apigw.ops.health import Check, Readiness
-from apigw.snapshot import Snapshot, UpstreamKey
+from apigw.snapshot import UpstreamKey
 from apigw.systemd import notify
 from apigw.upstream import Upstream
-from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
@@ -35,7 +33,7 @@ log = Logger()
 
 
 class CannotStart(SystemExit, Exception):
-    """One line for the operator and exit code 1. An ``Exception`` too, so that twistd passes it to the parent process."""
+    """One line for the operator and exit code 1. An ``Exception`` too, so that twistd passes it to its parent."""
 
 
 class Ordered(MultiService):
@@ -69,9 +67,8 @@ class Ticking(Service):
 class Upstreams(Service):
     """Owns the upstreams of the current snapshot: their pools, their health checks."""
 
-    def __init__(self, reactor: Any, agent: Agent) -> None:
+    def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._agent = agent
         self._current: Mapping[UpstreamKey, Upstream] = {}
         self._health: dict[Upstream, HealthChecks] = {}
 
@@ -89,7 +86,7 @@ class Upstreams(Service):
     def checks(self) -> dict[str, Check]:
         """What ``/ready`` asks: every critical service has a target that answers."""
         return {
-            upstream.name: lambda upstream=upstream: self._any_answers(upstream)  # type: ignore[misc]
+            upstream.name: partial(any_answers, upstream, self._reactor)
             for upstream in self._current.values()
             if upstream.service.critical
         }
@@ -103,13 +100,12 @@ class Upstreams(Service):
         super().stopService()
         for upstream in self._current.values():
             self._retire(upstream)
-        self._agent.close()
 
     def _begin(self, upstream: Upstream) -> None:
         upstream.start()
         check = upstream.service.health_check
         if check is not None:
-            self._health[upstream] = HealthChecks(upstream, check, self._agent, self._reactor)
+            self._health[upstream] = HealthChecks(upstream, check, self._reactor)
             self._health[upstream].start()
 
     def _retire(self, upstream: Upstream) -> None:
@@ -117,36 +113,6 @@ class Upstreams(Service):
         if health is not None:
             health.stop()
         upstream.close()
-
-    def _any_answers(self, upstream: Upstream) -> Deferred[object]:
-        check = upstream.service.health_check
-        if check is None:
-            asked = [dial(target) for target in upstream.targets]
-        else:
-            asked = [ask(self._agent, target, check) for target in upstream.targets]
-        return first_success(asked)
-
-
-def first_success(attempts: Iterable[Deferred[Any]]) -> Deferred[object]:
-    """Fires with the first that succeeds; fails as the last that fails. Those still under way are cancelled."""
-    attempts = list(attempts)
-    result: Deferred[object] = Deferred(lambda _: [attempt.cancel() for attempt in attempts])
-    left = [len(attempts)]
-
-    def succeeded(value: object) -> None:
-        if not result.called:
-            result.callback(value)
-            for attempt in attempts:
-                attempt.cancel()
-
-    def failed(failure: Failure) -> None:
-        left[0] -= 1
-        if not left[0] and not result.called:
-            result.errback(failure)
-
-    for attempt in attempts:
-        attempt.addCallbacks(succeeded, failed)
-    return result
 
 
 class Listener(Service):
@@ -177,10 +143,10 @@ class Listener(Service):
         endpoint.listen(self._factory).addBoth(outcome.append)
         if outcome and isinstance(outcome[0], Failure):
             error: Any = outcome[0].value
-            reason = error.socketError.strerror if isinstance(error, CannotListenError) else outcome[0].getErrorMessage()
+            reason = error.socketError.strerror if isinstance(error, CannotListenError) else error
             raise CannotStart(f"apigw: cannot listen on {self.config.endpoint}: {reason}")
         self._port = outcome[0]
-        log.info("listening on {endpoint}", endpoint=self.config.endpoint)
+        log.info("listening on {address}: {endpoint}", address=_shown(self._port), endpoint=self.config.endpoint)
 
     def startService(self) -> None:
         if self._port is None:
@@ -205,6 +171,14 @@ class Listener(Service):
         return [KeyPair(pair.cert_file, pair.key_file) for pair in self.config.tls.certificates]
 
 
+def _shown(port: IListeningPort) -> str:
+    """Where a port really listens, which port 0 leaves to the system."""
+    address: Any = port.getHost()
+    if isinstance(address, UNIXAddress):
+        return address.name.decode(errors="replace") if isinstance(address.name, bytes) else str(address.name)
+    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+
+
 class PublicListeners(Ordered):
     """The public ports. Stopping them begins the shutdown: not ready, ``drain_delay``, then no new connections."""
 
@@ -213,6 +187,12 @@ class PublicListeners(Ordered):
         self._reactor = reactor
         self._readiness = readiness
         self._drain_delay = drain_delay
+        self._waiting: Deferred[None] | None = None
+
+    def close_now(self) -> None:
+        """Wait no longer."""
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.callback(None)
 
     @inlineCallbacks
     def stopService(self) -> Any:
@@ -221,7 +201,11 @@ class PublicListeners(Ordered):
         delay = self._drain_delay()
         if delay:
             log.info("draining in {delay:g} s", delay=delay)
-            yield deferLater(self._reactor, delay)
+            self._waiting = Deferred()
+            timer = self._reactor.callLater(delay, self.close_now)
+            yield self._waiting
+            if timer.active():
+                timer.cancel()
         yield super().stopService()
 
 
@@ -266,9 +250,10 @@ class Signals(Service):
     The reactor's own handlers would make twistd end by the signal, and ignore a second one.
     """
 
-    def __init__(self, reactor: Any, cut: Callable[[], None]) -> None:
+    def __init__(self, reactor: Any, ports: PublicListeners, drain: Drain) -> None:
         self._reactor = reactor
-        self._cut = cut
+        self._ports = ports
+        self._drain = drain
         self._stopping = False
 
     def startService(self) -> None:
@@ -285,117 +270,9 @@ class Signals(Service):
 
     def _received(self) -> None:
         if self._stopping:
-            self._cut()
+            self._drain.cut()
+            self._ports.close_now()
         else:
             self._stopping = True
             log.info("stopping")
             self._reactor.stop()
-
-
-Load = Callable[[], Config]
-Compile = Callable[[Config, Snapshot | None], Snapshot]
-Apply = Callable[[Snapshot], None]
-
-
-class Reload(Service):
-    """SIGHUP: load and compile in a thread, then swap on the reactor's. Whatever fails, the old configuration serves on."""
-
-    def __init__(
-        self,
-        reactor: Any,
-        load: Load,
-        compile: Compile,
-        listeners: Iterable[Listener],
-        current: Callable[[], Snapshot],
-        apply: Apply,
-        on_result: Callable[[bool], None],
-    ) -> None:
-        self._reactor = reactor
-        self._load = load
-        self._compile = compile
-        self._listeners = listeners
-        self._current = current
-        self._apply = apply
-        self._on_result = on_result
-        self._running: Deferred[bool] | None = None
-        self._again = False
-
-    def startService(self) -> None:
-        super().startService()
-        try:
-            signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
-        except ValueError:  # not the main thread: an embedding program calls ``reload`` itself
-            return
-        notify("READY=1")
-
-    def stopService(self) -> Deferred[Any]:
-        super().stopService()
-        self._again = False
-        return self._running or succeed(None)
-
-    def reload(self) -> Deferred[bool]:
-        """Fires with whether the new configuration is in use. What arrives during a reload becomes one more."""
-        if self._running is not None:
-            self._again = True
-            return self._running
-        notify("RELOADING=1\nMONOTONIC_USEC=%d" % (self._reactor.seconds() * 1e6))
-        self._running = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._prepare)
-        return self._running.addCallbacks(self._swap, self._failed).addCallback(self._done)
-
-    def _prepare(self) -> tuple[Snapshot, list[Callable[[], None]]]:
-        current = self._current()
-        config = self._load()
-        problems = needs_restart(current.config, config)
-        if problems:
-            raise ConfigError(problems)
-        snapshot = self._compile(config, current)
-        return snapshot, [listener.load() for listener in self._listeners]
-
-    def _swap(self, prepared: tuple[Snapshot, list[Callable[[], None]]]) -> bool:
-        snapshot, certificates = prepared
-        self._apply(snapshot)
-        for use in certificates:
-            use()
-        log.info("configuration reloaded: {routes} routes", routes=len(snapshot.config.routes))
-        return True
-
-    def _failed(self, failure: Failure) -> bool:
-        if failure.check(ConfigError):
-            for problem in failure.value.problems:
-                log.error("not reloaded: {problem}", problem=str(problem))
-        else:
-            log.failure("not reloaded", failure=failure)
-        return False
-
-    def _done(self, succeeded: bool) -> bool:
-        self._on_result(succeeded)
-        notify("READY=1")
-        self._running = None
-        if self._again:
-            self._again = False
-            self.reload()
-        return succeeded
-
-
-def needs_restart(old: Config, new: Config) -> list[Problem]:
-    """What a running process cannot change. Certificates behind a listener may change; which there are may not."""
-
-    def fixed(config: Config) -> dict[tuple[str, ...], object]:
-        gateway = config.gateway
-        return {
-            ("gateway", "listen"): gateway.listen,
-            ("gateway", "admin"): gateway.admin,
-            ("redis", "url"): config.redis and evolve(config.redis, timeout=0),
-        }
-
-    before, after = fixed(old), fixed(new)
-    problems = [
-        Problem("a change here needs a restart", path, new.origins.get(path))
-        for path, value in after.items()
-        if value != before[path]
-    ]
-    if old.auth is not None and new.auth is None and new.gateway.auth_default != "none":
-        problems.append(Problem("dropping all of `auth` by a reload needs `gateway.auth_default: none`", ("auth",)))
-    return problems
-
-

@@ -55,9 +55,10 @@ class Site:
         request.postpath = [unquote_to_bytes(segment) for segment in request.path[1:].split(b"/")]
         try:
             if request.path not in self._reserved:
-                _respond(request, errors.NotFound("There is nothing here."))
-                return
+                raise errors.NotFound("There is nothing here.")
             request.render(getChildForRequest(self._root, request))
+        except GatewayError as error:
+            _respond(request, error)
         except Exception:
             request.processingFailed(Failure())
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from attrs import evolve
 from OpenSSL import SSL
 from twisted.application.service import IService
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.web.resource import IResource
@@ -22,16 +21,17 @@ from apigw.config.model import Config, Listen, Service
 from apigw.forwarding import new_request_id
 from apigw.gateway import Gateway
 from apigw.ops.health import Readiness
+from apigw.reload import Reload
 from apigw.resources import Document, Health, Ready
-from apigw.service import Drain, Listener, Ordered, PublicListeners, Reload, Signals, Ticking, Upstreams
+from apigw.service import Drain, Listener, Ordered, PublicListeners, Signals, Ticking, Upstreams
 from apigw.site import Site, refusal_answer
 from apigw.snapshot import Snapshot, compile
 from apigw.upstream import Upstream, build
-from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import Refused
 from apigw.wire.headers import Headers
+from apigw.wire.reactor import install as install_reactor
 from apigw.wire.request import Request
 
 SPARE_DESCRIPTORS = 256
@@ -43,10 +43,14 @@ log = Logger()
 class Options(usage.Options):
     """Validated before twistd becomes a daemon, so that mistakes reach the terminal."""
 
-    optParameters = [["config", "c", "etc", "The directory with the configuration (YAML)."]]
-    optFlags = [["log-decisions", None, "Log each routing decision at debug level."]]
-    longdesc = "An API gateway. Documentation: docs/."
+    optParameters: ClassVar = [["config", "c", "etc", "The directory with the configuration (YAML)."]]
+    optFlags: ClassVar = [["log-decisions", None, "Log each routing decision at debug level."]]
+    longdesc: ClassVar = "An API gateway. Documentation: docs/."
     config: Config
+
+    def __init__(self) -> None:
+        install_reactor()
+        super().__init__()
 
     def opt_version(self) -> None:
         print(f"apigw {__version__}")
@@ -81,10 +85,10 @@ class Program:
     def __init__(self, reactor: Any, config: Config, directory: str, log_decisions: bool = False) -> None:
         self._reactor = reactor
         self._log_decisions = log_decisions
+        self._started_at = reactor.seconds()
         self._deadlines = Deadlines(reactor)
         settings = config.gateway
-        agent = Agent(reactor, self._deadlines, optionsForClientTLS)
-        self._upstreams = Upstreams(reactor, agent)
+        self._upstreams = Upstreams(reactor)
         self._readiness = Readiness(reactor)
         snapshot = self._compile(config, None)
         self._gateway = Gateway(snapshot, reactor.seconds, lambda exchange: None)
@@ -97,7 +101,7 @@ class Program:
         ports = PublicListeners(reactor, self._readiness, lambda: self._current().config.gateway.drain_delay)
         for listener in listeners:
             listener.setServiceParent(ports)
-        reload = Reload(
+        self._reload = Reload(
             reactor,
             lambda: load(directory, os.environ),
             self._compile,
@@ -112,14 +116,25 @@ class Program:
             admin = Site(self._admin_resources(), None, self._account)
             channels = ChannelFactory(snapshot.settings, self._deadlines, admin.on_request, self._refused)
             parts.append(Listener(reactor, Listen(settings.admin), channels))
-        for part in (*parts, drain, ports, reload, Signals(reactor, drain.cut)):
+        for part in (*parts, drain, ports, self._reload, Signals(reactor, ports, drain)):
             part.setServiceParent(self.root)
 
     def _admin_resources(self) -> dict[bytes, IResource]:
         return {
             b"/health": Health(),
             b"/ready": Ready(self._readiness, True),
-            b"/version": Document(lambda: {"version": __version__}),
+            b"/status": Document(self._status),
+        }
+
+    def _status(self) -> dict[str, object]:
+        """How this process is doing, in numbers that a parent can add up. Times are seconds."""
+        succeeded = self._reload.succeeded
+        return {
+            "version": __version__,
+            "uptime": round(self._reactor.seconds() - self._started_at, 3),
+            "connections": len(self._channels.channels),
+            "in_flight": self._gateway.in_flight,
+            "last_reload": None if succeeded is None else "succeeded" if succeeded else "failed",
         }
 
     def _current(self) -> Snapshot:
@@ -151,17 +166,19 @@ def _make(reactor: Any, listen: Listen, channels: ChannelFactory, index: int) ->
     try:
         return Listener(reactor, listen, channels)
     except (OSError, SSL.Error, ValueError) as error:
-        raise ConfigError([Problem(f"its certificates cannot be used: {error}", ("gateway", "listen", index))]) from None
+        problem = Problem(f"its certificates cannot be used: {error}", ("gateway", "listen", index))
+        raise ConfigError([problem]) from None
 
 
 def _within_file_limit(settings: Settings) -> Settings:
-    """Raise the limit on open files for ``max_connections`` clients, each with an upstream connection, or lower those."""
+    """Raise the limit on open files for ``max_connections`` clients, each with an upstream's, or lower those."""
     wanted = 2 * settings.max_connections + SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted or soft == resource.RLIM_INFINITY:
         return settings
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
+        highest = hard if hard == resource.RLIM_INFINITY else max(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, highest))
         return settings
     except (OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from apigw.config.model import Service, UpstreamTLS
 from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
-from apigw.wire.agent import endpoint_to
+from apigw.wire.agent import Agent, endpoint_to
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 from apigw.wire.pool import Pool, PoolSettings
@@ -66,9 +66,11 @@ class Target:
 class Upstream:
     """Shares exchanges out among the targets of one service: round-robin by weight over those that are available."""
 
-    def __init__(self, service: Service, pools: Iterable[Pool], deadlines: Deadlines) -> None:
+    def __init__(self, service: Service, pools: Iterable[Pool], deadlines: Deadlines, agent: Agent) -> None:
         self.service = service
         self.name = service.name
+        self.agent = agent
+        """For the gateway's own questions to the targets: its connections are not those that exchanges wait for."""
         self._deadlines = deadlines
         self.targets = tuple(Target(config, pool) for config, pool in zip(service.targets, pools, strict=True))
         for target in self.targets:
@@ -85,6 +87,7 @@ class Upstream:
         for target in self.targets:
             self._deadlines.forget(target)
             target.pool.close()
+        self.agent.close()
 
     def pick(self, but: Target | None = None) -> Target:
         """The target whose turn it is. Raises ``NoHealthyTarget``."""
@@ -182,11 +185,14 @@ def build(service: Service, reactor: Any, deadlines: Deadlines) -> Upstream:
         max_pending=service.max_pending,
     )
     pools = []
+    verified: dict[str, Any] = {}
     for target in service.targets:
-        tls = client_tls(service.tls, target.host) if target.scheme == "https" else None
+        tls = None
+        if target.scheme == "https":
+            tls = verified[target.host] = client_tls(service.tls, target.host)
         endpoint = endpoint_to(reactor, target.host, target.port, service.connect_timeout, tls)
         pools.append(Pool(endpoint, settings, deadlines))
-    return Upstream(service, pools, deadlines)
+    return Upstream(service, pools, deadlines, Agent(reactor, deadlines, verified.__getitem__, timeout=NEVER))
 
 
 def client_tls(tls: UpstreamTLS, host: str) -> Any:

@@ -29,11 +29,15 @@ class PoolExhausted(UpstreamError):
 
 
 class UpstreamLost(UpstreamError):
-    """The connection closed before the response was complete. ``silent``: before its first byte."""
+    """The connection closed before the response was complete.
 
-    def __init__(self, message: str, silent: bool) -> None:
+    ``silent``: before its first byte. ``unsent``: before anything of the request was sent.
+    """
+
+    def __init__(self, message: str, silent: bool = False, unsent: bool = False) -> None:
         super().__init__(message)
         self.silent = silent
+        self.unsent = unsent
 
 
 class UpstreamMalformed(UpstreamError):

@@ -1,27 +1,25 @@
-"""HTTP/1.1 towards clients: RFC 9112, read strictly.
+"""HTTP/1.1 towards clients: one connection, on which requests are answered in order (RFC 9112).
 
-llhttp parses; this file decides where each message begins and ends before it does. A head is handed to the parser
-alone and whole, so the request line that it read can be compared with the bytes that were sent, and what follows
-a message is never parsed before that message is answered.
+This file decides where each message begins and ends, and when the connection does: ``h1_head`` reads a head that is
+whole, ``h1_body`` takes the chunked coding apart. What follows a message is never looked at before it is answered.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
-from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES
 from zope.interface import implementer
 
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused
-from apigw.wire.headers import HOP_BY_HOP, Headers, connection_options
-from apigw.wire.request import BODYLESS_STATUS, Request
-from apigw.wire.target import check_authority, check_target, split_absolute
+from apigw.wire.h1_body import ChunkedBody
+from apigw.wire.h1_head import HeadReader
+from apigw.wire.headers import NO_LINE, Headers
+from apigw.wire.request import BODYLESS_STATUS, Request, reason_of
+from apigw.wire.transport import unsent
 
 if TYPE_CHECKING:
     from apigw.wire.channel import ChannelFactory
@@ -34,12 +32,6 @@ LINGER = 5.0
 """Seconds in which a client that still sends may read the answer before the connection is reset (RFC 9112 §9.6)."""
 COALESCE = 16 * 1024
 """Pieces up to this size are joined into one write."""
-
-_SPECIAL = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
-"""Fields that say how to read the message, or that end here: what is left is for whoever is asked."""
-_CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
-_NO_OPTIONS: frozenset[bytes] = frozenset()
-_METHOD_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^ ]+ HTTP/1\.[01]\r\n").match
 
 
 @implementer(IPushProducer)
@@ -54,25 +46,27 @@ class HTTP1Channel(Protocol):
         self.peer = peer
         self.secure = secure
         self._seconds = factory.deadlines.seconds
-        self._parser = HttpRequestParser(self)
+        self._head = HeadReader()
         self._pending = b""  # the beginning of a head, or requests that came before their turn
-        self._searched = 0
+        self._head_begun = False
+        self._searched = 0  # how much of it cannot hold the end
+        self._blank_skipped = False
         self._busy = False
         self._request: Request | None = None
         self._reading_body = False
         self._remaining: int | None = None  # of a body with a Content-Length
+        self._chunks: ChunkedBody | None = None
         self._body_paused = False
-        self._authority = b"?"  # that of the last request: nearly always that of the next
-        self._message_complete = False
-        self._expects_continue = False
         self._closing = False
         self._over = False  # nothing more is read from this client
+        self._lingering = False
         self._chunked = False
         self._bodyless = False
         self._out: list[bytes] = []
         self._producer: IPushProducer | None = None
         self._reading_paused = False
         self._writing_paused = False
+        self._unsent = 0
         self._lost = False
 
     # From the transport.
@@ -84,7 +78,7 @@ class HTTP1Channel(Protocol):
         self.factory.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._lost = True
+        self._over = self._lost = True
         self.factory.closed(self)
         request, self._request = self._request, None
         if request is not None:
@@ -98,7 +92,7 @@ class HTTP1Channel(Protocol):
             self._pending = b""
         self._busy = True
         try:
-            while data and not self._over and not self._lost:
+            while data and not self._over:
                 if self._reading_body:
                     data = self._read_body(data)
                 elif self._request is not None or self._writing_paused:
@@ -117,227 +111,160 @@ class HTTP1Channel(Protocol):
 
     def pauseProducing(self) -> None:
         self._writing_paused = True
+        self._unsent = unsent(self.transport)
         self.deadline = self._seconds() + self.factory.settings.client_body_timeout
         if self._producer is not None:
             self._producer.pauseProducing()
 
     def resumeProducing(self) -> None:
         self._writing_paused = False
-        if self._request is None:
-            if not self._over and not self._reading_body:
-                self._next()
-            return
-        self.deadline = NEVER
-        if self._reading_body and not self._body_paused:
-            self._await_body()
-        if self._producer is not None:
-            self._producer.resumeProducing()
+        if self._lingering:
+            self._half_close()
+        elif self._request is not None:
+            self.deadline = NEVER
+            if self._reading_body and not self._body_paused:
+                self._await_body()
+            if self._producer is not None:
+                self._producer.resumeProducing()
+        elif not self._over and not self._reading_body:
+            self._next()
 
     def stopProducing(self) -> None:
         """The transport is lost; ``connectionLost`` follows."""
 
     def deadline_passed(self) -> None:
         request = self._request
-        if request is None and self._pending and not self._over and not self._writing_paused:
-            self._refuse(Refused(408, "The request's headers took too long."))
-        elif request is not None and not request.started and self._reading_body:
+        if self._over or self._writing_paused:
+            self._reader_is_late()
+        elif request is None:
+            if self._pending:
+                self._refuse(Refused(408, "The request's headers took too long."))
+            else:
+                self._close()
+        elif self._reading_body and not request.started:
             self._refuse(Refused(408, "The request's body took too long."))
-        elif request is None and not self._over:
-            self._close()
         else:
-            self.deadline = NEVER
-            self.transport.abortConnection()
+            self._cut()
+
+    def _reader_is_late(self) -> None:
+        """The client may be slow. It has stalled when it took nothing for a whole ``client_body_timeout``."""
+        left = unsent(self.transport)
+        if 0 < left < self._unsent:
+            self._unsent = left
+            self.deadline = self._seconds() + self.factory.settings.client_body_timeout
+        else:
+            self._cut()
 
     # A head.
 
     def _read_head(self, data: bytes) -> bytes:
         """Parse one head off the front of ``data`` and start its exchange. Returns the rest."""
         settings = self.factory.settings
-        if data.startswith(b"\r\n"):
+        if data.startswith(b"\r\n") and not self._blank_skipped:
             # RFC 9112 §2.2: one empty line before a request is forgiven.
+            self._blank_skipped = True
             data = data[2:]
         end = data.find(END_OF_HEAD, max(0, self._searched - 3))
         if end < 0 or end > settings.max_header_size:
-            if len(data) > settings.max_header_size:
-                if b"\r\n" in data[: settings.max_header_size]:
-                    raise Refused(431, "The request's headers are too large.")
-                raise Refused(414, "The request target is too long.")
-            if not self._pending and not self._searched:
-                self.deadline = self._seconds() + settings.client_header_timeout
-            self._pending = data
-            self._searched = len(data)
+            self._wait_for_head(data, settings.max_header_size)
             return b""
+        self._head_begun = self._blank_skipped = False
         self._searched = 0
         end += 4
-        head = data if end == len(data) else data[:end]
-        request = self._parse_head(head)
+        head = self._head
+        request = head.read(self, data if end == len(data) else data[:end], settings.max_header_count)
+        self._closing = head.closing
+        self._pending = data[end:]
         self._start(request)
-        return data[end:]
+        rest, self._pending = self._pending, b""
+        return rest
 
-    def _parse_head(self, head: bytes) -> Request:
-        self._url = b""
-        self._headers: Headers = []
-        self._special: Headers = []
-        parser = self._parser
-        upgrade = False
-        try:
-            parser.feed_data(head)
-        except HttpParserUpgrade:
-            upgrade = True
-            self._parser = HttpRequestParser(self)
-        except HttpParserInvalidMethodError:
-            if _METHOD_TOKEN(head):
-                raise Refused(501, "The method is not known.") from None
-            raise Refused(400, "The request line is malformed.") from None
-        except HttpParserError as error:
-            raise Refused(400, f"The request is malformed: {error}.") from None
-        headers, special = self._headers, self._special
-        if len(headers) + len(special) > self.factory.settings.max_header_count:
-            raise Refused(431, "The request has too many headers.")
-        if b" \r\n" in head or b"\t\r\n" in head:
-            headers = [(name, value.rstrip(b" \t")) for name, value in headers]
-            special = [(name, value.rstrip(b" \t")) for name, value in special]
-        uri = self._url
-        line = b"%b %b HTTP/1.1\r\n" % (method := parser.get_method(), uri)
-        if head.startswith(line):
-            protocol = b"HTTP/1.1"
-        elif head.startswith(line.replace(b"HTTP/1.1\r\n", b"HTTP/1.0\r\n")):
-            protocol = b"HTTP/1.0"
-            self._closing = True
-        else:
-            raise Refused(400, "The request line is malformed, or its version neither HTTP/1.0 nor HTTP/1.1.")
-
-        authority: bytes | None = None
-        length: int | None = 0
-        options: frozenset[bytes] = _NO_OPTIONS
-        expects = False
-        for name, value in special:
-            if name == b"host":
-                if authority is not None:
-                    raise Refused(400, "The Host is repeated.")
-                authority = value
-                headers.append((name, value))
-            elif name == b"content-length":
-                length = int(value)
-                headers.append((name, value))
-            elif name == b"transfer-encoding":
-                if value.lower() != b"chunked" or protocol != b"HTTP/1.1":
-                    raise Refused(400, "The only transfer coding that is understood is chunked, in HTTP/1.1.")
-                length = None
-            elif name == b"connection":
-                options |= connection_options(value)
-            elif name == b"expect":
-                expects = value.lower() == b"100-continue"
-        if authority != self._authority:
-            self._authority = _checked_authority(authority, protocol)
-        if method == b"CONNECT":
-            raise Refused(405, "CONNECT is not offered.")
-        if not uri.startswith(b"/"):
-            if uri == b"*":
-                raise Refused(400, "The request target * has no path.")
-            uri = split_absolute(uri, self._authority)
-        path, query = check_target(uri)
-        request = Request(self, method, uri, path, query, self._authority, headers, protocol, length)
-        request.body_complete = length == 0
-        if options:
-            if b"close" in options:
-                self._closing = True
-            request.drop_headers(options - _CONNECTION_OPTIONS)
-        if upgrade:
-            request.upgrade = method == b"GET" and length == 0 and _names_websocket(special)
-            if length != 0:
-                self._parser.feed_data(_framing_only(length))
-        self._expects_continue = expects and length != 0 and protocol == b"HTTP/1.1"
-        return request
+    def _wait_for_head(self, data: bytes, most: int) -> None:
+        """Keep the beginning of a head. Raises ``Refused`` for what cannot become one, so that nobody waits for it."""
+        if NO_LINE(data, max(0, self._searched - 1), most + 4):
+            raise Refused(400, "The request holds a control character, or CR or LF without the other.")
+        if len(data) > most + 3:
+            if b"\r\n" in data[:most]:
+                raise Refused(431, "The request's headers are too large.")
+            raise Refused(414, "The request target is too long.")
+        if not self._head_begun:
+            self._head_begun = True
+            self.deadline = self._seconds() + self.factory.settings.client_header_timeout
+        self._pending = data
+        self._searched = len(data)
 
     def _start(self, request: Request) -> None:
         self._request = request
         self._bodyless = False
+        self.deadline = NEVER
         if request.body_complete:
             self._reading_body = False
-            self.deadline = NEVER
         else:
             self._reading_body = True
-            self._message_complete = False
-            self._remaining = request.content_length
             self._body_paused = False
-            self._await_body()
+            self._remaining = request.content_length
+            self._chunks = None
+            if self._remaining is None:
+                self._chunks = ChunkedBody(self.factory.settings.max_header_size)
+            if not self._head.expects_continue:
+                self._await_body()
         self.factory.on_request(request)
 
     # A body.
 
     def _read_body(self, data: bytes) -> bytes:
         """Hand on what belongs to this request's body. Returns the rest."""
-        request = self._request
         rest = b""
-        if self._remaining is not None:
+        if self._chunks is not None:
+            data, rest = self._chunks.feed(data)
+            complete = self._chunks.complete
+        else:
+            assert self._remaining is not None
             if len(data) > self._remaining:
                 data, rest = data[: self._remaining], data[self._remaining :]
             self._remaining -= len(data)
-            self._feed(data)
-        else:
-            # A chunked message ends with an empty line, so it cannot end elsewhere than after one: fed up to each in turn,
-            # the parser never sees what follows the message. What may be the beginning of an empty line is held back.
-            end = data.find(END_OF_HEAD)
-            if end >= 0:
-                data, rest = data[: end + 4], data[end + 4 :]
-            elif held := 3 * data.endswith(b"\r\n\r") or 2 * data.endswith(b"\r\n") or data.endswith(b"\r"):
-                self._pending = data[-held:]
-                data = data[:-held]
-            self._feed(data)
-        if self._message_complete:
-            self._reading_body = False
-            if request is not None:
-                self.deadline = NEVER
+            complete = not self._remaining
+        if complete:
+            self._reading_body = self._body_paused = False
+            self._rest()
+            self._resume_reading()
+        elif data:
+            self._await_body()
+        self._pending = rest
+        request = self._request
+        if request is not None:
+            if data:
+                request.body_received(data)
+            if complete and request is self._request:
                 request.body_finished()
-            else:
-                self._next()
+        elif complete:
+            self._next()
+        rest, self._pending = self._pending, b""
         return rest
-
-    def _feed(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            pass
-        except HttpParserError as error:
-            raise Refused(400, f"The request's body is malformed: {error}.") from None
 
     def _await_body(self) -> None:
         self.deadline = self._seconds() + self.factory.settings.client_body_timeout
 
-    # From the parser.
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name in _SPECIAL:
-            if not self._reading_body:
-                self._special.append((name, value))
-        elif not self._reading_body:  # else it is a trailer, and dropped
-            self._headers.append((name, value))
-
-    def on_body(self, data: bytes) -> None:
-        if self._request is not None:
+    def _rest(self) -> None:
+        """Nothing is expected of the client, unless it is to read."""
+        if self._writing_paused:
             self._await_body()
-            self._request.body_received(data)
-
-    def on_message_complete(self) -> None:
-        self._message_complete = True
+        else:
+            self.deadline = NEVER
 
     # wire.request.Stream: what the exchange does with the body.
 
     def want_body(self, request: Request) -> None:
-        if self._expects_continue:
-            self._expects_continue = False
+        if self._head.expects_continue:
+            self._head.expects_continue = False
+            self._await_body()
             if request.bytes_received == 0 and not request.started:
                 self.transport.write(CONTINUE)
 
     def pause_body(self) -> None:
         if self._reading_body and not self._body_paused:
             self._body_paused = True
-            self.deadline = NEVER
+            self._rest()
             self._pause_reading()
 
     def resume_body(self) -> None:
@@ -377,7 +304,7 @@ class HTTP1Channel(Protocol):
                 out.append(b"transfer-encoding: chunked\r\n")
             else:
                 self._closing = True
-        if self._closing or self.factory.draining:
+        if self._closing or (self.factory.draining and END_OF_HEAD not in self._pending):
             self._closing = True
             out.append(b"connection: close\r\n")
         out.append(b"\r\n")
@@ -405,7 +332,7 @@ class HTTP1Channel(Protocol):
         self._producer = None
         self._request = None
         if self._closing:
-            if request.body_complete:
+            if request.body_complete and not self._pending and not self._reading_paused:
                 self._close()
             else:
                 self._linger()
@@ -419,7 +346,7 @@ class HTTP1Channel(Protocol):
     def abort(self) -> None:
         self._request = None
         self._out.clear()
-        self.transport.abortConnection()
+        self._cut()
 
     def set_producer(self, producer: IPushProducer | None) -> None:
         self._producer = producer
@@ -433,45 +360,47 @@ class HTTP1Channel(Protocol):
         self.transport.write(b"".join((*out, b"\r\n")))
         self.transport.unregisterProducer()
         self._request = None
+        self._over = True
         self.deadline = NEVER
         early, self._pending = self._pending, b""
-        self._reading_body = self._body_paused = False
         self._resume_reading()
         return self.transport, early
 
     # Between requests, and the end.
 
     def drain(self) -> None:
-        """Close when the exchange in flight, if any, is over."""
-        if self._request is None and not self._reading_body and not self._pending:
+        """Close when the exchange in flight, if any, is over, and so are those that wait behind it."""
+        if self._request is None and not self._reading_body and not self._pending and not self._over:
             self._close()
-        else:
-            self._closing = True
 
     def is_idle(self) -> bool:
-        return self._request is None and not self._pending
+        return not (self._request is not None or self._pending or self._reading_body or self._over or self._writing_paused)
 
     def cut(self) -> None:
         """Close now, whatever is in flight."""
-        self.transport.abortConnection()
+        self._cut()
+
+    def close(self) -> None:
+        """The tunnel is over: close when what was written is sent."""
+        self._close()
 
     def _next(self) -> None:
         """The connection is free for the next request, which may have arrived already."""
+        if self._writing_paused:
+            # Not before the client has read what it asked for.
+            self._await_body()
+            return
         if self.factory.draining and not self._pending:
             self._close()
             return
         self.deadline = self._seconds() + self.factory.settings.keepalive_timeout
-        if self._busy:
-            return
-        if not self._writing_paused:
-            self._resume_reading()
-            if self._pending:
-                data, self._pending = self._pending, b""
-                self.dataReceived(data)
+        self._resume_reading()
+        if self._pending and not self._busy:
+            self.dataReceived(b"")
 
     def _can_discard(self, request: Request) -> bool:
         """Whether reading the rest of this body costs less than a new connection would."""
-        return self._remaining is not None and self._remaining <= DISCARDED_BODY and not self._expects_continue
+        return self._remaining is not None and self._remaining <= DISCARDED_BODY and not self._head.expects_continue
 
     def _refuse(self, refusal: Refused) -> None:
         """Answer what is not a request, and close."""
@@ -483,7 +412,7 @@ class HTTP1Channel(Protocol):
             request.client_failed(refusal)
             return
         status, headers, body = self.factory.on_refused(refusal, self.peer, self.secure, b"HTTP/1.1")
-        self._out.append(b"HTTP/1.1 %d %b\r\n" % (status, RESPONSES[status]))
+        self._out.append(b"HTTP/1.1 %d %b\r\n" % (status, reason_of(status)))
         for name, value in headers:
             self._out += (name, b": ", value, b"\r\n")
         self._out += (b"connection: close\r\n\r\n", body)
@@ -491,36 +420,35 @@ class HTTP1Channel(Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Read, and forget, what the client still sends, so that it gets to read its answer before a reset destroys it."""
-        self._over = True
+        """Read, and forget, what the client still sends, so that a reset does not destroy its answer before it is read."""
+        self._over = self._lingering = True
+        self._pending = b""
         self._reading_body = self._body_paused = False
         self._resume_reading()
+        if self._writing_paused:
+            self._await_body()
+        else:
+            self._half_close()
+
+    def _half_close(self) -> None:
+        self._lingering = False
+        self._unsent = 0
         self.deadline = self._seconds() + LINGER
-        half_close = getattr(self.transport, "loseWriteConnection", None)
-        if half_close is not None and not self.secure:
-            half_close()
+        self.transport.unregisterProducer()
+        if self.secure:
+            # TLS says good-bye by itself, and waits for the other side to do so.
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
 
     def _close(self) -> None:
         self._over = True
-        self.deadline = self._seconds() + self.factory.settings.client_body_timeout
+        self._unsent = unsent(self.transport)
+        self._await_body()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
-
-def _checked_authority(authority: bytes | None, protocol: bytes) -> bytes:
-    if authority is None:
-        if protocol == b"HTTP/1.1":
-            raise Refused(400, "The Host is missing.")
-        return b""
-    check_authority(authority)
-    return authority
-
-
-def _names_websocket(headers: Headers) -> bool:
-    return [value.lower() for name, value in headers if name == b"upgrade"] == [b"websocket"]
-
-
-def _framing_only(length: int | None) -> bytes:
-    """A head for a parser that is to read only a body: after ``Upgrade``, llhttp stops before it."""
-    framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
-    return b"POST / HTTP/1.1\r\n" + framing + END_OF_HEAD
+    def _cut(self) -> None:
+        self._over = True
+        self.deadline = NEVER
+        self.transport.abortConnection()

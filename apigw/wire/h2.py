@@ -348,8 +348,6 @@ class HTTP2Channel(Protocol):
         end = bool(flags & END_STREAM)
         self._receive_window -= length
         if self._receive_window < CONNECTION_WINDOW // 2:
-            if self._receive_window < 0:
-                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "More DATA than the connection's window allows.")
             self.emit(window_frame(0, CONNECTION_WINDOW - self._receive_window))
             self._receive_window = CONNECTION_WINDOW
         if flags & PADDED:

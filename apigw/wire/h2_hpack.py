@@ -2,7 +2,7 @@
 
 The table of a client's fields and the Huffman code are those of the ``hpack`` library. The loops are ours, for two
 reasons: a block that is over the limit is read to its end, so that the connection outlives it, but not kept; and a
-field that was indexed before costs one look-up. What we send uses the static table alone, as HAProxy does: no state, no
+field that was indexed before costs one look-up. What we send uses the static table alone: no state, no
 search, and nothing in a table that an attacker could measure.
 """
 
@@ -123,7 +123,7 @@ def _length(length: int) -> bytes:
 
 
 def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
-    """The number at ``at``, with a prefix of ``mask`` bits, and where it ends. Four more bytes are all that we can use."""
+    """The number at ``at``, its first bits under ``mask``, and where it ends. It takes five bytes at most."""
     number = block[at] & mask
     at += 1
     if number < mask:

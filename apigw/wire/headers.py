@@ -9,7 +9,7 @@ Headers = list[Header]
 """Pairs in the order of arrival. Names are in lower case."""
 
 HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"http2-settings"}
+    b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings".split()
 )
 """Fields that belong to one connection (RFC 9110 §7.6.1), whether or not ``Connection`` names them."""
 
@@ -17,7 +17,8 @@ TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 LOWER_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 FIELD_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?").fullmatch
 """RFC 9110 §5.5: no control characters but tabs, and no white space at either end."""
-
+NO_LINE = re.compile(rb"\r(?!\n|\Z)|(?<!\r)\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
+"""Finds what no line of HTTP/1.1 can hold, whatever follows: CR or LF without the other, and control characters."""
 
 KEEP_ALIVE = frozenset({b"keep-alive"})
 CLOSE = frozenset({b"close"})

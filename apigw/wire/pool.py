@@ -66,12 +66,15 @@ class Pool:
     def connections(self) -> int:
         return self._open
 
-    def take(self) -> UpstreamConnection | None:
-        """An idle connection, at once, or None."""
+    def take(self, careful: bool = False) -> UpstreamConnection | None:
+        """An idle connection, at once, or None.
+
+        ``careful``: for an exchange that could not be repeated, one of which the end has not come, though unread.
+        """
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.is_quiet():
+            if not careful or connection.is_quiet():
                 return connection
             # The reactor is about to read what is there: its end, or what nobody asked for.
         return None
@@ -132,7 +135,7 @@ class Pool:
         if self._closed:
             connection.close()
             return
-        if self._waiting and connection.is_quiet():
+        if self._waiting:
             self._next_waiting().callback(connection)
             return
         connection.idle_until(self._deadlines.seconds() + self._settings.keepalive_timeout)

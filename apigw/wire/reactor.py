@@ -10,6 +10,7 @@ function calls an event; nothing here logs that way, so descriptors are called d
 from __future__ import annotations
 
 import errno
+import select
 import sys
 from typing import Any
 
@@ -26,9 +27,13 @@ def install() -> None:
 def _make() -> Any:
     from twisted.internet.epollreactor import EPollReactor
 
+    EPOLLIN = select.EPOLLIN
+
     class DirectEPollReactor(EPollReactor):
         writes_of_turn: list[Any] | None = None
         """During a turn: the transports that hold something to send. Each has ``send_held``."""
+        turn = 0
+        """Counts up. What arrives in the turn in which something was written cannot be an answer to it."""
 
         def doPoll(self, timeout: float | None) -> None:
             try:
@@ -37,12 +42,24 @@ def _make() -> Any:
                 if error.errno == errno.EINTR:
                     return
                 raise
-            selectables, call = self._selectables, self._doReadOrWrite
+            selectables = self._selectables
+            self.turn += 1
             self.writes_of_turn = turn = []
             for descriptor, event in ready:
                 selectable = selectables.get(descriptor)
-                if selectable is not None:
-                    call(selectable, descriptor, event)  # logs by itself what they raise
+                if selectable is None:
+                    continue
+                if event != EPOLLIN:
+                    self._doReadOrWrite(selectable, descriptor, event)
+                    continue
+                # What nearly every event is, without the questions that only the others need.
+                try:
+                    lost = selectable.doRead()
+                except Exception as error:
+                    log.err()
+                    lost = error
+                if lost:
+                    self._disconnectSelectable(selectable, lost, True)
             self.writes_of_turn = None
             for transport in turn:
                 try:

@@ -22,6 +22,12 @@ from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 
 BODYLESS_STATUS = frozenset({204, 304})
+_REASONS = {**RESPONSES, 413: b"Content Too Large", 422: b"Unprocessable Content", 431: b"Request Header Fields Too Large"}
+
+
+def reason_of(status: int) -> bytes:
+    """The reason phrase of a status (RFC 9110 §15)."""
+    return _REASONS.get(status, b"Unknown")
 
 
 class Listener(Protocol):
@@ -165,7 +171,7 @@ class Request(WebRequest):
         """Begin the response. Without a ``content-length`` the body is framed as the client's version allows."""
         self.started = True
         self.code = status
-        self.stream.start_response(self, status, reason or RESPONSES.get(status, b"Unknown"), headers)
+        self.stream.start_response(self, status, reason or reason_of(status), headers)
 
     def write(self, data: bytes) -> None:
         """A piece of the response's body. It goes out with the next ``flush`` or ``finish``."""

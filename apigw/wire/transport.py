@@ -9,11 +9,14 @@ connection become one, and a process on the other side that slept is woken once 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp
-from twisted.internet.interfaces import IConnector, IListeningPort
+from twisted.internet.interfaces import IConnector, IListeningPort, ISSLTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from zope.interface import directlyProvides, providedBy
 
@@ -81,6 +84,21 @@ class _Eager(_Connection):
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         self.write(b"".join(iovec))
+
+    def unsent(self) -> int:
+        """How many bytes the other side has not taken yet: those queued here, and in the kernel."""
+        queued = len(self.dataBuffer) - self.offset + self._tempDataLen
+        try:
+            return queued + int.from_bytes(ioctl(self.socket.fileno(), TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
+        except OSError:
+            return queued
+
+
+def unsent(transport: Any) -> int:
+    """How many bytes the other side of a transport has not taken yet. Layers of TLS are looked through."""
+    while ISSLTransport.providedBy(transport):
+        transport = transport.transport
+    return transport.unsent() if hasattr(transport, "unsent") else 0
 
 
 class EagerServer(_Eager, tcp.Server):

@@ -21,7 +21,8 @@ from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, Headers, con
 END_OF_HEAD = b"\r\n\r\n"
 MAX_HEAD = 256 * 1024
 MAX_HEADERS = 1000
-_SPECIAL = HOP_BY_HOP | {b"content-length"}
+EVENT_STREAM = b"text/event-stream"
+_SPECIAL = HOP_BY_HOP | {b"content-length", b"content-type"}
 _USUAL_REASONS = frozenset({b"OK", b""})
 
 
@@ -60,6 +61,8 @@ class UpstreamConnection(protocol.Protocol):
     deadline: float = NEVER
     used = False
     """Whether an exchange has been completed on it, so that the upstream may be closing it for being idle."""
+    event_stream = False
+    """Whether the response is one that may be silent for as long as it likes."""
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class UpstreamConnection(protocol.Protocol):
         self._writing_paused = False
         self._lost = False
         self._begun = False
+        self._turn: int | None = None
         self._close_delimited = False
         self.when_ready: Deferred[UpstreamConnection] = Deferred()
         """Fires when an exchange may begin: connected, and over TLS the peer verified."""
@@ -98,8 +102,10 @@ class UpstreamConnection(protocol.Protocol):
         self._close_delimited = False
         self._message_complete = False
         self._reusable = True
+        self.event_stream = False
         self._begun = False
         self._sent = False
+        self._turn = getattr(self._reactor, "turn", None)
         self._out.append(head)
 
     def write(self, data: bytes) -> None:
@@ -141,11 +147,6 @@ class UpstreamConnection(protocol.Protocol):
             self._wait()
             self.transport.resumeProducing()
 
-    def wait_without_limit(self) -> None:
-        """From here on the upstream may be silent for as long as it likes: an event stream."""
-        self._timeout = NEVER
-        self.deadline = NEVER
-
     def abandon(self) -> None:
         """Nobody wants the answer any more. The connection is of no use to others, as that answer may still come."""
         self._receiver = None
@@ -156,7 +157,9 @@ class UpstreamConnection(protocol.Protocol):
 
     def is_quiet(self) -> bool:
         """Whether nothing waits to be read: neither the end of the connection nor an answer that nobody asked for."""
-        return not self._poll(0)
+        poll = select.poll()
+        poll.register(_base_of(self.transport).getHandle(), select.POLLIN)
+        return not poll.poll(0)
 
     def idle_until(self, deadline: float) -> None:
         self.deadline = deadline
@@ -173,9 +176,7 @@ class UpstreamConnection(protocol.Protocol):
         self.transport = transport
         transport.registerProducer(self, True)  # type: ignore[attr-defined]
         self._deadlines.watch(self)
-        poll = select.poll()
-        poll.register(_socket_of(transport), select.POLLIN)
-        self._poll = poll.poll
+        self._reactor = _base_of(transport).reactor
         if not ISSLTransport.providedBy(transport):
             # Endpoints put a wrapper between transport and protocol, whose work is done once they are connected.
             transport.protocol = self  # type: ignore[attr-defined]
@@ -193,6 +194,9 @@ class UpstreamConnection(protocol.Protocol):
         if receiver is None:
             # Nobody asked. Whoever would be next must not get it for an answer.
             self._drop()
+            return
+        if not self._begun and self._is_unsent():
+            self._fail(UpstreamLost("an answer came before the question", silent=True, unsent=True))
             return
         self._begun = True
         try:
@@ -219,7 +223,8 @@ class UpstreamConnection(protocol.Protocol):
             if self._close_delimited and reason.check(ConnectionDone):
                 receiver.response_finished()
             else:
-                receiver.response_failed(UpstreamLost("the connection closed", silent=not self._begun))
+                error = UpstreamLost("the connection closed", silent=not self._begun, unsent=self._is_unsent())
+                receiver.response_failed(error)
         self._on_lost(self)
         if not self.when_ready.called:
             self.when_ready.errback(reason)
@@ -319,6 +324,11 @@ class UpstreamConnection(protocol.Protocol):
                 if value.lower() != b"chunked" or not persistent:
                     raise UpstreamMalformed("an unknown transfer coding")
                 framed = True
+            elif name == b"content-type":
+                headers.append((name, value))
+                if value.startswith(EVENT_STREAM):
+                    self.event_stream = True
+                    self._timeout = NEVER
             elif name == b"connection":
                 options = connection_options(value)
                 if options is not KEEP_ALIVE:
@@ -417,13 +427,17 @@ class UpstreamConnection(protocol.Protocol):
         if not self._lost:
             self.transport.abortConnection()
 
+    def _is_unsent(self) -> bool:
+        """Whether the request is still held for the end of this turn, so that nothing read by now can be its answer."""
+        return self._turn is not None and self._turn == self._reactor.turn
+
     def _wait(self) -> None:
         if self._sent or self._writing_paused:
             self.deadline = self._deadlines.seconds() + self._timeout
 
 
-def _socket_of(transport: Any) -> Any:
-    """The socket under however many layers of TLS."""
+def _base_of(transport: Any) -> Any:
+    """The socket's transport, under however many layers of TLS."""
     while ISSLTransport.providedBy(transport):
         transport = transport.transport
-    return transport.getHandle()
+    return transport

@@ -1,0 +1,141 @@
+"""The head of an HTTP/1.1 request: RFC 9112, read strictly.
+
+llhttp parses. It is given one head alone and whole, so that the request line that it read can be compared with the
+bytes that were sent; whatever it lets through that two programs could read in two ways is refused here.
+"""
+
+from __future__ import annotations
+
+import re
+
+from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
+
+from apigw.wire.errors import Refused
+from apigw.wire.headers import HOP_BY_HOP, NO_LINE, Headers, connection_options
+from apigw.wire.request import Request, Stream
+from apigw.wire.target import check_authority, check_target, split_absolute
+
+_SPECIAL = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+"""Fields that say how to read the message, or that end here: what is left is for whoever is asked."""
+_CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
+_NO_OPTIONS: frozenset[bytes] = frozenset()
+_ANY_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^ \r\n]+ HTTP/1\.[01]\r\n").match
+_IMPOSSIBLE = b"\0"
+
+
+class HeadReader:
+    """Reads the heads of one connection, one after the other."""
+
+    closing = False
+    """Whether the client wants the connection closed after the last request, or cannot keep it."""
+    expects_continue = False
+    """Whether it waits for ``100 Continue`` before it sends the last request's body."""
+
+    def __init__(self) -> None:
+        self._parser = HttpRequestParser(self)
+        self._authority = _IMPOSSIBLE  # that of the last request: nearly always that of the next
+
+    def read(self, stream: Stream, head: bytes, max_count: int) -> Request:
+        """The request whose head these bytes are, up to and with its empty line. Raises ``Refused``."""
+        self._url = b""
+        self._headers: Headers = []
+        self._special: Headers = []
+        parser = self._parser
+        upgrade = False
+        try:
+            parser.feed_data(head)
+        except HttpParserUpgrade:
+            upgrade = True
+        except HttpParserError as error:
+            raise _refused(head, error) from None
+        headers, special = self._headers, self._special
+        if len(headers) + len(special) > max_count:
+            raise Refused(431, "The request has too many headers.")
+        if b" \r\n" in head or b"\t\r\n" in head:
+            headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+            special = [(name, value.rstrip(b" \t")) for name, value in special]
+        uri = self._url
+        line = b"%b %b HTTP/1.1\r\n" % (method := parser.get_method(), uri)
+        if head.startswith(line):
+            protocol = b"HTTP/1.1"
+        elif head.startswith(line.replace(b"HTTP/1.1\r\n", b"HTTP/1.0\r\n")):
+            protocol = b"HTTP/1.0"
+        else:
+            raise Refused(400, "The request line is malformed, or its version neither HTTP/1.0 nor HTTP/1.1.")
+
+        authority: bytes | None = None
+        length: int | None = 0
+        options: frozenset[bytes] = _NO_OPTIONS
+        expects = False
+        for name, value in special:
+            if name == b"host":
+                if authority is not None:
+                    raise Refused(400, "The Host is repeated.")
+                authority = value
+                headers.append((name, value))
+            elif name == b"content-length":
+                length = int(value)
+                headers.append((name, value))
+            elif name == b"transfer-encoding":
+                if value.lower() != b"chunked" or protocol != b"HTTP/1.1":
+                    raise Refused(400, "The only transfer coding that is understood is chunked, in HTTP/1.1.")
+                length = None
+            elif name == b"connection":
+                options |= connection_options(value)
+            elif name == b"expect":
+                expects = value.lower() == b"100-continue"
+        if authority != self._authority:
+            self._authority = _checked_authority(authority, protocol)
+        if method == b"CONNECT":
+            raise Refused(405, "CONNECT is not offered.")
+        if not uri.startswith(b"/"):
+            if uri == b"*":
+                raise Refused(400, "The request target * has no path.")
+            uri = split_absolute(uri, self._authority)
+        path, query = check_target(uri)
+        request = Request(stream, method, uri, path, query, self._authority, headers, protocol, length)
+        request.body_complete = length == 0
+        self.closing = b"close" in options or protocol == b"HTTP/1.0"
+        if options:
+            request.drop_headers(options - _CONNECTION_OPTIONS)
+        if upgrade and method == b"GET" and length == 0 and protocol == b"HTTP/1.1":
+            request.upgrade = _names_websocket(special)
+        if upgrade or length != 0:
+            # It has stopped for good, or waits for a body, which others read.
+            self._parser = HttpRequestParser(self)
+        self.expects_continue = expects and length != 0 and protocol == b"HTTP/1.1"
+        return request
+
+    # From the parser.
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in _SPECIAL:
+            self._special.append((name, value))
+        else:
+            self._headers.append((name, value))
+
+
+def _refused(head: bytes, error: HttpParserError) -> Refused:
+    unknown = isinstance(error, HttpParserInvalidMethodError) or str(error).startswith("Invalid method")
+    if not unknown:
+        return Refused(400, f"The request is malformed: {error}.")
+    if _ANY_METHOD(head) and not NO_LINE(head):
+        return Refused(501, "The method is not known.")
+    return Refused(400, "The request line is malformed.")
+
+
+def _checked_authority(authority: bytes | None, protocol: bytes) -> bytes:
+    if authority is None:
+        if protocol == b"HTTP/1.1":
+            raise Refused(400, "The Host is missing.")
+        return b""
+    check_authority(authority)
+    return authority
+
+
+def _names_websocket(headers: Headers) -> bool:
+    return [value.lower() for name, value in headers if name == b"upgrade"] == [b"websocket"]
