@@ -1,0 +1,184 @@
+"""The secrets of OAuth clients: how they are made, stored and checked, and where the hashing is done.
+
+A stored hash is ``sha256$<hex>`` for a generated secret, whose 256 random bits nobody can search, or
+``scrypt$<n>$<r>$<p>$<salt>$<hash>`` (RFC 7914) for a chosen one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import threading
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TypeVar
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from apigw.errors import Overloaded
+
+MIN_CHOSEN = 16
+MAX_SECRET = 256
+N, R, P = 2**14, 8, 1
+MAX_MEMORY = 64 * 1024 * 1024
+
+_SCRYPT = re.compile(r"scrypt\$(\d{1,7})\$(\d{1,2})\$(\d{1,2})\$([A-Za-z0-9_-]{22,86})\$([A-Za-z0-9_-]{43})")
+_SHA256 = re.compile(r"sha256\$([0-9a-f]{64})")
+_CHOSEN = re.compile(r"[!-$&-~]+")
+
+T = TypeVar("T")
+Cost = tuple[int, int, int] | None
+"""What one check of a hash costs: scrypt's n, r and p; ``None`` for SHA-256."""
+
+
+def new_secret() -> str:
+    """A secret of 256 random bits, in characters that need no escaping anywhere."""
+    return secrets.token_urlsafe(32)
+
+
+def hash_generated(secret: str) -> str:
+    """The stored form of what ``new_secret`` made."""
+    return "sha256$" + hashlib.sha256(secret.encode()).hexdigest()
+
+
+def hash_secret(secret: str) -> str:
+    """The stored form of a chosen secret. It takes about 40 ms; raises ``ValueError`` for a secret that is no good.
+
+    Spaces and ``%`` are refused, because clients disagree on how HTTP Basic carries them (RFC 6749 §2.3.1).
+    """
+    if len(secret) < MIN_CHOSEN:
+        raise ValueError(f"a secret has at least {MIN_CHOSEN} characters")
+    if len(secret) > MAX_SECRET:
+        raise ValueError(f"a secret has at most {MAX_SECRET} characters")
+    if not _CHOSEN.fullmatch(secret):
+        raise ValueError("a secret has only printable ASCII characters, without spaces and %")
+    if len(set(secret)) < 6:
+        raise ValueError("a secret has at least 6 different characters")
+    salt = os.urandom(16)
+    return f"scrypt${N}${R}${P}${_encode(salt)}${_encode(_scrypt(secret, salt, (N, R, P)))}"
+
+
+@frozen
+class SecretHash:
+    """One stored hash."""
+
+    cost: Cost
+    digest: bytes = field(repr=False)
+    salt: bytes = field(default=b"", repr=False)
+
+    @classmethod
+    def parse(cls, stored: str) -> SecretHash:
+        """Raises ``ValueError``, also for parameters that are too weak, or dear enough to be an attack."""
+        if found := _SHA256.fullmatch(stored):
+            return cls(None, bytes.fromhex(found[1]))
+        found = _SCRYPT.fullmatch(stored)
+        if found is None:
+            raise ValueError("is no hash of a secret: make one with `apigw hash-secret`")
+        n, r, p = int(found[1]), int(found[2]), int(found[3])
+        if n & (n - 1) or n < N or r < R or not 1 <= p <= 4 or 128 * n * r > MAX_MEMORY:
+            raise ValueError("has parameters of scrypt that are too weak or too dear")
+        return cls((n, r, p), _decode(found[5]), _decode(found[4]))
+
+    def matches(self, secret: str) -> bool:
+        """Whether ``secret`` is the one (compared in constant time)."""
+        if self.cost is None:
+            computed = hashlib.sha256(secret.encode()).digest()
+        else:
+            computed = _scrypt(secret, self.salt, self.cost)
+        return hmac.compare_digest(computed, self.digest)
+
+
+def decoy(cost: Cost) -> SecretHash:
+    """A hash that nothing matches, and that costs as much to check as a real one."""
+    return SecretHash(cost, os.urandom(33), os.urandom(16))
+
+
+def decoys(clients: Iterable[tuple[SecretHash, ...]]) -> tuple[SecretHash, ...]:
+    """What has to be checked for an unknown client, so that it costs what the dearest of ``clients`` does."""
+    dearest: Counter[Cost] = Counter()
+    for hashes in clients:
+        dearest |= Counter(each.cost for each in hashes)
+    return tuple(map(decoy, dearest.elements()))
+
+
+def verify(secret: str, hashes: tuple[SecretHash, ...], decoys: tuple[SecretHash, ...]) -> bool:
+    """Whether one of ``hashes`` matches. If none does it costs what ``decoys`` do, whatever ``hashes`` are."""
+    unused = list(decoys)
+    for each in hashes:
+        if each.matches(secret):
+            return True
+        unused.remove(next(one for one in unused if one.cost == each.cost))
+    for each in unused:
+        each.matches(secret)
+    return False
+
+
+class _PatientThread(threading.Thread):
+    """On Linux a thread has a niceness of its own: with this one, hashing gives way to the reactor."""
+
+    def run(self) -> None:
+        with suppress(OSError, AttributeError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        super().run()
+
+
+class _PatientPool(ThreadPool):
+    threadFactory = _PatientThread
+
+
+class SecretThreads:
+    """A small thread pool for hashing, apart from the reactor's own, with a short queue."""
+
+    def __init__(self, reactor: IReactorFromThreads, threads: int = 2, queue: int = 32) -> None:
+        self._reactor = reactor
+        self._pool = _PatientPool(minthreads=0, maxthreads=threads, name="apigw-secrets")
+        self._room = threads + queue
+
+    def start(self) -> None:
+        self._pool.start()
+
+    def stop(self) -> None:
+        """Waits for what is being hashed, and drops nothing that is queued: at most a second or two."""
+        self._pool.stop()
+
+    def run(self, work: Callable[[], T]) -> Deferred[T]:
+        """``work()``, in a thread. Raises ``Overloaded`` when too much is queued; what is cancelled is not begun."""
+        if self._room <= 0:
+            raise Overloaded("Too many secrets are waiting to be checked.", [(b"retry-after", b"1")])
+        self._room -= 1
+        answer: Deferred[T] = Deferred()
+
+        def unless_cancelled() -> T | None:
+            return None if answer.called else work()
+
+        def finished(success: bool, result: T | Failure) -> None:
+            self._room += 1
+            if not answer.called:
+                answer.callback(result)
+
+        self._pool.callInThreadWithCallback(
+            lambda success, result: self._reactor.callFromThread(finished, success, result), unless_cancelled
+        )
+        return answer
+
+
+def _scrypt(secret: str, salt: bytes, cost: tuple[int, int, int]) -> bytes:
+    n, r, p = cost
+    return hashlib.scrypt(secret.encode(), salt=salt, n=n, r=r, p=p, maxmem=2 * MAX_MEMORY, dklen=32)
+
+
+def _encode(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes:
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))

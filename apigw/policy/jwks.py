@@ -1,0 +1,165 @@
+"""A key set that is fetched from a URL and kept fresh (RFC 7517; RFC 9111 for how long it is good).
+
+The set is fetched when it is started, again at four fifths of its ``max-age``, and out of turn for a token with a
+``kid`` that is not in it, at most every 30 s. There is one fetch at a time. When a fetch fails the last good set stays,
+and the next attempts follow after 1, 2, 4 … 30 s.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from apigw.errors import AuthUnavailable
+from apigw.policy.keys import Keys, key_set
+
+Fetch = Callable[[str], Awaitable[tuple[bytes, Mapping[str, str]]]]
+"""GET a URL. The body of a 200 answer and its headers, by lower-case names; raises for every other outcome.
+
+It should stop reading after ``keys.MAX_SET_BYTES``. It has ``DEADLINE`` seconds, then it is cancelled.
+"""
+
+DEADLINE = 5.0
+DEFAULT_AGE, MIN_AGE, MAX_AGE = 600.0, 60.0, 3600.0
+UNKNOWN_KID_INTERVAL = 30.0
+LONGEST_BACKOFF = 30.0
+
+_MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
+_NOT_TO_KEEP = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?:$|[\s,=])", re.IGNORECASE)
+
+
+def lifetime(headers: Mapping[str, str]) -> float:
+    """Seconds for which a fetched set is good: ``max-age`` less ``Age``, a minute to an hour; else ten minutes."""
+    control = headers.get("cache-control", "")
+    if _NOT_TO_KEEP.search(control):
+        return MIN_AGE
+    found = _MAX_AGE.search(control)
+    if found is None:
+        return DEFAULT_AGE
+    age = headers.get("age", "")
+    spent = int(age) if age.isdecimal() and len(age) < 10 else 0
+    return min(max(float(int(found[1]) - spent), MIN_AGE), MAX_AGE)
+
+
+class KeySet:
+    """The RS256 keys behind one URL. It survives reloads: hand it from one ``Authenticator`` to the next.
+
+    Constructing it does nothing, so that a configuration can be compiled in a thread; all else is for the reactor's.
+    """
+
+    log = Logger()
+
+    def __init__(self, url: str, fetch: Fetch, clock: IReactorTime) -> None:
+        self.url = url
+        self.keys: Keys | None = None
+        parts = urlsplit(url)
+        self._place = f"{parts.scheme}://{parts.hostname}{parts.path}"
+        self._fetch = fetch
+        self._clock = clock
+        self._running = False
+        self._fetching: Deferred[tuple[Keys, float]] | None = None
+        self._timer: IDelayedCall | None = None
+        self._waiting: list[Deferred[None]] = []
+        self._failures = 0
+        self._asked = -math.inf
+
+    def start(self) -> None:
+        """Fetch now, without waiting, and keep the set fresh. Does nothing if that is being done already."""
+        if not self._running:
+            self._running = True
+            self._begin()
+
+    def stop(self) -> None:
+        """No more refreshing. A fetch under way ends for those who wait for it, and is cancelled when nobody does."""
+        self._running = False
+        self._cancel_timer()
+        if self._fetching is not None and not self._waiting:
+            self._fetching.cancel()
+
+    def wanted(self) -> Deferred[None] | None:
+        """Somebody misses a key. Fires when the set was fetched, or could not be; ``None`` if it is too early."""
+        if self._fetching is None:
+            now = self._clock.seconds()
+            if self._failures or now - self._asked < UNKNOWN_KID_INTERVAL:
+                return None
+            self._asked = now
+            self._begin()
+            if self._fetching is None:
+                return succeed(None)
+        waiter: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiter)
+        return waiter
+
+    def unavailable(self) -> AuthUnavailable | None:
+        """The 503 for a token whose key is not here while we cannot tell whether it exists; ``None`` when we can."""
+        if self.keys is not None and not self._failures:
+            return None
+        seconds = 1
+        if self._timer is not None:
+            seconds = max(1, math.ceil(self._timer.getTime() - self._clock.seconds()))
+        return AuthUnavailable("The keys that verify this token cannot be had.", [(b"retry-after", b"%d" % seconds)])
+
+    def _begin(self) -> None:
+        self._cancel_timer()
+        loading = Deferred.fromCoroutine(self._load())
+        loading.addTimeout(DEADLINE, self._clock)
+        self._fetching = loading
+        loading.addCallbacks(self._loaded, self._failed).addCallback(self._settle)
+
+    async def _load(self) -> tuple[Keys, float]:
+        body, headers = await self._fetch(self.url)
+        return key_set(body, "RS256"), lifetime(headers)
+
+    def _loaded(self, answer: tuple[Keys, float]) -> float:
+        newer, seconds = answer
+        self.keys = newer if self.keys is None else self.keys.succeeded_by(newer)
+        if self._failures:
+            self.log.info("Key set {place}: fetched again.", place=self._place)
+        self._failures = 0
+        return seconds * 0.8
+
+    def _failed(self, failure: Failure) -> float:
+        if isinstance(failure.value, CancelledError) and not self._running:
+            return 0.0
+        self._failures += 1
+        self.log.warn(
+            "Key set {place}: {kind}: {reason}; {keeps}.",
+            place=self._place,
+            kind=type(failure.value).__name__,
+            reason=failure.getErrorMessage()[:200],
+            keeps="there is none yet" if self.keys is None else "the last good one stays",
+        )
+        return min(2.0 ** min(self._failures - 1, 10), LONGEST_BACKOFF)
+
+    def _settle(self, next_in: float) -> None:
+        self._fetching = None
+        if self._running:
+            self._timer = self._clock.callLater(next_in, self._begin)
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+
+def carry_over(urls: Iterable[str], previous: Mapping[str, KeySet], make: Callable[[str], KeySet]) -> dict[str, KeySet]:
+    """The key sets of a new snapshot: those that ``previous`` has, and new ones, not started yet. Changes nothing."""
+    return {url: previous.get(url) or make(url) for url in urls}
+
+
+def swap(previous: Mapping[str, KeySet], current: Mapping[str, KeySet]) -> None:
+    """On the reactor, with the snapshot: start what is new and stop what is gone."""
+    for keys in current.values():
+        keys.start()
+    for url in previous.keys() - current.keys():
+        previous[url].stop()

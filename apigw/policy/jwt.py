@@ -1,0 +1,296 @@
+"""Who calls: JSON Web Tokens in ``Authorization: Bearer`` (RFC 6750, 7515, 7519, with the advice of RFC 8725).
+
+What is said of a bad token names the reason, and never the key or anything out of the token.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+from joserfc.errors import JoseError
+from joserfc.jws import CompactSignature, extract_compact
+from joserfc.util import urlsafe_b64decode
+from twisted.internet.defer import Deferred
+
+from apigw.config.errors import ConfigError, Problem
+from apigw.config.model import Auth, JWTVerifier, Origin, Path
+from apigw.errors import AuthUnavailable
+from apigw.policy.jwks import KeySet
+from apigw.policy.keys import (
+    KEY_TYPES,
+    MAX_KEY_ID,
+    Key,
+    KeyProblem,
+    Keys,
+    RepeatedName,
+    configured_key,
+    key_set,
+    parse_object,
+    read_file,
+    registry,
+)
+from apigw.policy.principal import WRONG_ISSUER, ClaimRules, Principal, Refusal, is_name
+from apigw.policy.signing import ACCESS_TOKEN_TYPES, PROVIDER, Signer
+
+MAX_TOKEN = 8 * 1024
+CACHED_TOKENS = 16_384
+CACHED_BYTES = 16 * 1024 * 1024
+
+SEVERAL = Refusal("several", "the Authorization header occurs more than once", "invalid_request")
+TOO_LARGE = Refusal("too_large", f"the token is larger than {MAX_TOKEN // 1024} KiB")
+MALFORMED = Refusal("malformed", "the token is not a well-formed signed JWT")
+REPEATED = Refusal("malformed", "a name occurs twice in the token")
+ALGORITHM = Refusal("algorithm", "the algorithm of the token is not accepted")
+CRITICAL = Refusal("critical", "the token demands an extension that is not understood")
+WRONG_TYPE = Refusal("type", "the token is not an access token")
+UNKNOWN_KEY = Refusal("unknown_key", "no key is known that could verify the token")
+SIGNATURE = Refusal("signature", "the signature of the token is wrong")
+
+_PARTS = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*")
+_EXTRACTING = registry("RS256")
+
+
+@frozen(eq=False)
+class _Verifier:
+    """One algorithm, one set of keys, one set of rules.
+
+    Where the configuration itself names the keys, ``key_ids`` are their ids. ``typ`` is what the header's must be.
+    """
+
+    rules: ClaimRules
+    keys: Keys | KeySet
+    key_ids: frozenset[str | None] = frozenset()
+    typ: frozenset[str] = frozenset()
+
+    def apart_from(self, other: _Verifier) -> bool:
+        """Whether no token could be meant for both: by their issuers, or else by the ids of their keys."""
+        issuer, another = self.rules.issuer, other.rules.issuer
+        if issuer is not None and another is not None and issuer != another:
+            return True
+        return bool(self.key_ids) and bool(other.key_ids) and self.key_ids.isdisjoint(other.key_ids)
+
+
+@frozen(eq=False, repr=False)
+class _Token:
+    """A token that has not been verified yet. It has no repr, because that would be the token."""
+
+    raw: bytes
+    kid: str | None
+    parts: CompactSignature
+    claims: dict[str, Any]
+    verifier: _Verifier
+
+
+class Authenticator:
+    """Every way to verify a token that a configuration gives.
+
+    There is one for each snapshot, and the tokens that it has seen go with it. Construction reads the key files, in
+    whatever thread it is done, and raises ``ConfigError``. ``key_sets`` has a ``KeySet`` for each ``jwks_url``
+    (``jwks.carry_over``); starting and stopping them is the caller's part. The tokens that ``oauth`` issues are
+    verified with ``signer``'s keys.
+    """
+
+    def __init__(
+        self,
+        auth: Auth,
+        key_sets: Mapping[str, KeySet] | None = None,
+        signer: Signer | None = None,
+        origins: Mapping[Path, Origin] | None = None,
+    ) -> None:
+        self._seen: OrderedDict[bytes, tuple[Principal, Key]] = OrderedDict()
+        self._seen_bytes = 0
+        self._verifiers = _verifiers(auth, key_sets or {}, signer, origins or {})
+
+    def authenticate(self, authorization: Sequence[bytes], now: float) -> Principal | Deferred[Principal] | None:
+        """Who sends these values of ``Authorization`` at ``now`` (Unix seconds); ``None`` if that is no bearer token.
+
+        A ``Deferred`` only where a key set has to be fetched first; cancel it when the caller leaves. Raises, or fires
+        with, ``Unauthorized`` for a bad token and ``AuthUnavailable`` where its keys cannot be had.
+        """
+        if len(authorization) == 1:
+            # Looked up by the hash of all of the token, which Python keeps secret: no prefix can be found by timing
+            known = self._seen.get(authorization[0])
+            if known is not None:
+                principal, key = known
+                if principal.begins <= now < principal.expires and not key.retired:
+                    self._seen.move_to_end(authorization[0])
+                    return principal
+        return self._authenticate_unseen(authorization, now)
+
+    def _authenticate_unseen(
+        self, authorization: Sequence[bytes], now: float
+    ) -> Principal | Deferred[Principal] | None:
+        if not authorization:
+            return None
+        if len(authorization) > 1:
+            raise SEVERAL()
+        scheme, _, raw = authorization[0].partition(b" ")
+        if scheme.lower() != b"bearer":
+            return None
+        raw = raw.strip(b" ")
+        as_usual = b"Bearer " + raw
+        if as_usual != authorization[0]:
+            # any spelling of the scheme is the same token: one caller must not fill the cache with spellings
+            return self.authenticate([as_usual], now)
+        self._forget(as_usual)
+        token = self._read(raw)
+        key = _verifying_key(token)
+        if key is not None:
+            return self._accept(token, key, now)
+        source = token.verifier.keys
+        waiting = source.wanted() if isinstance(source, KeySet) else None
+        if waiting is None:
+            raise _no_key(token)
+        return waiting.addCallback(self._authenticate_again, token, now)
+
+    def _authenticate_again(self, _: None, token: _Token, now: float) -> Principal:
+        key = _verifying_key(token)
+        if key is None:
+            raise _no_key(token)
+        return self._accept(token, key, now)
+
+    def _read(self, raw: bytes) -> _Token:
+        """Take a token apart and find its verifier; raises ``Unauthorized`` if that is not possible."""
+        if len(raw) > MAX_TOKEN:
+            raise TOO_LARGE()
+        segments = _PARTS.fullmatch(raw)
+        if segments is None:
+            raise MALFORMED()
+        try:
+            header = parse_object(urlsafe_b64decode(segments[1]))
+            verifiers = self._verifiers.get(header.get("alg", ""))
+            if verifiers is None:
+                raise ALGORITHM()
+            if "crit" in header or header.get("b64", True) is not True:
+                raise CRITICAL()
+            kid, typ = header.get("kid"), header.get("typ", "")
+            if not isinstance(typ, str) or not (kid is None or (isinstance(kid, str) and len(kid) <= MAX_KEY_ID)):
+                raise MALFORMED()
+            parts = extract_compact(raw, registry=_EXTRACTING)
+            claims = parse_object(parts.payload)
+        except RepeatedName:
+            raise REPEATED() from None
+        except (JoseError, ValueError, TypeError):
+            raise MALFORMED() from None
+        verifier = _meant(verifiers, claims.get("iss"), kid)
+        if verifier.typ and typ.lower() not in verifier.typ:
+            raise WRONG_TYPE()
+        return _Token(raw, kid, parts, claims, verifier)
+
+    def _accept(self, token: _Token, key: Key, now: float) -> Principal:
+        principal = token.verifier.rules.principal(token.claims, now)
+        as_usual = b"Bearer " + token.raw
+        self._forget(as_usual)
+        self._seen[as_usual] = principal, key
+        self._seen_bytes += len(as_usual)
+        while len(self._seen) > CACHED_TOKENS or self._seen_bytes > CACHED_BYTES:
+            self._seen_bytes -= len(self._seen.popitem(last=False)[0])
+        return principal
+
+    def _forget(self, as_usual: bytes) -> None:
+        if self._seen.pop(as_usual, None) is not None:
+            self._seen_bytes -= len(as_usual)
+
+
+def _meant(verifiers: list[_Verifier], issuer: object, kid: str | None) -> _Verifier:
+    """The verifier for a token with this ``iss`` and ``kid``. Raises ``Unauthorized`` if there is none."""
+    fitting = [verifier for verifier in verifiers if verifier.rules.issuer in (None, issuer)]
+    if not fitting:
+        raise WRONG_ISSUER()
+    if len(fitting) > 1:
+        fitting = [verifier for verifier in fitting if kid in verifier.key_ids]
+        if not fitting:
+            raise UNKNOWN_KEY()
+    return fitting[0]
+
+
+def _verifying_key(token: _Token) -> Key | None:
+    """The key that verifies ``token``; ``None`` if that may be one that we lack. Raises ``Unauthorized`` if not."""
+    source = token.verifier.keys
+    keys = source if isinstance(source, Keys) else source.keys
+    if keys is None:
+        return None
+    named = keys.named.get(token.kid, ()) if token.kid is not None else ()
+    for key in named or keys.nameless:
+        if key.verifies(token.parts):
+            return key
+    if named:
+        raise SIGNATURE()
+    return None
+
+
+def _no_key(token: _Token) -> Exception:
+    source = token.verifier.keys
+    if isinstance(source, KeySet):
+        unavailable: AuthUnavailable | None = source.unavailable()
+        if unavailable is not None or source.keys is None:
+            return unavailable or AuthUnavailable()
+        source = source.keys
+    return SIGNATURE() if source.nameless else UNKNOWN_KEY()
+
+
+def _verifiers(
+    auth: Auth, key_sets: Mapping[str, KeySet], signer: Signer | None, origins: Mapping[Path, Origin]
+) -> dict[str, list[_Verifier]]:
+    """By algorithm. Raises ``ConfigError`` for unusable keys, and where two could accept the same token."""
+    found: dict[str, list[_Verifier]] = {}
+    problems: list[Problem] = []
+    names = {PROVIDER} if auth.oauth is not None else set[str]()
+
+    def problem(sentence: str, *path: str | int) -> None:
+        problems.append(Problem(sentence, ("auth", *path), origins.get(("auth", *path))))
+
+    if auth.oauth is not None and signer is not None:
+        oauth = auth.oauth
+        rules = ClaimRules(PROVIDER, oauth.issuer, frozenset(oauth.audience or (oauth.issuer,)))
+        own = _Verifier(rules, signer.keys, frozenset(signer.keys.named), ACCESS_TOKEN_TYPES)
+        found[oauth.signing.algorithm] = [own]
+    for index, jwt in enumerate(auth.jwt):
+        if not is_name(jwt.name):
+            problem("the name of a verifier is a printable string", "jwt", index, "name")
+        if jwt.name in names:
+            problem(
+                f"another verifier has the name {jwt.name!r}, so their users could not be told apart",
+                "jwt",
+                index,
+                "name",
+            )
+        names.add(jwt.name)
+        if jwt.algorithm not in KEY_TYPES:
+            problem("the algorithm of a verifier is RS256 or HS256", "jwt", index, "algorithm")
+            continue
+        rules = ClaimRules(jwt.name, jwt.issuer, frozenset(jwt.audience), jwt.leeway, jwt.user_claim, jwt.roles_claim)
+        try:
+            keys = _keys(jwt, key_sets)
+        except KeyProblem as error:
+            problem(str(error), "jwt", index, error.field)
+            continue
+        one_key = isinstance(keys, Keys) and jwt.jwks_file is None and jwt.key_id is not None
+        verifier = _Verifier(rules, keys, frozenset({jwt.key_id} if one_key else ()))
+        others = found.setdefault(jwt.algorithm, [])
+        if not all(map(verifier.apart_from, others)):
+            problem("another verifier could accept the same token: give both an issuer", "jwt", index, "issuer")
+        others.append(verifier)
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _keys(jwt: JWTVerifier, key_sets: Mapping[str, KeySet]) -> Keys | KeySet:
+    """The keys of one verifier. Raises ``KeyProblem``."""
+    if jwt.jwks_url is not None:
+        if jwt.algorithm != "RS256":
+            raise KeyProblem("jwks_url", "a key set from a URL can only be for RS256: a published secret is none")
+        return key_sets[jwt.jwks_url]
+    if jwt.jwks_file is not None:
+        try:
+            return key_set(read_file("jwks_file", jwt.jwks_file), jwt.algorithm)
+        except KeyProblem:
+            raise
+        except ValueError as error:
+            raise KeyProblem("jwks_file", f"{jwt.jwks_file}: {error}") from None
+    return Keys.of([configured_key(jwt.algorithm, jwt.key_id, jwt.public_key_file, jwt.secret)])

@@ -1,0 +1,245 @@
+"""Keys that verify signatures: each pinned to one algorithm, read from PEM files, secrets and JWK sets (RFC 7517).
+
+Everything here is read strictly, because the bytes come from whoever writes a token or publishes a key set. Sentences
+in a ``ValueError`` say what is wrong with a key, and never hold any of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import attrs
+from attrs import Factory, define, frozen
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey, RSAKey
+from joserfc.jws import CompactSignature, JWSRegistry, validate_compact
+from joserfc.util import urlsafe_b64decode
+
+from apigw.config.model import Secret
+
+KEY_TYPES = {"RS256": "RSA", "HS256": "oct"}
+MIN_SECRET = 32
+MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
+MAX_SET_BYTES = 256 * 1024
+MAX_KEYS = 100
+MAX_ALIKE = 8
+MAX_KEY_ID = 256
+
+
+def registry(algorithm: str) -> JWSRegistry:
+    """joserfc's checks for one algorithm. Unknown header members are ignored (RFC 7515 §4); sizes are the caller's."""
+    allowed = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
+    allowed.max_header_length = allowed.max_signature_length = allowed.max_payload_length
+    return allowed
+
+
+_REGISTRIES = {algorithm: registry(algorithm) for algorithm in KEY_TYPES}
+
+
+class RepeatedName(ValueError):
+    """A JSON object with the same name twice: two readers could understand it in two ways."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise RepeatedName("a name occurs twice")
+    return members
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+def parse_object(document: bytes) -> dict[str, Any]:
+    """The JSON object in ``document``: UTF-8, no name twice, no NaN. Raises ``ValueError`` for anything else."""
+    try:
+        value = json.loads(document.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RepeatedName:
+        raise RepeatedName("a name occurs twice") from None
+    except (ValueError, RecursionError):
+        # JSONDecodeError carries the whole document: it must not travel with ours
+        raise ValueError("not a JSON document") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+@define(eq=False)
+class Key:
+    """One key and the one algorithm that it may be used with. ``retired`` once it has left the set it came from."""
+
+    algorithm: str
+    id: str | None
+    material: RSAKey | OctKey = attrs.field(repr=False)
+    retired: bool = False
+
+    def verifies(self, token: CompactSignature) -> bool:
+        """Whether this key made the signature (HMAC is compared in constant time)."""
+        try:
+            return validate_compact(token, self.material, registry=_REGISTRIES[self.algorithm])
+        except (JoseError, ValueError):
+            return False
+
+    def same_as(self, other: Key) -> bool:
+        return (self.algorithm, self.id) == (other.algorithm, other.id) and self.material == other.material
+
+
+@frozen(eq=False)
+class Keys:
+    """The keys of one verifier, by their ids; those that declare none stand apart."""
+
+    named: dict[str, tuple[Key, ...]] = Factory(dict)
+    nameless: tuple[Key, ...] = ()
+
+    @classmethod
+    def of(cls, keys: Iterable[Key]) -> Keys:
+        """Raises ``ValueError`` where a single token would have to be tried against too many keys."""
+        groups: dict[str | None, tuple[Key, ...]] = {}
+        for key in keys:
+            groups[key.id] = (*groups.get(key.id, ()), key)
+        if any(len(group) > MAX_ALIKE for group in groups.values()):
+            raise ValueError(f"more than {MAX_ALIKE} keys have the same kid, or none")
+        nameless = groups.pop(None, ())
+        return cls({id: group for id, group in groups.items() if id is not None}, nameless)
+
+    def __iter__(self) -> Iterator[Key]:
+        for group in self.named.values():
+            yield from group
+        yield from self.nameless
+
+    def succeeded_by(self, newer: Keys) -> Keys:
+        """``newer``, in which a key that was here already is the same object. The keys that it lacks are retired."""
+        kept = Keys.of(next((old for old in self if old.same_as(key)), key) for key in newer)
+        still = set(map(id, kept))
+        for key in self:
+            key.retired = id(key) not in still
+        return kept
+
+
+class KeyProblem(ValueError):
+    """A key that cannot be used: the sentence, and the ``field`` of the configuration that gave it."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.field = field
+
+
+def read_file(field: str, path: str) -> bytes:
+    """Raises ``KeyProblem``."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise KeyProblem(field, f"{path}: {error.strerror}") from None
+
+
+def configured_key(algorithm: str, key_id: str | None, public_key_file: str | None, secret: Secret | None) -> Key:
+    """The verification key of one entry of the configuration. Raises ``KeyProblem``."""
+    try:
+        if algorithm == "HS256" and secret is not None:
+            return secret_key(secret.value, key_id)
+    except ValueError as error:
+        raise KeyProblem("secret", f"the secret {error}") from None
+    if algorithm == "RS256" and public_key_file is not None:
+        pem = read_file("public_key_file", public_key_file)
+        try:
+            return public_key(pem, key_id)
+        except ValueError as error:
+            raise KeyProblem("public_key_file", f"{public_key_file} {error}") from None
+    field = "public_key_file" if secret is None else "secret"
+    raise KeyProblem(field, "RS256 verifies with a public_key_file, HS256 with a secret")
+
+
+def public_key(pem: bytes, key_id: str | None) -> Key:
+    """An RS256 key from ``PUBLIC KEY`` PEM. Raises ``ValueError`` with a sentence."""
+    if b"PRIVATE KEY-----" in pem:
+        raise ValueError("is a private key: give the public one")
+    try:
+        native = load_pem_public_key(pem)
+    except Exception:
+        raise ValueError("is not a public key in PEM form") from None
+    if not isinstance(native, RSAPublicKey):
+        raise ValueError("is not an RSA key, which RS256 needs")
+    check_rsa_bits(native.key_size)
+    return Key("RS256", key_id, RSAKey.import_key(native))
+
+
+def secret_key(secret: bytes, key_id: str | None) -> Key:
+    """An HS256 key. Raises ``ValueError`` for short ones, and for PEM: a public key as HMAC secret is public to all."""
+    if b"-----BEGIN " in secret:
+        raise ValueError("is a PEM key: HS256 needs a secret that nobody publishes")
+    if len(secret) < MIN_SECRET:
+        raise ValueError(f"is shorter than {MIN_SECRET} bytes")
+    try:
+        return Key("HS256", key_id, OctKey.import_key(secret))
+    except (JoseError, ValueError):
+        raise ValueError("is a public key: HS256 needs a secret that nobody publishes") from None
+
+
+def key_set(document: bytes, algorithm: str) -> Keys:
+    """The keys of a JWK set that can verify ``algorithm``; the others are passed over (RFC 7517 §5).
+
+    A key counts if it has the right ``kty`` and size, ``use`` is ``sig`` or absent, ``key_ops`` holds ``verify`` or is
+    absent, and ``alg`` is ``algorithm`` or absent. Private members are not even looked at. Raises ``ValueError`` if the
+    document is no key set, is too large, or has no such key.
+    """
+    if len(document) > MAX_SET_BYTES:
+        raise ValueError(f"the key set is larger than {MAX_SET_BYTES} bytes")
+    members = parse_object(document).get("keys")
+    if not isinstance(members, list):
+        raise ValueError("the key set has no list of keys")
+    if len(members) > MAX_KEYS:
+        raise ValueError(f"the key set has more than {MAX_KEYS} keys")
+    keys, passed_over = [], Counter[str]()
+    for jwk in members:
+        try:
+            keys.append(_jwk(jwk, algorithm))
+        except ValueError as error:
+            passed_over[str(error)] += 1
+    if not keys:
+        reasons = "; ".join(f"{count} that {reason}" for reason, count in passed_over.items()) or "it is empty"
+        raise ValueError(f"the key set has no key for {algorithm}: {reasons}")
+    return Keys.of(keys)
+
+
+def _jwk(jwk: object, algorithm: str) -> Key:
+    if not isinstance(jwk, dict) or jwk.get("kty") != KEY_TYPES[algorithm]:
+        raise ValueError("is of another type")
+    if jwk.get("use", "sig") != "sig" or jwk.get("alg", algorithm) != algorithm:
+        raise ValueError("is for another use")
+    if "key_ops" in jwk and not (isinstance(jwk["key_ops"], list) and "verify" in jwk["key_ops"]):
+        raise ValueError("is for another use")
+    kid = jwk.get("kid")
+    if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= MAX_KEY_ID):
+        raise ValueError("has an unusable kid")
+    if algorithm == "HS256":
+        return secret_key(_decoded(jwk.get("k")), kid)
+    modulus = _decoded(jwk.get("n"))
+    check_rsa_bits(int.from_bytes(modulus, "big").bit_length())
+    if len(_decoded(jwk.get("e"))) > 8:
+        raise ValueError("is malformed")
+    try:
+        return Key(algorithm, kid, RSAKey.import_key({"kty": "RSA", "n": jwk["n"], "e": jwk["e"]}))
+    except (JoseError, ValueError):
+        raise ValueError("is malformed") from None
+
+
+def _decoded(value: object) -> bytes:
+    try:
+        if isinstance(value, str) and len(value) <= 2 * MAX_RSA_BITS // 8:
+            return urlsafe_b64decode(value.encode("ascii"))
+    except ValueError:
+        pass
+    raise ValueError("is malformed")
+
+
+def check_rsa_bits(bits: int) -> None:
+    """Raises ``ValueError`` for keys that are weak, or so large that verifying is an attack."""
+    if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
+        raise ValueError(f"has {bits} bits: {MIN_RSA_BITS} to {MAX_RSA_BITS} are taken")

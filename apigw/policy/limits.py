@@ -1,0 +1,427 @@
+"""How much: rate limits as arithmetic, and the store that keeps their counts in this process.
+
+A *check* is one limit and the key that it counts by. An exchange brings all of its checks at once: first all are
+tested, then all are counted, so that a request which one limit refuses is not counted by any. Time is in whole
+microseconds since the Unix epoch, in integers, so that this store and the one in Redis decide alike, to the
+microsecond. A window is half open: what was counted at ``t`` has left it at ``t + window``. Within a key time never
+runs backwards.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from itertools import islice
+from socket import AF_INET, AF_INET6, inet_pton
+from struct import Struct
+from typing import Any, ClassVar, NamedTuple
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from apigw.config.model import RateLimit
+from apigw.policy.routing import Pattern, overlaps
+
+SECOND = 1_000_000
+"""Microseconds."""
+
+LARGEST_LIMIT = 2**31 - 1
+LONGEST_WINDOW = 2**43 / SECOND
+"""Seconds, some 101 days. Up to these two, the doubles of a Lua script reckon exactly."""
+
+LOG_UP_TO = 1_000
+"""``algorithm: auto`` keeps a log up to this limit, and counters above."""
+
+MAX_KEYS = 1_000_000
+"""Each costs some 150 bytes, and with ``log`` 8 more for each further request that is in the window."""
+
+SWEEP_INTERVAL = 0.25
+"""Seconds between two steps of the sweep; in a large store 192 of them visit every key."""
+
+Header = tuple[bytes, bytes]
+State = Any
+"""What is kept for a key. A log: its stamps in order, packed, or an array when they are many. A counter: an integer."""
+
+_STAMP = Struct("=q")
+_PACKED = Struct("<Bqq")
+_PACKED_STAMPS = 64 * _STAMP.size
+_COUNT_BITS = 31
+_COUNT_MASK = 2**_COUNT_BITS - 1
+# With this many tables a full store leaves each just below the size at which a dict doubles its room.
+_TABLES = 192
+_ONE_TABLE_UP_TO = 16_384
+
+
+@frozen
+class Limit:
+    """A configured quota, ready for requests; ``span`` is its window in microseconds.
+
+    ``id`` is shared by whatever counts the same requests in the same way, so that counts survive a reload, even one
+    that changes the number. ``header`` is ``X-RateLimit-Limit``; ``packed`` is for the script in Redis.
+    """
+
+    endpoint: str
+    limit: int
+    window: float
+    scope: str
+    on_store_failure: str
+    pattern: Pattern = field(repr=False)
+    span: int = field(repr=False)
+    id: bytes = field(repr=False)
+    header: Header = field(repr=False)
+    packed: bytes = field(repr=False)
+
+    algorithm: ClassVar[str]
+    code: ClassVar[int]
+
+    def look(self, state: State | None, now: int) -> tuple[State, int, int, int, int]:
+        """How things stand at ``now``: the state as of then, its clock, and what ``decide`` wants to know: how many are
+        used, when the oldest of them leaves, and, if none is left, when a request would pass."""
+        raise NotImplementedError
+
+    def standing(self, first: int, second: int, third: int) -> tuple[int, int, int]:
+        """What ``decide`` wants to know, from the three numbers that the script in Redis tells of a key."""
+        raise NotImplementedError
+
+    def count(self, state: State, clock: int, used: int) -> State:
+        """The state after one more request, from what ``look`` said."""
+        raise NotImplementedError
+
+    def over(self, state: State, now: int) -> bool:
+        """Whether nothing of ``state`` matters any more."""
+        raise NotImplementedError
+
+
+class LogLimit(Limit):
+    """Exact: one stamp for each counted request. No window of ``span``, however placed, has more than ``limit``."""
+
+    __slots__ = ()
+    algorithm = "log"
+    code = 1
+
+    def look(self, state: State | None, now: int) -> tuple[State, int, int, int, int]:
+        if state is None:
+            return b"", now, 0, now + self.span, 0
+        stamps = state if type(state) is array else memoryview(state).cast("q")
+        last = stamps[-1]
+        clock = now if now > last else last
+        gone = clock - self.span
+        oldest = stamps[0]
+        used = len(stamps)
+        if oldest <= gone:
+            first = bisect_right(stamps, gone)
+            used -= first
+            oldest = stamps[first] if used else clock
+        return state, clock, used, oldest + self.span, stamps[-self.limit] + self.span if used >= self.limit else 0
+
+    def standing(self, used: int, oldest: int, blocking: int) -> tuple[int, int, int]:
+        return used, oldest + self.span, blocking + self.span
+
+    def count(self, state: State, clock: int, used: int) -> State:
+        if not used:
+            return _STAMP.pack(clock)
+        if type(state) is array:
+            gone = len(state) - used
+            # Moving the rest of a long array costs more than keeping an eighth of it for a while.
+            if gone > used >> 3:
+                del state[:gone]
+            state.append(clock)
+            return state
+        kept = state[-_STAMP.size * used :] + _STAMP.pack(clock)
+        return kept if len(kept) <= _PACKED_STAMPS else array("q", kept)
+
+    def over(self, state: State, now: int) -> bool:
+        last: int = state[-1] if type(state) is array else _STAMP.unpack_from(state, len(state) - _STAMP.size)[0]
+        return last + self.span <= now
+
+
+class CounterLimit(Limit):
+    """Two counters: ``previous * (1 - elapsed / window) + current + 1 <= limit``, in windows that begin at multiples
+    of ``span``. Its state is the clock, the previous count and the current one, packed into one integer."""
+
+    __slots__ = ()
+    algorithm = "counter"
+    code = 2
+
+    def look(self, state: State | None, now: int) -> tuple[State, int, int, int, int]:
+        span = self.span
+        if state is None:
+            return now << 2 * _COUNT_BITS, now, 0, now - now % span + span, 0
+        last = state >> 2 * _COUNT_BITS
+        clock = now if now > last else last
+        turns = clock // span - last // span
+        current = state & _COUNT_MASK
+        previous = (state >> _COUNT_BITS) & _COUNT_MASK
+        if turns:
+            previous, current = current if turns == 1 else 0, 0
+        rolled = (clock << _COUNT_BITS | previous) << _COUNT_BITS | current
+        return (rolled, clock, *self.standing(clock, current, previous))
+
+    def standing(self, clock: int, current: int, previous: int) -> tuple[int, int, int]:
+        span, limit = self.span, self.limit
+        elapsed = clock % span
+        begun = clock - elapsed
+        used = current - previous * (elapsed - span) // span
+        if used < limit:
+            return used, begun + span, 0
+        spare = limit - 1 - current
+        if spare >= 0:
+            return used, begun + span, begun + span - spare * span // previous
+        return used, begun + span, begun + 2 * span - (limit - 1) * span // current
+
+    def count(self, state: State, clock: int, used: int) -> State:
+        return state + 1
+
+    def over(self, state: State, now: int) -> bool:
+        last = state >> 2 * _COUNT_BITS
+        return bool(last - last % self.span + 2 * self.span <= now)
+
+
+def compile_limit(config: RateLimit) -> Limit:
+    """Raises ``ValueError`` for a pattern, number or window out of range, and for an unknown algorithm."""
+    if not 1 <= config.limit <= LARGEST_LIMIT:
+        raise ValueError(f"the limit {config.limit} is not between 1 and {LARGEST_LIMIT}")
+    if not 0 < config.window <= LONGEST_WINDOW:
+        raise ValueError(f"the window {config.window} s is not between 0 and {LONGEST_WINDOW:.0f} s")
+    algorithm = config.algorithm
+    if algorithm == "auto":
+        algorithm = "log" if config.limit <= LOG_UP_TO else "counter"
+    span = max(1, round(config.window * SECOND))
+    identity = "\0".join((config.endpoint, config.scope, str(span), algorithm))
+    kind = {"log": LogLimit, "counter": CounterLimit}[algorithm]
+    return kind(
+        endpoint=config.endpoint,
+        limit=config.limit,
+        window=config.window,
+        scope=config.scope,
+        on_store_failure=config.on_store_failure,
+        pattern=Pattern.parse(config.endpoint),
+        span=span,
+        id=blake2b(identity.encode(), digest_size=8).digest(),
+        header=(b"x-ratelimit-limit", b"%d" % config.limit),
+        packed=_PACKED.pack(kind.code, config.limit, span),
+    )
+
+
+class Decision(NamedTuple):
+    """The answer for one exchange, in the words of its tightest limit: the one with the least remaining, or, where it
+    is refused, with the longest wait. ``reset`` is in Unix seconds, ``retry_after`` in seconds, 0 where allowed."""
+
+    allowed: bool
+    limit: Limit
+    remaining: int
+    reset: int
+    retry_after: int
+
+    def headers(self) -> list[Header]:
+        """``X-RateLimit-*``, and ``Retry-After`` where refused (RFC 6585 §4)."""
+        pairs = [
+            self.limit.header,
+            (b"x-ratelimit-remaining", b"%d" % self.remaining),
+            (b"x-ratelimit-reset", b"%d" % self.reset),
+        ]
+        if not self.allowed:
+            pairs.append((b"retry-after", b"%d" % self.retry_after))
+        return pairs
+
+
+Check = tuple[Limit, bytes]
+Checks = Sequence[Check]
+"""One or more, each limit once."""
+
+Standing = tuple[Limit, int, int, int]
+"""A limit, how many are used before this request, when the oldest of them leaves, when a request would pass."""
+
+
+def decide(standings: Sequence[Standing], now: int, counted: int = 1) -> Decision:
+    """One answer out of all limits of an exchange. ``counted`` is 0 for a look that counts nothing.
+
+    ``Retry-After`` is rounded up, so that a request passes after it if nothing else was sent; ``reset`` likewise.
+    """
+    tightest, least, reset_at = None, 0, 0
+    refusing, longest, refused_until = None, 0, 0
+    for limit, used, resets, passes in standings:
+        remaining = limit.limit - used
+        if remaining <= 0:
+            if refusing is None or passes > longest:
+                refusing, longest, refused_until = limit, passes, resets
+        elif tightest is None or remaining < least or (remaining == least and resets > reset_at):
+            tightest, least, reset_at = limit, remaining, resets
+    if refusing is not None:
+        return Decision(False, refusing, 0, -(-refused_until // SECOND), max(1, -((now - longest) // SECOND)))
+    assert tightest is not None, "an exchange without limits is not checked"
+    return Decision(True, tightest, least - counted, -(-reset_at // SECOND), 0)
+
+
+def scope_key(scope: str, provider: str | None, principal: str | None, address: str) -> bytes:
+    """What a limit of ``scope`` counts a caller by: at most 40 bytes, and never the same for two of them.
+
+    ``user`` is the principal, ``provider`` being the verifier that vouches for the id; without one it is the address.
+    IPv6 counts by /64, what one customer has at will; an IPv4 address mapped into it is the IPv4 address. What is no
+    address, such as the peer of a unix socket, counts as it is written.
+    """
+    if scope == "endpoint":
+        return b""
+    if principal is not None and scope == "user":
+        issuer = (provider or "").encode("utf-8", "surrogatepass")
+        return _bounded(b"u", b"%d:%b%b" % (len(issuer), issuer, principal.encode("utf-8", "surrogatepass")))
+    try:
+        if ":" not in address:
+            return b"4" + inet_pton(AF_INET, address)
+        packed = inet_pton(AF_INET6, address.partition("%")[0])
+    except (OSError, ValueError):
+        return _bounded(b"a", address.encode("utf-8", "surrogatepass"))
+    if packed.startswith(_MAPPED):
+        return b"4" + packed[12:]
+    return b"6" + packed[:8]
+
+
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def _bounded(kind: bytes, text: bytes) -> bytes:
+    return kind + text if len(text) < 32 else kind.upper() + blake2b(text, digest_size=24).digest()
+
+
+@frozen
+class Selection:
+    """The limits of one route: ``always`` apply to every path that it matches, ``sometimes`` must be tested."""
+
+    always: tuple[Limit, ...] = ()
+    sometimes: tuple[Limit, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.always or self.sometimes)
+
+    def of(self, path: bytes) -> tuple[Limit, ...]:
+        """Those that apply to a path as it was sent."""
+        if not self.sometimes:
+            return self.always
+        return self.always + tuple([limit for limit in self.sometimes if limit.pattern.matches(path)])
+
+    def of_addresses(self) -> Selection:
+        """Those to which a 401 is charged: check it with these, and where they refuse it becomes a 429."""
+        return Selection(
+            tuple(limit for limit in self.always if limit.scope == "ip"),
+            tuple(limit for limit in self.sometimes if limit.scope == "ip"),
+        )
+
+
+def select(limits: Iterable[Limit], route: Pattern) -> Selection:
+    """Which of ``limits`` can apply to what ``route`` matches."""
+    found: dict[str, list[Limit]] = {"always": [], "sometimes": [], "never": []}
+    for limit in limits:
+        found[overlaps(limit.pattern, route)].append(limit)
+    return Selection(tuple(found["always"]), tuple(found["sometimes"]))
+
+
+class ExactWindows:
+    """Exact windows in this process for the token endpoint: ``policy.oauth.Allow`` over a ``MemoryStore``."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._limits: dict[tuple[int, float], Limit] = {}
+
+    def __call__(self, key: bytes, limit: int, window: float, now: float) -> float | None:
+        """Count one for ``key``, or the seconds to wait where that would be more than ``limit`` in ``window``."""
+        exact = self._limits.get((limit, window))
+        if exact is None:
+            exact = compile_limit(RateLimit("/oauth/token", limit, window, "endpoint", "log"))
+            self._limits[limit, window] = exact
+        decision = self._store.check([(exact, key)], now)
+        return None if decision.allowed else float(decision.retry_after)
+
+
+class MemoryStore:
+    """Counts in this process, for at most ``max_keys`` keys: then the longest unused leave first.
+
+    A large store is spread over tables, so that none ever takes long to grow or to sweep; the keys that leave are then
+    the longest unused of the newcomer's table. Keys whose window has passed are swept, a table at a time.
+    """
+
+    def __init__(self, clock: IReactorTime, max_keys: int = MAX_KEYS) -> None:
+        self._seconds: Callable[[], float] = clock.seconds
+        self._max_keys = max_keys
+        self._size = 0
+        self._limits: dict[bytes, Limit] = {}
+        # Each in the order of last use.
+        self._tables: list[dict[bytes, State]] = [{} for _ in range(1 if max_keys <= _ONE_TABLE_UP_TO else _TABLES)]
+        self._next_swept = 0
+        self._sweeping = LoopingCall(self.sweep)
+        self._sweeping.clock = clock
+
+    def __len__(self) -> int:
+        return self._size
+
+    def start(self) -> Deferred[None]:
+        self._sweeping.start(SWEEP_INTERVAL, now=False)
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        if self._sweeping.running:
+            self._sweeping.stop()
+        return succeed(None)
+
+    def check(self, checks: Checks, now: float | None = None) -> Decision:
+        """Test all, then count all, unless one refuses. ``now`` is in Unix seconds."""
+        moment = int((self._seconds() if now is None else now) * SECOND + 0.5)
+        tables = self._tables
+        looks = []
+        standings = []
+        allowed = True
+        for limit, key in checks:
+            name = limit.id + key
+            table = tables[hash(name) % len(tables)]
+            # Taken out and put back: a dict keeps the order of insertion, which thereby is the order of use.
+            state = table.pop(name, None)
+            rolled, clock, used, resets, passes = limit.look(state, moment)
+            if used >= limit.limit:
+                allowed = False
+            looks.append((limit, table, name, state, rolled, clock, used))
+            standings.append((limit, used, resets, passes))
+        for limit, table, name, state, rolled, clock, used in looks:
+            if allowed:
+                table[name] = limit.count(rolled, clock, used)
+                if state is None:
+                    self._added(limit, table)
+            elif state is not None:
+                table[name] = state
+        return decide(standings, moment)
+
+    def peek(self, checks: Checks, now: float | None = None) -> Decision:
+        """What ``check`` would say, and how many remain now. Counts nothing and is no use of the keys."""
+        moment = int((self._seconds() if now is None else now) * SECOND + 0.5)
+        standings = []
+        for limit, key in checks:
+            name = limit.id + key
+            state = self._tables[hash(name) % len(self._tables)].get(name)
+            standings.append((limit, *limit.look(state, moment)[2:]))
+        return decide(standings, moment, 0)
+
+    def sweep(self, now: float | None = None) -> None:
+        """Drop what is over from the next table, and give back the room it took."""
+        moment = int((self._seconds() if now is None else now) * SECOND + 0.5)
+        place = self._next_swept
+        self._next_swept = (place + 1) % len(self._tables)
+        table = self._tables[place]
+        limits = self._limits
+        dead = [name for name, state in table.items() if limits[name[:8]].over(state, moment)]
+        for name in dead:
+            del table[name]
+        self._size -= len(dead)
+        if len(dead) > len(table):
+            self._tables[place] = dict(table)
+
+    def _added(self, limit: Limit, table: dict[bytes, State]) -> None:
+        self._limits[limit.id] = limit
+        self._size += 1
+        if self._size > self._max_keys:
+            # Several at once from a large table: finding the first steps over the places of those that have left.
+            eldest = list(islice(table, 1 + len(table) // 256))
+            for name in eldest:
+                del table[name]
+            self._size -= len(eldest)

@@ -1,0 +1,378 @@
+"""The token endpoint: client credentials (RFC 6749 §4.4) and refresh tokens (§6), on authlib's ``AuthorizationServer``.
+
+A request is read strictly, held against the limits, and only then is its secret hashed, in a thread. What authlib sees
+is a client that has proved itself; it chooses the grant, judges grant and scope, and words its refusals.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from json import dumps
+from typing import Any, Protocol
+
+from attrs import field, frozen
+from authlib.oauth2.base import OAuth2Error
+from authlib.oauth2.rfc6749 import AuthorizationServer, ClientMixin, OAuth2Request
+from authlib.oauth2.rfc6749.errors import (
+    InvalidGrantError,
+    InvalidRequestError,
+    InvalidScopeError,
+)
+from authlib.oauth2.rfc6749.grants import ClientCredentialsGrant, RefreshTokenGrant
+from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from apigw.config.errors import ConfigError, Problem
+from apigw.config.model import OAuth, OAuthClient, Origin, Path
+from apigw.errors import GatewayError, Headers
+from apigw.policy import refresh
+from apigw.policy.client_secrets import SecretHash, decoys, verify
+from apigw.policy.principal import is_role
+from apigw.policy.refresh import Family, FamilyStore
+from apigw.policy.signing import Signer
+from apigw.policy.token_request import CLIENT_ID, credentials, invalid_client, read_form
+
+ADDRESS_FACTOR = 6
+BASIC = b'Basic realm="apigw", charset="UTF-8"'
+
+_SCOPE = re.compile(r"[!#-\[\]-~]+")
+
+
+class Allow(Protocol):
+    """Count one in an exact window; or the seconds to wait if that would exceed ``limit``: then nothing is counted."""
+
+    def __call__(self, key: bytes, limit: int, window: float, now: float, /) -> float | None: ...
+
+
+class Run(Protocol):
+    """Do ``work`` in a thread; raises ``GatewayError`` when there is no room. ``SecretThreads.run`` is one."""
+
+    def __call__(self, work: Callable[[], bool], /) -> Deferred[bool]: ...
+
+
+@frozen
+class TokenResponse:
+    """An answer of the token endpoint. ``client`` is one that has proved itself, ``error`` the code in the body."""
+
+    status: int
+    headers: Headers
+    body: bytes = field(repr=False)
+    client: str | None = None
+    error: str | None = None
+
+
+class TokenEndpoint:
+    """``POST /oauth/token`` for the clients of one configuration. Made once for each snapshot.
+
+    ``families`` (of refresh tokens, if the configuration has them), ``allow`` and ``run`` outlive it. Raises
+    ``ConfigError`` for clients that cannot be used.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        oauth: OAuth,
+        signer: Signer,
+        allow: Allow,
+        run: Run,
+        families: FamilyStore | None = None,
+        origins: Mapping[Path, Origin] | None = None,
+    ) -> None:
+        self._oauth = oauth
+        self._allow = allow
+        self._run = run
+        self._families = families if oauth.refresh_tokens else None
+        self._clients = _clients(oauth, origins or {})
+        self._decoys = decoys(client.hashes for client in self._clients.values())
+        self._server = _Server(oauth, signer)
+        self._server.register_grant(_ClientCredentials)
+        if self._families is not None:
+            self._server.register_grant(_Refresh)
+
+    def respond(
+        self, headers: Sequence[tuple[bytes, bytes]], body: bytes, address: str, now: float
+    ) -> Deferred[TokenResponse]:
+        """Answer one request: its headers, its body, the caller's address as limits count it, and Unix seconds.
+
+        It always fires with an answer, unless it is cancelled or something is broken.
+        """
+        return Deferred.fromCoroutine(self._respond(headers, body, address, now))
+
+    async def _respond(
+        self, headers: Sequence[tuple[bytes, bytes]], body: bytes, address: str, now: float
+    ) -> TokenResponse:
+        verified: str | None = None
+        try:
+            form = read_form(headers, body)
+            request = _Request(form, now)
+            self._server.get_token_grant(request)
+            id, secret = credentials([value for name, value in headers if name.lower() == b"authorization"], form)
+            quota = self._oauth.rate_limit
+            self._count(quota.limit, now, b"pair", id, address)
+            self._count(quota.limit * ADDRESS_FACTOR, now, b"address", address)
+            client = self._clients.get(id)
+            hashes = () if client is None else client.hashes
+            if not await self._run(lambda: verify(secret, hashes, self._decoys)) or client is None:
+                raise invalid_client()
+            verified = client.id
+            self._count(quota.limit, now, b"client", id)
+            request.verified = client
+            return await self._grant(request)
+        except OAuth2Error as error:
+            return self._refuse(error, verified)
+        except GatewayError as error:
+            return _answer(error.status, {"error": "temporarily_unavailable"}, error.headers, verified)
+
+    async def _grant(self, request: _Request) -> TokenResponse:
+        if self._families is None:
+            status, body = self._server.create_token_response(request)
+            return _answer(status, body, (), request.verified.id)
+        presented = refresh.take_apart(request.form.get("refresh_token", ""))
+        if request.payload.grant_type == _Refresh.GRANT_TYPE and presented is not None:
+            request.family = await self._current(presented, request)
+        status, body = self._server.create_token_response(request)
+        if status == 200:
+            body["refresh_token"] = await self._rotate(request, presented, body)
+        return _answer(status, body, (), request.verified.id)
+
+    async def _current(self, presented: tuple[str, str], request: _Request) -> Family | None:
+        """The family of the presented token, if it is its current one. A token that was used before ends its family."""
+        assert self._families is not None
+        id, digest = presented
+        family = await self._families.get(id, request.now)
+        if family is None or family.client != request.verified.id:
+            return None
+        if family.digest != digest:
+            await self._end(id, family)
+            return None
+        return family
+
+    async def _rotate(self, request: _Request, presented: tuple[str, str] | None, body: dict[str, Any]) -> str:
+        assert self._families is not None
+        if request.family is None or presented is None:
+            id, token, digest = refresh.new_token()
+            scopes = tuple(body.get("scope", "").split())
+            family = Family(request.verified.id, scopes, digest, request.now + refresh.LIFETIME)
+            await self._families.put(id, family, request.now)
+            return token
+        id, token, digest = refresh.new_token(presented[0])
+        family = Family(request.family.client, request.family.scopes, digest, request.family.expires)
+        if not await self._families.replace(id, presented[1], family, request.now):
+            await self._end(id, request.family)
+            raise InvalidGrantError("the refresh token is not valid")
+        return token
+
+    async def _end(self, id: str, family: Family) -> None:
+        assert self._families is not None
+        self.log.warn(
+            "OAuth client {client}: a refresh token was used twice; its family has ended.", client=family.client
+        )
+        await self._families.remove(id)
+
+    def _count(self, limit: int, now: float, *parts: bytes | str) -> None:
+        text = b"\0".join(part if isinstance(part, bytes) else part.encode() for part in parts)
+        wait = self._allow(
+            b"oauth:" + blake2b(text, digest_size=16).digest(), limit, self._oauth.rate_limit.window, now
+        )
+        if wait is not None:
+            raise _TooMany(wait)
+
+    def _refuse(self, error: OAuth2Error, client: str | None) -> TokenResponse:
+        status, body, _ = error()
+        headers: Headers = []
+        if status == 401:
+            headers.append((b"www-authenticate", BASIC))
+        if isinstance(error, _TooMany):
+            headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.wait))))
+        return _answer(status, body, headers, client)
+
+
+class _TooMany(OAuth2Error):  # type: ignore[misc]
+    error = "temporarily_unavailable"
+    description = "too many requests"
+    status_code = 429
+
+    def __init__(self, wait: float) -> None:
+        super().__init__()
+        self.wait = wait
+
+
+class _Client(ClientMixin):  # type: ignore[misc]
+    """A configured client, as authlib asks for it."""
+
+    def __init__(self, client: OAuthClient, hashes: tuple[SecretHash, ...]) -> None:
+        self.id = client.id
+        self.roles = client.roles
+        self.scopes = client.scopes
+        self.hashes = hashes
+
+    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
+        return True
+
+    def check_grant_type(self, grant_type: str) -> bool:
+        return True
+
+    def granted(self, asked: str | None, held: tuple[str, ...]) -> tuple[str, ...]:
+        """The scopes of ``held`` that are asked for, or all (RFC 6749 §3.3). Raises ``InvalidScopeError``."""
+        allowed = tuple(scope for scope in self.scopes if scope in held)
+        if not asked:
+            return allowed
+        wanted = asked.split(" ")
+        if not set(wanted) <= set(allowed):
+            raise InvalidScopeError("a scope was asked for that this client does not have")
+        return tuple(scope for scope in allowed if scope in wanted)
+
+
+class _Request(OAuth2Request):  # type: ignore[misc]
+    """A token request. ``verified`` and ``family`` are there once they have been proved."""
+
+    verified: _Client
+    family: Family | None = None
+
+    def __init__(self, form: dict[str, str], now: float) -> None:
+        # authlib refuses http:// here; whether the listener has TLS is not the endpoint's to decide
+        super().__init__("POST", "https://gateway.invalid/oauth/token")
+        self.payload = BasicOAuth2Payload(form)
+        self.now = now
+
+    @property
+    def form(self) -> dict[str, str]:
+        return self.payload.data
+
+
+class _Server(AuthorizationServer):  # type: ignore[misc]
+    def __init__(self, oauth: OAuth, signer: Signer) -> None:
+        super().__init__()
+        self.register_client_auth_method("verified", lambda _, request: request.verified)
+        self._issuer = oauth.issuer
+        self._audience = oauth.audience[0] if len(oauth.audience) == 1 else list(oauth.audience) or oauth.issuer
+        self._lifetime = int(oauth.token_lifetime)
+        self._signer = signer
+
+    def create_oauth2_request(self, request: _Request) -> _Request:
+        return request
+
+    def handle_response(self, status: int, body: dict[str, Any], headers: object) -> tuple[int, dict[str, Any]]:
+        return status, body
+
+    def send_signal(self, name: str, *args: object, **kwargs: object) -> None:
+        pass
+
+    def query_client(self, client_id: str) -> None:
+        pass
+
+    def issue(self, request: _Request, scopes: tuple[str, ...]) -> dict[str, Any]:
+        """The body with an access token (RFC 9068 §2.2)."""
+        client, now = request.verified, int(request.now)
+        claims: dict[str, Any] = {
+            "iss": self._issuer,
+            "aud": self._audience,
+            "sub": client.id,
+            "client_id": client.id,
+            "roles": list(client.roles),
+            "scope": " ".join(scopes),
+            "iat": now,
+            "exp": now + self._lifetime,
+            "jti": secrets.token_urlsafe(16),
+        }
+        body = {"access_token": self._signer.sign(claims), "token_type": "Bearer", "expires_in": self._lifetime}
+        if scopes:
+            body["scope"] = claims["scope"]
+        return body
+
+
+class _ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]
+    TOKEN_ENDPOINT_AUTH_METHODS = ("verified",)
+
+    def validate_requested_scope(self) -> None:
+        client = self.request.verified
+        self.scopes = client.granted(self.request.payload.scope, client.scopes)
+
+    def create_token_response(self) -> tuple[int, dict[str, Any], object]:
+        # not the inherited one: that writes the token to the debug log
+        return 200, self.server.issue(self.request, self.scopes), ()
+
+
+class _Refresh(RefreshTokenGrant):  # type: ignore[misc]
+    TOKEN_ENDPOINT_AUTH_METHODS = ("verified",)
+
+    def _validate_request_token(self, client: _Client) -> Family:
+        if "refresh_token" not in self.request.form:
+            raise InvalidRequestError("the refresh_token is missing")
+        if self.request.family is None:
+            raise InvalidGrantError("the refresh token is not valid")
+        return self.request.family
+
+    def _validate_token_scope(self, family: Family) -> None:
+        self.scopes = self.request.verified.granted(self.request.payload.scope, family.scopes)
+
+    def create_token_response(self) -> tuple[int, dict[str, Any], object]:
+        return 200, self.server.issue(self.request, self.scopes), ()
+
+
+def metadata(oauth: OAuth) -> dict[str, Any]:
+    """The document for ``/.well-known/oauth-authorization-server`` (RFC 8414 §2)."""
+    base = oauth.issuer.rstrip("/")
+    document: dict[str, Any] = {
+        "issuer": oauth.issuer,
+        "token_endpoint": f"{base}/oauth/token",
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "grant_types_supported": ["client_credentials", *(["refresh_token"] if oauth.refresh_tokens else [])],
+        "response_types_supported": [],
+    }
+    if oauth.signing.algorithm == "RS256":
+        document["jwks_uri"] = f"{base}/.well-known/jwks.json"
+    return document
+
+
+def _answer(
+    status: int, body: dict[str, Any], headers: Sequence[tuple[bytes, bytes]], client: str | None
+) -> TokenResponse:
+    content = dumps(body).encode()
+    fixed = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(content)),
+        (b"cache-control", b"no-store"),
+        (b"pragma", b"no-cache"),
+    ]
+    return TokenResponse(status, [*fixed, *headers], content, client, body.get("error"))
+
+
+def _clients(oauth: OAuth, origins: Mapping[Path, Origin]) -> dict[str, _Client]:
+    """The clients by id. Raises ``ConfigError`` with every problem."""
+    clients: dict[str, _Client] = {}
+    problems: list[Problem] = []
+
+    def problem(sentence: str, index: int, *path: str | int) -> None:
+        at = ("auth", "oauth", "clients", index, *path)
+        problems.append(Problem(sentence, at, origins.get(at)))
+
+    for index, client in enumerate(oauth.clients):
+        if not CLIENT_ID.fullmatch(client.id) or client.id != client.id.strip():
+            problem("a client id has 1 to 256 printable ASCII characters, and no colon", index, "id")
+        if client.id in clients:
+            problem("another client has the same id", index, "id")
+        for at, role in enumerate(client.roles):
+            if not is_role(role):
+                problem("a role is a printable string without commas", index, "roles", at)
+        for at, scope in enumerate(client.scopes):
+            if not _SCOPE.fullmatch(scope):
+                problem(
+                    "a scope has printable ASCII characters other than space, quote and backslash", index, "scopes", at
+                )
+        hashes: list[SecretHash] = []
+        for at, stored in enumerate(client.secret_hash):
+            try:
+                hashes.append(SecretHash.parse(stored))
+            except ValueError as error:
+                problem(f"this {error}", index, "secret_hash", at)
+        clients[client.id] = _Client(client, tuple(hashes))
+    if problems:
+        raise ConfigError(problems)
+    return clients

@@ -1,0 +1,150 @@
+"""Counts in Redis, shared exactly by any number of gateways; and what happens while Redis cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from importlib.resources import files
+from struct import Struct, unpack
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from apigw.config.model import RateLimit, Redis
+from apigw.errors import LimitsUnavailable
+from apigw.policy.limits import MAX_KEYS, SECOND, Checks, Decision, Limit, MemoryStore, compile_limit, decide
+from apigw.policy.redis_link import Execute, RedisLink, Script
+
+VERSION = 1
+"""Of the format of what is stored: part of each key, so that two versions of the gateway can share one Redis."""
+
+_REQUEST = Struct("<Bq")
+_ONE_CHECK = _REQUEST.pack(1, 0)
+_PEEK = 128
+_PROBE = compile_limit(RateLimit("/", 2**31 - 1, 1.0, "endpoint", "counter"))
+
+_Request = tuple["Deferred[Decision | None]", Checks, int, int]
+
+
+class RedisStore:
+    """Checks that arise in one turn of the reactor travel together, in one call of one atomic script.
+
+    The time is the server's. When Redis cannot answer in time, each limit does what its ``on_store_failure`` says:
+    ``local`` counts in this process, ``open`` does not count, ``closed`` refuses the exchange.
+    """
+
+    def __init__(
+        self,
+        config: Redis,
+        reactor: Any,
+        on_store_up: Callable[[bool], None] = lambda up: None,
+        on_fallback: Callable[[], None] = lambda: None,
+        max_keys: int = MAX_KEYS,
+        clock: IReactorTime | None = None,
+    ) -> None:
+        """``on_store_up`` hears each change, ``on_fallback`` each check that was answered without Redis.
+
+        ``clock`` is what deadlines and windows of the fallback go by, the reactor where it is left out.
+        """
+        self._reactor = reactor
+        self._clock: IReactorTime = reactor if clock is None else clock
+        self._prefix = b"%b:limit:%d:" % (config.prefix.encode(), VERSION)
+        self._script = Script((files(__package__) / "sliding_window.lua").read_bytes())
+        self._on_fallback = on_fallback
+        self._timeout = config.timeout
+        self._local = MemoryStore(self._clock, max_keys)
+        self._link = RedisLink(config, reactor, self._clock, self._probe, on_store_up)
+        self._waiting: list[_Request] = []
+
+    @property
+    def up(self) -> bool:
+        """Whether checks go to Redis at present."""
+        return self._link.up
+
+    def when_up(self) -> Deferred[None]:
+        return self._link.when_up()
+
+    def start(self) -> Deferred[None]:
+        """Fires when Redis has answered, or has failed to once."""
+        self._local.start()
+        return self._link.start()
+
+    def stop(self) -> Deferred[None]:
+        self._local.stop()
+        return self._link.stop()
+
+    def check(self, checks: Checks, now: float | None = None) -> Deferred[Decision | None]:
+        """Test all, then count all, unless one refuses. ``None`` if every limit is ``open`` and Redis cannot be used.
+
+        Fails with ``LimitsUnavailable`` where one is ``closed`` then. ``now`` replaces the time of the server.
+        """
+        return self._ask(checks, now, 1)
+
+    def peek(self, checks: Checks, now: float | None = None) -> Deferred[Decision | None]:
+        """What ``check`` would say, and how many remain now. Counts nothing."""
+        return self._ask(checks, now, 0)
+
+    def _ask(self, checks: Checks, now: float | None, counted: int) -> Deferred[Decision | None]:
+        moment = 0 if now is None else int(now * SECOND + 0.5)
+        if not self._link.up:
+            try:
+                return succeed(self._without(checks, moment, counted))
+            except LimitsUnavailable as error:
+                return fail(error)
+        answer: Deferred[Decision | None] = Deferred()
+        if not self._waiting:
+            self._reactor.callLater(0, self._flush)
+        self._waiting.append((answer, checks, moment, counted))
+        return answer
+
+    def _flush(self) -> None:
+        batch, self._waiting = self._waiting, []
+        keys: list[bytes] = []
+        packed: list[bytes] = []
+        for _, checks, moment, counted in batch:
+            plain = counted and not moment and len(checks) == 1
+            packed.append(_ONE_CHECK if plain else _REQUEST.pack(len(checks) | (0 if counted else _PEEK), moment))
+            for limit, key in checks:
+                keys.append(self._key(limit, key))
+                packed.append(limit.packed)
+        answer = self._link.evaluate(self._script, keys, b"".join(packed))
+        answer.addCallback(self._answer, batch, len(keys))
+        answer.addErrback(self._answer_without, batch)
+
+    def _key(self, limit: Limit, key: bytes) -> bytes:
+        return self._prefix + blake2b(limit.id + key, digest_size=16).hexdigest().encode()
+
+    def _answer(self, reply: bytes, batch: list[_Request], keys: int) -> None:
+        time, *told = unpack(f"<{1 + 3 * keys}q", reply)
+        at = 0
+        for answer, checks, moment, counted in batch:
+            standings = []
+            for limit, _ in checks:
+                standings.append((limit, *limit.standing(*told[at : at + 3])))
+                at += 3
+            answer.callback(decide(standings, moment or time, counted))
+
+    def _answer_without(self, failure: Failure, batch: list[_Request]) -> None:
+        for answer, checks, moment, counted in batch:
+            try:
+                answer.callback(self._without(checks, moment, counted))
+            except LimitsUnavailable as error:
+                answer.errback(error)
+
+    def _without(self, checks: Checks, moment: int, counted: int) -> Decision | None:
+        self._on_fallback()
+        if any(limit.on_store_failure == "closed" for limit, _ in checks):
+            raise LimitsUnavailable("the store of the rate limits does not answer", [(b"retry-after", b"1")])
+        local = [check for check in checks if check[0].on_store_failure == "local"]
+        if not local:
+            return None
+        now = moment / SECOND if moment else None
+        return self._local.check(local, now) if counted else self._local.peek(local, now)
+
+    async def _probe(self, execute: Execute) -> None:
+        """What a check does, writing included: a server that is full or a replica is not up because it answers."""
+        await execute(b"SCRIPT", b"LOAD", self._script.text)
+        key, request = self._prefix + b"probe", _ONE_CHECK + _PROBE.packed
+        await execute(b"EVALSHA", self._script.digest, b"1", key, request).addTimeout(self._timeout, self._clock)

@@ -1,0 +1,427 @@
+"""One connection to Redis that is usable, or known not to be: never a call that waits longer than its deadline.
+
+Of txredisapi this takes the protocol: framing, the queue of replies, AUTH and SELECT. Its pools wait for ever while
+Redis is down and stop for good after one refused password, so the supervision is here (docs/decisions/redis-client.md).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import cache
+from hashlib import sha1
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from attrs import define, field, frozen
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint, ITCPTransport
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from apigw.config.model import Redis
+
+FAILURES = 3
+"""So many in a row, and Redis is left alone but for a probe every ``PROBE_INTERVAL`` seconds."""
+
+PROBE_INTERVAL = 1.0
+CONNECT_TIMEOUT = 2.0
+"""Seconds from the first packet to the probe's answer; no exchange ever waits for it."""
+
+SENTINEL_TIMEOUT = 1.0
+
+Execute = Callable[..., "Deferred[Any]"]
+"""Sends the words of one command and gives its reply."""
+
+
+class RedisUnavailable(Exception):
+    """No answer that can be used: not connected, refused, or too late."""
+
+
+@frozen
+class Script:
+    """A Lua script, called by its digest and sent whole to a server that does not know it."""
+
+    text: bytes
+    digest: bytes = field(init=False)
+
+    @digest.default
+    def _(self) -> bytes:
+        return sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+
+@frozen
+class Address:
+    """Where Redis is and who we are there. Raises ``ValueError`` for a URL that says neither."""
+
+    scheme: str
+    host: str
+    port: int
+    database: int | None
+    username: str | None
+    password: str | None = field(repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """``redis://`` or ``rediss://[user[:password]@]host[:port][/database]``, or ``unix:///path[?db=number]``."""
+        parts = urlsplit(url)
+        username = unquote(parts.username) if parts.username else None
+        password = unquote(parts.password) if parts.password else None
+        if parts.scheme == "unix":
+            database = parts.query.removeprefix("db=")
+            host = unquote(parts.path)
+        elif parts.scheme in ("redis", "rediss"):
+            database = parts.path.strip("/")
+            host = parts.hostname or "127.0.0.1"
+        else:
+            raise ValueError(f"the scheme {parts.scheme!r} is not redis, rediss or unix")
+        if database and not database.isdecimal():
+            raise ValueError(f"the database {database!r} is not a number")
+        return cls(parts.scheme, host, parts.port or 6379, int(database or 0) or None, username, password)
+
+
+@define(eq=False)
+class _Call:
+    """``answer`` is ``None`` once it has been given."""
+
+    answer: Deferred[Any] | None
+    deadline: float
+    instead: tuple[bytes, ...] = ()
+
+
+class RedisLink:
+    """Keeps one connection, and a breaker before it.
+
+    ``up`` says whether calls may be made. It becomes true when a connection stands and ``probe`` has done with it what
+    real calls do, within the deadline; false when the connection is lost or ``FAILURES`` calls failed in a row. Then
+    every waiting call fails at once, and an attempt is made every ``PROBE_INTERVAL`` seconds.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        config: Redis,
+        reactor: Any,
+        clock: IReactorTime,
+        probe: Callable[[Execute], Awaitable[None]],
+        on_up: Callable[[bool], None],
+    ) -> None:
+        self.up = False
+        self._config = config
+        self._address = Address.parse(config.url)
+        self._reactor = reactor
+        self._clock = clock
+        self._probe = probe
+        self._on_up = on_up
+        self._running = False
+        self._said: bool | None = None
+        self._protocol: Any = None
+        self._failures = 0
+        self._reason = ""
+        self._calls: deque[_Call] = deque()
+        self._expiry: IDelayedCall | None = None
+        self._retry: IDelayedCall | None = None
+        self._attempt: Deferred[Any] | None = None
+        self._attempted_at = float("-inf")
+        self._sentinels = deque(config.sentinels)
+        self._waiting_for_up: list[Deferred[None]] = []
+
+    def start(self) -> Deferred[None]:
+        """Fires when the first attempt to connect has ended, well or not."""
+        self._running = True
+        first: Deferred[None] = Deferred()
+        self._try().addCallback(first.callback)
+        return first
+
+    def stop(self) -> Deferred[None]:
+        """Fires when the connection is closed. Waiting calls fail."""
+        self._running = False
+        for pending in (self._retry, self._expiry):
+            if pending is not None and pending.active():
+                pending.cancel()
+        if self._attempt is not None:
+            self._attempt.cancel()
+        protocol = self._protocol
+        if protocol is None:
+            return succeed(None)
+        closed: Deferred[None] = protocol.whenDisconnected().addCallback(lambda _: None)
+        self._down("stopped")
+        return closed
+
+    def when_up(self) -> Deferred[None]:
+        if self.up:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred()
+        self._waiting_for_up.append(waiter)
+        return waiter
+
+    def call(self, *words: bytes) -> Deferred[Any]:
+        """The reply to one command within the configured timeout. Fails with ``RedisUnavailable``."""
+        return self._call(words, ())
+
+    def evaluate(self, script: Script, keys: list[bytes], *arguments: bytes) -> Deferred[Any]:
+        """Like ``call``. A server that does not know the script is sent it within the same deadline."""
+        words = (b"%d" % len(keys), *keys, *arguments)
+        return self._call((b"EVALSHA", script.digest, *words), (b"EVAL", script.text, *words))
+
+    def _call(self, words: tuple[bytes, ...], instead: tuple[bytes, ...]) -> Deferred[Any]:
+        if not self.up:
+            return fail(RedisUnavailable(self._reason))
+        answer: Deferred[Any] = Deferred()
+        call = _Call(answer, self._clock.seconds() + self._config.timeout, instead)
+        self._calls.append(call)
+        if self._expiry is None:
+            self._expiry = self._clock.callLater(self._config.timeout, self._expire)
+        self._send(call, words)
+        return answer
+
+    def _send(self, call: _Call, words: tuple[bytes, ...]) -> None:
+        self._protocol.execute_command(*words).addCallbacks(self._replied, self._failed, (call,), None, (call,))
+
+    def _replied(self, reply: Any, call: _Call) -> None:
+        answer = self._close(call)
+        if answer is not None:
+            self._failures = 0
+            answer.callback(reply)
+
+    def _failed(self, failure: Failure, call: _Call) -> None:
+        if call.answer is None:
+            return
+        reason = failure.getErrorMessage()
+        if call.instead and self.up and reason.startswith("NOSCRIPT"):
+            words, call.instead = call.instead, ()
+            self._send(call, words)
+            return
+        # A replica will not become the master by being asked again: look for the master anew.
+        self._count_failure(reason, FAILURES if reason.startswith("READONLY") else 1)
+        self._refuse(call, reason)
+
+    def _close(self, call: _Call) -> Deferred[Any] | None:
+        answer, call.answer = call.answer, None
+        while self._calls and self._calls[0].answer is None:
+            self._calls.popleft()
+        return answer
+
+    def _refuse(self, call: _Call, reason: str) -> None:
+        answer = self._close(call)
+        if answer is not None:
+            answer.errback(RedisUnavailable(reason))
+
+    def _count_failure(self, reason: str, weight: int = 1) -> None:
+        self._failures += weight
+        if self._failures >= FAILURES and self.up:
+            self._down(reason)
+
+    def _expire(self, late: bool = False) -> None:
+        """One timer for all calls: it looks at the oldest, which is due first."""
+        self._expiry = None
+        now = self._clock.seconds()
+        due = [call for call in self._calls if call.deadline <= now]
+        if due and not late:
+            # The replies may have come while something kept the reactor busy: one turn, in which they are read.
+            self._expiry = self._reactor.callLater(0, self._expire, True)
+            return
+        for call in due:
+            if call.answer is not None:
+                self._count_failure("no answer in time")
+                self._refuse(call, "no answer in time")
+        if self._calls and self._expiry is None:
+            self._expiry = self._clock.callLater(max(0, self._calls[0].deadline - now), self._expire)
+
+    def _down(self, reason: str) -> None:
+        protocol, self._protocol = self._protocol, None
+        self.up = False
+        if protocol is not None:
+            protocol.transport.abortConnection()
+        waiting, self._calls = self._calls, deque()
+        self._say_down(reason)
+        self._try_later()
+        for call in waiting:
+            self._refuse(call, reason)
+
+    def _say_down(self, reason: str) -> None:
+        if reason != self._reason and self._running:
+            self._log.warn("Redis cannot be used: {reason}", reason=reason)
+        self._reason = reason
+        self._say_up(False)
+
+    def _say_up(self, up: bool) -> None:
+        self.up = up
+        if up is not self._said:
+            self._said = up
+            self._on_up(up)
+
+    def _try_later(self) -> None:
+        if self._running and self._retry is None:
+            delay = self._attempted_at + PROBE_INTERVAL - self._clock.seconds()
+            self._retry = self._clock.callLater(min(max(delay, 0), PROBE_INTERVAL), self._try)
+
+    def _try(self) -> Deferred[None]:
+        self._retry = None
+        self._attempted_at = self._clock.seconds()
+        self._attempt = attempt = ensureDeferred(self._connect())
+        return attempt.addCallbacks(self._connected, self._not_connected)
+
+    def _connected(self, protocol: Any) -> None:
+        self._attempt = None
+        self._protocol = protocol
+        protocol.whenDisconnected().addCallback(self._lost)
+        if not protocol.connected:
+            self._lost(protocol)
+            return
+        self._failures = 0
+        self._reason = ""
+        self._log.info("Redis can be used")
+        self._say_up(True)
+        waiting, self._waiting_for_up = self._waiting_for_up, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+    def _not_connected(self, failure: Failure) -> None:
+        self._attempt = None
+        if self._running:
+            self._say_down(failure.getErrorMessage() or repr(failure.value))
+            self._try_later()
+
+    def _lost(self, protocol: Any) -> None:
+        if protocol is self._protocol:
+            self._down(protocol.factory.reason or "the connection was lost")
+
+    async def _connect(self) -> Any:
+        """A proved connection. The master, the password and the authorities are looked up anew each time."""
+        address = self._address
+        host, port = (await self._master()) if self._config.sentinels else (address.host, address.port)
+        return await ensureDeferred(self._prove(host, port)).addTimeout(CONNECT_TIMEOUT, self._clock)
+
+    async def _prove(self, host: str, port: int) -> Any:
+        address = self._address
+        password: bytes | str | None = address.password
+        if self._config.password_file is not None:
+            with open(self._config.password_file, "rb") as file:
+                password = file.read().strip()
+        protocol = await self._open(host, port, password, address.username, address.database)
+        try:
+            await self._probe(protocol.execute_command)
+        except BaseException as error:
+            protocol.transport.abortConnection()
+            if protocol.factory.reason:
+                raise RedisUnavailable(protocol.factory.reason) from error
+            raise
+        return protocol
+
+    async def _open(self, host: str, port: int, *login: Any) -> Any:
+        factory = _Factory(*login)
+        protocol: Any = await self._endpoint(host, port).connect(factory)
+        if ITCPTransport.providedBy(protocol.transport):
+            protocol.transport.setTcpNoDelay(True)
+            protocol.transport.setTcpKeepAlive(True)
+        try:
+            await factory.ready
+        except BaseException:
+            protocol.transport.abortConnection()
+            raise
+        return protocol
+
+    def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
+        if self._address.scheme == "unix":
+            return UNIXClientEndpoint(self._reactor, host)
+        endpoint = HostnameEndpoint(self._reactor, host, port)
+        if self._address.scheme == "redis":
+            return endpoint
+        trust = platformTrust()
+        if self._config.ca_file is not None:
+            with open(self._config.ca_file, "rb") as file:
+                trust = trustRootFromCertificates(_certificates(file.read()))
+        return wrapClientTLS(optionsForClientTLS(host, trustRoot=trust), endpoint)
+
+    async def _master(self) -> tuple[str, int]:
+        """What the first sentinel that knows the master says. The next attempt begins with the next sentinel."""
+        name = self._config.sentinel_name or ""
+        self._sentinels.rotate(-1)
+        for host, port in self._sentinels:
+            try:
+                found = await ensureDeferred(self._ask(host, port, name)).addTimeout(SENTINEL_TIMEOUT, self._clock)
+            except CancelledError:
+                raise
+            except Exception as error:
+                self._log.debug("the sentinel {host}:{port} failed: {error}", host=host, port=port, error=error)
+                continue
+            if found is not None:
+                return found[0].decode(), int(found[1])
+        raise RedisUnavailable(f"no sentinel knows the master of {name!r}")
+
+    async def _ask(self, host: str, port: int, name: str) -> Any:
+        protocol = await self._open(host, port, None, None, None)
+        try:
+            return await protocol.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+        finally:
+            protocol.transport.abortConnection()
+
+
+class _Factory(Factory):
+    """For one connection. ``ready`` fires after AUTH and SELECT; ``reason`` is why the connection ended."""
+
+    noisy = False
+    isLazy = False
+
+    def __init__(self, password: bytes | str | None, username: str | None, database: int | None) -> None:
+        self.ready: Deferred[Any] = Deferred()
+        self.reason = ""
+        self._login = (password, database, username)
+
+    def buildProtocol(self, addr: Any) -> Any:
+        password, database, username = self._login
+        built = _protocol()(None, "strict", None, password, database, False, username)
+        built.factory = self
+        built.whenConnected().addCallback(self._end)
+        return built
+
+    def connectionError(self, why: str) -> None:
+        """The protocol's word for a refused AUTH or SELECT."""
+        self._end(Failure(RedisUnavailable(why)))
+
+    def stopTrying(self) -> None:
+        """The protocol gives up after a refused AUTH; we do not."""
+
+    def lost(self, why: Failure) -> None:
+        self.reason = why.getErrorMessage()
+        self._end(Failure(RedisUnavailable(self.reason)))
+
+    def _end(self, outcome: Any) -> None:
+        if not self.ready.called:
+            self.ready.callback(outcome)
+
+
+@cache
+def _protocol() -> Any:
+    # Imported late: txredisapi imports the reactor, which by now somebody has chosen.
+    from txredisapi import RedisProtocol
+
+    class Protocol(RedisProtocol):  # type: ignore[misc]
+        """Its words are bytes, mostly."""
+
+        def connectionLost(self, why: Failure) -> None:
+            self.factory.lost(why)
+            super().connectionLost(why)
+
+        def _build_command(self, *words: Any, **_: Any) -> bytes:
+            # A quarter of what the general way costs, which asks the type of each word twice.
+            parts = [b"*%d\r\n" % len(words)]
+            for word in words:
+                encoded = word if type(word) is bytes else str(word).encode()
+                parts.append(b"$%d\r\n%b\r\n" % (len(encoded), encoded))
+            return b"".join(parts)
+
+    return Protocol
+
+
+def _certificates(text: bytes) -> list[Certificate]:
+    end = b"-----END CERTIFICATE-----"
+    found = [Certificate.loadPEM(piece + end) for piece in text.split(end)[:-1]]
+    if not found:
+        raise RedisUnavailable("ca_file holds no certificate")
+    return found

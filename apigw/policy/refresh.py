@@ -1,0 +1,100 @@
+"""Refresh tokens (RFC 6749 §6), rotated at each use, with reuse detection (RFC 9700 §4.14.2).
+
+A refresh token is ``<family>.<secret>``. A family has one record, which knows the digest of its current secret: what
+has the right family and another secret was used before, or stolen, and ends the family.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections import OrderedDict
+from typing import Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+
+LIFETIME = 14 * 24 * 3600.0
+CAPACITY = 100_000
+
+_FORM = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
+
+
+@frozen
+class Family:
+    """All refresh tokens that came one from the other. ``expires`` is in Unix seconds, and does not move."""
+
+    client: str
+    scopes: tuple[str, ...]
+    digest: str
+    expires: float
+
+
+class FamilyStore(Protocol):
+    """Where families are kept, by an id that holds no personal data. Every answer may have to wait.
+
+    A store forgets a family when it ``expires``, by its own clock or by ``now``. Its answer is a failure with a
+    ``GatewayError`` when it cannot be reached.
+    """
+
+    def put(self, id: str, family: Family, now: float) -> Deferred[None]: ...
+
+    def get(self, id: str, now: float) -> Deferred[Family | None]: ...
+
+    def replace(self, id: str, digest: str, family: Family, now: float) -> Deferred[bool]:
+        """Put ``family`` there if the one that is there has ``digest``, in one step; whether that was so."""
+        ...
+
+    def remove(self, id: str) -> Deferred[None]: ...
+
+
+class MemoryFamilies:
+    """A ``FamilyStore`` in memory, for one process. Beyond ``capacity`` families the longest unused leave first."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._families: OrderedDict[str, Family] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._families)
+
+    def put(self, id: str, family: Family, now: float) -> Deferred[None]:
+        self._families[id] = family
+        self._families.move_to_end(id)
+        while len(self._families) > self._capacity:
+            self._families.popitem(last=False)
+        return succeed(None)
+
+    def get(self, id: str, now: float) -> Deferred[Family | None]:
+        family = self._families.get(id)
+        return succeed(family if family is not None and now < family.expires else None)
+
+    def replace(self, id: str, digest: str, family: Family, now: float) -> Deferred[bool]:
+        current = self._families.get(id)
+        if current is None or current.digest != digest or now >= current.expires:
+            return succeed(False)
+        self._families[id] = family
+        self._families.move_to_end(id)
+        return succeed(True)
+
+    def remove(self, id: str) -> Deferred[None]:
+        self._families.pop(id, None)
+        return succeed(None)
+
+
+def new_token(family: str | None = None) -> tuple[str, str, str]:
+    """The id of a family (a new one if none is given), a new token of it, and the digest under which it is kept."""
+    id, secret = family or secrets.token_urlsafe(16), secrets.token_urlsafe(32)
+    return id, f"{id}.{secret}", digest(secret)
+
+
+def take_apart(token: str) -> tuple[str, str] | None:
+    """The id of the family and the digest of a token; ``None`` if it is not one of ours."""
+    found = _FORM.fullmatch(token)
+    return (found[1], digest(found[2])) if found else None
+
+
+def digest(secret: str) -> str:
+    """Of 256 random bits, so that a plain hash hides them."""
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,68 @@
+"""What a client sends to the token endpoint, read strictly: its form and its credentials (RFC 6749 §2.3.1, §3.2)."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from collections.abc import Sequence
+from urllib.parse import parse_qsl, unquote
+
+from authlib.oauth2.base import OAuth2Error
+from authlib.oauth2.rfc6749.errors import InvalidClientError, InvalidRequestError
+
+MAX_BODY = 8 * 1024
+CLIENT_ID = re.compile(r"[ -9;-~]{1,256}")
+
+_SECRET = re.compile(r"[ -~]{1,1024}")
+
+
+def read_form(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> dict[str, str]:
+    """The parameters of the body; those without a value count as left out. Raises ``InvalidRequestError``."""
+    types = [value for name, value in headers if name.lower() == b"content-type"]
+    if len(types) != 1 or types[0].partition(b";")[0].strip().lower() != b"application/x-www-form-urlencoded":
+        raise InvalidRequestError("the content type is not application/x-www-form-urlencoded")
+    if len(body) > MAX_BODY:
+        raise InvalidRequestError("the body is too large")
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=32)
+    except ValueError:
+        raise InvalidRequestError("the body is not a form in UTF-8") from None
+    form = dict(pairs)
+    if len(form) != len(pairs):
+        raise InvalidRequestError("a parameter occurs twice")
+    form = {name: value for name, value in form.items() if value}
+    if "grant_type" not in form:
+        raise InvalidRequestError("the grant_type is missing")
+    return form
+
+
+def credentials(authorization: list[bytes], form: dict[str, str]) -> tuple[str, str]:
+    """Id and secret, by HTTP Basic or from the body. Raises ``InvalidRequestError`` or ``InvalidClientError``."""
+    if len(authorization) > 1:
+        raise InvalidRequestError("the Authorization header occurs more than once")
+    if authorization:
+        id, secret = _basic(authorization[0])
+        if "client_secret" in form or form.get("client_id", id) != id:
+            raise InvalidRequestError("there are credentials in the Authorization header and in the body")
+    else:
+        id, secret = form.get("client_id", ""), form.get("client_secret", "")
+    if not CLIENT_ID.fullmatch(id) or not _SECRET.fullmatch(secret):
+        raise invalid_client()
+    return id, secret
+
+
+def _basic(authorization: bytes) -> tuple[str, str]:
+    scheme, _, encoded = authorization.partition(b" ")
+    if scheme.lower() != b"basic":
+        raise invalid_client()
+    try:
+        id, _, secret = b64decode(encoded.strip(b" "), validate=True).decode("utf-8").partition(":")
+        # Clients that escape and clients that do not must both get through: so `+` stays what it is
+        return unquote(id, errors="strict"), unquote(secret, errors="strict")
+    except ValueError:
+        raise invalid_client() from None
+
+
+def invalid_client() -> OAuth2Error:
+    """The 401 for every way in which a client can fail to prove itself: which one it was is not said."""
+    return InvalidClientError("the client could not be authenticated", status_code=401)

@@ -1,0 +1,610 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from apigw.config.model import CircuitBreaker
+from apigw.errors import CircuitOpen
+from apigw.policy.breaker import LONGEST_OPEN, Breaker, Outcomes, Permit, State, Transition
+
+CONFIG = CircuitBreaker(error_rate=0.5, window=60, min_requests=20, open_for=30, half_open_requests=3)
+
+
+class Circuit:
+    """A breaker and what it said."""
+
+    def __init__(self, config: CircuitBreaker = CONFIG, has_health_check: bool = False) -> None:
+        self.transitions: list[Transition] = []
+        self.breaker = Breaker(config, has_health_check, self.transitions.append)
+
+    @property
+    def state(self) -> str:
+        return str(self.breaker.state)
+
+    @property
+    def said(self) -> list[str]:
+        return list(map(str, self.transitions))
+
+    def fail(self, now: float, times: int = 20) -> None:
+        for _ in range(times):
+            self.breaker.failure(self.breaker.admit(now), now)
+
+    def succeed(self, now: float, times: int = 1) -> None:
+        for _ in range(times):
+            self.breaker.success(self.breaker.admit(now), now)
+
+
+def refused(circuit: Circuit, now: float) -> int:
+    """The ``Retry-After`` of a refusal."""
+    with pytest.raises(CircuitOpen) as raised:
+        circuit.breaker.admit(now)
+    ((name, value),) = raised.value.headers
+    assert name == b"retry-after" and f"try again in {value.decode()} s" in raised.value.detail
+    return int(value)
+
+
+def opened(has_health_check: bool = False) -> Circuit:
+    """Opened at 100, so until 130."""
+    circuit = Circuit(has_health_check=has_health_check)
+    circuit.fail(100)
+    assert circuit.state == "open"
+    return circuit
+
+
+# Closed
+
+
+def test_opens_at_the_error_rate_with_its_numbers() -> None:
+    """A service that fails half of its requests would go on being asked, or nobody could tell why it is not."""
+    circuit = Circuit()
+    circuit.succeed(5, 21)
+    circuit.fail(30, 20)
+    assert circuit.state == "closed"
+    circuit.breaker.failure(0, 59.9)
+    assert circuit.said == ["opened: 21 of 42 failed in 60 s"]
+    assert circuit.transitions == [Transition(State.CLOSED, State.OPEN, "21 of 42 failed in 60 s", 59.9, 30)]
+
+
+def test_needs_min_requests() -> None:
+    """One failed request on a quiet service would open its circuit."""
+    circuit = Circuit()
+    circuit.fail(0, 19)
+    assert circuit.state == "closed"
+    circuit.succeed(0)
+    assert circuit.said == ["opened: 19 of 20 failed in 60 s"]
+
+
+@pytest.mark.parametrize(("rate", "failures", "total"), [(0.07, 7, 100), (0.29, 29, 100), (0.1, 3, 30), (1.0, 20, 20)])
+def test_the_rate_is_reached_exactly(rate: float, failures: int, total: int) -> None:
+    """Rounding would let a service fail once more than configured."""
+    circuit = Circuit(CircuitBreaker(error_rate=rate, min_requests=20))
+    circuit.succeed(0, total - failures)
+    circuit.fail(0, failures - 1)
+    assert circuit.state == "closed"
+    circuit.fail(0, 1)
+    assert circuit.state == "open"
+
+
+def test_forgets_after_the_window() -> None:
+    """Failures of an hour ago would open the circuit of a service that is well."""
+    circuit = Circuit()
+    circuit.fail(0.5, 19)
+    assert circuit.breaker.status(59.9).failures == 19
+    assert circuit.breaker.status(60).total == 0
+    circuit.fail(60, 19)
+    assert circuit.state == "closed"
+    circuit.fail(119, 1)
+    assert circuit.state == "open"
+
+
+def test_old_successes_leave_the_window_too() -> None:
+    """Yesterday's successes would hide today's failures."""
+    circuit = Circuit()
+    circuit.succeed(0, 100)
+    circuit.fail(59, 20)
+    assert circuit.state == "closed"
+    circuit.succeed(60)
+    assert circuit.said == ["opened: 20 of 21 failed in 60 s"]
+
+
+def test_cancelled_requests_count_for_nothing() -> None:
+    """Impatient clients would open a circuit, or keep it closed."""
+    circuit = Circuit()
+    for _ in range(100):
+        circuit.breaker.cancel(circuit.breaker.admit(0), 0)
+    assert (circuit.state, circuit.breaker.status(0).total) == ("closed", 0)
+
+
+def test_a_window_shorter_than_a_second() -> None:
+    """A short window would keep nothing, and the circuit never open."""
+    circuit = Circuit(CircuitBreaker(window=0.25))
+    circuit.fail(7.9)
+    assert circuit.said == ["opened: 20 of 20 failed in 0.25 s"]
+
+
+# Open
+
+
+def test_refuses_until_its_time_is_over() -> None:
+    """A broken service would be asked too early, or its callers told to come back too early."""
+    circuit = opened()
+    assert [refused(circuit, now) for now in (100, 100.1, 129, 129.9)] == [30, 30, 1, 1]
+    assert circuit.breaker.probe_at == 130
+    circuit.breaker.admit(130)
+    assert circuit.said[1:] == ["half-open: 30 s have passed"]
+    assert circuit.breaker.probe_at is None
+
+
+def test_outcomes_from_before_a_transition_are_ignored() -> None:
+    """Answers that were on their way would decide about a service that has changed since."""
+    circuit = Circuit()
+    before = [circuit.breaker.admit(0) for _ in range(100)]
+    circuit.fail(0)
+    for permit in before[:30]:
+        circuit.breaker.success(permit, 1)
+    probe = circuit.breaker.admit(30)
+    for permit in before[30:60]:
+        circuit.breaker.success(permit, 30)
+        circuit.breaker.failure(permit, 30)
+        circuit.breaker.cancel(permit, 30)
+    others = [circuit.breaker.admit(30) for _ in range(2)]
+    assert refused(circuit, 30) == 1
+    for permit in others:
+        circuit.breaker.success(permit, 30)
+    assert circuit.state == "half-open"
+    circuit.breaker.success(probe, 30)
+    for permit in before[60:]:
+        circuit.breaker.failure(permit, 31)
+    assert (circuit.state, circuit.breaker.status(31).total) == ("closed", 0)
+
+
+# Half-open, without a health check
+
+
+def test_lets_a_few_through_at_a_time() -> None:
+    """A service that is just back would get all its requests at once."""
+    circuit = opened()
+    probes = [circuit.breaker.admit(130) for _ in range(3)]
+    assert refused(circuit, 130) == 1
+    circuit.breaker.success(probes[0], 131)
+    probes.append(circuit.breaker.admit(131))
+    assert refused(circuit, 131) == 1
+    circuit.breaker.success(probes[1], 132)
+    assert circuit.state == "half-open"
+    circuit.breaker.success(probes[2], 132)
+    assert circuit.said[1:] == ["half-open: 30 s have passed", "closed: 3 of 3 probes succeeded"]
+    circuit.breaker.failure(probes[3], 133)
+    assert circuit.breaker.status(133).total == 0
+
+
+def test_one_failed_probe_opens_it_for_as_long_again() -> None:
+    """A service that is still broken would be asked until it had failed by the dozen."""
+    circuit = opened()
+    probes = [circuit.breaker.admit(130) for _ in range(3)]
+    circuit.breaker.success(probes[0], 131)
+    circuit.breaker.failure(probes[1], 135)
+    assert circuit.said[2:] == ["opened: a probe failed"]
+    assert circuit.transitions[-1].open_for == 30
+    circuit.breaker.success(probes[2], 136)
+    assert refused(circuit, 136) == 29
+    circuit.breaker.admit(165)
+    assert circuit.state == "half-open"
+
+
+def test_a_cancelled_probe_gives_its_place_back() -> None:
+    """A client that leaves in the wrong second would keep the circuit half-open for ever."""
+    circuit = opened()
+    for _ in range(50):
+        circuit.breaker.cancel(circuit.breaker.admit(130), 130)
+    circuit.succeed(131, 3)
+    assert circuit.state == "closed"
+
+
+# Half-open, with a health check
+
+
+def test_a_health_check_decides() -> None:
+    """Requests would be spent on finding out what a health check can tell."""
+    circuit = opened(has_health_check=True)
+    circuit.breaker.health_passed(110)
+    circuit.breaker.health_failed(110)
+    assert circuit.state == "open"
+    circuit.breaker.advance(129)
+    assert circuit.state == "open"
+    circuit.breaker.advance(130)
+    assert circuit.state == "half-open"
+    assert refused(circuit, 130) == 1
+    circuit.breaker.health_failed(132)
+    assert circuit.said[2:] == ["opened: no health check passed"]
+    assert circuit.breaker.probe_at == 162
+    assert refused(circuit, 162) == 1
+    circuit.breaker.health_passed(163)
+    assert circuit.said[3:] == ["half-open: 30 s have passed", "closed: a health check passed"]
+    circuit.succeed(163)
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_a_health_check_that_answers_at_once(passes: bool) -> None:
+    """The request that finds the open time over would be lost between two states."""
+
+    def check(transition: Transition) -> None:
+        if transition.to is State.HALF_OPEN:
+            (breaker.health_passed if passes else breaker.health_failed)(transition.at)
+
+    breaker = Breaker(CONFIG, True, check)
+    for _ in range(20):
+        breaker.failure(breaker.admit(0), 0)
+    if passes:
+        breaker.success(breaker.admit(30), 30)
+        assert breaker.status(30).total == 1
+    else:
+        with pytest.raises(CircuitOpen):
+            breaker.admit(30)
+        assert breaker.probe_at == 60
+
+
+# Opening again
+
+
+def test_flapping_keeps_it_open_twice_as_long_each_time_up_to_five_minutes() -> None:
+    """A service that answers its health check and nothing else would be tried every half minute."""
+    circuit = Circuit(has_health_check=True)
+    now, durations = 0.0, []
+    for _ in range(7):
+        circuit.fail(now)
+        durations.append(circuit.transitions[-1].open_for)
+        assert circuit.breaker.probe_at is not None
+        now = circuit.breaker.probe_at
+        circuit.breaker.advance(now)
+        circuit.breaker.health_passed(now)
+        now += 60
+    assert durations == [30, 60, 120, 240, 300, 300, 300]
+    circuit.fail(now + 1)
+    assert circuit.transitions[-1].open_for == 30
+
+
+def test_a_failed_probe_after_flapping_keeps_the_longer_time() -> None:
+    """A probe in the middle would undo the patience that flapping had earned."""
+    circuit = opened()
+    circuit.succeed(130, 3)
+    circuit.fail(140)
+    assert circuit.breaker.probe_at == 200
+    circuit.fail(200, 1)
+    assert circuit.breaker.probe_at == 260
+
+
+def test_an_open_time_over_five_minutes_is_not_shortened() -> None:
+    """Flapping would make a patient configuration less patient."""
+    circuit = Circuit(CircuitBreaker(open_for=900))
+    circuit.fail(0)
+    circuit.succeed(900, 3)
+    circuit.fail(901)
+    assert circuit.transitions[-1].open_for == 900 > LONGEST_OPEN
+
+
+# By hand
+
+
+def test_an_operator_opens_it() -> None:
+    """A service taken out by hand would be asked again after half a minute."""
+    circuit = Circuit(has_health_check=True)
+    circuit.breaker.open(10)
+    assert refused(circuit, 10) == 30
+    assert circuit.breaker.probe_at is None
+    circuit.breaker.advance(10_000)
+    circuit.breaker.health_passed(10_000)
+    assert refused(circuit, 10_000) == 30
+    circuit.breaker.free(20_000)
+    circuit.breaker.health_passed(20_001)
+    assert circuit.said == [
+        "opened: by an operator",
+        "half-open: freed by an operator",
+        "closed: a health check passed",
+    ]
+    assert [transition.open_for for transition in circuit.transitions] == [None] * 3
+
+
+def test_an_operator_closes_it() -> None:
+    """A service that must be asked whatever it answers would be left alone."""
+    circuit = opened()
+    circuit.breaker.close(101)
+    circuit.fail(102, 100)
+    assert circuit.said[1:] == ["closed: by an operator"]
+    status = circuit.breaker.status(102)
+    assert (status.failures, status.total, status.forced) == (100, 100, True)
+    circuit.breaker.free(103)
+    assert circuit.state == "closed"
+    circuit.fail(103, 1)
+    assert circuit.said[2:] == ["opened: 101 of 101 failed in 60 s"]
+    assert circuit.transitions[-1].open_for == 30
+
+
+def test_an_operator_holds_it_as_it_is() -> None:
+    """An open circuit held by hand would half-open by itself, or be counted as opened twice."""
+    circuit = opened()
+    circuit.breaker.open(110)
+    assert refused(circuit, 200) == 30
+    assert circuit.breaker.status(200).opened == len(circuit.transitions) == 1
+    circuit.breaker.free(200)
+    circuit.breaker.free(201)
+    circuit.succeed(201, 3)
+    assert circuit.state == "closed"
+    circuit.breaker.free(202)
+    assert circuit.state == "closed"
+
+
+@pytest.mark.parametrize("by_hand", [Breaker.open, Breaker.close])
+def test_after_an_operator_the_open_time_begins_anew(by_hand: Callable[[Breaker, float], None]) -> None:
+    """A service repaired by hand would be punished for what it did before."""
+    circuit = opened()
+    circuit.succeed(130, 3)
+    circuit.fail(131)
+    circuit.succeed(191, 3)
+    by_hand(circuit.breaker, 192)
+    circuit.breaker.free(193)
+    circuit.fail(194, 1 if circuit.state == "half-open" else 20)
+    assert circuit.breaker.probe_at == 224
+
+
+def test_freeing_a_circuit_that_nobody_holds_changes_nothing() -> None:
+    """A stray command would send requests to a broken service early."""
+    circuit = opened()
+    circuit.breaker.free(101)
+    assert refused(circuit, 101) == 29
+
+
+# What operators see
+
+
+def test_status() -> None:
+    """The admin listener would show a wrong state, wrong numbers, or a negative time."""
+    circuit = Circuit()
+    new = circuit.breaker.status(0)
+    assert (new.state, new.since, new.retry_in, new.total, new.opened) == (State.CLOSED, None, None, 0, 0)
+    circuit.succeed(99, 2)
+    circuit.fail(99, 1)
+    counting = circuit.breaker.status(99)
+    assert (counting.failures, counting.total) == (1, 3)
+    circuit.fail(100, 17)
+    status = circuit.breaker.status(110)
+    assert (status.state, status.why) == (State.OPEN, "18 of 20 failed in 60 s")
+    assert (status.since, status.retry_in, status.failures, status.total) == (10, 20, 0, 0)
+    assert (status.forced, status.opened) == (False, 1)
+    assert circuit.breaker.status(140).retry_in == 0
+
+
+def test_states_are_the_values_of_the_gauge_and_the_labels_of_the_counter() -> None:
+    """Dashboards would show open for closed."""
+    assert [(int(state), str(state)) for state in State] == [(0, "closed"), (1, "open"), (2, "half-open")]
+
+
+# Odd clocks
+
+
+def test_a_clock_that_is_set_back_delays_nothing_for_longer_than_configured() -> None:
+    """After the clock is set back an hour, a circuit would stay open for an hour."""
+    circuit = Circuit()
+    circuit.fail(10_000)
+    assert refused(circuit, 6_400) == 30
+    circuit.breaker.admit(6_430)
+    assert circuit.state == "half-open"
+    circuit.succeed(6_430, 3)
+    circuit.fail(9_000, 19)
+    circuit.fail(6_500, 19)
+    assert circuit.breaker.status(6_500).total == 19
+    circuit.fail(6_500, 1)
+    assert circuit.state == "open"
+
+
+def test_a_clock_that_is_set_back_to_a_forgotten_second() -> None:
+    """Outcomes would be counted that never leave the window."""
+    outcomes = Outcomes(60)
+    outcomes.add(True, 7.1)
+    outcomes.expire(1_000)
+    outcomes.add(True, 7.2)
+    outcomes.expire(2_000)
+    assert (outcomes.total, outcomes.failures) == (0, 0)
+
+
+def test_a_timer_that_fires_a_rounding_error_early() -> None:
+    """The health check would not be run when the open time ends, and nothing else would wake it."""
+    circuit = opened(has_health_check=True)
+    circuit.breaker.advance(129.999_999_9)
+    assert circuit.state == "half-open"
+
+
+# Against a model that keeps everything
+
+
+class AgainstModel(RuleBasedStateMachine):
+    """Any order of requests, outcomes, waiting and operators; the model recounts from the whole history each time."""
+
+    @initialize(
+        config=st.builds(
+            CircuitBreaker,
+            error_rate=st.sampled_from([0.1, 0.5, 0.9, 1.0]),
+            window=st.sampled_from([1.0, 3.0, 60.0]),
+            min_requests=st.integers(1, 6),
+            open_for=st.sampled_from([1.0, 5.0, 200.0]),
+            half_open_requests=st.integers(1, 4),
+        ),
+        has_health_check=st.booleans(),
+        start=st.integers(0, 100),
+    )
+    def begin(self, config: CircuitBreaker, has_health_check: bool, start: int) -> None:
+        self.config, self.has_health_check, self.now = config, has_health_check, start
+        self.breaker = Breaker(config, has_health_check, self.hear)
+        self.heard: list[Transition] = []
+        self.state = State.CLOSED
+        self.forced: State | None = None
+        self.epoch = 0
+        self.history: list[tuple[int, bool]] = []
+        self.in_flight: list[tuple[Permit, int]] = []
+        self.passed = 0
+        self.open_for, self.opened_at, self.closed_at = config.open_for, 0, -(10**9)
+
+    def hear(self, transition: Transition) -> None:
+        assert transition.was is not transition.to
+        assert not self.heard or self.heard[-1].to is transition.was
+        assert self.breaker.state is transition.to
+        self.heard.append(transition)
+
+    def become(self, state: State) -> None:
+        self.state, self.epoch, self.history, self.passed = state, self.epoch + 1, [], 0
+        if state is State.OPEN:
+            self.opened_at = self.now
+        if state is State.CLOSED:
+            self.closed_at = self.now
+
+    def window(self) -> list[bool]:
+        return [failed for second, failed in self.history if second > self.now - self.config.window]
+
+    def probing(self) -> int:
+        return sum(epoch == self.epoch for _, epoch in self.in_flight)
+
+    def half_open_when_due(self) -> None:
+        if self.state is State.OPEN and self.forced is None and self.now >= self.opened_at + self.open_for:
+            self.become(State.HALF_OPEN)
+
+    def record(self, failed: bool) -> None:
+        self.history.append((self.now, failed))
+        seen = self.window()
+        enough = len(seen) >= self.config.min_requests and sum(seen) / len(seen) >= self.config.error_rate
+        if self.forced is not None or not enough:
+            return
+        if self.now - self.closed_at <= self.config.window:
+            self.open_for = min(self.open_for * 2, 300.0)
+        else:
+            self.open_for = self.config.open_for
+        self.become(State.OPEN)
+        assert str(self.heard[-1]) == f"opened: {sum(seen)} of {len(seen)} failed in {self.config.window:g} s"
+        assert self.heard[-1].open_for == self.open_for
+
+    @rule(seconds=st.sampled_from([0, 1, 1, 2, 5, 30, 61, 300]))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(times=st.integers(1, 5))
+    def ask(self, times: int) -> None:
+        for _ in range(times):
+            self.half_open_when_due()
+            free = self.probing() < self.config.half_open_requests and not self.has_health_check
+            try:
+                permit = self.breaker.admit(self.now)
+            except CircuitOpen as refusal:
+                assert self.state is State.OPEN or (self.state is State.HALF_OPEN and not free)
+                retry_after = int(refusal.headers[0][1])
+                assert 1 <= retry_after <= 300
+                if self.state is State.OPEN and self.forced is None:
+                    assert retry_after == self.opened_at + self.open_for - self.now
+            else:
+                assert self.state is State.CLOSED or (self.state is State.HALF_OPEN and free)
+                self.in_flight.append((permit, self.epoch))
+
+    def take(self, which: int) -> tuple[Permit, bool]:
+        permit, epoch = self.in_flight.pop(which % len(self.in_flight))
+        return permit, epoch == self.epoch
+
+    @precondition(lambda self: self.in_flight)
+    @rule(which=st.integers(0, 99))
+    def succeed(self, which: int) -> None:
+        permit, current = self.take(which)
+        self.breaker.success(permit, self.now)
+        if current and self.state is State.CLOSED:
+            self.record(False)
+        elif current:
+            self.passed += 1
+            if self.passed == self.config.half_open_requests:
+                self.become(State.CLOSED)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(which=st.integers(0, 99))
+    def fail(self, which: int) -> None:
+        permit, current = self.take(which)
+        self.breaker.failure(permit, self.now)
+        if current and self.state is State.CLOSED:
+            self.record(True)
+        elif current:
+            self.become(State.OPEN)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(which=st.integers(0, 99))
+    def leave(self, which: int) -> None:
+        self.breaker.cancel(self.take(which)[0], self.now)
+
+    @precondition(lambda self: self.state is State.OPEN)
+    @rule()
+    def wait_until_due(self) -> None:
+        self.now = max(self.now, int(self.opened_at + self.open_for))
+        self.timer()
+
+    @precondition(lambda self: self.state is State.CLOSED)
+    @rule(left=st.integers(0, 3))
+    def break_down(self, left: int) -> None:
+        self.ask(8)
+        while len(self.in_flight) > left:
+            self.fail(0)
+
+    @rule()
+    def timer(self) -> None:
+        self.half_open_when_due()
+        self.breaker.advance(self.now)
+
+    @rule(passes=st.booleans())
+    def health(self, passes: bool) -> None:
+        if self.state is State.HALF_OPEN:
+            self.become(State.CLOSED if passes else State.OPEN)
+        (self.breaker.health_passed if passes else self.breaker.health_failed)(self.now)
+
+    @rule(state=st.sampled_from([State.OPEN, State.CLOSED]))
+    def hold(self, state: State) -> None:
+        act: Callable[[float], None] = self.breaker.open if state is State.OPEN else self.breaker.close
+        act(self.now)
+        self.forced = state
+        if self.state is not state:
+            self.become(state)
+        if state is State.OPEN:
+            self.open_for = self.config.open_for
+        else:
+            self.closed_at = -(10**9)
+
+    @rule()
+    def free(self) -> None:
+        self.breaker.free(self.now)
+        if self.forced is State.OPEN:
+            self.become(State.HALF_OPEN)
+        self.forced = None
+
+    @invariant()
+    def agrees(self) -> None:
+        if not hasattr(self, "breaker"):
+            return
+        status = self.breaker.status(self.now)
+        seen = self.window()
+        assert (status.state, status.forced) == (self.state, self.forced is not None)
+        assert (status.failures, status.total) == (sum(seen), len(seen))
+        assert status.opened == sum(transition.to is State.OPEN for transition in self.heard)
+        assert len(self.heard) == self.epoch
+        due = self.opened_at + self.open_for if self.state is State.OPEN and self.forced is None else None
+        assert self.breaker.probe_at == due
+        assert self.state is not State.HALF_OPEN or self.probing() <= self.config.half_open_requests
+
+
+AgainstModel.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestAgainstModel = AgainstModel.TestCase
+
+
+def test_memory_does_not_grow() -> None:
+    """A gateway that runs for weeks would run out of memory."""
+    outcomes = Outcomes(60)
+    for second in range(10_000):
+        for _ in range(3):
+            outcomes.add(second % 3 == 0, second + 0.5)
+        assert len(outcomes._buckets) <= 60
+    assert (outcomes.total, outcomes.failures) == (180, 60)
+    outcomes.expire(10**6)
+    assert (outcomes.total, outcomes.failures, len(outcomes._buckets)) == (0, 0, 0)
