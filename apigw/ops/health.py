@@ -28,7 +28,7 @@ class Report:
 
 
 class Readiness:
-    """Answers from the last second's results where there are some; everyone who asks meanwhile waits for the same ones."""
+    """Answers from the last second's results where there are some; all who ask meanwhile wait for the same ones."""
 
     def __init__(self, clock: IReactorTime, timeout: float = 2.0) -> None:
         self.checks: Mapping[str, Check] = {}
@@ -71,7 +71,7 @@ class Readiness:
         for name, (passed, result) in zip(names, results, strict=True):
             if not passed:
                 assert isinstance(result, Failure)
-                failed[name] = result.getErrorMessage() or result.type.__name__
+                failed[name] = result.getErrorMessage() or type(result.value).__name__
         self._report = Report(tuple(name for name in names if name not in failed), failed)
         self._until = self._clock.seconds() + FRESH_FOR
         asking, self._asking = self._asking or [], None

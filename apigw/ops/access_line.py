@@ -1,0 +1,186 @@
+"""One exchange as one line: JSON, or the Combined Log Format of Apache and nginx with more at its end.
+
+Nothing that a client sends can end a line, leave its quotes, or reach a terminal as a control sequence: what is not
+printable is written as nginx does, ``\\xHH``. Query values of names that sound like a secret's are shown as ``***``.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from time import gmtime, strftime
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote_to_bytes
+
+import orjson
+
+MAX_TARGET = 4096
+"""How many bytes of a request's target are shown."""
+
+MAX_FIELD = 1024
+"""How many bytes of a referer or a user agent are shown."""
+
+MAX_PAIRS = 256
+"""A query with more pairs of names and values than that is not shown."""
+
+ENDINGS = (
+    b"token", b"secret", b"key", b"signature", b"credential", b"credentials", b"password", b"passwd", b"passphrase",
+    b"pwd", b"jwt", b"assertion", b"session", b"sessionid", b"verifier", b"auth_code", b"authorization_code",
+)  # fmt: skip
+"""A query value whose name ends like this is a secret: ``access_token``, ``X-Amz-Signature``, ``user[password]``."""
+
+WORDS = frozenset({b"code", b"sig", b"auth", b"authorization", b"sid", b"otp", b"pin", b"pass", b"samlresponse"})
+"""So is one with exactly this name."""
+
+_USER = re.compile(rb"(?i)^([a-z][a-z0-9+.-]*://)?[^/?#]*@")
+_HEX = {code: f"\\x{code:02X}" for code in (*range(0x20), *range(0x7F, 0x100), ord('"'), ord("\\"))}
+
+
+@lru_cache(maxsize=512)
+def _is_secret(name: bytes) -> bool:
+    plain = unquote_to_bytes(name.replace(b"+", b" ")).rstrip(b" []").rpartition(b"[")[2].strip().lower()
+    return plain.endswith(ENDINGS) or plain in WORDS
+
+
+def without_secrets(target: bytes) -> bytes:
+    """A target or URL with the values of secrets in its query, and a user before its host, replaced by ``***``."""
+    if not target.startswith(b"/") and b"@" in target:
+        target = _USER.sub(rb"\1***@", target)
+    if b"?" not in target:
+        return target
+    path, _, query = target.partition(b"?")
+    if query.count(b"&") + query.count(b";") > MAX_PAIRS:
+        return path + b"?***"
+    return path + b"?" + b"&".join([_without_secret(pair) for pair in query.split(b"&")])
+
+
+def _without_secret(pair: bytes) -> bytes:
+    # Some read ``;`` as a separator, others as part of the value: a secret is taken to go on to the next ``&``.
+    start = 0
+    for piece in pair.split(b";"):
+        name, mark, _ = piece.partition(b"=")
+        if mark and _is_secret(name):
+            return pair[: start + len(name)] + b"=***"
+        start += len(piece) + 1
+    return pair
+
+
+def printable(value: bytes | str) -> str:
+    """What was sent, without anything that a terminal or a reader of lines would act on."""
+    if isinstance(value, str):
+        return value if value.isprintable() else printable(value.encode("utf-8", "surrogatepass"))
+    text = value.decode("latin-1")
+    return text if text.isascii() and text.isprintable() else text.translate(_HEX)
+
+
+def _quoted(value: bytes | None) -> str:
+    text = value.decode("latin-1") if value else "-"
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    return text.translate(_HEX)
+
+
+def _word(value: str | None) -> str:
+    if not value:
+        return "-"
+    if value.isascii() and value.isprintable() and " " not in value and '"' not in value and "\\" not in value:
+        return value
+    return _quoted(value.encode("utf-8", "surrogatepass")).replace(" ", "\\x20")
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else int(seconds * 1e6) / 1e3
+
+
+class Entry(NamedTuple):
+    """What is known of an exchange at its end. Bytes are what the client sent; durations are seconds.
+
+    ``made_by`` is ``gateway`` or ``upstream``; ``code`` is the gateway's word for what it answered, if it did.
+    ``referer`` and ``user_agent`` are shown by the combined format alone.
+    """
+
+    request_id: str
+    client: str
+    method: bytes
+    target: bytes
+    route: str | None
+    status: int
+    made_by: str
+    code: str | None
+    bytes_in: int
+    bytes_out: int
+    duration: float
+    upstream: str | None
+    upstream_duration: float | None
+    principal: str | None
+    protocol: str
+    referer: bytes | None = None
+    user_agent: bytes | None = None
+
+
+class Format(Protocol):
+    """``stamp`` makes the part of a time that holds for a whole second, ``line`` the line, with its end."""
+
+    def stamp(self, second: int) -> str: ...
+
+    def line(self, stamp: str, millisecond: int, entry: Entry) -> bytes: ...
+
+
+class JSON:
+    """A JSON object a line, UTF-8. What does not apply is ``null``."""
+
+    def stamp(self, second: int) -> str:
+        return strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
+
+    def line(self, stamp: str, millisecond: int, entry: Entry) -> bytes:
+        (
+            request_id, client, method, target, route, status, made_by, code, bytes_in, bytes_out, duration,
+            upstream, upstream_duration, principal, protocol, _, _,
+        ) = entry  # fmt: skip
+        fields = {
+            "time": f"{stamp}.{millisecond:03d}Z",
+            "request_id": printable(request_id),
+            "client": printable(client),
+            "method": printable(method),
+            "path": printable(without_secrets(target[:MAX_TARGET])),
+            "route": route,
+            "status": status,
+            "made_by": made_by,
+            "code": code,
+            "bytes_in": bytes_in,
+            "bytes_out": bytes_out,
+            "duration_ms": _milliseconds(duration),
+            "upstream": upstream,
+            "upstream_ms": _milliseconds(upstream_duration),
+            "principal": principal and printable(principal),
+            "protocol": protocol,
+        }
+        try:
+            return orjson.dumps(fields, None, orjson.OPT_APPEND_NEWLINE)
+        except TypeError:  # a lone surrogate
+            fields = {name: printable(value) if isinstance(value, str) else value for name, value in fields.items()}
+            return orjson.dumps(fields, None, orjson.OPT_APPEND_NEWLINE)
+
+
+class Combined:
+    """The nine fields of the Combined Log Format; behind them what it has no place for: request id, "route", who made
+    the response, its code, bytes in, milliseconds, upstream, its milliseconds. What does not apply is ``-``."""
+
+    def stamp(self, second: int) -> str:
+        return strftime("%d/%b/%Y:%H:%M:%S +0000", gmtime(second))
+
+    def line(self, stamp: str, millisecond: int, entry: Entry) -> bytes:
+        referer = entry.referer and without_secrets(entry.referer[:MAX_FIELD])
+        agent = entry.user_agent and entry.user_agent[:MAX_FIELD]
+        route = None if entry.route is None else entry.route.encode("utf-8", "surrogatepass")
+        took = _milliseconds(entry.upstream_duration)
+        return (
+            f"{_word(entry.client)} - {_word(entry.principal)} [{stamp}] "
+            f'"{_quoted(entry.method)} {_quoted(without_secrets(entry.target[:MAX_TARGET]))} {entry.protocol}" '
+            f'{entry.status} {entry.bytes_out} "{_quoted(referer)}" "{_quoted(agent)}" '
+            f'{_word(entry.request_id)} "{_quoted(route)}" {entry.made_by} {_word(entry.code)} {entry.bytes_in} '
+            f"{_milliseconds(entry.duration)} {_word(entry.upstream)} {'-' if took is None else took}\n"
+        ).encode("ascii", "backslashreplace")
+
+
+FORMATS: dict[str, Format] = {"json": JSON(), "combined": Combined()}

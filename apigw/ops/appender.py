@@ -1,0 +1,110 @@
+"""A thread that appends to one file, so that a slow disk or a pipe that nobody reads holds up nobody else."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+
+STDOUT = "-"
+
+PIPE_BUF = 4096
+"""What a pipe takes in one piece (pipe(7)): several writers of one pipe do not cut each other's lines."""
+
+
+class Appender:
+    """Writes batches of whole lines to ``file``, in order; ``-`` is the standard output of the moment of ``start``.
+
+    The callables are called from the thread: ``lost(lines, reason)`` for what could not be written, ``complain`` with a
+    sentence about a file that could not be opened again, ``closed()`` at the end.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        lost: Callable[[int, str], object],
+        complain: Callable[[str], object],
+        closed: Callable[[], object],
+    ) -> None:
+        self.done = 0
+        """Bytes of the batches that have been dealt with, written or not."""
+        self._file = file
+        self._lost = lost
+        self._complain = complain
+        self._closed = closed
+        self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._descriptor = -1
+        self._torn = False
+
+    def start(self) -> None:
+        """Open the file and start; raises ``OSError``."""
+        self._descriptor = self._open()
+        Thread(target=self._run, name=f"append to {self._file}", daemon=True).start()
+
+    def append(self, batch: bytes) -> None:
+        self._orders.put(partial(self._write, batch))
+
+    def reopen(self) -> None:
+        """Open the file by its name again, after what was given to ``append`` so far."""
+        if self._file != STDOUT:
+            self._orders.put(self._reopen)
+
+    def close(self) -> None:
+        """Write what was given to ``append`` so far, and end."""
+        self._orders.put(None)
+
+    def _open(self) -> int:
+        if self._file == STDOUT:
+            descriptor = os.dup(1)
+        else:
+            # A named pipe without a reader is an error at once, instead of a wait for one.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            descriptor = os.open(self._file, flags, 0o640)
+            os.set_blocking(descriptor, True)
+        mode = os.fstat(descriptor).st_mode
+        self._at_a_time = PIPE_BUF if stat.S_ISFIFO(mode) else None
+        return descriptor
+
+    def _run(self) -> None:
+        for order in iter(self._orders.get, None):
+            order()
+        try:
+            os.close(self._descriptor)
+        except OSError as error:
+            self._complain(f"{self._file}: {error.strerror}")
+        self._closed()
+
+    def _reopen(self) -> None:
+        try:
+            descriptor = self._open()
+        except OSError as error:
+            self._complain(f"{self._file} cannot be opened again: {error.strerror}; writing to the old file")
+        else:
+            os.close(self._descriptor)
+            self._descriptor = descriptor
+            self._torn = False
+
+    def _write(self, batch: bytes) -> None:
+        # A line of which only a part could be written is ended first.
+        data = b"\n" + batch if self._torn else batch
+        sent = 0
+        try:
+            while sent < len(data):
+                try:
+                    sent += os.write(self._descriptor, data[sent : self._end(data, sent)])
+                except BlockingIOError:  # somebody who has the same standard output made it so
+                    select.select((), (self._descriptor,), ())
+        except OSError as error:
+            self._lost(data.count(b"\n", max(sent, len(data) - len(batch))), error.strerror or str(error))
+        if sent:
+            self._torn = data[sent - 1 : sent] != b"\n"
+        self.done += len(batch)
+
+    def _end(self, data: bytes, start: int) -> int:
+        if self._at_a_time is None:
+            return len(data)
+        return (data.rfind(b"\n", start, start + self._at_a_time) + 1) or (data.find(b"\n", start) + 1)

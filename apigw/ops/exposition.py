@@ -1,0 +1,86 @@
+"""The page behind ``/metrics``: written in a thread, one at a time, and kept for a second."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+Page = tuple[bytes, bytes]
+"""Content type and text."""
+
+MAX_AGE = 1.0
+
+_OPENMETRICS = b"application/openmetrics-text"
+_PLAIN = b"text/plain"
+_QVALUE = re.compile(rb"[01](?:\.[0-9]{0,3})?")
+
+
+def prefers_openmetrics(accept: bytes | None) -> bool:
+    """Whether an ``Accept`` field (RFC 9110 §12.5.1) names OpenMetrics and does not like plain text better.
+
+    Wildcards get plain text: they come from people with curl and a browser.
+    """
+    weights = {_OPENMETRICS: 0.0, _PLAIN: 0.0}
+    for entry in (accept or b"").lower().split(b","):
+        media, *parameters = (part.strip() for part in entry.split(b";"))
+        if media in weights:
+            weights[media] = max(weights[media], _weight(parameters))
+    return weights[_OPENMETRICS] > 0 and weights[_OPENMETRICS] >= weights[_PLAIN]
+
+
+def _weight(parameters: list[bytes]) -> float:
+    for parameter in parameters:
+        if parameter.startswith(b"q="):
+            return float(parameter[2:]) if _QVALUE.fullmatch(parameter[2:]) else 0.0
+    return 1.0
+
+
+class Exposition:
+    """Serves pages from ``render(openmetrics)``, which ``in_thread(render, openmetrics)`` calls off the reactor.
+
+    However many ask at once, one rendering runs at a time, and none is cut short because somebody who asked went
+    away. A page is handed out until a second after its rendering began.
+    """
+
+    def __init__(
+        self, render: Callable[[bool], Page], clock: IReactorTime, in_thread: Callable[..., Deferred[Page]]
+    ) -> None:
+        self._render = render
+        self._clock = clock
+        self._in_thread = in_thread
+        self._busy = False
+        self._kept: dict[bool, tuple[float, Page]] = {}
+        self._waiting: dict[bool, list[Deferred[Page]]] = {False: [], True: []}
+
+    def page(self, accept: bytes | None = None) -> Deferred[Page]:
+        """A page in the format that ``accept`` prefers; fails with what the rendering raised."""
+        wanted = prefers_openmetrics(accept)
+        began, page = self._kept.get(wanted, (None, (b"", b"")))
+        if began is not None and 0 <= self._clock.seconds() - began < MAX_AGE:
+            return succeed(page)
+        waiting = self._waiting[wanted]
+        waiter: Deferred[Page] = Deferred(waiting.remove)
+        waiting.append(waiter)
+        self._begin()
+        return waiter
+
+    def _begin(self) -> None:
+        for wanted, waiting in self._waiting.items():
+            if waiting and not self._busy:
+                self._busy = True
+                self._in_thread(self._render, wanted).addBoth(self._rendered, wanted, self._clock.seconds())
+
+    def _rendered(self, result: Page | Failure, wanted: bool, began: float) -> None:
+        self._busy = False
+        if not isinstance(result, Failure):
+            self._kept[wanted] = began, result
+        waiting, self._waiting[wanted] = self._waiting[wanted], []
+        self._begin()
+        for waiter in waiting:
+            answer: Any = result
+            waiter.callback(answer)

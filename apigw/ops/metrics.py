@@ -1,0 +1,365 @@
+"""What the gateway counts: every family of ``/metrics``, and its text.
+
+What every exchange touches (requests, durations) is kept in plain ints and lists, written by the reactor thread alone,
+and written out here: a third of a microsecond an exchange where prometheus-client's children take two, and some twenty
+milliseconds for the text of 2,000 routes where ``generate_latest`` takes hundreds. The rest is in prometheus-client.
+
+Labels come from the configuration and from this code, never from what a client sends, so their number is bounded.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator
+from itertools import accumulate
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics import exposition as openmetrics_exposition
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds in seconds; a duration that equals one is counted in it."""
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "OTHER"
+
+UNMATCHED = "unmatched"
+RESERVED = frozenset({UNMATCHED, "/health", "/ready", "/metrics", "/oauth/token", "/.well-known/jwks.json"})
+"""Values of ``path`` that belong to no route; no reload removes their series."""
+
+CLIENT_LEFT = 499
+
+CIRCUIT_STATES = {"closed": 0, "open": 1, "half-open": 2}
+
+
+class Spread:
+    """A histogram of seconds over ``BUCKETS``."""
+
+    __slots__ = ("buckets", "sum")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BUCKETS) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+        self.sum += seconds
+
+
+class MethodSeries(Spread):
+    """One method of one route: durations, and how many answers had which status."""
+
+    __slots__ = ("statuses",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.statuses: dict[int, int] = {}
+
+
+class RouteSeries:
+    """The series of one value of ``path``."""
+
+    __slots__ = ("_known", "methods")
+
+    def __init__(self) -> None:
+        self.methods: dict[str, MethodSeries] = {}
+        self._known: dict[bytes | str, MethodSeries] = {}
+
+    def observe(self, method: bytes | str, status: int, seconds: float | None) -> None:
+        """Count one exchange that ended. ``seconds`` is ``None`` for what has no duration: tunnels, event streams."""
+        try:
+            series = self._known[method]
+        except KeyError:
+            series = self._of(method)
+        try:
+            series.statuses[status] += 1
+        except KeyError:
+            # RFC 9110 §15: what is outside of 100..599 is to be taken for a server error.
+            known = status if 100 <= status <= 599 else 599
+            series.statuses[known] = series.statuses.get(known, 0) + 1
+        if seconds is not None:
+            series.buckets[bisect_left(BUCKETS, seconds)] += 1
+            series.sum += seconds
+
+    def _of(self, method: bytes | str) -> MethodSeries:
+        name = method if isinstance(method, str) else method.decode("latin-1")
+        if name not in METHODS:
+            return self.methods.setdefault(OTHER, MethodSeries())
+        series = self._known[method] = self.methods.setdefault(name, MethodSeries())
+        return series
+
+
+class ServiceSeries:
+    """The series of one service; made by ``Metrics.service``."""
+
+    def __init__(self, name: str, errors: Counter, state: Gauge, transitions: Counter) -> None:
+        self.durations = Spread()
+        self.observe = self.durations.observe
+        """``observe(seconds)``: from the request's first byte to the upstream to the last of its response."""
+        self._name = name
+        self._errors_family = errors
+        self._errors: dict[str, Counter] = {}
+        self._state = state.labels(name)
+        self._transitions = {to: transitions.labels(name, to) for to in CIRCUIT_STATES}
+
+    def error(self, kind: str) -> None:
+        """Count a failed call. ``kind`` is a word of the code's own, such as ``connect`` or ``timeout``."""
+        try:
+            self._errors[kind].inc()
+        except KeyError:
+            child = self._errors[kind] = self._errors_family.labels(self._name, kind)
+            child.inc()
+
+    def circuit(self, to: str) -> None:
+        """The circuit went to ``closed``, ``open`` or ``half-open``."""
+        self._state.set(CIRCUIT_STATES[to])
+        self._transitions[to].inc()
+
+
+class Metrics:
+    """Every family that the gateway exports. One reactor thread writes; ``render`` may run in any.
+
+    Children (``route``, ``service``, ``limit``, ``connections``) are made once, kept by their users, and the same when
+    asked for again; that may happen in a thread too. Those that show a count before anything happened stand at zero, so
+    that ``rate()`` sees the first event.
+    """
+
+    def __init__(self, registry: CollectorRegistry, version: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.in_flight = 0
+        """Exchanges that have begun and not ended; whoever accounts for them adds and takes away."""
+        self._registry = registry
+        self._routes: dict[str, RouteSeries] = {}
+        self._services: dict[str, ServiceSeries] = {}
+        self._limits: dict[tuple[str, str], Counter] = {}
+
+        self._errors = Counter(
+            "gateway_upstream_errors_total",
+            "Calls to a service that failed, by what went wrong.",
+            ["service", "kind"],
+            registry=registry,
+        )
+        self._circuit_state = Gauge(
+            "gateway_circuit_breaker_state",
+            "The circuit of a service: 0 closed, 1 open, 2 half-open.",
+            ["service"],
+            registry=registry,
+        )
+        self._transitions = Counter(
+            "gateway_circuit_breaker_transitions_total",
+            "How often the circuit of a service went to a state.",
+            ["service", "to"],
+            registry=registry,
+        )
+        self._violations = Counter(
+            "gateway_rate_limit_violations_total",
+            "Requests refused by a limit.",
+            ["endpoint", "scope"],
+            registry=registry,
+        )
+        self._store_up = Gauge(
+            "gateway_rate_limit_store_up",
+            "Whether the store of the limits answers; memory always does.",
+            registry=registry,
+        )
+        self._fallbacks = Counter(
+            "gateway_rate_limit_fallbacks_total",
+            "Checks decided without the store of the limits, because it was slow or gone.",
+            registry=registry,
+        )
+        self._auth_failures = Counter(
+            "gateway_auth_failures_total", "Callers turned away, by reason.", ["reason"], registry=registry
+        )
+        self._connections = Gauge(
+            "gateway_connections", "Open connections of clients.", ["protocol"], registry=registry
+        )
+        reloads = Counter(
+            "gateway_config_reloads_total",
+            "Reloads of the configuration, by result.",
+            ["result"],
+            registry=registry,
+        )
+        self._reloads = {True: reloads.labels("success"), False: reloads.labels("failure")}
+        self._last_reload = Gauge(
+            "gateway_config_last_reload_successful",
+            "Whether the configuration that was read last is the one that serves.",
+            registry=registry,
+        )
+        in_flight = Gauge("gateway_requests_in_flight", "Requests that have begun and not ended.", registry=registry)
+        in_flight.set_function(lambda: self.in_flight)
+        lag = Histogram(
+            "gateway_reactor_lag_seconds",
+            "How much later than asked for the reactor calls back.",
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self.reactor_lag = lag.observe
+        """``reactor_lag(seconds)`` counts one sample."""
+        Gauge("gateway_build_info", "The version that runs.", ["version"], registry=registry).labels(version).set(1)
+        ProcessCollector(registry=registry)
+
+        self._store_up.set(1)
+        self._last_reload.set(1)
+
+    def route(self, pattern: str) -> RouteSeries:
+        """The series of a route's pattern, or of a value in ``RESERVED``."""
+        return self._routes.setdefault(pattern, RouteSeries())
+
+    def service(self, name: str) -> ServiceSeries:
+        try:
+            return self._services[name]
+        except KeyError:
+            made = ServiceSeries(name, self._errors, self._circuit_state, self._transitions)
+            return self._services.setdefault(name, made)
+
+    def limit(self, endpoint: str, scope: str) -> Counter:
+        """The counter of one limit's violations: ``inc()`` for each request that it refuses."""
+        key = endpoint, scope
+        try:
+            return self._limits[key]
+        except KeyError:
+            return self._limits.setdefault(key, self._violations.labels(*key))
+
+    def connections(self, protocol: str) -> Gauge:
+        """The open connections of one protocol: ``inc()`` and ``dec()``."""
+        return self._connections.labels(protocol)
+
+    def auth_failure(self, reason: str) -> None:
+        """Count a 401 or 403. ``reason`` is a word of the code's own, never of the token's."""
+        self._auth_failures.labels(reason).inc()
+
+    def store_up(self, up: bool) -> None:
+        self._store_up.set(up)
+
+    def store_fallback(self) -> None:
+        self._fallbacks.inc()
+
+    def reloaded(self, succeeded: bool) -> None:
+        self._reloads[succeeded].inc()
+        self._last_reload.set(succeeded)
+
+    def retain(self, routes: Collection[str], services: Collection[str], limits: Collection[tuple[str, str]]) -> None:
+        """Drop the series of what is not named here. An exchange still in flight there is not counted any more."""
+        for pattern in self._routes.keys() - routes - RESERVED:
+            del self._routes[pattern]
+        for name in self._services.keys() - services:
+            del self._services[name]
+            for family in (self._errors, self._circuit_state, self._transitions):
+                family.remove_by_labels({"service": name})
+        for key in self._limits.keys() - limits:
+            del self._limits[key]
+            self._violations.remove(*key)
+
+    def routes(self) -> dict[str, RouteSeries]:
+        """What was counted so far by pattern, for those who show it."""
+        return self._routes.copy()
+
+    def services(self) -> dict[str, ServiceSeries]:
+        return self._services.copy()
+
+    def render(self, openmetrics: bool = False, pause: Callable[[], None] | None = None) -> tuple[bytes, bytes]:
+        """The content type and the text: Prometheus' format 0.0.4, or OpenMetrics 1.0.
+
+        Meant for a thread. Each series is copied by one call that no other thread can interrupt, so that a histogram
+        always agrees with itself; series that change meanwhile may be a moment apart. ``pause`` is called after
+        each stretch of less than a millisecond and must let go of the interpreter: else the reactor would wait
+        5 ms (``sys.getswitchinterval``) at every system call of its own until the text is done.
+        """
+        pause = pause or _let_others_run
+        if openmetrics:
+            content_type = openmetrics_exposition.CONTENT_TYPE_LATEST
+            text = openmetrics_exposition.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+        else:
+            content_type = CONTENT_TYPE_PLAIN_0_0_4
+            text = generate_latest(self._registry)
+        eof = b"# EOF\n" if openmetrics else b""
+        return content_type.encode(), b"".join((text.removesuffix(eof), *self._pieces(openmetrics, pause), eof))
+
+    def _pieces(self, openmetrics: bool, pause: Callable[[], None]) -> Iterator[bytes]:
+        requests: list[bytes] = []
+        durations: list[bytes] = []
+        routes = list(self._routes.copy().items())
+        for start in range(0, len(routes), PATHS_AT_A_TIME):
+            pause()
+            counters: list[str] = []
+            histograms: list[str] = []
+            for path, route in routes[start : start + PATHS_AT_A_TIME]:
+                for method, series in route.methods.copy().items():
+                    labels = f'method="{method}",path="{_escaped(path)}"'
+                    for status, count in series.statuses.copy().items():
+                        counters.append(f'gateway_requests_total{{{labels},status="{status}"}} {count}\n')
+                    histograms.append(_histogram(_REQUEST_DURATION, labels, series))
+            requests.append("".join(counters).encode())
+            durations.append("".join(histograms).encode())
+        pause()
+        family = "gateway_requests" if openmetrics else "gateway_requests_total"
+        yield _head(family, "counter", "Requests that ended, by route and status.")
+        yield from requests
+        yield _head("gateway_request_duration_seconds", "histogram", "From a request's head to its response's end.")
+        yield from durations
+        yield _head("gateway_upstream_duration_seconds", "histogram", "What of that a service took.")
+        for name, service in self._services.copy().items():
+            yield _histogram(_UPSTREAM_DURATION, f'service="{_escaped(name)}"', service.durations).encode()
+
+
+PATHS_AT_A_TIME = 16
+
+
+def _let_others_run() -> None:
+    # Zero would take the interpreter back before a waiting thread has woken up.
+    time.sleep(0.00005)
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _head(family: str, kind: str, help: str) -> bytes:
+    return f"# HELP {family} {help}\n# TYPE {family} {kind}\n".encode()
+
+
+def _template(family: str) -> str:
+    bounds = [*map(repr, BUCKETS), "+Inf"]
+    buckets = (f'{family}_bucket{{\0,le="{bound}"}} %d\n' for bound in bounds)
+    return "".join((*buckets, f"{family}_count{{\0}} %d\n", f"{family}_sum{{\0}} %s\n"))
+
+
+_REQUEST_DURATION = _template("gateway_request_duration_seconds")
+_UPSTREAM_DURATION = _template("gateway_upstream_duration_seconds")
+
+
+def _histogram(template: str, labels: str, spread: Spread) -> str:
+    counts = list(accumulate(spread.buckets.copy()))
+    return template.replace("\0", labels.replace("%", "%%")) % (*counts, counts[-1], spread.sum)
+
+
+class LagProbe:
+    """Asks the reactor to call back every ``interval`` seconds and passes on by how many it was late."""
+
+    def __init__(self, clock: IReactorTime, observe: Callable[[float], None], interval: float = 0.1) -> None:
+        self._clock = clock
+        self._observe = observe
+        self._interval = interval
+        self._call: IDelayedCall | None = None
+
+    def start(self) -> None:
+        self._call = self._clock.callLater(self._interval, self._sample, self._clock.seconds() + self._interval)
+
+    def stop(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _sample(self, due: float) -> None:
+        self._observe(self._clock.seconds() - due)
+        self.start()
