@@ -16,7 +16,7 @@ PROBLEM_JSON = b"application/problem+json"
 
 
 class GatewayError(Exception):
-    """An exchange that ends here. Subclasses fix ``status``, ``code`` and ``title``; ``headers`` go out with the answer."""
+    """An exchange that ends here. Subclasses fix ``status``, ``code`` and ``title``; ``headers`` go out with it."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
@@ -33,7 +33,7 @@ class BadRequest(GatewayError):
 
 
 class Unauthorized(GatewayError):
-    """RFC 6750 §3: the ``WWW-Authenticate`` challenge travels in ``headers``; ``reason`` labels the metric and the log."""
+    """RFC 6750 §3: the ``WWW-Authenticate`` challenge travels in ``headers``; ``reason`` labels the metric."""
 
     status, code, title = 401, "unauthorized", "Unauthorized"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from random import getrandbits
 
-from apigw.wire.headers import HOP_BY_HOP, Headers
+from apigw.wire.headers import HOP_BY_HOP, Header, Headers
 from apigw.wire.request import Request
 
 IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
@@ -89,7 +89,7 @@ class Peers:
         return decided
 
     def client_address(self, request: Request) -> bytes:
-        """Whose request this is: the peer, or behind trusted proxies the first address from the right that is not one."""
+        """Whose request this is: the peer, or behind trusted proxies the first from the right that is not one."""
         peer = request.stream.peer
         if not self.trusts(peer):
             return peer
@@ -165,7 +165,7 @@ def _continued(headers: Headers, peer: bytes, proto: bytes, host: bytes) -> tupl
     return b", ".join([*chain, peer]), proto, host
 
 
-def client_headers(headers: Headers, status: int, identifier: bytes, own: Headers) -> Headers:
+def client_headers(headers: Headers, status: int, identifier: bytes, own: Iterable[Header]) -> Headers:
     """The fields of an upstream's response that go on to the client, and the gateway's ``own`` behind them."""
     if status == 204:
         headers = [header for header in headers if header[0] != b"content-length"]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
 
 from apigw import errors
-from apigw.cors import cors_headers, preflight, without_cors
+from apigw.cors import without_cors
 from apigw.errors import GatewayError
 from apigw.forwarding import client_headers, request_id, upstream_head
+from apigw.stages import STAGES
 from apigw.wire.errors import (
     ClientLost,
     ConnectFailed,
@@ -24,37 +27,46 @@ from apigw.wire.errors import (
     UpstreamLost,
     UpstreamTimedOut,
 )
-from apigw.wire.headers import Headers
+from apigw.wire.headers import Header, Headers
 from apigw.wire.request import Request
 from apigw.wire.tunnel import join
 from apigw.wire.upstream_connection import UpstreamConnection
 
 if TYPE_CHECKING:
+    from apigw.policy.limits import Limit, MemoryStore
+    from apigw.policy.principal import Principal
+    from apigw.policy.redis_limits import RedisStore
     from apigw.snapshot import Route, Snapshot
     from apigw.upstream import Connected, Target
+
+    LimitStore = MemoryStore | RedisStore
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH"})
 """RFC 9110 §9.2.2, and its registry."""
 CLIENT_LEFT = 499
+FAILURES = frozenset({500, 502, 503, 504})
+"""Answers of a service that say that it, and not the request, is at fault."""
 
 log = Logger()
-
-Stage = Callable[["Exchange"], Deferred[Any] | None]
-"""One step of an exchange: does it at once, or returns a Deferred where it must wait, or raises a ``GatewayError``."""
-
 
 class Gateway(Resource):
     """The proxy. ``snapshot`` is replaced by a reload; an exchange keeps the one that it began with."""
 
     isLeaf = True
 
-    def __init__(self, snapshot: Snapshot, clock: Callable[[], float], account: Callable[[Exchange], None]) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        clock: Callable[[], float],
+        store: LimitStore,
+        account: Callable[[Exchange], None],
+    ) -> None:
         super().__init__()
         self.snapshot = snapshot
         self.clock = clock
+        self.store = store
         self.account = account
         self.in_flight = 0
-        self.on_idle: Callable[[], None] | None = None
 
     def render(self, request: Request) -> int:
         """Runs when the headers are complete; the body has not been read."""
@@ -64,7 +76,10 @@ class Gateway(Resource):
         return NOT_DONE_YET
 
     def proceed(self, exchange: Exchange) -> None:
-        """Walk the stages, each at once unless it must wait; after the last, the exchange relays and accounts."""
+        """Walk route → authenticate → limit → forward; then the exchange relays the answer, and is accounted for.
+
+        Each stage is done at once, unless it must wait.
+        """
         try:
             for stage in exchange.stages:
                 waiting = stage(exchange)
@@ -82,59 +97,31 @@ class Gateway(Resource):
     def ended(self, exchange: Exchange) -> None:
         self.in_flight -= 1
         self.account(exchange)
-        if self.on_idle is not None and not self.in_flight:
-            self.on_idle()
 
 
-def route(exchange: Exchange) -> None:
-    """Match method and path. Never waits."""
-    request = exchange.request
-    router = exchange.snapshot.router
-    if exchange.snapshot.preflights and request.method == b"OPTIONS" and preflight(exchange, router):
-        return
-    match = router.match(request.method, request.path)
-    if exchange.snapshot.log_decisions:
-        log.debug("{decision}", decision=str(router.explain(request.method, request.path)))
-    if match is None:
-        allow = router.allow(request.path)
-        if not allow:
-            raise errors.NotFound("No route matches this path.")
-        raise errors.MethodNotAllowed("This path has other methods.", [(b"allow", b", ".join(allow))])
-    exchange.route = found = match.value
-    if found.cors is not None:
-        exchange.own_headers = cors_headers(found.cors, request)
-
-
-def forward(exchange: Exchange) -> None:
-    """Find a connection to a target and send the request; the answer comes to the exchange."""
-    request, route = exchange.request, exchange.route
-    limit = route.max_body_size
-    if limit is not None and request.content_length is not None and request.content_length > limit:
-        raise errors.BodyTooLarge(f"The body may have up to {limit} bytes.")
-    target = route.upstream.pick()
-    connection = target.pool.take(careful=not request.body_complete)
-    if connection is not None:
-        exchange.send((target, connection))
-    else:
-        exchange.connect(target)
-
-
-STAGES: tuple[Stage, ...] = (route, forward)
-"""The way of every request."""
-
-
+@implementer(IPushProducer)
 class Exchange:
-    """One request and its response. It listens to the client and receives from the upstream, and relays between them."""
+    """One request and its response: listens to the client, receives from the upstream, and relays between them."""
 
-    route: Route
-    target: Target
-    own_headers: Headers = []
+    route: Route = None  # type: ignore[assignment]  # until the first stage has found it
+    target: Target | None = None
+    principal: Principal | None = None
+    own_headers: Sequence[Header] = ()
     """What the gateway adds to any answer to this request."""
+    violated: Limit | None = None
+    """The limit that refused it."""
+    permit: int | None = None
+    """The circuit's leave, until the circuit has been told how it went."""
     waiting: Deferred[Any] | None = None
     connection: UpstreamConnection | None = None
     status = 0
-    code = ""
+    refusal: GatewayError | None = None
+    """Why the answer is the gateway's own."""
+    sent_at = 0.0
     upstream_seconds: float | None = None
+    upstream_ended_at = 0.0
+    event_stream = False
+    tunnelled = False
     ended = False
     _retried = False
 
@@ -142,10 +129,16 @@ class Exchange:
         self._gateway = gateway
         self.request = request
         self.snapshot = gateway.snapshot
+        self.clock = gateway.clock
+        self.store = gateway.store
         self.started_at = gateway.clock()
         self.stages = iter(STAGES)
         self.id = request_id(request.headers)
         request.listener = self
+
+    @property
+    def client_address(self) -> str:
+        return self.snapshot.peers.client_address(self.request).decode("ascii")
 
     # Towards the upstream.
 
@@ -160,8 +153,9 @@ class Exchange:
         request, route = self.request, self.route
         host = request.authority if route.preserve_host and request.authority else self.target.authority
         uri = request.uri if not route.strip else _strip(request, route.strip)
-        head = upstream_head(request, uri, host, self.snapshot.peers, self.id, (), not route.forward_token)
-        self.sent_at = self._gateway.clock()
+        own = () if self.principal is None else (self.principal.lines,)
+        head = upstream_head(request, uri, host, self.snapshot.peers, self.id, own, not route.forward_token)
+        self.sent_at = self.clock()
         connection.send(
             head, self, route.timeout, request.method == b"HEAD", request.upgrade, request.content_length is None
         )
@@ -176,8 +170,10 @@ class Exchange:
         if failure.check(CancelledError):
             return
         if failure.check(ConnectFailed):
+            self._settle(failed=True)
             self.refuse(errors.UpstreamUnreachable("The service cannot be reached."))
         elif failure.check(PoolExhausted):
+            self.route.upstream.series.error("overloaded")
             self.refuse(errors.Overloaded("The service has too many requests waiting.", [(b"retry-after", b"1")]))
         else:
             self.stage_failed(failure)
@@ -200,7 +196,8 @@ class Exchange:
             self.refuse(refused(error))
             return
         self._give_up()
-        self.status = CLIENT_LEFT
+        if not self.tunnelled:
+            self.status = CLIENT_LEFT
         self._end()
 
     # wire.upstream_connection.Receiver: the response.
@@ -214,13 +211,17 @@ class Exchange:
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         request = self.request
         self.status = status
-        self.upstream_seconds = self._gateway.clock() - self.sent_at
+        self.upstream_seconds = self.clock() - self.sent_at
         if self.route.cors is not None:
             headers = without_cors(headers)
         out = client_headers(headers, status, self.id, self.own_headers)
+        assert self.connection is not None
         if status == 101:
             self._start_tunnel(out)
             return
+        if self.connection.event_stream:
+            self.event_stream = True
+            self._settle(failed=False)  # which otherwise would hold its place in a half-open circuit for ever
         request.start(status, out, reason)
 
     def response_received(self, data: bytes) -> None:
@@ -232,12 +233,17 @@ class Exchange:
 
     def response_finished(self) -> None:
         self.connection = None
+        self.upstream_ended_at = self.clock()
+        if self.permit is not None:
+            self._settle(self.status in FAILURES)
         self.request.finish()
         self._end()
 
     def response_failed(self, error: UpstreamError) -> None:
         connection, self.connection = self.connection, None
         request = self.request
+        assert self.target is not None
+        self.route.upstream.series.error(_KINDS.get(type(error), "protocol"))
         if (
             isinstance(error, UpstreamLost)
             and error.silent
@@ -250,7 +256,9 @@ class Exchange:
             # The upstream had probably closed the connection for being idle (RFC 9110 §9.2.2).
             self._retried = True
             self.connect(self.target)
-        elif isinstance(error, UpstreamTimedOut):
+            return
+        self._settle(failed=True)
+        if isinstance(error, UpstreamTimedOut):
             self.refuse(errors.UpstreamTimeout("The service did not answer in time."))
         else:
             log.debug("{id}: {target}: {error}", id=self.id.decode("ascii"), target=self.target.name, error=error)
@@ -276,7 +284,7 @@ class Exchange:
         if self.ended:
             return
         self._give_up()
-        self.code = error.code
+        self.refusal = error
         if self.request.started:
             self.request.abort()
         else:
@@ -293,8 +301,9 @@ class Exchange:
     def stage_failed(self, failure: Failure) -> None:
         if self.ended or failure.check(CancelledError):
             return
-        if failure.check(GatewayError):
-            self.refuse(failure.value)
+        error = failure.value
+        if isinstance(error, GatewayError):
+            self.refuse(error)
             return
         log.failure("{id}: a stage failed", failure=failure, id=self.id.decode("ascii"))
         self.refuse(GatewayError("The gateway failed."))
@@ -314,13 +323,26 @@ class Exchange:
         out += ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
         client, from_client = self.request.start_tunnel(out)
         self.connection = None
+        self.tunnelled = True
+        self._settle(failed=False)
         join(client, from_client, upstream, from_upstream).addCallback(lambda _: self._end())
+
+    def _settle(self, failed: bool) -> None:
+        """Tell the circuit how the service did. Exchanges that end otherwise say nothing of it."""
+        permit, self.permit = self.permit, None
+        if permit is not None:
+            circuit = self.route.upstream.circuit
+            assert circuit is not None
+            (circuit.failure if failed else circuit.success)(permit, self.clock())
 
     def _end(self) -> None:
         """Account for the exchange, exactly once."""
         if not self.ended:
             self.ended = True
             self.request.listener = None
+            if self.permit is not None:
+                assert self.route.upstream.circuit is not None
+                self.route.upstream.circuit.cancel(self.permit, self.clock())
             self._gateway.ended(self)
 
 
@@ -329,6 +351,8 @@ def refused(error: Refused) -> GatewayError:
     kind = _REFUSALS.get(error.status, errors.BadRequest)
     return kind(error.reason)
 
+
+_KINDS: dict[type[UpstreamError], str] = {UpstreamTimedOut: "timeout", UpstreamLost: "lost"}
 
 _REFUSALS: dict[int, type[GatewayError]] = {
     405: errors.MethodNotAllowed,

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
@@ -137,6 +137,8 @@ class HealthChecks:
             loop.clock = self._clock
             loop.start(self._check.interval)
             self._loops.append(loop)
+        if self._upstream.circuit is not None:
+            self._upstream.circuit.probe = self.any_passes
 
     def stop(self) -> None:
         """No more checks; those under way are given up and count for nothing."""
@@ -152,6 +154,11 @@ class HealthChecks:
         probing = asking.addCallbacks(lambda _: True, lambda _: False).addCallback(partial(self._count, target))
         self._probes[target] = probing
         return probing
+
+    def any_passes(self) -> Deferred[bool]:
+        """Check every target now. Fires with whether one passed."""
+        probes = [self.probe(target) for target in self._upstream.targets]
+        return gatherResults(probes, consumeErrors=True).addCallbacks(any, lambda _: False)
 
     def _count(self, target: Target, passed: bool) -> bool:
         self._probes.pop(target, None)

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from json import dumps
 from typing import Any
 
+from twisted.internet.defer import CancelledError
+from twisted.python.failure import Failure
 from twisted.web.error import UnsupportedMethod
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from apigw.errors import MethodNotAllowed
+from apigw.errors import MethodNotAllowed, NotFound
+from apigw.ops.exposition import Exposition, Page
 from apigw.ops.health import Readiness, Report
+from apigw.policy.oauth import TokenEndpoint, TokenResponse
 from apigw.wire.request import Request
 
 JSON = b"application/json"
@@ -79,3 +83,54 @@ class Document(Leaf):
 
     def render_GET(self, request: Request) -> int:
         return answer(request, 200, self._document())
+
+
+class Token(Leaf):
+    """``POST /oauth/token`` (RFC 6749 §3.2)."""
+
+    def __init__(self, endpoint: TokenEndpoint, address: Callable[[Request], str], clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+        self._address = address
+        self._clock = clock
+
+    def render_POST(self, request: Request) -> int:
+        def answered(response: TokenResponse) -> None:
+            if not request.finished:
+                headers = [*response.headers, (b"content-length", b"%d" % len(response.body))]
+                request.respond(response.status, headers, response.body)
+
+        body = request.content.getvalue()
+        answering = self._endpoint.respond(request.headers, body, self._address(request), self._clock())
+        request.notifyFinish().addErrback(lambda _: answering.cancel())
+        answering.addCallback(answered).addErrback(_unless_cancelled, request)
+        return NOT_DONE_YET
+
+
+def _unless_cancelled(failure: Failure, request: Request) -> None:
+    if not failure.check(CancelledError):
+        request.processingFailed(failure)
+
+
+class MetricsPage(Leaf):
+    """``/metrics``. Who is not ``allowed`` is told that there is no such page."""
+
+    def __init__(self, exposition: Exposition, allowed: Callable[[Request], bool]) -> None:
+        super().__init__()
+        self._exposition = exposition
+        self._allowed = allowed
+
+    def render_GET(self, request: Request) -> int:
+        if not self._allowed(request):
+            raise NotFound("There is nothing here.")
+
+        def rendered(page: Page) -> None:
+            content_type, text = page
+            if not request.finished:
+                request.respond(200, [(b"content-type", content_type), (b"content-length", b"%d" % len(text))], text)
+
+        accept = b",".join(value for name, value in request.headers if name == b"accept")
+        asking = self._exposition.page(accept)
+        request.notifyFinish().addErrback(lambda _: asking.cancel())
+        asking.addCallback(rendered).addErrback(_unless_cancelled, request)
+        return NOT_DONE_YET

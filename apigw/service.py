@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.address import UNIXAddress
@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from apigw.config.model import Listen
 from apigw.gateway import Gateway
 from apigw.health import HealthChecks, any_answers
+from apigw.ops.access_log import AccessLog
 from apigw.ops.health import Check, Readiness
 from apigw.snapshot import UpstreamKey
 from apigw.systemd import notify
@@ -62,6 +63,57 @@ class Ticking(Service):
     def stopService(self) -> None:
         super().stopService()
         self._deadlines.stop()
+
+
+class Runs(Protocol):
+    """Something with a beginning and an end."""
+
+    def start(self) -> object: ...
+    def stop(self) -> Any: ...
+
+
+class Running(Service):
+    """A part that runs as long as the program. Its end may be a Deferred, and is waited for."""
+
+    def __init__(self, part: Runs) -> None:
+        self._part = part
+
+    def startService(self) -> None:
+        super().startService()
+        self._part.start()
+
+    def stopService(self) -> Any:
+        super().stopService()
+        return self._part.stop()
+
+
+class LogFile(Running):
+    """The access log: opened after the process has forked, and anew on SIGUSR1, as twistd does with its own."""
+
+    def __init__(self, reactor: Any, access_log: AccessLog) -> None:
+        super().__init__(access_log)
+        self._reactor = reactor
+        self._access_log = access_log
+
+    def startService(self) -> None:
+        try:
+            super().startService()
+        except OSError as error:
+            raise CannotStart(f"apigw: cannot open the access log: {error}") from None
+        self._reactor.callWhenRunning(self._install)
+
+    def _install(self) -> None:
+        before = signal.getsignal(signal.SIGUSR1)
+
+        def reopen(number: int, frame: Any) -> None:
+            if callable(before):
+                before(number, frame)
+            self._reactor.callFromThread(self._access_log.reopen)
+
+        try:
+            signal.signal(signal.SIGUSR1, reopen)
+        except ValueError:  # not the main thread: an embedding program has its own signals
+            return
 
 
 class Upstreams(Service):

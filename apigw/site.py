@@ -11,7 +11,7 @@ from twisted.web.resource import IResource, Resource, getChildForRequest
 
 from apigw import errors
 from apigw.errors import GatewayError
-from apigw.forwarding import request_id
+from apigw.forwarding import new_request_id, request_id
 from apigw.gateway import Gateway, refused
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
@@ -19,22 +19,27 @@ from apigw.wire.request import Request
 
 MAX_RESOURCE_BODY = 64 * 1024
 
-Account = Callable[[Request, str], None]
-"""Told of each exchange that ended in a Resource: the request, and the reserved path that it took."""
+Account = Callable[[Request, str, float], None]
+"""Told of each exchange that ended in a Resource: the request, the reserved path that it took, and when it began."""
 
 
 class Site:
-    """One listener's tree: ``reserved`` paths lead to Resources, everything else to ``otherwise``."""
+    """One listener's tree: reserved paths lead to Resources, everything else to ``otherwise``."""
 
     displayTracebacks = False
 
-    def __init__(self, reserved: dict[bytes, IResource], otherwise: Gateway | None, account: Account) -> None:
-        self._root = Resource()
-        for path, resource in reserved.items():
-            self._put(path, resource)
-        self._reserved = frozenset(reserved)
+    def __init__(self, otherwise: Gateway | None, account: Account, clock: Callable[[], float]) -> None:
         self._gateway = otherwise
         self._account = account
+        self._clock = clock
+        self.reserve({})
+
+    def reserve(self, resources: dict[bytes, IResource]) -> None:
+        """These and no others are the Resources, from now on."""
+        self._root = Resource()
+        for path, resource in resources.items():
+            self._put(path, resource)
+        self._reserved = frozenset(resources)
 
     def on_request(self, request: Request) -> None:
         """The headers are complete. The gateway begins at once; for any other Resource the body is read first."""
@@ -43,7 +48,8 @@ class Site:
             return
         request.site = self  # type: ignore[assignment]
         pattern = request.path.decode("ascii") if request.path in self._reserved else "unmatched"
-        request.notifyFinish().addErrback(lambda _: None).addCallback(lambda _: self._account(request, pattern))
+        began = self._clock()
+        request.notifyFinish().addErrback(lambda _: None).addCallback(lambda _: self._account(request, pattern, began))
         request.listener = body = _Body(request, self._render)
         if request.content_length is not None and request.content_length > MAX_RESOURCE_BODY:
             body.refuse(errors.BodyTooLarge(f"The body may have up to {MAX_RESOURCE_BODY} bytes."))
@@ -111,7 +117,16 @@ def _respond(request: Request, error: GatewayError) -> None:
     request.respond(status, [*headers, (b"x-request-id", identifier)], body)
 
 
-def refusal_answer(refusal: Refused, identifier: bytes) -> tuple[int, Headers, bytes]:
+AccountRefusal = Callable[[int, str, bytes, bytes, bytes, int], None]
+"""Told of each refusal of the wire: status, code, request id, peer, protocol, and the size of the answer's body."""
+
+
+def refusal_answer(
+    account: AccountRefusal, refusal: Refused, peer: bytes, secure: bool, protocol: bytes
+) -> tuple[int, Headers, bytes]:
     """What a client is told whose bytes were no request."""
-    status, headers, body = errors.render(refused(refusal), identifier.decode("latin-1"))
+    identifier = new_request_id()
+    error = refused(refusal)
+    status, headers, body = errors.render(error, identifier.decode("ascii"))
+    account(status, error.code, identifier, peer, protocol, len(body))
     return status, [*headers, (b"x-request-id", identifier)], body

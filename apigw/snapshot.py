@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
+from typing import Any
 
 from attrs import frozen
 
 from apigw.config.errors import ConfigError, Problem
 from apigw.config.model import UNSET, Config, Cors, Service
+from apigw.config.model import Route as RouteConfig
 from apigw.forwarding import Peers
-from apigw.policy.routing import Router
+from apigw.ops.metrics import RouteSeries
+from apigw.policy.jwks import KeySet, carry_over
+from apigw.policy.jwt import Authenticator
+from apigw.policy.limits import Selection, compile_limit, select
+from apigw.policy.oauth import Allow, Run, TokenEndpoint, metadata
+from apigw.policy.refresh import FamilyStore
+from apigw.policy.routing import Pattern, Router
+from apigw.policy.signing import load_signer
 from apigw.upstream import Upstream
 from apigw.wire.channel import Settings
 
 UpstreamKey = tuple[Service, bytes]
 """A service as configured, and a digest of the files that its TLS names: the same key means the same pools."""
+
+
+@frozen(eq=False)
+class Demand:
+    """What a route wants to know of the caller. Unless ``required``, no token passes, but a bad one does not."""
+
+    authenticator: Authenticator
+    required: bool
+    roles: tuple[str, ...]
+    scopes: tuple[str, ...]
 
 
 @frozen(eq=False)
@@ -32,6 +51,21 @@ class Route:
     preserve_host: bool
     forward_token: bool
     cors: Cors | None
+    demand: Demand | None
+    """None where nobody is asked who calls."""
+    limits: Selection
+    address_limits: Selection
+    """Those of ``limits`` to which a 401 is charged."""
+    series: RouteSeries
+
+
+@frozen(eq=False)
+class OAuthServer:
+    """The gateway's own token endpoint, and the documents that describe it."""
+
+    endpoint: TokenEndpoint
+    metadata: dict[str, Any]
+    jwks: dict[str, Any] | None
 
 
 @frozen(eq=False)
@@ -39,20 +73,33 @@ class Snapshot:
     config: Config
     router: Router[Route]
     peers: Peers
+    metrics_allowed: Peers
+    """Who may read ``/metrics`` on a public port."""
     settings: Settings
     upstreams: Mapping[UpstreamKey, Upstream]
     preflights: bool
     """Whether any route answers CORS preflights: where none does, nobody looks for them."""
+    key_sets: Mapping[str, KeySet]
+    oauth: OAuthServer | None
     log_decisions: bool
     """Whether each routing decision is worth a line at debug level."""
 
 
-def compile(
-    config: Config,
-    previous: Snapshot | None,
-    build: Callable[[Service], Upstream],
-    log_decisions: bool = False,
-) -> Snapshot:
+@frozen(eq=False)
+class Parts:
+    """What a snapshot is made with, and what outlives it: how to build an upstream and fetch a key set, where exchanges
+    are counted, and what the token endpoint keeps."""
+
+    build: Callable[[Service], Upstream]
+    key_set: Callable[[str], KeySet]
+    series: Callable[[str], RouteSeries]
+    allow: Allow
+    run: Run
+    families: FamilyStore
+    log_decisions: bool = False
+
+
+def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot:
     """Make ``config`` ready. What ``previous`` has for the same service is used again; ``previous`` is not changed.
 
     Raises ``ConfigError`` for what only shows now, such as a certificate that cannot be read.
@@ -65,12 +112,15 @@ def compile(
         try:
             key = (service, _digest(service))
             kept = previous.upstreams.get(key) if previous is not None else None
-            named[service.name] = upstreams[key] = kept or build(service)
+            named[service.name] = upstreams[key] = kept or parts.build(service)
         except Exception as error:
             problems.append(Problem(f"its TLS cannot be set up: {error}", path, config.origins.get(path)))
     if problems:
         raise ConfigError(problems)
     gateway = config.gateway
+    key_sets, authenticator, oauth = _authentication(config, previous, parts)
+    limits = [compile_limit(limit) for limit in config.rate_limits]
+    default = gateway.auth_default or ("none" if config.auth is None else "required")
     routes = []
     for route in config.routes:
         upstream = named[route.service]
@@ -82,10 +132,14 @@ def compile(
             upstream=upstream,
             timeout=route.timeout or service.timeout or gateway.request_timeout,
             max_body_size=gateway.max_body_size if route.max_body_size == UNSET else route.max_body_size,
-            strip=route.strip_prefix.strip("/").count("/") + 1 if route.strip_prefix and route.strip_prefix != "/" else 0,
+            strip=_segments(route.strip_prefix or "/"),
             preserve_host=service.preserve_host,
             forward_token=route.forward_token,
             cors=route.cors,
+            demand=_demand(route, default, authenticator),
+            limits=(selected := select(limits, Pattern.parse(route.path))),
+            address_limits=selected.of_addresses(),
+            series=parts.series(route.path),
         )
         routes.append((route.path, methods, compiled))
     settings = Settings(
@@ -100,11 +154,42 @@ def compile(
         config=config,
         router=Router(routes),
         peers=Peers(gateway.trusted_proxies),
+        metrics_allowed=Peers(gateway.metrics_allow),
         settings=settings,
         upstreams=upstreams,
         preflights=any(route.cors for route in config.routes),
-        log_decisions=log_decisions,
+        key_sets=key_sets,
+        oauth=oauth,
+        log_decisions=parts.log_decisions,
     )
+
+
+def _authentication(
+    config: Config, previous: Snapshot | None, parts: Parts
+) -> tuple[Mapping[str, KeySet], Authenticator | None, OAuthServer | None]:
+    """Raises ``ConfigError`` for keys that cannot be used."""
+    auth = config.auth
+    if auth is None:
+        return {}, None, None
+    urls = [verifier.jwks_url for verifier in auth.jwt if verifier.jwks_url is not None]
+    key_sets = carry_over(urls, previous.key_sets if previous is not None else {}, parts.key_set)
+    if auth.oauth is None:
+        return key_sets, Authenticator(auth, key_sets, None, config.origins), None
+    signer = load_signer(auth.oauth.signing, config.origins)
+    endpoint = TokenEndpoint(auth.oauth, signer, parts.allow, parts.run, parts.families, config.origins)
+    server = OAuthServer(endpoint, metadata(auth.oauth), signer.jwks())
+    return key_sets, Authenticator(auth, key_sets, signer, config.origins), server
+
+
+def _demand(route: RouteConfig, default: str, authenticator: Authenticator | None) -> Demand | None:
+    auth = route.auth or default
+    if auth == "none" or authenticator is None:
+        return None
+    return Demand(authenticator, auth == "required", route.roles, route.scopes)
+
+
+def _segments(prefix: str) -> int:
+    return prefix.strip("/").count("/") + 1 if prefix != "/" else 0
 
 
 def _digest(service: Service) -> bytes:

@@ -5,34 +5,50 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import Any, ClassVar, NoReturn
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from attrs import evolve
 from OpenSSL import SSL
+from prometheus_client import CollectorRegistry
 from twisted.application.service import IService
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.web.resource import IResource
 
 from apigw import __version__
+from apigw.accounting import Accounting
 from apigw.config.errors import ConfigError, Problem
 from apigw.config.load import load
-from apigw.config.model import Config, Listen, Service
-from apigw.forwarding import new_request_id
+from apigw.config.model import Config, Listen
+from apigw.fetch import Fetch
 from apigw.gateway import Gateway
+from apigw.ops.access_log import AccessLog
+from apigw.ops.exposition import Exposition, Page
 from apigw.ops.health import Readiness
+from apigw.ops.metrics import LagProbe, Metrics
+from apigw.policy.client_secrets import SecretThreads
+from apigw.policy.jwks import KeySet, swap
+from apigw.policy.keys import MAX_SET_BYTES
+from apigw.policy.limits import ExactWindows, MemoryStore, scope_key
+from apigw.policy.refresh import MemoryFamilies
 from apigw.reload import Reload
-from apigw.resources import Document, Health, Ready
-from apigw.service import Drain, Listener, Ordered, PublicListeners, Signals, Ticking, Upstreams
+from apigw.resources import Document, Health, MetricsPage, Ready, Token
+from apigw.service import Drain, Listener, LogFile, Ordered, PublicListeners, Running, Signals, Ticking, Upstreams
 from apigw.site import Site, refusal_answer
-from apigw.snapshot import Snapshot, compile
-from apigw.upstream import Upstream, build
+from apigw.snapshot import Parts, Snapshot, compile
+from apigw.upstream import build
+from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.errors import Refused
-from apigw.wire.headers import Headers
 from apigw.wire.reactor import install as install_reactor
 from apigw.wire.request import Request
+
+if TYPE_CHECKING:
+    from apigw.policy.redis_limits import RedisStore
 
 SPARE_DESCRIPTORS = 256
 """Files that are open for other reasons than a client: listeners, logs, the reactor, idle upstream connections."""
@@ -84,16 +100,34 @@ class Program:
 
     def __init__(self, reactor: Any, config: Config, directory: str, log_decisions: bool = False) -> None:
         self._reactor = reactor
-        self._log_decisions = log_decisions
         self._started_at = reactor.seconds()
         self._deadlines = Deadlines(reactor)
-        settings = config.gateway
+        self._metrics = Metrics(CollectorRegistry(), __version__)
         self._upstreams = Upstreams(reactor)
         self._readiness = Readiness(reactor)
-        snapshot = self._compile(config, None)
-        self._gateway = Gateway(snapshot, reactor.seconds, lambda exchange: None)
-        public = Site({b"/health": Health(), b"/ready": Ready(self._readiness, False)}, self._gateway, self._account)
-        self._channels = ChannelFactory(snapshot.settings, self._deadlines, public.on_request, self._refused)
+        settings = config.gateway
+        store = self._store(config)
+        windows = MemoryStore(reactor)
+        threads = SecretThreads(reactor)
+        fetch = Fetch(Agent(reactor, self._deadlines, optionsForClientTLS), MAX_SET_BYTES)
+        self._parts = Parts(
+            build=lambda service: build(service, reactor, self._deadlines, self._metrics.service(service.name)),
+            key_set=lambda url: KeySet(url, fetch, reactor),
+            series=self._metrics.route,
+            allow=ExactWindows(windows),
+            run=threads.run,
+            families=MemoryFamilies(),
+            log_decisions=log_decisions,
+        )
+        snapshot = compile(config, None, self._parts)
+        access_log = self._access_log(config)
+        accounting = Accounting(self._metrics, access_log, reactor.seconds)
+        self._gateway = Gateway(snapshot, reactor.seconds, store, accounting.exchange_ended)
+        self._public = Site(self._gateway, accounting.resource_ended, reactor.seconds)
+        refuse = partial(refusal_answer, accounting.refused)
+        self._channels = ChannelFactory(snapshot.settings, self._deadlines, self._public.on_request, refuse)
+        in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+        self._exposition = Exposition(self._render_metrics, reactor, in_thread)
         self._apply(snapshot)
 
         listeners = [_make(reactor, listen, self._channels, index) for index, listen in enumerate(settings.listen)]
@@ -104,27 +138,76 @@ class Program:
         self._reload = Reload(
             reactor,
             lambda: load(directory, os.environ),
-            self._compile,
+            lambda config, previous: compile(config, previous, self._parts),
             listeners,
             self._current,
             self._apply,
-            lambda succeeded: None,
+            self._metrics.reloaded,
         )
-        self.root = Ordered()
-        parts: list[Any] = [Ticking(self._deadlines), self._upstreams]
+        lag = LagProbe(reactor, self._metrics.reactor_lag)
+        parts: list[Any] = [Ticking(self._deadlines), Running(lag), Running(threads), Running(windows)]
+        if access_log is not None:
+            parts.append(LogFile(reactor, access_log))
+        parts += (Running(store), self._upstreams)
         if settings.admin is not None:
-            admin = Site(self._admin_resources(), None, self._account)
-            channels = ChannelFactory(snapshot.settings, self._deadlines, admin.on_request, self._refused)
+            admin = Site(None, lambda *_: None, reactor.seconds)
+            admin.reserve(self._admin_resources())
+            channels = ChannelFactory(snapshot.settings, self._deadlines, admin.on_request, refuse)
             parts.append(Listener(reactor, Listen(settings.admin), channels))
+        self.root = Ordered()
         for part in (*parts, drain, ports, self._reload, Signals(reactor, ports, drain)):
             part.setServiceParent(self.root)
+
+    def _store(self, config: Config) -> MemoryStore | RedisStore:
+        if config.redis is None:
+            return MemoryStore(self._reactor)
+        from apigw.policy.redis_limits import RedisStore  # late: its client imports the global reactor
+
+        return RedisStore(config.redis, self._reactor, self._metrics.store_up, self._metrics.store_fallback)
+
+    def _access_log(self, config: Config) -> AccessLog | None:
+        wanted = config.gateway.access_log
+        if wanted is None:
+            return None
+        report = partial(log.warn, "{sentence}")
+        return AccessLog(
+            wanted.file,
+            wanted.format,
+            self._reactor,
+            self._reactor.callFromThread,
+            lambda sentence: report(sentence=sentence),
+        )
+
+    def _public_resources(self, snapshot: Snapshot) -> dict[bytes, IResource]:
+        allowed = snapshot.metrics_allowed
+        resources: dict[bytes, IResource] = {
+            b"/health": Health(),
+            b"/ready": Ready(self._readiness, False),
+            b"/metrics": MetricsPage(self._exposition, lambda request: allowed.trusts(request.stream.peer)),
+        }
+        oauth = snapshot.oauth
+        if oauth is not None:
+            address = partial(_token_address, snapshot)
+            resources[b"/oauth/token"] = Token(oauth.endpoint, address, self._reactor.seconds)
+            resources[b"/.well-known/oauth-authorization-server"] = Document(lambda: oauth.metadata)
+            if oauth.jwks is not None:
+                resources[b"/.well-known/jwks.json"] = Document(lambda: oauth.jwks)
+        return resources
 
     def _admin_resources(self) -> dict[bytes, IResource]:
         return {
             b"/health": Health(),
             b"/ready": Ready(self._readiness, True),
+            b"/metrics": MetricsPage(self._exposition, lambda _: True),
             b"/status": Document(self._status),
         }
+
+    def _render_metrics(self, openmetrics: bool) -> Page:
+        """In a thread."""
+        self._metrics.in_flight = self._gateway.in_flight
+        for protocol, count in Counter(channel.version for channel in list(self._channels.channels)).items():
+            self._metrics.connections(protocol).set(count)
+        return self._metrics.render(openmetrics)
 
     def _status(self) -> dict[str, object]:
         """How this process is doing, in numbers that a parent can add up. Times are seconds."""
@@ -140,26 +223,29 @@ class Program:
     def _current(self) -> Snapshot:
         return self._gateway.snapshot
 
-    def _compile(self, config: Config, previous: Snapshot | None) -> Snapshot:
-        def build_upstream(service: Service) -> Upstream:
-            return build(service, self._reactor, self._deadlines)
-
-        return compile(config, previous, build_upstream, self._log_decisions)
-
     def _apply(self, snapshot: Snapshot) -> None:
-        """Make a snapshot the current one. Cannot fail: all that could has been done by ``_compile``."""
+        """Make a snapshot the current one. Cannot fail: all that could has been done when it was compiled."""
+        previous = self._gateway.snapshot
         self._gateway.snapshot = snapshot
         self._channels.settings = _within_file_limit(snapshot.settings)
+        self._public.reserve(self._public_resources(snapshot))
+        swap(previous.key_sets if previous is not snapshot else {}, snapshot.key_sets)
         self._upstreams.adopt(snapshot.upstreams)
         self._readiness.checks = self._upstreams.checks()
         self._readiness.forget()
-        for warning in snapshot.config.warnings:
+        config = snapshot.config
+        self._metrics.retain(
+            {route.path for route in config.routes},
+            {service.name for service in config.services},
+            {(limit.endpoint, limit.scope) for limit in config.rate_limits},
+        )
+        for warning in config.warnings:
             log.warn("{warning}", warning=str(warning))
 
-    def _account(self, request: Request, path: str) -> None: ...
 
-    def _refused(self, refusal: Refused, peer: bytes, secure: bool, protocol: bytes) -> tuple[int, Headers, bytes]:
-        return refusal_answer(refusal, new_request_id())
+def _token_address(snapshot: Snapshot, request: Request) -> str:
+    """What the token endpoint counts a caller by: as limits do, so that nobody has 2**64 addresses."""
+    return scope_key("ip", None, None, snapshot.peers.client_address(request).decode("ascii")).hex()
 
 
 def _make(reactor: Any, listen: Listen, channels: ChannelFactory, index: int) -> Listener:

@@ -8,13 +8,21 @@ from math import gcd
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
+from twisted.internet.ssl import (
+    Certificate,
+    PrivateCertificate,
+    optionsForClientTLS,
+    platformTrust,
+    trustRootFromCertificates,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from apigw.circuit import Circuit
 from apigw.config.model import Service, UpstreamTLS
 from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
+from apigw.ops.metrics import ServiceSeries
 from apigw.wire.agent import Agent, endpoint_to
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
@@ -66,8 +74,18 @@ class Target:
 class Upstream:
     """Shares exchanges out among the targets of one service: round-robin by weight over those that are available."""
 
-    def __init__(self, service: Service, pools: Iterable[Pool], deadlines: Deadlines, agent: Agent) -> None:
+    def __init__(
+        self,
+        service: Service,
+        pools: Iterable[Pool],
+        deadlines: Deadlines,
+        agent: Agent,
+        circuit: Circuit | None,
+        series: ServiceSeries,
+    ) -> None:
         self.service = service
+        self.circuit = circuit
+        self.series = series
         self.name = service.name
         self.agent = agent
         """For the gateway's own questions to the targets: its connections are not those that exchanges wait for."""
@@ -88,6 +106,8 @@ class Upstream:
             self._deadlines.forget(target)
             target.pool.close()
         self.agent.close()
+        if self.circuit is not None:
+            self.circuit.stop()
 
     def pick(self, but: Target | None = None) -> Target:
         """The target whose turn it is. Raises ``NoHealthyTarget``."""
@@ -107,7 +127,7 @@ class Upstream:
             connecting = target.pool.connect()
         except PoolExhausted as error:
             return fail(error)
-        given: Deferred[Connected] = connecting.addCallbacks(  # type: ignore[assignment]
+        given: Deferred[Connected] = connecting.addCallbacks(
             partial(self._connected, target), partial(self._not_connected, target, again)
         )
         return given
@@ -118,8 +138,10 @@ class Upstream:
 
     def _not_connected(self, target: Target, again: bool, failure: Failure) -> Failure | Deferred[Connected]:
         if failure.check(ConnectFailed):
-            log.debug("{service}: no connection to {target}: {why}", service=self.name, target=target.name, why=failure.value)
+            why = failure.getErrorMessage()
+            log.debug("{service}: no connection to {target}: {why}", service=self.name, target=target.name, why=why)
             target.connect_failed()
+            self.series.error("connect")
             if again:
                 try:
                     other = self.pick(but=target)
@@ -176,8 +198,8 @@ def interleave(targets: Iterable[Target], weights: Iterable[int]) -> tuple[Targe
     return tuple(rotation)
 
 
-def build(service: Service, reactor: Any, deadlines: Deadlines) -> Upstream:
-    """An upstream that has connected to nothing yet. Reads the files of its TLS; raises ``OSError`` and ``SSL.Error``."""
+def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceSeries) -> Upstream:
+    """An upstream that has connected to nothing yet. Reads the files of its TLS: ``OSError`` and ``SSL.Error``."""
     settings = PoolSettings(
         connect_timeout=service.connect_timeout,
         keepalive_timeout=service.keepalive_timeout,
@@ -192,11 +214,16 @@ def build(service: Service, reactor: Any, deadlines: Deadlines) -> Upstream:
             tls = verified[target.host] = client_tls(service.tls, target.host)
         endpoint = endpoint_to(reactor, target.host, target.port, service.connect_timeout, tls)
         pools.append(Pool(endpoint, settings, deadlines))
-    return Upstream(service, pools, deadlines, Agent(reactor, deadlines, verified.__getitem__, timeout=NEVER))
+    agent = Agent(reactor, deadlines, verified.__getitem__, timeout=NEVER)
+    circuit = None
+    if service.circuit_breaker is not None:
+        probed = service.health_check is not None
+        circuit = Circuit(service.name, service.circuit_breaker, reactor, series.circuit, probed)
+    return Upstream(service, pools, deadlines, agent, circuit, series)
 
 
 def client_tls(tls: UpstreamTLS, host: str) -> Any:
-    """How to verify an https target: always, by ``ca_file`` or the platform's authorities, as ``server_name`` or its host."""
+    """How to verify an https target: by ``ca_file`` or the platform's authorities, as ``server_name`` or its host."""
     trust = platformTrust() if tls.ca_file is None else trustRootFromCertificates(_certificates(tls.ca_file))
     own = None
     if tls.client_cert_file is not None and tls.client_key_file is not None:

@@ -34,7 +34,10 @@ class Settings:
 
 
 class Channel(Timed, Protocol):
-    """A connection that has found its HTTP version."""
+    """A connection that has found its HTTP version, or is about to."""
+
+    version: str
+    """``HTTP/1.1``, ``HTTP/2``, or ``opening``."""
 
     def drain(self) -> None:
         """Finish what is in flight, accept nothing new, then close."""
@@ -110,6 +113,8 @@ class Opening(protocol.Protocol):
 
     It then steps aside by taking on the channel's ``dataReceived`` as its own, which costs later bytes nothing.
     """
+
+    version = "opening"
 
     def __init__(self, factory: ChannelFactory, peer: bytes) -> None:
         self._factory = factory

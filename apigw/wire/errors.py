@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Refused(Exception):
-    """A request that goes no further than the wire. ``status`` is what the client is told; ``reason`` is one sentence for it."""
+    """A request that goes no further than the wire. The client is told ``status``, and ``reason`` in one sentence."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)

@@ -41,6 +41,8 @@ class HTTP1Channel(Protocol):
     transport: Any
     deadline: float = NEVER
 
+    version = "HTTP/1.1"
+
     def __init__(self, factory: ChannelFactory, peer: bytes, secure: bool) -> None:
         self.factory = factory
         self.peer = peer

@@ -107,6 +107,8 @@ class HTTP2Channel(Protocol):
     worthwhile_frames = 0
     """DATA frames that earn the client WINDOW_UPDATE frames without suspicion."""
 
+    version = "HTTP/2"
+
     def __init__(self, factory: ChannelFactory, peer: bytes, secure: bool) -> None:
         self.factory = factory
         self.peer = peer

@@ -1,4 +1,4 @@
-"""The epoll reactor as a proxy wants it: a turn first reads everything that is there, then writes everything that came of it.
+"""The epoll reactor as a proxy wants it: a turn first reads everything that is there, then writes what came of it.
 
 Sending at the end of the turn wakes the processes on the other side once for many messages, not once for each. It costs
 no latency that the turn would not have cost anyway, as it only lasts while there is something to read.
@@ -44,7 +44,8 @@ def _make() -> Any:
                 raise
             selectables = self._selectables
             self.turn += 1
-            self.writes_of_turn = turn = []
+            turn: list[Any] = []
+            self.writes_of_turn = turn
             for descriptor, event in ready:
                 selectable = selectables.get(descriptor)
                 if selectable is None:

@@ -22,7 +22,13 @@ from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 
 BODYLESS_STATUS = frozenset({204, 304})
-_REASONS = {**RESPONSES, 413: b"Content Too Large", 422: b"Unprocessable Content", 431: b"Request Header Fields Too Large"}
+_REASONS = {
+    **RESPONSES,
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    422: b"Unprocessable Content",
+    431: b"Request Header Fields Too Large",
+}
 
 
 def reason_of(status: int) -> bytes:

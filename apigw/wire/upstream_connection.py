@@ -262,7 +262,7 @@ class UpstreamConnection(protocol.Protocol):
             data = self._pending + data
             self._pending = b""
         end = data.find(END_OF_HEAD)
-        if end < 0:
+        if end < 0 or end > MAX_HEAD:
             if len(data) > MAX_HEAD:
                 raise UpstreamMalformed("the response's headers are too large")
             if not data.startswith(b"HTTP/1.") and not b"HTTP/1.".startswith(data):
@@ -321,8 +321,8 @@ class UpstreamConnection(protocol.Protocol):
                 framed = True
                 headers.append((name, value))
             elif name == b"transfer-encoding":
-                if value.lower() != b"chunked" or not persistent:
-                    raise UpstreamMalformed("an unknown transfer coding")
+                if value.lower() != b"chunked" or not persistent or framed:
+                    raise UpstreamMalformed("an unknown transfer coding, or chunked twice")
                 framed = True
             elif name == b"content-type":
                 headers.append((name, value))

@@ -1,0 +1,121 @@
+"""What is noted of each exchange at its end, exactly once: the metrics' series and a line of the access log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from apigw.forwarding import new_request_id
+from apigw.gateway import Exchange
+from apigw.ops.access_line import Entry
+from apigw.ops.access_log import AccessLog
+from apigw.ops.metrics import UNMATCHED, Metrics, RouteSeries
+from apigw.wire.headers import first
+from apigw.wire.request import Request
+
+
+class Accounting:
+    """``access_log`` is None where there is none."""
+
+    def __init__(self, metrics: Metrics, access_log: AccessLog | None, clock: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._access_log = access_log
+        self._clock = clock
+        self._unmatched = metrics.route(UNMATCHED)
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """An exchange of the proxy."""
+        now = self._clock()
+        route = exchange.route
+        request = exchange.request
+        series: RouteSeries = self._unmatched if route is None else route.series
+        endless = exchange.tunnelled or exchange.event_stream
+        series.observe(request.method, exchange.status, None if endless else now - exchange.started_at)
+        if exchange.upstream_ended_at and not endless:
+            route.upstream.series.observe(exchange.upstream_ended_at - exchange.sent_at)
+        if exchange.refusal is not None:
+            self._count_refusal(exchange)
+        log = self._access_log
+        if log is not None:
+            target = exchange.target
+            log.log(
+                Entry(
+                    request_id=exchange.id.decode("ascii"),
+                    client=exchange.client_address,
+                    method=request.method,
+                    target=request.uri,
+                    route=None if route is None else route.pattern,
+                    status=exchange.status,
+                    made_by="upstream" if exchange.refusal is None and target is not None else "gateway",
+                    code=None if exchange.refusal is None else exchange.refusal.code,
+                    bytes_in=request.bytes_received,
+                    bytes_out=request.sentLength,
+                    duration=now - exchange.started_at,
+                    upstream=None if target is None else target.name,
+                    upstream_duration=exchange.upstream_seconds,
+                    principal=None if exchange.principal is None else exchange.principal.id,
+                    protocol=request.clientproto.decode("ascii"),
+                    referer=first(request.headers, b"referer"),
+                    user_agent=first(request.headers, b"user-agent"),
+                )
+            )
+
+    def resource_ended(self, request: Request, path: str, started_at: float) -> None:
+        """An exchange that a Resource answered; ``path`` is reserved, or ``unmatched``."""
+        seconds = self._clock() - started_at
+        status = request.code if request.started else 499
+        self._metrics.route(path).observe(request.method, status, seconds)
+        if self._access_log is not None:
+            self._access_log.log(
+                Entry(
+                    request_id=new_request_id().decode("ascii"),
+                    client=request.stream.peer.decode("ascii"),
+                    method=request.method,
+                    target=request.uri,
+                    route=path,
+                    status=status,
+                    made_by="gateway",
+                    code=None,
+                    bytes_in=request.bytes_received,
+                    bytes_out=request.sentLength,
+                    duration=seconds,
+                    upstream=None,
+                    upstream_duration=None,
+                    principal=None,
+                    protocol=request.clientproto.decode("ascii"),
+                    referer=first(request.headers, b"referer"),
+                    user_agent=first(request.headers, b"user-agent"),
+                )
+            )
+
+    def refused(self, status: int, code: str, identifier: bytes, peer: bytes, protocol: bytes, size: int) -> None:
+        """Bytes that were no request: the wire answered them. Method and target are not known."""
+        self._unmatched.observe("OTHER", status, None)
+        if self._access_log is not None:
+            self._access_log.log(
+                Entry(
+                    request_id=identifier.decode("ascii"),
+                    client=peer.decode("ascii"),
+                    method=b"-",
+                    target=b"-",
+                    route=None,
+                    status=status,
+                    made_by="gateway",
+                    code=code,
+                    bytes_in=0,
+                    bytes_out=size,
+                    duration=0.0,
+                    upstream=None,
+                    upstream_duration=None,
+                    principal=None,
+                    protocol=protocol.decode("ascii"),
+                )
+            )
+
+    def _count_refusal(self, exchange: Exchange) -> None:
+        reason = getattr(exchange.refusal, "reason", None)
+        if reason is not None:
+            self._metrics.auth_failure(reason)
+        if exchange.violated is not None:
+            self._metrics.limit(exchange.violated.endpoint, exchange.violated.scope).inc()
+
+

@@ -1,0 +1,79 @@
+"""A service's circuit at work: the breaker's decisions, and the clock, health checks and log that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from apigw.config.model import CircuitBreaker
+from apigw.policy.breaker import Breaker, State, Status, Transition
+
+log = Logger()
+
+Probe = Callable[[], Deferred[bool]]
+"""Runs the health check of every target at once; fires with whether one passed."""
+
+
+class Circuit:
+    """``admit``, ``success``, ``failure`` and ``cancel`` are the breaker's; times are the clock's."""
+
+    def __init__(
+        self, service: str, config: CircuitBreaker, clock: Any, on_transition: Callable[[str], None], probed: bool
+    ) -> None:
+        self._service = service
+        self._clock = clock
+        self._on_transition = on_transition
+        self._breaker = Breaker(config, probed, self._changed)
+        self._timer: IDelayedCall | None = None
+        self.probe: Probe | None = None
+        """Set by whoever runs the health checks, where there are some."""
+        self.admit = self._breaker.admit
+        self.success = self._breaker.success
+        self.failure = self._breaker.failure
+        self.cancel = self._breaker.cancel
+
+    def stop(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def status(self) -> Status:
+        return self._breaker.status(self._clock.seconds())
+
+    def open(self) -> None:
+        """By hand: refuse everything until ``free``."""
+        self._breaker.open(self._clock.seconds())
+
+    def close(self) -> None:
+        """By hand: let everything through until ``free``."""
+        self._breaker.close(self._clock.seconds())
+
+    def free(self) -> None:
+        """Let the circuit decide by itself again."""
+        self._breaker.free(self._clock.seconds())
+
+    def _changed(self, transition: Transition) -> None:
+        log.warn("circuit of {service} {what}", service=self._service, what=str(transition))
+        self._on_transition(str(transition.to))
+        self.stop()
+        if transition.to is State.OPEN:
+            at = self._breaker.probe_at
+            if at is not None:
+                self._timer = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._advance)
+        elif transition.to is State.HALF_OPEN and self.probe is not None:
+            self.probe().addCallback(self._probed)
+
+    def _advance(self) -> None:
+        self._timer = None
+        self._breaker.advance(self._clock.seconds())
+
+    def _probed(self, passed: bool) -> None:
+        now = self._clock.seconds()
+        if passed:
+            self._breaker.health_passed(now)
+        else:
+            self._breaker.health_failed(now)

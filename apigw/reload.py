@@ -1,0 +1,138 @@
+"""SIGHUP: a new configuration while the old one serves."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from attrs import evolve
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from apigw.config.errors import ConfigError, Problem
+from apigw.config.model import Config
+from apigw.service import Listener
+from apigw.snapshot import Snapshot
+from apigw.systemd import notify
+
+log = Logger()
+
+Load = Callable[[], Config]
+Compile = Callable[[Config, Snapshot | None], Snapshot]
+Apply = Callable[[Snapshot], None]
+
+
+class Reload(Service):
+    """SIGHUP: load and compile in a thread, then swap on the reactor's. Whatever fails, the old one serves on."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        load: Load,
+        compile: Compile,
+        listeners: Iterable[Listener],
+        current: Callable[[], Snapshot],
+        apply: Apply,
+        on_result: Callable[[bool], None],
+    ) -> None:
+        self._reactor = reactor
+        self._load = load
+        self._compile = compile
+        self._listeners = listeners
+        self._current = current
+        self._apply = apply
+        self._on_result = on_result
+        self._running: Deferred[bool] | None = None
+        self._again = False
+        self.succeeded: bool | None = None
+        """How the last reload ended; None where there was none yet."""
+
+    def startService(self) -> None:
+        super().startService()
+        try:
+            signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        except ValueError:  # not the main thread: an embedding program calls ``reload`` itself
+            return
+        notify("READY=1")
+
+    def stopService(self) -> Deferred[Any]:
+        super().stopService()
+        self._again = False
+        return self._running or succeed(None)
+
+    def reload(self) -> Deferred[bool]:
+        """Fires with whether the new configuration is in use. What arrives during a reload becomes one more."""
+        if not self.running:
+            return succeed(False)
+        if self._running is not None:
+            self._again = True
+            return self._running
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        preparing: Deferred[Any] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._prepare)
+        self._running = preparing.addCallback(self._swap).addErrback(self._failed).addCallback(self._done)
+        return self._running
+
+    def _prepare(self) -> tuple[Snapshot, list[Callable[[], None]]]:
+        current = self._current()
+        config = self._load()
+        problems = needs_restart(current.config, config)
+        if problems:
+            raise ConfigError(problems)
+        snapshot = self._compile(config, current)
+        return snapshot, [listener.load() for listener in self._listeners]
+
+    def _swap(self, prepared: tuple[Snapshot, list[Callable[[], None]]]) -> bool:
+        snapshot, certificates = prepared
+        self._apply(snapshot)
+        for use in certificates:
+            use()
+        log.info("configuration reloaded: {routes} routes", routes=len(snapshot.config.routes))
+        return True
+
+    def _failed(self, failure: Failure) -> bool:
+        error = failure.value
+        if isinstance(error, ConfigError):
+            for problem in error.problems:
+                log.error("not reloaded: {problem}", problem=str(problem))
+        else:
+            log.failure("not reloaded", failure=failure)
+        return False
+
+    def _done(self, succeeded: bool) -> bool:
+        self.succeeded = succeeded
+        self._on_result(succeeded)
+        notify("READY=1")
+        self._running = None
+        if self._again:
+            self._again = False
+            self.reload()
+        return succeeded
+
+
+def needs_restart(old: Config, new: Config) -> list[Problem]:
+    """What a running process cannot change. Certificates behind a listener may change; which there are may not."""
+
+    def fixed(config: Config) -> dict[tuple[str, ...], object]:
+        gateway = config.gateway
+        return {
+            ("gateway", "listen"): gateway.listen,
+            ("gateway", "admin"): gateway.admin,
+            ("redis", "url"): config.redis and evolve(config.redis, timeout=0),
+        }
+
+    before, after = fixed(old), fixed(new)
+    problems = [
+        Problem("a change here needs a restart", path, new.origins.get(path))
+        for path, value in after.items()
+        if value != before[path]
+    ]
+    if old.auth is not None and new.auth is None and new.gateway.auth_default != "none":
+        problems.append(Problem("dropping all of `auth` by a reload needs `gateway.auth_default: none`", ("auth",)))
+    return problems
+
+

@@ -1,0 +1,143 @@
+"""The stages of an exchange: what ``Gateway.proceed`` walks, one function each.
+
+A stage does its part at once, or returns a Deferred where it must wait, or raises the ``GatewayError`` that ends the
+exchange. What a route does not demand costs it one look at an attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from apigw import errors
+from apigw.cors import cors_headers, preflight
+from apigw.policy.limits import Decision, Selection, scope_key
+from apigw.policy.principal import Principal, authorize, missing_token
+
+if TYPE_CHECKING:
+    from apigw.gateway import Exchange
+
+Stage = Callable[["Exchange"], Deferred[Any] | None]
+
+log = Logger(namespace="apigw.gateway")
+
+
+def route(exchange: Exchange) -> None:
+    """Match method and path. Never waits."""
+    request = exchange.request
+    router = exchange.snapshot.router
+    if exchange.snapshot.preflights and request.method == b"OPTIONS" and preflight(exchange, router):
+        return
+    match = router.match(request.method, request.path)
+    if exchange.snapshot.log_decisions:
+        log.debug("{decision}", decision=str(router.explain(request.method, request.path)))
+    if match is None:
+        allow = router.allow(request.path)
+        if not allow:
+            raise errors.NotFound("No route matches this path.")
+        raise errors.MethodNotAllowed("This path has other methods.", [(b"allow", b", ".join(allow))])
+    exchange.route = found = match.value
+    if found.cors is not None:
+        exchange.own_headers = cors_headers(found.cors, request)
+
+
+def authenticate(exchange: Exchange) -> Deferred[Any] | None:
+    """Find out who calls, and whether the route is for them. Waits only for a key set that is not there yet."""
+    demand = exchange.route.demand
+    if demand is None:
+        return None
+    tokens = [value for name, value in exchange.request.headers if name == b"authorization"]
+    try:
+        found = demand.authenticator.authenticate(tokens, exchange.clock())
+    except errors.Unauthorized as error:
+        return _turn_away(exchange, error)
+    if isinstance(found, Deferred):
+        return found.addCallbacks(partial(_admit, exchange), partial(_not_verified, exchange))
+    return _admit(exchange, found)
+
+
+def _admit(exchange: Exchange, principal: Principal | None) -> Deferred[Any] | None:
+    demand = exchange.route.demand
+    assert demand is not None
+    if principal is None:
+        return _turn_away(exchange, missing_token()) if demand.required else None
+    exchange.principal = principal
+    authorize(principal, demand.roles, demand.scopes)
+    return None
+
+
+def _not_verified(exchange: Exchange, failure: Failure) -> Deferred[Any] | Failure | None:
+    error = failure.value
+    return _turn_away(exchange, error) if isinstance(error, errors.Unauthorized) else failure
+
+
+def _turn_away(exchange: Exchange, error: errors.Unauthorized) -> Deferred[Any] | None:
+    """A 401, charged to the caller's address: whoever guesses tokens runs into a 429."""
+
+    def charged(decision: Decision | None) -> None:
+        _decided(exchange, decision)
+        raise error
+
+    charging = _check(exchange, exchange.route.address_limits)
+    if isinstance(charging, Deferred):
+        return charging.addCallback(charged)
+    charged(charging)
+    return None
+
+
+def limit(exchange: Exchange) -> Deferred[Any] | None:
+    """Count the exchange against every limit of its route, in one check. Waits only for Redis, never for memory."""
+    selection = exchange.route.limits
+    if not selection:
+        return None
+    decision = _check(exchange, selection)
+    if isinstance(decision, Deferred):
+        return decision.addCallback(partial(_decided, exchange))
+    _decided(exchange, decision)
+    return None
+
+
+def _check(exchange: Exchange, selection: Selection) -> Decision | Deferred[Decision | None] | None:
+    limits = selection.of(exchange.request.path)
+    if not limits:
+        return None
+    address = exchange.client_address
+    provider = user = None
+    if exchange.principal is not None:
+        provider, user = exchange.principal.provider, exchange.principal.id
+    return exchange.store.check([(limit, scope_key(limit.scope, provider, user, address)) for limit in limits])
+
+
+def _decided(exchange: Exchange, decision: Decision | None) -> None:
+    if decision is None:
+        return
+    exchange.own_headers = [*exchange.own_headers, *decision.headers()]
+    if not decision.allowed:
+        exchange.violated = decision.limit
+        raise errors.RateLimited("Too many requests; see Retry-After.")
+
+
+def forward(exchange: Exchange) -> None:
+    """Find a connection to a target and send the request; the answer comes to the exchange."""
+    request, route = exchange.request, exchange.route
+    allowed = route.max_body_size
+    if allowed is not None and request.content_length is not None and request.content_length > allowed:
+        raise errors.BodyTooLarge(f"The body may have up to {allowed} bytes.")
+    upstream = route.upstream
+    if upstream.circuit is not None:
+        exchange.permit = upstream.circuit.admit(exchange.clock())
+    target = upstream.pick()
+    connection = target.pool.take(careful=not request.body_complete)
+    if connection is not None:
+        exchange.send((target, connection))
+    else:
+        exchange.connect(target)
+
+
+STAGES: tuple[Stage, ...] = (route, authenticate, limit, forward)
+"""The way of every request."""
