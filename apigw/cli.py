@@ -6,16 +6,18 @@ Modules are imported where they are used, so that ``apigw -h`` does not load the
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from apigw.admin_client import Admin
     from apigw.config.errors import Problem
     from apigw.config.model import Config, Route
 
-FOUND, REFUSED = 0, 1
+FOUND, REFUSED, MISUSE = 0, 1, 2
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -38,8 +40,16 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = whole.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, run: Command, help: str, more: str = "", directory: bool = True) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}. {more}".strip())
+    def add(
+        name: str,
+        run: Command,
+        help: str,
+        more: str = "",
+        directory: bool = True,
+        parents: Sequence[argparse.ArgumentParser] = (),
+    ) -> argparse.ArgumentParser:
+        description = f"{help[0].upper()}{help[1:]}. {more}".strip()
+        command = commands.add_parser(name, help=help, description=description, parents=parents)
         command.set_defaults(run=run)
         if directory:
             command.add_argument(
@@ -82,6 +92,38 @@ def parser() -> argparse.ArgumentParser:
         "--generate",
         action="store_true",
         help="make a secret instead, and print it with its hash: better than a chosen one",
+    )
+    asking = argparse.ArgumentParser(add_help=False)
+    asking.add_argument("--config", metavar="DIR", default="etc", help="the gateway's configuration (default: etc)")
+    asking.add_argument(
+        "--admin", metavar="URL", help="http://HOST:PORT or unix:PATH (default: gateway.admin of the configuration)"
+    )
+    asking.add_argument("--json", action="store_true", help="print what the gateway answers, instead of a table")
+    add(
+        "limits",
+        limits,
+        "show the rate limits of a running gateway, and what they count now",
+        "Exits 1 if it does not answer.",
+        directory=False,
+        parents=[asking],
+    )
+    circuits_parser = add(
+        "circuits",
+        circuits,
+        "show the circuits of a running gateway and its targets, or hold a circuit by hand",
+        "Exits 1 if the gateway does not answer, or refuses.",
+        directory=False,
+        parents=[asking],
+    )
+    circuits_parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("open", "close", "free"),
+        help="open: refuse every request; close: let every request through; free: let the circuit decide again",
+    )
+    circuits_parser.add_argument("service", metavar="SERVICE", nargs="?", help="whose circuit")
+    circuits_parser.add_argument(
+        "--token-file", metavar="FILE", help="(default: gateway.admin_token_file of the configuration)"
     )
     add("version", version, "print the version", directory=False)
     return whole
@@ -163,6 +205,71 @@ def hash_secret(options: argparse.Namespace) -> int:
         print(f"apigw: {error}", file=sys.stderr)
         return REFUSED
     return FOUND
+
+
+def limits(options: argparse.Namespace) -> int:
+    from apigw.admin_client import NotAnswered, limits_table
+
+    try:
+        document = _admin(options).get("/limits")
+    except (NotAnswered, ValueError) as error:
+        return _complain(error)
+    print(_json(document) if options.json else limits_table(document))
+    return FOUND
+
+
+def circuits(options: argparse.Namespace) -> int:
+    from apigw.admin_client import NotAnswered, circuits_table
+
+    if (options.action is None) != (options.service is None):
+        print(f"apigw: {options.action} needs the name of a service", file=sys.stderr)
+        return MISUSE
+    try:
+        admin = _admin(options)
+        if options.action is None:
+            document = admin.get("/circuits")
+            shown = document["circuits"]
+        else:
+            wanted = {"service": options.service, "action": options.action}
+            document = admin.post("/circuits", wanted, _token(options))
+            shown = [document]
+    except (NotAnswered, ValueError, OSError) as error:
+        return _complain(error)
+    print(_json(document) if options.json else circuits_table(shown))
+    return FOUND
+
+
+def _admin(options: argparse.Namespace) -> Admin:
+    """Raises ``ValueError`` where neither the command nor the configuration says where the gateway is."""
+    from apigw.admin_client import Admin
+
+    if options.admin is not None:
+        return Admin.parse(options.admin)
+    config = _load(options.config)
+    if config is None:
+        raise ValueError("no gateway is asked: say with --config or --admin which one")
+    return Admin.of_endpoint(config.gateway.admin)
+
+
+def _token(options: argparse.Namespace) -> str:
+    """Raises ``ValueError`` where there is none."""
+    file = options.token_file
+    if file is None:
+        config = _load(options.config)
+        file = None if config is None else config.gateway.admin_token_file
+    if file is None:
+        raise ValueError("a circuit is held with a token: say with --token-file where it is")
+    with open(file, encoding="ascii") as content:
+        return content.read().strip()
+
+
+def _json(document: object) -> str:
+    return json.dumps(document, indent=2)
+
+
+def _complain(error: Exception) -> int:
+    print(f"apigw: {error}", file=sys.stderr)
+    return REFUSED
 
 
 def version(options: argparse.Namespace) -> int:

@@ -1,0 +1,160 @@
+"""The ``apigw`` script."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apigw import __version__, cli
+from apigw.policy.client_secrets import SecretHash
+
+ETC = """\
+gateway:
+  listen: ["tcp:0"]
+  admin: null
+  request_timeout: 7s
+services:
+  a: {targets: [{url: "http://127.0.0.1:1", weight: 2}, "http://[::1]:2"]}
+routes:
+  - {path: /a/:id, service: a, methods: [GET], strip_prefix: /a}
+  - {path: /all/*, service: a, max_body_size: null, cors: {origins: ["https://b.example"]}}
+"""
+
+
+@pytest.fixture
+def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "etc"
+    directory.mkdir()
+    (directory / "gateway.yaml").write_text(ETC)
+    monkeypatch.chdir(tmp_path)
+    return directory
+
+
+def test_check_of_a_good_configuration(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A deployment that checks first is stopped by a warning, or does not show it."""
+    assert cli.main(["check"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "etc: good: 1 service, 2 routes, 1 warning\n"
+    assert err == "etc/gateway.yaml:8:3: warning: routes: 2 of 2 routes are open: they ask nobody who calls\n"
+
+
+def test_check_names_every_problem(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistake is deployed because the check exits 0, or found one at a time."""
+    (etc / "b.yaml").write_text("routes:\n  - {path: b, service: A}\nrout: []\n")
+    assert cli.main(["check", "etc"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["etc/b.yaml:2:12", "etc/b.yaml:2:24", "etc/b.yaml:3:1", "etc"]
+    assert lines[-1] == "etc: 3 problems"
+
+
+def test_check_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped directory counts as a good configuration."""
+    missing = str(tmp_path / "nowhere")
+    assert cli.main(["check", missing]) == 1
+    assert capsys.readouterr().err == f"{missing}: there is no such directory\n{missing}: 1 problem\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code", "expected"),
+    [
+        ("GET", "/a/7?x=1", 0, ["route /a/:id (GET)", "id = '7'", "written in: etc/gateway.yaml:8:12"]),
+        ("GET", "/a/7?x=1", 0, ["auth: none", "body: up to 100MiB", "service: a", "sent as: /7?x=1", "timeout: 7s"]),
+        ("GET", "/a/7", 0, ["target: http://127.0.0.1:1, weight 2", "target: http://[::1]:2"]),
+        ("PUT", "/all/x", 0, ["route /all/*", "cors: pages of https://b.example", "body: of any size", "as: /all/x"]),
+        ("DELETE", "/a/7", 1, ["405, served here: GET, HEAD"]),
+        ("GET", "/b", 1, ["404, no route matches the path"]),
+        ("GET", "/a/..%2Fb", 1, ["400, before any route is looked for: "]),
+        ("GET", "a/7", 1, ["400, before any route is looked for: "]),
+        ("get", "/a/7", 1, ["501, the method is not known"]),
+        ("CONNECT", "/a/7", 1, ["405, CONNECT is not offered"]),
+        ("GET", "/health", 0, ["answered by the gateway itself"]),
+    ],
+)
+def test_routes(
+    etc: Path, capsys: pytest.CaptureFixture[str], method: str, path: str, code: int, expected: list[str]
+) -> None:
+    """An operator is told another route than the gateway takes, or not what it demands."""
+    assert cli.main(["routes", method, path]) == code
+    out = capsys.readouterr().out
+    for text in expected:
+        assert text in out
+
+
+def test_routes_of_a_broken_configuration(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A half-read configuration is explained as if it were whole."""
+    (etc / "b.yaml").write_text("rout: []\n")
+    assert cli.main(["routes", "GET", "/a/7", str(etc)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "b.yaml:1:1: rout: " in err
+
+
+def test_show(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was merged cannot be seen, least of all when something is wrong with it."""
+    assert cli.main(["show"]) == 0
+    assert "  request_timeout: 7s" not in capsys.readouterr().err
+    (etc / "b.yaml").write_text("rout: []\n")
+    assert cli.main(["show"]) == 1
+    out, err = capsys.readouterr()
+    assert 'request_timeout: "7s"  # etc/gateway.yaml:4:20' in out
+    assert "etc/b.yaml:1:1: rout: " in err
+
+
+def test_a_generated_secret_matches_its_hash(capsys: pytest.CaptureFixture[str]) -> None:
+    """A new client can never get a token."""
+    assert cli.main(["hash-secret", "--generate"]) == 0
+    found = re.fullmatch(r"secret: (\S{43})\nhash:   (sha256\$\S+)\n", capsys.readouterr().out)
+    assert found is not None
+    assert SecretHash.parse(found[2]).matches(found[1])
+
+
+def test_a_chosen_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The newline of ``echo`` becomes part of the secret, or a weak one is accepted."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("correct-horse-battery\n"))
+    assert cli.main(["hash-secret"]) == 0
+    assert SecretHash.parse(capsys.readouterr().out.strip()).matches("correct-horse-battery")
+    monkeypatch.setattr("sys.stdin", io.StringIO("short\n"))
+    assert cli.main(["hash-secret"]) == 1
+    assert capsys.readouterr() == ("", "apigw: a secret has at least 16 characters\n")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """A bug report names no version."""
+    assert cli.main(["version"]) == 0
+    assert capsys.readouterr().out == f"apigw {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["chek"], ["routes", "GET"]])
+def test_misuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A typo in a script passes for a good configuration."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: apigw" in capsys.readouterr().err
+
+
+def test_help_is_quick_and_checks_need_no_reactor(etc: Path) -> None:
+    """Every look at the help loads a TLS library; a check in a pipeline installs a reactor."""
+    script = (
+        "import sys; from apigw import cli\n"
+        "try: cli.main(['-h'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'twisted', 'yaml', 'OpenSSL'} & set(sys.modules)\n"
+        "cli.main(['check']); cli.main(['routes', 'GET', '/a/7'])\n"
+        "assert 'twisted.internet.reactor' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def test_a_reader_that_has_seen_enough(etc: Path) -> None:
+    """``apigw show | head -1`` ends in a traceback."""
+    (etc / "many.yaml").write_text("routes:\n" + "".join(f"  - {{path: /r{n}, service: a}}\n" for n in range(3000)))
+    command = f"{sys.executable} -m apigw.cli show | head -1"
+    piped = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert piped.stdout.startswith("gateway:") and piped.stderr == ""

@@ -1,0 +1,69 @@
+"""The documentation: links lead somewhere, lists are complete, and what is shown is what happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from apigw import cli, errors
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("contrib/**/*.md")])
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
+EXAMPLE = re.compile(r"^    \$ apigw (.*)\n((?:    (?!\$).*\n)*)", re.MULTILINE)
+CLI = (ROOT / "docs/reference/cli.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """A reader follows a link to a page that was renamed."""
+    for file, anchor in LINK.findall(page.read_text()):
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), file
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_page_can_be_found() -> None:
+    """A page exists, and nobody comes across it."""
+    for index in (ROOT / "docs/index.md", ROOT / "docs/decisions/README.md"):
+        linked = {(index.parent / file).resolve() for file, _ in LINK.findall(index.read_text())}
+        folders = ("reference", "howto", "explanation") if index.name == "index.md" else (".",)
+        pages = {page for folder in folders for page in (index.parent / folder).resolve().glob("*.md")}
+        assert pages - linked - {index} == set()
+
+
+def test_every_problem_code_is_documented() -> None:
+    """A client meets a code that no page explains, or waits for one that never comes."""
+    kinds: list[type[errors.GatewayError]] = [errors.GatewayError, *errors.GatewayError.__subclasses__()]
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", (ROOT / "docs/reference/errors.md").read_text(), re.MULTILINE)
+    assert sorted((int(status), code) for status, code in rows) == sorted((kind.status, kind.code) for kind in kinds)
+
+
+def test_every_command_is_documented() -> None:
+    """A command of the script is missing from its page."""
+    documented = set(re.findall(r"^### `apigw ([a-z-]+)", CLI, re.MULTILINE))
+    listed = set(re.findall(r"^    ([a-z-]+)(?: |$)", cli.parser().format_help(), re.MULTILINE))
+    assert documented == listed
+    for name in documented:
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([name, "-h"])
+
+
+@pytest.mark.parametrize(("arguments", "shown"), EXAMPLE.findall(CLI))
+def test_examples(
+    arguments: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the page shows is not what the command prints."""
+    monkeypatch.chdir(ROOT)
+    for name in list(os.environ):
+        if name.startswith("APIGW_") or name in ("USERS_PORT", "LIVE_PORT"):
+            monkeypatch.delenv(name)
+    cli.main(shlex.split(arguments))
+    out, err = capsys.readouterr()
+    assert err + out == "".join(line[4:] + "\n" for line in shown.rstrip("\n").split("\n"))
