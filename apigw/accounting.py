@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from apigw.forwarding import new_request_id
 from apigw.gateway import Exchange
 from apigw.ops.access_line import Entry
 from apigw.ops.access_log import AccessLog
@@ -37,6 +36,8 @@ class Accounting:
         log = self._access_log
         if log is not None:
             target = exchange.target
+            answered = target is not None and exchange.refusal is None and request.started
+            sent_at = exchange.sent_at
             log.log(
                 Entry(
                     request_id=exchange.id.decode("ascii"),
@@ -45,13 +46,13 @@ class Accounting:
                     target=request.uri,
                     route=None if route is None else route.pattern,
                     status=exchange.status,
-                    made_by="upstream" if exchange.refusal is None and target is not None else "gateway",
+                    made_by="upstream" if answered else "gateway",
                     code=None if exchange.refusal is None else exchange.refusal.code,
                     bytes_in=request.bytes_received,
                     bytes_out=request.sentLength,
                     duration=now - exchange.started_at,
                     upstream=None if target is None else target.name,
-                    upstream_duration=exchange.upstream_seconds,
+                    upstream_duration=(exchange.upstream_ended_at or now) - sent_at if sent_at else None,
                     principal=None if exchange.principal is None else exchange.principal.id,
                     protocol=request.clientproto.decode("ascii"),
                     referer=first(request.headers, b"referer"),
@@ -59,22 +60,24 @@ class Accounting:
                 )
             )
 
-    def resource_ended(self, request: Request, path: str, started_at: float) -> None:
-        """An exchange that a Resource answered; ``path`` is reserved, or ``unmatched``."""
+    def resource_ended(
+        self, request: Request, path: str, started_at: float, client: bytes, code: str | None
+    ) -> None:
+        """An exchange that a Resource answered; ``path`` is reserved, or ``unmatched``; ``code`` is of a refusal."""
         seconds = self._clock() - started_at
         status = request.code if request.started else 499
         self._metrics.route(path).observe(request.method, status, seconds)
         if self._access_log is not None:
             self._access_log.log(
                 Entry(
-                    request_id=new_request_id().decode("ascii"),
-                    client=request.stream.peer.decode("ascii"),
+                    request_id=request.identifier.decode("ascii"),
+                    client=client.decode("ascii"),
                     method=request.method,
                     target=request.uri,
                     route=path,
                     status=status,
                     made_by="gateway",
-                    code=None,
+                    code=code,
                     bytes_in=request.bytes_received,
                     bytes_out=request.sentLength,
                     duration=seconds,

@@ -15,7 +15,7 @@ from apigw.policy.breaker import Breaker, State, Status, Transition
 log = Logger()
 
 Probe = Callable[[], Deferred[bool]]
-"""Runs the health check of every target at once; fires with whether one passed."""
+"""Runs the health check of every target at once; fires with whether one passed, as soon as that is known."""
 
 
 class Circuit:
@@ -29,6 +29,7 @@ class Circuit:
         self._on_transition = on_transition
         self._breaker = Breaker(config, probed, self._changed)
         self._timer: IDelayedCall | None = None
+        self._stopped = False
         self.probe: Probe | None = None
         """Set by whoever runs the health checks, where there are some."""
         self.admit = self._breaker.admit
@@ -37,6 +38,11 @@ class Circuit:
         self.cancel = self._breaker.cancel
 
     def stop(self) -> None:
+        """The service is gone, or another of that name has its place: what its last exchanges tell is nobody's news."""
+        self._stopped = True
+        self._cancel_timer()
+
+    def _cancel_timer(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
@@ -57,9 +63,11 @@ class Circuit:
         self._breaker.free(self._clock.seconds())
 
     def _changed(self, transition: Transition) -> None:
+        if self._stopped:
+            return
         log.warn("circuit of {service} {what}", service=self._service, what=str(transition))
         self._on_transition(str(transition.to))
-        self.stop()
+        self._cancel_timer()
         if transition.to is State.OPEN:
             at = self._breaker.probe_at
             if at is not None:

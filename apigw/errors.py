@@ -50,6 +50,10 @@ class Forbidden(GatewayError):
         self.reason = reason
 
 
+class ReadOnly(GatewayError):
+    status, code, title = 403, "read_only", "Forbidden"
+
+
 class NotFound(GatewayError):
     status, code, title = 404, "not_found", "Not Found"
 
@@ -70,6 +74,16 @@ class BodyTooLarge(GatewayError):
 
 class TargetTooLong(GatewayError):
     status, code, title = 414, "target_too_long", "URI Too Long"
+
+
+class UnsupportedMediaType(GatewayError):
+    status, code, title = 415, "unsupported_media_type", "Unsupported Media Type"
+
+
+class Misdirected(GatewayError):
+    """RFC 9110 §15.5.20."""
+
+    status, code, title = 421, "misdirected_request", "Misdirected Request"
 
 
 class RateLimited(GatewayError):

@@ -17,6 +17,7 @@ from apigw import errors
 from apigw.cors import without_cors
 from apigw.errors import GatewayError
 from apigw.forwarding import client_headers, request_id, upstream_head
+from apigw.policy.limits import HEADERS as LIMIT_HEADERS
 from apigw.stages import STAGES
 from apigw.wire.errors import (
     ClientLost,
@@ -108,6 +109,8 @@ class Exchange:
     principal: Principal | None = None
     own_headers: Sequence[Header] = ()
     """What the gateway adds to any answer to this request."""
+    limited = False
+    """Whether ``own_headers`` tell of a limit."""
     violated: Limit | None = None
     """The limit that refused it."""
     permit: int | None = None
@@ -118,7 +121,6 @@ class Exchange:
     refusal: GatewayError | None = None
     """Why the answer is the gateway's own."""
     sent_at = 0.0
-    upstream_seconds: float | None = None
     upstream_ended_at = 0.0
     event_stream = False
     tunnelled = False
@@ -211,9 +213,10 @@ class Exchange:
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         request = self.request
         self.status = status
-        self.upstream_seconds = self.clock() - self.sent_at
         if self.route.cors is not None:
             headers = without_cors(headers)
+        if self.limited:
+            headers = [header for header in headers if header[0] not in LIMIT_HEADERS]
         out = client_headers(headers, status, self.id, self.own_headers)
         assert self.connection is not None
         if status == 101:

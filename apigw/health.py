@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
@@ -129,7 +129,7 @@ class HealthChecks:
         self._clock = clock
         self._streaks: dict[Target, int] = dict.fromkeys(upstream.targets, 0)
         self._loops: list[LoopingCall] = []
-        self._probes: dict[Target, Deferred[bool]] = {}
+        self._probes: set[Deferred[Any]] = set()
 
     def start(self) -> None:
         for target in self._upstream.targets:
@@ -145,23 +145,33 @@ class HealthChecks:
         for loop in self._loops:
             loop.stop()
         self._loops.clear()
-        for probe in list(self._probes.values()):
-            probe.cancel()
+        for asking in list(self._probes):
+            asking.cancel()
 
     def probe(self, target: Target) -> Deferred[bool]:
         """Check one target now. Fires with whether it passed."""
         asking: Deferred[Any] = ask(self._upstream, target, self._check, self._clock)
-        probing = asking.addCallbacks(lambda _: True, lambda _: False).addCallback(partial(self._count, target))
-        self._probes[target] = probing
-        return probing
+        # The circuit may ask while the periodic check is under way.
+        self._probes.add(asking)
+        return asking.addCallbacks(lambda _: True, lambda _: False).addCallback(partial(self._count, target, asking))
 
     def any_passes(self) -> Deferred[bool]:
-        """Check every target now. Fires with whether one passed."""
-        probes = [self.probe(target) for target in self._upstream.targets]
-        return gatherResults(probes, consumeErrors=True).addCallbacks(any, lambda _: False)
+        """Check every target now. Fires as soon as one passes, or when none has: one that hangs holds nobody up."""
+        ended: Deferred[bool] = Deferred()
+        left = len(self._upstream.targets)
 
-    def _count(self, target: Target, passed: bool) -> bool:
-        self._probes.pop(target, None)
+        def probed(passed: bool) -> None:
+            nonlocal left
+            left -= 1
+            if not ended.called and (passed or not left):
+                ended.callback(passed)
+
+        for target in self._upstream.targets:
+            self.probe(target).addCallback(probed)
+        return ended
+
+    def _count(self, target: Target, asking: Deferred[Any], passed: bool) -> bool:
+        self._probes.discard(asking)
         if not self._loops:
             return passed
         streak = self._streaks[target]

@@ -8,7 +8,6 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
-from twisted.web.error import UnsupportedMethod
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
@@ -16,9 +15,17 @@ from apigw.errors import MethodNotAllowed, NotFound
 from apigw.ops.exposition import Exposition, Page
 from apigw.ops.health import Readiness, Report
 from apigw.policy.oauth import TokenEndpoint, TokenResponse
+from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 
 JSON = b"application/json"
+
+
+def respond(request: Request, status: int, headers: Headers, body: bytes) -> None:
+    """A whole answer, with the name that the request has in the log."""
+    if request.identifier:
+        headers = [*headers, (b"x-request-id", request.identifier)]
+    request.respond(status, headers, body)
 
 
 def answer(request: Request, status: int, document: object) -> int:
@@ -30,7 +37,7 @@ def answer(request: Request, status: int, document: object) -> int:
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
     ]
-    request.respond(status, headers, body)
+    respond(request, status, headers, body)
     return NOT_DONE_YET
 
 
@@ -40,11 +47,13 @@ class Leaf(Resource):
     isLeaf = True
 
     def render(self, request: Request) -> Any:
-        try:
-            return super().render(request)
-        except UnsupportedMethod as error:
-            allow = b", ".join(sorted(error.allowedMethods))
-            raise MethodNotAllowed("This path has other methods.", [(b"allow", allow)]) from None
+        render = getattr(self, "render_" + request.method.decode("latin-1"), None)
+        methods = {name.removeprefix("render_").encode() for name in dir(self) if name.startswith("render_")}
+        if b"GET" not in methods:
+            methods.discard(b"HEAD")  # which Resource has, as a GET without its body
+        if render is None or request.method not in methods:
+            raise MethodNotAllowed("This path has other methods.", [(b"allow", b", ".join(sorted(methods)))])
+        return render(request)
 
 
 class Health(Leaf):
@@ -97,8 +106,7 @@ class Token(Leaf):
     def render_POST(self, request: Request) -> int:
         def answered(response: TokenResponse) -> None:
             if not request.finished:
-                headers = [*response.headers, (b"content-length", b"%d" % len(response.body))]
-                request.respond(response.status, headers, response.body)
+                respond(request, response.status, response.headers, response.body)
 
         body = request.content.getvalue()
         answering = self._endpoint.respond(request.headers, body, self._address(request), self._clock())
@@ -127,7 +135,8 @@ class MetricsPage(Leaf):
         def rendered(page: Page) -> None:
             content_type, text = page
             if not request.finished:
-                request.respond(200, [(b"content-type", content_type), (b"content-length", b"%d" % len(text))], text)
+                headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(text))]
+                respond(request, 200, headers, text)
 
         accept = b",".join(value for name, value in request.headers if name == b"accept")
         asking = self._exposition.page(accept)

@@ -161,10 +161,11 @@ class Upstreams(Service):
             self._health[upstream].start()
 
     def _retire(self, upstream: Upstream) -> None:
+        # First: a check that is given up must not count for its circuit.
+        upstream.close()
         health = self._health.pop(upstream, None)
         if health is not None:
             health.stop()
-        upstream.close()
 
 
 class Listener(Service):
@@ -196,7 +197,8 @@ class Listener(Service):
         if outcome and isinstance(outcome[0], Failure):
             error: Any = outcome[0].value
             reason = error.socketError.strerror if isinstance(error, CannotListenError) else error
-            raise CannotStart(f"apigw: cannot listen on {self.config.endpoint}: {reason}")
+            # The parent process is shown no more than the beginning.
+            raise CannotStart(f"cannot listen: {reason}: {self.config.endpoint}")
         self._port = outcome[0]
         log.info("listening on {address}: {endpoint}", address=_shown(self._port), endpoint=self.config.endpoint)
 

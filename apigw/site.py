@@ -19,8 +19,9 @@ from apigw.wire.request import Request
 
 MAX_RESOURCE_BODY = 64 * 1024
 
-Account = Callable[[Request, str, float], None]
-"""Told of each exchange that ended in a Resource: the request, the reserved path that it took, and when it began."""
+Account = Callable[[Request, str, float, bytes, "str | None"], None]
+"""Told of each exchange that ended in a Resource: the request, the reserved path that it took, when it began, the
+client's address, and the code of a refusal."""
 
 
 class Site:
@@ -47,16 +48,22 @@ class Site:
             self._gateway.render(request)
             return
         request.site = self  # type: ignore[assignment]
-        pattern = request.path.decode("ascii") if request.path in self._reserved else "unmatched"
-        began = self._clock()
-        request.notifyFinish().addErrback(lambda _: None).addCallback(lambda _: self._account(request, pattern, began))
+        request.identifier = request_id(request.headers)
         request.listener = body = _Body(request, self._render)
+        began = self._clock()
+        request.notifyFinish().addErrback(lambda _: None).addCallback(lambda _: self._ended(request, began, body.code))
         if request.content_length is not None and request.content_length > MAX_RESOURCE_BODY:
             body.refuse(errors.BodyTooLarge(f"The body may have up to {MAX_RESOURCE_BODY} bytes."))
         else:
             request.read_body()
 
-    def _render(self, request: Request) -> None:
+    def _ended(self, request: Request, began: float, code: str | None) -> None:
+        path = request.path.decode("ascii") if request.path in self._reserved else "unmatched"
+        gateway = self._gateway
+        client = request.stream.peer if gateway is None else gateway.snapshot.peers.client_address(request)
+        self._account(request, path, began, client, code)
+
+    def _render(self, request: Request, refuse: Callable[[GatewayError], None]) -> None:
         request.prepath = []
         request.postpath = [unquote_to_bytes(segment) for segment in request.path[1:].split(b"/")]
         try:
@@ -64,7 +71,7 @@ class Site:
                 raise errors.NotFound("There is nothing here.")
             request.render(getChildForRequest(self._root, request))
         except GatewayError as error:
-            _respond(request, error)
+            refuse(error)
         except Exception:
             request.processingFailed(Failure())
 
@@ -81,9 +88,11 @@ class Site:
 
 
 class _Body:
-    """Reads a body into ``request.content``, then renders."""
+    """Reads a body into ``request.content``, then renders. ``code`` is that of a refusal."""
 
-    def __init__(self, request: Request, render: Callable[[Request], None]) -> None:
+    code: str | None = None
+
+    def __init__(self, request: Request, render: Callable[[Request, Callable[[GatewayError], None]], None]) -> None:
         self._request = request
         self._render = render
         self._content = BytesIO()
@@ -97,24 +106,22 @@ class _Body:
     def body_finished(self) -> None:
         self._content.seek(0)
         self._request.content = self._content
-        self._render(self._request)
+        self._render(self._request, self.refuse)
 
     def client_failed(self, error: Refused | ClientLost) -> None:
         if isinstance(error, Refused):
             self.refuse(refused(error))
 
     def refuse(self, error: GatewayError) -> None:
-        if not self._request.finished:
-            _respond(self._request, error)
-
-
-def _respond(request: Request, error: GatewayError) -> None:
-    if request.started:
-        request.abort()
-        return
-    identifier = request_id(request.headers)
-    status, headers, body = errors.render(error, identifier.decode("latin-1"))
-    request.respond(status, [*headers, (b"x-request-id", identifier)], body)
+        request = self._request
+        if request.finished:
+            return
+        self.code = error.code
+        if request.started:
+            request.abort()
+            return
+        status, headers, body = errors.render(error, request.identifier.decode("ascii"))
+        request.respond(status, [*headers, (b"x-request-id", request.identifier)], body)
 
 
 AccountRefusal = Callable[[int, str, bytes, bytes, bytes, int], None]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from apigw.config.errors import ConfigError, Problem
 from apigw.config.model import UNSET, Config, Cors, Service
@@ -15,16 +15,19 @@ from apigw.forwarding import Peers
 from apigw.ops.metrics import RouteSeries
 from apigw.policy.jwks import KeySet, carry_over
 from apigw.policy.jwt import Authenticator
-from apigw.policy.limits import Selection, compile_limit, select
+from apigw.policy.limits import Limit, Selection, compile_limit, select
 from apigw.policy.oauth import Allow, Run, TokenEndpoint, metadata
 from apigw.policy.refresh import FamilyStore
 from apigw.policy.routing import Pattern, Router
-from apigw.policy.signing import load_signer
+from apigw.policy.signing import Signer, load_signer
 from apigw.upstream import Upstream
 from apigw.wire.channel import Settings
 
 UpstreamKey = tuple[Service, bytes]
 """A service as configured, and a digest of the files that its TLS names: the same key means the same pools."""
+
+LEAST_TOKEN, MOST_TOKEN = 16, 4096
+"""Characters of the admin token."""
 
 
 @frozen(eq=False)
@@ -66,11 +69,14 @@ class OAuthServer:
     endpoint: TokenEndpoint
     metadata: dict[str, Any]
     jwks: dict[str, Any] | None
+    signer: Signer
 
 
 @frozen(eq=False)
 class Snapshot:
     config: Config
+    routes: tuple[Route, ...]
+    """In the order of the configuration."""
     router: Router[Route]
     peers: Peers
     metrics_allowed: Peers
@@ -81,6 +87,10 @@ class Snapshot:
     """Whether any route answers CORS preflights: where none does, nobody looks for them."""
     key_sets: Mapping[str, KeySet]
     oauth: OAuthServer | None
+    limits: tuple[Limit, ...]
+    """All of them, in the order of the configuration."""
+    admin_token: bytes | None = field(repr=False)
+    """What a write on the admin listener must bring; None where there are no writes."""
     log_decisions: bool
     """Whether each routing decision is worth a line at debug level."""
 
@@ -119,7 +129,7 @@ def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot
         raise ConfigError(problems)
     gateway = config.gateway
     key_sets, authenticator, oauth = _authentication(config, previous, parts)
-    limits = [compile_limit(limit) for limit in config.rate_limits]
+    limits = tuple(compile_limit(limit) for limit in config.rate_limits)
     default = gateway.auth_default or ("none" if config.auth is None else "required")
     routes = []
     for route in config.routes:
@@ -152,6 +162,7 @@ def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot
     )
     return Snapshot(
         config=config,
+        routes=tuple(compiled for _, _, compiled in routes),
         router=Router(routes),
         peers=Peers(gateway.trusted_proxies),
         metrics_allowed=Peers(gateway.metrics_allow),
@@ -160,6 +171,8 @@ def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot
         preflights=any(route.cors for route in config.routes),
         key_sets=key_sets,
         oauth=oauth,
+        limits=limits,
+        admin_token=_admin_token(config),
         log_decisions=parts.log_decisions,
     )
 
@@ -175,10 +188,28 @@ def _authentication(
     key_sets = carry_over(urls, previous.key_sets if previous is not None else {}, parts.key_set)
     if auth.oauth is None:
         return key_sets, Authenticator(auth, key_sets, None, config.origins), None
-    signer = load_signer(auth.oauth.signing, config.origins)
+    before = previous.oauth.signer if previous is not None and previous.oauth is not None else None
+    signer = load_signer(auth.oauth.signing, config.origins, before)
     endpoint = TokenEndpoint(auth.oauth, signer, parts.allow, parts.run, parts.families, config.origins)
-    server = OAuthServer(endpoint, metadata(auth.oauth), signer.jwks())
+    server = OAuthServer(endpoint, metadata(auth.oauth), signer.jwks(), signer)
     return key_sets, Authenticator(auth, key_sets, signer, config.origins), server
+
+
+def _admin_token(config: Config) -> bytes | None:
+    """Raises ``ConfigError`` for one that no header could carry, or that can be guessed."""
+    file = config.gateway.admin_token_file
+    if file is None:
+        return None
+    path = ("gateway", "admin_token_file")
+    try:
+        with open(file, "rb") as content:
+            token = content.read(MOST_TOKEN + 2).strip()
+    except OSError as error:
+        raise ConfigError([Problem(f"it cannot be read: {error.strerror}", path, config.origins.get(path))]) from None
+    if not LEAST_TOKEN <= len(token) <= MOST_TOKEN or not all(0x21 <= byte <= 0x7E for byte in token):
+        sentence = f"it must hold {LEAST_TOKEN} to {MOST_TOKEN} printable ASCII characters without spaces"
+        raise ConfigError([Problem(sentence, path, config.origins.get(path))])
+    return token
 
 
 def _demand(route: RouteConfig, default: str, authenticator: Authenticator | None) -> Demand | None:

@@ -116,6 +116,7 @@ def _check(exchange: Exchange, selection: Selection) -> Decision | Deferred[Deci
 def _decided(exchange: Exchange, decision: Decision | None) -> None:
     if decision is None:
         return
+    exchange.limited = True
     exchange.own_headers = [*exchange.own_headers, *decision.headers()]
     if not decision.allowed:
         exchange.violated = decision.limit

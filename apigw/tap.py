@@ -13,6 +13,7 @@ from attrs import evolve
 from OpenSSL import SSL
 from prometheus_client import CollectorRegistry
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -21,6 +22,7 @@ from twisted.web.resource import IResource
 
 from apigw import __version__
 from apigw.accounting import Accounting
+from apigw.admin import Circuits, Limits
 from apigw.config.errors import ConfigError, Problem
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
@@ -28,18 +30,20 @@ from apigw.fetch import Fetch
 from apigw.gateway import Gateway
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition, Page
-from apigw.ops.health import Readiness
-from apigw.ops.metrics import LagProbe, Metrics
+from apigw.ops.health import Check, Readiness
+from apigw.ops.history import History
+from apigw.ops.metrics import PROTOCOLS, LagProbe, Metrics
 from apigw.policy.client_secrets import SecretThreads
 from apigw.policy.jwks import KeySet, swap
 from apigw.policy.keys import MAX_SET_BYTES
 from apigw.policy.limits import ExactWindows, MemoryStore, scope_key
-from apigw.policy.refresh import MemoryFamilies
+from apigw.policy.refresh import FamilyStore, MemoryFamilies
 from apigw.reload import Reload
 from apigw.resources import Document, Health, MetricsPage, Ready, Token
 from apigw.service import Drain, Listener, LogFile, Ordered, PublicListeners, Running, Signals, Ticking, Upstreams
 from apigw.site import Site, refusal_answer
 from apigw.snapshot import Parts, Snapshot, compile
+from apigw.status import document, page
 from apigw.upstream import build
 from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory, Settings
@@ -105,6 +109,8 @@ class Program:
         self._metrics = Metrics(CollectorRegistry(), __version__)
         self._upstreams = Upstreams(reactor)
         self._readiness = Readiness(reactor)
+        self._history = History(reactor, self._metrics.routes)
+        self._reloaded_at = 0.0
         settings = config.gateway
         store = self._store(config)
         windows = MemoryStore(reactor)
@@ -116,7 +122,7 @@ class Program:
             series=self._metrics.route,
             allow=ExactWindows(windows),
             run=threads.run,
-            families=MemoryFamilies(),
+            families=_families(config, store),
             log_decisions=log_decisions,
         )
         snapshot = compile(config, None, self._parts)
@@ -142,17 +148,24 @@ class Program:
             listeners,
             self._current,
             self._apply,
-            self._metrics.reloaded,
+            self._reloaded,
         )
         lag = LagProbe(reactor, self._metrics.reactor_lag)
-        parts: list[Any] = [Ticking(self._deadlines), Running(lag), Running(threads), Running(windows)]
+        parts: list[Any] = [
+            Ticking(self._deadlines),
+            Running(lag),
+            Running(self._history),
+            Running(threads),
+            Running(windows),
+        ]
         if access_log is not None:
             parts.append(LogFile(reactor, access_log))
         parts += (Running(store), self._upstreams)
         if settings.admin is not None:
             admin = Site(None, lambda *_: None, reactor.seconds)
-            admin.reserve(self._admin_resources())
-            channels = ChannelFactory(snapshot.settings, self._deadlines, admin.on_request, refuse)
+            admin.reserve(self._admin_resources(store))
+            refuse_uncounted = partial(refusal_answer, lambda *_: None)
+            channels = ChannelFactory(snapshot.settings, self._deadlines, admin.on_request, refuse_uncounted)
             parts.append(Listener(reactor, Listen(settings.admin), channels))
         self.root = Ordered()
         for part in (*parts, drain, ports, self._reload, Signals(reactor, ports, drain)):
@@ -194,19 +207,25 @@ class Program:
                 resources[b"/.well-known/jwks.json"] = Document(lambda: oauth.jwks)
         return resources
 
-    def _admin_resources(self) -> dict[bytes, IResource]:
+    def _admin_resources(self, store: MemoryStore | RedisStore) -> dict[bytes, IResource]:
         return {
             b"/health": Health(),
             b"/ready": Ready(self._readiness, True),
             b"/metrics": MetricsPage(self._exposition, lambda _: True),
             b"/status": Document(self._status),
+            **page(self._page, self._reactor.seconds),
+            b"/limits": Limits(lambda: self._current().limits, store, self._metrics),
+            b"/circuits": Circuits(
+                lambda: self._current().upstreams.values(), lambda: self._current().admin_token
+            ),
         }
 
     def _render_metrics(self, openmetrics: bool) -> Page:
         """In a thread."""
         self._metrics.in_flight = self._gateway.in_flight
-        for protocol, count in Counter(channel.version for channel in list(self._channels.channels)).items():
-            self._metrics.connections(protocol).set(count)
+        count = Counter(channel.version for channel in list(self._channels.channels))
+        for protocol in PROTOCOLS:
+            self._metrics.connections(protocol).set(count[protocol])
         return self._metrics.render(openmetrics)
 
     def _status(self) -> dict[str, object]:
@@ -220,6 +239,30 @@ class Program:
             "last_reload": None if succeeded is None else "succeeded" if succeeded else "failed",
         }
 
+    def _store_checks(self, snapshot: Snapshot) -> dict[str, Check]:
+        """What ``/ready`` asks of Redis: nothing, unless requests are refused without it."""
+        store = self._gateway.store
+
+        def usable() -> Deferred[object]:
+            return succeed(None) if store.up else fail(RuntimeError("Redis cannot be used"))
+
+        if all(limit.on_store_failure != "closed" for limit in snapshot.limits):
+            return {}
+        return {"rate limit store": usable}
+
+    def _page(self) -> dict[str, Any]:
+        """What the status page shows."""
+        status = self._status()
+        result = status["last_reload"]
+        ago = round(self._reactor.seconds() - self._reloaded_at, 3)
+        facts = {**status, "last_reload": None if result is None else {"result": result, "ago": ago}}
+        return document(facts, self._current(), self._history)
+
+    def _reloaded(self, succeeded: bool) -> None:
+        self._reloaded_at = self._reactor.seconds()
+        self._metrics.reloaded(succeeded)
+        self._keep_series()  # a configuration that was not taken may have left some
+
     def _current(self) -> Snapshot:
         return self._gateway.snapshot
 
@@ -231,16 +274,33 @@ class Program:
         self._public.reserve(self._public_resources(snapshot))
         swap(previous.key_sets if previous is not snapshot else {}, snapshot.key_sets)
         self._upstreams.adopt(snapshot.upstreams)
-        self._readiness.checks = self._upstreams.checks()
+        self._readiness.checks = {**self._upstreams.checks(), **self._store_checks(snapshot)}
         self._readiness.forget()
         config = snapshot.config
-        self._metrics.retain(
-            {route.path for route in config.routes},
-            {service.name for service in config.services},
-            {(limit.endpoint, limit.scope) for limit in config.rate_limits},
-        )
+        store = self._gateway.store
+        if config.redis is not None and not isinstance(store, MemoryStore):
+            store.timeout = config.redis.timeout
+        self._keep_series()
         for warning in config.warnings:
             log.warn("{warning}", warning=str(warning))
+
+    def _keep_series(self) -> None:
+        """The metrics have the series of the current configuration, and no others."""
+        config = self._current().config
+        limits = {(limit.endpoint, limit.scope) for limit in config.rate_limits}
+        self._metrics.retain(
+            {route.path for route in config.routes}, {service.name for service in config.services}, limits
+        )
+        for endpoint, scope in limits:
+            self._metrics.limit(endpoint, scope)
+
+
+def _families(config: Config, store: MemoryStore | RedisStore) -> FamilyStore:
+    if config.redis is None or isinstance(store, MemoryStore):
+        return MemoryFamilies()
+    from apigw.policy.redis_families import RedisFamilies
+
+    return RedisFamilies(config.redis.prefix, store.link)
 
 
 def _token_address(snapshot: Snapshot, request: Request) -> str:

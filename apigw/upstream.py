@@ -97,17 +97,18 @@ class Upstream:
         self._turn = -1
 
     def start(self) -> None:
+        self.series.circuit_is("closed" if self.circuit is None else str(self.circuit.status().state))
         for target in self.targets:
             self._deadlines.watch(target)
 
     def close(self) -> None:
         """Close the connections: idle ones now, the others when their exchanges end."""
+        if self.circuit is not None:
+            self.circuit.stop()
         for target in self.targets:
             self._deadlines.forget(target)
             target.pool.close()
         self.agent.close()
-        if self.circuit is not None:
-            self.circuit.stop()
 
     def pick(self, but: Target | None = None) -> Target:
         """The target whose turn it is. Raises ``NoHealthyTarget``."""

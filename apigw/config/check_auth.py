@@ -104,10 +104,12 @@ def _key_source(document: Document, path: Path, verifier: dict[str, Any]) -> Non
         document.warn((*path, "jwks_url"), "fetches keys without TLS: whoever is on the way can put in their own")
 
 
-def _one_key(document: Document, path: Path, keys_of: dict[str, Any], fitting: tuple[str, ...]) -> str:
+def _one_key(
+    document: Document, path: Path, keys_of: dict[str, Any], fitting: tuple[str, ...], needed: bool = True
+) -> str:
     """Reports any number of keys but one, and one of the wrong kind; the name of the first that is given, or none."""
     given = [key for key in _ALL_SOURCES if keys_of.get(key) is not None]
-    if not given and all(document.is_sound((*path, key)) for key in _ALL_SOURCES):
+    if needed and not given and all(document.is_sound((*path, key)) for key in _ALL_SOURCES):
         document.report(path, f"has no key: it needs {' or '.join(fitting)}", document.key(path))
     for key in given[1:]:
         document.report((*path, key), f"is given beside {given[0]}: there is one key", document.key((*path, key)))
@@ -137,7 +139,10 @@ def token_endpoint(document: Document, files: Files) -> None:
 def _signing_keys(document: Document, files: Files, path: Path, signing: dict[str, Any]) -> None:
     rsa = signing["algorithm"] == "RS256"
     secrets = ("secret", "secret_file")
-    given = _one_key(document, path, signing, ("private_key_file",) if rsa else secrets)
+    given = _one_key(document, path, signing, ("private_key_file",) if rsa else secrets, needed=not rsa)
+    if rsa and not given and document.is_sound((*path, "private_key_file")):
+        sentence = "has no private_key_file: a key is made at each start, and tokens end with the process"
+        document.warn(path, sentence)
     if rsa and given == "private_key_file":
         try:
             keys.rsa_private_key(files.data(signing["private_key_file"]))

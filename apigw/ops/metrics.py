@@ -34,10 +34,26 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 OTHER = "OTHER"
 
 UNMATCHED = "unmatched"
-RESERVED = frozenset({UNMATCHED, "/health", "/ready", "/metrics", "/oauth/token", "/.well-known/jwks.json"})
+RESERVED = frozenset(
+    {
+        UNMATCHED,
+        "/health",
+        "/ready",
+        "/metrics",
+        "/oauth/token",
+        "/.well-known/jwks.json",
+        "/.well-known/oauth-authorization-server",
+    }
+)
 """Values of ``path`` that belong to no route; no reload removes their series."""
 
 CLIENT_LEFT = 499
+
+PROTOCOLS = ("HTTP/1.1", "HTTP/2", "opening")
+"""Values of ``protocol``; ``opening`` has not shown yet which it is."""
+
+UPSTREAM_ERRORS = ("connect", "timeout", "lost", "protocol", "overloaded")
+"""Values of ``kind``."""
 
 CIRCUIT_STATES = {"closed": 0, "open": 1, "half-open": 2}
 
@@ -108,7 +124,7 @@ class ServiceSeries:
         """``observe(seconds)``: from the request's first byte to the upstream to the last of its response."""
         self._name = name
         self._errors_family = errors
-        self._errors: dict[str, Counter] = {}
+        self._errors: dict[str, Counter] = {kind: errors.labels(name, kind) for kind in UPSTREAM_ERRORS}
         self._state = state.labels(name)
         self._transitions = {to: transitions.labels(name, to) for to in CIRCUIT_STATES}
 
@@ -119,6 +135,10 @@ class ServiceSeries:
         except KeyError:
             child = self._errors[kind] = self._errors_family.labels(self._name, kind)
             child.inc()
+
+    def circuit_is(self, state: str) -> None:
+        """A circuit begins, without a transition: the one before, of another configuration, may have been open."""
+        self._state.set(CIRCUIT_STATES[state])
 
     def circuit(self, to: str) -> None:
         """The circuit went to ``closed``, ``open`` or ``half-open``."""
@@ -243,6 +263,20 @@ class Metrics:
 
     def store_fallback(self) -> None:
         self._fallbacks.inc()
+
+    def violations(self) -> dict[tuple[str, str], int]:
+        """How many requests each limit has refused, by its endpoint and scope."""
+        (family,) = self._violations.collect()
+        return {
+            (sample.labels["endpoint"], sample.labels["scope"]): int(sample.value)
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        }
+
+    def fallbacks(self) -> int:
+        """How many checks were decided without the store."""
+        (family,) = self._fallbacks.collect()
+        return int(next(sample.value for sample in family.samples if sample.name.endswith("_total")))
 
     def reloaded(self, succeeded: bool) -> None:
         self._reloads[succeeded].inc()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from itertools import islice
@@ -41,6 +42,9 @@ MAX_KEYS = 1_000_000
 
 SWEEP_INTERVAL = 0.25
 """Seconds between two steps of the sweep; in a large store 192 of them visit every key."""
+
+HEADERS = frozenset({b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset"})
+"""What a decision says of itself; a service's own limits would contradict it."""
 
 Header = tuple[bytes, bytes]
 State = Any
@@ -343,11 +347,16 @@ class MemoryStore:
     the longest unused of the newcomer's table. Keys whose window has passed are swept, a table at a time.
     """
 
+    kind: ClassVar[str] = "memory"
+    up: ClassVar[bool] = True
+
     def __init__(self, clock: IReactorTime, max_keys: int = MAX_KEYS) -> None:
         self._seconds: Callable[[], float] = clock.seconds
         self._max_keys = max_keys
         self._size = 0
+        # Of what is kept: the limit by its id, and how many keys it has.
         self._limits: dict[bytes, Limit] = {}
+        self._keys: dict[bytes, int] = {}
         # Each in the order of last use.
         self._tables: list[dict[bytes, State]] = [{} for _ in range(1 if max_keys <= _ONE_TABLE_UP_TO else _TABLES)]
         self._next_swept = 0
@@ -356,6 +365,10 @@ class MemoryStore:
 
     def __len__(self) -> int:
         return self._size
+
+    def keys_of(self, limit: Limit) -> int:
+        """How many callers it has counted of late: some may be over, and not yet swept."""
+        return self._keys.get(limit.id, 0)
 
     def start(self) -> Deferred[None]:
         self._sweeping.start(SWEEP_INTERVAL, now=False)
@@ -410,18 +423,23 @@ class MemoryStore:
         table = self._tables[place]
         limits = self._limits
         dead = [name for name, state in table.items() if limits[name[:8]].over(state, moment)]
-        for name in dead:
-            del table[name]
-        self._size -= len(dead)
+        self._drop(dead, table)
         if len(dead) > len(table):
             self._tables[place] = dict(table)
 
     def _added(self, limit: Limit, table: dict[bytes, State]) -> None:
         self._limits[limit.id] = limit
+        self._keys[limit.id] = self._keys.get(limit.id, 0) + 1
         self._size += 1
         if self._size > self._max_keys:
             # Several at once from a large table: finding the first steps over the places of those that have left.
-            eldest = list(islice(table, 1 + len(table) // 256))
-            for name in eldest:
-                del table[name]
-            self._size -= len(eldest)
+            self._drop(list(islice(table, 1 + len(table) // 256)), table)
+
+    def _drop(self, names: list[bytes], table: dict[bytes, State]) -> None:
+        for name in names:
+            del table[name]
+        self._size -= len(names)
+        for identity, gone in Counter(name[:8] for name in names).items():
+            self._keys[identity] -= gone
+            if not self._keys[identity]:
+                del self._keys[identity], self._limits[identity]

@@ -138,7 +138,9 @@ class TokenEndpoint:
             request.family = await self._current(presented, request)
         status, body = self._server.create_token_response(request)
         if status == 200:
-            body["refresh_token"] = await self._rotate(request, presented, body)
+            refresh_token = await self._rotate(request, presented, body)
+            if refresh_token is not None:
+                body["refresh_token"] = refresh_token
         return _answer(status, body, (), request.verified.id)
 
     async def _current(self, presented: tuple[str, str], request: _Request) -> Family | None:
@@ -153,13 +155,17 @@ class TokenEndpoint:
             return None
         return family
 
-    async def _rotate(self, request: _Request, presented: tuple[str, str] | None, body: dict[str, Any]) -> str:
+    async def _rotate(self, request: _Request, presented: tuple[str, str] | None, body: dict[str, Any]) -> str | None:
+        """The next refresh token. A client that came with its secret gets its access token even if there can be none."""
         assert self._families is not None
         if request.family is None or presented is None:
             id, token, digest = refresh.new_token()
             scopes = tuple(body.get("scope", "").split())
             family = Family(request.verified.id, scopes, digest, request.now + refresh.LIFETIME)
-            await self._families.put(id, family, request.now)
+            try:
+                await self._families.put(id, family, request.now)
+            except GatewayError:
+                return None
             return token
         id, token, digest = refresh.new_token(presented[0])
         family = Family(request.family.client, request.family.scopes, digest, request.family.expires)

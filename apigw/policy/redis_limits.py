@@ -6,7 +6,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from importlib.resources import files
 from struct import Struct, unpack
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -35,6 +35,8 @@ class RedisStore:
     ``local`` counts in this process, ``open`` does not count, ``closed`` refuses the exchange.
     """
 
+    kind: ClassVar[str] = "redis"
+
     def __init__(
         self,
         config: Redis,
@@ -53,7 +55,6 @@ class RedisStore:
         self._prefix = b"%b:limit:%d:" % (config.prefix.encode(), VERSION)
         self._script = Script((files(__package__) / "sliding_window.lua").read_bytes())
         self._on_fallback = on_fallback
-        self._timeout = config.timeout
         self._local = MemoryStore(self._clock, max_keys)
         self._link = RedisLink(config, reactor, self._clock, self._probe, on_store_up)
         self._waiting: list[_Request] = []
@@ -62,6 +63,27 @@ class RedisStore:
     def up(self) -> bool:
         """Whether checks go to Redis at present."""
         return self._link.up
+
+    def __len__(self) -> int:
+        """How many keys are counted here, for want of Redis."""
+        return len(self._local)
+
+    def keys_of(self, limit: Limit) -> int:
+        return self._local.keys_of(limit)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a check waits for Redis. May be changed at any time; what waits already keeps its own."""
+        return self._link.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._link.timeout = seconds
+
+    @property
+    def link(self) -> RedisLink:
+        """The connection, which others may use beside the limits."""
+        return self._link
 
     def when_up(self) -> Deferred[None]:
         return self._link.when_up()
@@ -147,4 +169,4 @@ class RedisStore:
         """What a check does, writing included: a server that is full or a replica is not up because it answers."""
         await execute(b"SCRIPT", b"LOAD", self._script.text)
         key, request = self._prefix + b"probe", _ONE_CHECK + _PROBE.packed
-        await execute(b"EVALSHA", self._script.digest, b"1", key, request).addTimeout(self._timeout, self._clock)
+        await execute(b"EVALSHA", self._script.digest, b"1", key, request).addTimeout(self.timeout, self._clock)

@@ -111,6 +111,8 @@ class RedisLink:
         on_up: Callable[[bool], None],
     ) -> None:
         self.up = False
+        self.timeout = config.timeout
+        """Seconds that a call may take."""
         self._config = config
         self._address = Address.parse(config.url)
         self._reactor = reactor
@@ -172,10 +174,10 @@ class RedisLink:
         if not self.up:
             return fail(RedisUnavailable(self._reason))
         answer: Deferred[Any] = Deferred()
-        call = _Call(answer, self._clock.seconds() + self._config.timeout, instead)
+        call = _Call(answer, self._clock.seconds() + self.timeout, instead)
         self._calls.append(call)
         if self._expiry is None:
-            self._expiry = self._clock.callLater(self._config.timeout, self._expire)
+            self._expiry = self._clock.callLater(self.timeout, self._expire)
         self._send(call, words)
         return answer
 

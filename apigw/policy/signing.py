@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attrs import field, frozen
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
@@ -21,12 +21,16 @@ ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
 
 @frozen(eq=False)
 class Signer:
-    """Signs access tokens; ``keys`` verify them: this key's public half, and those of ``accepted``."""
+    """Signs access tokens; ``keys`` verify them: this key's public half, and those of ``accepted``.
+
+    ``own`` is the public half where the key was made here, for want of a file.
+    """
 
     algorithm: str
     key_id: str
     keys: Keys
     _material: RSAKey | OctKey = field(repr=False)
+    own: Key | None = None
 
     def sign(self, claims: dict[str, Any]) -> str:
         """An access token as RFC 9068 has it. RS256 takes about a third of a millisecond."""
@@ -41,13 +45,29 @@ class Signer:
         return {"keys": [{**key.material.as_dict(private=False), "kid": key.id, **published} for key in self.keys]}
 
 
-def load_signer(signing: OAuthSigning, origins: Mapping[Path, Origin] | None = None) -> Signer:
-    """Read the keys. Raises ``ConfigError`` with the first problem of the section ``auth.oauth.signing``."""
+def load_signer(
+    signing: OAuthSigning, origins: Mapping[Path, Origin] | None = None, previous: Signer | None = None
+) -> Signer:
+    """Read the keys. Raises ``ConfigError`` with the first problem of the section ``auth.oauth.signing``.
+
+    Without a ``private_key_file`` RS256 signs with a key that is made here, which takes a fraction of a second, and lives
+    as long as the process: a reload takes it over from ``previous``.
+    """
     at: Path = ("auth", "oauth", "signing")
+    key_id, made = signing.key_id, None
     try:
         if signing.algorithm == "RS256" and signing.private_key_file is not None:
             material: RSAKey | OctKey = _private_key(signing.private_key_file)
-            own = Key("RS256", signing.key_id, RSAKey.import_key(material.public_key))
+            own = Key("RS256", key_id, RSAKey.import_key(material.public_key))
+        elif signing.algorithm == "RS256" and signing.secret is None:
+            if previous is not None and previous.own is not None and previous.key_id.startswith(f"{key_id}-"):
+                material, own = previous._material, previous.own
+            else:
+                material = RSAKey.import_key(generate_private_key(public_exponent=65537, key_size=2048))
+                # each has a name of its own, lest a verifier keeps the one before under the same
+                name = f"{key_id}-{material.thumbprint()[:8]}"
+                own = Key("RS256", name, RSAKey.import_key(material.public_key))
+            key_id, made = own.id or key_id, own
         elif signing.algorithm == "HS256" and signing.secret is not None:
             own = configured_key("HS256", signing.key_id, None, signing.secret)
             material = own.material
@@ -62,7 +82,7 @@ def load_signer(signing: OAuthSigning, origins: Mapping[Path, Origin] | None = N
     except KeyProblem as error:
         at = (*at, error.field)
         raise ConfigError([Problem(str(error), at, (origins or {}).get(at))]) from None
-    return Signer(signing.algorithm, signing.key_id, Keys.of(keys), material)
+    return Signer(signing.algorithm, key_id, Keys.of(keys), material, made)
 
 
 def _private_key(path: str) -> RSAKey:

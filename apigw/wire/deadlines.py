@@ -10,8 +10,11 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 NEVER = float("inf")
+
+log = Logger()
 
 
 class Timed(Protocol):
@@ -51,4 +54,9 @@ class Deadlines:
         now = self.seconds()
         for timed in [timed for timed in self._watched if timed.deadline <= now]:
             if timed in self._watched and timed.deadline <= now:
-                timed.deadline_passed()
+                try:
+                    timed.deadline_passed()
+                except Exception:
+                    # The loop would end, and with it every other timeout of the process.
+                    log.failure("giving up {timed} failed", timed=timed)
+                    self.forget(timed)

@@ -77,6 +77,8 @@ class Request(WebRequest):
     """
 
     site: Site
+    identifier: bytes = b""
+    """What the program calls it, in its answer and its log, where it has a name."""
     listener: Listener | None = None
     body_complete = False
     upgrade: bool = False

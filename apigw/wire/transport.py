@@ -31,6 +31,9 @@ DEFAULT_BACKLOG = 50
 
 BACKLOG = 4096
 
+MOST_HELD = 16
+"""Writes that are joined into one. More are sent at once, so that a producer is told in time that nobody reads."""
+
 
 class _Eager(_Connection):
     def doRead(self) -> Exception | None:
@@ -48,8 +51,11 @@ class _Eager(_Connection):
     _held: list[bytes] | None = None
 
     def write(self, data: bytes) -> None:
-        if self._held is not None:
-            self._held.append(data)
+        held = self._held
+        if held is not None:
+            held.append(data)
+            if len(held) == MOST_HELD:
+                self.send_held()
         elif (turn := getattr(self.reactor, "writes_of_turn", None)) is not None:
             self._held = [data]
             turn.append(self)
@@ -70,6 +76,10 @@ class _Eager(_Connection):
         self.send_held()
         super().loseWriteConnection()
 
+    def abortConnection(self) -> None:
+        self._held = None
+        super().abortConnection()
+
     def _send(self, data: bytes) -> None:
         if self._tempDataLen or self.dataBuffer or not self.connected or self._writeDisconnected:
             super().write(data)
@@ -87,7 +97,7 @@ class _Eager(_Connection):
 
     def unsent(self) -> int:
         """How many bytes the other side has not taken yet: those queued here, and in the kernel."""
-        queued = len(self.dataBuffer) - self.offset + self._tempDataLen
+        queued = len(self.dataBuffer) - self.offset + self._tempDataLen + sum(map(len, self._held or ()))
         try:
             return queued + int.from_bytes(ioctl(self.socket.fileno(), TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
         except OSError:

@@ -572,7 +572,7 @@ def test_a_secret_signs_too_and_is_never_published() -> None:
         (OAuthSigning("RS256", "k1", "{}/curve.pem"), "is not an RSA key"),
         (OAuthSigning("RS256", "k1", "{}/locked.pem"), "is encrypted with a passphrase"),
         (OAuthSigning("RS256", "k1", "{}/private.pem", accepted=(AcceptedKey("k1", "x"),)), "has the key_id 'k1'"),
-        (OAuthSigning("RS256", "k1"), "RS256 signs with a private_key_file"),
+        (OAuthSigning("RS256", "k1", secret=Secret(SECRET)), "RS256 signs with a private_key_file"),
         (OAuthSigning("HS256", "k1", secret=Secret(b"short")), "is shorter than 32 bytes"),
     ],
 )
@@ -582,6 +582,24 @@ def test_a_signing_key_that_cannot_be_used_is_named(signing: OAuthSigning, sente
     with pytest.raises(ConfigError, match=r"^auth\.oauth\.signing\.") as caught:
         load_signer(evolve(signing, private_key_file=file))
     assert sentence in str(caught.value)
+
+
+def test_without_a_file_a_key_is_made_that_reloads_keep() -> None:
+    """Every reload ends the tokens that were issued before it; or two processes' keys go by one name, and one is not found."""
+    signing = OAuthSigning("RS256", "k1")
+    first = load_signer(signing)
+    assert first.key_id.startswith("k1-")
+    again = load_signer(signing, previous=first)
+    published = first.jwks()
+    assert again.jwks() == published
+    assert published is not None
+    assert [(key["kid"], "d" in key) for key in published["keys"]] == [(first.key_id, False)]
+    own = claims(iss="https://gateway", aud="https://gateway", exp=NOW + 600)
+    authenticator = Authenticator(Auth((), OAuth(signing, "https://gateway")), signer=again)
+    assert accept(authenticator, first.sign(own).encode()).id == "alice"
+    for other in (load_signer(signing), load_signer(OAuthSigning("RS256", "k2"), previous=first)):
+        assert other.key_id != first.key_id
+        assert other.jwks() != published
 
 
 ANN = Principal("main", "ann", ("user", "clerk"), frozenset({"a", "b"}))

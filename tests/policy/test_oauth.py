@@ -15,12 +15,12 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import RSAKey
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.logger import ILogObserver, globalLogPublisher
 
 from apigw.config.errors import ConfigError
 from apigw.config.model import Auth, OAuth, OAuthClient, OAuthSigning, Quota, Secret
-from apigw.errors import Overloaded
+from apigw.errors import AuthUnavailable, Overloaded
 from apigw.policy.client_secrets import Cost, SecretHash, hash_generated, hash_secret, new_secret
 from apigw.policy.jwt import Authenticator
 from apigw.policy.oauth import TokenEndpoint, TokenResponse, metadata
@@ -519,3 +519,21 @@ def test_a_real_client_library_verifies_the_published_key(tmp_path: Any) -> None
     token = jwt.decode(content(scene.token())["access_token"], KeySet.import_key_set(published), algorithms=["RS256"])
     assert token.header == {"alg": "RS256", "typ": "at+jwt", "kid": "k1"}
     assert token.claims["sub"] == "acme"
+
+
+def test_without_its_store_a_client_still_gets_a_token() -> None:
+    """Redis is down, and no partner can log in any more."""
+    scene = Scene(evolve(CONFIG, refresh_tokens=True))
+    token = content(scene.token())["refresh_token"]
+
+    def unavailable(*_: object) -> Deferred[Any]:
+        return fail(AuthUnavailable("gone", [(b"retry-after", b"1")]))
+
+    scene.families.put = scene.families.get = unavailable  # type: ignore[assignment, method-assign]
+    response = scene.token()
+    assert response.status == 200
+    assert "refresh_token" not in content(response)
+    assert scene.principal(response).id == "acme"
+    response = refreshed(scene, token)
+    assert error(response) == (503, "temporarily_unavailable")
+    assert (b"retry-after", b"1") in response.headers

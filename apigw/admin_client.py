@@ -1,0 +1,152 @@
+"""The other end of the admin listener: what ``apigw limits`` and ``apigw circuits`` ask, and how it is shown."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from apigw.config import endpoints
+
+TIMEOUT = 10.0
+"""Seconds for the whole of an answer that a healthy gateway gives in some milliseconds."""
+
+Document = Mapping[str, Any]
+
+
+class NotAnswered(Exception):
+    """No answer, or not the one that was asked for; the message is for whoever sits at the terminal."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+@frozen
+class Admin:
+    """An admin listener: ``path`` of a unix socket, or ``host`` and ``port``."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Admin:
+        """``http://127.0.0.1:9090``, ``127.0.0.1:9090`` or ``unix:/run/apigw/admin.sock``. Raises ``ValueError``."""
+        if text.startswith("unix:") and len(text) > len("unix:"):
+            return cls(path=text.removeprefix("unix:"))
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        if parts.scheme != "http" or not parts.hostname or not parts.port or parts.path.strip("/") or parts.query:
+            raise ValueError(f"{text!r} is neither http://HOST:PORT nor unix:PATH")
+        return cls(parts.hostname, parts.port)
+
+    @classmethod
+    def of_endpoint(cls, text: str | None) -> Admin:
+        """Where to ask a gateway whose ``gateway.admin`` is this. Raises ``ValueError`` where that does not tell."""
+        if text is None:
+            raise ValueError("the configuration has no admin listener (gateway.admin is null)")
+        endpoint = endpoints.parse(text)
+        if endpoint.kind == "unix":
+            return cls(path=endpoint.get("address"))
+        port = int(endpoint.get("port", "0"))
+        if endpoint.kind not in ("tcp", "tcp6") or not port:
+            raise ValueError(f"where {text!r} listens is not in the configuration: say it with --admin")
+        interface = endpoint.get("interface") or ("::" if endpoint.kind == "tcp6" else "0.0.0.0")
+        return cls({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(interface, interface), port)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"unix:{self.path}" if self.path else f"http://{host}:{self.port}"
+
+    def get(self, path: str) -> Any:
+        """The JSON at ``path``. Raises ``NotAnswered``."""
+        return self._ask("GET", path, None, {})
+
+    def post(self, path: str, document: Document, token: str) -> Any:
+        """What the listener answers to ``document``. Raises ``NotAnswered``."""
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        return self._ask("POST", path, json.dumps(document), headers)
+
+    def _ask(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> Any:
+        connection: http.client.HTTPConnection
+        if self.path:
+            connection = _UnixConnection(self.path)
+        else:
+            connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+        try:
+            connection.request(method, path, body, dict(headers))
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise NotAnswered(f"{self}{path}: no answer from a gateway: {error}") from error
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise NotAnswered(f"{self}{path}: {response.status}: {answer.get('detail', answer)}")
+        return answer
+
+
+def limits_table(document: Document) -> str:
+    """``/limits`` for people."""
+    store = document["store"]
+    where = "Redis" if store["kind"] == "redis" else "memory"
+    state = "" if store["up"] else ", which cannot be used at present"
+    lines = [f"counted in {where}{state}; keys here: {store['keys']}; decided without the store: {store['fallbacks']}"]
+    rows = [
+        (
+            one["endpoint"],
+            one["scope"],
+            f"{one['limit']} in {one['window']:g} s",
+            one["algorithm"],
+            one["on_store_failure"],
+            one["keys"],
+            one["violations"],
+        )
+        for one in document["limits"]
+    ]
+    headings = ("ENDPOINT", "SCOPE", "LIMIT", "ALGORITHM", "STORE GONE", "KEYS", "REFUSED")
+    return "\n".join([*lines, *table(headings, rows)])
+
+
+def circuits_table(circuits: Sequence[Document]) -> str:
+    """The services of ``/circuits`` for people: a line for each, and one below for each of its targets."""
+    rows: list[tuple[object, ...]] = []
+    for one in circuits:
+        if one["state"] is None:
+            rows.append((one["service"], "no circuit breaker", *[""] * 5))
+        else:
+            held = " (by hand)" if one["forced"] else ""
+            failed = f"{one['failures']} of {one['total']}"
+            since, retry = _seconds(one["since"]), _seconds(one["retry_in"])
+            rows.append((one["service"], one["state"] + held, since, failed, retry, one["opened"], one["why"]))
+        for target in one["targets"]:
+            health = "in use" if target["available"] else "unhealthy" if not target["healthy"] else "set aside"
+            rows.append((f"  {target['target']}", health, *[""] * 4, f"{target['connections']} connections"))
+    return "\n".join(table(("SERVICE", "STATE", "SINCE", "FAILED", "RETRY IN", "OPENED", "WHY"), rows))
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} s"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Lines with columns as wide as they must be. Control characters are shown as what they are."""
+    texts = [headings, *([_printable(str(cell)) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts]
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

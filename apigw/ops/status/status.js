@@ -1,0 +1,141 @@
+"use strict";
+// Everything that comes from the gateway goes through textContent, so that no name can be markup.
+const SECOND = 1000;
+const WIDTH = 600, HEIGHT = 120, ROOM = 4;
+const byId = (id) => document.getElementById(id);
+
+function element(name, text, className) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+function row(...cells) {
+  const made = element("tr");
+  made.append(...cells);
+  return made;
+}
+
+const number = (value) => value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
+const share = (part, whole) => whole ? (100 * part / whole).toFixed(1) + " %" : "–";
+const seconds = (value) =>
+  value === null || value === undefined ? "–" : value < 1 ? (value * 1000).toPrecision(3) + " ms" : value.toPrecision(3) + " s";
+
+function duration(value) {
+  const whole = Math.floor(value);
+  const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const first = parts.findIndex(([size]) => whole >= size);
+  if (first < 0) return "0 s";
+  let rest = whole;
+  return parts.slice(first, first + 2).map(([size, unit]) => {
+    const count = Math.floor(rest / size);
+    rest %= size;
+    return count + " " + unit;
+  }).join(" ");
+}
+
+function plot(svg, length, lines) {
+  const top = Math.max(...lines.flatMap((line) => line.values.map((value) => value ?? 0)), 1e-9);
+  svg.replaceChildren(...lines.map(({ className, values }) => {
+    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    let drawing = false;
+    const steps = values.map((value, index) => {
+      if (value === null) {
+        drawing = false;
+        return "";
+      }
+      const x = WIDTH * (length - values.length + index) / (length - 1);
+      const y = HEIGHT - (HEIGHT - ROOM) * value / top;
+      const step = (drawing ? "L" : "M") + x.toFixed(1) + " " + y.toFixed(1);
+      drawing = true;
+      return step;
+    });
+    path.setAttribute("d", steps.join("") || "M0 0");
+    path.setAttribute("class", className);
+    return path;
+  }));
+  return top;
+}
+
+function facts(status) {
+  const reload = status.last_reload;
+  const pairs = [
+    ["version", status.version],
+    ["up for", duration(status.uptime)],
+    ["last reload", reload === null ? "none yet" : reload.result + " " + duration(reload.ago) + " ago",
+      reload !== null && reload.result !== "succeeded" ? "bad" : ""],
+    ["connections", String(status.connections)],
+    ["in flight", String(status.in_flight)],
+  ];
+  byId("facts").replaceChildren(...pairs.map(([name, value, className]) => {
+    const pair = element("div");
+    pair.append(element("dt", name), element("dd", value, className));
+    return pair;
+  }));
+}
+
+function plots(history) {
+  const { length, requests, failed, p50, p95, p99 } = history;
+  plot(byId("requests"), length, [{ className: "total", values: requests }, { className: "failed", values: failed }]);
+  plot(byId("latency"), length, ["p99", "p95", "p50"].map((name) => ({ className: name, values: history[name] })));
+  byId("requests-now").textContent = requests.length ? number(requests.at(-1)) + (failed.at(-1) ? ", " + number(failed.at(-1)) + " 5xx" : "") : "";
+  byId("latency-now").textContent = p95.length && p95.at(-1) !== null
+    ? "p50 " + seconds(p50.at(-1)) + ", p95 " + seconds(p95.at(-1)) + ", p99 " + seconds(p99.at(-1)) : "";
+}
+
+function circuit(state) {
+  if (state === null) return element("td", "–");
+  const className = { closed: "good", open: "bad", "half-open": "half" }[state.state];
+  let text = state.state;
+  if (state.forced) text += " by an operator";
+  if (state.retry_in !== null) text += ", tries again in " + duration(state.retry_in);
+  const cell = element("td", text, className);
+  cell.title = state.failures + " of " + state.total + " failed";
+  return cell;
+}
+
+function services(list) {
+  byId("services").replaceChildren(...list.map((service) => {
+    const targets = element("td");
+    for (const target of service.targets) {
+      targets.append(element("div", target.url + " " + target.state, target.state === "healthy" ? "good" : "bad"));
+    }
+    return row(element("td", service.name), circuit(service.circuit), targets,
+      element("td", number(service.rate), "number"),
+      element("td", share(service.failed, service.requests), "number" + (service.failed ? " bad" : "")));
+  }));
+}
+
+function routes(list) {
+  byId("routes").replaceChildren(...list.map((route) => row(
+    element("td", route.path), element("td", route.methods.join(" ")), element("td", route.service),
+    element("td", number(route.rate), "number"),
+    element("td", seconds(route.p95), "number"),
+    element("td", share(route.failed, route.requests), "number" + (route.failed ? " bad" : "")),
+    element("td", String(route.limited), "number" + (route.limited ? " half" : "")))));
+}
+
+function trouble(sentence) {
+  byId("trouble").hidden = !sentence;
+  byId("trouble").textContent = sentence;
+}
+
+async function refresh() {
+  try {
+    const answer = await fetch("status.json", { cache: "no-store", signal: AbortSignal.timeout(5 * SECOND) });
+    if (!answer.ok) throw new Error("it answered " + answer.status);
+    const status = await answer.json();
+    facts(status);
+    plots(status.history);
+    services(status.services);
+    routes(status.routes);
+    trouble("");
+    document.documentElement.dataset.refreshed = String(Number(document.documentElement.dataset.refreshed || 0) + 1);
+  } catch (error) {
+    trouble("The gateway cannot be asked: " + error.message + ". What is shown is old.");
+  }
+  setTimeout(refresh, SECOND);
+}
+
+refresh();

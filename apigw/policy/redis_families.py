@@ -1,0 +1,85 @@
+"""Families of refresh tokens in Redis, where every gateway finds them and a restart does not end them."""
+
+from __future__ import annotations
+
+from json import dumps, loads
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from apigw.errors import AuthUnavailable
+from apigw.policy.redis_link import RedisLink, RedisUnavailable, Script
+from apigw.policy.refresh import Family
+
+VERSION = 1
+"""Of the format of what is stored: part of each key, so that two versions of the gateway can share one Redis."""
+
+# A record begins with the digest of the family's current secret, 64 characters, so that the server can compare it.
+_REPLACE = Script(
+    b"""local record = redis.call("GET", KEYS[1])
+if not record or string.sub(record, 1, 64) ~= ARGV[1] then return 0 end
+redis.call("SET", KEYS[1], ARGV[2], "PX", ARGV[3])
+return 1
+"""
+)
+
+
+class RedisFamilies:
+    """A ``FamilyStore`` over ``link``, which others use too and somebody else starts and stops.
+
+    Keys begin with ``prefix`` and expire with their family. What is stored is a digest, never a token. Every answer
+    fails with ``AuthUnavailable`` when Redis does not give one in time.
+    """
+
+    def __init__(self, prefix: str, link: RedisLink) -> None:
+        self._prefix = f"{prefix}:refresh:{VERSION}:".encode()
+        self._link = link
+
+    def put(self, id: str, family: Family, now: float) -> Deferred[None]:
+        left = _left(family, now)
+        return self._asked(self._link.call(b"SET", self._key(id), _record(family), b"PX", left)).addCallback(_nothing)
+
+    def get(self, id: str, now: float) -> Deferred[Family | None]:
+        def found(record: bytes | None) -> Family | None:
+            family = None if record is None else _family(record)
+            return family if family is not None and now < family.expires else None
+
+        return self._asked(self._link.call(b"GET", self._key(id))).addCallback(found)
+
+    def replace(self, id: str, digest: str, family: Family, now: float) -> Deferred[bool]:
+        """One script, so that of two that come with the same token only one gets the next."""
+        words = (digest.encode(), _record(family), _left(family, now))
+        return self._asked(self._link.evaluate(_REPLACE, [self._key(id)], *words)).addCallback(bool)
+
+    def remove(self, id: str) -> Deferred[None]:
+        return self._asked(self._link.call(b"DEL", self._key(id))).addCallback(_nothing)
+
+    def _key(self, id: str) -> bytes:
+        return self._prefix + id.encode()
+
+    def _asked(self, answer: Deferred[Any]) -> Deferred[Any]:
+        return answer.addErrback(_unavailable)
+
+
+def _unavailable(failure: Failure) -> None:
+    failure.trap(RedisUnavailable)
+    raise AuthUnavailable("The refresh tokens cannot be had.", [(b"retry-after", b"1")]) from None
+
+
+def _nothing(_: object) -> None:
+    return None
+
+
+def _left(family: Family, now: float) -> bytes:
+    """Milliseconds for which it is kept: at least one, because Redis takes no less."""
+    return b"%d" % max(1, int((family.expires - now) * 1000))
+
+
+def _record(family: Family) -> bytes:
+    return family.digest.encode() + dumps([family.client, family.scopes, family.expires]).encode()
+
+
+def _family(record: bytes) -> Family:
+    client, scopes, expires = loads(record[64:])
+    return Family(client, tuple(scopes), record[:64].decode(), expires)

@@ -1,0 +1,69 @@
+"""Certificates for tests: an authority of one's own, and what it signs."""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from pathlib import Path
+
+from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+_BEGIN = datetime.datetime(2020, 1, 1)
+_END = datetime.datetime(2120, 1, 1)
+
+
+@frozen
+class Pair:
+    """Files with a certificate and its key."""
+
+    certificate: str
+    key: str
+
+
+class Authority:
+    """``file`` holds its certificate, and is what a client trusts."""
+
+    def __init__(self, directory: Path, name: str = "authority") -> None:
+        self._directory = directory
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        builder = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
+        self.file = str(directory / f"{name}.pem")
+        Path(self.file).write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+
+    def issue(self, *names: str, file: str = "") -> Pair:
+        """A certificate for ``names``, of which the first also names the files, unless ``file`` does."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+        builder = self._builder(subject, key).add_extension(alternatives, critical=False)
+        pair = Pair(*(str(self._directory / f"{file or names[0]}.{kind}") for kind in ("crt", "key")))
+        Path(pair.certificate).write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        Path(pair.key).write_bytes(private)
+        return pair
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        return x509.CertificateBuilder(
+            self._name, subject, key.public_key(), x509.random_serial_number(), _BEGIN, _END
+        )
+
+    def client(self, pair: Pair | None = None) -> ssl.SSLContext:
+        """How a client connects that trusts this authority alone. ``pair`` is the certificate that it shows."""
+        context = ssl.create_default_context(cafile=self.file)
+        if pair is not None:
+            context.load_cert_chain(pair.certificate, pair.key)
+        return context
+
+    def server(self, pair: Pair, verify_clients: bool = False) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.certificate, pair.key)
+        if verify_clients:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.file)
+        return context

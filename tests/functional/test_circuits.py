@@ -1,0 +1,559 @@
+"""Circuit breakers: services that die, hang, fail, flap and recover, behind a gateway that runs on."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .asking import admin_of, asked, circuit, command, metrics, post
+from .client import Client, encode
+from .conftest import Start
+from .daemon import Daemon, Document, gateway
+from .services import Received, Service, port_nobody_listens_on
+from .traffic import Traffic
+from .waiting import eventually
+
+BREAKER = {"error_rate": 0.5, "window": "10s", "min_requests": 6, "open_for": "300ms", "half_open_requests": 2}
+LONG = {**BREAKER, "open_for": "10m"}
+CHECK = {"path": "/health", "interval": "100ms", "timeout": "500ms", "unhealthy_after": 1_000, "healthy_after": 1}
+ROUTES = [{"path": "/other/*", "service": "other"}, {"path": "/*", "service": "main"}]
+
+
+def answer(status: int) -> Callable[[Received], None]:
+    def behave(received: Received) -> None:
+        received.body()
+        received.conversation.answer(status, body=b"{}")
+
+    return behave
+
+
+def hang(received: Received) -> None:
+    received.conversation.wait_for_end()
+
+
+def sick(status: int = 500) -> Callable[[Received], None]:
+    """Passes its health check, and fails at everything else."""
+
+    def behave(received: Received) -> None:
+        answer(200 if received.target == "/health" else status)(received)
+
+    return behave
+
+
+@pytest.fixture
+def main() -> Iterator[Service]:
+    service = Service(answer(200))
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def other() -> Iterator[Service]:
+    service = Service(answer(200))
+    yield service
+    service.close()
+    assert service.failures == []
+
+
+def protected(main: Service | int, other: Service, breaker: Document = BREAKER, **more: Any) -> Document:
+    url = f"http://127.0.0.1:{main}" if isinstance(main, int) else main.url
+    services = {"main": {"targets": [url], "timeout": "400ms", "circuit_breaker": breaker, **more}, "other": other.url}
+    return gateway(services=services, routes=ROUTES)
+
+
+def open_it(daemon: Daemon, target: str = "/a") -> None:
+    eventually(lambda: daemon.get(target).status == 503)
+    assert circuit(daemon)["state"] == "open"
+
+
+def state(daemon: Daemon) -> str:
+    found: str = circuit(daemon)["state"]
+    return found
+
+
+def test_what_a_caller_is_told(start: Start, main: Service, other: Service) -> None:
+    """A client cannot tell a service that is left alone from one that is broken, nor when to come back."""
+    main.behave = answer(503)
+    daemon = start(protected(main, other, LONG))
+    assert [daemon.get("/a").get("via") for _ in range(6)] == ["1.1 apigw"] * 6
+    refused = daemon.get("/a")
+    assert (refused.status, refused.code) == (503, "circuit_open")
+    assert 595 <= int(refused.get("retry-after") or 0) <= 600
+    assert daemon.get("/other/a").status == 200
+    assert "circuit of main opened: 6 of 6 failed in 10 s" in daemon.log
+    shown = circuit(daemon)
+    assert (shown["state"], shown["opened"], shown["forced"]) == ("open", 1, False)
+    assert 590 < shown["retry_in"] <= 600
+    text = metrics(daemon)
+    assert 'gateway_circuit_breaker_state{service="main"} 1.0' in text
+    assert 'gateway_circuit_breaker_state{service="other"} 0.0' in text
+    assert 'gateway_circuit_breaker_transitions_total{service="main",to="open"} 1.0' in text
+
+
+def test_an_open_circuit_touches_no_socket(start: Start, main: Service, other: Service) -> None:
+    """A service that is down is kept down by those who ask whether it is up again."""
+    main.behave = answer(500)
+    daemon = start(protected(main, other, LONG))
+    open_it(daemon)
+    eventually(lambda: main.connections == 0)  # its pool lets idle connections go after 4 s
+    accepted, requests = main.accepted, len(main.requests)
+    for _ in range(30):
+        assert daemon.get("/a").code == "circuit_open"
+    assert (main.accepted, len(main.requests), main.connections) == (accepted, requests, 0)
+
+
+def test_min_requests_and_error_rate(start: Start, main: Service, other: Service) -> None:
+    """One unlucky request at night closes a service to everybody."""
+    daemon = start(protected(main, other, LONG))
+    main.behave = answer(500)
+    assert [daemon.get("/a").status for _ in range(5)] == [500] * 5
+    assert state(daemon) == "closed"
+    assert (circuit(daemon)["failures"], circuit(daemon)["total"]) == (5, 5)
+    main.behave = answer(404)
+    assert [daemon.get("/a").status for _ in range(6)] == [404] * 6, "the caller's mistakes are not the service's"
+    main.behave = answer(500)
+    assert [daemon.get("/a").status for _ in range(1)] == [500]
+    assert daemon.get("/a").status == 503 or daemon.get("/a").status == 503
+
+
+@pytest.mark.parametrize("fault", ["killed", "hanging", "half of it fails", "cuts its answers off", "no HTTP"])
+def test_a_service_breaks_and_recovers(start: Start, other: Service, fault: str) -> None:
+    """A broken service takes others with it, or is still refused when it is well again."""
+    port = port_nobody_listens_on()
+    main = Service(answer(200), port=port)
+    turn = iter(range(10**9))
+
+    def truncated(received: Received) -> None:
+        received.conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx")
+        received.conversation.close()
+
+    def nonsense(received: Received) -> None:
+        received.conversation.send(b"hello\r\n\r\n")
+        received.conversation.close()
+
+    faults = {
+        "hanging": hang,
+        "half of it fails": lambda received: answer(500 if next(turn) % 2 else 200)(received),
+        "cuts its answers off": truncated,
+        "no HTTP": nonsense,
+    }
+    daemon = start(protected(port, other))
+    with Traffic(daemon.address, "/other/a") as others, Traffic(daemon.address, "/a", 4) as traffic:
+        traffic.go_on()
+        if fault == "killed":
+            main.close()
+        else:
+            main.behave = faults[fault]
+        eventually(lambda: traffic.statuses[503] > 50)
+        eventually(lambda: circuit(daemon)["opened"] >= 2)  # it was tried again, and found broken
+        others.go_on()
+        main.behave = answer(200)
+        if fault == "killed":
+            main = Service(answer(200), port=port)
+        eventually(lambda: state(daemon) == "closed")
+        before = traffic.statuses[200]
+        eventually(lambda: traffic.statuses[200] > before + 100)
+    assert set(others.statuses) == {200}
+    assert not others.tally.failures
+    allowed = {200, 500, 503} if fault == "half of it fails" else {200, 502, 503, 504}
+    assert set(traffic.statuses) <= allowed
+    if fault != "cuts its answers off":  # which its client must notice
+        assert not traffic.surprises
+    text = metrics(daemon)
+    assert text.count('gateway_circuit_breaker_state{service="main"}') == 1
+    main.close()
+
+
+def test_flapping(start: Start, main: Service, other: Service) -> None:
+    """A service that comes and goes is asked as often as one that is well; or is given up for good."""
+    daemon = start(protected(main, other, {**BREAKER, "open_for": "100ms"}))
+    with Traffic(daemon.address, "/a", 4) as traffic:
+        for opened in range(1, 4):
+            main.behave = answer(500)
+            eventually(lambda opened=opened: circuit(daemon)["opened"] >= opened and state(daemon) == "open")
+            main.behave = answer(200)
+            eventually(lambda: state(daemon) == "closed")
+        traffic.go_on(100)
+        assert state(daemon) == "closed"
+    assert not traffic.surprises
+    assert set(traffic.statuses) == {200, 500, 503}
+    # Each time within the window of the last: it is left alone for 0.1, 0.2, 0.4 s.
+    waits = [line.split("half-open: ")[1].split(" s have")[0] for line in daemon.log.splitlines() if "half-open: " in line]
+    assert {"0.1", "0.2", "0.4"} <= set(waits)
+
+
+def test_probes_are_few(start: Start, main: Service, other: Service) -> None:
+    """A service that has just got up is knocked down by everybody who waited for it."""
+    daemon = start(protected(main, other, {**BREAKER, "open_for": "200ms"}, timeout="10s"))
+    main.behave = answer(500)
+    open_it(daemon)
+    go, seen = threading.Event(), len(main.requests)
+
+    def behave(received: Received) -> None:
+        go.wait(10)
+        answer(200)(received)
+
+    main.behave = behave
+    with ExitStack() as stack:
+        clients = [stack.enter_context(daemon.connect()) for _ in range(2)]
+
+        def arrives(client: Client, number: int) -> None:
+            """Refused until the time has come; then it is a probe, and waits."""
+
+            def admitted() -> bool:
+                client.send(encode("GET", "/a"))
+                client.socket.settimeout(0.2)
+                try:
+                    return client.answer().status != 503
+                except TimeoutError:
+                    return len(main.requests) == seen + number
+                finally:
+                    client.socket.settimeout(15)
+
+            eventually(admitted)
+
+        for number, client in enumerate(clients, 1):
+            arrives(client, number)
+        assert state(daemon) == "half-open"
+        assert 'gateway_circuit_breaker_state{service="main"} 2.0' in eventually(
+            lambda: (text := metrics(daemon)) and '="half-open"} 1.0' in text and text
+        )
+        for _ in range(5):
+            refused = daemon.get("/a")
+            assert (refused.code, refused.get("retry-after")) == ("circuit_open", "1")
+        assert len(main.requests) == seen + 2
+        # One leaves, and another gets its place.
+        clients[0].close()
+        third = stack.enter_context(daemon.connect())
+        arrives(third, 3)
+        assert state(daemon) == "half-open"
+        go.set()
+        assert [client.answer().status for client in (clients[1], third)] == [200, 200]
+    assert state(daemon) == "closed"
+    assert "closed: 2 of 2 probes succeeded" in daemon.log
+
+
+def test_a_health_check_decides(start: Start, main: Service, other: Service) -> None:
+    """Callers are used to find out whether a service is up, although there is a way to ask."""
+    daemon = start(protected(main, other, BREAKER, health_check=CHECK))
+    main.behave = answer(500)
+    open_it(daemon)
+    asked_by_callers = sum(received.target == "/a" for received in main.requests)
+    eventually(lambda: circuit(daemon)["opened"] >= 3)
+    assert daemon.get("/a").code == "circuit_open"
+    assert sum(received.target == "/a" for received in main.requests) == asked_by_callers
+    main.behave = answer(200)
+    eventually(lambda: state(daemon) == "closed")
+    assert "closed: a health check passed" in daemon.log
+    assert daemon.get("/a").status == 200
+
+
+def test_a_target_that_hangs_does_not_hold_up_one_that_is_well(start: Start, main: Service, other: Service) -> None:
+    """A service stays closed to callers for the time limit of a health check, although a target had passed it."""
+    check = {**CHECK, "interval": "10m", "timeout": "60s"}
+    document = protected(main, other, BREAKER, health_check=check)
+    with ExitStack() as stack:
+        second = Service(answer(200))
+        stack.callback(second.close)
+        document["services"]["main"]["targets"] = [main.url, second.url]
+        daemon = start(document)
+        main.behave = second.behave = answer(500)
+        open_it(daemon)
+        main.behave, second.behave = hang, answer(200)
+        eventually(lambda: state(daemon) == "closed")
+
+
+def test_a_service_that_answers_its_health_check_and_nothing_else(
+    start: Start, main: Service, other: Service
+) -> None:
+    """A check that says less than it should makes the circuit flap at full speed."""
+    main.behave = sick()
+    daemon = start(protected(main, other, {**BREAKER, "open_for": "100ms"}, health_check=CHECK))
+    with Traffic(daemon.address, "/other/a") as others, Traffic(daemon.address, "/a", 4) as traffic:
+        eventually(lambda: circuit(daemon)["opened"] >= 4)
+        assert "100 ms" not in daemon.log
+        main.behave = answer(200)
+        eventually(lambda: state(daemon) == "closed" and traffic.statuses[200] > 50)
+    assert "half-open: 0.8 s have passed" in daemon.log, "each time twice as long"
+    assert set(traffic.statuses) == {200, 500, 503}
+    assert not traffic.surprises
+    assert set(others.statuses) == {200}
+
+
+def test_one_of_two_targets_killed(start: Start, other: Service) -> None:
+    """A machine that dies costs requests, or the whole service."""
+    with ExitStack() as stack:
+
+        def origin() -> tuple[subprocess.Popen[bytes], int]:
+            port = port_nobody_listens_on()
+            contrib = Path(__file__).resolve().parents[2] / "contrib"
+            started = subprocess.Popen([sys.executable, "-m", "bench.origin", str(port)], cwd=contrib)
+            stack.callback(started.wait)
+            stack.callback(started.kill)
+            eventually(lambda: socket.create_connection(("127.0.0.1", port)).close() is None)
+            return started, port
+
+        (first, one), (_, two) = origin(), origin()
+        document = protected(one, other, {**BREAKER, "error_rate": 0.01, "min_requests": 1})
+        document["services"]["main"]["targets"] = [f"http://127.0.0.1:{port}" for port in (one, two)]
+        daemon = start(document)
+        with Traffic(daemon.address, "/a", 2) as traffic:
+            traffic.go_on()
+            # A request that has left for a target when that is killed may have been done: it is not repeated, unless
+            # nothing of an answer came over a connection in use. Between two requests nothing is lost at all.
+            first.kill()
+            traffic.go_on(200)
+        assert state(daemon) == "closed"
+        assert set(traffic.statuses) == {200}
+        assert not traffic.tally.failures
+
+
+def test_clients_that_stall_or_leave(start: Start, main: Service, other: Service) -> None:
+    """Slow clients close a service to everybody else."""
+    document = protected(main, other, {**BREAKER, "error_rate": 0.01, "min_requests": 1}, timeout="10s")
+    document["gateway"]["client_body_timeout"] = "200ms"
+    daemon = start(document)
+
+    def behave(received: Received) -> None:
+        for _ in received.pieces():
+            pass
+        if received.target == "/large":
+            received.conversation.answer(200, body=b"x" * 30_000_000)
+        elif received.target == "/wait":
+            received.conversation.wait_for_end()
+        else:
+            answer(200)(received)
+
+    main.behave = behave
+    with ExitStack() as stack:
+        sending = [stack.enter_context(daemon.connect()) for _ in range(4)]
+        for client in sending:
+            client.send("POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nbeginning")
+        reading = [stack.enter_context(daemon.connect()) for _ in range(4)]
+        for client in reading:
+            client.send(encode("GET", "/large"))
+        leaving = [stack.enter_context(daemon.connect()) for _ in range(4)]
+        for client in leaving:
+            client.send(encode("GET", "/wait"))
+        eventually(lambda: sum(received.target == "/wait" for received in main.requests) == 4)
+        for client in leaving:
+            client.reset()
+        assert [client.answer().status for client in sending] == [408] * 4
+        eventually(daemon.is_quiet)
+    shown = circuit(daemon)
+    assert (shown["state"], shown["failures"], shown["opened"]) == ("closed", 0, 0)
+    assert daemon.get("/a").status == 200
+
+
+def test_a_reload_keeps_a_circuit_and_a_change_resets_it(start: Start, main: Service, other: Service) -> None:
+    """A reload lets everybody at a broken service; or the metrics tell of the circuit that was before."""
+    daemon = start(protected(main, other, LONG))
+    main.behave = answer(500)
+    open_it(daemon)
+    document = protected(main, other, LONG)
+    document["routes"] = [{"path": "/new", "service": "other"}, *ROUTES]
+    assert daemon.reload(document)
+    assert daemon.get("/new").status == 200
+    assert daemon.get("/a").code == "circuit_open"
+    assert circuit(daemon)["opened"] == 1
+    assert daemon.reload(protected(main, other, {**LONG, "open_for": "5m"}))
+    assert circuit(daemon)["state"] == "closed"
+    eventually(lambda: 'gateway_circuit_breaker_state{service="main"} 0.0' in metrics(daemon))
+    assert daemon.get("/a").status == 500
+    without = protected(main, other, LONG)
+    open_it(daemon)
+    del without["services"]["main"]["circuit_breaker"]
+    assert daemon.reload(without)
+    assert circuit(daemon)["state"] is None
+    eventually(lambda: 'gateway_circuit_breaker_state{service="main"} 0.0' in metrics(daemon))
+
+
+def test_what_a_circuit_that_was_replaced_still_hears(start: Start, main: Service, other: Service) -> None:
+    """Requests that began before a reload open a circuit that is no longer there, and the gauge says so for ever."""
+    daemon = start(protected(main, other, LONG, timeout="10s"))
+    go = threading.Event()
+
+    def behave(received: Received) -> None:
+        if received.target == "/slow":
+            go.wait(10)
+            answer(500)(received)
+        else:
+            answer(200)(received)
+
+    main.behave = behave
+    with ExitStack() as stack:
+        clients = [stack.enter_context(daemon.connect()) for _ in range(8)]
+        for client in clients:
+            client.send(encode("GET", "/slow"))
+        eventually(lambda: len(main.requests) == 8)
+        assert daemon.reload(protected(main, other, {**LONG, "open_for": "5m"}, timeout="10s"))
+        go.set()
+        assert [client.answer().status for client in clients] == [500] * 8
+    assert daemon.get("/a").status == 200
+    assert "circuit of main" not in daemon.log
+    assert 'gateway_circuit_breaker_state{service="main"} 0.0' in metrics(daemon)
+    assert 'transitions_total{service="main",to="open"} 0.0' in metrics(daemon)
+
+
+TOKEN = "token-of-the-operators"
+BEARER = f"Authorization: Bearer {TOKEN}"
+JSON = "Content-Type: application/json"
+
+
+@pytest.fixture
+def held(start: Start, main: Service, other: Service, tmp_path: Path) -> Daemon:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    document = protected(main, other, LONG)
+    document["gateway"]["admin_token_file"] = str(file)
+    return start(document)
+
+
+def test_by_hand(held: Daemon, main: Service) -> None:
+    """An operator who must take a service out has to edit files and reload."""
+    configured = ("--config", str(held.directory), "--admin", admin_of(held))
+    done = command("circuits", "open", "main", *configured)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "open (by hand)" in done.stdout
+    assert held.get("/a").code == "circuit_open"
+    assert circuit(held)["retry_in"] is None
+    assert command("circuits", "close", "main", *configured).returncode == 0
+    main.behave = answer(500)
+    assert [held.get("/a").status for _ in range(10)] == [500] * 10, "held closed, whatever comes of it"
+    freed = command("circuits", "free", "main", *configured, "--json")
+    assert json.loads(freed.stdout)["forced"] is False
+    open_it(held)
+    assert "circuit of main: open by hand, from 127.0.0.1" in held.log
+    listed = command("circuits", *configured)
+    lines = listed.stdout.splitlines()
+    assert lines[0].split() == ["SERVICE", "STATE", "SINCE", "FAILED", "RETRY", "IN", "OPENED", "WHY"]
+    assert lines[1].startswith("main")
+    assert "of 10 failed in 10 s" in lines[1] or "failed in 10 s" in lines[1]
+    assert lines[2].split()[:3] == [main.url, "in", "use"]
+    assert lines[3].split()[:4] == ["other", "no", "circuit", "breaker"]
+    assert command("circuits", "open", "nobody", *configured).returncode == 1
+    assert command("circuits", "open", *configured).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "host", "body", "status"),
+    [
+        ((BEARER, JSON), "localhost", {"service": "main", "action": "open"}, 200),
+        ((BEARER, JSON), "[::1]:9090", {"service": "main", "action": "open"}, 200),
+        ((BEARER, "Content-Type: Application/JSON; charset=utf-8"), "127.0.0.1:80", {"service": "main", "action": "open"}, 200),
+        ((BEARER, JSON), "rebound.example", {"service": "main", "action": "open"}, 421),
+        ((BEARER, JSON), "192.0.2.1", {"service": "main", "action": "open"}, 421),
+        ((BEARER, JSON), "localhost.evil.example", {"service": "main", "action": "open"}, 421),
+        ((BEARER,), "localhost", {"service": "main", "action": "open"}, 415),
+        ((BEARER, "Content-Type: text/plain"), "localhost", {"service": "main", "action": "open"}, 415),
+        ((BEARER, JSON, JSON), "localhost", {"service": "main", "action": "open"}, 415),
+        ((JSON,), "localhost", {"service": "main", "action": "open"}, 401),
+        ((BEARER + "x", JSON), "localhost", {"service": "main", "action": "open"}, 401),
+        (("Authorization: Bearer", JSON), "localhost", {"service": "main", "action": "open"}, 401),
+        ((BEARER, BEARER, JSON), "localhost", {"service": "main", "action": "open"}, 401),
+        ((f"Authorization: Basic {TOKEN}", JSON), "localhost", {"service": "main", "action": "open"}, 401),
+        ((BEARER, JSON), "localhost", {"service": "nobody", "action": "open"}, 404),
+        ((BEARER, JSON), "localhost", {"service": "other", "action": "open"}, 404),
+        ((BEARER, JSON), "localhost", {"service": ["main"], "action": "open"}, 404),
+        ((BEARER, JSON), "localhost", {"service": "main", "action": "burn"}, 400),
+        ((BEARER, JSON), "localhost", {"service": "main", "action": ["open"]}, 400),
+        ((BEARER, JSON), "localhost", {"service": "main"}, 400),
+        ((BEARER, JSON), "localhost", [], 400),
+        ((BEARER, JSON), "localhost", b"[" * 60_000, 400),
+        ((BEARER, JSON), "localhost", b"\xff", 400),
+        ((BEARER, JSON), "localhost", b"x" * 70_000, 413),
+    ],
+)
+def test_who_may_write(in_front_held: Daemon, headers: tuple[str, ...], host: str, body: Any, status: int) -> None:
+    """A web page, or whoever reaches the port, opens a circuit."""
+    daemon = in_front_held
+    found = post(daemon, "/circuits", body, *headers, host=host)
+    assert found.status == status
+    if status == 401:
+        assert (found.get("www-authenticate") or "").startswith('Bearer realm="apigw admin"')
+    if status == 200:
+        assert found.json["state"] == "open"
+        assert post(daemon, "/circuits", {"service": "main", "action": "close"}, BEARER, JSON).status == 200
+    assert circuit(daemon)["state"] == "closed"
+
+
+@pytest.fixture(scope="module")
+def in_front_held(in_front: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    file = tmp_path_factory.mktemp("token") / "token"
+    file.write_text(TOKEN)
+    service = Service(answer(200))
+    document = protected(service, service, LONG)
+    document["gateway"]["admin_token_file"] = str(file)
+    yield in_front(document)
+    service.close()
+
+
+def test_other_methods(in_front_held: Daemon) -> None:
+    """A link or an image in a web page changes something."""
+    with Client(in_front_held.admin) as client:
+        for method in ("PUT", "DELETE", "PATCH"):
+            refused = client.request(method, "/circuits", BEARER, JSON)
+            assert (refused.status, refused.get("allow")) == (405, "GET, HEAD, POST")
+        assert client.request("POST", "/limits", BEARER, JSON).status == 405
+    assert in_front_held.get("/circuits").status == 200, "on the public port the path is the service's"
+    assert "circuits" not in in_front_held.get("/circuits").json
+
+
+def test_without_a_token_nothing_can_be_changed(start: Start, main: Service, other: Service, tmp_path: Path) -> None:
+    """An admin listener that nobody configured for it takes orders; or a new token needs a restart."""
+    daemon = start(protected(main, other, LONG))
+    wanted = {"service": "main", "action": "open"}
+    refused = post(daemon, "/circuits", wanted, BEARER, JSON)
+    assert (refused.status, refused.code) == (403, "read_only")
+    file = tmp_path / "token"
+    document = protected(main, other, LONG)
+    document["gateway"]["admin_token_file"] = str(file)
+    for bad in ("short", "two words are no token at all", "x" * 5_000):
+        file.write_text(bad)
+        assert not daemon.reload(document)
+    file.write_text("the-first-token-there-is")
+    assert daemon.reload(document)
+    assert post(daemon, "/circuits", wanted, BEARER, JSON).status == 401
+    file.write_text(TOKEN)
+    assert daemon.reload()
+    assert post(daemon, "/circuits", wanted, BEARER, JSON).status == 200
+    assert TOKEN not in daemon.log
+
+
+def test_over_a_unix_socket(start: Start, main: Service, other: Service, tmp_path: Path) -> None:
+    """Where the admin listener is a socket in the file system, the commands cannot reach it."""
+    file, path = tmp_path / "token", tmp_path / "admin.sock"
+    file.write_text(TOKEN)
+    document = protected(main, other, LONG)
+    document["gateway"] |= {"admin_token_file": str(file), "admin": f"unix:{path}"}
+    daemon = start(document)
+    for admin in ((), ("--admin", f"unix:{path}")):
+        assert command("circuits", "open", "main", "--config", str(daemon.directory), *admin).returncode == 0
+    assert '"open"' in command("circuits", "--json", "--admin", f"unix:{path}").stdout
+    assert command("limits", "--admin", f"unix:{path}").returncode == 0
+    gone = command("limits", "--admin", f"unix:{tmp_path}/nothing.sock")
+    assert gone.returncode == 1
+    assert "no answer" in gone.stderr
+
+
+def test_a_client_that_asks_nobody(tmp_path: Path) -> None:
+    """A command hangs or shows a traceback where no gateway is."""
+    for arguments in (("--admin", "nonsense"), ("--admin", f"127.0.0.1:{port_nobody_listens_on()}"), ("--config", "/nowhere")):
+        failed = command("circuits", *arguments)
+        assert failed.returncode == 1
+        assert "Traceback" not in failed.stderr
+        assert failed.stderr.splitlines()[-1].startswith("apigw: ")
+
+
+def test_reads_are_open(in_front_held: Daemon) -> None:
+    """A dashboard needs a secret to show what is public to whoever reaches the port."""
+    assert [one["service"] for one in asked(in_front_held, "/circuits")["circuits"]] == ["main", "other"]

@@ -1,0 +1,270 @@
+"""What becomes of header fields on their way to a service and back."""
+
+from __future__ import annotations
+
+import pytest
+
+from .client import chunked, encode
+from .conftest import Start
+from .daemon import Daemon, gateway
+from .services import Received, Service
+
+ROUTES = [
+    {"path": "/*", "service": "main"},
+    {"path": "/secret/*", "service": "main", "forward_token": False},
+]
+
+
+@pytest.fixture(scope="module")
+def daemon(in_front: Start, module_service: Service) -> Daemon:
+    return in_front(gateway(services={"main": module_service.url}, routes=ROUTES))
+
+
+@pytest.fixture(scope="module")
+def behind_proxy(in_front: Start, module_service: Service) -> Daemon:
+    """A gateway that trusts its peer."""
+    return in_front(
+        gateway(services={"main": module_service.url}, routes=ROUTES, trusted_proxies=["127.0.0.0/8", "10.0.0.0/8"])
+    )
+
+
+IDENTITY = [
+    "X-User-ID: root", "x-user-id: root", "X-USER-ID: root", "X_User_ID: root", "X.User.Id: root", "x-user_id: root",
+    "X-User-Roles: admin", "X_USER_ROLES: admin", "X-Auth-Provider: gateway", "x.auth_provider: gateway",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", IDENTITY)
+def test_nobody_claims_an_identity_by_a_header(daemon: Daemon, service: Service, line: str) -> None:
+    """Anybody becomes administrator by sending a header that only the gateway may set."""
+    for trick in ((), ("Connection: x-user-id",), ("Connection: close, X-User-Roles", "X-User-Roles: other")):
+        daemon.get("/a", line, *trick)
+        text = service.last.raw.lower()
+        assert b"root" not in text
+        assert b"admin" not in text
+        assert b"provider" not in text
+
+
+def test_a_trusted_proxy_claims_no_identity_either(behind_proxy: Daemon, service: Service) -> None:
+    """The load balancer in front passes on what a client made up."""
+    behind_proxy.get("/a", *IDENTITY)
+    assert b"root" not in service.last.raw
+
+
+CLAIMS = [
+    "Forwarded: for=198.51.100.1;proto=https;host=evil",
+    "X-Forwarded-For: 198.51.100.1",
+    "X-Forwarded-Proto: https",
+    "X-Forwarded-Host: evil",
+    "X-Forwarded-Port: 666",
+    "X-Forwarded-Prefix: /evil",
+    "X_Forwarded_For: 198.51.100.2",
+    "X-Real-IP: 198.51.100.3",
+]
+
+
+def test_what_strangers_say_of_their_origin_is_dropped(daemon: Daemon, service: Service) -> None:
+    """Anybody pretends to come from another address, and a service believes it."""
+    daemon.get("/a", *CLAIMS)
+    assert b"198.51.100" not in service.last.raw
+    assert b"evil" not in service.last.raw
+    assert b"666" not in service.last.raw
+    assert service.last.get("x-forwarded-for") == "127.0.0.1"
+    assert service.last.get("x-forwarded-proto") == "http"
+    assert service.last.get("x-forwarded-host") == "localhost"
+
+
+def test_what_a_trusted_proxy_says_is_continued(behind_proxy: Daemon, service: Service) -> None:
+    """Behind a load balancer every request seems to come from the load balancer."""
+    behind_proxy.get("/a", *CLAIMS, "X-Forwarded-For: 203.0.113.9, 10.1.1.1")
+    assert service.last.get("x-forwarded-for") == "198.51.100.1, 203.0.113.9, 10.1.1.1, 127.0.0.1"
+    assert service.last.get("x-forwarded-proto") == "https"
+    assert service.last.get("x-forwarded-host") == "evil"
+    assert service.last.get("forwarded") == "for=198.51.100.1;proto=https;host=evil"
+    assert service.last.get("x-real-ip") == "198.51.100.3"
+
+
+def test_via_names_the_gateway_both_ways(daemon: Daemon, service: Service) -> None:
+    """A loop of proxies cannot be recognised."""
+    answer = daemon.get("/a", "Via: 1.0 fred")
+    assert ", ".join(service.last.all("via")) == "1.0 fred, 1.1 apigw"
+    assert answer.get("via") == "1.1 apigw"
+    with daemon.connect() as client:
+        client.send("GET /a HTTP/1.0\r\nHost: localhost\r\n\r\n").answer()
+        assert service.last.get("via") == "1.0 apigw"
+
+
+@pytest.mark.parametrize("given", ["a", "7d5b-42:x/y=z!", "x" * 128])
+def test_a_well_formed_request_id_is_kept_and_echoed(daemon: Daemon, service: Service, given: str) -> None:
+    """A trace that began before the gateway breaks there."""
+    answer = daemon.get("/a", f"X-Request-ID: {given}")
+    assert service.last.get("x-request-id") == answer.get("x-request-id") == given
+
+
+@pytest.mark.parametrize("lines", [[], [""], ["x" * 129], ["a b"], ["caf\xe9"], ["a", "b"], ["a\tb"]])
+def test_any_other_request_id_is_replaced(daemon: Daemon, service: Service, lines: list[str]) -> None:
+    """What a client sends as an id breaks a log line."""
+    answer = daemon.get("/a", *(f"X-Request-ID: {value}" for value in lines))
+    made = answer.get("x-request-id")
+    assert made is not None
+    assert len(made) == 32
+    assert made.isalnum()
+    assert service.last.get("x-request-id") == made
+    assert daemon.get("/a").get("x-request-id") != made
+
+
+def test_the_services_request_id_does_not_reach_the_client_twice(daemon: Daemon, service: Service) -> None:
+    """Two ids in one answer: nobody knows which to search the logs for."""
+    service.behave = lambda received: received.conversation.answer(200, "X-Request-ID: other")
+    assert daemon.get("/a", "X-Request-ID: mine").get("x-request-id") == "mine"
+
+
+def test_errors_carry_the_id_too(daemon: Daemon) -> None:
+    """A user who reports an error cannot name it."""
+    answer = daemon.get("/a//b", "X-Request-ID: mine")
+    assert answer.code == "bad_request"
+    answer = daemon.request("FROB", "/a", "X-Request-ID: mine")
+    assert answer.code == "not_implemented"
+
+
+HOP_BY_HOP = ["Keep-Alive: timeout=5", "Proxy-Connection: keep-alive", "TE: trailers", "Trailer: X-Sum", "X-Named: 1"]
+
+
+def test_fields_of_one_hop_stay_there(daemon: Daemon, service: Service) -> None:
+    """A header about the client's connection confuses the service's."""
+    daemon.get("/a", *HOP_BY_HOP, "Connection: keep-alive, X-Named", "Connection: x-other", "X-Other: 1", "HTTP2-Settings: x")
+    names = {name for name, _ in service.last.headers}
+    assert names == {"host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "via", "x-request-id"}
+
+
+def test_fields_of_the_services_hop_stay_there(daemon: Daemon, service: Service) -> None:
+    """A header about the service's connection confuses the client's."""
+    service.behave = lambda received: received.conversation.answer(
+        200, *HOP_BY_HOP, "Connection: X-Named, keep-alive", "Upgrade: h2c", "Proxy-Authenticate: Basic", "X-Kept: yes"
+    )
+    answer = daemon.get("/a")
+    names = {name for name, _ in answer.headers}
+    assert names == {"content-length", "x-kept", "via", "x-request-id", "proxy-authenticate"}
+
+
+def test_a_connection_option_does_not_take_away_what_the_gateway_adds(daemon: Daemon, service: Service) -> None:
+    """A client hides its address from the service by declaring it a field of its own connection."""
+    daemon.get("/a", "Connection: X-Forwarded-For, X-Forwarded-Host, Via, Host, X-Request-ID, Content-Length, close")
+    for name in ("host", "x-forwarded-for", "x-forwarded-host", "via", "x-request-id"):
+        assert service.last.get(name), name
+
+
+def test_everything_else_is_passed_on_as_it_is(daemon: Daemon, service: Service) -> None:
+    """A service misses a header, or finds it changed, merged or out of order."""
+    lines = ["Accept: a", "X-Twice: 1", "X-Twice: 2, 3", "Cookie: a=1; b=2", "Cookie: c=3", "X-Odd: \xe9\xff", "X-Empty:",
+             "Authorization: Bearer t", "traceparent: 00-1-2-01", "User-Agent: x/1", "Accept-Encoding: br"]  # fmt: skip
+    daemon.get("/a", *lines)
+    expected = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    assert [pair for pair in service.last.headers if pair[0] in dict(expected)] == expected
+
+
+def test_a_services_headers_are_passed_on_as_they_are(daemon: Daemon, service: Service) -> None:
+    """A cookie of two that a service sets is lost, or a date is rewritten."""
+    lines = ["Set-Cookie: a=1; Path=/", "Set-Cookie: b=2", "Date: yesterday", "Server: x", "X-Odd: \xe9", "X-Empty: ",
+             "Content-Encoding: gzip", "ETag: W/\"1\"", "Location: http://127.0.0.1/x"]  # fmt: skip
+    service.behave = lambda received: received.conversation.answer(201, *lines, body=b"not gzip")
+    answer = daemon.get("/a")
+    expected = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    assert (answer.status, answer.reason, answer.body) == (201, "Answer", b"not gzip")
+    assert [pair for pair in answer.headers if pair[0] in dict(expected)] == expected
+
+
+def test_a_token_stays_here_where_a_route_says_so(daemon: Daemon, service: Service) -> None:
+    """A service that must not see tokens sees them."""
+    daemon.get("/secret/a", "Authorization: Bearer t")
+    assert service.last.all("authorization") == []
+
+
+def test_the_gateway_answers_expect_100_continue(daemon: Daemon, service: Service) -> None:
+    """A client that asks before it sends a large body waits for ever, or the service must answer for the gateway."""
+    with daemon.connect() as client:
+        client.send("PUT /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        assert client.head().status == 100
+        answer = client.send("hello").answer()
+        assert (answer.status, answer.json["body"]) == (200, "hello")
+        assert service.last.all("expect") == []
+        # Who sends the body unasked is not told to go on.
+        client.send(b"PUT /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello")
+        statuses = [client.head().status]
+        if statuses == [100]:
+            statuses.append(client.head().status)
+        assert statuses[-1] == 200
+
+
+def test_no_100_where_the_answer_is_no(daemon: Daemon, service: Service) -> None:
+    """A client is asked for a gigabyte only to be refused."""
+    with daemon.connect() as client:
+        client.send("PUT //a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5000000\r\n\r\n")
+        assert client.head().status == 400
+
+
+def test_trailers_are_dropped_both_ways(daemon: Daemon, service: Service) -> None:
+    """A field that is forbidden in a head slips through behind the body."""
+    with daemon.connect() as client:
+        client.send(encode("POST", "/a", "Transfer-Encoding: chunked", "Trailer: X-User-ID"))
+        client.send(chunked(b"hello ", b"world", trailer=b"X-User-ID: root\r\nX-Sum: 1\r\n"))
+        assert client.answer().json["body"] == "hello world"
+        assert service.last.get("transfer-encoding") == "chunked"
+
+        def with_trailers(received: Received) -> None:
+            head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
+            received.conversation.send(head + chunked(b"hello", trailer=b"X-Sum: 1\r\n"))
+
+        service.behave = with_trailers
+        answer = client.get("/a")  # whose end must be an empty line: take() checks
+        assert answer.body == b"hello"
+        assert "x-sum" not in dict(answer.headers)
+        assert client.get("/a").body == b"hello"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_an_empty_body_stays_one(daemon: Daemon, service: Service, method: str) -> None:
+    """A service answers 411 to a POST without body."""
+    daemon.request(method, "/a")
+    assert service.last.get("content-length") == "0"
+    daemon.get("/a")
+    assert service.last.all("content-length") == service.last.all("transfer-encoding") == []
+
+
+def test_cross_origin_questions_are_answered_here(in_front: Start, module_service: Service, service: Service) -> None:
+    """A browser application on another origin cannot use the API, or any page can."""
+    cors = {"origins": ["https://app.example.com"], "credentials": True, "max_age": "10m"}
+    routes = [
+        {"path": "/c", "service": "main", "methods": ["GET", "PUT"], "cors": cors},
+        {"path": "/any", "service": "main", "cors": {"origins": ["*"]}},
+        {"path": "/none", "service": "main"},
+    ]
+    daemon = in_front(gateway(services={"main": module_service.url}, routes=routes))
+    ask = ("Origin: https://app.example.com", "Access-Control-Request-Method: PUT")
+    answer = daemon.request("OPTIONS", "/c", *ask, "Access-Control-Request-Headers: x-a, x-b")
+    assert (answer.status, service.requests) == (204, [])
+    assert answer.get("access-control-allow-origin") == "https://app.example.com"
+    assert answer.get("access-control-allow-credentials") == "true"
+    assert "PUT" in (answer.get("access-control-allow-methods") or "")
+    assert answer.get("access-control-allow-headers") == "x-a, x-b"
+    assert answer.get("access-control-max-age") == "600"
+    assert answer.get("vary") == "Origin"
+
+    strange = daemon.request("OPTIONS", "/c", "Origin: https://evil.example", ask[1])
+    assert strange.all("access-control-allow-origin") == strange.all("access-control-allow-methods") == []
+    assert daemon.request("OPTIONS", "/c", ask[0], "Access-Control-Request-Method: POST").status == 405
+    assert daemon.request("OPTIONS", "/none", *ask).json["method"] == "OPTIONS"
+
+    # The gateway decides, whatever the service says.
+    service.behave = lambda received: received.conversation.answer(
+        200, "Access-Control-Allow-Origin: *", "Access-Control-Allow-Credentials: true", "Access-Control-Expose-Headers: X-A"
+    )
+    answer = daemon.get("/c", ask[0])
+    assert answer.get("access-control-allow-origin") == "https://app.example.com"
+    assert answer.get("access-control-allow-credentials") == "true"
+    assert answer.get("access-control-expose-headers") == "X-A"
+    assert daemon.get("/c", "Origin: https://evil.example").all("access-control-allow-origin") == []
+    assert daemon.get("/any", "Origin: https://evil.example").get("access-control-allow-origin") == "*"
+    assert daemon.get("/none", ask[0]).get("access-control-allow-origin") == "*"
+    # Also what the gateway itself answers can be read by the page.
+    assert daemon.get("/c", ask[0], "Content-Length: 999999999999").get("access-control-allow-origin") is not None

@@ -1,0 +1,414 @@
+"""What a user is told when something goes wrong, and that nothing else goes wrong with it."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from .client import Truncated, chunked, encode
+from .conftest import Start
+from .daemon import Daemon, gateway
+from .services import Received, Service, port_nobody_listens_on
+from .waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def daemon(in_front: Start, module_service: Service) -> Daemon:
+    url = module_service.url
+    services = {
+        "main": {"targets": [url], "timeout": "10s"},
+        "nobody": f"http://127.0.0.1:{port_nobody_listens_on()}",
+        "unknown": "http://no-such-host.invalid:80",
+        "hasty": {"targets": [url], "timeout": "300ms"},
+        "small": {"targets": [url], "max_connections": 1, "max_pending": 1, "connect_timeout": "10s"},
+        "impatient": {"targets": [url], "max_connections": 1, "max_pending": 8, "connect_timeout": "300ms"},
+        "sick": {
+            "targets": [f"http://127.0.0.1:{port_nobody_listens_on()}"],
+            "health_check": {"path": "/", "interval": "100ms", "timeout": "1s", "unhealthy_after": 1},
+        },
+    }
+    routes = [{"path": f"/{name}/*", "service": name} for name in services]
+    routes += [{"path": "/limited", "service": "main", "max_body_size": "1KiB"}]  # type: ignore[dict-item]
+    return in_front(gateway(services=services, routes=routes))
+
+
+def lies(answer: bytes, then_close: bool = False) -> object:
+    def behave(received: Received) -> None:
+        received.body()
+        received.conversation.send(answer)
+        if then_close:
+            received.conversation.close()
+
+    return behave
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+LIES = {
+    "no status line": b"hello\r\n\r\n",
+    "garbage": b"\0\1\2\3\xff\xfe\r\n\r\n",
+    "http/0.9": b"<html>hello</html>",
+    "http/2": b"HTTP/2 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "http/1.2": b"HTTP/1.2 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "a status of letters": b"HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n",
+    "a status of two digits": b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
+    "a status of four digits": b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
+    "status 099": b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
+    "a control character in the reason": b"HTTP/1.1 200 O\x08K\r\nContent-Length: 0\r\n\r\n",
+    "a bare CR in the reason": b"HTTP/1.1 200 O\rK\r\nContent-Length: 0\r\n\r\n",
+    "two lengths": OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+    "two equal lengths": OK + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    "a list of lengths": OK + b"Content-Length: 5, 5\r\n\r\nhello",
+    "a negative length": OK + b"Content-Length: -5\r\n\r\nhello",
+    "a signed length": OK + b"Content-Length: +5\r\n\r\nhello",
+    "a length in hex": OK + b"Content-Length: 0x5\r\n\r\nhello",
+    "an empty length": OK + b"Content-Length: \r\n\r\nhello",
+    "a huge length": OK + b"Content-Length: 99999999999999999999999\r\n\r\nhello",
+    "both framings": OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "both, the other way": OK + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "an unknown coding": OK + b"Transfer-Encoding: gzip\r\n\r\nhello",
+    "chunked, and not last": OK + b"Transfer-Encoding: chunked, gzip\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "a coding before chunked": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "chunked twice": OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked in 1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "a field without a colon": OK + b"Nonsense\r\nContent-Length: 0\r\n\r\n",
+    "a space before the colon": OK + b"Content-Length : 0\r\n\r\n",
+    "a space in a name": OK + b"Content Length: 0\r\n\r\n",
+    "no name": OK + b": x\r\nContent-Length: 0\r\n\r\n",
+    "a folded field": OK + b"X-A: 1\r\n  2\r\nContent-Length: 0\r\n\r\n",
+    "NUL in a value": OK + b"X-A: 1\x002\r\nContent-Length: 0\r\n\r\n",
+    "a control character in a value": OK + b"X-A: 1\x082\r\nContent-Length: 0\r\n\r\n",
+    "a bare CR in a value": OK + b"X-A: 1\rX-B: 2\r\nContent-Length: 0\r\n\r\n",
+    "a bare LF in a value": OK + b"X-A: 1\nX-B: 2\r\nContent-Length: 0\r\n\r\n",
+    "only LF": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    "a head without end": OK + b"X-A: " + b"a" * 300_000,
+    "a head that is too large": OK + b"X-A: " + b"a" * 300_000 + b"\r\nContent-Length: 0\r\n\r\n",
+    "thousands of fields": OK + b"X-A: 1\r\n" * 2000 + b"Content-Length: 0\r\n\r\n",
+    "an upgrade unasked": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello",
+    "an upgrade unasked, and an answer": b"HTTP/1.1 101 Up\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n"
+    + OK + b"Content-Length: 0\r\n\r\n",
+    "nothing": b"",
+    "half a status line": b"HTTP/1.",
+    "half a head": OK + b"Content-Le",
+    "a 100 and nothing": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "a 103 and nonsense": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nnonsense\r\n\r\n",
+}  # fmt: skip
+"""Each followed by the end of the connection."""
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+@pytest.mark.parametrize("lie", LIES)
+def test_a_service_that_lies_is_a_502(daemon: Daemon, service: Service, lie: str, method: str) -> None:
+    """What a broken service sends reaches a client as if it were an answer, or takes the next answer with it."""
+    service.behave = lies(LIES[lie], then_close=True)  # type: ignore[assignment]
+    with daemon.connect() as client:
+        answer = client.request(method, "/main/a", body=b"x" if method == "POST" else b"")
+        assert answer.status == 502
+        if method != "HEAD":
+            assert answer.code == "upstream_protocol_error"
+        service.behave = lies(OK + b"Content-Length: 4\r\n\r\nwell")  # type: ignore[assignment]
+        assert client.get("/main/a").body == b"well"
+    assert daemon.is_quiet()
+
+
+CUT_SHORT = {
+    "a length": OK + b"Content-Length: 1000\r\n\r\nhello",
+    "chunks": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    "a chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n64\r\nhello",
+    "the last chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+    "a chunk's size": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6",
+    "a nonsense chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nxyz\r\nhello\r\n0\r\n\r\n",
+    "a negative chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n-5\r\nhello\r\n0\r\n\r\n",
+    "a chunk that is longer": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello world\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("how", CUT_SHORT)
+def test_a_truncated_body_never_looks_complete(daemon: Daemon, service: Service, how: str, version: str) -> None:
+    """A client stores half a file and takes it for the whole."""
+    service.behave = lies(CUT_SHORT[how], then_close=True)  # type: ignore[assignment]
+    with daemon.connect() as client:
+        client.send(f"GET /main/a HTTP/{version}\r\nHost: localhost\r\n\r\n")
+        if version == "1.0" and "Transfer" in CUT_SHORT[how].decode():
+            # Its end is the end of the connection: only a reset tells it from the end of the body.
+            with pytest.raises(ConnectionResetError):
+                while client.socket.recv(65536):
+                    pass
+            return
+        with pytest.raises(Truncated):
+            client.answer()
+    assert daemon.get("/nobody/a").status == 502
+    assert daemon.is_quiet()
+
+
+def test_a_body_that_ends_with_the_connection_is_framed(daemon: Daemon, service: Service) -> None:
+    """An old service that gives no length is not understood, or each answer of it costs the client its connection."""
+    for head in (OK, b"HTTP/1.0 200 OK\r\n"):
+        service.behave = lies(head + b"\r\nhello", then_close=True)  # type: ignore[assignment]
+        with daemon.connect() as client:
+            answer = client.get("/main/a")
+            assert (answer.body, answer.get("transfer-encoding")) == (b"hello", "chunked")
+            assert client.get("/main/a").body == b"hello"
+
+
+def test_a_reset_in_a_body_that_ends_with_the_connection_is_no_end(daemon: Daemon, service: Service) -> None:
+    """A service crashes in the middle of an answer without a length, and the client takes it for the whole."""
+
+    def behave(received: Received) -> None:
+        received.conversation.send(OK + b"\r\nhello")
+        arrived.wait(10)
+        received.conversation.reset()
+
+    arrived = threading.Event()
+    service.behave = behave
+    with daemon.connect() as client:
+        answer = client.send(encode("GET", "/main/a")).head()
+        assert client.chunk() == b"hello"
+        arrived.set()
+        with pytest.raises(Truncated):
+            client.body(answer)
+
+
+def test_interim_answers_do_not_confuse_what_follows(daemon: Daemon, service: Service) -> None:
+    """Early hints of a service make every later answer belong to the request before."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\nContent-Length: 3\r\n\r\n"
+    for interim in (b"HTTP/1.1 100 Continue\r\n\r\n", hints, hints + b"HTTP/1.1 102 Processing\r\n\r\n" + hints):
+        service.behave = lies(interim + OK + b"Content-Length: 5\r\n\r\nhello")  # type: ignore[assignment]
+        with daemon.connect() as client:
+            for method in ("GET", "POST"):
+                answer = client.request(method, "/main/a", body=b"x" if method == "POST" else b"")
+                assert (answer.status, answer.body, answer.all("link")) == (200, b"hello", [])
+
+
+@pytest.mark.parametrize(
+    "extra", [OK + b"Content-Length: 6\r\n\r\nstolen", b"x", b"\r\n\r\nx", b"HTTP/1.1 100 Continue\r\n\r\n", b"0\r\n\r\n"]
+)
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_an_answer_that_nobody_asked_for_reaches_nobody(
+    daemon: Daemon, service: Service, extra: bytes, when: str
+) -> None:
+    """One client gets what was meant for another."""
+    said = threading.Event()
+
+    def behave(received: Received) -> None:
+        whole = OK + b"Content-Length: 5\r\n\r\nhello"
+        if when == "at once":
+            received.conversation.send(whole + extra)
+        else:
+            received.conversation.send(whole)
+            said.wait(10)
+            received.conversation.send(extra)
+        assert received.conversation.wait_for_end()
+
+    service.behave = behave
+    assert daemon.get("/main/a").body == b"hello"
+    service.behave = lies(OK + b"Content-Length: 4\r\n\r\nmine")  # type: ignore[assignment]
+    said.set()
+    eventually(lambda: service.connections == 0)
+    for _ in range(3):
+        assert daemon.get("/main/a").body == b"mine"
+
+
+def test_a_head_answer_with_a_length_takes_nothing_of_the_next(daemon: Daemon, service: Service) -> None:
+    """After a HEAD, the next answer on the connection is swallowed as its body."""
+    service.behave = lies(OK + b"Content-Length: 100000\r\n\r\n")  # type: ignore[assignment]
+    assert daemon.request("HEAD", "/main/a").get("content-length") == "100000"
+    service.behave = lies(OK + b"Content-Length: 4\r\n\r\nmine")  # type: ignore[assignment]
+    assert daemon.get("/main/a").body == b"mine"
+    for status, line in ((204, b""), (304, b"Content-Length: 77\r\n"), (204, b"Content-Length: 7\r\n")):
+        service.behave = lies(b"HTTP/1.1 %d No\r\n%b\r\n" % (status, line))  # type: ignore[assignment]
+        with daemon.connect() as client:
+            assert client.get("/main/a").status == status
+            service.behave = lies(OK + b"Content-Length: 4\r\n\r\nmine")  # type: ignore[assignment]
+            assert client.get("/main/a").body == b"mine"
+
+
+def test_a_service_that_cannot_be_reached_is_a_502(daemon: Daemon) -> None:
+    """A service is down, and users see a blank page or its address."""
+    for path in ("/nobody/a", "/unknown/a"):
+        answer = daemon.get(path)
+        assert (answer.status, answer.code) == (502, "upstream_unreachable")
+        assert "invalid" not in answer.json["detail"]
+
+
+def test_a_service_that_does_not_answer_is_a_504(daemon: Daemon, service: Service) -> None:
+    """A client waits for ever for a service that hangs, and the gateway keeps waiting after it has given up."""
+    ended = threading.Event()
+
+    def behave(received: Received) -> None:
+        received.body()
+        if received.conversation.wait_for_end():
+            ended.set()
+
+    service.behave = behave
+    answer = daemon.request("POST", "/hasty/a", body=b"hello")
+    assert (answer.status, answer.code) == (504, "upstream_timeout")
+    assert ended.wait(10)
+
+
+def test_a_service_that_stalls_in_its_body_is_cut(daemon: Daemon, service: Service) -> None:
+    """A download that has stopped never ends."""
+
+    def behave(received: Received) -> None:
+        received.conversation.send(OK + b"Content-Length: 10\r\n\r\nhello")
+        assert received.conversation.wait_for_end()
+
+    service.behave = behave
+    with daemon.connect() as client, pytest.raises(Truncated):
+        client.get("/hasty/a")
+
+
+def test_a_full_queue_is_a_503(daemon: Daemon, service: Service) -> None:
+    """A service that is too slow for its load takes the gateway's memory with it."""
+    go_on = threading.Event()
+
+    def behave(received: Received) -> None:
+        go_on.wait(10)
+        received.conversation.answer(200)
+
+    service.behave = behave
+    first, second = daemon.connect(), daemon.connect()
+    first.send(encode("GET", "/small/1"))
+    eventually(lambda: len(service.requests) == 1)
+    second.send(encode("GET", "/small/2"))
+    eventually(lambda: daemon.status()["in_flight"] == 2)
+    answer = daemon.get("/small/3")
+    assert (answer.status, answer.code) == (503, "overloaded")
+    assert int(answer.get("retry-after") or 0) >= 1
+    go_on.set()
+    assert (first.answer().status, second.answer().status) == (200, 200)
+    assert service.accepted - service.connections >= 0
+    assert [received.target for received in service.requests] == ["/small/1", "/small/2"]
+
+
+def test_waiting_for_a_connection_ends(daemon: Daemon, service: Service) -> None:
+    """A request waits for ever behind another."""
+    go_on = threading.Event()
+
+    def behave(received: Received) -> None:
+        go_on.wait(10)
+        received.conversation.answer(200)
+
+    service.behave = behave
+    with daemon.connect() as first:
+        first.send(encode("GET", "/impatient/1"))
+        eventually(lambda: len(service.requests) == 1)
+        answer = daemon.get("/impatient/2")
+        assert (answer.status, answer.code) == (503, "overloaded")
+        go_on.set()
+        assert first.answer().status == 200
+    assert daemon.get("/impatient/3").status == 200
+
+
+def test_no_healthy_target_is_a_503(daemon: Daemon) -> None:
+    """Requests wait for a service of which the gateway knows that it is down."""
+    answer = eventually(lambda: (answer := daemon.get("/sick/a")).status == 503 and answer)
+    assert answer.code == "no_healthy_target"
+
+
+def test_a_body_that_is_announced_too_large_is_refused_unread(daemon: Daemon, service: Service) -> None:
+    """A service is filled up by one upload."""
+    with daemon.connect() as client:
+        client.send("PUT /limited HTTP/1.1\r\nHost: x\r\nContent-Length: 1025\r\nExpect: 100-continue\r\n\r\n")
+        answer = client.answer()
+        assert (answer.status, answer.code) == (413, "body_too_large")
+    assert service.requests == []
+    assert daemon.request("PUT", "/limited", body=b"x" * 1024).status == 200
+
+
+def test_a_body_that_becomes_too_large_is_refused(daemon: Daemon, service: Service) -> None:
+    """The limit is got round by not announcing a length."""
+    ended = threading.Event()
+
+    def behave(received: Received) -> None:
+        try:
+            received.body()
+            received.conversation.answer(200)
+        finally:
+            ended.set()
+
+    service.behave = behave
+    with daemon.connect() as client:
+        client.send(encode("PUT", "/limited", "Transfer-Encoding: chunked"))
+        for _ in range(3):
+            client.send(b"200\r\n" + b"x" * 512 + b"\r\n")
+        answer = client.answer()
+        assert (answer.status, answer.code) == (413, "body_too_large")
+        assert answer.get("connection") == "close"
+    if service.requests:
+        assert ended.wait(10)
+        assert service.connections == 0 or service.requests[0].conversation.answered == 0
+    small = encode("PUT", "/limited", "Transfer-Encoding: chunked") + chunked(b"x" * 512, b"y" * 512)
+    with daemon.connect() as client:
+        assert client.send(small).answer().status == 200
+
+
+def test_a_refused_small_body_does_not_cost_the_connection(daemon: Daemon, service: Service) -> None:
+    """Each refusal costs a handshake."""
+    with daemon.connect() as client:
+        for _ in range(3):
+            assert client.request("POST", "/nothing", body=b"x" * 1000).status == 404
+            assert client.request("PUT", "/limited", body=b"x" * 1025).status == 413
+        assert client.get("/main/a").status == 200
+
+
+def test_an_answer_before_the_body_is_complete_is_passed_on(daemon: Daemon, service: Service) -> None:
+    """A service refuses an upload at once, and the client never learns why."""
+
+    def behave(received: Received) -> None:
+        received.conversation.answer(403, body=b"no")
+        received.conversation.close()
+
+    service.behave = behave
+    with daemon.connect() as client:
+        client.send("PUT /main/a HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\nhello")
+        answer = client.answer()
+        assert (answer.status, answer.body, answer.get("connection")) == (403, b"no", "close")
+    eventually(daemon.is_quiet)
+
+
+def test_a_client_that_leaves_cancels_its_request(daemon: Daemon, service: Service) -> None:
+    """Services work for users who have long gone, and the gateway remembers them."""
+    ended = threading.Semaphore(0)
+
+    def behave(received: Received) -> None:
+        received.body()
+        if received.conversation.wait_for_end():
+            ended.release()
+
+    service.behave = behave
+    bodies = [
+        encode("GET", "/main/a"),
+        encode("POST", "/main/a", body=b"hello"),
+        encode("POST", "/main/a", "Transfer-Encoding: chunked") + chunked(b"hello"),
+        encode("POST", "/main/a", "Transfer-Encoding: chunked"),
+    ]
+    for number, leave in enumerate(("close", "reset") * 4):
+        body = bodies[number // 2]
+        client = daemon.connect().send(body)
+        if number >= 6:
+            eventually(lambda: service.requests)
+            client.send(b"5\r\nhel")  # in the middle of its body
+            service.behave = lambda received: [*received.pieces()]
+        eventually(lambda: len(service.requests))
+        getattr(client, leave)()
+        if number < 6:
+            assert ended.acquire(timeout=10)
+        eventually(daemon.is_quiet)
+        service.requests.clear()
+    eventually(lambda: service.connections == 0)
+
+
+def test_a_head_and_its_body_may_come_apart(daemon: Daemon, service: Service) -> None:
+    """A body that arrives while the service is being dialled is lost, or leaves the connection deaf."""
+    for _ in range(20):
+        service.close_connections()
+        with daemon.connect() as client:
+            client.send(encode("POST", "/main/a", "Transfer-Encoding: chunked")).send(chunked(b"a", b"b"))
+            assert client.answer().json["body"] == "ab"
+            client.send(b"PUT /main/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n").send(b"ab").send(b"c")
+            assert client.answer().json["body"] == "abc"
+            assert client.get("/main/a").status == 200

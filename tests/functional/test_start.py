@@ -1,0 +1,207 @@
+"""How an operator starts the daemon, and learns why it did not start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from .certificates import Authority
+from .client import Client
+from .conftest import Start
+from .daemon import LOOPBACK, TWISTD, Daemon, Document, gateway
+from .services import Service
+from .waiting import PATIENCE, eventually
+
+ALL = [{"path": "/*", "service": "main"}]
+NOWHERE = {"main": "http://127.0.0.1:9"}
+
+
+def twistd(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([TWISTD, *arguments], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def write(directory: Path, document: Document) -> Path:
+    Daemon(directory, document)
+    return directory
+
+
+@pytest.mark.parametrize("options", [["-n", "--pidfile="], ["--pidfile=pid", "--logfile=log"]])
+def test_every_mistake_is_shown_at_once(tmp_path: Path, options: list[str]) -> None:
+    """An operator corrects one mistake after the other, or a daemon with a broken configuration dies unseen."""
+    document = gateway(services=NOWHERE, routes=[*ALL, {"path": "/a", "service": "mian"}], keepalive_timeot="1s")
+    done = twistd(*options, "apigw", "--config", str(write(tmp_path / "etc", document)), cwd=tmp_path)
+    assert done.returncode == 1
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 2, done.stderr
+    assert all(line.startswith(str(tmp_path / "etc" / "gateway.yaml") + ":1:") for line in lines)
+    assert "keepalive_timeot" in lines[0] + lines[1]
+    assert "mian" in lines[0] + lines[1]
+    assert not (tmp_path / "pid").exists()
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """A typing error in --config ends in a traceback."""
+    done = twistd("-n", "--pidfile=", "apigw", "--config", "nowhere", cwd=tmp_path)
+    assert done.returncode == 1
+    assert str(tmp_path / "nowhere") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_certificate_without_its_key_is_named(tmp_path: Path) -> None:
+    """A daemon starts, and refuses every handshake."""
+    authority = Authority(tmp_path)
+    one, other = authority.issue("one.example"), authority.issue("other.example")
+    tls = {"certificates": [{"cert_file": one.certificate, "key_file": other.key}]}
+    document = gateway(services=NOWHERE, routes=ALL, listen=[{"endpoint": LOOPBACK, "tls": tls}])
+    done = twistd("-n", "--pidfile=", "apigw", "--config", str(write(tmp_path / "etc", document)), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "listen[0].tls.certificates[0].key_file" in done.stderr
+    assert "is not the key of" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("which", ["listen", "admin"])
+@pytest.mark.parametrize("options", [["-n", "--pidfile="], ["--pidfile=pid", "--logfile=log"]])
+def test_a_port_that_is_taken_is_named(tmp_path: Path, options: list[str], which: str) -> None:
+    """A daemon that cannot listen seems to run."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        document = gateway(services=NOWHERE, routes=ALL, **{which: [endpoint] if which == "listen" else endpoint})
+        done = twistd(*options, "apigw", "--config", str(write(tmp_path / "etc", document)), cwd=tmp_path)
+    assert done.returncode == 1
+    output = done.stdout + done.stderr  # in the foreground, the log is on stdout
+    said = [line for line in output.splitlines() if "cannot listen" in line]
+    assert len(said) == 1, output
+    assert "Address already in use" in said[0]
+    assert endpoint.removesuffix(":interface=127.0.0.1") in said[0]
+    assert "Traceback" not in output
+    eventually(lambda: not (tmp_path / "pid").exists())
+
+
+@pytest.fixture
+def daemonised(tmp_path: Path, module_service: Service) -> Iterator[Daemon]:
+    """Started as a service manager of old does, from another directory, with relative names."""
+    document = gateway(services={"main": module_service.url}, routes=ALL, admin="unix:admin.sock")
+    daemon = Daemon(tmp_path / "etc", document)
+    work = tmp_path / "work"
+    work.mkdir()
+    daemon.log_file = tmp_path / "log"
+    done = twistd("--pidfile=../pid", "--logfile=../log", "apigw", "--config", "../etc", cwd=work)
+    assert done.returncode == 0, done.stderr
+    yield daemon
+    with suppress(OSError, ValueError):
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_a_daemon_in_the_background(daemonised: Daemon, tmp_path: Path, module_service: Service) -> None:
+    """Started in the background, the daemon does not find its files, or cannot be found itself."""
+    pid = int((tmp_path / "pid").read_text())
+    eventually(lambda: daemonised.get("/a").status == 200)
+    assert os.readlink(f"/proc/{pid}/cwd") in ("/", str(tmp_path / "work"))
+    with Client(str(tmp_path / "etc" / "admin.sock")) as client:
+        assert client.get("/ready").status == 200
+    daemonised.configure(gateway(services=NOWHERE, routes=[], admin="unix:admin.sock"))
+    os.kill(pid, signal.SIGHUP)
+    eventually(lambda: daemonised.get("/a").status == 404)
+    os.kill(pid, signal.SIGTERM)
+    eventually(lambda: not (tmp_path / "pid").exists())
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
+    assert "Traceback" not in daemonised.log
+    assert not (tmp_path / "etc" / "admin.sock").exists()
+
+
+def test_the_admin_listener_on_a_unix_socket(start: Start, module_service: Service, tmp_path: Path) -> None:
+    """Only who may open a file should see the admin listener, but it needs a port."""
+    path = tmp_path / "admin.sock"
+    daemon = start(gateway(services={"main": module_service.url}, routes=ALL, admin=f"unix:{path}:mode=600"))
+    assert path.stat().st_mode & 0o777 == 0o600
+    with Client(str(path)) as client:
+        assert client.get("/health").json == {"status": "ok"}
+        assert client.get("/status").json["connections"] == 0
+    assert daemon.get("/a").status == 200
+    daemon.terminate()
+    assert daemon.wait() == 0
+
+
+def test_no_admin_listener(start: Start, module_service: Service) -> None:
+    """A port is open that nobody asked for."""
+    daemon = start(gateway(services={"main": module_service.url}, routes=ALL, admin=None))
+    assert daemon.log.count("listening on") == 1
+    assert daemon.get("/ready").status == 200
+
+
+def test_the_public_listener_on_a_unix_socket(start: Start, module_service: Service, tmp_path: Path) -> None:
+    """A web server on the same machine must reach the gateway over a port."""
+    path = tmp_path / "public.sock"
+    start(gateway(services={"main": module_service.url}, routes=ALL, listen=[f"unix:{path}"]))
+    with Client(str(path)) as client:
+        for _ in range(2):
+            assert client.request("POST", "/a", body=b"hello").json["body"] == "hello"
+
+
+def test_ipv6(start: Start, module_service: Service) -> None:
+    """A network without IPv4 is not served."""
+    daemon = start(gateway(services={"main": module_service.url}, routes=ALL, listen=["tcp6:0:interface=\\:\\:1"]))
+    assert daemon.get("/a").status == 200
+    assert module_service.last.get("x-forwarded-for") == "::1"
+
+
+def test_the_admin_listener_tells_how_it_goes(start: Start, module_service: Service) -> None:
+    """An operator cannot see whether requests are in flight, or whether the last reload worked."""
+    daemon = start(gateway(services={"main": module_service.url}, routes=ALL))
+    first = daemon.status()
+    assert set(first) == {"version", "uptime", "connections", "in_flight", "last_reload"}
+    assert (first["connections"], first["in_flight"], first["last_reload"]) == (0, 0, None)
+    with daemon.connect() as client:
+        assert client.get("/a").status == 200
+        assert daemon.status()["connections"] == 1
+        assert daemon.status()["uptime"] >= first["uptime"]
+    with Client(daemon.admin) as client:
+        for path in ("/", "/a", "/status/x", "//", "/nothing"):
+            assert client.get(path).status in (404, 400)
+            if path == "//":
+                break
+    with Client(daemon.admin) as client:
+        answer = client.request("POST", "/status", body=b"{}")
+        assert (answer.status, answer.code, answer.get("allow")) == (405, "method_not_allowed", "GET, HEAD")
+        assert client.get("/nothing").code == "not_found"
+
+
+def test_the_service_manager_is_told(tmp_path: Path, module_service: Service) -> None:
+    """systemd takes a daemon for started before it listens, or a reload for done before it is."""
+    told = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(told))
+        manager.settimeout(PATIENCE)
+        document = gateway(services={"main": module_service.url}, routes=ALL)
+        daemon = Daemon(tmp_path / "gateway", document).start({"NOTIFY_SOCKET": str(told)})
+        try:
+            assert manager.recv(1000) == b"READY=1"
+            assert daemon.reload()
+            reloading, ready = manager.recv(1000), manager.recv(1000)
+            assert reloading.startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert 0 < int(reloading.rpartition(b"=")[2]) <= int(Path("/proc/uptime").read_text().split(".")[0] + "9" * 6) + 1e6
+            assert ready == b"READY=1"
+            daemon.terminate()
+            assert manager.recv(1000) == b"STOPPING=1"
+            assert daemon.wait() == 0
+        finally:
+            daemon.kill()
+
+
+def test_more_connections_than_the_process_may_have_are_not_promised(tmp_path: Path, module_service: Service) -> None:
+    """At full load the process runs out of files, and accepts nobody at all."""
+    document = gateway(services={"main": module_service.url}, routes=ALL, max_connections=1_000_000)
+    with Daemon(tmp_path / "gateway", document) as daemon:
+        limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
+        files = next(line.split()[3] for line in limits.splitlines() if line.startswith("Max open files"))
+        enough = files == "unlimited" or int(files) >= 2_000_000
+        assert enough != ("max_connections lowered from 1000000 to" in daemon.log)
+        assert daemon.get("/a").status == 200

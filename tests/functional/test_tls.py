@@ -1,0 +1,250 @@
+"""TLS on both sides: who is shown which certificate, and who is believed."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from .certificates import Authority, Pair
+from .client import Answer, Client
+from .conftest import Start
+from .daemon import LOOPBACK, Daemon, Document, gateway
+from .services import Service
+from .waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("strangers"), "strangers")
+
+
+def listen(*pairs: Pair, **more: object) -> Document:
+    certificates = [{"cert_file": pair.certificate, "key_file": pair.key} for pair in pairs]
+    return {"endpoint": LOOPBACK, "tls": {"certificates": certificates, **more}}
+
+
+@pytest.fixture(scope="module")
+def daemon(in_front: Start, module_service: Service, authority: Authority) -> Daemon:
+    first, second = authority.issue("a.example", "localhost"), authority.issue("b.example", "*.wild.example")
+    listeners = [
+        LOOPBACK,
+        listen(first, second),
+        listen(first, min_version="1.3"),
+        listen(first, client_ca_file=authority.file),
+    ]
+    routes = [{"path": "/*", "service": "main"}]
+    return in_front(gateway(services={"main": module_service.url}, routes=routes, listen=listeners))
+
+
+PLAIN, TWO, NEW, KNOWN = range(4)
+
+
+def get(daemon: Daemon, which: int, tls: ssl.SSLContext, name: str = "localhost", path: str = "/a") -> Answer:
+    with Client(daemon.addresses[which], tls, name) as client:
+        return client.get(path)
+
+
+def shown(daemon: Daemon, which: int, name: str | None) -> list[str]:
+    """The names in the certificate that a client is shown which asks for ``name``."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(daemon.addresses[which], 10) as plain:
+        with context.wrap_socket(plain, server_hostname=name) as secure:
+            certificate = secure.getpeercert(binary_form=True)
+    assert certificate
+    found = x509.load_der_x509_certificate(certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    return found.value.get_values_for_type(x509.DNSName)
+
+
+def test_a_request_over_tls_says_so(daemon: Daemon, service: Service, authority: Authority) -> None:
+    """A service behind TLS redirects to https for ever."""
+    assert get(daemon, TWO, authority.client()).status == 200
+    assert service.last.get("x-forwarded-proto") == "https"
+    assert daemon.get("/a").status == 200
+    assert service.last.get("x-forwarded-proto") == "http"
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ("a.example", "a.example"),
+        ("b.example", "b.example"),
+        ("B.Example", "b.example"),
+        ("x.wild.example", "b.example"),
+        ("x.y.wild.example", "a.example"),
+        ("other.example", "a.example"),
+        (None, "a.example"),
+    ],
+)
+def test_the_certificate_is_the_one_of_the_name_asked_for(daemon: Daemon, asked: str | None, named: str) -> None:
+    """The second domain of two on one port shows a browser's warning."""
+    assert shown(daemon, TWO, asked)[0] == named
+
+
+def test_old_tls_is_refused(daemon: Daemon, authority: Authority) -> None:
+    """An auditor finds TLS versions that are not allowed."""
+    for which, oldest in ((TWO, ssl.TLSVersion.TLSv1_2), (NEW, ssl.TLSVersion.TLSv1_3)):
+        context = authority.client()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        if oldest == ssl.TLSVersion.TLSv1_2:
+            assert get(daemon, which, context).status == 200
+            context.set_ciphers("AES256-SHA256:AES128-SHA:@SECLEVEL=0")  # no forward secrecy
+        with pytest.raises(ssl.SSLError):
+            get(daemon, which, context)
+    assert get(daemon, NEW, authority.client()).status == 200
+
+
+def test_a_client_must_show_a_certificate_where_one_is_wanted(
+    daemon: Daemon, service: Service, authority: Authority, stranger: Authority
+) -> None:
+    """Anybody reaches an interface that is for known machines only."""
+    for context in (authority.client(), authority.client(stranger.issue("intruder"))):
+        with pytest.raises((ssl.SSLError, OSError, AssertionError, Exception)):
+            get(daemon, KNOWN, context)
+    assert service.requests == []
+    assert get(daemon, KNOWN, authority.client(authority.issue("friend"))).status == 200
+
+
+def test_what_is_not_tls_does_not_disturb(daemon: Daemon, authority: Authority) -> None:
+    """Somebody who speaks the wrong protocol to the TLS port takes it down."""
+    for nonsense in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100, b"\0" * 10):
+        with Client(daemon.addresses[TWO]) as client:
+            client.send(nonsense)
+            while client.more():
+                pass
+    assert get(daemon, TWO, authority.client()).status == 200
+    eventually(lambda: daemon.status()["connections"] == 0)
+
+
+def test_large_bodies_cross_tls(daemon: Daemon, service: Service, authority: Authority) -> None:
+    """An upload over TLS stops at some size of a record or a buffer."""
+    body = bytes(range(256)) * 4096
+    with Client(daemon.addresses[TWO], authority.client()) as client:
+        for _ in range(2):
+            answer = client.request("PUT", "/a", body=body)
+            assert answer.json["body"] == body.decode("latin-1")
+
+
+def curl(*arguments: str) -> str:
+    done = subprocess.run(["curl", "-sS", "--max-time", "10", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_curl_gets_http_2_by_alpn_and_http_1_if_it_wants(daemon: Daemon, service: Service, authority: Authority) -> None:
+    """A browser falls back to the slower protocol, or an old client cannot connect at all."""
+    url = f"https://localhost:{daemon.addresses[TWO][1]}/a"
+    for wanted, version in (("--http2", "2"), ("--http1.1", "1.1")):
+        said = curl("--cacert", authority.file, wanted, "-o", "/dev/null", "-w", "%{http_code} %{http_version}", url)
+        assert said == f"200 {version}"
+
+
+@pytest.fixture
+def secret(authority: Authority) -> Iterator[Service]:
+    """A service that speaks TLS."""
+    with closing(Service(tls=authority.server(authority.issue("secret.internal", "localhost")))) as service:
+        yield service
+
+
+def by_name(service: Service) -> str:
+    return f"https://localhost:{service.port}"
+
+
+def test_a_service_is_believed_if_its_certificate_is_right(
+    start: Start, secret: Service, authority: Authority, stranger: Authority
+) -> None:
+    """Somebody between the gateway and a service reads along, or a good service is not reached."""
+    services = {
+        "right": {"targets": [by_name(secret)], "tls": {"ca_file": authority.file}},
+        "named": {"targets": [secret.url], "tls": {"ca_file": authority.file, "server_name": "secret.internal"}},
+        "stranger": {"targets": [by_name(secret)], "tls": {"ca_file": stranger.file}},
+        "unknown": by_name(secret),
+        "misnamed": {"targets": [by_name(secret)], "tls": {"ca_file": authority.file, "server_name": "other.internal"}},
+        "address": {"targets": [secret.url], "tls": {"ca_file": authority.file}},
+        "plain": f"http://localhost:{secret.port}",
+    }
+    daemon = start(gateway(services=services, routes=[{"path": f"/{name}", "service": name} for name in services]))
+    for good in ("/right", "/named"):
+        assert daemon.get(good).status == 200
+        assert secret.last.target == good
+    for bad in ("/stranger", "/unknown", "/misnamed", "/address"):
+        answer = daemon.get(bad)
+        assert (answer.status, answer.code) == (502, "upstream_unreachable")
+    assert daemon.get("/plain").status == 502
+    assert {received.target for received in secret.requests} == {"/right", "/named"}
+    body = bytes(range(256)) * 4096
+    assert daemon.request("PUT", "/right", body=body).json["body"] == body.decode("latin-1")
+
+
+def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, authority: Authority) -> None:
+    """A service that wants a client certificate is not reached."""
+    with closing(Service(tls=authority.server(authority.issue("localhost"), verify_clients=True))) as service:
+        own = authority.issue("gateway")
+        trust = {"ca_file": authority.file}
+        services = {
+            "known": {
+                "targets": [by_name(service)],
+                "tls": {**trust, "client_cert_file": own.certificate, "client_key_file": own.key},
+                "health_check": {"path": "/well", "interval": "100ms"},
+            },
+            "nobody": {"targets": [by_name(service)], "tls": trust, "critical": False},
+        }
+        daemon = start(gateway(services=services, routes=[{"path": f"/{name}", "service": name} for name in services]))
+        assert daemon.get("/known").status == 200
+        assert daemon.get("/nobody").status == 502
+        # The gateway's own questions are asked as its requests are.
+        assert "/well" in {received.target for received in service.requests}
+        with Client(daemon.admin) as client:
+            assert client.get("/ready").json == {"status": "ready", "checks": {"known": "ok"}}
+
+
+def test_a_renewed_certificate_is_used_after_a_reload(
+    start: Start, module_service: Service, tmp_path: Path, authority: Authority
+) -> None:
+    """A certificate expires although it was renewed in time."""
+    pair = authority.issue("old.example", "localhost", file="renewed")
+    document = gateway(
+        services={"main": module_service.url}, routes=[{"path": "/*", "service": "main"}], listen=[listen(pair)]
+    )
+    daemon = start(document)
+    with Client(daemon.address, authority.client()) as old:
+        assert old.get("/a").status == 200
+        authority.issue("new.example", "localhost", file="renewed")
+        assert shown(daemon, 0, "localhost")[0] == "old.example"
+        assert daemon.reload()
+        assert shown(daemon, 0, "localhost")[0] == "new.example"
+        assert old.get("/a").status == 200  # who was connected stays so
+
+    Path(pair.key).write_text("nonsense")
+    assert not daemon.reload()
+    assert shown(daemon, 0, "localhost")[0] == "new.example"
+    Path(pair.key).write_text(Path(authority.issue("other.example").key).read_text())
+    assert not daemon.reload()
+    assert "not reloaded: " in daemon.log
+    assert shown(daemon, 0, "localhost")[0] == "new.example"
+
+
+def test_a_renewed_authority_of_a_service_is_used_after_a_reload(
+    start: Start, secret: Service, authority: Authority, stranger: Authority, tmp_path: Path
+) -> None:
+    """A service changes its authority, and is not reached until the gateway is restarted."""
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(Path(stranger.file).read_bytes())
+    service = {"targets": [by_name(secret)], "tls": {"ca_file": str(trusted)}}
+    daemon = start(gateway(services={"main": service}, routes=[{"path": "/*", "service": "main"}]))
+    assert daemon.get("/a").status == 502
+    trusted.write_bytes(Path(stranger.file).read_bytes() + Path(authority.file).read_bytes())
+    assert daemon.reload()
+    assert daemon.get("/a").status == 200

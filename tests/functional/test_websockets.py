@@ -1,0 +1,227 @@
+"""WebSockets through the gateway, and upgrades that are none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.sync.server import ServerConnection, serve
+
+from .client import HANDSHAKE, encode
+from .conftest import Start
+from .daemon import Daemon, gateway
+from .services import SWITCH, Received, Service, echo
+from .waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def sockets() -> Iterator[int]:
+    """The port of a WebSocket service."""
+
+    def converse(connection: ServerConnection) -> None:
+        for message in connection:
+            if message == "close":
+                connection.close(4001, "as you wish")
+            else:
+                connection.send(message)
+
+    with serve(converse, "127.0.0.1", 0, max_size=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.socket.getsockname()[1]
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def daemon(in_front: Start, module_service: Service, sockets: int) -> Daemon:
+    services = {
+        "sockets": {"targets": [f"http://127.0.0.1:{sockets}"], "timeout": "300ms"},
+        "raw": module_service.url,
+    }
+    routes = [{"path": f"/{name}", "service": name} for name in services]
+    return in_front(gateway(services=services, routes=routes, keepalive_timeout="500ms", client_body_timeout="500ms"))
+
+
+def open_socket(daemon: Daemon, path: str = "/sockets") -> ClientConnection:
+    host, port = daemon.address
+    return connect(f"ws://{host}:{port}{path}", max_size=None, compression=None)
+
+
+def test_messages_go_both_ways(daemon: Daemon) -> None:
+    """A chat does not work behind the gateway."""
+    with open_socket(daemon) as one, open_socket(daemon) as other:
+        for number in range(20):
+            one.send(f"one {number}")
+            other.send(b"other %d" % number)
+            assert one.recv(10) == f"one {number}"
+            assert other.recv(10) == b"other %d" % number
+        assert one.ping().wait(10)
+        large = bytes(range(256)) * 16384
+        one.send(large)
+        assert one.recv(20) == large
+        assert daemon.status()["in_flight"] == 2
+    eventually(daemon.is_quiet)
+
+
+def test_a_silent_socket_stays_open(daemon: Daemon) -> None:
+    """A chat breaks whenever nobody says anything."""
+    with open_socket(daemon) as socket:
+        with pytest.raises(TimeoutError):
+            socket.recv(1.5)  # longer than every timeout that this gateway has
+        socket.send("still there?")
+        assert socket.recv(10) == "still there?"
+
+
+def test_either_side_may_close(daemon: Daemon) -> None:
+    """The reason for which a service closes does not reach the client."""
+    with open_socket(daemon) as socket:
+        socket.send("close")
+        with pytest.raises(ConnectionClosed):
+            socket.recv(10)
+        assert (socket.close_code, socket.close_reason) == (4001, "as you wish")
+    eventually(daemon.is_quiet)
+
+
+def test_a_client_that_vanishes_is_noticed(daemon: Daemon, service: Service) -> None:
+    """Sockets of clients that have gone stay open at the service."""
+    ended = threading.Event()
+
+    def behave(received: Received) -> None:
+        received.conversation.send(SWITCH)
+        if received.conversation.wait_for_end():
+            ended.set()
+
+    service.behave = behave
+    client = daemon.connect()
+    assert client.send(encode("GET", "/raw", *HANDSHAKE)).head().status == 101
+    client.reset()
+    assert ended.wait(10)
+    eventually(daemon.is_quiet)
+
+
+def test_a_service_that_vanishes_is_noticed(daemon: Daemon, service: Service) -> None:
+    """A client waits for messages from a service that has crashed."""
+
+    def behave(received: Received) -> None:
+        received.conversation.send(SWITCH + b"hello")
+        received.conversation.reset()
+
+    service.behave = behave
+    with daemon.connect() as client:
+        assert client.send(encode("GET", "/raw", *HANDSHAKE)).head().status == 101
+        while client.more():
+            pass
+    eventually(daemon.is_quiet)
+
+
+def test_the_handshake_reaches_the_service_as_it_is(daemon: Daemon, service: Service) -> None:
+    """A service does not recognise the handshake, or gets it from nobody."""
+
+    def behave(received: Received) -> None:
+        received.conversation.send(SWITCH.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Accept: x\r\nX-Mine: y\r\n\r\n"))
+        received.conversation.close()
+
+    service.behave = behave
+    with daemon.connect() as client:
+        answer = client.send(encode("GET", "/raw", *HANDSHAKE, "Sec-WebSocket-Protocol: a, b", "Connection: x-b", "X-B: 1")).head()
+        assert answer.status == 101
+        assert (answer.get("connection"), answer.get("upgrade")) == ("upgrade", "websocket")
+        assert (answer.get("sec-websocket-accept"), answer.get("x-mine")) == ("x", "y")
+    received = service.last
+    assert (received.get("connection"), received.get("upgrade")) == ("upgrade", "websocket")
+    assert received.get("sec-websocket-key") == "A" * 22 + "=="
+    assert received.get("sec-websocket-protocol") == "a, b"
+    assert received.get("x-forwarded-for") == "127.0.0.1"
+    assert received.all("x-b") == []
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 426, 500])
+def test_a_service_may_refuse(daemon: Daemon, service: Service, status: int) -> None:
+    """A client that may not open a socket is not told why."""
+    service.behave = lambda received: received.conversation.answer(status, "X-Why: because", body=b"no")
+    with daemon.connect() as client:
+        answer = client.request("GET", "/raw", *HANDSHAKE)
+        assert (answer.status, answer.body, answer.get("x-why")) == (status, b"no", "because")
+        service.behave = echo
+        assert client.get("/raw").status == 200
+    service.behave = lambda received: received.conversation.answer(status, "X-Why: because", body=b"no")
+    with pytest.raises(InvalidStatus):
+        open_socket(daemon, "/raw")
+
+
+def test_what_comes_early_is_held_back(daemon: Daemon, service: Service) -> None:
+    """What a client sends behind its handshake is taken by the service for another request that nobody has checked."""
+    asked, agreed = threading.Event(), threading.Event()
+
+    def behave(received: Received) -> None:
+        asked.set()
+        received.conversation.socket.settimeout(0.3)
+        assert received.conversation.wait_for_end(), "something came before the 101"  # a timeout, in truth
+        received.conversation.socket.settimeout(30)
+        agreed.set()
+        received.conversation.send(SWITCH + b"early answer")
+        assert received.conversation.until(b"!") == b"GET /admin HTTP/1.1\r\nHost: x\r\n\r\nlater"
+        received.conversation.send(b"done")
+        received.conversation.close()
+
+    service.behave = behave
+    with daemon.connect() as client:
+        client.send(encode("GET", "/raw", *HANDSHAKE) + b"GET /admin HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert asked.wait(10)
+        assert client.head().status == 101
+        assert agreed.is_set()
+        client.send(b"later!")
+        while client.more():
+            pass
+        assert client.unread == b"early answerdone"
+
+
+def test_what_comes_early_and_is_refused_is_read_as_the_requests_that_it_is(daemon: Daemon, service: Service) -> None:
+    """A refused handshake lets the bytes behind it through unchecked."""
+    with daemon.connect() as client:
+        client.send(encode("GET", "/raw", *HANDSHAKE) + encode("GET", "/admin") + b"\x81\x85nonsense")
+        assert client.answer().status == 200
+        assert client.answer().code == "not_found"
+    assert [received.target for received in service.requests] == ["/raw"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 101 Up\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\nhello",
+        b"HTTP/1.1 101 Up\r\nConnection: upgrade\r\nUpgrade: websocket, h2c\r\n\r\nhello",
+        b"HTTP/1.1 101 Up\r\nConnection: upgrade\r\n\r\nhello",
+        b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\n\r\nhello",
+        b"HTTP/1.1 101 Up\r\n\r\nhello",
+    ],
+)
+def test_a_switch_to_something_else_is_a_502(daemon: Daemon, service: Service, answer: bytes) -> None:
+    """A tunnel opens through which anything may be sent to a service."""
+    service.behave = lambda received: received.conversation.send(answer) or received.conversation.close()
+    got = daemon.request("GET", "/raw", *HANDSHAKE)
+    assert (got.status, got.code) == (502, "upstream_protocol_error")
+
+
+@pytest.mark.parametrize("token", ["foo", "h2c", "TLS/1.3", "websocket, foo", "foo/2, websocket"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_other_upgrades_are_dropped(daemon: Daemon, service: Service, token: str, method: str) -> None:
+    """A client switches a service to a protocol that the gateway does not understand."""
+    body = b"hello" if method == "POST" else b""
+    with daemon.connect() as client:
+        for _ in range(2):
+            answer = client.request(method, "/raw", "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {token}",
+                                    "HTTP2-Settings: AAMAAABk", body=body)  # fmt: skip
+            assert (answer.status, answer.json["body"]) == (200, body.decode())
+            assert service.last.all("upgrade") == service.last.all("connection") == service.last.all("http2-settings") == []
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD", "OPTIONS"])
+def test_only_get_upgrades(daemon: Daemon, service: Service, method: str) -> None:
+    """A POST becomes a tunnel."""
+    answer = daemon.request(method, "/raw", *HANDSHAKE)
+    assert answer.status == 200
+    assert service.last.all("upgrade") == []

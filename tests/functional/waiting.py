@@ -1,0 +1,26 @@
+"""Conditions are waited for, up to a deadline; nothing here sleeps for a time that is hoped to be enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+PATIENCE = 15.0
+"""Seconds: more than any condition takes on a busy machine."""
+
+
+def eventually(condition: Callable[[], T], patience: float = PATIENCE, interval: float = 0.01) -> T:
+    """The first true value of ``condition``. Fails with its last one; what it raises counts as false."""
+    give_up = time.monotonic() + patience
+    while True:
+        try:
+            last: object = condition()
+            if last:
+                return last  # type: ignore[return-value]
+        except (OSError, AssertionError) as error:
+            last = error
+        if time.monotonic() > give_up:
+            raise AssertionError(f"did not come true within {patience:g} s: {last!r}")
+        time.sleep(interval)

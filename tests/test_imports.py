@@ -1,0 +1,112 @@
+"""Who may import whom: the table of rooms, held against every import in the program.
+
+Imports that exist for type checkers alone do not count: they bind nothing at run time.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {
+    "wire": ("apigw.wire",),
+    "config": ("apigw.config",),
+    "ops": ("apigw.ops", "apigw.errors"),
+    "policy": ("apigw.policy", "apigw.config.model", "apigw.config.errors", "apigw.errors"),
+}
+"""What a room may import of the program, besides itself."""
+FLOORS = (("upstream", "snapshot"), ("gateway", "resources"), ("site",), ("service",), ("tap",))
+"""From the bottom to the roof, above the rooms. What is not named may stand anywhere."""
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(file): file for file in sorted((ROOT / "apigw").rglob("*.py"))}
+
+
+def statements(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            for other in child.orelse:
+                yield from statements(other)
+        elif isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        else:
+            yield from statements(child)
+
+
+def imports(module: str) -> set[str]:
+    """The modules of the program that this one imports."""
+    found: set[str] = set()
+    for statement in statements(ast.parse(MODULES[module].read_text())):
+        if isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+        else:
+            assert statement.level == 0, f"{module} has a relative import"
+            names = [f"{statement.module}.{alias.name}" for alias in statement.names]
+            found |= {name if name in MODULES else str(statement.module) for name in names}
+    # The package itself holds nothing but the version.
+    return {name for name in found if name in MODULES and name != "apigw"}
+
+
+IMPORTS = {module: imports(module) for module in MODULES}
+
+
+def reached(module: str) -> set[str]:
+    """What is loaded along with a module."""
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        for name in IMPORTS[waiting.pop()] - seen:
+            seen.add(name)
+            waiting.append(name)
+    return seen
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_keep_to_themselves(room: str) -> None:
+    """A room cannot be lifted out, or tested without the rest of the house."""
+    for module in MODULES:
+        if module.startswith(f"apigw.{room}"):
+            strangers = {
+                name
+                for name in IMPORTS[module]
+                if not any(name == allowed or name.startswith(f"{allowed}.") for allowed in ROOMS[room])
+            }
+            assert not strangers, f"{module} imports {', '.join(sorted(strangers))}"
+
+
+def test_no_import_runs_upward() -> None:
+    """A lower part comes to depend on a higher one, and neither can be changed alone."""
+    floor = {f"apigw.{name}": number for number, names in enumerate(FLOORS) for name in names}
+    for module, number in floor.items():
+        above = {name for name in reached(module) if floor.get(name, -1) > number}
+        assert not above, f"{module} reaches up to {', '.join(sorted(above))}"
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    """Whether the program starts depends on which module is imported first."""
+    for module in MODULES:
+        assert module not in reached(module), f"{module} imports itself by way of others"
+
+
+def test_errors_import_nothing() -> None:
+    """Everyone may import the errors, so they may import nobody."""
+    assert IMPORTS["apigw.errors"] == set()
+
+
+def test_only_the_roof_touches_the_global_reactor() -> None:
+    """A module cannot be tested with a clock of the test's own, or installs a reactor by being imported."""
+    for module, file in MODULES.items():
+        if module not in ("apigw.tap", "apigw.wire.reactor"):
+            for statement in statements(ast.parse(file.read_text())):
+                text = ast.unparse(statement)
+                assert text != "from twisted.internet import reactor", module
+                assert "twisted.internet.reactor" not in text, module

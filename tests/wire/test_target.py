@@ -1,0 +1,157 @@
+"""Request targets: what is safe to route and to send on, byte for byte."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from apigw.wire.errors import Refused
+from apigw.wire.target import check_authority, check_target, split_absolute
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        (b"/", b"/", b""),
+        (b"/?", b"/", b"?"),
+        (b"/a", b"/a", b""),
+        (b"/a/", b"/a/", b""),
+        (b"/a/b.c/d..e/...", b"/a/b.c/d..e/...", b""),
+        (b"/.well-known/x", b"/.well-known/x", b""),
+        (b"/..a/.b", b"/..a/.b", b""),
+        (b"/a?b?c/../d//e", b"/a", b"?b?c/../d//e"),
+        (b"/a?%2f%00%5c", b"/a", b"?%2f%00%5c"),
+        (b"/a?\\\"<>[]{}|^`", b"/a", b"?\\\"<>[]{}|^`"),
+        (b"/%41%e2%82%ac", b"/%41%e2%82%ac", b""),
+        (b"/%252e%252e/%252f", b"/%252e%252e/%252f", b""),
+        (b"/a;b=c;d/e", b"/a;b=c;d/e", b""),
+        (b"/a;", b"/a;", b""),
+        (b"/a:b@c!$&'()*+,=-_~", b"/a:b@c!$&'()*+,=-_~", b""),
+        (b"/[]{}|^`\"<>", b"/[]{}|^`\"<>", b""),
+    ],
+)
+def test_safe(target: bytes, path: bytes, query: bytes) -> None:
+    """An ordinary target reaches the service as the client sent it."""
+    assert check_target(target) == (path, query)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(b"", b"a", b"?a", b"*", b"\\a", b"http://a/", b"%2Fa"),
+        *(b"//", b"//a", b"/a//b", b"/a//", b"/;x", b"/a/;/b"),
+        *(b"/.", b"/..", b"/a/.", b"/a/..", b"/./a", b"/a/../b", b"/.;x", b"/..;/a", b"/a/..;b=c/d"),
+        *(b"/%2e", b"/%2E%2e", b"/.%2e/a", b"/%2e./a", b"/%2e%2E;x/a"),
+        *(b"/a%2Fb", b"/a%2fb", b"/..%2fa", b"/a%5Cb", b"/a%5cb", b"/a\\b", b"/..\\a"),
+        *(b"/%00", b"/%0a", b"/%0D", b"/%1f", b"/%7F", b"/a%09"),
+        *(b"/a#b", b"/a?b#c", b"/#", b"/%", b"/%4", b"/%zz", b"/%4g", b"/a?%", b"/a?%4", b"/a?b%zz"),
+        *(b"/a b", b"/a\tb", b"/a\0", b"/a\r", b"/a\nb", b"/a\x7f", b"/\xc3\xa4", b"/a?\xff", b"/a? "),
+    ],
+)
+def test_unsafe(target: bytes) -> None:
+    """What two programs could read in two ways goes nowhere."""
+    with pytest.raises(Refused) as refused:
+        check_target(target)
+    assert refused.value.status == 400
+
+
+def plainly_safe(target: bytes) -> bool:
+    """The same rules, written down without any thought of speed."""
+    path = target.split(b"?")[0]
+    if not path.startswith(b"/") or not all(0x21 <= byte <= 0x7E and byte != ord("#") for byte in target):
+        return False
+    if re.search(rb"%(?![0-9A-Fa-f]{2})", target) or b"\\" in path:
+        return False
+    *inner, last = path[1:].split(b"/")
+    for segment in [*inner, *([last] if last else [])]:
+        decoded = unquote_to_bytes(segment)
+        if any(byte < 0x20 or byte == 0x7F or byte in b"/\\" for byte in decoded):
+            return False
+        # A parameter begins at a literal semicolon: an encoded one is part of the name.
+        if unquote_to_bytes(segment.split(b";")[0]) in (b"", b".", b".."):
+            return False
+    return True
+
+
+PARTS = (
+    [b"/", b"//", b".", b"..", b"%2e", b"%2E", b"%2f", b"%5C", b"%00", b"%3b", b"%", b"%4", b"%41", b";", b"?", b"#", b"\\"]
+    + [b"a", b"b c", b"\0", b"\x7f", b"\xe4", b"*", b":", b"@", b"\"", b"<", b"~", b"=", b"&"]
+)  # fmt: skip
+
+
+@given(
+    st.one_of(
+        st.lists(st.sampled_from(PARTS), max_size=10).map(lambda parts: b"/" + b"".join(parts)),
+        st.lists(st.sampled_from(PARTS), max_size=10).map(b"".join),
+        st.binary(max_size=10),
+    )
+)
+@example(b"/%2e%3bx")
+def test_against_plain_rules(target: bytes) -> None:
+    """The quick way and the careful way never disagree, and nothing is changed on the way."""
+    try:
+        path, query = check_target(target)
+    except Refused as refused:
+        assert refused.status == 400
+        assert not plainly_safe(target)
+    else:
+        assert plainly_safe(target)
+        assert path + query == target
+        assert b"?" not in path
+        assert query[:1] in (b"", b"?")
+
+
+@pytest.mark.parametrize(
+    "authority",
+    [b"a", b"a.example.com", b"a:80", b"a:", b"127.0.0.1:8080", b"[::1]", b"[::1]:80", b"[::ffff:1.2.3.4]", b"a_b~", b"%41"],
+)
+def test_authorities(authority: bytes) -> None:
+    """Every Host that an honest client sends is taken."""
+    check_authority(authority)
+
+
+@pytest.mark.parametrize(
+    "authority",
+    [b"", b":", b":80", b"a b", b"a/b", b"a?b", b"a#b", b"a@b", b"u:p@a", b"a:b", b"a:123456", b"a:80:80", b"[", b"[]", b"[a]"]
+    + [b"[::1", b"::1", b"[::1]a", b"[::1]:x", b"a\\b", b"\xe4", b"a\0", b"a,b c", b"a%", b"a%4", b"a\n", b"a:80\n", b"<a>"],
+)  # fmt: skip
+def test_malformed_authorities(authority: bytes) -> None:
+    """A Host that is none is refused, not passed on for somebody else to make sense of."""
+    with pytest.raises(Refused) as refused:
+        check_authority(authority)
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "origin"),
+    [
+        (b"http://a/b?c", b"a", b"/b?c"),
+        (b"HTTPS://A.example:80/", b"a.EXAMPLE:80", b"/"),
+        (b"http://a", b"a", b"/"),
+        (b"http://a?b", b"a", b"/?b"),
+        (b"http://[::1]:80/x", b"[::1]:80", b"/x"),
+        (b"http://a/http://b/", b"a", b"/http://b/"),
+    ],
+)
+def test_absolute(target: bytes, host: bytes, origin: bytes) -> None:
+    """A URL that names the Host goes on as a path."""
+    assert split_absolute(target, host) == origin
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        *((b"http://b/", b"a"), (b"http://a:80/", b"a"), (b"http://a/", b"a:80"), (b"http://a@b/", b"a"), (b"http:///a", b"a")),
+        *((b"http:/a", b"a"), (b"ftp://a/", b"a"), (b"://a/", b"a"), (b"a/b", b"a"), (b"a:80", b"a:80"), (b"http://", b"")),
+        *((b"http://a#b", b"a"), (b"http://a\\@b/", b"a"), (b"http://\0/", b"\0"), (b"", b"a")),
+    ],
+)
+def test_absolute_refused(target: bytes, host: bytes) -> None:
+    """A URL that disagrees with the Host could be routed by one and checked by the other."""
+    with pytest.raises(Refused) as refused:
+        split_absolute(target, host)
+    assert refused.value.status == 400

@@ -1,0 +1,311 @@
+"""TCP on loopback: what is written arrives, in order, whole, and at the pace of the reader."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from attrs import define
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
+
+from apigw.wire import reactor as own
+from apigw.wire.transport import MOST_HELD, EagerClient, EagerReactor, EagerServer, unsent
+
+PATIENCE = 20.0
+
+
+@define
+class Turns:
+    """A reactor that the test turns by hand."""
+
+    reactor: Any
+
+    def until(self, done: Callable[[], object]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not done():
+            assert time.monotonic() < end, "nothing happens"
+            self.reactor.iterate(0.01)
+
+    def turn(self) -> None:
+        self.reactor.iterate(0)
+
+
+@pytest.fixture(params=["Twisted's reactor", "our own"])
+def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
+    reactor: Any = EPollReactor() if request.param == "Twisted's reactor" else own._make()
+    reactor.startRunning(installSignalHandlers=False)
+    turns = Turns(reactor)
+    yield turns
+    reactor.removeAll()
+    for _ in range(3):
+        turns.turn()
+    reactor._poller.close()
+
+
+class Peer(Protocol):
+    """Answers each piece with ``answers``."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.answers: list[bytes] = []
+        self.lost: Failure | None = None
+        self.on_data: Callable[[], None] = lambda: None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        for answer in self.answers:
+            self.transport.write(answer)
+        self.on_data()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.lost = reason
+
+
+class Producer:
+    paused = 0
+    resumed = 0
+
+    def pauseProducing(self) -> None:
+        self.paused += 1
+
+    def resumeProducing(self) -> None:
+        self.resumed += 1
+
+    def stopProducing(self) -> None: ...
+
+
+@pytest.fixture
+def pair(turns: Turns) -> Iterator[tuple[Peer, socket.socket]]:
+    """A server's end, and a plain socket as its client."""
+    accepted: list[Peer] = []
+    factory = Factory()
+
+    def build(addr: object) -> Peer:
+        accepted.append(Peer())
+        return accepted[-1]
+
+    factory.buildProtocol = build  # type: ignore[method-assign, assignment]
+    port = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
+    client = socket.create_connection(("127.0.0.1", port.getHost().port))
+    turns.until(lambda: accepted and accepted[0].transport)
+    assert isinstance(accepted[0].transport, EagerServer)
+    client.settimeout(PATIENCE)
+    yield accepted[0], client
+    client.close()
+    turns.until(lambda: accepted[0].lost)
+    port.stopListening()
+
+
+def read(client: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (piece := client.recv(size - len(data))):
+        data += piece
+    return data
+
+
+def test_what_is_written_outside_of_a_turn_is_sent_at_once(pair: tuple[Peer, socket.socket]) -> None:
+    """A small answer does not wait for the reactor."""
+    peer, client = pair
+    peer.transport.write(b"one ")
+    peer.transport.writeSequence([b"two ", b"three"])
+    assert read(client, 13) == b"one two three"
+
+
+@pytest.mark.parametrize("count", [1, 2, MOST_HELD, MOST_HELD + 1, MOST_HELD * 3 + 1])
+def test_what_is_written_in_a_turn_is_sent_in_that_turn(
+    turns: Turns, pair: tuple[Peer, socket.socket], count: int
+) -> None:
+    """However many pieces an answer has, all of it is on its way when the turn is over, in order."""
+    peer, client = pair
+    peer.answers = [b"%05d" % number for number in range(count)]
+    client.sendall(b"?")
+    turns.until(lambda: peer.received)
+    assert read(client, 5 * count) == b"".join(peer.answers)
+
+
+def test_more_than_the_kernel_takes(turns: Turns, pair: tuple[Peer, socket.socket]) -> None:
+    """A large download arrives whole and in order, however it was written."""
+    peer, client = pair
+    client.setblocking(False)
+    sent = received = b""
+    for number in range(40):
+        for size in (1, 500_000, 3):
+            piece = bytes([number]) * size
+            peer.transport.write(piece)
+            sent += piece
+    assert unsent(peer.transport) > 0
+
+    def arrived() -> bool:
+        nonlocal received
+        try:
+            received += client.recv(2**20)
+        except BlockingIOError:
+            return False
+        return len(received) >= len(sent)
+
+    turns.until(arrived)
+    assert received == sent
+    turns.until(lambda: unsent(peer.transport) == 0)
+
+
+@pytest.mark.parametrize("in_a_turn", [True, False])
+def test_a_producer_is_told_when_the_client_does_not_read(
+    turns: Turns, pair: tuple[Peer, socket.socket], in_a_turn: bool
+) -> None:
+    """What a stalled client does not take is not piled up."""
+    peer, client = pair
+    producer = Producer()
+    peer.transport.registerProducer(producer, True)
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        while not producer.paused and written < 2**30:
+            peer.transport.write(b"x" * 65536)
+            written += 65536
+
+    if in_a_turn:
+        peer.on_data = write
+        client.sendall(b"?")
+        turns.until(lambda: peer.received)
+        turns.turn()
+    else:
+        write()
+    assert producer.paused == 1
+    queued = len(peer.transport.dataBuffer) + peer.transport._tempDataLen
+    assert queued <= 65536 * (MOST_HELD + 2)
+    assert unsent(peer.transport) >= queued
+    client.settimeout(0.01)
+
+    def resumed() -> bool:
+        try:
+            client.recv(2**20)
+        except TimeoutError:
+            pass
+        return producer.resumed == 1
+
+    turns.until(resumed)
+    peer.transport.unregisterProducer()
+    peer.transport.abortConnection()
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("size", [5, 20_000_000])
+def test_what_was_written_before_the_end_arrives(
+    turns: Turns, pair: tuple[Peer, socket.socket], size: int, half: bool
+) -> None:
+    """Closing behind an answer, in the turn in which it was written, loses nothing of it."""
+    peer, client = pair
+    received = b""
+
+    def finish() -> None:
+        peer.transport.write(b"x" * size)
+        if half:
+            peer.transport.loseWriteConnection()
+        else:
+            peer.transport.loseConnection()
+
+    def ended() -> bool:
+        nonlocal received
+        try:
+            piece = client.recv(2**20)
+        except TimeoutError:
+            return False
+        received += piece
+        return not piece
+
+    peer.on_data = finish
+    client.sendall(b"?")
+    client.settimeout(0.01)
+    turns.until(ended)
+    assert received == b"x" * size
+    if half:
+        assert peer.lost is None
+        client.close()
+    turns.until(lambda: peer.lost)
+    assert peer.lost is not None
+    assert peer.lost.check(ConnectionDone)
+
+
+def test_what_was_written_before_an_abort_does_not_arrive(turns: Turns, pair: tuple[Peer, socket.socket]) -> None:
+    """An exchange that is given up in the turn in which it began has not begun for the other side."""
+    peer, client = pair
+    peer.answers = [b"half"]
+    peer.on_data = lambda: peer.transport.abortConnection()
+    client.sendall(b"?")
+    turns.until(lambda: peer.lost)
+    assert peer.lost is not None
+    assert peer.lost.check(ConnectionAborted)
+    if turns.reactor.__class__.__name__ == "DirectEPollReactor":
+        with pytest.raises(ConnectionResetError):
+            client.recv(10)
+    peer.transport.write(b"late")  # is nobody's business any more
+
+
+def test_the_end_of_the_other_side(turns: Turns, pair: tuple[Peer, socket.socket]) -> None:
+    """A client that closes is gone, with everything read that it had sent."""
+    peer, client = pair
+    client.sendall(b"bye")
+    client.close()
+    turns.until(lambda: peer.lost)
+    assert peer.received == b"bye"
+
+
+def test_a_client_writes_eagerly_too(turns: Turns) -> None:
+    """Towards services the same holds."""
+    made: list[Peer] = []
+    factory = Factory()
+
+    def build(addr: object) -> Peer:
+        made.append(Peer())
+        return made[-1]
+
+    factory.buildProtocol = build  # type: ignore[method-assign, assignment]
+    factory.startedConnecting = lambda connector: None  # type: ignore[attr-defined]
+    factory.clientConnectionLost = lambda connector, reason: None  # type: ignore[attr-defined]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        EagerReactor(turns.reactor).connectTCP("127.0.0.1", listening.getsockname()[1], factory)
+        accepted, _ = listening.accept()
+        with accepted:
+            turns.until(lambda: made and made[0].transport)
+            assert isinstance(made[0].transport, EagerClient)
+            made[0].transport.write(b"hello")
+            accepted.settimeout(PATIENCE)
+            assert accepted.recv(10) == b"hello"
+            accepted.sendall(b"world")
+            turns.until(lambda: made[0].received == b"world")
+        turns.until(lambda: made[0].lost)
+
+
+def test_a_listening_socket_can_be_given(turns: Turns) -> None:
+    """Several processes can share a port, or a supervisor open it."""
+    peers: list[Peer] = []
+    factory = Factory()
+
+    def build(addr: object) -> Peer:
+        peers.append(Peer())
+        return peers[-1]
+
+    factory.buildProtocol = build  # type: ignore[method-assign, assignment]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        port = EagerReactor(turns.reactor).adoptStreamPort(listening.fileno(), socket.AF_INET, factory)
+        with socket.create_connection(listening.getsockname()):
+            turns.until(lambda: peers and peers[0].transport)
+            assert isinstance(peers[0].transport, EagerServer)
+        turns.until(lambda: peers[0].lost)
+        port.stopListening()
+    turns.turn()
+
+
+def test_of_other_transports_nothing_is_known() -> None:
+    """A transport that cannot tell what is unsent is taken to have sent everything."""
+    assert unsent(object()) == 0
