@@ -7,7 +7,7 @@ that is not a trusted proxy, what claims to know where the request came from. On
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from random import getrandbits
 
@@ -18,6 +18,8 @@ IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
 FORWARDED = frozenset({b"forwarded", b"x-real-ip"})
 WRITTEN_HERE = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
 """Fields of a request that are written anew from what was parsed."""
+DROPPED = frozenset({b"x-request-id"})
+"""Fields of a response that are written anew."""
 
 _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _VIA_HEADER = (b"via", b"1.1 apigw")
@@ -165,11 +167,13 @@ def _continued(headers: Headers, peer: bytes, proto: bytes, host: bytes) -> tupl
     return b", ".join([*chain, peer]), proto, host
 
 
-def client_headers(headers: Headers, status: int, identifier: bytes, own: Iterable[Header]) -> Headers:
+def client_headers(
+    headers: Headers, status: int, identifier: bytes, own: Iterable[Header], dropped: Set[bytes] = DROPPED
+) -> Headers:
     """The fields of an upstream's response that go on to the client, and the gateway's ``own`` behind them."""
     if status == 204:
         headers = [header for header in headers if header[0] != b"content-length"]
-    out = [header for header in headers if header[0] != b"x-request-id"]
+    out = [header for header in headers if header[0] not in dropped]
     out += own
     out += (_VIA_HEADER, (b"x-request-id", identifier))
     return out

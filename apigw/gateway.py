@@ -16,8 +16,7 @@ from zope.interface import implementer
 from apigw import errors
 from apigw.cors import without_cors
 from apigw.errors import GatewayError
-from apigw.forwarding import client_headers, request_id, upstream_head
-from apigw.policy.limits import HEADERS as LIMIT_HEADERS
+from apigw.forwarding import DROPPED, client_headers, request_id, upstream_head
 from apigw.stages import STAGES
 from apigw.wire.errors import (
     ClientLost,
@@ -109,8 +108,8 @@ class Exchange:
     principal: Principal | None = None
     own_headers: Sequence[Header] = ()
     """What the gateway adds to any answer to this request."""
-    limited = False
-    """Whether ``own_headers`` tell of a limit."""
+    dropped = DROPPED
+    """The fields of a service's response that do not reach the client."""
     violated: Limit | None = None
     """The limit that refused it."""
     permit: int | None = None
@@ -146,7 +145,8 @@ class Exchange:
 
     def connect(self, target: Target) -> None:
         """No connection is idle: wait for one."""
-        self.waiting = self.route.upstream.connect(target).addCallbacks(self.send, self._connect_failed)
+        connecting: Deferred[Any] = self.route.upstream.connect(target)
+        self.waiting = connecting.addCallbacks(self.send, self._connect_failed).addErrback(self.stage_failed)
 
     def send(self, connected: Connected) -> None:
         self.waiting = None
@@ -215,9 +215,7 @@ class Exchange:
         self.status = status
         if self.route.cors is not None:
             headers = without_cors(headers)
-        if self.limited:
-            headers = [header for header in headers if header[0] not in LIMIT_HEADERS]
-        out = client_headers(headers, status, self.id, self.own_headers)
+        out = client_headers(headers, status, self.id, self.own_headers, self.dropped)
         assert self.connection is not None
         if status == 101:
             self._start_tunnel(out)
@@ -257,8 +255,9 @@ class Exchange:
             and request.content_length == 0
         ):
             # The upstream had probably closed the connection for being idle (RFC 9110 §9.2.2).
+            # A target that is being killed may still take connections when it has cut those it had.
             self._retried = True
-            self.connect(self.target)
+            self.connect(self.route.upstream.another(self.target))
             return
         self._settle(failed=True)
         if isinstance(error, UpstreamTimedOut):

@@ -56,7 +56,8 @@ class Route:
     cors: Cors | None
     demand: Demand | None
     """None where nobody is asked who calls."""
-    limits: Selection
+    limits: Selection | None
+    """None where none can apply."""
     address_limits: Selection
     """Those of ``limits`` to which a 401 is charged."""
     series: RouteSeries
@@ -147,7 +148,7 @@ def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot
             forward_token=route.forward_token,
             cors=route.cors,
             demand=_demand(route, default, authenticator),
-            limits=(selected := select(limits, Pattern.parse(route.path))),
+            limits=(selected := select(limits, Pattern.parse(route.path))) or None,
             address_limits=selected.of_addresses(),
             series=parts.series(route.path),
         )

@@ -16,13 +16,17 @@ from twisted.python.failure import Failure
 
 from apigw import errors
 from apigw.cors import cors_headers, preflight
-from apigw.policy.limits import Decision, Selection, scope_key
+from apigw.forwarding import DROPPED
+from apigw.policy.limits import HEADERS, Decision, Selection, scope_key
 from apigw.policy.principal import Principal, authorize, missing_token
 
 if TYPE_CHECKING:
     from apigw.gateway import Exchange
 
 Stage = Callable[["Exchange"], Deferred[Any] | None]
+
+WITHOUT_LIMITS = DROPPED | HEADERS
+"""What is taken out of the answer to a request that was counted: a service may have limits of its own."""
 
 log = Logger(namespace="apigw.gateway")
 
@@ -56,9 +60,11 @@ def authenticate(exchange: Exchange) -> Deferred[Any] | None:
         found = demand.authenticator.authenticate(tokens, exchange.clock())
     except errors.Unauthorized as error:
         return _turn_away(exchange, error)
-    if isinstance(found, Deferred):
-        return found.addCallbacks(partial(_admit, exchange), partial(_not_verified, exchange))
-    return _admit(exchange, found)
+    # Deferred is an abstract class: to ask first whether it is one costs more than the answer to who calls
+    if found is None or type(found) is Principal:
+        return _admit(exchange, found)
+    assert isinstance(found, Deferred)
+    return found.addCallbacks(partial(_admit, exchange), partial(_not_verified, exchange))
 
 
 def _admit(exchange: Exchange, principal: Principal | None) -> Deferred[Any] | None:
@@ -93,13 +99,14 @@ def _turn_away(exchange: Exchange, error: errors.Unauthorized) -> Deferred[Any] 
 def limit(exchange: Exchange) -> Deferred[Any] | None:
     """Count the exchange against every limit of its route, in one check. Waits only for Redis, never for memory."""
     selection = exchange.route.limits
-    if not selection:
+    if selection is None:
         return None
     decision = _check(exchange, selection)
-    if isinstance(decision, Deferred):
-        return decision.addCallback(partial(_decided, exchange))
-    _decided(exchange, decision)
-    return None
+    if decision is None or type(decision) is Decision:
+        _decided(exchange, decision)
+        return None
+    assert isinstance(decision, Deferred)
+    return decision.addCallback(partial(_decided, exchange))
 
 
 def _check(exchange: Exchange, selection: Selection) -> Decision | Deferred[Decision | None] | None:
@@ -116,8 +123,9 @@ def _check(exchange: Exchange, selection: Selection) -> Decision | Deferred[Deci
 def _decided(exchange: Exchange, decision: Decision | None) -> None:
     if decision is None:
         return
-    exchange.limited = True
-    exchange.own_headers = [*exchange.own_headers, *decision.headers()]
+    exchange.dropped = WITHOUT_LIMITS
+    headers = decision.headers()
+    exchange.own_headers = [*exchange.own_headers, *headers] if exchange.own_headers else headers
     if not decision.allowed:
         exchange.violated = decision.limit
         raise errors.RateLimited("Too many requests; see Retry-After.")

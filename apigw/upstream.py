@@ -119,6 +119,13 @@ class Upstream:
                 return target
         raise NoHealthyTarget(f"No target of the service {self.name} is healthy.")
 
+    def another(self, target: Target) -> Target:
+        """The next that is not ``target``, or ``target`` where there is no other."""
+        try:
+            return self.pick(but=target)
+        except NoHealthyTarget:
+            return target
+
     def connect(self, target: Target, again: bool = True) -> Deferred[Connected]:
         """A new connection to ``target`` or, if none can be made and ``again``, to one other.
 

@@ -86,7 +86,7 @@ def write_private(file: Path, content: bytes) -> None:
 
 
 def write_credentials() -> None:
-    """A signing key and a partner's secret, thrown away at the next start; the gateway learns only the secret's hash."""
+    """A signing key and a partner's secret, for this run only; of the secret the gateway learns just the hash."""
     signing, secret = rsa.generate_private_key(public_exponent=65537, key_size=2048), new_secret()
     write_private(RUN / "token.key", signing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     write_private(RUN / "partner.secret", secret.encode())

@@ -193,7 +193,7 @@ class AcceptedKey:
 class OAuthSigning:
     """``accepted`` holds the other keys while the signing key is rotated; with RS256 they are published too.
 
-    RS256 without ``private_key_file`` signs with a key that is made at start, and has an id that begins with ``key_id``.
+    RS256 without ``private_key_file`` signs with a key that is made at start, whose id begins with ``key_id``.
     """
 
     algorithm: str

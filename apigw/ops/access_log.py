@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from apigw.ops.access_line import FORMATS, Entry
 from apigw.ops.appender import Appender
 
-BATCH = 64 * 1024
+BATCH = 256 * 1024
 DELAY = 0.2
 """Lines are written when they have so many bytes together, or after so many seconds."""
 
@@ -45,6 +45,8 @@ class AccessLog:
         self.dropped = 0
         """Lines lost since the start."""
         self._format = FORMATS[format]
+        self.quotes_headers = self._format.quotes_headers
+        """Whether an entry's ``referer`` and ``user_agent`` are shown; else they need not be looked for."""
         self._clock = clock
         self._report = report
         self._max_pending = max_pending

@@ -1,4 +1,4 @@
-"""Readiness: several checks side by side, each with its own time limit, asked no more often than once a second."""
+"""Readiness: several checks side by side, asked no more often than once a second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 FRESH_FOR = 1.0
 
 Check = Callable[[], Deferred[object]]
-"""Fires when all is well; fails with an exception that names what is not."""
+"""Fires when all is well; fails, in a time of its own, with an exception that names what is not."""
 
 
 @frozen
@@ -30,7 +30,8 @@ class Report:
 class Readiness:
     """Answers from the last second's results where there are some; all who ask meanwhile wait for the same ones."""
 
-    def __init__(self, clock: IReactorTime, timeout: float = 2.0) -> None:
+    def __init__(self, clock: IReactorTime, timeout: float = 10.0) -> None:
+        """``timeout``: seconds after which a check is given up that knows no end."""
         self.checks: Mapping[str, Check] = {}
         self.draining = False
         self._clock = clock
@@ -38,6 +39,7 @@ class Readiness:
         self._report: Report | None = None
         self._until = 0.0
         self._asking: list[Deferred[Report]] | None = None
+        self._outdated = False
 
     def report(self) -> Deferred[Report]:
         if self.draining:
@@ -57,6 +59,7 @@ class Readiness:
     def forget(self) -> None:
         """What was found out before no longer counts: the checks have changed."""
         self._report = None
+        self._outdated = self._asking is not None
 
     def _run(self, check: Check) -> Deferred[object]:
         try:
@@ -64,7 +67,7 @@ class Readiness:
         except Exception:
             running = Deferred()
             running.errback(Failure())
-        return running.addTimeout(self._timeout, self._clock)
+        return running.addTimeout(self._timeout, self._clock, onTimeoutCancel=_late)
 
     def _done(self, results: list[tuple[bool, object]], names: list[str]) -> None:
         failed = {}
@@ -72,8 +75,17 @@ class Readiness:
             if not passed:
                 assert isinstance(result, Failure)
                 failed[name] = result.getErrorMessage() or type(result.value).__name__
-        self._report = Report(tuple(name for name in names if name not in failed), failed)
-        self._until = self._clock.seconds() + FRESH_FOR
+        report = Report(tuple(name for name in names if name not in failed), failed)
+        if not self._outdated:
+            self._report = report
+            self._until = self._clock.seconds() + FRESH_FOR
+        self._outdated = False
         asking, self._asking = self._asking or [], None
         for answer in asking:
-            answer.callback(self._report)
+            answer.callback(report)
+
+
+def _late(result: object, timeout: float) -> object:
+    if isinstance(result, Failure):
+        raise TimeoutError(f"no answer in {timeout:g} s")
+    return result

@@ -1,7 +1,7 @@
-"""What was counted lately, for those who look at one gateway: the last minutes by the second, the last minute by series.
+"""What was counted lately, for those who look at one gateway: minutes by the second, the last minute by series.
 
-Once a second the counters are read and compared with what they were. Memory is bounded: ``SECONDS`` samples, and for each
-series that counted something within the last minute up to seven slots.
+Once a second the counters are read and compared with what they were. Memory is bounded: ``SECONDS`` samples, and up to
+seven slots for each series that has counted something.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry, version: str) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
+        disable_created_metrics()
         self.in_flight = 0
         """Exchanges that have begun and not ended; whoever accounts for them adds and takes away."""
         self._registry = registry
@@ -312,7 +312,7 @@ class Metrics:
         pause = pause or _let_others_run
         if openmetrics:
             content_type = openmetrics_exposition.CONTENT_TYPE_LATEST
-            text = openmetrics_exposition.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+            text = openmetrics_exposition.generate_latest(self._registry)
         else:
             content_type = CONTENT_TYPE_PLAIN_0_0_4
             text = generate_latest(self._registry)

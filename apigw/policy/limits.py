@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
 from socket import AF_INET, AF_INET6, inet_pton
@@ -55,6 +56,7 @@ _PACKED = Struct("<Bqq")
 _PACKED_STAMPS = 64 * _STAMP.size
 _COUNT_BITS = 31
 _COUNT_MASK = 2**_COUNT_BITS - 1
+_COUNTS_MASK = 2 ** (2 * _COUNT_BITS) - 1
 # With this many tables a full store leaves each just below the size at which a dict doubles its room.
 _TABLES = 192
 _ONE_TABLE_UP_TO = 16_384
@@ -85,6 +87,11 @@ class Limit:
     def look(self, state: State | None, now: int) -> tuple[State, int, int, int, int]:
         """How things stand at ``now``: the state as of then, its clock, and what ``decide`` wants to know: how many are
         used, when the oldest of them leaves, and, if none is left, when a request would pass."""
+        raise NotImplementedError
+
+    def take(self, state: State, now: int) -> tuple[State, int, int] | None:
+        """``look`` and ``count`` in one, for what happens almost always: the state after one more request, how many
+        remain and when the oldest leaves; ``None`` where it takes more thought, and then nothing has been done."""
         raise NotImplementedError
 
     def standing(self, first: int, second: int, third: int) -> tuple[int, int, int]:
@@ -121,6 +128,9 @@ class LogLimit(Limit):
             used -= first
             oldest = stamps[first] if used else clock
         return state, clock, used, oldest + self.span, stamps[-self.limit] + self.span if used >= self.limit else 0
+
+    def take(self, state: State, now: int) -> tuple[State, int, int] | None:
+        return None
 
     def standing(self, used: int, oldest: int, blocking: int) -> tuple[int, int, int]:
         return used, oldest + self.span, blocking + self.span
@@ -164,6 +174,22 @@ class CounterLimit(Limit):
             previous, current = current if turns == 1 else 0, 0
         rolled = (clock << _COUNT_BITS | previous) << _COUNT_BITS | current
         return (rolled, clock, *self.standing(clock, current, previous))
+
+    def take(self, state: State, now: int) -> tuple[State, int, int] | None:
+        span = self.span
+        last = state >> 2 * _COUNT_BITS
+        ends = last - last % span + span
+        if not last <= now < ends:
+            return None
+        counts = state & _COUNTS_MASK
+        if counts < _COUNT_MASK:
+            used = counts
+        else:
+            used = (counts & _COUNT_MASK) - (counts >> _COUNT_BITS) * (now - ends) // span
+        remaining = self.limit - used - 1
+        if remaining < 0:
+            return None
+        return (now << 2 * _COUNT_BITS | counts) + 1, remaining, ends
 
     def standing(self, clock: int, current: int, previous: int) -> tuple[int, int, int]:
         span, limit = self.span, self.limit
@@ -273,6 +299,11 @@ def scope_key(scope: str, provider: str | None, principal: str | None, address: 
     if principal is not None and scope == "user":
         issuer = (provider or "").encode("utf-8", "surrogatepass")
         return _bounded(b"u", b"%d:%b%b" % (len(issuer), issuer, principal.encode("utf-8", "surrogatepass")))
+    return _address_key(address)
+
+
+@lru_cache(4096)
+def _address_key(address: str) -> bytes:
     try:
         if ":" not in address:
             return b"4" + inet_pton(AF_INET, address)
@@ -383,6 +414,17 @@ class MemoryStore:
         """Test all, then count all, unless one refuses. ``now`` is in Unix seconds."""
         moment = int((self._seconds() if now is None else now) * SECOND + 0.5)
         tables = self._tables
+        if len(checks) == 1:
+            limit, key = checks[0]
+            name = limit.id + key
+            table = tables[hash(name) % len(tables)]
+            state = table.pop(name, None)
+            if state is not None:
+                taken = limit.take(state, moment)
+                if taken is not None:
+                    table[name], remaining, resets = taken
+                    return Decision(True, limit, remaining, -(-resets // SECOND), 0)
+                table[name] = state
         looks = []
         standings = []
         allowed = True

@@ -156,7 +156,7 @@ class TokenEndpoint:
         return family
 
     async def _rotate(self, request: _Request, presented: tuple[str, str] | None, body: dict[str, Any]) -> str | None:
-        """The next refresh token. A client that came with its secret gets its access token even if there can be none."""
+        """The next refresh token. ``None`` if a new one cannot be kept: a client gets its access token all the same."""
         assert self._families is not None
         if request.family is None or presented is None:
             id, token, digest = refresh.new_token()

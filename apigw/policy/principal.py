@@ -87,7 +87,7 @@ def authorize(principal: Principal, roles: Collection[str], scopes: Collection[s
 
     Raises ``Forbidden`` with the challenge of RFC 6750 §3.1.
     """
-    if roles and not any(role in principal.roles for role in roles):
+    if roles and frozenset(principal.roles).isdisjoint(roles):
         detail = "the caller has none of the roles that this needs"
         challenge = b'%s, error="insufficient_scope", error_description="%s"' % (REALM, detail.encode())
         raise Forbidden(detail, [(b"www-authenticate", challenge)], "role")

@@ -50,8 +50,8 @@ def load_signer(
 ) -> Signer:
     """Read the keys. Raises ``ConfigError`` with the first problem of the section ``auth.oauth.signing``.
 
-    Without a ``private_key_file`` RS256 signs with a key that is made here, which takes a fraction of a second, and lives
-    as long as the process: a reload takes it over from ``previous``.
+    Without a ``private_key_file`` RS256 signs with a key that is made here, which takes a fraction of a second, and
+    lives as long as the process: a reload takes it over from ``previous``.
     """
     at: Path = ("auth", "oauth", "signing")
     key_id, made = signing.key_id, None

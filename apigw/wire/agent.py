@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IProtocol, IStreamClientEndpoint
 from twisted.python.failure import Failure
 from twisted.web.client import URI, ResponseDone, ResponseFailed
+from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers as HeadersObject
-from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IClientRequest, IResponse
 from zope.interface import implementer
 
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.errors import UpstreamError
-from apigw.wire.headers import Header, Headers, first
+from apigw.wire.errors import UpstreamError, UpstreamLost
+from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, TOKEN, Header, Headers, first
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.transport import EagerReactor
 from apigw.wire.upstream_connection import UpstreamConnection
@@ -49,6 +53,12 @@ def endpoint_to(
 TLSFor = Callable[[str], IOpenSSLClientConnectionCreator]
 """Given a host name: how to verify it."""
 
+KEPT_BODY = 64 * 1024
+"""How much of a body is read ahead of whoever will ask for it, so that a short one frees its connection at once."""
+_REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+_NEEDS_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
+_URI = re.compile(rb"[\x21-\x7e]+").fullmatch
+
 
 @implementer(IAgent)
 class Agent:
@@ -76,25 +86,21 @@ class Agent:
         headers: HeadersObject | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """Cancelling gives the connection up."""
+        """Cancelling gives the connection up.
+
+        Fails with ``UpstreamError`` where no answer comes, and with ``ValueError`` for what cannot be asked.
+        """
+        if not TOKEN(method) or not _URI(uri):
+            return fail(ValueError("The method or the URI holds what cannot be sent."))
         where = URI.fromBytes(uri)
-        pairs = [(b"host", where.netloc)]
-        for name, values in (headers or HeadersObject()).getAllRawHeaders():
-            pairs += [(name.lower(), value) for value in values if name.lower() != b"host"]
-        chunked = False
-        if bodyProducer is not None:
-            chunked = bodyProducer.length is UNKNOWN_LENGTH
-            pairs.append(
-                (b"transfer-encoding", b"chunked") if chunked else (b"content-length", b"%d" % bodyProducer.length)
-            )
-        call = _Call(method, request_head(method, where.originForm, pairs), chunked, bodyProducer, self._timeout)
-        pool = self._pool(where)
-        connection = pool.take()
-        if connection is not None:
-            call.begin(connection)
-        else:
-            call.connecting = pool.connect()
-            call.connecting.addCallbacks(call.begin, call.fail)
+        if where.scheme not in (b"http", b"https"):
+            return fail(SchemeNotSupported(f"Unsupported scheme: {where.scheme!r}"))
+        asked = _Asked(method, uri, headers or HeadersObject())
+        call = _Call(asked, _head(asked, where, bodyProducer), bodyProducer, self._timeout)
+        try:
+            call.begin_on(self._pool(where))
+        except Exception:
+            return fail()
         return call.answer
 
     def close(self) -> None:
@@ -112,65 +118,133 @@ class Agent:
         return self._pools[key]
 
 
+@implementer(IClientRequest)
+@frozen
+class _Asked:
+    """What a response is an answer to."""
+
+    method: bytes
+    absoluteURI: bytes
+    headers: HeadersObject
+
+
+def _head(asked: _Asked, where: URI, body: IBodyProducer | None) -> bytes:
+    """The framing, and what belongs to the connection, are written here, whatever the caller's headers say of them."""
+    pairs = [(b"host", asked.headers.getRawHeaders(b"host", [where.netloc])[0])]
+    for name, values in asked.headers.getAllRawHeaders():
+        lower = name.lower()
+        if lower not in HOP_BY_HOP and lower not in (b"host", b"content-length"):
+            pairs += [(lower, value) for value in values]
+    if body is None:
+        if asked.method in _NEEDS_LENGTH:
+            pairs.append((b"content-length", b"0"))
+    elif body.length is UNKNOWN_LENGTH:
+        pairs.append((b"transfer-encoding", b"chunked"))
+    else:
+        pairs.append((b"content-length", b"%d" % body.length))
+    if not all(TOKEN(name) and FIELD_VALUE(value) for name, value in pairs):
+        raise ValueError("A header holds what cannot be sent.")
+    return request_head(asked.method, where.originForm, pairs)
+
+
 class _Call:
     """One call on its way: the upstream connection's receiver, and the consumer of the request's body."""
 
-    connecting: Deferred[Any] | None = None
+    _connecting: Deferred[Any] | None = None
     _connection: UpstreamConnection | None = None
     _response: Response | None = None
-    disconnecting = False
+    _producing = False
+    _fresh = False
 
-    def __init__(self, method: bytes, head: bytes, chunked: bool, body: IBodyProducer | None, timeout: float) -> None:
-        self._method = method
+    def __init__(self, asked: _Asked, head: bytes, body: IBodyProducer | None, timeout: float) -> None:
+        self._asked = asked
         self._head = head
-        self._chunked = chunked
         self._body = body
         self._timeout = timeout
-        self.answer: Deferred[IResponse] = Deferred(lambda _: self.abandon())
+        self._pool: Pool
+        self.answer: Deferred[IResponse] = Deferred(lambda _: self._abandon())
 
-    def begin(self, connection: UpstreamConnection) -> None:
-        self.connecting = None
+    def begin_on(self, pool: Pool) -> None:
+        self._pool = pool
+        connection = pool.take(careful=not self._is_repeatable())
+        if connection is not None:
+            self._begin(connection)
+        else:
+            self._connect()
+
+    def _connect(self) -> None:
+        self._fresh = True
+        self._connecting = self._pool.connect()
+        self._connecting.addCallbacks(self._begin, self._fail)
+
+    def _begin(self, connection: UpstreamConnection) -> None:
+        self._connecting = None
         self._connection = connection
-        connection.send(self._head, self, self._timeout, self._method == b"HEAD", upgrade=False, chunked=self._chunked)
+        chunked = self._body is not None and self._body.length is UNKNOWN_LENGTH
+        bodyless = self._asked.method == b"HEAD"
+        connection.send(self._head, self, self._timeout, bodyless, upgrade=False, chunked=chunked)
         if self._body is None:
             connection.finish()
         else:
-            self._body.startProducing(self).addCallbacks(lambda _: connection.finish(), self._body_failed)
+            self._producing = True
+            self._body.startProducing(self).addCallbacks(self._body_sent, self._body_failed)
 
-    def fail(self, failure: Failure) -> None:
+    def _is_repeatable(self) -> bool:
+        return self._asked.method in _REPEATABLE and self._body is None
+
+    def _fail(self, failure: Failure) -> None:
         if not self.answer.called and not failure.check(CancelledError):
             self.answer.errback(failure)
 
-    def abandon(self) -> None:
-        if self.connecting is not None:
-            self.connecting.cancel()
+    def _abandon(self) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+        connection = self._connection
+        self._let_go()
+        if connection is not None:
+            connection.abandon()
+
+    def _let_go(self) -> None:
+        """The connection is no longer ours."""
+        self._connection = None
+        if self._producing and self._body is not None:
+            self._producing = False
+            self._body.stopProducing()
+
+    def _body_sent(self, _: object) -> None:
+        self._producing = False
         if self._connection is not None:
-            self._connection.abandon()
+            self._connection.finish()
 
     def _body_failed(self, failure: Failure) -> None:
-        self.abandon()
-        self.fail(failure)
+        self._producing = False
+        self._abandon()
+        self._fail(failure)
 
     # IConsumer, for the body's producer.
 
     def write(self, data: bytes) -> None:
-        assert self._connection is not None
-        self._connection.write(data)
+        if self._connection is not None:
+            self._connection.write(data)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Bodies of a program's own calls are small: they are not slowed down."""
+        """A body producer is paused and resumed by itself."""
 
     def unregisterProducer(self) -> None: ...
 
     # wire.upstream_connection.Receiver
 
-    def pause_body(self) -> None: ...
+    def pause_body(self) -> None:
+        if self._producing and self._body is not None:
+            self._body.pauseProducing()
 
-    def resume_body(self) -> None: ...
+    def resume_body(self) -> None:
+        if self._producing and self._body is not None:
+            self._body.resumeProducing()
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         assert self._connection is not None
-        self._response = Response(status, reason, headers, self._connection)
+        self._response = Response(self._asked, status, reason, headers, self._connection, self._abandon)
         self.answer.callback(self._response)
 
     def response_received(self, data: bytes) -> None:
@@ -180,25 +254,38 @@ class _Call:
     def response_paused(self) -> None: ...
 
     def response_finished(self) -> None:
+        self._let_go()
         assert self._response is not None
         self._response.ended(Failure(ResponseDone()))
 
     def response_failed(self, error: UpstreamError) -> None:
+        self._let_go()
         if self._response is not None:
             self._response.ended(Failure(ResponseFailed([Failure(error)])))
+        elif isinstance(error, UpstreamLost) and error.silent and not self._fresh and self._is_repeatable():
+            # The upstream had probably closed the connection for being idle (RFC 9110 §9.2.2).
+            self._connect()
         elif not self.answer.called:
             self.answer.errback(Failure(error))
 
 
 @implementer(IResponse)
 class Response:
-    """What comes before ``deliverBody`` is kept, so treq may be asked for the body at any time."""
+    """What comes before ``deliverBody`` is kept, up to ``KEPT_BODY``; then the upstream has to wait."""
 
     version = (b"HTTP", 1, 1)
-    request = None
-    previousResponse = None
+    previousResponse: IResponse | None = None
 
-    def __init__(self, code: int, phrase: bytes, headers: Headers, connection: UpstreamConnection) -> None:
+    def __init__(
+        self,
+        request: IClientRequest,
+        code: int,
+        phrase: bytes,
+        headers: Headers,
+        connection: UpstreamConnection,
+        abandon: Callable[[], None],
+    ) -> None:
+        self.request = request
         self.code = code
         self.phrase = phrase
         self.headers = HeadersObject()
@@ -206,43 +293,71 @@ class Response:
             self.headers.addRawHeader(name, value)
         length = first(headers, b"content-length")
         self.length = int(length) if length is not None else UNKNOWN_LENGTH
-        self._connection = connection
-        self._kept: list[bytes] = []
+        self._connection: UpstreamConnection | None = connection
+        self._abandon = abandon
+        self._kept = b""
         self._reader: IProtocol | None = None
+        self._delivered = False
         self._reason: Failure | None = None
 
     def deliverBody(self, protocol: IProtocol) -> None:
-        protocol.makeConnection(_BodyTransport(self._connection))
+        if self._delivered:
+            raise RuntimeError("The body has been delivered already.")
+        self._delivered = True
         self._reader = protocol
-        for data in self._kept:
-            protocol.dataReceived(data)
-        self._kept.clear()
+        protocol.makeConnection(_BodyTransport(self))  # type: ignore[arg-type]
+        kept, self._kept = self._kept, b""
+        if kept and self._reader is not None:
+            self._reader.dataReceived(kept)
         if self._reason is not None:
-            protocol.connectionLost(self._reason)
+            self._tell(self._reason)
+        else:
+            self.resume()
 
     def setPreviousResponse(self, response: IResponse) -> None:
         self.previousResponse = response
 
     def received(self, data: bytes) -> None:
-        if self._reader is None:
-            self._kept.append(data)
-        else:
+        if self._reader is not None:
             self._reader.dataReceived(data)
+        elif not self._delivered:
+            self._kept += data
+            if len(self._kept) > KEPT_BODY:
+                self.pause()
 
     def ended(self, reason: Failure) -> None:
+        """The connection is no longer this response's."""
+        self._connection = None
         self._reason = reason
-        if self._reader is not None:
-            self._reader.connectionLost(reason)
+        if self._delivered:
+            self._tell(reason)
+
+    def pause(self) -> None:
+        if self._connection is not None:
+            self._connection.pause_response()
+
+    def resume(self) -> None:
+        if self._connection is not None:
+            self._connection.resume_response()
+
+    def give_up(self) -> None:
+        """Its reader has had enough."""
+        if self._connection is not None:
+            self._abandon()
+            self.ended(Failure(ResponseFailed([Failure(ConnectionAborted())])))
+
+    def _tell(self, reason: Failure) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.connectionLost(reason)
 
 
 class _BodyTransport:
-    """What a reader of a body may ask of its connection: to be quicker than the end of it."""
+    """What a reader of a body may ask of its connection: to wait, and to end."""
 
     disconnecting = False
 
-    def __init__(self, connection: UpstreamConnection) -> None:
-        self.loseConnection = self.stopProducing = self.abortConnection = connection.abandon
-        self.pauseProducing = connection.pause_response
-        self.resumeProducing = connection.resume_response
-
-
+    def __init__(self, response: Response) -> None:
+        self.loseConnection = self.stopProducing = self.abortConnection = response.give_up
+        self.pauseProducing = response.pause
+        self.resumeProducing = response.resume

@@ -21,6 +21,7 @@ _CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _ANY_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^ \r\n]+ HTTP/1\.[01]\r\n").match
 _IMPOSSIBLE = b"\0"
+_BLANKS = (b" ", b"\t")
 
 
 class HeadReader:
@@ -51,9 +52,6 @@ class HeadReader:
         headers, special = self._headers, self._special
         if len(headers) + len(special) > max_count:
             raise Refused(431, "The request has too many headers.")
-        if b" \r\n" in head or b"\t\r\n" in head:
-            headers = [(name, value.rstrip(b" \t")) for name, value in headers]
-            special = [(name, value.rstrip(b" \t")) for name, value in special]
         uri = self._url
         line = b"%b %b HTTP/1.1\r\n" % (method := parser.get_method(), uri)
         if head.startswith(line):
@@ -113,6 +111,8 @@ class HeadReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
+        if value.endswith(_BLANKS):
+            value = value.rstrip(b" \t")
         if name in _SPECIAL:
             self._special.append((name, value))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
@@ -61,6 +61,7 @@ class Pool:
         self._waiting: deque[_Waiting] = deque()
         self._open = 0  # connected or connecting
         self._closed = False
+        self._dialling = False
 
     @property
     def connections(self) -> int:
@@ -74,7 +75,7 @@ class Pool:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if not careful or connection.is_quiet():
+            if not connection.lost and ((connection.knows_turns and not careful) or connection.is_quiet()):
                 return connection
             # The reactor is about to read what is there: its end, or what nobody asked for.
         return None
@@ -87,7 +88,7 @@ class Pool:
         if self._open < self._settings.max_connections:
             return self._dial()
         if len(self._waiting) >= self._settings.max_pending:
-            raise PoolExhausted("too many requests wait for a connection")
+            return fail(PoolExhausted("too many requests wait for a connection"))
         waiting = _Waiting(self, self._deadlines.seconds() + self._settings.connect_timeout)
         self._waiting.append(waiting)
         self._deadlines.watch(waiting)
@@ -132,11 +133,11 @@ class Pool:
         self._endpoint.connect(_One(connection)).addErrback(not_connected)
 
     def _free(self, connection: UpstreamConnection) -> None:
-        if self._closed:
-            connection.close()
-            return
         if self._waiting:
             self._next_waiting().callback(connection)
+            return
+        if self._closed:
+            connection.close()
             return
         connection.idle_until(self._deadlines.seconds() + self._settings.keepalive_timeout)
         self._idle.append(connection)
@@ -145,8 +146,15 @@ class Pool:
         self._open -= 1
         if connection in self._idle:
             self._idle.remove(connection)
-        if self._waiting and self._open < self._settings.max_connections:
+        self._dial_for_waiting()
+
+    def _dial_for_waiting(self) -> None:
+        if self._dialling:
+            return  # an attempt failed at once: the loop below goes on
+        self._dialling = True
+        while self._waiting and self._open < self._settings.max_connections:
             self._dial_for(self._next_waiting())
+        self._dialling = False
 
     def _next_waiting(self) -> Deferred[UpstreamConnection]:
         waiting = self._waiting.popleft()

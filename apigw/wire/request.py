@@ -1,29 +1,27 @@
 """One request and its response, the same for HTTP/1.1 and HTTP/2.
 
-A proxy uses the upper half: raw header pairs, ``read_body``, ``start``, ``write``, ``flush``, ``finish``. Any
-``twisted.web`` Resource may use the lower half, which is ``twisted.web.server.Request`` with its costly parts
-made only when somebody asks for them.
+A proxy uses what is here: raw header pairs, ``read_body``, ``start``, ``write``, ``flush``, ``finish``. Any Resource
+of ``twisted.web`` may use the same request as an ``IRequest``: see ``web_request``.
 """
 
 from __future__ import annotations
 
-from io import BytesIO
-from typing import Any, ClassVar, Protocol
+from http import HTTPStatus
+from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, parse_qs
-from twisted.web.http_headers import Headers as HeadersObject
-from twisted.web.server import Request as WebRequest
+from twisted.web.http import RESPONSES
 from twisted.web.server import Site
 
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
+from apigw.wire.web_request import WebFace
 
 BODYLESS_STATUS = frozenset({204, 304})
 _REASONS = {
     **RESPONSES,
+    **{status.value: status.phrase.encode("ascii") for status in HTTPStatus},
     413: b"Content Too Large",
     414: b"URI Too Long",
     422: b"Unprocessable Content",
@@ -46,8 +44,8 @@ class Listener(Protocol):
         """The body is complete; without a body this is called as soon as it is asked for."""
 
     def client_failed(self, error: Refused | ClientLost) -> None:
-        """The body is malformed or late (``Refused``, which can be answered unless the response began), or the client is
-        gone (``ClientLost``). Called at most once, and not after ``finish``."""
+        """The body is malformed or late (``Refused``, which can be answered unless the response began), or the client
+        is gone (``ClientLost``). Called at most once, and not after ``finish``."""
 
 
 class Stream(Protocol):
@@ -69,9 +67,10 @@ class Stream(Protocol):
     def start_tunnel(self, request: Request, headers: Headers) -> tuple[Any, bytes]: ...
 
 
-class Request(WebRequest):
-    """Attributes, all bytes as sent: ``method``, ``uri`` (the target in origin-form), ``path``, ``query`` (with its ``?``),
-    ``headers`` (pairs, lower-case names, without those of one hop), ``authority`` (the Host), ``clientproto``, ``stream.peer``.
+class Request(WebFace):
+    """Attributes, all bytes as sent: ``method``, ``uri`` (the target in origin-form), ``path``, ``query`` (with its
+    ``?``), ``headers`` (pairs, lower-case names, without those of one hop), ``authority`` (the Host), ``clientproto``,
+    ``stream.peer``.
 
     ``content_length`` is None where the body is of unknown length, 0 where there is none.
     """
@@ -83,13 +82,10 @@ class Request(WebRequest):
     body_complete = False
     upgrade: bool = False
     """Whether the client asks for a WebSocket."""
-    started = False
-    finished: int = 0
     body_wanted = False
     bytes_received = 0
     sentLength = 0
     _unread: bytes = b""
-    defaultContentType: ClassVar[bytes] = b"text/html; charset=utf-8"
 
     def __init__(
         self,
@@ -132,7 +128,7 @@ class Request(WebRequest):
         if self._unread:
             data, self._unread = self._unread, b""
             self.listener.body_received(data)
-        if complete:
+        if complete and not self.finished:
             self.listener.body_finished()
 
     def pause_body(self) -> None:
@@ -169,7 +165,7 @@ class Request(WebRequest):
         if isinstance(error, ClientLost):
             self.finished = 1
             self._disconnected = True
-            self._notify(error)
+            self.ended(error)
         if self.listener is not None:
             self.listener.client_failed(error)
 
@@ -182,13 +178,15 @@ class Request(WebRequest):
         self.stream.start_response(self, status, reason or reason_of(status), headers)
 
     def write(self, data: bytes) -> None:
-        """A piece of the response's body. It goes out with the next ``flush`` or ``finish``."""
-        if self.finished:
+        """A piece of the response's body. After ``start`` it goes out with the next ``flush`` or ``finish``."""
+        if self.finished or self._inFakeHead:
             return
         if not self.started:
-            self._start_from_attributes()
+            self.start_from_attributes()
         self.sentLength += len(data)
         self.stream.send(data)
+        if self.web_response:
+            self.stream.flush()
 
     def flush(self) -> None:
         self.stream.flush()
@@ -198,11 +196,11 @@ class Request(WebRequest):
         if self.finished:
             return
         if not self.started:
-            self._start_from_attributes()
+            self.start_from_attributes()
         self.finished = 1
         self.stream.end_response(self)
-        if self._notifications:
-            self._notify(None)
+        if self._notifications or self._producer is not None:
+            self.ended(None)
 
     def abort(self) -> None:
         """Cut the response short, in a way that no client can take for its end."""
@@ -210,7 +208,7 @@ class Request(WebRequest):
             return
         self.finished = 1
         self.stream.abort()
-        self._notify(ClientLost())
+        self.ended(ClientLost())
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole response at once."""
@@ -226,110 +224,6 @@ class Request(WebRequest):
         self.finished = 1
         return self.stream.start_tunnel(self, headers)
 
-    # twisted.web.iweb.IRequest, made on demand.
-
-    _notifications: tuple[Deferred[None], ...] = ()
-    _request_headers: HeadersObject | None = None
-    _response_headers: HeadersObject | None = None
-    _args: dict[bytes, list[bytes]] | None = None
-    _content: BytesIO | None = None
-    _cookies: list[bytes] | None = None
-    prepath: list[bytes]
-    postpath: list[bytes]
-    sitepath: tuple[bytes, ...] = ()
-    code_message: bytes = b""
-
-    @property
-    def requestHeaders(self) -> HeadersObject:  # type: ignore[override]
-        if self._request_headers is None:
-            self._request_headers = HeadersObject()
-            for name, value in self.headers:
-                self._request_headers.addRawHeader(name, value)
-        return self._request_headers
-
-    @property
-    def responseHeaders(self) -> HeadersObject:  # type: ignore[override]
-        if self._response_headers is None:
-            self._response_headers = HeadersObject()
-        return self._response_headers
-
-    @property
-    def content(self) -> BytesIO:  # type: ignore[override]
-        """The body, for those Resources whose body was read before they render."""
-        if self._content is None:
-            self._content = BytesIO()
-        return self._content
-
-    @content.setter
-    def content(self, content: BytesIO) -> None:
-        self._content = content
-
-    @property
-    def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
-        """Query arguments, then those of a form-encoded body."""
-        if self._args is None:
-            self._args = parse_qs(self.query[1:], 1)
-            kind = self.getHeader(b"content-type") or b""
-            if kind.partition(b";")[0].strip().lower() == b"application/x-www-form-urlencoded":
-                for name, values in parse_qs(self.content.getvalue(), 1).items():
-                    self._args.setdefault(name, []).extend(values)
-        return self._args
-
-    @property
-    def received_cookies(self) -> dict[bytes, bytes]:  # type: ignore[override]
-        pairs = (part.strip().partition(b"=") for name, value in self.headers if name == b"cookie" for part in value.split(b";"))
-        return {name: value for name, mark, value in pairs if mark}
-
-    @property
-    def cookies(self) -> list[bytes]:  # type: ignore[override]
-        if self._cookies is None:
-            self._cookies = []
-        return self._cookies
-
-    @property
-    def client(self) -> Any:
-        return self.stream.transport.getPeer()
-
-    @property
-    def host(self) -> Any:
-        return self.stream.transport.getHost()
-
-    @property
-    def transport(self) -> Any:
-        return self.stream.transport
-
-    @property
-    def channel(self) -> Any:
-        return self.stream
-
-    def isSecure(self) -> bool:
-        return self.stream.secure
-
-    def getHost(self) -> Any:
-        return self.host
-
-    def getClientAddress(self) -> Any:
-        return self.client
-
-    def notifyFinish(self) -> Deferred[None]:
-        """Fires with None when the response is complete, fails when the client is lost before."""
-        notification: Deferred[None] = Deferred()
-        self._notifications = (*self._notifications, notification)
-        return notification
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        if not streaming:
-            from twisted.internet._producer_helpers import _PullToPush
-
-            producer = _PullToPush(producer, self)
-            self.stream.set_producer(producer)
-            producer.startStreaming()
-        else:
-            self.stream.set_producer(producer)
-
-    def unregisterProducer(self) -> None:
-        self.stream.set_producer(None)
-
     def processingFailed(self, reason: Failure) -> Failure:
         """A Resource raised: logged here, and nothing of it shown to the client."""
         self._log.failure("a resource failed", failure=reason)
@@ -338,21 +232,3 @@ class Request(WebRequest):
         else:
             self.respond(500, [(b"content-length", b"0")], b"")
         return reason
-
-    def _start_from_attributes(self) -> None:
-        headers = [(name.lower(), value) for name, values in self.responseHeaders.getAllRawHeaders() for value in values]
-        if self.code not in BODYLESS_STATUS and not self.responseHeaders.hasHeader(b"content-type"):
-            headers.append((b"content-type", self.defaultContentType))
-        headers += [(b"set-cookie", cookie) for cookie in self._cookies or ()]
-        self.start(self.code, headers, self.code_message)
-
-    def _notify(self, error: Exception | None) -> None:
-        notifications, self._notifications = self._notifications, ()
-        for notification in notifications:
-            if error is None:
-                notification.callback(None)
-            else:
-                notification.errback(Failure(error))
-
-
-

@@ -10,7 +10,7 @@ connection become one, and a process on the other side that slept is woken once 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fcntl import ioctl
 from termios import TIOCOUTQ
 from typing import TYPE_CHECKING, Any
@@ -31,12 +31,14 @@ DEFAULT_BACKLOG = 50
 
 BACKLOG = 4096
 
+_is_tls: Callable[[Any], bool] = ISSLTransport.providedBy
+
 MOST_HELD = 16
 """Writes that are joined into one. More are sent at once, so that a producer is told in time that nobody reads."""
 
 
 class _Eager(_Connection):
-    def doRead(self) -> Exception | None:
+    def doRead(self) -> Exception | None:  # type: ignore[override]
         try:
             data = self.socket.recv(self.bufferSize)
         except BlockingIOError:
@@ -104,11 +106,17 @@ class _Eager(_Connection):
             return queued
 
 
-def unsent(transport: Any) -> int:
-    """How many bytes the other side of a transport has not taken yet. Layers of TLS are looked through."""
-    while ISSLTransport.providedBy(transport):
+def beneath_tls(transport: Any) -> Any:
+    """The socket's transport, under however many layers of TLS."""
+    while _is_tls(transport):
         transport = transport.transport
-    return transport.unsent() if hasattr(transport, "unsent") else 0
+    return transport
+
+
+def unsent(transport: Any) -> int:
+    """How many bytes the other side of a transport has not taken yet; 0 where that cannot be told."""
+    base = beneath_tls(transport)
+    return base.unsent() if hasattr(base, "unsent") else 0
 
 
 class EagerServer(_Eager, tcp.Server):

@@ -16,11 +16,16 @@ from zope.interface import implementer
 
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
-from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, Headers, connection_options
+from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, NO_LINE, Headers, connection_options
+from apigw.wire.transport import beneath_tls
 
 END_OF_HEAD = b"\r\n\r\n"
 MAX_HEAD = 256 * 1024
 MAX_HEADERS = 1000
+MAX_INTERIM = 32
+"""Interim responses before the one that counts. More are no information, but a way to keep somebody busy."""
+CLOSING = 30.0
+"""Seconds in which the upstream may take what is left for it, once the connection is being closed."""
 EVENT_STREAM = b"text/event-stream"
 _SPECIAL = HOP_BY_HOP | {b"content-length", b"content-type"}
 _USUAL_REASONS = frozenset({b"OK", b""})
@@ -63,6 +68,10 @@ class UpstreamConnection(protocol.Protocol):
     """Whether an exchange has been completed on it, so that the upstream may be closing it for being idle."""
     event_stream = False
     """Whether the response is one that may be silent for as long as it likes."""
+    knows_turns = False
+    """Whether what was there before a request is told from its answer, although nobody looked for it then."""
+    lost = False
+    """Whether no exchange can be carried any more. The connection itself may take a moment to be gone."""
 
     def __init__(
         self,
@@ -82,8 +91,10 @@ class UpstreamConnection(protocol.Protocol):
         self._sent = False
         self._reading_paused = False
         self._writing_paused = False
-        self._lost = False
         self._begun = False
+        self._moved = False
+        self._fruitless = 0
+        self._interim = 0
         self._turn: int | None = None
         self._close_delimited = False
         self.when_ready: Deferred[UpstreamConnection] = Deferred()
@@ -91,7 +102,9 @@ class UpstreamConnection(protocol.Protocol):
 
     # The exchange's side.
 
-    def send(self, head: bytes, receiver: Receiver, timeout: float, bodyless: bool, upgrade: bool, chunked: bool) -> None:
+    def send(
+        self, head: bytes, receiver: Receiver, timeout: float, bodyless: bool, upgrade: bool, chunked: bool
+    ) -> None:
         """Begin an exchange. ``bodyless``: it is a HEAD. The head goes out with the first ``write`` or ``finish``."""
         self._receiver = receiver
         self._timeout = timeout
@@ -104,13 +117,14 @@ class UpstreamConnection(protocol.Protocol):
         self._reusable = True
         self.event_stream = False
         self._begun = False
+        self._interim = self._fruitless = 0
         self._sent = False
-        self._turn = getattr(self._reactor, "turn", None)
+        self._turn = self._reactor.turn if self.knows_turns else None
         self._out.append(head)
 
     def write(self, data: bytes) -> None:
         """A piece of the request's body."""
-        if self._lost:
+        if self.lost or not data:
             return
         if self._chunked:
             self._out += (b"%x\r\n" % len(data), data, b"\r\n")
@@ -126,7 +140,7 @@ class UpstreamConnection(protocol.Protocol):
 
     def finish(self) -> None:
         """The request is complete; from now on, the upstream is waited for."""
-        if self._lost:
+        if self.lost:
             return
         if self._chunked:
             self._out.append(b"0\r\n\r\n")
@@ -136,13 +150,13 @@ class UpstreamConnection(protocol.Protocol):
 
     def pause_response(self) -> None:
         """The client reads slower than the upstream sends. Meanwhile the upstream is not waited for."""
-        if not self._reading_paused and not self._lost:
+        if not self._reading_paused and not self.lost:
             self._reading_paused = True
             self.deadline = NEVER
             self.transport.pauseProducing()
 
     def resume_response(self) -> None:
-        if self._reading_paused and not self._lost:
+        if self._reading_paused and not self.lost:
             self._reading_paused = False
             self._wait()
             self.transport.resumeProducing()
@@ -158,15 +172,16 @@ class UpstreamConnection(protocol.Protocol):
     def is_quiet(self) -> bool:
         """Whether nothing waits to be read: neither the end of the connection nor an answer that nobody asked for."""
         poll = select.poll()
-        poll.register(_base_of(self.transport).getHandle(), select.POLLIN)
+        poll.register(beneath_tls(self.transport).getHandle(), select.POLLIN)
         return not poll.poll(0)
 
     def idle_until(self, deadline: float) -> None:
         self.deadline = deadline
 
     def close(self) -> None:
-        """Close an idle connection."""
-        self.deadline = NEVER
+        """Close an idle connection, or a tunnel, when what was written is sent."""
+        self.lost = True
+        self.deadline = self._deadlines.seconds() + CLOSING
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
@@ -176,7 +191,8 @@ class UpstreamConnection(protocol.Protocol):
         self.transport = transport
         transport.registerProducer(self, True)  # type: ignore[attr-defined]
         self._deadlines.watch(self)
-        self._reactor = _base_of(transport).reactor
+        self._reactor = beneath_tls(transport).reactor
+        self.knows_turns = hasattr(self._reactor, "turn")
         if not ISSLTransport.providedBy(transport):
             # Endpoints put a wrapper between transport and protocol, whose work is done once they are connected.
             transport.protocol = self  # type: ignore[attr-defined]
@@ -210,13 +226,25 @@ class UpstreamConnection(protocol.Protocol):
         if self._receiver is receiver:
             if self._message_complete:
                 self._complete()
-            else:
-                if self.deadline != NEVER or not self._sent:
-                    self._wait()
+            elif self._in_body:
                 receiver.response_paused()
+                if self._receiver is receiver:
+                    self._has_moved(len(data))
+
+    def _has_moved(self, size: int) -> None:
+        """A piece of the body moves the deadline. Chunk extensions and trailers do not, and have a limit."""
+        if self._moved:
+            self._moved = False
+            self._fruitless = 0
+            if self.deadline != NEVER:
+                self._wait()
+        else:
+            self._fruitless += size
+            if self._fruitless > MAX_HEAD:
+                self._fail(UpstreamMalformed("the response's trailers are too large"))
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
-        self._lost = True
+        self.lost = True
         self._deadlines.forget(self)
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
@@ -232,7 +260,7 @@ class UpstreamConnection(protocol.Protocol):
     def deadline_passed(self) -> None:
         if self._receiver is not None:
             self._fail(UpstreamTimedOut("no answer in time"))
-        elif self.used:
+        elif self.used and not self.lost:
             self.close()
         else:
             self._drop()
@@ -258,15 +286,19 @@ class UpstreamConnection(protocol.Protocol):
     # The response.
 
     def _read_head(self, data: bytes) -> None:
+        searched = 0
         if self._pending:
+            searched = len(self._pending) - 3
             data = self._pending + data
             self._pending = b""
-        end = data.find(END_OF_HEAD)
+        end = data.find(END_OF_HEAD, max(0, searched))
         if end < 0 or end > MAX_HEAD:
-            if len(data) > MAX_HEAD:
+            if len(data) > MAX_HEAD + 3:
                 raise UpstreamMalformed("the response's headers are too large")
             if not data.startswith(b"HTTP/1.") and not b"HTTP/1.".startswith(data):
                 raise UpstreamMalformed("not an HTTP/1.1 response")
+            if NO_LINE(data, max(0, searched)):
+                raise UpstreamMalformed("a control character, or CR or LF without the other, in the response's headers")
             self._pending = data
             return
         end += 4
@@ -286,23 +318,24 @@ class UpstreamConnection(protocol.Protocol):
         except HttpParserUpgrade:
             pass
         except HttpParserError as error:
-            if parser.get_status_code() != 101:
-                raise UpstreamMalformed(str(error)) from None
+            raise UpstreamMalformed(str(error)) from None
         status = parser.get_status_code()
         headers, special = self._headers, self._special
         if b" \r\n" in data or b"\t\r\n" in data:
             headers = [(name, value.rstrip(b" \t")) for name, value in headers]
             special = [(name, value.rstrip(b" \t")) for name, value in special]
             self._reason = self._reason.rstrip(b" \t")
+        if self._reason not in _USUAL_REASONS and not FIELD_VALUE(self._reason):
+            raise UpstreamMalformed("the reason holds a control character")
         if status < 200:
-            self._read_interim(status, headers, special, rest)
+            self._read_interim(status, headers, special, persistent, rest)
             return
         headers = self._check(status, headers, special, persistent)
         if self._bodyless:
             # llhttp would take the announced body from the next response.
             self._message_complete = True
             self._parser = HttpResponseParser(self)
-        self._in_body = True
+        self._in_body = self._moved = True
         receiver = self._receiver
         assert receiver is not None
         receiver.response_started(status, self._reason, headers)
@@ -310,11 +343,9 @@ class UpstreamConnection(protocol.Protocol):
             self._feed(rest)
 
     def _check(self, status: int, headers: Headers, special: Headers, persistent: bool) -> Headers:
-        """Decide the framing as RFC 9112 §6.3 does, refuse what could be read in two ways, and drop what is for this hop."""
+        """Decide the framing as RFC 9112 §6.3 does, refuse what reads in two ways, and drop what is for this hop."""
         if status > 999 or len(headers) > MAX_HEADERS:
             raise UpstreamMalformed("the status or the number of headers is not acceptable")
-        if self._reason not in _USUAL_REASONS and not FIELD_VALUE(self._reason):
-            raise UpstreamMalformed("the reason holds a control character")
         framed = False
         for name, value in special:
             if name == b"content-length":
@@ -342,12 +373,12 @@ class UpstreamConnection(protocol.Protocol):
             self._reusable = False
         return headers
 
-    def _read_interim(self, status: int, headers: Headers, special: Headers, rest: bytes) -> None:
+    def _read_interim(self, status: int, headers: Headers, special: Headers, persistent: bool, rest: bytes) -> None:
         """100 and 103 are dropped; 101 is the answer to an upgrade, and malformed to anything else (RFC 9110 §15.2)."""
         if status == 101:
             wanted = [value.lower() for name, value in special if name == b"upgrade"] == [b"websocket"]
             options = [connection_options(value) for name, value in special if name == b"connection"]
-            if not self._upgrade or not wanted or not any(b"upgrade" in option for option in options):
+            if not self._upgrade or not persistent or not wanted or not any(b"upgrade" in option for option in options):
                 raise UpstreamMalformed("an upgrade that was not asked for")
             receiver, self._receiver = self._receiver, None
             assert receiver is not None
@@ -359,6 +390,9 @@ class UpstreamConnection(protocol.Protocol):
         if status < 100:
             raise UpstreamMalformed("not a status")
         self._message_complete = False
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            raise UpstreamMalformed("too many interim responses")
         if rest:
             self._read_head(rest)
 
@@ -395,6 +429,7 @@ class UpstreamConnection(protocol.Protocol):
                 self._headers.append((name, value))
 
     def on_body(self, data: bytes) -> None:
+        self._moved = True
         if self._receiver is not None and not self._message_complete:
             self._receiver.response_received(data)
 
@@ -410,6 +445,10 @@ class UpstreamConnection(protocol.Protocol):
         self.deadline = NEVER
         self.used = True
         if self._reusable and self._sent and not self._writing_paused:
+            if self._reading_paused:
+                # By the last piece, which filled the client's buffer: nobody else will let it go on.
+                self._reading_paused = False
+                self.transport.resumeProducing()
             self._on_free(self)
         else:
             self._drop()
@@ -423,21 +462,14 @@ class UpstreamConnection(protocol.Protocol):
             receiver.response_failed(error)
 
     def _drop(self) -> None:
+        self.lost = True
         self.deadline = NEVER
-        if not self._lost:
-            self.transport.abortConnection()
+        self.transport.abortConnection()
 
     def _is_unsent(self) -> bool:
         """Whether the request is still held for the end of this turn, so that nothing read by now can be its answer."""
         return self._turn is not None and self._turn == self._reactor.turn
 
     def _wait(self) -> None:
-        if self._sent or self._writing_paused:
+        if (self._sent or self._writing_paused) and not self._reading_paused:
             self.deadline = self._deadlines.seconds() + self._timeout
-
-
-def _base_of(transport: Any) -> Any:
-    """The socket's transport, under however many layers of TLS."""
-    while ISSLTransport.providedBy(transport):
-        transport = transport.transport
-    return transport

@@ -17,21 +17,23 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import compare, drain, kill, memory, profile, reload
-from bench.figures import Verdict, as_json, cost_verdict, report, summarize
+from bench import compare, drain, flood, kill, limits_memory, memory, profile, reload
+from bench.figures import Verdict, added_verdict, as_json, cost_verdict, report, summarize
 from bench.ground import Ground
 from bench.machine import MIB, Cores, choose_cores, describe, raise_file_limit
 from bench.programs import GATEWAY, NEIGHBOURS, NGINX_ORIGIN, NotStarted, Variant, parse_variant
-from bench.scenarios import DEFAULT, SCENARIOS, TARGETS, Scenario
+from bench.scenarios import ADDED, DEFAULT, SCENARIOS, TARGETS, Scenario
 from bench.transfers import TransferFailed
 from bench.wrk import NoResult
 
 COMMANDS = {
     "compare": "CPU per request, rates and latencies of the gateway and its neighbours (the default)",
     "memory": "large bodies with a client that stalls, and idle connections",
+    "limits": "a million addresses against a rate limit, and what they leave behind",
     "reload": "SIGHUP again and again under full load",
     "drain": "SIGTERM under load",
     "kill": "one of two targets killed under load",
+    "flood": "wrong client secrets under load",
     "profile": "where the gateway's time goes",
 }
 KEPT, BROKEN, UNUSABLE = 0, 1, 2
@@ -153,6 +155,12 @@ def _compare(options: argparse.Namespace, variants: Sequence[Variant], ground: G
             verdict = cost_verdict(samples, measured, reference, target.most)
             if verdict is not None:
                 verdicts.append(verdict)
+        for extra in ADDED:
+            measured = compare.contestant_name(variant.name, names[extra.scenario])
+            over = compare.contestant_name(variant.name, names[extra.over])
+            verdict = added_verdict(samples, measured, over, "nginx", extra.most)
+            if verdict is not None:
+                verdicts.append(verdict)
     return _conclude(verdicts)
 
 
@@ -168,9 +176,11 @@ def _check(options: argparse.Namespace, ground: Ground) -> int:
     size = {} if options.connections is None else {"connections": options.connections}
     checks: dict[str, Callable[[], Coroutine[Any, Any, list[Verdict]]]] = {
         "memory": lambda: memory.check(ground, options.size * MIB, options.stall, **size),
+        "limits": lambda: limits_memory.check(ground),
         "reload": lambda: reload.check(ground, options.reloads, **size),
         "drain": lambda: drain.check(ground, **size),
         "kill": lambda: kill.check(ground, **size),
+        "flood": lambda: flood.check(ground, **size),
     }
     return _conclude(asyncio.run(checks[options.command]()))
 

@@ -59,10 +59,16 @@ def start_origin(core: int, directory: Path, stack: ExitStack, say: Say) -> Runn
     return start(python_origin(), core, directory, stack)
 
 
+def start_beside(scenario: Scenario, core: int, directory: Path, stack: ExitStack) -> tuple[int, ...]:
+    """Start what the gateway needs in a scenario besides an origin. Raises ``NotStarted``."""
+    return tuple(start(program, core, directory, stack).port for program in scenario.beside)
+
+
 def _get(port: int, scenario: Scenario) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(HOST, port, timeout=10)
     try:
-        connection.request("GET", scenario.path, headers=dict(scenario.headers))
+        headers = [*scenario.headers, *(("Authorization", value) for value in scenario.authorizations()[:1])]
+        connection.request("GET", scenario.path, headers=dict(headers))
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:
@@ -103,7 +109,8 @@ def line_up(
             say(f"left out: {program.name} ({program.executable} is not installed)")
             continue
         try:
-            running = start(program, cores.proxy, directory, stack, (origin.port,))
+            beside = start_beside(scenario, cores.load, directory, stack)
+            running = start(program, cores.proxy, directory, stack, (origin.port, *beside))
         except NotStarted as error:
             say(f"left out: {error}")
             continue
@@ -116,11 +123,16 @@ def line_up(
     return contestants
 
 
+def _load(contestant: Contestant, seconds: int, connections: int) -> wrk.Result:
+    scenario = contestant.scenario
+    return wrk.run(contestant.url, seconds, connections, scenario.headers, scenario.authorizations())
+
+
 def measure(contestant: Contestant, number: int, seconds: int, connections: int) -> Sample:
     """One round of one contestant. Its memory is read right after the load."""
     session = contestant.running.session
     before = cpu_seconds(session)
-    result = wrk.run(contestant.url, seconds, connections, contestant.scenario.headers)
+    result = _load(contestant, seconds, connections)
     spent = cpu_seconds(session) - before
     used = memory(session)
     return Sample(
@@ -141,7 +153,7 @@ def measure(contestant: Contestant, number: int, seconds: int, connections: int)
 def run(contestants: Sequence[Contestant], rounds: int, seconds: int, connections: int, say: Say) -> list[Sample]:
     """All contestants once a round, each round beginning with another one; a second each to warm up before."""
     for contestant in contestants:
-        wrk.run(contestant.url, 1, connections, contestant.scenario.headers)
+        _load(contestant, 1, connections)
     samples = []
     for number in range(rounds):
         first = number % len(contestants)

@@ -151,6 +151,33 @@ def cost_verdict(samples: Sequence[Sample], contestant: str, reference: str, mos
     )
 
 
+def added(samples: Iterable[Sample], contestant: str, over: str, reference: str) -> float | None:
+    """The median over the rounds of what ``contestant`` costs more than ``over``, in units of ``reference``'s cost.
+
+    ``None`` if there is no round with all three.
+    """
+    costs: dict[str, dict[int, float]] = {contestant: {}, over: {}, reference: {}}
+    for sample in samples:
+        if sample.contestant in costs and sample.requests:
+            costs[sample.contestant][sample.round] = sample.cost
+    ours, base, unit = costs[contestant], costs[over], costs[reference]
+    rounds = ours.keys() & base.keys() & unit.keys()
+    found = [(ours[number] - base[number]) / unit[number] for number in rounds if unit[number]]
+    return median(found) if found else None
+
+
+def added_verdict(
+    samples: Sequence[Sample], contestant: str, over: str, reference: str, most: float
+) -> Verdict | None:
+    """Whether ``contestant`` costs at most ``most`` units more than ``over``; ``None`` if one of them did not run."""
+    seen = added(samples, contestant, over, reference)
+    if seen is None:
+        return None
+    return Verdict(
+        f"added CPU per request, {contestant} over {over}", seen <= most, f"{seen:.2f} n", f"at most {most:.2f} n"
+    )
+
+
 def as_json(samples: Iterable[Sample], summaries: Iterable[Summary]) -> dict[str, object]:
     """The samples of every round, with what follows from each, and the medians: enough to draw any plot from."""
     return {

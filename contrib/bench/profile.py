@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from bench import wrk
-from bench.compare import start_origin
+from bench.compare import start_beside, start_origin
 from bench.ground import Ground
 from bench.programs import HOST
 from bench.scenarios import Scenario
@@ -29,11 +29,12 @@ def run(ground: Ground, scenario: Scenario, seconds: int, connections: int, outp
     counts = output.with_suffix(".pstats").absolute()
     asked = () if sampler else (f"--profile={counts}", "--profiler=cprofile", "--savestats")
     origin = start_origin(ground.cores.load, ground.directory, ground.stack, ground.say)
-    gateway = ground.gateway(scenario.config, (origin.port,), asked)
+    beside = start_beside(scenario, ground.cores.load, ground.directory, ground.stack)
+    gateway = ground.gateway(scenario.config, (origin.port, *beside), asked)
     url = f"http://{HOST}:{gateway.port}{scenario.path}"
-    wrk.run(url, 1, connections, scenario.headers)
+    wrk.run(url, 1, connections, scenario.headers, scenario.authorizations())
     if sampler is None:
-        result = wrk.run(url, seconds, connections, scenario.headers)
+        result = wrk.run(url, seconds, connections, scenario.headers, scenario.authorizations())
         gateway.stop(30.0)
         return (
             f"{result.requests / result.seconds:,.0f} requests/s under cProfile; {counts}\n\n{_heaviest(counts, lines)}"
@@ -50,7 +51,7 @@ def run(ground: Ground, scenario: Scenario, seconds: int, connections: int, outp
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as recording:
         try:
-            result = wrk.run(url, seconds + 1, connections, scenario.headers)
+            result = wrk.run(url, seconds + 1, connections, scenario.headers, scenario.authorizations())
             said, _ = recording.communicate(timeout=60)
         except BaseException:
             recording.send_signal(signal.SIGINT)

@@ -142,6 +142,13 @@ HAPROXY = Program(
 )
 NEIGHBOURS = (NGINX, HAPROXY)
 
+REDIS = Program(
+    name="redis",
+    executable="redis-server",
+    argv=lambda place: ["redis-server", "--port", str(place.port), "--bind", HOST, "--save", "", "--appendonly", "no"],
+    version=("redis-server", "--version"),
+)
+
 
 def python_origin(name: str = "origin") -> Program:
     """The bench's own origin as a process: slower than nginx, but always there, and it can be killed."""

@@ -1,4 +1,17 @@
--- One line of JSON for bench/wrk.py. Only `done` is defined: a `request` or `response` function would slow wrk down.
+-- One line of JSON for bench/wrk.py. A `request` or `response` function would slow wrk down: there is one only where
+-- requests differ, in a file with a value of Authorization a line.
+init = function(args)
+   if not args[1] then return end
+   local requests, sent = {}, 0
+   for line in io.lines(args[1]) do
+      wrk.headers["Authorization"] = line
+      requests[#requests + 1] = wrk.format()
+   end
+   request = function()
+      sent = sent + 1
+      return requests[sent % #requests + 1]
+   end
+end
 done = function(summary, latency, requests)
    local e = summary.errors
    io.write(string.format(

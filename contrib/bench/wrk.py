@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -41,13 +42,38 @@ def parse(output: str) -> Result:
     raise NoResult(f"wrk printed no result: {output.strip()}")
 
 
-def argv(url: str, seconds: int, connections: int, headers: Iterable[tuple[str, str]] = ()) -> list[str]:
-    """One thread: the load has one core. ``seconds`` is whole because wrk takes no fractions."""
+def argv(
+    url: str,
+    seconds: int,
+    connections: int,
+    headers: Iterable[tuple[str, str]] = (),
+    authorizations: Path | None = None,
+) -> list[str]:
+    """One thread: the load has one core. ``seconds`` is whole because wrk takes no fractions.
+
+    ``authorizations`` is a file with a value of ``Authorization`` a line, which are sent in turn.
+    """
     fields = [f"--header={name}: {value}" for name, value in headers]
-    return ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s", f"--script={SCRIPT}", *fields, url]
+    more = [] if authorizations is None else ["--", str(authorizations)]
+    first = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s", f"--script={SCRIPT}"]
+    return [*first, *fields, url, *more]
 
 
-def run(url: str, seconds: int, connections: int, headers: Iterable[tuple[str, str]] = ()) -> Result:
+def run(
+    url: str,
+    seconds: int,
+    connections: int,
+    headers: Iterable[tuple[str, str]] = (),
+    authorizations: Sequence[str] = (),
+) -> Result:
     """Load ``url``; blocks for ``seconds``. Raises ``NoResult``."""
-    done = subprocess.run(argv(url, seconds, connections, headers), capture_output=True, text=True, check=False)
+    if len(authorizations) == 1:
+        headers = (*headers, ("Authorization", authorizations[0]))
+    with tempfile.TemporaryDirectory(prefix="bench-wrk-") as directory:
+        file = None
+        if len(authorizations) > 1:
+            file = Path(directory) / "authorizations"
+            file.write_text("\n".join(authorizations))
+        command = argv(url, seconds, connections, headers, file)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     return parse(done.stdout + done.stderr)

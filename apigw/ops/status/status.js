@@ -1,6 +1,7 @@
 "use strict";
 // Everything that comes from the gateway goes through textContent, so that no name can be markup.
 const SECOND = 1000;
+const NOTABLE = 0.01;  // the share of failures from which it is said aloud
 const WIDTH = 600, HEIGHT = 120, ROOM = 4;
 const byId = (id) => document.getElementById(id);
 
@@ -77,8 +78,10 @@ function facts(status) {
 
 function plots(history) {
   const { length, requests, failed, p50, p95, p99 } = history;
-  plot(byId("requests"), length, [{ className: "total", values: requests }, { className: "failed", values: failed }]);
-  plot(byId("latency"), length, ["p99", "p95", "p50"].map((name) => ({ className: name, values: history[name] })));
+  const most = plot(byId("requests"), length, [{ className: "total", values: requests }, { className: "failed", values: failed }]);
+  const slowest = plot(byId("latency"), length, ["p99", "p95", "p50"].map((name) => ({ className: name, values: history[name] })));
+  byId("requests-top").textContent = "top: " + number(most);
+  byId("latency-top").textContent = "top: " + seconds(slowest);
   byId("requests-now").textContent = requests.length ? number(requests.at(-1)) + (failed.at(-1) ? ", " + number(failed.at(-1)) + " 5xx" : "") : "";
   byId("latency-now").textContent = p95.length && p95.at(-1) !== null
     ? "p50 " + seconds(p50.at(-1)) + ", p95 " + seconds(p95.at(-1)) + ", p99 " + seconds(p99.at(-1)) : "";
@@ -95,6 +98,10 @@ function circuit(state) {
   return cell;
 }
 
+function failures({ failed, requests }) {
+  return element("td", share(failed, requests), "number" + (failed > NOTABLE * requests ? " bad" : ""));
+}
+
 function services(list) {
   byId("services").replaceChildren(...list.map((service) => {
     const targets = element("td");
@@ -103,7 +110,7 @@ function services(list) {
     }
     return row(element("td", service.name), circuit(service.circuit), targets,
       element("td", number(service.rate), "number"),
-      element("td", share(service.failed, service.requests), "number" + (service.failed ? " bad" : "")));
+      failures(service));
   }));
 }
 
@@ -112,7 +119,7 @@ function routes(list) {
     element("td", route.path), element("td", route.methods.join(" ")), element("td", route.service),
     element("td", number(route.rate), "number"),
     element("td", seconds(route.p95), "number"),
-    element("td", share(route.failed, route.requests), "number" + (route.failed ? " bad" : "")),
+    failures(route),
     element("td", String(route.limited), "number" + (route.limited ? " half" : "")))));
 }
 

@@ -1,0 +1,220 @@
+"""``twisted.web.iweb.IRequest`` for a request whose costly parts are made only when somebody asks for them.
+
+What a Resource of ``twisted.web`` may do with its request is in ``twisted.web.server.Request``. That class builds all
+of it for each request; here the same names are properties over what the wire has read.
+"""
+
+from __future__ import annotations
+
+from email import message_from_bytes
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet._producer_helpers import _PullToPush
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.web.http import datetimeToString, parse_qs
+from twisted.web.http_headers import Headers as HeadersObject
+from twisted.web.server import Request as WebRequest
+
+from apigw.wire.headers import HOP_BY_HOP, Headers
+
+if TYPE_CHECKING:
+    from apigw.wire.request import Stream
+
+_FORM = b"application/x-www-form-urlencoded"
+_MULTIPART = b"multipart/form-data"
+
+
+class WebFace(WebRequest):
+    """The half of ``wire.request.Request`` that Resources see."""
+
+    stream: Stream
+    headers: Headers
+    query: bytes
+    started = False
+    finished: int = 0
+    defaultContentType = b"text/html; charset=utf-8"
+    prepath: list[bytes]
+    postpath: list[bytes]
+    sitepath: tuple[bytes, ...] = ()
+    code_message: bytes = b""
+    web_response = False
+    """Whether the response was begun by ``write``: each piece then goes out at once, as Resources expect."""
+    _producer: Any = None
+    _notifications: tuple[Deferred[None], ...] = ()
+    _request_headers: HeadersObject | None = None
+    _response_headers: HeadersObject | None = None
+    _args: dict[bytes, list[bytes]] | None = None
+    _content: BytesIO | None = None
+    _cookies: list[bytes] | None = None
+    _components: dict[str, Any] | None = None
+    _host: Any = None
+
+    def start(self, status: int, headers: Headers, reason: bytes = b"") -> None:
+        raise NotImplementedError
+
+    # What was asked.
+
+    @property
+    def requestHeaders(self) -> HeadersObject:  # type: ignore[override]
+        if self._request_headers is None:
+            self._request_headers = HeadersObject()
+            for name, value in self.headers:
+                self._request_headers.addRawHeader(name, value)
+        return self._request_headers
+
+    @property
+    def content(self) -> BytesIO:
+        """The body, for those Resources whose body was read before they render."""
+        if self._content is None:
+            self._content = BytesIO()
+        return self._content
+
+    @content.setter
+    def content(self, content: BytesIO) -> None:
+        self._content = content
+
+    @property
+    def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
+        """Query arguments, and those of a form in a POST's body, which come before ones of the same name."""
+        if self._args is None:
+            self._args = parse_qs(self.query[1:], 1)
+            if self.method == b"POST":
+                kind = self.getHeader(b"content-type") or b""
+                name = kind.partition(b";")[0].strip().lower()
+                if name == _FORM:
+                    self._args.update(parse_qs(self.content.getvalue(), 1))
+                elif name == _MULTIPART:
+                    self._args.update(_multipart(kind, self.content.getvalue()))
+        return self._args
+
+    @property
+    def received_cookies(self) -> dict[bytes, bytes]:  # type: ignore[override]
+        fields = (value for name, value in self.headers if name == b"cookie")
+        pairs = (part.strip().partition(b"=") for field in fields for part in field.split(b";"))
+        return {name: value for name, mark, value in pairs if mark}
+
+    # Who asked.
+
+    @property
+    def client(self) -> Any:
+        return self.stream.transport.getPeer()
+
+    @property
+    def host(self) -> Any:
+        return self._host or self.stream.transport.getHost()
+
+    @host.setter
+    def host(self, host: Any) -> None:
+        self._host = host
+
+    @property
+    def transport(self) -> Any:  # type: ignore[override]
+        return self.stream.transport
+
+    @property
+    def channel(self) -> Any:  # type: ignore[override]
+        return self.stream
+
+    def isSecure(self) -> bool:
+        return self.stream.secure
+
+    def getHost(self) -> Any:
+        return self.host
+
+    def getClientAddress(self) -> Any:
+        return self.client
+
+    # What is answered.
+
+    @property
+    def responseHeaders(self) -> HeadersObject:  # type: ignore[override]
+        if self._response_headers is None:
+            self._response_headers = HeadersObject()
+        return self._response_headers
+
+    @property
+    def cookies(self) -> list[bytes]:  # type: ignore[override]
+        if self._cookies is None:
+            self._cookies = []
+        return self._cookies
+
+    @property
+    def startedWriting(self) -> bool:  # type: ignore[override]
+        return self.started
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if self._producer is not None:
+            raise ValueError("There is a producer already.")
+        if streaming:
+            self._producer = producer
+        else:
+            self._producer = _PullToPush(producer, self)
+            self._producer.startStreaming()
+        self.stream.set_producer(self._producer)
+
+    def unregisterProducer(self) -> None:
+        producer, self._producer = self._producer, None
+        if isinstance(producer, _PullToPush):
+            producer.stopStreaming()
+        self.stream.set_producer(None)
+
+    def notifyFinish(self) -> Deferred[None]:
+        """Fires with None when the response is complete, fails when the client is lost before."""
+        notification: Deferred[None] = Deferred()
+        self._notifications = (*self._notifications, notification)
+        return notification
+
+    def ended(self, error: Exception | None) -> None:
+        """The exchange is over, one way or the other: whoever wanted to know is told."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
+        notifications, self._notifications = self._notifications, ()
+        for notification in notifications:
+            if error is None:
+                notification.callback(None)
+            else:
+                notification.errback(Failure(error))
+
+    def start_from_attributes(self) -> None:
+        """Begin the response that ``setResponseCode``, ``responseHeaders`` and the like describe."""
+        self.web_response = True
+        given = self.responseHeaders
+        headers = [
+            (lower, value)
+            for name, values in given.getAllRawHeaders()
+            if (lower := name.lower()) not in HOP_BY_HOP
+            for value in values
+        ]
+        if self.lastModified is not None and not given.hasHeader(b"last-modified"):
+            headers.append((b"last-modified", datetimeToString(self.lastModified)))
+        if self.etag is not None and not given.hasHeader(b"etag"):
+            headers.append((b"etag", self.etag))
+        empty = self.code in (204, 304) or given.getRawHeaders(b"content-length") == [b"0"]
+        if not empty and not given.hasHeader(b"content-type"):
+            headers.append((b"content-type", self.defaultContentType))
+        headers += [(b"set-cookie", cookie) for cookie in self._cookies or ()]
+        self.start(self.code, headers, self.code_message)
+
+    # twisted.python.components.Componentized, on which sessions stand.
+
+    @property
+    def _adapterCache(self) -> dict[str, Any]:  # type: ignore[override]
+        if self._components is None:
+            self._components = {}
+        return self._components
+
+
+def _multipart(kind: bytes, content: bytes) -> dict[bytes, list[bytes]]:
+    """The fields of a form in ``multipart/form-data`` (RFC 7578); none where it is malformed."""
+    message = message_from_bytes(b"MIME-Version: 1.0\r\nContent-Type: " + kind + b"\r\n\r\n" + content)
+    fields: dict[bytes, list[bytes]] = {}
+    for part in message.walk():
+        name = part.get_param("name", header="content-disposition")
+        if not part.is_multipart() and isinstance(name, str):
+            payload = part.get_payload(decode=True)
+            assert isinstance(payload, bytes)
+            fields.setdefault(name.encode(), []).append(payload)
+    return fields
