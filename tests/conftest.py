@@ -11,6 +11,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contrib"))
+sys.path.append(str(Path(__file__).resolve().parent / "policy"))  # the private Redis
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.register_profile(

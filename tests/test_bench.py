@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from itertools import count, repeat
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contrib"))
 
-from bench import origin, wrk
-from bench.figures import Sample, Verdict, as_json, cost_verdict, ratio, report, summarize, table
+from bench import origin, tokens, wrk
+from bench.figures import Sample, Verdict, added_verdict, as_json, cost_verdict, ratio, report, summarize, table
 from bench.load import Failure, Load, Request, Tally, encode, explain
 from bench.machine import MIB, choose_cores, parse_kilobytes, parse_stat
 from bench.programs import HAPROXY, NGINX, NGINX_ORIGIN, Place, Program, Variant, parse_variant
@@ -23,6 +24,8 @@ from bench.scenarios import SCENARIOS, document, many_routes
 from bench.transfers import TransferFailed, download, upload
 
 from apigw.config.load import load as load_config
+from apigw.policy.jwt import CACHED_TOKENS, Authenticator
+from apigw.policy.principal import Principal
 
 
 def sample(contestant: str, number: int, cost: float, requests: int = 1_000_000, failed: int = 0) -> Sample:
@@ -89,6 +92,18 @@ class TestFigures:
         assert reached is not None
         assert reached.kept
         assert cost_verdict(samples, "apigw", "haproxy", 3.0) is None
+
+    def test_verdict_on_what_is_added(self) -> None:
+        """What a feature costs is set against the wrong program, or a missed target is reported as reached."""
+        rounds = ((10, 30, 32), (20, 60, 64), (10, 30, 90))
+        names = ("nginx", "apigw", "apigw jwt")
+        samples = [sample(names[at], one, cost) for one, costs in enumerate(rounds) for at, cost in enumerate(costs)]
+        missed = added_verdict(samples, "apigw jwt", "apigw", "nginx", 0.1)
+        assert str(missed) == "FAIL  added CPU per request, apigw jwt over apigw: 0.20 n (wanted: at most 0.10 n)"
+        reached = added_verdict(samples, "apigw jwt", "apigw", "nginx", 0.25)
+        assert reached is not None
+        assert reached.kept
+        assert added_verdict(samples, "apigw jwt", "apigw", "haproxy", 0.25) is None
 
     def test_verdict_puts_details_below(self) -> None:
         """What failed is buried in the middle of a line."""
@@ -181,7 +196,21 @@ class TestScenarios:
         (scenario,) = (scenario for scenario in SCENARIOS if scenario.name == name)
         (tmp_path / "gateway.yaml").write_text(json.dumps(scenario.config(Place(tmp_path, 8080, (9001, 9002)))))
         config = load_config(os.fspath(tmp_path), {})
-        assert [target.port for target in config.services[0].targets] == [9001, 9002]
+        assert [target.port for target in config.services[0].targets] == ([9001] if scenario.beside else [9001, 9002])
+
+    def test_tokens_are_those_of_the_configuration(self, tmp_path: Path) -> None:
+        """The bench measures how fast the gateway refuses tokens, or the same few tokens instead of many."""
+        (scenario,) = (scenario for scenario in SCENARIOS if scenario.name == "jwt")
+        (tmp_path / "gateway.yaml").write_text(json.dumps(scenario.config(Place(tmp_path, 8080, (9001,)))))
+        auth = load_config(os.fspath(tmp_path), {}).auth
+        assert auth is not None
+        authenticator, values = Authenticator(auth), tokens.authorizations(5)
+        for value in (*values, *scenario.authorizations()):
+            principal = authenticator.authenticate([value.encode()], time.time())
+            assert isinstance(principal, Principal)
+            assert principal.roles == ("user",)
+        assert len(set(values)) == 5
+        assert tokens.MANY > CACHED_TOKENS
 
     def test_gateway_accepts_many_routes(self, tmp_path: Path) -> None:
         """Two of the made-up routes have the same shape, and the gateway refuses to start."""

@@ -455,6 +455,13 @@ def test_keys_over_a_plain_connection(write: Write) -> None:
     assert str(warning).startswith("etc/a.yaml:1:52: auth.jwt[0].jwks_url: fetches keys without TLS")
 
 
+def test_a_token_endpoint_without_a_key_of_its_own(write: Write) -> None:
+    """The variable with the key's name is not set, and all tokens end with a restart: nobody knows why."""
+    text = "auth: {oauth: {issuer: https://me, signing: {algorithm: RS256, key_id: k1}}}\n"
+    (warning,) = load(write({"a.yaml": text}), {}, ALL).warnings
+    assert str(warning).startswith("etc/a.yaml:1:45: auth.oauth.signing: has no private_key_file: a key is made at each")
+
+
 def test_without_libyaml(example: str) -> None:
     """Where PyYAML was built without libyaml, the configuration does not load."""
     program = (

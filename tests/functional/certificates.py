@@ -49,9 +49,7 @@ class Authority:
         return pair
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        return x509.CertificateBuilder(
-            self._name, subject, key.public_key(), x509.random_serial_number(), _BEGIN, _END
-        )
+        return x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number(), _BEGIN, _END)
 
     def client(self, pair: Pair | None = None) -> ssl.SSLContext:
         """How a client connects that trusts this authority alone. ``pair`` is the certificate that it shows."""

@@ -50,7 +50,7 @@ class Chromium:
             new = Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")
             with urlopen(new, timeout=PATIENCE) as answer:
                 url = json.load(answer)["webSocketDebuggerUrl"]
-            self._socket = self._stack.enter_context(connect(url, max_size=None, compression=None))
+            self._socket = self._stack.enter_context(connect(url, max_size=None, compression=None, ping_interval=None))
         except BaseException:
             self._process.kill()
             raise

@@ -76,7 +76,9 @@ _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ?([\t\x20-\x7e\x80-\xff]*
 class Client:
     """One connection."""
 
-    def __init__(self, address: Address | str, tls: ssl.SSLContext | None = None, server_name: str = "localhost") -> None:
+    def __init__(
+        self, address: Address | str, tls: ssl.SSLContext | None = None, server_name: str = "localhost"
+    ) -> None:
         if isinstance(address, str):
             self.socket = socket.socket(socket.AF_UNIX)
             self.socket.settimeout(PATIENCE)

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from .client import Answer
 from .daemon import Daemon, Document
+from .guarded import Guarded
 from .services import Service, echo
 
 Start = Callable[..., Daemon]
+Get = Callable[..., Answer]
 
 
 def check_log(daemon: Daemon) -> None:
@@ -64,3 +67,18 @@ def in_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
             return daemon
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def guarded(in_front: Start, module_service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A gateway that asks who calls, for a module's tests; at the end nothing secret may be written anywhere."""
+    guarded = Guarded(tmp_path_factory.mktemp("keys"), module_service)
+    guarded.daemon = in_front(guarded.document, "--log-decisions")
+    yield guarded
+    guarded.has_kept_silent()
+
+
+@pytest.fixture
+def get(guarded: Guarded, service: Service) -> Get:
+    """GET through it; see ``Guarded.get``."""
+    return guarded.get

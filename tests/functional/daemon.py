@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ LOOPBACK = "tcp:0:interface=127.0.0.1"
 Document = dict[str, Any]
 
 
-def gateway(*, services: Mapping[str, Any], routes: list[Document], **settings: Any) -> Document:
+def gateway(*, services: Mapping[str, Any], routes: Iterable[Any], **settings: Any) -> Document:
     """A configuration. A service that is only a URL, or a list of them, is written out."""
     listen: Document = {"listen": [LOOPBACK], "admin": LOOPBACK, "access_log": None, **settings}
     written = {}
     for name, service in services.items():
         urls = [service] if isinstance(service, str) else service
         written[name] = {"targets": urls} if isinstance(urls, list) else urls
-    return {"gateway": listen, "services": written, "routes": routes}
+    return {"gateway": listen, "services": written, "routes": list(routes)}
 
 
 class Daemon:
@@ -65,7 +65,12 @@ class Daemon:
         command = [TWISTD, "-n", "--pidfile=", "apigw", "--config", str(self.directory), *self.arguments]
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                command, cwd="/", stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **(environ or {})}
+                command,
+                cwd="/",
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **(environ or {})},
             )
         return self
 

@@ -1,4 +1,4 @@
-"""An HTTP/2 client, blocking, on the ``h2`` library's state machine: it complains of every frame that is out of order."""
+"""An HTTP/2 client, blocking, on the ``h2`` library's state machine, which complains of whatever is out of order."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ class H2Client:
         at = 0
         while at < len(data) or not data:
             room = min(
-                self.connection.local_flow_control_window(number), self.connection.max_outbound_frame_size, len(data) - at
+                self.connection.local_flow_control_window(number),
+                self.connection.max_outbound_frame_size,
+                len(data) - at,
             )
             if data and room <= 0:
                 self.receive()
@@ -152,7 +154,7 @@ class H2Client:
         if exchange is None or number is None:
             return
         if isinstance(event, h2.events.InformationalResponseReceived):
-            exchange.interim.append(int(dict(event.headers)[":status"]))
+            exchange.interim.append(int(str(event.headers[0][1])))
         elif isinstance(event, h2.events.ResponseReceived):
             pairs = [(str(name), str(value)) for name, value in event.headers]
             exchange.answer = Answer(int(pairs[0][1]), "", pairs[1:])

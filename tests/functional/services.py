@@ -118,9 +118,13 @@ class Conversation:
         return False
 
     def close(self) -> None:
+        self.end()
+        self.socket.close()
+
+    def end(self) -> None:
+        """Close, for another thread than the connection's own, which may be waiting for the socket."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
 
     def reset(self) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -186,7 +190,7 @@ class Service:
 
     def close_connections(self) -> None:
         for conversation in list(self._open):
-            conversation.close()
+            conversation.end()
 
     def _accept(self) -> None:
         while True:

@@ -22,9 +22,9 @@ from .services import Received, Service, port_nobody_listens_on
 from .traffic import Traffic
 from .waiting import eventually
 
-BREAKER = {"error_rate": 0.5, "window": "10s", "min_requests": 6, "open_for": "300ms", "half_open_requests": 2}
-LONG = {**BREAKER, "open_for": "10m"}
-CHECK = {"path": "/health", "interval": "100ms", "timeout": "500ms", "unhealthy_after": 1_000, "healthy_after": 1}
+BREAKER = {"error_rate": 0.4, "window": "2s", "min_requests": 6, "open_for": "300ms", "half_open_requests": 2}
+LONG = {**BREAKER, "error_rate": 0.5, "window": "10s", "open_for": "10m"}
+CHECK = {"path": "/health", "interval": "100ms", "timeout": "500ms", "unhealthy_after": 100, "healthy_after": 1}
 ROUTES = [{"path": "/other/*", "service": "other"}, {"path": "/*", "service": "main"}]
 
 
@@ -102,27 +102,33 @@ def test_what_a_caller_is_told(start: Start, main: Service, other: Service) -> N
 def test_an_open_circuit_touches_no_socket(start: Start, main: Service, other: Service) -> None:
     """A service that is down is kept down by those who ask whether it is up again."""
     main.behave = answer(500)
-    daemon = start(protected(main, other, LONG))
+    daemon = start(protected(main, other, LONG, keepalive_timeout="100ms"))
     open_it(daemon)
-    eventually(lambda: main.connections == 0)  # its pool lets idle connections go after 4 s
+    eventually(lambda: main.connections == 0)
     accepted, requests = main.accepted, len(main.requests)
     for _ in range(30):
         assert daemon.get("/a").code == "circuit_open"
     assert (main.accepted, len(main.requests), main.connections) == (accepted, requests, 0)
 
 
-def test_min_requests_and_error_rate(start: Start, main: Service, other: Service) -> None:
+def test_min_requests(start: Start, main: Service, other: Service) -> None:
     """One unlucky request at night closes a service to everybody."""
     daemon = start(protected(main, other, LONG))
     main.behave = answer(500)
     assert [daemon.get("/a").status for _ in range(5)] == [500] * 5
-    assert state(daemon) == "closed"
-    assert (circuit(daemon)["failures"], circuit(daemon)["total"]) == (5, 5)
+    shown = circuit(daemon)
+    assert (shown["state"], shown["failures"], shown["total"]) == ("closed", 5, 5), "fewer than min_requests"
+
+
+def test_error_rate(start: Start, main: Service, other: Service) -> None:
+    """Callers who make mistakes close a service to the others, or a service that half works is called a broken one."""
+    daemon = start(protected(main, other, LONG))
     main.behave = answer(404)
-    assert [daemon.get("/a").status for _ in range(6)] == [404] * 6, "the caller's mistakes are not the service's"
+    assert [daemon.get("/a").status for _ in range(6)] == [404] * 6
     main.behave = answer(500)
-    assert [daemon.get("/a").status for _ in range(1)] == [500]
-    assert daemon.get("/a").status == 503 or daemon.get("/a").status == 503
+    assert [daemon.get("/a").status for _ in range(6)] == [500] * 6
+    assert daemon.get("/a").code == "circuit_open"
+    assert "opened: 6 of 12 failed in 10 s" in daemon.log
 
 
 @pytest.mark.parametrize("fault", ["killed", "hanging", "half of it fails", "cuts its answers off", "no HTTP"])
@@ -306,15 +312,13 @@ def test_one_of_two_targets_killed(start: Start, other: Service) -> None:
         document = protected(one, other, {**BREAKER, "error_rate": 0.01, "min_requests": 1})
         document["services"]["main"]["targets"] = [f"http://127.0.0.1:{port}" for port in (one, two)]
         daemon = start(document)
-        with Traffic(daemon.address, "/a", 2) as traffic:
+        # One client: what goes over a connection that has never been answered is not sent again.
+        with Traffic(daemon.address, "/a", 1) as traffic:
             traffic.go_on()
-            # A request that has left for a target when that is killed may have been done: it is not repeated, unless
-            # nothing of an answer came over a connection in use. Between two requests nothing is lost at all.
             first.kill()
             traffic.go_on(200)
+        assert not traffic.tally.failures, daemon.log
         assert state(daemon) == "closed"
-        assert set(traffic.statuses) == {200}
-        assert not traffic.tally.failures
 
 
 def test_clients_that_stall_or_leave(start: Start, main: Service, other: Service) -> None:

@@ -315,7 +315,7 @@ def test_a_target_killed_under_load_costs_nobody_an_error(start: Start) -> None:
                 taken.append(transport)
 
         port = origin.port_of(victim)
-        origin.Connection.connection_made = remember  # type: ignore[method-assign,assignment]
+        origin.Connection.connection_made = remember  # type: ignore[method-assign, assignment]
         urls = [f"http://127.0.0.1:{origin.port_of(server)}" for server in (victim, survivor)]
         daemon = await asyncio.to_thread(start, of(*urls))
         load = Load(daemon.address, requests(), 16)

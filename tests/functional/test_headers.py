@@ -29,9 +29,17 @@ def behind_proxy(in_front: Start, module_service: Service) -> Daemon:
 
 
 IDENTITY = [
-    "X-User-ID: root", "x-user-id: root", "X-USER-ID: root", "X_User_ID: root", "X.User.Id: root", "x-user_id: root",
-    "X-User-Roles: admin", "X_USER_ROLES: admin", "X-Auth-Provider: gateway", "x.auth_provider: gateway",
-]  # fmt: skip
+    "X-User-ID: root",
+    "x-user-id: root",
+    "X-USER-ID: root",
+    "X_User_ID: root",
+    "X.User.Id: root",
+    "x-user_id: root",
+    "X-User-Roles: admin",
+    "X_USER_ROLES: admin",
+    "X-Auth-Provider: gateway",
+    "x.auth_provider: gateway",
+]
 
 
 @pytest.mark.parametrize("line", IDENTITY)
@@ -132,7 +140,9 @@ HOP_BY_HOP = ["Keep-Alive: timeout=5", "Proxy-Connection: keep-alive", "TE: trai
 
 def test_fields_of_one_hop_stay_there(daemon: Daemon, service: Service) -> None:
     """A header about the client's connection confuses the service's."""
-    daemon.get("/a", *HOP_BY_HOP, "Connection: keep-alive, X-Named", "Connection: x-other", "X-Other: 1", "HTTP2-Settings: x")
+    daemon.get(
+        "/a", *HOP_BY_HOP, "Connection: keep-alive, X-Named", "Connection: x-other", "X-Other: 1", "HTTP2-Settings: x"
+    )
     names = {name for name, _ in service.last.headers}
     assert names == {"host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "via", "x-request-id"}
 
@@ -156,8 +166,19 @@ def test_a_connection_option_does_not_take_away_what_the_gateway_adds(daemon: Da
 
 def test_everything_else_is_passed_on_as_it_is(daemon: Daemon, service: Service) -> None:
     """A service misses a header, or finds it changed, merged or out of order."""
-    lines = ["Accept: a", "X-Twice: 1", "X-Twice: 2, 3", "Cookie: a=1; b=2", "Cookie: c=3", "X-Odd: \xe9\xff", "X-Empty:",
-             "Authorization: Bearer t", "traceparent: 00-1-2-01", "User-Agent: x/1", "Accept-Encoding: br"]  # fmt: skip
+    lines = [
+        "Accept: a",
+        "X-Twice: 1",
+        "X-Twice: 2, 3",
+        "Cookie: a=1; b=2",
+        "Cookie: c=3",
+        "X-Odd: \xe9\xff",
+        "X-Empty:",
+        "Authorization: Bearer t",
+        "traceparent: 00-1-2-01",
+        "User-Agent: x/1",
+        "Accept-Encoding: br",
+    ]
     daemon.get("/a", *lines)
     expected = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
     assert [pair for pair in service.last.headers if pair[0] in dict(expected)] == expected
@@ -165,8 +186,17 @@ def test_everything_else_is_passed_on_as_it_is(daemon: Daemon, service: Service)
 
 def test_a_services_headers_are_passed_on_as_they_are(daemon: Daemon, service: Service) -> None:
     """A cookie of two that a service sets is lost, or a date is rewritten."""
-    lines = ["Set-Cookie: a=1; Path=/", "Set-Cookie: b=2", "Date: yesterday", "Server: x", "X-Odd: \xe9", "X-Empty: ",
-             "Content-Encoding: gzip", "ETag: W/\"1\"", "Location: http://127.0.0.1/x"]  # fmt: skip
+    lines = [
+        "Set-Cookie: a=1; Path=/",
+        "Set-Cookie: b=2",
+        "Date: yesterday",
+        "Server: x",
+        "X-Odd: \xe9",
+        "X-Empty: ",
+        "Content-Encoding: gzip",
+        'ETag: W/"1"',
+        "Location: http://127.0.0.1/x",
+    ]
     service.behave = lambda received: received.conversation.answer(201, *lines, body=b"not gzip")
     answer = daemon.get("/a")
     expected = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
@@ -257,7 +287,10 @@ def test_cross_origin_questions_are_answered_here(in_front: Start, module_servic
 
     # The gateway decides, whatever the service says.
     service.behave = lambda received: received.conversation.answer(
-        200, "Access-Control-Allow-Origin: *", "Access-Control-Allow-Credentials: true", "Access-Control-Expose-Headers: X-A"
+        200,
+        "Access-Control-Allow-Origin: *",
+        "Access-Control-Allow-Credentials: true",
+        "Access-Control-Expose-Headers: X-A",
     )
     answer = daemon.get("/c", ask[0])
     assert answer.get("access-control-allow-origin") == "https://app.example.com"

@@ -40,7 +40,9 @@ def daemon(in_front: Start, module_service: Service, authority: Authority) -> Da
         {"path": "/m/*", "service": "main"},
     ]
     return in_front(
-        gateway(services=services, routes=routes, listen=[LOOPBACK, {"endpoint": LOOPBACK, "tls": tls}], max_body_size=None)
+        gateway(
+            services=services, routes=routes, listen=[LOOPBACK, {"endpoint": LOOPBACK, "tls": tls}], max_body_size=None
+        )
     )
 
 
@@ -155,6 +157,28 @@ def test_a_client_that_gives_no_window_holds_up_its_stream_alone(
     eventually(daemon.is_quiet)
 
 
+def test_an_answer_whose_last_piece_fills_the_buffer_leaves_its_connection_usable(
+    client: H2Client, daemon: Daemon, service: Service
+) -> None:
+    """After a client that reads slowly, the next one's request gets no answer."""
+    # The stream's window, all that may wait for it, and a little more, with which the answer ends.
+    size = 65535 + 65536 + 1000
+    service.behave = lambda received: received.conversation.answer(200, body=b"x" * size)
+    with client:
+        client.give_back = False
+        client.connection.increment_flow_control_window(2**24)
+        client.flush()
+        slow = client.begin("GET", "/m/slow")
+        client.until(lambda: len(client.streams[slow].body) == 65535)
+        service.behave = lambda received: received.conversation.answer(200, body=b"next")
+        for _ in range(3):
+            assert client.request("GET", "/m/next").body == b"next"
+        client.connection.increment_flow_control_window(2**24, slow)
+        client.flush()
+        assert client.finish(slow).body == b"x" * size
+    assert {received.conversation.number for received in service.requests} == {service.accepted}
+
+
 def test_events_arrive_one_by_one(client: H2Client, service: Service) -> None:
     """A live view shows nothing until the stream ends."""
     seen = threading.Semaphore(0)
@@ -207,8 +231,7 @@ def test_a_refusal_before_the_bodys_end_leaves_the_connection_alive(client: H2Cl
     with client:
         stream = client.begin("PUT", "/nothing", ("content-length", "10000000"), end=False)
         client.until(lambda: client.streams[stream].ended)
-        assert client.streams[stream].answer
-        assert client.streams[stream].answer.status == 404
+        assert client.finish(stream).status == 404
         assert client.request("GET", "/m/a").status == 200
         assert client.goaway is None
 
@@ -219,7 +242,9 @@ def test_a_truncated_body_never_looks_complete(client: H2Client, service: Servic
     head = b"Content-Length: 10" if how == "a length" else b"Transfer-Encoding: chunked"
 
     def behave(received: Received) -> None:
-        received.conversation.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n5\r\nhello\r\n"[: 9 if how == "a length" else 99])
+        received.conversation.send(
+            b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n5\r\nhello\r\n"[: 9 if how == "a length" else 99]
+        )
         received.conversation.close()
 
     service.behave = behave
@@ -283,7 +308,17 @@ def test_curl(
     """The most common client of all does not get its answer."""
     scheme, (_, port) = ("https", daemon.addresses[1]) if secure else ("http", daemon.addresses[0])
     (tmp_path / "body").write_bytes(b"x" * 300_000)
-    command = ["curl", "-sS", "--max-time", "10", how, "--cacert", authority.file, "-w", "\n%{http_version} %{http_code}"]
+    command = [
+        "curl",
+        "-sS",
+        "--max-time",
+        "10",
+        how,
+        "--cacert",
+        authority.file,
+        "-w",
+        "\n%{http_version} %{http_code}",
+    ]
     url = f"{scheme}://localhost:{port}/m/a"
     for more in ([], ["--data-binary", f"@{tmp_path / 'body'}"], ["-I"], ["-T", str(tmp_path / "body")]):
         done = subprocess.run([*command, *more, url], capture_output=True, text=True, check=False)

@@ -59,6 +59,7 @@ def test_what_a_caller_is_told(start: Start, service: Service) -> None:
     assert numbers(daemon.get("/a")) == ("2", "0")
     refused = daemon.get("/a")
     assert (refused.status, refused.code, *numbers(refused)) == (429, "rate_limited", "2", "0")
+    assert refused.reason == "Too Many Requests"
     assert refused.get("x-ratelimit-reset") == reset
     assert 3590 <= int(refused.get("retry-after") or 0) <= 3600
     assert numbers(daemon.get("/b")) == (None, None)

@@ -147,7 +147,11 @@ LARGE = "x" * 1500
         (414, "target_too_long", f"GET /{LARGE}{LARGE}"),
         (400, "bad_request", "GET /a HTTP/1.1\r\n\r\n"),
         (400, "bad_request", "GET /a HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n"),
-        (400, "bad_request", "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        (
+            400,
+            "bad_request",
+            "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
     ],
 )
 def test_what_is_too_large_is_refused(strict: Daemon, service: Service, status: int, code: str, head: str) -> None:

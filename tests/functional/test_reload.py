@@ -68,11 +68,14 @@ def test_a_broken_configuration_changes_nothing(daemon: Daemon, service: Service
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("listen", [LOOPBACK, LOOPBACK]), ("listen", ["tcp:1:interface=127.0.0.1"]), ("admin", None), ("admin", "unix:a.sock")],
+    [
+        ("listen", [LOOPBACK, LOOPBACK]),
+        ("listen", ["tcp:1:interface=127.0.0.1"]),
+        ("admin", None),
+        ("admin", "unix:a.sock"),
+    ],
 )
-def test_what_needs_a_restart_is_refused_by_name(
-    daemon: Daemon, service: Service, setting: str, value: object
-) -> None:
+def test_what_needs_a_restart_is_refused_by_name(daemon: Daemon, service: Service, setting: str, value: object) -> None:
     """Half of a change is made, and the rest forgotten."""
     assert not daemon.reload(of(service, "/a", "/b", **{setting: value}))
     said = [line for line in daemon.log.splitlines() if "not reloaded: " in line]
@@ -165,7 +168,8 @@ def test_reloads_under_load_cost_nobody_an_error(start: Start) -> None:
     def generation(port: int, number: int) -> Document:
         services = {"main": f"http://127.0.0.1:{port}", f"other{number}": f"http://127.0.0.1:{port}"}
         return gateway(
-            services=services, routes=[*routes("/load/*"), {"path": f"/generation/{number}", "service": f"other{number}"}]
+            services=services,
+            routes=[*routes("/load/*"), {"path": f"/generation/{number}", "service": f"other{number}"}],
         )
 
     async def run() -> None:

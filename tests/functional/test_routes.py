@@ -72,7 +72,9 @@ def test_a_request_reaches_the_service_of_its_route(
     assert (answer.json["method"], answer.json["target"]) == (method, path)
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/", "/users/", "/users/42/orders", "/files", "/user", "/health/x", "/Users"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/", "/users/", "/users/42/orders", "/files", "/user", "/health/x", "/Users"]
+)
 def test_what_no_route_matches_is_404(daemon: Daemon, service: Service, path: str) -> None:
     """A mistyped URL is answered by some service, or not at all."""
     answer = daemon.get(path)
@@ -151,13 +153,42 @@ def test_connect_is_405(daemon: Daemon, service: Service) -> None:
 
 
 BAD_TARGETS = [
-    "*", "users", "//users", "/users//1", "/users/./1", "/users/../files/a", "/files/..", "/files/.",
-    "/files/%2e%2e/users", "/files/%2E", "/files/.%2e/x", "/files/..;x/y", "/files/.;/y", "/files/a%2Fb", "/files/a%2fb",
-    "/files/a%5Cb", "/files/a\\b", "/files/a%00b", "/files/a%0d%0ab", "/files/a%7f", "/files/%", "/files/%4", "/files/%zz",
-    "/files/a?x=%zz", "/files/a#b", "/files/a?b#c", "/files/\x7f", "/files/\x01", "/files/caf\xe9", "ftp://localhost/users",
-    "http://other.example.com/users", "http:///users", "http://user@localhost/users", "http://localhost:1/users",
+    "*",
+    "users",
+    "//users",
+    "/users//1",
+    "/users/./1",
+    "/users/../files/a",
+    "/files/..",
+    "/files/.",
+    "/files/%2e%2e/users",
+    "/files/%2E",
+    "/files/.%2e/x",
+    "/files/..;x/y",
+    "/files/.;/y",
+    "/files/a%2Fb",
+    "/files/a%2fb",
+    "/files/a%5Cb",
+    "/files/a\\b",
+    "/files/a%00b",
+    "/files/a%0d%0ab",
+    "/files/a%7f",
+    "/files/%",
+    "/files/%4",
+    "/files/%zz",
+    "/files/a?x=%zz",
+    "/files/a#b",
+    "/files/a?b#c",
+    "/files/\x7f",
+    "/files/\x01",
+    "/files/caf\xe9",
+    "ftp://localhost/users",
+    "http://other.example.com/users",
+    "http:///users",
+    "http://user@localhost/users",
+    "http://localhost:1/users",
     "http://localhost/files/../users",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("target", BAD_TARGETS)

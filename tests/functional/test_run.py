@@ -30,14 +30,15 @@ def free_ports(count: int) -> list[int]:
 
 
 class Running:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, program: Path = ROOT / "contrib/run.py") -> None:
         self.directory = directory
+        self.directory.mkdir(exist_ok=True)
         self.ports = dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
         self.log = directory / "log"
         environ = {**os.environ, **{name: str(port) for name, port in self.ports.items()}, "RUN_DIR": str(directory)}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "contrib/run.py")],
+                [sys.executable, str(program)],
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -47,6 +48,11 @@ class Running:
         while "Ctrl-C" not in self.log.read_text():
             assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(30)
 
     def url(self, path: str, port: str = "PORT", scheme: str = "http") -> str:
         return f"{scheme}://localhost:{self.ports[port]}{path}"
@@ -60,9 +66,7 @@ class Running:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     run = Running(tmp_path_factory.mktemp("run"))
     yield run
-    if run.process.poll() is None:
-        run.process.send_signal(signal.SIGINT)
-        run.process.wait(30)
+    run.stop()
 
 
 def test_requests_flow(running: Running) -> None:

@@ -164,14 +164,11 @@ def test_the_admin_listener_tells_how_it_goes(start: Start, module_service: Serv
         assert daemon.status()["connections"] == 1
         assert daemon.status()["uptime"] >= first["uptime"]
     with Client(daemon.admin) as client:
-        for path in ("/", "/a", "/status/x", "//", "/nothing"):
-            assert client.get(path).status in (404, 400)
-            if path == "//":
-                break
+        for path in ("/a", "/status/x", "/nothing"):
+            assert client.get(path).code == "not_found"
     with Client(daemon.admin) as client:
         answer = client.request("POST", "/status", body=b"{}")
         assert (answer.status, answer.code, answer.get("allow")) == (405, "method_not_allowed", "GET, HEAD")
-        assert client.get("/nothing").code == "not_found"
 
 
 def test_the_service_manager_is_told(tmp_path: Path, module_service: Service) -> None:
@@ -187,7 +184,11 @@ def test_the_service_manager_is_told(tmp_path: Path, module_service: Service) ->
             assert daemon.reload()
             reloading, ready = manager.recv(1000), manager.recv(1000)
             assert reloading.startswith(b"RELOADING=1\nMONOTONIC_USEC=")
-            assert 0 < int(reloading.rpartition(b"=")[2]) <= int(Path("/proc/uptime").read_text().split(".")[0] + "9" * 6) + 1e6
+            assert (
+                0
+                < int(reloading.rpartition(b"=")[2])
+                <= int(Path("/proc/uptime").read_text().split(".")[0] + "9" * 6) + 1e6
+            )
             assert ready == b"READY=1"
             daemon.terminate()
             assert manager.recv(1000) == b"STOPPING=1"

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -81,7 +82,8 @@ def test_what_had_arrived_whole_is_answered(start: Start, service: Service) -> N
         assert client.get("/warm").status == 200
     # While the process stands still, what comes before the signal is a fact and no matter of timing.
     daemon.signal(signal.SIGSTOP)
-    eventually(lambda: open(f"/proc/{daemon.process.pid}/stat").read().rpartition(") ")[2][0] == "T")
+    stat = Path(f"/proc/{daemon.process.pid}/stat")
+    eventually(lambda: stat.read_text().rpartition(") ")[2][0] == "T")
     queued = [daemon.connect() for _ in range(30)]
     for number, client in enumerate(kept + queued):
         client.send(encode("POST", f"/{number}", body=b"x" * number))
@@ -103,7 +105,11 @@ def test_pipelined_requests_had_arrived_too(start: Start, service: Service, slow
     eventually(lambda: is_deaf(daemon))
     slow.set()
     answers = [client.answer() for _ in range(3)]
-    assert [(answer.status, answer.get("connection")) for answer in answers] == [(200, None), (200, None), (200, "close")]
+    assert [(answer.status, answer.get("connection")) for answer in answers] == [
+        (200, None),
+        (200, None),
+        (200, "close"),
+    ]
     assert client.is_closed()
     assert daemon.wait() == 0
 
@@ -137,7 +143,8 @@ def test_what_does_not_end_is_cut(start: Start, service: Service, slow: threadin
     assert daemon.wait() == 0
     with pytest.raises(Truncated):
         client.answer()
-    eventually(lambda: service.connections == 0 or slow.set())
+    slow.set()
+    eventually(lambda: service.connections == 0)
 
 
 def test_a_second_signal_cuts_at_once(start: Start, service: Service, slow: threading.Event) -> None:

@@ -62,7 +62,9 @@ def test_a_silent_event_stream_is_not_cut(daemon: Daemon, service: Service) -> N
     nobody = threading.Event()
 
     def behave(received: Received) -> None:
-        received.conversation.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream;charset=utf-8\r\n\r\ndata: 1\n\n")
+        received.conversation.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream;charset=utf-8\r\n\r\ndata: 1\n\n"
+        )
         nobody.wait(1.0)  # three times what this service may take between two pieces of any other body
         received.conversation.send(b"data: 2\n\n")
         received.conversation.close()
@@ -95,7 +97,9 @@ def test_a_large_download_arrives_whole(daemon: Daemon, service: Service, framin
 
     def behave(received: Received) -> None:
         conversation = received.conversation
-        fields = {"length": f"Content-Length: {SIZE}\r\n", "chunks": "Transfer-Encoding: chunked\r\n", "end": ""}[framing]
+        fields = {"length": f"Content-Length: {SIZE}\r\n", "chunks": "Transfer-Encoding: chunked\r\n", "end": ""}[
+            framing
+        ]
         conversation.send(f"HTTP/1.1 200 OK\r\n{fields}\r\n".encode())
         for piece in pieces(SIZE):
             conversation.send(b"%x\r\n%b\r\n" % (len(piece), piece) if framing == "chunks" else piece)

@@ -127,7 +127,9 @@ def test_the_handshake_reaches_the_service_as_it_is(daemon: Daemon, service: Ser
 
     service.behave = behave
     with daemon.connect() as client:
-        answer = client.send(encode("GET", "/raw", *HANDSHAKE, "Sec-WebSocket-Protocol: a, b", "Connection: x-b", "X-B: 1")).head()
+        answer = client.send(
+            encode("GET", "/raw", *HANDSHAKE, "Sec-WebSocket-Protocol: a, b", "Connection: x-b", "X-B: 1")
+        ).head()
         assert answer.status == 101
         assert (answer.get("connection"), answer.get("upgrade")) == ("upgrade", "websocket")
         assert (answer.get("sec-websocket-accept"), answer.get("x-mine")) == ("x", "y")
@@ -201,7 +203,12 @@ def test_what_comes_early_and_is_refused_is_read_as_the_requests_that_it_is(daem
 )
 def test_a_switch_to_something_else_is_a_502(daemon: Daemon, service: Service, answer: bytes) -> None:
     """A tunnel opens through which anything may be sent to a service."""
-    service.behave = lambda received: received.conversation.send(answer) or received.conversation.close()
+
+    def behave(received: Received) -> None:
+        received.conversation.send(answer)
+        received.conversation.close()
+
+    service.behave = behave
     got = daemon.request("GET", "/raw", *HANDSHAKE)
     assert (got.status, got.code) == (502, "upstream_protocol_error")
 
@@ -213,10 +220,21 @@ def test_other_upgrades_are_dropped(daemon: Daemon, service: Service, token: str
     body = b"hello" if method == "POST" else b""
     with daemon.connect() as client:
         for _ in range(2):
-            answer = client.request(method, "/raw", "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {token}",
-                                    "HTTP2-Settings: AAMAAABk", body=body)  # fmt: skip
+            answer = client.request(
+                method,
+                "/raw",
+                "Connection: Upgrade, HTTP2-Settings",
+                f"Upgrade: {token}",
+                "HTTP2-Settings: AAMAAABk",
+                body=body,
+            )
             assert (answer.status, answer.json["body"]) == (200, body.decode())
-            assert service.last.all("upgrade") == service.last.all("connection") == service.last.all("http2-settings") == []
+            assert (
+                service.last.all("upgrade")
+                == service.last.all("connection")
+                == service.last.all("http2-settings")
+                == []
+            )
 
 
 @pytest.mark.parametrize("method", ["POST", "HEAD", "OPTIONS"])

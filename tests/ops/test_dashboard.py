@@ -5,18 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlencode
-from urllib.request import urlopen
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_server import Prometheus, needs
 
 from apigw.ops.metrics import Metrics
 
@@ -33,10 +31,6 @@ VARIABLES = {
 
 SCRAPE, SCRAPES = 15, 41
 """Ten minutes of scrapes, in which every series grows evenly."""
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed (Debian: prometheus)")
 
 
 def load_dashboard() -> ModuleType:
@@ -156,39 +150,12 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     (directory / "prometheus.yml").write_text("")
     load = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "metrics.txt", "data"]
     subprocess.run(load, cwd=directory, check=True, capture_output=True, timeout=60)
-    command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
-    server = subprocess.Popen(
-        [*command, "--web.listen-address=127.0.0.1:0", "--log.format=logfmt"],
-        cwd=directory,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert server.stderr
-        log = []
-        port = ""
-        for line in server.stderr:
-            log.append(line)
-            found = re.search(r'msg="Listening on" address=127\.0\.0\.1:(\d+)', line)
-            port = found[1] if found else port
-            if "Server is ready" in line:
-                break
-        assert port, "".join(log)
+    with Prometheus(directory) as server:
 
         def query(expr: str) -> list[dict[str, Any]]:
-            arguments = urlencode({"query": filled(expr), "time": end})
-            with urlopen(f"http://127.0.0.1:{port}/api/v1/query?{arguments}", timeout=30) as answer:
-                document = json.load(answer)
-            assert document["status"] == "success"
-            if document["data"]["resultType"] == "scalar":
-                return [{"metric": {}, "value": document["data"]["result"]}]
-            result: list[dict[str, Any]] = document["data"]["result"]
-            return result
+            return server.query(filled(expr), end)
 
         yield query
-    finally:
-        server.terminate()
-        server.communicate(timeout=30)
 
 
 def panel_values(ask: Ask, title: str, label: str = "", target: int = 0) -> dict[str, float]:

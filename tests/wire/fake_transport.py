@@ -5,6 +5,7 @@ As over a real one, nothing arrives while reading is paused, and a lost connecti
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from typing import Any
 
@@ -45,6 +46,7 @@ class FakeTransport:
         """What the other side has sent, and nobody has read."""
         self._buffer = b""
         self._finishing = False
+        self._ends: tuple[socket.socket, socket.socket] | None = None
         self._producer: Any = None
         self._producer_paused = False
 
@@ -59,6 +61,12 @@ class FakeTransport:
         """The other side sends."""
         self.unread += data
         self._read()
+
+    def announce(self) -> None:
+        """Something has arrived, but the reactor did not get around to reading it."""
+        self.getHandle()
+        assert self._ends is not None
+        self._ends[1].send(b"!")
 
     def take(self) -> bytes:
         """What the other side has read since it was last asked."""
@@ -124,6 +132,11 @@ class FakeTransport:
         self.reading = False
         self._buffer = b""
         self.reactor.callLater(0, self._lose, ConnectionAborted())
+
+    def getHandle(self) -> socket.socket:
+        if self._ends is None:
+            self._ends = socket.socketpair()
+        return self._ends[0]
 
     def unsent(self) -> int:
         return len(self._buffer)
@@ -195,6 +208,8 @@ class FakeTransport:
         if self.lost:
             return
         self.lost = True
+        for end in self._ends or ():
+            end.close()
         if IHalfCloseableProtocol.providedBy(self.protocol):
             raise Misuse("half closing is not imitated")
         producer, self._producer = self._producer, None

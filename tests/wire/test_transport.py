@@ -11,7 +11,7 @@ import pytest
 from attrs import define
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted, ConnectionDone
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.python.failure import Failure
 
 from apigw.wire import reactor as own
@@ -262,20 +262,18 @@ def test_the_end_of_the_other_side(turns: Turns, pair: tuple[Peer, socket.socket
 def test_a_client_writes_eagerly_too(turns: Turns) -> None:
     """Towards services the same holds."""
     made: list[Peer] = []
-    factory = Factory()
+    factory = ClientFactory()
 
     def build(addr: object) -> Peer:
         made.append(Peer())
         return made[-1]
 
     factory.buildProtocol = build  # type: ignore[method-assign, assignment]
-    factory.startedConnecting = lambda connector: None  # type: ignore[attr-defined]
-    factory.clientConnectionLost = lambda connector, reason: None  # type: ignore[attr-defined]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         EagerReactor(turns.reactor).connectTCP("127.0.0.1", listening.getsockname()[1], factory)
+        turns.until(lambda: made and made[0].transport)
         accepted, _ = listening.accept()
         with accepted:
-            turns.until(lambda: made and made[0].transport)
             assert isinstance(made[0].transport, EagerClient)
             made[0].transport.write(b"hello")
             accepted.settimeout(PATIENCE)

@@ -1,0 +1,304 @@
+"""The access log of a real daemon: one line per exchange, whatever happened, and whatever a client sends."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import endings
+from .client import encode
+from .conftest import Start
+from .daemon import Daemon, Document, gateway
+from .endings import Behaviour, Ending
+from .h2_client import H2Client
+from .services import Service
+from .waiting import eventually
+
+Line = dict[str, Any]
+
+COMBINED = re.compile(
+    r'(?P<client>\S+) - (?P<principal>\S+) \[(?P<time>[^\]]+)\] "(?P<method>\S+) (?P<path>\S+) (?P<protocol>\S+)" '
+    r'(?P<status>\d{3}) (?P<bytes_out>\d+) "(?P<referer>[^"]*)" "(?P<agent>[^"]*)" '
+    r'(?P<request_id>\S+) "(?P<route>[^"]*)" (?P<made_by>\S+) (?P<code>\S+) (?P<bytes_in>\d+) '
+    r"(?P<duration_ms>[\d.]+) (?P<upstream>\S+) (?P<upstream_ms>[\d.]+|-)"
+)
+
+
+@pytest.fixture
+def behaviour(service: Service) -> Iterator[Behaviour]:
+    service.behave = behaviour = Behaviour()
+    yield behaviour
+
+
+def everything(service: Service, file: Path | str, **settings: Any) -> Document:
+    return gateway(
+        services={"main": service.url},
+        routes=[{"path": "/*", "service": "main"}],
+        access_log={"file": str(file), "format": "json"},
+        **settings,
+    )
+
+
+def lines(file: Path) -> list[Line]:
+    """Every line, each a JSON object."""
+    text = file.read_bytes()
+    assert text.endswith(b"\n") or not text
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def written(file: Path, count: int) -> list[Line]:
+    """Wait until there are so many lines; there must be no more."""
+    eventually(lambda: file.exists() and len(file.read_bytes().splitlines()) >= count)
+    found = lines(file)
+    assert len(found) == count
+    return found
+
+
+def as_noted(line: Line) -> tuple[object, ...]:
+    return tuple(line[name] for name in ("method", "path", "route", "status", "code", "made_by", "protocol"))
+
+
+def as_expected(ending: Ending) -> tuple[object, ...]:
+    route = None if ending.path == "unmatched" else ending.path
+    return ending.method, ending.target, route, ending.status, ending.code, ending.made_by, ending.protocol
+
+
+def by_text(found: object) -> str:
+    return str(found)
+
+
+def test_every_ending_has_its_line(start: Start, service: Service, behaviour: Behaviour, tmp_path: Path) -> None:
+    """What the person on call looks for is not in the log, or there twice, or blames the wrong side."""
+    file = tmp_path / "access.log"
+    daemon = start(endings.document(service, access_log={"file": str(file), "format": "json"}))
+    done = endings.all_done(daemon, behaviour)
+    found = written(file, len(done))
+    assert sorted(map(as_noted, found), key=by_text) == sorted(map(as_expected, done), key=by_text)
+    for line in found:
+        assert line["client"] == "127.0.0.1"
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+        assert 0 <= line["duration_ms"] < 20_000
+        # Whoever was asked is named, and how long it took stands beside it.
+        if line["upstream"] is not None:
+            assert line["upstream"] == service.url
+            assert 0 <= line["upstream_ms"] <= line["duration_ms"]
+        else:
+            assert line["upstream_ms"] is None
+    assert len({line["request_id"] for line in found}) == len(found)
+    slow = next(line for line in found if line["status"] == 504)
+    assert 250 < slow["upstream_ms"] < 5000
+    posted = next(line for line in found if line["path"] == "/main/ok?p")
+    assert posted["bytes_in"] == 1
+    assert posted["bytes_out"] > 10
+
+
+def test_combined_lines_have_every_field(
+    start: Start, service: Service, behaviour: Behaviour, tmp_path: Path
+) -> None:
+    """The programs that read such logs stop at a line that they do not know."""
+    file = tmp_path / "access.log"
+    daemon = start(endings.document(service, access_log={"file": str(file), "format": "combined"}))
+    done = endings.all_done(daemon, behaviour)
+    eventually(lambda: len(file.read_bytes().splitlines()) >= len(done))
+    found = [COMBINED.fullmatch(line) for line in file.read_text("ascii").splitlines()]
+    assert all(found)
+    noted = [
+        tuple(match[name] for name in ("method", "path", "route", "status", "code", "made_by", "protocol"))
+        for match in found
+        if match
+    ]
+    expected = [tuple("-" if part is None else str(part) for part in as_expected(ending)) for ending in done]
+    assert sorted(noted) == sorted(expected)
+
+
+HOSTILE = [
+    b'GET /a"b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
+    b"GET /<script>alert(1)</script> HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    b"GET /a?%0d%0aHTTP/1.1%22 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    b"GET /a\x1b[2J HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n",
+    b'GET /a HTTP/1.1\r\nHost: a\r\nX-Request-ID: "},{"status":200\r\nConnection: close\r\n\r\n',
+    b"GET /a HTTP/1.1\r\nHost: a\r\nX-Request-ID: a\x01\r\nConnection: close\r\n\r\n",
+    b'GET /a HTTP/1.1\r\nHost: a\r\nUser-Agent: " - \\\r\nReferer: \xe2\x80\xae"x\r\nConnection: close\r\n\r\n',
+    b"GET /a HTTP/1.1\r\nHost: a\r\nUser-Agent: \x1b]0;x\x07\r\nConnection: close\r\n\r\n",
+    b"\x00\x00\x00\n\n\n\r\n\r\n",
+    b"GET " + b"/" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    b"GET /" + b"b" * 40_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"\xf0\x9f\x92\xa9" * 100 + b"\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("form", ["json", "combined"])
+def test_hostile_bytes_make_one_plain_line(start: Start, service: Service, tmp_path: Path, form: str) -> None:
+    """Somebody writes lines of his own into the log, or commands to the terminal of whoever reads it."""
+    file = tmp_path / "access.log"
+    document = everything(service, file)
+    document["gateway"]["access_log"]["format"] = form
+    daemon = start(document)
+    for data in HOSTILE:
+        with daemon.connect() as client:
+            client.send(data)
+            while client.more():
+                pass
+            assert client.unread.startswith(b"HTTP/1.1 ")
+    # RFC 9112 §2.2: empty lines before a request are skipped, so that this begins with a NUL; it is one refusal too.
+    eventually(lambda: len(file.read_bytes().splitlines()) >= len(HOSTILE))
+    text = file.read_bytes()
+    assert len(text.splitlines()) == len(HOSTILE)
+    assert re.fullmatch(rb"[\x20-\x7e\n]*", text)
+    for line in text.splitlines():
+        assert len(line) < 8000
+        if form == "json":
+            assert set(json.loads(line)) >= {"time", "status", "path"}
+        else:
+            assert COMBINED.fullmatch(line.decode())
+
+
+def test_no_secret_is_in_the_log(start: Start, service: Service, tmp_path: Path) -> None:
+    """Whoever may read the logs can call the services as anybody."""
+    file = tmp_path / "access.log"
+    document = everything(service, file)
+    document["gateway"]["access_log"]["format"] = "combined"
+    daemon = start(document)
+    secret = "s3cr3t-v4lue"
+    daemon.get(
+        f"/a?access_token={secret}&page=2",
+        f"Authorization: Bearer {secret}",
+        f"Cookie: session={secret}",
+        f"X-Api-Key: {secret}",
+        f"Referer: https://app.example/?code={secret}",
+    )
+    eventually(lambda: b"page=2" in file.read_bytes())
+    assert secret not in file.read_text() + daemon.log
+
+
+def test_a_request_has_one_name(start: Start, service: Service, tmp_path: Path) -> None:
+    """The id in a customer's complaint leads nowhere."""
+    file = tmp_path / "access.log"
+    document = everything(service, file)
+    document["routes"] = [{"path": "/a", "service": "main"}]
+    daemon = start(document)
+    ids: list[str | None] = []
+
+    def asked(target: str, *headers: str) -> str | None:
+        ids.append(daemon.get(target, *headers).get("x-request-id"))
+        return ids[-1]
+
+    assert asked("/a") == service.last.get("x-request-id")
+    assert asked("/a", "X-Request-ID: mine-1") == service.last.get("x-request-id") == "mine-1"
+    assert asked("/a", "X-Request-ID: not good") == service.last.get("x-request-id") != "not good"
+    assert asked("/nothing", "X-Request-ID: mine-2") == "mine-2"
+    assert asked("/health", "X-Request-ID: mine-3") == "mine-3"
+    assert asked("/metrics") is not None
+    assert asked("/ready") is not None
+    ids.append(daemon.request("DELETE", "/health", "X-Request-ID: mine-4").get("x-request-id"))
+    assert ids[-1] == "mine-4"
+    with daemon.connect() as client:
+        client.send("BREW / HTTP/1.1\r\nHost: a\r\n\r\n")
+        refused = client.answer()
+        assert refused.json["request_id"] == refused.get("x-request-id")
+        ids.append(refused.get("x-request-id"))
+    with H2Client(daemon.address) as http2:
+        ids += [http2.request("GET", target).get("x-request-id") for target in ("/a", "/health", "/nothing", "/a//")]
+    assert None not in ids
+    assert sorted(line["request_id"] for line in written(file, len(ids))) == sorted(map(str, ids))
+
+
+def test_the_client_is_the_one_behind_the_proxy(start: Start, service: Service, tmp_path: Path) -> None:
+    """Every line names the load balancer."""
+    file = tmp_path / "access.log"
+    daemon = start(everything(service, file, trusted_proxies=["127.0.0.0/8"]))
+    for target in ("/a", "/health"):
+        daemon.get(target, "X-Forwarded-For: 203.0.113.9")
+    assert [line["client"] for line in written(file, 2)] == ["203.0.113.9", "203.0.113.9"]
+
+
+def test_logrotate_under_load_loses_nothing(start: Start, service: Service, tmp_path: Path) -> None:
+    """The minute of the rotation is missing from the logs."""
+    file = tmp_path / "access.log"
+    daemon = start(everything(service, file))
+    sent: list[str] = []
+    ended = threading.Event()
+
+    def ask(worker: int) -> None:
+        with daemon.connect() as client:
+            number = 0
+            while not ended.is_set():
+                target = f"/a?{worker}-{number}"
+                assert client.get(target).status == 200
+                sent.append(target)
+                number += 1
+
+    workers = [threading.Thread(target=ask, args=(worker,)) for worker in range(3)]
+    for worker in workers:
+        worker.start()
+    old = []
+    for rotation in range(5):
+        eventually(lambda: file.exists() and file.stat().st_size > 2000)
+        old.append(file.rename(tmp_path / f"access.log.{rotation}"))
+        daemon.signal(signal.SIGUSR1)
+        eventually(file.exists)
+    ended.set()
+    for worker in workers:
+        worker.join()
+    daemon.terminate()
+    assert daemon.wait() == 0
+    found = [line["path"] for each in (*old, file) for line in lines(each)]
+    assert sorted(found) == sorted(sent)
+    assert all(each.stat().st_size for each in old)
+
+
+def test_a_clean_stop_writes_what_is_left(start: Start, service: Service, tmp_path: Path) -> None:
+    """The last lines before a restart are lost, which are those that one looks for."""
+    file = tmp_path / "access.log"
+    daemon = start(everything(service, file))
+    with daemon.connect() as client:
+        for number in range(500):
+            client.send(encode("GET", f"/a?{number}"))
+        for _ in range(500):
+            assert client.answer().status == 200
+        daemon.terminate()
+        assert daemon.wait() == 0
+    assert [line["path"] for line in lines(file)] == [f"/a?{number}" for number in range(500)]
+
+
+def test_a_full_disk_stops_nothing(start: Start, service: Service) -> None:
+    """Because a disk is full, customers see errors."""
+    daemon = start(everything(service, "/dev/full"))
+    with daemon.connect() as client:
+        for _ in range(300):
+            assert client.get("/a").status == 200
+    eventually(lambda: "No space left on device; lines are being lost" in daemon.log)
+    daemon.terminate()
+    assert daemon.wait() == 0
+    assert "300 lines were lost" in daemon.log
+    assert daemon.log.count("lines are being lost") == 1
+
+
+def test_standard_output(start: Start, service: Service) -> None:
+    """In a container the log is nowhere, or cut into the daemon's own lines."""
+    daemon = start(everything(service, "-"))
+    with daemon.connect() as client:
+        for number in range(100):
+            assert client.get(f"/a?{number}").status == 200
+    daemon.terminate()
+    assert daemon.wait() == 0
+    found = [json.loads(line) for line in daemon.log.splitlines() if line.startswith("{")]
+    assert [line["path"] for line in found] == [f"/a?{number}" for number in range(100)]
+
+
+def test_a_log_that_cannot_be_opened_is_said_at_the_start(service: Service, tmp_path: Path) -> None:
+    """The gateway runs for a week before anybody notices that it logs nothing."""
+    for number, file in enumerate((tmp_path / "no" / "such", tmp_path)):
+        daemon = Daemon(tmp_path / f"gateway{number}", everything(service, file)).launch()
+        assert daemon.wait() == 1
+        assert "access log" in daemon.log or "access_log" in daemon.log
+
+

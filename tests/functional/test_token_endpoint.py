@@ -1,0 +1,230 @@
+"""Partners get tokens from the gateway: with real clients, with every mistake, and while others guess at secrets."""
+
+from __future__ import annotations
+
+import threading
+from base64 import b64encode
+from collections import Counter
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
+from oauthlib.oauth2 import BackendApplicationClient
+from requests_oauthlib import OAuth2Session as OauthlibSession
+
+from apigw.policy.client_secrets import new_secret
+
+from .client import Answer
+from .conftest import Start
+from .daemon import Daemon
+from .guarded import ACME, CHOSEN, FORM, GATEWAY, SECRET, Guarded, basic, check_silent, identity, with_auth
+from .services import Service
+from .tokens import Provider, bearer
+
+
+@pytest.fixture(scope="module")
+def daemon(guarded: Guarded) -> Daemon:
+    return guarded.daemon
+
+
+@pytest.fixture(scope="module")
+def provider(guarded: Guarded) -> Provider:
+    return guarded.provider
+
+
+@pytest.fixture
+def insecure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Client libraries want https, even on loopback."""
+    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
+    monkeypatch.setenv("AUTHLIB_INSECURE_TRANSPORT", "1")
+
+
+def url(daemon: Daemon, path: str) -> str:
+    return "http://{}:{}{}".format(*daemon.address, path)
+
+
+@pytest.mark.usefixtures("insecure")
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+def test_authlibs_session(daemon: Daemon, service: Service, guarded: Guarded, method: str) -> None:
+    """A partner that uses authlib gets no token, or one that is not taken."""
+    with AuthlibSession("acme", SECRET, scope="orders.read", token_endpoint_auth_method=method) as session:
+        token = session.fetch_token(url(daemon, "/oauth/token"), grant_type="client_credentials")
+        guarded.told(token["access_token"])
+        guarded.told(token["refresh_token"])
+        assert (token["token_type"], token["expires_in"], token["scope"]) == ("Bearer", 3600, "orders.read")
+        assert session.get(url(daemon, "/partner/a")).status_code == 200
+        assert identity(service) == {"x-user-id": ["acme"], "x-user-roles": ["partner"], "x-auth-provider": ["oauth"]}
+        again = session.refresh_token(url(daemon, "/oauth/token"))
+        assert again["access_token"] != token["access_token"]
+        assert guarded.told(again["refresh_token"]) != token["refresh_token"]
+        assert session.get(url(daemon, "/partner/b")).status_code == 200
+
+
+@pytest.mark.usefixtures("insecure")
+@pytest.mark.parametrize("in_body", [False, True])
+def test_requests_oauthlibs_session(daemon: Daemon, service: Service, guarded: Guarded, in_body: bool) -> None:
+    """A partner that uses requests-oauthlib gets no token, or one that is not taken."""
+    with OauthlibSession(client=BackendApplicationClient("choosy")) as session:
+        token = session.fetch_token(
+            url(daemon, "/oauth/token"), client_id="choosy", client_secret=CHOSEN, include_client_id=in_body
+        )
+        guarded.told(token["access_token"])
+        guarded.told(token["refresh_token"])
+        assert session.get(url(daemon, "/api/a")).status_code == 200
+        assert identity(service) == {"x-user-id": ["choosy"], "x-user-roles": [""], "x-auth-provider": ["oauth"]}
+        assert session.get(url(daemon, "/partner/a")).status_code == 403
+
+
+def test_the_documents_about_it(daemon: Daemon) -> None:
+    """Others cannot verify the gateway's tokens, or find its endpoint."""
+    keys = daemon.get("/.well-known/jwks.json").json["keys"]
+    assert [(key["kid"], key["kty"], key["alg"], "d" in key) for key in keys] == [("k1", "RSA", "RS256", False)]
+    metadata = daemon.get("/.well-known/oauth-authorization-server").json
+    assert (metadata["issuer"], metadata["token_endpoint"]) == (GATEWAY, f"{GATEWAY}/oauth/token")
+    for method in ("GET", "HEAD", "PUT", "DELETE"):
+        answer = daemon.request(method, "/oauth/token")
+        assert (answer.status, answer.get("allow")) == (405, "POST")
+
+
+GRANT = "grant_type=client_credentials"
+IN_BODY = urlencode({"client_id": "acme", "client_secret": SECRET})
+WRONG = new_secret()
+WRONG_REQUESTS = {
+    "empty": ((FORM, ACME), "", 400, "invalid_request"),
+    "no content type": ((ACME,), GRANT, 400, "invalid_request"),
+    "JSON": (("Content-Type: application/json", ACME), '{"grant_type": "client_credentials"}', 400, "invalid_request"),
+    "two content types": ((FORM, "Content-Type: text/plain", ACME), GRANT, 400, "invalid_request"),
+    "multipart": (("Content-Type: multipart/form-data; boundary=x", ACME), GRANT, 400, "invalid_request"),
+    "grant type twice": ((FORM, ACME), f"{GRANT}&{GRANT}", 400, "invalid_request"),
+    "scope twice": ((FORM, ACME), f"{GRANT}&scope=a.b&scope=orders.read", 400, "invalid_request"),
+    "secret twice": ((FORM,), f"{GRANT}&{IN_BODY}&client_secret=x", 400, "invalid_request"),
+    "both kinds of credentials": ((FORM, ACME), f"{GRANT}&{IN_BODY}", 400, "invalid_request"),
+    "two Authorization headers": ((FORM, ACME, ACME), GRANT, 400, "invalid_request"),
+    "no grant type": ((FORM, ACME), "scope=a.b", 400, "invalid_request"),
+    "not UTF-8": ((FORM, ACME), f"{GRANT}&scope=%ff", 400, "invalid_request"),
+    "oversized": ((FORM, ACME), f"{GRANT}&x={'x' * 9000}", 400, "invalid_request"),
+    "too many parameters": ((FORM, ACME), GRANT + "&a=1" * 40, 400, "invalid_request"),
+    "unknown grant": ((FORM, ACME), "grant_type=password&username=a&password=b", 400, "unsupported_grant_type"),
+    "authorization code": ((FORM, ACME), "grant_type=authorization_code&code=x", 400, "unsupported_grant_type"),
+    "unknown scope": ((FORM, ACME), f"{GRANT}&scope=orders.write", 400, "invalid_scope"),
+    "no credentials": ((FORM,), GRANT, 401, "invalid_client"),
+    "no secret": ((FORM,), f"{GRANT}&client_id=acme", 401, "invalid_client"),
+    "wrong secret": ((FORM, basic("acme", WRONG)), GRANT, 401, "invalid_client"),
+    "wrong secret in the body": ((FORM,), f"{GRANT}&client_id=acme&client_secret={WRONG}", 401, "invalid_client"),
+    "unknown client": ((FORM, basic("nobody", WRONG)), GRANT, 401, "invalid_client"),
+    "bad base64": ((FORM, "Authorization: Basic !!!!"), GRANT, 401, "invalid_client"),
+    "base64 without padding": ((FORM, "Authorization: Basic YWNtZTp4eA"), GRANT, 401, "invalid_client"),
+    "no colon": ((FORM, "Authorization: Basic " + b64encode(b"acme").decode()), GRANT, 401, "invalid_client"),
+    "not UTF-8 in Basic": ((FORM, "Authorization: Basic //4="), GRANT, 401, "invalid_client"),
+    "NUL in Basic": ((FORM, basic("acme\0", SECRET)), GRANT, 401, "invalid_client"),
+    "bearer": ((FORM, "Authorization: Bearer abc"), GRANT, 401, "invalid_client"),
+    "foreign refresh token": ((FORM, ACME), "grant_type=refresh_token&refresh_token=abc", 400, "invalid_grant"),
+    "no refresh token": ((FORM, ACME), "grant_type=refresh_token", 400, "invalid_request"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "error"), [pytest.param(*case, id=name) for name, case in WRONG_REQUESTS.items()]
+)
+def test_a_wrong_request_for_a_token(
+    daemon: Daemon, guarded: Guarded, headers: tuple[str, ...], body: str, status: int, error: str
+) -> None:
+    """A partner's mistake is answered by something that its library does not understand, or by a token."""
+    guarded.told(WRONG)
+    answer = daemon.request("POST", "/oauth/token", *headers, body=body.encode())
+    assert (answer.status, answer.json["error"]) == (status, error), answer
+    assert answer.get("content-type") == "application/json"
+    assert answer.get("cache-control") == "no-store"
+    assert set(answer.json) <= {"error", "error_description"}
+    assert (answer.get("www-authenticate") or "").startswith("Basic ") == (status == 401)
+    check_silent(answer, SECRET, WRONG)
+
+
+def test_credentials_in_the_query_are_none(daemon: Daemon) -> None:
+    """Secrets are taken from where they end up in logs."""
+    for headers, body in (((FORM,), GRANT.encode()), ((FORM,), b"")):
+        answer = daemon.request("POST", f"/oauth/token?{GRANT}&{IN_BODY}", *headers, body=body)
+        assert answer.status in (400, 401)
+        check_silent(answer, SECRET)
+
+
+def test_a_body_that_no_token_request_has(daemon: Daemon) -> None:
+    """Somebody fills the memory through the token endpoint."""
+    answer = daemon.request("POST", "/oauth/token", FORM, ACME, body=b"x" * 65537)
+    assert answer.code == "body_too_large"
+
+
+# Guessing at secrets.
+
+
+class Guesses:
+    """Clients that never pause, each with a wrong secret, for clients that exist and for others."""
+
+    def __init__(self, daemon: Daemon, clients: int = 8) -> None:
+        self.answers: list[Answer] = []
+        self._daemon = daemon
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._guess, args=(n,), daemon=True) for n in range(clients)]
+
+    def __enter__(self) -> Guesses:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _guess(self, number: int) -> None:
+        with self._daemon.connect() as client:
+            guessed = 0
+            while not self._stop.is_set():
+                guessed += 1
+                who = ("choosy", "acme", f"nobody{number}-{guessed}")[guessed % 3]
+                body = f"{GRANT}&client_id={who}&client_secret={new_secret()}".encode()
+                self.answers.append(client.request("POST", "/oauth/token", FORM, body=body))
+
+    @property
+    def statuses(self) -> Counter[int]:
+        return Counter(answer.status for answer in list(self.answers))
+
+
+def test_guessing_ends_before_anything_is_hashed(
+    start: Start, service: Service, provider: Provider, tmp_path: Path
+) -> None:
+    """Whoever guesses at secrets goes on until he has one, and keeps the gateway busy with hashing."""
+    document = with_auth(tmp_path, provider, service)
+    document["auth"]["oauth"]["rate_limit"] = {"limit": 5, "window": "1h"}
+    daemon = start(document)
+    token = bearer(provider.token())
+    with Guesses(daemon) as guesses, daemon.connect() as client:
+        others = []
+        while len(guesses.answers) < 400 or len(others) < 200:
+            others.append(client.get("/api/a", token).status)
+    assert set(others) == {200}
+    statuses = guesses.statuses
+    # A 401 has cost a hash: for one address there are six times the limit, however many clients it names
+    assert statuses[401] == 30
+    assert statuses[429] == len(guesses.answers) - 30
+    for answer in guesses.answers:
+        assert (answer.status == 429) == (answer.get("retry-after") is not None)
+        assert answer.json["error"] == {401: "invalid_client", 429: "temporarily_unavailable"}[answer.status]
+
+
+def test_hashing_keeps_nobody_waiting(start: Start, service: Service, provider: Provider, tmp_path: Path) -> None:
+    """Where limits are wide, a flood of wrong secrets stops everybody else."""
+    daemon = start(with_auth(tmp_path, provider, service))
+    token = bearer(provider.token())
+    with Guesses(daemon, clients=48) as guesses, daemon.connect() as client:
+        others = [client.get("/api/a", token).status]
+        while len(guesses.answers) < 60 or len(others) < 300:
+            others.append(client.get("/api/a", token).status)
+    assert set(others) == {200}
+    # At most so many wait for a thread; who comes then is told to come again, in no time
+    assert set(guesses.statuses) <= {401, 503}
+    assert guesses.statuses[503] > 0
+    assert all(answer.get("retry-after") == "1" for answer in guesses.answers if answer.status == 503)
+    right = daemon.request("POST", "/oauth/token", FORM, ACME, body=GRANT.encode())
+    assert right.status in (200, 503)

@@ -1,0 +1,136 @@
+"""The last minutes as the status page shows them, from counters and a clock."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import CollectorRegistry
+from twisted.internet.task import Clock
+
+from apigw.ops.history import SECONDS, History, Tally
+from apigw.ops.metrics import Metrics
+
+
+class Watched:
+    """A gateway's counters, and their history."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_000_000.0)
+        self.metrics = Metrics(CollectorRegistry(), "1.2.3")
+        self.history = History(self.clock, self.metrics.routes)
+        self.history.start()
+
+    def send(self, path: str, status: int = 200, seconds: float | None = 0.002, times: int = 1) -> None:
+        for _ in range(times):
+            self.metrics.route(path).observe(b"GET", status, seconds)
+
+    def passes(self, seconds: int) -> None:
+        self.clock.pump([1.0] * seconds)
+
+
+def test_rates_are_per_second() -> None:
+    """The plot shows sums since the start, or twice what was sent."""
+    watched = Watched()
+    watched.send("/a", times=30)
+    watched.send("/a", 503, times=10)
+    watched.passes(1)
+    watched.send("/b", times=5)
+    watched.passes(2)
+    assert [(each.requests, each.failed) for each in watched.history.seconds] == [(40, 10), (5, 0), (0, 0)]
+
+
+def test_a_late_sample_does_not_look_like_a_burst() -> None:
+    """After the process stood still for ten seconds, ten times the traffic is shown."""
+    watched = Watched()
+    watched.send("/a", times=100)
+    watched.clock.advance(10)
+    assert watched.history.seconds[0].requests == 10
+
+
+def test_memory_is_bounded() -> None:
+    """A gateway that runs for a year fills its memory with what nobody looks at."""
+    watched = Watched()
+    for _ in range(2 * SECONDS):
+        watched.send("/a")
+        watched.passes(1)
+    assert len(watched.history.seconds) == SECONDS
+    assert 60 <= watched.history.lately("/a")["GET"].requests <= 70
+
+
+def test_the_last_minute_forgets() -> None:
+    """A route that failed this morning is shown as failing."""
+    watched = Watched()
+    watched.send("/a", 500, times=7)
+    watched.passes(30)
+    assert watched.history.lately("/a")["GET"].failed == 7
+    watched.send("/a", 429, times=2)
+    watched.passes(45)
+    found = watched.history.lately("/a")["GET"]
+    assert (found.requests, found.failed, found.limited) == (2, 0, 2)
+    watched.passes(60)
+    assert watched.history.lately("/a") == {}
+
+
+def test_the_span_is_what_the_tallies_are_of() -> None:
+    """In its first minute a gateway shows a sixtieth of its traffic."""
+    watched = Watched()
+    watched.send("/a", times=20)
+    watched.passes(4)
+    assert watched.history.span() == 4
+    for _ in range(200):
+        watched.send("/a", times=10)
+        watched.passes(1)
+    rate = watched.history.lately("/a")["GET"].requests / watched.history.span()
+    assert rate == pytest.approx(10, rel=0.02)
+
+
+def test_a_route_that_comes_back_begins_anew() -> None:
+    """After a reload that removed and one that brought back a route, its rate is negative."""
+    watched = Watched()
+    watched.send("/a", times=50)
+    watched.passes(1)
+    watched.metrics.retain({"/b"}, set(), set())
+    watched.metrics.retain({"/a"}, set(), set())
+    watched.send("/a", times=3)
+    watched.passes(1)
+    assert watched.history.seconds[-1].requests == 3
+    watched.metrics.retain({"/b"}, set(), set())
+    watched.passes(1)
+    assert watched.history.lately("/a") == {}
+
+
+def test_percentiles_are_those_of_prometheus() -> None:
+    """The page and the dashboard show different latencies for the same traffic."""
+    watched = Watched()
+    watched.send("/a", seconds=0.002, times=20)
+    watched.send("/a", seconds=0.2, times=80)
+    watched.passes(1)
+    latest = watched.history.seconds[-1]
+    assert latest.p50 == pytest.approx(0.1 + 0.15 * 0.3 / 0.8)
+    assert latest.p95 == pytest.approx(0.1 + 0.15 * 0.75 / 0.8)
+
+
+def test_what_has_no_duration_has_no_percentile() -> None:
+    """Event streams that end after a day are shown as answers that took none."""
+    watched = Watched()
+    watched.send("/a", seconds=None)
+    watched.passes(1)
+    assert watched.history.seconds[-1].requests == 1
+    assert watched.history.seconds[-1].p95 is None
+    assert Tally().quantile(0.5) is None
+
+
+def test_beyond_the_highest_bound() -> None:
+    """A request of an hour breaks the page."""
+    watched = Watched()
+    watched.send("/a", seconds=3600.0)
+    watched.passes(1)
+    assert watched.history.seconds[-1].p99 == 30.0
+
+
+def test_stopping_ends_it() -> None:
+    """A stopped gateway goes on counting."""
+    watched = Watched()
+    watched.history.stop()
+    watched.history.stop()
+    assert watched.clock.getDelayedCalls() == []

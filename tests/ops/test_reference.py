@@ -1,0 +1,74 @@
+"""The reference pages of metrics and access log are complete, and say nothing that is not so."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from apigw.ops.access_line import JSON, Combined, Entry
+from apigw.ops.metrics import BUCKETS, METHODS, PROTOCOLS, RESERVED, UPSTREAM_ERRORS, Metrics
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+
+
+def test_every_family_is_described() -> None:
+    """Somebody writes an alert on a metric or label that does not exist, or does not find one that does."""
+    metrics = Metrics(CollectorRegistry(), "1.2.3")
+    metrics.route("/a").observe(b"GET", 200, 0.1)
+    metrics.service("a").observe(0.1)
+    metrics.limit("/a", "ip")
+    metrics.connections("HTTP/2")
+    metrics.auth_failure("missing")
+    exported = {}
+    for family in text_string_to_metric_families(metrics.render()[1].decode()):
+        name = family.name + "_total" * (family.type == "counter")
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        exported[name] = (family.type, labels)
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", (REFERENCE / "metrics.md").read_text(), re.MULTILINE)
+    assert {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows} == exported
+
+
+def test_the_words_of_the_labels_are_described() -> None:
+    """A label's value appears that no page explains."""
+    page = (REFERENCE / "metrics.md").read_text()
+    for word in (*UPSTREAM_ERRORS, *PROTOCOLS, "OTHER", "unmatched"):
+        assert f"`{word}`" in page
+    for method in METHODS:
+        assert method in page
+    assert len(BUCKETS) == len(re.search(r"Bounds of the buckets: (.*)", page)[1].replace(" and", ",").split(","))  # type: ignore[index]
+    assert "/health" in RESERVED
+
+
+ENTRY = Entry(
+    "id", "203.0.113.9", b"GET", b"/a", "/a", 200, "upstream", None, 0, 1, 0.1, "http://a", 0.1, "alice", "HTTP/1.1"
+)
+
+
+def test_every_field_is_described() -> None:
+    """A field of the log is in no page, or one that a page names is not in the log."""
+    page = (REFERENCE / "access-log.md").read_text()
+    fields = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert fields == list(json.loads(JSON().line("t", 0, ENTRY)))
+
+
+def test_the_example_is_what_is_written() -> None:
+    """Whoever writes a parser from the page gets one that fits no line."""
+    page = (REFERENCE / "access-log.md").read_text()
+    example = re.search(r"^    (203\.0\.113\.9 .*)$", page, re.MULTILINE)
+    assert example
+    entry = ENTRY._replace(
+        request_id="f8a8142009ef33aa4e099c034b112b82",
+        target=b"/api/v1/users/7",
+        route="/api/v1/users/:id",
+        bytes_out=61,
+        duration=0.0042111,
+        upstream="http://127.0.0.1:9001",
+        upstream_duration=0.0039021,
+        user_agent=b"curl/8.5.0",
+    )
+    written = Combined().line("23/Nov/2026:02:38:02 +0000", 0, entry)
+    assert written.decode() == example[1] + "\n"

@@ -1,0 +1,184 @@
+"""The rules about header fields: what a service is sent, and what a client gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apigw.forwarding import Peers, client_headers, request_id, upstream_head
+from apigw.wire.headers import Headers
+from apigw.wire.request import Request
+
+
+class Peer:
+    """The connection, as far as headers are concerned."""
+
+    def __init__(self, peer: bytes, secure: bool) -> None:
+        self.peer = peer
+        self.secure = secure
+
+
+def request(
+    *headers: tuple[bytes, bytes],
+    method: bytes = b"GET",
+    length: int | None = 0,
+    protocol: bytes = b"HTTP/1.1",
+    peer: bytes = b"192.0.2.1",
+    secure: bool = False,
+) -> Request:
+    stream: Any = Peer(peer, secure)
+    return Request(stream, method, b"/a?b", b"/a", b"?b", b"shop.example", list(headers), protocol, length)
+
+
+def head(request: Request, peers: Peers | None = None, own: tuple[bytes, ...] = (), drop_token: bool = False) -> bytes:
+    return upstream_head(request, request.uri, b"10.0.0.1:80", peers or Peers(), b"id", own, drop_token)
+
+
+def test_the_whole_head() -> None:
+    """A service is sent something else than a canonical request."""
+    assert head(request((b"accept", b"x"), (b"x-empty", b"")), own=(b"x-user-id: me\r\n",)) == (
+        b"GET /a?b HTTP/1.1\r\n"
+        b"host: 10.0.0.1:80\r\n"
+        b"accept: x\r\n"
+        b"x-empty: \r\n"
+        b"x-forwarded-for: 192.0.2.1\r\n"
+        b"x-forwarded-proto: http\r\n"
+        b"x-forwarded-host: shop.example\r\n"
+        b"via: 1.1 apigw\r\n"
+        b"x-request-id: id\r\n"
+        b"x-user-id: me\r\n"
+        b"\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "length", "framing"),
+    [
+        (b"GET", 0, None),
+        (b"DELETE", 0, None),
+        (b"POST", 0, b"content-length: 0"),
+        (b"PUT", 0, b"content-length: 0"),
+        (b"GET", 5, b"content-length: 5"),
+        (b"POST", None, b"transfer-encoding: chunked"),
+    ],
+)
+def test_a_body_has_exactly_one_framing(method: bytes, length: int | None, framing: bytes | None) -> None:
+    """Two readers disagree where a body ends, and one of them finds another request in it."""
+    sent = head(request((b"content-length", b"77"), (b"transfer-encoding", b"gzip"), method=method, length=length))
+    found = [line for line in sent.split(b"\r\n") if line.startswith((b"content-length", b"transfer-encoding"))]
+    assert found == ([] if framing is None else [framing])
+
+
+@pytest.mark.parametrize(("protocol", "via"), [(b"HTTP/1.0", b"1.0"), (b"HTTP/1.1", b"1.1"), (b"HTTP/2", b"2")])
+def test_via_names_the_clients_version(protocol: bytes, via: bytes) -> None:
+    """RFC 9110 §7.6.3: a service is told the wrong version."""
+    assert b"\r\nvia: %b apigw\r\n" % via in head(request(protocol=protocol))
+
+
+@given(st.sampled_from("-_."), st.sampled_from("-_."), st.sampled_from(["user-id", "user-roles", "auth-provider"]))
+def test_every_spelling_of_an_identity_goes(one: str, other: str, name: str) -> None:
+    """A service that takes X_User.ID for X-User-ID believes a stranger."""
+    spelled = "x" + one + name.replace("-", other)
+    for peers in (Peers(), Peers(["0.0.0.0/0"])):
+        assert b"mallory" not in head(request((spelled.encode(), b"mallory")), peers)
+
+
+def test_a_token_may_stay_here() -> None:
+    """A service sees a token that is not for it."""
+    with_token = request((b"authorization", b"Bearer t"))
+    assert b"Bearer t" in head(with_token)
+    assert b"Bearer t" not in head(with_token, drop_token=True)
+
+
+def test_names_are_remembered_up_to_a_bound() -> None:
+    """Each new header name of an attacker costs memory for ever."""
+    peers = Peers()
+    for number in range(10_000):
+        head(request((b"x-%d" % number, b"1")), peers)
+    assert len(peers.kept_from_others) <= 4096
+    assert b"x-user-id" not in head(request((b"x-user-id", b"me")), peers)
+    assert b"\r\nx-late: 1\r\n" in head(request((b"x-late", b"1")), peers)
+
+
+TRUSTED = ["10.0.0.0/8", "::1/128"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "claimed", "client"),
+    [
+        (b"192.0.2.1", [], b"192.0.2.1"),
+        (b"192.0.2.1", [b"198.51.100.1"], b"192.0.2.1"),
+        (b"10.0.0.1", [], b"10.0.0.1"),
+        (b"10.0.0.1", [b"198.51.100.1"], b"198.51.100.1"),
+        (b"10.0.0.1", [b"203.0.113.7, 198.51.100.1"], b"198.51.100.1"),
+        (b"10.0.0.1", [b"203.0.113.7", b"198.51.100.1"], b"198.51.100.1"),
+        (b"10.0.0.1", [b"203.0.113.7, 198.51.100.1, 10.0.0.2"], b"198.51.100.1"),
+        (b"10.0.0.1", [b"10.0.0.3,10.0.0.2"], b"10.0.0.3"),
+        (b"::1", [b"2001:DB8::1"], b"2001:db8::1"),
+        (b"::ffff:10.0.0.1", [b"::ffff:198.51.100.1"], b"198.51.100.1"),
+        (b"10.0.0.1", [b"nonsense"], b"10.0.0.1"),
+        (b"10.0.0.1", [b"198.51.100.1, nonsense"], b"10.0.0.1"),
+        (b"10.0.0.1", [b"198.51.100.1, nonsense, 10.0.0.2"], b"10.0.0.2"),
+        (b"10.0.0.1", [b"198.51.100.1:1234"], b"10.0.0.1"),
+        (b"10.0.0.1", [b""], b"10.0.0.1"),
+        (b"", [b"198.51.100.1"], b""),
+    ],
+)
+def test_the_client_is_the_first_from_the_right_that_is_no_proxy(
+    peer: bytes, claimed: list[bytes], client: bytes
+) -> None:
+    """A caller gets round the limits of its address by making up another."""
+    sent = request(*((b"x-forwarded-for", value) for value in claimed), peer=peer)
+    assert Peers(TRUSTED).client_address(sent) == client
+
+
+def test_a_trusted_proxy_is_continued_in_one_field() -> None:
+    """A service reads only the first of two X-Forwarded-For, and that is the wrong one."""
+    sent = head(
+        request(
+            (b"x-forwarded-for", b"198.51.100.1"),
+            (b"x-forwarded-for", b"10.0.0.2"),
+            (b"x-forwarded-proto", b"https"),
+            (b"x-forwarded-host", b"outside.example"),
+            peer=b"10.0.0.1",
+        ),
+        Peers(TRUSTED),
+    )
+    assert sent.count(b"x-forwarded-for") == sent.count(b"x-forwarded-proto") == sent.count(b"x-forwarded-host") == 1
+    assert b"\r\nx-forwarded-for: 198.51.100.1, 10.0.0.2, 10.0.0.1\r\n" in sent
+    assert b"\r\nx-forwarded-proto: https\r\n" in sent
+    assert b"\r\nx-forwarded-host: outside.example\r\n" in sent
+
+
+def test_an_id_is_kept_if_it_can_be_logged() -> None:
+    """A trace breaks at the gateway, or a log line in two."""
+    assert request_id([(b"a", b"b"), (b"x-request-id", b"given")]) == b"given"
+    bad: list[Headers] = [
+        [],
+        [(b"x-request-id", b"")],
+        [(b"x-request-id", b"a b")],
+        [(b"x-request-id", b"x" * 129)],
+        [(b"x-request-id", b"\xe9")],
+        [(b"x-request-id", b"a"), (b"x-request-id", b"a")],
+    ]
+    made = {request_id(headers) for headers in bad}
+    assert len(made) == len(bad)
+    assert all(len(one) == 32 and one.isalnum() for one in made)
+
+
+def test_what_a_client_gets() -> None:
+    """A client gets two ids, a length where there is no body, or none of the gateway's own headers."""
+    sent: Headers = [
+        (b"x-request-id", b"other"),
+        (b"content-length", b"0"),
+        (b"set-cookie", b"a"),
+        (b"set-cookie", b"b"),
+    ]
+    cookies = [(b"set-cookie", b"a"), (b"set-cookie", b"b")]
+    ending = [(b"vary", b"Origin"), (b"via", b"1.1 apigw"), (b"x-request-id", b"id")]
+    own: Headers = [(b"vary", b"Origin")]
+    assert client_headers(list(sent), 200, b"id", own) == [(b"content-length", b"0"), *cookies, *ending]
+    assert client_headers(list(sent), 204, b"id", own) == [*cookies, *ending]
