@@ -249,21 +249,23 @@ class Exchange:
             isinstance(error, UpstreamLost)
             and error.silent
             and connection is not None
-            and connection.used
             and not self._retried
             and (request.method in IDEMPOTENT or error.unsent)
             and request.content_length == 0
         ):
-            # The upstream had probably closed the connection for being idle (RFC 9110 §9.2.2).
-            # A target that is being killed may still take connections when it has cut those it had.
-            self._retried = True
-            self.connect(self.route.upstream.another(self.target))
-            return
+            # The upstream had probably closed the connection for being idle (RFC 9110 §9.2.2). A new one that dies like
+            # this was taken by a process that is being killed: then only another target can help.
+            other = self.route.upstream.another(self.target)
+            if connection.used or other is not self.target:
+                self._retried = True
+                self.connect(other)
+                return
         self._settle(failed=True)
         if isinstance(error, UpstreamTimedOut):
             self.refuse(errors.UpstreamTimeout("The service did not answer in time."))
         else:
-            log.debug("{id}: {target}: {error}", id=self.id.decode("ascii"), target=self.target.name, error=error)
+            if self.snapshot.log_decisions:
+                log.debug("{id}: {target}: {error}", id=self.id.decode("ascii"), target=self.target.name, error=error)
             self.refuse(errors.UpstreamProtocolError("The service gave no valid answer."))
 
     # IPushProducer: the client reads slower than the upstream sends.

@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -64,7 +65,7 @@ class Options(usage.Options):
     """Validated before twistd becomes a daemon, so that mistakes reach the terminal."""
 
     optParameters: ClassVar = [["config", "c", "etc", "The directory with the configuration (YAML)."]]
-    optFlags: ClassVar = [["log-decisions", None, "Log each routing decision at debug level."]]
+    optFlags: ClassVar = [["log-decisions", None, "Log each routing decision, and why an answer was not valid, at debug level."]]
     longdesc: ClassVar = "An API gateway. Documentation: docs/."
     config: Config
 
@@ -213,7 +214,7 @@ class Program:
             b"/ready": Ready(self._readiness, True),
             b"/metrics": MetricsPage(self._exposition, lambda _: True),
             b"/status": Document(self._status),
-            **page(self._page, self._reactor.seconds),
+            **page(self._page, self._reactor),
             b"/limits": Limits(lambda: self._current().limits, store, self._metrics),
             b"/circuits": Circuits(
                 lambda: self._current().upstreams.values(), lambda: self._current().admin_token
@@ -250,7 +251,7 @@ class Program:
             return {}
         return {"rate limit store": usable}
 
-    def _page(self) -> dict[str, Any]:
+    def _page(self) -> Iterator[dict[str, Any] | None]:
         """What the status page shows."""
         status = self._status()
         result = status["last_reload"]

@@ -60,14 +60,18 @@ class Target:
     def connect_succeeded(self) -> None:
         self._failures = 0
 
-    def connect_failed(self) -> None:
+    def connect_failed(self, service: str, why: str) -> None:
+        """Noted in the log when it begins: a line for each request would drown what else happens in an outage."""
+        if not self._failures:
+            log.warn("{service}: no connection to {target}: {why}", service=service, target=self.name, why=why)
         self._failures += 1
-        if self._failures >= FAILURES_IN_A_ROW and self.set_aside(self):
-            self._failures = 0
+        if self._failures % FAILURES_IN_A_ROW == 0:
+            self.set_aside(self)
 
     def deadline_passed(self) -> None:
         """It has been aside for long enough."""
         self.deadline = NEVER
+        self._failures = 0
         self.available = self.healthy
 
 
@@ -147,8 +151,7 @@ class Upstream:
     def _not_connected(self, target: Target, again: bool, failure: Failure) -> Failure | Deferred[Connected]:
         if failure.check(ConnectFailed):
             why = failure.getErrorMessage()
-            log.debug("{service}: no connection to {target}: {why}", service=self.name, target=target.name, why=why)
-            target.connect_failed()
+            target.connect_failed(self.name, why)
             self.series.error("connect")
             if again:
                 try:

@@ -14,6 +14,7 @@ import pytest
 from bench import origin
 from bench.load import Load, Request, encode, explain
 
+from .asking import circuit
 from .client import Client
 from .conftest import Start
 from .daemon import Daemon, Document, gateway
@@ -64,10 +65,16 @@ def test_three_failed_connects_set_a_target_aside(start: Start, pair: tuple[Serv
     for _ in range(8):
         assert daemon.get("/a").status == 200
     assert daemon.log.count("set aside for 10 s") == 1
-    refused = daemon.log.count(f"no connection to http://127.0.0.1:{port}")
-    for _ in range(8):
-        assert daemon.get("/a").status == 200
-    assert daemon.log.count(f"no connection to http://127.0.0.1:{port}") == refused
+    assert [target["available"] for target in circuit(daemon)["targets"]] == [False, True]
+
+
+def test_an_outage_is_one_line_in_the_log(start: Start) -> None:
+    """A service that is down fills the disk with a line for each request."""
+    port = port_nobody_listens_on()
+    daemon = start(of(f"http://127.0.0.1:{port}"))
+    for _ in range(5):
+        assert daemon.get("/a").code == "upstream_unreachable"
+    assert daemon.log.count(f"no connection to http://127.0.0.1:{port}") == 1
 
 
 def test_the_last_target_is_never_set_aside(start: Start) -> None:
