@@ -301,7 +301,8 @@ class Drain(Service):
 class Signals(Service):
     """SIGTERM and SIGINT stop the process, with exit code 0 once it has drained; a second one cuts the drain short.
 
-    The reactor's own handlers would make twistd end by the signal, and ignore a second one.
+    The reactor's own handlers would make twistd end by the signal, and ignore a second one. SIGUSR1, with which logrotate
+    asks for new files, ends nothing where there is no file to begin anew.
     """
 
     def __init__(self, reactor: Any, ports: PublicListeners, drain: Drain) -> None:
@@ -316,11 +317,13 @@ class Signals(Service):
         self._reactor.callWhenRunning(self._install)
 
     def _install(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self._reactor.callFromThread(self._received))
-            except ValueError:  # not the main thread: an embedding program has its own signals
-                return
+            if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+                signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        except ValueError:  # not the main thread: an embedding program has its own signals
+            return
 
     def _received(self) -> None:
         if self._stopping:

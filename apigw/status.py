@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from importlib.resources import files
 from typing import Any
 
 import orjson
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Cooperator
+from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
 from apigw.ops.history import SECONDS, History, Second, Tally
 from apigw.ops.metrics import METHODS
-from apigw.resources import Leaf, respond
+from apigw.resources import JSON, Leaf, respond
 from apigw.snapshot import Route, Snapshot
 from apigw.upstream import Target, Upstream
 from apigw.wire.headers import Headers
@@ -21,6 +24,8 @@ from apigw.wire.request import Request
 
 MAX_AGE = 0.5
 """Seconds for which a document is handed out again, however many watch."""
+AT_A_TIME = 50
+"""Routes that are looked at before requests have their turn."""
 
 POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
@@ -34,7 +39,8 @@ _FILES = {
     b"/status.css": ("status.css", b"text/css; charset=utf-8"),
 }
 
-Ask = Callable[[], dict[str, Any]]
+Build = Callable[[], Iterator[dict[str, Any] | None]]
+"""Makes a document in several steps, the last of which yields it."""
 
 
 class Content(Leaf):
@@ -57,39 +63,87 @@ class Content(Leaf):
         return NOT_DONE_YET
 
 
-def page(ask: Ask, clock: Callable[[], float]) -> dict[bytes, IResource]:
-    """The resources of the page by path. ``ask`` makes the document that the page shows."""
+class Live(Leaf):
+    """A document that is made when somebody asks, once for all who ask meanwhile, and without holding up requests."""
+
+    def __init__(self, build: Build, clock: IReactorTime) -> None:
+        super().__init__()
+        self._build = build
+        self._clock = clock
+        self._cooperator = Cooperator(lambda: lambda: True, lambda step: clock.callLater(0, step))
+        self._waiting: list[Request] = []
+        self._made = b""
+        self._made_at = float("-inf")
+
+    def render_GET(self, request: Request) -> int:
+        if 0 <= self._clock.seconds() - self._made_at < MAX_AGE:
+            self._send(request)
+            return NOT_DONE_YET
+        self._waiting.append(request)
+        if len(self._waiting) == 1:
+            self._cooperator.coiterate(self._steps()).addBoth(self._built)
+        return NOT_DONE_YET
+
+    def _steps(self) -> Iterator[None]:
+        for made in self._build():
+            if made is not None:
+                self._made = orjson.dumps(made, option=orjson.OPT_APPEND_NEWLINE)
+            yield
+
+    def _built(self, result: object) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not isinstance(result, Failure):
+            self._made_at = self._clock.seconds()
+        for request in waiting:
+            if isinstance(result, Failure):
+                request.processingFailed(result)
+            elif not request.finished:
+                self._send(request)
+
+    def _send(self, request: Request) -> None:
+        length = (b"content-length", b"%d" % len(self._made))
+        respond(request, 200, [(b"content-type", JSON), (b"cache-control", b"no-store"), length], self._made)
+
+
+def page(build: Build, clock: IReactorTime) -> dict[bytes, IResource]:
+    """The resources of the page by path. ``build`` makes the document that the page shows."""
     folder = files("apigw.ops") / "status"
     resources: dict[bytes, IResource] = {}
     for path, (name, content_type) in _FILES.items():
         resources[path] = Content(content_type, partial(bytes, (folder / name).read_bytes()))
-    made_at, made = float("-inf"), b""
-
-    def document() -> bytes:
-        nonlocal made_at, made
-        if not 0 <= clock() - made_at < MAX_AGE:
-            made_at, made = clock(), orjson.dumps(ask(), option=orjson.OPT_APPEND_NEWLINE)
-        return made
-
-    resources[b"/status.json"] = Content(b"application/json", document)
+    resources[b"/status.json"] = Live(build, clock)
     return resources
 
 
-def document(facts: Mapping[str, Any], snapshot: Snapshot, history: History) -> dict[str, Any]:
+def document(facts: Mapping[str, Any], snapshot: Snapshot, history: History) -> Iterator[dict[str, Any] | None]:
     """``facts`` about the process, and all else that the page shows. Times are seconds, and how long ago."""
-    span = history.span()
-    tallies: dict[str, Tally] = {upstream.name: Tally() for upstream in snapshot.upstreams.values()}
-    routes = [
-        _route_row(route, _tally(route, others, history), tallies[route.upstream.name], span)
-        for others in _by_pattern(snapshot).values()
-        for route in others
-    ]
-    return {
+    routes: list[dict[str, Any]] = []
+    for others in _by_pattern(snapshot).values():
+        for route in others:
+            routes.append(_route_row(route, _tally(route, others, history)))
+            if not len(routes) % AT_A_TIME:
+                yield None
+    sums = {upstream.name: _Sum() for upstream in snapshot.upstreams.values()}
+    for row in routes:
+        sums[row["service"]].add(row)
+    yield {
         **facts,
         "history": _plots(history.seconds),
-        "services": [_service_row(upstream, tallies[upstream.name], span) for upstream in snapshot.upstreams.values()],
+        "services": [_service_row(upstream, sums[upstream.name]) for upstream in snapshot.upstreams.values()],
         "routes": routes,
     }
+
+
+class _Sum:
+    """What the routes of one service have together."""
+
+    requests = failed = 0
+    rate = 0.0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.requests += row["requests"]
+        self.failed += row["failed"]
+        self.rate += row["rate"]
 
 
 def _by_pattern(snapshot: Snapshot) -> dict[str, list[Route]]:
@@ -99,12 +153,15 @@ def _by_pattern(snapshot: Snapshot) -> dict[str, list[Route]]:
     return found
 
 
-def _tally(route: Route, others: list[Route], history: History) -> Tally:
+def _tally(route: Route, others: list[Route], history: History) -> Tally | None:
     """The last minute of a route. Those of one pattern share their series, and are told apart by method."""
-    total = Tally()
+    total = None
     for method, tally in history.lately(route.pattern).items():
         if len(others) == 1 or next((other for other in others if _takes(other, method)), others[-1]) is route:
-            total.add(tally)
+            if total is None:
+                total = tally
+            else:
+                total.add(tally)
     return total
 
 
@@ -115,21 +172,20 @@ def _takes(route: Route, method: str) -> bool:
     return (method == "HEAD" and "GET" in methods) or (method == "OTHER" and not METHODS.issuperset(methods))
 
 
-def _route_row(route: Route, tally: Tally, of_service: Tally, span: float) -> dict[str, Any]:
-    of_service.add(tally)
+def _route_row(route: Route, tally: Tally | None) -> dict[str, Any]:
     return {
         "path": route.pattern,
         "methods": list(route.methods or ("all",)),
         "service": route.upstream.name,
-        "requests": tally.requests,
-        "rate": round(tally.requests / span, 3),
-        "p95": _rounded(tally.quantile(0.95)),
-        "failed": tally.failed,
-        "limited": tally.limited,
+        "requests": tally.requests if tally else 0,
+        "rate": round(tally.requests / tally.seconds, 3) if tally else 0.0,
+        "p95": _rounded(tally.quantile(0.95)) if tally else None,
+        "failed": tally.failed if tally else 0,
+        "limited": tally.limited if tally else 0,
     }
 
 
-def _service_row(upstream: Upstream, tally: Tally, span: float) -> dict[str, Any]:
+def _service_row(upstream: Upstream, total: _Sum) -> dict[str, Any]:
     circuit = None
     if upstream.circuit is not None:
         status = upstream.circuit.status()
@@ -144,9 +200,9 @@ def _service_row(upstream: Upstream, tally: Tally, span: float) -> dict[str, Any
         "name": upstream.name,
         "circuit": circuit,
         "targets": [{"url": target.name, "state": _state(target)} for target in upstream.targets],
-        "requests": tally.requests,
-        "rate": round(tally.requests / span, 3),
-        "failed": tally.failed,
+        "requests": total.requests,
+        "rate": round(total.rate, 3),
+        "failed": total.failed,
     }
 
 

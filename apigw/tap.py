@@ -24,7 +24,7 @@ from twisted.web.resource import IResource
 from apigw import __version__
 from apigw.accounting import Accounting
 from apigw.admin import Circuits, Limits
-from apigw.config.errors import ConfigError, Problem
+from apigw.config.errors import ConfigError, Problem, problem_in
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
 from apigw.fetch import Fetch
@@ -81,8 +81,16 @@ class Options(usage.Options):
         self["config"] = os.path.abspath(self["config"])
         try:
             self.config = load(self["config"], os.environ)
+            self._check_access_log()
         except ConfigError as error:
             _refuse(error)
+
+    def _check_access_log(self) -> None:
+        """A daemon's standard output leads nowhere."""
+        access_log = self.config.gateway.access_log
+        if access_log is not None and access_log.file == "-" and self.parent and not self.parent["nodaemon"]:
+            sentence = "standard output is lost when twistd becomes a daemon: name a file, or null for none"
+            raise ConfigError([problem_in(self.config, ("gateway", "access_log", "file"), sentence)])
 
 
 def makeService(options: Options) -> IService:

@@ -1,7 +1,7 @@
 """What was counted lately, for those who look at one gateway: minutes by the second, the last minute by series.
 
 Once a second the counters are read and compared with what they were. Memory is bounded: ``SECONDS`` samples, and up to
-seven slots for each series that has counted something.
+eight marks for each series.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping
-from itertools import accumulate
+from itertools import accumulate, islice
 from operator import add, sub
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -20,9 +20,10 @@ from apigw.ops.metrics import BUCKETS
 
 SECONDS = 300
 """How many samples are kept, one a second."""
-SLOT = 10
-SLOTS = 6
-"""A series is kept in slots of ten seconds; six whole ones and the one that has begun make "the last minute"."""
+WINDOW = 60
+"""Seconds that "lately" looks back."""
+SPACING = 10
+"""Seconds between two marks of one series: so many more may be looked back."""
 
 
 class Counted(Protocol):
@@ -42,25 +43,29 @@ class Series(Protocol):
 
 
 class Tally:
-    """How much was counted in some stretch of time; ``failed`` are 5xx, ``limited`` 429."""
+    """How much was counted within so many ``seconds``; ``failed`` are 5xx, ``limited`` 429."""
 
-    __slots__ = ("buckets", "failed", "limited", "requests")
+    __slots__ = ("buckets", "failed", "limited", "requests", "seconds")
 
-    def __init__(self) -> None:
-        self.requests = self.failed = self.limited = 0
-        self.buckets = [0] * (len(BUCKETS) + 1)
+    def __init__(self, requests: int, failed: int, limited: int, buckets: list[int], seconds: float) -> None:
+        self.requests = requests
+        self.failed = failed
+        self.limited = limited
+        self.buckets = buckets
+        self.seconds = seconds
 
     def add(self, other: Tally) -> None:
         self.requests += other.requests
         self.failed += other.failed
         self.limited += other.limited
-        self.buckets[:] = map(add, self.buckets, other.buckets)
+        self.buckets = list(map(add, self.buckets, other.buckets))
+        self.seconds = max(self.seconds, other.seconds)
 
     def quantile(self, share: float) -> float | None:
         """Seconds that ``share`` of the durations do not exceed, as ``histogram_quantile`` of Prometheus finds it: by
         a straight line within the bucket. None without durations; at most the highest bound."""
         sums = list(accumulate(self.buckets))
-        if not sums[-1]:
+        if sums[-1] <= 0:
             return None
         rank = share * sums[-1]
         bucket = bisect_left(sums, rank)
@@ -83,48 +88,70 @@ class Second:
     p99: float | None
 
 
-class _Known:
-    """One method of one route: what it had counted when it was read last, and the slots since."""
+class _Mark(NamedTuple):
+    """What a series had counted at some time."""
 
-    __slots__ = ("buckets", "counted", "failed", "limited", "requests", "slots")
+    at: float
+    requests: int
+    failed: int
+    limited: int
+    buckets: list[int]
 
-    def __init__(self, counted: Counted) -> None:
+
+_EMPTY = [0] * (len(BUCKETS) + 1)
+
+
+class _Marked:
+    """One method of one route, with the marks of the last minute; where nothing was counted there is none."""
+
+    __slots__ = ("counted", "marks")
+
+    def __init__(self, counted: Counted, now: float) -> None:
         self.counted = counted
-        self.requests = self.failed = self.limited = 0
-        self.buckets = [0] * (len(BUCKETS) + 1)
-        self.slots: deque[tuple[int, Tally]] = deque(maxlen=SLOTS + 1)
+        self.marks = deque([_Mark(now, 0, 0, 0, _EMPTY)], maxlen=WINDOW // SPACING + 2)
 
-    def since(self) -> Tally | None:
-        """What is new. None where nothing is."""
+    def mark(self, now: float) -> None:
         statuses = self.counted.statuses
         requests = sum(statuses.values())
-        if requests == self.requests:
+        if requests != self.marks[-1].requests:
+            failed = sum(count for status, count in statuses.items() if status >= 500)
+            mark = _Mark(now, requests, failed, statuses.get(429, 0), self.counted.buckets.copy())
+            self.marks.append(mark)
+
+    def lately(self, now: float) -> Tally | None:
+        begin = self.marks[0]
+        for mark in self.marks:
+            if mark.at > now - WINDOW:
+                break
+            begin = mark
+        statuses = self.counted.statuses
+        requests = sum(statuses.values()) - begin.requests
+        if not requests:
             return None
-        new = Tally()
-        new.requests, self.requests = requests - self.requests, requests
-        failed = sum(count for status, count in statuses.items() if status >= 500)
-        new.failed, self.failed = failed - self.failed, failed
-        limited = statuses.get(429, 0)
-        new.limited, self.limited = limited - self.limited, limited
-        buckets = self.counted.buckets.copy()
-        new.buckets[:] = map(sub, buckets, self.buckets)
-        self.buckets = buckets
-        return new
+        failed = sum(count for status, count in statuses.items() if status >= 500) - begin.failed
+        limited = statuses.get(429, 0) - begin.limited
+        buckets = list(map(sub, self.counted.buckets, begin.buckets))
+        return Tally(requests, failed, limited, buckets, max(1.0, min(now - begin.at, WINDOW + SPACING)))
 
 
 class History:
-    """Reads ``routes()`` each second of ``clock``, from ``start`` to ``stop``."""
+    """Reads ``routes()`` each second of ``clock``, from ``start`` to ``stop``.
+
+    A reading of 2,000 series takes some two milliseconds, of which marking a tenth of them is one half.
+    """
 
     def __init__(self, clock: IReactorTime, routes: Callable[[], Mapping[str, Series]]) -> None:
         self._clock = clock
         self._routes = routes
-        self._known: dict[str, dict[str, _Known]] = {}
+        self._marked: dict[str, dict[str, _Marked]] = {}
         self._call: IDelayedCall | None = None
-        self._read_at = self._began_at = clock.seconds()
+        self._turn = 0
+        self._total = Tally(0, 0, 0, _EMPTY, 0.0)
+        self._read_at = clock.seconds()
         self.seconds: deque[Second] = deque(maxlen=SECONDS)
 
     def start(self) -> None:
-        self._read_at = self._began_at = self._clock.seconds()
+        self._read_at = self._clock.seconds()
         self._call = self._clock.callLater(1.0, self._tick)
 
     def stop(self) -> None:
@@ -132,47 +159,63 @@ class History:
             self._call.cancel()
             self._call = None
 
-    def span(self) -> float:
-        """How many seconds "the last minute" has had so far: what a tally of it is to be divided by."""
-        whole = self._clock.seconds() % SLOT + SLOT * SLOTS
-        return max(1.0, min(whole, self._clock.seconds() - self._began_at))
-
     def lately(self, path: str) -> dict[str, Tally]:
         """The last minute of one route by method; methods without a request are left out."""
-        oldest = self._slot() - SLOTS
-        found = {}
-        for method, known in self._known.get(path, {}).items():
-            if known.slots and known.slots[-1][0] >= oldest:
-                found[method] = total = Tally()
-                for slot, tally in known.slots:
-                    if slot >= oldest:
-                        total.add(tally)
-        return found
-
-    def _slot(self) -> int:
-        return int(self._clock.seconds() // SLOT)
+        now = self._clock.seconds()
+        found = {method: marked.lately(now) for method, marked in self._marked.get(path, {}).items()}
+        return {method: tally for method, tally in found.items() if tally is not None}
 
     def _tick(self) -> None:
         self._call = self._clock.callLater(1.0, self._tick)
         now = self._clock.seconds()
-        slot = self._slot()
-        total = Tally()
-        before, self._known = self._known, {}
-        for path, route in self._routes().items():
-            was = before.get(path, {})
-            self._known[path] = {}
-            for method, counted in route.methods.items():
-                known = was.get(method)
-                if known is None or known.counted is not counted:
-                    known = _Known(counted)
-                self._known[path][method] = known
-                new = known.since()
-                if new is not None:
-                    total.add(new)
-                    if not known.slots or known.slots[-1][0] != slot:
-                        known.slots.append((slot, Tally()))
-                    known.slots[-1][1].add(new)
+        routes = self._routes()
+        self._turn = (self._turn + 1) % SPACING
+        for path in islice(routes, self._turn, None, SPACING):
+            for marked in self._marked.get(path, {}).values():
+                marked.mark(now)
+        self._follow(routes, now)
+        requests = failed = 0
+        spreads = []
+        for methods in self._marked.values():
+            for marked in methods.values():
+                spreads.append(marked.counted.buckets)
+                for status, count in marked.counted.statuses.items():
+                    requests += count
+                    if status >= 500:
+                        failed += count
+        buckets = list(map(sum, zip(*spreads, strict=True))) if spreads else _EMPTY
+        self._note(Tally(requests, failed, 0, buckets, 0.0), now)
+
+    def _follow(self, routes: Mapping[str, Series], now: float) -> None:
+        """Whatever is counted is marked, and nothing that is not counted any more."""
+        for path in self._marked.keys() - routes.keys():
+            self._forget(path)
+        for path, route in routes.items():
+            known = self._marked.get(path)
+            if known is not None and any(each.counted is not route.methods.get(name) for name, each in known.items()):
+                self._forget(path)  # it went away, and came back
+                known = None
+            if len(route.methods) != len(known or ()):
+                known = self._marked.setdefault(path, {})
+                for method, counted in route.methods.items():
+                    if method not in known:
+                        known[method] = _Marked(counted, self._read_at)
+
+    def _forget(self, path: str) -> None:
+        """What it counted is not to be missed in the next total."""
+        for marked in self._marked.pop(path).values():
+            statuses = marked.counted.statuses
+            total = self._total
+            total.requests -= sum(statuses.values())
+            total.failed -= sum(count for status, count in statuses.items() if status >= 500)
+            total.buckets = list(map(sub, total.buckets, marked.counted.buckets))
+
+    def _note(self, total: Tally, now: float) -> None:
+        before, self._total = self._total, total
         elapsed = max(now - self._read_at, 1e-3)
         self._read_at = now
-        percentiles = [total.quantile(share) for share in (0.5, 0.95, 0.99)]
-        self.seconds.append(Second(now, total.requests / elapsed, total.failed / elapsed, *percentiles))
+        new = Tally(0, 0, 0, list(map(sub, total.buckets, before.buckets)), elapsed)
+        requests = max(0, total.requests - before.requests) / elapsed
+        failed = max(0, total.failed - before.failed) / elapsed
+        percentiles = [new.quantile(share) for share in (0.5, 0.95, 0.99)]
+        self.seconds.append(Second(now, requests, failed, *percentiles))

@@ -152,7 +152,7 @@ class RedisStore:
             if len(checks) == 1:
                 # What ``decide`` says of a single limit that has room.
                 limit = checks[0][0]
-                used, resets, passes = limit.standing(*told[at : at + 3])
+                used, resets, _ = limit.standing(*told[at : at + 3])
                 if used < limit.limit:
                     at += 3
                     answer.callback(Decision(True, limit, limit.limit - used - counted, -(-resets // SECOND), 0))

@@ -69,7 +69,6 @@ class ServerContexts:
         context.set_tlsext_servername_callback(self._choose)
         if self._client_ca_file is not None:
             context.load_verify_locations(self._client_ca_file)
-            context.set_client_ca_list([])
             context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *answer: bool(answer[-1]))
         return context
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -11,23 +12,21 @@ from twisted.python.failure import Failure
 def join(client: Any, from_client: bytes, upstream: Any, from_upstream: bytes) -> Deferred[None]:
     """Copy both ways, each side at the pace of the other, until either closes. What came early goes first.
 
-    The protocols of both transports keep being told when their connection is lost; only their data goes elsewhere.
-    Fires when both sides are gone.
+    The protocols of both transports keep being told when their connection is lost; only their data goes elsewhere. When
+    one side is gone, ``close`` of the other's protocol has to end it. Fires when both are gone.
     """
     done: Deferred[None] = Deferred()
-    ends = [_End(client, upstream), _End(upstream, client)]
-    left = [2]
+    left = [_protocol_of(client), _protocol_of(upstream)]
 
-    def lost(end: _End) -> None:
-        left[0] -= 1
-        end.peer.unregisterProducer()
-        end.peer.loseConnection()
-        if not left[0]:
+    def lost(protocol: Any) -> None:
+        left.remove(protocol)
+        for other in left:
+            other.close()
+        if not left:
             done.callback(None)
 
-    for end in ends:
-        end.on_lost = lost
-        end.attach()
+    _redirect(client, upstream, lost)
+    _redirect(upstream, client, lost)
     if from_client:
         upstream.write(from_client)
     if from_upstream:
@@ -35,27 +34,18 @@ def join(client: Any, from_client: bytes, upstream: Any, from_upstream: bytes) -
     return done
 
 
-class _End:
-    """One side: takes its transport's data to the other, in place of the protocol that did the handshake."""
+def _redirect(source: Any, sink: Any, lost: Callable[[Any], None]) -> None:
+    """What comes from ``source`` goes to ``sink``, in place of the protocol that did the handshake."""
+    protocol = _protocol_of(source)
+    protocol.dataReceived = sink.write
+    closed = protocol.connectionLost
 
-    on_lost: Any
+    def connection_lost(reason: Failure) -> None:
+        closed(reason)
+        lost(protocol)
 
-    def __init__(self, transport: Any, peer: Any) -> None:
-        self.transport = transport
-        self.peer = peer
-        self._protocol = _protocol_of(transport)
-
-    def attach(self) -> None:
-        protocol = self._protocol
-        protocol.dataReceived = self.peer.write
-        closed = protocol.connectionLost
-
-        def connection_lost(reason: Failure) -> None:
-            closed(reason)
-            self.on_lost(self)
-
-        protocol.connectionLost = connection_lost
-        self.transport.registerProducer(self.peer, True)
+    protocol.connectionLost = connection_lost
+    sink.registerProducer(source, True)
 
 
 def _protocol_of(transport: Any) -> Any:

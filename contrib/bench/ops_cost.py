@@ -1,7 +1,7 @@
 """What metrics, access log and request ids cost together, of which only the log can be switched off.
 
-``python contrib/bench/ops_cost.py`` times, in this process, the very calls that every exchange makes: CPU of all threads, so
-that the log's writing is in it. nginx is measured beside them, if it and wrk are there, and the sum is told in n.
+``python contrib/bench/ops_cost.py`` times, in this process, the very calls that every exchange makes: CPU of all
+threads, so that the log's writing is in it. nginx is measured beside them, and the sum is told in n.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 from prometheus_client.samples import Sample
 
-from apigw.ops.metrics import METHODS
+from apigw.config.check_routes import RESERVED as RESERVED_ALWAYS
+from apigw.config.check_routes import RESERVED_BY_OAUTH
+from apigw.ops.metrics import METHODS, RESERVED
 
 from . import endings
 from .client import Client
@@ -167,6 +169,11 @@ def test_a_configuration_that_was_refused_leaves_no_series(start: Start, service
     assert not daemon.reload(document)
     eventually(lambda: value(daemon, "gateway_config_last_reload_successful") == 0)
     assert labelled(daemon) == {"/old", "/kept", "old", "kept"}
+
+
+def test_paths_of_the_gateway_itself_outlive_a_reload() -> None:
+    """After a reload the token endpoint's counters begin anew."""
+    assert RESERVED.issuperset((*RESERVED_ALWAYS, *RESERVED_BY_OAUTH))
 
 
 def test_connections_go_back_to_zero(start: Start, service: Service) -> None:

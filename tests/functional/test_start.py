@@ -46,6 +46,15 @@ def test_every_mistake_is_shown_at_once(tmp_path: Path, options: list[str]) -> N
     assert not (tmp_path / "pid").exists()
 
 
+def test_a_daemon_has_no_standard_output(tmp_path: Path) -> None:
+    """The access log of a daemon that was never told where to write it goes to /dev/null."""
+    document = gateway(services=NOWHERE, routes=ALL, access_log={"file": "-"})
+    done = twistd("--pidfile=pid", "--logfile=log", "apigw", "--config", str(write(tmp_path / "etc", document)), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "gateway.access_log.file: standard output is lost" in done.stderr
+    assert not (tmp_path / "pid").exists()
+
+
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     """A typing error in --config ends in a traceback."""
     done = twistd("-n", "--pidfile=", "apigw", "--config", "nowhere", cwd=tmp_path)

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 
-from apigw.ops.history import SECONDS, History, Tally
+from apigw.ops.history import SECONDS, History
 from apigw.ops.metrics import Metrics
 
 
@@ -64,7 +64,7 @@ def test_the_last_minute_forgets() -> None:
     watched.passes(30)
     assert watched.history.lately("/a")["GET"].failed == 7
     watched.send("/a", 429, times=2)
-    watched.passes(45)
+    watched.passes(45)  # a minute and up to ten seconds are looked back
     found = watched.history.lately("/a")["GET"]
     assert (found.requests, found.failed, found.limited) == (2, 0, 2)
     watched.passes(60)
@@ -76,12 +76,12 @@ def test_the_span_is_what_the_tallies_are_of() -> None:
     watched = Watched()
     watched.send("/a", times=20)
     watched.passes(4)
-    assert watched.history.span() == 4
+    assert watched.history.lately("/a")["GET"].seconds == 4
     for _ in range(200):
         watched.send("/a", times=10)
         watched.passes(1)
-    rate = watched.history.lately("/a")["GET"].requests / watched.history.span()
-    assert rate == pytest.approx(10, rel=0.02)
+    found = watched.history.lately("/a")["GET"]
+    assert found.requests / found.seconds == pytest.approx(10, rel=0.02)
 
 
 def test_a_route_that_comes_back_begins_anew() -> None:
@@ -117,7 +117,7 @@ def test_what_has_no_duration_has_no_percentile() -> None:
     watched.passes(1)
     assert watched.history.seconds[-1].requests == 1
     assert watched.history.seconds[-1].p95 is None
-    assert Tally().quantile(0.5) is None
+    assert watched.history.lately("/a")["GET"].quantile(0.5) is None
 
 
 def test_beyond_the_highest_bound() -> None:

@@ -585,7 +585,7 @@ def test_a_signing_key_that_cannot_be_used_is_named(signing: OAuthSigning, sente
 
 
 def test_without_a_file_a_key_is_made_that_reloads_keep() -> None:
-    """Every reload ends the tokens that were issued before it; or two processes' keys go by one name, and one is not found."""
+    """Every reload ends the tokens that were issued before it; or the keys of two processes go by one name."""
     signing = OAuthSigning("RS256", "k1")
     first = load_signer(signing)
     assert first.key_id.startswith("k1-")

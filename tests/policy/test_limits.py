@@ -339,3 +339,23 @@ def test_limits_that_cannot_be_kept_are_refused(number: int, window: float) -> N
     """A quota of nothing, or one beyond exact arithmetic, is an error and not a surprise."""
     with pytest.raises(ValueError, match=r"limit|window"):
         limit(number, window)
+
+
+def test_keys_are_counted_by_limit() -> None:
+    """What operators are told is kept is not what is kept, or a limit that is gone is remembered for ever."""
+    clock = Clock()
+    clock.advance(1_000_000)
+    store = MemoryStore(clock, max_keys=10)
+    one = compile_limit(RateLimit("/one", 5, 60.0, "ip"))
+    other = compile_limit(RateLimit("/other", 2_000, 60.0, "ip"))
+    for number in range(8):
+        store.check([(one, b"%d" % number), (other, b"%d" % (number % 2))])
+        store.check([(one, b"%d" % number)])
+    assert (store.keys_of(one), store.keys_of(other)) == (8, 2)
+    for number in range(8, 20):
+        store.check([(one, b"%d" % number)])
+        assert store.keys_of(one) + store.keys_of(other) == len(store) <= 10
+    clock.advance(1_000)
+    store.sweep()
+    assert (store.keys_of(one), store.keys_of(other), len(store)) == (0, 0, 0)
+    assert not store._limits

@@ -91,10 +91,10 @@ class FakeTransport:
     def write(self, data: bytes) -> None:
         if not isinstance(data, bytes):
             raise Misuse(f"{type(data)} is written")
-        if self._finishing or self.disconnecting or self.aborted:
-            raise Misuse("write after close")
         if self.lost:
             return
+        if self._finishing or self.disconnecting or self.aborted:
+            raise Misuse("write after close")
         self._buffer += data
         if not self.stalled:
             self.taken += self._buffer
@@ -111,11 +111,11 @@ class FakeTransport:
     def loseConnection(self) -> None:
         if self._producer is not None:
             raise Misuse("closed, while a producer still writes")
+        if self.lost:
+            return
         if self.aborted:
             raise Misuse("closed after it was aborted")
-        self.disconnecting = True
-        self.reading = False
-        self._written()
+        self.stopProducing()
 
     def loseWriteConnection(self) -> None:
         if self._producer is not None:
@@ -152,7 +152,9 @@ class FakeTransport:
             self.reactor.callLater(0, self._read)
 
     def stopProducing(self) -> None:
-        self.loseConnection()
+        self.disconnecting = True
+        self.reading = False
+        self._written()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         if self._producer is not None:
@@ -166,6 +168,8 @@ class FakeTransport:
 
     def unregisterProducer(self) -> None:
         self._producer = None
+        if self.disconnecting:
+            self._written()
 
     # Addresses and options.
 

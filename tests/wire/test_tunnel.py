@@ -1,0 +1,167 @@
+"""What a WebSocket is once the handshake is over: bytes both ways, until either side has had enough."""
+
+from __future__ import annotations
+
+import pytest
+from attrs import define, field
+from fake_transport import HIGH_WATER
+from http1_server import Client, Echo, Server
+from twisted.internet.error import ConnectionLost
+from upstream import Upstream
+
+from apigw.wire.channel import Settings
+from apigw.wire.tunnel import join
+from apigw.wire.upstream_connection import CLOSING
+
+HANDSHAKE = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+BODY = 30.0
+
+
+class Hold(Echo):
+    def body_finished(self) -> None: ...
+
+
+@define
+class Tunnel:
+    """A client and an upstream, in memory, that have shaken hands."""
+
+    early: bytes = b""
+    late: bytes = b""
+    server: Server = field(init=False)
+    client: Client = field(init=False)
+    upstream: Upstream = field(init=False)
+    ended: list[object] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.server = Server(Settings(client_body_timeout=BODY), application=Hold)
+        self.client = self.server.connect()
+        self.client.send(HANDSHAKE + self.early)
+        self.upstream = Upstream(self.server.clock)
+        self.upstream.ask(b"handshake", upgrade=True)
+        assert self.upstream.transport.take() == b"handshake"
+        self.upstream.say(SWITCH + self.late)
+        upstream, from_upstream = self.upstream.connection.take_transport()
+        client, from_client = self.server.seen[0].request.start_tunnel([])
+        assert self.client.receive().startswith(b"HTTP/1.1 101 ")
+        join(client, from_client, upstream, from_upstream).addBoth(self.ended.append)
+
+    def wait(self, seconds: float = 0) -> None:
+        self.server.wait(seconds)
+
+    def check_gone(self) -> None:
+        """Nothing is left of it."""
+        assert self.ended == [None]
+        assert not self.server.factory.channels
+        assert self.upstream.gone == [self.upstream.connection]
+        assert self.upstream.free == []
+
+
+def test_both_ways() -> None:
+    """What one side sends the other receives."""
+    tunnel = Tunnel()
+    for number in range(3):
+        tunnel.client.send(b"ping%d" % number)
+        tunnel.upstream.say(b"pong%d" % number)
+        assert tunnel.upstream.transport.take() == b"ping%d" % number
+        assert tunnel.client.receive() == b"pong%d" % number
+    tunnel.wait(3600)
+    assert tunnel.ended == []
+
+
+def test_what_came_early_goes_first() -> None:
+    """A side that does not wait for the other loses nothing."""
+    tunnel = Tunnel(early=b"early ", late=b"late ")
+    tunnel.client.send(b"bird")
+    tunnel.upstream.say(b"riser")
+    assert tunnel.upstream.transport.take() == b"early bird"
+    assert tunnel.client.receive() == b"late riser"
+
+
+def test_requests_are_none_any_more() -> None:
+    """What looks like a request belongs to the WebSocket."""
+    tunnel = Tunnel()
+    tunnel.client.send(HANDSHAKE)
+    assert tunnel.upstream.transport.take() == HANDSHAKE
+    assert len(tunnel.server.seen) == 1
+
+
+@pytest.mark.parametrize("to_client", [True, False])
+def test_each_side_at_the_pace_of_the_other(to_client: bool) -> None:
+    """A side that does not read stops the other from sending, and nothing is piled up or lost."""
+    tunnel = Tunnel()
+    if to_client:
+        source, sink = tunnel.upstream.transport, tunnel.client.transport
+    else:
+        source, sink = tunnel.client.transport, tunnel.upstream.transport
+    sink.stalled = True
+    for _ in range(100):
+        source.deliver(b"x" * 10_000)
+    assert not source.reading
+    assert sink.most_buffered <= HIGH_WATER + 10_000
+    while source.unread or sink.stalled:
+        sink.drain()
+        tunnel.wait()
+    assert sink.take() == b"x" * 1_000_000
+
+
+@pytest.mark.parametrize("reason", [None, ConnectionLost()])
+def test_the_client_leaves(reason: Exception | None) -> None:
+    """The upstream gets what was on its way, and the end."""
+    tunnel = Tunnel()
+    tunnel.client.send(b"bye")
+    tunnel.client.transport.disconnect(reason)
+    tunnel.wait()
+    assert tunnel.upstream.transport.take() == b"bye"
+    assert tunnel.upstream.transport.closed
+    tunnel.check_gone()
+
+
+@pytest.mark.parametrize("reason", [None, ConnectionLost()])
+def test_the_upstream_leaves(reason: Exception | None) -> None:
+    """The client gets what was on its way, and the end."""
+    tunnel = Tunnel()
+    tunnel.upstream.say(b"bye")
+    tunnel.upstream.close(reason)
+    tunnel.wait()
+    assert (tunnel.client.receive(), tunnel.client.end) == (b"bye", "closed")
+    tunnel.check_gone()
+
+
+def test_the_upstream_leaves_while_the_client_does_not_read() -> None:
+    """What is left for the client waits for it, but not for ever."""
+    tunnel = Tunnel()
+    tunnel.client.transport.stalled = True
+    tunnel.upstream.say(b"x" * 100_000)
+    tunnel.upstream.close()
+    tunnel.wait(BODY - 0.2)
+    tunnel.client.transport.drain(50_000)
+    tunnel.wait(BODY - 0.2)
+    assert tunnel.client.transport.taken == b"x" * 50_000
+    assert not tunnel.client.transport.lost
+    tunnel.wait(0.4)
+    tunnel.check_gone()
+
+
+def test_the_client_leaves_while_the_upstream_does_not_read() -> None:
+    """The same, the other way round."""
+    tunnel = Tunnel()
+    tunnel.upstream.transport.stalled = True
+    tunnel.client.send(b"x" * 100_000)
+    tunnel.client.transport.disconnect()
+    tunnel.wait(CLOSING - 0.2)
+    assert tunnel.ended == []
+    tunnel.wait(0.4)
+    tunnel.check_gone()
+
+
+def test_a_tunnel_is_cut() -> None:
+    """At the end of a drain both sides go."""
+    tunnel = Tunnel()
+    tunnel.server.factory.drain()
+    tunnel.wait(1)
+    assert tunnel.ended == []
+    tunnel.server.factory.cut()
+    tunnel.wait()
+    tunnel.wait()
+    tunnel.check_gone()
