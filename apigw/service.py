@@ -301,8 +301,8 @@ class Drain(Service):
 class Signals(Service):
     """SIGTERM and SIGINT stop the process, with exit code 0 once it has drained; a second one cuts the drain short.
 
-    The reactor's own handlers would make twistd end by the signal, and ignore a second one. SIGUSR1, with which logrotate
-    asks for new files, ends nothing where there is no file to begin anew.
+    The reactor's own handlers would make twistd end by the signal, and ignore a second one. SIGUSR1, with which
+    logrotate asks for new files, ends nothing where there is no file to begin anew.
     """
 
     def __init__(self, reactor: Any, ports: PublicListeners, drain: Drain) -> None:

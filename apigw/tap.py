@@ -65,7 +65,9 @@ class Options(usage.Options):
     """Validated before twistd becomes a daemon, so that mistakes reach the terminal."""
 
     optParameters: ClassVar = [["config", "c", "etc", "The directory with the configuration (YAML)."]]
-    optFlags: ClassVar = [["log-decisions", None, "Log each routing decision, and why an answer was not valid, at debug level."]]
+    optFlags: ClassVar = [
+        ["log-decisions", None, "Log each routing decision, and why an answer was not valid, at debug level."]
+    ]
     longdesc: ClassVar = "An API gateway. Documentation: docs/."
     config: Config
 
@@ -224,9 +226,7 @@ class Program:
             b"/status": Document(self._status),
             **page(self._page, self._reactor),
             b"/limits": Limits(lambda: self._current().limits, store, self._metrics),
-            b"/circuits": Circuits(
-                lambda: self._current().upstreams.values(), lambda: self._current().admin_token
-            ),
+            b"/circuits": Circuits(lambda: self._current().upstreams.values(), lambda: self._current().admin_token),
         }
 
     def _render_metrics(self, openmetrics: bool) -> Page:

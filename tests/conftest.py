@@ -1,6 +1,6 @@
 """For every test: the bench's load and origin can be imported, as the daemon's tests drive it with them.
 
-Hypothesis finds the same examples in every run; ``--hypothesis-profile=hunt`` looks for new ones, for many times longer.
+Hypothesis finds the same examples in every run; ``--hypothesis-profile=hunt`` looks for new ones, for far longer.
 """
 
 from __future__ import annotations

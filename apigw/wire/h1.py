@@ -376,7 +376,9 @@ class HTTP1Channel(Protocol):
             self._close()
 
     def is_idle(self) -> bool:
-        return not (self._request is not None or self._pending or self._reading_body or self._over or self._writing_paused)
+        return not (
+            self._request is not None or self._pending or self._reading_body or self._over or self._writing_paused
+        )
 
     def cut(self) -> None:
         """Close now, whatever is in flight."""
@@ -422,7 +424,7 @@ class HTTP1Channel(Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Read, and forget, what the client still sends, so that a reset does not destroy its answer before it is read."""
+        """Read, and forget, what the client still sends, so that no reset destroys its answer before it is read."""
         self._over = self._lingering = True
         self._pending = b""
         self._reading_body = self._body_paused = False

@@ -20,7 +20,9 @@ _ODD_BYTES = re.compile(rb"[^\x21-\x7e]|#").search
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
 _FORBIDDEN_ESCAPE = re.compile(rb"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF])|\\").search
 _DOT = re.compile(rb"%2[eE]").sub
-_AUTHORITY = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+(?::\d{0,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::\d{0,5})?").fullmatch
+_AUTHORITY = re.compile(
+    rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+(?::\d{0,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::\d{0,5})?"
+).fullmatch
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(/[^?]*)?(\?.*)?", re.DOTALL).fullmatch
 
 

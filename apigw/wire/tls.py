@@ -29,7 +29,7 @@ class KeyPair:
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerContexts:
-    """Makes the server's side of TLS connections. ``use`` replaces the certificates for new ones; open ones keep theirs.
+    """Makes the server's side of TLS connections. ``use`` replaces the certificates for new ones, not for open ones.
 
     A name that no certificate carries, and a client that sends none, gets the first.
     """

@@ -147,7 +147,9 @@ class EagerReactor:
         return getattr(self._reactor, name)
 
     def listenTCP(self, port: int, factory: Any, backlog: int = DEFAULT_BACKLOG, interface: str = "") -> IListeningPort:
-        listening = EagerPort(port, factory, BACKLOG if backlog == DEFAULT_BACKLOG else backlog, interface, self._reactor)
+        listening = EagerPort(
+            port, factory, BACKLOG if backlog == DEFAULT_BACKLOG else backlog, interface, self._reactor
+        )
         listening.startListening()
         return listening
 
@@ -156,7 +158,9 @@ class EagerReactor:
         listening.startListening()
         return listening
 
-    def connectTCP(self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None) -> IConnector:
+    def connectTCP(
+        self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
+    ) -> IConnector:
         connector = EagerConnector(host, port, factory, timeout, bindAddress, self._reactor)
         connector.connect()
         return connector

@@ -62,6 +62,29 @@ class UpstreamConnection(protocol.Protocol):
     ``on_free`` is called with this connection when it may carry the next exchange, ``on_lost`` when it never will.
     """
 
+    # What one exchange after the other writes. Beyond thirty attributes, the dictionary of an instance gets slower.
+    __slots__ = (
+        "_begun",
+        "_bodyless",
+        "_chunked",
+        "_close_delimited",
+        "_fruitless",
+        "_headers",
+        "_in_body",
+        "_interim",
+        "_message_complete",
+        "_out",
+        "_pending",
+        "_reason",
+        "_receiver",
+        "_reusable",
+        "_sent",
+        "_special",
+        "_timeout",
+        "_turn",
+        "_upgrade",
+    )
+
     transport: Any
     deadline: float = NEVER
     used = False
@@ -111,14 +134,10 @@ class UpstreamConnection(protocol.Protocol):
         self._bodyless = bodyless
         self._upgrade = upgrade
         self._chunked = chunked
-        self._in_body = False
-        self._close_delimited = False
-        self._message_complete = False
+        self._in_body = self._close_delimited = self._message_complete = self._begun = self._sent = False
         self._reusable = True
         self.event_stream = False
-        self._begun = False
         self._interim = self._fruitless = 0
-        self._sent = False
         self._turn = self._reactor.turn if self.knows_turns else None
         self._out.append(head)
 

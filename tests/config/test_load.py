@@ -459,7 +459,9 @@ def test_a_token_endpoint_without_a_key_of_its_own(write: Write) -> None:
     """The variable with the key's name is not set, and all tokens end with a restart: nobody knows why."""
     text = "auth: {oauth: {issuer: https://me, signing: {algorithm: RS256, key_id: k1}}}\n"
     (warning,) = load(write({"a.yaml": text}), {}, ALL).warnings
-    assert str(warning).startswith("etc/a.yaml:1:45: auth.oauth.signing: has no private_key_file: a key is made at each")
+    assert str(warning).startswith(
+        "etc/a.yaml:1:45: auth.oauth.signing: has no private_key_file: a key is made at each"
+    )
 
 
 def test_without_libyaml(example: str) -> None:

@@ -49,7 +49,9 @@ def test_every_mistake_is_shown_at_once(tmp_path: Path, options: list[str]) -> N
 def test_a_daemon_has_no_standard_output(tmp_path: Path) -> None:
     """The access log of a daemon that was never told where to write it goes to /dev/null."""
     document = gateway(services=NOWHERE, routes=ALL, access_log={"file": "-"})
-    done = twistd("--pidfile=pid", "--logfile=log", "apigw", "--config", str(write(tmp_path / "etc", document)), cwd=tmp_path)
+    done = twistd(
+        "--pidfile=pid", "--logfile=log", "apigw", "--config", str(write(tmp_path / "etc", document)), cwd=tmp_path
+    )
     assert done.returncode == 1
     assert "gateway.access_log.file: standard output is lost" in done.stderr
     assert not (tmp_path / "pid").exists()

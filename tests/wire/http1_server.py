@@ -1,7 +1,8 @@
-"""An HTTP/1.1 server in memory, a client that writes its own bytes, and an application that echoes what it understood."""
+"""An HTTP/1.1 server in memory, a client that writes its own bytes, and an application that echoes what it understood."""  # noqa: E501
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable
 
@@ -175,7 +176,7 @@ def exchange(pieces: Iterable[bytes], settings: Settings | None = None) -> Outco
 def cut_at(data: bytes, places: Iterable[int]) -> list[bytes]:
     """``data`` in pieces, cut at these places."""
     edges = [0, *sorted({place for place in places if 0 < place < len(data)}), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
 def one_by_one(data: bytes) -> list[bytes]:

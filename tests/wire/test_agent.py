@@ -37,7 +37,9 @@ Behaviour = Callable[[Any], Any]
 def report(request: Any) -> bytes:
     """Twisted's own server, saying what it understood."""
     request.setHeader("content-type", "application/json")
-    fields = sorted((name.decode().lower(), value.decode()) for name, [value] in request.requestHeaders.getAllRawHeaders())
+    fields = sorted(
+        (name.decode().lower(), value.decode()) for name, [value] in request.requestHeaders.getAllRawHeaders()
+    )
     body = request.content.read().decode("latin-1")
     return treq_json({"method": request.method.decode(), "uri": request.uri.decode(), "fields": fields, "body": body})
 
@@ -223,10 +225,18 @@ async def test_a_body_that_fails(server: Server) -> None:
 async def test_headers_belong_to_the_caller_and_framing_to_us(server: Server) -> None:
     """A caller cannot frame a body in two ways, nor smuggle a line into a header or the request line."""
     agent = server.agent()
-    fields = Headers({"Content-Length": ["99"], "Transfer-Encoding": ["gzip"], "Connection": ["close"], "Host": ["other"]})
+    fields = Headers(
+        {"Content-Length": ["99"], "Transfer-Encoding": ["gzip"], "Connection": ["close"], "Host": ["other"]}
+    )
     document = await treq.json_content(await agent.request(b"POST", server.base.encode(), fields))
     assert document["fields"] == [["content-length", "0"], ["host", "other"]]
-    for method, uri in [(b"GET /x", b"/"), (b"GET\r\n", b"/"), (b"GET", b"/ HTTP/1.1\r\nX: y"), (b"GET", b"/\x7f"), (b"", b"/")]:
+    for method, uri in [
+        (b"GET /x", b"/"),
+        (b"GET\r\n", b"/"),
+        (b"GET", b"/ HTTP/1.1\r\nX: y"),
+        (b"GET", b"/\x7f"),
+        (b"", b"/"),
+    ]:
         with pytest.raises(ValueError):
             await agent.request(method, server.base.encode() + uri)
     for uri in (b"ftp://127.0.0.1/", b"/", b"https://127.0.0.1/"):

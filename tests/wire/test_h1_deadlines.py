@@ -94,7 +94,9 @@ def test_a_slow_application_is_waited_for() -> None:
     assert client.end == "open"
 
 
-@pytest.mark.parametrize("data", [PUT, PUT + b"x" * 50, CHUNKED, CHUNKED + b"5\r\nab", CHUNKED + b"1\r\na\r\n0\r\na: b\r\n"])
+@pytest.mark.parametrize(
+    "data", [PUT, PUT + b"x" * 50, CHUNKED, CHUNKED + b"5\r\nab", CHUNKED + b"1\r\na\r\n0\r\na: b\r\n"]
+)
 def test_a_body_that_stalls(data: bytes) -> None:
     """An upload that does not go on is answered with 408, and the application told."""
     server, client = connected(data=data)
@@ -216,7 +218,9 @@ def test_a_reader_that_stalls_behind_the_last_answer() -> None:
     assert client.transport.aborted
 
 
-@pytest.mark.parametrize("data", [GET, b"GET /a HTTP/1.0\r\n\r\n", b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n"])
+@pytest.mark.parametrize(
+    "data", [GET, b"GET /a HTTP/1.0\r\n\r\n", b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n"]
+)
 def test_a_reader_that_is_slow(data: bytes) -> None:
     """A client that takes a little now and then gets all of its answer, however long that takes."""
     server, client = stalled(data)

@@ -244,18 +244,18 @@ CASES = [
     ok("one behind trailers", chunked(b"0\r\na: b\r\n\r\n") + NEXT, b"", b""),
     ok("one that asks to close", get(b"Connection: close"), b"", end="closed"),
     ok("one that asks to close, in a list", get(b"Connection: Foo, CLOSE"), b"", end="closed"),
-    ok("one that asks to close a body", post(b"Connection: close", b"Content-Length: 2", body=b"hi"), b"hi", end="closed"),
+    ok("one that asks to close a body", post(b"Connection: close", b"Content-Length: 2", body=b"hi"), b"hi", end="closed"),  # noqa: E501
     ok("1.0", lines(b"GET /a HTTP/1.0", b"Host: a"), b"", end="closed"),
     ok("1.0 that would keep the connection", lines(b"GET /a HTTP/1.0", b"Connection: keep-alive"), b"", end="closed"),
     Case("one behind a refusal", get(host=b"") + NEXT, (400,)),
     Case("one behind a refused body", chunked(b"x\r\n") + NEXT, (400,), (None,)),
     Case("one behind two", get() + NEXT + get(host=b""), (200, 200, 400), (b"", b"")),
     # Upgrades and expectations.
-    ok("an upgrade that nobody knows", get(b"Connection: upgrade", b"Upgrade: h2c", b"HTTP2-Settings: AA") + NEXT, b"", b""),
-    ok("an upgrade with a body", post(b"Connection: upgrade", b"Upgrade: x", b"Content-Length: 2", body=b"hi") + NEXT, b"hi", b""),
-    ok("an upgrade with chunks", chunked(ONE_CHUNK, b"Connection: upgrade", b"Upgrade: websocket") + NEXT, b"hello", b""),
+    ok("an upgrade that nobody knows", get(b"Connection: upgrade", b"Upgrade: h2c", b"HTTP2-Settings: AA") + NEXT, b"", b""),  # noqa: E501
+    ok("an upgrade with a body", post(b"Connection: upgrade", b"Upgrade: x", b"Content-Length: 2", body=b"hi") + NEXT, b"hi", b""),  # noqa: E501
+    ok("an upgrade with chunks", chunked(ONE_CHUNK, b"Connection: upgrade", b"Upgrade: websocket") + NEXT, b"hello", b""),  # noqa: E501
     no("an upgrade with two lengths", chunked(ONE_CHUNK, b"Content-Length: 5", b"Connection: upgrade", b"Upgrade: x")),
-    ok("an upgrade in 1.0", lines(b"GET /a HTTP/1.0", b"Connection: upgrade", b"Upgrade: websocket"), b"", end="closed"),
+    ok("an upgrade in 1.0", lines(b"GET /a HTTP/1.0", b"Connection: upgrade", b"Upgrade: websocket"), b"", end="closed"),  # noqa: E501
     ok("an expectation", post(b"Expect: 100-continue", b"Content-Length: 2", body=b"hi") + NEXT, b"hi", b""),
     ok("an expectation in capitals", post(b"Expect: 100-Continue", b"Content-Length: 2", body=b"hi"), b"hi"),
     ok("an expectation of nothing known", post(b"Expect: tea", b"Content-Length: 2", body=b"hi"), b"hi"),
@@ -330,7 +330,9 @@ def test_in_any_pieces(case: tuple[Case, Settings], places: list[int]) -> None:
         st.one_of(
             st.binary(max_size=20),
             st.sampled_from([get(), NEXT, chunked(ONE_CHUNK), post(b"Content-Length: 3", body=b"abc")]),
-            st.sampled_from([b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b"0\r\n\r\n", b"Host: a\r\n", b"GET / HTTP/1.1\r\n"]),
+            st.sampled_from(
+                [b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b"0\r\n\r\n", b"Host: a\r\n", b"GET / HTTP/1.1\r\n"]
+            ),
             st.sampled_from([b"Content-Length: 1\r\n", b"Transfer-Encoding: chunked\r\n", b"a: b\r\n"]),
         ),
         max_size=8,

@@ -202,7 +202,7 @@ def test_arguments_of_many_parts() -> None:
     """A form with files in it."""
     body = (
         b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
-        b'--x\r\nContent-Disposition: form-data; name="a"; filename="f"\r\nContent-Type: application/octet-stream\r\n\r\n'
+        b'--x\r\nContent-Disposition: form-data; name="a"; filename="f"\r\nContent-Type: application/octet-stream\r\n\r\n'  # noqa: E501
         b"\0\xff\r\n--x--\r\n"
     )
     web = page(lambda request: repr(request.args).encode())

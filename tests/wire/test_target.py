@@ -25,13 +25,13 @@ from apigw.wire.target import check_authority, check_target, split_absolute
         (b"/..a/.b", b"/..a/.b", b""),
         (b"/a?b?c/../d//e", b"/a", b"?b?c/../d//e"),
         (b"/a?%2f%00%5c", b"/a", b"?%2f%00%5c"),
-        (b"/a?\\\"<>[]{}|^`", b"/a", b"?\\\"<>[]{}|^`"),
+        (b'/a?\\"<>[]{}|^`', b"/a", b'?\\"<>[]{}|^`'),
         (b"/%41%e2%82%ac", b"/%41%e2%82%ac", b""),
         (b"/%252e%252e/%252f", b"/%252e%252e/%252f", b""),
         (b"/a;b=c;d/e", b"/a;b=c;d/e", b""),
         (b"/a;", b"/a;", b""),
         (b"/a:b@c!$&'()*+,=-_~", b"/a:b@c!$&'()*+,=-_~", b""),
-        (b"/[]{}|^`\"<>", b"/[]{}|^`\"<>", b""),
+        (b'/[]{}|^`"<>', b'/[]{}|^`"<>', b""),
     ],
 )
 def test_safe(target: bytes, path: bytes, query: bytes) -> None:
@@ -78,8 +78,7 @@ def plainly_safe(target: bytes) -> bool:
 
 
 PARTS = (
-    [b"/", b"//", b".", b"..", b"%2e", b"%2E", b"%2f", b"%5C", b"%00", b"%3b", b"%", b"%4", b"%41", b";", b"?", b"#", b"\\"]
-    + [b"a", b"b c", b"\0", b"\x7f", b"\xe4", b"*", b":", b"@", b"\"", b"<", b"~", b"=", b"&"]
+    [b"/", b"//", b".", b"..", b"%2e", b"%2E", b"%2f", b"%5C", b"%00", b"%3b", b"%", b"%4", b"%41", b";", b"?", b"#", b"\\", b"a", b"b c", b"\x00", b"\x7f", b"\xe4", b"*", b":", b"@", b'"', b"<", b"~", b"=", b"&"]  # noqa: E501
 )  # fmt: skip
 
 
@@ -107,7 +106,18 @@ def test_against_plain_rules(target: bytes) -> None:
 
 @pytest.mark.parametrize(
     "authority",
-    [b"a", b"a.example.com", b"a:80", b"a:", b"127.0.0.1:8080", b"[::1]", b"[::1]:80", b"[::ffff:1.2.3.4]", b"a_b~", b"%41"],
+    [
+        b"a",
+        b"a.example.com",
+        b"a:80",
+        b"a:",
+        b"127.0.0.1:8080",
+        b"[::1]",
+        b"[::1]:80",
+        b"[::ffff:1.2.3.4]",
+        b"a_b~",
+        b"%41",
+    ],
 )
 def test_authorities(authority: bytes) -> None:
     """Every Host that an honest client sends is taken."""
@@ -116,8 +126,7 @@ def test_authorities(authority: bytes) -> None:
 
 @pytest.mark.parametrize(
     "authority",
-    [b"", b":", b":80", b"a b", b"a/b", b"a?b", b"a#b", b"a@b", b"u:p@a", b"a:b", b"a:123456", b"a:80:80", b"[", b"[]", b"[a]"]
-    + [b"[::1", b"::1", b"[::1]a", b"[::1]:x", b"a\\b", b"\xe4", b"a\0", b"a,b c", b"a%", b"a%4", b"a\n", b"a:80\n", b"<a>"],
+    [b"", b":", b":80", b"a b", b"a/b", b"a?b", b"a#b", b"a@b", b"u:p@a", b"a:b", b"a:123456", b"a:80:80", b"[", b"[]", b"[a]", b"[::1", b"::1", b"[::1]a", b"[::1]:x", b"a\\b", b"\xe4", b"a\x00", b"a,b c", b"a%", b"a%4", b"a\n", b"a:80\n", b"<a>"],  # noqa: E501
 )  # fmt: skip
 def test_malformed_authorities(authority: bytes) -> None:
     """A Host that is none is refused, not passed on for somebody else to make sense of."""
@@ -145,8 +154,21 @@ def test_absolute(target: bytes, host: bytes, origin: bytes) -> None:
 @pytest.mark.parametrize(
     ("target", "host"),
     [
-        *((b"http://b/", b"a"), (b"http://a:80/", b"a"), (b"http://a/", b"a:80"), (b"http://a@b/", b"a"), (b"http:///a", b"a")),
-        *((b"http:/a", b"a"), (b"ftp://a/", b"a"), (b"://a/", b"a"), (b"a/b", b"a"), (b"a:80", b"a:80"), (b"http://", b"")),
+        *(
+            (b"http://b/", b"a"),
+            (b"http://a:80/", b"a"),
+            (b"http://a/", b"a:80"),
+            (b"http://a@b/", b"a"),
+            (b"http:///a", b"a"),
+        ),
+        *(
+            (b"http:/a", b"a"),
+            (b"ftp://a/", b"a"),
+            (b"://a/", b"a"),
+            (b"a/b", b"a"),
+            (b"a:80", b"a:80"),
+            (b"http://", b""),
+        ),
         *((b"http://a#b", b"a"), (b"http://a\\@b/", b"a"), (b"http://\0/", b"\0"), (b"", b"a")),
     ],
 )

@@ -185,7 +185,9 @@ def test_certificates_are_replaced(server: Server, authority: Authority, pairs: 
     assert old.receive().endswith(b"GET /a ")
 
 
-def test_certificates_that_cannot_be_read(server: Server, authority: Authority, pairs: list[Pair], tmp_path: Path) -> None:
+def test_certificates_that_cannot_be_read(
+    server: Server, authority: Authority, pairs: list[Pair], tmp_path: Path
+) -> None:
     """A reload that fails changes nothing."""
     garbage = tmp_path / "garbage.pem"
     garbage.write_text("-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")
@@ -202,7 +204,11 @@ def test_certificates_that_cannot_be_read(server: Server, authority: Authority, 
 
 def test_names(pairs: list[Pair]) -> None:
     """The names of a certificate are those under which it is offered."""
-    assert [names_of(pair.certificate) for pair in pairs] == [["first.example"], ["a.example", "b.example"], ["*.example"]]
+    assert [names_of(pair.certificate) for pair in pairs] == [
+        ["first.example"],
+        ["a.example", "b.example"],
+        ["*.example"],
+    ]
 
 
 # Versions and protocols.
@@ -390,7 +396,9 @@ def test_the_end(pairs: list[Pair], authority: Authority) -> None:
     assert client.transport.lost
 
 
-@pytest.mark.parametrize("data", [b"GET / HTTP/9\r\n\r\n", b"PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"])
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/9\r\n\r\n", b"PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"]
+)
 def test_a_refusal(server: Server, authority: Authority, data: bytes) -> None:
     """A client that was refused can read why, although it goes on sending; that has an end."""
     client = server.connect(authority.client()).shake()

@@ -42,7 +42,9 @@ def chunked(body: bytes, *fields: bytes) -> bytes:
     return response(b"Transfer-Encoding: chunked", *fields, body=body)
 
 
-def ok(name: str, raw: bytes, body: bytes = b"", status: int = 200, reusable: bool = True, request: bytes = GET) -> Case:
+def ok(
+    name: str, raw: bytes, body: bytes = b"", status: int = 200, reusable: bool = True, request: bytes = GET
+) -> Case:
     return Case(name, raw, status, body, "finished", reusable, request)
 
 
@@ -91,16 +93,16 @@ CASES = [
     ok("one that closes", length(b"hello", b"Connection: close"), b"hello", reusable=False),
     ok("one that closes, in a list", length(b"hello", b"Connection: Foo, Close"), b"hello", reusable=False),
     ok("1.0", length(b"hello", line=b"HTTP/1.0 200 OK"), b"hello", reusable=False),
-    ok("1.0 with keep-alive", length(b"hello", b"Connection: keep-alive", line=b"HTTP/1.0 200 OK"), b"hello", reusable=False),
+    ok("1.0 with keep-alive", length(b"hello", b"Connection: keep-alive", line=b"HTTP/1.0 200 OK"), b"hello", reusable=False),  # noqa: E501
     to_the_end("no length", response(body=b"hello"), b"hello"),
     to_the_end("no length, no body", response(), b""),
     to_the_end("no length in 1.0", response(line=b"HTTP/1.0 200 OK", body=b"hello"), b"hello"),
     ok("100", response(line=b"HTTP/1.1 100 Continue") + length(b"hello"), b"hello"),
-    ok("100 and 103", response(line=b"HTTP/1.1 100 ") + response(b"Link: a", line=b"HTTP/1.1 103 E") + length(b"hello"), b"hello"),
+    ok("100 and 103", response(line=b"HTTP/1.1 100 ") + response(b"Link: a", line=b"HTTP/1.1 103 E") + length(b"hello"), b"hello"),  # noqa: E501
     ok("102 with a length", response(b"Content-Length: 5", line=b"HTTP/1.1 102 P") + length(b"hello"), b"hello"),
     ok("103, chunked", response(b"Transfer-Encoding: chunked", line=b"HTTP/1.1 103 E") + length(b"hello"), b"hello"),
     ok("100 before HEAD", response(line=b"HTTP/1.1 100 C") + response(b"Content-Length: 5"), request=HEAD),
-    ok("as many interim responses as may be", response(line=b"HTTP/1.1 100 C") * MAX_INTERIM + length(b"hello"), b"hello"),
+    ok("as many interim responses as may be", response(line=b"HTTP/1.1 100 C") * MAX_INTERIM + length(b"hello"), b"hello"),  # noqa: E501
     ok("an upgrade offered", length(b"hello", b"Upgrade: h2c", b"Connection: upgrade"), b"hello"),
     # Bytes behind the answer belong to nobody.
     ok("a second answer", length(b"hello") + NEXT, b"hello", reusable=False),
@@ -110,7 +112,7 @@ CASES = [
     ok("a body behind 204", length(b"hello", line=b"HTTP/1.1 204 No Content"), status=204, reusable=False),
     ok("a body behind 304", length(b"hello", line=b"HTTP/1.1 304 No"), status=304, reusable=False),
     ok("a longer body than announced", response(b"Content-Length: 3", body=b"hello"), b"hel", reusable=False),
-    ok("a longer body that begins like an answer", response(b"Content-Length: 3", body=b"hel" + b"H"), b"hel", reusable=False),
+    ok("a longer body that begins like an answer", response(b"Content-Length: 3", body=b"hel" + b"H"), b"hel", reusable=False),  # noqa: E501
     ok("junk behind chunks", chunked(CHUNKS + b"\0"), b"hello", reusable=False),
     ok("an interim answer behind", length(b"hello") + response(line=b"HTTP/1.1 100 C"), b"hello", reusable=False),
     # Framing.
@@ -234,7 +236,9 @@ def test_in_any_pieces(case: Case, places: list[int]) -> None:
         st.one_of(
             st.binary(max_size=20),
             st.sampled_from([length(b"hello"), chunked(CHUNKS), response(line=b"HTTP/1.1 100 C"), response(), CHUNKS]),
-            st.sampled_from([b"\r\n", b"\n", b"\r", b"\0", b"HTTP/1.1 200 OK\r\n", b"Content-Length: 5\r\n", b" ", b":"]),
+            st.sampled_from(
+                [b"\r\n", b"\n", b"\r", b"\0", b"HTTP/1.1 200 OK\r\n", b"Content-Length: 5\r\n", b" ", b":"]
+            ),
         ),
         max_size=8,
     ),
@@ -248,7 +252,7 @@ def test_anything_in_any_pieces(pieces: list[bytes], places: list[int], request:
 
     def run(pieces: list[bytes]) -> Outcome:
         outcome = exchange(pieces, request=request, close=close, upgrade=request is WEBSOCKET)
-        # Empty lines behind an answer are overlooked when they come with it, and end the connection when they come later.
+        # Empty lines behind an answer are overlooked when they come with it, and end the connection when they come later.  # noqa: E501
         return evolve(outcome, reusable=False)
 
     outcome = run([raw])
@@ -530,7 +534,9 @@ def test_a_head_that_dribbles(dribble: bytes) -> None:
     assert recorder.end == "UpstreamTimedOut"
 
 
-@pytest.mark.parametrize("raw", [chunked(b"5\r\nhello\r\n"), response(b"Content-Length: 20", body=b"hello"), response()])
+@pytest.mark.parametrize(
+    "raw", [chunked(b"5\r\nhello\r\n"), response(b"Content-Length: 20", body=b"hello"), response()]
+)
 def test_a_body_that_stalls(raw: bytes) -> None:
     """Between two pieces of a body the same time is waited."""
     upstream = Upstream()
@@ -659,7 +665,9 @@ def test_closing_has_an_end() -> None:
 
 # Upgrades.
 
-SWITCH = response(b"Upgrade: WebSocket", b"Connection: Upgrade", b"Sec-WebSocket-Accept: x", line=b"HTTP/1.1 101 Switching")
+SWITCH = response(
+    b"Upgrade: WebSocket", b"Connection: Upgrade", b"Sec-WebSocket-Accept: x", line=b"HTTP/1.1 101 Switching"
+)
 
 
 def test_a_tunnel() -> None:
