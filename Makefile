@@ -23,7 +23,7 @@ run: $(VENV)/run.installed
 	@$(BIN)/python contrib/run.py
 
 test: $(VENV)/test.installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: $(VENV)/test.installed
 	$(BIN)/python -m ruff check .

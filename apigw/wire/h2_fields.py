@@ -148,5 +148,5 @@ def _read_special(headers: Headers, special: Headers) -> tuple[Headers, bytes | 
             raise StreamFault(Code.PROTOCOL_ERROR, "A header belongs to a connection, of which HTTP/2 keeps none.")
     if len(cookies) > 1:
         headers = [field for field in headers if field[0] != b"cookie"]
-        headers.append((b"cookie", b"; ".join(cookies)))
+        headers.append((b"cookie", b"; ".join(filter(None, cookies))))
     return headers, host, length, expects
