@@ -60,9 +60,7 @@ class ChannelFactory(protocol.ServerFactory):
 
     noisy = False
 
-    def __init__(
-        self, settings: Settings, deadlines: Deadlines, on_request: OnRequest, on_refused: OnRefused
-    ) -> None:
+    def __init__(self, settings: Settings, deadlines: Deadlines, on_request: OnRequest, on_refused: OnRefused) -> None:
         self.settings = settings
         self.deadlines = deadlines
         self.on_request = on_request

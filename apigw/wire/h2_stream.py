@@ -51,6 +51,7 @@ class HTTP2Stream:
     request: Request | None = None
     receive_window = STREAM_WINDOW
     _remaining: int | None = None  # of a body with a Content-Length
+    _last = b""  # of it, until the client says that it is the last
     _taken = 0  # bytes for which the client was not yet given new window
     _body_paused = False
     _body_due = NEVER
@@ -105,6 +106,12 @@ class HTTP2Stream:
             self._remaining -= len(data)
             if self._remaining < 0 or (end and self._remaining):
                 raise StreamFault(Code.PROTOCOL_ERROR, "The request's body does not match its Content-Length.")
+            if end:
+                data, self._last = self._last + data, b""
+            elif data and not self._remaining:
+                # It has its length, but not its end. A service could not tell the difference, so the last byte waits:
+                # a request that turns out to be longer must not have been forwarded (RFC 9113 §8.1.1).
+                data, self._last = data[:-1], data[-1:]
         request = self.request
         if request is None or request.finished:
             if end:

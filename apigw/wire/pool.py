@@ -165,4 +165,3 @@ class Pool:
         self._deadlines.forget(waiting)
         if waiting in self._waiting:
             self._waiting.remove(waiting)
-

@@ -73,6 +73,7 @@ class UpstreamConnection(protocol.Protocol):
         "_in_body",
         "_interim",
         "_message_complete",
+        "_moved",
         "_out",
         "_pending",
         "_reason",

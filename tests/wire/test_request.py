@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import http2_client
 import pytest
 import pytest_twisted
 from attrs import define, field
 from fake_transport import FakeTransport
 from http1_server import PEER
+from hyperframe.frame import RstStreamFrame
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
@@ -32,6 +34,8 @@ from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ClientLost
 from apigw.wire.request import Request
+
+pytestmark = pytest.mark.filterwarnings("ignore:twisted.web.resource._Unsafe:DeprecationWarning")
 
 
 @define
@@ -503,3 +507,69 @@ def test_a_producer_that_is_done() -> None:
     web.request.finish()
     web.transport.disconnect()
     assert producer.calls == []
+
+
+# The same over HTTP/2.
+
+
+def over_http2(resource: IResource, settings: dict[int, int] | None = None) -> tuple[http2_client.Server, Any]:
+    """A server with one Resource, and a client of it."""
+    site = Site(None, lambda *_: None, Clock().seconds)
+    site.reserve({b"/r": resource})
+    server = http2_client.Server(on_request=site.on_request)
+    return server, server.connect(settings)
+
+
+def test_resources_over_http2() -> None:
+    """Answers, arguments, refusals and faults are those of HTTP/1.1."""
+    server, client = over_http2(Page(lambda request: repr(sorted(request.args.items())).encode()))
+    form = (b"content-type", b"application/x-www-form-urlencoded")
+    client.ask(1, http2_client.get(b"/r?a=1", form, method=b"POST"), end=False)
+    client.put(1, b"b=2", end=True)
+    status, headers, body = client.answer(1)
+    assert (status, body) == (200, b"[(b'a', [b'1']), (b'b', [b'2'])]")
+    assert (b"content-length", b"32") in headers
+    verifyObject(IRequest, server.requests[0])
+    client.ask(3, http2_client.get(b"/r", method=b"HEAD"))
+    assert (client.answer(3)[0], client.body(3)) == (200, b"")
+    client.ask(5, http2_client.get(b"/other"))
+    assert client.answer(5)[0] == 404
+
+
+def test_streaming_over_http2() -> None:
+    """Each piece is on its way when it is written, and the end is told."""
+    ends: list[object] = []
+
+    def render(request: Any) -> int:
+        request.notifyFinish().addBoth(ends.append)
+        request.write(b"one")
+        return NOT_DONE_YET
+
+    server, client = over_http2(Page(render))
+    client.ask(1, http2_client.get(b"/r"))
+    assert client.body(1) == b"one"
+    server.requests[0].write(b"two")
+    assert client.body(1) == b"onetwo"
+    server.requests[0].finish()
+    assert client.ended(1)
+    assert ends == [None]
+    client.ask(3, http2_client.get(b"/r"))
+    client.send(RstStreamFrame(3, error_code=8))
+    assert isinstance(ends[1], Failure)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_over_http2(tmp_path: Path) -> None:
+    """``static.File`` at the pace of the client's windows."""
+    path = large_file(tmp_path)
+    server, client = over_http2(File(str(path)))
+    client.ask(1, http2_client.get(b"/r"))
+    while not server.requests[0].finished:
+        client.receive()
+        client.open_window(0, 50_000)
+        client.open_window(1, 50_000)
+        await deferLater(reactor, 0)
+    while not client.ended(1):
+        client.open_window(0, 50_000)
+        client.open_window(1, 50_000)
+    assert client.body(1) == path.read_bytes()

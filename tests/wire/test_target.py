@@ -154,21 +154,17 @@ def test_absolute(target: bytes, host: bytes, origin: bytes) -> None:
 @pytest.mark.parametrize(
     ("target", "host"),
     [
-        *(
-            (b"http://b/", b"a"),
-            (b"http://a:80/", b"a"),
-            (b"http://a/", b"a:80"),
-            (b"http://a@b/", b"a"),
-            (b"http:///a", b"a"),
-        ),
-        *(
-            (b"http:/a", b"a"),
-            (b"ftp://a/", b"a"),
-            (b"://a/", b"a"),
-            (b"a/b", b"a"),
-            (b"a:80", b"a:80"),
-            (b"http://", b""),
-        ),
+        (b"http://b/", b"a"),
+        (b"http://a:80/", b"a"),
+        (b"http://a/", b"a:80"),
+        (b"http://a@b/", b"a"),
+        (b"http:///a", b"a"),
+        (b"http:/a", b"a"),
+        (b"ftp://a/", b"a"),
+        (b"://a/", b"a"),
+        (b"a/b", b"a"),
+        (b"a:80", b"a:80"),
+        (b"http://", b""),
         *((b"http://a#b", b"a"), (b"http://a\\@b/", b"a"), (b"http://\0/", b"\0"), (b"", b"a")),
     ],
 )
