@@ -49,6 +49,7 @@ FAILURES = frozenset({500, 502, 503, 504})
 
 log = Logger()
 
+
 class Gateway(Resource):
     """The proxy. ``snapshot`` is replaced by a reload; an exchange keeps the one that it began with."""
 
