@@ -1,9 +1,50 @@
+import os
+import shlex
+import shutil
+import sys
+import sysconfig
 from pathlib import Path
 from runpy import run_path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).parent
+
+COMPILED = [
+    *("accounting", "circuit", "cors", "forwarding", "gateway", "stages", "upstream"),
+    *("ops/access_line", "ops/access_log", "ops/metrics"),
+    *("policy/breaker", "policy/jwt", "policy/limits", "policy/principal", "policy/redis_limits", "policy/routing"),
+    *("wire/deadlines", "wire/errors", "wire/h1", "wire/h1_body", "wire/h1_head", "wire/headers", "wire/pool"),
+    *("wire/request", "wire/target", "wire/upstream_connection"),
+]
+"""A request's way, which a wheel has as machine code too (docs/decisions/compiled.md)."""
+
+
+def extensions() -> list[Extension]:
+    """What mypyc makes of ``COMPILED``; nothing in a checkout, without a C compiler, and with APIGW_COMPILE=0.
+
+    The gateway then runs as the Python that it is. APIGW_COMPILE=1 makes it an error that it cannot be compiled.
+    """
+    wanted = os.environ.get("APIGW_COMPILE", "")
+    if "bdist_wheel" not in sys.argv or wanted == "0":
+        return []
+    compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")[0]
+    try:
+        if shutil.which(compiler) is None:
+            raise OSError(f"there is no {compiler}")
+        from mypyc.build import mypycify
+
+        options = ["--config-file=", "--ignore-missing-imports", "--allow-untyped-defs"]
+        made = mypycify([*options, *(f"apigw/{name}.py" for name in COMPILED)], opt_level="3", debug_level="0")
+    except (ImportError, OSError, SystemExit) as error:
+        if wanted:
+            raise
+        print(f"apigw is installed without being compiled: {error}", file=sys.stderr)
+        return []
+    for extension in made:
+        extension.optional = not wanted
+    return made
+
 
 setup(
     name="apigw",
@@ -18,6 +59,7 @@ setup(
     package_data={"apigw": ["py.typed", "policy/*.lua", "ops/status/*"]},
     include_package_data=True,
     zip_safe=False,
+    ext_modules=extensions(),
     entry_points={"console_scripts": ["apigw = apigw.cli:main"]},
     install_requires=[
         "twisted[tls]>=26.4",

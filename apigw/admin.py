@@ -24,7 +24,7 @@ from apigw.ops.metrics import Metrics
 from apigw.policy.limits import Limit, MemoryStore
 from apigw.resources import Leaf, answer
 from apigw.upstream import Target, Upstream
-from apigw.wire.request import Request
+from apigw.wire.web_request import WebRequest
 
 if TYPE_CHECKING:
     from apigw.policy.redis_limits import RedisStore  # which imports the global reactor's client
@@ -46,7 +46,7 @@ class Limits(Leaf):
         self._store = store
         self._metrics = metrics
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: WebRequest) -> int:
         store = self._store
         violations = self._metrics.violations()
         shown = [_limit(limit, store, violations.get((limit.endpoint, limit.scope), 0)) for limit in self._limits()]
@@ -78,10 +78,10 @@ class Circuits(Leaf):
         self._upstreams = upstreams
         self._token = token
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: WebRequest) -> int:
         return answer(request, 200, {"circuits": [circuit_of(upstream) for upstream in self._upstreams()]})
 
-    def render_POST(self, request: Request) -> int:
+    def render_POST(self, request: WebRequest) -> int:
         """A body such as ``{"service": "users", "action": "open"}``. Answers with the circuit as it is then."""
         may_write(request, self._token())
         upstream, action = self._wanted(request.content.getvalue())
@@ -89,7 +89,7 @@ class Circuits(Leaf):
             "circuit of {service}: {action} by hand, from {peer}",
             service=upstream.name,
             action=action,
-            peer=request.stream.peer.decode("ascii", "replace"),
+            peer=request.peer.decode("ascii", "replace"),
         )
         assert upstream.circuit is not None
         ACTIONS[action](upstream.circuit)
@@ -145,9 +145,9 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def may_write(request: Request, token: bytes | None) -> None:
+def may_write(request: WebRequest, token: bytes | None) -> None:
     """Raises what a request is refused with that must not change anything."""
-    if not _is_here(request.authority, request.stream.transport):
+    if not _is_here(request.authority, request.transport):
         raise errors.Misdirected("A write must be sent to an address of this listener, not to a name.")
     given = [value for name, value in request.headers if name == b"content-type"]
     if len(given) != 1 or given[0].partition(b";")[0].strip(b" \t").lower() != JSON_TYPE:

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from apigw.config.model import CircuitBreaker
 from apigw.policy.breaker import Breaker, State, Status, Transition
 
-log = Logger()
+log = Logger(namespace=__name__)
 
 Probe = Callable[[], Deferred[bool]]
 """Runs the health check of every target at once; fires with whether one passed, as soon as that is known."""

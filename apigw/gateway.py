@@ -9,9 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from apigw import errors
 from apigw.cors import without_cors
@@ -47,13 +45,11 @@ CLIENT_LEFT = 499
 FAILURES = frozenset({500, 502, 503, 504})
 """Answers of a service that say that it, and not the request, is at fault."""
 
-log = Logger()
+log = Logger(namespace=__name__)
 
 
-class Gateway(Resource):
+class Gateway:
     """The proxy. ``snapshot`` is replaced by a reload; an exchange keeps the one that it began with."""
-
-    isLeaf = True
 
     def __init__(
         self,
@@ -62,19 +58,17 @@ class Gateway(Resource):
         store: LimitStore,
         account: Callable[[Exchange], None],
     ) -> None:
-        super().__init__()
         self.snapshot = snapshot
         self.clock = clock
         self.store = store
         self.account = account
         self.in_flight = 0
 
-    def render(self, request: Request) -> int:
+    def render(self, request: Request) -> None:
         """Runs when the headers are complete; the body has not been read."""
         exchange = Exchange(self, request)
         self.in_flight += 1
         self.proceed(exchange)
-        return NOT_DONE_YET
 
     def proceed(self, exchange: Exchange) -> None:
         """Walk route → authenticate → limit → forward; then the exchange relays the answer, and is accounted for.
@@ -86,7 +80,7 @@ class Gateway(Resource):
                 waiting = stage(exchange)
                 if waiting is not None:
                     exchange.waiting = waiting
-                    waiting.addCallback(lambda _: self.proceed(exchange)).addErrback(exchange.stage_failed)
+                    waiting.addCallback(self._go_on, exchange).addErrback(exchange.stage_failed)
                     return
                 if exchange.ended:
                     return
@@ -95,12 +89,14 @@ class Gateway(Resource):
         except Exception:
             exchange.stage_failed(Failure())
 
+    def _go_on(self, _: Any, exchange: Exchange) -> None:
+        self.proceed(exchange)
+
     def ended(self, exchange: Exchange) -> None:
         self.in_flight -= 1
         self.account(exchange)
 
 
-@implementer(IPushProducer)
 class Exchange:
     """One request and its response: listens to the client, receives from the upstream, and relays between them."""
 
@@ -109,7 +105,7 @@ class Exchange:
     principal: Principal | None = None
     own_headers: Sequence[Header] = ()
     """What the gateway adds to any answer to this request."""
-    dropped = DROPPED
+    dropped: frozenset[bytes]
     """The fields of a service's response that do not reach the client."""
     violated: Limit | None = None
     """The limit that refused it."""
@@ -129,6 +125,7 @@ class Exchange:
 
     def __init__(self, gateway: Gateway, request: Request) -> None:
         self._gateway = gateway
+        self.dropped = DROPPED
         self.request = request
         self.snapshot = gateway.snapshot
         self.clock = gateway.clock
@@ -324,13 +321,13 @@ class Exchange:
 
     def _start_tunnel(self, out: Headers) -> None:
         assert self.connection is not None
-        upstream, from_upstream = self.connection.take_transport()
+        upstream = self.connection.give_up()
         out += ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
-        client, from_client = self.request.start_tunnel(out)
+        client = self.request.start_tunnel(out)
         self.connection = None
         self.tunnelled = True
         self._settle(failed=False)
-        join(client, from_client, upstream, from_upstream).addCallback(lambda _: self._end())
+        join(client, upstream).addCallback(lambda _: self._end())
 
     def _settle(self, failed: bool) -> None:
         """Tell the circuit how the service did. Exchanges that end otherwise say nothing of it."""
@@ -349,6 +346,9 @@ class Exchange:
                 assert self.route.upstream.circuit is not None
                 self.route.upstream.circuit.cancel(self.permit, self.clock())
             self._gateway.ended(self)
+
+
+classImplements(Exchange, IPushProducer)
 
 
 def refused(error: Refused) -> GatewayError:

@@ -16,19 +16,19 @@ from apigw.ops.exposition import Exposition, Page
 from apigw.ops.health import Readiness, Report
 from apigw.policy.oauth import TokenEndpoint, TokenResponse
 from apigw.wire.headers import Headers
-from apigw.wire.request import Request
+from apigw.wire.web_request import WebRequest
 
 JSON = b"application/json"
 
 
-def respond(request: Request, status: int, headers: Headers, body: bytes) -> None:
+def respond(request: WebRequest, status: int, headers: Headers, body: bytes) -> None:
     """A whole answer, with the name that the request has in the log."""
     if request.identifier:
         headers = [*headers, (b"x-request-id", request.identifier)]
     request.respond(status, headers, body)
 
 
-def answer(request: Request, status: int, document: object) -> int:
+def answer(request: WebRequest, status: int, document: object) -> int:
     """Respond with JSON that no cache keeps."""
     body = dumps(document).encode("ascii") + b"\n"
     headers = [
@@ -46,7 +46,7 @@ class Leaf(Resource):
 
     isLeaf = True
 
-    def render(self, request: Request) -> Any:
+    def render(self, request: WebRequest) -> Any:
         render = getattr(self, "render_" + request.method.decode("latin-1"), None)
         methods = {name.removeprefix("render_").encode() for name in dir(self) if name.startswith("render_")}
         if b"GET" not in methods:
@@ -59,7 +59,7 @@ class Leaf(Resource):
 class Health(Leaf):
     """Liveness: the process serves."""
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: WebRequest) -> int:
         return answer(request, 200, {"status": "ok"})
 
 
@@ -71,7 +71,7 @@ class Ready(Leaf):
         self._readiness = readiness
         self._detailed = detailed
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: WebRequest) -> int:
         def reported(report: Report) -> None:
             document: dict[str, object] = {"status": "ready" if report.ready else "not ready"}
             if self._detailed:
@@ -90,20 +90,22 @@ class Document(Leaf):
         super().__init__()
         self._document = document
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: WebRequest) -> int:
         return answer(request, 200, self._document())
 
 
 class Token(Leaf):
     """``POST /oauth/token`` (RFC 6749 §3.2)."""
 
-    def __init__(self, endpoint: TokenEndpoint, address: Callable[[Request], str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, endpoint: TokenEndpoint, address: Callable[[WebRequest], str], clock: Callable[[], float]
+    ) -> None:
         super().__init__()
         self._endpoint = endpoint
         self._address = address
         self._clock = clock
 
-    def render_POST(self, request: Request) -> int:
+    def render_POST(self, request: WebRequest) -> int:
         def answered(response: TokenResponse) -> None:
             if not request.finished:
                 respond(request, response.status, response.headers, response.body)
@@ -115,7 +117,7 @@ class Token(Leaf):
         return NOT_DONE_YET
 
 
-def _unless_cancelled(failure: Failure, request: Request) -> None:
+def _unless_cancelled(failure: Failure, request: WebRequest) -> None:
     if not failure.check(CancelledError):
         request.processingFailed(failure)
 
@@ -123,12 +125,12 @@ def _unless_cancelled(failure: Failure, request: Request) -> None:
 class MetricsPage(Leaf):
     """``/metrics``. Who is not ``allowed`` is told that there is no such page."""
 
-    def __init__(self, exposition: Exposition, allowed: Callable[[Request], bool]) -> None:
+    def __init__(self, exposition: Exposition, allowed: Callable[[WebRequest], bool]) -> None:
         super().__init__()
         self._exposition = exposition
         self._allowed = allowed
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: WebRequest) -> int:
         if not self._allowed(request):
             raise NotFound("There is nothing here.")
 

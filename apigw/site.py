@@ -16,6 +16,7 @@ from apigw.gateway import Gateway, refused
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
+from apigw.wire.web_request import WebRequest
 
 MAX_RESOURCE_BODY = 64 * 1024
 
@@ -47,11 +48,12 @@ class Site:
         if request.path not in self._reserved and self._gateway is not None:
             self._gateway.render(request)
             return
-        request.site = self  # type: ignore[assignment]
         request.identifier = request_id(request.headers)
-        request.listener = body = _Body(request, self._render)
+        web = WebRequest(request)
+        web.site = self  # type: ignore[assignment]
+        request.listener = body = _Body(web, self._render)
         began = self._clock()
-        request.notifyFinish().addErrback(lambda _: None).addCallback(lambda _: self._ended(request, began, body.code))
+        web.notifyFinish().addErrback(lambda _: None).addCallback(lambda _: self._ended(request, began, body.code))
         if request.content_length is not None and request.content_length > MAX_RESOURCE_BODY:
             body.refuse(errors.BodyTooLarge(f"The body may have up to {MAX_RESOURCE_BODY} bytes."))
         else:
@@ -63,7 +65,7 @@ class Site:
         client = request.stream.peer if gateway is None else gateway.snapshot.peers.client_address(request)
         self._account(request, path, began, client, code)
 
-    def _render(self, request: Request, refuse: Callable[[GatewayError], None]) -> None:
+    def _render(self, request: WebRequest, refuse: Callable[[GatewayError], None]) -> None:
         request.prepath = []
         request.postpath = [unquote_to_bytes(segment) for segment in request.path[1:].split(b"/")]
         try:
@@ -92,8 +94,11 @@ class _Body:
 
     code: str | None = None
 
-    def __init__(self, request: Request, render: Callable[[Request, Callable[[GatewayError], None]], None]) -> None:
-        self._request = request
+    def __init__(
+        self, web: WebRequest, render: Callable[[WebRequest, Callable[[GatewayError], None]], None]
+    ) -> None:
+        self._web = web
+        self._request = web.request
         self._render = render
         self._content = BytesIO()
 
@@ -105,8 +110,8 @@ class _Body:
 
     def body_finished(self) -> None:
         self._content.seek(0)
-        self._request.content = self._content
-        self._render(self._request, self.refuse)
+        self._web.content = self._content
+        self._render(self._web, self.refuse)
 
     def client_failed(self, error: Refused | ClientLost) -> None:
         if isinstance(error, Refused):

@@ -20,7 +20,7 @@ from apigw.resources import JSON, Leaf, respond
 from apigw.snapshot import Route, Snapshot
 from apigw.upstream import Target, Upstream
 from apigw.wire.headers import Headers
-from apigw.wire.request import Request
+from apigw.wire.web_request import WebRequest
 
 MAX_AGE = 0.5
 """Seconds for which a document is handed out again, however many watch."""
@@ -57,7 +57,7 @@ class Content(Leaf):
             (b"referrer-policy", b"no-referrer"),
         ]
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: WebRequest) -> int:
         body = self._content()
         respond(request, 200, [*self._headers, (b"content-length", b"%d" % len(body))], body)
         return NOT_DONE_YET
@@ -71,11 +71,11 @@ class Live(Leaf):
         self._build = build
         self._clock = clock
         self._cooperator = Cooperator(lambda: lambda: True, lambda step: clock.callLater(0, step))
-        self._waiting: list[Request] = []
+        self._waiting: list[WebRequest] = []
         self._made = b""
         self._made_at = float("-inf")
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: WebRequest) -> int:
         if 0 <= self._clock.seconds() - self._made_at < MAX_AGE:
             self._send(request)
             return NOT_DONE_YET
@@ -100,7 +100,7 @@ class Live(Leaf):
             elif not request.finished:
                 self._send(request)
 
-    def _send(self, request: Request) -> None:
+    def _send(self, request: WebRequest) -> None:
         length = (b"content-length", b"%d" % len(self._made))
         respond(request, 200, [(b"content-type", JSON), (b"cache-control", b"no-store"), length], self._made)
 

@@ -50,7 +50,7 @@ from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.reactor import install as install_reactor
-from apigw.wire.request import Request
+from apigw.wire.web_request import WebRequest
 
 if TYPE_CHECKING:
     from apigw.policy.redis_limits import RedisStore
@@ -207,7 +207,7 @@ class Program:
         resources: dict[bytes, IResource] = {
             b"/health": Health(),
             b"/ready": Ready(self._readiness, False),
-            b"/metrics": MetricsPage(self._exposition, lambda request: allowed.trusts(request.stream.peer)),
+            b"/metrics": MetricsPage(self._exposition, lambda request: allowed.trusts(request.peer)),
         }
         oauth = snapshot.oauth
         if oauth is not None:
@@ -312,9 +312,9 @@ def _families(config: Config, store: MemoryStore | RedisStore) -> FamilyStore:
     return RedisFamilies(config.redis.prefix, store.link)
 
 
-def _token_address(snapshot: Snapshot, request: Request) -> str:
+def _token_address(snapshot: Snapshot, request: WebRequest) -> str:
     """What the token endpoint counts a caller by: as limits do, so that nobody has 2**64 addresses."""
-    return scope_key("ip", None, None, snapshot.peers.client_address(request).decode("ascii")).hex()
+    return scope_key("ip", None, None, snapshot.peers.client_address(request.request).decode("ascii")).hex()
 
 
 def _make(reactor: Any, listen: Listen, channels: ChannelFactory, index: int) -> Listener:

@@ -33,7 +33,7 @@ FAILURES_IN_A_ROW = 3
 ASIDE_FOR = 10.0
 """Seconds for which a target that could not be connected to so many times gets no requests, if there is another."""
 
-log = Logger()
+log = Logger(namespace=__name__)
 
 Connected = tuple["Target", UpstreamConnection]
 
@@ -41,9 +41,8 @@ Connected = tuple["Target", UpstreamConnection]
 class Target:
     """One address of a service: its pool of connections, and what is known of its health."""
 
-    deadline = NEVER
-
     def __init__(self, config: TargetConfig, pool: Pool) -> None:
+        self.deadline = NEVER
         self.config = config
         host = f"[{config.host}]" if ":" in config.host else config.host
         usual = config.port == (443 if config.scheme == "https" else 80)

@@ -93,8 +93,9 @@ class Outcomes:
     def add(self, failed: bool, now: float) -> None:
         if not self._second <= now < self._second + 1:
             self.expire(now)
-            self._second = int(now)
-            self._latest = [self._second, 0, 0]
+            second = int(now)
+            self._second = float(second)
+            self._latest = [second, 0, 0]
             self._buckets.append(self._latest)
         self._latest[1] += 1
         self.total += 1

@@ -20,7 +20,7 @@ from socket import AF_INET, AF_INET6, inet_pton
 from struct import Struct
 from typing import Any, ClassVar, NamedTuple
 
-from attrs import field, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -62,7 +62,6 @@ _TABLES = 192
 _ONE_TABLE_UP_TO = 16_384
 
 
-@frozen
 class Limit:
     """A configured quota, ready for requests; ``span`` is its window in microseconds.
 
@@ -70,19 +69,24 @@ class Limit:
     that changes the number. ``header`` is ``X-RateLimit-Limit``; ``packed`` is for the script in Redis.
     """
 
-    endpoint: str
-    limit: int
-    window: float
-    scope: str
-    on_store_failure: str
-    pattern: Pattern = field(repr=False)
-    span: int = field(repr=False)
-    id: bytes = field(repr=False)
-    header: Header = field(repr=False)
-    packed: bytes = field(repr=False)
-
     algorithm: ClassVar[str]
     code: ClassVar[int]
+
+    def __init__(self, config: RateLimit) -> None:
+        self.endpoint = config.endpoint
+        self.limit = config.limit
+        self.window = config.window
+        self.scope = config.scope
+        self.on_store_failure = config.on_store_failure
+        self.pattern = Pattern.parse(config.endpoint)
+        self.span = max(1, round(config.window * SECOND))
+        identity = "\0".join((self.endpoint, self.scope, str(self.span), self.algorithm))
+        self.id = blake2b(identity.encode(), digest_size=8).digest()
+        self.header = (b"x-ratelimit-limit", b"%d" % self.limit)
+        self.packed = _PACKED.pack(self.code, self.limit, self.span)
+
+    def __repr__(self) -> str:
+        return f"<{self.limit} per {self.window:g} s and {self.scope} of {self.endpoint}, {self.algorithm}>"
 
     def look(self, state: State | None, now: int) -> tuple[State, int, int, int, int]:
         """How things stand at ``now``: the state as of then, its clock, and what ``decide`` wants to know: how many are
@@ -110,9 +114,8 @@ class Limit:
 class LogLimit(Limit):
     """Exact: one stamp for each counted request. No window of ``span``, however placed, has more than ``limit``."""
 
-    __slots__ = ()
-    algorithm = "log"
-    code = 1
+    algorithm: ClassVar[str] = "log"
+    code: ClassVar[int] = 1
 
     def look(self, state: State | None, now: int) -> tuple[State, int, int, int, int]:
         if state is None:
@@ -157,9 +160,8 @@ class CounterLimit(Limit):
     """Two counters: ``previous * (1 - elapsed / window) + current + 1 <= limit``, in windows that begin at multiples
     of ``span``. Its state is the clock, the previous count and the current one, packed into one integer."""
 
-    __slots__ = ()
-    algorithm = "counter"
-    code = 2
+    algorithm: ClassVar[str] = "counter"
+    code: ClassVar[int] = 2
 
     def look(self, state: State | None, now: int) -> tuple[State, int, int, int, int]:
         span = self.span
@@ -211,6 +213,9 @@ class CounterLimit(Limit):
         return bool(last - last % self.span + 2 * self.span <= now)
 
 
+KINDS: dict[str, type[Limit]] = {"log": LogLimit, "counter": CounterLimit}
+
+
 def compile_limit(config: RateLimit) -> Limit:
     """Raises ``ValueError`` for a pattern, number or window out of range, and for an unknown algorithm."""
     if not 1 <= config.limit <= LARGEST_LIMIT:
@@ -220,21 +225,9 @@ def compile_limit(config: RateLimit) -> Limit:
     algorithm = config.algorithm
     if algorithm == "auto":
         algorithm = "log" if config.limit <= LOG_UP_TO else "counter"
-    span = max(1, round(config.window * SECOND))
-    identity = "\0".join((config.endpoint, config.scope, str(span), algorithm))
-    kind = {"log": LogLimit, "counter": CounterLimit}[algorithm]
-    return kind(
-        endpoint=config.endpoint,
-        limit=config.limit,
-        window=config.window,
-        scope=config.scope,
-        on_store_failure=config.on_store_failure,
-        pattern=Pattern.parse(config.endpoint),
-        span=span,
-        id=blake2b(identity.encode(), digest_size=8).digest(),
-        header=(b"x-ratelimit-limit", b"%d" % config.limit),
-        packed=_PACKED.pack(kind.code, config.limit, span),
-    )
+    if algorithm not in KINDS:
+        raise ValueError(f"the algorithm {algorithm!r} is none of {', '.join(KINDS)}")
+    return KINDS[algorithm](config)
 
 
 class Decision(NamedTuple):

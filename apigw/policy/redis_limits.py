@@ -60,7 +60,7 @@ class RedisStore:
         self._reactor = reactor
         self._clock: IReactorTime = reactor if clock is None else clock
         self._prefix = b"%b:limit:%d:" % (config.prefix.encode(), VERSION)
-        self._script = Script((files(__package__) / "sliding_window.lua").read_bytes())
+        self._script = Script((files("apigw.policy") / "sliding_window.lua").read_bytes())
         self._on_fallback = on_fallback
         self._local = MemoryStore(self._clock, max_keys)
         self._link = RedisLink(config, reactor, self._clock, self._probe, on_store_up)

@@ -159,10 +159,6 @@ class Opening(protocol.Protocol):
         assert self.transport is not None
         self.transport.abortConnection()  # type: ignore[attr-defined]
 
-    def close(self) -> None:
-        """The tunnel that the connection has become is over."""
-        self._channel.close()
-
     def is_idle(self) -> bool:
         return True
 

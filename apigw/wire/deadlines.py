@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 NEVER = float("inf")
 
-log = Logger()
+log = Logger(namespace=__name__)
 
 
 class Timed(Protocol):

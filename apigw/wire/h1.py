@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPushProducer, ITransport
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused
@@ -20,6 +20,7 @@ from apigw.wire.h1_head import HeadReader
 from apigw.wire.headers import NO_LINE, Headers
 from apigw.wire.request import BODYLESS_STATUS, Request, reason_of
 from apigw.wire.transport import unsent
+from apigw.wire.tunnel import End
 
 if TYPE_CHECKING:
     from apigw.wire.channel import ChannelFactory
@@ -34,12 +35,11 @@ COALESCE = 16 * 1024
 """Pieces up to this size are joined into one write."""
 
 
-@implementer(IPushProducer)
-class HTTP1Channel(Protocol):
+class HTTP1Channel:
     """One connection. Requests on it are answered in order, one at a time."""
 
     transport: Any
-    deadline: float = NEVER
+    deadline: float
 
     version = "HTTP/1.1"
 
@@ -47,6 +47,7 @@ class HTTP1Channel(Protocol):
         self.factory = factory
         self.peer = peer
         self.secure = secure
+        self.deadline = NEVER
         self._seconds = factory.deadlines.seconds
         self._head = HeadReader()
         self._pending = b""  # the beginning of a head, or requests that came before their turn
@@ -355,7 +356,7 @@ class HTTP1Channel(Protocol):
         if producer is not None and self._writing_paused:
             producer.pauseProducing()
 
-    def start_tunnel(self, request: Request, headers: Headers) -> tuple[Any, bytes]:
+    def start_tunnel(self, request: Request, headers: Headers) -> End:
         out = [b"HTTP/1.1 101 Switching Protocols\r\n"]
         for name, value in headers:
             out += (name, b": ", value, b"\r\n")
@@ -366,7 +367,7 @@ class HTTP1Channel(Protocol):
         self.deadline = NEVER
         early, self._pending = self._pending, b""
         self._resume_reading()
-        return self.transport, early
+        return End(self.transport, early, self._close)
 
     # Between requests, and the end.
 
@@ -383,10 +384,6 @@ class HTTP1Channel(Protocol):
     def cut(self) -> None:
         """Close now, whatever is in flight."""
         self._cut()
-
-    def close(self) -> None:
-        """The tunnel is over: close when what was written is sent."""
-        self._close()
 
     def _next(self) -> None:
         """The connection is free for the next request, which may have arrived already."""
@@ -456,3 +453,6 @@ class HTTP1Channel(Protocol):
         self._over = True
         self.deadline = NEVER
         self.transport.abortConnection()
+
+
+classImplements(HTTP1Channel, IPushProducer)

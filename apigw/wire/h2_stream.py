@@ -28,6 +28,7 @@ from apigw.wire.h2_frames import (
 from apigw.wire.h2_hpack import encode_head
 from apigw.wire.headers import Headers
 from apigw.wire.request import BODYLESS_STATUS, Request
+from apigw.wire.tunnel import End
 
 if TYPE_CHECKING:
     from apigw.wire.h2 import HTTP2Channel
@@ -275,7 +276,7 @@ class HTTP2Stream:
             if self._producer is not None:
                 self._producer.resumeProducing()
 
-    def start_tunnel(self, request: Request, headers: Headers) -> tuple[Any, bytes]:
+    def start_tunnel(self, request: Request, headers: Headers) -> End:
         raise RuntimeError("HTTP/2 streams are not offered as tunnels")
 
     def _push_all(self) -> None:

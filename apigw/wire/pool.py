@@ -6,12 +6,12 @@ from collections import deque
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
+from apigw.wire.transport import OneConnection
 from apigw.wire.upstream_connection import UpstreamConnection
 
 
@@ -36,18 +36,6 @@ class _Waiting:
     def deadline_passed(self) -> None:
         self._pool._forget(self)
         self.given.errback(PoolExhausted("no connection became free in time"))
-
-
-class _One(ClientFactory):
-    """A factory for one connection that exists already."""
-
-    noisy = False
-
-    def __init__(self, connection: UpstreamConnection) -> None:
-        self._connection = connection
-
-    def buildProtocol(self, addr: IAddress | None) -> UpstreamConnection:
-        return self._connection
 
 
 class Pool:
@@ -130,7 +118,7 @@ class Pool:
             connection.when_ready.errback(failure)
 
         connection.when_ready.addCallbacks(ready, failed)
-        self._endpoint.connect(_One(connection)).addErrback(not_connected)
+        self._endpoint.connect(OneConnection(connection)).addErrback(not_connected)
 
     def _free(self, connection: UpstreamConnection) -> None:
         if self._waiting:

@@ -1,22 +1,21 @@
 """One request and its response, the same for HTTP/1.1 and HTTP/2.
 
-A proxy uses what is here: raw header pairs, ``read_body``, ``start``, ``write``, ``flush``, ``finish``. Any Resource
-of ``twisted.web`` may use the same request as an ``IRequest``: see ``web_request``.
+A proxy uses what is here: raw header pairs, ``read_body``, ``start``, ``write``, ``flush``, ``finish``. A Resource of
+``twisted.web`` is given the same as an ``IRequest``: see ``web_request``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.interfaces import IPushProducer, ITransport
-from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES
-from twisted.web.server import Site
 
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
-from apigw.wire.web_request import WebFace
+from apigw.wire.tunnel import End
 
 BODYLESS_STATUS = frozenset({204, 304})
 _REASONS = {
@@ -64,10 +63,10 @@ class Stream(Protocol):
     def pause_body(self) -> None: ...
     def resume_body(self) -> None: ...
     def set_producer(self, producer: IPushProducer | None) -> None: ...
-    def start_tunnel(self, request: Request, headers: Headers) -> tuple[Any, bytes]: ...
+    def start_tunnel(self, request: Request, headers: Headers) -> End: ...
 
 
-class Request(WebFace):
+class Request:
     """Attributes, all bytes as sent: ``method``, ``uri`` (the target in origin-form), ``path``, ``query`` (with its
     ``?``), ``headers`` (pairs, lower-case names, without those of one hop), ``authority`` (the Host), ``clientproto``,
     ``stream.peer``.
@@ -75,16 +74,21 @@ class Request(WebFace):
     ``content_length`` is None where the body is of unknown length, 0 where there is none.
     """
 
-    site: Site
     identifier: bytes = b""
     """What the program calls it, in its answer and its log, where it has a name."""
     listener: Listener | None = None
-    body_complete = False
+    on_end: Callable[[ClientLost | None], None] | None = None
+    """Told once, when the response is complete or the client is lost."""
+    body_complete: bool = False
     upgrade: bool = False
     """Whether the client asks for a WebSocket."""
-    body_wanted = False
-    bytes_received = 0
-    sentLength = 0
+    body_wanted: bool = False
+    bytes_received: int = 0
+    started: bool = False
+    finished: bool = False
+    code: int = 200
+    bytes_sent: int = 0
+    """Of the response's body."""
     _unread: bytes = b""
 
     def __init__(
@@ -99,7 +103,6 @@ class Request(WebFace):
         protocol: bytes,
         content_length: int | None,
     ) -> None:
-        # WebRequest.__init__ is not called: it would build what the properties below build on demand.
         self.stream = stream
         self.method = method
         self.uri = uri
@@ -163,9 +166,8 @@ class Request(WebFace):
         if self.finished:
             return
         if isinstance(error, ClientLost):
-            self.finished = 1
-            self._disconnected = True
-            self.ended(error)
+            self.finished = True
+            self._ended(error)
         if self.listener is not None:
             self.listener.client_failed(error)
 
@@ -178,37 +180,27 @@ class Request(WebFace):
         self.stream.start_response(self, status, reason or reason_of(status), headers)
 
     def write(self, data: bytes) -> None:
-        """A piece of the response's body. After ``start`` it goes out with the next ``flush`` or ``finish``."""
-        if self.finished or self._inFakeHead:
-            return
-        if not self.started:
-            self.start_from_attributes()
-        self.sentLength += len(data)
-        self.stream.send(data)
-        if self.web_response:
-            self.stream.flush()
+        """A piece of the response's body, which goes out with the next ``flush`` or ``finish``."""
+        if not self.finished:
+            self.bytes_sent += len(data)
+            self.stream.send(data)
 
     def flush(self) -> None:
         self.stream.flush()
 
     def finish(self) -> None:
         """The response is complete."""
-        if self.finished:
-            return
-        if not self.started:
-            self.start_from_attributes()
-        self.finished = 1
-        self.stream.end_response(self)
-        if self._notifications or self._producer is not None:
-            self.ended(None)
+        if not self.finished:
+            self.finished = True
+            self.stream.end_response(self)
+            self._ended(None)
 
     def abort(self) -> None:
         """Cut the response short, in a way that no client can take for its end."""
-        if self.finished:
-            return
-        self.finished = 1
-        self.stream.abort()
-        self.ended(ClientLost())
+        if not self.finished:
+            self.finished = True
+            self.stream.abort()
+            self._ended(ClientLost())
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole response at once."""
@@ -217,18 +209,13 @@ class Request(WebFace):
             self.write(body)
         self.finish()
 
-    def start_tunnel(self, headers: Headers) -> tuple[Any, bytes]:
-        """Answer 101 and give up the connection: its transport, and what the client sent too early."""
+    def start_tunnel(self, headers: Headers) -> End:
+        """Answer 101 and give up the connection."""
         self.started = True
         self.code = 101
-        self.finished = 1
+        self.finished = True
         return self.stream.start_tunnel(self, headers)
 
-    def processingFailed(self, reason: Failure) -> Failure:
-        """A Resource raised: logged here, and nothing of it shown to the client."""
-        self._log.failure("a resource failed", failure=reason)
-        if self.started:
-            self.abort()
-        else:
-            self.respond(500, [(b"content-length", b"0")], b"")
-        return reason
+    def _ended(self, error: ClientLost | None) -> None:
+        if self.on_end is not None:
+            self.on_end(error)

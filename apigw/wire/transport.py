@@ -13,16 +13,17 @@ import sys
 from collections.abc import Callable, Iterable
 from fcntl import ioctl
 from termios import TIOCOUTQ
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.internet import tcp
-from twisted.internet.interfaces import IConnector, IListeningPort, ISSLTransport
+from twisted.internet.interfaces import IAddress, IConnector, IListeningPort, ISSLTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.protocol import ClientFactory
 from zope.interface import directlyProvides, providedBy
 
 if TYPE_CHECKING:
     # At run time this mixes into tcp.Server and tcp.Client alike.
-    _Connection = tcp.Connection
+    _Connection: TypeAlias = tcp.Connection
 else:
     _Connection = object
 
@@ -134,6 +135,18 @@ class EagerPort(tcp.Port):
 class EagerConnector(tcp.Connector):
     def _makeTransport(self) -> EagerClient:
         return EagerClient(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
+class OneConnection(ClientFactory):
+    """A factory for one connection whose protocol exists already."""
+
+    noisy = False
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self._protocol
 
 
 class EagerReactor:

@@ -1,53 +1,61 @@
-"""Two transports joined into one: what a WebSocket is once the handshake is over."""
+"""Two connections joined into one: what a WebSocket is once the handshake is over."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 
-def join(client: Any, from_client: bytes, upstream: Any, from_upstream: bytes) -> Deferred[None]:
+class End(NamedTuple):
+    """A connection that was given up for a tunnel. ``close`` ends it when what was written to it is sent, or nobody
+    takes that in time."""
+
+    transport: Any
+    early: bytes
+    """What its other side sent behind the handshake."""
+    close: Callable[[], None]
+
+
+def join(client: End, upstream: End) -> Deferred[None]:
     """Copy both ways, each side at the pace of the other, until either closes. What came early goes first.
 
-    The protocols of both transports keep being told when their connection is lost; only their data goes elsewhere. When
-    one side is gone, ``close`` of the other's protocol has to end it. Fires when both are gone.
+    When one side is lost, the other is closed. Fires when both are gone.
     """
     done: Deferred[None] = Deferred()
-    left = [_protocol_of(client), _protocol_of(upstream)]
+    left = [client, upstream]
 
-    def lost(protocol: Any) -> None:
-        left.remove(protocol)
+    def lost(end: End) -> None:
+        left.remove(end)
         for other in left:
             other.close()
         if not left:
             done.callback(None)
 
-    _redirect(client, upstream, lost)
-    _redirect(upstream, client, lost)
-    if from_client:
-        upstream.write(from_client)
-    if from_upstream:
-        client.write(from_upstream)
+    _Side(client, upstream.transport, lost)
+    _Side(upstream, client.transport, lost)
+    for source, sink in ((client, upstream), (upstream, client)):
+        if source.early:
+            sink.transport.write(source.early)
     return done
 
 
-def _redirect(source: Any, sink: Any, lost: Callable[[Any], None]) -> None:
-    """What comes from ``source`` goes to ``sink``, in place of the protocol that did the handshake."""
-    protocol = _protocol_of(source)
-    protocol.dataReceived = sink.write
-    closed = protocol.connectionLost
+class _Side:
+    """The protocol of one end from now on. The one before it is still told when its connection is lost."""
 
-    def connection_lost(reason: Failure) -> None:
-        closed(reason)
-        lost(protocol)
+    def __init__(self, end: End, sink: Any, lost: Callable[[End], None]) -> None:
+        self._end = end
+        self._lost = lost
+        self.dataReceived = sink.write
+        transport = end.transport
+        if hasattr(transport, "wrappedProtocol"):  # over TLS
+            self._before, transport.wrappedProtocol = transport.wrappedProtocol, self
+        else:
+            self._before, transport.protocol = transport.protocol, self
+        sink.registerProducer(transport, True)
 
-    protocol.connectionLost = connection_lost
-    sink.registerProducer(source, True)
-
-
-def _protocol_of(transport: Any) -> Any:
-    """The protocol that a transport delivers to: over TLS the wrapped one."""
-    return getattr(transport, "wrappedProtocol", None) or transport.protocol
+    def connectionLost(self, reason: Failure) -> None:
+        self._before.connectionLost(reason)
+        self._lost(self._end)

@@ -7,17 +7,18 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, ITransport
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, NO_LINE, Headers, connection_options
 from apigw.wire.transport import beneath_tls
+from apigw.wire.tunnel import End
 
 END_OF_HEAD = b"\r\n\r\n"
 MAX_HEAD = 256 * 1024
@@ -55,39 +56,14 @@ class Receiver(Protocol):
     def resume_body(self) -> None: ...
 
 
-@implementer(IPushProducer, IHandshakeListener)
-class UpstreamConnection(protocol.Protocol):
+class UpstreamConnection:
     """``send`` a head, then ``write`` and ``finish`` the body; the answer goes to the receiver.
 
     ``on_free`` is called with this connection when it may carry the next exchange, ``on_lost`` when it never will.
     """
 
-    # What one exchange after the other writes. Beyond thirty attributes, the dictionary of an instance gets slower.
-    __slots__ = (
-        "_begun",
-        "_bodyless",
-        "_chunked",
-        "_close_delimited",
-        "_fruitless",
-        "_headers",
-        "_in_body",
-        "_interim",
-        "_message_complete",
-        "_moved",
-        "_out",
-        "_pending",
-        "_reason",
-        "_receiver",
-        "_reusable",
-        "_sent",
-        "_special",
-        "_timeout",
-        "_turn",
-        "_upgrade",
-    )
-
     transport: Any
-    deadline: float = NEVER
+    deadline: float
     used = False
     """Whether an exchange has been completed on it, so that the upstream may be closing it for being idle."""
     event_stream = False
@@ -103,6 +79,7 @@ class UpstreamConnection(protocol.Protocol):
         on_free: Callable[[UpstreamConnection], None],
         on_lost: Callable[[UpstreamConnection], None],
     ) -> None:
+        self.deadline = NEVER
         self._deadlines = deadlines
         self._on_free = on_free
         self._on_lost = on_lost
@@ -263,7 +240,7 @@ class UpstreamConnection(protocol.Protocol):
             if self._fruitless > MAX_HEAD:
                 self._fail(UpstreamMalformed("the response's trailers are too large"))
 
-    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = True
         self._deadlines.forget(self)
         receiver, self._receiver = self._receiver, None
@@ -416,10 +393,10 @@ class UpstreamConnection(protocol.Protocol):
         if rest:
             self._read_head(rest)
 
-    def take_transport(self) -> tuple[Any, bytes]:
-        """After a 101: the transport, for a tunnel, and what the upstream sent behind its answer."""
+    def give_up(self) -> End:
+        """After a 101: what the connection is from then on."""
         early, self._pending = self._pending, b""
-        return self.transport, early
+        return End(self.transport, early, self.close)
 
     def _feed(self, data: bytes) -> None:
         if self._message_complete:
@@ -493,3 +470,6 @@ class UpstreamConnection(protocol.Protocol):
     def _wait(self) -> None:
         if (self._sent or self._writing_paused) and not self._reading_paused:
             self.deadline = self._deadlines.seconds() + self._timeout
+
+
+classImplements(UpstreamConnection, IPushProducer, IHandshakeListener)

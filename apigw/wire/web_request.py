@@ -8,38 +8,32 @@ from __future__ import annotations
 
 from email import message_from_bytes
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet._producer_helpers import _PullToPush
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString, parse_qs
 from twisted.web.http_headers import Headers as HeadersObject
-from twisted.web.server import Request as WebRequest
+from twisted.web.server import Request as TwistedRequest
 
+from apigw.wire.errors import ClientLost
 from apigw.wire.headers import HOP_BY_HOP, Headers
-
-if TYPE_CHECKING:
-    from apigw.wire.request import Stream
+from apigw.wire.request import Request
 
 _FORM = b"application/x-www-form-urlencoded"
 _MULTIPART = b"multipart/form-data"
 
 
-class WebFace(WebRequest):
-    """The half of ``wire.request.Request`` that Resources see."""
+class WebRequest(TwistedRequest):
+    """A ``wire.request.Request`` as Resources see it."""
 
-    stream: Stream
-    headers: Headers
-    query: bytes
-    started = False
-    finished: int = 0
     defaultContentType = b"text/html; charset=utf-8"
     prepath: list[bytes]
     postpath: list[bytes]
     sitepath: tuple[bytes, ...] = ()
     code_message: bytes = b""
-    web_response = False
+    _begun_here = False
     """Whether the response was begun by ``write``: each piece then goes out at once, as Resources expect."""
     _producer: Any = None
     _notifications: tuple[Deferred[None], ...] = ()
@@ -51,8 +45,18 @@ class WebFace(WebRequest):
     _components: dict[str, Any] | None = None
     _host: Any = None
 
-    def start(self, status: int, headers: Headers, reason: bytes = b"") -> None:
-        raise NotImplementedError
+    def __init__(self, request: Request) -> None:
+        # That of the base is not called: it would build what the properties below build on demand.
+        self.request = request
+        self.method = request.method
+        self.uri = request.uri
+        self.path = request.path
+        self.clientproto = request.clientproto
+        self.authority = request.authority
+        self.peer = request.stream.peer
+        self.headers = request.headers
+        self.identifier = request.identifier
+        request.on_end = self._ended
 
     # What was asked.
 
@@ -79,7 +83,7 @@ class WebFace(WebRequest):
     def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
         """Query arguments, and those of a form in a POST's body, which come before ones of the same name."""
         if self._args is None:
-            self._args = parse_qs(self.query[1:], 1)
+            self._args = parse_qs(self.request.query[1:], 1)
             if self.method == b"POST":
                 kind = self.getHeader(b"content-type") or b""
                 name = kind.partition(b";")[0].strip().lower()
@@ -99,11 +103,11 @@ class WebFace(WebRequest):
 
     @property
     def client(self) -> Any:
-        return self.stream.transport.getPeer()
+        return self.request.stream.transport.getPeer()
 
     @property
     def host(self) -> Any:
-        return self._host or self.stream.transport.getHost()
+        return self._host or self.request.stream.transport.getHost()
 
     @host.setter
     def host(self, host: Any) -> None:
@@ -111,14 +115,14 @@ class WebFace(WebRequest):
 
     @property
     def transport(self) -> Any:  # type: ignore[override]
-        return self.stream.transport
+        return self.request.stream.transport
 
     @property
     def channel(self) -> Any:  # type: ignore[override]
-        return self.stream
+        return self.request.stream
 
     def isSecure(self) -> bool:
-        return self.stream.secure
+        return self.request.stream.secure
 
     def getHost(self) -> Any:
         return self.host
@@ -142,7 +146,42 @@ class WebFace(WebRequest):
 
     @property
     def startedWriting(self) -> bool:  # type: ignore[override]
-        return self.started
+        return self.request.started
+
+    @property
+    def finished(self) -> bool:  # type: ignore[override]
+        return self.request.finished
+
+    @property
+    def sentLength(self) -> int:  # type: ignore[override]
+        return self.request.bytes_sent
+
+    def write(self, data: bytes) -> None:
+        if self.finished or self._inFakeHead:
+            return
+        if not self.request.started:
+            self._start()
+        self.request.write(data)
+        if self._begun_here:
+            self.request.flush()
+
+    def finish(self) -> None:
+        if not self.finished and not self.request.started:
+            self._start()
+        self.request.finish()
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole response at once, which ``responseHeaders`` and the like have no part in."""
+        self.request.respond(status, headers, body)
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """A Resource raised: logged here, and nothing of it shown to the client."""
+        self._log.failure("a resource failed", failure=reason)
+        if self.request.started:
+            self.request.abort()
+        else:
+            self.respond(500, [(b"content-length", b"0")], b"")
+        return reason
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         if self._producer is not None:
@@ -152,13 +191,13 @@ class WebFace(WebRequest):
         else:
             self._producer = _PullToPush(producer, self)
             self._producer.startStreaming()
-        self.stream.set_producer(self._producer)
+        self.request.stream.set_producer(self._producer)
 
     def unregisterProducer(self) -> None:
         producer, self._producer = self._producer, None
         if isinstance(producer, _PullToPush):
             producer.stopStreaming()
-        self.stream.set_producer(None)
+        self.request.stream.set_producer(None)
 
     def notifyFinish(self) -> Deferred[None]:
         """Fires with None when the response is complete, fails when the client is lost before."""
@@ -166,8 +205,9 @@ class WebFace(WebRequest):
         self._notifications = (*self._notifications, notification)
         return notification
 
-    def ended(self, error: Exception | None) -> None:
+    def _ended(self, error: ClientLost | None) -> None:
         """The exchange is over, one way or the other: whoever wanted to know is told."""
+        self._disconnected = error is not None
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.stopProducing()
@@ -178,9 +218,9 @@ class WebFace(WebRequest):
             else:
                 notification.errback(Failure(error))
 
-    def start_from_attributes(self) -> None:
+    def _start(self) -> None:
         """Begin the response that ``setResponseCode``, ``responseHeaders`` and the like describe."""
-        self.web_response = True
+        self._begun_here = True
         given = self.responseHeaders
         headers = [
             (lower, value)
@@ -196,7 +236,7 @@ class WebFace(WebRequest):
         if not empty and not given.hasHeader(b"content-type"):
             headers.append((b"content-type", self.defaultContentType))
         headers += [(b"set-cookie", cookie) for cookie in self._cookies or ()]
-        self.start(self.code, headers, self.code_message)
+        self.request.start(self.code, headers, self.code_message)
 
     # twisted.python.components.Componentized, on which sessions stand.
 

@@ -471,7 +471,7 @@ def test_a_tunnel_takes_over_the_connection(early: bytes) -> None:
     """After a 101 the connection belongs to the WebSocket, with what the client sent too early."""
     server, client, echo = held(WEBSOCKET + early)
     assert len(server.seen) == 1
-    transport, given = echo.request.start_tunnel([(b"connection", b"upgrade"), (b"upgrade", b"websocket")])
+    transport, given, _ = echo.request.start_tunnel([(b"connection", b"upgrade"), (b"upgrade", b"websocket")])
     assert given == early
     assert transport is client.transport
     expected = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"

@@ -16,6 +16,7 @@ from apigw.wire.h2_fields import METHODS
 from apigw.wire.h2_frames import Code
 from apigw.wire.h2_hpack import FieldDecoder, encode_head
 from apigw.wire.request import Request
+from apigw.wire.web_request import WebRequest
 
 # Requests and responses.
 
@@ -128,10 +129,11 @@ def test_a_twisted_resource_can_answer() -> None:
     """Health and metrics are ordinary twisted.web Resources; they work over HTTP/2 too."""
 
     def on_request(request: Request) -> None:
-        assert request.getHeader(b"x-a") == b"b"
-        request.setHeader(b"content-type", b"text/plain")
-        request.write(b"hello")
-        request.finish()
+        web = WebRequest(request)
+        assert web.getHeader(b"x-a") == b"b"
+        web.setHeader(b"content-type", b"text/plain")
+        web.write(b"hello")
+        web.finish()
 
     client = Server(on_request=on_request).connect()
     client.ask(1, get(b"/a", (b"x-a", b"b")))

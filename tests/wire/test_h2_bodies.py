@@ -182,10 +182,10 @@ def test_a_body_of_another_length_ends_an_exchange_nobody_listens_to() -> None:
     client = server.connect()
     client.ask(1, post((b"content-length", b"5")), end=False)
     gone: list[Any] = []
-    only(server).notifyFinish().addErrback(gone.append)
+    only(server).on_end = gone.append
     client.put(1, b"four", end=True)
     assert client.reset(1) == Code.PROTOCOL_ERROR
-    assert gone[0].check(ClientLost)
+    assert [type(error) for error in gone] == [ClientLost]
 
 
 def test_trailers_are_dropped() -> None:

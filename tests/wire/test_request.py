@@ -34,6 +34,7 @@ from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ClientLost
 from apigw.wire.request import Request
+from apigw.wire.web_request import WebRequest
 
 pytestmark = pytest.mark.filterwarnings("ignore:twisted.web.resource._Unsafe:DeprecationWarning")
 
@@ -78,6 +79,12 @@ class Web:
     @property
     def request(self) -> Request:
         return self.requests[-1]
+
+    @property
+    def rendered(self) -> WebRequest:
+        """The last request as its ``Page`` saw it."""
+        assert isinstance(self.resource, Page)
+        return self.resource.rendered[-1]
 
     def send(
         self, method: bytes = b"GET", target: bytes = b"/r", *fields: bytes, body: bytes = b"", version: bytes = b"1.1"
@@ -132,7 +139,13 @@ class Page(Resource):
 
     def __init__(self, render: Callable[[Any], Any]) -> None:
         super().__init__()
-        self.render_GET = self.render_POST = render
+        self.rendered: list[WebRequest] = []
+
+        def render_GET(request: WebRequest) -> Any:
+            self.rendered.append(request)
+            return render(request)
+
+        self.render_GET = self.render_POST = render_GET
 
 
 def page(render: Callable[[Any], Any]) -> Web:
@@ -143,8 +156,8 @@ def test_it_is_an_IRequest() -> None:
     """Whatever may be asked of an ``IRequest`` may be asked of ours."""
     web = page(lambda request: NOT_DONE_YET)
     web.send(b"GET", b"/r?a=b")
-    assert verifyObject(IRequest, web.request)
-    request: Any = web.request
+    assert verifyObject(IRequest, web.rendered)
+    request: Any = web.rendered
     assert (request.method, request.uri, request.path, request.clientproto) == (b"GET", b"/r?a=b", b"/r", b"HTTP/1.1")
     assert (request.prepath, request.postpath) == ([b"r"], [])
     assert request.getRequestHostname() == b"example.com"
@@ -300,11 +313,11 @@ def test_writing_piece_by_piece(version: bytes) -> None:
     web = page(render)
     web.send(version=version)
     assert b"one" in web.transport.taken
-    web.request.write(b"two")
+    web.rendered.write(b"two")
     assert b"two" in web.transport.taken
-    web.request.finish()
+    web.rendered.finish()
     assert web.answer().body == b"onetwo"
-    assert web.request.sentLength == 6
+    assert web.rendered.sentLength == 6
 
 
 def test_rendering_later() -> None:
@@ -373,13 +386,13 @@ def test_the_end_is_told() -> None:
 
     web = page(render)
     web.send()
-    web.request.finish()
+    web.rendered.finish()
     assert ends == [None, None]
     web.send()
     web.transport.disconnect()
     assert [isinstance(end, Failure) and bool(end.check(ClientLost)) for end in ends[2:]] == [True, True]
-    web.request.write(b"late")
-    web.request.finish()
+    web.rendered.write(b"late")
+    web.rendered.finish()
     assert len(ends) == 4
 
 
@@ -488,7 +501,7 @@ def test_a_push_producer() -> None:
     web = page(render)
     web.transport.stalled = True
     web.send()
-    web.request.write(b"x" * 100_000)
+    web.rendered.write(b"x" * 100_000)
     assert producer.calls == ["pause"]
     web.transport.drain()
     assert producer.calls == ["pause", "resume"]
@@ -501,10 +514,10 @@ def test_a_producer_that_is_done() -> None:
     producer = Push()
     web = page(lambda request: request.registerProducer(producer, True) or NOT_DONE_YET)
     web.send()
-    web.request.unregisterProducer()
+    web.rendered.unregisterProducer()
     web.transport.stalled = True
-    web.request.write(b"x" * 100_000)
-    web.request.finish()
+    web.rendered.write(b"x" * 100_000)
+    web.rendered.finish()
     web.transport.disconnect()
     assert producer.calls == []
 
@@ -522,14 +535,15 @@ def over_http2(resource: IResource, settings: dict[int, int] | None = None) -> t
 
 def test_resources_over_http2() -> None:
     """Answers, arguments, refusals and faults are those of HTTP/1.1."""
-    server, client = over_http2(Page(lambda request: repr(sorted(request.args.items())).encode()))
+    resource = Page(lambda request: repr(sorted(request.args.items())).encode())
+    _, client = over_http2(resource)
     form = (b"content-type", b"application/x-www-form-urlencoded")
     client.ask(1, http2_client.get(b"/r?a=1", form, method=b"POST"), end=False)
     client.put(1, b"b=2", end=True)
     status, headers, body = client.answer(1)
     assert (status, body) == (200, b"[(b'a', [b'1']), (b'b', [b'2'])]")
     assert (b"content-length", b"32") in headers
-    verifyObject(IRequest, server.requests[0])
+    verifyObject(IRequest, resource.rendered[0])
     client.ask(3, http2_client.get(b"/r", method=b"HEAD"))
     assert (client.answer(3)[0], client.body(3)) == (200, b"")
     client.ask(5, http2_client.get(b"/other"))
@@ -545,12 +559,13 @@ def test_streaming_over_http2() -> None:
         request.write(b"one")
         return NOT_DONE_YET
 
-    server, client = over_http2(Page(render))
+    resource = Page(render)
+    _, client = over_http2(resource)
     client.ask(1, http2_client.get(b"/r"))
     assert client.body(1) == b"one"
-    server.requests[0].write(b"two")
+    resource.rendered[0].write(b"two")
     assert client.body(1) == b"onetwo"
-    server.requests[0].finish()
+    resource.rendered[0].finish()
     assert client.ended(1)
     assert ends == [None]
     client.ask(3, http2_client.get(b"/r"))

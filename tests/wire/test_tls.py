@@ -266,7 +266,7 @@ def test_alpn(server: Server, authority: Authority, offered: list[str], chosen: 
         else:
             client.send(GET)
             assert client.receive().endswith(b"GET /a ")
-            assert server.seen[-1].request.isSecure()
+            assert server.seen[-1].request.stream.secure
 
 
 def test_alpn_without_common_protocol(server: Server, authority: Authority) -> None:

@@ -41,10 +41,10 @@ class Tunnel:
         self.upstream.ask(b"handshake", upgrade=True)
         assert self.upstream.transport.take() == b"handshake"
         self.upstream.say(SWITCH + self.late)
-        upstream, from_upstream = self.upstream.connection.take_transport()
-        client, from_client = self.server.seen[0].request.start_tunnel([])
+        upstream = self.upstream.connection.give_up()
+        client = self.server.seen[0].request.start_tunnel([])
         assert self.client.receive().startswith(b"HTTP/1.1 101 ")
-        join(client, from_client, upstream, from_upstream).addBoth(self.ended.append)
+        join(client, upstream).addBoth(self.ended.append)
 
     def wait(self, seconds: float = 0) -> None:
         self.server.wait(seconds)

@@ -679,7 +679,7 @@ def test_a_tunnel() -> None:
             upstream.say(piece)
         assert (recorder.status, recorder.end) == (101, "")
         assert recorder.headers == [(b"sec-websocket-accept", b"x")]
-        assert upstream.connection.take_transport() == (upstream.transport, b"early")
+        assert upstream.connection.give_up()[:2] == (upstream.transport, b"early")
         upstream.transport.registerProducer(upstream.transport, True)
         upstream.wait(TIMEOUT * 10)
         assert upstream.free == []
