@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from apigw import __version__, is_compiled
+
 if TYPE_CHECKING:
     from apigw.admin_client import Admin
     from apigw.config.errors import Problem
@@ -38,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
         prog="apigw",
         description="Ask about a configuration of the gateway. The gateway itself is started with: twistd apigw",
     )
+    build = "compiled" if is_compiled() else "plain Python"
+    whole.add_argument("--version", action="version", version=f"apigw {__version__}, {build}")
     commands = whole.add_subparsers(metavar="COMMAND", required=True)
 
     def add(

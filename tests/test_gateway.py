@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 from apigw import errors
 from apigw.gateway import Exchange, Gateway, _strip, refused
+from apigw.policy.limits import MemoryStore
 from apigw.stages import Stage
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
@@ -58,7 +60,7 @@ class Scene:
         monkeypatch.setattr("apigw.gateway.STAGES", stages)
         self.accounted: list[Exchange] = []
         nothing: Any = None
-        self.gateway = Gateway(nothing, lambda: 0.0, nothing, self.accounted.append)
+        self.gateway = Gateway(nothing, lambda: 0.0, MemoryStore(Clock()), self.accounted.append)
         self.stream = Stream()
 
     def ask(self, path: bytes = b"/a", method: bytes = b"GET") -> Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
@@ -13,12 +14,15 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
+from apigw import is_compiled
 from apigw.config.model import HealthCheck, Service
 from apigw.config.model import Target as TargetConfig
 from apigw.health import MAX_ANSWER, HealthChecks, ask, first_success
 from apigw.ops.metrics import Metrics
 from apigw.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
+
+pytestmark = pytest.mark.skipif(is_compiled(), reason="what is compiled knows an actor from the real part")
 
 CHECK = HealthCheck(path="/well", interval=10.0, timeout=2.0, unhealthy_after=3, healthy_after=2)
 

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from apigw import is_compiled
 from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
@@ -19,6 +20,8 @@ from apigw.ops.metrics import Metrics
 from apigw.upstream import ASIDE_FOR, Target, Upstream, interleave
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
+
+pytestmark = pytest.mark.skipif(is_compiled(), reason="what is compiled knows an actor from the real part")
 
 
 class Line:

@@ -76,7 +76,7 @@ class Request:
 
     identifier: bytes = b""
     """What the program calls it, in its answer and its log, where it has a name."""
-    listener: Listener | None = None
+    listener: Listener | None
     on_end: Callable[[ClientLost | None], None] | None = None
     """Told once, when the response is complete or the client is lost."""
     body_complete: bool = False
@@ -103,6 +103,7 @@ class Request:
         protocol: bytes,
         content_length: int | None,
     ) -> None:
+        self.listener = None
         self.stream = stream
         self.method = method
         self.uri = uri

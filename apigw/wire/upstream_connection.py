@@ -318,7 +318,7 @@ class UpstreamConnection:
             raise UpstreamMalformed(str(error)) from None
         status = parser.get_status_code()
         headers, special = self._headers, self._special
-        if b" \r\n" in data or b"\t\r\n" in data:
+        if data.find(b" \r\n") >= 0 or data.find(b"\t\r\n") >= 0:  # ``in`` first tries whether bytes are a number
             headers = [(name, value.rstrip(b" \t")) for name, value in headers]
             special = [(name, value.rstrip(b" \t")) for name, value in special]
             self._reason = self._reason.rstrip(b" \t")

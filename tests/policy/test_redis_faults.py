@@ -44,7 +44,7 @@ def until(condition: Callable[[], Any]) -> None:
     raise AssertionError("waited in vain")
 
 
-class Store(RedisStore):
+class Store:
     """Real sockets, but the time is the test's. Remembers what it told."""
 
     def __init__(self, url: str, **config: Any) -> None:
@@ -52,7 +52,10 @@ class Store(RedisStore):
         self.told: list[bool] = []
         self.fallbacks = 0
         settings = Redis(url, **{"timeout": TIMEOUT, **config})
-        super().__init__(settings, reactor, self.told.append, self.count, clock=self.time)
+        self._store = RedisStore(settings, reactor, self.told.append, self.count, clock=self.time)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
     def count(self) -> None:
         self.fallbacks += 1
