@@ -59,7 +59,7 @@ def exchange(metrics: Metrics) -> Exchange:
     target: Any = SimpleNamespace(name="http://127.0.0.1:9001")
     ended.route, ended.target, ended.status = route, target, 200
     ended.sent_at, ended.upstream_ended_at = ended.started_at + 0.0001, ended.started_at + 0.002
-    request.started, request.sentLength = True, 60
+    request.started, request.bytes_sent = True, 60
     return ended
 
 
@@ -117,7 +117,7 @@ def nginx() -> float | None:
         )
         if not file.exists():
             return None
-        (sample,) = json.loads(file.read_text())["samples"]
+        (sample,) = json.loads(file.read_text())["compare"]["samples"]
         return float(sample["cpu"] / sample["requests"] * 1e6)
 
 
