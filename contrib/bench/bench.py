@@ -1,4 +1,4 @@
-"""``python contrib/bench/bench.py [compare|memory|reload|drain|kill|flood|profile] …`` from any directory."""
+"""``python contrib/bench/bench.py [full|compare|latency|http2|sweep|endurance|…] …`` from any directory."""
 
 from __future__ import annotations
 

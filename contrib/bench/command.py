@@ -12,22 +12,32 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import compare, drain, flood, kill, limits_memory, memory, profile, reload
-from bench.figures import Verdict, added_verdict, as_json, cost_verdict, report, summarize
+from attrs import asdict
+
+from bench import drain, flood, full, kill, limits_memory, memory, nginx, plot, profile, reload
+from bench.figures import Verdict
 from bench.ground import Ground
 from bench.machine import MIB, Cores, choose_cores, describe, raise_file_limit
-from bench.programs import GATEWAY, NEIGHBOURS, NGINX_ORIGIN, NotStarted, Variant, parse_variant
-from bench.scenarios import ADDED, DEFAULT, SCENARIOS, TARGETS, Scenario
+from bench.neighbours import NEIGHBOURS
+from bench.offered import ARRIVALS
+from bench.programs import GATEWAY, REDIS, NotStarted, Variant, parse_variant
+from bench.result import NoResult
+from bench.scenarios import COMPARED, SCENARIOS, Scenario
 from bench.transfers import TransferFailed
-from bench.wrk import NoResult
 
 COMMANDS = {
-    "compare": "CPU per request, rates and latencies of the gateway and its neighbours (the default)",
+    "compare": "CPU per request, rates and memory of the gateway and its neighbours (the default)",
+    "latency": "latency against offered load",
+    "http2": "HTTP/2 and HTTP/1.1 over TLS",
+    "sweep": "large bodies, many routes, few and many connections",
+    "endurance": "10,000 requests a second for a minute, every policy on",
+    "full": "all of these, about a quarter of an hour",
+    "plot": "draw what --json has written",
     "memory": "large bodies with a client that stalls, and idle connections",
     "limits": "a million addresses against a rate limit, and what they leave behind",
     "reload": "SIGHUP again and again under full load",
@@ -77,20 +87,28 @@ def parser() -> argparse.ArgumentParser:
         name: commands.add_parser(name, parents=[shared], help=text, description=text)
         for name, text in COMMANDS.items()
     }
-    one = added["compare"]
-    one.add_argument("--rounds", type=int, default=5)
-    one.add_argument("--seconds", type=int, default=4, help="of load for each program in each round")
-    one.add_argument(
-        "--only", type=_names, default=[], metavar="NAME,…", help="programs to run: nginx, haproxy, apigw …"
-    )
-    one.add_argument(
-        "--scenarios",
-        type=_scenarios,
-        default=_scenarios(",".join(DEFAULT)),
-        metavar="NAME,…",
-        help=f"of {', '.join(scenario.name for scenario in SCENARIOS)}",
-    )
-    one.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    for name in full.COMMANDS:
+        one = added[name]
+        one.add_argument("--rounds", type=int, help="each part has its own default")
+        one.add_argument("--seconds", type=int, help="of load for each program in each round; likewise")
+        one.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+        one.add_argument("--plot", type=Path, metavar="FILE", help="draw costs and latencies there, as PNG")
+        one.set_defaults(scenarios=COMPARED, only=[], arrivals="random")
+    for name in ("compare", "full"):
+        one = added[name]
+        one.add_argument(
+            "--only", type=_names, metavar="NAME,…", help="programs to compare: nginx, haproxy, envoy, apigw …"
+        )
+        one.add_argument(
+            "--scenarios",
+            type=_scenarios,
+            metavar="NAME,…",
+            help=f"of the gateway in the comparison, of {', '.join(scenario.name for scenario in SCENARIOS)}",
+        )
+    for name in ("latency", "endurance", "full"):
+        added[name].add_argument("--arrivals", choices=tuple(ARRIVALS), help="of what is offered; default random")
+    added["plot"].add_argument("results", type=Path, help="what --json has written")
+    added["plot"].add_argument("image", type=Path, help="PNG")
     added["memory"].add_argument("--size", type=int, default=1024, metavar="MIB", help="of a large body")
     added["memory"].add_argument("--stall", type=float, default=5.0, metavar="SECONDS")
     added["reload"].add_argument("--reloads", type=int, default=200)
@@ -112,56 +130,45 @@ def _conclude(verdicts: Sequence[Verdict]) -> int:
     return KEPT if all(verdict.kept for verdict in verdicts) else BROKEN
 
 
-def _compare(options: argparse.Namespace, variants: Sequence[Variant], ground: Ground) -> int:
-    if not shutil.which("wrk"):
-        _say("wrk is not installed: there is nothing to measure with")
-        return UNUSABLE
-    versions = {program.name: program.said_version() for program in (NGINX_ORIGIN, *NEIGHBOURS)}
-    machine = {**describe(), **{name: text for name, text in versions.items() if text}}
-    for name, text in machine.items():
-        print(f"{name}: {text}", flush=True)
-    connections = options.connections or 64
-    contestants = compare.line_up(
-        variants, options.scenarios, options.only, ground.cores, ground.directory, ground.stack, _say
-    )
-    # A neighbour may be missing; that the gateway is missing must not look like success.
-    runs = {contestant.name for contestant in contestants}
-    missing = [
-        Verdict(f"{name} runs", False, "it was left out, see above", "runs")
-        for name in compare.wanted_names(variants, options.scenarios, options.only)
-        if name not in runs
-    ]
-    if not contestants:
-        return _conclude(missing) or UNUSABLE
-    samples = compare.run(contestants, options.rounds, options.seconds, connections, _say)
-    summaries = summarize(samples, "nginx")
-    print(f"\n{options.rounds} rounds of {options.seconds} s, {connections} connections, medians\n")
-    print(report(summaries), end="\n\n")
-    if options.json:
-        settings = {"rounds": options.rounds, "seconds": options.seconds, "connections": connections}
-        whole = {"machine": machine, "settings": settings, "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        options.json.write_text(json.dumps({**whole, **as_json(samples, summaries)}, indent=1))
-    verdicts = missing + [
-        Verdict(f"errors, {one.contestant}", False, f"{one.failed} requests failed", "none")
-        for one in summaries
-        if one.failed
-    ]
-    names = {scenario.name: scenario for scenario in SCENARIOS}
-    for variant in variants:
-        for target in TARGETS:
-            against = names.get(target.against)
-            reference = compare.contestant_name(variant.name, against) if against else target.against
-            measured = compare.contestant_name(variant.name, names[target.scenario])
-            verdict = cost_verdict(samples, measured, reference, target.most)
-            if verdict is not None:
-                verdicts.append(verdict)
-        for extra in ADDED:
-            measured = compare.contestant_name(variant.name, names[extra.scenario])
-            over = compare.contestant_name(variant.name, names[extra.over])
-            verdict = added_verdict(samples, measured, over, "nginx", extra.most)
-            if verdict is not None:
-                verdicts.append(verdict)
+def _machine() -> dict[str, str]:
+    """The machine, and the version of each program that is installed."""
+    said: dict[str, str] = {}
+    for program in (nginx.ORIGIN, *(neighbour.program for neighbour in NEIGHBOURS), REDIS):
+        text = program.said_version()
+        if text and text not in said.values():
+            said[program.name] = text
+    return {**describe(), **said}
+
+
+def _measure(options: argparse.Namespace, variants: Sequence[Variant], ground: Ground) -> int:
+    """The parts of the comparison that the command stands for."""
+    whole: dict[str, Any] = {"machine": _machine(), "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    for name, text in whole["machine"].items():
+        print(f"- {name}: {text}", flush=True)
+    verdicts: list[Verdict] = []
+    asked = full.Asked(variants, options.scenarios, options.only, options.arrivals)
+    chosen = lambda name: full.settings(name, options.rounds, options.seconds, options.connections)  # noqa: E731
+    for part in full.run(full.COMMANDS[options.command], ground, asked, chosen):
+        print(part, flush=True)
+        verdicts += part.verdicts
+        whole[part.name] = {"settings": asdict(chosen(part.name)), **part.data}
+        whole["verdicts"] = [asdict(verdict) for verdict in verdicts]
+        # After every part: a run that is interrupted has not been for nothing.
+        if options.json:
+            options.json.write_text(json.dumps(whole, indent=1))
+        if options.plot:
+            _plot(whole, options.plot)
+    print("\n## Verdicts\n")
     return _conclude(verdicts)
+
+
+def _plot(whole: Mapping[str, Any], file: Path) -> int:
+    try:
+        plot.draw(whole, file)
+    except LookupError as error:
+        _say(f"no plot: {error}")
+        return UNUSABLE
+    return KEPT
 
 
 def _profile(options: argparse.Namespace, ground: Ground) -> int:
@@ -190,6 +197,8 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or (arguments[0] not in COMMANDS and arguments[0] not in ("-h", "--help")):
         arguments = ["compare", *arguments]
     options = parser().parse_args(arguments)
+    if options.command == "plot":
+        return _plot(json.loads(options.results.read_text()), options.image)
     # SIGTERM ends us as Ctrl-C does: through every `finally`, so that nothing we started is left behind.
     signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     raise_file_limit()
@@ -206,8 +215,8 @@ def main(arguments: Sequence[str]) -> int:
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
         ground = Ground(variants[0], cores, directory, stack, _say)
         try:
-            if options.command == "compare":
-                return _compare(options, variants, ground)
+            if options.command in full.COMMANDS:
+                return _measure(options, variants, ground)
             if options.command == "profile":
                 return _profile(options, ground)
             return _check(options, ground)

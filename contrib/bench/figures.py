@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from statistics import median
 
 from attrs import asdict, frozen
@@ -12,11 +13,13 @@ from bench.machine import MIB
 
 @frozen
 class Sample:
-    """One program under load for one round. Latencies are milliseconds, memory is bytes, ``cpu`` is seconds of CPU."""
+    """One program under load for one round. Latencies are milliseconds, ``cpu`` is seconds of CPU; memory and what the
+    client received are bytes."""
 
     contestant: str
     round: int
     requests: int
+    bytes: int
     failed: int
     seconds: float
     cpu: float
@@ -25,6 +28,7 @@ class Sample:
     p99: float
     rss: int
     pss: int
+    rss_at_rest: int
 
     @property
     def rate(self) -> float:
@@ -35,6 +39,11 @@ class Sample:
     def cost(self) -> float:
         """CPU microseconds per request."""
         return self.cpu / self.requests * 1e6 if self.requests else float("nan")
+
+    @property
+    def cost_of_mib(self) -> float:
+        """CPU microseconds per MiB that the client received."""
+        return self.cpu / self.bytes * MIB * 1e6 if self.bytes else float("nan")
 
     @property
     def busy(self) -> float:
@@ -55,11 +64,17 @@ class Summary:
     p99: float
     rss: float
     pss: float
+    rss_at_rest: float
     failed: int
     ratio: float | None
 
 
-def ratio(samples: Iterable[Sample], contestant: str, reference: str) -> float | None:
+def ratio(
+    samples: Iterable[Sample],
+    contestant: str,
+    reference: str,
+    cost: Callable[[Sample], float] = attrgetter("cost"),
+) -> float | None:
     """The median over the rounds of ``contestant``'s cost by ``reference``'s in the same round.
 
     Round by round, because what else the machine does changes from one round to the next and hits neighbours in time
@@ -68,7 +83,7 @@ def ratio(samples: Iterable[Sample], contestant: str, reference: str) -> float |
     costs: dict[str, dict[int, float]] = {contestant: {}, reference: {}}
     for sample in samples:
         if sample.contestant in costs and sample.requests:
-            costs[sample.contestant][sample.round] = sample.cost
+            costs[sample.contestant][sample.round] = cost(sample)
     ours, theirs = costs[contestant], costs[reference]
     ratios = [ours[number] / theirs[number] for number in ours.keys() & theirs.keys() if theirs[number]]
     return median(ratios) if ratios else None
@@ -90,6 +105,7 @@ def summarize(samples: Sequence[Sample], reference: str) -> list[Summary]:
             p99=median(sample.p99 for sample in group),
             rss=median(sample.rss for sample in group),
             pss=median(sample.pss for sample in group),
+            rss_at_rest=median(sample.rss_at_rest for sample in group),
             failed=sum(sample.failed for sample in group),
             ratio=ratio(samples, name, reference),
         )
@@ -98,30 +114,43 @@ def summarize(samples: Sequence[Sample], reference: str) -> list[Summary]:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """The first row is the heading. The first column is aligned to the left, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    """Markdown. The first row is the heading. The first column is aligned to the left, numbers to the right."""
+    widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
     lines = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def times(value: float | None) -> str:
+    """A ratio, or a dash where there is none."""
+    return "-" if value is None else f"{value:.2f}"
 
 
 def report(summaries: Iterable[Summary]) -> str:
     """What a comparison prints. ``n`` is the cost in units of nginx's."""
-    rows = [["", "requests/s", "CPU µs/request", "n", "core busy", "p50 ms", "p99 ms", "RSS MiB", "PSS MiB", "errors"]]
+    rows = [["", "CPU µs/request", "n", "requests/s", "core busy", "p50 ms", "p95 ms", "p99 ms", "errors"]]
     rows += [
         [
             one.contestant,
-            f"{one.rate:,.0f}",
             f"{one.cost:.1f}",
-            "-" if one.ratio is None else f"{one.ratio:.2f}",
+            times(one.ratio),
+            f"{one.rate:,.0f}",
             f"{one.busy:.0%}",
             f"{one.p50:.2f}",
+            f"{one.p95:.2f}",
             f"{one.p99:.2f}",
-            f"{one.rss / MIB:.0f}",
-            f"{one.pss / MIB:.0f}",
             str(one.failed),
         ]
         for one in summaries
+    ]
+    return table(rows)
+
+
+def memory_report(summaries: Iterable[Summary]) -> str:
+    """Resident memory before the first request and after the load; PSS divides what processes share among them."""
+    rows = [["MiB", "RSS at rest", "RSS after load", "PSS after load"]]
+    rows += [
+        [one.contestant, *(f"{size / MIB:.0f}" for size in (one.rss_at_rest, one.rss, one.pss))] for one in summaries
     ]
     return table(rows)
 
@@ -146,8 +175,12 @@ def cost_verdict(samples: Sequence[Sample], contestant: str, reference: str, mos
     seen = ratio(samples, contestant, reference)
     if seen is None:
         return None
+    digits = 2 if most >= 1 else 3
     return Verdict(
-        f"CPU per request, {contestant} against {reference}", seen <= most, f"{seen:.2f} times", f"at most {most:.2f}"
+        f"CPU per request, {contestant} against {reference}",
+        seen <= most,
+        f"{seen:.{digits}f} times",
+        f"at most {most:.{digits}f}",
     )
 
 
@@ -176,6 +209,15 @@ def added_verdict(
     return Verdict(
         f"added CPU per request, {contestant} over {over}", seen <= most, f"{seen:.2f} n", f"at most {most:.2f} n"
     )
+
+
+def failures(summaries: Iterable[Summary]) -> list[Verdict]:
+    """A verdict, never kept, on each contestant of which requests failed."""
+    return [
+        Verdict(f"errors, {one.contestant}", False, f"{one.failed} requests failed", "none")
+        for one in summaries
+        if one.failed
+    ]
 
 
 def as_json(samples: Iterable[Sample], summaries: Iterable[Summary]) -> dict[str, object]:

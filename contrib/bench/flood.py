@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from itertools import repeat
 
 from apigw.policy.client_secrets import hash_secret
-from bench.compare import start_origin
 from bench.figures import Verdict
 from bench.ground import Ground, address_of
 from bench.load import Address, Load, Request, Tally, encode, explain
 from bench.programs import Document, Place
+from bench.rounds import start_origin
 from bench.scenarios import BARE, USER_ROUTE, document
 
 FORM = (("Content-Type", "application/x-www-form-urlencoded"),)

@@ -1,4 +1,4 @@
-"""What the kernel says of cores, CPU time and memory. Linux: everything here is read from /proc."""
+"""What runs here, and what the kernel says of cores, CPU time and memory. Linux: everything here is read from /proc."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrs import frozen
+
+import apigw
 
 PROC = Path("/proc")
 TICK = os.sysconf("SC_CLK_TCK")
@@ -137,5 +139,6 @@ def describe() -> dict[str, str]:
     return {
         "cpu": f"{cpu}, {os.cpu_count()} cores",
         "kernel": f"{platform.system()} {platform.release()}",
+        "apigw": apigw.__version__ + (", compiled" if apigw.is_compiled() else ", as plain Python"),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }

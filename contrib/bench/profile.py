@@ -10,9 +10,9 @@ import subprocess
 from pathlib import Path
 
 from bench import wrk
-from bench.compare import start_beside, start_origin
 from bench.ground import Ground
 from bench.programs import HOST
+from bench.rounds import start_beside, start_origin
 from bench.scenarios import Scenario
 
 

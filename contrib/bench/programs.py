@@ -36,8 +36,8 @@ class Place:
 
 @frozen
 class Program:
-    """``executable`` must be found for it to run. ``files`` go into its directory, ``path`` before its PYTHONPATH;
-    ``version`` is an argv that prints one."""
+    """``executable`` must be found for it to run, and ``missing`` may say what else is not there. ``files`` go into
+    its directory, ``path`` before its PYTHONPATH; ``version`` is an argv that prints one."""
 
     name: str
     executable: str
@@ -45,102 +45,28 @@ class Program:
     files: Callable[[Place], Mapping[str, str]] = lambda _: {}
     version: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
+    missing: Callable[[], str] = str
 
     @property
     def installed(self) -> bool:
-        return shutil.which(self.executable) is not None
+        return not self.lacks
+
+    @property
+    def lacks(self) -> str:
+        """What keeps it from running here; empty if nothing does."""
+        return self.missing() if shutil.which(self.executable) else f"{self.executable} is not installed"
 
     def said_version(self) -> str:
-        """The first line the program prints of itself, or nothing."""
+        """The first line the program prints of itself, without the path it may begin with; or nothing."""
         if not self.version or not self.installed:
             return ""
         try:
             done = subprocess.run(self.version, capture_output=True, text=True, timeout=20, check=False)
         except (OSError, subprocess.TimeoutExpired):
             return ""
-        return (done.stdout or done.stderr).strip().partition("\n")[0]
+        said = (done.stdout or done.stderr).strip().partition("\n")[0]
+        return said.removeprefix(shutil.which(self.executable) or "").strip()
 
-
-# One worker, and keep-alive without a last request on both sides: the default of 1,000 requests a connection would
-# measure reconnecting as well.
-_NGINX = """\
-worker_processes 1;
-daemon off;
-pid nginx.pid;
-error_log error.log warn;
-events {{ worker_connections 16384; }}
-http {{
-    access_log off;
-    keepalive_timeout 600s;
-    keepalive_requests 1000000000;
-    client_body_temp_path body;
-    proxy_temp_path proxy;
-    fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi;
-    scgi_temp_path scgi;
-{http}
-}}
-"""
-_NGINX_ORIGIN = """\
-    server {{
-        listen {host}:{port} backlog=4096;
-        default_type application/json;
-        location / {{ return 200 '{answer}'; }}
-    }}"""
-_NGINX_PROXY = """\
-    upstream origin {{
-        server {host}:{origin};
-        keepalive 64;
-        keepalive_requests 1000000000;
-        keepalive_timeout 600s;
-    }}
-    server {{
-        listen {host}:{port} backlog=4096;
-        location / {{
-            proxy_pass http://origin;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-        }}
-    }}"""
-_HAPROXY = """\
-global
-    nbthread 1
-    maxconn 8000
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 600s
-    timeout server 600s
-    http-reuse always
-frontend public
-    bind {host}:{port}
-    default_backend origin
-backend origin
-    server one {host}:{origin}
-"""
-ANSWER = '{"id": 42, "name": "Ada Lovelace", "email": "ada@example.com"}'
-
-
-def _nginx(name: str, text: Callable[[Place], str]) -> Program:
-    return Program(
-        name=name,
-        executable="nginx",
-        argv=lambda place: ["nginx", "-p", str(place.directory), "-c", "nginx.conf", "-e", "error.log"],
-        files=lambda place: {"nginx.conf": _NGINX.format(http=text(place))},
-        version=("nginx", "-v"),
-    )
-
-
-NGINX_ORIGIN = _nginx("origin", lambda place: _NGINX_ORIGIN.format(host=HOST, port=place.port, answer=ANSWER))
-NGINX = _nginx("nginx", lambda place: _NGINX_PROXY.format(host=HOST, port=place.port, origin=place.origins[0]))
-HAPROXY = Program(
-    name="haproxy",
-    executable="haproxy",
-    argv=lambda _: ["haproxy", "-db", "-f", "haproxy.cfg"],
-    files=lambda place: {"haproxy.cfg": _HAPROXY.format(host=HOST, port=place.port, origin=place.origins[0])},
-    version=("haproxy", "-v"),
-)
-NEIGHBOURS = (NGINX, HAPROXY)
 
 REDIS = Program(
     name="redis",
@@ -201,7 +127,8 @@ class Variant:
 
 # Not resolved: in a virtual environment the interpreter is a link, and its scripts stand beside the link.
 TWISTD = str(Path(sys.executable).with_name("twistd"))
-GATEWAY = Variant("apigw", "{twistd} -n --pidfile= {profile} apigw --config {config}", (str(REPOSITORY),))
+GATEWAY = Variant("apigw", "{twistd} -n --pidfile= {profile} apigw --config {config}")
+"""The one installed where the bench itself runs."""
 
 
 def parse_variant(text: str) -> Variant:

@@ -11,11 +11,12 @@ from itertools import repeat
 from statistics import median
 
 from bench import wrk
-from bench.compare import start_origin
 from bench.figures import Verdict
 from bench.ground import Ground, address_of
 from bench.load import Address, Load, Request, encode, explain, status_of
 from bench.programs import HOST, Document, Place, Running
+from bench.result import Result
+from bench.rounds import start_origin
 from bench.scenarios import BARE, USER_ROUTE, document
 
 
@@ -94,7 +95,7 @@ async def _start_wrk(address: Address, connections: int) -> asyncio.subprocess.P
         return None
 
 
-async def _stop_wrk(process: asyncio.subprocess.Process) -> wrk.Result:
+async def _stop_wrk(process: asyncio.subprocess.Process) -> Result:
     """wrk prints what it has counted when it is interrupted."""
     process.send_signal(signal.SIGINT)
     output, _ = await process.communicate()

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from bench import tokens
+from bench import certificates, tokens
 from bench.programs import HOST, REDIS, Document, Place, Program
 
 # What curl sends; wrk adds Host.
@@ -39,27 +39,71 @@ def many_routes(count: int) -> list[Document]:
     return routes
 
 
-def with_jwt(place: Place) -> Document:
-    """The same route, which now wants a token; the key that verifies it is written beside the configuration."""
+LOG = {"file": "access.log", "format": "json"}
+
+
+def _token(place: Place) -> Document:
+    """Tokens are wanted; the key that verifies them is written beside the configuration."""
     (place.directory / "token.pem").write_bytes(tokens.public_key())
     verifier = {"name": "bench", "algorithm": "RS256", "public_key_file": "token.pem", "issuer": tokens.ISSUER}
-    return {**document(place, [{**USER_ROUTE, "roles": ["user"]}]), "auth": {"jwt": [verifier]}}
+    return {"auth": {"jwt": [verifier]}}
+
+
+def _limit(scope: str) -> Document:
+    """One limit, which nobody reaches."""
+    return {"rate_limits": [{"endpoint": "/api/v1/*", "limit": 1_000_000_000, "window": "1h", "scope": scope}]}
+
+
+def with_jwt(place: Place) -> Document:
+    """The same route, which now wants a token and a role."""
+    return {**document(place, [{**USER_ROUTE, "roles": ["user"]}]), **_token(place)}
 
 
 def with_limit(place: Place) -> Document:
-    """The same route, with one limit by address that nobody reaches."""
-    limits = [{"endpoint": "/api/v1/*", "limit": 1_000_000_000, "window": "1h", "scope": "ip"}]
-    return {**document(place), "rate_limits": limits}
+    """The same route, with a limit by address."""
+    return {**document(place), **_limit("ip")}
 
 
-def with_shared_limit(place: Place) -> Document:
-    """That limit counted in Redis, which is the second of the programs behind the gateway."""
-    origin, redis = place.origins
-    return {**with_limit(evolve(place, origins=(origin,))), "redis": {"url": f"redis://{HOST}:{redis}/0"}}
+def with_everything(place: Place) -> Document:
+    """Every policy on: a parameter among 100 routes, an RS256 token, a role, a limit for each user, a breaker, and a
+    JSON access log to a file. Metrics and request ids need no asking."""
+    whole = document(place, [{**route, "roles": ["user"]} for route in many_routes(100)], access_log=LOG)
+    whole["services"]["origin"]["circuit_breaker"] = {}
+    return {**whole, **_token(place), **_limit("user")}
+
+
+def with_tls(place: Place) -> Document:
+    """The same route over TLS, by HTTP/2 or HTTP/1.1 as the client likes."""
+    for name, text in certificates.files().items():
+        (place.directory / name).write_text(text)
+    pair = {"cert_file": "cert.pem", "key_file": "key.pem"}
+    endpoint = f"tcp:{place.port}:interface={HOST}"
+    return document(place, listen=[{"endpoint": endpoint, "tls": {"certificates": [pair]}}])
+
+
+def with_long_queue(place: Place) -> Document:
+    """The same route, with a queue for as many requests as there may be connections: by default it ends at 1,024."""
+    whole = document(place)
+    whole["services"]["origin"]["max_pending"] = 100_000
+    return whole
+
+
+def in_redis(config: Callable[[Place], Document]) -> Callable[[Place], Document]:
+    """Limits are counted in Redis, which is the second of the programs behind the gateway."""
+
+    def shared(place: Place) -> Document:
+        origin, redis = place.origins
+        return {**config(evolve(place, origins=(origin,))), "redis": {"url": f"redis://{HOST}:{redis}/0"}}
+
+    return shared
 
 
 def _no_authorization() -> tuple[str, ...]:
     return ()
+
+
+def _first_seen() -> tuple[str, ...]:
+    return tokens.authorizations(tokens.MANY)
 
 
 @frozen
@@ -79,16 +123,28 @@ class Scenario:
 
 
 BARE = Scenario("bare", document)
-SCENARIOS = (
-    BARE,
-    Scenario("routes-10000", lambda place: document(place, many_routes(10_000))),
-    Scenario("access-log", lambda place: document(place, access_log={"file": "access.log", "format": "json"})),
-    Scenario("jwt", with_jwt, authorizations=tokens.authorizations),
-    Scenario("jwt-first-seen", with_jwt, authorizations=lambda: tokens.authorizations(tokens.MANY)),
-    Scenario("limits-memory", with_limit),
-    Scenario("limits-redis", with_shared_limit, beside=(REDIS,)),
+ROUTES = tuple(
+    Scenario(f"routes-{count}", lambda place, count=count: document(place, many_routes(count)))  # type: ignore[misc]
+    for count in (10, 100, 1_000, 10_000)
 )
-DEFAULT = ("bare", "routes-10000", "access-log", "jwt", "jwt-first-seen", "limits-memory", "limits-redis")
+ALL = Scenario("all", with_everything, authorizations=tokens.authorizations)
+ALL_FIRST_SEEN = Scenario("all-first-seen", with_everything, authorizations=_first_seen)
+ALL_REDIS = Scenario("all-redis", in_redis(with_everything), authorizations=tokens.authorizations, beside=(REDIS,))
+TLS = Scenario("tls", with_tls)
+LONG_QUEUE = Scenario("long-queue", with_long_queue)
+COMPARED = (
+    BARE,
+    ROUTES[-1],
+    Scenario("access-log", lambda place: document(place, access_log=LOG)),
+    Scenario("jwt", with_jwt, authorizations=tokens.authorizations),
+    Scenario("jwt-first-seen", with_jwt, authorizations=_first_seen),
+    Scenario("limits-memory", with_limit),
+    Scenario("limits-redis", in_redis(with_limit), beside=(REDIS,)),
+    ALL,
+    ALL_FIRST_SEEN,
+    ALL_REDIS,
+)
+SCENARIOS = (*COMPARED, *ROUTES[:-1], TLS, LONG_QUEUE)
 
 
 @frozen
@@ -102,6 +158,10 @@ class Target:
 
 TARGETS = (
     Target("bare", "nginx", 3.0),
+    Target("bare", "nginx", 2.2),
+    Target("bare", "express-gateway", 0.08),
+    Target("all", "envoy all", 0.9),
+    Target("all-redis", "nginx", 5.0),
     Target("routes-10000", "bare", 1.05),
 )
 

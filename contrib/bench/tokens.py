@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from functools import cache
 
@@ -23,6 +24,11 @@ def _key() -> RSAPrivateKey:
 
 def public_key() -> bytes:
     return _key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def key_set() -> str:
+    """The public key as a JSON Web Key Set."""
+    return json.dumps({"keys": [{**RSAKey.import_key(public_key()).as_dict(), "alg": "RS256", "use": "sig"}]})
 
 
 @cache

@@ -5,32 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from bench.result import NoResult, Result
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
-
-
-class NoResult(Exception):
-    """wrk ended without one; the message is what it said."""
-
-
-@frozen
-class Result:
-    """Latencies are milliseconds. ``errors`` counts connect, read, write, status (400 and above) and timeout."""
-
-    requests: int
-    seconds: float
-    p50: float
-    p95: float
-    p99: float
-    errors: Mapping[str, int]
-
-    @property
-    def failed(self) -> int:
-        return sum(self.errors.values())
 
 
 def parse(output: str) -> Result:
