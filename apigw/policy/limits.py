@@ -18,9 +18,8 @@ from hashlib import blake2b
 from itertools import islice
 from socket import AF_INET, AF_INET6, inet_pton
 from struct import Struct
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -84,6 +83,16 @@ class Limit:
         self.id = blake2b(identity.encode(), digest_size=8).digest()
         self.header = (b"x-ratelimit-limit", b"%d" % self.limit)
         self.packed = _PACKED.pack(self.code, self.limit, self.span)
+
+        self._reset = 0
+        self._reset_header = (b"x-ratelimit-reset", b"0")
+
+    def reset_header(self, reset: int) -> Header:
+        """``X-RateLimit-Reset``. One after the other says the same: the last one is kept."""
+        if reset != self._reset:
+            self._reset = reset
+            self._reset_header = (b"x-ratelimit-reset", b"%d" % reset)
+        return self._reset_header
 
     def __repr__(self) -> str:
         return f"<{self.limit} per {self.window:g} s and {self.scope} of {self.endpoint}, {self.algorithm}>"
@@ -230,22 +239,35 @@ def compile_limit(config: RateLimit) -> Limit:
     return KINDS[algorithm](config)
 
 
-class Decision(NamedTuple):
+class Decision:
     """The answer for one exchange, in the words of its tightest limit: the one with the least remaining, or, where it
     is refused, with the longest wait. ``reset`` is in Unix seconds, ``retry_after`` in seconds, 0 where allowed."""
 
-    allowed: bool
-    limit: Limit
-    remaining: int
-    reset: int
-    retry_after: int
+    def __init__(self, allowed: bool, limit: Limit, remaining: int, reset: int, retry_after: int) -> None:
+        self.allowed = allowed
+        self.limit = limit
+        self.remaining = remaining
+        self.reset = reset
+        self.retry_after = retry_after
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Decision) and self._parts() == other._parts()
+
+    def __hash__(self) -> int:
+        return hash(self._parts())
+
+    def __repr__(self) -> str:
+        return "Decision(allowed={}, limit={}, remaining={}, reset={}, retry_after={})".format(*self._parts())
+
+    def _parts(self) -> tuple[bool, Limit, int, int, int]:
+        return self.allowed, self.limit, self.remaining, self.reset, self.retry_after
 
     def headers(self) -> list[Header]:
         """``X-RateLimit-*``, and ``Retry-After`` where refused (RFC 6585 §4)."""
         pairs = [
             self.limit.header,
             (b"x-ratelimit-remaining", b"%d" % self.remaining),
-            (b"x-ratelimit-reset", b"%d" % self.reset),
+            self.limit.reset_header(self.reset),
         ]
         if not self.allowed:
             pairs.append((b"retry-after", b"%d" % self.retry_after))
@@ -315,12 +337,12 @@ def _bounded(kind: bytes, text: bytes) -> bytes:
     return kind + text if len(text) < 32 else kind.upper() + blake2b(text, digest_size=24).digest()
 
 
-@frozen
 class Selection:
     """The limits of one route: ``always`` apply to every path that it matches, ``sometimes`` must be tested."""
 
-    always: tuple[Limit, ...] = ()
-    sometimes: tuple[Limit, ...] = ()
+    def __init__(self, always: tuple[Limit, ...] = (), sometimes: tuple[Limit, ...] = ()) -> None:
+        self.always = always
+        self.sometimes = sometimes
 
     def __bool__(self) -> bool:
         return bool(self.always or self.sometimes)

@@ -25,7 +25,7 @@ from waiting import wait_for, waiting
 
 from apigw.config.model import RateLimit, Redis
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits import Limit, compile_limit
+from apigw.policy.limits import Decision, Limit, compile_limit
 from apigw.policy.redis_limits import RedisStore
 
 TIMEOUT = 0.1
@@ -214,7 +214,7 @@ def test_answers_that_come_too_late_are_not_mixed_up(server: RedisServer, open_s
     store.time.advance(TIMEOUT)
     assert wait_for(late).limit is one
     server.resume()
-    assert store.ask(other) == (True, other, 6, store.ask(other).reset, 0)
+    assert store.ask(other) == Decision(True, other, 6, store.ask(other).reset, 0)
     assert store.up
 
 
