@@ -80,7 +80,7 @@ class Gateway:
                 waiting = stage(exchange)
                 if waiting is not None:
                     exchange.waiting = waiting
-                    waiting.addCallback(self._go_on, exchange).addErrback(exchange.stage_failed)
+                    waiting.addCallbacks(self._go_on, exchange.stage_failed, (exchange,))
                     return
                 if exchange.ended:
                     return

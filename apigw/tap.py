@@ -28,6 +28,7 @@ from apigw.config.errors import ConfigError, Problem, problem_in
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
 from apigw.fetch import Fetch
+from apigw.garbage import Garbage, settle
 from apigw.gateway import Gateway
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition, Page
@@ -179,7 +180,7 @@ class Program:
             channels = ChannelFactory(snapshot.settings, self._deadlines, admin.on_request, refuse_uncounted)
             parts.append(Listener(reactor, Listen(settings.admin), channels))
         self.root = Ordered()
-        for part in (*parts, drain, ports, self._reload, Signals(reactor, ports, drain)):
+        for part in (*parts, drain, ports, self._reload, Signals(reactor, ports, drain), Garbage(reactor)):
             part.setServiceParent(self.root)
 
     def _store(self, config: Config) -> MemoryStore | RedisStore:
@@ -271,6 +272,7 @@ class Program:
         self._reloaded_at = self._reactor.seconds()
         self._metrics.reloaded(succeeded)
         self._keep_series()  # a configuration that was not taken may have left some
+        settle()
 
     def _current(self) -> Snapshot:
         return self._gateway.snapshot

@@ -124,11 +124,16 @@ class RedisStore:
                 return fail(error)
         answer: Deferred[Decision | None] = Deferred()
         if not self._waiting:
-            self._reactor.callLater(0, self._flush)
+            turn = getattr(self._reactor, "writes_of_turn", None)
+            if turn is None:
+                self._reactor.callLater(0, self.send_held)
+            else:
+                turn.append(self)
         self._waiting.append((answer, checks, moment, counted))
         return answer
 
-    def _flush(self) -> None:
+    def send_held(self) -> None:
+        """The turn is over."""
         batch, self._waiting = self._waiting, []
         keys: list[bytes] = []
         packed: list[bytes] = []
@@ -152,14 +157,14 @@ class RedisStore:
             if len(checks) == 1:
                 # What ``decide`` says of a single limit that has room.
                 limit = checks[0][0]
-                used, resets, _ = limit.standing(*told[at : at + 3])
+                used, resets, _ = limit.standing(told[at], told[at + 1], told[at + 2])
                 if used < limit.limit:
                     at += 3
                     answer.callback(Decision(True, limit, limit.limit - used - counted, -(-resets // SECOND), 0))
                     continue
             standings = []
             for limit, _ in checks:
-                standings.append((limit, *limit.standing(*told[at : at + 3])))
+                standings.append((limit, *limit.standing(told[at], told[at + 1], told[at + 2])))
                 at += 3
             answer.callback(decide(standings, moment or time, counted))
 
