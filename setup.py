@@ -14,8 +14,8 @@ COMPILED = [
     *("accounting", "circuit", "cors", "forwarding", "gateway", "stages", "upstream"),
     *("ops/access_line", "ops/access_log", "ops/metrics"),
     *("policy/breaker", "policy/jwt", "policy/limits", "policy/redis_limits", "policy/routing"),
-    *("wire/deadlines", "wire/errors", "wire/h1", "wire/h1_body", "wire/h1_head", "wire/headers", "wire/pool"),
-    *("wire/request", "wire/target", "wire/upstream_connection"),
+    *("wire/deadlines", "wire/eager", "wire/errors", "wire/h1", "wire/h1_body", "wire/h1_head", "wire/headers"),
+    *("wire/pool", "wire/request", "wire/target", "wire/upstream_connection"),
 ]
 """A request's way, which a wheel has as machine code too (docs/decisions/compiled.md)."""
 
@@ -78,6 +78,7 @@ setup(
         "hiredis>=3.5",
         "orjson>=3.13",
         "attrs>=26.1",
+        "mypy_extensions>=1.1",
     ],
     extras_require={
         "test": [

@@ -10,12 +10,12 @@ function calls an event; nothing here logs that way, so descriptors are called d
 from __future__ import annotations
 
 import errno
-import select
 import sys
 from typing import Any
 
 from twisted.internet.main import installReactor
-from twisted.python import log
+
+from apigw.wire.eager import read_all, send_all
 
 
 def install() -> None:
@@ -26,8 +26,6 @@ def install() -> None:
 
 def _make() -> Any:
     from twisted.internet.epollreactor import EPollReactor
-
-    EPOLLIN = select.EPOLLIN
 
     class DirectEPollReactor(EPollReactor):
         writes_of_turn: list[Any] | None = None
@@ -42,31 +40,12 @@ def _make() -> Any:
                 if error.errno == errno.EINTR:
                     return
                 raise
-            selectables = self._selectables
             self.turn += 1
             turn: list[Any] = []
             self.writes_of_turn = turn
-            for descriptor, event in ready:
-                selectable = selectables.get(descriptor)
-                if selectable is None:
-                    continue
-                if event != EPOLLIN:
-                    self._doReadOrWrite(selectable, descriptor, event)
-                    continue
-                # What nearly every event is, without the questions that only the others need.
-                try:
-                    lost = selectable.doRead()
-                except Exception as error:
-                    log.err()
-                    lost = error
-                if lost:
-                    self._disconnectSelectable(selectable, lost, True)
+            read_all(self, ready, self._selectables)
             self.writes_of_turn = None
-            for transport in turn:
-                try:
-                    transport.send_held()
-                except Exception:
-                    log.err()
+            send_all(turn)
 
         doIteration = doPoll
 

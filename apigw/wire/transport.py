@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IAddress, IConnector, IListeningPort, ISSLTransport
-from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import ClientFactory
 from zope.interface import directlyProvides, providedBy
+
+from apigw.wire.eager import Eager
 
 if TYPE_CHECKING:
     # At run time this mixes into tcp.Server and tcp.Client alike.
@@ -34,42 +35,10 @@ BACKLOG = 4096
 
 _is_tls: Callable[[Any], bool] = ISSLTransport.providedBy
 
-MOST_HELD = 16
-"""Writes that are joined into one. More are sent at once, so that a producer is told in time that nobody reads."""
 
-
-class _Eager(_Connection):
-    def doRead(self) -> Exception | None:  # type: ignore[override]
-        try:
-            data = self.socket.recv(self.bufferSize)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return CONNECTION_LOST
-        if not data:
-            return CONNECTION_DONE
-        self.protocol.dataReceived(data)
-        return None
-
-    _held: list[bytes] | None = None
-
-    def write(self, data: bytes) -> None:
-        held = self._held
-        if held is not None:
-            held.append(data)
-            if len(held) == MOST_HELD:
-                self.send_held()
-        elif (turn := getattr(self.reactor, "writes_of_turn", None)) is not None:
-            self._held = [data]
-            turn.append(self)
-        else:
-            self._send(data)
-
-    def send_held(self) -> None:
-        """The turn is over, or the connection about to be closed."""
-        held, self._held = self._held, None
-        if held is not None:
-            self._send(held[0] if len(held) == 1 else b"".join(held))
+class _Eager(Eager, _Connection):
+    def queue(self, data: bytes) -> None:
+        tcp.Connection.write(self, data)
 
     def loseConnection(self, *reason: Any) -> None:
         self.send_held()
@@ -80,27 +49,15 @@ class _Eager(_Connection):
         super().loseWriteConnection()
 
     def abortConnection(self) -> None:
-        self._held = None
+        self.forget_held()
         super().abortConnection()
-
-    def _send(self, data: bytes) -> None:
-        if self._tempDataLen or self.dataBuffer or not self.connected or self._writeDisconnected:
-            super().write(data)
-            return
-        try:
-            sent = self.socket.send(data)
-        except OSError:
-            # A full buffer, or a broken connection: the queued write finds out which, outside of this call.
-            sent = 0
-        if sent != len(data):
-            super().write(data[sent:])
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         self.write(b"".join(iovec))
 
     def unsent(self) -> int:
         """How many bytes the other side has not taken yet: those queued here, and in the kernel."""
-        queued = len(self.dataBuffer) - self.offset + self._tempDataLen + sum(map(len, self._held or ()))
+        queued = len(self.dataBuffer) - self.offset + self._tempDataLen + self.held()
         try:
             return queued + int.from_bytes(ioctl(self.socket.fileno(), TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
         except OSError:

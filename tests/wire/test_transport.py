@@ -16,7 +16,8 @@ from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.python.failure import Failure
 
 from apigw.wire import reactor as own
-from apigw.wire.transport import MOST_HELD, EagerClient, EagerReactor, EagerServer, unsent
+from apigw.wire.eager import MOST_HELD
+from apigw.wire.transport import EagerClient, EagerReactor, EagerServer, unsent
 
 PATIENCE = 20.0
 

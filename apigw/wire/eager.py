@@ -1,0 +1,122 @@
+"""What every request goes through of a TCP transport and of a reactor's turn: reading, and sending at once.
+
+``transport`` and ``reactor`` are the rest, on Twisted's classes. This is apart because it compiles (see setup.py).
+"""
+
+from __future__ import annotations
+
+import select
+from typing import Any, ClassVar, Final, final
+
+from mypy_extensions import mypyc_attr
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python import log
+
+MOST_HELD: Final = 16
+"""Writes that are joined into one. More are sent at once, so that a producer is told in time that nobody reads."""
+_READABLE: Final = select.EPOLLIN
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Eager:
+    """Mixed into a ``twisted.internet.tcp.Connection``, whose attributes these are, but for the last."""
+
+    __deletable__: ClassVar = ["socket", "protocol"]
+
+    reactor: Any
+    socket: Any
+    protocol: Any
+    bufferSize: int = 65536
+    connected: int = 0
+    dataBuffer: bytes = b""
+    _tempDataLen: int = 0
+    _writeDisconnected: bool = False
+    _held: list[bytes] | None = None
+
+    def queue(self, data: bytes) -> None:
+        """Send when the socket has room again: what ``write`` of Twisted does."""
+        raise NotImplementedError
+
+    def doRead(self) -> Any:
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
+    @final
+    def write(self, data: bytes) -> None:
+        held = self._held
+        if held is not None:
+            held.append(data)
+            if len(held) == MOST_HELD:
+                self.send_held()
+            return
+        turn = getattr(self.reactor, "writes_of_turn", None)
+        if turn is None:
+            self._send(data)
+        else:
+            self._held = [data]
+            turn.append(self)
+
+    @final
+    def send_held(self) -> None:
+        """The turn is over, or the connection about to be closed."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._send(held[0] if len(held) == 1 else b"".join(held))
+
+    @final
+    def forget_held(self) -> None:
+        self._held = None
+
+    @final
+    def held(self) -> int:
+        """How many bytes wait for the end of the turn."""
+        return sum([len(data) for data in self._held or ()])
+
+    @final
+    def _send(self, data: bytes) -> None:
+        if self._tempDataLen or self.dataBuffer or not self.connected or self._writeDisconnected:
+            self.queue(data)
+            return
+        try:
+            sent: int = self.socket.send(data)
+        except OSError:
+            # A full buffer, or a broken connection: the queued write finds out which, outside of this call.
+            sent = 0
+        if sent != len(data):
+            self.queue(data[sent:])
+
+
+def read_all(reactor: Any, ready: list[tuple[int, int]], selectables: dict[int, Any]) -> None:
+    """The first half of a turn: everything that epoll says is there."""
+    for descriptor, event in ready:
+        selectable = selectables.get(descriptor)
+        if selectable is None:
+            continue
+        if event != _READABLE:
+            reactor._doReadOrWrite(selectable, descriptor, event)
+            continue
+        # What nearly every event is, without the questions that only the others need.
+        try:
+            lost = selectable.doRead()
+        except Exception as error:
+            log.err()
+            lost = error
+        if lost:
+            reactor._disconnectSelectable(selectable, lost, True)
+
+
+def send_all(turn: list[Any]) -> None:
+    """The second half: what came of it. Each of ``turn`` holds something."""
+    for holder in turn:
+        try:
+            holder.send_held()
+        except Exception:
+            log.err()
