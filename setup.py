@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 COMPILED = [
     *("accounting", "circuit", "cors", "forwarding", "gateway", "stages", "upstream"),
     *("ops/access_line", "ops/access_log", "ops/metrics"),
-    *("policy/breaker", "policy/jwt", "policy/limits", "policy/redis_limits", "policy/routing"),
+    *("policy/breaker", "policy/jwt", "policy/limits", "policy/principal", "policy/redis_limits", "policy/routing"),
     *("wire/deadlines", "wire/eager", "wire/errors", "wire/h1", "wire/h1_body", "wire/h1_head", "wire/headers"),
     *("wire/pool", "wire/request", "wire/target", "wire/upstream_connection"),
 ]

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from itertools import islice
 from socket import AF_INET, AF_INET6, inet_pton
 from struct import Struct
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -27,7 +27,7 @@ from twisted.internet.task import LoopingCall
 from apigw.config.model import RateLimit
 from apigw.policy.routing import Pattern, overlaps
 
-SECOND = 1_000_000
+SECOND: Final = 1_000_000
 """Microseconds."""
 
 LARGEST_LIMIT = 2**31 - 1
@@ -53,9 +53,9 @@ State = Any
 _STAMP = Struct("=q")
 _PACKED = Struct("<Bqq")
 _PACKED_STAMPS = 64 * _STAMP.size
-_COUNT_BITS = 31
-_COUNT_MASK = 2**_COUNT_BITS - 1
-_COUNTS_MASK = 2 ** (2 * _COUNT_BITS) - 1
+_COUNT_BITS: Final = 31
+_COUNT_MASK: Final = 0x7FFFFFFF
+_COUNTS_MASK: Final = 0x3FFFFFFFFFFFFFFF
 # With this many tables a full store leaves each just below the size at which a dict doubles its room.
 _TABLES = 192
 _ONE_TABLE_UP_TO = 16_384
@@ -188,11 +188,11 @@ class CounterLimit(Limit):
 
     def take(self, state: State, now: int) -> tuple[State, int, int] | None:
         span = self.span
-        last = state >> 2 * _COUNT_BITS
+        last: int = state >> 2 * _COUNT_BITS
         ends = last - last % span + span
         if not last <= now < ends:
             return None
-        counts = state & _COUNTS_MASK
+        counts: int = state & _COUNTS_MASK
         if counts < _COUNT_MASK:
             used = counts
         else:
@@ -200,7 +200,7 @@ class CounterLimit(Limit):
         remaining = self.limit - used - 1
         if remaining < 0:
             return None
-        return (now << 2 * _COUNT_BITS | counts) + 1, remaining, ends
+        return now << 2 * _COUNT_BITS | counts + 1, remaining, ends
 
     def standing(self, clock: int, current: int, previous: int) -> tuple[int, int, int]:
         span, limit = self.span, self.limit
@@ -275,7 +275,7 @@ class Decision:
 
 
 Check = tuple[Limit, bytes]
-Checks = Sequence[Check]
+Checks = list[Check]
 """One or more, each limit once."""
 
 Standing = tuple[Limit, int, int, int]
@@ -312,9 +312,14 @@ def scope_key(scope: str, provider: str | None, principal: str | None, address: 
     if scope == "endpoint":
         return b""
     if principal is not None and scope == "user":
-        issuer = (provider or "").encode("utf-8", "surrogatepass")
-        return _bounded(b"u", b"%d:%b%b" % (len(issuer), issuer, principal.encode("utf-8", "surrogatepass")))
+        return _user_key(provider or "", principal)
     return _address_key(address)
+
+
+@lru_cache(4096)
+def _user_key(provider: str, principal: str) -> bytes:
+    issuer = provider.encode("utf-8", "surrogatepass")
+    return _bounded(b"u", b"%d:%b%b" % (len(issuer), issuer, principal.encode("utf-8", "surrogatepass")))
 
 
 @lru_cache(4096)

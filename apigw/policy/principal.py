@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
 from apigw.errors import Forbidden, Unauthorized
 
@@ -47,39 +47,33 @@ BAD_ROLES = Refusal("claims", "the roles are not a list of printable strings wit
 BAD_SCOPES = Refusal("claims", "the scopes are neither a string nor a list of strings")
 
 
-@frozen
 class Principal:
     """The authenticated caller. It holds while ``begins <= now < expires``, in Unix seconds with the leeway in them.
 
-    ``headers`` are the identity headers for the service, in UTF-8, and ``lines`` the same as HTTP/1.1 sends them;
-    ``key`` tells principals apart, as limits do.
+    ``lines`` are the identity headers for the service, in UTF-8, as HTTP/1.1 sends them.
     """
 
-    provider: str
-    id: str
-    roles: tuple[str, ...] = ()
-    scopes: frozenset[str] = frozenset()
-    begins: float = -math.inf
-    expires: float = math.inf
-    headers: tuple[tuple[bytes, bytes], ...] = field(init=False, repr=False, eq=False)
-    lines: bytes = field(init=False, repr=False, eq=False)
-    key: bytes = field(init=False, repr=False, eq=False)
+    def __init__(
+        self,
+        provider: str,
+        id: str,
+        roles: tuple[str, ...] = (),
+        scopes: frozenset[str] = frozenset(),
+        begins: float = -math.inf,
+        expires: float = math.inf,
+    ) -> None:
+        self.provider = provider
+        self.id = id
+        self.roles = roles
+        self._roles = frozenset(roles)
+        self.scopes = scopes
+        self.begins = begins
+        self.expires = expires
+        named = (("x-user-id", id), ("x-user-roles", ",".join(roles)), ("x-auth-provider", provider))
+        self.lines = "".join([f"{name}: {value}\r\n" for name, value in named]).encode()
 
-    @headers.default
-    def _headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        return (
-            (b"x-user-id", self.id.encode()),
-            (b"x-user-roles", ",".join(self.roles).encode()),
-            (b"x-auth-provider", self.provider.encode()),
-        )
-
-    @lines.default
-    def _lines(self) -> bytes:
-        return b"".join(b"%b: %b\r\n" % header for header in self.headers)
-
-    @key.default
-    def _key(self) -> bytes:
-        return f"{self.provider}\0{self.id}".encode()
+    def has_one_of(self, roles: Collection[str]) -> bool:
+        return not self._roles.isdisjoint(roles)
 
 
 def authorize(principal: Principal, roles: Collection[str], scopes: Collection[str]) -> None:
@@ -87,7 +81,7 @@ def authorize(principal: Principal, roles: Collection[str], scopes: Collection[s
 
     Raises ``Forbidden`` with the challenge of RFC 6750 §3.1.
     """
-    if roles and frozenset(principal.roles).isdisjoint(roles):
+    if roles and not principal.has_one_of(roles):
         detail = "the caller has none of the roles that this needs"
         challenge = b'%s, error="insufficient_scope", error_description="%s"' % (REALM, detail.encode())
         raise Forbidden(detail, [(b"www-authenticate", challenge)], "role")
