@@ -39,28 +39,25 @@ class Accounting:
             answered = target is not None and exchange.refusal is None and request.started
             sent_at = exchange.sent_at
             quotes = log.quotes_headers
-            # As a tuple: seventeen arguments would cost as much as the rest of it.
             log.log(
-                Entry._make(
-                    (
-                        exchange.id.decode("ascii"),
-                        exchange.client_address,
-                        request.method,
-                        request.uri,
-                        None if route is None else route.pattern,
-                        exchange.status,
-                        "upstream" if answered else "gateway",
-                        None if exchange.refusal is None else exchange.refusal.code,
-                        request.bytes_received,
-                        request.bytes_sent,
-                        now - exchange.started_at,
-                        None if target is None else target.name,
-                        (exchange.upstream_ended_at or now) - sent_at if sent_at else None,
-                        None if exchange.principal is None else exchange.principal.id,
-                        request.clientproto.decode("ascii"),
-                        first(request.headers, b"referer") if quotes else None,
-                        first(request.headers, b"user-agent") if quotes else None,
-                    )
+                Entry(
+                    request_id=exchange.id.decode("ascii"),
+                    client=exchange.client_address,
+                    method=request.method,
+                    target=request.uri,
+                    route=None if route is None else route.pattern,
+                    status=exchange.status,
+                    made_by="upstream" if answered else "gateway",
+                    code=None if exchange.refusal is None else exchange.refusal.code,
+                    bytes_in=request.bytes_received,
+                    bytes_out=request.bytes_sent,
+                    duration=now - exchange.started_at,
+                    upstream=None if target is None else target.name,
+                    upstream_duration=(exchange.upstream_ended_at or now) - sent_at if sent_at else None,
+                    principal=None if exchange.principal is None else exchange.principal.id,
+                    protocol=request.clientproto.decode("ascii"),
+                    referer=first(request.headers, b"referer") if quotes else None,
+                    user_agent=first(request.headers, b"user-agent") if quotes else None,
                 )
             )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from time import gmtime, strftime
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -46,7 +46,7 @@ def _is_secret(name: bytes) -> bool:
 
 def without_secrets(target: bytes) -> bytes:
     """A target or URL with the values of secrets in its query, and a user before its host, replaced by ``***``."""
-    if not target.startswith(b"/") and b"@" in target:
+    if not target.startswith(b"/") and target.find(b"@") >= 0:
         target = _USER.sub(rb"\1***@", target)
     path, mark, query = target.partition(b"?")
     if not mark:
@@ -103,30 +103,50 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else int(seconds * 1e6) / 1e3
 
 
-class Entry(NamedTuple):
+class Entry:
     """What is known of an exchange at its end. Bytes are what the client sent; durations are seconds.
 
     ``made_by`` is ``gateway`` or ``upstream``; ``code`` is the gateway's word for what it answered, if it did.
     ``referer`` and ``user_agent`` are shown by the combined format alone.
     """
 
-    request_id: str
-    client: str
-    method: bytes
-    target: bytes
-    route: str | None
-    status: int
-    made_by: str
-    code: str | None
-    bytes_in: int
-    bytes_out: int
-    duration: float
-    upstream: str | None
-    upstream_duration: float | None
-    principal: str | None
-    protocol: str
-    referer: bytes | None = None
-    user_agent: bytes | None = None
+    def __init__(
+        self,
+        request_id: str,
+        client: str,
+        method: bytes,
+        target: bytes,
+        route: str | None,
+        status: int,
+        made_by: str,
+        code: str | None,
+        bytes_in: int,
+        bytes_out: int,
+        duration: float,
+        upstream: str | None,
+        upstream_duration: float | None,
+        principal: str | None,
+        protocol: str,
+        referer: bytes | None = None,
+        user_agent: bytes | None = None,
+    ) -> None:
+        self.request_id = request_id
+        self.client = client
+        self.method = method
+        self.target = target
+        self.route = route
+        self.status = status
+        self.made_by = made_by
+        self.code = code
+        self.bytes_in = bytes_in
+        self.bytes_out = bytes_out
+        self.duration = duration
+        self.upstream = upstream
+        self.upstream_duration = upstream_duration
+        self.principal = principal
+        self.protocol = protocol
+        self.referer = referer
+        self.user_agent = user_agent
 
 
 class Format(Protocol):
@@ -149,27 +169,24 @@ class JSON:
         return strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
 
     def line(self, stamp: str, millisecond: int, entry: Entry) -> bytes:
-        (
-            request_id, client, method, target, route, status, made_by, code, bytes_in, bytes_out, duration,
-            upstream, upstream_duration, principal, protocol, _, _,
-        ) = entry  # fmt: skip
+        took = entry.upstream_duration
         fields = {
             "time": stamp + _MILLISECONDS[millisecond],
-            "request_id": request_id,
-            "client": client,
-            "method": method.decode("latin-1"),
-            "path": without_secrets(target[:MAX_TARGET]).decode("latin-1"),
-            "route": route,
-            "status": status,
-            "made_by": made_by,
-            "code": code,
-            "bytes_in": bytes_in,
-            "bytes_out": bytes_out,
-            "duration_ms": int(duration * 1e6) / 1e3,
-            "upstream": upstream,
-            "upstream_ms": None if upstream_duration is None else int(upstream_duration * 1e6) / 1e3,
-            "principal": principal,
-            "protocol": protocol,
+            "request_id": entry.request_id,
+            "client": entry.client,
+            "method": entry.method.decode("latin-1"),
+            "path": without_secrets(entry.target[:MAX_TARGET]).decode("latin-1"),
+            "route": entry.route,
+            "status": entry.status,
+            "made_by": entry.made_by,
+            "code": entry.code,
+            "bytes_in": entry.bytes_in,
+            "bytes_out": entry.bytes_out,
+            "duration_ms": int(entry.duration * 1e6) / 1e3,
+            "upstream": entry.upstream,
+            "upstream_ms": None if took is None else int(took * 1e6) / 1e3,
+            "principal": entry.principal,
+            "protocol": entry.protocol,
         }
         try:
             line = orjson.dumps(fields, None, orjson.OPT_APPEND_NEWLINE)
@@ -180,11 +197,11 @@ class JSON:
             return line
         # Something is not plain ASCII, or had to be escaped: only now it is worth looking what.
         fields |= {
-            "request_id": printable(request_id),
-            "client": printable(client),
-            "method": printable(method),
-            "path": printable(without_secrets(target[:MAX_TARGET])),
-            "principal": principal and printable(principal),
+            "request_id": printable(entry.request_id),
+            "client": printable(entry.client),
+            "method": printable(entry.method),
+            "path": printable(without_secrets(entry.target[:MAX_TARGET])),
+            "principal": entry.principal and printable(entry.principal),
         }
         try:
             return orjson.dumps(fields, None, orjson.OPT_APPEND_NEWLINE)

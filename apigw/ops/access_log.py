@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from apigw.ops.access_line import FORMATS, Entry
 from apigw.ops.appender import Appender
 
-BATCH = 256 * 1024
+BATCH = 32 * 1024
 DELAY = 0.2
 """Lines are written when they have so many bytes together, or after so many seconds."""
 

@@ -22,29 +22,43 @@ from twisted.internet.task import Clock
 from apigw.ops.access_line import FORMATS, MAX_PAIRS, MAX_TARGET, Entry, without_secrets
 from apigw.ops.access_log import BATCH, DELAY, QUIET, STOP_TIMEOUT, AccessLog
 
-ENTRY = Entry(
-    request_id="7f1d",
-    client="192.0.2.7",
-    method=b"GET",
-    target=b"/api/v1/users/42?page=2",
-    route="/api/v1/users/:id",
-    status=200,
-    made_by="upstream",
-    code=None,
-    bytes_in=0,
-    bytes_out=1234,
-    duration=0.0123456,
-    upstream="10.0.0.5:9001",
-    upstream_duration=0.011,
-    principal="main:alice",
-    protocol="HTTP/1.1",
-    referer=b"https://app.example.com/?token=abc",
-    user_agent=b"curl/8",
-)
+FIELDS: dict[str, Any] = {
+    "request_id": "7f1d",
+    "client": "192.0.2.7",
+    "method": b"GET",
+    "target": b"/api/v1/users/42?page=2",
+    "route": "/api/v1/users/:id",
+    "status": 200,
+    "made_by": "upstream",
+    "code": None,
+    "bytes_in": 0,
+    "bytes_out": 1234,
+    "duration": 0.0123456,
+    "upstream": "10.0.0.5:9001",
+    "upstream_duration": 0.011,
+    "principal": "main:alice",
+    "protocol": "HTTP/1.1",
+    "referer": b"https://app.example.com/?token=abc",
+    "user_agent": b"curl/8",
+}
 
-REFUSED = ENTRY._replace(
-    route=None, status=404, made_by="gateway", code="not_found", upstream=None, upstream_duration=None, principal=None
-)
+
+def an_entry(**changes: Any) -> Entry:
+    return Entry(**{**FIELDS, **changes})
+
+
+ENTRY = an_entry()
+
+NOTHING_FOUND: dict[str, Any] = {
+    "route": None,
+    "status": 404,
+    "made_by": "gateway",
+    "code": "not_found",
+    "upstream": None,
+    "upstream_duration": None,
+    "principal": None,
+}
+REFUSED = an_entry(**NOTHING_FOUND)
 
 COMBINED = re.compile(
     rb'(?P<client>\S+) - (?P<principal>\S+) \[(?P<time>[^]]+)\] "(?P<request>[^"]*)" '
@@ -91,7 +105,7 @@ def ids(file: Path) -> list[str]:
 
 
 def numbered(first: int, last: int) -> Iterator[Entry]:
-    return (ENTRY._replace(request_id=str(number)) for number in range(first, last))
+    return (an_entry(request_id=str(number)) for number in range(first, last))
 
 
 def as_json(entry: Entry) -> dict[str, Any]:
@@ -142,7 +156,7 @@ def test_combined_is_what_log_readers_know() -> None:
         b'"https://app.example.com/?token=***" "curl/8" '
         b'7f1d "/api/v1/users/:id" upstream - 0 12.345 10.0.0.5:9001 11.0\n'
     )
-    refused = as_combined(REFUSED._replace(referer=None, user_agent=None))
+    refused = as_combined(an_entry(**NOTHING_FOUND, referer=None, user_agent=None))
     assert {refused[name] for name in ("principal", "referer", "agent", "route", "upstream_duration")} == {b"-"}
 
 
@@ -222,7 +236,7 @@ def test_a_query_of_very_many_pairs_is_not_shown() -> None:
 def test_a_secret_that_is_cut_off_stays_one() -> None:
     """A target longer than what is shown does not show the beginning of its token."""
     target = b"/" + b"x" * (MAX_TARGET - 16) + b"?token=" + b"s" * 100
-    assert "s" not in as_json(ENTRY._replace(target=target))["path"]
+    assert "s" not in as_json(an_entry(target=target))["path"]
 
 
 # Hostile bytes
@@ -280,7 +294,7 @@ def test_nothing_breaks_the_combined_line(entry: Entry) -> None:
 
 def test_hostile_bytes_are_written_as_nginx_does() -> None:
     """What was sent can still be read off the line."""
-    entry = ENTRY._replace(target=b'/\x1b[31m"\xc3\xa9\\', principal="main:a b\u00e9", user_agent=b'"\n\x7f')
+    entry = an_entry(target=b'/\x1b[31m"\xc3\xa9\\', principal="main:a b\u00e9", user_agent=b'"\n\x7f')
     found = as_combined(entry)
     assert found["request"] == rb"GET /\x1B[31m\x22\xC3\xA9\x5C HTTP/1.1"
     assert found["principal"] == rb"main:a\x20b\xC3\xA9"
@@ -291,7 +305,7 @@ def test_hostile_bytes_are_written_as_nginx_does() -> None:
 
 def test_long_fields_are_cut() -> None:
     """A client cannot fill the disk faster than it sends."""
-    entry = ENTRY._replace(target=b"/" + b"a" * 30_000, referer=b"r" * 30_000, user_agent=b"u" * 30_000)
+    entry = an_entry(target=b"/" + b"a" * 30_000, referer=b"r" * 30_000, user_agent=b"u" * 30_000)
     assert len(as_json(entry)["path"]) == MAX_TARGET
     found = as_combined(entry)
     assert len(found["request"]) < MAX_TARGET + 20
@@ -541,7 +555,7 @@ if sys.argv[1] == "nonblocking":
 log = AccessLog("-", "json", reactor, reactor.callFromThread, lambda sentence: print(sentence, file=sys.stderr))
 log.start()
 for _ in range(1000):
-    log.log({ENTRY!r})
+    log.log(Entry(**{FIELDS!r}))
 log.reopen()
 task.react(lambda reactor: log.stop())
 """

@@ -60,14 +60,22 @@ def test_the_example_is_what_is_written() -> None:
     page = (REFERENCE / "access-log.md").read_text()
     example = re.search(r"^    (203\.0\.113\.9 .*)$", page, re.MULTILINE)
     assert example
-    entry = ENTRY._replace(
+    entry = Entry(
         request_id="f8a8142009ef33aa4e099c034b112b82",
+        client="203.0.113.9",
+        method=b"GET",
         target=b"/api/v1/users/7",
         route="/api/v1/users/:id",
+        status=200,
+        made_by="upstream",
+        code=None,
+        bytes_in=0,
         bytes_out=61,
         duration=0.0042111,
         upstream="http://127.0.0.1:9001",
         upstream_duration=0.0039021,
+        principal="alice",
+        protocol="HTTP/1.1",
         user_agent=b"curl/8.5.0",
     )
     written = Combined().line("23/Nov/2026:02:38:02 +0000", 0, entry)
