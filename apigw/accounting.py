@@ -41,6 +41,7 @@ class Accounting:
             quotes = log.quotes_headers
             log.log(
                 Entry(
+                    time=now,
                     request_id=exchange.id.decode("ascii"),
                     client=exchange.client_address,
                     method=request.method,
@@ -69,6 +70,7 @@ class Accounting:
         if self._access_log is not None:
             self._access_log.log(
                 Entry(
+                    time=self._clock(),
                     request_id=request.identifier.decode("ascii"),
                     client=client.decode("ascii"),
                     method=request.method,
@@ -95,6 +97,7 @@ class Accounting:
         if self._access_log is not None:
             self._access_log.log(
                 Entry(
+                    time=self._clock(),
                     request_id=identifier.decode("ascii"),
                     client=peer.decode("ascii"),
                     method=b"-",

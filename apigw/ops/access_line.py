@@ -104,7 +104,8 @@ def _milliseconds(seconds: float | None) -> float | None:
 
 
 class Entry:
-    """What is known of an exchange at its end. Bytes are what the client sent; durations are seconds.
+    """What is known of an exchange at its end. Bytes are what the client sent; ``time`` is in Unix seconds, durations
+    are seconds.
 
     ``made_by`` is ``gateway`` or ``upstream``; ``code`` is the gateway's word for what it answered, if it did.
     ``referer`` and ``user_agent`` are shown by the combined format alone.
@@ -112,6 +113,7 @@ class Entry:
 
     def __init__(
         self,
+        time: float,
         request_id: str,
         client: str,
         method: bytes,
@@ -130,6 +132,7 @@ class Entry:
         referer: bytes | None = None,
         user_agent: bytes | None = None,
     ) -> None:
+        self.time = time
         self.request_id = request_id
         self.client = client
         self.method = method

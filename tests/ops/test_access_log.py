@@ -23,6 +23,7 @@ from apigw.ops.access_line import FORMATS, MAX_PAIRS, MAX_TARGET, Entry, without
 from apigw.ops.access_log import BATCH, DELAY, QUIET, STOP_TIMEOUT, AccessLog
 
 FIELDS: dict[str, Any] = {
+    "time": 0.0,
     "request_id": "7f1d",
     "client": "192.0.2.7",
     "method": b"GET",
@@ -169,16 +170,14 @@ def test_no_header_is_in_the_json() -> None:
 def test_times_are_utc_with_milliseconds(tmp_path: Path) -> None:
     """Lines of machines in different zones can be sorted together."""
     logged = Logged(tmp_path / "log")
-    logged.log.log(ENTRY)
-    logged.loop.advance(0.0625)
-    logged.log.log(ENTRY)
-    logged.loop.advance(59)
-    logged.log.log(ENTRY)
+    began = 1_700_000_000.25
+    for after in (0, 0.0625, 59.0625):
+        logged.log.log(an_entry(time=began + after))
     logged.stop()
     times = [json.loads(line)["time"] for line in (tmp_path / "log").read_text().splitlines()]
     assert times == ["2023-11-14T22:13:20.250Z", "2023-11-14T22:13:20.312Z", "2023-11-14T22:14:19.312Z"]
     combined = Logged(tmp_path / "combined", "combined")
-    combined.log.log(ENTRY)
+    combined.log.log(an_entry(time=began))
     combined.stop()
     assert b"[14/Nov/2023:22:13:20 +0000]" in (tmp_path / "combined").read_bytes()
 

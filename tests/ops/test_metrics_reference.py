@@ -44,7 +44,7 @@ def test_the_words_of_the_labels_are_described() -> None:
 
 
 ENTRY = Entry(
-    "id", "203.0.113.9", b"GET", b"/a", "/a", 200, "upstream", None, 0, 1, 0.1, "http://a", 0.1, "alice", "HTTP/1.1"
+    0.0, "id", "192.0.2.9", b"GET", b"/a", "/a", 200, "upstream", None, 0, 1, 0.1, "http://a", 0.1, "alice", "HTTP/1.1"
 )
 
 
@@ -61,6 +61,7 @@ def test_the_example_is_what_is_written() -> None:
     example = re.search(r"^    (203\.0\.113\.9 .*)$", page, re.MULTILINE)
     assert example
     entry = Entry(
+        time=0.0,
         request_id="f8a8142009ef33aa4e099c034b112b82",
         client="203.0.113.9",
         method=b"GET",
