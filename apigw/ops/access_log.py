@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from apigw.ops.access_line import FORMATS, Entry
 from apigw.ops.appender import Appender
 
-BATCH = 32 * 1024
+BATCH = 128 * 1024
 DELAY = 0.2
 """Lines are written when they have so many bytes together, or after so many seconds."""
 
@@ -62,7 +62,8 @@ class AccessLog:
         self._second = -1
         self._stamp = ""
         self._entries: list[Entry] = []
-        self._lines: list[bytes] = []
+        self._made: list[bytes] = []  # the lines of entries, so many and of that size
+        self._lines = 0
         self._size = 0
         self._handed = 0
         self._timer: IDelayedCall | None = None
@@ -86,25 +87,29 @@ class AccessLog:
             self._timer = self._clock.callLater(DELAY, self._due)
 
     def _make_lines(self) -> None:
+        lines = []
         for entry in self._entries:
             second = int(entry.time)
             if second != self._second:
                 self._second = second
                 self._stamp = self._format.stamp(second)
-            line = self._format.line(self._stamp, int((entry.time - second) * 1000), entry)
-            self._lines.append(line)
-            self._size += len(line)
+            lines.append(self._format.line(self._stamp, int((entry.time - second) * 1000), entry))
         self._entries.clear()
+        self._lines += len(lines)
+        made = b"".join(lines)
+        self._made.append(made)
+        self._size += len(made)
 
     def flush(self) -> None:
         """Hand what has been collected to the thread, or drop it when too much waits there already."""
-        self._make_lines()
-        if not self._lines:
+        if self._entries:
+            self._make_lines()
+        if not self._made:
             return
-        count, size = len(self._lines), self._size
-        batch = b"".join(self._lines)
-        self._lines.clear()
-        self._size = 0
+        count, size = self._lines, self._size
+        batch = b"".join(self._made)
+        self._made.clear()
+        self._lines = self._size = 0
         if self._handed - self._appender.done + size > self._max_pending:
             self._lost(count, "what reads it is too slow")
             return
