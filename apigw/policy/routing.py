@@ -77,7 +77,7 @@ class Pattern:
             if wanted is None:
                 if not piece:
                     return False
-            elif b"%" in piece:
+            elif piece.find(b"%") >= 0:
                 # A segment shrinks to a third at most: what is longer is not worth decoding.
                 if len(piece) > 3 * len(wanted) or wanted != unquote_to_bytes(piece):
                     return False
@@ -234,7 +234,7 @@ class Router(Generic[T]):
                 return found
         # What lies deeper than any pattern is not worth cutting up.
         pieces = path.split(b"/", self._depth + 1)
-        if b"%" in path:
+        if path.find(b"%") >= 0:  # ``in`` first tries whether bytes are a number
             pieces = self._decoded(pieces)
         count = len(pieces)
         node, at = self._root, 1
