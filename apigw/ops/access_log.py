@@ -16,7 +16,7 @@ BATCH = 128 * 1024
 DELAY = 0.2
 """Lines are written when they have so many bytes together, or after so many seconds."""
 
-AT_ONCE = 64
+AT_ONCE = 16
 """So many lines are made one after the other: singly, each costs twice as much, for what is not in the cache."""
 
 MAX_PENDING = 8 * 1024 * 1024
