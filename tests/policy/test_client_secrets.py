@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from typing import Any
 
@@ -13,7 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
 
 from apigw.errors import Overloaded
-from apigw.policy.client_secrets import SecretHash, SecretThreads, hash_generated, hash_secret, new_secret
+from apigw.policy.client_secrets import HASHING_NICE, SecretHash, SecretThreads, hash_generated, hash_secret, new_secret
 
 CHOSEN = "correct+horse/battery=staple"
 
@@ -86,6 +88,19 @@ def test_parsing_never_breaks(stored: str) -> None:
     """A typing error in the configuration becomes a traceback."""
     with pytest.raises(ValueError, match=r"is no hash|too weak or too dear"):
         SecretHash.parse(stored)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has a priority of its own on Linux alone")
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+async def test_a_hash_waits_for_the_reactor_and_not_the_reactor_for_it() -> None:
+    """On a single core, a flood of wrong secrets takes half of the time from everybody else."""
+    threads = SecretThreads(reactor)  # type: ignore[arg-type]
+    threads.start()
+    try:
+        nice = await threads.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        assert nice >= HASHING_NICE
+    finally:
+        threads.stop()
 
 
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
