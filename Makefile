@@ -60,6 +60,7 @@ $(BIN)/python:
 # As from a wheel: nothing of the checkout is on the path.
 $(COMPILED)/installed: setup.py pyproject.toml $(shell find apigw twisted -type f -not -name "*.pyc") | $(BIN)/python
 	@echo "Compiling, and installing into $(COMPILED) ..."
+	@rm -rf build
 	@test -d $(COMPILED) || $(PYTHON) -m venv $(COMPILED) || { rm -rf $(COMPILED); exit 1; }
 	@$(COMPILED)/bin/python -m pip --disable-pip-version-check --require-virtualenv install -qq ".[test,bench]"
 	@touch $@

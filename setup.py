@@ -7,6 +7,8 @@ from pathlib import Path
 from runpy import run_path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 HERE = Path(__file__).parent
 
@@ -20,15 +22,17 @@ COMPILED = [
 """A request's way, which a wheel has as machine code too (docs/decisions/compiled.md)."""
 
 
+WANTED = os.environ.get("APIGW_COMPILE", "")
+
+
 def extensions() -> list[Extension]:
     """What mypyc makes of ``COMPILED``; nothing in a checkout, without a C compiler, and with APIGW_COMPILE=0.
 
     The gateway then runs as the Python that it is. APIGW_COMPILE=1 makes it an error that it cannot be compiled.
     """
-    wanted = os.environ.get("APIGW_COMPILE", "")
-    if "bdist_wheel" not in sys.argv or wanted == "0":
+    if "bdist_wheel" not in sys.argv or WANTED == "0":
         return []
-    compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")[0]
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
     try:
         if shutil.which(compiler) is None:
             raise OSError(f"there is no {compiler}")
@@ -38,15 +42,29 @@ def extensions() -> list[Extension]:
         alone = ["--config-file=", "--no-site-packages", "--ignore-missing-imports"]
         without_attrs = [f"--disable-error-code={code}" for code in ("attr-defined", "call-arg", "var-annotated")]
         modules = [f"apigw/{name}.py" for name in COMPILED]
-        made = mypycify([*alone, *without_attrs, *modules], opt_level="3", debug_level="0")
+        return mypycify([*alone, *without_attrs, *modules], opt_level="3", debug_level="0")
     except (ImportError, OSError, SystemExit) as error:
-        if wanted:
-            raise
-        print(f"apigw is installed without being compiled: {error}", file=sys.stderr)
+        not_compiled(error)
         return []
-    for extension in made:
-        extension.optional = not wanted
-    return made
+
+
+def not_compiled(why: BaseException) -> None:
+    if WANTED == "1":
+        raise why
+    print(f"apigw is installed without being compiled: {why}", file=sys.stderr)
+
+
+class BuildAllOrNone(build_ext):
+    """A part of what is compiled would not run without the rest."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except (CCompilerError, ExecError, PlatformError) as error:
+            not_compiled(error)
+            for made in map(Path, self.get_outputs()):
+                made.unlink(missing_ok=True)
+            self.extensions = []
 
 
 setup(
@@ -63,6 +81,7 @@ setup(
     include_package_data=True,
     zip_safe=False,
     ext_modules=extensions(),
+    cmdclass={"build_ext": BuildAllOrNone},
     entry_points={"console_scripts": ["apigw = apigw.cli:main"]},
     install_requires=[
         "twisted[tls]>=26.4",

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.application.service import Service
 
 YOUNG = 10_000
-"""So many new objects are worth a look; Python's own 700 are alive in fifty exchanges."""
+"""So many new objects are worth a look; fifty exchanges in flight are enough for the 700 of Python 3.11."""
 
 
 def settle() -> None:
