@@ -250,6 +250,7 @@ hostile = st.one_of(
 hostile_text = st.text(st.characters(), max_size=30)  # with lone surrogates, as YAML and broken decoding make them
 hostile_entries = st.builds(
     Entry,
+    time=st.floats(0, 4e9),
     request_id=hostile_text,
     client=hostile_text,
     method=hostile,
