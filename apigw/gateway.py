@@ -15,6 +15,7 @@ from apigw import errors
 from apigw.cors import without_cors
 from apigw.errors import GatewayError
 from apigw.forwarding import DROPPED, client_headers, request_id, upstream_head
+from apigw.policy.redis_limits import Pending
 from apigw.stages import STAGES
 from apigw.wire.errors import (
     ClientLost,
@@ -80,7 +81,8 @@ class Gateway:
                 waiting = stage(exchange)
                 if waiting is not None:
                     exchange.waiting = waiting
-                    waiting.addCallbacks(self._go_on, exchange.stage_failed, (exchange,))
+                    if not isinstance(waiting, Pending):
+                        waiting.addCallbacks(self._go_on, exchange.stage_failed, (exchange,))
                     return
                 if exchange.ended:
                     return
@@ -111,7 +113,7 @@ class Exchange:
     """The limit that refused it."""
     permit: int | None = None
     """The circuit's leave, until the circuit has been told how it went."""
-    waiting: Deferred[Any] | None = None
+    waiting: Deferred[Any] | Pending | None = None
     connection: UpstreamConnection | None = None
     status = 0
     refusal: GatewayError | None = None
@@ -138,6 +140,11 @@ class Exchange:
     @property
     def client_address(self) -> str:
         return self.snapshot.peers.client_address(self.request).decode("ascii")
+
+    def proceed(self) -> None:
+        """What a stage waited for is there."""
+        self.waiting = None
+        self._gateway.proceed(self)
 
     # Towards the upstream.
 

@@ -1,6 +1,6 @@
 """The stages of an exchange: what ``Gateway.proceed`` walks, one function each.
 
-A stage does its part at once, or returns a Deferred where it must wait, or raises the ``GatewayError`` that ends the
+A stage does its part at once, or returns what it waits for, or raises the ``GatewayError`` that ends the
 exchange. What a route does not demand costs it one look at an attribute.
 """
 
@@ -17,13 +17,14 @@ from twisted.python.failure import Failure
 from apigw import errors
 from apigw.cors import cors_headers, preflight
 from apigw.forwarding import DROPPED
-from apigw.policy.limits import HEADERS, Decision, Selection, scope_key
+from apigw.policy.limits import HEADERS, Check, Decision, MemoryStore, Selection, scope_key
 from apigw.policy.principal import Principal, authorize, missing_token
+from apigw.policy.redis_limits import Outcome, Pending
 
 if TYPE_CHECKING:
     from apigw.gateway import Exchange
 
-Stage = Callable[["Exchange"], Deferred[Any] | None]
+Stage = Callable[["Exchange"], Deferred[Any] | Pending | None]
 
 WITHOUT_LIMITS = DROPPED | HEADERS
 """What is taken out of the answer to a request that was counted: a service may have limits of its own."""
@@ -89,35 +90,52 @@ def _turn_away(exchange: Exchange, error: errors.Unauthorized) -> Deferred[Any] 
         _decided(exchange, decision)
         raise error
 
-    charging = _check(exchange, exchange.route.address_limits)
+    checks = _checks(exchange, exchange.route.address_limits)
+    charging = exchange.store.check(checks) if checks else None
     if isinstance(charging, Deferred):
         return charging.addCallback(charged)
     charged(charging)
     return None
 
 
-def limit(exchange: Exchange) -> Deferred[Any] | None:
+def limit(exchange: Exchange) -> Deferred[Any] | Pending | None:
     """Count the exchange against every limit of its route, in one check. Waits only for Redis, never for memory."""
     selection = exchange.route.limits
-    if selection is None:
+    checks = None if selection is None else _checks(exchange, selection)
+    if not checks:
         return None
-    decision = _check(exchange, selection)
-    if decision is None or type(decision) is Decision:
-        _decided(exchange, decision)
+    store = exchange.store
+    if isinstance(store, MemoryStore):
+        _decided(exchange, store.check(checks))
         return None
-    assert isinstance(decision, Deferred)
-    return decision.addCallback(partial(_decided, exchange))
+    decision = store.ask(checks, partial(_counted, exchange))
+    if isinstance(decision, Pending):
+        return decision
+    _decided(exchange, decision)
+    return None
 
 
-def _check(exchange: Exchange, selection: Selection) -> Decision | Deferred[Decision | None] | None:
+def _counted(exchange: Exchange, outcome: Outcome) -> None:
+    """Redis has answered, or has failed to."""
+    try:
+        if isinstance(outcome, errors.LimitsUnavailable):
+            raise outcome
+        _decided(exchange, outcome)
+    except errors.GatewayError as error:
+        exchange.refuse(error)
+    else:
+        exchange.proceed()
+
+
+def _checks(exchange: Exchange, selection: Selection) -> list[Check]:
     limits = selection.of(exchange.request.path)
     if not limits:
-        return None
+        return []
     address = exchange.client_address
     provider = user = None
     if exchange.principal is not None:
         provider, user = exchange.principal.provider, exchange.principal.id
-    return exchange.store.check([(limit, scope_key(limit.scope, provider, user, address)) for limit in limits])
+    return [(limit, scope_key(limit.scope, provider, user, address)) for limit in limits]
 
 
 def _decided(exchange: Exchange, decision: Decision | None) -> None:

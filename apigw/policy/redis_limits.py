@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from importlib.resources import files
 from struct import Struct, unpack
@@ -26,7 +26,29 @@ _ONE_CHECK = _REQUEST.pack(1, 0)
 _PEEK = 128
 _PROBE = compile_limit(RateLimit("/", 2**31 - 1, 1.0, "endpoint", "counter"))
 
-_Request = tuple["Deferred[Decision | None]", Checks, int, int]
+Outcome = Decision | LimitsUnavailable | None
+"""What became of checks. ``None``: every limit is ``open``, and Redis cannot be used."""
+
+
+class Pending:
+    """Checks on their way to Redis. ``then`` is told what became of them, unless they are cancelled.
+
+    It is what a Deferred with one callback would be, for a sixth of the cost: each exchange with a limit makes one.
+    """
+
+    def __init__(self, checks: Checks, moment: int, counted: int, then: Callable[[Outcome], object]) -> None:
+        self.checks = checks
+        self.moment = moment
+        self.counted = counted
+        self._then: Callable[[Outcome], object] | None = then
+
+    def cancel(self) -> None:
+        self._then = None
+
+    def tell(self, outcome: Outcome) -> None:
+        then, self._then = self._then, None
+        if then is not None:
+            then(outcome)
 
 
 @lru_cache(4096)
@@ -64,7 +86,7 @@ class RedisStore:
         self._on_fallback = on_fallback
         self._local = MemoryStore(self._clock, max_keys)
         self._link = RedisLink(config, reactor, self._clock, self._probe, on_store_up)
-        self._waiting: list[_Request] = []
+        self._waiting: list[Pending] = []
 
     @property
     def up(self) -> bool:
@@ -115,6 +137,12 @@ class RedisStore:
         """What ``check`` would say, and how many remain now. Counts nothing."""
         return self._ask(checks, now, 0)
 
+    def ask(self, checks: Checks, then: Callable[[Outcome], object]) -> Pending | Decision | None:
+        """Like ``check``: at once without Redis, which may raise ``LimitsUnavailable``; else ``then`` is told."""
+        if not self._link.up:
+            return self._without(checks, 0, 1)
+        return self._put(Pending(checks, 0, 1, then))
+
     def _ask(self, checks: Checks, now: float | None, counted: int) -> Deferred[Decision | None]:
         moment = 0 if now is None else int(now * SECOND + 0.5)
         if not self._link.up:
@@ -123,21 +151,26 @@ class RedisStore:
             except LimitsUnavailable as error:
                 return fail(error)
         answer: Deferred[Decision | None] = Deferred()
+        self._put(Pending(checks, moment, counted, partial(_fire, answer)))
+        return answer
+
+    def _put(self, pending: Pending) -> Pending:
         if not self._waiting:
             turn = getattr(self._reactor, "writes_of_turn", None)
             if turn is None:
                 self._reactor.callLater(0, self.send_held)
             else:
                 turn.append(self)
-        self._waiting.append((answer, checks, moment, counted))
-        return answer
+        self._waiting.append(pending)
+        return pending
 
     def send_held(self) -> None:
         """The turn is over."""
         batch, self._waiting = self._waiting, []
         keys: list[bytes] = []
         packed: list[bytes] = []
-        for _, checks, moment, counted in batch:
+        for pending in batch:
+            checks, moment, counted = pending.checks, pending.moment, pending.counted
             plain = counted and not moment and len(checks) == 1
             packed.append(_ONE_CHECK if plain else _REQUEST.pack(len(checks) | (0 if counted else _PEEK), moment))
             for limit, key in checks:
@@ -150,30 +183,32 @@ class RedisStore:
     def _key(self, limit: Limit, key: bytes) -> bytes:
         return self._prefix + _digest(limit.id + key)
 
-    def _answer(self, reply: bytes, batch: list[_Request], keys: int) -> None:
+    def _answer(self, reply: bytes, batch: list[Pending], keys: int) -> None:
         time, *told = unpack(f"<{1 + 3 * keys}q", reply)
         at = 0
-        for answer, checks, moment, counted in batch:
+        for pending in batch:
+            checks, counted = pending.checks, pending.counted
             if len(checks) == 1:
                 # What ``decide`` says of a single limit that has room.
                 limit = checks[0][0]
                 used, resets, _ = limit.standing(told[at], told[at + 1], told[at + 2])
                 if used < limit.limit:
                     at += 3
-                    answer.callback(Decision(True, limit, limit.limit - used - counted, -(-resets // SECOND), 0))
+                    pending.tell(Decision(True, limit, limit.limit - used - counted, -(-resets // SECOND), 0))
                     continue
             standings = []
             for limit, _ in checks:
                 standings.append((limit, *limit.standing(told[at], told[at + 1], told[at + 2])))
                 at += 3
-            answer.callback(decide(standings, moment or time, counted))
+            pending.tell(decide(standings, pending.moment or time, counted))
 
-    def _answer_without(self, failure: Failure, batch: list[_Request]) -> None:
-        for answer, checks, moment, counted in batch:
+    def _answer_without(self, failure: Failure, batch: list[Pending]) -> None:
+        for pending in batch:
             try:
-                answer.callback(self._without(checks, moment, counted))
+                outcome: Outcome = self._without(pending.checks, pending.moment, pending.counted)
             except LimitsUnavailable as error:
-                answer.errback(error)
+                outcome = error
+            pending.tell(outcome)
 
     def _without(self, checks: Checks, moment: int, counted: int) -> Decision | None:
         self._on_fallback()
@@ -190,3 +225,11 @@ class RedisStore:
         await execute(b"SCRIPT", b"LOAD", self._script.text)
         key, request = self._prefix + b"probe", _ONE_CHECK + _PROBE.packed
         await execute(b"EVALSHA", self._script.digest, b"1", key, request).addTimeout(self.timeout, self._clock)
+
+
+def _fire(answer: Deferred[Decision | None], outcome: Outcome) -> None:
+    if not answer.called:  # cancelled
+        if isinstance(outcome, LimitsUnavailable):
+            answer.errback(outcome)
+        else:
+            answer.callback(outcome)
