@@ -113,7 +113,7 @@ class Exchange:
     """The limit that refused it."""
     permit: int | None = None
     """The circuit's leave, until the circuit has been told how it went."""
-    waiting: Deferred[Any] | Pending | None = None
+    waiting: Deferred[Any] | Pending | None
     connection: UpstreamConnection | None = None
     status = 0
     refusal: GatewayError | None = None
@@ -128,6 +128,7 @@ class Exchange:
     def __init__(self, gateway: Gateway, request: Request) -> None:
         self._gateway = gateway
         self.dropped = DROPPED
+        self.waiting = None
         self.request = request
         self.snapshot = gateway.snapshot
         self.clock = gateway.clock
