@@ -71,9 +71,10 @@ def request_id(headers: Headers) -> bytes:
 class _Kept(dict[bytes, bool]):
     """Whether a field of a request is copied, by its name: each name is judged once and remembered, up to a bound."""
 
-    def __init__(self, trusted: bool) -> None:
+    def __init__(self, trusted: bool, drop_token: bool) -> None:
         super().__init__()
         self._trusted = trusted
+        self._drop_token = drop_token
 
     def __missing__(self, name: bytes) -> bool:
         # Some servers cannot tell ``X_User_ID`` or ``X.User.ID`` from ``X-User-ID``.
@@ -83,6 +84,8 @@ class _Kept(dict[bytes, bool]):
             kept = kept and plain not in FORWARDED and not plain.startswith(b"x-forwarded-")
         elif name in (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"):
             kept = False  # continued below, in one field each
+        if self._drop_token and name == b"authorization":
+            kept = False
         if len(self) < _REMEMBERED:
             self[name] = kept
         return kept
@@ -94,8 +97,9 @@ class Peers:
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         self._networks = [ip_network(network, strict=False) for network in trusted]
         self._decided: dict[bytes, bool] = {}
-        self.kept_from_trusted = _Kept(trusted=True)
-        self.kept_from_others = _Kept(trusted=False)
+        either = (False, True)
+        self.kept = {(trusted, drop_token): _Kept(trusted, drop_token) for trusted in either for drop_token in either}
+        """Which fields are copied: by whether the peer is trusted, and whether the token stays here."""
 
     def trusts(self, peer: bytes) -> bool:
         if not self._networks:
@@ -141,14 +145,15 @@ def upstream_head(
     """A request's bytes up to its body, canonical: RFC 9112 §3 to §6. ``own`` are header lines of the gateway's."""
     stream = request.stream
     trusted = peers.trusts(stream.peer)
-    kept = peers.kept_from_trusted if trusted else peers.kept_from_others
+    kept = peers.kept[trusted, drop_token]
     headers = request.headers
-    if drop_token:
-        headers = [header for header in headers if header[0] != b"authorization"]
     out = [request.method, b" ", uri, b" HTTP/1.1\r\nhost: ", host, b"\r\n"]
     for name, value in headers:
         if kept[name]:
-            out += (name, b": ", value, b"\r\n")
+            out.append(name)
+            out.append(b": ")
+            out.append(value)
+            out.append(b"\r\n")
     if request.content_length is None:
         out.append(b"transfer-encoding: chunked\r\n")
     elif request.content_length or request.method in _WITH_BODY:

@@ -98,7 +98,7 @@ def test_names_are_remembered_up_to_a_bound() -> None:
     peers = Peers()
     for number in range(10_000):
         head(request((b"x-%d" % number, b"1")), peers)
-    assert len(peers.kept_from_others) <= 4096
+    assert len(peers.kept[False, False]) <= 4096
     assert b"x-user-id" not in head(request((b"x-user-id", b"me")), peers)
     assert b"\r\nx-late: 1\r\n" in head(request((b"x-late", b"1")), peers)
 

@@ -298,7 +298,11 @@ class HTTP1Channel:
         for name, value in headers:
             if name == b"content-length":
                 framed = True
-            out += (name, b": ", value, b"\r\n")
+            # Compiled, four of these take half as long as one tuple of them.
+            out.append(name)
+            out.append(b": ")
+            out.append(value)
+            out.append(b"\r\n")
         if request.method == b"HEAD" or status in BODYLESS_STATUS:
             self._bodyless = True
         elif not framed:
