@@ -106,7 +106,7 @@ def limit(exchange: Exchange) -> Deferred[Any] | Pending | None:
         return None
     store = exchange.store
     if isinstance(store, MemoryStore):
-        _decided(exchange, store.check(checks))
+        _decided(exchange, store.check(checks, exchange.started_at))
         return None
     decision = store.ask(checks, partial(_counted, exchange))
     if isinstance(decision, Pending):

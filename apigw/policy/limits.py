@@ -266,7 +266,7 @@ class Decision:
         """``X-RateLimit-*``, and ``Retry-After`` where refused (RFC 6585 §4)."""
         pairs = [
             self.limit.header,
-            (b"x-ratelimit-remaining", b"%d" % self.remaining),
+            (b"x-ratelimit-remaining", str(self.remaining).encode()),
             self.limit.reset_header(self.reset),
         ]
         if not self.allowed:
