@@ -35,12 +35,13 @@ class Prometheus:
             text=True,
         )
         assert self._process.stderr
-        log, self._port = [], ""
+        log, self._port, ready = [], "", False
         for line in self._process.stderr:
             log.append(line)
             found = re.search(r'msg="Listening on" address=127\.0\.0\.1:(\d+)', line)
             self._port = found[1] if found else self._port
-            if "Server is ready" in line:
+            ready = ready or "Server is ready" in line
+            if ready and self._port:  # it says the two in either order
                 break
         if not self._port:
             self.__exit__()
