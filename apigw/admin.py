@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from hmac import compare_digest
 from ipaddress import ip_address
 from json import loads
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger
@@ -22,12 +22,10 @@ from apigw import errors
 from apigw.circuit import Circuit
 from apigw.ops.metrics import Metrics
 from apigw.policy.limits import Limit, MemoryStore
+from apigw.policy.redis_limits import RedisStore
 from apigw.resources import Leaf, answer
 from apigw.upstream import Target, Upstream
 from apigw.wire.web_request import WebRequest
-
-if TYPE_CHECKING:
-    from apigw.policy.redis_limits import RedisStore  # which imports the global reactor's client
 
 REALM = b'Bearer realm="apigw admin"'
 JSON_TYPE = b"application/json"

@@ -15,7 +15,7 @@ from apigw import errors
 from apigw.cors import without_cors
 from apigw.errors import GatewayError
 from apigw.forwarding import DROPPED, client_headers, request_id, upstream_head
-from apigw.policy.redis_limits import Pending
+from apigw.policy.redis_limits import Pending, RedisStore
 from apigw.stages import STAGES
 from apigw.wire.errors import (
     ClientLost,
@@ -34,7 +34,6 @@ from apigw.wire.upstream_connection import UpstreamConnection
 if TYPE_CHECKING:
     from apigw.policy.limits import Limit, MemoryStore
     from apigw.policy.principal import Principal
-    from apigw.policy.redis_limits import RedisStore
     from apigw.snapshot import Route, Snapshot
     from apigw.upstream import Connected, Target
 
@@ -81,8 +80,8 @@ class Gateway:
                 waiting = stage(exchange)
                 if waiting is not None:
                     exchange.waiting = waiting
-                    if not isinstance(waiting, Pending):
-                        waiting.addCallbacks(self._go_on, exchange.stage_failed, (exchange,))
+                    if not isinstance(waiting, Pending):  # which knows how to go on
+                        waiting.addCallbacks(exchange.proceed, exchange.stage_failed)
                     return
                 if exchange.ended:
                     return
@@ -90,9 +89,6 @@ class Gateway:
             exchange.refuse(error)
         except Exception:
             exchange.stage_failed(Failure())
-
-    def _go_on(self, _: Any, exchange: Exchange) -> None:
-        self.proceed(exchange)
 
     def ended(self, exchange: Exchange) -> None:
         self.in_flight -= 1
@@ -142,7 +138,7 @@ class Exchange:
     def client_address(self) -> str:
         return self.snapshot.peers.client_address(self.request).decode("ascii")
 
-    def proceed(self) -> None:
+    def proceed(self, _: object = None) -> None:
         """What a stage waited for is there."""
         self.waiting = None
         self._gateway.proceed(self)

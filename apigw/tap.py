@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from attrs import evolve
 from OpenSSL import SSL
@@ -39,6 +39,7 @@ from apigw.policy.client_secrets import SecretThreads
 from apigw.policy.jwks import KeySet, swap
 from apigw.policy.keys import MAX_SET_BYTES
 from apigw.policy.limits import ExactWindows, MemoryStore, scope_key
+from apigw.policy.redis_limits import RedisStore
 from apigw.policy.refresh import FamilyStore, MemoryFamilies
 from apigw.reload import Reload
 from apigw.resources import Document, Health, MetricsPage, Ready, Token
@@ -52,9 +53,6 @@ from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.reactor import install as install_reactor
 from apigw.wire.web_request import WebRequest
-
-if TYPE_CHECKING:
-    from apigw.policy.redis_limits import RedisStore
 
 SPARE_DESCRIPTORS = 256
 """Files that are open for other reasons than a client: listeners, logs, the reactor, idle upstream connections."""
@@ -186,8 +184,6 @@ class Program:
     def _store(self, config: Config) -> MemoryStore | RedisStore:
         if config.redis is None:
             return MemoryStore(self._reactor)
-        from apigw.policy.redis_limits import RedisStore  # late: its client imports the global reactor
-
         return RedisStore(config.redis, self._reactor, self._metrics.store_up, self._metrics.store_fallback)
 
     def _access_log(self, config: Config) -> AccessLog | None:

@@ -12,10 +12,11 @@ from itertools import count, repeat
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contrib"))
 
-from bench import origin, tokens, wrk
+from bench import ops_cost, origin, tokens, wrk
 from bench.figures import (
     Sample,
     Verdict,
@@ -36,7 +37,9 @@ from bench.result import NoResult
 from bench.scenarios import SCENARIOS, document, many_routes
 from bench.transfers import TransferFailed, download, upload
 
+from apigw.accounting import Accounting
 from apigw.config.load import load as load_config
+from apigw.ops.metrics import Metrics
 from apigw.policy.jwt import CACHED_TOKENS, Authenticator
 from apigw.policy.principal import Principal
 
@@ -350,3 +353,10 @@ class TestTransfers:
 
         with pytest.raises(TransferFailed, match="not the same"):
             asyncio.run(run())
+
+
+def test_what_operators_see_is_timed_on_the_real_parts() -> None:
+    """``ops_cost`` times an exchange that no gateway ever has, or none at all."""
+    metrics = Metrics(CollectorRegistry(), "test")
+    Accounting(metrics, None, lambda: 0.0).exchange_ended(ops_cost.exchange(metrics))
+    assert b'path="/api/v1/users/:id",status="200"} 1' in metrics.render()[1]

@@ -88,13 +88,13 @@ class AccessLog:
 
     def _make_lines(self) -> None:
         lines = []
-        for entry in self._entries:
+        entries, self._entries = self._entries, []
+        for entry in entries:
             second = int(entry.time)
             if second != self._second:
                 self._second = second
                 self._stamp = self._format.stamp(second)
             lines.append(self._format.line(self._stamp, int((entry.time - second) * 1000), entry))
-        self._entries.clear()
         self._lines += len(lines)
         made = b"".join(lines)
         self._made.append(made)
