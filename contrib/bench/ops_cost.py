@@ -25,13 +25,14 @@ from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 
 from apigw.accounting import Accounting
+from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
 from apigw.forwarding import Peers, request_id
 from apigw.gateway import Exchange, Gateway
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import Metrics
 from apigw.policy.limits import MemoryStore
-from apigw.upstream import Target
+from apigw.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.request import Request
@@ -59,12 +60,14 @@ def exchange(metrics: Metrics) -> Exchange:
     clock = Clock()
     snapshot: Any = SimpleNamespace(peers=Peers(()))
     ended = Exchange(Gateway(snapshot, time.time, MemoryStore(clock), lambda _: None), request)
-    upstream = SimpleNamespace(series=metrics.service("users"))
+    unused: Any = None
+    deadlines = Deadlines(clock)
+    service = Service("users", (TargetConfig("http", "127.0.0.1", 9001),))
+    pool = Pool(unused, PoolSettings(), deadlines)
+    upstream = Upstream(service, [pool], deadlines, unused, None, metrics.service("users"))
     pattern = "/api/v1/users/:id"
     route: Any = SimpleNamespace(pattern=pattern, series=metrics.route(pattern), upstream=upstream)
-    unused: Any = None
-    pool = Pool(unused, PoolSettings(), Deadlines(clock))
-    ended.route, ended.target, ended.status = route, Target(TargetConfig("http", "127.0.0.1", 9001), pool), 200
+    ended.route, ended.target, ended.status = route, upstream.targets[0], 200
     ended.sent_at, ended.upstream_ended_at = ended.started_at + 0.0001, ended.started_at + 0.002
     request.started, request.bytes_sent = True, 60
     return ended
