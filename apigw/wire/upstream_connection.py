@@ -108,6 +108,7 @@ class UpstreamConnection:
     ) -> None:
         """Begin an exchange. ``bodyless``: it is a HEAD. The head goes out with the first ``write`` or ``finish``."""
         self._receiver = receiver
+        self.deadline = NEVER  # it is no longer idle, and waits for nothing before ``finish``
         self._timeout = timeout
         self._bodyless = bodyless
         self._upgrade = upgrade

@@ -106,6 +106,23 @@ def test_what_was_used_is_used_again() -> None:
     assert setup.pool.connections == 2
 
 
+def test_an_upload_over_a_used_connection_may_outlast_the_idle_time() -> None:
+    """A connection that carries an exchange is not idle: what was left of its idle time says nothing any more."""
+    setup = Setup()
+    use(*(pair := setup.open()))
+    connection, transport = pair
+    assert setup.pool.take() is connection
+    recorder = Recorder()
+    connection.send(b"POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n", recorder, TIMEOUT, False, False, False)
+    for piece in (b"abc", b"def", b"ghi"):
+        setup.wait(SETTINGS.keepalive_timeout + 1)
+        connection.write(piece)
+    connection.finish()
+    transport.deliver(ANSWER)
+    assert recorder.end == "finished"
+    assert not transport.aborted
+
+
 def test_what_was_taken_and_not_used_can_be_given_back() -> None:
     """A connection is not lost for others because an exchange ended before it began."""
     setup = Setup()
