@@ -13,11 +13,11 @@ from setuptools.errors import CCompilerError, ExecError, PlatformError
 HERE = Path(__file__).parent
 
 COMPILED = [
-    *("accounting", "circuit", "cors", "forwarding", "gateway", "stages", "upstream"),
+    *("accounting", "circuit", "cors", "forwarding", "gateway", "held_body", "stages", "upstream"),
     *("ops/access_line", "ops/access_log", "ops/metrics"),
     *("policy/breaker", "policy/jwt", "policy/limits", "policy/principal", "policy/redis_limits", "policy/routing"),
     *("wire/deadlines", "wire/eager", "wire/errors", "wire/h1", "wire/h1_body", "wire/h1_head", "wire/headers"),
-    *("wire/pool", "wire/request", "wire/target", "wire/upstream_connection"),
+    *("wire/pace", "wire/pool", "wire/request", "wire/target", "wire/upstream_connection"),
 ]
 """A request's way, which a wheel has as machine code too (docs/decisions/compiled.md)."""
 

@@ -19,7 +19,7 @@ Probe = Callable[[], Deferred[bool]]
 
 
 class Circuit:
-    """``admit``, ``success``, ``failure`` and ``cancel`` are the breaker's; times are the clock's."""
+    """``admit``, ``check``, ``success``, ``failure`` and ``cancel`` are the breaker's; times are the clock's."""
 
     def __init__(
         self, service: str, config: CircuitBreaker, clock: Any, on_transition: Callable[[str], None], probed: bool
@@ -33,6 +33,7 @@ class Circuit:
         self.probe: Probe | None = None
         """Set by whoever runs the health checks, where there are some."""
         self.admit = self._breaker.admit
+        self.check = self._breaker.check
         self.success = self._breaker.success
         self.failure = self._breaker.failure
         self.cancel = self._breaker.cancel

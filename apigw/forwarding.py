@@ -11,7 +11,7 @@ from collections.abc import Iterable, Set
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from os import urandom
 
-from apigw.wire.headers import HOP_BY_HOP, Header, Headers
+from apigw.wire.headers import HOP_BY_HOP, Header, Headers, first
 from apigw.wire.request import Request
 
 IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
@@ -89,6 +89,11 @@ class _Kept(dict[bytes, bool]):
         if len(self) < _REMEMBERED:
             self[name] = kept
         return kept
+
+
+def is_grpc(headers: Headers) -> bool:
+    content_type = first(headers, b"content-type")
+    return content_type is not None and content_type.startswith(b"application/grpc")
 
 
 class Peers:

@@ -15,8 +15,10 @@ from apigw import errors
 from apigw.cors import without_cors
 from apigw.errors import GatewayError
 from apigw.forwarding import DROPPED, client_headers, request_id, upstream_head
+from apigw.held_body import Buffers, HeldBody
 from apigw.policy.redis_limits import Pending, RedisStore
 from apigw.stages import STAGES
+from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import (
     ClientLost,
     ConnectFailed,
@@ -54,12 +56,15 @@ class Gateway:
     def __init__(
         self,
         snapshot: Snapshot,
-        clock: Callable[[], float],
+        deadlines: Deadlines,
         store: LimitStore,
         account: Callable[[Exchange], None],
+        buffers: Buffers,
     ) -> None:
         self.snapshot = snapshot
-        self.clock = clock
+        self.clock: Callable[[], float] = deadlines.seconds
+        self.deadlines = deadlines
+        self.buffers = buffers
         self.store = store
         self.account = account
         self.in_flight = 0
@@ -80,7 +85,7 @@ class Gateway:
                 waiting = stage(exchange)
                 if waiting is not None:
                     exchange.waiting = waiting
-                    if not isinstance(waiting, Pending):  # which knows how to go on
+                    if not isinstance(waiting, (Pending, HeldBody)):  # which know how to go on
                         waiting.addCallbacks(exchange.proceed, exchange.stage_failed)
                     return
                 if exchange.ended:
@@ -109,7 +114,9 @@ class Exchange:
     """The limit that refused it."""
     permit: int | None = None
     """The circuit's leave, until the circuit has been told how it went."""
-    waiting: Deferred[Any] | Pending | None
+    waiting: Deferred[Any] | Pending | HeldBody | None
+    held: HeldBody | None = None
+    """What of the body came before there was a connection."""
     connection: UpstreamConnection | None = None
     status = 0
     refusal: GatewayError | None = None
@@ -163,11 +170,20 @@ class Exchange:
         connection.send(
             head, self, route.timeout, request.method == b"HEAD", request.upgrade, request.content_length is None
         )
-        if request.body_complete and not request.bytes_received:
+        held = self.held
+        if held is None:
+            if request.body_complete and not request.bytes_received:
+                connection.finish()
+            else:
+                connection.flush()
+                request.read_body()
+            return
+        connection.write(held.read())
+        if request.body_complete:
             connection.finish()
         else:
-            connection.flush()
-            request.read_body()
+            self._release_body()
+            request.resume_body()
 
     def _connect_failed(self, failure: Failure) -> None:
         self.waiting = None
@@ -190,10 +206,33 @@ class Exchange:
             self.refuse(errors.BodyTooLarge(f"The body may have up to {limit} bytes."))
         elif self.connection is not None:
             self.connection.write(data)
+        elif self.held is not None and self.held.add(data):
+            self.request.pause_body()
+            self._body_held()
 
     def body_finished(self) -> None:
         if self.connection is not None:
             self.connection.finish()
+        else:
+            self._body_held()
+
+    def hold_body(self, wanted: int) -> HeldBody | None:
+        """Read the body until ``wanted`` bytes are there. Returns what is waited for, if anything."""
+        self.held = held = HeldBody(self._gateway.buffers, wanted)
+        self.request.read_body()
+        return held if held.waiting and not self.ended else None
+
+    def _body_held(self) -> None:
+        """Enough of it is there, or all."""
+        if self.held is not None and self.held.waiting:
+            self.held.waiting = False
+            if self.waiting is self.held:
+                self.proceed()
+
+    def _release_body(self) -> None:
+        held, self.held = self.held, None
+        if held is not None:
+            held.release()
 
     def client_failed(self, error: Refused | ClientLost) -> None:
         if isinstance(error, Refused):
@@ -213,6 +252,7 @@ class Exchange:
         self.request.resume_body()
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
+        self._release_body()
         request = self.request
         self.status = status
         if self.route.cors is not None:
@@ -253,7 +293,7 @@ class Exchange:
             and connection is not None
             and not self._retried
             and (request.method in IDEMPOTENT or error.unsent)
-            and request.content_length == 0
+            and (request.content_length == 0 or (self.held is not None and request.body_complete))
         ):
             # The upstream had probably closed the connection for being idle (RFC 9110 §9.2.2). A new one that dies like
             # this was taken by a process that is being killed: then only another target can help.
@@ -331,7 +371,9 @@ class Exchange:
         self.connection = None
         self.tunnelled = True
         self._settle(failed=False)
-        join(client, upstream).addCallback(lambda _: self._end())
+        gateway = self._gateway
+        idle_timeout = self.snapshot.config.gateway.tunnel_idle_timeout
+        join(client, upstream, gateway.deadlines, idle_timeout).addCallback(lambda _: self._end())
 
     def _settle(self, failed: bool) -> None:
         """Tell the circuit how the service did. Exchanges that end otherwise say nothing of it."""
@@ -346,6 +388,7 @@ class Exchange:
         if not self.ended:
             self.ended = True
             self.request.listener = None
+            self._release_body()
             if self.permit is not None:
                 assert self.route.upstream.circuit is not None
                 self.route.upstream.circuit.cancel(self.permit, self.clock())

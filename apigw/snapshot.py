@@ -51,6 +51,8 @@ class Route:
     max_body_size: int | None
     strip: int
     """How many raw segments of the path the service does not see."""
+    buffer_body: int
+    """Bytes of a body that is read whole before a connection to the service is taken; 0 where none is waited for."""
     preserve_host: bool
     forward_token: bool
     cors: Cors | None
@@ -143,6 +145,7 @@ def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot
             upstream=upstream,
             timeout=route.timeout or service.timeout or gateway.request_timeout,
             max_body_size=gateway.max_body_size if route.max_body_size == UNSET else route.max_body_size,
+            buffer_body=route.buffer_body,
             strip=_segments(route.strip_prefix or "/"),
             preserve_host=service.preserve_host,
             forward_token=route.forward_token,
@@ -156,6 +159,7 @@ def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot
     settings = Settings(
         client_header_timeout=gateway.client_header_timeout,
         client_body_timeout=gateway.client_body_timeout,
+        client_least_rate=gateway.client_least_rate,
         keepalive_timeout=gateway.keepalive_timeout,
         max_header_size=gateway.max_header_size,
         max_header_count=gateway.max_header_count,

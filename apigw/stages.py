@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 
 from apigw import errors
 from apigw.cors import cors_headers, preflight
-from apigw.forwarding import DROPPED
+from apigw.forwarding import DROPPED, is_grpc
+from apigw.held_body import HeldBody
 from apigw.policy.limits import HEADERS, Check, Decision, MemoryStore, Selection, scope_key
 from apigw.policy.principal import Principal, authorize, missing_token
 from apigw.policy.redis_limits import Outcome, Pending
@@ -24,7 +25,7 @@ from apigw.policy.redis_limits import Outcome, Pending
 if TYPE_CHECKING:
     from apigw.gateway import Exchange
 
-Stage = Callable[["Exchange"], Deferred[Any] | Pending | None]
+Stage = Callable[["Exchange"], Deferred[Any] | Pending | HeldBody | None]
 
 WITHOUT_LIMITS = DROPPED | HEADERS
 """What is taken out of the answer to a request that was counted: a service may have limits of its own."""
@@ -149,22 +150,36 @@ def _decided(exchange: Exchange, decision: Decision | None) -> None:
         raise errors.RateLimited("Too many requests; see Retry-After.")
 
 
+def hold_body(exchange: Exchange) -> HeldBody | None:
+    """Wait for a small body, or the first piece of another, so that no slow client holds a connection to the service.
+
+    gRPC does not wait: its services may answer before the client says anything.
+    """
+    request, route = exchange.request, exchange.route
+    length = request.content_length
+    allowed = route.max_body_size
+    if allowed is not None and length is not None and length > allowed:
+        raise errors.BodyTooLarge(f"The body may have up to {allowed} bytes.")
+    small = route.buffer_body
+    if request.body_complete or not small or is_grpc(request.headers):
+        return None
+    if route.upstream.circuit is not None:
+        route.upstream.circuit.check(exchange.clock())
+    return exchange.hold_body(1 if length is None or length > small else length + 1)  # more than comes: to its end
+
+
 def forward(exchange: Exchange) -> None:
     """Find a connection to a target and send the request; the answer comes to the exchange."""
-    request, route = exchange.request, exchange.route
-    allowed = route.max_body_size
-    if allowed is not None and request.content_length is not None and request.content_length > allowed:
-        raise errors.BodyTooLarge(f"The body may have up to {allowed} bytes.")
-    upstream = route.upstream
+    upstream = exchange.route.upstream
     if upstream.circuit is not None:
         exchange.permit = upstream.circuit.admit(exchange.clock())
     target = upstream.pick()
-    connection = target.pool.take(careful=not request.body_complete)
+    connection = target.pool.take(careful=exchange.request.content_length != 0)
     if connection is not None:
         exchange.send((target, connection))
     else:
         exchange.connect(target)
 
 
-STAGES: tuple[Stage, ...] = (route, authenticate, limit, forward)
+STAGES: tuple[Stage, ...] = (route, authenticate, limit, hold_body, forward)
 """The way of every request."""

@@ -30,6 +30,7 @@ from apigw.config.model import Config, Listen
 from apigw.fetch import Fetch
 from apigw.garbage import Garbage, settle
 from apigw.gateway import Gateway
+from apigw.held_body import Buffers
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition, Page
 from apigw.ops.health import Check, Readiness
@@ -138,7 +139,8 @@ class Program:
         snapshot = compile(config, None, self._parts)
         access_log = self._access_log(config)
         accounting = Accounting(self._metrics, access_log, reactor.seconds)
-        self._gateway = Gateway(snapshot, reactor.seconds, store, accounting.exchange_ended)
+        buffers = Buffers(settings.max_buffered)
+        self._gateway = Gateway(snapshot, self._deadlines, store, accounting.exchange_ended, buffers)
         self._public = Site(self._gateway, accounting.resource_ended, reactor.seconds)
         refuse = partial(refusal_answer, accounting.refused)
         self._channels = ChannelFactory(snapshot.settings, self._deadlines, self._public.on_request, refuse)
@@ -277,6 +279,7 @@ class Program:
         """Make a snapshot the current one. Cannot fail: all that could has been done when it was compiled."""
         previous = self._gateway.snapshot
         self._gateway.snapshot = snapshot
+        self._gateway.buffers.most = snapshot.config.gateway.max_buffered
         self._channels.settings = _within_file_limit(snapshot.settings)
         self._public.reserve(self._public_resources(snapshot))
         swap(previous.key_sets if previous is not snapshot else {}, snapshot.key_sets)

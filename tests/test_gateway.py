@@ -13,8 +13,10 @@ from twisted.logger import globalLogPublisher
 
 from apigw import errors
 from apigw.gateway import Exchange, Gateway, _strip, refused
+from apigw.held_body import Buffers
 from apigw.policy.limits import MemoryStore
 from apigw.stages import Stage
+from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
@@ -60,7 +62,8 @@ class Scene:
         monkeypatch.setattr("apigw.gateway.STAGES", stages)
         self.accounted: list[Exchange] = []
         nothing: Any = None
-        self.gateway = Gateway(nothing, lambda: 0.0, MemoryStore(Clock()), self.accounted.append)
+        clock = Clock()
+        self.gateway = Gateway(nothing, Deadlines(clock), MemoryStore(clock), self.accounted.append, Buffers(0))
         self.stream = Stream()
 
     def ask(self, path: bytes = b"/a", method: bytes = b"GET") -> Request:

@@ -57,12 +57,15 @@ class Gateway:
     request_timeout: float = 30.0
     client_body_timeout: float = 30.0
     client_header_timeout: float = 10.0
+    client_least_rate: int | None = 1024
     keepalive_timeout: float = 75.0
+    tunnel_idle_timeout: float = 3600.0
     drain_timeout: float = 30.0
     drain_delay: float = 0.0
     max_header_size: int = 32 * 1024
     max_header_count: int = 100
     max_body_size: int | None = 100 * 1024 * 1024
+    max_buffered: int = 64 * 1024 * 1024
     max_connections: int = 10_000
     trusted_proxies: tuple[str, ...] = ()
     metrics_allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
@@ -156,6 +159,7 @@ class Route:
     strip_prefix: str | None = None
     timeout: float | None = None
     max_body_size: int | None = -1
+    buffer_body: int = 64 * 1024
     cors: Cors | None = None
 
 

@@ -131,7 +131,17 @@ GATEWAY: Rule = {
     ),
     "client_body_timeout": _duration("For a client that stalls while sending (408) or reading (cut).", "1ms", _DAY),
     "client_header_timeout": _duration("A request's headers must be complete by then.", "1ms", "1h"),
+    "client_least_rate": _size(
+        "Bytes a second that a body of known length must bring, on average over each 30 s in which the gateway asked "
+        "for more; a slower one is 408. `null` for no least rate.",
+        "1",
+        "1GiB",
+        nullable=True,
+    ),
     "keepalive_timeout": _duration("How long an idle connection of a client stays open.", "1ms", _DAY),
+    "tunnel_idle_timeout": _duration(
+        "A WebSocket over which nothing comes from either side for so long ends.", "1s", _MONTH
+    ),
     "drain_timeout": _duration(
         "How long exchanges in flight may take to finish after SIGTERM, before they are cut.", "0s", _DAY
     ),
@@ -140,6 +150,11 @@ GATEWAY: Rule = {
     "max_header_count": _whole("Headers in a request; more are answered with 431.", 1, 10_000),
     "max_body_size": _size(
         "A request's body; more is answered with 413. `null` for no limit.", "0", "1024GiB", nullable=True
+    ),
+    "max_buffered": _size(
+        "All request bodies that are buffered (`buffer_body` of routes) together; above it, bodies stream.",
+        "0",
+        "1024GiB",
     ),
     "max_connections": _whole(
         "Open connections of clients. The file limit is raised for it; lowered with a warning where it cannot be.",
@@ -276,6 +291,13 @@ ROUTE: Rule = {
         "1024GiB",
         nullable=True,
         default="`gateway.max_body_size`",
+    ),
+    "buffer_body": _size(
+        "A request's body whose `Content-Length` is at most this is read whole before a connection to the service is "
+        "taken; a larger one, and one of unknown length, streams after its first piece. `0` streams at once, as gRPC "
+        "always does.",
+        "0",
+        "16MiB",
     ),
     "cors": _map(
         "Which web pages may call it. A preflight is answered before authentication.", model.Cors, CORS, nullable=True

@@ -166,15 +166,22 @@ class Breaker:
 
     def admit(self, now: float) -> Permit:
         """Leave to send a request. Raises ``CircuitOpen``, with ``Retry-After`` in whole seconds, at least 1."""
+        if self._state is not CLOSED:
+            self.check(now)
+            if self._state is HALF_OPEN:
+                self._out += 1
+        return self._generation
+
+    def check(self, now: float) -> None:
+        """Raises ``CircuitOpen`` where ``admit`` would, and takes no place."""
         if self._state is CLOSED:
-            return self._generation
+            return
         self.advance(now)
         if self._state is CLOSED:
-            return self._generation
+            return
         probing = self._state is HALF_OPEN and not self._has_health_check
         if probing and self._out < self._config.half_open_requests:
-            self._out += 1
-            return self._generation
+            return
         retry_after = max(1, ceil(self._retry_in(now)))
         raise CircuitOpen(
             f"The service is failing and is left alone; try again in {retry_after} s.",

@@ -23,10 +23,11 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 @frozen
 class Settings:
-    """Limits and timeouts of the wire. Sizes are bytes, times are seconds."""
+    """Limits and timeouts of the wire. Sizes are bytes, times seconds, rates bytes a second."""
 
     client_header_timeout: float = 10.0
     client_body_timeout: float = 30.0
+    client_least_rate: int | None = 1024
     keepalive_timeout: float = 75.0
     max_header_size: int = 32 * 1024
     max_header_count: int = 100

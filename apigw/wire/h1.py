@@ -18,6 +18,7 @@ from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.h1_body import ChunkedBody
 from apigw.wire.h1_head import HeadReader
 from apigw.wire.headers import NO_LINE, Headers
+from apigw.wire.pace import Pace
 from apigw.wire.request import BODYLESS_STATUS, Request, reason_of
 from apigw.wire.transport import unsent
 from apigw.wire.tunnel import End
@@ -60,6 +61,7 @@ class HTTP1Channel:
         self._remaining: int | None = None  # of a body with a Content-Length
         self._chunks: ChunkedBody | None = None
         self._body_paused = False
+        self._pace: Pace | None = None  # of a body with a Content-Length, from its first piece on
         self._closing = False
         self._over = False  # nothing more is read from this client
         self._lingering = False
@@ -207,6 +209,7 @@ class HTTP1Channel:
             self._body_paused = False
             self._remaining = request.content_length
             self._chunks = None
+            self._pace = None
             if self._remaining is None:
                 self._chunks = ChunkedBody(self.factory.settings.max_header_size)
             if not self._head.expects_continue:
@@ -233,6 +236,10 @@ class HTTP1Channel:
             self._resume_reading()
         elif data:
             self._await_body()
+            if self._is_slow(len(data)):
+                if self._request is not None:
+                    raise Refused(408, "The request's body came too slowly.")
+                self._close()
         self._pending = rest
         request = self._request
         if request is not None:
@@ -244,6 +251,15 @@ class HTTP1Channel:
             self._next()
         rest, self._pending = self._pending, b""
         return rest
+
+    def _is_slow(self, size: int) -> bool:
+        least = self.factory.settings.client_least_rate
+        if least is None or self._remaining is None:
+            return False
+        now = self._seconds()
+        if self._pace is None:
+            self._pace = Pace(least, now)
+        return self._pace.is_slow(size, now)
 
     def _await_body(self) -> None:
         self.deadline = self._seconds() + self.factory.settings.client_body_timeout
@@ -267,12 +283,16 @@ class HTTP1Channel:
     def pause_body(self) -> None:
         if self._reading_body and not self._body_paused:
             self._body_paused = True
+            if self._pace is not None:
+                self._pace.pause(self._seconds())
             self._rest()
             self._pause_reading()
 
     def resume_body(self) -> None:
         if self._body_paused:
             self._body_paused = False
+            if self._pace is not None:
+                self._pace.resume(self._seconds())
             self._await_body()
             self._resume_reading()
 

@@ -27,6 +27,7 @@ from apigw.wire.h2_frames import (
 )
 from apigw.wire.h2_hpack import encode_head
 from apigw.wire.headers import Headers
+from apigw.wire.pace import Pace
 from apigw.wire.request import BODYLESS_STATUS, Request
 from apigw.wire.tunnel import End
 
@@ -56,6 +57,7 @@ class HTTP2Stream:
     _taken = 0  # bytes for which the client was not yet given new window
     _body_paused = False
     _body_due = NEVER
+    _pace: Pace | None = None
     _expects_continue = False
     _head: bytes | None = None
     _bodyless = False
@@ -123,6 +125,9 @@ class HTTP2Stream:
             return
         if not end:
             self._await_body()
+            if self._is_slow(len(data)):
+                self.broken(StreamFault(Code.CANCEL, "The request's body came too slowly."), 408)
+                return
         self._deliver(request, data)
 
     def trailers_received(self, fields: Headers, end: bool) -> None:
@@ -187,6 +192,8 @@ class HTTP2Stream:
     def pause_body(self) -> None:
         if not self._body_paused:
             self._body_paused = True
+            if self._pace is not None:
+                self._pace.pause(self.channel.seconds())
             self._body_due = NEVER
             self._set_deadline()
 
@@ -195,6 +202,8 @@ class HTTP2Stream:
         if self.closed or request is None:
             return
         self._body_paused = False
+        if self._pace is not None:
+            self._pace.resume(self.channel.seconds())
         if self.remote_open:
             self._await_body()
         data = bytes(self._held)
@@ -330,6 +339,16 @@ class HTTP2Stream:
             self._set_deadline()
 
     # Waiting for the client, and the end.
+
+    def _is_slow(self, size: int) -> bool:
+        channel = self.channel
+        least = channel.factory.settings.client_least_rate
+        if least is None or self._remaining is None:
+            return False
+        now = channel.seconds()
+        if self._pace is None:
+            self._pace = Pace(least, now)
+        return self._pace.is_slow(size, now)
 
     def _await_body(self) -> None:
         channel = self.channel

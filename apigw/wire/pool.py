@@ -47,13 +47,19 @@ class Pool:
         self._deadlines = deadlines
         self._idle: list[UpstreamConnection] = []
         self._waiting: deque[_Waiting] = deque()
-        self._open = 0  # connected or connecting
+        self._open = 0  # connected or connecting, but for tunnels
+        self._tunnels: set[UpstreamConnection] = set()
         self._closed = False
         self._dialling = False
 
     @property
     def connections(self) -> int:
         return self._open
+
+    @property
+    def tunnels(self) -> int:
+        """Connections that became tunnels. They are as many as clients hold, and do not count as ``connections``."""
+        return len(self._tunnels)
 
     def take(self, careful: bool = False) -> UpstreamConnection | None:
         """An idle connection, at once, or None.
@@ -100,7 +106,7 @@ class Pool:
 
     def _dial_for(self, given: Deferred[UpstreamConnection]) -> None:
         self._open += 1
-        connection = UpstreamConnection(self._deadlines, self._free, self._lose)
+        connection = UpstreamConnection(self._deadlines, self._free, self._set_apart, self._lose)
         connection.deadline = self._deadlines.seconds() + self._settings.connect_timeout
 
         def ready(connection: UpstreamConnection) -> None:
@@ -130,7 +136,16 @@ class Pool:
         connection.idle_until(self._deadlines.seconds() + self._settings.keepalive_timeout)
         self._idle.append(connection)
 
+    def _set_apart(self, connection: UpstreamConnection) -> None:
+        """It is a tunnel now, which may last for hours: its place is free for exchanges."""
+        self._tunnels.add(connection)
+        self._open -= 1
+        self._dial_for_waiting()
+
     def _lose(self, connection: UpstreamConnection) -> None:
+        if connection in self._tunnels:
+            self._tunnels.remove(connection)
+            return
         self._open -= 1
         if connection in self._idle:
             self._idle.remove(connection)

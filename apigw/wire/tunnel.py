@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from apigw.wire.deadlines import NEVER, Deadlines
+
 
 class End(NamedTuple):
     """A connection that was given up for a tunnel. ``close`` ends it when what was written to it is sent, or nobody
@@ -19,36 +21,53 @@ class End(NamedTuple):
     close: Callable[[], None]
 
 
-def join(client: End, upstream: End) -> Deferred[None]:
+def join(client: End, upstream: End, deadlines: Deadlines, idle_timeout: float) -> Deferred[None]:
     """Copy both ways, each side at the pace of the other, until either closes. What came early goes first.
 
-    When one side is lost, the other is closed. Fires when both are gone.
+    When one side is lost, the other is closed; when nothing has come from either for ``idle_timeout`` seconds, both
+    are. Fires when both are gone.
     """
-    done: Deferred[None] = Deferred()
-    left = [client, upstream]
+    return _Tunnel(client, upstream, deadlines, idle_timeout).done
 
-    def lost(end: End) -> None:
-        left.remove(end)
-        for other in left:
+
+class _Tunnel:
+    def __init__(self, client: End, upstream: End, deadlines: Deadlines, idle_timeout: float) -> None:
+        self.done: Deferred[None] = Deferred()
+        self._deadlines = deadlines
+        self._idle_timeout = idle_timeout
+        self._ends = [client, upstream]
+        self.moved()
+        deadlines.watch(self)
+        _Side(self, client, upstream.transport)
+        _Side(self, upstream, client.transport)
+        for source, sink in ((client, upstream), (upstream, client)):
+            if source.early:
+                sink.transport.write(source.early)
+
+    def moved(self) -> None:
+        self.deadline = self._deadlines.seconds() + self._idle_timeout
+
+    def deadline_passed(self) -> None:
+        self.deadline = NEVER
+        for end in self._ends:
+            end.close()
+
+    def lost(self, end: End) -> None:
+        self._ends.remove(end)
+        for other in self._ends:
             other.close()
-        if not left:
-            done.callback(None)
-
-    _Side(client, upstream.transport, lost)
-    _Side(upstream, client.transport, lost)
-    for source, sink in ((client, upstream), (upstream, client)):
-        if source.early:
-            sink.transport.write(source.early)
-    return done
+        if not self._ends:
+            self._deadlines.forget(self)
+            self.done.callback(None)
 
 
 class _Side:
     """The protocol of one end from now on. The one before it is still told when its connection is lost."""
 
-    def __init__(self, end: End, sink: Any, lost: Callable[[End], None]) -> None:
+    def __init__(self, tunnel: _Tunnel, end: End, sink: Any) -> None:
+        self._tunnel = tunnel
         self._end = end
-        self._lost = lost
-        self.dataReceived = sink.write
+        self._sink = sink
         transport = end.transport
         if hasattr(transport, "wrappedProtocol"):  # over TLS
             self._before, transport.wrappedProtocol = transport.wrappedProtocol, self
@@ -56,6 +75,10 @@ class _Side:
             self._before, transport.protocol = transport.protocol, self
         sink.registerProducer(transport, True)
 
+    def dataReceived(self, data: bytes) -> None:
+        self._tunnel.moved()
+        self._sink.write(data)
+
     def connectionLost(self, reason: Failure) -> None:
         self._before.connectionLost(reason)
-        self._lost(self._end)
+        self._tunnel.lost(self._end)

@@ -59,7 +59,8 @@ class Receiver(Protocol):
 class UpstreamConnection:
     """``send`` a head, then ``write`` and ``finish`` the body; the answer goes to the receiver.
 
-    ``on_free`` is called with this connection when it may carry the next exchange, ``on_lost`` when it never will.
+    ``on_free`` is called with this connection when it may carry the next exchange, ``on_tunnel`` when it has become a
+    tunnel, which is no exchange any more, and ``on_lost`` when it is gone.
     """
 
     transport: Any
@@ -77,11 +78,13 @@ class UpstreamConnection:
         self,
         deadlines: Deadlines,
         on_free: Callable[[UpstreamConnection], None],
+        on_tunnel: Callable[[UpstreamConnection], None],
         on_lost: Callable[[UpstreamConnection], None],
     ) -> None:
         self.deadline = NEVER
         self._deadlines = deadlines
         self._on_free = on_free
+        self._on_tunnel = on_tunnel
         self._on_lost = on_lost
         self._parser = HttpResponseParser(self)
         self._receiver: Receiver | None = None
@@ -397,6 +400,7 @@ class UpstreamConnection:
     def give_up(self) -> End:
         """After a 101: what the connection is from then on."""
         early, self._pending = self._pending, b""
+        self._on_tunnel(self)
         return End(self.transport, early, self.close)
 
     def _feed(self, data: bytes) -> None:

@@ -29,6 +29,7 @@ from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
 from apigw.forwarding import Peers, request_id
 from apigw.gateway import Exchange, Gateway
+from apigw.held_body import Buffers
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import Metrics
 from apigw.policy.limits import MemoryStore
@@ -59,9 +60,9 @@ def exchange(metrics: Metrics) -> Exchange:
     request = Request(stream, b"GET", path, path, b"", b"a", headers, b"HTTP/1.1", 0)
     clock = Clock()
     snapshot: Any = SimpleNamespace(peers=Peers(()))
-    ended = Exchange(Gateway(snapshot, time.time, MemoryStore(clock), lambda _: None), request)
     unused: Any = None
-    deadlines = Deadlines(clock)
+    deadlines = Deadlines(Ticking())
+    ended = Exchange(Gateway(snapshot, deadlines, MemoryStore(clock), lambda _: None, Buffers(0)), request)
     service = Service("users", (TargetConfig("http", "127.0.0.1", 9001),))
     pool = Pool(unused, PoolSettings(), deadlines)
     upstream = Upstream(service, [pool], deadlines, unused, None, metrics.service("users"))

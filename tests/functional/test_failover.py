@@ -22,6 +22,8 @@ from .services import Received, Service, echo, port_nobody_listens_on
 from .waiting import eventually
 
 ALL = [{"path": "/*", "service": "main"}]
+LARGE = b"x" * 65_537
+"""More than the gateway buffers."""
 
 
 @pytest.fixture
@@ -117,11 +119,21 @@ def test_a_kept_connection_that_died_is_replaced(start: Start, pair: tuple[Servi
     assert one.accepted == 2
 
 
+def test_a_small_body_is_sent_again(start: Start, pair: tuple[Service, Service]) -> None:
+    """A body that was buffered whole goes with its request when an idempotent one is sent again."""
+    one, _ = pair
+    daemon = start(of(one.url))
+    one.behave = dies_silently(1)
+    assert daemon.get("/a").status == 200
+    assert daemon.request("PUT", "/b", body=b"small").status == 200
+    assert [received.target for received in one.requests] == ["/a", "/b", "/b"]
+
+
 def test_what_may_have_been_done_is_not_done_again(start: Start, pair: tuple[Service, Service]) -> None:
     """An order is placed twice because the answer to the first got lost."""
     one, _ = pair
     daemon = start(of(one.url))
-    for method, body in (("POST", b""), ("POST", b"x"), ("PATCH", b"x"), ("PUT", b"x")):
+    for method, body in (("POST", b""), ("POST", b"x"), ("PATCH", b"x"), ("PUT", LARGE)):
         one.requests.clear()
         one.behave = dies_silently(1)
         assert daemon.get("/a").status == 200

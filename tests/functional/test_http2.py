@@ -271,12 +271,13 @@ def test_a_drain_finishes_what_is_in_flight(start: Start, service: Service) -> N
     with idle, busy:
         idle.until(lambda: idle.connection.remote_settings.max_concurrent_streams == 100)
         first, second = busy.begin("GET", "/m/a"), busy.begin("POST", "/m/b", end=False)
+        busy.send(second, b"hel")
         eventually(lambda: len(service.requests) == 2)
         daemon.terminate()
         farewell = [frame for frame in idle.frames_to_the_end() if isinstance(frame, GoAwayFrame)]
         assert farewell
         assert {frame.error_code for frame in farewell} == {0}
-        body = DataFrame(second, b"hello")
+        body = DataFrame(second, b"lo")
         body.flags.add("END_STREAM")
         busy.socket.sendall(body.serialize())
         go_on.set()

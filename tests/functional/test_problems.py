@@ -386,7 +386,7 @@ def test_a_client_that_leaves_cancels_its_request(daemon: Daemon, service: Servi
         encode("GET", "/main/a"),
         encode("POST", "/main/a", body=b"hello"),
         encode("POST", "/main/a", "Transfer-Encoding: chunked") + chunked(b"hello"),
-        encode("POST", "/main/a", "Transfer-Encoding: chunked"),
+        encode("POST", "/main/a", "Transfer-Encoding: chunked") + b"1\r\nx\r\n",
     ]
     for number, leave in enumerate(("close", "reset") * 4):
         body = bodies[number // 2]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 from http1_server import Client, Echo, Hold, Ignore, Server
 
 from apigw.wire.channel import Settings
 from apigw.wire.errors import ClientLost, Refused
+from apigw.wire.pace import WINDOW
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 PUT = b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
 CHUNKED = b"PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 HEADER, BODY, KEEPALIVE = 10.0, 30.0, 75.0
+KIB = 1024
 SETTINGS = Settings(client_header_timeout=HEADER, client_body_timeout=BODY, keepalive_timeout=KEEPALIVE)
 TICK = 0.2
 """How late a deadline may be noticed, with some room."""
@@ -107,13 +110,61 @@ def test_a_body_that_stalls(data: bytes) -> None:
     assert isinstance(server.seen[0].error, Refused)
 
 
+def put(size: int) -> bytes:
+    return b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
+
+
 def test_a_body_that_goes_on_slowly() -> None:
-    """A slow upload is none that stalls."""
-    server, client = connected(data=PUT)
-    for _ in range(100):
+    """A slow upload is none that stalls: 1 KiB a second is enough, however unevenly it comes."""
+    server, client = connected(data=put(60 * 30 * KIB))
+    for _ in range(60):
+        client.send(b"x" * 30 * KIB)
         server.wait(BODY - TICK)
-        client.send(b"x")
     assert server.seen[0].complete
+
+
+def test_a_body_below_the_least_rate_is_408() -> None:
+    """A body that brings less than 1 KiB a second, averaged over 30 s, is not read any further."""
+    server, client = connected(data=put(10_000 * KIB))
+    assert dribble(server, client, b"x" * (KIB - 100), 1, 120) < WINDOW + 2
+    assert status(client) == b"408"
+    assert isinstance(server.seen[0].error, Refused)
+
+
+def test_a_body_of_unknown_length_has_no_least_rate() -> None:
+    """A stream may be as slow as what it tells of."""
+    server, client = connected(data=CHUNKED)
+    assert dribble(server, client, b"1\r\nx\r\n", 1, 120) >= 120
+
+
+def test_no_rate_where_none_is_set() -> None:
+    """``client_least_rate: null`` leaves slow clients alone."""
+    server = Server(evolve(SETTINGS, client_least_rate=None))
+    client = server.connect()
+    client.send(put(KIB))
+    assert dribble(server, client, b"x", 1, 120) >= 120
+
+
+def test_time_in_which_the_body_is_paused_does_not_count() -> None:
+    """A client that sends as fast as it may is not slow because the service is."""
+    server, client = connected(Hold, put(1000 * KIB))
+    request = server.seen[0].request
+    for _ in range(10):
+        client.send(b"x" * 10 * KIB)
+        request.pause_body()
+        server.wait(WINDOW)
+        request.resume_body()
+        server.wait(5)
+    assert client.end == "open"
+
+
+def test_the_rest_of_a_refused_body_may_not_dribble_in() -> None:
+    """The connection of a client that was answered before its body's end is closed when the rest comes too slowly."""
+    server, client = connected(Ignore, put(60_000))
+    server.seen[0].request.respond(401, [(b"content-length", b"0")], b"")
+    client.receive()
+    assert dribble(server, client, b"x", 1, 120) < WINDOW + 2
+    assert (client.end, client.receive()) == ("closed", b"")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hyperframe.frame import (
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.h2 import FAREWELL_PING
 from apigw.wire.h2_frames import Code
+from apigw.wire.pace import WINDOW
 
 # Deadlines.
 
@@ -129,6 +130,37 @@ def test_a_body_that_stalls_is_answered() -> None:
     server.pass_time(31)
     assert len(recorder.errors) == 1
     assert client.is_served(1)
+
+
+def test_a_body_below_the_least_rate_is_answered() -> None:
+    """An upload that brings less than 1 KiB a second over 30 s gets a 408 on its stream."""
+    server = Server()
+    client = server.connect()
+    client.ask(1, post(("content-length", "1000000")), end=False)
+    recorder = listen(only(server))
+    for _ in range(WINDOW):
+        client.put(1, b"x" * 900)
+        assert not recorder.errors
+        server.pass_time(1)
+    client.put(1, b"x" * 900)
+    assert [error.status for error in recorder.errors if isinstance(error, Refused)] == [408]
+
+
+def test_a_body_at_the_least_rate_is_read() -> None:
+    """An upload that brings 1 KiB a second goes on, and time in which it was paused does not count."""
+    server = Server()
+    client = server.connect()
+    client.ask(1, post(("content-length", "1000000")), end=False)
+    recorder = listen(only(server))
+    for second in range(90):
+        client.put(1, b"x" * 1024)
+        server.pass_time(1)
+        if second % 30 == 0:
+            only(server).pause_body()
+            server.pass_time(60)
+            only(server).resume_body()
+    assert not recorder.errors
+    assert len(recorder.body) == 90 * 1024
 
 
 def test_a_body_that_stalls_during_the_answer_is_reset() -> None:

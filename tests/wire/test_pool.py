@@ -123,6 +123,24 @@ def test_an_upload_over_a_used_connection_may_outlast_the_idle_time() -> None:
     assert not transport.aborted
 
 
+def test_a_tunnel_leaves_its_place_to_others() -> None:
+    """A connection that became a tunnel does not count, and its end frees no place a second time."""
+    setup = Setup()
+    pairs = [setup.open(), setup.open()]
+    waiting = setup.pool.connect()
+    for connection, transport in pairs:
+        connection.send(GET, Recorder(), TIMEOUT, False, True, False)
+        connection.finish()
+        transport.deliver(b"HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        connection.give_up()
+    assert (setup.pool.connections, setup.pool.tunnels) == (1, 2)
+    setup.endpoint.accept()
+    assert result(waiting) not in [connection for connection, _ in pairs]
+    for _, transport in pairs:
+        transport.disconnect()
+    assert (setup.pool.connections, setup.pool.tunnels) == (1, 0)
+
+
 def test_what_was_taken_and_not_used_can_be_given_back() -> None:
     """A connection is not lost for others because an exchange ended before it began."""
     setup = Setup()

@@ -16,6 +16,7 @@ from apigw.wire.upstream_connection import CLOSING
 HANDSHAKE = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 BODY = 30.0
+IDLE = 3600.0
 
 
 class Hold(Echo):
@@ -44,7 +45,7 @@ class Tunnel:
         upstream = self.upstream.connection.give_up()
         client = self.server.seen[0].request.start_tunnel([])
         assert self.client.receive().startswith(b"HTTP/1.1 101 ")
-        join(client, upstream).addBoth(self.ended.append)
+        join(client, upstream, self.server.factory.deadlines, IDLE).addBoth(self.ended.append)
 
     def wait(self, seconds: float = 0) -> None:
         self.server.wait(seconds)
@@ -65,8 +66,25 @@ def test_both_ways() -> None:
         tunnel.upstream.say(b"pong%d" % number)
         assert tunnel.upstream.transport.take() == b"ping%d" % number
         assert tunnel.client.receive() == b"pong%d" % number
-    tunnel.wait(3600)
+    tunnel.wait(IDLE - 1)
     assert tunnel.ended == []
+
+
+@pytest.mark.parametrize("by_client", [True, False])
+def test_an_idle_tunnel_ends(by_client: bool) -> None:
+    """Both sides are closed when nothing has come from either for the idle time."""
+    tunnel = Tunnel()
+    for _ in range(2):
+        tunnel.wait(IDLE - 1)
+        if by_client:
+            tunnel.client.send(b"still here")
+        else:
+            tunnel.upstream.say(b"still here")
+    tunnel.wait(IDLE - 1)
+    assert tunnel.ended == []
+    tunnel.wait(2)
+    tunnel.wait()
+    tunnel.check_gone()
 
 
 def test_what_came_early_goes_first() -> None:

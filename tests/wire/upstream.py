@@ -77,6 +77,7 @@ class Outcome:
 class Upstream:
     clock: Clock = field(factory=Clock)
     free: list[UpstreamConnection] = field(factory=list)
+    tunnels: list[UpstreamConnection] = field(factory=list)
     gone: list[UpstreamConnection] = field(factory=list)
     deadlines: Deadlines = field(init=False)
     connection: UpstreamConnection = field(init=False)
@@ -85,7 +86,7 @@ class Upstream:
     def __attrs_post_init__(self) -> None:
         self.deadlines = Deadlines(self.clock)
         self.deadlines.start()
-        self.connection = UpstreamConnection(self.deadlines, self.free.append, self.gone.append)
+        self.connection = UpstreamConnection(self.deadlines, self.free.append, self.tunnels.append, self.gone.append)
         self.transport = FakeTransport(self.clock).connect(self.connection)
 
     def begin(self, head: bytes = GET, *, upgrade: bool = False, chunked: bool = False) -> Recorder:
