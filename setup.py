@@ -16,8 +16,16 @@ COMPILED = [
     *("accounting", "circuit", "cors", "forwarding", "gateway", "held_body", "stages", "upstream"),
     *("ops/access_line", "ops/access_log", "ops/metrics"),
     *("policy/breaker", "policy/jwt", "policy/limits", "policy/principal", "policy/redis_limits", "policy/routing"),
-    *("wire/deadlines", "wire/eager", "wire/errors", "wire/h1", "wire/h1_body", "wire/h1_head", "wire/headers"),
-    *("wire/pace", "wire/pool", "wire/request", "wire/target", "wire/upstream_connection"),
+    *(
+        "wire/deadlines",
+        "wire/reactor/eager",
+        "wire/errors",
+        "wire/http1/server",
+        "wire/http1/chunked",
+        "wire/http1/head",
+        "wire/headers",
+    ),
+    *("wire/pace", "wire/pool", "wire/request", "wire/target", "wire/http1/client"),
 ]
 """A request's way, which a wheel has as machine code too (docs/decisions/compiled.md)."""
 

@@ -151,7 +151,7 @@ def check(options: argparse.Namespace) -> int:
 def routes(options: argparse.Namespace) -> int:
     from apigw.policy.routing import Router
     from apigw.wire.errors import Refused
-    from apigw.wire.h2_fields import METHODS
+    from apigw.wire.http2.fields import METHODS
     from apigw.wire.target import check_target
 
     config = _load(options.directory)

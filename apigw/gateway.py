@@ -29,9 +29,9 @@ from apigw.wire.errors import (
     UpstreamTimedOut,
 )
 from apigw.wire.headers import Header, Headers
+from apigw.wire.http1.client import UpstreamConnection
 from apigw.wire.request import Request
 from apigw.wire.tunnel import join
-from apigw.wire.upstream_connection import UpstreamConnection
 
 if TYPE_CHECKING:
     from apigw.policy.limits import Limit, MemoryStore

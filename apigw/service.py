@@ -27,8 +27,8 @@ from apigw.systemd import notify
 from apigw.upstream import Upstream
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.deadlines import Deadlines
+from apigw.wire.reactor.transport import EagerReactor
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
-from apigw.wire.transport import EagerReactor
 
 log = Logger()
 

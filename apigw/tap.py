@@ -27,7 +27,6 @@ from apigw.admin import Circuits, Limits
 from apigw.config.errors import ConfigError, Problem, problem_in
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
-from apigw.fetch import Fetch
 from apigw.garbage import Garbage, settle
 from apigw.gateway import Gateway
 from apigw.held_body import Buffers
@@ -52,7 +51,8 @@ from apigw.upstream import build
 from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.reactor import install as install_reactor
+from apigw.wire.fetch import Fetch
+from apigw.wire.reactor.epoll import install as install_reactor
 from apigw.wire.web_request import WebRequest
 
 SPARE_DESCRIPTORS = 256

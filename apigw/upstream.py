@@ -26,8 +26,8 @@ from apigw.ops.metrics import ServiceSeries
 from apigw.wire.agent import Agent, endpoint_to
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
+from apigw.wire.http1.client import UpstreamConnection
 from apigw.wire.pool import Pool, PoolSettings
-from apigw.wire.upstream_connection import UpstreamConnection
 
 FAILURES_IN_A_ROW = 3
 ASIDE_FOR = 10.0

@@ -105,7 +105,7 @@ def test_errors_import_nothing() -> None:
 def test_only_the_roof_touches_the_global_reactor() -> None:
     """A module cannot be tested with a clock of the test's own, or installs a reactor by being imported."""
     for module, file in MODULES.items():
-        if module not in ("apigw.tap", "apigw.wire.reactor"):
+        if module not in ("apigw.tap", "apigw.wire.reactor.epoll"):
             for statement in statements(ast.parse(file.read_text())):
                 text = ast.unparse(statement)
                 assert text != "from twisted.internet import reactor", module

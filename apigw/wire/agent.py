@@ -21,9 +21,9 @@ from zope.interface import implementer
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, TOKEN, Header, Headers, first
+from apigw.wire.http1.client import UpstreamConnection
 from apigw.wire.pool import Pool, PoolSettings
-from apigw.wire.transport import EagerReactor
-from apigw.wire.upstream_connection import UpstreamConnection
+from apigw.wire.reactor.transport import EagerReactor
 
 
 def request_head(method: bytes, uri: bytes, headers: list[Header]) -> bytes:

@@ -13,9 +13,9 @@ from zope.interface import implementer
 
 from apigw.wire.deadlines import Deadlines, Timed
 from apigw.wire.errors import Refused
-from apigw.wire.h1 import HTTP1Channel
-from apigw.wire.h2 import HTTP2Channel
 from apigw.wire.headers import Headers
+from apigw.wire.http1.server import HTTP1Channel
+from apigw.wire.http2.server import HTTP2Channel
 from apigw.wire.request import Request
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

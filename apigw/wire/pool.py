@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
-from apigw.wire.transport import OneConnection
-from apigw.wire.upstream_connection import UpstreamConnection
+from apigw.wire.http1.client import UpstreamConnection
+from apigw.wire.reactor.transport import OneConnection
 
 
 @frozen

@@ -12,9 +12,9 @@ from hyperframe.frame import (
     HeadersFrame,
 )
 
-from apigw.wire.h2_fields import METHODS
-from apigw.wire.h2_frames import Code
-from apigw.wire.h2_hpack import FieldDecoder, encode_head
+from apigw.wire.http2.fields import METHODS
+from apigw.wire.http2.frames import Code
+from apigw.wire.http2.hpack import FieldDecoder, encode_head
 from apigw.wire.request import Request
 from apigw.wire.web_request import WebRequest
 

@@ -15,9 +15,9 @@ from hyperframe.frame import (
 )
 
 from apigw.wire.errors import ClientLost, Refused
-from apigw.wire.h2 import CONNECTION_WINDOW, MOST_STREAMS
-from apigw.wire.h2_frames import Code
-from apigw.wire.h2_stream import STREAM_WINDOW
+from apigw.wire.http2.frames import Code
+from apigw.wire.http2.server import CONNECTION_WINDOW, MOST_STREAMS
+from apigw.wire.http2.stream import STREAM_WINDOW
 
 # Bodies that clients send.
 

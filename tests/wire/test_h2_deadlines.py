@@ -16,8 +16,8 @@ from hyperframe.frame import (
 )
 
 from apigw.wire.errors import ClientLost, Refused
-from apigw.wire.h2 import FAREWELL_PING
-from apigw.wire.h2_frames import Code
+from apigw.wire.http2.frames import Code
+from apigw.wire.http2.server import FAREWELL_PING
 from apigw.wire.pace import WINDOW
 
 # Deadlines.

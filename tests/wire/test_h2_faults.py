@@ -24,8 +24,8 @@ from hyperframe.frame import (
 
 from apigw.wire.channel import Settings
 from apigw.wire.errors import ClientLost
-from apigw.wire.h2 import MOST_STREAMS
-from apigw.wire.h2_frames import Code
+from apigw.wire.http2.frames import Code
+from apigw.wire.http2.server import MOST_STREAMS
 from apigw.wire.request import Request
 
 # Frames that break the connection.

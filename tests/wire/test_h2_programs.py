@@ -18,7 +18,7 @@ from http2_client import Pipe, Recorder, Server, get, hello, post, raw
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apigw.wire.h2_hpack import FieldDecoder
+from apigw.wire.http2.hpack import FieldDecoder
 from apigw.wire.request import Request
 
 
@@ -123,7 +123,7 @@ from twisted.internet import reactor, ssl
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.transport import EagerReactor
+from apigw.wire.reactor.transport import EagerReactor
 
 class Echo:
     def __init__(self, request):

@@ -17,8 +17,8 @@ from zope.interface import implementer
 
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
+from apigw.wire.http1.client import UpstreamConnection
 from apigw.wire.pool import Pool, PoolSettings
-from apigw.wire.upstream_connection import UpstreamConnection
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 SETTINGS = PoolSettings(connect_timeout=5, keepalive_timeout=4, max_connections=2, max_pending=2)

@@ -15,9 +15,9 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.python.failure import Failure
 
-from apigw.wire import reactor as own
-from apigw.wire.eager import MOST_HELD
-from apigw.wire.transport import EagerClient, EagerReactor, EagerServer, unsent
+from apigw.wire.reactor import epoll as own
+from apigw.wire.reactor.eager import MOST_HELD
+from apigw.wire.reactor.transport import EagerClient, EagerReactor, EagerServer, unsent
 
 PATIENCE = 20.0
 

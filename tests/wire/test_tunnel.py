@@ -10,8 +10,8 @@ from twisted.internet.error import ConnectionLost
 from upstream import Upstream
 
 from apigw.wire.channel import Settings
+from apigw.wire.http1.client import CLOSING
 from apigw.wire.tunnel import join
-from apigw.wire.upstream_connection import CLOSING
 
 HANDSHAKE = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"

@@ -11,7 +11,7 @@ from twisted.internet.error import ConnectionLost
 from upstream import GET, TIMEOUT, Outcome, Recorder, Upstream, exchange
 
 from apigw.wire.errors import UpstreamLost
-from apigw.wire.upstream_connection import CLOSING, MAX_HEAD, MAX_HEADERS, MAX_INTERIM
+from apigw.wire.http1.client import CLOSING, MAX_HEAD, MAX_HEADERS, MAX_INTERIM
 
 HEAD = GET.replace(b"GET", b"HEAD")
 WEBSOCKET = b"GET /a HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"

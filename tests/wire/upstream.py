@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import UpstreamError
 from apigw.wire.headers import Headers
-from apigw.wire.upstream_connection import UpstreamConnection
+from apigw.wire.http1.client import UpstreamConnection
 
 GET = b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n"
 TIMEOUT = 30.0

@@ -18,8 +18,8 @@ from zope.interface import implementer
 
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import Refused
-from apigw.wire.h2_fields import read_request
-from apigw.wire.h2_frames import (
+from apigw.wire.http2.fields import read_request
+from apigw.wire.http2.frames import (
     ACK,
     CONTINUATION,
     DATA,
@@ -58,8 +58,8 @@ from apigw.wire.h2_frames import (
     unpad,
     window_frame,
 )
-from apigw.wire.h2_hpack import EMPTY_TABLE, FieldDecoder
-from apigw.wire.h2_stream import STREAM_WINDOW, HTTP2Stream
+from apigw.wire.http2.hpack import EMPTY_TABLE, FieldDecoder
+from apigw.wire.http2.stream import STREAM_WINDOW, HTTP2Stream
 
 if TYPE_CHECKING:
     from apigw.wire.channel import ChannelFactory

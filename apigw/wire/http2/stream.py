@@ -13,8 +13,9 @@ from twisted.internet.interfaces import IPushProducer
 
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused
-from apigw.wire.h2_fields import check_trailers
-from apigw.wire.h2_frames import (
+from apigw.wire.headers import Headers
+from apigw.wire.http2.fields import check_trailers
+from apigw.wire.http2.frames import (
     DATA,
     END_STREAM,
     LARGEST_FRAME,
@@ -25,14 +26,13 @@ from apigw.wire.h2_frames import (
     reset_frame,
     window_frame,
 )
-from apigw.wire.h2_hpack import encode_head
-from apigw.wire.headers import Headers
+from apigw.wire.http2.hpack import encode_head
 from apigw.wire.pace import Pace
 from apigw.wire.request import BODYLESS_STATUS, Request
 from apigw.wire.tunnel import End
 
 if TYPE_CHECKING:
-    from apigw.wire.h2 import HTTP2Channel
+    from apigw.wire.http2.server import HTTP2Channel
 
 STREAM_WINDOW = 128 * 1024
 """Enough for 1.6 MB/s at a round trip of 80 ms; little enough that a hundred paused streams hold 12.5 MiB at worst."""

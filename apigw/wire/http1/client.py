@@ -17,7 +17,7 @@ from zope.interface import classImplements
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, NO_LINE, Headers, connection_options
-from apigw.wire.transport import beneath_tls
+from apigw.wire.reactor.transport import beneath_tls
 from apigw.wire.tunnel import End
 
 END_OF_HEAD = b"\r\n\r\n"

@@ -15,12 +15,12 @@ from zope.interface import classImplements
 
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused
-from apigw.wire.h1_body import ChunkedBody
-from apigw.wire.h1_head import HeadReader
 from apigw.wire.headers import NO_LINE, Headers
+from apigw.wire.http1.chunked import ChunkedBody
+from apigw.wire.http1.head import HeadReader
 from apigw.wire.pace import Pace
+from apigw.wire.reactor.transport import unsent
 from apigw.wire.request import BODYLESS_STATUS, Request, reason_of
-from apigw.wire.transport import unsent
 from apigw.wire.tunnel import End
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 
 from apigw.wire.errors import Refused
-from apigw.wire.h2_frames import Code, StreamFault
-from apigw.wire.h2_hpack import CONNECTION_SPECIFIC
 from apigw.wire.headers import FIELD_VALUE, LOWER_TOKEN, TOKEN, Header, Headers
+from apigw.wire.http2.frames import Code, StreamFault
+from apigw.wire.http2.hpack import CONNECTION_SPECIFIC
 from apigw.wire.request import Request, Stream
 from apigw.wire.target import check_authority, check_target
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from twisted.internet.main import installReactor
 
-from apigw.wire.eager import read_all, send_all
+from apigw.wire.reactor.eager import read_all, send_all
 
 
 def install() -> None:

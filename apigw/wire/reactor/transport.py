@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IAddress, IConnector, IListeningPort, IS
 from twisted.internet.protocol import ClientFactory
 from zope.interface import directlyProvides, providedBy
 
-from apigw.wire.eager import Eager
+from apigw.wire.reactor.eager import Eager
 
 if TYPE_CHECKING:
     # At run time this mixes into tcp.Server and tcp.Client alike.
