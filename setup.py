@@ -13,9 +13,18 @@ from setuptools.errors import CCompilerError, ExecError, PlatformError
 HERE = Path(__file__).parent
 
 COMPILED = [
-    *("accounting", "circuit", "cors", "forwarding", "gateway", "held_body", "stages", "upstream"),
+    *(
+        "proxy/accounting",
+        "upstream/circuit",
+        "cors",
+        "proxy/headers",
+        "proxy/pipeline",
+        "proxy/held_body",
+        "proxy/stages",
+        "upstream/upstream",
+    ),
     *("ops/access_line", "ops/access_log", "ops/metrics"),
-    *("policy/breaker", "policy/jwt", "policy/limits", "policy/principal", "policy/redis_limits", "policy/routing"),
+    *("upstream/breaker", "policy/jwt", "policy/limits", "policy/principal", "policy/redis_limits", "policy/routing"),
     *(
         "wire/deadlines",
         "wire/reactor/eager",

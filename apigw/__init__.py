@@ -7,5 +7,5 @@ __version__ = "0.1.0"
 
 def is_compiled() -> bool:
     """Whether a request's way runs as machine code (see setup.py), and not as the Python that it was made of."""
-    spec = find_spec("apigw.gateway")
+    spec = find_spec("apigw.proxy.pipeline")
     return spec is not None and not str(spec.origin).endswith(".py")

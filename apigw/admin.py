@@ -19,12 +19,12 @@ from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger
 
 from apigw import errors
-from apigw.circuit import Circuit
 from apigw.ops.metrics import Metrics
 from apigw.policy.limits import Limit, MemoryStore
 from apigw.policy.redis_limits import RedisStore
 from apigw.resources import Leaf, answer
-from apigw.upstream import Target, Upstream
+from apigw.upstream.circuit import Circuit
+from apigw.upstream.upstream import Target, Upstream
 from apigw.wire.web_request import WebRequest
 
 REALM = b'Bearer realm="apigw admin"'

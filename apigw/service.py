@@ -18,13 +18,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apigw.config.model import Listen
-from apigw.gateway import Gateway
-from apigw.health import HealthChecks, any_answers
 from apigw.ops.access_log import AccessLog
 from apigw.ops.health import Check, Readiness
+from apigw.proxy.pipeline import Gateway
 from apigw.snapshot import UpstreamKey
 from apigw.systemd import notify
-from apigw.upstream import Upstream
+from apigw.upstream.checks import HealthChecks, any_answers
+from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.reactor.transport import EagerReactor

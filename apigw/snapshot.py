@@ -11,7 +11,6 @@ from attrs import field, frozen
 from apigw.config.errors import ConfigError, Problem
 from apigw.config.model import UNSET, Config, Cors, Service
 from apigw.config.model import Route as RouteConfig
-from apigw.forwarding import Peers
 from apigw.ops.metrics import RouteSeries
 from apigw.policy.jwks import KeySet, carry_over
 from apigw.policy.jwt import Authenticator
@@ -20,7 +19,8 @@ from apigw.policy.oauth import Allow, Run, TokenEndpoint, metadata
 from apigw.policy.refresh import FamilyStore
 from apigw.policy.routing import Pattern, Router
 from apigw.policy.signing import Signer, load_signer
-from apigw.upstream import Upstream
+from apigw.proxy.headers import Peers
+from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import Settings
 
 UpstreamKey = tuple[Service, bytes]

@@ -18,7 +18,7 @@ from apigw.ops.history import SECONDS, History, Second, Tally
 from apigw.ops.metrics import METHODS
 from apigw.resources import JSON, Leaf, respond
 from apigw.snapshot import Route, Snapshot
-from apigw.upstream import Target, Upstream
+from apigw.upstream.upstream import Target, Upstream
 from apigw.wire.headers import Headers
 from apigw.wire.web_request import WebRequest
 

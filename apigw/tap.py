@@ -22,14 +22,11 @@ from twisted.python import usage
 from twisted.web.resource import IResource
 
 from apigw import __version__
-from apigw.accounting import Accounting
 from apigw.admin import Circuits, Limits
 from apigw.config.errors import ConfigError, Problem, problem_in
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
 from apigw.garbage import Garbage, settle
-from apigw.gateway import Gateway
-from apigw.held_body import Buffers
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition, Page
 from apigw.ops.health import Check, Readiness
@@ -41,13 +38,16 @@ from apigw.policy.keys import MAX_SET_BYTES
 from apigw.policy.limits import ExactWindows, MemoryStore, scope_key
 from apigw.policy.redis_limits import RedisStore
 from apigw.policy.refresh import FamilyStore, MemoryFamilies
+from apigw.proxy.accounting import Accounting
+from apigw.proxy.held_body import Buffers
+from apigw.proxy.pipeline import Gateway
+from apigw.proxy.site import Site, refusal_answer
 from apigw.reload import Reload
 from apigw.resources import Document, Health, MetricsPage, Ready, Token
 from apigw.service import Drain, Listener, LogFile, Ordered, PublicListeners, Running, Signals, Ticking, Upstreams
-from apigw.site import Site, refusal_answer
 from apigw.snapshot import Parts, Snapshot, compile
 from apigw.status import document, page
-from apigw.upstream import build
+from apigw.upstream.upstream import build
 from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines

@@ -37,11 +37,11 @@ from bench.result import NoResult
 from bench.scenarios import SCENARIOS, document, many_routes
 from bench.transfers import TransferFailed, download, upload
 
-from apigw.accounting import Accounting
 from apigw.config.load import load as load_config
 from apigw.ops.metrics import Metrics
 from apigw.policy.jwt import CACHED_TOKENS, Authenticator
 from apigw.policy.principal import Principal
+from apigw.proxy.accounting import Accounting
 
 
 def sample(contestant: str, number: int, cost: float, requests: int = 1_000_000, failed: int = 0) -> Sample:

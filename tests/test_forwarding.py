@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apigw.forwarding import Peers, client_headers, request_id, upstream_head
+from apigw.proxy.headers import Peers, client_headers, request_id, upstream_head
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 

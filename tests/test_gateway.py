@@ -12,10 +12,10 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 from apigw import errors
-from apigw.gateway import Exchange, Gateway, _strip, refused
-from apigw.held_body import Buffers
 from apigw.policy.limits import MemoryStore
-from apigw.stages import Stage
+from apigw.proxy.held_body import Buffers
+from apigw.proxy.pipeline import Exchange, Gateway, _strip, refused
+from apigw.proxy.stages import Stage
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
@@ -59,7 +59,7 @@ class Scene:
     """A gateway whose stages are the test's."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *stages: Stage) -> None:
-        monkeypatch.setattr("apigw.gateway.STAGES", stages)
+        monkeypatch.setattr("apigw.proxy.pipeline.STAGES", stages)
         self.accounted: list[Exchange] = []
         nothing: Any = None
         clock = Clock()

@@ -17,9 +17,9 @@ from zope.interface import implementer
 from apigw import is_compiled
 from apigw.config.model import HealthCheck, Service
 from apigw.config.model import Target as TargetConfig
-from apigw.health import MAX_ANSWER, HealthChecks, ask, first_success
 from apigw.ops.metrics import Metrics
-from apigw.upstream import Upstream
+from apigw.upstream.checks import MAX_ANSWER, HealthChecks, ask, first_success
+from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 
 pytestmark = pytest.mark.skipif(is_compiled(), reason="what is compiled knows an actor from the real part")

@@ -19,7 +19,7 @@ ROOMS = {
     "policy": ("apigw.policy", "apigw.config.model", "apigw.config.errors", "apigw.errors"),
 }
 """What a room may import of the program, besides itself."""
-FLOORS = (("upstream", "snapshot"), ("gateway", "resources"), ("site",), ("service",), ("tap",))
+FLOORS = (("upstream.upstream", "snapshot"), ("proxy.pipeline", "resources"), ("proxy.site",), ("service",), ("tap",))
 """From the bottom to the roof, above the rooms. What is not named may stand anywhere."""
 
 

@@ -17,7 +17,7 @@ from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
 from apigw.ops.metrics import Metrics
-from apigw.upstream import ASIDE_FOR, Target, Upstream, interleave
+from apigw.upstream.upstream import ASIDE_FOR, Target, Upstream, interleave
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 

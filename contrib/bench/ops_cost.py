@@ -24,16 +24,16 @@ if __name__ == "__main__":
 from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 
-from apigw.accounting import Accounting
 from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
-from apigw.forwarding import Peers, request_id
-from apigw.gateway import Exchange, Gateway
-from apigw.held_body import Buffers
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import Metrics
 from apigw.policy.limits import MemoryStore
-from apigw.upstream import Upstream
+from apigw.proxy.accounting import Accounting
+from apigw.proxy.headers import Peers, request_id
+from apigw.proxy.held_body import Buffers
+from apigw.proxy.pipeline import Exchange, Gateway
+from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.request import Request

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from apigw.config.model import CircuitBreaker
 from apigw.errors import CircuitOpen
-from apigw.policy.breaker import LONGEST_OPEN, Breaker, Outcomes, Permit, State, Transition
+from apigw.upstream.breaker import LONGEST_OPEN, Breaker, Outcomes, Permit, State, Transition
 
 CONFIG = CircuitBreaker(error_rate=0.5, window=60, min_requests=20, open_for=30, half_open_requests=3)
 

@@ -29,7 +29,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from apigw.errors import render
-from apigw.site import Site, refused
+from apigw.proxy.site import Site, refused
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ClientLost

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from apigw.gateway import Exchange
 from apigw.ops.access_line import Entry
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import UNMATCHED, Metrics, RouteSeries
+from apigw.proxy.pipeline import Exchange
 from apigw.wire.headers import first
 from apigw.wire.request import Request
 

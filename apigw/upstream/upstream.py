@@ -18,11 +18,11 @@ from twisted.internet.ssl import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from apigw.circuit import Circuit
 from apigw.config.model import Service, UpstreamTLS
 from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
 from apigw.ops.metrics import ServiceSeries
+from apigw.upstream.circuit import Circuit
 from apigw.wire.agent import Agent, endpoint_to
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted

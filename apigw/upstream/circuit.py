@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from apigw.config.model import CircuitBreaker
-from apigw.policy.breaker import Breaker, State, Status, Transition
+from apigw.upstream.breaker import Breaker, State, Status, Transition
 
 log = Logger(namespace=__name__)
 

@@ -15,7 +15,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 
 from apigw.config.model import HealthCheck
-from apigw.upstream import Target, Upstream
+from apigw.upstream.upstream import Target, Upstream
 from apigw.wire.agent import endpoint_to
 
 DIAL_TIMEOUT = 2.0

@@ -14,10 +14,10 @@ from zope.interface import classImplements
 from apigw import errors
 from apigw.cors import without_cors
 from apigw.errors import GatewayError
-from apigw.forwarding import DROPPED, client_headers, request_id, upstream_head
-from apigw.held_body import Buffers, HeldBody
 from apigw.policy.redis_limits import Pending, RedisStore
-from apigw.stages import STAGES
+from apigw.proxy.headers import DROPPED, client_headers, request_id, upstream_head
+from apigw.proxy.held_body import Buffers, HeldBody
+from apigw.proxy.stages import STAGES
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import (
     ClientLost,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from apigw.policy.limits import Limit, MemoryStore
     from apigw.policy.principal import Principal
     from apigw.snapshot import Route, Snapshot
-    from apigw.upstream import Connected, Target
+    from apigw.upstream.upstream import Connected, Target
 
     LimitStore = MemoryStore | RedisStore
 

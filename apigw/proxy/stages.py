@@ -16,21 +16,21 @@ from twisted.python.failure import Failure
 
 from apigw import errors
 from apigw.cors import cors_headers, preflight
-from apigw.forwarding import DROPPED, is_grpc
-from apigw.held_body import HeldBody
 from apigw.policy.limits import HEADERS, Check, Decision, MemoryStore, Selection, scope_key
 from apigw.policy.principal import Principal, authorize, missing_token
 from apigw.policy.redis_limits import Outcome, Pending
+from apigw.proxy.headers import DROPPED, is_grpc
+from apigw.proxy.held_body import HeldBody
 
 if TYPE_CHECKING:
-    from apigw.gateway import Exchange
+    from apigw.proxy.pipeline import Exchange
 
 Stage = Callable[["Exchange"], Deferred[Any] | Pending | HeldBody | None]
 
 WITHOUT_LIMITS = DROPPED | HEADERS
 """What is taken out of the answer to a request that was counted: a service may have limits of its own."""
 
-log = Logger(namespace="apigw.gateway")
+log = Logger(namespace="apigw.proxy.pipeline")
 
 
 def route(exchange: Exchange) -> None:

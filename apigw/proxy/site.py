@@ -11,8 +11,8 @@ from twisted.web.resource import IResource, Resource, getChildForRequest
 
 from apigw import errors
 from apigw.errors import GatewayError
-from apigw.forwarding import new_request_id, request_id
-from apigw.gateway import Gateway, refused
+from apigw.proxy.headers import new_request_id, request_id
+from apigw.proxy.pipeline import Gateway, refused
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
