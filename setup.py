@@ -12,30 +12,18 @@ from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 HERE = Path(__file__).parent
 
+# fmt: off
 COMPILED = [
-    *(
-        "proxy/accounting",
-        "upstream/circuit",
-        "cors",
-        "proxy/headers",
-        "proxy/pipeline",
-        "proxy/held_body",
-        "proxy/stages",
-        "upstream/upstream",
-    ),
-    *("ops/access_line", "ops/access_log", "ops/metrics"),
-    *("upstream/breaker", "policy/jwt", "policy/limits", "policy/principal", "policy/redis_limits", "policy/routing"),
-    *(
-        "wire/deadlines",
-        "wire/reactor/eager",
-        "wire/errors",
-        "wire/http1/server",
-        "wire/http1/chunked",
-        "wire/http1/head",
-        "wire/headers",
-    ),
-    *("wire/pace", "wire/pool", "wire/request", "wire/target", "wire/http1/client"),
+    "ops/access_line", "ops/access_log", "ops/metrics",
+    "policy/auth/jwt", "policy/auth/principal", "policy/cors/cors", "policy/limits/limits",
+    "policy/limits/redis_store",
+    "proxy/accounting", "proxy/headers", "proxy/held_body", "proxy/pipeline", "proxy/stages",
+    "routing/router",
+    "upstream/breaker", "upstream/circuit", "upstream/upstream",
+    "wire/deadlines", "wire/errors", "wire/headers", "wire/http1/chunked", "wire/http1/client", "wire/http1/head",
+    "wire/http1/server", "wire/pace", "wire/pool", "wire/reactor/eager", "wire/request", "wire/target",
 ]
+# fmt: on
 """A request's way, which a wheel has as machine code too (docs/decisions/compiled.md)."""
 
 
@@ -94,7 +82,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=[*find_packages(include=["apigw", "apigw.*"]), "twisted.plugins"],
-    package_data={"apigw": ["py.typed", "policy/*.lua", "ops/status/*"]},
+    package_data={"apigw": ["py.typed", "policy/limits/*.lua", "ops/status/*"]},
     include_package_data=True,
     zip_safe=False,
     ext_modules=extensions(),

@@ -20,8 +20,8 @@ from twisted.logger import Logger
 
 from apigw import errors
 from apigw.ops.metrics import Metrics
-from apigw.policy.limits import Limit, MemoryStore
-from apigw.policy.redis_limits import RedisStore
+from apigw.policy.limits.limits import Limit, MemoryStore
+from apigw.policy.limits.redis_store import RedisStore
 from apigw.resources import Leaf, answer
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.upstream import Target, Upstream

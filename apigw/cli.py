@@ -149,7 +149,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def routes(options: argparse.Namespace) -> int:
-    from apigw.policy.routing import Router
+    from apigw.routing.router import Router
     from apigw.wire.errors import Refused
     from apigw.wire.http2.fields import METHODS
     from apigw.wire.target import check_target
@@ -197,7 +197,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def hash_secret(options: argparse.Namespace) -> int:
-    from apigw.policy import client_secrets
+    from apigw.policy.oauth import client_secrets
 
     if options.generate:
         secret = client_secrets.new_secret()
@@ -300,7 +300,7 @@ def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes
     """What a request meets on its route, in the order in which it meets it."""
     from apigw.config.model import UNSET
     from apigw.config.units import duration_text, size_text
-    from apigw.policy.routing import Pattern
+    from apigw.routing.router import Pattern
 
     gateway = config.gateway
     origin = config.origins.get(("routes", index, "path"))

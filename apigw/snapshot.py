@@ -12,14 +12,14 @@ from apigw.config.errors import ConfigError, Problem
 from apigw.config.model import UNSET, Config, Cors, Service
 from apigw.config.model import Route as RouteConfig
 from apigw.ops.metrics import RouteSeries
-from apigw.policy.jwks import KeySet, carry_over
-from apigw.policy.jwt import Authenticator
-from apigw.policy.limits import Limit, Selection, compile_limit, select
-from apigw.policy.oauth import Allow, Run, TokenEndpoint, metadata
-from apigw.policy.refresh import FamilyStore
-from apigw.policy.routing import Pattern, Router
-from apigw.policy.signing import Signer, load_signer
+from apigw.policy.auth.jwks import KeySet, carry_over
+from apigw.policy.auth.jwt import Authenticator
+from apigw.policy.auth.signing import Signer, load_signer
+from apigw.policy.limits.limits import Limit, Selection, compile_limit, select
+from apigw.policy.oauth.endpoint import Allow, Run, TokenEndpoint, metadata
+from apigw.policy.oauth.refresh import FamilyStore
 from apigw.proxy.headers import Peers
+from apigw.routing.router import Pattern, Router
 from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import Settings
 

@@ -32,12 +32,12 @@ from apigw.ops.exposition import Exposition, Page
 from apigw.ops.health import Check, Readiness
 from apigw.ops.history import History
 from apigw.ops.metrics import PROTOCOLS, LagProbe, Metrics
-from apigw.policy.client_secrets import SecretThreads
-from apigw.policy.jwks import KeySet, swap
-from apigw.policy.keys import MAX_SET_BYTES
-from apigw.policy.limits import ExactWindows, MemoryStore, scope_key
-from apigw.policy.redis_limits import RedisStore
-from apigw.policy.refresh import FamilyStore, MemoryFamilies
+from apigw.policy.auth.jwks import KeySet, swap
+from apigw.policy.auth.keys import MAX_SET_BYTES
+from apigw.policy.limits.limits import ExactWindows, MemoryStore, scope_key
+from apigw.policy.limits.redis_store import RedisStore
+from apigw.policy.oauth.client_secrets import SecretThreads
+from apigw.policy.oauth.refresh import FamilyStore, MemoryFamilies
 from apigw.proxy.accounting import Accounting
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Gateway
@@ -308,7 +308,7 @@ class Program:
 def _families(config: Config, store: MemoryStore | RedisStore) -> FamilyStore:
     if config.redis is None or isinstance(store, MemoryStore):
         return MemoryFamilies()
-    from apigw.policy.redis_families import RedisFamilies
+    from apigw.policy.oauth.redis_families import RedisFamilies
 
     return RedisFamilies(config.redis.prefix, store.link)
 

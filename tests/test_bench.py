@@ -39,8 +39,8 @@ from bench.transfers import TransferFailed, download, upload
 
 from apigw.config.load import load as load_config
 from apigw.ops.metrics import Metrics
-from apigw.policy.jwt import CACHED_TOKENS, Authenticator
-from apigw.policy.principal import Principal
+from apigw.policy.auth.jwt import CACHED_TOKENS, Authenticator
+from apigw.policy.auth.principal import Principal
 from apigw.proxy.accounting import Accounting
 
 

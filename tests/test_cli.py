@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from apigw import __version__, cli
-from apigw.policy.client_secrets import SecretHash
+from apigw.policy.oauth.client_secrets import SecretHash
 
 ETC = """\
 gateway:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from apigw.config.model import Cors
-from apigw.cors import cors_headers, without_cors
+from apigw.policy.cors.cors import cors_headers, without_cors
 from apigw.wire.request import Request
 
 APP = "https://app.example"

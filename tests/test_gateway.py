@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 from apigw import errors
-from apigw.policy.limits import MemoryStore
+from apigw.policy.limits.limits import MemoryStore
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Exchange, Gateway, _strip, refused
 from apigw.proxy.stages import Stage

@@ -16,7 +16,14 @@ ROOMS = {
     "wire": ("apigw.wire",),
     "config": ("apigw.config",),
     "ops": ("apigw.ops", "apigw.errors"),
-    "policy": ("apigw.policy", "apigw.config.model", "apigw.config.errors", "apigw.errors"),
+    "routing": ("apigw.routing",),
+    "redis": ("apigw.redis", "apigw.config.model", "apigw.errors"),
+    "policy.auth": ("apigw.policy.auth", "apigw.config.model", "apigw.config.errors", "apigw.errors"),
+    "policy.oauth": (
+        *("apigw.policy.oauth", "apigw.policy.auth"),
+        *("apigw.redis", "apigw.config.model", "apigw.config.errors", "apigw.errors"),
+    ),
+    "policy.limits": ("apigw.policy.limits", "apigw.routing", "apigw.redis", "apigw.config.model", "apigw.errors"),
 }
 """What a room may import of the program, besides itself."""
 FLOORS = (("upstream.upstream", "snapshot"), ("proxy.pipeline", "resources"), ("proxy.site",), ("service",), ("tap",))

@@ -12,9 +12,9 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from apigw import errors
-from apigw.cors import without_cors
 from apigw.errors import GatewayError
-from apigw.policy.redis_limits import Pending, RedisStore
+from apigw.policy.cors.cors import without_cors
+from apigw.policy.limits.redis_store import Pending, RedisStore
 from apigw.proxy.headers import DROPPED, client_headers, request_id, upstream_head
 from apigw.proxy.held_body import Buffers, HeldBody
 from apigw.proxy.stages import STAGES
@@ -34,8 +34,8 @@ from apigw.wire.request import Request
 from apigw.wire.tunnel import join
 
 if TYPE_CHECKING:
-    from apigw.policy.limits import Limit, MemoryStore
-    from apigw.policy.principal import Principal
+    from apigw.policy.auth.principal import Principal
+    from apigw.policy.limits.limits import Limit, MemoryStore
     from apigw.snapshot import Route, Snapshot
     from apigw.upstream.upstream import Connected, Target
 

@@ -15,10 +15,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apigw import errors
-from apigw.cors import cors_headers, preflight
-from apigw.policy.limits import HEADERS, Check, Decision, MemoryStore, Selection, scope_key
-from apigw.policy.principal import Principal, authorize, missing_token
-from apigw.policy.redis_limits import Outcome, Pending
+from apigw.policy.auth.principal import Principal, authorize, missing_token
+from apigw.policy.cors.cors import cors_headers, preflight
+from apigw.policy.limits.limits import HEADERS, Check, Decision, MemoryStore, Selection, scope_key
+from apigw.policy.limits.redis_store import Outcome, Pending
 from apigw.proxy.headers import DROPPED, is_grpc
 from apigw.proxy.held_body import HeldBody
 

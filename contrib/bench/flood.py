@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator
 from itertools import repeat
 
-from apigw.policy.client_secrets import hash_secret
+from apigw.policy.oauth.client_secrets import hash_secret
 from bench.figures import Verdict
 from bench.ground import Ground, address_of
 from bench.load import Address, Load, Request, Tally, encode, explain

@@ -74,7 +74,7 @@ def weigh(algorithm: str, callers: int) -> Weighed:
     from twisted.internet.task import Clock
 
     from apigw.config.model import RateLimit
-    from apigw.policy.limits import MemoryStore, compile_limit, scope_key
+    from apigw.policy.limits.limits import MemoryStore, compile_limit, scope_key
 
     clock = Clock()
     clock.rightNow = 1.8e9

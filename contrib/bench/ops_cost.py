@@ -28,7 +28,7 @@ from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import Metrics
-from apigw.policy.limits import MemoryStore
+from apigw.policy.limits.limits import MemoryStore
 from apigw.proxy.accounting import Accounting
 from apigw.proxy.headers import Peers, request_id
 from apigw.proxy.held_body import Buffers

@@ -14,7 +14,7 @@ from apigw.config import endpoints, patterns, units
 from apigw.config.addresses import host_and_port, network, origin, redis_url, target
 from apigw.config.forms import METHODS
 from apigw.config.model import Target
-from apigw.policy.routing import Pattern, overlaps
+from apigw.routing.router import Pattern, overlaps
 
 
 class _Silent:

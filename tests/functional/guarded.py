@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from apigw.policy.client_secrets import hash_generated, hash_secret, new_secret
+from apigw.policy.oauth.client_secrets import hash_generated, hash_secret, new_secret
 
 from .client import Answer, Client
 from .daemon import Daemon, Document, gateway

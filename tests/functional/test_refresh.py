@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 import redis_server
 
-from apigw.policy.client_secrets import hash_generated, new_secret
+from apigw.policy.oauth.client_secrets import hash_generated, new_secret
 
 from .client import Answer
 from .conftest import Start

@@ -13,7 +13,7 @@ from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
 from oauthlib.oauth2 import BackendApplicationClient
 from requests_oauthlib import OAuth2Session as OauthlibSession
 
-from apigw.policy.client_secrets import new_secret
+from apigw.policy.oauth.client_secrets import new_secret
 
 from .client import Answer
 from .conftest import Start

@@ -15,7 +15,14 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
 
 from apigw.errors import Overloaded
-from apigw.policy.client_secrets import HASHING_NICE, SecretHash, SecretThreads, hash_generated, hash_secret, new_secret
+from apigw.policy.oauth.client_secrets import (
+    HASHING_NICE,
+    SecretHash,
+    SecretThreads,
+    hash_generated,
+    hash_secret,
+    new_secret,
+)
 
 CHOSEN = "correct+horse/battery=staple"
 

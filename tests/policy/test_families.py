@@ -15,9 +15,9 @@ from waiting import wait_for, waiting
 
 from apigw.config.model import Redis
 from apigw.errors import AuthUnavailable
-from apigw.policy.redis_families import RedisFamilies
-from apigw.policy.redis_limits import RedisStore
-from apigw.policy.refresh import LIFETIME, Family, FamilyStore, MemoryFamilies, digest, new_token, take_apart
+from apigw.policy.limits.redis_store import RedisStore
+from apigw.policy.oauth.redis_families import RedisFamilies
+from apigw.policy.oauth.refresh import LIFETIME, Family, FamilyStore, MemoryFamilies, digest, new_token, take_apart
 
 NOON = 1_700_006_400.0
 FAMILY = Family("acme", ("orders.read", "ümlaut"), digest("first"), NOON + LIFETIME)

@@ -33,10 +33,10 @@ from joserfc.jwk import OctKey, RSAKey
 from apigw.config.errors import ConfigError
 from apigw.config.model import AcceptedKey, Auth, JWTVerifier, OAuth, OAuthSigning, Origin, Secret
 from apigw.errors import Forbidden, Unauthorized
-from apigw.policy import jwt as jwt_module
-from apigw.policy.jwt import Authenticator
-from apigw.policy.principal import Principal, authorize, missing_token
-from apigw.policy.signing import load_signer
+from apigw.policy.auth import jwt as jwt_module
+from apigw.policy.auth.jwt import Authenticator
+from apigw.policy.auth.principal import Principal, authorize, missing_token
+from apigw.policy.auth.signing import load_signer
 
 NOW = 1_800_000_000.0
 SMALL = -1

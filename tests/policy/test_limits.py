@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from apigw.config.model import RateLimit
-from apigw.policy.limits import (
+from apigw.policy.limits.limits import (
     LARGEST_LIMIT,
     LONGEST_WINDOW,
     SECOND,
@@ -27,7 +27,7 @@ from apigw.policy.limits import (
     scope_key,
     select,
 )
-from apigw.policy.routing import Pattern
+from apigw.routing.router import Pattern
 
 NOON = 1_700_006_400
 

@@ -21,12 +21,12 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from apigw.config.errors import ConfigError
 from apigw.config.model import Auth, OAuth, OAuthClient, OAuthSigning, Quota, Secret
 from apigw.errors import AuthUnavailable, Overloaded
-from apigw.policy.client_secrets import Cost, SecretHash, hash_generated, hash_secret, new_secret
-from apigw.policy.jwt import Authenticator
-from apigw.policy.oauth import TokenEndpoint, TokenResponse, metadata
-from apigw.policy.principal import Principal
-from apigw.policy.refresh import LIFETIME, MemoryFamilies
-from apigw.policy.signing import Signer, load_signer
+from apigw.policy.auth.jwt import Authenticator
+from apigw.policy.auth.principal import Principal
+from apigw.policy.auth.signing import Signer, load_signer
+from apigw.policy.oauth.client_secrets import Cost, SecretHash, hash_generated, hash_secret, new_secret
+from apigw.policy.oauth.endpoint import TokenEndpoint, TokenResponse, metadata
+from apigw.policy.oauth.refresh import LIFETIME, MemoryFamilies
 
 NOW = 1_800_000_000.0
 GENERATED, OTHER = new_secret(), new_secret()

@@ -25,8 +25,8 @@ from waiting import wait_for, waiting
 
 from apigw.config.model import RateLimit, Redis
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits import Decision, Limit, compile_limit
-from apigw.policy.redis_limits import RedisStore
+from apigw.policy.limits.limits import Decision, Limit, compile_limit
+from apigw.policy.limits.redis_store import RedisStore
 
 TIMEOUT = 0.1
 

@@ -21,8 +21,8 @@ from waiting import wait_for, waiting
 
 import apigw
 from apigw.config.model import RateLimit, Redis
-from apigw.policy.limits import Decision, Limit, MemoryStore, compile_limit, scope_key
-from apigw.policy.redis_limits import RedisStore
+from apigw.policy.limits.limits import Decision, Limit, MemoryStore, compile_limit, scope_key
+from apigw.policy.limits.redis_store import RedisStore
 
 NOON = 1_700_006_400
 NEXT = count()
@@ -275,8 +275,8 @@ import sys
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from apigw.config.model import RateLimit, Redis
-from apigw.policy.limits import compile_limit
-from apigw.policy.redis_limits import RedisStore
+from apigw.policy.limits.limits import compile_limit
+from apigw.policy.limits.redis_store import RedisStore
 
 url, number, algorithm = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 one = compile_limit(RateLimit("/", number, 1_000_000, "endpoint", algorithm, "closed"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apigw.policy.routing import Entry, Pattern, Router, clashes, overlaps
+from apigw.routing.router import Entry, Pattern, Router, clashes, overlaps
 
 GET, POST, PUT, DELETE, HEAD = b"GET", b"POST", b"PUT", b"DELETE", b"HEAD"
 

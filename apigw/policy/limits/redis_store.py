@@ -15,8 +15,8 @@ from twisted.python.failure import Failure
 
 from apigw.config.model import RateLimit, Redis
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits import MAX_KEYS, SECOND, Checks, Decision, Limit, MemoryStore, compile_limit, decide
-from apigw.policy.redis_link import Execute, RedisLink, Script
+from apigw.policy.limits.limits import MAX_KEYS, SECOND, Checks, Decision, Limit, MemoryStore, compile_limit, decide
+from apigw.redis.link import Execute, RedisLink, Script
 
 VERSION = 1
 """Of the format of what is stored: part of each key, so that two versions of the gateway can share one Redis."""
@@ -82,7 +82,7 @@ class RedisStore:
         self._reactor = reactor
         self._clock: IReactorTime = reactor if clock is None else clock
         self._prefix = b"%b:limit:%d:" % (config.prefix.encode(), VERSION)
-        self._script = Script((files("apigw.policy") / "sliding_window.lua").read_bytes())
+        self._script = Script((files("apigw.policy.limits") / "sliding_window.lua").read_bytes())
         self._on_fallback = on_fallback
         self._local = MemoryStore(self._clock, max_keys)
         self._link = RedisLink(config, reactor, self._clock, self._probe, on_store_up)

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from apigw.errors import AuthUnavailable
-from apigw.policy.redis_link import RedisLink, RedisUnavailable, Script
-from apigw.policy.refresh import Family
+from apigw.policy.oauth.refresh import Family
+from apigw.redis.link import RedisLink, RedisUnavailable, Script
 
 VERSION = 1
 """Of the format of what is stored: part of each key, so that two versions of the gateway can share one Redis."""

@@ -13,7 +13,7 @@ from joserfc.jwk import OctKey, RSAKey
 
 from apigw.config.errors import ConfigError, Problem
 from apigw.config.model import OAuthSigning, Origin, Path
-from apigw.policy.keys import Key, KeyProblem, Keys, check_rsa_bits, configured_key, read_file
+from apigw.policy.auth.keys import Key, KeyProblem, Keys, check_rsa_bits, configured_key, read_file
 
 PROVIDER = "oauth"
 ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})

@@ -30,12 +30,12 @@ from twisted.logger import Logger
 from apigw.config.errors import ConfigError, Problem
 from apigw.config.model import OAuth, OAuthClient, Origin, Path
 from apigw.errors import GatewayError, Headers
-from apigw.policy import refresh
-from apigw.policy.client_secrets import SecretHash, decoys, verify
-from apigw.policy.principal import is_role
-from apigw.policy.refresh import Family, FamilyStore
-from apigw.policy.signing import Signer
-from apigw.policy.token_request import CLIENT_ID, credentials, invalid_client, read_form
+from apigw.policy.auth.principal import is_role
+from apigw.policy.auth.signing import Signer
+from apigw.policy.oauth import refresh
+from apigw.policy.oauth.client_secrets import SecretHash, decoys, verify
+from apigw.policy.oauth.refresh import Family, FamilyStore
+from apigw.policy.oauth.token_request import CLIENT_ID, credentials, invalid_client, read_form
 
 ADDRESS_FACTOR = 6
 BASIC = b'Basic realm="apigw", charset="UTF-8"'

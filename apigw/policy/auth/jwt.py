@@ -19,8 +19,8 @@ from twisted.internet.defer import Deferred
 from apigw.config.errors import ConfigError, Problem
 from apigw.config.model import Auth, JWTVerifier, Origin, Path
 from apigw.errors import AuthUnavailable
-from apigw.policy.jwks import KeySet
-from apigw.policy.keys import (
+from apigw.policy.auth.jwks import KeySet
+from apigw.policy.auth.keys import (
     KEY_TYPES,
     MAX_KEY_ID,
     Key,
@@ -33,8 +33,8 @@ from apigw.policy.keys import (
     read_file,
     registry,
 )
-from apigw.policy.principal import WRONG_ISSUER, ClaimRules, Principal, Refusal, is_name
-from apigw.policy.signing import ACCESS_TOKEN_TYPES, PROVIDER, Signer
+from apigw.policy.auth.principal import WRONG_ISSUER, ClaimRules, Principal, Refusal, is_name
+from apigw.policy.auth.signing import ACCESS_TOKEN_TYPES, PROVIDER, Signer
 
 MAX_TOKEN = 8 * 1024
 CACHED_TOKENS = 16_384

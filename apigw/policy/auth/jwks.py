@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apigw.errors import AuthUnavailable
-from apigw.policy.keys import Keys, key_set
+from apigw.policy.auth.keys import Keys, key_set
 
 Fetch = Callable[[str], Awaitable[tuple[bytes, Mapping[str, str]]]]
 """GET a URL. The body of a 200 answer and its headers, by lower-case names; raises for every other outcome.

@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from apigw.config.model import RateLimit
-from apigw.policy.routing import Pattern, overlaps
+from apigw.routing.router import Pattern, overlaps
 
 SECOND: Final = 1_000_000
 """Microseconds."""
