@@ -22,31 +22,31 @@ from twisted.python import usage
 from twisted.web.resource import IResource
 
 from apigw import __version__
-from apigw.admin import Circuits, Limits
+from apigw.admin.operations import Circuits, Limits
+from apigw.admin.status.history import History
+from apigw.admin.status.page import document, page
 from apigw.config.errors import ConfigError, Problem, problem_in
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
-from apigw.garbage import Garbage, settle
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition, Page
-from apigw.ops.health import Check, Readiness
-from apigw.ops.history import History
 from apigw.ops.metrics import PROTOCOLS, LagProbe, Metrics
+from apigw.ops.readiness import Check, Readiness
 from apigw.policy.auth.jwks import KeySet, swap
 from apigw.policy.auth.keys import MAX_SET_BYTES
 from apigw.policy.limits.limits import ExactWindows, MemoryStore, scope_key
 from apigw.policy.limits.redis_store import RedisStore
 from apigw.policy.oauth.client_secrets import SecretThreads
 from apigw.policy.oauth.refresh import FamilyStore, MemoryFamilies
+from apigw.process.garbage import Garbage, settle
+from apigw.process.reload import Reload
+from apigw.process.snapshot import Parts, Snapshot, compile
+from apigw.process.tree import Drain, Listener, LogFile, Ordered, PublicListeners, Running, Signals, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Gateway
+from apigw.proxy.resources import Document, Health, MetricsPage, Ready, Token
 from apigw.proxy.site import Site, refusal_answer
-from apigw.reload import Reload
-from apigw.resources import Document, Health, MetricsPage, Ready, Token
-from apigw.service import Drain, Listener, LogFile, Ordered, PublicListeners, Running, Signals, Ticking, Upstreams
-from apigw.snapshot import Parts, Snapshot, compile
-from apigw.status import document, page
 from apigw.upstream.upstream import build
 from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory, Settings

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from apigw import cli, errors
+from apigw import errors
+from apigw.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("contrib/**/*.md")])

@@ -13,7 +13,7 @@ from apigw.config.errors import ConfigError
 from apigw.config.model import Config, Cors, Gateway, Origin, Route, Service, Target, UpstreamTLS
 from apigw.config.model import Path as ConfigPath
 from apigw.ops.metrics import Metrics
-from apigw.snapshot import Parts, Snapshot, compile
+from apigw.process.snapshot import Parts, Snapshot, compile
 
 
 class Built:

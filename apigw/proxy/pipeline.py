@@ -36,7 +36,7 @@ from apigw.wire.tunnel import join
 if TYPE_CHECKING:
     from apigw.policy.auth.principal import Principal
     from apigw.policy.limits.limits import Limit, MemoryStore
-    from apigw.snapshot import Route, Snapshot
+    from apigw.process.snapshot import Route, Snapshot
     from apigw.upstream.upstream import Connected, Target
 
     LimitStore = MemoryStore | RedisStore

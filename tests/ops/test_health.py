@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from apigw.ops.health import FRESH_FOR, Check, Readiness, Report
+from apigw.ops.readiness import FRESH_FOR, Check, Readiness, Report
 
 
 class Asked:

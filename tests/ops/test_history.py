@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 
-from apigw.ops.history import SECONDS, History
+from apigw.admin.status.history import SECONDS, History
 from apigw.ops.metrics import Metrics
 
 

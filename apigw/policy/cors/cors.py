@@ -9,9 +9,9 @@ from apigw.wire.headers import Headers, first
 from apigw.wire.request import Request
 
 if TYPE_CHECKING:
+    from apigw.process.snapshot import Route
     from apigw.proxy.pipeline import Exchange
     from apigw.routing.router import Router
-    from apigw.snapshot import Route
 
 _DECIDED_HERE = frozenset({b"access-control-allow-origin", b"access-control-allow-credentials"})
 

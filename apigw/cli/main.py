@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from apigw import __version__, is_compiled
 
 if TYPE_CHECKING:
-    from apigw.admin_client import Admin
+    from apigw.cli.remote import Admin
     from apigw.config.errors import Problem
     from apigw.config.model import Config, Route
 
@@ -212,7 +212,7 @@ def hash_secret(options: argparse.Namespace) -> int:
 
 
 def limits(options: argparse.Namespace) -> int:
-    from apigw.admin_client import NotAnswered, limits_table
+    from apigw.cli.remote import NotAnswered, limits_table
 
     try:
         document = _admin(options).get("/limits")
@@ -223,7 +223,7 @@ def limits(options: argparse.Namespace) -> int:
 
 
 def circuits(options: argparse.Namespace) -> int:
-    from apigw.admin_client import NotAnswered, circuits_table
+    from apigw.cli.remote import NotAnswered, circuits_table
 
     if (options.action is None) != (options.service is None):
         print(f"apigw: {options.action} needs the name of a service", file=sys.stderr)
@@ -245,7 +245,7 @@ def circuits(options: argparse.Namespace) -> int:
 
 def _admin(options: argparse.Namespace) -> Admin:
     """Raises ``ValueError`` where neither the command nor the configuration says where the gateway is."""
-    from apigw.admin_client import Admin
+    from apigw.cli.remote import Admin
 
     if options.admin is not None:
         return Admin.parse(options.admin)
@@ -367,7 +367,3 @@ def _read_secret() -> str:
     if getpass("again: ") != secret:
         raise ValueError("the two are not the same")
     return secret
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -19,10 +19,10 @@ from twisted.python.failure import Failure
 
 from apigw.config.model import Listen
 from apigw.ops.access_log import AccessLog
-from apigw.ops.health import Check, Readiness
+from apigw.ops.readiness import Check, Readiness
+from apigw.process.snapshot import UpstreamKey
+from apigw.process.systemd import notify
 from apigw.proxy.pipeline import Gateway
-from apigw.snapshot import UpstreamKey
-from apigw.systemd import notify
 from apigw.upstream.checks import HealthChecks, any_answers
 from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import ChannelFactory

@@ -22,7 +22,7 @@ from apigw import errors
 from apigw.ops.metrics import Metrics
 from apigw.policy.limits.limits import Limit, MemoryStore
 from apigw.policy.limits.redis_store import RedisStore
-from apigw.resources import Leaf, answer
+from apigw.proxy.resources import Leaf, answer
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.upstream import Target, Upstream
 from apigw.wire.web_request import WebRequest

@@ -13,7 +13,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from apigw.errors import MethodNotAllowed, NotFound
 from apigw.ops.exposition import Exposition, Page
-from apigw.ops.health import Readiness, Report
+from apigw.ops.readiness import Readiness, Report
 from apigw.policy.oauth.endpoint import TokenEndpoint, TokenResponse
 from apigw.wire.headers import Headers
 from apigw.wire.web_request import WebRequest

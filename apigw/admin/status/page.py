@@ -14,10 +14,10 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
-from apigw.ops.history import SECONDS, History, Second, Tally
+from apigw.admin.status.history import SECONDS, History, Second, Tally
 from apigw.ops.metrics import METHODS
-from apigw.resources import JSON, Leaf, respond
-from apigw.snapshot import Route, Snapshot
+from apigw.process.snapshot import Route, Snapshot
+from apigw.proxy.resources import JSON, Leaf, respond
 from apigw.upstream.upstream import Target, Upstream
 from apigw.wire.headers import Headers
 from apigw.wire.web_request import WebRequest
@@ -107,7 +107,7 @@ class Live(Leaf):
 
 def page(build: Build, clock: IReactorTime) -> dict[bytes, IResource]:
     """The resources of the page by path. ``build`` makes the document that the page shows."""
-    folder = files("apigw.ops") / "status"
+    folder = files("apigw.admin.status")
     resources: dict[bytes, IResource] = {}
     for path, (name, content_type) in _FILES.items():
         resources[path] = Content(content_type, partial(bytes, (folder / name).read_bytes()))

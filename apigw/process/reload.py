@@ -16,9 +16,9 @@ from twisted.python.failure import Failure
 
 from apigw.config.errors import ConfigError, Problem
 from apigw.config.model import Config
-from apigw.service import Listener
-from apigw.snapshot import Snapshot
-from apigw.systemd import notify
+from apigw.process.snapshot import Snapshot
+from apigw.process.systemd import notify
+from apigw.process.tree import Listener
 
 log = Logger()
 

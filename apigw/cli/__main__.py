@@ -1,0 +1,5 @@
+import sys
+
+from apigw.cli.main import main
+
+sys.exit(main())
