@@ -17,7 +17,7 @@ COMPILED = [
     *("ops/access_line", "ops/access_log", "ops/metrics"),
     *("policy/breaker", "policy/jwt", "policy/limits", "policy/principal", "policy/redis_limits", "policy/routing"),
     *("wire/deadlines", "wire/eager", "wire/errors", "wire/h1", "wire/h1_body", "wire/h1_head", "wire/headers"),
-    *("wire/pool", "wire/request", "wire/target", "wire/upstream_connection"),
+    *("wire/pool", "wire/request", "wire/room", "wire/target", "wire/upstream_connection"),
 ]
 """A request's way, which a wheel has as machine code too (docs/decisions/compiled.md)."""
 

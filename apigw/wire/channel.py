@@ -17,6 +17,7 @@ from apigw.wire.h1 import HTTP1Channel
 from apigw.wire.h2 import HTTP2Channel
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
+from apigw.wire.room import Room
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -45,9 +46,6 @@ class Channel(Timed, Protocol):
     def cut(self) -> None:
         """Close now."""
 
-    def is_idle(self) -> bool:
-        """Whether closing would interrupt nothing."""
-
 
 OnRequest = Callable[[Request], object]
 OnRefused = Callable[[Refused, bytes, bool, bytes], tuple[int, Headers, bytes]]
@@ -67,6 +65,7 @@ class ChannelFactory(protocol.ServerFactory):
         self.on_refused = on_refused
         self.draining = False
         self.channels: dict[Channel, None] = {}
+        self.room = Room(deadlines.seconds)
         self.on_empty: Callable[[], None] | None = None
 
     def acceptableProtocols(self) -> list[bytes]:
@@ -79,10 +78,12 @@ class ChannelFactory(protocol.ServerFactory):
 
     def opened(self, channel: Channel) -> None:
         self.channels[channel] = None
+        self.room.unfinished(channel)
         self.deadlines.watch(channel)
 
     def closed(self, channel: Channel) -> None:
         self.channels.pop(channel, None)
+        self.room.forget(channel)
         self.deadlines.forget(channel)
         if not self.channels and self.on_empty is not None:
             self.on_empty()
@@ -98,12 +99,12 @@ class ChannelFactory(protocol.ServerFactory):
             channel.cut()
 
     def _make_room(self) -> bool:
-        """Close the connection that has been idle for longest, for the sake of one that may have something to say."""
-        idle = min((channel for channel in self.channels if channel.is_idle()), key=lambda c: c.deadline, default=None)
-        if idle is not None:
-            self.closed(idle)
-            idle.cut()
-        return idle is not None
+        channel = self.room.first()
+        if channel is None:
+            return False
+        self.closed(channel)
+        channel.cut()
+        return True
 
 
 class Opening(protocol.Protocol):
@@ -158,9 +159,6 @@ class Opening(protocol.Protocol):
     def cut(self) -> None:
         assert self.transport is not None
         self.transport.abortConnection()  # type: ignore[attr-defined]
-
-    def is_idle(self) -> bool:
-        return True
 
     def _become(self, channel: Any) -> None:
         self._channel = channel

@@ -34,7 +34,7 @@ def test_a_request_is_answered() -> None:
     assert request.clientproto == b"HTTP/2"
     assert (request.content_length, request.body_complete, request.upgrade) == (0, True, False)
     assert request.stream.peer == b"192.0.2.1"
-    assert client.channel.is_idle()
+    assert not client.channel.streams
 
 
 def test_a_small_answer_is_one_write() -> None:
