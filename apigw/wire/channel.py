@@ -124,9 +124,6 @@ class Opening(protocol.Protocol):
 
     def makeConnection(self, transport: ITransport) -> None:
         self.transport = transport
-        set_no_delay = getattr(transport, "setTcpNoDelay", None)
-        if set_no_delay is not None:
-            set_no_delay(True)
         settings = self._factory.settings
         self._secure = interfaces.ISSLTransport.providedBy(transport)
         # A handshake is part of what must not take long; a plain connection that is silent is merely idle.
