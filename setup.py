@@ -21,7 +21,8 @@ COMPILED = [
     "routing/router",
     "upstream/breaker", "upstream/circuit", "upstream/upstream",
     "wire/deadlines", "wire/errors", "wire/headers", "wire/http1/chunked", "wire/http1/client", "wire/http1/head",
-    "wire/http1/server", "wire/pace", "wire/pool", "wire/reactor/eager", "wire/request", "wire/target",
+    "wire/http1/server", "wire/pace", "wire/pool", "wire/reactor/eager", "wire/request", "wire/room",
+    "wire/target",
 ]
 # fmt: on
 """A request's way, which a wheel has as machine code too (docs/decisions/compiled.md)."""

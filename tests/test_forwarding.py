@@ -78,12 +78,61 @@ def test_via_names_the_clients_version(protocol: bytes, via: bytes) -> None:
     assert b"\r\nvia: %b apigw\r\n" % via in head(request(protocol=protocol))
 
 
-@given(st.sampled_from("-_."), st.sampled_from("-_."), st.sampled_from(["user-id", "user-roles", "auth-provider"]))
-def test_every_spelling_of_an_identity_goes(one: str, other: str, name: str) -> None:
-    """A service that takes X_User.ID for X-User-ID believes a stranger."""
-    spelled = "x" + one + name.replace("-", other)
+ODD = "!#$%&'*+-.^_`|~"
+"""All that a field name may have besides letters and digits (RFC 9110 §5.6.2)."""
+
+
+@given(
+    st.lists(st.sampled_from(ODD), min_size=2, max_size=2),
+    st.sampled_from(["x-user-id", "x-user-roles", "x-auth-provider"]),
+)
+def test_an_identity_is_dropped_however_it_is_spelled(odd: list[str], name: str) -> None:
+    """A service that takes X+User~ID for X-User-ID is not sent it, not by a trusted proxy either."""
+    spelled = "{1}{0[0]}{2}{0[1]}{3}".format(odd, *name.split("-"))
     for peers in (Peers(), Peers(["0.0.0.0/0"])):
         assert b"mallory" not in head(request((spelled.encode(), b"mallory")), peers)
+
+
+OF_PROXIES = [f"x-forwarded-{what}" for what in ("for", "proto", "host", "port", "client-cert")] + ["x-real-ip"]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize(
+    ("name", "from_a_stranger", "from_a_proxy"),
+    [
+        ("x-user-id", False, False),
+        *((name, False, True) for name in OF_PROXIES),
+        ("content-length", False, False),
+        ("transfer-encoding", False, False),
+        ("keep-alive", False, False),
+        ("proxy-connection", False, False),
+        ("http2-settings", False, False),
+        ("x-request-id", False, False),
+        ("x-user-id2", True, True),
+        ("x-userid", True, True),
+        ("user-id", True, True),
+        ("x-forwarder", True, True),
+        ("content-type", True, True),
+        ("a-host", True, True),
+    ],
+)
+def test_names_are_compared_as_the_most_careless_server_does(
+    odd: str, name: str, from_a_stranger: bool, from_a_proxy: bool
+) -> None:
+    """CGI has letters, digits and _ only: every other character becomes one. A proxy's word counts as it is spelled."""
+    spelled = name.replace("-", odd)
+    sent = request((spelled.encode(), b"mallory"))
+    assert (b"mallory" in head(sent)) is from_a_stranger
+    believed = from_a_proxy and (name not in OF_PROXIES or odd == "-")
+    assert (b"mallory" in head(sent, Peers(["0.0.0.0/0"]))) is believed
+
+
+def test_a_proxys_chain_is_not_doubled_by_an_odd_spelling() -> None:
+    """What a client slipped through the trusted proxy as X_Forwarded_For does not stand beside the real one."""
+    chain = ((b"x-forwarded-for", b"198.51.100.1"), (b"x_forwarded+for", b"203.0.113.66"))
+    sent = head(request(*chain, peer=b"10.0.0.1"), Peers(TRUSTED))
+    assert b"x-forwarded-for: 198.51.100.1, 10.0.0.1\r\n" in sent
+    assert b"203.0.113.66" not in sent
 
 
 def test_a_token_may_stay_here() -> None:
@@ -101,6 +150,15 @@ def test_names_are_remembered_up_to_a_bound() -> None:
     assert len(peers.kept[False, False]) <= 4096
     assert b"x-user-id" not in head(request((b"x-user-id", b"me")), peers)
     assert b"\r\nx-late: 1\r\n" in head(request((b"x-late", b"1")), peers)
+
+
+def test_long_names_are_judged_and_not_remembered() -> None:
+    """What a client calls its headers does not stay in memory, and is looked at all the same."""
+    peers = Peers()
+    for number in range(100):
+        assert b"kept" in head(request((b"x-%d-" % number + b"y" * 32_000, b"kept")), peers)
+        assert b"gone" not in head(request((b"x-forwarded-%d-" % number + b"y" * 32_000, b"gone")), peers)
+    assert sum(len(name) for kept in peers.kept.values() for name in kept) < 1000
 
 
 TRUSTED = ["10.0.0.0/8", "::1/128"]

@@ -30,6 +30,11 @@ _VIA = {
 }
 _WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 _REMEMBERED = 4096
+_LONGEST = 64
+"""Of the names that are remembered, so that they hold 3 MiB at most. Those that are sent all the time are shorter."""
+_FOLDED = bytes(byte if bytes((byte,)).isalnum() else ord("-") for byte in range(256))
+"""Makes a dash of every byte that is no letter and no digit."""
+_CONTINUED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
 
 
 class _Identifiers:
@@ -77,18 +82,20 @@ class _Kept(dict[bytes, bool]):
         self._drop_token = drop_token
 
     def __missing__(self, name: bytes) -> bool:
-        # Some servers cannot tell ``X_User_ID`` or ``X.User.ID`` from ``X-User-ID``.
-        plain = name.replace(b"_", b"-").replace(b".", b"-")
-        kept = plain not in HOP_BY_HOP and plain not in WRITTEN_HERE and plain not in IDENTITY
-        if not self._trusted:
-            kept = kept and plain not in FORWARDED and not plain.startswith(b"x-forwarded-")
-        elif name in (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"):
-            kept = False  # continued below, in one field each
-        if self._drop_token and name == b"authorization":
-            kept = False
-        if len(self) < _REMEMBERED:
+        kept = self._judge(name)
+        if len(name) <= _LONGEST and len(self) < _REMEMBERED:
             self[name] = kept
         return kept
+
+    def _judge(self, name: bytes) -> bool:
+        # CGI cannot tell ``X_User_ID``, and some servers' CGI ``X+User~ID``, from ``X-User-ID`` (RFC 3875 §4.1.18).
+        plain = name.translate(_FOLDED)
+        if plain in HOP_BY_HOP or plain in WRITTEN_HERE or plain in IDENTITY:
+            return False
+        if plain in FORWARDED or plain.startswith(b"x-forwarded-"):
+            # What a trusted proxy says it says in so many words; three of them are continued below, in one field each.
+            return self._trusted and name == plain and plain not in _CONTINUED
+        return not (self._drop_token and plain == b"authorization")
 
 
 def is_grpc(headers: Headers) -> bool:

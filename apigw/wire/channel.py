@@ -17,6 +17,7 @@ from apigw.wire.headers import Headers
 from apigw.wire.http1.server import HTTP1Channel
 from apigw.wire.http2.server import HTTP2Channel
 from apigw.wire.request import Request
+from apigw.wire.room import Room
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -46,9 +47,6 @@ class Channel(Timed, Protocol):
     def cut(self) -> None:
         """Close now."""
 
-    def is_idle(self) -> bool:
-        """Whether closing would interrupt nothing."""
-
 
 OnRequest = Callable[[Request], object]
 OnRefused = Callable[[Refused, bytes, bool, bytes], tuple[int, Headers, bytes]]
@@ -68,6 +66,7 @@ class ChannelFactory(protocol.ServerFactory):
         self.on_refused = on_refused
         self.draining = False
         self.channels: dict[Channel, None] = {}
+        self.room = Room(deadlines.seconds)
         self.on_empty: Callable[[], None] | None = None
 
     def acceptableProtocols(self) -> list[bytes]:
@@ -80,10 +79,12 @@ class ChannelFactory(protocol.ServerFactory):
 
     def opened(self, channel: Channel) -> None:
         self.channels[channel] = None
+        self.room.unfinished(channel)
         self.deadlines.watch(channel)
 
     def closed(self, channel: Channel) -> None:
         self.channels.pop(channel, None)
+        self.room.forget(channel)
         self.deadlines.forget(channel)
         if not self.channels and self.on_empty is not None:
             self.on_empty()
@@ -99,12 +100,12 @@ class ChannelFactory(protocol.ServerFactory):
             channel.cut()
 
     def _make_room(self) -> bool:
-        """Close the connection that has been idle for longest, for the sake of one that may have something to say."""
-        idle = min((channel for channel in self.channels if channel.is_idle()), key=lambda c: c.deadline, default=None)
-        if idle is not None:
-            self.closed(idle)
-            idle.cut()
-        return idle is not None
+        channel = self.room.first()
+        if channel is None:
+            return False
+        self.closed(channel)
+        channel.cut()
+        return True
 
 
 class Opening(protocol.Protocol):
@@ -124,9 +125,6 @@ class Opening(protocol.Protocol):
 
     def makeConnection(self, transport: ITransport) -> None:
         self.transport = transport
-        set_no_delay = getattr(transport, "setTcpNoDelay", None)
-        if set_no_delay is not None:
-            set_no_delay(True)
         settings = self._factory.settings
         self._secure = interfaces.ISSLTransport.providedBy(transport)
         # A handshake is part of what must not take long; a plain connection that is silent is merely idle.
@@ -159,9 +157,6 @@ class Opening(protocol.Protocol):
     def cut(self) -> None:
         assert self.transport is not None
         self.transport.abortConnection()  # type: ignore[attr-defined]
-
-    def is_idle(self) -> bool:
-        return True
 
     def _become(self, channel: Any) -> None:
         self._channel = channel

@@ -7,6 +7,7 @@ import pytest
 from .client import chunked, encode
 from .conftest import Start
 from .daemon import Daemon, gateway
+from .h2_client import H2Client
 from .services import Received, Service
 
 ROUTES = [
@@ -39,6 +40,10 @@ IDENTITY = [
     "X_USER_ROLES: admin",
     "X-Auth-Provider: gateway",
     "x.auth_provider: gateway",
+    "X+User+ID: root",
+    "x.user~id: root",
+    "x!user#roles: admin",
+    "x'auth*provider: gateway",
 ]
 
 
@@ -53,6 +58,15 @@ def test_nobody_claims_an_identity_by_a_header(daemon: Daemon, service: Service,
         assert b"provider" not in text
 
 
+def test_nobody_claims_an_identity_over_http2(daemon: Daemon, service: Service) -> None:
+    """What is dropped from one version's requests is dropped from the other's."""
+    with H2Client(daemon.address) as client:
+        for line in (*IDENTITY, *CLAIMS, *ODD_FRAMING):
+            name, _, value = line.partition(": ")
+            assert client.request("GET", "/a", (name.lower(), value)).status == 200
+            assert value.encode() not in service.last.raw
+
+
 def test_a_trusted_proxy_claims_no_identity_either(behind_proxy: Daemon, service: Service) -> None:
     """The load balancer in front passes on what a client made up."""
     behind_proxy.get("/a", *IDENTITY)
@@ -64,11 +78,15 @@ CLAIMS = [
     "X-Forwarded-For: 198.51.100.1",
     "X-Forwarded-Proto: https",
     "X-Forwarded-Host: evil",
-    "X-Forwarded-Port: 666",
+    "X-Forwarded-Port: port",
     "X-Forwarded-Prefix: /evil",
     "X_Forwarded_For: 198.51.100.2",
+    "X+Forwarded+Proto: gopher",
     "X-Real-IP: 198.51.100.3",
+    "X|Real|IP: 198.51.100.4",
 ]
+
+ODD_FRAMING = ["Content+Length: t77", "Transfer.Encoding: gzip", "Keep~Alive: timeout=78", "HTTP2!Settings: AAMAAAA"]
 
 
 def test_what_strangers_say_of_their_origin_is_dropped(daemon: Daemon, service: Service) -> None:
@@ -76,7 +94,8 @@ def test_what_strangers_say_of_their_origin_is_dropped(daemon: Daemon, service: 
     daemon.get("/a", *CLAIMS)
     assert b"198.51.100" not in service.last.raw
     assert b"evil" not in service.last.raw
-    assert b"666" not in service.last.raw
+    assert b"port" not in service.last.raw
+    assert b"gopher" not in service.last.raw
     assert service.last.get("x-forwarded-for") == "127.0.0.1"
     assert service.last.get("x-forwarded-proto") == "http"
     assert service.last.get("x-forwarded-host") == "localhost"
@@ -90,6 +109,15 @@ def test_what_a_trusted_proxy_says_is_continued(behind_proxy: Daemon, service: S
     assert service.last.get("x-forwarded-host") == "evil"
     assert service.last.get("forwarded") == "for=198.51.100.1;proto=https;host=evil"
     assert service.last.get("x-real-ip") == "198.51.100.3"
+    assert b"198.51.100.2" not in service.last.raw
+    assert b"198.51.100.4" not in service.last.raw
+
+
+def test_what_could_be_taken_for_framing_is_dropped(daemon: Daemon, service: Service) -> None:
+    """A service that reads Content+Length as Content-Length would find another request in the body."""
+    daemon.get("/a", *ODD_FRAMING)
+    names = {name for name, _ in service.last.headers}
+    assert names == {"host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "via", "x-request-id"}
 
 
 def test_via_names_the_gateway_both_ways(daemon: Daemon, service: Service) -> None:

@@ -151,10 +151,11 @@ def test_no_admin_listener(start: Start, module_service: Service) -> None:
 def test_the_public_listener_on_a_unix_socket(start: Start, module_service: Service, tmp_path: Path) -> None:
     """A web server on the same machine must reach the gateway over a port."""
     path = tmp_path / "public.sock"
-    start(gateway(services={"main": module_service.url}, routes=ALL, listen=[f"unix:{path}"]))
+    daemon = start(gateway(services={"main": module_service.url}, routes=ALL, listen=[f"unix:{path}"]))
     with Client(str(path)) as client:
         for _ in range(2):
             assert client.request("POST", "/a", body=b"hello").json["body"] == "hello"
+    assert "Traceback" not in daemon.log
 
 
 def test_ipv6(start: Start, module_service: Service) -> None:

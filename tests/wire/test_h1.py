@@ -6,7 +6,6 @@ import pytest
 from http1_server import CONTINUE, Client, Echo, Hold, Ignore, Server, one_by_one
 from twisted.internet.error import ConnectionLost
 
-from apigw.wire.channel import Settings
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.request import Request
 
@@ -596,27 +595,3 @@ def test_cut_ends_everything() -> None:
     server.wait(0)
     assert (client.end, lost) == ("aborted", [True])
     assert isinstance(echo.error, ClientLost)
-
-
-# Too many connections.
-
-
-def test_beyond_the_limit_the_longest_idle_connection_makes_room() -> None:
-    """New clients are served while there are idle connections, and no exchange is cut for them."""
-    server = Server(Settings(max_connections=3), application=Hold)
-    busy, older, newer = server.connect(), server.connect(), server.connect()
-    busy.send(GET)
-    for client in (older, newer):
-        server.wait(1)
-        client.send(GET)
-        answer(server.seen[-1].request)
-    assert server.connect().end == "open"
-    assert [busy.end, older.end, newer.end] == ["open", "aborted", "open"]
-    newer.send(GET)
-    last = server.connect()  # in the place of the one that has sent nothing
-    last.send(GET)
-    assert server.factory.buildProtocol(None) is None
-    for echo in server.seen[-2:]:
-        answer(echo.request)
-    assert newer.receive().endswith(b"\r\n\r\n")
-    assert last.receive().endswith(b"\r\n\r\n")

@@ -286,7 +286,7 @@ def test_an_answer_that_waits_outlives_the_upload() -> None:
     client.open_window(1, 1000)
     assert client.answer(1)[2] == b"hello"
     assert client.reset(1) is None
-    assert client.channel.is_idle()
+    assert not client.channel.streams
 
 
 def test_swallowed_data_is_given_back_to_the_connection() -> None:
@@ -336,7 +336,7 @@ def test_an_end_waits_for_its_body() -> None:
     client.open_window(1, 10_000)
     assert client.ended(1)
     assert client.body(1) == b"x" * 70_000
-    assert client.channel.is_idle()
+    assert not client.channel.streams
 
 
 def test_no_window_at_all() -> None:

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from attrs import define
+from functional.certificates import Authority
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
+from apigw.wire.agent import endpoint_to
+from apigw.wire.channel import ChannelFactory, Settings
+from apigw.wire.deadlines import Deadlines
+from apigw.wire.http1.client import UpstreamConnection
+from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.reactor import epoll as own
 from apigw.wire.reactor.eager import MOST_HELD
-from apigw.wire.reactor.transport import EagerClient, EagerReactor, EagerServer, unsent
+from apigw.wire.reactor.transport import EagerClient, EagerReactor, EagerServer, beneath_tls, unsent
+from apigw.wire.request import Request
+from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
 
 PATIENCE = 20.0
 
@@ -301,6 +315,146 @@ def test_a_listening_socket_can_be_given(turns: Turns) -> None:
             assert isinstance(peers[0].transport, EagerServer)
         turns.until(lambda: peers[0].lost)
         port.stopListening()
+    turns.turn()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("keys"))
+
+
+def served(turns: Turns) -> ChannelFactory:
+    """Answers every request, and so is made by nothing but what a listener gives it."""
+    deadlines = Deadlines(turns.reactor)
+
+    def answer(request: Request) -> None:
+        request.respond(200, [(b"content-length", b"2")], b"ok")
+
+    return ChannelFactory(Settings(), deadlines, answer, lambda *refused: (400, [], b""))
+
+
+def over_tls(turns: Turns, authority: Authority, channels: ChannelFactory) -> TLSFactory:
+    pair = authority.issue("localhost")
+    return TLSFactory(ServerContexts([KeyPair(pair.certificate, pair.key)]), channels, turns.reactor)
+
+
+def ask(turns: Turns, client: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+    """One request, and its answer."""
+    came: list[bytes] = []
+
+    def get() -> None:
+        over = client if tls is None else tls.wrap_socket(client, server_hostname="localhost")
+        over.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        came.append(over.recv(1000))
+        over.close()
+
+    client.settimeout(PATIENCE)
+    thread = Thread(target=get)
+    thread.start()
+    turns.until(lambda: not thread.is_alive())
+    assert came
+    assert came[0].startswith(b"HTTP/1.1 200 ")
+
+
+LISTENING = ["tcp:0:interface=127.0.0.1", "tcp6:0:interface=\\:\\:1", "ssl", "tls", "adopted"]
+
+
+@pytest.mark.parametrize("kind", LISTENING)
+def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement(
+    turns: Turns, authority: Authority, kind: str
+) -> None:
+    """The second piece of an answer is sent at once, whatever the port: Nagle's algorithm is off."""
+    channels = served(turns)
+    factory: Any = channels
+    described, tls = kind, None
+    if kind in ("ssl", "tls"):
+        described = "tcp:0:interface=127.0.0.1"
+        tls = authority.client()
+    if kind == "ssl":
+        pair = authority.issue("localhost")
+        described = f"ssl:0:privateKey={pair.key}:certKey={pair.certificate}:interface=127.0.0.1"
+    elif kind == "tls":
+        factory = over_tls(turns, authority, channels)
+    no_delay: list[bool] = []
+    opened = channels.opened
+
+    def note(channel: Any) -> None:
+        transport = beneath_tls(channel.transport)
+        assert isinstance(transport, EagerServer)
+        no_delay.append(transport.getTcpNoDelay())
+        opened(channel)
+
+    channels.opened = note  # type: ignore[method-assign]
+    eager = EagerReactor(turns.reactor)
+    with contextlib.ExitStack() as stack:
+        if kind == "adopted":
+            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            listening.setblocking(False)
+            port = eager.adoptStreamPort(listening.fileno(), socket.AF_INET, factory)
+        else:
+            given: list[Any] = []
+            serverFromString(eager, described).listen(factory).addCallback(given.append)
+            (port,) = given
+        ask(turns, stack.enter_context(socket.create_connection((port.getHost().host, port.getHost().port))), tls)
+    assert no_delay
+    assert all(no_delay)
+    turns.until(lambda: not channels.channels)
+    port.stopListening()
+    turns.turn()
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_unix_socket_has_no_such_algorithm(turns: Turns, tmp_path: Path, adopted: bool) -> None:
+    """It is listened on as any other, also where a supervisor opened it, and nothing fails and is logged."""
+    errors: list[Any] = []
+
+    def note(event: Any) -> None:
+        if event.get("isError") or event.get("log_failure"):
+            errors.append(event)
+
+    channels = served(turns)
+    path = str(tmp_path / "a.sock")
+    eager = EagerReactor(turns.reactor)
+    globalLogPublisher.addObserver(note)
+    with contextlib.ExitStack() as stack:
+        stack.callback(globalLogPublisher.removeObserver, note)
+        if adopted:
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(path)
+            listening.listen()
+            listening.setblocking(False)
+            port = eager.adoptStreamPort(listening.fileno(), socket.AF_UNIX, channels)
+        else:
+            port = eager.listenUNIX(path, channels)
+        client = stack.enter_context(socket.socket(socket.AF_UNIX))
+        client.connect(path)
+        ask(turns, client)
+        turns.until(lambda: not channels.channels)
+        port.stopListening()
+        turns.turn()
+    assert errors == []
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_what_is_written_to_a_service_does_not_wait_for_its_acknowledgement(
+    turns: Turns, authority: Authority, secure: bool
+) -> None:
+    """A body that follows its head is sent at once, over every kind of connection that a pool makes."""
+    channels = served(turns)
+    factory: Any = over_tls(turns, authority, channels) if secure else channels
+    port = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
+    trust = trustRootFromCertificates([Certificate.loadPEM(Path(authority.file).read_bytes())])
+    tls = optionsForClientTLS("localhost", trustRoot=trust) if secure else None
+    endpoint = endpoint_to(turns.reactor, "127.0.0.1", port.getHost().port, PATIENCE, tls)
+    given: list[UpstreamConnection] = []
+    Pool(endpoint, PoolSettings(), Deadlines(turns.reactor)).connect().addCallback(given.append)
+    turns.until(lambda: given)
+    transport = beneath_tls(given[0].transport)
+    assert isinstance(transport, EagerClient)
+    assert transport.getTcpNoDelay()
+    transport.abortConnection()
+    turns.until(lambda: given[0].lost and not channels.channels)
+    port.stopListening()
     turns.turn()
 
 

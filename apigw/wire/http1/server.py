@@ -50,6 +50,7 @@ class HTTP1Channel:
         self.secure = secure
         self.deadline = NEVER
         self._seconds = factory.deadlines.seconds
+        self._room = factory.room
         self._head = HeadReader()
         self._pending = b""  # the beginning of a head, or requests that came before their turn
         self._head_begun = False
@@ -116,6 +117,7 @@ class HTTP1Channel:
 
     def pauseProducing(self) -> None:
         self._writing_paused = True
+        self._room.busy(self)
         self._unsent = unsent(self.transport)
         self.deadline = self._seconds() + self.factory.settings.client_body_timeout
         if self._producer is not None:
@@ -195,12 +197,14 @@ class HTTP1Channel:
         if not self._head_begun:
             self._head_begun = True
             self.deadline = self._seconds() + self.factory.settings.client_header_timeout
+        self._room.unfinished(self)
         self._pending = data
         self._searched = len(data)
 
     def _start(self, request: Request) -> None:
         self._request = request
         self._bodyless = False
+        self._room.busy(self)
         self.deadline = NEVER
         if request.body_complete:
             self._reading_body = False
@@ -400,11 +404,6 @@ class HTTP1Channel:
         if self._request is None and not self._reading_body and not self._pending and not self._over:
             self._close()
 
-    def is_idle(self) -> bool:
-        return not (
-            self._request is not None or self._pending or self._reading_body or self._over or self._writing_paused
-        )
-
     def cut(self) -> None:
         """Close now, whatever is in flight."""
         self._cut()
@@ -418,6 +417,7 @@ class HTTP1Channel:
         if self.factory.draining and not self._pending:
             self._close()
             return
+        self._room.idle(self)
         self.deadline = self._seconds() + self.factory.settings.keepalive_timeout
         self._resume_reading()
         if self._pending and not self._busy:
@@ -436,6 +436,7 @@ class HTTP1Channel:
         if request is not None:
             request.client_failed(refusal)
             return
+        self._room.unfinished(self)
         status, headers, body = self.factory.on_refused(refusal, self.peer, self.secure, b"HTTP/1.1")
         self._out.append(b"HTTP/1.1 %d %b\r\n" % (status, reason_of(status)))
         for name, value in headers:

@@ -22,6 +22,9 @@ LINE_OVERHEAD = 4
 CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 """Fields that mean nothing on HTTP/2 and make a message malformed (RFC 9113 §8.2.2)."""
 
+LONGEST_REMEMBERED = 64
+"""Bytes of a field's name. Services choose them, and what they choose must not stay in memory."""
+
 EMPTY_TABLE = b"\x20"
 """Said once, in front of the first block: no table is kept for what we send, whatever size the client would allow."""
 
@@ -90,7 +93,7 @@ def encode_head(status: int, headers: Headers) -> bytes:
     """The field block of a response. Connection-specific fields are left out."""
     parts = [_STATUS.get(status) or b"\x08\x03%d" % status]
     for name, value in headers:
-        prefix = _literal_name(name)
+        prefix = _usual_name(name) if len(name) <= LONGEST_REMEMBERED else _literal_name(name)
         if prefix:
             length = len(value)
             parts += (prefix, _SHORT[length] if length < 0x7F else _length(length), value)
@@ -98,6 +101,10 @@ def encode_head(status: int, headers: Headers) -> bytes:
 
 
 @lru_cache(maxsize=1024)
+def _usual_name(name: bytes) -> bytes:
+    return _literal_name(name)
+
+
 def _literal_name(name: bytes) -> bytes:
     """The beginning of a literal field that enters no table, up to its value; empty for a field not to be sent."""
     name = name.lower()

@@ -518,6 +518,13 @@ class HTTP2Channel(Protocol):
     def _set_deadline(self) -> None:
         if self._over:
             return
+        room = self.factory.room
+        if self.streams or self.writing_paused:
+            room.busy(self)
+        elif self._block_due != NEVER or not self._last_stream:
+            room.unfinished(self)
+        else:
+            room.idle(self)
         if self.writing_paused:
             self.deadline = self._stalled_due
         elif self._block_due != NEVER:
@@ -554,9 +561,6 @@ class HTTP2Channel(Protocol):
         self.flush()
         self._set_deadline()
 
-    def is_idle(self) -> bool:
-        return not self.streams and self._block is None
-
     def cut(self) -> None:
         """Close now, whatever is in flight."""
         self.transport.abortConnection()
@@ -582,6 +586,7 @@ class HTTP2Channel(Protocol):
     def _end(self, code: Code) -> None:
         """The connection is broken: say so, and let the client read it before a reset destroys it."""
         self._over = True
+        self.factory.room.unfinished(self)
         self.deadline = self.seconds() + LINGER
         self.emit(goaway_frame(self._last_stream, code))
         self._write_out()
