@@ -61,6 +61,10 @@ setup(
         "pyyaml>=6.0.2",
         "cerberus>=1.3.8",
         "authlib>=1.9",
+        "joserfc>=1.8",
+        "cryptography>=50.0",
+        "service-identity>=26.1",  # whose absence Twisted's TLS would bear, and check less
+        "zope.interface>=8.7",
         "txredisapi>=1.6",
         "prometheus-client>=0.26",
         "httptools>=0.9",
@@ -83,6 +87,9 @@ setup(
             "hyperframe>=6.1",
             "promql-parser>=0.5",
             "requests-oauthlib>=2.0",
+            "oauthlib>=4.0",
+            "greenlet>=3.5",
+            "packaging>=26",
             "ruff>=0.17",
             "mypy>=2.4",
             "mypy-zope>=1.0.17",
@@ -98,5 +105,6 @@ setup(
             "priority>=2.0",  # what Twisted's HTTP/2 needs
         ],
         "docs": ["towncrier>=26.9"],
+        "lock": ["uv>=0.13"],
     },
 )
