@@ -5,11 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 COMPILED := .venv-compiled
+LOCKED := --no-deps --require-hashes --requirement requirements/build.txt
 # twistd finds twisted/plugins/ in a checkout only if the checkout itself is on the path.
-EDITABLE := --config-settings editable_mode=compat --editable
+EDITABLE := --no-deps --no-build-isolation --config-settings editable_mode=compat --editable
+EXTRAS := test bench docs lock
+UPGRADE ?= --upgrade
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled check bench profile docs clean
+.PHONY: help run test test-compiled check bench profile docs lock clean
 
 help:
 	@echo "make run      two sample services and the gateway in front of them; Ctrl-C ends it"
@@ -19,6 +23,7 @@ help:
 	@echo "make bench    CPU per request, beside nginx     (ARGS=... goes to contrib/bench/bench.py)"
 	@echo "make profile  where the gateway's time goes     (the same)"
 	@echo "make docs     write anew the part of docs/ that is generated"
+	@echo "make lock     write requirements/ anew          (UPGRADE=... instead of --upgrade goes to uv)"
 	@echo "make clean    remove what the others have made"
 
 run: $(VENV)/run.installed
@@ -47,6 +52,17 @@ docs: $(VENV)/run.installed
 	$(BIN)/python -m apigw.config.reference > docs/reference/configuration.md.new
 	mv docs/reference/configuration.md.new docs/reference/configuration.md
 
+# All together first, so that what two files name has one version.
+lock: $(VENV)/lock.installed
+	@mkdir -p run requirements
+	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" >run/build.in
+	@cat requirements/*.txt >run/all.txt
+	@$(COMPILE) $(UPGRADE) setup.py run/build.in --all-extras --output-file run/all.txt
+	@$(COMPILE) run/build.in --constraint run/all.txt --output-file requirements/build.txt
+	@$(COMPILE) setup.py --constraint run/all.txt --output-file requirements/run.txt
+	@for extra in $(EXTRAS); do $(COMPILE) setup.py --extra $$extra --constraint run/all.txt --output-file requirements/$$extra.txt || exit 1; done
+	@git diff --stat requirements
+
 clean:
 	rm -rf $(VENV) $(COMPILED) run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage twisted/plugins/dropin.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -58,19 +74,16 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # As from a wheel: nothing of the checkout is on the path.
-$(COMPILED)/installed: setup.py pyproject.toml $(shell find apigw twisted -type f -not -name "*.pyc") | $(BIN)/python
+$(COMPILED)/installed: setup.py pyproject.toml $(wildcard requirements/*.txt) $(shell find apigw twisted -type f -not -name "*.pyc") | $(BIN)/python
 	@echo "Compiling, and installing into $(COMPILED) ..."
 	@rm -rf build
 	@test -d $(COMPILED) || $(PYTHON) -m venv $(COMPILED) || { rm -rf $(COMPILED); exit 1; }
-	@$(COMPILED)/bin/python -m pip --disable-pip-version-check --require-virtualenv install -qq ".[test,bench]"
+	@$(COMPILED)/bin/python -m pip --disable-pip-version-check --require-virtualenv install -qq $(LOCKED) -r requirements/test.txt -r requirements/bench.txt
+	@$(COMPILED)/bin/python -m pip --disable-pip-version-check --require-virtualenv install -qq --no-deps --no-build-isolation --force-reinstall .
 	@touch $@
 
-$(VENV)/run.installed: setup.py | $(BIN)/python
-	@echo "Installing into $(VENV) ..."
+$(VENV)/%.installed: setup.py requirements/build.txt requirements/%.txt | $(BIN)/python
+	@echo "Installing into $(VENV), with what '$*' needs ..."
+	@$(PIP) install -qq $(LOCKED) --requirement requirements/$*.txt
 	@$(PIP) install -qq $(EDITABLE) .
 	@touch $@
-
-$(VENV)/%.installed: setup.py | $(BIN)/python
-	@echo "Installing into $(VENV), with what '$*' needs ..."
-	@$(PIP) install -qq $(EDITABLE) ".[$*]"
-	@touch $@ $(VENV)/run.installed

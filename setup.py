@@ -7,70 +7,36 @@ from pathlib import Path
 from runpy import run_path
 
 from setuptools import Extension, find_packages, setup
-from setuptools.command.build_ext import build_ext
-from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 HERE = Path(__file__).parent
-
-# fmt: off
-COMPILED = [
-    "ops/access_line", "ops/access_log", "ops/metrics",
-    "policy/auth/jwt", "policy/auth/principal", "policy/cors/cors", "policy/limits/limits",
-    "policy/limits/redis_store",
-    "proxy/accounting", "proxy/headers", "proxy/held_body", "proxy/pipeline", "proxy/stages",
-    "routing/router",
-    "upstream/breaker", "upstream/circuit", "upstream/upstream",
-    "wire/deadlines", "wire/errors", "wire/headers", "wire/http1/chunked", "wire/http1/client", "wire/http1/head",
-    "wire/http1/server", "wire/pace", "wire/pool", "wire/reactor/eager", "wire/request", "wire/room",
-    "wire/target",
-]
-# fmt: on
-"""A request's way, which a wheel has as machine code too (docs/decisions/compiled.md)."""
-
-
-WANTED = os.environ.get("APIGW_COMPILE", "")
+MARK = "# Compiled: see docs/decisions/compiled.md"
+"""The first line of each module of a request's way, which a wheel has as machine code."""
 
 
 def extensions() -> list[Extension]:
-    """What mypyc makes of ``COMPILED``; nothing in a checkout, without a C compiler, and with APIGW_COMPILE=0.
+    """What mypyc makes of the modules that begin with ``MARK``; nothing in a checkout, and with APIGW_COMPILE=0.
 
-    The gateway then runs as the Python that it is. APIGW_COMPILE=1 makes it an error that it cannot be compiled.
+    Without a C compiler the gateway runs as the Python that it is, unless APIGW_COMPILE=1 makes that an error. Any
+    other failure is one always.
     """
-    if "bdist_wheel" not in sys.argv or WANTED == "0":
+    wanted = os.environ.get("APIGW_COMPILE", "")
+    if "bdist_wheel" not in sys.argv or wanted == "0":
         return []
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
-    try:
-        if shutil.which(compiler) is None:
-            raise OSError(f"there is no {compiler}")
-        from mypyc.build import mypycify
-
-        # As if nothing but this package existed: what is made must not depend on what happens to be installed.
-        alone = ["--config-file=", "--no-site-packages", "--ignore-missing-imports"]
-        without_attrs = [f"--disable-error-code={code}" for code in ("attr-defined", "call-arg", "var-annotated")]
-        modules = [f"apigw/{name}.py" for name in COMPILED]
-        return mypycify([*alone, *without_attrs, *modules], opt_level="3", debug_level="0")
-    except (ImportError, OSError, SystemExit) as error:
-        not_compiled(error)
+    if shutil.which(compiler) is None:
+        if wanted == "1":
+            raise SystemExit(f"apigw cannot be compiled: there is no C compiler ({compiler})")
+        stars = "*" * 80
+        print(f"{stars}\napigw is NOT COMPILED: there is no C compiler ({compiler})\n{stars}", file=sys.stderr)
         return []
+    from mypyc.build import mypycify
 
-
-def not_compiled(why: BaseException) -> None:
-    if WANTED == "1":
-        raise why
-    print(f"apigw is installed without being compiled: {why}", file=sys.stderr)
-
-
-class BuildAllOrNone(build_ext):
-    """A part of what is compiled would not run without the rest."""
-
-    def run(self) -> None:
-        try:
-            super().run()
-        except (CCompilerError, ExecError, PlatformError) as error:
-            not_compiled(error)
-            for made in map(Path, self.get_outputs()):
-                made.unlink(missing_ok=True)
-            self.extensions = []
+    # As if nothing but this package existed: what is made must not depend on what happens to be installed.
+    alone = ["--config-file=", "--no-site-packages", "--ignore-missing-imports"]
+    without_attrs = [f"--disable-error-code={code}" for code in ("attr-defined", "call-arg", "var-annotated")]
+    files = (file.relative_to(HERE) for file in sorted(HERE.glob("apigw/**/*.py")))
+    modules = [str(file) for file in files if (HERE / file).read_text("utf-8").startswith(f"{MARK}\n")]
+    return mypycify([*alone, *without_attrs, *modules], opt_level="3", debug_level="0", group_name="apigw")
 
 
 setup(
@@ -87,7 +53,6 @@ setup(
     include_package_data=True,
     zip_safe=False,
     ext_modules=extensions(),
-    cmdclass={"build_ext": BuildAllOrNone},
     entry_points={"console_scripts": ["apigw = apigw.cli.main:main"]},
     install_requires=[
         "twisted[tls]>=26.4",
@@ -96,6 +61,10 @@ setup(
         "pyyaml>=6.0.2",
         "cerberus>=1.3.8",
         "authlib>=1.9",
+        "joserfc>=1.8",
+        "cryptography>=50.0",
+        "service-identity>=26.1",  # whose absence Twisted's TLS would bear, and check less
+        "zope.interface>=8.7",
         "txredisapi>=1.6",
         "prometheus-client>=0.26",
         "httptools>=0.9",
@@ -118,6 +87,9 @@ setup(
             "hyperframe>=6.1",
             "promql-parser>=0.5",
             "requests-oauthlib>=2.0",
+            "oauthlib>=4.0",
+            "greenlet>=3.5",
+            "packaging>=26",
             "ruff>=0.17",
             "mypy>=2.4",
             "mypy-zope>=1.0.17",
@@ -133,5 +105,6 @@ setup(
             "priority>=2.0",  # what Twisted's HTTP/2 needs
         ],
         "docs": ["towncrier>=26.9"],
+        "lock": ["uv>=0.13"],
     },
 )

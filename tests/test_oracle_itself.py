@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+from contextlib import closing
+
 import pytest
-from oracle import Cursor, Malformed, check_canonical, read_all, read_message
+from oracle import Cursor, Malformed, Recorder, check_canonical, read_all, read_message
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED = b"PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -100,3 +104,14 @@ def test_what_is_not_canonical(old: bytes, new: bytes) -> None:
     assert raw != CANONICAL
     with pytest.raises((Malformed, IndexError)):
         check_canonical(read_message(Cursor(raw)), raw)
+
+
+def test_a_request_whose_answer_cannot_be_delivered() -> None:
+    """It is complete all the same, and not begun as well; so is what was sent behind it."""
+    with closing(Recorder()) as recorder:
+        with socket.create_connection(("127.0.0.1", recorder.port)) as gateway:
+            gateway.sendall(CANONICAL)
+            gateway.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends with a reset
+        seen = recorder.take()
+    assert [message.target for message in seen.complete] == [b"/a?b"]
+    assert (seen.begun, seen.faults) == ([], [])

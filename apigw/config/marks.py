@@ -24,7 +24,9 @@ from apigw.config.substitute import substitute
 MAX_DEPTH = 32
 MAX_KEY = 200
 
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOOKAHEAD = 1024 + 64
+"""How far libyaml reads ahead of an event, in characters: a key in one line (YAML 1.2 §7.4), and a bit."""
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
@@ -84,6 +86,10 @@ def _place(file: str, before: str) -> Origin:
     return Origin(file, len(lines), len(lines[-1]) + 1)
 
 
+class _TooDeep(ConfigError):
+    """Raised before anything recurses."""
+
+
 def _failure(sentence: str, origin: Origin) -> ConfigError:
     return ConfigError([Problem(sentence, (), origin)])
 
@@ -95,11 +101,11 @@ def _origin(mark: Any) -> Origin:
 class _Composer:
     """Pulls events, which come one at a time, so that depth is bounded before anything recurses."""
 
-    def __init__(self, text: str, file: str, environ: Mapping[str, str]) -> None:
-        self._lines = _LINE_BREAK.split(text)
+    def __init__(self, text: str, file: str, environ: Mapping[str, str], loader: Any = _FastLoader) -> None:
+        self._text = text
         self._file = file
         self._environ = environ
-        self._loader = _SafeLoader(_Stream(text, file))
+        self._loader = loader(_Stream(text, file))
 
     def document(self) -> Node | None:
         try:
@@ -113,6 +119,7 @@ class _Composer:
                 origin = _origin(self._next().start_mark)
                 raise _failure("begins a second document: a file holds one, so remove the ---", origin)
         except yaml.MarkedYAMLError as error:
+            self._check_depth(error)
             raise self._syntax(error) from None
         except yaml.YAMLError as error:
             raise _failure(f"is not YAML: {error}", Origin(self._file, 1, 1)) from None
@@ -123,9 +130,26 @@ class _Composer:
     def _next(self) -> Any:
         return self._loader.get_event()
 
+    def _check_depth(self, error: yaml.MarkedYAMLError) -> None:
+        """Raise ``_TooDeep`` where an error stands behind too many open brackets.
+
+        libyaml refuses 1,000 of them by itself (PyYAML 6.0.4 and later), and does so while it reads ahead, before the
+        first of them is an event. PyYAML's parser in Python has no such bound, and comes to the one that is too deep.
+        """
+        mark: Any = error.problem_mark
+        ahead = self._text[max(0, mark.index - _LOOKAHEAD) : mark.index] if mark else ""
+        if ahead.count("[") + ahead.count("{") > MAX_DEPTH and not isinstance(self._loader, yaml.SafeLoader):
+            try:
+                _Composer(self._text, self._file, self._environ, yaml.SafeLoader).document()
+            except _TooDeep:
+                raise
+            except ConfigError:
+                pass
+
     def _syntax(self, error: yaml.MarkedYAMLError) -> ConfigError:
         mark: Any = error.problem_mark or error.context_mark
-        line = self._lines[mark.line] if mark.line < len(self._lines) else ""
+        lines = _LINE_BREAK.split(self._text)
+        line = lines[mark.line] if mark.line < len(lines) else ""
         if line[mark.column : mark.column + 1] == "\t":
             return _failure("is indented with a tab: YAML wants spaces", _origin(mark))
         sentence = f"is not YAML: {error.problem}"
@@ -141,7 +165,7 @@ class _Composer:
             node.fault(f"refers to *{event.anchor}: anchors and aliases are not supported, write the value out")
             return node
         if depth > MAX_DEPTH:
-            raise _failure(f"is nested more than {MAX_DEPTH} deep", origin)
+            raise _TooDeep([Problem(f"is nested more than {MAX_DEPTH} deep", (), origin)])
         if isinstance(event, yaml.ScalarEvent):
             node = self._scalar(event, origin)
         elif isinstance(event, yaml.SequenceStartEvent):

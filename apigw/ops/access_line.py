@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """One exchange as one line: JSON, or the Combined Log Format of Apache and nginx with more at its end.
 
 Nothing that a client sends can end a line, leave its quotes, or reach a terminal as a control sequence: what is not

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """The access log: lines are collected on the reactor and written by a thread. What cannot be written is counted and
 left out; traffic never waits for it."""
 

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """What the gateway counts: every family of ``/metrics``, and its text.
 
 What every exchange touches (requests, durations) is kept in plain ints and lists, written by the reactor thread alone,

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """What is noted of each exchange at its end, exactly once: the metrics' series and a line of the access log."""
 
 from __future__ import annotations

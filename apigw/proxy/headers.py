@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """Every rule about header fields that cross the gateway, in the order in which they make a request safe.
 
 What a client sends is copied unless something here takes it out: fields of its connection, identity, and, from a peer

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """A request's body, kept until it is worth a connection to the service: so no slow client holds one.
 
 A small body of known length is kept whole; of any other, the first piece. See ``buffer_body`` in docs/reference.

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """One request's way: ``Gateway.proceed`` walks its stages, ``Exchange`` is what it carries along."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """The stages of an exchange: what ``Gateway.proceed`` walks, one function each.
 
 A stage does its part at once, or returns what it waits for, or raises the ``GatewayError`` that ends the

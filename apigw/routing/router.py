@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """Which route a request takes: patterns, and a trie of them whose cost does not depend on how many there are.
 
 A path is a list of segments, cut at each ``/`` after the first; a trailing slash is one more, empty segment. A pattern

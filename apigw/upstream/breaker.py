@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """Whether a service is asked at all: a circuit breaker, as in Nygard's *Release It!*.
 
 Pure decisions. ``now`` is in seconds of any clock, the same one in all calls; nothing is scheduled here, the owner asks

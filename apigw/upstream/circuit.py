@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """A service's circuit at work: the breaker's decisions, and the clock, health checks and log that they need."""
 
 from __future__ import annotations

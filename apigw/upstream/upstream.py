@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """A service and its targets: which one takes the next exchange, and what happens when it does not answer the phone."""
 
 from __future__ import annotations

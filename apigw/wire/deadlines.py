@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """One coarse list of deadlines in place of a timer per request.
 
 A connection watches itself once, when it opens. From then on, moving its deadline is one attribute assignment,

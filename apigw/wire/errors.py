@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """What the wire itself refuses or suffers."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """Field names and values as both HTTP versions need them."""
 
 from __future__ import annotations

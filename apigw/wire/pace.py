@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """How fast a client sends a body."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """Connections to one address, kept and shared out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """One request and its response, the same for HTTP/1.1 and HTTP/2.
 
 A proxy uses what is here: raw header pairs, ``read_body``, ``start``, ``write``, ``flush``, ``finish``. A Resource of

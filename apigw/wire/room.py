@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """Which connection of a client is closed for a new one, where there may be no more of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """Request targets that are safe to route: RFC 9112 §3.2, RFC 3986 §3.3, and what programs are known to disagree on.
 
 The path that is checked is the path that is sent on, byte for byte; nothing is normalised, so there is nothing

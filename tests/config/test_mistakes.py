@@ -91,9 +91,21 @@ def test_billion_laughs(write: Write) -> None:
 
 
 def test_deep_nesting(write: Write) -> None:
-    """A file of brackets exhausts the stack."""
-    for text in ("[" * 100_000, "{a: " * 100_000, "- " * 100_000, "? " * 100_000):
-        assert any("is nested more than 32 deep" in problem for problem in problems_of(write({"gateway.yaml": text})))
+    """What is nested too deep is refused at its place, however deep it is."""
+    for text, place in [
+        *(("[" * size, "1:34") for size in (34, 1_000, 1_100, 100_000)),
+        *(("{a: " * size, "1:133") for size in (34, 1_000, 1_100, 100_000)),
+        *((each * 100_000, "1:67") for each in ("- ", "? ")),
+        ("gateway:\n  admin: " + "[" * 2_000 + "]" * 2_000, "2:41"),
+        ("[a: " * 2_000, "1:66"),
+    ]:
+        assert problems_of(write({"gateway.yaml": text})) == [f"{place}: is nested more than 32 deep"]
+
+
+def test_brackets_that_are_not_nested_too_deep(write: Write) -> None:
+    """They do not hide what is wrong behind them."""
+    for text in ("[" * 10 + "]" * 10 + "," * 2, f"gateway: ['{'[' * 1_000}', @]", f"# {'[' * 500}\n@"):
+        assert all("is not YAML" in problem for problem in problems_of(write({"gateway.yaml": text})))
 
 
 def test_no_directory(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_who_is_being_served_is_not_closed(few: Daemon, service: Service, three:
     """A new client ends the download of another."""
     for client in three:
         client.send(encode("PUT", "/a", "Content-Length: 5") + b"he")
-    eventually(lambda: len(service.requests) == 3)
+    eventually(lambda: few.status()["in_flight"] == 3)
     with few.connect() as late:
         assert late.is_closed()
     for client in three:

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """Who calls: JSON Web Tokens in ``Authorization: Bearer`` (RFC 6750, 7515, 7519, with the advice of RFC 8725).
 
 What is said of a bad token names the reason, and never the key or anything out of the token.

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """From verified claims to a principal: who calls, and what the services behind the gateway are told about it."""
 
 from __future__ import annotations

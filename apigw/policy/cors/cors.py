@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """Cross-origin requests, answered for the services: the CORS protocol of the Fetch standard."""
 
 from __future__ import annotations

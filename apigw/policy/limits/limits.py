@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """How much: rate limits as arithmetic, and the store that keeps their counts in this process.
 
 A *check* is one limit and the key that it counts by. An exchange brings all of its checks at once: first all are

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """Counts in Redis, shared exactly by any number of gateways; and what happens while Redis cannot be used."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """The chunked coding of a request's body: RFC 9112 §7.1, read strictly and in whatever pieces it arrives."""
 
 from __future__ import annotations

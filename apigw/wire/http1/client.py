@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """HTTP/1.1 towards upstreams: one connection, one exchange at a time, and no trust in what comes back (RFC 9112)."""
 
 from __future__ import annotations

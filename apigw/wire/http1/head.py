@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """The head of an HTTP/1.1 request: RFC 9112, read strictly.
 
 llhttp parses. It is given one head alone and whole, so that the request line that it read can be compared with the

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """HTTP/1.1 towards clients: one connection, on which requests are answered in order (RFC 9112).
 
 This file decides where each message begins and ends, and when the connection does: ``h1_head`` reads a head that is

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """What every request goes through of a TCP transport and of a reactor's turn: reading, and sending at once.
 
 ``transport`` and ``reactor`` are the rest, on Twisted's classes. This is apart because it compiles (see setup.py).
