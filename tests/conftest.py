@@ -1,4 +1,4 @@
-"""For every test: the bench's load and origin can be imported, as the daemon's tests drive it with them.
+"""For every test: ``support`` can be imported, and the bench's load and origin, with which daemons are driven.
 
 Hypothesis finds the same examples in every run; ``--hypothesis-profile=hunt`` looks for new ones, for far longer.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contrib"))
-sys.path.append(str(Path(__file__).resolve().parent / "policy"))  # the private Redis
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # support/
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.register_profile(

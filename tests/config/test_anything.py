@@ -8,13 +8,13 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_load import EXAMPLE
 
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
 from apigw.config.merge import read
 from apigw.config.schema import ROOT
 from apigw.config.show import show
+from config.test_load import EXAMPLE
 
 ENVIRON = {"A": "1", "B": "x: [", "C": "", "D": "\udcff", "E": "a\0b", "F": "\n"}
 

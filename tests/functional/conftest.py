@@ -7,11 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
-from .client import Answer
-from .daemon import Daemon, Document
-from .guarded import Guarded
-from .services import Service, echo
+from support.client import Answer
+from support.daemon import Daemon, Document
+from support.guarded import Guarded
+from support.services import Service, echo
 
 Start = Callable[..., Daemon]
 Get = Callable[..., Answer]

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import endings
+from support.client import encode
+from support.daemon import Daemon, Document, gateway
+from support.endings import Behaviour, Ending
+from support.h2_client import H2Client
+from support.services import Service
+from support.waiting import eventually
 
-from . import endings
-from .client import encode
 from .conftest import Start
-from .daemon import Daemon, Document, gateway
-from .endings import Behaviour, Ending
-from .h2_client import H2Client
-from .services import Service
-from .waiting import eventually
 
 Line = dict[str, Any]
 

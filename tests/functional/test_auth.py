@@ -6,12 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.daemon import Daemon
+from support.guarded import HS_ISSUER, HS_SECRET, REALM, Guarded, identity, with_auth
+from support.services import Service
+from support.tokens import Provider, bearer, hs256
 
 from .conftest import Get, Start
-from .daemon import Daemon
-from .guarded import HS_ISSUER, HS_SECRET, REALM, Guarded, identity, with_auth
-from .services import Service
-from .tokens import Provider, bearer, hs256
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.client import Client
+from support.guarded import GATEWAY, HS_ISSUER, REALM, Guarded, identity
+from support.services import Service
+from support.tokens import Provider, bearer, claims, encode, hs256
 
-from .client import Client
 from .conftest import Get
-from .guarded import GATEWAY, HS_ISSUER, REALM, Guarded, identity
-from .services import Service
-from .tokens import Provider, bearer, claims, encode, hs256
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.asking import admin_of, asked, circuit, command, metrics, post
+from support.client import Client, encode
+from support.daemon import Daemon, Document, gateway
+from support.services import Received, Service, port_nobody_listens_on
+from support.traffic import Traffic
+from support.waiting import eventually
 
-from .asking import admin_of, asked, circuit, command, metrics, post
-from .client import Client, encode
 from .conftest import Start
-from .daemon import Daemon, Document, gateway
-from .services import Received, Service, port_nobody_listens_on
-from .traffic import Traffic
-from .waiting import eventually
 
 BREAKER = {"error_rate": 0.4, "window": "2s", "min_requests": 6, "open_for": "300ms", "half_open_requests": 2}
 LONG = {**BREAKER, "error_rate": 0.5, "window": "10s", "open_for": "10m"}

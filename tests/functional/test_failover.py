@@ -13,13 +13,13 @@ from itertools import count
 import pytest
 from bench import origin
 from bench.load import Load, Request, encode, explain
+from support.asking import circuit
+from support.client import Client
+from support.daemon import Daemon, Document, gateway
+from support.services import Received, Service, echo, port_nobody_listens_on
+from support.waiting import eventually
 
-from .asking import circuit
-from .client import Client
 from .conftest import Start
-from .daemon import Daemon, Document, gateway
-from .services import Received, Service, echo, port_nobody_listens_on
-from .waiting import eventually
 
 ALL = [{"path": "/*", "service": "main"}]
 LARGE = b"x" * 65_537

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from support.client import chunked, encode
+from support.daemon import Daemon, gateway
+from support.h2_client import H2Client
+from support.services import Received, Service
 
-from .client import chunked, encode
 from .conftest import Start
-from .daemon import Daemon, gateway
-from .h2_client import H2Client
-from .services import Received, Service
 
 ROUTES = [
     {"path": "/*", "service": "main"},

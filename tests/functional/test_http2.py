@@ -12,13 +12,13 @@ import pytest
 from bench.machine import MIB
 from bench.origin import pieces
 from hyperframe.frame import DataFrame, GoAwayFrame
+from support.certificates import Authority
+from support.daemon import LOOPBACK, Daemon, gateway
+from support.h2_client import H2Client
+from support.services import Received, Service, port_nobody_listens_on
+from support.waiting import eventually
 
-from .certificates import Authority
 from .conftest import Start
-from .daemon import LOOPBACK, Daemon, gateway
-from .h2_client import H2Client
-from .services import Received, Service, port_nobody_listens_on
-from .waiting import eventually
 
 SIZE = 16 * MIB
 

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from support.daemon import Daemon, Document, gateway
+from support.services import Received, Service
+from support.tokens import Provider, bearer
+from support.waiting import eventually
 
 from .conftest import Start
-from .daemon import Daemon, Document, gateway
-from .services import Received, Service
-from .tokens import Provider, bearer
-from .waiting import eventually
 
 ISSUER = "https://id.example"
 

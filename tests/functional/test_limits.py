@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.asking import admin_of, asked, command, metrics
+from support.client import Answer
+from support.daemon import Daemon, Document, gateway
+from support.services import Received, Service
+from support.waiting import eventually
 
-from .asking import admin_of, asked, command, metrics
-from .client import Answer
 from .conftest import Start
-from .daemon import Daemon, Document, gateway
-from .services import Received, Service
-from .waiting import eventually
 
 HOUR = "1h"
 SECRET = "a secret for tests that is long enough"

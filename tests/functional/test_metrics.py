@@ -11,18 +11,18 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 from prometheus_client.samples import Sample
+from support import endings
+from support.client import Client
+from support.daemon import Daemon, Document, gateway
+from support.endings import Behaviour, metrics_text
+from support.services import Service
+from support.waiting import eventually
 
 from apigw.config.check_routes import RESERVED as RESERVED_ALWAYS
 from apigw.config.check_routes import RESERVED_BY_OAUTH
 from apigw.ops.metrics import METHODS, RESERVED
 
-from . import endings
-from .client import Client
 from .conftest import Start
-from .daemon import Daemon, Document, gateway
-from .endings import Behaviour, metrics_text
-from .services import Service
-from .waiting import eventually
 
 Read = Callable[[], list[Sample]]
 

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 from attrs import frozen
 from grafana.dashboard import dashboard
-from prometheus_server import Prometheus, needs
-
-from .daemon import Daemon, Document, gateway
-from .endings import SECRET
-from .services import Received, Service, echo
-from .waiting import eventually
+from support.daemon import Daemon, Document, gateway
+from support.endings import SECRET
+from support.prometheus_server import Prometheus, needs
+from support.services import Received, Service, echo
+from support.waiting import eventually
 
 MIXTURE = {
     ("GET", "/orders/1", "/orders/:id", 200): 40,

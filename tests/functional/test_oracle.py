@@ -16,11 +16,11 @@ import pytest
 from hpack import Decoder, Encoder, HPACKError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import TCHAR, VCHAR, Message, Recorder, Seen, read_all
+from support.client import Client
+from support.daemon import Daemon, gateway
+from support.oracle import TCHAR, VCHAR, Message, Recorder, Seen, read_all
 
-from .client import Client
 from .conftest import Start
-from .daemon import Daemon, gateway
 
 Field = tuple[bytes, bytes]
 many = settings(max_examples=4 * settings.default.max_examples)  # type: ignore[union-attr]

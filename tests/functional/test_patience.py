@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 from bench.machine import MIB
+from support.client import Client, Truncated, encode
+from support.daemon import Daemon, gateway
+from support.services import Received, Service
+from support.waiting import eventually
 
-from .client import Client, Truncated, encode
 from .conftest import Start
-from .daemon import Daemon, gateway
-from .services import Received, Service
-from .waiting import eventually
 
 ALL = [{"path": "/*", "service": "main"}]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 
 import pytest
+from support.client import Truncated, chunked, encode
+from support.daemon import Daemon, gateway
+from support.services import Behaviour, Received, Service, port_nobody_listens_on
+from support.waiting import eventually
 
-from .client import Truncated, chunked, encode
 from .conftest import Start
-from .daemon import Daemon, gateway
-from .services import Behaviour, Received, Service, port_nobody_listens_on
-from .waiting import eventually
 
 
 @pytest.fixture(scope="module")

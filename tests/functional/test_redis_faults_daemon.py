@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis_server
-from redis_server import RedisServer
+from support import redis_server
+from support.asking import asked, command, metrics
+from support.daemon import Daemon, Document, gateway
+from support.redis_server import RedisServer
+from support.services import Received, Service
+from support.traffic import Traffic
+from support.waiting import eventually
 
-from .asking import asked, command, metrics
 from .conftest import Start, check_log
-from .daemon import Daemon, Document, gateway
-from .services import Received, Service
-from .traffic import Traffic
-from .waiting import eventually
 
 ROUTES = [{"path": f"/{name}/*", "service": name} for name in ("local", "open", "closed", "free")]
 MANY = 1_000_000

@@ -8,16 +8,16 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-import redis_server
+from support import redis_server
+from support.client import Answer
+from support.daemon import Daemon, Document, gateway
+from support.services import Service
+from support.tokens import bearer
+from support.waiting import eventually
 
 from apigw.policy.oauth.client_secrets import hash_generated, new_secret
 
-from .client import Answer
 from .conftest import Start
-from .daemon import Daemon, Document, gateway
-from .services import Service
-from .tokens import bearer
-from .waiting import eventually
 
 SECRET = new_secret()
 FORM = "Content-Type: application/x-www-form-urlencoded"

@@ -12,12 +12,12 @@ from itertools import count
 import pytest
 from bench import origin
 from bench.load import Load, Request, encode, explain
+from support.client import encode as raw
+from support.daemon import LOOPBACK, Daemon, Document, gateway
+from support.services import Received, Service
+from support.waiting import eventually
 
-from .client import encode as raw
 from .conftest import Start
-from .daemon import LOOPBACK, Daemon, Document, gateway
-from .services import Received, Service
-from .waiting import eventually
 
 
 def routes(*paths: str) -> list[Document]:
@@ -115,11 +115,11 @@ def test_a_removed_service_is_let_go_when_its_last_exchange_ends(daemon: Daemon,
 
     service.behave = behave
     with closing(Service()) as other:
-        client = daemon.connect().send(raw("POST", "/a", "Content-Length: 5"))
+        client = daemon.connect().send(raw("POST", "/a", "Transfer-Encoding: chunked") + b"2\r\nhe\r\n")
         eventually(lambda: service.requests)
         assert daemon.reload(gateway(services={"other": other.url}, routes=[{"path": "/b", "service": "other"}]))
         assert daemon.get("/b").status == 200
-        client.send(b"hello")
+        client.send(b"3\r\nllo\r\n0\r\n\r\n")
         go_on.set()
         assert client.answer().body == b"done"
         eventually(lambda: service.connections == 0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from support.daemon import Daemon, gateway
+from support.services import Service
 
 from .conftest import Start
-from .daemon import Daemon, gateway
-from .services import Service
 
 
 @pytest.fixture(scope="module")

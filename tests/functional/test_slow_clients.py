@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from support.client import HANDSHAKE, encode
+from support.daemon import Daemon, gateway
+from support.h2_client import H2Client
+from support.services import SWITCH, Received, Service, echo
+from support.waiting import eventually
 
-from .client import HANDSHAKE, encode
 from .conftest import Start
-from .daemon import Daemon, gateway
-from .h2_client import H2Client
-from .services import SWITCH, Received, Service, echo
-from .waiting import eventually
 
 FEW, MANY = 2, 8
 BREAKER = {"window": "60s", "min_requests": 1, "open_for": "1m"}

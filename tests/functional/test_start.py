@@ -11,13 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.certificates import Authority
+from support.client import Client
+from support.daemon import LOOPBACK, TWISTD, Daemon, Document, gateway
+from support.services import Service
+from support.waiting import PATIENCE, eventually
 
-from .certificates import Authority
-from .client import Client
 from .conftest import Start
-from .daemon import LOOPBACK, TWISTD, Daemon, Document, gateway
-from .services import Service
-from .waiting import PATIENCE, eventually
 
 ALL = [{"path": "/*", "service": "main"}]
 NOWHERE = {"main": "http://127.0.0.1:9"}

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from support.chromium import Chromium, needs_chromium
+from support.client import Client
+from support.daemon import Daemon, gateway
+from support.services import Received, Service
+from support.waiting import eventually
 
-from .chromium import Chromium, needs_chromium
-from .client import Client
 from .conftest import Start
-from .daemon import Daemon, gateway
-from .services import Received, Service
-from .waiting import eventually
 
 SPITEFUL_PATH = "/<svg/onload=document.title=1>/<img/src=x/onerror=document.title=2>/:id"
 """Patterns are what a configuration may put markup into: names of services are letters and digits."""

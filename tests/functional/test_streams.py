@@ -9,12 +9,12 @@ from zlib import crc32
 import pytest
 from bench.machine import MIB
 from bench.origin import pieces
+from support.client import Client, Truncated, encode
+from support.daemon import Daemon, gateway
+from support.services import Received, Service
+from support.waiting import eventually
 
-from .client import Client, Truncated, encode
 from .conftest import Start
-from .daemon import Daemon, gateway
-from .services import Received, Service
-from .waiting import eventually
 
 SIZE = 64 * MIB
 MAY_GROW = 32 * MIB

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from support.certificates import Authority, Pair
+from support.client import Answer, Client, Truncated
+from support.daemon import LOOPBACK, Daemon, Document, gateway
+from support.services import Service
+from support.waiting import eventually
 
-from .certificates import Authority, Pair
-from .client import Answer, Client, Truncated
 from .conftest import Start
-from .daemon import LOOPBACK, Daemon, Document, gateway
-from .services import Service
-from .waiting import eventually
 
 
 @pytest.fixture(scope="module")

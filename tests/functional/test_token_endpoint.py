@@ -12,15 +12,15 @@ import pytest
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
 from oauthlib.oauth2 import BackendApplicationClient
 from requests_oauthlib import OAuth2Session as OauthlibSession
+from support.client import Answer
+from support.daemon import Daemon
+from support.guarded import ACME, CHOSEN, FORM, GATEWAY, SECRET, Guarded, basic, check_silent, identity, with_auth
+from support.services import Service
+from support.tokens import Provider, bearer
 
 from apigw.policy.oauth.client_secrets import new_secret
 
-from .client import Answer
 from .conftest import Start
-from .daemon import Daemon
-from .guarded import ACME, CHOSEN, FORM, GATEWAY, SECRET, Guarded, basic, check_silent, identity, with_auth
-from .services import Service
-from .tokens import Provider, bearer
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,15 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from support.client import HANDSHAKE, encode
+from support.daemon import Daemon, gateway
+from support.services import SWITCH, Received, Service, echo
+from support.waiting import eventually
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
 
-from .client import HANDSHAKE, encode
 from .conftest import Start
-from .daemon import Daemon, gateway
-from .services import SWITCH, Received, Service, echo
-from .waiting import eventually
 
 
 @pytest.fixture(scope="module")

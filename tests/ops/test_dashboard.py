@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from prometheus_server import Prometheus, needs
+from support.prometheus_server import Prometheus, needs
 
 from apigw.ops.metrics import Metrics
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from fake_transport import FakeTransport
+from support.fake_transport import FakeTransport
+from support.upstream import GET, TIMEOUT, Recorder
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from upstream import GET, TIMEOUT, Recorder
 from zope.interface import implementer
 
 from apigw.wire.deadlines import Deadlines

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import http2_client
 import pytest
 import pytest_twisted
 from attrs import define, field
-from fake_transport import FakeTransport
-from http1_server import PEER
 from hyperframe.frame import RstStreamFrame
+from support import http2_client
+from support.fake_transport import FakeTransport
+from support.http1_server import PEER
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer

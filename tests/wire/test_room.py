@@ -6,11 +6,11 @@ import sys
 from typing import Any
 
 import pytest
-from http1_server import PEER, Client, Hold, Server
-from http2_client import Client as H2Client
-from http2_client import Server as H2Server
-from http2_client import get, hello, opened
 from hyperframe.frame import PingFrame
+from support.http1_server import PEER, Client, Hold, Server
+from support.http2_client import Client as H2Client
+from support.http2_client import Server as H2Server
+from support.http2_client import get, hello, opened
 
 from apigw.wire.channel import Settings
 from apigw.wire.room import GRACE

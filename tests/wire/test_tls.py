@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from attrs import define, field
-from fake_transport import FakeTransport
-from functional.certificates import Authority, Pair
-from http1_server import PEER, Echo, Hold
 from OpenSSL import SSL
+from support.certificates import Authority, Pair
+from support.fake_transport import FakeTransport
+from support.http1_server import PEER, Echo, Hold
 from twisted.internet.task import Clock
 
 from apigw.wire.channel import ChannelFactory, Settings

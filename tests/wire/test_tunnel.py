@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from attrs import define, field
-from fake_transport import HIGH_WATER
-from http1_server import Client, Echo, Server
+from support.fake_transport import HIGH_WATER
+from support.http1_server import Client, Echo, Server
+from support.upstream import Upstream
 from twisted.internet.error import ConnectionLost
-from upstream import Upstream
 
 from apigw.wire.channel import Settings
 from apigw.wire.http1.client import CLOSING

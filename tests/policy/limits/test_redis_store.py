@@ -1,0 +1,326 @@
+"""Both stores of limits by one contract, the one in Redis with a real server; and that the two decide alike."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import redis_server
+from support.awaiting import wait_for, waiting
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.task import Clock
+
+import apigw
+from apigw.config.model import RateLimit, Redis
+from apigw.policy.limits.limits import Decision, Limit, MemoryStore, compile_limit, scope_key
+from apigw.policy.limits.redis_store import RedisStore
+
+NOON = 1_700_006_400
+NEXT = count()
+
+Check = Callable[..., Decision]
+
+
+def limit(number: int = 3, window: float = 60.0, algorithm: str = "auto", **rest: str) -> Limit:
+    config = {"endpoint": "/api", "scope": "ip", "on_store_failure": "closed", **rest}
+    return compile_limit(RateLimit(limit=number, window=window, algorithm=algorithm, **config))
+
+
+def key() -> bytes:
+    """One that no other test has used."""
+    return b"key %d" % next(NEXT)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[redis_server.RedisServer]:
+    with redis_server.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared(server: redis_server.RedisServer) -> Iterator[RedisStore]:
+    store = RedisStore(Redis(server.url, timeout=5), reactor)
+    wait_for(store.start())
+    assert store.up
+    yield store
+    wait_for(store.stop())
+
+
+@pytest.fixture(params=["memory", "redis"])
+def store(request: pytest.FixtureRequest) -> Any:
+    return MemoryStore(Clock()) if request.param == "memory" else request.getfixturevalue("shared")
+
+
+@pytest.fixture
+def check(store: Any) -> Check:
+    return lambda checks, now: wait_for(maybeDeferred(store.check, checks, now))
+
+
+@pytest.fixture
+def peek(store: Any) -> Check:
+    return lambda checks, now: wait_for(maybeDeferred(store.peek, checks, now))
+
+
+@waiting
+def test_a_log_counts_exactly(check: Check) -> None:
+    """The limit passes, no more, and each place is free again a window after it was taken."""
+    one, name = limit(3, 60), key()
+    seen = [check([(one, name)], NOON + at) for at in (0, 10.25, 20, 30, 59.999999, 60, 60.000001, 70.25)]
+    assert [(d.allowed, d.remaining, d.reset - NOON, d.retry_after) for d in seen] == [
+        (True, 2, 60, 0),
+        (True, 1, 60, 0),
+        (True, 0, 60, 0),
+        (False, 0, 60, 30),
+        (False, 0, 60, 1),
+        (True, 0, 71, 0),
+        (False, 0, 71, 11),
+        (True, 0, 80, 0),
+    ]
+
+
+@waiting
+def test_counters_weigh_the_window_before(check: Check) -> None:
+    """A busy last window leaves less of this one, in proportion, and what is left shows."""
+    one, name = limit(10, 60, "counter"), key()
+    for _ in range(9):
+        assert check([(one, name)], NOON + 59).allowed
+    quarter = check([(one, name)], NOON + 75)
+    assert (quarter.allowed, quarter.remaining, quarter.reset - NOON) == (True, 2, 120)
+    assert check([(one, name)], NOON + 75).remaining == 1
+    assert check([(one, name)], NOON + 75).remaining == 0
+    refused = check([(one, name)], NOON + 75)
+    assert (refused.allowed, refused.reset - NOON, refused.retry_after) == (False, 120, 5)
+    assert not check([(one, name)], NOON + 79.999999).allowed
+    assert check([(one, name)], NOON + 80).allowed
+
+
+@waiting
+def test_a_full_window_of_a_counter_waits_into_the_next(check: Check) -> None:
+    """`Retry-After` is true also where the wait goes beyond the window's end."""
+    one, name = limit(2, 60, "counter"), key()
+    assert check([(one, name)], NOON).allowed
+    assert check([(one, name)], NOON + 59).allowed
+    refused = check([(one, name)], NOON + 59)
+    assert (refused.reset - NOON, refused.retry_after) == (60, 31)
+    assert not check([(one, name)], NOON + 89.999999).allowed
+    assert check([(one, name)], NOON + 90).allowed
+
+
+@waiting
+def test_what_one_limit_refuses_is_counted_by_none(check: Check, peek: Check) -> None:
+    """A caller who is over one limit does not use up the others, however long he hammers."""
+    narrow, wide = limit(1, 60), limit(100, 600, "counter")
+    checks = [(wide, key()), (narrow, key())]
+    assert check(checks, NOON).limit is narrow
+    for at in range(5):
+        assert check(checks, NOON + at).limit is narrow
+    assert peek(checks[:1], NOON + 5).remaining == 99
+    assert check(checks, NOON + 60).allowed
+    assert peek(checks[:1], NOON + 60).remaining == 98
+
+
+@waiting
+def test_looking_counts_nothing(check: Check, peek: Check) -> None:
+    """An operator who asks what is left leaves it as it is."""
+    checks = [(limit(2), key())]
+    assert [peek(checks, NOON).remaining for _ in range(3)] == [2, 2, 2]
+    assert check(checks, NOON).remaining == 1
+    assert peek(checks, NOON).remaining == 1
+
+
+@waiting
+@pytest.mark.parametrize("algorithm", ["log", "counter"])
+def test_time_never_runs_backwards_within_a_key(check: Check, algorithm: str) -> None:
+    """A clock that is set back gives nobody a second quota, and the wait that is told is the true one."""
+    one, name = limit(2, 60, algorithm), key()
+    assert check([(one, name)], NOON).allowed
+    assert check([(one, name)], NOON + 10).allowed
+    refused = check([(one, name)], NOON - 3600)
+    assert not refused.allowed
+    assert not check([(one, name)], NOON - 3600 + refused.retry_after - 1).allowed
+    assert check([(one, name)], NOON - 3600 + refused.retry_after).allowed
+
+
+@waiting
+def test_a_lowered_limit_counts_what_was_counted_under_the_old_one(check: Check) -> None:
+    """A reload that halves a limit takes effect at once, and says rightly how long to wait."""
+    name = key()
+    for at in range(4):
+        assert check([(limit(4), name)], NOON + at).allowed
+    refused = check([(limit(2), name)], NOON + 4)
+    assert (refused.allowed, refused.retry_after) == (False, 58)
+    assert not check([(limit(2), name)], NOON + 61.999999).allowed
+    assert check([(limit(2), name)], NOON + 62).allowed
+
+
+@waiting
+def test_huge_limits_are_exact(check: Check) -> None:
+    """Numbers beyond what a Lua double holds do not disturb the answer."""
+    one, name = limit(2**31 - 1, 86_400 * 100, "counter"), key()
+    assert check([(one, name)], NOON).remaining == 2**31 - 2
+    assert check([(one, name)], NOON + 86_400 * 100).remaining < 2**31 - 2
+
+
+@waiting
+def test_a_log_after_a_long_silence(check: Check) -> None:
+    """A key whose whole log has passed starts anew, and one with half of it keeps the other half."""
+    one, name = limit(100, 60), key()
+    for at in range(100):
+        assert check([(one, name)], NOON + at / 10).allowed
+    assert check([(one, name)], NOON + 64.95).remaining == 49
+    assert check([(one, name)], NOON + 1_000).remaining == 99
+
+
+LIMITS = [
+    limit(3, 10, "log"),
+    limit(1, 30, "log", scope="user"),
+    limit(5, 12, "counter"),
+    limit(2, 10.000001, "counter", scope="endpoint"),
+    limit(7, 3600, "counter", endpoint="/x"),
+    limit(20, 15, "log", endpoint="/y"),
+]
+STEP = st.tuples(
+    st.one_of(
+        st.sampled_from([0, 1, -1, 5_000_000, 10_000_000, 9_999_999, 12_000_000, -40_000_000]),
+        st.integers(0, 20_000_000),
+    ),
+    st.lists(
+        st.tuples(st.sampled_from(LIMITS), st.sampled_from([b"a", b"b"])), min_size=1, unique_by=lambda c: c[0].id
+    ),
+    st.booleans(),
+)
+
+
+@waiting
+def test_both_stores_decide_alike(shared: RedisStore) -> None:
+    """A gateway that moves from memory to Redis, or falls back, does not change what a caller sees."""
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.lists(STEP, max_size=40))
+    def alike(steps: list[Any]) -> None:
+        memory, suffix, moment = MemoryStore(Clock()), key(), NOON * 1_000_000
+        answers: list[Deferred[Any]] = []
+        expected = []
+        for ahead, chosen, looking in steps:
+            moment += ahead
+            checks = [(one, name + suffix) for one, name in chosen]
+            now = moment / 1_000_000
+            answers.append(shared.peek(checks, now) if looking else shared.check(checks, now))
+            expected.append(memory.peek(checks, now) if looking else memory.check(checks, now))
+        assert wait_for(gatherResults(answers)) == expected
+
+    alike()
+
+
+@waiting
+def test_checks_of_one_turn_travel_in_one_call(shared: RedisStore, server: redis_server.RedisServer) -> None:
+    """Under load the cost of a call to Redis is shared."""
+    one, name = limit(40), key()
+    server("CONFIG", "RESETSTAT")
+    answers = wait_for(gatherResults([shared.check([(one, name)]) for _ in range(50)]))
+    assert [d.allowed for d in answers] == [True] * 40 + [False] * 10
+    assert b"cmdstat_evalsha:calls=1," in server("INFO", "commandstats")
+
+
+@waiting
+def test_the_clock_is_the_servers(server: redis_server.RedisServer) -> None:
+    """A gateway whose own clock is an hour off counts in the same windows as the others."""
+    seconds = int(server("TIME")[0])
+
+    late = Clock()
+    late.advance(seconds - 3600)
+    store = RedisStore(Redis(server.url, timeout=5), reactor, clock=late)
+    wait_for(store.start())
+    decision = wait_for(store.check([(limit(3, 60), key())]))
+    wait_for(store.stop())
+    assert seconds + 60 <= decision.reset <= seconds + 80
+
+
+@waiting
+@pytest.mark.parametrize("algorithm", ["log", "counter"])
+def test_keys_expire_and_tell_nothing(shared: RedisStore, server: redis_server.RedisServer, algorithm: str) -> None:
+    """Redis fills up neither with old keys nor with addresses that are somebody's."""
+    server("FLUSHALL")
+    name = scope_key("user", "main", "alice@example.com", "192.0.2.1")
+    wait_for(shared.check([(limit(3, 60, algorithm), name)]))
+    (stored,) = server("KEYS", "*")
+    assert stored.startswith(b"apigw:limit:1:")
+    assert len(stored) == 46
+    assert b"alice" not in stored
+    assert 59_000 <= server("PTTL", stored) <= (60_000 if algorithm == "log" else 120_000)
+
+
+@waiting
+def test_a_log_holds_no_more_than_its_window(shared: RedisStore, server: redis_server.RedisServer) -> None:
+    """A key that is always in use does not grow."""
+    server("FLUSHALL")
+    checks = [(limit(10, 60), key())]
+    for at in range(200):
+        wait_for(shared.check(checks, NOON + at * 7))
+    (stored,) = server("KEYS", "*")
+    assert server("LLEN", stored) <= 10
+
+
+PROCESS = """
+import sys
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+from apigw.config.model import RateLimit, Redis
+from apigw.policy.limits.limits import compile_limit
+from apigw.policy.limits.redis_store import RedisStore
+
+url, number, algorithm = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+one = compile_limit(RateLimit("/", number, 1_000_000, "endpoint", algorithm, "closed"))
+store = RedisStore(Redis(url, timeout=30), reactor)
+
+async def main():
+    await store.start()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    passed = 0
+    for _ in range(number // 20):
+        answers = await gatherResults([store.check([(one, b"")]) for _ in range(20)])
+        passed += sum(decision.allowed for decision in answers)
+    print(passed, flush=True)
+    await store.stop()
+    reactor.stop()
+
+from twisted.internet.defer import ensureDeferred
+from twisted.python.log import err
+reactor.callWhenRunning(lambda: ensureDeferred(main()).addErrback(err))
+reactor.run()
+"""
+
+
+@pytest.mark.parametrize(("number", "algorithm"), [(1_000, "log"), (2_000, "counter")])
+def test_four_processes_share_one_limit_exactly(number: int, algorithm: str) -> None:
+    """However many gateways there are, the limit passes: not one request more, and none fewer."""
+    with redis_server.running() as server:
+        words = [sys.executable, "-c", PROCESS, server.url, str(number), algorithm]
+        pipe = subprocess.PIPE
+        place = {**os.environ, "PYTHONPATH": str(Path(apigw.__file__).parent.parent)}
+        processes = [subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=place) for _ in range(4)]
+        try:
+            for process in processes:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write("\n")
+                process.stdin.flush()
+            passed = [int(process.communicate(timeout=60)[0]) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        assert sum(passed) == number
+        assert sum(count > 0 for count in passed) > 1

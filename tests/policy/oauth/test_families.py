@@ -1,0 +1,124 @@
+"""Both stores of refresh tokens by one contract, the one in Redis with a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+from attrs import evolve
+from support import redis_server
+from support.awaiting import wait_for, waiting
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+
+from apigw.config.model import Redis
+from apigw.errors import AuthUnavailable
+from apigw.policy.limits.redis_store import RedisStore
+from apigw.policy.oauth.redis_families import RedisFamilies
+from apigw.policy.oauth.refresh import LIFETIME, Family, FamilyStore, MemoryFamilies, digest, new_token, take_apart
+
+NOON = 1_700_006_400.0
+FAMILY = Family("acme", ("orders.read", "ümlaut"), digest("first"), NOON + LIFETIME)
+NEXT = evolve(FAMILY, digest=digest("second"))
+IDS = count()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[redis_server.RedisServer]:
+    with redis_server.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared(server: redis_server.RedisServer) -> Iterator[RedisFamilies]:
+    store = RedisStore(Redis(server.url, timeout=5, prefix="test"), reactor)
+    wait_for(store.start())
+    assert store.up
+    yield RedisFamilies("test", store.link)
+    wait_for(store.stop())
+
+
+@pytest.fixture(params=["memory", "redis"])
+def families(request: pytest.FixtureRequest) -> Any:
+    return MemoryFamilies() if request.param == "memory" else request.getfixturevalue("shared")
+
+
+@pytest.fixture
+def id() -> str:
+    """One that no other test has used."""
+    return f"family{next(IDS)}"
+
+
+@waiting
+def test_what_was_put_is_there_until_it_is_removed(families: FamilyStore, id: str) -> None:
+    """A client cannot refresh, or after a theft the thief still can."""
+    assert wait_for(families.get(id, NOON)) is None
+    assert wait_for(families.put(id, FAMILY, NOON)) is None
+    assert wait_for(families.get(id, NOON)) == FAMILY
+    assert wait_for(families.remove(id)) is None
+    assert wait_for(families.remove(id)) is None
+    assert wait_for(families.get(id, NOON)) is None
+    assert wait_for(families.replace(id, FAMILY.digest, NEXT, NOON)) is False
+
+
+@waiting
+def test_only_the_current_secret_is_replaced(families: FamilyStore, id: str) -> None:
+    """A refresh token works a second time."""
+    wait_for(families.put(id, FAMILY, NOON))
+    assert wait_for(families.replace(id, digest("other"), NEXT, NOON)) is False
+    assert wait_for(families.get(id, NOON)) == FAMILY
+    assert wait_for(families.replace(id, FAMILY.digest, NEXT, NOON)) is True
+    assert wait_for(families.get(id, NOON)) == NEXT
+    assert wait_for(families.replace(id, FAMILY.digest, NEXT, NOON)) is False
+
+
+@waiting
+def test_of_many_at_once_one_succeeds(families: FamilyStore, id: str) -> None:
+    """The thief and the client refresh in the same moment, and both get a token."""
+    wait_for(families.put(id, FAMILY, NOON))
+    others = [evolve(FAMILY, digest=digest(str(number))) for number in range(20)]
+    replaced = wait_for(gatherResults([families.replace(id, FAMILY.digest, other, NOON) for other in others]))
+    assert sum(replaced) == 1
+    assert wait_for(families.get(id, NOON)) == others[replaced.index(True)]
+
+
+@waiting
+def test_a_family_expires(families: FamilyStore, id: str) -> None:
+    """A refresh token works for ever."""
+    wait_for(families.put(id, FAMILY, NOON))
+    assert wait_for(families.get(id, FAMILY.expires - 0.001)) == FAMILY
+    assert wait_for(families.get(id, FAMILY.expires)) is None
+
+
+@waiting
+def test_what_lies_in_redis(shared: RedisFamilies, server: redis_server.RedisServer) -> None:
+    """Whoever reads the store can refresh with what he finds, or it is kept for ever."""
+    id, token, kept = new_token()
+    wait_for(shared.put(id, evolve(FAMILY, digest=kept), NOON))
+    assert take_apart(token) == (id, kept)
+    name = f"test:refresh:1:{id}"
+    stored = server("GET", name)
+    assert token.partition(".")[2].encode() not in stored
+    assert stored.startswith(kept.encode())
+    assert LIFETIME - 60 < server("PTTL", name) / 1000 <= LIFETIME
+    assert wait_for(shared.replace(id, kept, evolve(NEXT, expires=NOON + 100), NOON))
+    assert 40 < server("PTTL", name) / 1000 <= 100
+
+
+@waiting
+def test_another_gateway_finds_it(shared: RedisFamilies, server: redis_server.RedisServer, id: str) -> None:
+    """A client comes to the other gateway the next time, and must log in anew; or after a restart."""
+    wait_for(shared.put(id, FAMILY, NOON))
+    store = RedisStore(Redis(server.url, timeout=5, prefix="test"), reactor)
+    wait_for(store.start())
+    other = RedisFamilies("test", store.link)
+    server("SCRIPT", "FLUSH")
+    assert wait_for(other.replace(id, FAMILY.digest, NEXT, NOON)) is True
+    wait_for(store.stop())
+    assert wait_for(shared.get(id, NOON)) == NEXT
+    with pytest.raises(AuthUnavailable):
+        wait_for(other.get(id, NOON))
+    with pytest.raises(AuthUnavailable):
+        wait_for(other.replace(id, NEXT.digest, FAMILY, NOON))

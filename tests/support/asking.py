@@ -1,0 +1,44 @@
+"""What an operator asks of a running gateway."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from support.client import Answer, Client
+from support.daemon import Daemon
+
+
+def ask(daemon: Daemon, path: str) -> Answer:
+    with Client(daemon.admin) as client:
+        return client.get(path)
+
+
+def asked(daemon: Daemon, path: str) -> Any:
+    """What the admin listener answers, read as JSON."""
+    return ask(daemon, path).json
+
+
+def metrics(daemon: Daemon) -> str:
+    return ask(daemon, "/metrics").body.decode()
+
+
+def circuit(daemon: Daemon, service: str = "main") -> Any:
+    return next(one for one in asked(daemon, "/circuits")["circuits"] if one["service"] == service)
+
+
+def post(daemon: Daemon, path: str, document: object, *headers: str, host: str = "localhost") -> Answer:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    with Client(daemon.admin) as client:
+        return client.request("POST", path, *headers, body=body, host=host)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The ``apigw`` script."""
+    return subprocess.run([sys.executable, "-m", "apigw.cli", *arguments], capture_output=True, text=True, check=False)
+
+
+def admin_of(daemon: Daemon) -> str:
+    return "http://{}:{}".format(*daemon.admin)

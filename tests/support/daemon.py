@@ -1,0 +1,181 @@
+"""``twistd apigw`` as an operator runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from support.client import Address, Answer, Client
+from support.waiting import PATIENCE, eventually
+
+TWISTD = shutil.which("twistd", path=os.path.dirname(sys.executable)) or "twistd"
+LOOPBACK = "tcp:0:interface=127.0.0.1"
+
+Document = dict[str, Any]
+
+
+def gateway(*, services: Mapping[str, Any], routes: Iterable[Any], **settings: Any) -> Document:
+    """A configuration. A service that is only a URL, or a list of them, is written out."""
+    listen: Document = {"listen": [LOOPBACK], "admin": LOOPBACK, "access_log": None, **settings}
+    written = {}
+    for name, service in services.items():
+        urls = [service] if isinstance(service, str) else service
+        written[name] = {"targets": urls} if isinstance(urls, list) else urls
+    return {"gateway": listen, "services": written, "routes": list(routes)}
+
+
+class Daemon:
+    """One process, from ``start`` to ``wait``. Its log, and what it says on stderr, is in ``log``."""
+
+    def __init__(self, directory: Path, document: Document | None = None, *arguments: str) -> None:
+        self.directory = directory
+        self.arguments = arguments
+        self.process: subprocess.Popen[bytes]
+        self.log_file = directory / "twistd.log"
+        self._document: Document = {}
+        self._has_admin = True
+        if document is not None:
+            self.configure(document)
+
+    def __enter__(self) -> Daemon:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def configure(self, document: Document) -> None:
+        """Write the configuration, at once as an editor does."""
+        self._document = document
+        self.directory.mkdir(exist_ok=True)
+        new = self.directory / "gateway.yaml.new"
+        new.write_text(json.dumps(document))
+        new.replace(self.directory / "gateway.yaml")
+
+    def launch(self, environ: Mapping[str, str] | None = None) -> Daemon:
+        """Start, and wait for nothing."""
+        command = [TWISTD, "-n", "--pidfile=", "apigw", "--config", str(self.directory), *self.arguments]
+        with open(self.log_file, "ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd="/",
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **(environ or {})},
+            )
+        return self
+
+    def start(self, environ: Mapping[str, str] | None = None) -> Daemon:
+        """Start, and wait until it serves."""
+        self.launch(environ)
+        settings = self._document["gateway"]
+        self._has_admin = settings["admin"] is not None
+        expected = len(settings["listen"]) + self._has_admin
+
+        def listens() -> bool:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the daemon ended with {self.process.returncode}:\n{self.log}")
+            return len(list(self._listening())) == expected
+
+        eventually(listens)
+        # Once it answers, the reactor runs, and with it the handlers of signals.
+        eventually(self._answers)
+        return self
+
+    def _answers(self) -> bool:
+        first = next(self._listening())
+        with Client(first if first.startswith("/") else _address(first)) as client:
+            return client.get("/health").status == 200
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def _listening(self) -> Iterator[str]:
+        return (match[1] for match in re.finditer(r"\] listening on (\S+): ", self.log))
+
+    @property
+    def admin_text(self) -> str:
+        return next(self._listening())
+
+    @property
+    def admin(self) -> Address:
+        return _address(self.admin_text)
+
+    @property
+    def addresses(self) -> list[Address]:
+        return [_address(text) for text in list(self._listening())[self._has_admin :]]
+
+    @property
+    def address(self) -> Address:
+        return self.addresses[0]
+
+    def connect(self) -> Client:
+        return Client(self.address)
+
+    def request(self, method: str, target: str, *headers: str, body: bytes = b"") -> Answer:
+        """On a connection of its own."""
+        with self.connect() as client:
+            return client.request(method, target, *headers, body=body)
+
+    def get(self, target: str, *headers: str) -> Answer:
+        return self.request("GET", target, *headers)
+
+    def status(self) -> Document:
+        """What the admin listener says of the process."""
+        with Client(self.admin) as client:
+            document: Document = client.get("/status").json
+            return document
+
+    def is_quiet(self) -> bool:
+        """Whether no exchange is in flight, as the process itself knows."""
+        return self.status()["in_flight"] == 0
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def reload(self, document: Document | None = None) -> bool:
+        """SIGHUP; whether the new configuration was taken, by the daemon's own word."""
+        if document is not None:
+            self.configure(document)
+        before = self._reloads()
+        self.signal(signal.SIGHUP)
+        eventually(lambda: self._reloads() != before)
+        return self._reloads()[0] > before[0]
+
+    def _reloads(self) -> tuple[int, int]:
+        log = self.log
+        return log.count("configuration reloaded: "), log.count("] not reloaded: ")
+
+    def terminate(self) -> None:
+        self.signal(signal.SIGTERM)
+
+    def wait(self, patience: float = PATIENCE) -> int:
+        """The exit code."""
+        return self.process.wait(patience)
+
+    def kill(self) -> None:
+        """The end of a test."""
+        with suppress(ProcessLookupError, AttributeError):
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,463 @@
+"""TCP on loopback: what is written arrives, in order, whole, and at the pace of the reader."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from attrs import define
+from support.certificates import Authority
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+
+from apigw.wire.agent import endpoint_to
+from apigw.wire.channel import ChannelFactory, Settings
+from apigw.wire.deadlines import Deadlines
+from apigw.wire.http1.client import UpstreamConnection
+from apigw.wire.pool import Pool, PoolSettings
+from apigw.wire.reactor import epoll as own
+from apigw.wire.reactor.eager import MOST_HELD
+from apigw.wire.reactor.transport import EagerClient, EagerReactor, EagerServer, beneath_tls, unsent
+from apigw.wire.request import Request
+from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
+
+PATIENCE = 20.0
+
+
+@define
+class Turns:
+    """A reactor that the test turns by hand."""
+
+    reactor: Any
+
+    def until(self, done: Callable[[], object]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not done():
+            assert time.monotonic() < end, "nothing happens"
+            self.reactor.iterate(0.01)
+
+    def turn(self) -> None:
+        self.reactor.iterate(0)
+
+
+@pytest.fixture(params=["Twisted's reactor", "our own"])
+def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
+    reactor: Any = EPollReactor() if request.param == "Twisted's reactor" else own._make()
+    reactor.startRunning(installSignalHandlers=False)
+    turns = Turns(reactor)
+    yield turns
+    reactor.removeAll()
+    for _ in range(3):
+        turns.turn()
+    reactor._poller.close()
+
+
+class Peer(Protocol):
+    """Answers each piece with ``answers``."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.answers: list[bytes] = []
+        self.lost: Failure | None = None
+        self.on_data: Callable[[], None] = lambda: None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        for answer in self.answers:
+            self.transport.write(answer)
+        self.on_data()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.lost = reason
+
+
+class Producer:
+    paused = 0
+    resumed = 0
+
+    def pauseProducing(self) -> None:
+        self.paused += 1
+
+    def resumeProducing(self) -> None:
+        self.resumed += 1
+
+    def stopProducing(self) -> None: ...
+
+
+@pytest.fixture
+def pair(turns: Turns) -> Iterator[tuple[Peer, socket.socket]]:
+    """A server's end, and a plain socket as its client."""
+    accepted: list[Peer] = []
+    factory = Factory()
+
+    def build(addr: object) -> Peer:
+        accepted.append(Peer())
+        return accepted[-1]
+
+    factory.buildProtocol = build  # type: ignore[method-assign, assignment]
+    port = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
+    client = socket.create_connection(("127.0.0.1", port.getHost().port))
+    turns.until(lambda: accepted and accepted[0].transport)
+    assert isinstance(accepted[0].transport, EagerServer)
+    client.settimeout(PATIENCE)
+    yield accepted[0], client
+    client.close()
+    turns.until(lambda: accepted[0].lost)
+    port.stopListening()
+
+
+def read(client: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (piece := client.recv(size - len(data))):
+        data += piece
+    return data
+
+
+def test_what_is_written_outside_of_a_turn_is_sent_at_once(pair: tuple[Peer, socket.socket]) -> None:
+    """A small answer does not wait for the reactor."""
+    peer, client = pair
+    peer.transport.write(b"one ")
+    peer.transport.writeSequence([b"two ", b"three"])
+    assert read(client, 13) == b"one two three"
+
+
+@pytest.mark.parametrize("count", [1, 2, MOST_HELD, MOST_HELD + 1, MOST_HELD * 3 + 1])
+def test_what_is_written_in_a_turn_is_sent_in_that_turn(
+    turns: Turns, pair: tuple[Peer, socket.socket], count: int
+) -> None:
+    """However many pieces an answer has, all of it is on its way when the turn is over, in order."""
+    peer, client = pair
+    peer.answers = [b"%05d" % number for number in range(count)]
+    client.sendall(b"?")
+    turns.until(lambda: peer.received)
+    assert read(client, 5 * count) == b"".join(peer.answers)
+
+
+def test_more_than_the_kernel_takes(turns: Turns, pair: tuple[Peer, socket.socket]) -> None:
+    """A large download arrives whole and in order, however it was written."""
+    peer, client = pair
+    client.setblocking(False)
+    sent = received = b""
+    for number in range(40):
+        for size in (1, 500_000, 3):
+            piece = bytes([number]) * size
+            peer.transport.write(piece)
+            sent += piece
+    assert unsent(peer.transport) > 0
+
+    def arrived() -> bool:
+        nonlocal received
+        try:
+            received += client.recv(2**20)
+        except BlockingIOError:
+            return False
+        return len(received) >= len(sent)
+
+    turns.until(arrived)
+    assert received == sent
+    turns.until(lambda: unsent(peer.transport) == 0)
+
+
+@pytest.mark.parametrize("in_a_turn", [True, False])
+def test_a_producer_is_told_when_the_client_does_not_read(
+    turns: Turns, pair: tuple[Peer, socket.socket], in_a_turn: bool
+) -> None:
+    """What a stalled client does not take is not piled up."""
+    peer, client = pair
+    producer = Producer()
+    peer.transport.registerProducer(producer, True)
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        while not producer.paused and written < 2**30:
+            peer.transport.write(b"x" * 65536)
+            written += 65536
+
+    if in_a_turn:
+        peer.on_data = write
+        client.sendall(b"?")
+        turns.until(lambda: peer.received)
+        turns.turn()
+    else:
+        write()
+    assert producer.paused == 1
+    queued = len(peer.transport.dataBuffer) + peer.transport._tempDataLen
+    assert queued <= 65536 * (MOST_HELD + 2)
+    assert unsent(peer.transport) >= queued
+    client.settimeout(0.01)
+
+    def resumed() -> bool:
+        with contextlib.suppress(TimeoutError):
+            client.recv(2**20)
+        return producer.resumed == 1
+
+    turns.until(resumed)
+    peer.transport.unregisterProducer()
+    peer.transport.abortConnection()
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("size", [5, 20_000_000])
+def test_what_was_written_before_the_end_arrives(
+    turns: Turns, pair: tuple[Peer, socket.socket], size: int, half: bool
+) -> None:
+    """Closing behind an answer, in the turn in which it was written, loses nothing of it."""
+    peer, client = pair
+    received = b""
+
+    def finish() -> None:
+        peer.transport.write(b"x" * size)
+        if half:
+            peer.transport.loseWriteConnection()
+        else:
+            peer.transport.loseConnection()
+
+    def ended() -> bool:
+        nonlocal received
+        try:
+            piece = client.recv(2**20)
+        except TimeoutError:
+            return False
+        received += piece
+        return not piece
+
+    peer.on_data = finish
+    client.sendall(b"?")
+    client.settimeout(0.01)
+    turns.until(ended)
+    assert received == b"x" * size
+    if half:
+        assert peer.lost is None
+        client.close()
+    turns.until(lambda: peer.lost)
+    assert peer.lost is not None
+    assert peer.lost.check(ConnectionDone)
+
+
+def test_what_was_written_before_an_abort_does_not_arrive(turns: Turns, pair: tuple[Peer, socket.socket]) -> None:
+    """An exchange that is given up in the turn in which it began has not begun for the other side."""
+    peer, client = pair
+    peer.answers = [b"half"]
+    peer.on_data = lambda: peer.transport.abortConnection()
+    client.sendall(b"?")
+    turns.until(lambda: peer.lost)
+    assert peer.lost is not None
+    assert peer.lost.check(ConnectionAborted)
+    if turns.reactor.__class__.__name__ == "DirectEPollReactor":
+        with pytest.raises(ConnectionResetError):
+            client.recv(10)
+    peer.transport.write(b"late")  # is nobody's business any more
+
+
+def test_the_end_of_the_other_side(turns: Turns, pair: tuple[Peer, socket.socket]) -> None:
+    """A client that closes is gone, with everything read that it had sent."""
+    peer, client = pair
+    client.sendall(b"bye")
+    client.close()
+    turns.until(lambda: peer.lost)
+    assert peer.received == b"bye"
+
+
+def test_a_client_writes_eagerly_too(turns: Turns) -> None:
+    """Towards services the same holds."""
+    made: list[Peer] = []
+    factory = ClientFactory()
+
+    def build(addr: object) -> Peer:
+        made.append(Peer())
+        return made[-1]
+
+    factory.buildProtocol = build  # type: ignore[method-assign, assignment]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        EagerReactor(turns.reactor).connectTCP("127.0.0.1", listening.getsockname()[1], factory)
+        turns.until(lambda: made and made[0].transport)
+        accepted, _ = listening.accept()
+        with accepted:
+            assert isinstance(made[0].transport, EagerClient)
+            made[0].transport.write(b"hello")
+            accepted.settimeout(PATIENCE)
+            assert accepted.recv(10) == b"hello"
+            accepted.sendall(b"world")
+            turns.until(lambda: made[0].received == b"world")
+        turns.until(lambda: made[0].lost)
+
+
+def test_a_listening_socket_can_be_given(turns: Turns) -> None:
+    """Several processes can share a port, or a supervisor open it."""
+    peers: list[Peer] = []
+    factory = Factory()
+
+    def build(addr: object) -> Peer:
+        peers.append(Peer())
+        return peers[-1]
+
+    factory.buildProtocol = build  # type: ignore[method-assign, assignment]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        port = EagerReactor(turns.reactor).adoptStreamPort(listening.fileno(), socket.AF_INET, factory)
+        with socket.create_connection(listening.getsockname()):
+            turns.until(lambda: peers and peers[0].transport)
+            assert isinstance(peers[0].transport, EagerServer)
+        turns.until(lambda: peers[0].lost)
+        port.stopListening()
+    turns.turn()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("keys"))
+
+
+def served(turns: Turns) -> ChannelFactory:
+    """Answers every request, and so is made by nothing but what a listener gives it."""
+    deadlines = Deadlines(turns.reactor)
+
+    def answer(request: Request) -> None:
+        request.respond(200, [(b"content-length", b"2")], b"ok")
+
+    return ChannelFactory(Settings(), deadlines, answer, lambda *refused: (400, [], b""))
+
+
+def over_tls(turns: Turns, authority: Authority, channels: ChannelFactory) -> TLSFactory:
+    pair = authority.issue("localhost")
+    return TLSFactory(ServerContexts([KeyPair(pair.certificate, pair.key)]), channels, turns.reactor)
+
+
+def ask(turns: Turns, client: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+    """One request, and its answer."""
+    came: list[bytes] = []
+
+    def get() -> None:
+        over = client if tls is None else tls.wrap_socket(client, server_hostname="localhost")
+        over.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        came.append(over.recv(1000))
+        over.close()
+
+    client.settimeout(PATIENCE)
+    thread = Thread(target=get)
+    thread.start()
+    turns.until(lambda: not thread.is_alive())
+    assert came
+    assert came[0].startswith(b"HTTP/1.1 200 ")
+
+
+LISTENING = ["tcp:0:interface=127.0.0.1", "tcp6:0:interface=\\:\\:1", "ssl", "tls", "adopted"]
+
+
+@pytest.mark.parametrize("kind", LISTENING)
+def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement(
+    turns: Turns, authority: Authority, kind: str
+) -> None:
+    """The second piece of an answer is sent at once, whatever the port: Nagle's algorithm is off."""
+    channels = served(turns)
+    factory: Any = channels
+    described, tls = kind, None
+    if kind in ("ssl", "tls"):
+        described = "tcp:0:interface=127.0.0.1"
+        tls = authority.client()
+    if kind == "ssl":
+        pair = authority.issue("localhost")
+        described = f"ssl:0:privateKey={pair.key}:certKey={pair.certificate}:interface=127.0.0.1"
+    elif kind == "tls":
+        factory = over_tls(turns, authority, channels)
+    no_delay: list[bool] = []
+    opened = channels.opened
+
+    def note(channel: Any) -> None:
+        transport = beneath_tls(channel.transport)
+        assert isinstance(transport, EagerServer)
+        no_delay.append(transport.getTcpNoDelay())
+        opened(channel)
+
+    channels.opened = note  # type: ignore[method-assign]
+    eager = EagerReactor(turns.reactor)
+    with contextlib.ExitStack() as stack:
+        if kind == "adopted":
+            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            listening.setblocking(False)
+            port = eager.adoptStreamPort(listening.fileno(), socket.AF_INET, factory)
+        else:
+            given: list[Any] = []
+            serverFromString(eager, described).listen(factory).addCallback(given.append)
+            (port,) = given
+        ask(turns, stack.enter_context(socket.create_connection((port.getHost().host, port.getHost().port))), tls)
+    assert no_delay
+    assert all(no_delay)
+    turns.until(lambda: not channels.channels)
+    port.stopListening()
+    turns.turn()
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_unix_socket_has_no_such_algorithm(turns: Turns, tmp_path: Path, adopted: bool) -> None:
+    """It is listened on as any other, also where a supervisor opened it, and nothing fails and is logged."""
+    errors: list[Any] = []
+
+    def note(event: Any) -> None:
+        if event.get("isError") or event.get("log_failure"):
+            errors.append(event)
+
+    channels = served(turns)
+    path = str(tmp_path / "a.sock")
+    eager = EagerReactor(turns.reactor)
+    globalLogPublisher.addObserver(note)
+    with contextlib.ExitStack() as stack:
+        stack.callback(globalLogPublisher.removeObserver, note)
+        if adopted:
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(path)
+            listening.listen()
+            listening.setblocking(False)
+            port = eager.adoptStreamPort(listening.fileno(), socket.AF_UNIX, channels)
+        else:
+            port = eager.listenUNIX(path, channels)
+        client = stack.enter_context(socket.socket(socket.AF_UNIX))
+        client.connect(path)
+        ask(turns, client)
+        turns.until(lambda: not channels.channels)
+        port.stopListening()
+        turns.turn()
+    assert errors == []
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_what_is_written_to_a_service_does_not_wait_for_its_acknowledgement(
+    turns: Turns, authority: Authority, secure: bool
+) -> None:
+    """A body that follows its head is sent at once, over every kind of connection that a pool makes."""
+    channels = served(turns)
+    factory: Any = over_tls(turns, authority, channels) if secure else channels
+    port = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
+    trust = trustRootFromCertificates([Certificate.loadPEM(Path(authority.file).read_bytes())])
+    tls = optionsForClientTLS("localhost", trustRoot=trust) if secure else None
+    endpoint = endpoint_to(turns.reactor, "127.0.0.1", port.getHost().port, PATIENCE, tls)
+    given: list[UpstreamConnection] = []
+    Pool(endpoint, PoolSettings(), Deadlines(turns.reactor)).connect().addCallback(given.append)
+    turns.until(lambda: given)
+    transport = beneath_tls(given[0].transport)
+    assert isinstance(transport, EagerClient)
+    assert transport.getTcpNoDelay()
+    transport.abortConnection()
+    turns.until(lambda: given[0].lost and not channels.channels)
+    port.stopListening()
+    turns.turn()
+
+
+def test_of_other_transports_nothing_is_known() -> None:
+    """A transport that cannot tell what is unsent is taken to have sent everything."""
+    assert unsent(object()) == 0
