@@ -8,13 +8,6 @@ from math import gcd
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.ssl import (
-    Certificate,
-    PrivateCertificate,
-    optionsForClientTLS,
-    platformTrust,
-    trustRootFromCertificates,
-)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -24,9 +17,11 @@ from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
 from apigw.ops.metrics import ServiceSeries
 from apigw.wire.agent import Agent, endpoint_to
+from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 from apigw.wire.pool import Pool, PoolSettings
+from apigw.wire.tls import KeyPair
 from apigw.wire.upstream_connection import UpstreamConnection
 
 FAILURES_IN_A_ROW = 3
@@ -209,7 +204,7 @@ def interleave(targets: Iterable[Target], weights: Iterable[int]) -> tuple[Targe
 
 
 def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceSeries) -> Upstream:
-    """An upstream that has connected to nothing yet. Reads the files of its TLS: ``OSError`` and ``SSL.Error``."""
+    """An upstream that has connected to nothing yet. Raises what ``ClientTLS`` does if its TLS has files."""
     settings = PoolSettings(
         connect_timeout=service.connect_timeout,
         keepalive_timeout=service.keepalive_timeout,
@@ -217,11 +212,13 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
         max_pending=service.max_pending,
     )
     pools = []
+    secure = any(target.scheme == "https" for target in service.targets)
+    client_tls = _client_tls(service.tls) if secure else None
     verified: dict[str, Any] = {}
     for target in service.targets:
         tls = None
-        if target.scheme == "https":
-            tls = verified[target.host] = client_tls(service.tls, target.host)
+        if client_tls is not None and target.scheme == "https":
+            tls = verified[target.host] = client_tls.to(service.tls.server_name or target.host)
         endpoint = endpoint_to(reactor, target.host, target.port, service.connect_timeout, tls)
         pools.append(Pool(endpoint, settings, deadlines))
     agent = Agent(reactor, deadlines, verified.__getitem__, timeout=NEVER)
@@ -232,20 +229,8 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
     return Upstream(service, pools, deadlines, agent, circuit, series)
 
 
-def client_tls(tls: UpstreamTLS, host: str) -> Any:
-    """How to verify an https target: by ``ca_file`` or the platform's authorities, as ``server_name`` or its host."""
-    trust = platformTrust() if tls.ca_file is None else trustRootFromCertificates(_certificates(tls.ca_file))
+def _client_tls(tls: UpstreamTLS) -> ClientTLS:
     own = None
     if tls.client_cert_file is not None and tls.client_key_file is not None:
-        with open(tls.client_cert_file, "rb") as certificate, open(tls.client_key_file, "rb") as key:
-            own = PrivateCertificate.loadPEM(certificate.read() + b"\n" + key.read())
-    return optionsForClientTLS(tls.server_name or host, trustRoot=trust, clientCertificate=own)
-
-
-def _certificates(file: str) -> list[Certificate]:
-    end = b"-----END CERTIFICATE-----"
-    with open(file, "rb") as pem:
-        parts = pem.read().split(end)
-    return [Certificate.loadPEM(part + end + b"\n") for part in parts[:-1]]
-
-
+        own = KeyPair(tls.client_cert_file, tls.client_key_file)
+    return ClientTLS(tls.ca_file, own)

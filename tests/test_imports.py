@@ -16,7 +16,10 @@ ROOMS = {
     "wire": ("apigw.wire",),
     "config": ("apigw.config",),
     "ops": ("apigw.ops", "apigw.errors"),
-    "policy": ("apigw.policy", "apigw.config.model", "apigw.config.errors", "apigw.errors"),
+    "policy": (
+        *("apigw.policy", "apigw.config.model", "apigw.config.errors", "apigw.errors"),
+        "apigw.wire.client_tls",  # Redis by TLS is verified as everything else is
+    ),
 }
 """What a room may import of the program, besides itself."""
 FLOORS = (("upstream", "snapshot"), ("gateway", "resources"), ("site",), ("service",), ("tap",))
