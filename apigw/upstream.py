@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import gcd
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
@@ -16,7 +16,7 @@ from apigw.config.model import Service, UpstreamTLS
 from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
 from apigw.ops.metrics import ServiceSeries
-from apigw.wire.agent import Agent, endpoint_to
+from apigw.wire.agent import Agent, TLSFor, endpoint_to
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
@@ -213,15 +213,12 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
     )
     pools = []
     secure = any(target.scheme == "https" for target in service.targets)
-    client_tls = _client_tls(service.tls) if secure else None
-    verified: dict[str, Any] = {}
+    tls_for = _tls_for(service.tls) if secure else _no_tls
     for target in service.targets:
-        tls = None
-        if client_tls is not None and target.scheme == "https":
-            tls = verified[target.host] = client_tls.to(service.tls.server_name or target.host)
+        tls = tls_for(target.host) if target.scheme == "https" else None
         endpoint = endpoint_to(reactor, target.host, target.port, service.connect_timeout, tls)
         pools.append(Pool(endpoint, settings, deadlines))
-    agent = Agent(reactor, deadlines, verified.__getitem__, timeout=NEVER)
+    agent = Agent(reactor, deadlines, tls_for, timeout=NEVER)
     circuit = None
     if service.circuit_breaker is not None:
         probed = service.health_check is not None
@@ -229,8 +226,13 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
     return Upstream(service, pools, deadlines, agent, circuit, series)
 
 
-def _client_tls(tls: UpstreamTLS) -> ClientTLS:
+def _tls_for(tls: UpstreamTLS) -> TLSFor:
     own = None
     if tls.client_cert_file is not None and tls.client_key_file is not None:
         own = KeyPair(tls.client_cert_file, tls.client_key_file)
-    return ClientTLS(tls.ca_file, own)
+    client_tls = ClientTLS(tls.ca_file, own)
+    return lambda host: client_tls.to(tls.server_name or host)
+
+
+def _no_tls(host: str) -> NoReturn:
+    raise ValueError(f"{host} is not spoken to by TLS")

@@ -65,7 +65,7 @@ def test_services_and_their_checks(tmp_path: Path, authority: Authority, names: 
     services = {
         "main": f"https://localhost:{asked.port}",
         "checked": {
-            "targets": [f"https://localhost:{checked.port}"],
+            "targets": [f"https://LocalHost:{checked.port}"],
             "health_check": {"path": "/well", "interval": "100ms"},
         },
     }
