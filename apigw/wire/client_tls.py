@@ -24,7 +24,8 @@ from apigw.wire.tls import KeyPair
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:RSA+AESGCM:RSA+AES:!aNULL:!MD5:!DSS"
 _NO_RENEGOTIATION: int = SSL.OP_NO_RENEGOTIATION
 _MUST_VERIFY = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*").fullmatch
+# What ends in a number is an address for resolvers, in one of its old forms such as 127.1, and no name (RFC 1123 §2.1).
+_NAME = re.compile(r"(?:[a-z0-9_-]+\.)*(?!(?:[0-9]+|0x[0-9a-f]*)\Z)[a-z0-9_-]+").fullmatch
 _SHOWN_NAMES = 5
 _WHY = {
     9: "it is not valid yet",

@@ -475,9 +475,11 @@ async def test_several_authorities_in_one_file(authorities: Authorities, tmp_pat
         assert_believed(client, server)
 
 
-@pytest.mark.parametrize(
-    "host", ["", ".", "a..b", ".a", "*.good.test", "a b", "a\0b", "[::1]", "a/b", "a:1", "good.test\n"]
-)
+NO_NAMES = ("", ".", "a..b", ".a", "*.good.test", "a b", "a\0b", "[::1]", "a/b", "a:1", "good.test\n")
+OLD_ADDRESSES = ("127.0.0.1.", "127.1", "0x7f.1", "a.0x7f", "2130706433")
+
+
+@pytest.mark.parametrize("host", [*NO_NAMES, *OLD_ADDRESSES])
 def test_hosts_that_are_none(authorities: Authorities, host: str) -> None:
     """What is neither a name nor an address is nobody's."""
     with pytest.raises(ValueError, match="neither a host name nor an address"):
