@@ -58,6 +58,7 @@ setup(
         "twisted[tls]>=26.4",
         "treq>=26.7",
         "pyopenssl>=26.0",
+        "cryptography>=46.0",
         "pyyaml>=6.0.2",
         "cerberus>=1.3.8",
         "authlib>=1.9",

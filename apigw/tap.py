@@ -15,7 +15,6 @@ from OpenSSL import SSL
 from prometheus_client import CollectorRegistry
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python import usage
@@ -50,6 +49,7 @@ from apigw.proxy.site import Site, refusal_answer
 from apigw.upstream.upstream import build
 from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory, Settings
+from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.fetch import Fetch
 from apigw.wire.reactor.epoll import install as install_reactor
@@ -126,7 +126,7 @@ class Program:
         store = self._store(config)
         windows = MemoryStore(reactor)
         threads = SecretThreads(reactor)
-        fetch = Fetch(Agent(reactor, self._deadlines, optionsForClientTLS), MAX_SET_BYTES)
+        fetch = Fetch(Agent(reactor, self._deadlines, lambda host: ClientTLS().to(host)), MAX_SET_BYTES)
         self._parts = Parts(
             build=lambda service: build(service, reactor, self._deadlines, self._metrics.service(service.name)),
             key_set=lambda url: KeySet(url, fetch, reactor),

@@ -17,7 +17,7 @@ ROOMS = {
     "config": (),
     "ops": ("errors",),
     "wire": (),
-    "redis": ("config", "errors"),
+    "redis": ("wire", "config", "errors"),
     "routing": (),
     "upstream": ("wire", "ops", "config", "errors"),
     "policy.auth": ("config", "errors"),

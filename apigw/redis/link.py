@@ -19,11 +19,11 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fai
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint, ITCPTransport
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apigw.config.model import Redis
+from apigw.wire.client_tls import ClientTLS
 
 FAILURES = 3
 """So many in a row, and Redis is left alone but for a probe every ``PROBE_INTERVAL`` seconds."""
@@ -335,11 +335,7 @@ class RedisLink:
         endpoint = HostnameEndpoint(self._reactor, host, port)
         if self._address.scheme == "redis":
             return endpoint
-        trust = platformTrust()
-        if self._config.ca_file is not None:
-            with open(self._config.ca_file, "rb") as file:
-                trust = trustRootFromCertificates(_certificates(file.read()))
-        return wrapClientTLS(optionsForClientTLS(host, trustRoot=trust), endpoint)
+        return wrapClientTLS(ClientTLS(self._config.ca_file).to(host), endpoint)
 
     async def _master(self) -> tuple[str, int]:
         """What the first sentinel that knows the master says. The next attempt begins with the next sentinel."""
@@ -415,11 +411,3 @@ def _protocol() -> Any:
             return packed
 
     return Protocol
-
-
-def _certificates(text: bytes) -> list[Certificate]:
-    end = b"-----END CERTIFICATE-----"
-    found = [Certificate.loadPEM(piece + end) for piece in text.split(end)[:-1]]
-    if not found:
-        raise RedisUnavailable("ca_file holds no certificate")
-    return found

@@ -6,16 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import gcd
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.ssl import (
-    Certificate,
-    PrivateCertificate,
-    optionsForClientTLS,
-    platformTrust,
-    trustRootFromCertificates,
-)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -24,11 +17,13 @@ from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
 from apigw.ops.metrics import ServiceSeries
 from apigw.upstream.circuit import Circuit
-from apigw.wire.agent import Agent, endpoint_to
+from apigw.wire.agent import Agent, TLSFor, endpoint_to
+from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 from apigw.wire.http1.client import UpstreamConnection
 from apigw.wire.pool import Pool, PoolSettings
+from apigw.wire.tls import KeyPair
 
 FAILURES_IN_A_ROW = 3
 ASIDE_FOR = 10.0
@@ -210,7 +205,7 @@ def interleave(targets: Iterable[Target], weights: Iterable[int]) -> tuple[Targe
 
 
 def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceSeries) -> Upstream:
-    """An upstream that has connected to nothing yet. Reads the files of its TLS: ``OSError`` and ``SSL.Error``."""
+    """An upstream that has connected to nothing yet. Raises what ``ClientTLS`` does if its TLS has files."""
     settings = PoolSettings(
         connect_timeout=service.connect_timeout,
         keepalive_timeout=service.keepalive_timeout,
@@ -218,14 +213,13 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
         max_pending=service.max_pending,
     )
     pools = []
-    verified: dict[str, Any] = {}
+    secure = any(target.scheme == "https" for target in service.targets)
+    tls_for = _tls_for(service.tls) if secure else _no_tls
     for target in service.targets:
-        tls = None
-        if target.scheme == "https":
-            tls = verified[target.host] = client_tls(service.tls, target.host)
+        tls = tls_for(target.host) if target.scheme == "https" else None
         endpoint = endpoint_to(reactor, target.host, target.port, service.connect_timeout, tls)
         pools.append(Pool(endpoint, settings, deadlines))
-    agent = Agent(reactor, deadlines, verified.__getitem__, timeout=NEVER)
+    agent = Agent(reactor, deadlines, tls_for, timeout=NEVER)
     circuit = None
     if service.circuit_breaker is not None:
         probed = service.health_check is not None
@@ -233,20 +227,13 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
     return Upstream(service, pools, deadlines, agent, circuit, series)
 
 
-def client_tls(tls: UpstreamTLS, host: str) -> Any:
-    """How to verify an https target: by ``ca_file`` or the platform's authorities, as ``server_name`` or its host."""
-    trust = platformTrust() if tls.ca_file is None else trustRootFromCertificates(_certificates(tls.ca_file))
+def _tls_for(tls: UpstreamTLS) -> TLSFor:
     own = None
     if tls.client_cert_file is not None and tls.client_key_file is not None:
-        with open(tls.client_cert_file, "rb") as certificate, open(tls.client_key_file, "rb") as key:
-            own = PrivateCertificate.loadPEM(certificate.read() + b"\n" + key.read())
-    return optionsForClientTLS(tls.server_name or host, trustRoot=trust, clientCertificate=own)
+        own = KeyPair(tls.client_cert_file, tls.client_key_file)
+    client_tls = ClientTLS(tls.ca_file, own)
+    return lambda host: client_tls.to(tls.server_name or host)
 
 
-def _certificates(file: str) -> list[Certificate]:
-    end = b"-----END CERTIFICATE-----"
-    with open(file, "rb") as pem:
-        parts = pem.read().split(end)
-    return [Certificate.loadPEM(part + end + b"\n") for part in parts[:-1]]
-
-
+def _no_tls(host: str) -> NoReturn:
+    raise ValueError(f"{host} is not spoken to by TLS")

@@ -38,11 +38,15 @@ class Authority:
 
     def issue(self, *names: str, file: str = "") -> Pair:
         """A certificate for ``names``, of which the first also names the files, unless ``file`` does."""
+        return self.sign(names[0], *(x509.DNSName(name) for name in names), file=file)
+
+    def sign(self, common_name: str, *names: x509.GeneralName, file: str = "") -> Pair:
+        """A certificate with names of any kind, or without a subjectAltName."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-        alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
-        builder = self._builder(subject, key).add_extension(alternatives, critical=False)
-        pair = Pair(*(str(self._directory / f"{file or names[0]}.{kind}") for kind in ("crt", "key")))
+        builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]), key)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        pair = Pair(*(str(self._directory / f"{file or common_name}.{kind}") for kind in ("crt", "key")))
         Path(pair.certificate).write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         Path(pair.key).write_bytes(private)

@@ -1,0 +1,175 @@
+"""TLS towards servers: the one place that decides whether a certificate is that of the server that was meant.
+
+Twisted's own ``optionsForClientTLS`` is not used: from 26.4 on its verify callback lets pass whatever raises anything
+but ``VerificationError``, such as a certificate without a subjectAltName.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from cryptography import x509
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from apigw.wire.tls import KeyPair
+
+# Forward secrecy and authenticated encryption first; the rest is for services that are older than that.
+_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:RSA+AESGCM:RSA+AES:!aNULL:!MD5:!DSS"
+_NO_RENEGOTIATION: int = SSL.OP_NO_RENEGOTIATION
+_MUST_VERIFY = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+# What ends in a number is an address for resolvers, in one of its old forms such as 127.1, and no name (RFC 1123 §2.1).
+_NAME = re.compile(r"(?:[a-z0-9_-]+\.)*(?!(?:[0-9]+|0x[0-9a-f]*)\Z)[a-z0-9_-]+").fullmatch
+_SHOWN_NAMES = 5
+_WHY = {
+    9: "it is not valid yet",
+    10: "it has expired",
+    18: "it is signed by itself",
+    19: "a certificate that is signed by itself and not trusted ends its chain",
+    20: "who signed it is not trusted",
+    21: "who signed it is not trusted",
+    26: "it is not for servers",
+    79: "who signed it is no authority",
+}
+"""OpenSSL's X509_V_ERR_ numbers (x509_vfy.h), as far as operators meet them."""
+
+
+class CertificateRefused(Exception):
+    """Why a server is not believed to be the one that was meant."""
+
+
+class ClientTLS:
+    """Whom to trust, and which certificate to show. One for each service, as it holds the authorities in memory.
+
+    ``ca_file`` is PEM with the trusted authorities; ``None`` stands for the platform's. Raises ``OSError``,
+    ``ValueError`` and ``SSL.Error`` for files that cannot be used.
+    """
+
+    def __init__(self, ca_file: str | None = None, certificate: KeyPair | None = None) -> None:
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_cipher_list(_CIPHERS)
+        context.set_options(SSL.OP_NO_COMPRESSION | _NO_RENEGOTIATION | SSL.OP_NO_TICKET)
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        # No session is resumed, so the certificate is seen, and verified, in each handshake.
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # Without a callback: should a connection ever be made without one, it is refused for its chain alone.
+        context.set_verify(_MUST_VERIFY)
+        if ca_file is None:
+            context.set_default_verify_paths()
+        else:
+            store = context.get_cert_store()
+            assert store is not None
+            with open(ca_file, "rb") as pem:
+                for authority in x509.load_pem_x509_certificates(pem.read()):
+                    store.add_cert(X509.from_cryptography(authority))
+        if certificate is not None:
+            context.use_certificate_chain_file(certificate.certificate)
+            context.use_privatekey_file(certificate.key)
+            context.check_privatekey()
+        self._context = context
+
+    def to(self, host: str) -> IOpenSSLClientConnectionCreator:
+        """Connections to ``host`` and to nobody else. Raises ``ValueError`` if it is neither a name nor an address."""
+        return _ToHost(self._context, Reference(host))
+
+
+class Reference:
+    """The name or address that a server must prove (RFC 9525 §6.1): ``host`` as it stands in a configuration.
+
+    Raises ``ValueError`` if it is neither.
+    """
+
+    def __init__(self, host: str) -> None:
+        self.address: IPv4Address | IPv6Address | None = None
+        self.name = ""
+        """Of A-labels, in lower case, without the dot at the end; empty for an address."""
+        try:
+            self.address = ip_address(host)
+        except ValueError:
+            ascii_host = host if host.isascii() else host.encode("idna").decode("ascii")
+            self.name = ascii_host.lower().removesuffix(".")
+            if not _NAME(self.name):
+                raise ValueError(f"{host!r} is neither a host name nor an address") from None
+
+    def __str__(self) -> str:
+        return self.name or str(self.address)
+
+    def verify(self, certificate: x509.Certificate) -> None:
+        """Raises ``CertificateRefused`` if it is another's, and ``ValueError`` and others if it cannot be read.
+
+        Only DNS and IP names are compared, a name with names and an address with addresses (RFC 9525 §6.2). The common
+        name never counts (§2); names of other kinds, and names that are none, neither help nor harm.
+        """
+        try:
+            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            raise CertificateRefused(f"it has no subjectAltName, so it is not for {self}") from None
+        if self.address is not None:
+            addresses = names.get_values_for_type(x509.IPAddress)
+            if self.address not in addresses:
+                raise self._mismatch([str(address) for address in addresses])
+        else:
+            presented = names.get_values_for_type(x509.DNSName)
+            if not any(name_matches(name, self.name) for name in presented):
+                raise self._mismatch(presented)
+
+    def _mismatch(self, names: list[str]) -> CertificateRefused:
+        shown = ", ".join(ascii(name[:100]) for name in names[:_SHOWN_NAMES])
+        more = ", …" if len(names) > _SHOWN_NAMES else ""
+        return CertificateRefused(f"it is not for {self} but for {shown or 'names of another kind'}{more}")
+
+
+def name_matches(presented: str, name: str) -> bool:
+    """RFC 9525 §6.3: equal without regard to case, or ``*`` in place of exactly the left-most label of ``name``.
+
+    ``name`` is a valid one in lower case, so nothing malformed equals it. A wildcard needs two labels after it: one for
+    a whole top-level domain is nobody's.
+    """
+    if not presented.isascii():
+        return False
+    presented = presented.lower()
+    if presented.startswith("*."):
+        parent = presented[2:]
+        return "." in parent and name.partition(".")[2] == parent
+    return presented == name
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _ToHost:
+    def __init__(self, context: SSL.Context, reference: Reference) -> None:
+        self._context = context
+        self._reference = reference
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        if self._reference.name:  # RFC 6066 §3: no addresses, and no dot at the end
+            connection.set_tlsext_host_name(self._reference.name.encode("ascii"))
+        connection.set_verify(_MUST_VERIFY, partial(self._accept, tlsProtocol))
+        return connection
+
+    def _accept(
+        self, protocol: TLSMemoryBIOProtocol, _: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
+    ) -> bool:
+        """OpenSSL's verify callback, for each certificate of the chain from the authority down to the server's own.
+
+        The handshake goes on only if it returns true, and it runs before the client shows its certificate or sends a
+        byte. An exception here is a refusal for pyOpenSSL and for cffi below it, so nothing that fails lets a server
+        in; it is caught only to say why.
+        """
+        try:
+            if not ok:
+                raise CertificateRefused(_WHY.get(error, f"OpenSSL's verify error {error}"))
+            if depth == 0:
+                self._reference.verify(certificate.to_cryptography())
+        except Exception as problem:
+            why = str(problem) if isinstance(problem, CertificateRefused) else f"it cannot be read: {problem}"
+            protocol.failVerification(Failure(CertificateRefused(f"the certificate is refused: {why}")))
+            return False
+        return True
