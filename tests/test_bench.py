@@ -38,9 +38,9 @@ from bench.scenarios import SCENARIOS, document, many_routes
 from bench.transfers import TransferFailed, download, upload
 
 from apigw.config.load import load as load_config
+from apigw.contract.principal import Principal
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.jwt import CACHED_TOKENS, Authenticator
-from apigw.policy.auth.principal import Principal
 from apigw.proxy.accounting import Accounting
 
 
