@@ -13,12 +13,13 @@ UPGRADE ?= --upgrade
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled check bench profile docs lock clean
+.PHONY: help run test test-compiled test-bench check bench profile docs lock clean
 
 help:
 	@echo "make run      two sample services and the gateway in front of them; Ctrl-C ends it"
 	@echo "make test     every test                        (ARGS=... goes to pytest)"
 	@echo "make test-compiled  the same, against what mypyc makes of a request's way"
+	@echo "make test-bench     the tests of contrib/bench"
 	@echo "make check    ruff, mypy, and who imports whom"
 	@echo "make bench    CPU per request, beside nginx     (ARGS=... goes to contrib/bench/bench.py)"
 	@echo "make profile  where the gateway's time goes     (the same)"
@@ -40,6 +41,9 @@ check: $(VENV)/test.installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
+
+test-bench: $(VENV)/test.installed $(VENV)/bench.installed
+	$(BIN)/python -m pytest -n auto --dist loadfile contrib/bench/tests $(ARGS)
 
 bench: $(COMPILED)/installed
 	@PATH="$(CURDIR)/$(COMPILED)/bin:$$PATH" $(COMPILED)/bin/python contrib/bench/bench.py $(ARGS)

@@ -14,9 +14,6 @@ from threading import Thread
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contrib"))
-
 from bench import envoy, full, h2load, nginx, node, plot, tokens
 from bench.compare import verdicts as compare_verdicts
 from bench.figures import Sample
