@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 COMPILED := .venv-compiled
-LOCKED := --no-deps --require-hashes --requirement requirements/build.txt
+LOCKED := --no-deps --only-binary :all: --require-hashes --requirement requirements/build.txt
 # twistd finds twisted/plugins/ in a checkout only if the checkout itself is on the path.
 EDITABLE := --no-deps --no-build-isolation --config-settings editable_mode=compat --editable
 EXTRAS := test bench docs lock
@@ -13,13 +13,14 @@ UPGRADE ?= --upgrade
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled test-bench check bench profile docs lock clean
+.PHONY: help run test test-compiled test-bench test-newest test-lowest check bench profile docs lock clean
 
 help:
 	@echo "make run      two sample services and the gateway in front of them; Ctrl-C ends it"
 	@echo "make test     every test                        (ARGS=... goes to pytest)"
 	@echo "make test-compiled  the same, against what mypyc makes of a request's way"
 	@echo "make test-bench     the tests of contrib/bench"
+	@echo "make test-newest    every test, with the newest that setup.py allows; test-lowest: with the lowest"
 	@echo "make check    ruff, mypy, and who imports whom"
 	@echo "make bench    CPU per request, beside nginx     (ARGS=... goes to contrib/bench/bench.py)"
 	@echo "make profile  where the gateway's time goes     (the same)"
@@ -45,6 +46,20 @@ check: $(VENV)/test.installed
 test-bench: $(VENV)/test.installed $(VENV)/bench.installed
 	$(BIN)/python -m pytest -n auto --dist loadfile contrib/bench/tests $(ARGS)
 
+# Not with the locked versions: these tell what the ranges of setup.py are worth, and never fail.
+test-newest: RESOLUTION := highest
+test-lowest: RESOLUTION := lowest-direct
+test-newest test-lowest: $(VENV)/lock.installed
+	@mkdir -p run
+	@rm -rf $(VENV)-$@
+	@$(PYTHON) -m venv $(VENV)-$@
+	-@$(BIN)/uv pip compile --quiet --no-header --no-annotate --resolution $(RESOLUTION) --python $(VENV)-$@/bin/python --extra test setup.py --output-file run/$@.txt --upgrade \
+	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq $(LOCKED) \
+	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq --no-deps -r run/$@.txt \
+	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq $(EDITABLE) . \
+	  && $(VENV)-$@/bin/python -m pytest -n auto --dist loadfile $(ARGS) \
+	  || echo "$@: RED, which is no error here. The versions are in run/$@.txt"
+
 bench: $(COMPILED)/installed
 	@PATH="$(CURDIR)/$(COMPILED)/bin:$$PATH" $(COMPILED)/bin/python contrib/bench/bench.py $(ARGS)
 
@@ -68,7 +83,7 @@ lock: $(VENV)/lock.installed
 	@git diff --stat requirements
 
 clean:
-	rm -rf $(VENV) $(COMPILED) run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage twisted/plugins/dropin.cache
+	rm -rf $(VENV) $(VENV)-* run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage twisted/plugins/dropin.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
