@@ -21,7 +21,7 @@ help:
 	@echo "make test-compiled  the same, against what mypyc makes of a request's way"
 	@echo "make test-bench     the tests of contrib/bench"
 	@echo "make test-newest    every test, with the newest that setup.py allows; test-lowest: with the lowest"
-	@echo "make check    ruff, mypy, and who imports whom"
+	@echo "make check    ruff, mypy, mypyc, who imports whom, and what is declared and locked"
 	@echo "make bench    CPU per request, beside nginx     (ARGS=... goes to contrib/bench/bench.py)"
 	@echo "make profile  where the gateway's time goes     (the same)"
 	@echo "make docs     write anew the part of docs/ that is generated"
@@ -38,10 +38,12 @@ test-compiled: $(COMPILED)/installed
 	cd / && $(CURDIR)/$(COMPILED)/bin/python -c "import apigw, sys; sys.exit(not apigw.is_compiled() and 'it is not compiled')"
 	$(COMPILED)/bin/pytest -n auto --dist loadfile $(ARGS)
 
-check: $(VENV)/test.installed
+check: $(VENV)/test.installed $(COMPILED)/installed
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -q tests/test_imports.py
+	$(BIN)/python -m pytest -q tests/test_imports.py tests/test_dependencies.py
+	@cd / && $(CURDIR)/$(COMPILED)/bin/python -c "import apigw, sys; apigw.is_compiled() or print('\n\n*** NOT COMPILED: there is no C compiler here ***\n', file=sys.stderr)"
 
 test-bench: $(VENV)/test.installed $(VENV)/bench.installed
 	$(BIN)/python -m pytest -n auto --dist loadfile contrib/bench/tests $(ARGS)

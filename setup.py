@@ -5,15 +5,16 @@ import sys
 import sysconfig
 from pathlib import Path
 from runpy import run_path
+from typing import Any
 
-from setuptools import Extension, find_packages, setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 MARK = "# Compiled: see docs/decisions/compiled.md"
 """The first line of each module of a request's way, which a wheel has as machine code."""
 
 
-def extensions() -> list[Extension]:
+def extensions() -> list[Any]:
     """What mypyc makes of the modules that begin with ``MARK``; nothing in a checkout, and with APIGW_COMPILE=0.
 
     Without a C compiler the gateway runs as the Python that it is, unless APIGW_COMPILE=1 makes that an error. Any
@@ -36,7 +37,8 @@ def extensions() -> list[Extension]:
     without_attrs = [f"--disable-error-code={code}" for code in ("attr-defined", "call-arg", "var-annotated")]
     files = (file.relative_to(HERE) for file in sorted(HERE.glob("apigw/**/*.py")))
     modules = [str(file) for file in files if (HERE / file).read_text("utf-8").startswith(f"{MARK}\n")]
-    return mypycify([*alone, *without_attrs, *modules], opt_level="3", debug_level="0", group_name="apigw")
+    options = [*alone, *without_attrs, *modules]
+    return list(mypycify(options, opt_level="3", debug_level="0", group_name="apigw"))
 
 
 setup(

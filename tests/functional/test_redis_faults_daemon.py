@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -297,7 +297,7 @@ def test_a_reload_changes_how_long_redis_may_take(start: Start, quick_service: S
 
 
 @contextmanager
-def together(directory: Path, document: Document, *environs: dict[str, str]) -> Iterator[list[Daemon]]:
+def together(directory: Path, document: Document, *environs: dict[str, str]) -> Iterator[Sequence[Daemon]]:
     """One daemon for each environment, started side by side."""
     directory.mkdir(exist_ok=True)
     with ExitStack() as stack:

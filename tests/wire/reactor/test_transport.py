@@ -108,8 +108,8 @@ def pair(turns: Turns) -> Iterator[tuple[Peer, socket.socket]]:
         accepted.append(Peer())
         return accepted[-1]
 
-    factory.buildProtocol = build  # type: ignore[method-assign, assignment]
-    port = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
+    factory.buildProtocol = build  # type: ignore[method-assign]
+    port: Any = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
     client = socket.create_connection(("127.0.0.1", port.getHost().port))
     turns.until(lambda: accepted and accepted[0].transport)
     assert isinstance(accepted[0].transport, EagerServer)
@@ -282,7 +282,7 @@ def test_a_client_writes_eagerly_too(turns: Turns) -> None:
         made.append(Peer())
         return made[-1]
 
-    factory.buildProtocol = build  # type: ignore[method-assign, assignment]
+    factory.buildProtocol = build  # type: ignore[method-assign]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         EagerReactor(turns.reactor).connectTCP("127.0.0.1", listening.getsockname()[1], factory)
         turns.until(lambda: made and made[0].transport)
@@ -306,10 +306,10 @@ def test_a_listening_socket_can_be_given(turns: Turns) -> None:
         peers.append(Peer())
         return peers[-1]
 
-    factory.buildProtocol = build  # type: ignore[method-assign, assignment]
+    factory.buildProtocol = build  # type: ignore[method-assign]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
-        port = EagerReactor(turns.reactor).adoptStreamPort(listening.fileno(), socket.AF_INET, factory)
+        port: Any = EagerReactor(turns.reactor).adoptStreamPort(listening.fileno(), socket.AF_INET, factory)
         with socket.create_connection(listening.getsockname()):
             turns.until(lambda: peers and peers[0].transport)
             assert isinstance(peers[0].transport, EagerServer)
