@@ -13,7 +13,7 @@ UPGRADE ?= --upgrade
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled test-bench test-newest test-lowest check bench profile docs lock clean
+.PHONY: help run test coverage test-compiled test-bench test-newest test-lowest check bench profile docs dist lock clean
 
 help:
 	@echo "make run      two sample services and the gateway in front of them; Ctrl-C ends it"
@@ -21,10 +21,12 @@ help:
 	@echo "make test-compiled  the same, against what mypyc makes of a request's way"
 	@echo "make test-bench     the tests of contrib/bench"
 	@echo "make test-newest    every test, with the newest that setup.py allows; test-lowest: with the lowest"
+	@echo "make coverage the same, and what no test runs; subprocesses count"
 	@echo "make check    ruff, mypy, mypyc, who imports whom, and what is declared and locked"
 	@echo "make bench    CPU per request, beside nginx     (ARGS=... goes to contrib/bench/bench.py)"
 	@echo "make profile  where the gateway's time goes     (the same)"
 	@echo "make docs     write anew the part of docs/ that is generated"
+	@echo "make dist     what a release is made of"
 	@echo "make lock     write requirements/ anew          (UPGRADE=... instead of --upgrade goes to uv)"
 	@echo "make clean    remove what the others have made"
 
@@ -33,6 +35,10 @@ run: $(VENV)/run.installed
 
 test: $(VENV)/test.installed
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+# Takes twice the CPU of make test.
+coverage: $(VENV)/test.installed
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term $(ARGS)
 
 test-compiled: $(COMPILED)/installed
 	cd / && $(CURDIR)/$(COMPILED)/bin/python -c "import apigw, sys; sys.exit(not apigw.is_compiled() and 'it is not compiled')"
@@ -69,6 +75,13 @@ bench: $(COMPILED)/installed
 profile: $(VENV)/bench.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python contrib/bench/bench.py profile $(ARGS)
 
+# A source distribution, and a compiled wheel for this Python and this kind of machine.
+dist: $(VENV)/test.installed
+	@rm -rf build dist
+	APIGW_COMPILE=1 $(PIP) wheel -q --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python -c "from setuptools.build_meta import build_sdist; build_sdist('dist')" >/dev/null
+	@ls dist
+
 docs: $(VENV)/run.installed
 	$(BIN)/python -m apigw.config.reference > docs/reference/configuration.md.new
 	mv docs/reference/configuration.md.new docs/reference/configuration.md
@@ -85,7 +98,7 @@ lock: $(VENV)/lock.installed
 	@git diff --stat requirements
 
 clean:
-	rm -rf $(VENV) $(VENV)-* run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage twisted/plugins/dropin.cache
+	rm -rf $(VENV) $(VENV)-* run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* twisted/plugins/dropin.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
