@@ -28,14 +28,14 @@ LOCKED = {"build": BUILD, "run": RUN, **{extra: [*RUN, *declared] for extra, dec
 """What each file in requirements/ is made of."""
 
 CHOSEN = {
-    "twisted": ["apigw.tap", "apigw.service", "apigw.site", "apigw.resources", "apigw.wire"],
-    "treq": ["apigw.fetch", "apigw.health"],
-    "OpenSSL": ["apigw.wire.tls"],
+    "twisted": ["apigw.tap", "apigw.process", "apigw.proxy", "apigw.wire"],
+    "treq": ["apigw.wire.fetch", "apigw.upstream.checks"],
+    "OpenSSL": ["apigw.wire.tls", "apigw.wire.client_tls"],
     "yaml": ["apigw.config.marks"],
     "cerberus": ["apigw.config.validate"],
     "authlib": ["apigw.policy.oauth"],
-    "joserfc": ["apigw.policy.jwt"],
-    "txredisapi": ["apigw.policy.redis_link"],
+    "joserfc": ["apigw.policy.auth"],
+    "txredisapi": ["apigw.redis"],
     "prometheus_client": ["apigw.ops"],
 }
 """The modules, or rooms, in which each chosen package does its work. Who moves a module edits this."""

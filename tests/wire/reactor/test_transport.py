@@ -19,8 +19,9 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from apigw.wire.agent import endpoint_to
 from apigw.wire.channel import ChannelFactory, Settings
@@ -386,6 +387,7 @@ def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement(
 
     channels.opened = note  # type: ignore[method-assign]
     eager = EagerReactor(turns.reactor)
+    port: Any
     with contextlib.ExitStack() as stack:
         if kind == "adopted":
             listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -408,6 +410,7 @@ def test_a_unix_socket_has_no_such_algorithm(turns: Turns, tmp_path: Path, adopt
     """It is listened on as any other, also where a supervisor opened it, and nothing fails and is logged."""
     errors: list[Any] = []
 
+    @implementer(ILogObserver)
     def note(event: Any) -> None:
         if event.get("isError") or event.get("log_failure"):
             errors.append(event)
@@ -442,7 +445,7 @@ def test_what_is_written_to_a_service_does_not_wait_for_its_acknowledgement(
     """A body that follows its head is sent at once, over every kind of connection that a pool makes."""
     channels = served(turns)
     factory: Any = over_tls(turns, authority, channels) if secure else channels
-    port = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
+    port: Any = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
     trust = trustRootFromCertificates([Certificate.loadPEM(Path(authority.file).read_bytes())])
     tls = optionsForClientTLS("localhost", trustRoot=trust) if secure else None
     endpoint = endpoint_to(turns.reactor, "127.0.0.1", port.getHost().port, PATIENCE, tls)
