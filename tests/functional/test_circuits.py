@@ -283,9 +283,7 @@ def test_a_target_that_hangs_does_not_hold_up_one_that_is_well(start: Start, mai
         eventually(lambda: state(daemon) == "closed")
 
 
-def test_a_service_that_answers_its_health_check_and_nothing_else(
-    start: Start, main: Service, other: Service
-) -> None:
+def test_a_service_that_answers_its_health_check_and_nothing_else(start: Start, main: Service, other: Service) -> None:
     """A check that says less than it should makes the circuit flap at full speed."""
     main.behave = sick()
     daemon = start(protected(main, other, {**BREAKER, "open_for": "100ms"}, health_check=CHECK))

@@ -68,9 +68,7 @@ class Stand:
 
 
 @pytest.fixture(scope="module")
-def stand(
-    in_front: Start, quick_service: Service, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stand]:
+def stand(in_front: Start, quick_service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     """One for all the faults of this module: after each, the gateway must be as it was, without a restart."""
     with redis_server.running() as redis:
         file = tmp_path_factory.mktemp("secret") / "password"

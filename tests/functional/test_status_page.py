@@ -189,5 +189,3 @@ def circuits(daemon: Daemon) -> list[dict[str, object]]:
     with Client(daemon.admin) as client:
         found: list[dict[str, object]] = client.get("/circuits").json["circuits"]
     return found
-
-
