@@ -95,9 +95,7 @@ class _Body:
 
     code: str | None = None
 
-    def __init__(
-        self, web: WebRequest, render: Callable[[WebRequest, Callable[[GatewayError], None]], None]
-    ) -> None:
+    def __init__(self, web: WebRequest, render: Callable[[WebRequest, Callable[[GatewayError], None]], None]) -> None:
         self._web = web
         self._request = web.request
         self._render = render
