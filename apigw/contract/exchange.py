@@ -6,6 +6,8 @@ A policy gives stages and hooks for a route (``policy.py``); ``proxy.pipeline`` 
 
 from __future__ import annotations
 
+from typing import Any
+
 from mypy_extensions import mypyc_attr
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -168,7 +170,7 @@ class Exchange:
 class Awaited(Waiting):
     """A Deferred that fires with an outcome, as something to wait for. See ``wait_for``."""
 
-    def __init__(self, exchange: Exchange, deferred: Deferred[Outcome]) -> None:
+    def __init__(self, exchange: Exchange, deferred: Deferred[Any]) -> None:
         self._exchange = exchange
         self._deferred = deferred
         self._returned = False
@@ -201,7 +203,7 @@ class Awaited(Waiting):
             self._exchange.fail(self.error)
 
 
-def wait_for(exchange: Exchange, deferred: Deferred[Outcome]) -> Outcome:
+def wait_for(exchange: Exchange, deferred: Deferred[Any]) -> Outcome:
     """What a stage returns that waits for a Deferred; its outcome, or its error raised, where it has fired already."""
     awaited = Awaited(exchange, deferred)
     if not awaited.fired:

@@ -29,7 +29,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from apigw.errors import render
-from apigw.proxy.pipeline import refused
+from apigw.proxy.refusals import refused
 from apigw.proxy.site import Site
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines

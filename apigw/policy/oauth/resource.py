@@ -15,9 +15,7 @@ from apigw.wire.web_request import WebRequest
 class Token(Leaf):
     """``POST /oauth/token`` (RFC 6749 §3.2)."""
 
-    def __init__(
-        self, endpoint: TokenEndpoint, address: Callable[[Request], str], now: Callable[[], float]
-    ) -> None:
+    def __init__(self, endpoint: TokenEndpoint, address: Callable[[Request], str], now: Callable[[], float]) -> None:
         super().__init__()
         self._endpoint = endpoint
         self._address = address
