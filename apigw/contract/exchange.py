@@ -111,9 +111,19 @@ class Driver:
     """Drives exchanges (``proxy.pipeline``)."""
 
     def resume(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Go on with the next stage, unless ``outcome`` is an answer or something to wait for."""
         raise NotImplementedError
 
     def fail(self, exchange: Exchange, error: BaseException) -> None:
+        """A stage has failed with ``error``: the route's ``on_refusal`` are asked, then it is answered."""
+        raise NotImplementedError
+
+    def refuse(self, exchange: Exchange, error: GatewayError) -> None:
+        """Answer with ``error`` now, or cut short the answer that has begun."""
+        raise NotImplementedError
+
+    def end(self, exchange: Exchange) -> None:
+        """The answer is complete, or there will be none."""
         raise NotImplementedError
 
 

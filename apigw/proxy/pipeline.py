@@ -15,7 +15,7 @@ from apigw.contract.exchange import Answer, Driver, Exchange, Outcome, Route, St
 from apigw.contract.peers import Peers
 from apigw.errors import GatewayError
 from apigw.proxy.headers import request_id
-from apigw.proxy.relay import Ending, Relay, hooked
+from apigw.proxy.relay import Relay, hooked
 from apigw.routing.router import Router
 from apigw.wire.request import Request
 
@@ -62,7 +62,7 @@ class NoRoute(Stage):
         raise errors.MethodNotAllowed("This path has other methods.", [(b"allow", b", ".join(allow))])
 
 
-class Pipeline(Driver, Ending):
+class Pipeline(Driver):
     """The proxy. ``table`` is replaced by a reload; an exchange keeps the route that it found."""
 
     def __init__(self, table: Table, seconds: Callable[[], float], account: Callable[[Relay], None]) -> None:
@@ -75,7 +75,7 @@ class Pipeline(Driver, Ending):
         """Runs when the headers are complete; the body has not been read."""
         table = self.table
         exchange = Exchange(self, request, request_id(request.headers), table.peers, self._seconds())
-        exchange.relay = Relay(exchange, request, self)
+        exchange.relay = Relay(exchange)
         exchange.route = table.match(request)
         self.in_flight += 1
         self.resume(exchange, None)
@@ -146,19 +146,19 @@ class Pipeline(Driver, Ending):
         else:
             status, headers, body = errors.render(error, exchange.id.decode("latin-1"))
             self._send(exchange, status, headers, body)
-        self.end(relay)
+        self.end(exchange)
 
     def respond(self, exchange: Exchange, answer: Answer) -> None:
         if exchange.ended:
             return
         self._send(exchange, answer.status, answer.headers, answer.body)
-        self.end(cast(Relay, exchange.relay))
+        self.end(exchange)
 
-    def end(self, relay: Relay) -> None:
+    def end(self, exchange: Exchange) -> None:
         """Account for the exchange, exactly once."""
-        exchange = relay.exchange
         if not exchange.ended:
             exchange.ended = True
+            relay = cast(Relay, exchange.relay)
             relay.close()
             self.in_flight -= 1
             self._account(relay)

@@ -30,23 +30,12 @@ FAILURES = frozenset({500, 502, 503, 504})
 log = Logger(namespace=__name__)
 
 
-class Ending:
-    """What a relay tells the pipeline."""
-
-    def refuse(self, exchange: Exchange, error: errors.GatewayError) -> None:
-        raise NotImplementedError
-
-    def end(self, relay: Relay) -> None:
-        raise NotImplementedError
-
-
 class Relay(Relaying):
     """Listens to the client, receives from the service, and lets neither send faster than the other takes."""
 
-    def __init__(self, exchange: Exchange, request: Request, ending: Ending) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
-        self.request = request
-        self._ending = ending
+        self.request: Request = exchange.request
         self.destination: Destination | None = None
         """Where the request goes, from the moment that it is about to."""
         self.target: Target | None = None
@@ -61,7 +50,7 @@ class Relay(Relaying):
         self.upstream_ended_at = 0.0
         self.event_stream = False
         self.tunnelled = False
-        request.listener = self
+        self.request.listener = self
 
     # The request.
 
@@ -113,7 +102,7 @@ class Relay(Relaying):
         assert self.destination is not None
         limit = self.destination.max_body_size
         if limit is not None and self.request.bytes_received > limit:
-            self._ending.refuse(self.exchange, errors.BodyTooLarge(f"The body may have up to {limit} bytes."))
+            self.exchange.driver.refuse(self.exchange, errors.BodyTooLarge(f"The body may have up to {limit} bytes."))
         elif self.connection is not None:
             self.connection.write(data)
         elif self.held is not None and self.held.add(data):
@@ -128,12 +117,12 @@ class Relay(Relaying):
 
     def client_failed(self, error: Refused | ClientLost) -> None:
         if isinstance(error, Refused):
-            self._ending.refuse(self.exchange, refused(error))
+            self.exchange.driver.refuse(self.exchange, refused(error))
             return
         self.abandon()
         if not self.tunnelled:
             self.exchange.status = CLIENT_LEFT
-        self._ending.end(self)
+        self.exchange.driver.end(self.exchange)
 
     def _body_held(self) -> None:
         """Enough of it is there, or all."""
@@ -186,7 +175,7 @@ class Relay(Relaying):
         if self.permit is not None:
             self._settle(self.exchange.status in FAILURES)
         self.request.finish()
-        self._ending.end(self)
+        self.exchange.driver.end(self.exchange)
 
     def response_failed(self, error: UpstreamError) -> None:
         connection, self.connection = self.connection, None
@@ -213,11 +202,11 @@ class Relay(Relaying):
                 return
         self.settle_failure()
         if isinstance(error, UpstreamTimedOut):
-            self._ending.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
+            exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
         else:
             if destination.log_decisions:
                 log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=target.name, error=error)
-            self._ending.refuse(exchange, errors.UpstreamProtocolError("The service gave no valid answer."))
+            exchange.driver.refuse(exchange, errors.UpstreamProtocolError("The service gave no valid answer."))
 
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:
         destination = self.destination
@@ -231,7 +220,7 @@ class Relay(Relaying):
         join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout).addCallback(self._tunnel_ended)
 
     def _tunnel_ended(self, _: object) -> None:
-        self._ending.end(self)
+        self.exchange.driver.end(self.exchange)
 
     # IPushProducer: the client reads slower than the service sends.
 

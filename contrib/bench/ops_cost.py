@@ -71,7 +71,7 @@ def exchange(metrics: Metrics) -> Relay:
     route = Route(pattern, None, "users", metrics.route(pattern), ())
     pipeline = Pipeline(Table(Router([]), None, route, Peers(), False), deadlines.seconds, lambda _: None)
     facts = Exchange(pipeline, request, request_id(headers), Peers(), deadlines.seconds())
-    ended = Relay(facts, request, pipeline)
+    ended = Relay(facts)
     facts.route, facts.status = route, 200
     ended.destination, ended.target = destination, upstream.targets[0]
     ended.sent_at, ended.upstream_ended_at = facts.started_at + 0.0001, facts.started_at + 0.002
