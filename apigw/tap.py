@@ -37,9 +37,11 @@ from apigw.policy.auth.jwks import KeySet
 from apigw.policy.auth.keys import MAX_SET_BYTES
 from apigw.policy.auth.policy import AuthPolicy
 from apigw.policy.cors.policy import CorsPolicy
-from apigw.policy.limits.limits import ExactWindows, MemoryStore, scope_key
+from apigw.policy.limits.exact_windows import ExactWindows
+from apigw.policy.limits.in_redis import RedisStore
+from apigw.policy.limits.keys import scope_key
+from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.policy import LimitsPolicy, PreparedLimits
-from apigw.policy.limits.redis_store import RedisStore
 from apigw.policy.oauth.client_secrets import SecretThreads
 from apigw.policy.oauth.policy import OAuthPolicy
 from apigw.policy.oauth.refresh import FamilyStore, MemoryFamilies

@@ -15,7 +15,7 @@ from twisted.internet.defer import gatherResults
 
 from apigw.config.model import Redis
 from apigw.errors import AuthUnavailable
-from apigw.policy.limits.redis_store import RedisStore
+from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.oauth.redis_families import RedisFamilies
 from apigw.policy.oauth.refresh import LIFETIME, Family, FamilyStore, MemoryFamilies, digest, new_token, take_apart
 

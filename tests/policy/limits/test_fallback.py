@@ -16,24 +16,24 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from support import redis_server
+from support import limits, redis_server
 from support.awaiting import wait_for, waiting
 from support.redis_server import RedisServer
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 
-from apigw.config.model import RateLimit, Redis
+from apigw.config.model import Redis
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits.limits import Decision, Limit, compile_limit
-from apigw.policy.limits.redis_store import RedisStore
+from apigw.policy.limits.arithmetic import Limit
+from apigw.policy.limits.decision import Decision
+from apigw.policy.limits.in_redis import RedisStore
 
 TIMEOUT = 0.1
 
 
 def limit(number: int = 3, policy: str = "local", **rest: str) -> Limit:
-    config = {"endpoint": "/api", "scope": "ip", **rest}
-    return compile_limit(RateLimit(limit=number, window=600.0, on_store_failure=policy, **config))
+    return limits.limit(number, 600.0, on_store_failure=policy, **rest)
 
 
 def until(condition: Callable[[], Any]) -> None:

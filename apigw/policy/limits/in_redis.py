@@ -17,7 +17,9 @@ from twisted.python.failure import Failure
 from apigw.config.model import RateLimit, Redis
 from apigw.contract.exchange import Waiting
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits.limits import MAX_KEYS, SECOND, Checks, Decision, Limit, MemoryStore, compile_limit, decide
+from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, compile_limit
+from apigw.policy.limits.decision import Checks, Decision, allow, decide
+from apigw.policy.limits.memory import MAX_KEYS, MemoryStore
 from apigw.redis.link import Execute, RedisLink, Script
 
 VERSION = 1
@@ -186,23 +188,19 @@ class RedisStore:
         return self._prefix + _digest(limit.id + key)
 
     def _answer(self, reply: bytes, batch: list[Pending], keys: int) -> None:
-        time, *told = unpack(f"<{1 + 3 * keys}q", reply)
-        at = 0
+        numbers = unpack(f"<{1 + 3 * keys}q", reply)
+        time: int = numbers[0]
+        place = 1
         for pending in batch:
-            checks, counted = pending.checks, pending.counted
-            if len(checks) == 1:
-                # What ``decide`` says of a single limit that has room.
-                limit = checks[0][0]
-                used, resets, _ = limit.standing(told[at], told[at + 1], told[at + 2])
-                if used < limit.limit:
-                    at += 3
-                    pending.tell(Decision(True, limit, limit.limit - used - counted, -(-resets // SECOND), 0))
-                    continue
-            standings = []
-            for limit, _ in checks:
-                standings.append((limit, *limit.standing(told[at], told[at + 1], told[at + 2])))
-                at += 3
-            pending.tell(decide(standings, pending.moment or time, counted))
+            standings: list[Standing] = []
+            for limit, _ in pending.checks:
+                standings.append(limit.told(numbers[place], numbers[place + 1], numbers[place + 2]))
+                place += 3
+            only = standings[0]
+            if len(standings) == 1 and only.used < only.limit.limit:
+                pending.tell(allow(only, pending.counted, 0))
+            else:
+                pending.tell(decide(standings, pending.moment or time, pending.counted, 0))
 
     def _answer_without(self, failure: Failure, batch: list[Pending]) -> None:
         for pending in batch:
