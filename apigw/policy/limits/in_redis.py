@@ -118,9 +118,6 @@ class RedisStore:
         """The connection, which others may use beside the limits."""
         return self._link
 
-    def when_up(self) -> Deferred[None]:
-        return self._link.when_up()
-
     def start(self) -> Deferred[None]:
         """Fires when Redis has answered, or has failed to once."""
         self._local.start()

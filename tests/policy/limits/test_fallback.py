@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -291,25 +290,12 @@ def test_a_password_that_was_wrong_and_is_corrected(server: RedisServer, open_st
 
 
 @waiting
-def test_databases_users_and_unix_sockets(open_store: Open) -> None:
-    """What the URL says is where the counts are."""
-    with tempfile.TemporaryDirectory() as directory:
-        socket = os.path.join(directory, "socket")
-        with redis_server.running("--unixsocket", socket) as server:
-            server("ACL", "SETUSER", "gateway", "on", ">p@ss/word", "~apigw:*", "+@all", "-@admin")
-            by_name = open_store(f"redis://gateway:p%40ss%2Fword@127.0.0.1:{server.port}/3")
-            assert by_name.ask(limit()).remaining == 2
-            by_socket = open_store(f"unix://{socket}?db=3")
-            assert by_socket.ask(limit()).remaining == 1
-            assert by_name.fallbacks == by_socket.fallbacks == 0
-            assert b"db3:keys=" in server("INFO", "keyspace")
-
-
-@pytest.mark.parametrize("url", ["http://localhost", "localhost:6379", "redis://localhost/nine", "redis://localhost:x"])
-def test_urls_that_say_nothing_are_refused(url: str) -> None:
-    """A mistake in the URL shows at once."""
-    with pytest.raises(ValueError, match=r"scheme|database|[Pp]ort"):
-        RedisStore(Redis(url), reactor)
+def test_counts_are_in_the_database_of_the_url(server: RedisServer, open_store: Open) -> None:
+    """And in no other."""
+    store = open_store(f"redis://127.0.0.1:{server.port}/3")
+    assert store.ask(limit()).remaining == 2
+    assert store.fallbacks == 0
+    assert b"db3:keys=" in server("INFO", "keyspace")
 
 
 def authority(directory: Path, name: str) -> str:
