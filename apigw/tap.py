@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -123,6 +124,7 @@ class Program:
 
     def __init__(self, reactor: Any, config: Config, directory: str, log_decisions: bool = False) -> None:
         self._reactor = reactor
+        self._now = time.time
         self._started_at = reactor.seconds()
         self._deadlines = Deadlines(reactor)
         self._metrics = Metrics(CollectorRegistry(), __version__)
@@ -132,7 +134,7 @@ class Program:
         self._reloaded_at = 0.0
         settings = config.gateway
         self._store = store = self._make_store(config)
-        windows = MemoryStore(reactor)
+        windows = MemoryStore(reactor, self._now)
         threads = SecretThreads(reactor)
         fetch = Fetch(Agent(reactor, self._deadlines, lambda host: ClientTLS().to(host)), MAX_SET_BYTES)
         buffers = Buffers(settings.max_buffered)
@@ -202,8 +204,8 @@ class Program:
 
     def _make_store(self, config: Config) -> MemoryStore | RedisStore:
         if config.redis is None:
-            return MemoryStore(self._reactor)
-        return RedisStore(config.redis, self._reactor, self._metrics.store_up, self._metrics.store_fallback)
+            return MemoryStore(self._reactor, self._now)
+        return RedisStore(config.redis, self._reactor, self._now, self._metrics.store_up, self._metrics.store_fallback)
 
     def _access_log(self, config: Config) -> AccessLog | None:
         wanted = config.gateway.access_log

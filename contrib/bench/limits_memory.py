@@ -80,7 +80,7 @@ def weigh(algorithm: str, callers: int) -> Weighed:
 
     clock = Clock()
     clock.rightNow = 1.8e9
-    store = MemoryStore(clock, max(callers, 1_000_000))
+    store = MemoryStore(clock, clock.seconds, max(callers, 1_000_000))
     store.start()
     limit = compile_limit(RateLimit("/api/*", 100, 60.0, "ip", algorithm))
     before = _resident()

@@ -14,11 +14,11 @@ class ExactWindows:
         self._store = store
         self._limits: dict[tuple[int, float], Limit] = {}
 
-    def __call__(self, key: bytes, limit: int, window: float, now: float) -> float | None:
+    def __call__(self, key: bytes, limit: int, window: float) -> float | None:
         """Count one for ``key``, or the seconds to wait where that would be more than ``limit`` in ``window``."""
         exact = self._limits.get((limit, window))
         if exact is None:
             exact = compile_limit(RateLimit("/oauth/token", limit, window, "endpoint", "log"))
             self._limits[limit, window] = exact
-        decision = self._store.check([(exact, key)], now)
+        decision = self._store.check([(exact, key)])
         return None if decision.allowed else float(decision.retry_after)

@@ -74,6 +74,7 @@ class RedisStore:
         self,
         config: Redis,
         reactor: Any,
+        now: Callable[[], float],
         on_store_up: Callable[[bool], None] = lambda up: None,
         on_fallback: Callable[[], None] = lambda: None,
         max_keys: int = MAX_KEYS,
@@ -81,14 +82,15 @@ class RedisStore:
     ) -> None:
         """``on_store_up`` hears each change, ``on_fallback`` each check that was answered without Redis.
 
-        ``clock`` is what deadlines and windows of the fallback go by, the reactor where it is left out.
+        ``clock`` is what deadlines and windows of the fallback go by, the reactor where it is left out; ``now`` is Unix
+        time, in which a decision of the fallback says when its window ends.
         """
         self._reactor = reactor
         self._clock: IReactorTime = reactor if clock is None else clock
         self._prefix = b"%b:limit:%d:" % (config.prefix.encode(), VERSION)
         self._script = Script((files("apigw.policy.limits") / "sliding_window.lua").read_bytes())
         self._on_fallback = on_fallback
-        self._local = MemoryStore(self._clock, max_keys)
+        self._local = MemoryStore(self._clock, now, max_keys)
         self._link = RedisLink(config, reactor, self._clock, self._probe, on_store_up)
         self._waiting: list[Pending] = []
 
@@ -127,30 +129,31 @@ class RedisStore:
         self._local.stop()
         return self._link.stop()
 
-    def check(self, checks: Checks, now: float | None = None) -> Deferred[Decision | None]:
+    def check(self, checks: Checks, at: float | None = None) -> Deferred[Decision | None]:
         """Test all, then count all, unless one refuses. ``None`` if every limit is ``open`` and Redis cannot be used.
 
-        Fails with ``LimitsUnavailable`` where one is ``closed`` then. ``now`` replaces the time of the server.
+        Fails with ``LimitsUnavailable`` where one is ``closed`` then. ``at``, in Unix seconds, replaces the time of the
+        server.
         """
-        return self._ask(checks, now, 1)
+        return self._ask(checks, at, 1)
 
-    def peek(self, checks: Checks, now: float | None = None) -> Deferred[Decision | None]:
+    def peek(self, checks: Checks, at: float | None = None) -> Deferred[Decision | None]:
         """What ``check`` would say, and how many remain now. Counts nothing."""
-        return self._ask(checks, now, 0)
+        return self._ask(checks, at, 0)
 
     def ask(self, checks: Checks, then: Callable[[Outcome], object]) -> Pending | Decision | None:
         """Like ``check``: at once without Redis, which may raise ``LimitsUnavailable``; else ``then`` is told."""
         if not self._link.up:
-            return self._without(checks, 0, 1)
+            return self._without(checks, 1)
         return self._put(Pending(checks, 0, 1, then))
 
-    def _ask(self, checks: Checks, now: float | None, counted: int) -> Deferred[Decision | None]:
-        moment = 0 if now is None else int(now * SECOND + 0.5)
+    def _ask(self, checks: Checks, at: float | None, counted: int) -> Deferred[Decision | None]:
         if not self._link.up:
             try:
-                return succeed(self._without(checks, moment, counted))
+                return succeed(self._without(checks, counted))
             except LimitsUnavailable as error:
                 return fail(error)
+        moment = 0 if at is None else int(at * SECOND + 0.5)
         answer: Deferred[Decision | None] = Deferred()
         self._put(Pending(checks, moment, counted, partial(_fire, answer)))
         return answer
@@ -202,20 +205,19 @@ class RedisStore:
     def _answer_without(self, failure: Failure, batch: list[Pending]) -> None:
         for pending in batch:
             try:
-                outcome: Outcome = self._without(pending.checks, pending.moment, pending.counted)
+                outcome: Outcome = self._without(pending.checks, pending.counted)
             except LimitsUnavailable as error:
                 outcome = error
             pending.tell(outcome)
 
-    def _without(self, checks: Checks, moment: int, counted: int) -> Decision | None:
+    def _without(self, checks: Checks, counted: int) -> Decision | None:
         self._on_fallback()
         if any(limit.on_store_failure == "closed" for limit, _ in checks):
             raise LimitsUnavailable("the store of the rate limits does not answer", [(b"retry-after", b"1")])
         local = [check for check in checks if check[0].on_store_failure == "local"]
         if not local:
             return None
-        now = moment / SECOND if moment else None
-        return self._local.check(local, now) if counted else self._local.peek(local, now)
+        return self._local.check(local) if counted else self._local.peek(local)
 
     async def _probe(self, execute: Execute) -> None:
         """What a check does, writing included: a server that is full or a replica is not up because it answers."""

@@ -31,6 +31,9 @@ Table = dict[bytes, State]
 class MemoryStore:
     """Counts in this process, for at most ``max_keys`` keys: then the longest unused leave first.
 
+    Windows go by the clock's ``seconds``, so that where it is monotonic nobody is let through or blocked because the
+    wall clock was set; ``now`` is Unix time, in which a decision says when its window ends.
+
     A large store is spread over tables, so that none ever takes long to grow or to sweep; the keys that leave are then
     the longest unused of the newcomer's table. Keys whose window has passed are swept, a table at a time.
     """
@@ -38,8 +41,9 @@ class MemoryStore:
     kind: ClassVar[str] = "memory"
     up: ClassVar[bool] = True
 
-    def __init__(self, clock: IReactorTime, max_keys: int = MAX_KEYS) -> None:
+    def __init__(self, clock: IReactorTime, now: Callable[[], float], max_keys: int = MAX_KEYS) -> None:
         self._seconds: Callable[[], float] = clock.seconds
+        self._now = now
         self._max_keys = max_keys
         self._size = 0
         # Of what is kept: the limit by its id, and how many keys it has.
@@ -68,9 +72,9 @@ class MemoryStore:
             self._sweeping.stop()
         return succeed(None)
 
-    def check(self, checks: Checks, now: float | None = None) -> Decision:
-        """Test all, then count all, unless one refuses. ``now`` is in Unix seconds."""
-        moment = self._moment(now)
+    def check(self, checks: Checks, at: float | None = None) -> Decision:
+        """Test all, then count all, unless one refuses. ``at`` is in the clock's seconds, its present where None."""
+        moment = self._moment(at)
         if len(checks) == 1:
             limit, key = checks[0]
             return self._check_one(limit, limit.id + key, moment)
@@ -95,7 +99,7 @@ class MemoryStore:
                     self._added(limit, table)
             elif state is not None:
                 table[name] = state
-        return decide(standings, moment, 1, 0)
+        return decide(standings, moment, 1, self._ahead())
 
     def _check_one(self, limit: Limit, name: bytes, moment: int) -> Decision:
         """What ``check`` does where one limit applies, as on most routes."""
@@ -104,24 +108,24 @@ class MemoryStore:
         standing = limit.look(state, moment)
         if standing.used >= limit.limit:
             table[name] = state  # not None: a new key has room
-            return decide([standing], moment, 1, 0)
+            return decide([standing], moment, 1, self._ahead())
         table[name] = limit.count(standing)
         if state is None:
             self._added(limit, table)
-        return allow(standing, 1, 0)
+        return allow(standing, 1, self._ahead())
 
-    def peek(self, checks: Checks, now: float | None = None) -> Decision:
+    def peek(self, checks: Checks, at: float | None = None) -> Decision:
         """What ``check`` would say, and how many remain now. Counts nothing and is no use of the keys."""
-        moment = self._moment(now)
+        moment = self._moment(at)
         standings = []
         for limit, key in checks:
             name = limit.id + key
             standings.append(limit.look(self._table(name).get(name), moment))
-        return decide(standings, moment, 0, 0)
+        return decide(standings, moment, 0, self._ahead())
 
-    def sweep(self, now: float | None = None) -> None:
+    def sweep(self, at: float | None = None) -> None:
         """Drop what is over from the next table, and give back the room it took."""
-        moment = self._moment(now)
+        moment = self._moment(at)
         place = self._next_swept
         self._next_swept = (place + 1) % len(self._tables)
         table = self._tables[place]
@@ -131,9 +135,13 @@ class MemoryStore:
         if len(dead) > len(table):
             self._tables[place] = dict(table)
 
-    def _moment(self, now: float | None) -> int:
+    def _moment(self, at: float | None) -> int:
         """In microseconds."""
-        return int((self._seconds() if now is None else now) * SECOND + 0.5)
+        return int((self._seconds() if at is None else at) * SECOND + 0.5)
+
+    def _ahead(self) -> int:
+        """The microseconds by which Unix time is ahead of the clock at present."""
+        return int(self._now() * SECOND + 0.5) - int(self._seconds() * SECOND + 0.5)
 
     def _table(self, name: bytes) -> Table:
         return self._tables[hash(name) % len(self._tables)]

@@ -51,7 +51,7 @@ class Store:
         self.told: list[bool] = []
         self.fallbacks = 0
         settings = Redis(url, **{"timeout": TIMEOUT, **config})
-        self._store = RedisStore(settings, reactor, self.told.append, self.count, clock=self.time)
+        self._store = RedisStore(settings, reactor, self.time.seconds, self.told.append, self.count, clock=self.time)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

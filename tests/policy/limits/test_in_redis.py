@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def server() -> Iterator[redis_server.RedisServer]:
 
 @pytest.fixture(scope="module")
 def shared(server: redis_server.RedisServer) -> Iterator[RedisStore]:
-    store = RedisStore(Redis(server.url, timeout=5), reactor)
+    store = RedisStore(Redis(server.url, timeout=5), reactor, time.time)
     wait_for(store.start())
     assert store.up
     yield store
@@ -55,7 +56,7 @@ def test_the_clock_is_the_servers(server: redis_server.RedisServer) -> None:
 
     late = Clock()
     late.advance(seconds - 3600)
-    store = RedisStore(Redis(server.url, timeout=5), reactor, clock=late)
+    store = RedisStore(Redis(server.url, timeout=5), reactor, late.seconds, clock=late)
     wait_for(store.start())
     decision = wait_for(store.check([(limit(3, 60), b"someone")]))
     wait_for(store.stop())
@@ -89,6 +90,7 @@ def test_a_log_holds_no_more_than_its_window(shared: RedisStore, server: redis_s
 
 PROCESS = """
 import sys
+import time
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from apigw.config.model import RateLimit, Redis
@@ -97,7 +99,7 @@ from apigw.policy.limits.in_redis import RedisStore
 
 url, number, algorithm = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 one = compile_limit(RateLimit("/", number, 1_000_000, "endpoint", algorithm, "closed"))
-store = RedisStore(Redis(url, timeout=30), reactor)
+store = RedisStore(Redis(url, timeout=30), reactor, time.time)
 
 async def main():
     await store.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
@@ -39,26 +40,32 @@ def server() -> Iterator[redis_server.RedisServer]:
 
 @pytest.fixture(scope="module")
 def shared(server: redis_server.RedisServer) -> Iterator[RedisStore]:
-    store = RedisStore(Redis(server.url, timeout=5), reactor)
+    store = RedisStore(Redis(server.url, timeout=5), reactor, time.time)
     wait_for(store.start())
     assert store.up
     yield store
     wait_for(store.stop())
 
 
+def in_memory() -> MemoryStore:
+    """Whose clock is Unix time, as that of Redis."""
+    clock = Clock()
+    return MemoryStore(clock, clock.seconds)
+
+
 @pytest.fixture(params=["memory", "redis"])
 def store(request: pytest.FixtureRequest) -> Any:
-    return MemoryStore(Clock()) if request.param == "memory" else request.getfixturevalue("shared")
+    return in_memory() if request.param == "memory" else request.getfixturevalue("shared")
 
 
 @pytest.fixture
 def check(store: Any) -> Check:
-    return lambda checks, now: wait_for(maybeDeferred(store.check, checks, now))
+    return lambda checks, at: wait_for(maybeDeferred(store.check, checks, at))
 
 
 @pytest.fixture
 def peek(store: Any) -> Check:
-    return lambda checks, now: wait_for(maybeDeferred(store.peek, checks, now))
+    return lambda checks, at: wait_for(maybeDeferred(store.peek, checks, at))
 
 
 @waiting
@@ -198,7 +205,7 @@ def test_both_stores_decide_alike(shared: RedisStore) -> None:
     @settings(max_examples=150, deadline=None)
     @given(st.lists(STEP, max_size=40))
     def alike(steps: list[Any]) -> None:
-        memory, suffix, moment = MemoryStore(Clock()), key(), NOON * 1_000_000
+        memory, suffix, moment = in_memory(), key(), NOON * 1_000_000
         answers: list[Deferred[Any]] = []
         expected = []
         for ahead, chosen, looking in steps:
