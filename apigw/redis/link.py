@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from apigw.config.model import Redis
 from apigw.redis.address import Address
-from apigw.redis.errors import RedisUnavailable
+from apigw.redis.errors import RedisUnavailable, in_words
 from apigw.redis.protocol import ConnectionFactory
 from apigw.wire.client_tls import ClientTLS
 
@@ -46,6 +46,15 @@ class Script:
     @digest.default
     def _(self) -> bytes:
         return sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+
+def within(deferred: Deferred[Any], seconds: float, clock: IReactorTime, otherwise: str) -> Deferred[Any]:
+    """Cancel what takes longer; it then fails with ``RedisUnavailable``, in words that begin with ``otherwise``."""
+
+    def too_late(result: Any, seconds: float) -> None:
+        raise RedisUnavailable(f"{otherwise} within {seconds:g} s")
+
+    return deferred.addTimeout(seconds, clock, too_late)
 
 
 @define(eq=False)
@@ -240,7 +249,8 @@ class RedisLink:
     def _not_connected(self, failure: Failure) -> None:
         self._attempt = None
         if self._running:
-            self._say_down(failure.getErrorMessage() or repr(failure.value))
+            assert failure.value is not None
+            self._say_down(in_words(failure.value))
             self._try_later()
 
     def _lost(self, protocol: Any) -> None:
@@ -251,7 +261,8 @@ class RedisLink:
         """A proved connection. The master, the password and the authorities are looked up anew each time."""
         address = self._address
         host, port = (await self._master()) if self._config.sentinels else (address.host, address.port)
-        return await ensureDeferred(self._prove(host, port)).addTimeout(CONNECT_TIMEOUT, self._clock)
+        proved = ensureDeferred(self._prove(host, port))
+        return await within(proved, CONNECT_TIMEOUT, self._clock, "no connection that answers")
 
     async def _prove(self, host: str, port: int) -> Any:
         password: bytes | None = None
@@ -291,11 +302,12 @@ class RedisLink:
         self._sentinels.rotate(-1)
         for host, port in self._sentinels:
             try:
-                found = await ensureDeferred(self._ask(host, port, name)).addTimeout(SENTINEL_TIMEOUT, self._clock)
+                asked = ensureDeferred(self._ask(host, port, name))
+                found = await within(asked, SENTINEL_TIMEOUT, self._clock, "no answer")
             except CancelledError:
                 raise
             except Exception as error:
-                self._log.debug("the sentinel {host}:{port} failed: {error}", host=host, port=port, error=error)
+                self._log.debug("the sentinel {host}:{port} failed: {why}", host=host, port=port, why=in_words(error))
                 continue
             if found is not None:
                 return found[0].decode(), int(found[1])

@@ -14,10 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from apigw.redis.errors import RedisUnavailable
+from apigw.redis.errors import RedisUnavailable, in_words
 
 MAX_REPLY = 16 * 2**20
-"""Bytes of one reply. The longest that we ask for has 24 for each check of one turn of the reactor, some hundred KiB."""
+"""Bytes of one reply. The longest that we ask for has 24 for each check of a turn of the reactor: some hundred KiB."""
 
 
 class ConnectionFactory(Factory):
@@ -45,8 +45,8 @@ class ConnectionFactory(Factory):
     def stopTrying(self) -> None:
         """The protocol gives up after a refused AUTH; we do not."""
 
-    def lost(self, why: Failure) -> None:
-        self.reason = self.reason or why.getErrorMessage()
+    def lost(self, why: BaseException) -> None:
+        self.reason = self.reason or in_words(why)
         self._end(Failure(RedisUnavailable(self.reason)))
 
     def _end(self, outcome: Any) -> None:
@@ -86,7 +86,7 @@ def _protocol() -> Any:
             self.transport.abortConnection()
 
         def connectionLost(self, why: Failure) -> None:
-            self.factory.lost(why)
+            self.factory.lost(why.value)
             super().connectionLost(why)
 
         def _build_command(self, *words: Any, **_: Any) -> bytes:

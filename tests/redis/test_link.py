@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from support.awaiting import wait_for, waiting
 from support.redis_peer import RedisPeer
+from support.redis_server import free_port
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock, deferLater
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import implementer
 
 from apigw.config.model import Redis
 from apigw.redis.errors import RedisUnavailable
-from apigw.redis.link import Execute, RedisLink
+from apigw.redis.link import CONNECT_TIMEOUT, Execute, RedisLink
 from apigw.redis.protocol import MAX_REPLY
 
 TIMEOUT = 0.5
@@ -33,27 +35,28 @@ def until(condition: Callable[[], Any]) -> None:
     raise AssertionError("waited in vain")
 
 
+@implementer(ILogObserver)
 class Scene:
-    """A link to a peer of the test's. The time is the test's."""
+    """A link to a peer of the test's. The time is the test's; ``said`` is what the log says."""
 
     def __init__(self) -> None:
         self.time = Clock()
         self.peer = RedisPeer(reactor)
         self.said: list[str] = []
         self.link = self.make(self.peer.url)
-        globalLogPublisher.addObserver(self._hear)
+        globalLogPublisher.addObserver(self)
 
     def make(self, url: str, **config: Any) -> RedisLink:
         settings = Redis(url, **{"timeout": TIMEOUT, **config})
         return RedisLink(settings, reactor, self.time, ping, lambda up: None)
 
-    def _hear(self, event: LogEvent) -> None:
+    def __call__(self, event: LogEvent) -> None:
         if event.get("log_namespace") == "apigw.redis.link.RedisLink" and event["log_level"].name == "warn":
             self.said.append(str(event["reason"]))
         assert "log_failure" not in event
 
     def close(self) -> None:
-        globalLogPublisher.removeObserver(self._hear)
+        globalLogPublisher.removeObserver(self)
         wait_for(self.link.stop())
         wait_for(ensureDeferred(self.peer.close()))
         assert not self.time.getDelayedCalls()
@@ -116,3 +119,82 @@ def test_what_nobody_asked_for_ends_the_connection(scene: Scene, data: bytes, re
         wait_for(scene.link.call(b"GET", b"key"))
     scene.time.advance(1)
     until(lambda: scene.link.up)
+
+
+def said_of(scene: Scene, url: str, **config: Any) -> str:
+    """What is said of a first attempt that fails."""
+    link = scene.make(url, **config)
+    wait_for(link.start())
+    wait_for(link.stop())
+    assert not link.up
+    assert len(scene.said) == 1
+    return scene.said[0]
+
+
+@waiting
+def test_a_refused_connection_in_words(scene: Scene) -> None:
+    """Operators read what happened, and not how it is written in Python."""
+    assert said_of(scene, f"redis://127.0.0.1:{free_port()}") == "the connection was refused"
+
+
+@waiting
+def test_a_name_that_is_not_known_in_words(scene: Scene) -> None:
+    """Nothing of the resolver's own words."""
+    assert said_of(scene, "redis://nowhere.invalid") == "its name cannot be resolved"
+
+
+@waiting
+def test_a_silent_peer_in_words(scene: Scene) -> None:
+    """It accepts and answers nothing."""
+    scene.peer.answer = lambda words: b""
+    started = scene.link.start()
+    until(lambda: scene.peer.connections)
+    scene.time.advance(CONNECT_TIMEOUT)
+    wait_for(started)
+    assert scene.said == ["no connection that answers within 2 s"]
+
+
+@waiting
+def test_a_missing_password_file_in_words(scene: Scene) -> None:
+    """With its name."""
+    said = said_of(scene, scene.peer.url, password_file="/nowhere/password")
+    assert said == "/nowhere/password cannot be read: No such file or directory"
+
+
+@waiting
+def test_a_peer_without_tls_in_words(scene: Scene) -> None:
+    """It is asked for TLS, and answers in clear."""
+    scene.peer.greeting = b"-ERR no TLS here\r\n"
+    assert said_of(scene, scene.peer.url.replace("redis", "rediss")).startswith("TLS failed: ")
+
+
+@waiting
+def test_a_peer_that_hangs_up_in_words(scene: Scene) -> None:
+    """While it is asked, and later."""
+
+    def hang_up(words: list[bytes]) -> bytes:
+        scene.peer.connections[0].transport.loseConnection()
+        return b""
+
+    scene.peer.answer = hang_up
+    assert said_of(scene, scene.peer.url) == "it closed the connection"
+
+
+@waiting
+def test_sentinels_that_do_not_answer_in_words(scene: Scene) -> None:
+    """The name of the master that was asked for."""
+    silent = (("127.0.0.1", free_port()),)
+    assert said_of(scene, "redis://x", sentinels=silent, sentinel_name="limits") == (
+        "no sentinel knows the master of 'limits'"
+    )
+
+
+@waiting
+def test_the_same_reason_is_said_once(scene: Scene) -> None:
+    """One attempt a second writes no line a second."""
+    scene.link = scene.make(f"redis://127.0.0.1:{free_port()}")
+    wait_for(scene.link.start())
+    for _ in range(3):
+        scene.time.advance(1)
+        until(lambda: scene.link._attempt is None)
+    assert scene.said == ["the connection was refused"]

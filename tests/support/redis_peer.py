@@ -17,12 +17,16 @@ def ok(words: list[bytes]) -> bytes:
 
 
 class RedisPeer(Factory):
-    """``answer`` may be replaced at any time; ``connections`` are those that are open."""
+    """``answer`` may be replaced at any time; ``connections`` are those that are open.
+
+    With a ``greeting`` that is all it says, and commands are not read.
+    """
 
     noisy = False
 
     def __init__(self, reactor: Any, answer: Answer = ok) -> None:
         self.answer = answer
+        self.greeting = b""
         self.connections: list[Connection] = []
         self._port = reactor.listenTCP(0, self, interface="127.0.0.1")
         self.url = f"redis://127.0.0.1:{self._port.getHost().port}"
@@ -50,11 +54,14 @@ class Connection(Protocol):
 
     def connectionMade(self) -> None:
         self._peer.connections.append(self)
+        self.transport.write(self._peer.greeting)
 
     def connectionLost(self, reason: Any = None) -> None:
         self._peer.connections.remove(self)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._peer.greeting:
+            return
         self._reader.feed(data)
         while (words := self._reader.gets()) is not False:
             self.transport.write(self._peer.answer(words))

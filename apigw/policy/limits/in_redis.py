@@ -20,7 +20,7 @@ from apigw.errors import LimitsUnavailable
 from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, compile_limit
 from apigw.policy.limits.decision import Checks, Decision, allow, decide
 from apigw.policy.limits.memory import MAX_KEYS, MemoryStore
-from apigw.redis.link import Execute, RedisLink, Script
+from apigw.redis.link import Execute, RedisLink, Script, within
 
 VERSION = 1
 """Of the format of what is stored: part of each key, so that two versions of the gateway can share one Redis."""
@@ -223,7 +223,8 @@ class RedisStore:
         """What a check does, writing included: a server that is full or a replica is not up because it answers."""
         await execute(b"SCRIPT", b"LOAD", self._script.text)
         key, request = self._prefix + b"probe", _ONE_CHECK + _PROBE.packed
-        await execute(b"EVALSHA", self._script.digest, b"1", key, request).addTimeout(self.timeout, self._clock)
+        checked = execute(b"EVALSHA", self._script.digest, b"1", key, request)
+        await within(checked, self.timeout, self._clock, "it does not answer a check")
 
 
 def _fire(answer: Deferred[Decision | None], outcome: Outcome) -> None:
