@@ -61,6 +61,7 @@ def within(deferred: Deferred[Any], seconds: float, clock: IReactorTime, otherwi
 class _Call:
     """``answer`` is ``None`` once it has been given."""
 
+    words: tuple[bytes, ...]
     answer: Deferred[Any] | None
     deadline: float
     instead: tuple[bytes, ...] = ()
@@ -69,9 +70,10 @@ class _Call:
 class RedisLink:
     """Keeps one connection, and a breaker before it.
 
-    ``up`` says whether calls may be made. It becomes true when a connection stands and ``probe`` has done with it what
+    ``up`` says whether Redis can be used. It becomes true when a connection stands and ``probe`` has done with it what
     real calls do, within the deadline; false when the connection is lost or ``FAILURES`` calls failed in a row. Then
-    every waiting call fails at once, and an attempt is made every ``PROBE_INTERVAL`` seconds.
+    every waiting call fails at once, and so does every further one, and an attempt is made every ``PROBE_INTERVAL``
+    seconds. Only before the first attempt has ended, when nobody knows, calls wait for it, up to their deadline.
     """
 
     _log = Logger()
@@ -85,6 +87,8 @@ class RedisLink:
         on_up: Callable[[bool], None],
     ) -> None:
         self.up = False
+        self.takes_calls = False
+        """Whether a call is sent, or waits for the first attempt to connect; else it fails at once."""
         self.timeout = config.timeout
         """Seconds that a call may take."""
         self._config = config
@@ -107,7 +111,7 @@ class RedisLink:
 
     def start(self) -> Deferred[None]:
         """Fires when the first attempt to connect has ended, well or not."""
-        self._running = True
+        self._running = self.takes_calls = True
         first: Deferred[None] = Deferred()
         self._try().addCallback(first.callback)
         return first
@@ -121,9 +125,9 @@ class RedisLink:
         if self._attempt is not None:
             self._attempt.cancel()
         protocol = self._protocol
-        if protocol is None:
-            return succeed(None)
-        closed: Deferred[None] = protocol.whenDisconnected().addCallback(lambda _: None)
+        closed: Deferred[None] = succeed(None)
+        if protocol is not None:
+            closed = protocol.whenDisconnected().addCallback(lambda _: None)
         self._down("stopped")
         return closed
 
@@ -137,18 +141,19 @@ class RedisLink:
         return self._call((b"EVALSHA", script.digest, *words), (b"EVAL", script.text, *words))
 
     def _call(self, words: tuple[bytes, ...], instead: tuple[bytes, ...]) -> Deferred[Any]:
-        if not self.up:
+        if not self.takes_calls:
             return fail(RedisUnavailable(self._reason))
         answer: Deferred[Any] = Deferred()
-        call = _Call(answer, self._clock.seconds() + self.timeout, instead)
+        call = _Call(words, answer, self._clock.seconds() + self.timeout, instead)
         self._calls.append(call)
         if self._expiry is None:
             self._expiry = self._clock.callLater(self.timeout, self._expire)
-        self._send(call, words)
+        if self.up:
+            self._send(call)
         return answer
 
-    def _send(self, call: _Call, words: tuple[bytes, ...]) -> None:
-        self._protocol.execute_command(*words).addCallbacks(self._replied, self._failed, (call,), None, (call,))
+    def _send(self, call: _Call) -> None:
+        self._protocol.execute_command(*call.words).addCallbacks(self._replied, self._failed, (call,), None, (call,))
 
     def _replied(self, reply: Any, call: _Call) -> None:
         answer = self._close(call)
@@ -161,8 +166,8 @@ class RedisLink:
             return
         reason = failure.getErrorMessage()
         if call.instead and self.up and reason.startswith("NOSCRIPT"):
-            words, call.instead = call.instead, ()
-            self._send(call, words)
+            call.words, call.instead = call.instead, ()
+            self._send(call)
             return
         # A replica will not become the master by being asked again: look for the master anew.
         self._count_failure(reason, FAILURES if reason.startswith("READONLY") else 1)
@@ -202,7 +207,7 @@ class RedisLink:
 
     def _down(self, reason: str) -> None:
         protocol, self._protocol = self._protocol, None
-        self.up = False
+        self.up = self.takes_calls = False
         if protocol is not None:
             protocol.transport.abortConnection()
         waiting, self._calls = self._calls, deque()
@@ -218,7 +223,7 @@ class RedisLink:
         self._say_up(False)
 
     def _say_up(self, up: bool) -> None:
-        self.up = up
+        self.up = self.takes_calls = up
         if up is not self._said:
             self._said = up
             self._on_up(up)
@@ -245,13 +250,15 @@ class RedisLink:
         self._reason = ""
         self._log.info("Redis can be used")
         self._say_up(True)
+        for call in list(self._calls):
+            if call.answer is not None:
+                self._send(call)
 
     def _not_connected(self, failure: Failure) -> None:
         self._attempt = None
         if self._running:
             assert failure.value is not None
-            self._say_down(in_words(failure.value))
-            self._try_later()
+            self._down(in_words(failure.value))
 
     def _lost(self, protocol: Any) -> None:
         if protocol is self._protocol:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.awaiting import wait_for, waiting
-from support.redis_peer import RedisPeer
+from support.redis_peer import RedisPeer, ok
 from support.redis_server import free_port
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -198,3 +198,60 @@ def test_the_same_reason_is_said_once(scene: Scene) -> None:
         scene.time.advance(1)
         until(lambda: scene.link._attempt is None)
     assert scene.said == ["the connection was refused"]
+
+
+@waiting
+def test_calls_wait_for_the_first_attempt_to_connect(scene: Scene) -> None:
+    """What comes while Redis is not connected yet is sent when it is, in order."""
+    asked: list[bytes] = []
+
+    def note(words: list[bytes]) -> bytes:
+        asked.append(words[-1])
+        return ok(words)
+
+    scene.peer.answer = note
+    started = scene.link.start()
+    answers = [scene.link.call(b"GET", b"%d" % number) for number in range(3)]
+    assert not any(answer.called for answer in answers)
+    wait_for(started)
+    assert [wait_for(answer) for answer in answers] == [b"OK"] * 3
+    assert asked == [b"PING", b"0", b"1", b"2"]
+
+
+@waiting
+def test_calls_fail_when_the_first_attempt_has_failed(scene: Scene) -> None:
+    """And from then on at once, with the reason."""
+    scene.link = scene.make(f"redis://127.0.0.1:{free_port()}")
+    started = scene.link.start()
+    early = scene.link.call(b"GET", b"early")
+    assert not early.called
+    wait_for(started)
+    for answer in (early, scene.link.call(b"GET", b"late")):
+        assert answer.called
+        with pytest.raises(RedisUnavailable, match="the connection was refused"):
+            wait_for(answer)
+
+
+@waiting
+def test_a_call_waits_for_the_first_attempt_no_longer_than_for_an_answer(scene: Scene) -> None:
+    """A Redis that accepts and is silent holds up a request by the timeout."""
+    scene.peer.answer = lambda words: b""
+    scene.link.start()
+    answer = scene.link.call(b"GET", b"key")
+    scene.time.advance(TIMEOUT - 0.01)
+    wait_for(deferLater(reactor, 0.02))
+    assert not answer.called
+    scene.time.advance(0.01)
+    with pytest.raises(RedisUnavailable, match="no answer in time"):
+        wait_for(answer)
+
+
+@waiting
+def test_stopping_fails_calls_that_wait_for_the_first_attempt(scene: Scene) -> None:
+    """Nothing hangs at the end of the process."""
+    scene.peer.answer = lambda words: b""
+    scene.link.start()
+    answer = scene.link.call(b"GET", b"key")
+    wait_for(scene.link.stop())
+    with pytest.raises(RedisUnavailable):
+        wait_for(answer)

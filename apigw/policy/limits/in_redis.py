@@ -143,12 +143,12 @@ class RedisStore:
 
     def ask(self, checks: Checks, then: Callable[[Outcome], object]) -> Pending | Decision | None:
         """Like ``check``: at once without Redis, which may raise ``LimitsUnavailable``; else ``then`` is told."""
-        if not self._link.up:
+        if not self._link.takes_calls:
             return self._without(checks, 1)
         return self._put(Pending(checks, 0, 1, then))
 
     def _ask(self, checks: Checks, at: float | None, counted: int) -> Deferred[Decision | None]:
-        if not self._link.up:
+        if not self._link.takes_calls:
             try:
                 return succeed(self._without(checks, counted))
             except LimitsUnavailable as error:

@@ -25,8 +25,8 @@ from twisted.internet.task import Clock, deferLater
 from apigw.config.model import Redis
 from apigw.errors import LimitsUnavailable
 from apigw.policy.limits.arithmetic import Limit
-from apigw.policy.limits.decision import Decision
-from apigw.policy.limits.in_redis import RedisStore
+from apigw.policy.limits.decision import Checks, Decision
+from apigw.policy.limits.in_redis import Outcome, Pending, RedisStore
 
 TIMEOUT = 0.1
 
@@ -58,6 +58,9 @@ class Store:
 
     def count(self) -> None:
         self.fallbacks += 1
+
+    def ask_then(self, checks: Checks, then: Callable[[Outcome], object]) -> Any:
+        return self._store.ask(checks, then)
 
     def ask(self, *limits: Limit) -> Any:
         return wait_for(self.check([(one, b"someone") for one in limits]))
@@ -146,6 +149,37 @@ def test_each_limit_fails_as_it_was_told(open_store: Open) -> None:
     assert store.ask(local, opened).limit is local
     assert not store.ask(local, opened).allowed
     assert store.fallbacks == 6
+
+
+@waiting
+@pytest.mark.parametrize("policy", ["local", "open", "closed"])
+def test_what_comes_before_redis_is_connected_waits_for_it(server: RedisServer, policy: str) -> None:
+    """In the first milliseconds of a process no limit fails: it is counted in Redis."""
+    store = Store(server.url)
+    started = store.start()
+    answer = store.check([(limit(3, policy), b"someone")])
+    told: list[Any] = []
+    asked = store.ask_then([(limit(3, policy), b"someone")], told.append)
+    assert isinstance(asked, Pending)
+    wait_for(started)
+    assert wait_for(answer).remaining == 2
+    until(lambda: told)
+    assert told[0].remaining == 1
+    assert store.fallbacks == 0
+    wait_for(store.stop())
+
+
+@waiting
+def test_what_comes_before_redis_is_known_to_be_gone_waits_for_that() -> None:
+    """And then each limit does what it was told."""
+    store = Store(f"redis://127.0.0.1:{redis_server.free_port()}")
+    started = store.start()
+    local, closed = store.check([(limit(), b"x")]), store.check([(limit(3, "closed", endpoint="/c"), b"x")])
+    wait_for(started)
+    assert wait_for(local).remaining == 2
+    with pytest.raises(LimitsUnavailable):
+        wait_for(closed)
+    wait_for(store.stop())
 
 
 @waiting
