@@ -131,6 +131,11 @@ class RedisLink:
         self._down("stopped")
         return closed
 
+    def give_up(self, reason: str) -> None:
+        """Its replies cannot be used, for a reason that only the caller sees: end the connection, and try again."""
+        if self.up:
+            self._down(reason)
+
     def call(self, *words: bytes) -> Deferred[Any]:
         """The reply to one command within the configured timeout. Fails with ``RedisUnavailable``."""
         return self._call(words, ())

@@ -20,6 +20,7 @@ from apigw.errors import LimitsUnavailable
 from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, compile_limit
 from apigw.policy.limits.decision import Checks, Decision, allow, decide
 from apigw.policy.limits.memory import MAX_KEYS, MemoryStore
+from apigw.redis.errors import RedisUnavailable
 from apigw.redis.link import Execute, RedisLink, Script, within
 
 VERSION = 1
@@ -187,8 +188,12 @@ class RedisStore:
     def _key(self, limit: Limit, key: bytes) -> bytes:
         return self._prefix + _digest(limit.id + key)
 
-    def _answer(self, reply: bytes, batch: list[Pending], keys: int) -> None:
-        numbers = unpack(f"<{1 + 3 * keys}q", reply)
+    def _answer(self, reply: object, batch: list[Pending], checks: int) -> None:
+        try:
+            numbers = numbers_of(reply, checks)
+        except RedisUnavailable as error:
+            self._link.give_up(str(error))
+            raise
         time: int = numbers[0]
         place = 1
         for pending in batch:
@@ -224,7 +229,14 @@ class RedisStore:
         await execute(b"SCRIPT", b"LOAD", self._script.text)
         key, request = self._prefix + b"probe", _ONE_CHECK + _PROBE.packed
         checked = execute(b"EVALSHA", self._script.digest, b"1", key, request)
-        await within(checked, self.timeout, self._clock, "it does not answer a check")
+        numbers_of(await within(checked, self.timeout, self._clock, "it does not answer a check"), 1)
+
+
+def numbers_of(reply: object, checks: int) -> tuple[int, ...]:
+    """What the script answers: the server's time, and three numbers for each check. Raises ``RedisUnavailable``."""
+    if not isinstance(reply, bytes) or len(reply) != 8 * (1 + 3 * checks):
+        raise RedisUnavailable("its replies to checks have the wrong length or kind")
+    return unpack(f"<{1 + 3 * checks}q", reply)
 
 
 def _fire(answer: Deferred[Decision | None], outcome: Outcome) -> None:

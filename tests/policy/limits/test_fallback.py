@@ -8,7 +8,8 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from struct import pack
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
@@ -17,10 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support import limits, redis_server
 from support.awaiting import wait_for, waiting
+from support.redis_peer import RedisPeer
 from support.redis_server import RedisServer
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from apigw.config.model import Redis
 from apigw.errors import LimitsUnavailable
@@ -409,6 +412,35 @@ def test_sentinel_fails_over(open_store: Open) -> None:
             assert store.fallbacks == 0
         finally:
             sentinel.kill()
+
+
+@waiting
+@pytest.mark.parametrize("reply", [b"$8\r\n12345678\r\n", b":7\r\n", b"$-1\r\n"])
+def test_a_reply_that_is_none_to_a_check(open_store: Open, reply: bytes) -> None:
+    """Whoever answers a check with something else is not used, and the log says so once."""
+    time, one = 1_700_006_400_000_000, limit()
+    honest = pack("<4q", time, time, 0, 0)
+    peer = RedisPeer(reactor, lambda words: b"$%d\r\n%b\r\n" % (len(honest), honest))
+    said: list[str] = []
+
+    def hear(event: LogEvent) -> None:
+        if event.get("log_namespace") == "apigw.redis.link.RedisLink" and event["log_level"].name == "warn":
+            said.append(str(event["reason"]))
+
+    globalLogPublisher.addObserver(cast(ILogObserver, hear))
+    try:
+        store = open_store(peer.url)
+        assert store.up
+        peer.answer = lambda words: reply
+        assert [store.ask(one).remaining for _ in range(2)] == [2, 1]
+        assert (store.up, store.fallbacks) == (False, 2)
+        for _ in range(3):
+            store.second()
+        assert not store.up
+        assert said == ["its replies to checks have the wrong length or kind"]
+    finally:
+        globalLogPublisher.removeObserver(cast(ILogObserver, hear))
+        wait_for(ensureDeferred(peer.close()))
 
 
 @waiting
