@@ -155,10 +155,10 @@ class Program:
         self._snapshot = snapshot
         access_log = self._access_log(config)
         accounting = Accounting(self._metrics, access_log, reactor.seconds)
-        self._pipeline = Pipeline(snapshot.table, reactor.seconds, accounting.exchange_ended)
-        self._public = Site(self._pipeline, accounting.resource_ended, reactor.seconds)
+        self._public = Site(accounting.resource_ended, reactor.seconds, self._client_address)
+        self._pipeline = Pipeline(snapshot.table, reactor.seconds, accounting.exchange_ended, self._public.on_request)
         refuse = partial(refusal_answer, accounting.refused)
-        self._channels = ChannelFactory(snapshot.settings, self._deadlines, self._public.on_request, refuse)
+        self._channels = ChannelFactory(snapshot.settings, self._deadlines, self._pipeline.on_request, refuse)
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         self._exposition = Exposition(self._render_metrics, reactor, in_thread)
         self._apply(snapshot)
@@ -189,7 +189,7 @@ class Program:
             parts.append(LogFile(reactor, access_log))
         parts += (Running(store), self._upstreams)
         if settings.admin is not None:
-            admin = Site(None, lambda *_: None, reactor.seconds)
+            admin = Site(lambda *_: None, reactor.seconds, lambda request: request.stream.peer)
             admin.reserve(self._admin_resources(store))
             refuse_uncounted = partial(refusal_answer, lambda *_: None)
             channels = ChannelFactory(snapshot.settings, self._deadlines, admin.on_request, refuse_uncounted)
@@ -240,7 +240,10 @@ class Program:
 
     def _token_address(self, request: Request) -> str:
         """What the token endpoint counts a caller by: as limits do, so that nobody has 2**64 addresses."""
-        return scope_key("ip", None, None, self._pipeline.table.peers.client_address(request).decode("ascii")).hex()
+        return scope_key("ip", None, None, self._client_address(request).decode("ascii")).hex()
+
+    def _client_address(self, request: Request) -> bytes:
+        return self._pipeline.table.peers.client_address(request)
 
     def _limits(self, snapshot: Snapshot) -> PreparedLimits:
         prepared = snapshot.prepared["limits"]
@@ -301,6 +304,7 @@ class Program:
         self._buffers.most = snapshot.config.gateway.max_buffered
         self._channels.settings = _within_file_limit(snapshot.settings)
         self._public.reserve(self._public_resources(snapshot))
+        self._pipeline.reserved = self._public.reserved
         for name, prepared in snapshot.prepared.items():
             prepared.adopt(previous.prepared[name])
         self._upstreams.adopt(snapshot.upstreams)

@@ -7,9 +7,7 @@ that is not a trusted proxy, what claims to know where the request came from. On
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Set
-from os import urandom
 
 from apigw.contract.exchange import DROPPED
 from apigw.wire.headers import HOP_BY_HOP, Header, Headers, first
@@ -27,49 +25,12 @@ _VIA = {
     b"HTTP/1.1": b"\r\nvia: 1.1 apigw\r\n",
     b"HTTP/2": b"\r\nvia: 2 apigw\r\n",
 }
-_WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 _REMEMBERED = 4096
 _LONGEST = 64
 """Of the names that are remembered, so that they hold 3 MiB at most. Those that are sent all the time are shorter."""
 _FOLDED = bytes(byte if bytes((byte,)).isalnum() else ord("-") for byte in range(256))
 """Makes a dash of every byte that is no letter and no digit."""
 _CONTINUED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
-
-
-class _Identifiers:
-    """Random ids of 32 hexadecimal digits, made many at once: so each costs a sixth."""
-
-    def __init__(self) -> None:
-        self._digits = b""
-        self._at = 0
-
-    def next(self) -> bytes:
-        at = self._at
-        if at == len(self._digits):
-            self._digits = urandom(2048).hex().encode("ascii")
-            at = 0
-        self._at = end = at + 32
-        return self._digits[at:end]
-
-
-_identifiers = _Identifiers()
-
-
-def new_request_id() -> bytes:
-    return _identifiers.next()
-
-
-def request_id(headers: Headers) -> bytes:
-    """The client's ``X-Request-ID`` where it sent one that can be logged as it is, else a new one."""
-    found = None
-    for name, value in headers:
-        if name == b"x-request-id":
-            if found is not None:
-                return new_request_id()
-            found = value
-    if found is not None and _WELL_FORMED_ID(found):
-        return found
-    return new_request_id()
 
 
 class _Kept(dict[bytes, bool]):

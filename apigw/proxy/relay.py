@@ -12,7 +12,6 @@ from apigw.contract.exchange import Exchange, Head, Relaying
 from apigw.proxy.destination import Destination
 from apigw.proxy.headers import client_headers, upstream_head, without_segments
 from apigw.proxy.held_body import HeldBody
-from apigw.proxy.refusals import refused
 from apigw.upstream.upstream import Target
 from apigw.wire.errors import ClientLost, Refused, UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
@@ -22,8 +21,6 @@ from apigw.wire.tunnel import join
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH"})
 """RFC 9110 §9.2.2, and its registry."""
-CLIENT_LEFT = 499
-"""The status, in logs and metrics, of an exchange whose client left."""
 FAILURES = frozenset({500, 502, 503, 504})
 """Answers of a service that say that it, and not the request, is at fault."""
 
@@ -33,11 +30,10 @@ log = Logger(namespace=__name__)
 class Relay(Relaying):
     """Listens to the client, receives from the service, and lets neither send faster than the other takes."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, destination: Destination) -> None:
         self.exchange = exchange
         self.request: Request = exchange.request
-        self.destination: Destination | None = None
-        """Where the request goes, from the moment that it is about to."""
+        self.destination = destination
         self.target: Target | None = None
         self.connection: UpstreamConnection | None = None
         self.held: HeldBody | None = None
@@ -50,6 +46,7 @@ class Relay(Relaying):
         self.upstream_ended_at = 0.0
         self.event_stream = False
         self.tunnelled = False
+        exchange.relay = self
         self.request.listener = self
 
     # The request.
@@ -59,17 +56,15 @@ class Relay(Relaying):
         request = self.request
         return request.content_length == 0 or (self.held is not None and request.body_complete)
 
-    def send(self) -> None:
-        """Send the request over the connection that was taken."""
-        exchange, request = self.exchange, self.request
-        destination, target, connection = self.destination, self.target, self.connection
-        assert destination is not None
-        assert target is not None
-        assert connection is not None
+    def send(self, target: Target, connection: UpstreamConnection) -> None:
+        """Send the request over a connection to ``target``. What comes back is relayed from then on."""
+        self.target, self.connection = target, connection
+        exchange, request, destination = self.exchange, self.request, self.destination
         host = request.authority if destination.preserve_host and request.authority else target.authority
         uri = request.uri if not destination.strip else without_segments(request, destination.strip)
         own = () if exchange.principal is None else (exchange.principal.lines,)
-        trusted = exchange.peers.trusts(request.stream.peer)
+        peers = exchange.peers
+        trusted = peers.some and peers.trusts(request.stream.peer)
         head = upstream_head(request, uri, host, trusted, exchange.id, own, destination.copied)
         self.sent_at = destination.seconds()
         connection.send(
@@ -99,7 +94,6 @@ class Relay(Relaying):
     # wire.request.Listener: the client's body, and its end.
 
     def body_received(self, data: bytes) -> None:
-        assert self.destination is not None
         limit = self.destination.max_body_size
         if limit is not None and self.request.bytes_received > limit:
             self.exchange.driver.refuse(self.exchange, errors.BodyTooLarge(f"The body may have up to {limit} bytes."))
@@ -116,13 +110,7 @@ class Relay(Relaying):
             self._body_held()
 
     def client_failed(self, error: Refused | ClientLost) -> None:
-        if isinstance(error, Refused):
-            self.exchange.driver.refuse(self.exchange, refused(error))
-            return
-        self.abandon()
-        if not self.tunnelled:
-            self.exchange.status = CLIENT_LEFT
-        self.exchange.driver.end(self.exchange)
+        self.exchange.driver.client_failed(self.exchange, error)
 
     def _body_held(self) -> None:
         """Enough of it is there, or all."""
@@ -170,7 +158,6 @@ class Relay(Relaying):
 
     def response_finished(self) -> None:
         self.connection = None
-        assert self.destination is not None
         self.upstream_ended_at = self.destination.seconds()
         if self.permit is not None:
             self._settle(self.exchange.status in FAILURES)
@@ -180,7 +167,6 @@ class Relay(Relaying):
     def response_failed(self, error: UpstreamError) -> None:
         connection, self.connection = self.connection, None
         destination, target, exchange, request = self.destination, self.target, self.exchange, self.request
-        assert destination is not None
         assert target is not None
         upstream = destination.upstream
         upstream.series.error(_KINDS.get(type(error), "protocol"))
@@ -197,7 +183,7 @@ class Relay(Relaying):
             other = upstream.another(target)
             if connection.used or other is not target:
                 self.wanted = other
-                exchange.at = len(exchange.route.stages) - 2  # ``forward.Connect`` and ``forward.Send``
+                exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
                 exchange.resume(None)
                 return
         self.settle_failure()
@@ -210,7 +196,6 @@ class Relay(Relaying):
 
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:
         destination = self.destination
-        assert destination is not None
         upstream = connection.give_up()
         out += ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
         client = self.request.start_tunnel(out)
@@ -238,21 +223,13 @@ class Relay(Relaying):
     # The end.
 
     def abandon(self) -> None:
-        """Stop waiting, and let go of the service."""
-        exchange = self.exchange
-        waiting, exchange.waiting = exchange.waiting, None
-        if waiting is not None:
-            waiting.cancel()
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.abandon()
 
     def close(self) -> None:
-        """The exchange is over: give back what it still holds."""
-        self.request.listener = None
         self._release_body()
         if self.permit is not None:
-            assert self.destination is not None
             circuit = self.destination.upstream.circuit
             assert circuit is not None
             circuit.cancel(self.permit, self.destination.seconds())
@@ -265,7 +242,6 @@ class Relay(Relaying):
         """Tell the circuit how the service did. Exchanges that end otherwise say nothing of it."""
         permit, self.permit = self.permit, None
         if permit is not None:
-            assert self.destination is not None
             circuit = self.destination.upstream.circuit
             assert circuit is not None
             (circuit.failure if failed else circuit.success)(permit, self.destination.seconds())

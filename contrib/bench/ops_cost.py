@@ -26,13 +26,13 @@ from twisted.internet.task import Clock
 
 from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
-from apigw.contract.exchange import Exchange, Route
+from apigw.contract.exchange import Exchange, Route, request_id
 from apigw.contract.peers import Peers
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import Metrics
 from apigw.proxy.accounting import Accounting
 from apigw.proxy.destination import Destination
-from apigw.proxy.headers import CopyRules, request_id
+from apigw.proxy.headers import CopyRules
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.proxy.relay import Relay
 from apigw.routing.router import Router
@@ -55,7 +55,7 @@ class Ticking(Clock):
         return time.time()
 
 
-def exchange(metrics: Metrics) -> Relay:
+def exchange(metrics: Metrics) -> Exchange:
     """One that a service has answered, as at its end."""
     stream: Any = SimpleNamespace(peer=b"203.0.113.9")
     headers = [(b"user-agent", b"bench"), (b"accept", b"*/*")]
@@ -69,12 +69,13 @@ def exchange(metrics: Metrics) -> Relay:
     upstream = Upstream(service, [pool], deadlines, unused, None, metrics.service("users"))
     destination = Destination(upstream, CopyRules(), deadlines, 30.0, 3600.0, None, 0, 0, False, False)
     route = Route(pattern, None, "users", metrics.route(pattern), ())
-    pipeline = Pipeline(Table(Router([]), None, route, Peers(), False), deadlines.seconds, lambda _: None)
-    facts = Exchange(pipeline, request, request_id(headers), Peers(), deadlines.seconds())
-    ended = Relay(facts)
-    facts.route, facts.status = route, 200
-    ended.destination, ended.target = destination, upstream.targets[0]
-    ended.sent_at, ended.upstream_ended_at = facts.started_at + 0.0001, facts.started_at + 0.002
+    table = Table(Router([]), None, route, Peers(), False)
+    pipeline = Pipeline(table, deadlines.seconds, lambda _: None, lambda _: None)
+    ended = Exchange(pipeline, request, Peers(), deadlines.seconds())
+    relay = Relay(ended, destination)
+    ended.route, ended.status = route, 200
+    relay.target = upstream.targets[0]
+    relay.sent_at, relay.upstream_ended_at = ended.started_at + 0.0001, ended.started_at + 0.002
     request.started, request.bytes_sent = True, 60
     return ended
 

@@ -106,7 +106,7 @@ def test_the_router_leads_to_what_was_compiled() -> None:
 def test_a_route_that_demands_nothing_has_no_stages_but_those_that_forward() -> None:
     """Nobody pays for a policy that no route has."""
     made = compiled(config(Route("/a", "main")))
-    assert len(made.routes[0].stages) == 3
+    assert len(made.routes[0].stages) == 2
     assert made.table.own is None
 
 

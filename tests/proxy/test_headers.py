@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apigw.contract.exchange import request_id
 from apigw.contract.peers import Peers
-from apigw.proxy.headers import CopyRules, client_headers, request_id, upstream_head, without_segments
+from apigw.proxy.headers import CopyRules, client_headers, upstream_head, without_segments
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 
