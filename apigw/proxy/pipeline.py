@@ -16,9 +16,10 @@ from apigw import errors
 from apigw.errors import GatewayError
 from apigw.policy.cors.cors import without_cors
 from apigw.policy.limits.redis_store import Pending, RedisStore
-from apigw.proxy.headers import DROPPED, client_headers, request_id, upstream_head
+from apigw.proxy.headers import DROPPED, client_headers, request_id, upstream_fields
 from apigw.proxy.held_body import Buffers, HeldBody
 from apigw.proxy.stages import STAGES
+from apigw.upstream.failover import Taken, again, connect
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import (
     ClientLost,
@@ -30,7 +31,7 @@ from apigw.wire.errors import (
     UpstreamTimedOut,
 )
 from apigw.wire.headers import Header, Headers
-from apigw.wire.http1.client import UpstreamConnection
+from apigw.wire.interfaces import Message
 from apigw.wire.request import Request
 from apigw.wire.tunnel import join
 
@@ -38,12 +39,10 @@ if TYPE_CHECKING:
     from apigw.policy.auth.principal import Principal
     from apigw.policy.limits.limits import Limit, MemoryStore
     from apigw.process.snapshot import Route, Snapshot
-    from apigw.upstream.upstream import Connected, Target
+    from apigw.upstream.target import Target
 
     LimitStore = MemoryStore | RedisStore
 
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH"})
-"""RFC 9110 §9.2.2, and its registry."""
 CLIENT_LEFT = 499
 FAILURES = frozenset({500, 502, 503, 504})
 """Answers of a service that say that it, and not the request, is at fault."""
@@ -118,7 +117,8 @@ class Exchange:
     waiting: Deferred[Any] | Pending | HeldBody | None
     held: HeldBody | None = None
     """What of the body came before there was a connection."""
-    connection: UpstreamConnection | None = None
+    taken: Taken | None = None
+    """The connection on which the target is spoken to."""
     status = 0
     refusal: GatewayError | None = None
     """Why the answer is the gateway's own."""
@@ -127,7 +127,7 @@ class Exchange:
     event_stream = False
     tunnelled = False
     ended = False
-    _retried = False
+    _repeated = False
 
     def __init__(self, gateway: Gateway, request: Request) -> None:
         self._gateway = gateway
@@ -155,22 +155,22 @@ class Exchange:
 
     def connect(self, target: Target) -> None:
         """No connection is idle: wait for one."""
-        connecting: Deferred[Any] = self.route.upstream.connect(target)
+        connecting: Deferred[Any] = connect(self.route.upstream, target)
         self.waiting = connecting.addCallbacks(self.send, self._connect_failed).addErrback(self.stage_failed)
 
-    def send(self, connected: Connected) -> None:
+    def send(self, taken: Taken) -> None:
         self.waiting = None
-        self.target, connection = connected
-        self.connection = connection
+        self.taken = taken
+        self.target = target = taken.target
+        connection = taken.connection
         request, route = self.request, self.route
-        host = request.authority if route.preserve_host and request.authority else self.target.authority
+        host = request.authority if route.preserve_host and request.authority else target.authority
         uri = request.uri if not route.strip else _strip(request, route.strip)
-        own = () if self.principal is None else (self.principal.lines,)
-        head = upstream_head(request, uri, host, self.snapshot.peers, self.id, own, not route.forward_token)
+        own = () if self.principal is None else self.principal.fields
+        fields = upstream_fields(request, self.snapshot.peers, self.id, own, not route.forward_token)
+        length, upgrade = request.content_length, request.upgrade
         self.sent_at = self.clock()
-        connection.send(
-            head, self, route.timeout, request.method == b"HEAD", request.upgrade, request.content_length is None
-        )
+        connection.send(Message(request.method, uri, host, fields, length, upgrade, route.timeout), self)
         held = self.held
         if held is None:
             if request.body_complete and not request.bytes_received:
@@ -205,15 +205,15 @@ class Exchange:
         limit = self.route.max_body_size
         if limit is not None and self.request.bytes_received > limit:
             self.refuse(errors.BodyTooLarge(f"The body may have up to {limit} bytes."))
-        elif self.connection is not None:
-            self.connection.write(data)
+        elif self.taken is not None:
+            self.taken.connection.write(data)
         elif self.held is not None and self.held.add(data):
             self.request.pause_body()
             self._body_held()
 
     def body_finished(self) -> None:
-        if self.connection is not None:
-            self.connection.finish()
+        if self.taken is not None:
+            self.taken.connection.finish()
         else:
             self._body_held()
 
@@ -244,7 +244,7 @@ class Exchange:
             self.status = CLIENT_LEFT
         self._end()
 
-    # wire.upstream_connection.Receiver: the response.
+    # wire.interfaces.Receiver: the response.
 
     def pause_body(self) -> None:
         self.request.pause_body()
@@ -259,11 +259,11 @@ class Exchange:
         if self.route.cors is not None:
             headers = without_cors(headers)
         out = client_headers(headers, status, self.id, self.own_headers, self.dropped)
-        assert self.connection is not None
+        assert self.taken is not None
         if status == 101:
             self._start_tunnel(out)
             return
-        if self.connection.event_stream:
+        if self.taken.connection.event_stream:
             self.event_stream = True
             self._settle(failed=False)  # which otherwise would hold its place in a half-open circuit for ever
         request.start(status, out, reason)
@@ -276,7 +276,7 @@ class Exchange:
         self.request.stream.set_producer(self)
 
     def response_finished(self) -> None:
-        self.connection = None
+        self._part()
         self.upstream_ended_at = self.clock()
         if self.permit is not None:
             self._settle(self.status in FAILURES)
@@ -284,42 +284,33 @@ class Exchange:
         self._end()
 
     def response_failed(self, error: UpstreamError) -> None:
-        connection, self.connection = self.connection, None
-        request = self.request
-        assert self.target is not None
-        self.route.upstream.series.error(_KINDS.get(type(error), "protocol"))
-        if (
-            isinstance(error, UpstreamLost)
-            and error.silent
-            and connection is not None
-            and not self._retried
-            and (request.method in IDEMPOTENT or error.unsent)
-            and (request.content_length == 0 or (self.held is not None and request.body_complete))
-        ):
-            # The upstream had probably closed the connection for being idle (RFC 9110 §9.2.2). A new one that dies like
-            # this was taken by a process that is being killed: then only another target can help.
-            other = self.route.upstream.another(self.target)
-            if connection.used or other is not self.target:
-                self._retried = True
-                self.connect(other)
-                return
+        taken = self._part()
+        assert taken is not None
+        upstream, request = self.route.upstream, self.request
+        upstream.series.error(_KINDS.get(type(error), "protocol"))
+        kept = request.content_length == 0 or (self.held is not None and request.body_complete)
+        target = again(upstream, taken, error, request.method, kept, self._repeated)
+        if target is not None:
+            self._repeated = True
+            self.connect(target)
+            return
         self._settle(failed=True)
         if isinstance(error, UpstreamTimedOut):
             self.refuse(errors.UpstreamTimeout("The service did not answer in time."))
         else:
             if self.snapshot.log_decisions:
-                log.debug("{id}: {target}: {error}", id=self.id.decode("ascii"), target=self.target.name, error=error)
+                log.debug("{id}: {target}: {error}", id=self.id.decode("ascii"), target=taken.target.name, error=error)
             self.refuse(errors.UpstreamProtocolError("The service gave no valid answer."))
 
     # IPushProducer: the client reads slower than the upstream sends.
 
     def pauseProducing(self) -> None:
-        if self.connection is not None:
-            self.connection.pause_response()
+        if self.taken is not None:
+            self.taken.connection.pause_response()
 
     def resumeProducing(self) -> None:
-        if self.connection is not None:
-            self.connection.resume_response()
+        if self.taken is not None:
+            self.taken.connection.resume_response()
 
     def stopProducing(self) -> None:
         """The client is gone; ``client_failed`` follows."""
@@ -360,16 +351,23 @@ class Exchange:
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
             waiting.cancel()
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.abandon()
+        taken = self._part()
+        if taken is not None:
+            taken.connection.abandon()
+
+    def _part(self) -> Taken | None:
+        """The exchange with the target is over."""
+        taken, self.taken = self.taken, None
+        if taken is not None:
+            self.route.upstream.end(taken.target)
+        return taken
 
     def _start_tunnel(self, out: Headers) -> None:
-        assert self.connection is not None
-        upstream = self.connection.give_up()
+        taken = self._part()
+        assert taken is not None
+        upstream = taken.connection.give_up()
         out += ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
         client = self.request.start_tunnel(out)
-        self.connection = None
         self.tunnelled = True
         self._settle(failed=False)
         gateway = self._gateway

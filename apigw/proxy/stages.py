@@ -22,6 +22,7 @@ from apigw.policy.limits.limits import HEADERS, Check, Decision, MemoryStore, Se
 from apigw.policy.limits.redis_store import Outcome, Pending
 from apigw.proxy.headers import DROPPED, is_grpc
 from apigw.proxy.held_body import HeldBody
+from apigw.upstream.failover import take
 
 if TYPE_CHECKING:
     from apigw.proxy.pipeline import Exchange
@@ -175,9 +176,9 @@ def forward(exchange: Exchange) -> None:
     if upstream.circuit is not None:
         exchange.permit = upstream.circuit.admit(exchange.clock())
     target = upstream.pick()
-    connection = target.pool.take(careful=exchange.request.content_length != 0)
-    if connection is not None:
-        exchange.send((target, connection))
+    taken = take(upstream, target, exchange.request.content_length != 0)
+    if taken is not None:
+        exchange.send(taken)
     else:
         exchange.connect(target)
 

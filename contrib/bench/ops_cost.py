@@ -33,9 +33,8 @@ from apigw.proxy.accounting import Accounting
 from apigw.proxy.headers import Peers, request_id
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Exchange, Gateway
-from apigw.upstream.upstream import Upstream
+from apigw.upstream.upstream import build
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.request import Request
 
 TIMES = 100_000
@@ -64,8 +63,7 @@ def exchange(metrics: Metrics) -> Exchange:
     deadlines = Deadlines(Ticking())
     ended = Exchange(Gateway(snapshot, deadlines, MemoryStore(clock), lambda _: None, Buffers(0)), request)
     service = Service("users", (TargetConfig("http", "127.0.0.1", 9001),))
-    pool = Pool(unused, PoolSettings(), deadlines)
-    upstream = Upstream(service, [pool], deadlines, unused, None, metrics.service("users"))
+    upstream = build(service, unused, deadlines, metrics.service("users"))
     pattern = "/api/v1/users/:id"
     route: Any = SimpleNamespace(pattern=pattern, series=metrics.route(pattern), upstream=upstream)
     ended.route, ended.target, ended.status = route, upstream.targets[0], 200

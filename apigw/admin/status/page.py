@@ -18,7 +18,8 @@ from apigw.admin.status.history import SECONDS, History, Second, Tally
 from apigw.ops.metrics import METHODS
 from apigw.process.snapshot import Route, Snapshot
 from apigw.proxy.resources import JSON, Leaf, respond
-from apigw.upstream.upstream import Target, Upstream
+from apigw.upstream.target import Target
+from apigw.upstream.upstream import Upstream
 from apigw.wire.headers import Headers
 from apigw.wire.web_request import WebRequest
 
