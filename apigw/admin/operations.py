@@ -24,7 +24,8 @@ from apigw.ops.metrics import Metrics
 from apigw.policy.limits.limits import Limit, MemoryStore
 from apigw.policy.limits.redis_store import RedisStore
 from apigw.upstream.circuit import Circuit
-from apigw.upstream.upstream import Target, Upstream
+from apigw.upstream.target import Target
+from apigw.upstream.upstream import Upstream
 from apigw.wire.web_request import WebRequest
 
 REALM = b'Bearer realm="apigw admin"'

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -14,6 +14,7 @@ from apigw.proxy.destination import Destination
 from apigw.proxy.headers import is_grpc
 from apigw.proxy.held_body import Buffers, HeldBody
 from apigw.proxy.relay import Relay
+from apigw.upstream.failover import Taken, connect, take
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 
 
@@ -67,18 +68,20 @@ class Connect(Stage):
         if target is None:
             if upstream.circuit is not None:
                 relay.permit = upstream.circuit.admit(destination.seconds())
-            target = upstream.pick()
-            connection = target.pool.take(careful=exchange.request.content_length != 0)
+            target = upstream.balancer.pick(None)
+            if target is None:
+                raise upstream.none_healthy()
+            connection = take(upstream, target, careful=exchange.request.content_length != 0)
             if connection is not None:
                 relay.send(target, connection)
                 return None
-        return Connecting(relay, upstream.connect(target))
+        return Connecting(relay, connect(upstream, target))
 
 
 class Connecting(Waiting):
     """A connection that is being made, or waited for. When it is there, the request is sent."""
 
-    def __init__(self, relay: Relay, connecting: Deferred[Any]) -> None:
+    def __init__(self, relay: Relay, connecting: Deferred[Taken]) -> None:
         self._relay = relay
         self._connecting = connecting
         connecting.addCallbacks(self._connected, self._failed).addErrback(self._broken)
@@ -86,11 +89,10 @@ class Connecting(Waiting):
     def cancel(self) -> None:
         self._connecting.cancel()
 
-    def _connected(self, connected: Any) -> None:
+    def _connected(self, taken: Taken) -> None:
         relay = self._relay
-        target, connection = connected
         relay.exchange.waiting = None
-        relay.send(target, connection)
+        relay.send(taken.target, taken.connection)
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):

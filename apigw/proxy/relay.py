@@ -10,17 +10,16 @@ from zope.interface import classImplements
 from apigw import errors
 from apigw.contract.exchange import Exchange, Head, Relaying
 from apigw.proxy.destination import Destination
-from apigw.proxy.headers import client_headers, upstream_head, without_segments
+from apigw.proxy.headers import client_headers, upstream_fields, without_segments
 from apigw.proxy.held_body import HeldBody
-from apigw.upstream.upstream import Target
+from apigw.upstream.failover import again
+from apigw.upstream.target import Target
 from apigw.wire.errors import ClientLost, Refused, UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
-from apigw.wire.http1.client import UpstreamConnection
+from apigw.wire.interfaces import Message, UpstreamConnection
 from apigw.wire.request import Request
 from apigw.wire.tunnel import join
 
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH"})
-"""RFC 9110 §9.2.2, and its registry."""
 FAILURES = frozenset({500, 502, 503, 504})
 """Answers of a service that say that it, and not the request, is at fault."""
 
@@ -62,14 +61,13 @@ class Relay(Relaying):
         exchange, request, destination = self.exchange, self.request, self.destination
         host = request.authority if destination.preserve_host and request.authority else target.authority
         uri = request.uri if not destination.strip else without_segments(request, destination.strip)
-        own = () if exchange.principal is None else (exchange.principal.lines,)
+        own = () if exchange.principal is None else exchange.principal.fields
         peers = exchange.peers
         trusted = peers.some and peers.trusts(request.stream.peer)
-        head = upstream_head(request, uri, host, trusted, exchange.id, own, destination.copied)
+        fields = upstream_fields(request, trusted, exchange.id, own, destination.copied)
+        length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
-        connection.send(
-            head, self, destination.timeout, request.method == b"HEAD", request.upgrade, request.content_length is None
-        )
+        connection.send(Message(request.method, uri, host, fields, length, upgrade, destination.timeout), self)
         held = self.held
         if held is None:
             if request.body_complete and not request.bytes_received:
@@ -125,7 +123,7 @@ class Relay(Relaying):
         if held is not None:
             held.release()
 
-    # wire.http1.client.Receiver: the answer.
+    # wire.interfaces.Receiver: the answer.
 
     def pause_body(self) -> None:
         self.request.pause_body()
@@ -157,7 +155,7 @@ class Relay(Relaying):
         self.request.stream.set_producer(self)
 
     def response_finished(self) -> None:
-        self.connection = None
+        self._part()
         self.upstream_ended_at = self.destination.seconds()
         if self.permit is not None:
             self._settle(self.exchange.status in FAILURES)
@@ -165,27 +163,19 @@ class Relay(Relaying):
         self.exchange.driver.end(self.exchange)
 
     def response_failed(self, error: UpstreamError) -> None:
-        connection, self.connection = self.connection, None
-        destination, target, exchange, request = self.destination, self.target, self.exchange, self.request
+        connection, target = self._part(), self.target
+        destination, exchange = self.destination, self.exchange
+        assert connection is not None
         assert target is not None
         upstream = destination.upstream
         upstream.series.error(_KINDS.get(type(error), "protocol"))
-        if (
-            isinstance(error, UpstreamLost)
-            and error.silent
-            and connection is not None
-            and self.wanted is None
-            and (request.method in IDEMPOTENT or error.unsent)
-            and self.whole()
-        ):
-            # The service had probably closed the connection for being idle (RFC 9110 §9.2.2). A new one that dies like
-            # this was taken by a process that is being killed: then only another target can help.
-            other = upstream.another(target)
-            if connection.used or other is not target:
-                self.wanted = other
-                exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
-                exchange.resume(None)
-                return
+        method, whole, repeated = self.request.method, self.whole(), self.wanted is not None
+        other = again(upstream, target, error, method, whole, repeated, connection.used)
+        if other is not None:
+            self.wanted = other
+            exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
+            exchange.resume(None)
+            return
         self.settle_failure()
         if isinstance(error, UpstreamTimedOut):
             exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
@@ -194,12 +184,20 @@ class Relay(Relaying):
                 log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=target.name, error=error)
             exchange.driver.refuse(exchange, errors.UpstreamProtocolError("The service gave no valid answer."))
 
+    def _part(self) -> UpstreamConnection | None:
+        """The exchange with the target is over."""
+        connection, self.connection = self.connection, None
+        if connection is not None and self.destination.upstream.counts:
+            assert self.target is not None
+            self.destination.upstream.end(self.target)
+        return connection
+
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:
         destination = self.destination
+        self._part()
         upstream = connection.give_up()
         out += ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
         client = self.request.start_tunnel(out)
-        self.connection = None
         self.tunnelled = True
         self._settle(failed=False)
         join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout).addCallback(self._tunnel_ended)
@@ -223,7 +221,7 @@ class Relay(Relaying):
     # The end.
 
     def abandon(self) -> None:
-        connection, self.connection = self.connection, None
+        connection = self._part()
         if connection is not None:
             connection.abandon()
 

@@ -36,9 +36,8 @@ from apigw.proxy.headers import CopyRules
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.proxy.relay import Relay
 from apigw.routing.router import Router
-from apigw.upstream.upstream import Upstream
+from apigw.upstream.upstream import build
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.request import Request
 
 TIMES = 100_000
@@ -65,8 +64,7 @@ def exchange(metrics: Metrics) -> Exchange:
     unused: Any = None
     deadlines = Deadlines(Ticking())
     service = Service("users", (TargetConfig("http", "127.0.0.1", 9001),))
-    pool = Pool(unused, PoolSettings(), deadlines)
-    upstream = Upstream(service, [pool], deadlines, unused, None, metrics.service("users"))
+    upstream = build(service, unused, deadlines, metrics.service("users"))
     destination = Destination(upstream, CopyRules(), deadlines, 30.0, 3600.0, None, 0, 0, False, False)
     route = Route(pattern, None, "users", metrics.route(pattern), ())
     table = Table(Router([]), None, route, Peers(), False)

@@ -39,8 +39,8 @@ class Tunnel:
         self.client = self.server.connect()
         self.client.send(HANDSHAKE + self.early)
         self.upstream = Upstream(self.server.clock)
-        self.upstream.ask(b"handshake", upgrade=True)
-        assert self.upstream.transport.take() == b"handshake"
+        self.upstream.ask(upgrade=True)
+        assert b"\r\nupgrade: websocket\r\n" in self.upstream.transport.take()
         self.upstream.say(SWITCH + self.late)
         upstream = self.upstream.connection.give_up()
         client = self.server.seen[0].request.start_tunnel([])

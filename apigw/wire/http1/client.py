@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, ITransport
 from twisted.internet.protocol import connectionDone
@@ -18,6 +16,7 @@ from zope.interface import classImplements
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, NO_LINE, Headers, connection_options
+from apigw.wire.interfaces import Message, Receiver, Told, UpstreamConnection
 from apigw.wire.reactor.transport import beneath_tls
 from apigw.wire.tunnel import End
 
@@ -30,59 +29,41 @@ CLOSING = 30.0
 """Seconds in which the upstream may take what is left for it, once the connection is being closed."""
 EVENT_STREAM = b"text/event-stream"
 _SPECIAL = HOP_BY_HOP | {b"content-length", b"content-type"}
+_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
+"""Methods whose requests say that they have no body (RFC 9110 §8.6)."""
 _USUAL_REASONS = frozenset({b"OK", b""})
 
 
-class Receiver(Protocol):
-    """Who asked, and is told the answer. After ``response_finished`` or ``response_failed`` nothing more is called."""
-
-    def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
-        """The final response's head. Names are in lower case; framing has been checked."""
-
-    def response_received(self, data: bytes) -> None:
-        """A piece of its body."""
-
-    def response_paused(self) -> None:
-        """No more for now: what is held can be flushed."""
-
-    def response_finished(self) -> None:
-        """The body is complete."""
-
-    def response_failed(self, error: UpstreamError) -> None:
-        """There will be no (more) answer."""
-
-    def pause_body(self) -> None:
-        """The upstream does not take more of the request's body for now."""
-
-    def resume_body(self) -> None: ...
+def rendered(message: Message) -> bytes:
+    """A message's bytes up to its body, canonical: RFC 9112 §3 to §6. Its body has exactly one framing."""
+    lines = [b"".join((message.method, b" ", message.target, b" HTTP/1.1\r\nhost: ", message.authority))]
+    fields: list[Any] = cast("list[Any]", message.fields)  # a pair is joined as it is, and not unpacked
+    for pair in fields:
+        lines.append(b": ".join(pair))
+    length = message.content_length
+    if length is None:
+        lines.append(b"transfer-encoding: chunked")
+    elif length or message.method in _WITH_BODY:
+        lines.append(b"content-length: %d" % length)
+    if message.upgrade:
+        lines.append(b"connection: upgrade\r\nupgrade: websocket")
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
 
 
-class UpstreamConnection:
-    """``send`` a head, then ``write`` and ``finish`` the body; the answer goes to the receiver.
+class HTTP1Connection(UpstreamConnection):
+    """An ``UpstreamConnection`` by HTTP/1.1.
 
     ``on_free`` is called with this connection when it may carry the next exchange, ``on_tunnel`` when it has become a
     tunnel, which is no exchange any more, and ``on_lost`` when it is gone.
     """
 
     transport: Any
-    deadline: float
-    used = False
-    """Whether an exchange has been completed on it, so that the upstream may be closing it for being idle."""
-    event_stream = False
-    """Whether the response is one that may be silent for as long as it likes."""
     knows_turns = False
     """Whether what was there before a request is told from its answer, although nobody looked for it then."""
-    lost = False
-    """Whether no exchange can be carried any more. The connection itself may take a moment to be gone."""
 
-    def __init__(
-        self,
-        deadlines: Deadlines,
-        on_free: Callable[[UpstreamConnection], None],
-        on_tunnel: Callable[[UpstreamConnection], None],
-        on_lost: Callable[[UpstreamConnection], None],
-    ) -> None:
-        self.deadline = NEVER
+    def __init__(self, deadlines: Deadlines, on_free: Told, on_tunnel: Told, on_lost: Told) -> None:
+        super().__init__()
         self._deadlines = deadlines
         self._on_free = on_free
         self._on_tunnel = on_tunnel
@@ -102,30 +83,25 @@ class UpstreamConnection:
         self._interim = 0
         self._turn: int | None = None
         self._close_delimited = False
-        self.when_ready: Deferred[UpstreamConnection] = Deferred()
-        """Fires when an exchange may begin: connected, and over TLS the peer verified."""
 
     # The exchange's side.
 
-    def send(
-        self, head: bytes, receiver: Receiver, timeout: float, bodyless: bool, upgrade: bool, chunked: bool
-    ) -> None:
-        """Begin an exchange. ``bodyless``: it is a HEAD. The head goes out with the first ``write`` or ``finish``."""
+    def send(self, message: Message, receiver: Receiver) -> None:
+        """The head goes out with the first ``write``, ``flush`` or ``finish``."""
         self._receiver = receiver
         self.deadline = NEVER  # it is no longer idle, and waits for nothing before ``finish``
-        self._timeout = timeout
-        self._bodyless = bodyless
-        self._upgrade = upgrade
-        self._chunked = chunked
+        self._timeout = message.timeout
+        self._bodyless = message.method == b"HEAD"
+        self._upgrade = message.upgrade
+        self._chunked = message.content_length is None
         self._in_body = self._close_delimited = self._message_complete = self._begun = self._sent = False
         self._reusable = True
         self.event_stream = False
         self._interim = self._fruitless = 0
         self._turn = self._reactor.turn if self.knows_turns else None
-        self._out.append(head)
+        self._out.append(rendered(message))
 
     def write(self, data: bytes) -> None:
-        """A piece of the request's body."""
         if self.lost or not data:
             return
         if self._chunked:
@@ -141,7 +117,6 @@ class UpstreamConnection:
             self.transport.write(data)
 
     def finish(self) -> None:
-        """The request is complete; from now on, the upstream is waited for."""
         if self.lost:
             return
         if self._chunked:
@@ -151,7 +126,6 @@ class UpstreamConnection:
         self._wait()
 
     def pause_response(self) -> None:
-        """The client reads slower than the upstream sends. Meanwhile the upstream is not waited for."""
         if not self._reading_paused and not self.lost:
             self._reading_paused = True
             self.deadline = NEVER
@@ -164,14 +138,20 @@ class UpstreamConnection:
             self.transport.resumeProducing()
 
     def abandon(self) -> None:
-        """Nobody wants the answer any more. The connection is of no use to others, as that answer may still come."""
+        """The connection is of no use to others, as the answer may still come."""
         self._receiver = None
         self._out.clear()
         self._drop()
 
     # The pool's side.
 
-    def is_quiet(self) -> bool:
+    def connect_until(self, deadline: float) -> None:
+        self.deadline = deadline
+
+    def is_usable(self, careful: bool) -> bool:
+        return not self.lost and ((self.knows_turns and not careful) or self._is_quiet())
+
+    def _is_quiet(self) -> bool:
         """Whether nothing waits to be read: neither the end of the connection nor an answer that nobody asked for."""
         poll = select.poll()
         poll.register(beneath_tls(self.transport).getHandle(), select.POLLIN)
@@ -181,7 +161,6 @@ class UpstreamConnection:
         self.deadline = deadline
 
     def close(self) -> None:
-        """Close an idle connection, or a tunnel, when what was written is sent."""
         self.lost = True
         self.deadline = self._deadlines.seconds() + CLOSING
         self.transport.unregisterProducer()
@@ -399,7 +378,6 @@ class UpstreamConnection:
             self._read_head(rest)
 
     def give_up(self) -> End:
-        """After a 101: what the connection is from then on."""
         early, self._pending = self._pending, b""
         self._on_tunnel(self)
         return End(self.transport, early, self.close)
@@ -478,4 +456,4 @@ class UpstreamConnection:
             self.deadline = self._deadlines.seconds() + self._timeout
 
 
-classImplements(UpstreamConnection, IPushProducer, IHandshakeListener)
+classImplements(HTTP1Connection, IPushProducer, IHandshakeListener)
