@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar, NoReturn
 
@@ -100,7 +101,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     try:
-        return Program(reactor, options.config, options["config"], bool(options["log-decisions"])).root
+        return Program(reactor, time.time, options.config, options["config"], bool(options["log-decisions"])).root
     except ConfigError as error:
         _refuse(error)
 
@@ -111,10 +112,16 @@ def _refuse(error: ConfigError) -> NoReturn:
 
 
 class Program:
-    """Every part, and which knows which. ``root`` starts and stops them all."""
+    """Every part, and which knows which. ``root`` starts and stops them all.
 
-    def __init__(self, reactor: Any, config: Config, directory: str, log_decisions: bool = False) -> None:
+    Timeouts and durations go by the reactor's clock; ``now`` is Unix time, for tokens, logs and what clients are told.
+    """
+
+    def __init__(
+        self, reactor: Any, now: Callable[[], float], config: Config, directory: str, log_decisions: bool = False
+    ) -> None:
         self._reactor = reactor
+        self._now = now
         self._started_at = reactor.seconds()
         self._deadlines = Deadlines(reactor)
         self._metrics = Metrics(CollectorRegistry(), __version__)
@@ -125,22 +132,23 @@ class Program:
         settings = config.gateway
         store = self._store(config)
         windows = MemoryStore(reactor)
+        exact = ExactWindows(windows)
         threads = SecretThreads(reactor)
         fetch = Fetch(Agent(reactor, self._deadlines, lambda host: ClientTLS().to(host)), MAX_SET_BYTES)
         self._parts = Parts(
             build=lambda service: build(service, reactor, self._deadlines, self._metrics.service(service.name)),
             key_set=lambda url: KeySet(url, fetch, reactor),
             series=self._metrics.route,
-            allow=ExactWindows(windows),
+            allow=lambda key, limit, window: exact(key, limit, window, reactor.seconds()),
             run=threads.run,
             families=_families(config, store),
             log_decisions=log_decisions,
         )
         snapshot = compile(config, None, self._parts)
         access_log = self._access_log(config)
-        accounting = Accounting(self._metrics, access_log, reactor.seconds)
+        accounting = Accounting(self._metrics, access_log, reactor.seconds, now)
         buffers = Buffers(settings.max_buffered)
-        self._gateway = Gateway(snapshot, self._deadlines, store, accounting.exchange_ended, buffers)
+        self._gateway = Gateway(snapshot, self._deadlines, store, accounting.exchange_ended, buffers, now)
         self._public = Site(self._gateway, accounting.resource_ended, reactor.seconds)
         refuse = partial(refusal_answer, accounting.refused)
         self._channels = ChannelFactory(snapshot.settings, self._deadlines, self._public.on_request, refuse)
@@ -185,8 +193,10 @@ class Program:
 
     def _store(self, config: Config) -> MemoryStore | RedisStore:
         if config.redis is None:
-            return MemoryStore(self._reactor)
-        return RedisStore(config.redis, self._reactor, self._metrics.store_up, self._metrics.store_fallback)
+            return MemoryStore(self._reactor, now=self._now)
+        return RedisStore(
+            config.redis, self._reactor, self._metrics.store_up, self._metrics.store_fallback, now=self._now
+        )
 
     def _access_log(self, config: Config) -> AccessLog | None:
         wanted = config.gateway.access_log
@@ -211,7 +221,7 @@ class Program:
         oauth = snapshot.oauth
         if oauth is not None:
             address = partial(_token_address, snapshot)
-            resources[b"/oauth/token"] = Token(oauth.endpoint, address, self._reactor.seconds)
+            resources[b"/oauth/token"] = Token(oauth.endpoint, address, self._now)
             resources[b"/.well-known/oauth-authorization-server"] = Document(lambda: oauth.metadata)
             if oauth.jwks is not None:
                 resources[b"/.well-known/jwks.json"] = Document(lambda: oauth.jwks)

@@ -14,22 +14,29 @@ from apigw.wire.request import Request
 
 
 class Accounting:
-    """``access_log`` is None where there is none."""
+    """``access_log`` is None where there is none. Durations go by ``seconds``, its lines by ``now``, Unix time."""
 
-    def __init__(self, metrics: Metrics, access_log: AccessLog | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        access_log: AccessLog | None,
+        seconds: Callable[[], float],
+        now: Callable[[], float],
+    ) -> None:
         self._metrics = metrics
         self._access_log = access_log
-        self._clock = clock
+        self._seconds = seconds
+        self._now = now
         self._unmatched = metrics.route(UNMATCHED)
 
     def exchange_ended(self, exchange: Exchange) -> None:
         """An exchange of the proxy."""
-        now = self._clock()
+        ended_at = self._seconds()
         route = exchange.route
         request = exchange.request
         series: RouteSeries = self._unmatched if route is None else route.series
         endless = exchange.tunnelled or exchange.event_stream
-        series.observe(request.method, exchange.status, None if endless else now - exchange.started_at)
+        series.observe(request.method, exchange.status, None if endless else ended_at - exchange.started_at)
         if exchange.upstream_ended_at and not endless:
             route.upstream.series.observe(exchange.upstream_ended_at - exchange.sent_at)
         if exchange.refusal is not None:
@@ -42,7 +49,7 @@ class Accounting:
             quotes = log.quotes_headers
             log.log(
                 Entry(
-                    time=now,
+                    time=self._now(),
                     request_id=exchange.id.decode("ascii"),
                     client=exchange.client_address,
                     method=request.method,
@@ -53,9 +60,9 @@ class Accounting:
                     code=None if exchange.refusal is None else exchange.refusal.code,
                     bytes_in=request.bytes_received,
                     bytes_out=request.bytes_sent,
-                    duration=now - exchange.started_at,
+                    duration=ended_at - exchange.started_at,
                     upstream=None if target is None else target.name,
-                    upstream_duration=(exchange.upstream_ended_at or now) - sent_at if sent_at else None,
+                    upstream_duration=(exchange.upstream_ended_at or ended_at) - sent_at if sent_at else None,
                     principal=None if exchange.principal is None else exchange.principal.id,
                     protocol=request.clientproto.decode("ascii"),
                     referer=first(request.headers, b"referer") if quotes else None,
@@ -65,13 +72,13 @@ class Accounting:
 
     def resource_ended(self, request: Request, path: str, started_at: float, client: bytes, code: str | None) -> None:
         """An exchange that a Resource answered; ``path`` is reserved, or ``unmatched``; ``code`` is of a refusal."""
-        seconds = self._clock() - started_at
+        seconds = self._seconds() - started_at
         status = request.code if request.started else 499
         self._metrics.route(path).observe(request.method, status, seconds)
         if self._access_log is not None:
             self._access_log.log(
                 Entry(
-                    time=self._clock(),
+                    time=self._now(),
                     request_id=request.identifier.decode("ascii"),
                     client=client.decode("ascii"),
                     method=request.method,
@@ -98,7 +105,7 @@ class Accounting:
         if self._access_log is not None:
             self._access_log.log(
                 Entry(
-                    time=self._clock(),
+                    time=self._now(),
                     request_id=identifier.decode("ascii"),
                     client=peer.decode("ascii"),
                     method=b"-",

@@ -52,7 +52,10 @@ log = Logger(namespace=__name__)
 
 
 class Gateway:
-    """The proxy. ``snapshot`` is replaced by a reload; an exchange keeps the one that it began with."""
+    """The proxy. ``snapshot`` is replaced by a reload; an exchange keeps the one that it began with.
+
+    ``now`` is Unix time, for tokens; all else goes by ``deadlines.seconds``.
+    """
 
     def __init__(
         self,
@@ -61,9 +64,11 @@ class Gateway:
         store: LimitStore,
         account: Callable[[Exchange], None],
         buffers: Buffers,
+        now: Callable[[], float],
     ) -> None:
         self.snapshot = snapshot
         self.clock: Callable[[], float] = deadlines.seconds
+        self.now = now
         self.deadlines = deadlines
         self.buffers = buffers
         self.store = store
@@ -136,6 +141,7 @@ class Exchange:
         self.request = request
         self.snapshot = gateway.snapshot
         self.clock = gateway.clock
+        self.now = gateway.now
         self.store = gateway.store
         self.started_at = gateway.clock()
         self.stages = iter(STAGES)

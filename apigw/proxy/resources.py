@@ -98,12 +98,12 @@ class Token(Leaf):
     """``POST /oauth/token`` (RFC 6749 §3.2)."""
 
     def __init__(
-        self, endpoint: TokenEndpoint, address: Callable[[WebRequest], str], clock: Callable[[], float]
+        self, endpoint: TokenEndpoint, address: Callable[[WebRequest], str], now: Callable[[], float]
     ) -> None:
         super().__init__()
         self._endpoint = endpoint
         self._address = address
-        self._clock = clock
+        self._now = now
 
     def render_POST(self, request: WebRequest) -> int:
         def answered(response: TokenResponse) -> None:
@@ -111,7 +111,7 @@ class Token(Leaf):
                 respond(request, response.status, response.headers, response.body)
 
         body = request.content.getvalue()
-        answering = self._endpoint.respond(request.headers, body, self._address(request), self._clock())
+        answering = self._endpoint.respond(request.headers, body, self._address(request), self._now())
         request.notifyFinish().addErrback(lambda _: answering.cancel())
         answering.addCallback(answered).addErrback(_unless_cancelled, request)
         return NOT_DONE_YET

@@ -30,10 +30,10 @@ class Site:
 
     displayTracebacks = False
 
-    def __init__(self, otherwise: Gateway | None, account: Account, clock: Callable[[], float]) -> None:
+    def __init__(self, otherwise: Gateway | None, account: Account, seconds: Callable[[], float]) -> None:
         self._gateway = otherwise
         self._account = account
-        self._clock = clock
+        self._seconds = seconds
         self.reserve({})
 
     def reserve(self, resources: dict[bytes, IResource]) -> None:
@@ -52,7 +52,7 @@ class Site:
         web = WebRequest(request)
         web.site = self  # type: ignore[assignment]
         request.listener = body = _Body(web, self._render)
-        began = self._clock()
+        began = self._seconds()
         web.notifyFinish().addErrback(lambda _: None).addCallback(lambda _: self._ended(request, began, body.code))
         if request.content_length is not None and request.content_length > MAX_RESOURCE_BODY:
             body.refuse(errors.BodyTooLarge(f"The body may have up to {MAX_RESOURCE_BODY} bytes."))

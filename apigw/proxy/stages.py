@@ -60,7 +60,7 @@ def authenticate(exchange: Exchange) -> Deferred[Any] | None:
         return None
     tokens = [value for name, value in exchange.request.headers if name == b"authorization"]
     try:
-        found = demand.authenticator.authenticate(tokens, exchange.started_at)
+        found = demand.authenticator.authenticate(tokens, exchange.now())
     except errors.Unauthorized as error:
         return _turn_away(exchange, error)
     # Deferred is an abstract class: to ask first whether it is one costs more than the answer to who calls

@@ -62,7 +62,7 @@ def exchange(metrics: Metrics) -> Exchange:
     snapshot: Any = SimpleNamespace(peers=Peers(()))
     unused: Any = None
     deadlines = Deadlines(Ticking())
-    ended = Exchange(Gateway(snapshot, deadlines, MemoryStore(clock), lambda _: None, Buffers(0)), request)
+    ended = Exchange(Gateway(snapshot, deadlines, MemoryStore(clock), lambda _: None, Buffers(0), time.time), request)
     service = Service("users", (TargetConfig("http", "127.0.0.1", 9001),))
     pool = Pool(unused, PoolSettings(), deadlines)
     upstream = Upstream(service, [pool], deadlines, unused, None, metrics.service("users"))
@@ -91,12 +91,12 @@ def measured(file: Path) -> dict[str, float]:
     """Microseconds by what they are spent on."""
     metrics = Metrics(CollectorRegistry(), "bench")
     one = exchange(metrics)
-    without = Accounting(metrics, None, time.time)
+    without = Accounting(metrics, None, time.time, time.time)
 
     def logged() -> float:
         log = AccessLog(str(file), "json", Ticking(), lambda call, *given: call(*given), print, max_pending=1 << 32)
         log.start()
-        both = Accounting(metrics, log, time.time)
+        both = Accounting(metrics, log, time.time, time.time)
 
         def stop() -> None:
             stopped = log.stop()

@@ -63,7 +63,8 @@ class Scene:
         self.accounted: list[Exchange] = []
         nothing: Any = None
         clock = Clock()
-        self.gateway = Gateway(nothing, Deadlines(clock), MemoryStore(clock), self.accounted.append, Buffers(0))
+        deadlines, store = Deadlines(clock), MemoryStore(clock)
+        self.gateway = Gateway(nothing, deadlines, store, self.accounted.append, Buffers(0), clock.seconds)
         self.stream = Stream()
 
     def ask(self, path: bytes = b"/a", method: bytes = b"GET") -> Request:
