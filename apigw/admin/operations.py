@@ -19,10 +19,10 @@ from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger
 
 from apigw import errors
+from apigw.contract.resource import Leaf, answer
 from apigw.ops.metrics import Metrics
 from apigw.policy.limits.limits import Limit, MemoryStore
 from apigw.policy.limits.redis_store import RedisStore
-from apigw.proxy.resources import Leaf, answer
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.upstream import Target, Upstream
 from apigw.wire.web_request import WebRequest

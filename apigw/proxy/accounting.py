@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from apigw.ops.access_line import Entry
 from apigw.ops.access_log import AccessLog
-from apigw.ops.metrics import UNMATCHED, Metrics, RouteSeries
-from apigw.proxy.pipeline import Exchange
+from apigw.ops.metrics import UNMATCHED, Metrics
+from apigw.proxy.relay import Relay
 from apigw.wire.headers import first
 from apigw.wire.request import Request
 
@@ -29,23 +29,25 @@ class Accounting:
         self._now = now
         self._unmatched = metrics.route(UNMATCHED)
 
-    def exchange_ended(self, exchange: Exchange) -> None:
+    def exchange_ended(self, relay: Relay) -> None:
         """An exchange of the proxy."""
         ended_at = self._seconds()
+        exchange = relay.exchange
         route = exchange.route
         request = exchange.request
-        series: RouteSeries = self._unmatched if route is None else route.series
-        endless = exchange.tunnelled or exchange.event_stream
-        series.observe(request.method, exchange.status, None if endless else ended_at - exchange.started_at)
-        if exchange.upstream_ended_at and not endless:
-            route.upstream.series.observe(exchange.upstream_ended_at - exchange.sent_at)
-        if exchange.refusal is not None:
-            self._count_refusal(exchange)
+        endless = relay.tunnelled or relay.event_stream
+        route.series.observe(request.method, exchange.status, None if endless else ended_at - exchange.started_at)
+        if relay.upstream_ended_at and not endless:
+            assert relay.destination is not None
+            relay.destination.upstream.series.observe(relay.upstream_ended_at - relay.sent_at)
+        reason = getattr(exchange.refusal, "reason", None)
+        if reason is not None:
+            self._metrics.auth_failure(reason)
         log = self._access_log
         if log is not None:
-            target = exchange.target
+            target = relay.target
             answered = target is not None and exchange.refusal is None and request.started
-            sent_at = exchange.sent_at
+            sent_at = relay.sent_at
             quotes = log.quotes_headers
             log.log(
                 Entry(
@@ -54,7 +56,7 @@ class Accounting:
                     client=exchange.client_address,
                     method=request.method,
                     target=request.uri,
-                    route=None if route is None else route.pattern,
+                    route=None if route.service is None else route.pattern,
                     status=exchange.status,
                     made_by="upstream" if answered else "gateway",
                     code=None if exchange.refusal is None else exchange.refusal.code,
@@ -62,7 +64,7 @@ class Accounting:
                     bytes_out=request.bytes_sent,
                     duration=ended_at - exchange.started_at,
                     upstream=None if target is None else target.name,
-                    upstream_duration=(exchange.upstream_ended_at or ended_at) - sent_at if sent_at else None,
+                    upstream_duration=(relay.upstream_ended_at or ended_at) - sent_at if sent_at else None,
                     principal=None if exchange.principal is None else exchange.principal.id,
                     protocol=request.clientproto.decode("ascii"),
                     referer=first(request.headers, b"referer") if quotes else None,
@@ -123,10 +125,3 @@ class Accounting:
                     protocol=protocol.decode("ascii"),
                 )
             )
-
-    def _count_refusal(self, exchange: Exchange) -> None:
-        reason = getattr(exchange.refusal, "reason", None)
-        if reason is not None:
-            self._metrics.auth_failure(reason)
-        if exchange.violated is not None:
-            self._metrics.limit(exchange.violated.endpoint, exchange.violated.scope).inc()

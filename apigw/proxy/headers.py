@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Set
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from os import urandom
 
+from apigw.contract.exchange import DROPPED
 from apigw.wire.headers import HOP_BY_HOP, Header, Headers, first
 from apigw.wire.request import Request
 
@@ -19,8 +19,6 @@ IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
 FORWARDED = frozenset({b"forwarded", b"x-real-ip"})
 WRITTEN_HERE = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
 """Fields of a request that are written anew from what was parsed."""
-DROPPED = frozenset({b"x-request-id"})
-"""Fields of a response that are written anew."""
 
 _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _VIA_HEADER = (b"via", b"1.1 apigw")
@@ -77,10 +75,10 @@ def request_id(headers: Headers) -> bytes:
 class _Kept(dict[bytes, bool]):
     """Whether a field of a request is copied, by its name: each name is judged once and remembered, up to a bound."""
 
-    def __init__(self, trusted: bool, drop_token: bool) -> None:
+    def __init__(self, trusted: bool, stripped: frozenset[bytes]) -> None:
         super().__init__()
         self._trusted = trusted
-        self._drop_token = drop_token
+        self._stripped = stripped
 
     def __missing__(self, name: bytes) -> bool:
         kept = self._judge(name)
@@ -96,7 +94,7 @@ class _Kept(dict[bytes, bool]):
         if plain in FORWARDED or plain.startswith(b"x-forwarded-"):
             # What a trusted proxy says it says in so many words; three of them are continued below, in one field each.
             return self._trusted and name == plain and plain not in _CONTINUED
-        return not (self._drop_token and plain == b"authorization")
+        return plain not in self._stripped
 
 
 def is_grpc(headers: Headers) -> bool:
@@ -104,61 +102,28 @@ def is_grpc(headers: Headers) -> bool:
     return content_type is not None and content_type.startswith(b"application/grpc")
 
 
-class Peers:
-    """Which peers are proxies whose word on the client's address is taken. Decisions are remembered, up to a bound."""
+class CopyRules:
+    """Which fields of a client's request go on to a service: all but those of its connection, of identity, of its
+    origin unless the peer is trusted, and those ``stripped`` (names in lower case)."""
 
-    def __init__(self, trusted: Iterable[str] = ()) -> None:
-        self._networks = [ip_network(network, strict=False) for network in trusted]
-        self._decided: dict[bytes, bool] = {}
-        either = (False, True)
-        self.kept = {(trusted, drop_token): _Kept(trusted, drop_token) for trusted in either for drop_token in either}
-        """Which fields are copied: by whether the peer is trusted, and whether the token stays here."""
-
-    def trusts(self, peer: bytes) -> bool:
-        if not self._networks:
-            return False
-        decided = self._decided.get(peer)
-        if decided is None:
-            address = parse_address(peer)
-            decided = address is not None and any(address in network for network in self._networks)
-            if len(self._decided) >= _REMEMBERED:
-                self._decided.clear()
-            self._decided[peer] = decided
-        return decided
-
-    def client_address(self, request: Request) -> bytes:
-        """Whose request this is: the peer, or behind trusted proxies the first from the right that is not one."""
-        peer = request.stream.peer
-        if not self.trusts(peer):
-            return peer
-        address = peer
-        claimed = b",".join(value for name, value in request.headers if name == b"x-forwarded-for")
-        for entry in reversed(claimed.split(b",")):
-            parsed = parse_address(entry.strip())
-            if parsed is None:
-                break
-            address = str(parsed).encode("ascii")
-            if not self.trusts(address):
-                break
-        return address
+    def __init__(self, stripped: frozenset[bytes] = frozenset()) -> None:
+        self.stripped = stripped
+        self.of_trusted = _Kept(True, stripped)
+        self.of_others = _Kept(False, stripped)
 
 
-def parse_address(text: bytes) -> IPv4Address | IPv6Address | None:
-    """An address as it stands in ``X-Forwarded-For``; one that is IPv4 written as IPv6 becomes IPv4."""
-    try:
-        address = ip_address(text.decode("ascii"))
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+def without_segments(request: Request, segments: int) -> bytes:
+    """The target without the first raw segments of its path."""
+    rest = request.path.split(b"/", segments + 1)[segments + 1 :]
+    return b"/" + (rest[0] if rest else b"") + request.query
 
 
 def upstream_head(
-    request: Request, uri: bytes, host: bytes, peers: Peers, identifier: bytes, own: Iterable[bytes], drop_token: bool
+    request: Request, uri: bytes, host: bytes, trusted: bool, identifier: bytes, own: Iterable[bytes], rules: CopyRules
 ) -> bytes:
     """A request's bytes up to its body, canonical: RFC 9112 §3 to §6. ``own`` are header lines of the gateway's."""
     stream = request.stream
-    trusted = peers.trusts(stream.peer)
-    kept = peers.kept[trusted, drop_token]
+    kept = rules.of_trusted if trusted else rules.of_others
     headers = request.headers
     out = [request.method, b" ", uri, b" HTTP/1.1\r\nhost: ", host, b"\r\n"]
     for name, value in headers:

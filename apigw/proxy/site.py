@@ -12,7 +12,8 @@ from twisted.web.resource import IResource, Resource, getChildForRequest
 from apigw import errors
 from apigw.errors import GatewayError
 from apigw.proxy.headers import new_request_id, request_id
-from apigw.proxy.pipeline import Gateway, refused
+from apigw.proxy.pipeline import Pipeline
+from apigw.proxy.refusals import refused
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
@@ -30,8 +31,8 @@ class Site:
 
     displayTracebacks = False
 
-    def __init__(self, otherwise: Gateway | None, account: Account, seconds: Callable[[], float]) -> None:
-        self._gateway = otherwise
+    def __init__(self, otherwise: Pipeline | None, account: Account, seconds: Callable[[], float]) -> None:
+        self._pipeline = otherwise
         self._account = account
         self._seconds = seconds
         self.reserve({})
@@ -45,8 +46,8 @@ class Site:
 
     def on_request(self, request: Request) -> None:
         """The headers are complete. The gateway begins at once; for any other Resource the body is read first."""
-        if request.path not in self._reserved and self._gateway is not None:
-            self._gateway.render(request)
+        if request.path not in self._reserved and self._pipeline is not None:
+            self._pipeline.render(request)
             return
         request.identifier = request_id(request.headers)
         web = WebRequest(request)
@@ -61,8 +62,8 @@ class Site:
 
     def _ended(self, request: Request, began: float, code: str | None) -> None:
         path = request.path.decode("ascii") if request.path in self._reserved else "unmatched"
-        gateway = self._gateway
-        client = request.stream.peer if gateway is None else gateway.snapshot.peers.client_address(request)
+        pipeline = self._pipeline
+        client = request.stream.peer if pipeline is None else pipeline.table.peers.client_address(request)
         self._account(request, path, began, client, code)
 
     def _render(self, request: WebRequest, refuse: Callable[[GatewayError], None]) -> None:
@@ -94,9 +95,7 @@ class _Body:
 
     code: str | None = None
 
-    def __init__(
-        self, web: WebRequest, render: Callable[[WebRequest, Callable[[GatewayError], None]], None]
-    ) -> None:
+    def __init__(self, web: WebRequest, render: Callable[[WebRequest, Callable[[GatewayError], None]], None]) -> None:
         self._web = web
         self._request = web.request
         self._render = render

@@ -26,13 +26,16 @@ from twisted.internet.task import Clock
 
 from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
+from apigw.contract.exchange import Exchange, Route
+from apigw.contract.peers import Peers
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import Metrics
-from apigw.policy.limits.limits import MemoryStore
 from apigw.proxy.accounting import Accounting
-from apigw.proxy.headers import Peers, request_id
-from apigw.proxy.held_body import Buffers
-from apigw.proxy.pipeline import Exchange, Gateway
+from apigw.proxy.destination import Destination
+from apigw.proxy.headers import CopyRules, request_id
+from apigw.proxy.pipeline import Pipeline, Table
+from apigw.proxy.relay import Relay
+from apigw.routing.router import Router
 from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.pool import Pool, PoolSettings
@@ -52,24 +55,26 @@ class Ticking(Clock):
         return time.time()
 
 
-def exchange(metrics: Metrics) -> Exchange:
+def exchange(metrics: Metrics) -> Relay:
     """One that a service has answered, as at its end."""
     stream: Any = SimpleNamespace(peer=b"203.0.113.9")
     headers = [(b"user-agent", b"bench"), (b"accept", b"*/*")]
     path = b"/api/v1/users/42"
+    pattern = "/api/v1/users/:id"
     request = Request(stream, b"GET", path, path, b"", b"a", headers, b"HTTP/1.1", 0)
-    clock = Clock()
-    snapshot: Any = SimpleNamespace(peers=Peers(()))
     unused: Any = None
     deadlines = Deadlines(Ticking())
-    ended = Exchange(Gateway(snapshot, deadlines, MemoryStore(clock), lambda _: None, Buffers(0), time.time), request)
     service = Service("users", (TargetConfig("http", "127.0.0.1", 9001),))
     pool = Pool(unused, PoolSettings(), deadlines)
     upstream = Upstream(service, [pool], deadlines, unused, None, metrics.service("users"))
-    pattern = "/api/v1/users/:id"
-    route: Any = SimpleNamespace(pattern=pattern, series=metrics.route(pattern), upstream=upstream)
-    ended.route, ended.target, ended.status = route, upstream.targets[0], 200
-    ended.sent_at, ended.upstream_ended_at = ended.started_at + 0.0001, ended.started_at + 0.002
+    destination = Destination(upstream, CopyRules(), deadlines, 30.0, 3600.0, None, 0, 0, False, False)
+    route = Route(pattern, None, "users", metrics.route(pattern), ())
+    pipeline = Pipeline(Table(Router([]), None, route, Peers(), False), deadlines.seconds, lambda _: None)
+    facts = Exchange(pipeline, request, request_id(headers), Peers(), deadlines.seconds())
+    ended = Relay(facts)
+    facts.route, facts.status = route, 200
+    ended.destination, ended.target = destination, upstream.targets[0]
+    ended.sent_at, ended.upstream_ended_at = facts.started_at + 0.0001, facts.started_at + 0.002
     request.started, request.bytes_sent = True, 60
     return ended
 

@@ -353,7 +353,7 @@ def test_a_queue_that_fails_at_once_does_not_overflow_the_stack() -> None:
         failed.errback(ConnectionRefusedError())
         return failed
 
-    setup.endpoint.connect = connect  # type: ignore[method-assign]
+    setup.endpoint.connect = connect  # type: ignore[method-assign, assignment]
     transport.disconnect()
     setup.wait(1)
     for given in waiting:

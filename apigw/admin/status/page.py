@@ -15,9 +15,10 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
 from apigw.admin.status.history import SECONDS, History, Second, Tally
+from apigw.contract.exchange import Route
+from apigw.contract.resource import JSON, Leaf, respond
 from apigw.ops.metrics import METHODS
-from apigw.process.snapshot import Route, Snapshot
-from apigw.proxy.resources import JSON, Leaf, respond
+from apigw.process.snapshot import Snapshot
 from apigw.upstream.upstream import Target, Upstream
 from apigw.wire.headers import Headers
 from apigw.wire.web_request import WebRequest
@@ -176,7 +177,7 @@ def _route_row(route: Route, tally: Tally | None) -> dict[str, Any]:
     return {
         "path": route.pattern,
         "methods": list(route.methods or ("all",)),
-        "service": route.upstream.name,
+        "service": route.service,
         "requests": tally.requests if tally else 0,
         "rate": round(tally.requests / tally.seconds, 3) if tally else 0.0,
         "p95": _rounded(tally.quantile(0.95)) if tally else None,

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 
 from apigw.config.errors import ConfigError, Problem
 from apigw.config.model import Auth, JWTVerifier, Origin, Path
+from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable
 from apigw.policy.auth.jwks import KeySet
 from apigw.policy.auth.keys import (
@@ -34,7 +35,7 @@ from apigw.policy.auth.keys import (
     read_file,
     registry,
 )
-from apigw.policy.auth.principal import WRONG_ISSUER, ClaimRules, Principal, Refusal, is_name
+from apigw.policy.auth.principal import WRONG_ISSUER, ClaimRules, Refusal, is_name
 from apigw.policy.auth.signing import ACCESS_TOKEN_TYPES, PROVIDER, Signer
 
 MAX_TOKEN = 8 * 1024

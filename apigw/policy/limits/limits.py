@@ -403,9 +403,7 @@ class MemoryStore:
     kind: ClassVar[str] = "memory"
     up: ClassVar[bool] = True
 
-    def __init__(
-        self, clock: IReactorTime, max_keys: int = MAX_KEYS, now: Callable[[], float] | None = None
-    ) -> None:
+    def __init__(self, clock: IReactorTime, max_keys: int = MAX_KEYS, now: Callable[[], float] | None = None) -> None:
         """Counts by ``clock``, and says in a decision when its window ends by ``now``, which is Unix time."""
         self._seconds: Callable[[], float] = clock.seconds
         self._now: Callable[[], float] = clock.seconds if now is None else now

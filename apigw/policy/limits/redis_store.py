@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from apigw.config.model import RateLimit, Redis
+from apigw.contract.exchange import Waiting
 from apigw.errors import LimitsUnavailable
 from apigw.policy.limits.limits import MAX_KEYS, SECOND, Checks, Decision, Limit, MemoryStore, compile_limit, decide
 from apigw.redis.link import Execute, RedisLink, Script
@@ -31,7 +32,7 @@ Outcome = Decision | LimitsUnavailable | None
 """What became of checks. ``None``: every limit is ``open``, and Redis cannot be used."""
 
 
-class Pending:
+class Pending(Waiting):
     """Checks on their way to Redis. ``then`` is told what became of them, unless they are cancelled.
 
     It is what a Deferred with one callback would be, for a sixth of the cost: each exchange with a limit makes one.

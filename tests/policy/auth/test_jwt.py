@@ -32,10 +32,11 @@ from joserfc.jwk import OctKey, RSAKey
 
 from apigw.config.errors import ConfigError
 from apigw.config.model import AcceptedKey, Auth, JWTVerifier, OAuth, OAuthSigning, Origin, Secret
+from apigw.contract.principal import Principal
 from apigw.errors import Forbidden, Unauthorized
 from apigw.policy.auth import jwt as jwt_module
 from apigw.policy.auth.jwt import Authenticator
-from apigw.policy.auth.principal import Principal, authorize, missing_token
+from apigw.policy.auth.principal import authorize, missing_token
 from apigw.policy.auth.signing import load_signer
 
 NOW = 1_800_000_000.0

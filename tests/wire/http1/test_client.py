@@ -339,7 +339,7 @@ def test_a_request_is_one_write() -> None:
     """The head waits for the body, or for there being none."""
     upstream = Upstream()
     writes: list[bytes] = []
-    upstream.transport.write = writes.append  # type: ignore[method-assign]
+    upstream.transport.write = writes.append  # type: ignore[method-assign, assignment]
     upstream.ask()
     assert writes == [GET]
 

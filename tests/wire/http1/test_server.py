@@ -97,7 +97,7 @@ def test_a_small_answer_is_one_write() -> None:
     """Head and body share a segment."""
     _, client, echo = held()
     writes: list[bytes] = []
-    client.transport.write = writes.append  # type: ignore[method-assign]
+    client.transport.write = writes.append  # type: ignore[method-assign, assignment]
     answer(echo.request, b"hello")
     assert len(writes) == 1
 
@@ -225,7 +225,7 @@ def test_many_small_chunks_are_one_piece() -> None:
     client = server.connect()
     pieces: list[bytes] = []
     client.send(CHUNKED)
-    server.seen[0].body_received = pieces.append  # type: ignore[method-assign]
+    server.seen[0].body_received = pieces.append  # type: ignore[method-assign, assignment]
     client.send(b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n")
     assert pieces == [b"x" * 1000]
 
