@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar, NoReturn
 
@@ -106,7 +107,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     try:
-        return Program(reactor, options.config, options["config"], bool(options["log-decisions"])).root
+        return Program(reactor, time.time, options.config, options["config"], bool(options["log-decisions"])).root
     except ConfigError as error:
         _refuse(error)
 
@@ -117,10 +118,16 @@ def _refuse(error: ConfigError) -> NoReturn:
 
 
 class Program:
-    """Every part, and which knows which. ``root`` starts and stops them all."""
+    """Every part, and which knows which. ``root`` starts and stops them all.
 
-    def __init__(self, reactor: Any, config: Config, directory: str, log_decisions: bool = False) -> None:
+    Timeouts and durations go by the reactor's clock; ``now`` is Unix time, for tokens, logs and what clients are told.
+    """
+
+    def __init__(
+        self, reactor: Any, now: Callable[[], float], config: Config, directory: str, log_decisions: bool = False
+    ) -> None:
         self._reactor = reactor
+        self._now = now
         self._started_at = reactor.seconds()
         self._deadlines = Deadlines(reactor)
         self._metrics = Metrics(CollectorRegistry(), __version__)
@@ -131,15 +138,20 @@ class Program:
         settings = config.gateway
         self._store = store = self._make_store(config)
         windows = MemoryStore(reactor)
+        exact = ExactWindows(windows)
         threads = SecretThreads(reactor)
         fetch = Fetch(Agent(reactor, self._deadlines, lambda host: ClientTLS().to(host)), MAX_SET_BYTES)
         buffers = Buffers(settings.max_buffered)
         policies: list[Policy] = [
             CorsPolicy(),
             OAuthPolicy(
-                reactor.seconds, ExactWindows(windows), threads.run, _families(config, store), self._token_address
+                now,
+                lambda key, limit, window: exact(key, limit, window, reactor.seconds()),
+                threads.run,
+                _families(config, store),
+                self._token_address,
             ),
-            AuthPolicy(reactor.seconds, lambda url: KeySet(url, fetch, reactor)),
+            AuthPolicy(now, lambda url: KeySet(url, fetch, reactor)),
             LimitsPolicy(store, lambda limit: self._metrics.limit(limit.endpoint, limit.scope).inc()),
         ]
         self._parts = Parts(
@@ -154,7 +166,7 @@ class Program:
         snapshot = compile(config, None, self._parts)
         self._snapshot = snapshot
         access_log = self._access_log(config)
-        accounting = Accounting(self._metrics, access_log, reactor.seconds)
+        accounting = Accounting(self._metrics, access_log, reactor.seconds, now)
         self._public = Site(accounting.resource_ended, reactor.seconds, self._client_address)
         self._pipeline = Pipeline(snapshot.table, reactor.seconds, accounting.exchange_ended, self._public.on_request)
         refuse = partial(refusal_answer, accounting.refused)
@@ -200,8 +212,10 @@ class Program:
 
     def _make_store(self, config: Config) -> MemoryStore | RedisStore:
         if config.redis is None:
-            return MemoryStore(self._reactor)
-        return RedisStore(config.redis, self._reactor, self._metrics.store_up, self._metrics.store_fallback)
+            return MemoryStore(self._reactor, now=self._now)
+        return RedisStore(
+            config.redis, self._reactor, self._metrics.store_up, self._metrics.store_fallback, now=self._now
+        )
 
     def _access_log(self, config: Config) -> AccessLog | None:
         wanted = config.gateway.access_log

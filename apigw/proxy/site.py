@@ -31,11 +31,11 @@ class Site:
     displayTracebacks = False
 
     def __init__(
-        self, account: Account, clock: Callable[[], float], client_address: Callable[[Request], bytes]
+        self, account: Account, seconds: Callable[[], float], client_address: Callable[[Request], bytes]
     ) -> None:
         self._client_address = client_address
         self._account = account
-        self._clock = clock
+        self._seconds = seconds
         self.reserve({})
 
     def reserve(self, resources: dict[bytes, IResource]) -> None:
@@ -51,7 +51,7 @@ class Site:
         web = WebRequest(request)
         web.site = self  # type: ignore[assignment]
         request.listener = body = _Body(web, self._render)
-        began = self._clock()
+        began = self._seconds()
         web.notifyFinish().addErrback(lambda _: None).addCallback(lambda _: self._ended(request, began, body.code))
         if request.content_length is not None and request.content_length > MAX_RESOURCE_BODY:
             body.refuse(errors.BodyTooLarge(f"The body may have up to {MAX_RESOURCE_BODY} bytes."))

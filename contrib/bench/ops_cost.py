@@ -95,12 +95,12 @@ def measured(file: Path) -> dict[str, float]:
     """Microseconds by what they are spent on."""
     metrics = Metrics(CollectorRegistry(), "bench")
     one = exchange(metrics)
-    without = Accounting(metrics, None, time.time)
+    without = Accounting(metrics, None, time.time, time.time)
 
     def logged() -> float:
         log = AccessLog(str(file), "json", Ticking(), lambda call, *given: call(*given), print, max_pending=1 << 32)
         log.start()
-        both = Accounting(metrics, log, time.time)
+        both = Accounting(metrics, log, time.time, time.time)
 
         def stop() -> None:
             stopped = log.stop()

@@ -78,7 +78,7 @@ class Live(Leaf):
         self._made_at = float("-inf")
 
     def render_GET(self, request: WebRequest) -> int:
-        if 0 <= self._clock.seconds() - self._made_at < MAX_AGE:
+        if self._clock.seconds() - self._made_at < MAX_AGE:
             self._send(request)
             return NOT_DONE_YET
         self._waiting.append(request)

@@ -283,8 +283,9 @@ Standing = tuple[Limit, int, int, int]
 """A limit, how many are used before this request, when the oldest of them leaves, when a request would pass."""
 
 
-def decide(standings: Sequence[Standing], now: int, counted: int = 1) -> Decision:
-    """One answer out of all limits of an exchange. ``counted`` is 0 for a look that counts nothing.
+def decide(standings: Sequence[Standing], now: int, counted: int = 1, ahead: int = 0) -> Decision:
+    """One answer out of all limits of an exchange. ``counted`` is 0 for a look that counts nothing; ``ahead`` is by how
+    much Unix time is ahead of the clock that the standings go by.
 
     ``Retry-After`` is rounded up, so that a request passes after it if nothing else was sent; ``reset`` likewise.
     """
@@ -298,9 +299,9 @@ def decide(standings: Sequence[Standing], now: int, counted: int = 1) -> Decisio
         elif tightest is None or remaining < least or (remaining == least and resets > reset_at):
             tightest, least, reset_at = limit, remaining, resets
     if refusing is not None:
-        return Decision(False, refusing, 0, -(-refused_until // SECOND), max(1, -((now - longest) // SECOND)))
+        return Decision(False, refusing, 0, -(-(refused_until + ahead) // SECOND), max(1, -((now - longest) // SECOND)))
     assert tightest is not None, "an exchange without limits is not checked"
-    return Decision(True, tightest, least - counted, -(-reset_at // SECOND), 0)
+    return Decision(True, tightest, least - counted, -(-(reset_at + ahead) // SECOND), 0)
 
 
 def scope_key(scope: str, provider: str | None, principal: str | None, address: str) -> bytes:
@@ -402,8 +403,10 @@ class MemoryStore:
     kind: ClassVar[str] = "memory"
     up: ClassVar[bool] = True
 
-    def __init__(self, clock: IReactorTime, max_keys: int = MAX_KEYS) -> None:
+    def __init__(self, clock: IReactorTime, max_keys: int = MAX_KEYS, now: Callable[[], float] | None = None) -> None:
+        """Counts by ``clock``, and says in a decision when its window ends by ``now``, which is Unix time."""
         self._seconds: Callable[[], float] = clock.seconds
+        self._now: Callable[[], float] = clock.seconds if now is None else now
         self._max_keys = max_keys
         self._size = 0
         # Of what is kept: the limit by its id, and how many keys it has.
@@ -432,7 +435,7 @@ class MemoryStore:
         return succeed(None)
 
     def check(self, checks: Checks, now: float | None = None) -> Decision:
-        """Test all, then count all, unless one refuses. ``now`` is in Unix seconds."""
+        """Test all, then count all, unless one refuses. ``now`` is in the seconds of the clock."""
         moment = int((self._seconds() if now is None else now) * SECOND + 0.5)
         tables = self._tables
         if len(checks) == 1:
@@ -444,7 +447,7 @@ class MemoryStore:
                 taken = limit.take(state, moment)
                 if taken is not None:
                     table[name], remaining, resets = taken
-                    return Decision(True, limit, remaining, -(-resets // SECOND), 0)
+                    return Decision(True, limit, remaining, -(-(resets + self._ahead()) // SECOND), 0)
                 table[name] = state
         looks = []
         standings = []
@@ -466,7 +469,7 @@ class MemoryStore:
                     self._added(limit, table)
             elif state is not None:
                 table[name] = state
-        return decide(standings, moment)
+        return decide(standings, moment, 1, self._ahead())
 
     def peek(self, checks: Checks, now: float | None = None) -> Decision:
         """What ``check`` would say, and how many remain now. Counts nothing and is no use of the keys."""
@@ -476,7 +479,11 @@ class MemoryStore:
             name = limit.id + key
             state = self._tables[hash(name) % len(self._tables)].get(name)
             standings.append((limit, *limit.look(state, moment)[2:]))
-        return decide(standings, moment, 0)
+        return decide(standings, moment, 0, self._ahead())
+
+    def _ahead(self) -> int:
+        """By how much Unix time is ahead of the clock."""
+        return int((self._now() - self._seconds()) * SECOND)
 
     def sweep(self, now: float | None = None) -> None:
         """Drop what is over from the next table, and give back the room it took."""

@@ -76,17 +76,19 @@ class RedisStore:
         on_fallback: Callable[[], None] = lambda: None,
         max_keys: int = MAX_KEYS,
         clock: IReactorTime | None = None,
+        now: Callable[[], float] | None = None,
     ) -> None:
         """``on_store_up`` hears each change, ``on_fallback`` each check that was answered without Redis.
 
-        ``clock`` is what deadlines and windows of the fallback go by, the reactor where it is left out.
+        ``clock`` is what deadlines and windows of the fallback go by, the reactor where it is left out;
+        ``now`` is Unix time.
         """
         self._reactor = reactor
         self._clock: IReactorTime = reactor if clock is None else clock
         self._prefix = b"%b:limit:%d:" % (config.prefix.encode(), VERSION)
         self._script = Script((files("apigw.policy.limits") / "sliding_window.lua").read_bytes())
         self._on_fallback = on_fallback
-        self._local = MemoryStore(self._clock, max_keys)
+        self._local = MemoryStore(self._clock, max_keys, now)
         self._link = RedisLink(config, reactor, self._clock, self._probe, on_store_up)
         self._waiting: list[Pending] = []
 

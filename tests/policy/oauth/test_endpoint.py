@@ -55,7 +55,7 @@ class Windows:
     def __init__(self) -> None:
         self.counts: defaultdict[bytes, int] = defaultdict(int)
 
-    def allow(self, key: bytes, limit: int, window: float, now: float) -> float | None:
+    def allow(self, key: bytes, limit: int, window: float) -> float | None:
         if self.counts[key] >= limit:
             return window / 2 - 0.75
         self.counts[key] += 1
