@@ -14,7 +14,8 @@ from twisted.internet.error import ConnectionLost
 
 from apigw.wire.errors import UpstreamLost
 from apigw.wire.headers import HOP_BY_HOP, Headers
-from apigw.wire.http1.client import CLOSING, MAX_HEAD, MAX_HEADERS, MAX_INTERIM, rendered
+from apigw.wire.http1.client import CLOSING_TIME, rendered
+from apigw.wire.http1.response import MAX_HEAD, MAX_HEADERS, MAX_INTERIM
 from apigw.wire.interfaces import Message
 
 GET, HEAD = b"GET", b"HEAD"
@@ -740,7 +741,7 @@ def test_closing_has_an_end() -> None:
     upstream.begin()
     upstream.connection.flush()
     upstream.connection.close()
-    upstream.wait(CLOSING - 0.2)
+    upstream.wait(CLOSING_TIME - 0.2)
     assert not upstream.transport.lost
     upstream.wait(0.4)
     assert upstream.transport.lost
