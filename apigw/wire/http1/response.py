@@ -189,6 +189,9 @@ class ResponseReader:
                     headers = [header for header in headers if header[0] not in options]
                     if b"close" in options:
                         self.reusable = False
+            elif name == b"proxy-connection":
+                # It says nothing to anybody (RFC 9112 appendix C.2.2), but llhttp takes no message behind it.
+                self._parser_ended = True
         self.headers = headers
         if not persistent:
             self.reusable = False
@@ -212,6 +215,7 @@ class ResponseReader:
         self._interim += 1
         if self._interim > MAX_INTERIM:
             raise UpstreamMalformed("too many interim responses")
+        self._renew_parser()  # what an interim response says of the connection would end llhttp's
         if rest:
             self._read_head(rest)
 
