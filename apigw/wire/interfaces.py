@@ -87,17 +87,11 @@ class UpstreamConnection(ABC):
     """When it gives up what it waits for, as ``deadlines.Timed``."""
     used: bool
     """Whether an exchange has been completed on it, so that the service may be closing it for being idle."""
-    lost: bool
-    """Whether no exchange can be carried any more. The connection itself may take a moment to be gone."""
-    event_stream: bool
-    """Whether the response that has begun is one that may be silent for as long as it likes."""
 
     def __init__(self) -> None:
         self.when_ready = Deferred()
         self.deadline = NEVER
         self.used = False
-        self.lost = False
-        self.event_stream = False
 
     # The exchange's side.
 
@@ -116,6 +110,11 @@ class UpstreamConnection(ABC):
     @abstractmethod
     def finish(self) -> None:
         """The request is complete; from now on the service is waited for."""
+
+    @property
+    @abstractmethod
+    def event_stream(self) -> bool:
+        """Whether the response that has begun is one that may be silent for as long as it likes."""
 
     @abstractmethod
     def pause_response(self) -> None:

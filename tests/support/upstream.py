@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from attrs import define, field, frozen
 from twisted.internet.task import Clock
@@ -82,6 +82,7 @@ class Outcome:
 @define
 class Upstream:
     clock: Clock = field(factory=Clock)
+    make: Callable[..., HTTP1Connection] = HTTP1Connection
     free: list[UpstreamConnection] = field(factory=list)
     tunnels: list[UpstreamConnection] = field(factory=list)
     gone: list[UpstreamConnection] = field(factory=list)
@@ -92,7 +93,7 @@ class Upstream:
     def __attrs_post_init__(self) -> None:
         self.deadlines = Deadlines(self.clock)
         self.deadlines.start()
-        self.connection = HTTP1Connection(self.deadlines, self.free.append, self.tunnels.append, self.gone.append)
+        self.connection = self.make(self.deadlines, self.free.append, self.tunnels.append, self.gone.append)
         self.transport = FakeTransport(self.clock).connect(self.connection)
 
     def begin(self, method: bytes = b"GET", *, upgrade: bool = False, length: int | None = 0) -> Recorder:

@@ -10,7 +10,7 @@ from support.upstream import Upstream
 from twisted.internet.error import ConnectionLost
 
 from apigw.wire.channel import Settings
-from apigw.wire.http1.client import CLOSING
+from apigw.wire.http1.client import CLOSING_TIME
 from apigw.wire.tunnel import join
 
 HANDSHAKE = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -167,7 +167,7 @@ def test_the_client_leaves_while_the_upstream_does_not_read() -> None:
     tunnel.upstream.transport.stalled = True
     tunnel.client.send(b"x" * 100_000)
     tunnel.client.transport.disconnect()
-    tunnel.wait(CLOSING - 0.2)
+    tunnel.wait(CLOSING_TIME - 0.2)
     assert tunnel.ended == []
     tunnel.wait(0.4)
     tunnel.check_gone()

@@ -14,7 +14,8 @@ from twisted.internet.error import ConnectionLost
 
 from apigw.wire.errors import UpstreamLost
 from apigw.wire.headers import HOP_BY_HOP, Headers
-from apigw.wire.http1.client import CLOSING, MAX_HEAD, MAX_HEADERS, MAX_INTERIM, rendered
+from apigw.wire.http1.client import CLOSING_TIME, rendered
+from apigw.wire.http1.response import MAX_HEAD, MAX_HEADERS, MAX_INTERIM
 from apigw.wire.interfaces import Message
 
 GET, HEAD = b"GET", b"HEAD"
@@ -511,6 +512,35 @@ def test_exchanges_follow_each_other() -> None:
     assert upstream.connection.used
 
 
+@pytest.mark.parametrize("value", [b"close", b"keep-alive", b"Close, x", b"upgrade"])
+@pytest.mark.parametrize(
+    ("method", "fields", "body"),
+    [(GET, b"Content-Length: 5", b"hello"), (GET, b"Transfer-Encoding: chunked", CHUNKS), (HEAD, b"", b"")],
+)
+def test_proxy_connection_says_nothing(method: bytes, fields: bytes, body: bytes, value: bytes) -> None:
+    """An obsolete field does not end a connection (RFC 9112 appendix C.2.2): the next answer over it is read."""
+    upstream = Upstream()
+    for _ in range(3):
+        recorder = upstream.ask(method)
+        upstream.say(response(b"Proxy-Connection: " + value, *filter(None, [fields]), body=body))
+        assert (recorder.status, recorder.end) == (200, "finished")
+        assert upstream.free.pop() is upstream.connection
+
+
+@pytest.mark.parametrize("field", [b"Connection: close", b"Proxy-Connection: close", b"Connection: x, close"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_interim_answer_does_not_end_a_connection(field: bytes, apart: bool) -> None:
+    """Whether the connection closes says the final answer."""
+    upstream = Upstream()
+    for _ in range(2):
+        recorder = upstream.ask()
+        pieces = [response(field, line=b"HTTP/1.1 103 Early"), length(b"hello")]
+        for piece in pieces if apart else [b"".join(pieces)]:
+            upstream.say(piece)
+        assert (recorder.status, recorder.body, recorder.end) == (200, b"hello", "finished")
+        assert upstream.free.pop() is upstream.connection
+
+
 @pytest.mark.parametrize("late", [NEXT, b"H", b"\r\n", b"\0"])
 def test_an_answer_that_nobody_asked_for(late: bytes) -> None:
     """It goes to nobody: above all not to whoever asks next."""
@@ -740,7 +770,7 @@ def test_closing_has_an_end() -> None:
     upstream.begin()
     upstream.connection.flush()
     upstream.connection.close()
-    upstream.wait(CLOSING - 0.2)
+    upstream.wait(CLOSING_TIME - 0.2)
     assert not upstream.transport.lost
     upstream.wait(0.4)
     assert upstream.transport.lost
