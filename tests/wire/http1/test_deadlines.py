@@ -60,6 +60,19 @@ def test_headers_that_stall() -> None:
     assert server.seen == []
 
 
+def test_headers_that_stall_while_the_client_does_not_read() -> None:
+    """When it has read at last, it has the time for headers to send the rest, and not that of an idle connection."""
+    server, client = connected(data=GET + GET[:10])
+    client.transport._producer.pauseProducing()  # the answer did not fit into the socket when the turn was over
+    server.wait(1)
+    client.transport._producer.resumeProducing()
+    client.receive()
+    server.wait(HEADER - TICK)
+    assert client.end == "open"
+    server.wait(2 * TICK)
+    assert (status(client), client.end) == (b"408", "half-closed")
+
+
 @pytest.mark.parametrize("first", [b"P", GET[:10], GET + GET[:10]])
 def test_headers_that_dribble(first: bytes) -> None:
     """A byte now and then does not buy more time."""
