@@ -56,6 +56,9 @@ class ClientConnection:
             # Nothing is expected of the client.
             self.deadline = NEVER
 
+    def stopProducing(self) -> None:
+        """The transport is lost; ``connectionLost`` follows."""
+
     def _pause_reading(self) -> None:
         if not self._reading_paused:
             self._reading_paused = True

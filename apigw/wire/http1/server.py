@@ -8,7 +8,7 @@ message is never looked at before it is answered.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.internet.protocol import connectionDone
@@ -32,6 +32,7 @@ from apigw.wire.http1.states import (
     PAUSED,
     REST,
     TUNNEL,
+    TURN,
 )
 from apigw.wire.reactor.transport import unsent
 from apigw.wire.request import Request
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 END_OF_HEAD = b"\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+MOST_OF_TURN: Final = 16
+"""Requests that one connection may begin in a turn of the reactor: others want to be read too."""
 
 
 class HTTP1Channel(ClientConnection):
@@ -62,6 +65,8 @@ class HTTP1Channel(ClientConnection):
         self._body: RequestBody | None = None
         self._producer: IPushProducer | None = None
         self._taking = False  # the loop of ``_take`` runs
+        self._turn: int | None = None
+        self._begun = 0  # requests in this turn
 
     # From the transport.
 
@@ -80,12 +85,16 @@ class HTTP1Channel(ClientConnection):
             request.client_failed(ClientLost())
 
     def dataReceived(self, data: bytes) -> None:
-        if self._state >= TUNNEL:
+        state = self._state
+        if state >= TUNNEL:
             return
         if self._pending:
             data = self._pending + data
             self._pending = b""
-        self._take(data)
+        if state == TURN:
+            self._pending = data
+        else:
+            self._take(data)
 
     # The transport's buffer to the client fills and drains.
 
@@ -111,9 +120,6 @@ class HTTP1Channel(ClientConnection):
             elif self._producer is not None:
                 self._producer.resumeProducing()
 
-    def stopProducing(self) -> None:
-        """The transport is lost; ``connectionLost`` follows."""
-
     def deadline_passed(self) -> None:
         state = self._state
         if self._full or state == CLOSING:
@@ -131,6 +137,8 @@ class HTTP1Channel(ClientConnection):
 
     def _take(self, data: bytes) -> None:
         """Take apart what has come, as far as it is its turn."""
+        if not self.secure or self._is_new_turn():
+            self._begun = 0
         self._taking = True
         try:
             while data:
@@ -139,6 +147,12 @@ class HTTP1Channel(ClientConnection):
                     if self._full:
                         # Not before the client has read what it asked for.
                         break
+                    if self._begun == MOST_OF_TURN:
+                        self._enter(TURN)
+                        self._room.busy(self)
+                        self.factory.deadlines.clock.callLater(0, self._take_turn)
+                        break
+                    self._begun += 1
                     data = self._take_head(data)
                 elif state in (BODY, PAUSED, EXPECT, REST):
                     data = self._take_body(data)
@@ -162,6 +176,18 @@ class HTTP1Channel(ClientConnection):
     def _take_pending(self) -> None:
         data, self._pending = self._pending, b""
         self._take(data)
+
+    def _is_new_turn(self) -> bool:
+        """TLS hands on in many pieces what was read in one turn."""
+        before, self._turn = self._turn, getattr(self.factory.deadlines.clock, "turn", None)
+        return self._turn is None or self._turn != before
+
+    def _take_turn(self) -> None:
+        """A later turn of the reactor."""
+        if self._state == TURN:
+            self._enter(IDLE)
+            self._turn = None
+            self._take_pending()
 
     def _take_head(self, data: bytes) -> bytes:
         """Parse one head off the front of ``data`` and start its exchange. Returns the rest."""

@@ -24,6 +24,8 @@ DONE: Final = 5
 """Nothing more is read of this request, whose answer is not complete."""
 REST: Final = 7
 """The answer is complete before the request is, the rest of which is dropped."""
+TURN: Final = 8
+"""More requests have come than are answered in one turn of the reactor. The next begins in a later turn."""
 TUNNEL: Final = 9
 """The connection belongs to a WebSocket."""
 LINGER: Final = 10
@@ -34,15 +36,16 @@ OVER: Final = 12
 """The connection is cut, or lost."""
 
 READING: Final[dict[int, set[int]]] = {
-    IDLE: {HEAD, EXPECT, BODY, DONE, LINGER, CLOSING, OVER},
+    IDLE: {HEAD, EXPECT, BODY, DONE, TURN, LINGER, CLOSING, OVER},
     HEAD: {EXPECT, BODY, DONE, LINGER, CLOSING, OVER},
     EXPECT: {BODY, PAUSED, DONE, LINGER, OVER},
     BODY: {PAUSED, DONE, REST, LINGER, OVER},
     PAUSED: {BODY, DONE, REST, LINGER, OVER},
     DONE: {IDLE, TUNNEL, LINGER, CLOSING, OVER},
     REST: {IDLE, CLOSING, OVER},
+    TURN: {IDLE, OVER},
     TUNNEL: {CLOSING, OVER},
-    LINGER: {CLOSING, OVER},
+    LINGER: {OVER},
     CLOSING: {OVER},
     OVER: set(),
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+
 import pytest
 from support.http1_server import CONTINUE, Client, Echo, Hold, Ignore, Server, one_by_one
 from twisted.internet.error import ConnectionLost
@@ -19,6 +22,7 @@ def put(size: int, *fields: bytes) -> bytes:
     return PUT + b"Content-Length: %d\r\n" % size + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
 
 
+WEBSOCKET = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 CHUNKED = PUT + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -361,6 +365,55 @@ def test_pipelining_against_a_reader_that_stalls_is_bounded() -> None:
     assert client.transport.most_buffered < 64 * 1024 + 2 * len(LARGE)
 
 
+def test_one_client_does_not_take_a_whole_turn_of_the_reactor() -> None:
+    """Of many requests that are answered at once, 16 are in one turn; the rest follows in later ones, in order."""
+    server = Server()
+    clients = [server.connect() for _ in range(2)]
+    for client in clients:
+        client.transport.deliver(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(100)))
+    assert len(server.seen) == 2 * 16
+    server.wait(0)
+    turns = [len(list(run)) for _, run in itertools.groupby(server.seen, lambda echo: echo.request.stream)]
+    assert turns == [16] * 12 + [4] * 2
+    for client in clients:
+        assert re.findall(rb"GET /(\d+) ", client.receive()) == [b"%d" % number for number in range(100)]
+        assert client.transport.reading
+
+
+def test_what_comes_meanwhile_waits_for_its_turn_too() -> None:
+    """A layer of TLS hands on what it has read in a turn in many pieces."""
+    server = Server()
+    server.clock.turn = 1  # type: ignore[attr-defined]  # as our reactor has
+    client = server.connect()
+    client.send(GET)
+    (channel,) = server.factory.channels
+    channel.secure = True  # type: ignore[attr-defined]
+    for _ in range(10):
+        client.transport.protocol.dataReceived(GET * 10)
+    assert len(server.seen) == 1 + 16
+    server.wait(1)
+    assert len(server.seen) == 101
+    for turn in range(2, 40):
+        server.clock.turn = turn  # type: ignore[attr-defined]
+        client.transport.protocol.dataReceived(GET)
+        assert len(server.seen) == 100 + turn
+
+
+@pytest.mark.parametrize("end", [ConnectionLost(), None])
+def test_a_client_that_leaves_before_its_turn(end: ConnectionLost | None) -> None:
+    """What it had asked is not begun any more."""
+    server = Server()
+    client = server.connect()
+    client.transport.deliver(GET * 20)
+    if end is None:
+        server.factory.cut()
+    else:
+        client.transport.disconnect(end)
+    server.wait(1)
+    assert len(server.seen) == 16
+    assert not server.factory.channels
+
+
 LARGE = b"x" * 10_000
 
 
@@ -461,8 +514,6 @@ class Abort(Echo):
 
 
 # Tunnels.
-
-WEBSOCKET = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
 @pytest.mark.parametrize("early", [b"", b"early bird"])
