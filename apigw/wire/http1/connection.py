@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from apigw.wire.deadlines import NEVER
 from apigw.wire.http1.answer import AnswerWriter
-from apigw.wire.http1.states import BODY, CLOSING, DONE, HEAD, IDLE, LINGER, OVER, PAUSED, REST
+from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, HEAD, IDLE, LINGER, OVER, PAUSED, REST
 from apigw.wire.reactor.transport import unsent
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LINGER_FOR: Final = 5.0
 """Seconds in which a client that still sends may read the answer before the connection is reset (RFC 9112 §9.6)."""
+SILENCE_FOR: Final = 5.0
+"""Seconds without a byte of the answer after which a client that has ended its side is taken for gone."""
 
 
 class ClientConnection:
@@ -50,6 +52,8 @@ class ClientConnection:
             self.deadline = self._seconds() + self.factory.settings.client_body_timeout
         elif state == HEAD:
             self.deadline = self._seconds() + self.factory.settings.client_header_timeout
+        elif state == ENDED:
+            self.deadline = self._seconds() + SILENCE_FOR
         elif state == LINGER:
             self.deadline = self._seconds() + LINGER_FOR
         else:
@@ -58,6 +62,9 @@ class ClientConnection:
 
     def stopProducing(self) -> None:
         """The transport is lost; ``connectionLost`` follows."""
+
+    def writeConnectionLost(self) -> None:
+        """Our side is ended, as it was asked to."""
 
     def _pause_reading(self) -> None:
         if not self._reading_paused:

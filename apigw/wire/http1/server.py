@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.interfaces import IPushProducer, ITransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import classImplements
@@ -24,6 +24,7 @@ from apigw.wire.http1.states import (
     BODY,
     CLOSING,
     DONE,
+    ENDED,
     EXPECT,
     HEAD,
     IDLE,
@@ -95,6 +96,17 @@ class HTTP1Channel(ClientConnection):
             self._pending = data
         else:
             self._take(data)
+
+    def readConnectionLost(self) -> None:
+        """The client has ended its side. That ends the connection, unless there is something left to say to it."""
+        request = self._request
+        if self._state == DONE and request is not None and not request.upgrade:
+            self._last = True
+            self._enter(ENDED)
+        elif request is None and self._state < CLOSING and self._state != TUNNEL and unsent(self.transport):
+            self._close()
+        else:
+            self.transport.connectionLost(connectionDone)
 
     # The transport's buffer to the client fills and drains.
 
@@ -308,6 +320,8 @@ class HTTP1Channel(ClientConnection):
 
     def flush(self) -> None:
         self._answer.flush()
+        if self._state == ENDED and not self._full:
+            self._enter(ENDED)
 
     def end_response(self, request: Request) -> None:
         self._answer.end()
@@ -316,7 +330,7 @@ class HTTP1Channel(ClientConnection):
         state = self._state
         if self._last:
             nothing_comes = request.body_complete and not self._pending and not self._reading_paused
-            if nothing_comes:
+            if nothing_comes or state == ENDED:
                 self._close()
             else:
                 self._linger()
@@ -379,4 +393,4 @@ class HTTP1Channel(ClientConnection):
         self._linger()
 
 
-classImplements(HTTP1Channel, IPushProducer)
+classImplements(HTTP1Channel, IPushProducer, IHalfCloseableProtocol)

@@ -22,6 +22,8 @@ PAUSED: Final = 4
 """Within a body: the client is made to wait until there is room for more."""
 DONE: Final = 5
 """Nothing more is read of this request, whose answer is not complete."""
+ENDED: Final = 6
+"""The same, and the client has ended its side of the connection: it may wait for the answer, or be gone."""
 REST: Final = 7
 """The answer is complete before the request is, the rest of which is dropped."""
 TURN: Final = 8
@@ -41,11 +43,12 @@ READING: Final[dict[int, set[int]]] = {
     EXPECT: {BODY, PAUSED, DONE, LINGER, OVER},
     BODY: {PAUSED, DONE, REST, LINGER, OVER},
     PAUSED: {BODY, DONE, REST, LINGER, OVER},
-    DONE: {IDLE, TUNNEL, LINGER, CLOSING, OVER},
+    DONE: {ENDED, IDLE, TUNNEL, LINGER, CLOSING, OVER},
+    ENDED: {CLOSING, OVER},
     REST: {IDLE, CLOSING, OVER},
     TURN: {IDLE, OVER},
     TUNNEL: {CLOSING, OVER},
-    LINGER: {OVER},
+    LINGER: {CLOSING, OVER},
     CLOSING: {OVER},
     OVER: set(),
 }

@@ -245,6 +245,25 @@ def test_the_rest_of_a_refused_body() -> None:
     assert (client.end, client.receive()) == ("closed", b"")
 
 
+def test_a_client_that_has_ended_its_side_is_gone_when_nothing_can_be_said_to_it() -> None:
+    """It may as well have closed: only a write could tell. So it waits 5 s for its answer, and for each piece of it."""
+    for pieces in range(3):
+        server, client = connected(Hold, GET)
+        echo = server.seen[0]
+        client.transport.end()
+        for piece in range(pieces):
+            server.wait(5 - TICK)
+            if not piece:
+                echo.request.start(200, [])
+            echo.request.write(b"x")
+            echo.request.flush()
+        server.wait(5 - TICK)
+        assert (client.end, echo.error) == ("open", None)
+        server.wait(2 * TICK)
+        assert client.end == "aborted"
+        assert isinstance(echo.error, ClientLost)
+
+
 # Readers.
 
 

@@ -488,6 +488,52 @@ def test_a_client_that_leaves_between_requests_troubles_nobody() -> None:
     assert not server.factory.channels
 
 
+def test_a_client_that_ends_its_side_is_still_answered() -> None:
+    """Who has nothing more to ask may say so (``nc -N``), and gets its answer, the last on the connection."""
+    _, client, echo = held()
+    client.transport.end()
+    assert echo.error is None
+    answer(echo.request, b"hi")
+    assert client.receive() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi"
+    assert client.end == "closed"
+
+
+def test_a_client_that_ends_its_side_behind_several_requests() -> None:
+    """All of them are answered."""
+    server, client, echo = held(GET + NEXT)
+    client.transport.end()
+    answer(echo.request, b"1")
+    server.wait(0)
+    answer(server.seen[1].request, b"2")
+    answers = client.receive().split(b"HTTP/1.1 ")[1:]
+    assert [b"connection: close" in each for each in answers] == [False, True]
+    assert client.end == "closed"
+
+
+@pytest.mark.parametrize("sent", [b"", GET[:20], GET, put(5), put(5) + b"ab", CHUNKED + b"5\r\nab", WEBSOCKET])
+def test_a_client_that_ends_its_side_elsewhere_is_gone(sent: bytes) -> None:
+    """Between requests, within one, and where it asked for a tunnel, which needs both sides."""
+    server = Server(application=Echo if sent == GET else Hold)
+    client = server.connect()
+    client.send(sent)
+    client.transport.end()
+    assert not server.factory.channels
+    assert [type(echo.error) for echo in server.seen] == [type(None) if sent == GET else ClientLost] * len(server.seen)
+
+
+def test_a_client_that_ends_its_side_has_time_to_read() -> None:
+    """What it has not taken yet of its answers still reaches it."""
+    server = Server(application=lambda request: Large(request))
+    client = server.connect()
+    client.transport.stalled = True
+    client.send(GET)
+    client.transport.end()
+    server.wait(1)
+    client.transport.drain()
+    assert client.receive().endswith(LARGE)
+    assert client.end == "closed"
+
+
 def test_an_aborted_answer_takes_the_connection_along() -> None:
     """What was pipelined behind an answer that broke off is not begun."""
     server, client, echo = held(GET + NEXT)

@@ -15,7 +15,7 @@ from apigw import is_compiled
 from apigw.wire.channel import Settings
 from apigw.wire.deadlines import NEVER
 from apigw.wire.http1 import states
-from apigw.wire.http1.connection import LINGER_FOR
+from apigw.wire.http1.connection import LINGER_FOR, SILENCE_FOR
 from apigw.wire.http1.states import READING, WRITING
 from apigw.wire.request import Request
 from apigw.wire.tunnel import End
@@ -50,6 +50,7 @@ PATIENCE = {
     states.IDLE: KEEPALIVE,
     states.HEAD: HEADER,
     states.BODY: BODY,
+    states.ENDED: SILENCE_FOR,
     states.REST: BODY,
     states.LINGER: LINGER_FOR,
     states.CLOSING: BODY,
