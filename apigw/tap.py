@@ -38,9 +38,11 @@ from apigw.policy.auth.jwks import KeySet
 from apigw.policy.auth.keys import MAX_SET_BYTES
 from apigw.policy.auth.policy import AuthPolicy
 from apigw.policy.cors.policy import CorsPolicy
-from apigw.policy.limits.limits import ExactWindows, MemoryStore, scope_key
+from apigw.policy.limits.exact_windows import ExactWindows
+from apigw.policy.limits.in_redis import RedisStore
+from apigw.policy.limits.keys import scope_key
+from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.policy import LimitsPolicy, PreparedLimits
-from apigw.policy.limits.redis_store import RedisStore
 from apigw.policy.oauth.client_secrets import SecretThreads
 from apigw.policy.oauth.policy import OAuthPolicy
 from apigw.policy.oauth.refresh import FamilyStore, MemoryFamilies
@@ -137,8 +139,7 @@ class Program:
         self._reloaded_at = 0.0
         settings = config.gateway
         self._store = store = self._make_store(config)
-        windows = MemoryStore(reactor)
-        exact = ExactWindows(windows)
+        windows = MemoryStore(reactor, now)
         threads = SecretThreads(reactor)
         fetch = Fetch(Agent(reactor, self._deadlines, lambda host: ClientTLS().to(host)), MAX_SET_BYTES)
         buffers = Buffers(settings.max_buffered)
@@ -146,7 +147,7 @@ class Program:
             CorsPolicy(),
             OAuthPolicy(
                 now,
-                lambda key, limit, window: exact(key, limit, window, reactor.seconds()),
+                ExactWindows(windows),
                 threads.run,
                 _families(config, store),
                 self._token_address,
@@ -212,10 +213,8 @@ class Program:
 
     def _make_store(self, config: Config) -> MemoryStore | RedisStore:
         if config.redis is None:
-            return MemoryStore(self._reactor, now=self._now)
-        return RedisStore(
-            config.redis, self._reactor, self._metrics.store_up, self._metrics.store_fallback, now=self._now
-        )
+            return MemoryStore(self._reactor, self._now)
+        return RedisStore(config.redis, self._reactor, self._now, self._metrics.store_up, self._metrics.store_fallback)
 
     def _access_log(self, config: Config) -> AccessLog | None:
         wanted = config.gateway.access_log

@@ -22,7 +22,7 @@ ROOMS = {
     "contract": ("routing", "wire", "ops", "config", "errors"),
     "policy.auth": ("contract", "config", "errors"),
     "policy.oauth": ("policy.auth", "contract", "redis", "wire", "config", "errors"),
-    "policy.limits": ("contract", "routing", "redis", "config", "errors"),
+    "policy.limits": ("contract", "routing", "redis", "wire", "config", "errors"),
     "policy.cors": ("contract", "routing", "wire", "config"),
     "upstream": ("wire", "ops", "config", "errors"),
     "proxy": ("upstream", "contract", "routing", "wire", "ops", "errors"),

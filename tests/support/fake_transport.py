@@ -182,6 +182,7 @@ class FakeTransport:
     # IReadDescriptor.
 
     def connectionLost(self, reason: Failure) -> None:
+        assert isinstance(reason.value, Exception)
         self._lose(reason.value)
 
     # Addresses and options.

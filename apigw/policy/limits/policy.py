@@ -8,7 +8,8 @@ from typing import Any
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.contract.policy import NOTHING, Part, Policy, Prepared
-from apigw.policy.limits.limits import compile_limit, select
+from apigw.policy.limits.arithmetic import compile_limit
+from apigw.policy.limits.selection import select
 from apigw.policy.limits.stage import ChargeAddress, Count, LimitStore, Violated
 from apigw.routing.router import Pattern
 
