@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {
     "errors": (),
     "config": (),
-    "ops": ("errors",),
+    "ops": ("config", "errors"),
     "wire": (),
     "redis": ("wire", "config", "errors"),
-    "routing": (),
+    "routing": ("config",),
     "upstream": ("wire", "ops", "config", "errors"),
     "policy.auth": ("config", "errors"),
     "policy.oauth": ("policy.auth", "redis", "config", "errors"),
@@ -27,7 +27,7 @@ ROOMS = {
     "proxy": ("upstream", "policy", "wire", "ops", "errors"),
     "process": ("proxy", "upstream", "policy", "routing", "wire", "ops", "config", "errors"),
     "admin": ("process", "proxy", "upstream", "policy", "wire", "ops", "errors"),
-    "cli": ("policy", "routing", "wire", "config"),
+    "cli": ("process", "policy", "routing", "wire", "config"),
     "tap": ("process", "admin", "proxy", "upstream", "policy", "wire", "ops", "config", "errors"),
 }
 """What a room may import of the program, besides itself."""

@@ -8,8 +8,10 @@ from typing import Any
 
 from attrs import field, frozen
 
-from apigw.config.errors import ConfigError, Problem
-from apigw.config.model import UNSET, Config, Cors, Service
+from apigw.config.effective import effective
+from apigw.config.errors import ConfigError, Problem, problem_in
+from apigw.config.files import read
+from apigw.config.model import Config, Cors, Service
 from apigw.config.model import Route as RouteConfig
 from apigw.ops.metrics import RouteSeries
 from apigw.policy.auth.jwks import KeySet, carry_over
@@ -18,16 +20,15 @@ from apigw.policy.auth.signing import Signer, load_signer
 from apigw.policy.limits.limits import Limit, Selection, compile_limit, select
 from apigw.policy.oauth.endpoint import Allow, Run, TokenEndpoint, metadata
 from apigw.policy.oauth.refresh import FamilyStore
+from apigw.process import admin_token
 from apigw.proxy.headers import Peers
-from apigw.routing.router import Pattern, Router
+from apigw.routing.pattern import Pattern
+from apigw.routing.router import Router
 from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import Settings
 
 UpstreamKey = tuple[Service, bytes]
 """A service as configured, and a digest of the files that its TLS names: the same key means the same pools."""
-
-LEAST_TOKEN, MOST_TOKEN = 16, 4096
-"""Characters of the admin token."""
 
 
 @frozen(eq=False)
@@ -127,30 +128,30 @@ def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot
             kept = previous.upstreams.get(key) if previous is not None else None
             named[service.name] = upstreams[key] = kept or parts.build(service)
         except Exception as error:
-            problems.append(Problem(f"its TLS cannot be set up: {error}", path, config.origins.get(path)))
+            problems.append(problem_in(config, path, f"cannot be set up: {error}"))
     if problems:
         raise ConfigError(problems)
     gateway = config.gateway
     key_sets, authenticator, oauth = _authentication(config, previous, parts)
-    limits = tuple(compile_limit(limit) for limit in config.rate_limits)
-    default = gateway.auth_default or ("none" if config.auth is None else "required")
+    limits = _limits(config)
     routes = []
     for route in config.routes:
         upstream = named[route.service]
         service = upstream.service
+        holds = effective(config, route, service)
         methods = None if route.methods is None else frozenset(method.encode("ascii") for method in route.methods)
         compiled = Route(
             pattern=route.path,
             methods=route.methods,
             upstream=upstream,
-            timeout=route.timeout or service.timeout or gateway.request_timeout,
-            max_body_size=gateway.max_body_size if route.max_body_size == UNSET else route.max_body_size,
-            buffer_body=route.buffer_body,
+            timeout=holds.timeout,
+            max_body_size=holds.max_body_size,
+            buffer_body=holds.buffer_body,
             strip=_segments(route.strip_prefix or "/"),
             preserve_host=service.preserve_host,
             forward_token=route.forward_token,
             cors=route.cors,
-            demand=_demand(route, default, authenticator),
+            demand=_demand(route, holds.auth, authenticator),
             limits=(selected := select(limits, Pattern.parse(route.path))) or None,
             address_limits=selected.of_addresses(),
             series=parts.series(route.path),
@@ -200,25 +201,30 @@ def _authentication(
     return key_sets, Authenticator(auth, key_sets, signer, config.origins), server
 
 
+def _limits(config: Config) -> tuple[Limit, ...]:
+    """Raises ``ConfigError``."""
+    limits = []
+    for index, limit in enumerate(config.rate_limits):
+        try:
+            limits.append(compile_limit(limit))
+        except ValueError as error:
+            raise ConfigError([problem_in(config, ("rate_limits", index), f"cannot be kept: {error}")]) from None
+    return tuple(limits)
+
+
 def _admin_token(config: Config) -> bytes | None:
-    """Raises ``ConfigError`` for one that no header could carry, or that can be guessed."""
+    """Raises ``ConfigError`` for one that cannot be used."""
     file = config.gateway.admin_token_file
     if file is None:
         return None
     path = ("gateway", "admin_token_file")
     try:
-        with open(file, "rb") as content:
-            token = content.read(MOST_TOKEN + 2).strip()
-    except OSError as error:
-        raise ConfigError([Problem(f"it cannot be read: {error.strerror}", path, config.origins.get(path))]) from None
-    if not LEAST_TOKEN <= len(token) <= MOST_TOKEN or not all(0x21 <= byte <= 0x7E for byte in token):
-        sentence = f"it must hold {LEAST_TOKEN} to {MOST_TOKEN} printable ASCII characters without spaces"
-        raise ConfigError([Problem(sentence, path, config.origins.get(path))])
-    return token
+        return admin_token.parse(read(file))
+    except ValueError as error:
+        raise ConfigError([problem_in(config, path, f"{file!r} {error}")]) from None
 
 
-def _demand(route: RouteConfig, default: str, authenticator: Authenticator | None) -> Demand | None:
-    auth = route.auth or default
+def _demand(route: RouteConfig, auth: str, authenticator: Authenticator | None) -> Demand | None:
     if auth == "none" or authenticator is None:
         return None
     return Demand(authenticator, auth == "required", route.roles, route.scopes)

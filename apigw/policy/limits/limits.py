@@ -26,7 +26,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from apigw.config.model import RateLimit
-from apigw.routing.router import Pattern, overlaps
+from apigw.routing.pattern import Pattern, overlaps
 
 SECOND: Final = 1_000_000
 """Microseconds."""

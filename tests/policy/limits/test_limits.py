@@ -27,7 +27,7 @@ from apigw.policy.limits.limits import (
     scope_key,
     select,
 )
-from apigw.routing.router import Pattern
+from apigw.routing.pattern import Pattern
 
 NOON = 1_700_006_400
 
