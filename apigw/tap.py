@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 from attrs import evolve
-from OpenSSL import SSL
 from prometheus_client import CollectorRegistry
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, fail, succeed
@@ -25,7 +24,8 @@ from apigw import __version__
 from apigw.admin.operations import Circuits, Limits
 from apigw.admin.status.history import History
 from apigw.admin.status.page import document, page
-from apigw.config.errors import ConfigError, Problem, problem_in
+from apigw.config.effective import reserved_paths
+from apigw.config.errors import ConfigError, problem_in
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
 from apigw.contract.policy import Policy
@@ -48,8 +48,20 @@ from apigw.policy.oauth.policy import OAuthPolicy
 from apigw.policy.oauth.refresh import FamilyStore, MemoryFamilies
 from apigw.process.garbage import Garbage, settle
 from apigw.process.reload import Reload
+from apigw.process.rules import RULES
 from apigw.process.snapshot import Parts, Snapshot, compile
-from apigw.process.tree import Drain, Listener, LogFile, Ordered, PublicListeners, Running, Signals, Ticking, Upstreams
+from apigw.process.tree import (
+    Drain,
+    Listener,
+    LogFile,
+    Ordered,
+    PublicListeners,
+    Running,
+    Signals,
+    Ticking,
+    Upstreams,
+    listener,
+)
 from apigw.proxy.accounting import Accounting
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
@@ -91,7 +103,7 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         self["config"] = os.path.abspath(self["config"])
         try:
-            self.config = load(self["config"], os.environ)
+            self.config = load(self["config"], os.environ, RULES)
             self._check_access_log()
         except ConfigError as error:
             _refuse(error)
@@ -176,14 +188,17 @@ class Program:
         self._exposition = Exposition(self._render_metrics, reactor, in_thread)
         self._apply(snapshot)
 
-        listeners = [_make(reactor, listen, self._channels, index) for index, listen in enumerate(settings.listen)]
+        listeners = [
+            listener(reactor, config, listen, ("gateway", "listen", index), self._channels)
+            for index, listen in enumerate(settings.listen)
+        ]
         drain = Drain(reactor, self._channels, self._pipeline, lambda: self._current().config.gateway.drain_timeout)
         ports = PublicListeners(reactor, self._readiness, lambda: self._current().config.gateway.drain_delay)
-        for listener in listeners:
-            listener.setServiceParent(ports)
+        for each in listeners:
+            each.setServiceParent(ports)
         self._reload = Reload(
             reactor,
-            lambda: load(directory, os.environ),
+            lambda: load(directory, os.environ, RULES),
             lambda config, previous: compile(config, previous, self._parts),
             listeners,
             self._current,
@@ -231,14 +246,14 @@ class Program:
 
     def _public_resources(self, snapshot: Snapshot) -> dict[bytes, IResource]:
         allowed = snapshot.metrics_allowed
-        resources: dict[bytes, IResource] = {
-            b"/health": Health(),
-            b"/ready": Ready(self._readiness, False),
-            b"/metrics": MetricsPage(self._exposition, lambda request: allowed.trusts(request.peer)),
+        resources: dict[str, IResource] = {
+            "/health": Health(),
+            "/ready": Ready(self._readiness, False),
+            "/metrics": MetricsPage(self._exposition, lambda request: allowed.trusts(request.peer)),
         }
         for prepared in snapshot.prepared.values():
             resources.update(prepared.resources())
-        return resources
+        return {path.encode(): resources[path] for path in reserved_paths(snapshot.config)}
 
     def _admin_resources(self, store: MemoryStore | RedisStore) -> dict[bytes, IResource]:
         return {
@@ -348,14 +363,6 @@ def _families(config: Config, store: MemoryStore | RedisStore) -> FamilyStore:
     from apigw.policy.oauth.redis_families import RedisFamilies
 
     return RedisFamilies(config.redis.prefix, store.link)
-
-
-def _make(reactor: Any, listen: Listen, channels: ChannelFactory, index: int) -> Listener:
-    try:
-        return Listener(reactor, listen, channels)
-    except (OSError, SSL.Error, ValueError) as error:
-        problem = Problem(f"its certificates cannot be used: {error}", ("gateway", "listen", index))
-        raise ConfigError([problem]) from None
 
 
 def _within_file_limit(settings: Settings) -> Settings:

@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {
     "errors": (),
     "config": (),
-    "ops": ("errors",),
+    "ops": ("config", "errors"),
     "wire": (),
     "redis": ("wire", "config", "errors"),
-    "routing": (),
+    "routing": ("config",),
     "contract": ("routing", "wire", "ops", "config", "errors"),
     "policy.auth": ("contract", "config", "errors"),
     "policy.oauth": ("policy.auth", "contract", "redis", "wire", "config", "errors"),
@@ -28,7 +28,7 @@ ROOMS = {
     "proxy": ("upstream", "contract", "routing", "wire", "ops", "errors"),
     "process": ("proxy", "upstream", "policy", "contract", "routing", "wire", "ops", "config", "errors"),
     "admin": ("process", "proxy", "upstream", "policy", "contract", "wire", "ops", "errors"),
-    "cli": ("policy", "routing", "wire", "config"),
+    "cli": ("process", "policy", "routing", "wire", "config"),
     "tap": ("process", "admin", "proxy", "upstream", "policy", "contract", "wire", "ops", "config", "errors"),
 }
 """What a room may import of the program, besides itself."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+from OpenSSL import SSL
 from twisted.application.service import MultiService, Service
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -17,7 +18,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from apigw.config.model import Listen
+from apigw.config.errors import ConfigError, problem_in
+from apigw.config.model import Config, Listen, Path
 from apigw.ops.access_log import AccessLog
 from apigw.ops.readiness import Check, Readiness
 from apigw.process.snapshot import UpstreamKey
@@ -223,6 +225,21 @@ class Listener(Service):
     def _pairs(self) -> list[KeyPair]:
         assert self.config.tls is not None
         return [KeyPair(pair.cert_file, pair.key_file) for pair in self.config.tls.certificates]
+
+
+def listener(reactor: Any, config: Config, listen: Listen, path: Path, channels: Any) -> Listener:
+    """The one that ``config`` has at ``path``. Raises ``ConfigError`` for certificates that cannot be used."""
+    try:
+        return Listener(reactor, listen, channels)
+    except (OSError, SSL.Error, ValueError) as error:
+        raise ConfigError([problem_in(config, path, f"has certificates that cannot be used: {_why(error)}")]) from None
+
+
+def _why(error: Exception) -> str:
+    """OpenSSL's errors are lists of library, function and reason, the last one first."""
+    if isinstance(error, SSL.Error):
+        return "; ".join(reason for _, _, reason in error.args[0]) or "OpenSSL does not say why"
+    return str(error)
 
 
 def _shown(port: IListeningPort) -> str:

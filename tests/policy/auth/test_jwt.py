@@ -488,22 +488,22 @@ def config_error(auth: Auth, **arguments: Any) -> str:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"public_key_file": "{}/nothing.pem"}, "No such file"),
-        ({"public_key_file": "{}/junk.pem"}, "is not a public key in PEM form"),
-        ({"public_key_file": "{}/private.pem"}, "is a private key"),
-        ({"public_key_file": "{}/small.pem"}, "has 1024 bits"),
-        ({"public_key_file": "{}/curve-public.pem"}, "is not an RSA key"),
+        ({"public_key_file": "{}/nothing.pem"}, "does not exist"),
+        ({"public_key_file": "{}/junk.pem"}, "holds no public key in PEM"),
+        ({"public_key_file": "{}/private.pem"}, "holds a private key"),
+        ({"public_key_file": "{}/small.pem"}, "an RSA key of 1024 bits"),
+        ({"public_key_file": "{}/curve-public.pem"}, "is not RSA"),
         ({"public_key_file": None, "jwks_file": "{}/junk.pem"}, "not a JSON document"),
         ({"public_key_file": None, "jwks_file": "{}/empty.json"}, "it is empty"),
         ({"public_key_file": None, "jwks_file": "{}/set.json", "algorithm": "HS256"}, "is of another type"),
-        ({"public_key_file": None, "jwks_url": "https://id/set", "algorithm": "HS256"}, "only be for RS256"),
+        ({"public_key_file": None, "jwks_url": "https://id/set", "algorithm": "HS256"}, "does not fit HS256"),
         ({"public_key_file": None, "secret": Secret(SECRET)}, "HS256 with a secret"),
         ({"algorithm": "HS256"}, "HS256 with a secret"),
-        ({"algorithm": "HS256", "secret": Secret(b"short")}, "is shorter than 32 bytes"),
-        ({"algorithm": "HS256", "secret": Secret(public_pem())}, "is a PEM key"),
-        ({"algorithm": "ES256"}, "RS256 or HS256"),
+        ({"algorithm": "HS256", "secret": Secret(b"short")}, "is a secret of 5 bytes"),
+        ({"algorithm": "HS256", "secret": Secret(public_pem())}, "is a key in PEM"),
+        ({"algorithm": "ES256"}, "is not one of RS256, HS256"),
         ({"public_key_file": None}, "RS256 verifies with a public_key_file"),
-        ({"name": "a\nb"}, "printable"),
+        ({"name": "a\nb"}, "is not a name"),
     ],
 )
 def test_a_key_that_cannot_be_used_is_named(changes: dict[str, Any], sentence: str, directory: Path) -> None:
@@ -517,17 +517,17 @@ def test_a_key_that_cannot_be_used_is_named(changes: dict[str, Any], sentence: s
 
 def test_verifiers_that_cannot_be_told_apart_are_refused(directory: Path) -> None:
     """A token is taken for that of another provider, depending on the order of the configuration."""
-    origin = {("auth", "jwt", 1, "issuer"): Origin("auth.yaml", 7, 3)}
+    origin = {("auth", "jwt", 1): Origin("auth.yaml", 7, 3)}
     for first, second in (("https://id", "https://id"), (None, "https://id"), ("https://id", None), (None, None)):
         pair = (rs(directory, issuer=first), rs(directory, name="other", issuer=second))
         assert config_error(Auth(pair), origins=origin).startswith(
-            "auth.yaml:7:3: auth.jwt[1].issuer: another verifier"
+            "auth.yaml:7:3: auth.jwt[1]: could accept the same tokens"
         )
-    assert "has the name 'rs'" in config_error(Auth((rs(directory), rs(directory, issuer="https://b"))))
+    assert "'rs' is another verifier's name" in config_error(Auth((rs(directory), rs(directory, issuer="https://b"))))
     oauth = OAuth(OAuthSigning("RS256", "k1", str(directory / "private.pem")), "https://id")
     signer = load_signer(oauth.signing)
-    assert "the same token" in config_error(Auth((rs(directory),), oauth), signer=signer)
-    assert "has the name 'oauth'" in config_error(Auth((evolve(HS, name="oauth"),), oauth), signer=signer)
+    assert "the same tokens" in config_error(Auth((rs(directory),), oauth), signer=signer)
+    assert "'oauth' is another verifier's name" in config_error(Auth((evolve(HS, name="oauth"),), oauth), signer=signer)
 
 
 def test_the_gateways_own_tokens_are_taken(directory: Path) -> None:
@@ -566,14 +566,14 @@ def test_a_secret_signs_too_and_is_never_published() -> None:
 @pytest.mark.parametrize(
     ("signing", "sentence"),
     [
-        (OAuthSigning("RS256", "k1", "{}/junk.pem"), "is not a private key in PEM form"),
-        (OAuthSigning("RS256", "k1", "{}/public.pem"), "is not a private key in PEM form"),
-        (OAuthSigning("RS256", "k1", "{}/none.pem"), "No such file"),
-        (OAuthSigning("RS256", "k1", "{}/curve.pem"), "is not an RSA key"),
-        (OAuthSigning("RS256", "k1", "{}/locked.pem"), "is encrypted with a passphrase"),
-        (OAuthSigning("RS256", "k1", "{}/private.pem", accepted=(AcceptedKey("k1", "x"),)), "has the key_id 'k1'"),
+        (OAuthSigning("RS256", "k1", "{}/junk.pem"), "holds no private key in PEM"),
+        (OAuthSigning("RS256", "k1", "{}/public.pem"), "holds no private key in PEM"),
+        (OAuthSigning("RS256", "k1", "{}/none.pem"), "does not exist"),
+        (OAuthSigning("RS256", "k1", "{}/curve.pem"), "is not RSA"),
+        (OAuthSigning("RS256", "k1", "{}/locked.pem"), "with a passphrase"),
+        (OAuthSigning("RS256", "k1", "{}/private.pem", accepted=(AcceptedKey("k1", "x"),)), "'k1' is given twice"),
         (OAuthSigning("RS256", "k1", secret=Secret(SECRET)), "RS256 signs with a private_key_file"),
-        (OAuthSigning("HS256", "k1", secret=Secret(b"short")), "is shorter than 32 bytes"),
+        (OAuthSigning("HS256", "k1", secret=Secret(b"short")), "is a secret of 5 bytes"),
     ],
 )
 def test_a_signing_key_that_cannot_be_used_is_named(signing: OAuthSigning, sentence: str, directory: Path) -> None:
