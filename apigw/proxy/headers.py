@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Set
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from os import urandom
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from apigw.wire.headers import HOP_BY_HOP, Header, Headers, first
 from apigw.wire.request import Request
@@ -24,13 +24,13 @@ DROPPED = frozenset({b"x-request-id"})
 """Fields of a response that are written anew."""
 
 _VIA_HEADER = (b"via", b"1.1 apigw")
-_VIA: dict[bytes, Any] = {
+_VIA: Final[dict[bytes, Any]] = {
     b"HTTP/1.0": (b"via", b"1.0 apigw"),
     b"HTTP/1.1": (b"via", b"1.1 apigw"),
     b"HTTP/2": (b"via", b"2 apigw"),
 }
-_HTTP: Any = (b"x-forwarded-proto", b"http")
-_HTTPS: Any = (b"x-forwarded-proto", b"https")
+_HTTP: Final[Any] = (b"x-forwarded-proto", b"http")
+_HTTPS: Final[Any] = (b"x-forwarded-proto", b"https")
 _WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 _REMEMBERED = 4096
 _LONGEST = 64
@@ -161,8 +161,11 @@ def upstream_fields(
     stream = request.stream
     trusted = peers.trusts(stream.peer)
     kept = peers.kept[trusted, drop_token]
-    headers: list[Any] = cast("list[Any]", request.headers)  # compiled, a typed pair would be made anew
-    out: list[Any] = [header for header in headers if kept[header[0]]]
+    headers = cast("list[tuple[bytes, ...]]", request.headers)  # compiled, a pair would be taken apart and made anew
+    out: list[Any] = []
+    for header in headers:
+        if kept[header[0]]:
+            out.append(header)
     if trusted:
         out += _continued(request.headers, stream.peer, b"https" if stream.secure else b"http", request.authority)
     else:

@@ -359,7 +359,7 @@ class Exchange:
         """The exchange with the target is over."""
         taken, self.taken = self.taken, None
         if taken is not None:
-            self.route.upstream.end(taken.target)
+            taken.end()
         return taken
 
     def _start_tunnel(self, out: Headers) -> None:

@@ -21,11 +21,16 @@ IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"
 
 
 class Taken:
-    """A connection to one of a service's targets. When the exchange with it is over, ``Upstream.end`` is called."""
+    """A connection to one of a service's targets. ``end`` is called once, when the exchange on it is over."""
 
-    def __init__(self, target: Target, connection: UpstreamConnection) -> None:
+    def __init__(self, upstream: Upstream, target: Target, connection: UpstreamConnection) -> None:
+        self._upstream = upstream
         self.target = target
         self.connection = connection
+
+    def end(self) -> None:
+        """Whatever became of it: an answer, a failure, a tunnel."""
+        self._upstream.end(self.target)
 
 
 def take(upstream: Upstream, target: Target, careful: bool) -> Taken | None:
@@ -34,7 +39,7 @@ def take(upstream: Upstream, target: Target, careful: bool) -> Taken | None:
     if connection is None:
         return None
     upstream.begin(target)
-    return Taken(target, connection)
+    return Taken(upstream, target, connection)
 
 
 def connect(upstream: Upstream, target: Target) -> Deferred[Taken]:
@@ -55,7 +60,7 @@ def _connect(upstream: Upstream, target: Target, elsewhere: bool) -> Deferred[Ta
 
 def _connected(upstream: Upstream, target: Target, connection: UpstreamConnection) -> Taken:
     target.connect_succeeded()
-    return Taken(target, connection)
+    return Taken(upstream, target, connection)
 
 
 def _not_connected(upstream: Upstream, target: Target, elsewhere: bool, failure: Failure) -> Failure | Deferred[Taken]:

@@ -217,7 +217,8 @@ def test_a_balancer_is_told_of_every_exchange_that_begins_and_ends() -> None:
     assert scene.balancer.under_way == {first: 0, second: 1}
     scene.lines[1].works()
     assert scene.balancer.under_way == {first: 0, second: 1}
-    scene.upstream.end(scene.targets[1])
+    waiting.addCallback(lambda taken: taken.end())
+    assert +scene.balancer.under_way == {}
 
     waiting = connect(scene.upstream, scene.targets[0])
     waiting.addErrback(lambda failure: failure.trap(CancelledError))
