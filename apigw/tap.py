@@ -46,10 +46,11 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         from apigw.config.errors import ConfigError
         from apigw.config.load import load
+        from apigw.process.rules import RULES
 
         self["config"] = os.path.abspath(self["config"])
         try:
-            self.config = load(self["config"], os.environ)
+            self.config = load(self["config"], os.environ, RULES)
             self._check_access_log(self.config)
         except ConfigError as error:
             _refuse(error)

@@ -11,7 +11,8 @@ from apigw import errors
 from apigw.admin.writes import may_write
 from apigw.contract.resource import Leaf, answer
 from apigw.upstream.circuit import Circuit
-from apigw.upstream.upstream import Target, Upstream
+from apigw.upstream.target import Target
+from apigw.upstream.upstream import Upstream
 from apigw.wire.web_request import WebRequest
 
 log = Logger()

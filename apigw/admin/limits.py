@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 
 from apigw.contract.resource import Leaf, answer
 from apigw.ops.metrics import Metrics
-from apigw.policy.limits.limits import Limit, MemoryStore
-from apigw.policy.limits.redis_store import RedisStore
+from apigw.policy.limits.arithmetic import Limit
+from apigw.policy.limits.in_redis import RedisStore
+from apigw.policy.limits.memory import MemoryStore
 from apigw.wire.web_request import WebRequest
 
 

@@ -12,9 +12,9 @@ from apigw.config.errors import Problem
 from apigw.config.model import Path
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check, Readiness
-from apigw.policy.limits.limits import MemoryStore
+from apigw.policy.limits.in_redis import RedisStore
+from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.policy import PreparedLimits
-from apigw.policy.limits.redis_store import RedisStore
 from apigw.process.descriptors import Descriptors
 from apigw.process.garbage import settle
 from apigw.process.snapshot import Snapshot
@@ -71,6 +71,7 @@ class Current:
         self._buffers.most = gateway.max_buffered
         self._channels.settings = self._descriptors.fit(snapshot.settings)
         self._public.reserve(self._resources(snapshot))
+        self._pipeline.reserved = self._public.reserved
         for name, prepared in snapshot.prepared.items():
             prepared.adopt(previous.prepared[name])
         self._upstreams.adopt(snapshot.upstreams)

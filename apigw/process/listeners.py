@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from apigw.config.errors import ConfigError, Problem
-from apigw.config.model import Listen
+from apigw.config.errors import ConfigError, problem_in
+from apigw.config.model import Config, Listen, Path
 from apigw.ops.readiness import Readiness
 from apigw.process.systemd import notify
 from apigw.process.tree import CannotStart, Ordered
@@ -84,21 +84,27 @@ class Listener(Service):
         return [KeyPair(pair.cert_file, pair.key_file) for pair in self.config.tls.certificates]
 
 
+def listener(reactor: Any, config: Config, listen: Listen, path: Path, channels: Any) -> Listener:
+    """The one that ``config`` has at ``path``. Raises ``ConfigError`` for certificates that cannot be used."""
+    try:
+        return Listener(reactor, listen, channels)
+    except (OSError, SSL.Error, ValueError) as error:
+        raise ConfigError([problem_in(config, path, f"has certificates that cannot be used: {_why(error)}")]) from None
+
+
+def _why(error: Exception) -> str:
+    """OpenSSL's errors are lists of library, function and reason, the last one first."""
+    if isinstance(error, SSL.Error):
+        return "; ".join(reason for _, _, reason in error.args[0]) or "OpenSSL does not say why"
+    return str(error)
+
+
 def _shown(port: IListeningPort) -> str:
     """Where a port really listens, which port 0 leaves to the system."""
     address: Any = port.getHost()
     if isinstance(address, UNIXAddress):
         return address.name.decode(errors="replace") if isinstance(address.name, bytes) else str(address.name)
     return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
-
-
-def public_listener(reactor: Any, config: Listen, factory: ChannelFactory, index: int) -> Listener:
-    """One of ``gateway.listen``. Raises ``ConfigError`` if its certificates cannot be used."""
-    try:
-        return Listener(reactor, config, factory)
-    except (OSError, SSL.Error, ValueError) as error:
-        problem = Problem(f"its certificates cannot be used: {error}", ("gateway", "listen", index))
-        raise ConfigError([problem]) from None
 
 
 class PublicListeners(Ordered):

@@ -17,9 +17,9 @@ from apigw import __version__
 from apigw.admin.site import admin_resources
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
+from apigw.config.effective import reserved_paths
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
-from apigw.contract.peers import Peers
 from apigw.contract.policy import Policy
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition
@@ -29,17 +29,20 @@ from apigw.policy.auth.jwks import KeySet
 from apigw.policy.auth.keys import MAX_SET_BYTES
 from apigw.policy.auth.policy import AuthPolicy
 from apigw.policy.cors.policy import CorsPolicy
-from apigw.policy.limits.limits import ExactWindows, MemoryStore, scope_key
+from apigw.policy.limits.exact_windows import ExactWindows
+from apigw.policy.limits.in_redis import RedisStore
+from apigw.policy.limits.keys import scope_key
+from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.policy import LimitsPolicy
-from apigw.policy.limits.redis_store import RedisStore
 from apigw.policy.oauth.client_secrets import SecretThreads
 from apigw.policy.oauth.policy import OAuthPolicy
 from apigw.policy.oauth.refresh import FamilyStore, MemoryFamilies
 from apigw.process.current import Current, Store
 from apigw.process.drain import Drain
 from apigw.process.garbage import Garbage
-from apigw.process.listeners import Listener, PublicListeners, public_listener
+from apigw.process.listeners import Listener, PublicListeners, listener
 from apigw.process.reload import Reload
+from apigw.process.rules import RULES
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
 from apigw.process.snapshot import Parts, Snapshot, compile
 from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
@@ -81,18 +84,21 @@ class Program:
         upstreams = Upstreams(reactor)
         buffers = Buffers(gateway.max_buffered)
         store = _store(config, reactor, now, metrics)
-        windows = MemoryStore(reactor)
-        exact = ExactWindows(windows)
+        windows = MemoryStore(reactor, now)
         threads = SecretThreads(reactor)
         fetch = Fetch(Agent(reactor, deadlines, lambda host: ClientTLS().to(host)), MAX_SET_BYTES)
+
+        def client_address(request: Request) -> bytes:
+            return pipeline.table.peers.client_address(request)
+
         policies: list[Policy] = [
             CorsPolicy(),
             OAuthPolicy(
                 now,
-                lambda key, limit, window: exact(key, limit, window, seconds()),
+                ExactWindows(windows),
                 threads.run,
                 _families(config, store),
-                lambda request: _caller(pipeline.table.peers, request),
+                lambda request: _caller(client_address(request)),
             ),
             AuthPolicy(now, lambda url: KeySet(url, fetch, reactor)),
             LimitsPolicy(store, lambda limit: metrics.limit(limit.endpoint, limit.scope).inc()),
@@ -109,15 +115,16 @@ class Program:
 
         access_log = _access_log(config, reactor)
         accounting = Accounting(metrics, access_log, seconds, now)
-        pipeline = Pipeline(first.table, seconds, accounting.exchange_ended)
-        public = Site(pipeline, accounting.resource_ended, seconds)
+        public = Site(accounting.resource_ended, seconds, client_address)
+        pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request)
         refuse = partial(refusal_answer, accounting.refused)
-        channels = ChannelFactory(first.settings, deadlines, public.on_request, refuse)
+        channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse)
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         exposition = Exposition(partial(render_metrics, metrics, pipeline, channels), reactor, in_thread)
 
         def resources(snapshot: Snapshot) -> dict[bytes, IResource]:
-            return public_resources(readiness, exposition, snapshot.metrics_allowed, snapshot.prepared.values())
+            reserved, policies = reserved_paths(snapshot.config), snapshot.prepared.values()
+            return public_resources(reserved, readiness, exposition, snapshot.metrics_allowed, policies)
 
         self.current = current = Current(
             first,
@@ -133,18 +140,21 @@ class Program:
         )
         current.use(first)
 
-        listeners = [public_listener(reactor, listen, channels, index) for index, listen in enumerate(gateway.listen)]
+        listeners = [
+            listener(reactor, config, listen, ("gateway", "listen", index), channels)
+            for index, listen in enumerate(gateway.listen)
+        ]
         reload = Reload(
             reactor,
-            lambda: load(directory, os.environ),
+            lambda: load(directory, os.environ, RULES),
             lambda config, previous: compile(config, previous, parts),
             listeners,
             current,
         )
         drain = Drain(reactor, channels, pipeline, lambda: current.snapshot.config.gateway.drain_timeout)
         ports = PublicListeners(reactor, readiness, lambda: current.snapshot.config.gateway.drain_delay)
-        for listener in listeners:
-            listener.setServiceParent(ports)
+        for each in listeners:
+            each.setServiceParent(ports)
         stop = Stop(reactor, drain.cut, ports.close_now)
         for number in ENDING:
             signals.on(number, stop)
@@ -160,7 +170,7 @@ class Program:
         self._add(Running(store), upstreams)
         if gateway.admin is not None:
             facts = Facts(seconds, current, pipeline, channels, reload, history)
-            admin = Site(None, lambda *_: None, seconds)
+            admin = Site(lambda *_: None, seconds, lambda request: request.stream.peer)
             admin.reserve(admin_resources(reactor, current, facts, readiness, exposition, store, metrics))
             uncounted = partial(refusal_answer, lambda *_: None)
             its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted)
@@ -174,8 +184,8 @@ class Program:
 
 def _store(config: Config, reactor: Any, now: Callable[[], float], metrics: Metrics) -> Store:
     if config.redis is None:
-        return MemoryStore(reactor, now=now)
-    return RedisStore(config.redis, reactor, metrics.store_up, metrics.store_fallback, now=now)
+        return MemoryStore(reactor, now)
+    return RedisStore(config.redis, reactor, now, metrics.store_up, metrics.store_fallback)
 
 
 def _families(config: Config, store: Store) -> FamilyStore:
@@ -197,6 +207,6 @@ def _access_log(config: Config, reactor: Any) -> AccessLog | None:
     return AccessLog(wanted.file, wanted.format, reactor, reactor.callFromThread, report)
 
 
-def _caller(peers: Peers, request: Request) -> str:
+def _caller(address: bytes) -> str:
     """What the token endpoint counts a caller by: as limits do, so that nobody has 2**64 addresses."""
-    return scope_key("ip", None, None, peers.client_address(request).decode("ascii")).hex()
+    return scope_key("ip", None, None, address.decode("ascii")).hex()

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
+from apigw.contract.exchange import Exchange
 from apigw.ops.access_line import Entry
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import UNMATCHED, Metrics
@@ -29,25 +31,26 @@ class Accounting:
         self._now = now
         self._unmatched = metrics.route(UNMATCHED)
 
-    def exchange_ended(self, relay: Relay) -> None:
+    def exchange_ended(self, exchange: Exchange) -> None:
         """An exchange of the proxy."""
         ended_at = self._seconds()
-        exchange = relay.exchange
         route = exchange.route
         request = exchange.request
-        endless = relay.tunnelled or relay.event_stream
+        relay = None if exchange.relay is None else cast(Relay, exchange.relay)
+        endless = relay is not None and (relay.tunnelled or relay.event_stream)
         route.series.observe(request.method, exchange.status, None if endless else ended_at - exchange.started_at)
-        if relay.upstream_ended_at and not endless:
-            assert relay.destination is not None
+        if relay is not None and relay.upstream_ended_at and not endless:
             relay.destination.upstream.series.observe(relay.upstream_ended_at - relay.sent_at)
-        reason = getattr(exchange.refusal, "reason", None)
-        if reason is not None:
-            self._metrics.auth_failure(reason)
+        refusal = exchange.refusal
+        if refusal is not None and refusal.reason is not None:
+            self._metrics.auth_failure(refusal.reason)
         log = self._access_log
         if log is not None:
-            target = relay.target
-            answered = target is not None and exchange.refusal is None and request.started
-            sent_at = relay.sent_at
+            target = None if relay is None else relay.target
+            answered = target is not None and refusal is None and request.started
+            upstream_duration = None
+            if relay is not None and relay.sent_at:
+                upstream_duration = (relay.upstream_ended_at or ended_at) - relay.sent_at
             quotes = log.quotes_headers
             log.log(
                 Entry(
@@ -59,12 +62,12 @@ class Accounting:
                     route=None if route.service is None else route.pattern,
                     status=exchange.status,
                     made_by="upstream" if answered else "gateway",
-                    code=None if exchange.refusal is None else exchange.refusal.code,
+                    code=None if refusal is None else refusal.code,
                     bytes_in=request.bytes_received,
                     bytes_out=request.bytes_sent,
                     duration=ended_at - exchange.started_at,
                     upstream=None if target is None else target.name,
-                    upstream_duration=(relay.upstream_ended_at or ended_at) - sent_at if sent_at else None,
+                    upstream_duration=upstream_duration,
                     principal=None if exchange.principal is None else exchange.principal.id,
                     protocol=request.clientproto.decode("ascii"),
                     referer=first(request.headers, b"referer") if quotes else None,

@@ -73,17 +73,24 @@ class MetricsPage(Leaf):
 
 
 def public_resources(
-    readiness: Readiness, exposition: Exposition, metrics_allowed: Peers, policies: Iterable[Prepared]
+    reserved: Iterable[str],
+    readiness: Readiness,
+    exposition: Exposition,
+    metrics_allowed: Peers,
+    policies: Iterable[Prepared],
 ) -> dict[bytes, IResource]:
-    """By path, on the public listeners. Who is not among ``metrics_allowed`` does not see ``/metrics``."""
-    resources: dict[bytes, IResource] = {
-        b"/health": Health(),
-        b"/ready": Ready(readiness, False),
-        b"/metrics": MetricsPage(exposition, lambda request: metrics_allowed.trusts(request.peer)),
+    """What the paths of the public listeners lead to that are ``reserved``.
+
+    Who is not among ``metrics_allowed`` does not see ``/metrics``.
+    """
+    resources: dict[str, IResource] = {
+        "/health": Health(),
+        "/ready": Ready(readiness, False),
+        "/metrics": MetricsPage(exposition, lambda request: metrics_allowed.trusts(request.peer)),
     }
     for prepared in policies:
         resources.update(prepared.resources())
-    return resources
+    return {path.encode(): resources[path] for path in reserved}
 
 
 def render_metrics(metrics: Metrics, pipeline: Pipeline, channels: ChannelFactory, openmetrics: bool) -> Page:

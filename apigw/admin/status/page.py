@@ -19,7 +19,8 @@ from apigw.contract.exchange import Route
 from apigw.contract.resource import JSON, Leaf, respond
 from apigw.ops.metrics import METHODS
 from apigw.process.snapshot import Snapshot
-from apigw.upstream.upstream import Target, Upstream
+from apigw.upstream.target import Target
+from apigw.upstream.upstream import Upstream
 from apigw.wire.headers import Headers
 from apigw.wire.web_request import WebRequest
 

@@ -9,9 +9,13 @@ from functools import partial
 from apigw import errors
 from apigw.contract.exchange import DROPPED, Exchange, OnRefusal, Outcome, Stage, Waiting
 from apigw.errors import GatewayError
-from apigw.policy.limits.limits import HEADERS, Check, Decision, Limit, MemoryStore, Selection, scope_key
-from apigw.policy.limits.redis_store import Outcome as Counted
-from apigw.policy.limits.redis_store import Pending, RedisStore
+from apigw.policy.limits.arithmetic import Limit
+from apigw.policy.limits.decision import HEADERS, Check, Decision
+from apigw.policy.limits.in_redis import Outcome as Counted
+from apigw.policy.limits.in_redis import Pending, RedisStore
+from apigw.policy.limits.keys import scope_key
+from apigw.policy.limits.memory import MemoryStore
+from apigw.policy.limits.selection import Selection
 
 LimitStore = MemoryStore | RedisStore
 

@@ -79,15 +79,18 @@ class SecretHash:
 
     @classmethod
     def parse(cls, stored: str) -> SecretHash:
-        """Raises ``ValueError``, also for parameters that are too weak, or dear enough to be an attack."""
+        """Raises ``ValueError``, also for parameters that are too weak, or dear enough to be an attack.
+
+        That is the end of a sentence that begins with the hash.
+        """
         if found := _SHA256.fullmatch(stored):
             return cls(None, bytes.fromhex(found[1]))
         found = _SCRYPT.fullmatch(stored)
         if found is None:
-            raise ValueError("is no hash of a secret: make one with `apigw hash-secret`")
+            raise ValueError("is not a hash that `apigw hash-secret` makes: scrypt$… or sha256$…, copied whole")
         n, r, p = int(found[1]), int(found[2]), int(found[3])
         if n & (n - 1) or n < N or r < R or not 1 <= p <= 4 or 128 * n * r > MAX_MEMORY:
-            raise ValueError("has parameters of scrypt that are too weak or too dear")
+            raise ValueError("is a hash whose parameters are too weak or too dear: use `apigw hash-secret`")
         return cls((n, r, p), _decode(found[5]), _decode(found[4]))
 
     def matches(self, secret: str) -> bool:
