@@ -103,7 +103,7 @@ class Program:
             AuthPolicy(now, lambda url: KeySet(url, fetch, reactor)),
             LimitsPolicy(store, lambda limit: metrics.limit(limit.endpoint, limit.scope).inc()),
         ]
-        parts = Parts(
+        self.parts = parts = Parts(
             build=lambda service: build(service, reactor, deadlines, metrics.service(service.name)),
             series=metrics.route,
             policies=policies,
