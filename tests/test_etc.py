@@ -9,6 +9,7 @@ import pytest
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
 from apigw.config.model import Listen
+from apigw.process.rules import RULES
 
 ETC = Path(__file__).resolve().parents[1] / "etc"
 FILES = sorted(ETC.rglob("*.yaml"))
@@ -16,7 +17,7 @@ FILES = sorted(ETC.rglob("*.yaml"))
 
 def test_it_starts_as_it_is() -> None:
     """A newcomer's first start ends in a list of problems, or listens to the whole network."""
-    config = load(str(ETC), {})
+    config = load(str(ETC), {}, RULES)
     assert config.gateway.listen == (Listen("tcp:8080:interface=127.0.0.1"),)
     assert config.redis is None
     assert {service.name for service in config.services} == {"users", "live"}
@@ -24,7 +25,7 @@ def test_it_starts_as_it_is() -> None:
 
 def test_tls_comes_with_a_variable() -> None:
     """`make run` starts without its TLS port."""
-    config = load(str(ETC), {"APIGW_LISTEN_TLS": "tcp:0"})
+    config = load(str(ETC), {"APIGW_LISTEN_TLS": "tcp:0"}, RULES)
     assert config.gateway.listen[1:] == (Listen("tcp:0"),)
 
 
@@ -32,7 +33,7 @@ def test_nowhere_to_listen(tmp_path: Path) -> None:
     """Every variable is unset, and the gateway starts without a port."""
     (tmp_path / "a.yaml").write_text("gateway:\n  listen:\n    - null\n    - ${X:-}\n")
     with pytest.raises(ConfigError, match=r"a\.yaml:3:5: gateway\.listen: holds nothing but null"):
-        load(str(tmp_path), {})
+        load(str(tmp_path), {}, RULES)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -45,7 +46,7 @@ def test_every_line_is_commented(file: Path) -> None:
 
 def test_routes_that_say_nothing_want_a_token() -> None:
     """A newcomer adds a route, and it is open to everybody."""
-    config = load(str(ETC), {})
+    config = load(str(ETC), {}, RULES)
     assert config.auth is not None
     assert config.gateway.auth_default in (None, "required")
     assert [route.path for route in config.routes if route.auth is None] == ["/partner/users"]
@@ -53,11 +54,11 @@ def test_routes_that_say_nothing_want_a_token() -> None:
 
 def test_there_is_no_key_and_no_secret_in_it() -> None:
     """What is in the repository ends up in production, and everybody has it."""
-    config = load(str(ETC), {})
+    config = load(str(ETC), {}, RULES)
     assert config.auth is not None and config.auth.oauth is not None
     assert config.auth.oauth.signing.private_key_file is None
     assert [client.secret_hash for client in config.auth.oauth.clients] == [("sha256$" + 64 * "0",)]
     assert [file for file in ETC.rglob("*") if file.is_file() and file.suffix not in (".yaml", ".md")] == []
-    brought = load(str(ETC), {"APIGW_PARTNER_SECRET_HASH": "sha256$" + 64 * "1"})
+    brought = load(str(ETC), {"APIGW_PARTNER_SECRET_HASH": "sha256$" + 64 * "1"}, RULES)
     assert brought.auth is not None and brought.auth.oauth is not None
     assert brought.auth.oauth.clients[0].secret_hash == ("sha256$" + 64 * "1",)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import frozen
 
+from apigw.cli.outcome import FOUND, MISUSE, REFUSED, loaded
 from apigw.config import endpoints
 
 TIMEOUT = 10.0
@@ -96,6 +99,65 @@ class Admin:
         if response.status != 200:
             raise NotAnswered(f"{self}{path}: {response.status}: {answer.get('detail', answer)}")
         return answer
+
+
+def limits(options: argparse.Namespace) -> int:
+    try:
+        document = _admin(options).get("/limits")
+    except (NotAnswered, ValueError) as error:
+        return _complain(error)
+    print(_json(document) if options.json else limits_table(document))
+    return FOUND
+
+
+def circuits(options: argparse.Namespace) -> int:
+    if (options.action is None) != (options.service is None):
+        print(f"apigw: {options.action} needs the name of a service", file=sys.stderr)
+        return MISUSE
+    try:
+        admin = _admin(options)
+        if options.action is None:
+            document = admin.get("/circuits")
+            shown = document["circuits"]
+        else:
+            wanted = {"service": options.service, "action": options.action}
+            document = admin.post("/circuits", wanted, _token(options))
+            shown = [document]
+    except (NotAnswered, ValueError, OSError) as error:
+        return _complain(error)
+    print(_json(document) if options.json else circuits_table(shown))
+    return FOUND
+
+
+def _admin(options: argparse.Namespace) -> Admin:
+    """Raises ``ValueError`` where neither the command nor the configuration says where the gateway is."""
+    if options.admin is not None:
+        return Admin.parse(options.admin)
+    config = loaded(options.config)
+    if config is None:
+        raise ValueError("no gateway is asked: say with --config or --admin which one")
+    return Admin.of_endpoint(config.gateway.admin)
+
+
+def _token(options: argparse.Namespace) -> str:
+    """Raises ``ValueError`` where there is none."""
+    file = options.token_file
+    if file is None:
+        config = loaded(options.config)
+        file = None if config is None else config.gateway.admin_token_file
+    if file is None:
+        raise ValueError("a circuit is held with a token: say with --token-file where it is")
+    with open(file, encoding="ascii") as content:
+        return content.read().strip()
+
+
+def _json(document: object) -> str:
+    return json.dumps(document, indent=2)
+
+
+def _complain(error: Exception) -> int:
+    print(f"apigw: {error}", file=sys.stderr)
+    return REFUSED
 
 
 def limits_table(document: Document) -> str:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from apigw.config import addresses, endpoints, units
-from apigw.config.keys import Files, text
+from apigw.config.files import Files, text
 from apigw.config.merge import Document
-from apigw.config.model import AcceptedKey, AccessLog, Config, JWTVerifier, Listen, OAuthSigning, Secret, Target
+from apigw.config.model import (
+    AcceptedKey,
+    AccessLog,
+    Config,
+    JWTVerifier,
+    Listen,
+    OAuthSigning,
+    Origin,
+    Path,
+    Secret,
+    Target,
+)
 from apigw.config.schema import ROOT, Rule
 
 
@@ -23,8 +35,21 @@ def build(document: Document, files: Files) -> Config:
             sections[key] = tuple(_value(rule, {"name": name, **entry}, files) for name, entry in value.items())
         else:
             sections[key] = _value(ROOT[key], value, files)
-    origins = {path: origin for path, origin in document.places.items() if path}
+    origins = dict(_renumbered(document))
     return Config(**sections, origins=origins, warnings=tuple(document.in_order(document.warnings)))
+
+
+def _renumbered(document: Document) -> Iterator[tuple[Path, Origin]]:
+    """The places of values, by their paths in the configuration, from which listeners that are null are left out."""
+    listed = document.get("gateway", "listen") or ()
+    left_out = [index for index, listen in enumerate(listed) if listen is None]
+    for path, origin in document.places.items():
+        index = path[2] if left_out and path[:2] == ("gateway", "listen") and len(path) > 2 else None
+        if isinstance(index, int):
+            if index not in left_out:
+                yield (*path[:2], index - sum(each < index for each in left_out), *path[3:]), origin
+        elif path:
+            yield path, origin
 
 
 def _value(rule: Rule, value: Any, files: Files) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from apigw.config.keys import CONTENTS, Files, matches
+from apigw.config.files import Files, fit
 from apigw.config.merge import Document
 from apigw.config.model import Path
+from apigw.config.rules import Content
 from apigw.config.schema import ROOT, Rule
 from apigw.config.validate import shown
 
@@ -16,13 +17,13 @@ from apigw.config.validate import shown
 _WITHOUT_FILES = ("routes", "rate_limits")
 
 
-def contents(document: Document, files: Files) -> None:
+def contents(document: Document, files: Files, judges: Mapping[str, Content]) -> None:
     """Each file that a key names can be read, and holds what the schema says that it holds."""
     for key, rule in ROOT.items():
         if key in document.tree and key not in _WITHOUT_FILES:
             for path, name, holds in _named(document, rule, document.tree[key], (key,)):
                 try:
-                    CONTENTS[holds](files.data(name))
+                    judges[holds](files.data(name))
                 except ValueError as error:
                     document.report(path, f"{shown(document, path, name)} {error}")
 
@@ -39,10 +40,10 @@ def pairs(document: Document, files: Files) -> None:
         if isinstance(pair, dict) and pair.get(certificate) and pair.get(key):
             at = (*path, key)
             try:
-                fit = matches(files.data(pair[certificate]), files.data(pair[key]))
+                fits = fit(files.data(pair[certificate]), files.data(pair[key]))
             except ValueError:  # contents has said so
                 continue
-            if not fit:
+            if not fits:
                 document.report(
                     at, f"{shown(document, at, pair[key])} is not the key of {shown(document, (), pair[certificate])}"
                 )

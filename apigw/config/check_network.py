@@ -6,8 +6,8 @@ import os
 from itertools import combinations
 
 from apigw.config import addresses, endpoints
+from apigw.config.files import Files
 from apigw.config.forms import name as check_name
-from apigw.config.keys import Files
 from apigw.config.merge import Document
 from apigw.config.model import Path
 from apigw.config.validate import shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
@@ -38,8 +38,11 @@ class ConfigError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def problem_in(config: Config, path: Path, sentence: str) -> Problem:
+def problem_at(origins: Mapping[Path, Origin], path: Path, sentence: str) -> Problem:
     """What a later stage finds wrong with ``path``, placed there, or at what holds it where the files leave it out."""
     ancestors = (path[:length] for length in range(len(path), 0, -1))
-    origin = next((config.origins[held] for held in ancestors if held in config.origins), None)
-    return Problem(sentence, path, origin)
+    return Problem(sentence, path, next((origins[held] for held in ancestors if held in origins), None))
+
+
+def problem_in(config: Config, path: Path, sentence: str) -> Problem:
+    return problem_at(config.origins, path, sentence)

@@ -1,4 +1,4 @@
-"""The forms that a text can be required to have.
+"""The forms of text that mean the same to everybody: methods, names, addresses, endpoint strings.
 
 Each takes the text and raises ``ValueError`` with what is wrong, as the end of a sentence that begins with the text.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from apigw.config import addresses, endpoints, patterns
+from apigw.config import addresses, endpoints
 from apigw.config.nearest import hint
 
 # Those that llhttp knows, but for CONNECT, which a gateway does not forward, and PRI, which is HTTP/2's own.
@@ -20,8 +20,6 @@ METHODS = frozenset({
 })
 # fmt: on
 
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-
 
 def method(text: str) -> None:
     if text == "CONNECT":
@@ -31,15 +29,6 @@ def method(text: str) -> None:
             raise ValueError(f"is not an HTTP method: write {text.upper()}")
         near = hint(text, METHODS, 0.75)
         raise ValueError(f"is not an HTTP method{near if 'mean' in near else ''}")
-
-
-def prefix(text: str) -> None:
-    """A path prefix that can be cut off: literal segments only."""
-    shape = patterns.parse(text).shape
-    if shape[-1] == "=":
-        raise ValueError("ends in a slash: write only the segments that are to go")
-    if any(not part.startswith("=") for part in shape):
-        raise ValueError("has a parameter or a *: only literal segments can be cut off")
 
 
 def request_path(text: str) -> None:
@@ -54,42 +43,14 @@ def request_path(text: str) -> None:
         raise ValueError("has a % that is not followed by two hexadecimal digits")
 
 
-def scope(text: str) -> None:
-    """RFC 6749 §3.3."""
-    if not _SCOPE.fullmatch(text):
-        raise ValueError("is not a scope: one or more printable ASCII characters without space, quote and backslash")
-
-
-def role(text: str) -> None:
-    """Roles travel in one header, separated by commas."""
-    if not text or not text.isprintable() or "," in text or text != text.strip():
-        raise ValueError("is not a role: printable characters without commas, and no space at its ends")
-
-
 def printable(text: str) -> None:
     if not text or not text.isascii() or not text.isprintable() or len(text) > 200:
         raise ValueError("is not 1 to 200 printable ASCII characters")
 
 
-def client_id(text: str) -> None:
-    """RFC 6749 §A.1, but for the colon, which ends the id in Basic credentials that nobody form-encoded."""
-    if not re.fullmatch(r"[\x20-\x39\x3b-\x7e]{1,256}", text) or text != text.strip():
-        raise ValueError("is not a client id: 1 to 256 printable ASCII characters, no colon, and no space at its ends")
-
-
 def name(text: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", text):
         raise ValueError("is not a name: letters, digits, _, - and ., beginning with a letter, digit or _, at most 64")
-
-
-def claim(text: str) -> None:
-    if not text.isprintable() or not all(text.split(".")) or len(text) > 200:
-        raise ValueError("is not a claim's name, or names with dots between them")
-
-
-def secret_hash(text: str) -> None:
-    if not re.fullmatch(r"(?:scrypt|sha256)\$[^\s$][^\s]*", text):
-        raise ValueError("is not a hash that `apigw hash-secret` makes: it begins with scrypt$ or sha256$")
 
 
 def file_name(text: str) -> None:
@@ -99,16 +60,9 @@ def file_name(text: str) -> None:
 
 FORMS: dict[str, Callable[[str], object]] = {
     "method": method,
-    "pattern": patterns.parse,
-    "prefix": prefix,
     "request path": request_path,
-    "scope": scope,
-    "role": role,
     "printable": printable,
-    "client id": client_id,
     "name": name,
-    "claim": claim,
-    "hash": secret_hash,
     "file": file_name,
     "network": addresses.network,
     "target": addresses.target,
@@ -119,3 +73,4 @@ FORMS: dict[str, Callable[[str], object]] = {
     "host:port": addresses.host_and_port,
     "endpoint": endpoints.parse,
 }
+"""What the schema may demand of a text, besides what the rooms above add."""

@@ -4,42 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apigw.config import check_auth, check_files, check_network, check_routes
+from apigw.config import check_files, check_network
 from apigw.config.build import build
 from apigw.config.errors import ConfigError
-from apigw.config.keys import Files
+from apigw.config.files import CONTENTS, Files
+from apigw.config.forms import FORMS
 from apigw.config.merge import Document, read
 from apigw.config.model import Config
-from apigw.config.schema import NOT_BUILT
-from apigw.config.validate import refuse_unbuilt, validate
+from apigw.config.rules import Rules
+from apigw.config.validate import validate
 
 
-def load(directory: str, environ: Mapping[str, str], not_built: frozenset[str] = NOT_BUILT) -> Config:
+def load(directory: str, environ: Mapping[str, str], rules: Rules) -> Config:
     """What ``DIR/*.yaml`` and ``DIR/services/*.yaml`` say, with ``${VAR}`` taken from ``environ``.
 
     Reads those files and the ones that they name; touches nothing else. Raises ``ConfigError`` with every problem of
-    every file. ``not_built`` names the sections that are refused because this version does not have their feature.
+    every file. ``rules`` are those of the rooms above (``process.rules``).
     """
     document = read(directory, environ)
     files = Files(document.directory)
-    judge(document, files, not_built)
+    judge(document, files, Rules(FORMS, CONTENTS) | rules)
     if document.problems:
         raise ConfigError(document.in_order(document.problems))
     return build(document, files)
 
 
-def judge(document: Document, files: Files, not_built: frozenset[str] = NOT_BUILT) -> None:
+def judge(document: Document, files: Files, rules: Rules) -> None:
     """Adds every problem to the document."""
-    validate(document)
-    refuse_unbuilt(document, not_built)
-    check_files.contents(document, files)
+    validate(document, rules.forms)
+    check_files.contents(document, files, rules.contents)
     check_files.pairs(document, files)
     check_files.access_log(document, files)
     check_network.listeners(document, files)
     check_network.redis(document)
     check_network.services(document)
-    check_auth.verifiers(document)
-    check_auth.token_endpoint(document, files)
-    check_auth.demands(document)
-    check_routes.routes(document)
-    check_routes.rate_limits(document)
+    for check in rules.checks:
+        check(document, files)

@@ -58,8 +58,8 @@ class Document:
         self.broken.add(path)
         self.troubled.update(path[:length] for length in range(len(path) + 1))
 
-    def warn(self, path: Path, sentence: str) -> None:
-        self.warnings.append(Problem(sentence, path, self.place(path)))
+    def warn(self, path: Path, sentence: str, at: Origin | None = None) -> None:
+        self.warnings.append(Problem(sentence, path, at or self.place(path)))
 
     def place(self, path: Path) -> Origin | None:
         if path in self.places:

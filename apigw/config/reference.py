@@ -9,10 +9,10 @@ from typing import Any
 import attrs
 
 from apigw.config import units
-from apigw.config.check_routes import RESERVED, RESERVED_BY_OAUTH
+from apigw.config.effective import ALWAYS, OF_KEYS, OF_TOKENS
 from apigw.config.marks import MAX_DEPTH
 from apigw.config.model import Config
-from apigw.config.schema import NOT_BUILT, ROOT, Rule
+from apigw.config.schema import ROOT, Rule
 
 _FORMS = {
     "method": "HTTP method",
@@ -81,10 +81,14 @@ A pattern begins with `/`. Its segments are literal, or `:name` (one segment), o
 segments are compared after percent-decoding. A slash at the end is part of the pattern: `/a/` is not `/a`. Two routes
 of the same shape (`/a/:b` and `/a/:c`) with a common method are an error.
 
-Reserved are {", ".join(f"`{path}`" for path in RESERVED)} with all that is below them, and, with `auth.oauth`,
-{", ".join(f"`{path}`" for path in RESERVED_BY_OAUTH)}. The gateway answers them before
-it looks at routes, so a route whose first segment is literal and that would match one of them is an error, while `/*`
-and `/:name` are not: they get the rest.
+Reserved are {", ".join(f"`{path}`" for path in ALWAYS)} with all that is below them; with `auth.oauth` also
+{", ".join(f"`{path}`" for path in OF_TOKENS)}, and where that signs with RS256
+{", ".join(f"`{path}`" for path in OF_KEYS)}. The gateway answers them before it looks at routes, so a route whose
+first segment is literal and that would match one of them is an error, while `/*` and `/:name` are not: they get the
+rest.
+
+Other programs' ways to write a parameter (`{{id}}`, `<id>`, `[id]`, `**`, a regular expression) are errors that say how
+it is written here. Where such characters are meant literally, they are percent-encoded: `/%7Bid%7D`.
 
 ## Endpoint strings
 
@@ -98,9 +102,7 @@ def reference() -> str:
     """The page, in Markdown."""
     top = [_row(key, rule, Config) for key, rule in ROOT.items()]
     sections = (line for key, rule in ROOT.items() for line in _sections(key, rule))
-    missing = ", ".join(f"`{section}`" for section in sorted(NOT_BUILT)).replace("*", "NAME")
-    note = [f"Not available in this version, and refused: {missing}.", ""] if NOT_BUILT else []
-    return "\n".join([_PREAMBLE, "## Sections", "", *note, *_HEAD, *top, "", *sections]).rstrip("\n") + "\n"
+    return "\n".join([_PREAMBLE, "## Sections", "", *_HEAD, *top, "", *sections]).rstrip("\n") + "\n"
 
 
 _HEAD = ("| key | type | default | meaning |", "|---|---|---|---|")

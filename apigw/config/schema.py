@@ -1,9 +1,9 @@
 """What may stand in a configuration: Cerberus schemas, as data.
 
 Besides Cerberus' own rules there are three of ours: ``duration`` and ``size`` hold the least and the most that are
-allowed, ``form`` names an entry of ``forms.FORMS``. ``meta`` is for people and for what comes after validation: ``doc``
+allowed, ``form`` names an entry of ``Rules.forms``. ``meta`` is for people and for what comes after validation: ``doc``
 explains the key, ``model`` is the class that its map becomes (and where its defaults are), ``file`` says what the named
-file must hold (an entry of ``keys.CONTENTS``), ``default`` says in words what holds where the key is left out.
+file must hold (an entry of ``Rules.contents``), ``default`` says in words what holds where the key is left out.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from typing import Any
 from apigw.config import model
 
 Rule = dict[str, Any]
-
-# Sections and keys that are validated, and refused in one sentence because what they ask for does not exist yet.
-NOT_BUILT: frozenset[str] = frozenset()
 
 _DAY, _MONTH = "24h", "744h"
 
@@ -122,7 +119,7 @@ GATEWAY: Rule = {
         nullable=True,
     ),
     "admin_token_file": _optional_file(
-        "Holds the token for writes. Without it the admin listener answers reads only.", "text"
+        "Holds the token for writes. Without it the admin listener answers reads only.", "admin token"
     ),
     "request_timeout": _duration(
         "Runs only while the gateway waits for the upstream: to its headers, and between two pieces of its body.",
@@ -323,7 +320,7 @@ JWT: Rule = {
         "meta": {"doc": "The secret of HS256, at least 32 bytes. Better: `secret_file`."},
     },
     "secret_file": _optional_file("Holds the secret of HS256. One newline at its end does not count.", "secret"),
-    "jwks_file": _optional_file("A JSON Web Key Set (RFC 7517).", "key set"),
+    "jwks_file": _optional_file("A JSON Web Key Set (RFC 7517).", "text"),
     "jwks_url": _text("Where to fetch a key set, for RS256; refreshed before it expires.", "url", nullable=True),
     "key_id": _text("The `kid` of tokens that this key verifies.", "printable", nullable=True),
     "issuer": _text("The `iss` that tokens must have; checked when given.", "printable", nullable=True),
@@ -346,7 +343,7 @@ SIGNING: Rule = {
     "private_key_file": _optional_file(
         "PEM file: the RSA key for RS256, at least 2048 bits. Left out, a key is made at each start, and tokens end "
         "with the process.",
-        "private key",
+        "signing key",
     ),
     "secret": {
         "type": "string",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import cerberus
 from cerberus import errors as codes
 
 from apigw.config import units
-from apigw.config.forms import FORMS
 from apigw.config.merge import Document
 from apigw.config.model import Path
 from apigw.config.nearest import hint
+from apigw.config.rules import Form
 from apigw.config.schema import ROOT, Rule
 
 SECRET_KEYS = frozenset({"secret", "secret_hash"})
@@ -51,7 +51,7 @@ class _Validator(cerberus.Validator):  # type: ignore[misc]
         """The rule's arguments are validated against this schema: {'type': 'string'}"""
         if isinstance(value, str):
             try:
-                FORMS[form](value)
+                self._config["forms"][form](value)
             except ValueError as error:
                 self._error(field, str(error))
 
@@ -70,9 +70,9 @@ class _Validator(cerberus.Validator):  # type: ignore[misc]
             self._error(field, f"is more than {most}")
 
 
-def validate(document: Document) -> None:
+def validate(document: Document, forms: Mapping[str, Form]) -> None:
     """Adds to the document what the schema finds, but for what stands under a value that is known to be broken."""
-    validator = _Validator(ROOT)
+    validator = _Validator(ROOT, forms=forms)
     validator.validate(document.tree, normalize=False)
     unreadable = set(document.broken)
     hints = 0
@@ -93,32 +93,6 @@ def validate(document: Document) -> None:
             document.spoil(path, _sentence(document, path, error))
     for path in _unprintable(document):
         document.spoil(path, "holds a control character")
-
-
-def refuse_unbuilt(document: Document, sections: frozenset[str]) -> None:
-    """Refuses what is asked for and does not exist yet, and forgets what else is wrong in there."""
-    refused = {path for section in sections for path in _expand(document.tree, tuple(section.split(".")))}
-    if not refused:
-        return
-
-    def inside(path: Path) -> bool:
-        return any(path[:length] in refused for length in range(1, len(path) + 1))
-
-    document.problems = [problem for problem in document.problems if not inside(problem.path)]
-    for path in refused:
-        document.report(path, "is not available in this version", document.key(path))
-        document.discard(path)
-
-
-def _expand(value: Any, parts: tuple[str, ...], path: Path = ()) -> Iterator[Path]:
-    """The paths that ``services.*.tls`` stands for, but for those that ask for nothing."""
-    if not parts:
-        if value is not None and value != []:
-            yield path
-    elif isinstance(value, dict):
-        for key in value if parts[0] == "*" else parts[:1]:
-            if key in value:
-                yield from _expand(value[key], parts[1:], (*path, key))
 
 
 def shown(document: Document, path: Path, value: object) -> str:

@@ -6,6 +6,8 @@ A policy gives stages and hooks for a route (``policy.py``); ``proxy.pipeline`` 
 
 from __future__ import annotations
 
+import re
+from os import urandom
 from typing import Any
 
 from mypy_extensions import mypyc_attr
@@ -16,6 +18,7 @@ from apigw.contract.peers import Peers
 from apigw.contract.principal import Principal
 from apigw.errors import GatewayError
 from apigw.ops.metrics import RouteSeries
+from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Header, Headers
 from apigw.wire.request import Request
 
@@ -49,6 +52,8 @@ class Head:
 
 DROPPED = frozenset({b"x-request-id"})
 """Fields of a service's answer that every exchange writes anew."""
+
+_WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 
 Outcome = Answer | Waiting | None
 """What a stage comes to: an answer, something to wait for, or ``None``: the exchange goes on."""
@@ -106,6 +111,14 @@ class Route:
 class Relaying:
     """What moves the bytes of an exchange (``proxy.relay``)."""
 
+    def abandon(self) -> None:
+        """Let go of the service."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """The exchange is over: give back what is still held."""
+        raise NotImplementedError
+
 
 class Driver:
     """Drives exchanges (``proxy.pipeline``)."""
@@ -122,22 +135,60 @@ class Driver:
         """Answer with ``error`` now, or cut short the answer that has begun."""
         raise NotImplementedError
 
+    def client_failed(self, exchange: Exchange, error: Refused | ClientLost) -> None:
+        """The client sent what is refused, or has left."""
+        raise NotImplementedError
+
     def end(self, exchange: Exchange) -> None:
         """The answer is complete, or there will be none."""
         raise NotImplementedError
 
 
+class _Identifiers:
+    """Random ids of 32 hexadecimal digits, made many at once: so each costs a sixth."""
+
+    def __init__(self) -> None:
+        self._digits = b""
+        self._at = 0
+
+    def next(self) -> bytes:
+        at = self._at
+        if at == len(self._digits):
+            self._digits = urandom(2048).hex().encode("ascii")
+            at = 0
+        self._at = end = at + 32
+        return self._digits[at:end]
+
+
+_identifiers = _Identifiers()
+
+
+def new_request_id() -> bytes:
+    return _identifiers.next()
+
+
+def request_id(headers: Headers) -> bytes:
+    """The client's ``X-Request-ID`` where it sent one that can be logged as it is, else a new one."""
+    found = None
+    for name, value in headers:
+        if name == b"x-request-id":
+            if found is not None:
+                return new_request_id()
+            found = value
+    if found is not None and _WELL_FORMED_ID(found):
+        return found
+    return new_request_id()
+
+
 class Exchange:
     """The facts of one request and its answer. ``started_at`` is in the seconds of the reactor."""
 
-    relay: Relaying
     route: Route
 
-    def __init__(self, driver: Driver, request: Request, id: bytes, peers: Peers, started_at: float) -> None:
+    def __init__(self, driver: Driver, request: Request, peers: Peers, started_at: float) -> None:
         self.driver = driver
         self.request = request
-        self.id = id
-        """The request id: that of the client, or a new one."""
+        self.id = request_id(request.headers)
         self.peers = peers
         self.started_at = started_at
         self.principal: Principal | None = None
@@ -155,7 +206,10 @@ class Exchange:
         self.asked = 0
         """How many of the route's ``on_refusal`` have been asked."""
         self.waiting: Waiting | None = None
+        self.relay: Relaying | None = None
+        """What moves the bytes, from when the request is forwarded, or its body is read."""
         self.ended = False
+        request.listener = self
 
     @property
     def client_address(self) -> str:
@@ -165,6 +219,16 @@ class Exchange:
     def add(self, headers: list[Header]) -> None:
         """Give any answer these fields too."""
         self.added = [*self.added, *headers] if self.added else headers
+
+    # wire.request.Listener, until there is a relay.
+
+    def body_received(self, data: bytes) -> None:
+        """Nobody has asked for the body."""
+
+    def body_finished(self) -> None: ...
+
+    def client_failed(self, error: Refused | ClientLost) -> None:
+        self.driver.client_failed(self, error)
 
     def resume(self, outcome: Outcome) -> None:
         """What the exchange waited for is there: go on with ``outcome``, as if the stage had returned it."""

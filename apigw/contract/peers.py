@@ -16,6 +16,8 @@ class Peers:
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         self._networks = [ip_network(network, strict=False) for network in trusted]
+        self.some = bool(self._networks)
+        """Whether any peer is trusted at all."""
         self._decided: dict[bytes, bool] = {}
 
     def trusts(self, peer: bytes) -> bool:

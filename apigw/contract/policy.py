@@ -58,7 +58,7 @@ class Prepared:
     def routed(self, router: Router[Route]) -> None:
         """Every route is compiled: this is where requests will find them."""
 
-    def resources(self) -> Mapping[bytes, IResource]:
+    def resources(self) -> Mapping[str, IResource]:
         """What it answers on the public listeners, by path. These are among ``config``'s reserved paths."""
         return {}
 

@@ -10,7 +10,7 @@ from collections.abc import Collection
 class Principal:
     """The authenticated caller. It holds while ``begins <= now < expires``, in Unix seconds with the leeway in them.
 
-    ``lines`` are the identity headers for the service, in UTF-8, as HTTP/1.1 sends them.
+    ``fields`` are the identity headers for the service, names and values in UTF-8.
     """
 
     def __init__(
@@ -29,8 +29,11 @@ class Principal:
         self.scopes = scopes
         self.begins = begins
         self.expires = expires
-        named = (("x-user-id", id), ("x-user-roles", ",".join(roles)), ("x-auth-provider", provider))
-        self.lines = "".join([f"{name}: {value}\r\n" for name, value in named]).encode()
+        self.fields: list[tuple[bytes, bytes]] = [
+            (b"x-user-id", id.encode()),
+            (b"x-user-roles", ",".join(roles).encode()),
+            (b"x-auth-provider", provider.encode()),
+        ]
 
     def has_one_of(self, roles: Collection[str]) -> bool:
         return not self._roles.isdisjoint(roles)

@@ -28,6 +28,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from apigw.config.effective import ALWAYS, OF_KEYS, OF_TOKENS
+
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds in seconds; a duration that equals one is counted in it."""
 
@@ -35,17 +37,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 OTHER = "OTHER"
 
 UNMATCHED = "unmatched"
-RESERVED = frozenset(
-    {
-        UNMATCHED,
-        "/health",
-        "/ready",
-        "/metrics",
-        "/oauth/token",
-        "/.well-known/jwks.json",
-        "/.well-known/oauth-authorization-server",
-    }
-)
+RESERVED = frozenset({UNMATCHED, *ALWAYS, *OF_TOKENS, *OF_KEYS})
 """Values of ``path`` that belong to no route; no reload removes their series."""
 
 CLIENT_LEFT = 499
@@ -298,9 +290,6 @@ class Metrics:
     def routes(self) -> dict[str, RouteSeries]:
         """What was counted so far by pattern, for those who show it."""
         return self._routes.copy()
-
-    def services(self) -> dict[str, ServiceSeries]:
-        return self._services.copy()
 
     def render(self, openmetrics: bool = False, pause: Callable[[], None] | None = None) -> tuple[bytes, bytes]:
         """The content type and the text: Prometheus' format 0.0.4, or OpenMetrics 1.0.

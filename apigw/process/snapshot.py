@@ -8,13 +8,16 @@ from itertools import chain
 
 from attrs import field, frozen
 
-from apigw.config.errors import ConfigError, Problem
-from apigw.config.model import UNSET, Config, Service
+from apigw.config.effective import effective
+from apigw.config.errors import ConfigError, Problem, problem_in
+from apigw.config.files import read
+from apigw.config.model import Config, Service
 from apigw.config.model import Route as RouteConfig
 from apigw.contract.exchange import Route, Stage
 from apigw.contract.peers import Peers
 from apigw.contract.policy import POSITIONS, Part, Policy, Prepared
 from apigw.ops.metrics import UNMATCHED, RouteSeries
+from apigw.process import admin_token
 from apigw.proxy import forward
 from apigw.proxy.destination import Destination
 from apigw.proxy.headers import CopyRules
@@ -27,9 +30,6 @@ from apigw.wire.deadlines import Deadlines
 
 UpstreamKey = tuple[Service, bytes]
 """A service as configured, and a digest of the files that its TLS names: the same key means the same pools."""
-
-LEAST_TOKEN, MOST_TOKEN = 16, 4096
-"""Characters of the admin token."""
 
 
 @frozen(eq=False)
@@ -129,7 +129,7 @@ def _upstreams(
             kept = previous.upstreams.get(key) if previous is not None else None
             named[service.name] = upstreams[key] = kept or parts.build(service)
         except Exception as error:
-            problems.append(Problem(f"its TLS cannot be set up: {error}", path, config.origins.get(path)))
+            problems.append(problem_in(config, path, f"cannot be set up: {error}"))
     if problems:
         raise ConfigError(problems)
     return upstreams, named
@@ -138,15 +138,16 @@ def _upstreams(
 def _destination(
     config: Config, route: RouteConfig, upstream: Upstream, copied: CopyRules, parts: Parts
 ) -> Destination:
-    gateway, service = config.gateway, upstream.service
+    service = upstream.service
+    holds = effective(config, route, service)
     return Destination(
         upstream=upstream,
         copied=copied,
         deadlines=parts.deadlines,
-        timeout=route.timeout or service.timeout or gateway.request_timeout,
-        tunnel_idle_timeout=gateway.tunnel_idle_timeout,
-        max_body_size=gateway.max_body_size if route.max_body_size == UNSET else route.max_body_size,
-        buffer_body=route.buffer_body,
+        timeout=holds.timeout,
+        tunnel_idle_timeout=config.gateway.tunnel_idle_timeout,
+        max_body_size=holds.max_body_size,
+        buffer_body=holds.buffer_body,
         strip=_segments(route.strip_prefix or "/"),
         preserve_host=service.preserve_host,
         log_decisions=parts.log_decisions,
@@ -169,20 +170,15 @@ def _route(
 
 
 def _admin_token(config: Config) -> bytes | None:
-    """Raises ``ConfigError`` for one that no header could carry, or that can be guessed."""
+    """Raises ``ConfigError`` for one that cannot be used."""
     file = config.gateway.admin_token_file
     if file is None:
         return None
     path = ("gateway", "admin_token_file")
     try:
-        with open(file, "rb") as content:
-            token = content.read(MOST_TOKEN + 2).strip()
-    except OSError as error:
-        raise ConfigError([Problem(f"it cannot be read: {error.strerror}", path, config.origins.get(path))]) from None
-    if not LEAST_TOKEN <= len(token) <= MOST_TOKEN or not all(0x21 <= byte <= 0x7E for byte in token):
-        sentence = f"it must hold {LEAST_TOKEN} to {MOST_TOKEN} printable ASCII characters without spaces"
-        raise ConfigError([Problem(sentence, path, config.origins.get(path))])
-    return token
+        return admin_token.parse(read(file))
+    except ValueError as error:
+        raise ConfigError([problem_in(config, path, f"{file!r} {error}")]) from None
 
 
 def _segments(prefix: str) -> int:

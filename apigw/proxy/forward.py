@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -14,11 +14,12 @@ from apigw.proxy.destination import Destination
 from apigw.proxy.headers import is_grpc
 from apigw.proxy.held_body import Buffers, HeldBody
 from apigw.proxy.relay import Relay
+from apigw.upstream.failover import Taken, connect, take
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 
 
 def stages(destination: Destination, buffers: Buffers) -> tuple[Stage, ...]:
-    return HoldBody(destination, buffers), Connect(destination), Send()
+    return HoldBody(destination, buffers), Connect(destination)
 
 
 class HoldBody(Stage):
@@ -32,13 +33,12 @@ class HoldBody(Stage):
         self._buffers = buffers
 
     def run(self, exchange: Exchange) -> Outcome:
-        destination = self.destination
-        relay = cast(Relay, exchange.relay)
-        relay.destination = destination
         request = exchange.request
-        length, allowed, small = request.content_length, destination.max_body_size, destination.buffer_body
+        length = request.content_length
         if length == 0:
             return None
+        destination = self.destination
+        allowed, small = destination.max_body_size, destination.buffer_body
         if allowed is not None and length is not None and length > allowed:
             raise errors.BodyTooLarge(f"The body may have up to {allowed} bytes.")
         if request.body_complete or not small or is_grpc(request.headers):
@@ -48,45 +48,51 @@ class HoldBody(Stage):
             circuit.check(destination.seconds())
         wanted = 1 if length is None or length > small else length + 1  # more than comes: to its end
         held = HeldBody(self._buffers, wanted)
-        return held if relay.hold_body(held) else None
+        return held if Relay(exchange, destination).hold_body(held) else None
 
 
 class Connect(Stage):
-    """Asks the circuit, chooses a target, and takes a connection to it: an idle one at once, else a new one."""
+    """Asks the circuit, chooses a target, takes a connection to it, and sends the request.
+
+    Waits where no connection is idle. After a silent death the exchange comes here again, for the target ``wanted``.
+    """
 
     def __init__(self, destination: Destination) -> None:
         self._destination = destination
 
     def run(self, exchange: Exchange) -> Outcome:
-        relay = cast(Relay, exchange.relay)
-        upstream = self._destination.upstream
+        destination = self._destination
+        relay = Relay(exchange, destination) if exchange.relay is None else cast(Relay, exchange.relay)
+        upstream = destination.upstream
         target = relay.wanted
         if target is None:
             if upstream.circuit is not None:
-                relay.permit = upstream.circuit.admit(self._destination.seconds())
-            target = upstream.pick()
-            connection = target.pool.take(careful=exchange.request.content_length != 0)
+                relay.permit = upstream.circuit.admit(destination.seconds())
+            target = upstream.balancer.pick(None)
+            if target is None:
+                raise upstream.none_healthy()
+            connection = take(upstream, target, careful=exchange.request.content_length != 0)
             if connection is not None:
-                relay.target, relay.connection = target, connection
+                relay.send(target, connection)
                 return None
-        return Connecting(relay, upstream.connect(target))
+        return Connecting(relay, connect(upstream, target))
 
 
 class Connecting(Waiting):
-    """A connection that is being made, or waited for."""
+    """A connection that is being made, or waited for. When it is there, the request is sent."""
 
-    def __init__(self, relay: Relay, connecting: Deferred[Any]) -> None:
+    def __init__(self, relay: Relay, connecting: Deferred[Taken]) -> None:
         self._relay = relay
         self._connecting = connecting
-        connecting.addCallbacks(self._connected, self._failed)
+        connecting.addCallbacks(self._connected, self._failed).addErrback(self._broken)
 
     def cancel(self) -> None:
         self._connecting.cancel()
 
-    def _connected(self, connected: Any) -> None:
+    def _connected(self, taken: Taken) -> None:
         relay = self._relay
-        relay.target, relay.connection = connected
-        relay.exchange.resume(None)
+        relay.exchange.waiting = None
+        relay.send(taken.target, taken.connection)
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
@@ -98,15 +104,10 @@ class Connecting(Waiting):
             relay.settle_failure()
             error = errors.UpstreamUnreachable("The service cannot be reached.")
         elif failure.check(PoolExhausted):
-            assert relay.destination is not None
             relay.destination.upstream.series.error("overloaded")
             error = errors.Overloaded("The service has too many requests waiting.", [(b"retry-after", b"1")])
         relay.exchange.fail(error)
 
-
-class Send(Stage):
-    """Sends the request. What comes back goes to the relay."""
-
-    def run(self, exchange: Exchange) -> Outcome:
-        cast(Relay, exchange.relay).send()
-        return None
+    def _broken(self, failure: Failure) -> None:
+        assert failure.value is not None
+        self._relay.exchange.fail(failure.value)

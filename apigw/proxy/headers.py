@@ -7,9 +7,8 @@ that is not a trusted proxy, what claims to know where the request came from. On
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Set
-from os import urandom
+from typing import Any, Final, cast
 
 from apigw.contract.exchange import DROPPED
 from apigw.wire.headers import HOP_BY_HOP, Header, Headers, first
@@ -20,56 +19,20 @@ FORWARDED = frozenset({b"forwarded", b"x-real-ip"})
 WRITTEN_HERE = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
 """Fields of a request that are written anew from what was parsed."""
 
-_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _VIA_HEADER = (b"via", b"1.1 apigw")
-_VIA = {
-    b"HTTP/1.0": b"\r\nvia: 1.0 apigw\r\n",
-    b"HTTP/1.1": b"\r\nvia: 1.1 apigw\r\n",
-    b"HTTP/2": b"\r\nvia: 2 apigw\r\n",
+_VIA: Final[dict[bytes, Any]] = {
+    b"HTTP/1.0": (b"via", b"1.0 apigw"),
+    b"HTTP/1.1": (b"via", b"1.1 apigw"),
+    b"HTTP/2": (b"via", b"2 apigw"),
 }
-_WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
+_HTTP: Final[Any] = (b"x-forwarded-proto", b"http")
+_HTTPS: Final[Any] = (b"x-forwarded-proto", b"https")
 _REMEMBERED = 4096
 _LONGEST = 64
 """Of the names that are remembered, so that they hold 3 MiB at most. Those that are sent all the time are shorter."""
 _FOLDED = bytes(byte if bytes((byte,)).isalnum() else ord("-") for byte in range(256))
 """Makes a dash of every byte that is no letter and no digit."""
 _CONTINUED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
-
-
-class _Identifiers:
-    """Random ids of 32 hexadecimal digits, made many at once: so each costs a sixth."""
-
-    def __init__(self) -> None:
-        self._digits = b""
-        self._at = 0
-
-    def next(self) -> bytes:
-        at = self._at
-        if at == len(self._digits):
-            self._digits = urandom(2048).hex().encode("ascii")
-            at = 0
-        self._at = end = at + 32
-        return self._digits[at:end]
-
-
-_identifiers = _Identifiers()
-
-
-def new_request_id() -> bytes:
-    return _identifiers.next()
-
-
-def request_id(headers: Headers) -> bytes:
-    """The client's ``X-Request-ID`` where it sent one that can be logged as it is, else a new one."""
-    found = None
-    for name, value in headers:
-        if name == b"x-request-id":
-            if found is not None:
-                return new_request_id()
-            found = value
-    if found is not None and _WELL_FORMED_ID(found):
-        return found
-    return new_request_id()
 
 
 class _Kept(dict[bytes, bool]):
@@ -118,47 +81,30 @@ def without_segments(request: Request, segments: int) -> bytes:
     return b"/" + (rest[0] if rest else b"") + request.query
 
 
-def upstream_head(
-    request: Request, uri: bytes, host: bytes, trusted: bool, identifier: bytes, own: Iterable[bytes], rules: CopyRules
-) -> bytes:
-    """A request's bytes up to its body, canonical: RFC 9112 §3 to §6. ``own`` are header lines of the gateway's."""
+def upstream_fields(
+    request: Request, trusted: bool, identifier: bytes, own: Iterable[Header], rules: CopyRules
+) -> Headers:
+    """The fields that a service is sent: those of a ``Message``. ``own`` are the gateway's, and come last."""
     stream = request.stream
     kept = rules.of_trusted if trusted else rules.of_others
-    headers = request.headers
-    out = [request.method, b" ", uri, b" HTTP/1.1\r\nhost: ", host, b"\r\n"]
-    for name, value in headers:
-        if kept[name]:
-            out.append(name)
-            out.append(b": ")
-            out.append(value)
-            out.append(b"\r\n")
-    if request.content_length is None:
-        out.append(b"transfer-encoding: chunked\r\n")
-    elif request.content_length or request.method in _WITH_BODY:
-        out.append(b"content-length: %d\r\n" % request.content_length)
-    if request.upgrade:
-        out.append(b"connection: upgrade\r\nupgrade: websocket\r\n")
-    forwarded_for, proto, forwarded_host = stream.peer, b"https" if stream.secure else b"http", request.authority
+    headers = cast("list[tuple[bytes, ...]]", request.headers)  # compiled, a pair would be taken apart and made anew
+    out: list[Any] = []
+    for header in headers:
+        if kept[header[0]]:
+            out.append(header)
     if trusted:
-        forwarded_for, proto, forwarded_host = _continued(headers, forwarded_for, proto, forwarded_host)
-    out += (
-        b"x-forwarded-for: ",
-        forwarded_for,
-        b"\r\nx-forwarded-proto: ",
-        proto,
-        b"\r\nx-forwarded-host: ",
-        forwarded_host,
-        _VIA[request.clientproto],
-        b"x-request-id: ",
-        identifier,
-        b"\r\n",
-        *own,
-        b"\r\n",
-    )
-    return b"".join(out)
+        out += _continued(request.headers, stream.peer, b"https" if stream.secure else b"http", request.authority)
+    else:
+        out.append((b"x-forwarded-for", stream.peer))
+        out.append(_HTTPS if stream.secure else _HTTP)
+        out.append((b"x-forwarded-host", request.authority))
+    out.append(_VIA[request.clientproto])
+    out.append((b"x-request-id", identifier))
+    out += own
+    return cast(Headers, out)
 
 
-def _continued(headers: Headers, peer: bytes, proto: bytes, host: bytes) -> tuple[bytes, bytes, bytes]:
+def _continued(headers: Headers, peer: bytes, proto: bytes, host: bytes) -> Headers:
     """What a trusted proxy said of the request's origin, with the proxy itself appended."""
     chain = [value for name, value in headers if name == b"x-forwarded-for"]
     for name, value in headers:
@@ -166,7 +112,8 @@ def _continued(headers: Headers, peer: bytes, proto: bytes, host: bytes) -> tupl
             proto = value
         elif name == b"x-forwarded-host":
             host = value
-    return b", ".join([*chain, peer]), proto, host
+    forwarded_for = b", ".join([*chain, peer])
+    return [(b"x-forwarded-for", forwarded_for), (b"x-forwarded-proto", proto), (b"x-forwarded-host", host)]
 
 
 def client_headers(

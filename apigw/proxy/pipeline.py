@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
@@ -14,10 +13,16 @@ from apigw import errors
 from apigw.contract.exchange import Answer, Driver, Exchange, Outcome, Route, Stage, Waiting
 from apigw.contract.peers import Peers
 from apigw.errors import GatewayError
-from apigw.proxy.headers import request_id
-from apigw.proxy.relay import Relay, hooked
+from apigw.proxy.refusals import refused
+from apigw.proxy.relay import hooked
 from apigw.routing.router import Router
+from apigw.wire.errors import ClientLost, Refused
+from apigw.wire.headers import Headers
 from apigw.wire.request import Request
+
+CLIENT_LEFT = 499
+"""The status, in logs and metrics, of an exchange whose client left."""
+SWITCHED = 101
 
 log = Logger(namespace=__name__)
 
@@ -38,14 +43,9 @@ class Table:
         self.peers = peers
         self.log_decisions = log_decisions
 
-    def match(self, request: Request) -> Route:
-        """The route of a request. Never waits."""
-        method, path = request.method, request.path
-        match = self.router.match(method, path)
-        if self.log_decisions:
-            log.debug("{decision}", decision=str(self.router.explain(method, path)))
-        if match is None and self.own is not None:
-            match = self.own.match(method, path)
+    def otherwise(self, request: Request) -> Route:
+        """For what ``router`` does not match."""
+        match = None if self.own is None else self.own.match(request.method, request.path)
         return self.unmatched if match is None else match.value
 
 
@@ -63,20 +63,36 @@ class NoRoute(Stage):
 
 
 class Pipeline(Driver):
-    """The proxy. ``table`` is replaced by a reload; an exchange keeps the route that it found."""
+    """The proxy. ``table`` is replaced by a reload; an exchange keeps the route that it found.
 
-    def __init__(self, table: Table, seconds: Callable[[], float], account: Callable[[Relay], None]) -> None:
+    Requests for a path of ``reserved`` go to ``resources`` instead.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        seconds: Callable[[], float],
+        account: Callable[[Exchange], None],
+        resources: Callable[[Request], None],
+    ) -> None:
         self.table = table
+        self.reserved: frozenset[bytes] = frozenset()
         self._seconds = seconds
         self._account = account
+        self._resources = resources
         self.in_flight = 0
 
-    def render(self, request: Request) -> None:
+    def on_request(self, request: Request) -> None:
         """Runs when the headers are complete; the body has not been read."""
+        if request.path in self.reserved:
+            self._resources(request)
+            return
         table = self.table
-        exchange = Exchange(self, request, request_id(request.headers), table.peers, self._seconds())
-        exchange.relay = Relay(exchange)
-        exchange.route = table.match(request)
+        exchange = Exchange(self, request, table.peers, self._seconds())
+        match = table.router.match(request.method, request.path)
+        exchange.route = match.value if match is not None else table.otherwise(request)
+        if table.log_decisions:
+            log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
         self.in_flight += 1
         self.resume(exchange, None)
 
@@ -137,8 +153,7 @@ class Pipeline(Driver):
         """The gateway's own answer, or where an answer has begun, its end in a way that cannot look complete."""
         if exchange.ended:
             return
-        relay = cast(Relay, exchange.relay)
-        relay.abandon()
+        self._abandon(exchange)
         exchange.refusal = error
         request = exchange.request
         if request.started:
@@ -154,16 +169,34 @@ class Pipeline(Driver):
         self._send(exchange, answer.status, answer.headers, answer.body)
         self.end(exchange)
 
+    def client_failed(self, exchange: Exchange, error: Refused | ClientLost) -> None:
+        if isinstance(error, Refused):
+            self.refuse(exchange, refused(error))
+            return
+        self._abandon(exchange)
+        if exchange.status != SWITCHED:
+            exchange.status = CLIENT_LEFT
+        self.end(exchange)
+
     def end(self, exchange: Exchange) -> None:
         """Account for the exchange, exactly once."""
         if not exchange.ended:
             exchange.ended = True
-            relay = cast(Relay, exchange.relay)
-            relay.close()
+            exchange.request.listener = None
+            if exchange.relay is not None:
+                exchange.relay.close()
             self.in_flight -= 1
-            self._account(relay)
+            self._account(exchange)
 
-    def _send(self, exchange: Exchange, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def _abandon(self, exchange: Exchange) -> None:
+        """Stop waiting, and let go of the service."""
+        waiting, exchange.waiting = exchange.waiting, None
+        if waiting is not None:
+            waiting.cancel()
+        if exchange.relay is not None:
+            exchange.relay.abandon()
+
+    def _send(self, exchange: Exchange, status: int, headers: Headers, body: bytes) -> None:
         exchange.status = status
         headers = [*headers, *exchange.added, (b"x-request-id", exchange.id)]
         if exchange.route.hooks:

@@ -10,20 +10,16 @@ from zope.interface import classImplements
 from apigw import errors
 from apigw.contract.exchange import Exchange, Head, Relaying
 from apigw.proxy.destination import Destination
-from apigw.proxy.headers import client_headers, upstream_head, without_segments
+from apigw.proxy.headers import client_headers, upstream_fields, without_segments
 from apigw.proxy.held_body import HeldBody
-from apigw.proxy.refusals import refused
-from apigw.upstream.upstream import Target
+from apigw.upstream.failover import again
+from apigw.upstream.target import Target
 from apigw.wire.errors import ClientLost, Refused, UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
-from apigw.wire.http1.client import UpstreamConnection
+from apigw.wire.interfaces import Message, UpstreamConnection
 from apigw.wire.request import Request
 from apigw.wire.tunnel import join
 
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH"})
-"""RFC 9110 §9.2.2, and its registry."""
-CLIENT_LEFT = 499
-"""The status, in logs and metrics, of an exchange whose client left."""
 FAILURES = frozenset({500, 502, 503, 504})
 """Answers of a service that say that it, and not the request, is at fault."""
 
@@ -33,11 +29,10 @@ log = Logger(namespace=__name__)
 class Relay(Relaying):
     """Listens to the client, receives from the service, and lets neither send faster than the other takes."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, destination: Destination) -> None:
         self.exchange = exchange
         self.request: Request = exchange.request
-        self.destination: Destination | None = None
-        """Where the request goes, from the moment that it is about to."""
+        self.destination = destination
         self.target: Target | None = None
         self.connection: UpstreamConnection | None = None
         self.held: HeldBody | None = None
@@ -50,6 +45,7 @@ class Relay(Relaying):
         self.upstream_ended_at = 0.0
         self.event_stream = False
         self.tunnelled = False
+        exchange.relay = self
         self.request.listener = self
 
     # The request.
@@ -59,22 +55,19 @@ class Relay(Relaying):
         request = self.request
         return request.content_length == 0 or (self.held is not None and request.body_complete)
 
-    def send(self) -> None:
-        """Send the request over the connection that was taken."""
-        exchange, request = self.exchange, self.request
-        destination, target, connection = self.destination, self.target, self.connection
-        assert destination is not None
-        assert target is not None
-        assert connection is not None
+    def send(self, target: Target, connection: UpstreamConnection) -> None:
+        """Send the request over a connection to ``target``. What comes back is relayed from then on."""
+        self.target, self.connection = target, connection
+        exchange, request, destination = self.exchange, self.request, self.destination
         host = request.authority if destination.preserve_host and request.authority else target.authority
         uri = request.uri if not destination.strip else without_segments(request, destination.strip)
-        own = () if exchange.principal is None else (exchange.principal.lines,)
-        trusted = exchange.peers.trusts(request.stream.peer)
-        head = upstream_head(request, uri, host, trusted, exchange.id, own, destination.copied)
+        own = () if exchange.principal is None else exchange.principal.fields
+        peers = exchange.peers
+        trusted = peers.some and peers.trusts(request.stream.peer)
+        fields = upstream_fields(request, trusted, exchange.id, own, destination.copied)
+        length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
-        connection.send(
-            head, self, destination.timeout, request.method == b"HEAD", request.upgrade, request.content_length is None
-        )
+        connection.send(Message(request.method, uri, host, fields, length, upgrade, destination.timeout), self)
         held = self.held
         if held is None:
             if request.body_complete and not request.bytes_received:
@@ -99,7 +92,6 @@ class Relay(Relaying):
     # wire.request.Listener: the client's body, and its end.
 
     def body_received(self, data: bytes) -> None:
-        assert self.destination is not None
         limit = self.destination.max_body_size
         if limit is not None and self.request.bytes_received > limit:
             self.exchange.driver.refuse(self.exchange, errors.BodyTooLarge(f"The body may have up to {limit} bytes."))
@@ -116,13 +108,7 @@ class Relay(Relaying):
             self._body_held()
 
     def client_failed(self, error: Refused | ClientLost) -> None:
-        if isinstance(error, Refused):
-            self.exchange.driver.refuse(self.exchange, refused(error))
-            return
-        self.abandon()
-        if not self.tunnelled:
-            self.exchange.status = CLIENT_LEFT
-        self.exchange.driver.end(self.exchange)
+        self.exchange.driver.client_failed(self.exchange, error)
 
     def _body_held(self) -> None:
         """Enough of it is there, or all."""
@@ -137,7 +123,7 @@ class Relay(Relaying):
         if held is not None:
             held.release()
 
-    # wire.http1.client.Receiver: the answer.
+    # wire.interfaces.Receiver: the answer.
 
     def pause_body(self) -> None:
         self.request.pause_body()
@@ -169,8 +155,7 @@ class Relay(Relaying):
         self.request.stream.set_producer(self)
 
     def response_finished(self) -> None:
-        self.connection = None
-        assert self.destination is not None
+        self._part()
         self.upstream_ended_at = self.destination.seconds()
         if self.permit is not None:
             self._settle(self.exchange.status in FAILURES)
@@ -178,28 +163,19 @@ class Relay(Relaying):
         self.exchange.driver.end(self.exchange)
 
     def response_failed(self, error: UpstreamError) -> None:
-        connection, self.connection = self.connection, None
-        destination, target, exchange, request = self.destination, self.target, self.exchange, self.request
-        assert destination is not None
+        connection, target = self._part(), self.target
+        destination, exchange = self.destination, self.exchange
+        assert connection is not None
         assert target is not None
         upstream = destination.upstream
         upstream.series.error(_KINDS.get(type(error), "protocol"))
-        if (
-            isinstance(error, UpstreamLost)
-            and error.silent
-            and connection is not None
-            and self.wanted is None
-            and (request.method in IDEMPOTENT or error.unsent)
-            and self.whole()
-        ):
-            # The service had probably closed the connection for being idle (RFC 9110 §9.2.2). A new one that dies like
-            # this was taken by a process that is being killed: then only another target can help.
-            other = upstream.another(target)
-            if connection.used or other is not target:
-                self.wanted = other
-                exchange.at = len(exchange.route.stages) - 2  # ``forward.Connect`` and ``forward.Send``
-                exchange.resume(None)
-                return
+        method, whole, repeated = self.request.method, self.whole(), self.wanted is not None
+        other = again(upstream, target, error, method, whole, repeated, connection.used)
+        if other is not None:
+            self.wanted = other
+            exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
+            exchange.resume(None)
+            return
         self.settle_failure()
         if isinstance(error, UpstreamTimedOut):
             exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
@@ -208,13 +184,20 @@ class Relay(Relaying):
                 log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=target.name, error=error)
             exchange.driver.refuse(exchange, errors.UpstreamProtocolError("The service gave no valid answer."))
 
+    def _part(self) -> UpstreamConnection | None:
+        """The exchange with the target is over."""
+        connection, self.connection = self.connection, None
+        if connection is not None and self.destination.upstream.counts:
+            assert self.target is not None
+            self.destination.upstream.end(self.target)
+        return connection
+
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:
         destination = self.destination
-        assert destination is not None
+        self._part()
         upstream = connection.give_up()
         out += ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
         client = self.request.start_tunnel(out)
-        self.connection = None
         self.tunnelled = True
         self._settle(failed=False)
         join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout).addCallback(self._tunnel_ended)
@@ -238,21 +221,13 @@ class Relay(Relaying):
     # The end.
 
     def abandon(self) -> None:
-        """Stop waiting, and let go of the service."""
-        exchange = self.exchange
-        waiting, exchange.waiting = exchange.waiting, None
-        if waiting is not None:
-            waiting.cancel()
-        connection, self.connection = self.connection, None
+        connection = self._part()
         if connection is not None:
             connection.abandon()
 
     def close(self) -> None:
-        """The exchange is over: give back what it still holds."""
-        self.request.listener = None
         self._release_body()
         if self.permit is not None:
-            assert self.destination is not None
             circuit = self.destination.upstream.circuit
             assert circuit is not None
             circuit.cancel(self.permit, self.destination.seconds())
@@ -265,7 +240,6 @@ class Relay(Relaying):
         """Tell the circuit how the service did. Exchanges that end otherwise say nothing of it."""
         permit, self.permit = self.permit, None
         if permit is not None:
-            assert self.destination is not None
             circuit = self.destination.upstream.circuit
             assert circuit is not None
             (circuit.failure if failed else circuit.success)(permit, self.destination.seconds())

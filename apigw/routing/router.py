@@ -1,144 +1,21 @@
 # Compiled: see docs/decisions/compiled.md
-"""Which route a request takes: patterns, and a trie of them whose cost does not depend on how many there are.
+"""Which route a request takes: a trie of patterns, whose cost does not depend on how many there are.
 
-A path is a list of segments, cut at each ``/`` after the first; a trailing slash is one more, empty segment. A pattern
-demands a literal, any non-empty segment (``:name``), or, at its end, whatever is left (``*``). All comparisons are of
-percent-decoded bytes. Paths come as they were sent and are known to be safe: they begin with a slash, and have no empty
-segment but the last, no dot segment, no encoded slash, no broken escape.
+Paths come as they were sent and are known to be safe: they begin with a slash, and have no empty segment but the last,
+no dot segment, no encoded slash, no broken escape.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from re import compile as regex
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from attrs import Factory, define, frozen
 
+from apigw.routing.pattern import Pattern
+
 T = TypeVar("T")
-
-_NAME = regex(r"[A-Za-z_][A-Za-z0-9_-]*")
-_BROKEN_ESCAPE = regex(rb"%(?![0-9A-Fa-f]{2})")
-_UNSENDABLE = regex(rb"[\x00-\x1f\x7f/\\]")
-
-
-@frozen
-class Pattern:
-    """A parsed path pattern.
-
-    ``segments`` holds decoded literals and ``None`` for each parameter, without the final ``*``; ``names`` are the
-    parameters from left to right; with ``wildcard`` at least one more segment follows, which may be empty.
-    """
-
-    text: str
-    segments: tuple[bytes | None, ...]
-    names: tuple[str, ...]
-    wildcard: bool
-
-    @classmethod
-    def parse(cls, text: str) -> Pattern:
-        """``/users/:id``, ``/files/*``. Raises ``ValueError`` with a sentence for what no request could ever match."""
-        if not text.startswith("/"):
-            raise ValueError(f"the path {text!r} must begin with '/'")
-        *inner, last = text[1:].split("/")
-        if "" in inner:
-            raise ValueError(f"the path {text!r} has an empty segment: requests with '//' are refused")
-        wildcard = last == "*"
-        segments: list[bytes | None] = []
-        names: list[str] = []
-        for segment in inner if wildcard else [*inner, last]:
-            if not segment.startswith(":"):
-                segments.append(_literal(segment, text))
-                continue
-            name = segment[1:]
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"the path {text!r} has {segment!r}: a parameter's name is letters, digits, _ and -")
-            if name in names:
-                raise ValueError(f"the path {text!r} has two parameters named {name!r}")
-            segments.append(None)
-            names.append(name)
-        return cls(text, tuple(segments), tuple(names), wildcard)
-
-    def __str__(self) -> str:
-        return self.text
-
-    @property
-    def shape(self) -> tuple[tuple[bytes | None, ...], bool]:
-        """Equal for patterns that match the same paths, whatever their parameters are called."""
-        return self.segments, self.wildcard
-
-    def matches(self, path: bytes) -> bool:
-        """Whether ``path``, percent-encoded as sent, is one of this pattern's."""
-        depth = len(self.segments)
-        pieces = path.split(b"/", depth + 1)
-        if len(pieces) != depth + 1 + self.wildcard:
-            return False
-        for wanted, piece in zip(self.segments, pieces[1:], strict=False):
-            if wanted is None:
-                if not piece:
-                    return False
-            elif piece.find(b"%") >= 0:
-                # A segment shrinks to a third at most: what is longer is not worth decoding.
-                if len(piece) > 3 * len(wanted) or wanted != unquote_to_bytes(piece):
-                    return False
-            elif wanted != piece:
-                return False
-        return True
-
-    def parameters(self, path: bytes) -> dict[str, bytes]:
-        """What a path that matches gives to each parameter, decoded; the rest of the path is called ``*``."""
-        pieces = path.split(b"/", len(self.segments) + 1)[1:]
-        values = [piece for wanted, piece in zip(self.segments, pieces, strict=False) if wanted is None]
-        captured = dict(zip(self.names, map(unquote_to_bytes, values), strict=True))
-        if self.wildcard:
-            captured["*"] = unquote_to_bytes(pieces[-1])
-        return captured
-
-
-def _literal(segment: str, text: str) -> bytes:
-    if "*" in segment:
-        raise ValueError(f"the path {text!r} has a '*' that is not its whole last segment; a literal one is %2A")
-    for mark in "?#":
-        if mark in segment:
-            raise ValueError(f"the path {text!r} has a {mark!r}, which is never part of a request's path")
-    try:
-        encoded = segment.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"the path {text!r} is not Unicode text") from None
-    if _BROKEN_ESCAPE.search(encoded):
-        raise ValueError(f"the path {text!r} has a '%' without two hexadecimal digits; a literal one is %25")
-    decoded = unquote_to_bytes(encoded)
-    if _UNSENDABLE.search(decoded):
-        raise ValueError(f"the path {text!r} has a slash, backslash or control character within a segment")
-    if decoded.partition(b";")[0] in (b".", b".."):
-        raise ValueError(f"the path {text!r} has a dot segment: requests with one are refused")
-    return decoded
-
-
-def overlaps(limit: Pattern, route: Pattern) -> Literal["always", "sometimes", "never"]:
-    """Of the paths that ``route`` matches, does ``limit`` match all, none, or must the path be tested?"""
-    m, n = len(limit.segments), len(route.segments)
-    if limit.wildcard:
-        if not route.wildcard and n <= m:
-            return "never"
-        covered = n >= m
-    else:
-        if m <= n if route.wildcard else m != n:
-            return "never"
-        covered = not route.wildcard
-    for ours, theirs in zip(limit.segments, route.segments, strict=False):
-        if ours == theirs:
-            continue
-        if ours is None:
-            if not theirs:
-                return "never"
-        elif theirs is None and ours:
-            covered = False
-        else:
-            return "never"
-    return "always" if covered else "sometimes"
-
 
 Entry = tuple[Pattern | str, frozenset[bytes] | None, T]
 """A pattern, its methods (``None`` for all of them), and what it leads to."""
@@ -326,7 +203,12 @@ def clashes(entries: Iterable[Entry[T]]) -> Iterator[tuple[T, T]]:
 
 
 def _parsed(pattern: Pattern | str) -> Pattern:
-    return Pattern.parse(pattern) if isinstance(pattern, str) else pattern
+    if isinstance(pattern, Pattern):
+        return pattern
+    try:
+        return Pattern.parse(pattern)
+    except ValueError as error:
+        raise ValueError(f"the path {pattern!r} {error}") from None
 
 
 def _rank(pattern: Pattern) -> tuple[int, ...]:

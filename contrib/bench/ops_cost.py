@@ -26,19 +26,18 @@ from twisted.internet.task import Clock
 
 from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
-from apigw.contract.exchange import Exchange, Route
+from apigw.contract.exchange import Exchange, Route, request_id
 from apigw.contract.peers import Peers
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import Metrics
 from apigw.proxy.accounting import Accounting
 from apigw.proxy.destination import Destination
-from apigw.proxy.headers import CopyRules, request_id
+from apigw.proxy.headers import CopyRules
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.proxy.relay import Relay
 from apigw.routing.router import Router
-from apigw.upstream.upstream import Upstream
+from apigw.upstream.upstream import build
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.request import Request
 
 TIMES = 100_000
@@ -55,7 +54,7 @@ class Ticking(Clock):
         return time.time()
 
 
-def exchange(metrics: Metrics) -> Relay:
+def exchange(metrics: Metrics) -> Exchange:
     """One that a service has answered, as at its end."""
     stream: Any = SimpleNamespace(peer=b"203.0.113.9")
     headers = [(b"user-agent", b"bench"), (b"accept", b"*/*")]
@@ -65,16 +64,16 @@ def exchange(metrics: Metrics) -> Relay:
     unused: Any = None
     deadlines = Deadlines(Ticking())
     service = Service("users", (TargetConfig("http", "127.0.0.1", 9001),))
-    pool = Pool(unused, PoolSettings(), deadlines)
-    upstream = Upstream(service, [pool], deadlines, unused, None, metrics.service("users"))
+    upstream = build(service, unused, deadlines, metrics.service("users"))
     destination = Destination(upstream, CopyRules(), deadlines, 30.0, 3600.0, None, 0, 0, False, False)
     route = Route(pattern, None, "users", metrics.route(pattern), ())
-    pipeline = Pipeline(Table(Router([]), None, route, Peers(), False), deadlines.seconds, lambda _: None)
-    facts = Exchange(pipeline, request, request_id(headers), Peers(), deadlines.seconds())
-    ended = Relay(facts)
-    facts.route, facts.status = route, 200
-    ended.destination, ended.target = destination, upstream.targets[0]
-    ended.sent_at, ended.upstream_ended_at = facts.started_at + 0.0001, facts.started_at + 0.002
+    table = Table(Router([]), None, route, Peers(), False)
+    pipeline = Pipeline(table, deadlines.seconds, lambda _: None, lambda _: None)
+    ended = Exchange(pipeline, request, Peers(), deadlines.seconds())
+    relay = Relay(ended, destination)
+    ended.route, ended.status = route, 200
+    relay.target = upstream.targets[0]
+    relay.sent_at, relay.upstream_ended_at = ended.started_at + 0.0001, ended.started_at + 0.002
     request.started, request.bytes_sent = True, 60
     return ended
 
@@ -96,12 +95,12 @@ def measured(file: Path) -> dict[str, float]:
     """Microseconds by what they are spent on."""
     metrics = Metrics(CollectorRegistry(), "bench")
     one = exchange(metrics)
-    without = Accounting(metrics, None, time.time)
+    without = Accounting(metrics, None, time.time, time.time)
 
     def logged() -> float:
         log = AccessLog(str(file), "json", Ticking(), lambda call, *given: call(*given), print, max_pending=1 << 32)
         log.start()
-        both = Accounting(metrics, log, time.time)
+        both = Accounting(metrics, log, time.time, time.time)
 
         def stop() -> None:
             stopped = log.stop()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from joserfc.jwk import RSAKey
 
 Write = Callable[[dict[str, str | bytes]], str]
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -53,7 +55,7 @@ def key_files() -> dict[str, str | bytes]:
         "garbage": "-----BEGIN CERTIFICATE-----\nno\n",
         "empty": "\n",
         "empty.json": '{"keys": []}',
-        "jwks.json": '{"keys": [{"kty": "RSA", "kid": "a", "n": "AQAB", "e": "AQAB"}]}',
+        "jwks.json": json.dumps({"keys": [{**RSAKey.import_key(_public(good)).as_dict(), "kid": "a"}]}),
         "short": "hunter2\n",
         "long": "0123456789abcdef0123456789abcdef\n",
     }

@@ -15,6 +15,7 @@ from apigw.config.load import load
 from apigw.config.merge import read
 from apigw.config.schema import ROOT
 from apigw.config.show import show
+from apigw.process.rules import RULES
 from config.test_load import EXAMPLE
 
 ENVIRON = {"A": "1", "B": "x: [", "C": "", "D": "\udcff", "E": "a\0b", "F": "\n"}
@@ -41,7 +42,7 @@ def check(*files: bytes) -> None:
         for index, data in enumerate(files):
             (Path(directory) / f"{index}.yaml").write_bytes(data)
         try:
-            load(directory, ENVIRON, frozenset())
+            load(directory, ENVIRON, RULES)
         except ConfigError as error:
             assert error.problems
             for problem in error.problems:
@@ -82,7 +83,7 @@ def test_the_good_configuration_is_good() -> None:
     """The tests here never get past the checks."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "a.yaml").write_text(GOOD)
-        assert load(directory, {}, frozenset()).auth is not None
+        assert load(directory, {}, RULES).auth is not None
 
 
 @QUICK

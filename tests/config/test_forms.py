@@ -6,15 +6,15 @@ from typing import Any
 
 import httptools
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import endpoints as twisted_endpoints
 
-from apigw.config import endpoints, patterns, units
+from apigw.config import endpoints, units
 from apigw.config.addresses import host_and_port, network, origin, redis_url, target
 from apigw.config.forms import METHODS
 from apigw.config.model import Target
-from apigw.routing.router import Pattern, overlaps
+from apigw.routing.pattern import Pattern
 
 
 class _Silent:
@@ -67,26 +67,6 @@ def test_file_names_in_endpoints_become_absolute() -> None:
     """A daemon that has changed its directory looks for its socket in another one."""
     assert endpoints.parse("unix:run/a=b".replace("=", "\\=")).absolute("/etc") == "unix:address=/etc/run/a\\=b"
     assert endpoints.parse("ssl:1:a.key:/b.pem").absolute("/etc") == "ssl:port=1:privateKey=/etc/a.key:certKey=/b.pem"
-
-
-PIECES = st.lists(st.sampled_from(["a", "b", ":x", ":y", ":user-id", "*", "", "%61", "%2F", "a;b", "..;", "é", "a*"]))
-
-
-@given(PIECES.map(lambda pieces: "/" + "/".join(pieces)), PIECES.map(lambda pieces: "/" + "/".join(pieces)))
-def test_patterns_are_read_as_the_router_reads_them(one: str, other: str) -> None:
-    """A path passes `apigw check` and the router refuses it, or two routes clash in one and not in the other."""
-    parsed = []
-    for text in (one, other):
-        try:
-            parsed.append((patterns.parse(text), Pattern.parse(text)))
-        except ValueError:
-            with pytest.raises(ValueError):
-                patterns.parse(text)
-            assume(False)
-    (mine, theirs), (mine_too, theirs_too) = parsed
-    assert mine.names == theirs.names
-    assert (mine.shape == mine_too.shape) == (theirs.shape == theirs_too.shape)
-    assert mine.matches(mine_too) == (overlaps(theirs, theirs_too) != "never")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +138,7 @@ def test_other_addresses() -> None:
         assert origin(text) == text
 
 
-READERS: list[Any] = [target, redis_url, origin, host_and_port, network, patterns.parse, endpoints.parse]
+READERS: list[Any] = [target, redis_url, origin, host_and_port, network, Pattern.parse, endpoints.parse]
 
 
 @given(st.sampled_from(READERS), st.text(st.sampled_from("http://[]:@%?#*.a1-\\ é\n\0redistcp=")) | st.text())

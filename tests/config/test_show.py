@@ -15,6 +15,7 @@ from apigw.config.marks import compose
 from apigw.config.merge import Document, read
 from apigw.config.model import Origin
 from apigw.config.show import show
+from apigw.process.rules import RULES
 
 Write = Callable[[Mapping[str, str | bytes]], str]
 
@@ -69,9 +70,9 @@ gateway: {admin: "unix:/tmp/$$${A}$$$${B", request_timeout: 1.5m, listen: ["tcp:
 services: {a: {targets: [{url: "http://a", weight: 2}], health_check: {}, circuit_breaker: {error_rate: 0.001}}}
 routes: [{path: "/café/:x", service: a, methods: [GET]}, {path: '/"x"', service: a}]
 """
-    first = load(write({"a.yaml": text}), {"A": "x"}, frozenset())
+    first = load(write({"a.yaml": text}), {"A": "x"}, RULES)
     (tmp_path / "etc/a.yaml").write_text(show(read("etc", {"A": "x"})))
-    assert load("etc", {}, frozenset()) == first
+    assert load("etc", {}, RULES) == first
 
 
 def test_an_empty_configuration(write: Write) -> None:

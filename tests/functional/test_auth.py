@@ -201,4 +201,4 @@ def test_the_default(
     daemon = start(document)
     assert daemon.get("/a").status == without
     assert daemon.get("/a", bearer("a.b.c")).status == bad
-    assert ("1 of 1 routes are open" in daemon.log) == (default == "none")
+    assert ("1 of 1 routes need no authentication: /" in daemon.log) == (default == "none")

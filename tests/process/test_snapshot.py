@@ -106,7 +106,7 @@ def test_the_router_leads_to_what_was_compiled() -> None:
 def test_a_route_that_demands_nothing_has_no_stages_but_those_that_forward() -> None:
     """Nobody pays for a policy that no route has."""
     made = compiled(config(Route("/a", "main")))
-    assert len(made.routes[0].stages) == 3
+    assert len(made.routes[0].stages) == 2
     assert made.table.own is None
 
 
@@ -158,9 +158,9 @@ def test_every_service_that_cannot_be_set_up_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         compiled(evolve(config(services=services), origins=origins))
     first, second = raised.value.problems
-    assert str(first).startswith("a.yaml:3:5: services.main: its TLS cannot be set up: ")
+    assert str(first).startswith("a.yaml:3:5: services.main: cannot be set up: ")
     assert "missing.pem" in str(first)
-    assert str(second).startswith("services.other: its TLS cannot be set up: ")
+    assert str(second).startswith("services.other: cannot be set up: ")
 
 
 def test_the_limits_of_the_wire() -> None:

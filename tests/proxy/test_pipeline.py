@@ -71,10 +71,11 @@ class Scene:
 
     def __init__(self, *stages: Callable[[Exchange], Any], on_refusal: tuple[OnRefusal, ...] = ()) -> None:
         self.accounted: list[Exchange] = []
+        self.resources: list[Request] = []
         series = Metrics(CollectorRegistry(), "0").route("/a")
         self.route = Route("/a", None, None, series, tuple(map(Do, stages)), (), on_refusal)
         table = Table(Router([("/a", None, self.route)]), None, self.route, Peers(), False)
-        self.pipeline = Pipeline(table, lambda: 0.0, lambda relay: self.accounted.append(relay.exchange))
+        self.pipeline = Pipeline(table, lambda: 0.0, self.accounted.append, self.resources.append)
         self.stream = Stream()
 
     def ask(self, path: bytes = b"/a", method: bytes = b"GET") -> Request:
@@ -82,7 +83,7 @@ class Scene:
         headers = [(b"x-request-id", b"mine")]
         request = Request(stream, method, path, path, b"", b"x", headers, b"HTTP/1.1", 0)
         request.body_complete = True
-        self.pipeline.render(request)
+        self.pipeline.on_request(request)
         return request
 
 

@@ -62,7 +62,7 @@ class Web:
         def account(request: Request, path: str, *_: object) -> None:
             self.accounted.append(path)
 
-        site = Site(None, account, clock.seconds)
+        site = Site(account, clock.seconds, lambda request: request.stream.peer)
         site.reserve({b"/r": self.resource})
 
         def on_request(request: Request) -> None:
@@ -528,7 +528,7 @@ def test_a_producer_that_is_done() -> None:
 
 def over_http2(resource: IResource, settings: dict[int, int] | None = None) -> tuple[http2_client.Server, Any]:
     """A server with one Resource, and a client of it."""
-    site = Site(None, lambda *_: None, Clock().seconds)
+    site = Site(lambda *_: None, Clock().seconds, lambda request: request.stream.peer)
     site.reserve({b"/r": resource})
     server = http2_client.Server(on_request=site.on_request)
     return server, server.connect(settings)

@@ -19,7 +19,8 @@ from apigw.contract.exchange import Route
 from apigw.contract.resource import JSON, Leaf, respond
 from apigw.ops.metrics import METHODS
 from apigw.process.snapshot import Snapshot
-from apigw.upstream.upstream import Target, Upstream
+from apigw.upstream.target import Target
+from apigw.upstream.upstream import Upstream
 from apigw.wire.headers import Headers
 from apigw.wire.web_request import WebRequest
 
@@ -77,7 +78,7 @@ class Live(Leaf):
         self._made_at = float("-inf")
 
     def render_GET(self, request: WebRequest) -> int:
-        if 0 <= self._clock.seconds() - self._made_at < MAX_AGE:
+        if self._clock.seconds() - self._made_at < MAX_AGE:
             self._send(request)
             return NOT_DONE_YET
         self._waiting.append(request)

@@ -17,7 +17,8 @@ from joserfc.jws import CompactSignature, extract_compact
 from joserfc.util import urlsafe_b64decode
 from twisted.internet.defer import Deferred
 
-from apigw.config.errors import ConfigError, Problem
+from apigw.config.errors import ConfigError, Problem, problem_at
+from apigw.config.forms import name as check_name
 from apigw.config.model import Auth, JWTVerifier, Origin, Path
 from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable
@@ -29,13 +30,14 @@ from apigw.policy.auth.keys import (
     KeyProblem,
     Keys,
     RepeatedName,
+    apart,
     configured_key,
     key_set,
     parse_object,
     read_file,
     registry,
 )
-from apigw.policy.auth.principal import WRONG_ISSUER, ClaimRules, Refusal, is_name
+from apigw.policy.auth.principal import WRONG_ISSUER, ClaimRules, Refusal
 from apigw.policy.auth.signing import ACCESS_TOKEN_TYPES, PROVIDER, Signer
 
 MAX_TOKEN = 8 * 1024
@@ -70,10 +72,7 @@ class _Verifier:
 
     def apart_from(self, other: _Verifier) -> bool:
         """Whether no token could be meant for both: by their issuers, or else by the ids of their keys."""
-        issuer, another = self.rules.issuer, other.rules.issuer
-        if issuer is not None and another is not None and issuer != another:
-            return True
-        return bool(self.key_ids) and bool(other.key_ids) and self.key_ids.isdisjoint(other.key_ids)
+        return apart(self.rules.issuer, self.key_ids, other.rules.issuer, other.key_ids)
 
 
 @frozen(eq=False, repr=False)
@@ -244,7 +243,7 @@ def _verifiers(
     names = {PROVIDER} if auth.oauth is not None else set[str]()
 
     def problem(sentence: str, *path: str | int) -> None:
-        problems.append(Problem(sentence, ("auth", *path), origins.get(("auth", *path))))
+        problems.append(problem_at(origins, ("auth", *path), sentence))
 
     if auth.oauth is not None and signer is not None:
         oauth = auth.oauth
@@ -252,18 +251,16 @@ def _verifiers(
         own = _Verifier(rules, signer.keys, frozenset(signer.keys.named), ACCESS_TOKEN_TYPES)
         found[oauth.signing.algorithm] = [own]
     for index, jwt in enumerate(auth.jwt):
-        if not is_name(jwt.name):
-            problem("the name of a verifier is a printable string", "jwt", index, "name")
+        try:
+            check_name(jwt.name)
+        except ValueError as error:
+            problem(f"{jwt.name!r} {error}", "jwt", index, "name")
         if jwt.name in names:
-            problem(
-                f"another verifier has the name {jwt.name!r}, so their users could not be told apart",
-                "jwt",
-                index,
-                "name",
-            )
+            sentence = f"{jwt.name!r} is another verifier's name, so their users could not be told apart"
+            problem(sentence, "jwt", index, "name")
         names.add(jwt.name)
         if jwt.algorithm not in KEY_TYPES:
-            problem("the algorithm of a verifier is RS256 or HS256", "jwt", index, "algorithm")
+            problem(f"{jwt.algorithm!r} is not one of {', '.join(KEY_TYPES)}", "jwt", index, "algorithm")
             continue
         rules = ClaimRules(jwt.name, jwt.issuer, frozenset(jwt.audience), jwt.leeway, jwt.user_claim, jwt.roles_claim)
         try:
@@ -275,7 +272,7 @@ def _verifiers(
         verifier = _Verifier(rules, keys, frozenset({jwt.key_id} if one_key else ()))
         others = found.setdefault(jwt.algorithm, [])
         if not all(map(verifier.apart_from, others)):
-            problem("another verifier could accept the same token: give both an issuer", "jwt", index, "issuer")
+            problem("could accept the same tokens as another: give both an issuer, and different ones", "jwt", index)
         others.append(verifier)
     if problems:
         raise ConfigError(problems)
@@ -286,7 +283,7 @@ def _keys(jwt: JWTVerifier, key_sets: Mapping[str, KeySet]) -> Keys | KeySet:
     """The keys of one verifier. Raises ``KeyProblem``."""
     if jwt.jwks_url is not None:
         if jwt.algorithm != "RS256":
-            raise KeyProblem("jwks_url", "a key set from a URL can only be for RS256: a published secret is none")
+            raise KeyProblem("jwks_url", "does not fit HS256: a secret that is published is none")
         return key_sets[jwt.jwks_url]
     if jwt.jwks_file is not None:
         try:
@@ -294,5 +291,5 @@ def _keys(jwt: JWTVerifier, key_sets: Mapping[str, KeySet]) -> Keys | KeySet:
         except KeyProblem:
             raise
         except ValueError as error:
-            raise KeyProblem("jwks_file", f"{jwt.jwks_file}: {error}") from None
+            raise KeyProblem("jwks_file", f"{jwt.jwks_file!r} {error}") from None
     return Keys.of([configured_key(jwt.algorithm, jwt.key_id, jwt.public_key_file, jwt.secret)])

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, NoReturn
 
 import attrs
 from attrs import Factory, define, frozen
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from joserfc.errors import JoseError
@@ -21,6 +21,7 @@ from joserfc.jwk import OctKey, RSAKey
 from joserfc.jws import CompactSignature, JWSRegistry, validate_compact
 from joserfc.util import urlsafe_b64decode
 
+from apigw.config.files import read
 from apigw.config.model import Secret
 
 KEY_TYPES = {"RS256": "RSA", "HS256": "oct"}
@@ -30,6 +31,8 @@ MAX_SET_BYTES = 256 * 1024
 MAX_KEYS = 100
 MAX_ALIKE = 8
 MAX_KEY_ID = 256
+
+_PUBLIC = "is a key in PEM or OpenSSH form, not a secret: anybody may have the public half of it"
 
 
 def registry(algorithm: str) -> JWSRegistry:
@@ -105,7 +108,7 @@ class Keys:
         for key in keys:
             groups[key.id] = (*groups.get(key.id, ()), key)
         if any(len(group) > MAX_ALIKE for group in groups.values()):
-            raise ValueError(f"more than {MAX_ALIKE} keys have the same kid, or none")
+            raise ValueError(f"has more than {MAX_ALIKE} keys with the same kid, or without one")
         nameless = groups.pop(None, ())
         return cls({id: group for id, group in groups.items() if id is not None}, nameless)
 
@@ -124,7 +127,7 @@ class Keys:
 
 
 class KeyProblem(ValueError):
-    """A key that cannot be used: the sentence, and the ``field`` of the configuration that gave it."""
+    """The end of a sentence about a key that cannot be used, and the ``field`` of the configuration that gave it."""
 
     def __init__(self, field: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -134,9 +137,9 @@ class KeyProblem(ValueError):
 def read_file(field: str, path: str) -> bytes:
     """Raises ``KeyProblem``."""
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise KeyProblem(field, f"{path}: {error.strerror}") from None
+        return read(path)
+    except ValueError as error:
+        raise KeyProblem(field, f"{path!r} {error}") from None
 
 
 def configured_key(algorithm: str, key_id: str | None, public_key_file: str | None, secret: Secret | None) -> Key:
@@ -145,41 +148,46 @@ def configured_key(algorithm: str, key_id: str | None, public_key_file: str | No
         if algorithm == "HS256" and secret is not None:
             return secret_key(secret.value, key_id)
     except ValueError as error:
-        raise KeyProblem("secret", f"the secret {error}") from None
+        raise KeyProblem("secret", str(error)) from None
     if algorithm == "RS256" and public_key_file is not None:
         pem = read_file("public_key_file", public_key_file)
         try:
             return public_key(pem, key_id)
         except ValueError as error:
-            raise KeyProblem("public_key_file", f"{public_key_file} {error}") from None
+            raise KeyProblem("public_key_file", f"{public_key_file!r} {error}") from None
     field = "public_key_file" if secret is None else "secret"
-    raise KeyProblem(field, "RS256 verifies with a public_key_file, HS256 with a secret")
+    raise KeyProblem(field, "does not fit the algorithm: RS256 verifies with a public_key_file, HS256 with a secret")
 
 
 def public_key(pem: bytes, key_id: str | None) -> Key:
-    """An RS256 key from ``PUBLIC KEY`` PEM. Raises ``ValueError`` with a sentence."""
+    """An RS256 key from ``PUBLIC KEY`` PEM. Raises ``ValueError``: the end of a sentence that begins with its file."""
     if b"PRIVATE KEY-----" in pem:
-        raise ValueError("is a private key: give the public one")
+        raise ValueError("holds a private key: the gateway needs only the public one, and should have no other")
+    if b"BEGIN CERTIFICATE" in pem:
+        raise ValueError("holds a certificate: write its public key out with `openssl x509 -pubkey -noout`")
     try:
         native = load_pem_public_key(pem)
-    except Exception:
-        raise ValueError("is not a public key in PEM form") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("holds no public key in PEM that can be read") from None
     if not isinstance(native, RSAPublicKey):
-        raise ValueError("is not an RSA key, which RS256 needs")
+        raise ValueError("holds a public key that is not RSA, which RS256 needs")
     check_rsa_bits(native.key_size)
     return Key("RS256", key_id, RSAKey.import_key(native))
 
 
 def secret_key(secret: bytes, key_id: str | None) -> Key:
-    """An HS256 key. Raises ``ValueError`` for short ones, and for PEM: a public key as HMAC secret is public to all."""
-    if b"-----BEGIN " in secret:
-        raise ValueError("is a PEM key: HS256 needs a secret that nobody publishes")
+    """An HS256 key. Raises ``ValueError``: the end of a sentence that begins with the secret, or its file.
+
+    RFC 7518 §3.2 wants as many bits as the hash has. A public key as a secret is the classic confusion of algorithms.
+    """
+    if b"-----BEGIN" in secret or secret.startswith((b"ssh-", b"ecdsa-")):
+        raise ValueError(_PUBLIC)
     if len(secret) < MIN_SECRET:
-        raise ValueError(f"is shorter than {MIN_SECRET} bytes")
+        raise ValueError(f"is a secret of {len(secret)} bytes: HS256 needs {MIN_SECRET} or more (RFC 7518 §3.2)")
     try:
         return Key("HS256", key_id, OctKey.import_key(secret))
     except (JoseError, ValueError):
-        raise ValueError("is a public key: HS256 needs a secret that nobody publishes") from None
+        raise ValueError(_PUBLIC) from None
 
 
 def key_set(document: bytes, algorithm: str) -> Keys:
@@ -187,15 +195,18 @@ def key_set(document: bytes, algorithm: str) -> Keys:
 
     A key counts if it has the right ``kty`` and size, ``use`` is ``sig`` or absent, ``key_ops`` holds ``verify`` or is
     absent, and ``alg`` is ``algorithm`` or absent. Private members are not even looked at. Raises ``ValueError`` if the
-    document is no key set, is too large, or has no such key.
+    document is no key set, is too large, or has no such key: the end of a sentence that begins with its file or URL.
     """
     if len(document) > MAX_SET_BYTES:
-        raise ValueError(f"the key set is larger than {MAX_SET_BYTES} bytes")
-    members = parse_object(document).get("keys")
+        raise ValueError(f"is a key set larger than {MAX_SET_BYTES >> 10}KiB")
+    try:
+        members = parse_object(document).get("keys")
+    except ValueError as error:
+        raise ValueError(f"holds no key set: {error}") from None
     if not isinstance(members, list):
-        raise ValueError("the key set has no list of keys")
+        raise ValueError('holds no key set: a JSON object with a list "keys"')
     if len(members) > MAX_KEYS:
-        raise ValueError(f"the key set has more than {MAX_KEYS} keys")
+        raise ValueError(f"is a key set of more than {MAX_KEYS} keys")
     keys, passed_over = [], Counter[str]()
     for jwk in members:
         try:
@@ -204,7 +215,7 @@ def key_set(document: bytes, algorithm: str) -> Keys:
             passed_over[str(error)] += 1
     if not keys:
         reasons = "; ".join(f"{count} that {reason}" for reason, count in passed_over.items()) or "it is empty"
-        raise ValueError(f"the key set has no key for {algorithm}: {reasons}")
+        raise ValueError(f"is a key set without a key for {algorithm}: {reasons}")
     return Keys.of(keys)
 
 
@@ -220,8 +231,9 @@ def _jwk(jwk: object, algorithm: str) -> Key:
         raise ValueError("has an unusable kid")
     if algorithm == "HS256":
         return secret_key(_decoded(jwk.get("k")), kid)
-    modulus = _decoded(jwk.get("n"))
-    check_rsa_bits(int.from_bytes(modulus, "big").bit_length())
+    bits = int.from_bytes(_decoded(jwk.get("n")), "big").bit_length()
+    if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
+        raise ValueError(f"has {bits} bits, of {MIN_RSA_BITS} to {MAX_RSA_BITS}")
     if len(_decoded(jwk.get("e"))) > 8:
         raise ValueError("is malformed")
     try:
@@ -239,7 +251,21 @@ def _decoded(value: object) -> bytes:
     raise ValueError("is malformed")
 
 
+def apart(
+    issuer: str | None, ids: frozenset[str | None], other_issuer: str | None, other_ids: frozenset[str | None]
+) -> bool:
+    """Whether no token of one algorithm could be meant for two verifiers: by their issuers, or the ids of their keys.
+
+    No ``ids`` stands for any.
+    """
+    if issuer is not None and other_issuer is not None and issuer != other_issuer:
+        return True
+    return bool(ids) and bool(other_ids) and ids.isdisjoint(other_ids)
+
+
 def check_rsa_bits(bits: int) -> None:
     """Raises ``ValueError`` for keys that are weak, or so large that verifying is an attack."""
-    if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
-        raise ValueError(f"has {bits} bits: {MIN_RSA_BITS} to {MAX_RSA_BITS} are taken")
+    if bits < MIN_RSA_BITS:
+        raise ValueError(f"holds an RSA key of {bits} bits: RS256 needs {MIN_RSA_BITS} or more (RFC 7518 §3.3)")
+    if bits > MAX_RSA_BITS:
+        raise ValueError(f"holds an RSA key of {bits} bits: the gateway takes up to {MAX_RSA_BITS}")

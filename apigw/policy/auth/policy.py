@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from apigw.config.effective import default_auth
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.contract.policy import Part, Policy, Prepared
@@ -43,7 +44,7 @@ class PreparedAuth(Prepared):
         key_sets: Mapping[str, KeySet],
         now: Callable[[], float],
     ) -> None:
-        self._default = config.gateway.auth_default or ("none" if config.auth is None else "required")
+        self._default = default_auth(config.gateway.auth_default, config.auth is not None)
         self._authenticator = authenticator
         self.key_sets = key_sets
         self._now = now

@@ -7,11 +7,11 @@ from typing import Any
 
 from attrs import field, frozen
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
-from apigw.config.errors import ConfigError, Problem
+from apigw.config.errors import ConfigError, problem_at
+from apigw.config.files import private_key
 from apigw.config.model import OAuthSigning, Origin, Path
 from apigw.policy.auth.keys import Key, KeyProblem, Keys, check_rsa_bits, configured_key, read_file
 
@@ -72,31 +72,30 @@ def load_signer(
             own = configured_key("HS256", signing.key_id, None, signing.secret)
             material = own.material
         else:
-            raise KeyProblem("algorithm", "RS256 signs with a private_key_file, HS256 with a secret")
+            raise KeyProblem("algorithm", "needs another key: RS256 signs with a private_key_file, HS256 with a secret")
         keys = [own]
         for index, other in enumerate(signing.accepted):
             at = ("auth", "oauth", "signing", "accepted", index)
             if any(other.key_id == key.id for key in keys):
-                raise KeyProblem("key_id", f"another signing key has the key_id {other.key_id!r}")
+                raise KeyProblem("key_id", f"{other.key_id!r} is given twice")
             keys.append(configured_key(signing.algorithm, other.key_id, other.public_key_file, other.secret))
     except KeyProblem as error:
-        at = (*at, error.field)
-        raise ConfigError([Problem(str(error), at, (origins or {}).get(at))]) from None
+        raise ConfigError([problem_at(origins or {}, (*at, error.field), str(error))]) from None
     return Signer(signing.algorithm, key_id, Keys.of(keys), material, made)
 
 
 def _private_key(path: str) -> RSAKey:
     pem = read_file("private_key_file", path)
     try:
-        native = load_pem_private_key(pem, None)
-    except TypeError:
-        raise KeyProblem("private_key_file", f"{path} is encrypted with a passphrase") from None
-    except Exception:
-        raise KeyProblem("private_key_file", f"{path} is not a private key in PEM form") from None
-    if not isinstance(native, RSAPrivateKey):
-        raise KeyProblem("private_key_file", f"{path} is not an RSA key, which RS256 needs")
-    try:
-        check_rsa_bits(native.key_size)
+        return signing_key(pem)
     except ValueError as error:
-        raise KeyProblem("private_key_file", f"{path} {error}") from None
+        raise KeyProblem("private_key_file", f"{path!r} {error}") from None
+
+
+def signing_key(pem: bytes) -> RSAKey:
+    """The key that signs RS256. Raises ``ValueError``: the end of a sentence that begins with its file."""
+    native = private_key(pem)
+    if not isinstance(native, RSAPrivateKey):
+        raise ValueError("holds a private key that is not RSA, which RS256 needs")
+    check_rsa_bits(native.key_size)
     return RSAKey.import_key(native)

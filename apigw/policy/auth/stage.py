@@ -26,7 +26,7 @@ class Authenticate(Stage):
     ) -> None:
         self._authenticator = authenticator
         self._required = required
-        self._roles = roles
+        self._roles = frozenset(roles)
         self._scopes = scopes
         self._now = now
 
@@ -35,19 +35,18 @@ class Authenticate(Stage):
         tokens = [value for name, value in exchange.request.headers if name == b"authorization"]
         found = self._authenticator.authenticate(tokens, self._now())
         # Deferred is an abstract class: to ask first whether it is one costs more than the answer to who calls.
-        if found is None or type(found) is Principal:
-            self._admit(exchange, found)
+        if type(found) is Principal:
+            exchange.principal = found
+            if (self._roles and self._roles.isdisjoint(found.roles)) or not found.scopes.issuperset(self._scopes):
+                authorize(found, self._roles, self._scopes)
+            return None
+        if found is None:
+            if self._required:
+                raise missing_token()
             return None
         assert isinstance(found, Deferred)
         return wait_for(exchange, found.addCallback(self._verified, exchange))
 
     def _verified(self, principal: Principal, exchange: Exchange) -> None:
-        self._admit(exchange, principal)
-
-    def _admit(self, exchange: Exchange, principal: Principal | None) -> None:
-        if principal is None:
-            if self._required:
-                raise missing_token()
-            return
         exchange.principal = principal
         authorize(principal, self._roles, self._scopes)

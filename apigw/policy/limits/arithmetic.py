@@ -15,7 +15,7 @@ from struct import Struct
 from typing import Any, ClassVar, Final
 
 from apigw.config.model import RateLimit
-from apigw.routing.router import Pattern
+from apigw.routing.pattern import Pattern
 from apigw.wire.headers import Header
 
 SECOND: Final = 1_000_000

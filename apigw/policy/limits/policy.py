@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from apigw.config.errors import ConfigError, problem_in
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.contract.policy import NOTHING, Part, Policy, Prepared
-from apigw.policy.limits.arithmetic import compile_limit
+from apigw.policy.limits.arithmetic import Limit, compile_limit
 from apigw.policy.limits.selection import select
 from apigw.policy.limits.stage import ChargeAddress, Count, LimitStore, Violated
-from apigw.routing.router import Pattern
+from apigw.routing.pattern import Pattern
 
 
 class LimitsPolicy(Policy):
@@ -27,7 +28,7 @@ class LimitsPolicy(Policy):
 
 class PreparedLimits(Prepared):
     def __init__(self, config: Config, store: LimitStore, violated: Violated) -> None:
-        self.limits = tuple(compile_limit(limit) for limit in config.rate_limits)
+        self.limits = compile_limits(config)
         """All of them, in the order of the configuration."""
         self._store = store
         self._violated = violated
@@ -39,3 +40,14 @@ class PreparedLimits(Prepared):
         of_addresses = selected.of_addresses()
         charge = (ChargeAddress(of_addresses, self._store, self._violated),) if of_addresses else ()
         return Part(stages={"limit": Count(selected, self._store, self._violated)}, on_refusal=charge)
+
+
+def compile_limits(config: Config) -> tuple[Limit, ...]:
+    """Raises ``ConfigError`` for one that cannot be kept."""
+    limits = []
+    for index, limit in enumerate(config.rate_limits):
+        try:
+            limits.append(compile_limit(limit))
+        except ValueError as error:
+            raise ConfigError([problem_in(config, ("rate_limits", index), f"cannot be kept: {error}")]) from None
+    return tuple(limits)

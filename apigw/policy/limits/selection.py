@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from apigw.policy.limits.arithmetic import Limit
-from apigw.routing.router import Pattern, overlaps
+from apigw.routing.pattern import Pattern, overlaps
 
 
 class Selection:

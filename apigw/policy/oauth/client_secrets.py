@@ -79,15 +79,18 @@ class SecretHash:
 
     @classmethod
     def parse(cls, stored: str) -> SecretHash:
-        """Raises ``ValueError``, also for parameters that are too weak, or dear enough to be an attack."""
+        """Raises ``ValueError``, also for parameters that are too weak, or dear enough to be an attack.
+
+        That is the end of a sentence that begins with the hash.
+        """
         if found := _SHA256.fullmatch(stored):
             return cls(None, bytes.fromhex(found[1]))
         found = _SCRYPT.fullmatch(stored)
         if found is None:
-            raise ValueError("is no hash of a secret: make one with `apigw hash-secret`")
+            raise ValueError("is not a hash that `apigw hash-secret` makes: scrypt$… or sha256$…, copied whole")
         n, r, p = int(found[1]), int(found[2]), int(found[3])
         if n & (n - 1) or n < N or r < R or not 1 <= p <= 4 or 128 * n * r > MAX_MEMORY:
-            raise ValueError("has parameters of scrypt that are too weak or too dear")
+            raise ValueError("is a hash whose parameters are too weak or too dear: use `apigw hash-secret`")
         return cls((n, r, p), _decode(found[5]), _decode(found[4]))
 
     def matches(self, secret: str) -> bool:
@@ -125,11 +128,13 @@ def verify(secret: str, hashes: tuple[SecretHash, ...], decoys: tuple[SecretHash
 
 
 class _PatientThread(threading.Thread):
-    """On Linux a thread has a niceness of its own: with this one, hashing gives way to the reactor."""
+    """Where cores are few, it gets a tenth of one that the reactor wants."""
 
     def run(self) -> None:
-        with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        if sys.platform == "linux":  # elsewhere a niceness is that of the whole process
+            with suppress(OSError):
+                thread = threading.get_native_id()
+                os.setpriority(os.PRIO_PROCESS, thread, max(HASHING_NICE, os.getpriority(os.PRIO_PROCESS, thread)))
         super().run()
 
 
@@ -160,7 +165,6 @@ class SecretThreads:
         answer: Deferred[T] = Deferred()
 
         def unless_cancelled() -> T | None:
-            _yield_to_the_reactor()
             return None if answer.called else work()
 
         def finished(success: bool, result: T | Failure) -> None:
@@ -172,15 +176,6 @@ class SecretThreads:
             lambda success, result: self._reactor.callFromThread(finished, success, result), unless_cancelled
         )
         return answer
-
-
-def _yield_to_the_reactor() -> None:
-    """Where cores are few, this thread gets a tenth of one that the reactor wants."""
-    if sys.platform == "linux":  # elsewhere a priority is that of the whole process
-        thread = threading.get_native_id()
-        if os.getpriority(os.PRIO_PROCESS, thread) < HASHING_NICE:
-            with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, thread, HASHING_NICE)
 
 
 def _scrypt(secret: str, salt: bytes, cost: tuple[int, int, int]) -> bytes:

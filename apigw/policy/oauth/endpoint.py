@@ -7,12 +7,11 @@ is a client that has proved itself; it chooses the grant, judges grant and scope
 from __future__ import annotations
 
 import math
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from json import dumps
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from attrs import field, frozen
 from authlib.oauth2.base import OAuth2Error
@@ -27,20 +26,20 @@ from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from apigw.config.errors import ConfigError, Problem
+from apigw.config.errors import ConfigError, Problem, problem_at
 from apigw.config.model import OAuth, OAuthClient, Origin, Path
 from apigw.errors import GatewayError, Headers
-from apigw.policy.auth.principal import is_role
+from apigw.policy.auth.names import check_role, check_scope
 from apigw.policy.auth.signing import Signer
 from apigw.policy.oauth import refresh
 from apigw.policy.oauth.client_secrets import SecretHash, decoys, verify
 from apigw.policy.oauth.refresh import Family, FamilyStore
-from apigw.policy.oauth.token_request import CLIENT_ID, credentials, invalid_client, read_form
+from apigw.policy.oauth.token_request import check_client_id, credentials, invalid_client, read_form
+
+T = TypeVar("T")
 
 ADDRESS_FACTOR = 6
 BASIC = b'Basic realm="apigw", charset="UTF-8"'
-
-_SCOPE = re.compile(r"[!#-\[\]-~]+")
 
 
 class Allow(Protocol):
@@ -354,29 +353,29 @@ def _clients(oauth: OAuth, origins: Mapping[Path, Origin]) -> dict[str, _Client]
     clients: dict[str, _Client] = {}
     problems: list[Problem] = []
 
-    def problem(sentence: str, index: int, *path: str | int) -> None:
-        at = ("auth", "oauth", "clients", index, *path)
-        problems.append(Problem(sentence, at, origins.get(at)))
+    def check(judge: Callable[[str], T], value: str, index: int, *path: str | int) -> T | None:
+        try:
+            return judge(value)
+        except ValueError as error:
+            shown = "" if path[0] == "secret_hash" else f"{value!r} "
+            problems.append(problem_at(origins, ("auth", "oauth", "clients", index, *path), f"{shown}{error}"))
+            return None
+
+    def differs(id: str) -> None:
+        if id in clients:
+            raise ValueError("is given twice")
 
     for index, client in enumerate(oauth.clients):
-        if not CLIENT_ID.fullmatch(client.id) or client.id != client.id.strip():
-            problem("a client id has 1 to 256 printable ASCII characters, and no colon", index, "id")
-        if client.id in clients:
-            problem("another client has the same id", index, "id")
+        check(check_client_id, client.id, index, "id")
+        check(differs, client.id, index, "id")
         for at, role in enumerate(client.roles):
-            if not is_role(role):
-                problem("a role is a printable string without commas", index, "roles", at)
+            check(check_role, role, index, "roles", at)
         for at, scope in enumerate(client.scopes):
-            if not _SCOPE.fullmatch(scope):
-                problem(
-                    "a scope has printable ASCII characters other than space, quote and backslash", index, "scopes", at
-                )
-        hashes: list[SecretHash] = []
-        for at, stored in enumerate(client.secret_hash):
-            try:
-                hashes.append(SecretHash.parse(stored))
-            except ValueError as error:
-                problem(f"this {error}", index, "secret_hash", at)
+            check(check_scope, scope, index, "scopes", at)
+        parsed = [
+            check(SecretHash.parse, stored, index, "secret_hash", at) for at, stored in enumerate(client.secret_hash)
+        ]
+        hashes = [each for each in parsed if each is not None]
         clients[client.id] = _Client(client, tuple(hashes))
     if problems:
         raise ConfigError(problems)

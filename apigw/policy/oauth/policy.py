@@ -61,12 +61,12 @@ class PreparedOAuth(Prepared):
         self._now = now
         self._address = address
 
-    def resources(self) -> Mapping[bytes, IResource]:
+    def resources(self) -> Mapping[str, IResource]:
         jwks = self.signer.jwks()
-        resources: dict[bytes, IResource] = {
-            b"/oauth/token": Token(self.endpoint, self._address, self._now),
-            b"/.well-known/oauth-authorization-server": Document(partial(dict, self.metadata)),
+        resources: dict[str, IResource] = {
+            "/oauth/token": Token(self.endpoint, self._address, self._now),
+            "/.well-known/oauth-authorization-server": Document(partial(dict, self.metadata)),
         }
         if jwks is not None:
-            resources[b"/.well-known/jwks.json"] = Document(partial(dict, jwks))
+            resources["/.well-known/jwks.json"] = Document(partial(dict, jwks))
         return resources

@@ -11,9 +11,18 @@ from authlib.oauth2.base import OAuth2Error
 from authlib.oauth2.rfc6749.errors import InvalidClientError, InvalidRequestError
 
 MAX_BODY = 8 * 1024
-CLIENT_ID = re.compile(r"[ -9;-~]{1,256}")
 
+_CLIENT_ID = re.compile(r"[ -9;-~]{1,256}")
 _SECRET = re.compile(r"[ -~]{1,1024}")
+
+
+def check_client_id(text: str) -> None:
+    """RFC 6749 §A.1, but for the colon, which ends the id in Basic credentials that nobody form-encoded.
+
+    Raises ``ValueError``: the end of a sentence that begins with the id.
+    """
+    if not _CLIENT_ID.fullmatch(text) or text != text.strip():
+        raise ValueError("is not a client id: 1 to 256 printable ASCII characters, no colon, and no space at its ends")
 
 
 def read_form(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> dict[str, str]:
@@ -46,7 +55,7 @@ def credentials(authorization: list[bytes], form: dict[str, str]) -> tuple[str, 
             raise InvalidRequestError("there are credentials in the Authorization header and in the body")
     else:
         id, secret = form.get("client_id", ""), form.get("client_secret", "")
-    if not CLIENT_ID.fullmatch(id) or not _SECRET.fullmatch(secret):
+    if not _CLIENT_ID.fullmatch(id) or not _SECRET.fullmatch(secret):
         raise invalid_client()
     return id, secret
 

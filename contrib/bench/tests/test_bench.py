@@ -37,6 +37,7 @@ from apigw.config.load import load as load_config
 from apigw.contract.principal import Principal
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.jwt import CACHED_TOKENS, Authenticator
+from apigw.process.rules import RULES
 from apigw.proxy.accounting import Accounting
 
 
@@ -222,14 +223,14 @@ class TestScenarios:
         """The gateway refuses to start in the bench."""
         (scenario,) = (scenario for scenario in SCENARIOS if scenario.name == name)
         (tmp_path / "gateway.yaml").write_text(json.dumps(scenario.config(Place(tmp_path, 8080, (9001, 9002)))))
-        config = load_config(os.fspath(tmp_path), {})
+        config = load_config(os.fspath(tmp_path), {}, RULES)
         assert [target.port for target in config.services[0].targets] == ([9001] if scenario.beside else [9001, 9002])
 
     def test_tokens_are_those_of_the_configuration(self, tmp_path: Path) -> None:
         """The bench measures how fast the gateway refuses tokens, or the same few tokens instead of many."""
         (scenario,) = (scenario for scenario in SCENARIOS if scenario.name == "jwt")
         (tmp_path / "gateway.yaml").write_text(json.dumps(scenario.config(Place(tmp_path, 8080, (9001,)))))
-        auth = load_config(os.fspath(tmp_path), {}).auth
+        auth = load_config(os.fspath(tmp_path), {}, RULES).auth
         assert auth is not None
         authenticator, values = Authenticator(auth), tokens.authorizations(5)
         for value in (*values, *scenario.authorizations()):
@@ -242,7 +243,7 @@ class TestScenarios:
     def test_gateway_accepts_many_routes(self, tmp_path: Path) -> None:
         """Two of the made-up routes have the same shape, and the gateway refuses to start."""
         (tmp_path / "gateway.yaml").write_text(json.dumps(document(Place(tmp_path, 8080, (9001,)), many_routes(200))))
-        assert len(load_config(os.fspath(tmp_path), {}).routes) == 200
+        assert len(load_config(os.fspath(tmp_path), {}, RULES).routes) == 200
 
 
 async def load_until(done: Callable[[Tally], bool], load: Load) -> Tally:
@@ -354,5 +355,5 @@ class TestTransfers:
 def test_what_operators_see_is_timed_on_the_real_parts() -> None:
     """``ops_cost`` times an exchange that no gateway ever has, or none at all."""
     metrics = Metrics(CollectorRegistry(), "test")
-    Accounting(metrics, None, lambda: 0.0).exchange_ended(ops_cost.exchange(metrics))
+    Accounting(metrics, None, lambda: 0.0, lambda: 0.0).exchange_ended(ops_cost.exchange(metrics))
     assert b'path="/api/v1/users/:id",status="200"} 1' in metrics.render()[1]

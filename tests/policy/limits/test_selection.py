@@ -5,7 +5,7 @@ from __future__ import annotations
 from support.limits import limit
 
 from apigw.policy.limits.selection import Selection, select
-from apigw.routing.router import Pattern
+from apigw.routing.pattern import Pattern
 
 
 def test_a_route_knows_the_limits_that_can_apply_to_it() -> None:

@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -26,7 +27,7 @@ from zope.interface import implementer
 from apigw.wire.agent import endpoint_to
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.http1.client import UpstreamConnection
+from apigw.wire.http1.client import HTTP1Connection
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.reactor import epoll as own
 from apigw.wire.reactor.eager import MOST_HELD
@@ -449,8 +450,9 @@ def test_what_is_written_to_a_service_does_not_wait_for_its_acknowledgement(
     trust = trustRootFromCertificates([Certificate.loadPEM(Path(authority.file).read_bytes())])
     tls = optionsForClientTLS("localhost", trustRoot=trust) if secure else None
     endpoint = endpoint_to(turns.reactor, "127.0.0.1", port.getHost().port, PATIENCE, tls)
-    given: list[UpstreamConnection] = []
-    Pool(endpoint, PoolSettings(), Deadlines(turns.reactor)).connect().addCallback(given.append)
+    given: list[Any] = []
+    deadlines = Deadlines(turns.reactor)
+    Pool(endpoint, partial(HTTP1Connection, deadlines), PoolSettings(), deadlines).connect().addCallback(given.append)
     turns.until(lambda: given)
     transport = beneath_tls(given[0].transport)
     assert isinstance(transport, EagerClient)

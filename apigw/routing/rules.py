@@ -1,21 +1,30 @@
-"""Whether routes and limits fit each other, the services, and the paths that the gateway answers itself."""
+"""What a configuration may say of routes: whether they fit each other, the services, and the gateway's own paths."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from apigw.config import patterns
+from apigw.config.effective import reserved_with
+from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.model import Path
 from apigw.config.nearest import hint
-from apigw.config.patterns import Pattern
+from apigw.config.rules import Rules
 from apigw.config.validate import MAX_HINTS, shown
-
-RESERVED = ("/health", "/ready", "/metrics")
-RESERVED_BY_OAUTH = ("/oauth/token", "/.well-known/jwks.json", "/.well-known/oauth-authorization-server")
+from apigw.routing.pattern import Pattern, overlaps
 
 
-def routes(document: Document) -> None:
+def prefix(text: str) -> None:
+    """A path prefix that can be cut off: literal segments only."""
+    pattern = Pattern.parse(text)
+    if pattern.segments[-1:] == (b"",):
+        raise ValueError("ends in a slash: write only the segments that are to go")
+    if pattern.wildcard or None in pattern.segments:
+        raise ValueError("has a parameter or a *: only literal segments can be cut off")
+
+
+def routes(document: Document, files: Files) -> None:
     """Services exist, shapes differ, reserved paths are left alone, and what is cut off is there to be cut."""
     reserved = _reserved(document)
     rivals = _Rivals(document)
@@ -25,40 +34,23 @@ def routes(document: Document) -> None:
             continue
         known.check((*path, "service"), route.get("service"))
         _repeated(document, (*path, "methods"), route.get("methods"))
-        _cors(document, (*path, "cors"))
         if "path" in route:
-            pattern = patterns.parse(route["path"])
+            pattern = Pattern.parse(route["path"])
             rivals.check(path, pattern, route)
             for taken, literal in reserved:
                 if _shadows(pattern, literal):
                     document.report((*path, "path"), f"would shadow {taken}, which the gateway answers itself")
             prefix = route.get("strip_prefix")
-            if prefix is not None and not pattern.begins_with(patterns.parse(prefix)):
+            if prefix is not None and not pattern.begins_with(Pattern.parse(prefix)):
                 shown_path = shown(document, (*path, "path"), route["path"])
                 document.report((*path, "strip_prefix"), f"is not how the route's path {shown_path} begins")
-
-
-def rate_limits(document: Document) -> None:
-    """One limit for a pattern and scope. A pattern that no route meets is probably a slip, but harms nobody."""
-    limits = [(path, limit) for path, limit in document.entries("rate_limits") if "endpoint" in limit]
-    paths = (route.get("path") for _, route in document.entries("routes") if isinstance(route, dict))
-    tree = patterns.PatternTree(patterns.parse(path) for path in paths if path is not None)
-    seen: dict[tuple[tuple[str, ...], str], Path] = {}
-    for path, limit in limits:
-        pattern = patterns.parse(limit["endpoint"])
-        at = (*path, "endpoint")
-        if "scope" in limit:
-            first = seen.setdefault((pattern.shape, limit["scope"]), at)
-            if first != at:
-                document.report(at, f"has the same endpoint and scope as the one at {document.place(first)}")
-        if document.whole and not tree.meets(pattern):
-            document.warn(at, f"{shown(document, at, limit['endpoint'])} matches no route")
 
 
 def _reserved(document: Document) -> list[tuple[str, Pattern]]:
     auth = document.tree.get("auth")
     oauth = isinstance(auth, dict) and auth.get("oauth") is not None
-    return [(path, patterns.parse(path)) for path in RESERVED + (RESERVED_BY_OAUTH if oauth else ())]
+    algorithm = document.get("auth", "oauth", "signing", "algorithm") or "RS256"
+    return [(path, Pattern.parse(path)) for path in reserved_with(algorithm if oauth else None)]
 
 
 def _shadows(pattern: Pattern, reserved: Pattern) -> bool:
@@ -66,9 +58,9 @@ def _shadows(pattern: Pattern, reserved: Pattern) -> bool:
 
     One that begins with ``/health`` was meant for something that the gateway does not do.
     """
-    if pattern.shape[0] != reserved.shape[0]:
+    if pattern.segments[:1] != reserved.segments[:1]:
         return False
-    return len(reserved.shape) == 1 or pattern.matches(reserved)
+    return len(reserved.segments) == 1 or overlaps(pattern, reserved) != "never"
 
 
 class _Services:
@@ -93,7 +85,7 @@ class _Rivals:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._held: dict[tuple[str, ...], dict[str | None, Path]] = {}
+        self._held: dict[object, dict[str | None, Path]] = {}
 
     def check(self, path: Path, pattern: Pattern, route: dict[str, Any]) -> None:
         if not self._document.is_sound((*path, "methods")):
@@ -122,10 +114,39 @@ def _repeated(document: Document, path: Path, methods: list[str] | None) -> None
             document.report((*path, index), f"{shown(document, (), method)} is given twice")
 
 
-def _cors(document: Document, path: Path) -> None:
-    cors = document.get(*path)
-    if cors and "*" in cors["origins"]:
-        if len(cors["origins"]) > 1:
-            document.report((*path, "origins"), "holds * beside others: write * alone, or leave it out")
-        if cors.get("credentials"):
-            document.report((*path, "credentials"), "cannot be true with the origin *: name the origins")
+class Patterns:
+    """Patterns by their segments, to find out quickly whether another one has a path in common with any of them."""
+
+    _END, _REST = "end", "rest"
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        self._root: dict[Any, Any] = {}
+        for pattern in patterns:
+            node = self._root
+            for part in self._parts(pattern):
+                node = node.setdefault(part, {})
+            node[self._END] = {}
+
+    def overlap(self, pattern: Pattern) -> bool:
+        """Whether some path matches ``pattern`` and one of these. Visits each node at most once."""
+        return self._overlap(self._root, self._parts(pattern), 0)
+
+    def _parts(self, pattern: Pattern) -> tuple[bytes | str | None, ...]:
+        return (*pattern.segments, self._REST) if pattern.wildcard else pattern.segments
+
+    def _overlap(self, node: dict[Any, Any], parts: tuple[bytes | str | None, ...], position: int) -> bool:
+        if position == len(parts):
+            return self._END in node
+        if self._REST in node:
+            return True
+        part = parts[position]
+        if part == self._REST:
+            return any(key != self._END for key in node)
+        if part is None:
+            nodes = [child for key, child in node.items() if key not in (self._END, b"")]
+        else:
+            nodes = [node[key] for key in ((part,) if part == b"" else (part, None)) if key in node]
+        return any(self._overlap(child, parts, position + 1) for child in nodes)
+
+
+RULES = Rules(forms={"pattern": Pattern.parse, "prefix": prefix}, checks=(routes,))

@@ -1,4 +1,4 @@
-"""Whether what routes demand can be proved, and whether each token can be believed by one verifier only."""
+"""What a configuration may say of tokens: what routes demand can be proved, and each token has one verifier."""
 
 from __future__ import annotations
 
@@ -8,54 +8,62 @@ from typing import Any
 
 from attrs import frozen
 
-from apigw.config import keys
-from apigw.config.keys import Files
+from apigw.config.effective import default_auth
+from apigw.config.files import Files, text
 from apigw.config.merge import Document
 from apigw.config.model import Path
+from apigw.config.rules import Rules
 from apigw.config.validate import shown
+from apigw.policy.auth import keys
+from apigw.policy.auth.names import check_claim, check_role, check_scope
+from apigw.policy.auth.signing import PROVIDER, signing_key
 
 _SOURCES = {
     "RS256": ("public_key_file", "jwks_file", "jwks_url"),
     "HS256": ("secret", "secret_file", "jwks_file"),
 }
 _ALL_SOURCES = ("private_key_file", "public_key_file", "secret", "secret_file", "jwks_file", "jwks_url")
-OWN_VERIFIER = "oauth"
 _MAX_PAIRED = 500
+_MAX_NAMED = 10
 
 
-def demands(document: Document) -> None:
-    """What routes demand of their callers can be proved; a route that asks nobody who calls demands nothing of them."""
+def demands(document: Document, files: Files) -> None:
+    """What routes demand of their callers can be proved; a route without authentication demands nothing of them."""
     has_auth = document.tree.get("auth") is not None
-    default = document.get("gateway", "auth_default") or ("required" if has_auth else "none")
+    default = default_auth(document.get("gateway", "auth_default"), has_auth)
     sure = has_auth or document.whole
     unprovable = "but there is no auth section that could verify a token"
     if default != "none" and not has_auth and sure:
         document.report(("gateway", "auth_default"), f"is {default}, {unprovable}")
     routes = [(path, route) for path, route in document.entries("routes") if isinstance(route, dict)]
-    opened = 0
+    opened: list[Path] = []
     for path, route in routes:
         auth = route.get("auth") or default
-        opened += auth == "none"
+        if auth == "none":
+            opened.append((*path, "path"))
         if route.get("auth") in ("required", "optional") and not has_auth and sure:
             document.report((*path, "auth"), f"is {auth}, {unprovable}")
         for key in ("roles", "scopes"):
             judged = document.is_sound((*path, "auth")) and (sure or route.get("auth"))
             if route.get(key) and auth == "none" and judged:
-                sentence = "is demanded of callers whom nobody asks who they are: the route's auth is none"
+                sentence = "cannot be demanded without authentication: the route's auth is none"
                 document.report((*path, key), sentence, document.key((*path, key)))
     if opened:
-        document.warn(("routes",), f"{opened} of {len(routes)} routes are open: they ask nobody who calls")
+        named = ", ".join(str(document.get(*path)) for path in opened[:_MAX_NAMED])
+        more = f" and {len(opened) - _MAX_NAMED} more" if len(opened) > _MAX_NAMED else ""
+        sentence = f"{len(opened)} of {len(routes)} routes need no authentication: {named}{more}"
+        document.warn(("routes",), sentence, document.place(opened[0]))
 
 
-def verifiers(document: Document) -> None:
+def verifiers(document: Document, files: Files) -> None:
     """One key each, of the kind that its algorithm needs, and no two verifiers for the same token."""
     auth = document.get("auth")
     if auth is not None and not auth.get("jwt") and auth.get("oauth") is None:
         document.report(("auth",), "is empty: it needs jwt or oauth", document.key(("auth",)))
-    names: dict[str, Path] = {OWN_VERIFIER: ()} if document.get("auth", "oauth") else {}
+    names: dict[str, Path] = {PROVIDER: ()} if document.get("auth", "oauth") else {}
     for path, verifier in document.entries("auth", "jwt"):
         if isinstance(verifier, dict) and "algorithm" in verifier:
-            _key_source(document, path, verifier)
+            _key_source(document, files, path, verifier)
         if isinstance(verifier, dict) and "name" in verifier:
             at = (*path, "name")
             first = names.setdefault(verifier["name"], at)
@@ -73,14 +81,12 @@ class _Trusted:
     path: Path
     algorithm: str
     issuer: str | None
-    key_ids: frozenset[str]
+    key_ids: frozenset[str | None]
 
     def may_accept_what(self, other: _Trusted) -> bool:
-        if self.algorithm != other.algorithm:
-            return False
-        if self.key_ids and other.key_ids and self.key_ids.isdisjoint(other.key_ids):
-            return False
-        return not self.issuer or not other.issuer or self.issuer == other.issuer
+        return self.algorithm == other.algorithm and not keys.apart(
+            self.issuer, self.key_ids, other.issuer, other.key_ids
+        )
 
 
 def _trusted(document: Document) -> Iterator[_Trusted]:
@@ -95,16 +101,22 @@ def _trusted(document: Document) -> Iterator[_Trusted]:
             yield _Trusted(path, verifier["algorithm"], verifier.get("issuer"), ids)
 
 
-def _key_source(document: Document, path: Path, verifier: dict[str, Any]) -> None:
-    given = _one_key(document, path, verifier, _SOURCES[verifier["algorithm"]])
+def _key_source(document: Document, files: Files, path: Path, verifier: dict[str, Any]) -> None:
+    given = one_key(document, path, verifier, _SOURCES[verifier["algorithm"]])
     if verifier.get("key_id") and given.startswith("jwks"):
         sentence = "means nothing with a key set, whose keys have their own"
         document.report((*path, "key_id"), sentence, document.key((*path, "key_id")))
+    if given == "jwks_file":
+        at, name = (*path, given), verifier[given]
+        try:
+            keys.key_set(files.data(name), verifier["algorithm"])
+        except ValueError as error:
+            document.report(at, f"{shown(document, at, name)} {error}")
     if (verifier.get("jwks_url") or "").startswith("http://"):
         document.warn((*path, "jwks_url"), "fetches keys without TLS: whoever is on the way can put in their own")
 
 
-def _one_key(
+def one_key(
     document: Document, path: Path, keys_of: dict[str, Any], fitting: tuple[str, ...], needed: bool = True
 ) -> str:
     """Reports any number of keys but one, and one of the wrong kind; the name of the first that is given, or none."""
@@ -120,48 +132,24 @@ def _one_key(
     return given[0] if given else ""
 
 
-def token_endpoint(document: Document, files: Files) -> None:
-    """A key that can sign, and clients that can be told apart."""
-    path: Path = ("auth", "oauth")
-    signing = document.get(*path, "signing")
-    if signing:
-        _signing_keys(document, files, (*path, "signing"), signing)
-    seen: dict[str, Path] = {}
-    for client, entry in document.entries(*path, "clients"):
-        at = (*client, "id")
-        if not isinstance(entry, dict) or "id" not in entry:
-            continue
-        first = seen.setdefault(entry["id"], at)
-        if first != at:
-            document.report(at, f"{shown(document, at, entry['id'])} is given twice, first at {document.place(first)}")
-
-
-def _signing_keys(document: Document, files: Files, path: Path, signing: dict[str, Any]) -> None:
-    rsa = signing["algorithm"] == "RS256"
-    secrets = ("secret", "secret_file")
-    given = _one_key(document, path, signing, ("private_key_file",) if rsa else secrets, needed=not rsa)
-    if rsa and not given and document.is_sound((*path, "private_key_file")):
-        sentence = "has no private_key_file: a key is made at each start, and tokens end with the process"
-        document.warn(path, sentence)
-    if rsa and given == "private_key_file":
-        try:
-            keys.rsa_private_key(files.data(signing["private_key_file"]))
-        except ValueError as error:
-            at = (*path, "private_key_file")
-            document.report(at, f"{shown(document, at, signing['private_key_file'])} {error}")
-    ids = {signing["key_id"]: (*path, "key_id")}
-    for entry, accepted in document.entries(*path, "accepted"):
-        _one_key(document, entry, accepted, ("public_key_file",) if rsa else secrets)
-        at = (*entry, "key_id")
-        first = ids.setdefault(accepted["key_id"], at)
-        if first != at:
-            key_id = shown(document, at, accepted["key_id"])
-            document.report(at, f"{key_id} is given twice, first at {document.place(first)}")
-
-
 def _secret(document: Document, path: Path, secret: str | None) -> None:
     if secret is not None:
         try:
-            keys.hmac_secret(secret.encode())
+            keys.secret_key(secret.encode(), None)
         except ValueError as error:
             document.report(path, str(error))
+
+
+def _secret_file(data: bytes) -> object:
+    return keys.secret_key(text(data), None)
+
+
+def _public_key(data: bytes) -> object:
+    return keys.public_key(data, None)
+
+
+RULES = Rules(
+    forms={"role": check_role, "scope": check_scope, "claim": check_claim},
+    contents={"public key": _public_key, "signing key": signing_key, "secret": _secret_file},
+    checks=(verifiers, demands),
+)

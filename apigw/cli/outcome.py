@@ -1,0 +1,36 @@
+"""How a command ends, and how what is wrong with a configuration is said."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from apigw.config.errors import ConfigError, Problem, dotted
+from apigw.config.load import load
+from apigw.config.model import Config
+from apigw.process.rules import RULES
+
+FOUND, REFUSED, MISUSE = 0, 1, 2
+
+
+def loaded(directory: str) -> Config | None:
+    """The configuration, or ``None`` when its problems have been printed."""
+    try:
+        return load(directory, os.environ, RULES)
+    except ConfigError as error:
+        complain(directory, error)
+        return None
+
+
+def complain(directory: str, error: ConfigError) -> None:
+    print(error, file=sys.stderr)
+    print(f"{directory}: {counted(len(error.problems), 'problem')}", file=sys.stderr)
+
+
+def warning(problem: Problem) -> str:
+    parts = (str(problem.origin) if problem.origin else "", "warning", dotted(problem.path), problem.sentence)
+    return ": ".join(part for part in parts if part)
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

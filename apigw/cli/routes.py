@@ -1,0 +1,90 @@
+"""``apigw routes``: which route a request would take, and what it meets there."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from apigw.cli.outcome import FOUND, REFUSED, loaded
+from apigw.config.effective import effective, reserved_paths
+from apigw.config.model import Config, Route
+from apigw.config.units import duration_text, size_text
+from apigw.routing.pattern import Pattern
+from apigw.routing.router import Router
+from apigw.wire.errors import Refused
+from apigw.wire.http2.fields import METHODS
+from apigw.wire.target import check_target
+
+
+def routes(options: argparse.Namespace) -> int:
+    config = loaded(options.directory)
+    if config is None:
+        return REFUSED
+    method = options.method.encode("utf-8", "surrogateescape")
+    try:
+        path, query = check_target(options.path.encode("utf-8", "surrogateescape"))
+    except Refused as refusal:
+        print(f"{options.method} {options.path}: {refusal.status}, before any route is looked for: {refusal.reason}")
+        return REFUSED
+    asked = f"{options.method} {options.path}"
+    if method not in METHODS:
+        print(f"{asked}: 501, the method is not known (methods are written in capitals)")
+        return REFUSED
+    if method == b"CONNECT":
+        print(f"{asked}: 405, CONNECT is not offered")
+        return REFUSED
+    if path.decode("ascii") in reserved_paths(config):
+        print(f"{asked}: answered by the gateway itself, before any route is looked for")
+        return FOUND
+    router = Router(
+        (route.path, None if route.methods is None else frozenset(map(str.encode, route.methods)), (index, route))
+        for index, route in enumerate(config.routes)
+    )
+    explanation = router.explain(method, path)
+    print(explanation)
+    if explanation.match is None:
+        return REFUSED
+    index, route = explanation.match.value
+    for name, value in _demands(config, index, route, path, query):
+        print(f"  {name}: {value}")
+    return FOUND
+
+
+def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes) -> Iterator[tuple[str, str]]:
+    """What a request meets on its route, in the order in which it meets it."""
+    service = next(service for service in config.services if service.name == route.service)
+    holds = effective(config, route, service)
+    origin = config.origins.get(("routes", index, "path"))
+    if origin is not None:
+        yield "written in", str(origin)
+    if route.cors is not None:
+        yield "cors", f"pages of {', '.join(route.cors.origins)}"
+    yield "auth", holds.auth
+    if route.roles:
+        yield "roles", f"any of {', '.join(route.roles)}"
+    if route.scopes:
+        yield "scopes", f"all of {', '.join(route.scopes)}"
+    for limit in config.rate_limits:
+        if Pattern.parse(limit.endpoint).matches(path):
+            each = {"user": "for each user", "ip": "for each address"}.get(limit.scope, "for all together")
+            yield "limit", f"{limit.limit} in {duration_text(limit.window)} {each} ({limit.endpoint})"
+    largest = holds.max_body_size
+    yield "body", "of any size" if largest is None else f"up to {size_text(largest)}"
+    yield "service", service.name
+    if service.circuit_breaker is not None:
+        breaker = service.circuit_breaker
+        at_least = f"of at least {breaker.min_requests} in {duration_text(breaker.window)}"
+        yield "circuit breaker", f"opens when {breaker.error_rate:.0%} {at_least} have failed"
+    for target in service.targets:
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        weight = f", weight {target.weight}" if target.weight != 1 else ""
+        yield "target", f"{target.scheme}://{host}:{target.port}{weight}"
+    yield "sent as", _sent(route, path, query)
+    yield "timeout", duration_text(holds.timeout)
+
+
+def _sent(route: Route, path: bytes, query: bytes) -> str:
+    prefix = (route.strip_prefix or "").strip("/")
+    if prefix:
+        path = b"/" + b"/".join(path.split(b"/")[prefix.count("/") + 2 :])
+    return (path + query).decode("ascii")

@@ -1,0 +1,16 @@
+"""``apigw show``: what the files say together, and where each value stands."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from apigw.cli.outcome import FOUND, REFUSED, loaded
+from apigw.config import show as shown
+from apigw.config.merge import read
+
+
+def show(options: argparse.Namespace) -> int:
+    sys.stdout.write(shown.show(read(options.directory, os.environ)))
+    return FOUND if loaded(options.directory) is not None else REFUSED

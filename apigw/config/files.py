@@ -1,0 +1,103 @@
+"""The files that a configuration names, each read once, and what those must hold that are for TLS.
+
+What is wrong with a file is said as the end of a sentence that begins with its name, and quotes nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+MAX_FILE = 4 * 1024 * 1024
+
+
+def read(file: str) -> bytes:
+    try:
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("is not a regular file")
+        if status.st_size > MAX_FILE:
+            raise ValueError(f"is larger than {MAX_FILE >> 20}MiB")
+        with open(file, "rb") as stream:
+            return stream.read(MAX_FILE + 1)
+    except FileNotFoundError:
+        raise ValueError("is a file that does not exist") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
+def text(data: bytes) -> bytes:
+    """One secret in a file, without the newline that editors put at its end."""
+    stripped = data.removesuffix(b"\n").removesuffix(b"\r")
+    if not stripped:
+        raise ValueError("is an empty file")
+    return stripped
+
+
+def certificates(data: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("holds no certificate in PEM that can be read") from None
+
+
+def private_key(data: bytes) -> Any:
+    try:
+        key = load_pem_private_key(data, None)
+    except TypeError:
+        raise ValueError("holds a private key with a passphrase: nobody is there to type it") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("holds no private key in PEM that can be read") from None
+    _public(key)
+    return key
+
+
+def fit(certificate_file: bytes, key_file: bytes) -> bool:
+    """Whether the key is that of the first certificate."""
+    return _public(certificates(certificate_file)[0]) == _public(private_key(key_file))
+
+
+def _public(holder: Any) -> bytes:
+    try:
+        encoded: bytes = holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except UnsupportedAlgorithm:
+        raise ValueError("holds a key of a kind that is not supported") from None
+    return encoded
+
+
+CONTENTS: dict[str, Callable[[bytes], object]] = {
+    "certificate": certificates,
+    "private key": private_key,
+    "text": text,
+}
+"""What the schema may say that a file holds, besides what the rooms above add."""
+
+
+class Files:
+    """Files by their names, which are relative to ``directory``. What was checked is what is used."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._read: dict[str, bytes | ValueError] = {}
+
+    def absolute(self, name: str) -> str:
+        return os.path.normpath(os.path.join(self._directory, name))
+
+    def data(self, name: str) -> bytes:
+        """Raises ``ValueError``, the same each time, when the file cannot be read."""
+        file = self.absolute(name)
+        if file not in self._read:
+            try:
+                self._read[file] = read(file)
+            except ValueError as error:
+                self._read[file] = error
+        found = self._read[file]
+        if isinstance(found, ValueError):
+            raise found
+        return found

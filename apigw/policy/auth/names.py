@@ -1,0 +1,30 @@
+"""Roles, scopes and names of claims, as a configuration may write them.
+
+Each function raises ``ValueError`` with what is wrong: the end of a sentence that begins with the text.
+"""
+
+from __future__ import annotations
+
+import re
+
+from apigw.policy.auth.principal import MAX_ID, is_role
+
+_SCOPE = re.compile(r"[!#-\[\]-~]+")
+
+
+def check_role(text: str) -> None:
+    """Roles travel in one header, separated by commas."""
+    if not is_role(text):
+        raise ValueError(f"is not a role: up to {MAX_ID} printable characters without commas, and no space at its ends")
+
+
+def check_scope(text: str) -> None:
+    """RFC 6749 §3.3."""
+    if not _SCOPE.fullmatch(text):
+        raise ValueError("is not a scope: one or more printable ASCII characters without space, quote and backslash")
+
+
+def check_claim(text: str) -> None:
+    """A claim, or a path through nested ones."""
+    if not text.isprintable() or not all(text.split(".")) or len(text) > 200:
+        raise ValueError("is not a claim's name, or names with dots between them")

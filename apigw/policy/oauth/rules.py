@@ -1,0 +1,50 @@
+"""What a configuration may say of the gateway's own tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apigw.config.files import Files
+from apigw.config.merge import Document
+from apigw.config.model import Path
+from apigw.config.rules import Rules
+from apigw.config.validate import shown
+from apigw.policy.auth.rules import one_key
+from apigw.policy.oauth.client_secrets import SecretHash
+from apigw.policy.oauth.token_request import check_client_id
+
+
+def token_endpoint(document: Document, files: Files) -> None:
+    """A key that can sign, and clients that can be told apart."""
+    path: Path = ("auth", "oauth")
+    signing = document.get(*path, "signing")
+    if signing:
+        _signing_keys(document, (*path, "signing"), signing)
+    seen: dict[str, Path] = {}
+    for client, entry in document.entries(*path, "clients"):
+        at = (*client, "id")
+        if not isinstance(entry, dict) or "id" not in entry:
+            continue
+        first = seen.setdefault(entry["id"], at)
+        if first != at:
+            document.report(at, f"{shown(document, at, entry['id'])} is given twice, first at {document.place(first)}")
+
+
+def _signing_keys(document: Document, path: Path, signing: dict[str, Any]) -> None:
+    rsa = signing["algorithm"] == "RS256"
+    secrets = ("secret", "secret_file")
+    given = one_key(document, path, signing, ("private_key_file",) if rsa else secrets, needed=not rsa)
+    if rsa and not given and document.is_sound((*path, "private_key_file")):
+        sentence = "has no private_key_file: a key is made at each start, and tokens end with the process"
+        document.warn(path, sentence)
+    ids = {signing["key_id"]: (*path, "key_id")}
+    for entry, accepted in document.entries(*path, "accepted"):
+        one_key(document, entry, accepted, ("public_key_file",) if rsa else secrets)
+        at = (*entry, "key_id")
+        first = ids.setdefault(accepted["key_id"], at)
+        if first != at:
+            key_id = shown(document, at, accepted["key_id"])
+            document.report(at, f"{key_id} is given twice, first at {document.place(first)}")
+
+
+RULES = Rules(forms={"client id": check_client_id, "hash": SecretHash.parse}, checks=(token_endpoint,))

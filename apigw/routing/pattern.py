@@ -1,0 +1,171 @@
+# Compiled: see docs/decisions/compiled.md
+"""Path patterns: how one is read, which paths it matches, and whether two of them have paths in common.
+
+A path is a list of segments, cut at each ``/`` after the first; a trailing slash is one more, empty segment. A pattern
+demands a literal, any non-empty segment (``:name``), or, at its end, whatever is left (``*``). All comparisons are of
+percent-decoded bytes (RFC 3986 §2.1).
+"""
+
+from __future__ import annotations
+
+from re import compile as regex
+from typing import Literal
+from urllib.parse import unquote_to_bytes
+
+from attrs import frozen
+
+_NAME = regex(r"[A-Za-z_][A-Za-z0-9_-]*")
+_BROKEN_ESCAPE = regex(r"%(?![0-9A-Fa-f]{2})")
+_CONTROL = regex(r"[\x00-\x1f\x7f-\x9f]")
+_SPACE = regex(r"\s")
+_PARAMETER = regex(r"\{([A-Za-z_][A-Za-z0-9_-]*)(?::.*)?\}|<(?:[a-z]+:)?([A-Za-z_][A-Za-z0-9_-]*)>|\[([A-Za-z_]\w*)\]")
+"""How other programs write a parameter: OpenAPI and Spring, Flask, Next.js."""
+_EXPRESSION = regex(r"\^|\.\*|\[[^\]]*\][+*?{]|\(\?")
+
+
+@frozen
+class Pattern:
+    """A parsed path pattern.
+
+    ``segments`` holds decoded literals and ``None`` for each parameter, without the final ``*``; ``names`` are the
+    parameters from left to right; with ``wildcard`` at least one more segment follows, which may be empty.
+    """
+
+    text: str
+    segments: tuple[bytes | None, ...]
+    names: tuple[str, ...]
+    wildcard: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern:
+        """``/users/:id``, ``/files/*``.
+
+        Raises ``ValueError`` for what no request could ever match: the end of a sentence that begins with the pattern.
+        """
+        if not text.startswith("/"):
+            raise ValueError("does not begin with /")
+        *inner, last = text[1:].split("/")
+        if "" in inner:
+            raise ValueError("has an empty segment (//)")
+        wildcard = last == "*"
+        segments: list[bytes | None] = []
+        names: list[str] = []
+        for segment in inner if wildcard else [*inner, last]:
+            if not segment.startswith(":"):
+                segments.append(_literal(segment))
+                continue
+            name = segment[1:]
+            if not _NAME.fullmatch(name):
+                raise ValueError("has a parameter that is not : and a name of letters, digits, _ and -")
+            if name in names:
+                raise ValueError(f"has the parameter {segment} twice")
+            segments.append(None)
+            names.append(name)
+        return cls(text, tuple(segments), tuple(names), wildcard)
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def shape(self) -> tuple[tuple[bytes | None, ...], bool]:
+        """Equal for patterns that match the same paths, whatever their parameters are called."""
+        return self.segments, self.wildcard
+
+    def begins_with(self, prefix: Pattern) -> bool:
+        """Whether the segments of ``prefix``, which has no ``*``, are its first."""
+        return self.segments[: len(prefix.segments)] == prefix.segments
+
+    def matches(self, path: bytes) -> bool:
+        """Whether ``path``, percent-encoded as sent, is one of this pattern's."""
+        depth = len(self.segments)
+        pieces = path.split(b"/", depth + 1)
+        if len(pieces) != depth + 1 + self.wildcard:
+            return False
+        for wanted, piece in zip(self.segments, pieces[1:], strict=False):
+            if wanted is None:
+                if not piece:
+                    return False
+            elif piece.find(b"%") >= 0:
+                # A segment shrinks to a third at most: what is longer is not worth decoding.
+                if len(piece) > 3 * len(wanted) or wanted != unquote_to_bytes(piece):
+                    return False
+            elif wanted != piece:
+                return False
+        return True
+
+    def parameters(self, path: bytes) -> dict[str, bytes]:
+        """What a path that matches gives to each parameter, decoded; the rest of the path is called ``*``."""
+        pieces = path.split(b"/", len(self.segments) + 1)[1:]
+        values = [piece for wanted, piece in zip(self.segments, pieces, strict=False) if wanted is None]
+        captured = dict(zip(self.names, map(unquote_to_bytes, values), strict=True))
+        if self.wildcard:
+            captured["*"] = unquote_to_bytes(pieces[-1])
+        return captured
+
+
+def _literal(segment: str) -> bytes:
+    """The decoded segment. Raises ``ValueError`` where no request that is let in could carry it."""
+    _refuse_other_notations(segment)
+    if segment == "*":
+        raise ValueError("has a * that is not its last segment (write :name for one segment)")
+    if "*" in segment:
+        raise ValueError("has a * that is not alone in its segment (write %2A for the character)")
+    for character, name in (("?", "a query (?)"), ("#", "a fragment (#)"), ("\\", "a backslash")):
+        if character in segment:
+            raise ValueError(f"has {name}: a path has none")
+    if _BROKEN_ESCAPE.search(segment):
+        raise ValueError("has a % that is not followed by two hexadecimal digits")
+    try:
+        decoded = unquote_to_bytes(segment.encode())
+        text = decoded.decode()
+    except UnicodeEncodeError:
+        raise ValueError("is not Unicode text") from None
+    except UnicodeDecodeError:
+        raise ValueError("has percent-encoded bytes that are not UTF-8") from None
+    if _CONTROL.search(text):
+        raise ValueError("has a control character")
+    if _SPACE.search(segment):
+        raise ValueError("has white space (write %20)")
+    if "/" in text or "\\" in text:
+        raise ValueError("has an encoded slash or backslash: requests with one are refused")
+    if text.partition(";")[0] in (".", ".."):
+        raise ValueError("has a . or .. segment: requests with one are refused")
+    return decoded
+
+
+def _refuse_other_notations(segment: str) -> None:
+    """What other programs call a pattern would be a literal here, that no client ever asks for."""
+    if segment == "**":
+        raise ValueError("has **: write * as the last segment, which matches the rest, however many segments it has")
+    found = _PARAMETER.fullmatch(segment)
+    if found is not None:
+        name = found[1] or found[2] or found[3]
+        raise ValueError(f"has {segment}: a parameter is written :{name}")
+    if _EXPRESSION.search(segment):
+        raise ValueError("has a regular expression: write :name for any one segment, or * at the end for the rest")
+    if any(mark in segment for mark in "{}<>"):
+        raise ValueError("has braces or angle brackets: a parameter is a whole segment, written :name")
+
+
+def overlaps(limit: Pattern, route: Pattern) -> Literal["always", "sometimes", "never"]:
+    """Of the paths that ``route`` matches, does ``limit`` match all, none, or must the path be tested?"""
+    m, n = len(limit.segments), len(route.segments)
+    if limit.wildcard:
+        if not route.wildcard and n <= m:
+            return "never"
+        covered = n >= m
+    else:
+        if m <= n if route.wildcard else m != n:
+            return "never"
+        covered = not route.wildcard
+    for ours, theirs in zip(limit.segments, route.segments, strict=False):
+        if ours == theirs:
+            continue
+        if ours is None:
+            if not theirs:
+                return "never"
+        elif theirs is None and ours:
+            covered = False
+        else:
+            return "never"
+    return "always" if covered else "sometimes"
