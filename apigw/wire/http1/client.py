@@ -19,10 +19,10 @@ from apigw.wire.interfaces import Message, Receiver, Told, UpstreamConnection
 from apigw.wire.reactor.transport import beneath_tls
 from apigw.wire.tunnel import End
 
-CLOSING_TIME = 30.0
+CLOSING_TIME: Final = 30.0
 """Seconds in which the upstream may take what is left for it, once the connection is being closed."""
-_REMEMBERED = 4096
-_LONGEST = 64
+_REMEMBERED: Final = 4096
+_LONGEST: Final = 64
 """Of the names that are remembered, so that they take 1 MiB at most."""
 _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 """Methods whose requests say that they have no body (RFC 9110 §8.6)."""
