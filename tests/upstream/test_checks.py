@@ -208,6 +208,29 @@ def test_each_target_counts_for_itself() -> None:
     assert scene.available == [False, True]
 
 
+def test_checks_follow_the_targets() -> None:
+    """A new target is checked from the moment that it is there, and one that was removed is left alone."""
+    scene = Scene(2)
+    kept, removed = scene.upstream.targets
+    scene.checks.start()
+    for _ in range(2):
+        scene.agent.answer(500)
+    new = TargetConfig("http", "127.0.0.1", 9009)
+    scene.upstream.replace_targets([kept.config, new])
+    assert scene.agent.asked[-1][1] == b"http://127.0.0.1:9009/well"
+    scene.agent.answer(200)
+    scene.agent.asked.clear()
+    scene.clock.advance(CHECK.interval)
+    assert {uri for _, uri, _ in scene.agent.asked} == {b"http://127.0.0.1:9001/well", b"http://127.0.0.1:9009/well"}
+    for _ in range(2):
+        scene.agent.answer(500)
+    rounds(scene, 500)
+    assert scene.available == [False, True]
+    assert removed.available
+    scene.checks.stop()
+    scene.upstream.replace_targets([])
+
+
 def test_a_check_that_hangs_is_not_asked_twice() -> None:
     """Checks pile up at a target that does not answer."""
     scene = Scene()
