@@ -76,7 +76,7 @@ def decide(standings: Sequence[Standing], now: int, counted: int, ahead: int) ->
         elif tightest is None or _is_tighter(standing, tightest):
             tightest = standing
     if refusing is not None:
-        wait = max(1, -((now - refusing.passes) // SECOND))
+        wait = -((now - refusing.passes) // SECOND)  # at least one, as it passes later than now
         return Decision(False, refusing.limit, 0, unix_seconds(refusing.resets + ahead), wait)
     assert tightest is not None, "an exchange without limits is not checked"
     return allow(tightest, counted, ahead)
