@@ -4,30 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from attrs import frozen
-
-from apigw.config.model import Config, Origin, Path
-
-
-def dotted(path: Path) -> str:
-    """``("routes", 0, "methods", 1)`` as people write it: ``routes[0].methods[1]``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-@frozen
-class Problem:
-    """One sentence about one place. ``origin`` is ``None`` for what stands in no file (an empty directory)."""
-
-    sentence: str
-    path: Path = ()
-    origin: Origin | None = None
-
-    def __str__(self) -> str:
-        parts = (str(self.origin) if self.origin else "", dotted(self.path), self.sentence)
-        return ": ".join(part for part in parts if part)
+from apigw.config.model import Config
+from apigw.config.problem import Origin, Path
+from apigw.config.problem import Problem as Problem
+from apigw.config.problem import dotted as dotted
 
 
 class ConfigError(Exception):

@@ -7,12 +7,12 @@ except where the default is another setting (``None`` then; ``snapshot.compile``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from attrs import Factory, field, frozen
 
-if TYPE_CHECKING:
-    from apigw.config.errors import Problem
+from apigw.config.problem import Origin as Origin
+from apigw.config.problem import Path as Path
+from apigw.config.problem import Problem
 
 
 @frozen
@@ -250,21 +250,6 @@ class RateLimit:
     scope: str
     algorithm: str = "auto"
     on_store_failure: str = "local"
-
-
-Path = tuple[str | int, ...]
-
-
-@frozen
-class Origin:
-    """Where a value stands in the files: line and column count from 1."""
-
-    file: str
-    line: int
-    column: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
 
 
 @frozen

@@ -1,112 +1,36 @@
-"""Listening: which HTTP version a new connection speaks, how many there may be, and what they all share."""
+"""Listening: which HTTP version a new connection speaks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from attrs import frozen
 from twisted.internet import interfaces, protocol
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, ITransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from apigw.wire.deadlines import Deadlines, Timed
-from apigw.wire.errors import Refused
-from apigw.wire.headers import Headers
 from apigw.wire.http1.server import HTTP1Channel
 from apigw.wire.http2.server import HTTP2Channel
 from apigw.wire.reactor.transport import replace_protocol
-from apigw.wire.request import Request
-from apigw.wire.room import Room
+from apigw.wire.server import Server
+from apigw.wire.server import Settings as Settings
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
-@frozen
-class Settings:
-    """Limits and timeouts of the wire. Sizes are bytes, times seconds, rates bytes a second."""
-
-    client_header_timeout: float = 10.0
-    client_body_timeout: float = 30.0
-    client_least_rate: int | None = 1024
-    keepalive_timeout: float = 75.0
-    max_header_size: int = 32 * 1024
-    max_header_count: int = 100
-    max_connections: int = 10_000
-
-
-class Channel(Timed, Protocol):
-    """A connection that has found its HTTP version, or is about to."""
-
-    version: str
-    """``HTTP/1.1``, ``HTTP/2``, or ``opening``."""
-
-    def drain(self) -> None:
-        """Finish what is in flight, accept nothing new, then close."""
-
-    def cut(self) -> None:
-        """Close now."""
-
-
-OnRequest = Callable[[Request], object]
-OnRefused = Callable[[Refused, bytes, bool, bytes], tuple[int, Headers, bytes]]
-"""Given the refusal, the peer's address, whether TLS is on, and the protocol: what the client is answered."""
-
-
 @implementer(IProtocolNegotiationFactory)
-class ChannelFactory(protocol.ServerFactory):
-    """Makes the channels of every listener of one server; ``settings`` may be replaced while it runs."""
+class ChannelFactory(Server, protocol.ServerFactory):
+    """Makes the channels of every listener of one server."""
 
     noisy = False
-
-    def __init__(self, settings: Settings, deadlines: Deadlines, on_request: OnRequest, on_refused: OnRefused) -> None:
-        self.settings = settings
-        self.deadlines = deadlines
-        self.on_request = on_request
-        self.on_refused = on_refused
-        self.draining = False
-        self.channels: dict[Channel, None] = {}
-        self.room = Room(deadlines.seconds)
-        self.on_empty: Callable[[], None] | None = None
 
     def acceptableProtocols(self) -> list[bytes]:
         return [b"h2", b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> protocol.Protocol | None:
-        if len(self.channels) >= self.settings.max_connections and not self._make_room():
+        if not self.make_room():
             return None
         return Opening(self, str(getattr(addr, "host", "")).encode("ascii", "replace"))
-
-    def opened(self, channel: Channel) -> None:
-        self.channels[channel] = None
-        self.room.unfinished(channel)
-        self.deadlines.watch(channel)
-
-    def closed(self, channel: Channel) -> None:
-        self.channels.pop(channel, None)
-        self.room.forget(channel)
-        self.deadlines.forget(channel)
-        if not self.channels and self.on_empty is not None:
-            self.on_empty()
-
-    def drain(self) -> None:
-        """Tell every connection to end when its exchanges have."""
-        self.draining = True
-        for channel in list(self.channels):
-            channel.drain()
-
-    def cut(self) -> None:
-        for channel in list(self.channels):
-            channel.cut()
-
-    def _make_room(self) -> bool:
-        channel = self.room.first()
-        if channel is None:
-            return False
-        self.closed(channel)
-        channel.cut()
-        return True
 
 
 class Opening(protocol.Protocol):

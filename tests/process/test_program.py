@@ -13,7 +13,8 @@ from weakref import ref
 
 import pytest
 from twisted.internet.epollreactor import EPollReactor
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import provider
 
 from apigw.config.load import load
 from apigw.config.model import Config
@@ -30,6 +31,7 @@ LOOPBACK = "tcp:0:interface=127.0.0.1"
 def warnings() -> Iterator[list[str]]:
     said: list[str] = []
 
+    @provider(ILogObserver)
     def note(event: LogEvent) -> None:
         if "matches no route" in str(event.get("warning")):
             said.append(str(event["warning"]))

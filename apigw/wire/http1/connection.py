@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from apigw.wire.deadlines import NEVER
 from apigw.wire.http1.answer import AnswerWriter
 from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, HEAD, IDLE, LINGER, OVER, PAUSED, REST
 from apigw.wire.reactor.transport import unsent
-
-if TYPE_CHECKING:
-    from apigw.wire.channel import ChannelFactory
+from apigw.wire.server import Server
 
 LINGER_FOR: Final = 5.0
 """Seconds in which a client that still sends may read the answer before the connection is reset (RFC 9112 §9.6)."""
@@ -25,7 +23,7 @@ class ClientConnection:
     transport: Any
     deadline: float
 
-    def __init__(self, factory: ChannelFactory, secure: bool) -> None:
+    def __init__(self, factory: Server, secure: bool) -> None:
         self.factory = factory
         self.secure = secure
         self.deadline = NEVER

@@ -8,7 +8,7 @@ message is never looked at before it is answered.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITransport
 from twisted.internet.protocol import connectionDone
@@ -37,10 +37,8 @@ from apigw.wire.http1.states import (
 )
 from apigw.wire.reactor.transport import unsent
 from apigw.wire.request import Request
+from apigw.wire.server import Server
 from apigw.wire.tunnel import End
-
-if TYPE_CHECKING:
-    from apigw.wire.channel import ChannelFactory
 
 END_OF_HEAD = b"\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -53,7 +51,7 @@ class HTTP1Channel(ClientConnection):
 
     version = "HTTP/1.1"
 
-    def __init__(self, factory: ChannelFactory, peer: bytes, secure: bool) -> None:
+    def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
         super().__init__(factory, secure)
         self.peer = peer
         self._room = factory.room

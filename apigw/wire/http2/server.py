@@ -8,7 +8,7 @@ built on the state machine of the ``h2`` library: docs/decisions/http2.md.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpack.exceptions import HPACKError
 from twisted.internet.interfaces import IPushProducer, ITransport
@@ -60,9 +60,7 @@ from apigw.wire.http2.frames import (
 )
 from apigw.wire.http2.hpack import EMPTY_TABLE, FieldDecoder
 from apigw.wire.http2.stream import STREAM_WINDOW, HTTP2Stream
-
-if TYPE_CHECKING:
-    from apigw.wire.channel import ChannelFactory
+from apigw.wire.server import Server
 
 MOST_STREAMS = 100
 CONNECTION_WINDOW = 1024 * 1024
@@ -109,7 +107,7 @@ class HTTP2Channel(Protocol):
 
     version = "HTTP/2"
 
-    def __init__(self, factory: ChannelFactory, peer: bytes, secure: bool) -> None:
+    def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
         self.factory = factory
         self.peer = peer
         self.secure = secure

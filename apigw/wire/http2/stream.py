@@ -7,13 +7,14 @@ transport, do not let through, and pauses the producer beyond ``UNSENT_HIGH``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.interfaces import IPushProducer
 
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
+from apigw.wire.http2.connection import Connection
 from apigw.wire.http2.fields import check_trailers
 from apigw.wire.http2.frames import (
     DATA,
@@ -30,9 +31,6 @@ from apigw.wire.http2.hpack import encode_head
 from apigw.wire.pace import Pace
 from apigw.wire.request import BODYLESS_STATUS, Request
 from apigw.wire.tunnel import End
-
-if TYPE_CHECKING:
-    from apigw.wire.http2.server import HTTP2Channel
 
 STREAM_WINDOW = 128 * 1024
 """Enough for 1.6 MB/s at a round trip of 80 ms; little enough that a hundred paused streams hold 12.5 MiB at worst."""
@@ -67,7 +65,7 @@ class HTTP2Stream:
     _producer_paused = False
     _window_due = NEVER
 
-    def __init__(self, channel: HTTP2Channel, number: int, send_window: int, remote_open: bool) -> None:
+    def __init__(self, channel: Connection, number: int, send_window: int, remote_open: bool) -> None:
         self.channel = channel
         self.transport: Any = channel.transport
         self.peer = channel.peer

@@ -1,0 +1,92 @@
+"""One server: what the connections to all its listeners share, and how many there may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import frozen
+
+from apigw.wire.deadlines import Deadlines, Timed
+from apigw.wire.errors import Refused
+from apigw.wire.headers import Headers
+from apigw.wire.request import Request
+from apigw.wire.room import Room
+
+
+@frozen
+class Settings:
+    """Limits and timeouts of the wire. Sizes are bytes, times seconds, rates bytes a second."""
+
+    client_header_timeout: float = 10.0
+    client_body_timeout: float = 30.0
+    client_least_rate: int | None = 1024
+    keepalive_timeout: float = 75.0
+    max_header_size: int = 32 * 1024
+    max_header_count: int = 100
+    max_connections: int = 10_000
+
+
+class Channel(Timed, Protocol):
+    """A connection that has found its HTTP version, or is about to."""
+
+    version: str
+    """``HTTP/1.1``, ``HTTP/2``, or ``opening``."""
+
+    def drain(self) -> None:
+        """Finish what is in flight, accept nothing new, then close."""
+
+    def cut(self) -> None:
+        """Close now."""
+
+
+OnRequest = Callable[[Request], object]
+OnRefused = Callable[[Refused, bytes, bool, bytes], tuple[int, Headers, bytes]]
+"""Given the refusal, the peer's address, whether TLS is on, and the protocol: what the client is answered."""
+
+
+class Server:
+    """``settings`` may be replaced while it runs."""
+
+    def __init__(self, settings: Settings, deadlines: Deadlines, on_request: OnRequest, on_refused: OnRefused) -> None:
+        self.settings = settings
+        self.deadlines = deadlines
+        self.on_request = on_request
+        self.on_refused = on_refused
+        self.draining = False
+        self.channels: dict[Channel, None] = {}
+        self.room = Room(deadlines.seconds)
+        self.on_empty: Callable[[], None] | None = None
+
+    def opened(self, channel: Channel) -> None:
+        self.channels[channel] = None
+        self.room.unfinished(channel)
+        self.deadlines.watch(channel)
+
+    def closed(self, channel: Channel) -> None:
+        self.channels.pop(channel, None)
+        self.room.forget(channel)
+        self.deadlines.forget(channel)
+        if not self.channels and self.on_empty is not None:
+            self.on_empty()
+
+    def drain(self) -> None:
+        """Tell every connection to end when its exchanges have."""
+        self.draining = True
+        for channel in list(self.channels):
+            channel.drain()
+
+    def cut(self) -> None:
+        for channel in list(self.channels):
+            channel.cut()
+
+    def make_room(self) -> bool:
+        """Close a connection for a new one, unless there are fewer than there may be. Returns whether there is room."""
+        if len(self.channels) < self.settings.max_connections:
+            return True
+        channel = self.room.first()
+        if channel is None:
+            return False
+        self.closed(channel)
+        channel.cut()
+        return True
