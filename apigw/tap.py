@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar, NoReturn
 
@@ -27,15 +28,23 @@ from apigw.config.effective import reserved_paths
 from apigw.config.errors import ConfigError, problem_in
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
+from apigw.contract.policy import Policy
+from apigw.contract.resource import Document
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition, Page
 from apigw.ops.metrics import PROTOCOLS, LagProbe, Metrics
 from apigw.ops.readiness import Check, Readiness
-from apigw.policy.auth.jwks import KeySet, swap
+from apigw.policy.auth.jwks import KeySet
 from apigw.policy.auth.keys import MAX_SET_BYTES
-from apigw.policy.limits.limits import ExactWindows, MemoryStore, scope_key
-from apigw.policy.limits.redis_store import RedisStore
+from apigw.policy.auth.policy import AuthPolicy
+from apigw.policy.cors.policy import CorsPolicy
+from apigw.policy.limits.exact_windows import ExactWindows
+from apigw.policy.limits.in_redis import RedisStore
+from apigw.policy.limits.keys import scope_key
+from apigw.policy.limits.memory import MemoryStore
+from apigw.policy.limits.policy import LimitsPolicy, PreparedLimits
 from apigw.policy.oauth.client_secrets import SecretThreads
+from apigw.policy.oauth.policy import OAuthPolicy
 from apigw.policy.oauth.refresh import FamilyStore, MemoryFamilies
 from apigw.process.garbage import Garbage, settle
 from apigw.process.reload import Reload
@@ -55,8 +64,8 @@ from apigw.process.tree import (
 )
 from apigw.proxy.accounting import Accounting
 from apigw.proxy.held_body import Buffers
-from apigw.proxy.pipeline import Gateway
-from apigw.proxy.resources import Document, Health, MetricsPage, Ready, Token
+from apigw.proxy.pipeline import Pipeline
+from apigw.proxy.resources import Health, MetricsPage, Ready
 from apigw.proxy.site import Site, refusal_answer
 from apigw.upstream.upstream import build
 from apigw.wire.agent import Agent
@@ -65,7 +74,7 @@ from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.fetch import Fetch
 from apigw.wire.reactor.epoll import install as install_reactor
-from apigw.wire.web_request import WebRequest
+from apigw.wire.request import Request
 
 SPARE_DESCRIPTORS = 256
 """Files that are open for other reasons than a client: listeners, logs, the reactor, idle upstream connections."""
@@ -112,7 +121,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     try:
-        return Program(reactor, options.config, options["config"], bool(options["log-decisions"])).root
+        return Program(reactor, time.time, options.config, options["config"], bool(options["log-decisions"])).root
     except ConfigError as error:
         _refuse(error)
 
@@ -123,10 +132,16 @@ def _refuse(error: ConfigError) -> NoReturn:
 
 
 class Program:
-    """Every part, and which knows which. ``root`` starts and stops them all."""
+    """Every part, and which knows which. ``root`` starts and stops them all.
 
-    def __init__(self, reactor: Any, config: Config, directory: str, log_decisions: bool = False) -> None:
+    Timeouts and durations go by the reactor's clock; ``now`` is Unix time, for tokens, logs and what clients are told.
+    """
+
+    def __init__(
+        self, reactor: Any, now: Callable[[], float], config: Config, directory: str, log_decisions: bool = False
+    ) -> None:
         self._reactor = reactor
+        self._now = now
         self._started_at = reactor.seconds()
         self._deadlines = Deadlines(reactor)
         self._metrics = Metrics(CollectorRegistry(), __version__)
@@ -135,27 +150,40 @@ class Program:
         self._history = History(reactor, self._metrics.routes)
         self._reloaded_at = 0.0
         settings = config.gateway
-        store = self._store(config)
-        windows = MemoryStore(reactor)
+        self._store = store = self._make_store(config)
+        windows = MemoryStore(reactor, now)
         threads = SecretThreads(reactor)
         fetch = Fetch(Agent(reactor, self._deadlines, lambda host: ClientTLS().to(host)), MAX_SET_BYTES)
+        buffers = Buffers(settings.max_buffered)
+        policies: list[Policy] = [
+            CorsPolicy(),
+            OAuthPolicy(
+                now,
+                ExactWindows(windows),
+                threads.run,
+                _families(config, store),
+                self._token_address,
+            ),
+            AuthPolicy(now, lambda url: KeySet(url, fetch, reactor)),
+            LimitsPolicy(store, lambda limit: self._metrics.limit(limit.endpoint, limit.scope).inc()),
+        ]
         self._parts = Parts(
             build=lambda service: build(service, reactor, self._deadlines, self._metrics.service(service.name)),
-            key_set=lambda url: KeySet(url, fetch, reactor),
             series=self._metrics.route,
-            allow=ExactWindows(windows),
-            run=threads.run,
-            families=_families(config, store),
+            policies=policies,
+            deadlines=self._deadlines,
+            buffers=buffers,
             log_decisions=log_decisions,
         )
+        self._buffers = buffers
         snapshot = compile(config, None, self._parts)
+        self._snapshot = snapshot
         access_log = self._access_log(config)
-        accounting = Accounting(self._metrics, access_log, reactor.seconds)
-        buffers = Buffers(settings.max_buffered)
-        self._gateway = Gateway(snapshot, self._deadlines, store, accounting.exchange_ended, buffers)
-        self._public = Site(self._gateway, accounting.resource_ended, reactor.seconds)
+        accounting = Accounting(self._metrics, access_log, reactor.seconds, now)
+        self._public = Site(accounting.resource_ended, reactor.seconds, self._client_address)
+        self._pipeline = Pipeline(snapshot.table, reactor.seconds, accounting.exchange_ended, self._public.on_request)
         refuse = partial(refusal_answer, accounting.refused)
-        self._channels = ChannelFactory(snapshot.settings, self._deadlines, self._public.on_request, refuse)
+        self._channels = ChannelFactory(snapshot.settings, self._deadlines, self._pipeline.on_request, refuse)
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         self._exposition = Exposition(self._render_metrics, reactor, in_thread)
         self._apply(snapshot)
@@ -164,7 +192,7 @@ class Program:
             listener(reactor, config, listen, ("gateway", "listen", index), self._channels)
             for index, listen in enumerate(settings.listen)
         ]
-        drain = Drain(reactor, self._channels, self._gateway, lambda: self._current().config.gateway.drain_timeout)
+        drain = Drain(reactor, self._channels, self._pipeline, lambda: self._current().config.gateway.drain_timeout)
         ports = PublicListeners(reactor, self._readiness, lambda: self._current().config.gateway.drain_delay)
         for each in listeners:
             each.setServiceParent(ports)
@@ -189,7 +217,7 @@ class Program:
             parts.append(LogFile(reactor, access_log))
         parts += (Running(store), self._upstreams)
         if settings.admin is not None:
-            admin = Site(None, lambda *_: None, reactor.seconds)
+            admin = Site(lambda *_: None, reactor.seconds, lambda request: request.stream.peer)
             admin.reserve(self._admin_resources(store))
             refuse_uncounted = partial(refusal_answer, lambda *_: None)
             channels = ChannelFactory(snapshot.settings, self._deadlines, admin.on_request, refuse_uncounted)
@@ -198,10 +226,10 @@ class Program:
         for part in (*parts, drain, ports, self._reload, Signals(reactor, ports, drain), Garbage(reactor)):
             part.setServiceParent(self.root)
 
-    def _store(self, config: Config) -> MemoryStore | RedisStore:
+    def _make_store(self, config: Config) -> MemoryStore | RedisStore:
         if config.redis is None:
-            return MemoryStore(self._reactor)
-        return RedisStore(config.redis, self._reactor, self._metrics.store_up, self._metrics.store_fallback)
+            return MemoryStore(self._reactor, self._now)
+        return RedisStore(config.redis, self._reactor, self._now, self._metrics.store_up, self._metrics.store_fallback)
 
     def _access_log(self, config: Config) -> AccessLog | None:
         wanted = config.gateway.access_log
@@ -223,12 +251,8 @@ class Program:
             "/ready": Ready(self._readiness, False),
             "/metrics": MetricsPage(self._exposition, lambda request: allowed.trusts(request.peer)),
         }
-        oauth = snapshot.oauth
-        if oauth is not None:
-            address = partial(_token_address, snapshot)
-            resources["/oauth/token"] = Token(oauth.endpoint, address, self._reactor.seconds)
-            resources["/.well-known/oauth-authorization-server"] = Document(lambda: oauth.metadata)
-            resources["/.well-known/jwks.json"] = Document(lambda: oauth.jwks)
+        for prepared in snapshot.prepared.values():
+            resources.update(prepared.resources())
         return {path.encode(): resources[path] for path in reserved_paths(snapshot.config)}
 
     def _admin_resources(self, store: MemoryStore | RedisStore) -> dict[bytes, IResource]:
@@ -238,13 +262,25 @@ class Program:
             b"/metrics": MetricsPage(self._exposition, lambda _: True),
             b"/status": Document(self._status),
             **page(self._page, self._reactor),
-            b"/limits": Limits(lambda: self._current().limits, store, self._metrics),
+            b"/limits": Limits(lambda: self._limits(self._current()).limits, store, self._metrics),
             b"/circuits": Circuits(lambda: self._current().upstreams.values(), lambda: self._current().admin_token),
         }
 
+    def _token_address(self, request: Request) -> str:
+        """What the token endpoint counts a caller by: as limits do, so that nobody has 2**64 addresses."""
+        return scope_key("ip", None, None, self._client_address(request).decode("ascii")).hex()
+
+    def _client_address(self, request: Request) -> bytes:
+        return self._pipeline.table.peers.client_address(request)
+
+    def _limits(self, snapshot: Snapshot) -> PreparedLimits:
+        prepared = snapshot.prepared["limits"]
+        assert isinstance(prepared, PreparedLimits)
+        return prepared
+
     def _render_metrics(self, openmetrics: bool) -> Page:
         """In a thread."""
-        self._metrics.in_flight = self._gateway.in_flight
+        self._metrics.in_flight = self._pipeline.in_flight
         count = Counter(channel.version for channel in list(self._channels.channels))
         for protocol in PROTOCOLS:
             self._metrics.connections(protocol).set(count[protocol])
@@ -257,18 +293,18 @@ class Program:
             "version": __version__,
             "uptime": round(self._reactor.seconds() - self._started_at, 3),
             "connections": len(self._channels.channels),
-            "in_flight": self._gateway.in_flight,
+            "in_flight": self._pipeline.in_flight,
             "last_reload": None if succeeded is None else "succeeded" if succeeded else "failed",
         }
 
     def _store_checks(self, snapshot: Snapshot) -> dict[str, Check]:
         """What ``/ready`` asks of Redis: nothing, unless requests are refused without it."""
-        store = self._gateway.store
+        store = self._store
 
         def usable() -> Deferred[object]:
             return succeed(None) if store.up else fail(RuntimeError("Redis cannot be used"))
 
-        if all(limit.on_store_failure != "closed" for limit in snapshot.limits):
+        if all(limit.on_store_failure != "closed" for limit in self._limits(snapshot).limits):
             return {}
         return {"rate limit store": usable}
 
@@ -287,21 +323,23 @@ class Program:
         settle()
 
     def _current(self) -> Snapshot:
-        return self._gateway.snapshot
+        return self._snapshot
 
     def _apply(self, snapshot: Snapshot) -> None:
         """Make a snapshot the current one. Cannot fail: all that could has been done when it was compiled."""
-        previous = self._gateway.snapshot
-        self._gateway.snapshot = snapshot
-        self._gateway.buffers.most = snapshot.config.gateway.max_buffered
+        previous, self._snapshot = self._snapshot, snapshot
+        self._pipeline.table = snapshot.table
+        self._buffers.most = snapshot.config.gateway.max_buffered
         self._channels.settings = _within_file_limit(snapshot.settings)
         self._public.reserve(self._public_resources(snapshot))
-        swap(previous.key_sets if previous is not snapshot else {}, snapshot.key_sets)
+        self._pipeline.reserved = self._public.reserved
+        for name, prepared in snapshot.prepared.items():
+            prepared.adopt(previous.prepared[name])
         self._upstreams.adopt(snapshot.upstreams)
         self._readiness.checks = {**self._upstreams.checks(), **self._store_checks(snapshot)}
         self._readiness.forget()
         config = snapshot.config
-        store = self._gateway.store
+        store = self._store
         if config.redis is not None and not isinstance(store, MemoryStore):
             store.timeout = config.redis.timeout
         self._keep_series()
@@ -325,11 +363,6 @@ def _families(config: Config, store: MemoryStore | RedisStore) -> FamilyStore:
     from apigw.policy.oauth.redis_families import RedisFamilies
 
     return RedisFamilies(config.redis.prefix, store.link)
-
-
-def _token_address(snapshot: Snapshot, request: WebRequest) -> str:
-    """What the token endpoint counts a caller by: as limits do, so that nobody has 2**64 addresses."""
-    return scope_key("ip", None, None, snapshot.peers.client_address(request.request).decode("ascii")).hex()
 
 
 def _within_file_limit(settings: Settings) -> Settings:

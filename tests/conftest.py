@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
+from skips import pytest_configure as pytest_configure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contrib"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # support/

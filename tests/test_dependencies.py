@@ -27,6 +27,19 @@ EXTRAS: dict[str, list[str]] = ast.literal_eval(SETUP["extras_require"])
 LOCKED = {"build": BUILD, "run": RUN, **{extra: [*RUN, *declared] for extra, declared in EXTRAS.items()}}
 """What each file in requirements/ is made of."""
 
+CHOSEN = {
+    "twisted": ["apigw.tap", "apigw.process", "apigw.proxy", "apigw.wire"],
+    "treq": ["apigw.wire.fetch", "apigw.upstream.checks"],
+    "OpenSSL": ["apigw.wire.tls", "apigw.wire.client_tls"],
+    "yaml": ["apigw.config.marks"],
+    "cerberus": ["apigw.config.validate"],
+    "authlib": ["apigw.policy.oauth"],
+    "joserfc": ["apigw.policy.auth"],
+    "txredisapi": ["apigw.redis"],
+    "prometheus_client": ["apigw.ops"],
+}
+"""The modules, or rooms, in which each chosen package does its work. Who moves a module edits this."""
+
 
 def names(declared: Iterable[str]) -> set[str]:
     return {canonicalize_name(Requirement(each).name) for each in declared}
@@ -59,6 +72,14 @@ def test_what_is_imported_is_declared(places: tuple[str, ...], extras: tuple[str
         # Namespaces, such as zope, are several packages'.
         brought_by = {canonicalize_name(name) for name in distributions.get(top, [top])}
         assert brought_by & declared, f"{file.relative_to(ROOT)} imports {top}, of {sorted(brought_by)}"
+
+
+@pytest.mark.parametrize(("package", "room"), [(package, room) for package in CHOSEN for room in CHOSEN[package]])
+def test_what_each_chosen_package_does(package: str, room: str) -> None:
+    """It is imported where its work is done, so that nothing of ours does it instead."""
+    path = room.replace(".", "/")
+    files = {file.relative_to(ROOT).as_posix() for top, file in imported("apigw") if top == package}
+    assert any(file == f"{path}.py" or file.startswith(f"{path}/") for file in files), files
 
 
 def lock(name: str) -> dict[str, set[str]]:

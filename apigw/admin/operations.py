@@ -19,12 +19,14 @@ from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger
 
 from apigw import errors
+from apigw.contract.resource import Leaf, answer
 from apigw.ops.metrics import Metrics
-from apigw.policy.limits.limits import Limit, MemoryStore
-from apigw.policy.limits.redis_store import RedisStore
-from apigw.proxy.resources import Leaf, answer
+from apigw.policy.limits.arithmetic import Limit
+from apigw.policy.limits.in_redis import RedisStore
+from apigw.policy.limits.memory import MemoryStore
 from apigw.upstream.circuit import Circuit
-from apigw.upstream.upstream import Target, Upstream
+from apigw.upstream.target import Target
+from apigw.upstream.upstream import Upstream
 from apigw.wire.web_request import WebRequest
 
 REALM = b'Bearer realm="apigw admin"'

@@ -61,7 +61,7 @@ class Exposition:
         """A page in the format that ``accept`` prefers; fails with what the rendering raised."""
         wanted = prefers_openmetrics(accept)
         began, page = self._kept.get(wanted, (None, (b"", b"")))
-        if began is not None and 0 <= self._clock.seconds() - began < MAX_AGE:
+        if began is not None and self._clock.seconds() - began < MAX_AGE:
             return succeed(page)
         waiting = self._waiting[wanted]
         waiter: Deferred[Page] = Deferred(waiting.remove)

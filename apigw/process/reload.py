@@ -134,5 +134,3 @@ def needs_restart(old: Config, new: Config) -> list[Problem]:
     if old.auth is not None and new.auth is None and new.gateway.auth_default != "none":
         problems.append(Problem("dropping all of `auth` by a reload needs `gateway.auth_default: none`", ("auth",)))
     return problems
-
-

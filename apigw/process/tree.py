@@ -24,7 +24,7 @@ from apigw.ops.access_log import AccessLog
 from apigw.ops.readiness import Check, Readiness
 from apigw.process.snapshot import UpstreamKey
 from apigw.process.systemd import notify
-from apigw.proxy.pipeline import Gateway
+from apigw.proxy.pipeline import Pipeline
 from apigw.upstream.checks import HealthChecks, any_answers
 from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import ChannelFactory
@@ -281,10 +281,10 @@ class PublicListeners(Ordered):
 class Drain(Service):
     """Stopping waits for the exchanges in flight, up to ``drain_timeout`` seconds, and cuts what is left then."""
 
-    def __init__(self, reactor: Any, factory: ChannelFactory, gateway: Gateway, timeout: Callable[[], float]) -> None:
+    def __init__(self, reactor: Any, factory: ChannelFactory, pipeline: Pipeline, timeout: Callable[[], float]) -> None:
         self._reactor = reactor
         self._factory = factory
-        self._gateway = gateway
+        self._pipeline = pipeline
         self._timeout = timeout
         self._cut_now: Deferred[None] = Deferred()
 
@@ -304,7 +304,7 @@ class Drain(Service):
         empty: Deferred[None] = Deferred()
         if not self._factory.channels:
             return
-        log.info("draining: {count} exchanges in flight", count=self._gateway.in_flight)
+        log.info("draining: {count} exchanges in flight", count=self._pipeline.in_flight)
         self._factory.on_empty = lambda: None if empty.called else empty.callback(None)
         timer = self._reactor.callLater(self._timeout(), self.cut)
         self._cut_now.addCallback(lambda _: self._factory.cut())

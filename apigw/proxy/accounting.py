@@ -4,58 +4,70 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
+from apigw.contract.exchange import Exchange
 from apigw.ops.access_line import Entry
 from apigw.ops.access_log import AccessLog
-from apigw.ops.metrics import UNMATCHED, Metrics, RouteSeries
-from apigw.proxy.pipeline import Exchange
+from apigw.ops.metrics import UNMATCHED, Metrics
+from apigw.proxy.relay import Relay
 from apigw.wire.headers import first
 from apigw.wire.request import Request
 
 
 class Accounting:
-    """``access_log`` is None where there is none."""
+    """``access_log`` is None where there is none. Durations go by ``seconds``, its lines by ``now``, Unix time."""
 
-    def __init__(self, metrics: Metrics, access_log: AccessLog | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        access_log: AccessLog | None,
+        seconds: Callable[[], float],
+        now: Callable[[], float],
+    ) -> None:
         self._metrics = metrics
         self._access_log = access_log
-        self._clock = clock
+        self._seconds = seconds
+        self._now = now
         self._unmatched = metrics.route(UNMATCHED)
 
     def exchange_ended(self, exchange: Exchange) -> None:
         """An exchange of the proxy."""
-        now = self._clock()
+        ended_at = self._seconds()
         route = exchange.route
         request = exchange.request
-        series: RouteSeries = self._unmatched if route is None else route.series
-        endless = exchange.tunnelled or exchange.event_stream
-        series.observe(request.method, exchange.status, None if endless else now - exchange.started_at)
-        if exchange.upstream_ended_at and not endless:
-            route.upstream.series.observe(exchange.upstream_ended_at - exchange.sent_at)
-        if exchange.refusal is not None:
-            self._count_refusal(exchange)
+        relay = None if exchange.relay is None else cast(Relay, exchange.relay)
+        endless = relay is not None and (relay.tunnelled or relay.event_stream)
+        route.series.observe(request.method, exchange.status, None if endless else ended_at - exchange.started_at)
+        if relay is not None and relay.upstream_ended_at and not endless:
+            relay.destination.upstream.series.observe(relay.upstream_ended_at - relay.sent_at)
+        refusal = exchange.refusal
+        if refusal is not None and refusal.reason is not None:
+            self._metrics.auth_failure(refusal.reason)
         log = self._access_log
         if log is not None:
-            target = exchange.target
-            answered = target is not None and exchange.refusal is None and request.started
-            sent_at = exchange.sent_at
+            target = None if relay is None else relay.target
+            answered = target is not None and refusal is None and request.started
+            upstream_duration = None
+            if relay is not None and relay.sent_at:
+                upstream_duration = (relay.upstream_ended_at or ended_at) - relay.sent_at
             quotes = log.quotes_headers
             log.log(
                 Entry(
-                    time=now,
+                    time=self._now(),
                     request_id=exchange.id.decode("ascii"),
                     client=exchange.client_address,
                     method=request.method,
                     target=request.uri,
-                    route=None if route is None else route.pattern,
+                    route=None if route.service is None else route.pattern,
                     status=exchange.status,
                     made_by="upstream" if answered else "gateway",
-                    code=None if exchange.refusal is None else exchange.refusal.code,
+                    code=None if refusal is None else refusal.code,
                     bytes_in=request.bytes_received,
                     bytes_out=request.bytes_sent,
-                    duration=now - exchange.started_at,
+                    duration=ended_at - exchange.started_at,
                     upstream=None if target is None else target.name,
-                    upstream_duration=(exchange.upstream_ended_at or now) - sent_at if sent_at else None,
+                    upstream_duration=upstream_duration,
                     principal=None if exchange.principal is None else exchange.principal.id,
                     protocol=request.clientproto.decode("ascii"),
                     referer=first(request.headers, b"referer") if quotes else None,
@@ -65,13 +77,13 @@ class Accounting:
 
     def resource_ended(self, request: Request, path: str, started_at: float, client: bytes, code: str | None) -> None:
         """An exchange that a Resource answered; ``path`` is reserved, or ``unmatched``; ``code`` is of a refusal."""
-        seconds = self._clock() - started_at
+        seconds = self._seconds() - started_at
         status = request.code if request.started else 499
         self._metrics.route(path).observe(request.method, status, seconds)
         if self._access_log is not None:
             self._access_log.log(
                 Entry(
-                    time=self._clock(),
+                    time=self._now(),
                     request_id=request.identifier.decode("ascii"),
                     client=client.decode("ascii"),
                     method=request.method,
@@ -98,7 +110,7 @@ class Accounting:
         if self._access_log is not None:
             self._access_log.log(
                 Entry(
-                    time=self._clock(),
+                    time=self._now(),
                     request_id=identifier.decode("ascii"),
                     client=peer.decode("ascii"),
                     method=b"-",
@@ -116,10 +128,3 @@ class Accounting:
                     protocol=protocol.decode("ascii"),
                 )
             )
-
-    def _count_refusal(self, exchange: Exchange) -> None:
-        reason = getattr(exchange.refusal, "reason", None)
-        if reason is not None:
-            self._metrics.auth_failure(reason)
-        if exchange.violated is not None:
-            self._metrics.limit(exchange.violated.endpoint, exchange.violated.scope).inc()

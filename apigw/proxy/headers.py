@@ -7,11 +7,10 @@ that is not a trusted proxy, what claims to know where the request came from. On
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Set
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from os import urandom
+from typing import Any, cast
 
+from apigw.contract.exchange import DROPPED
 from apigw.wire.headers import HOP_BY_HOP, Header, Headers, first
 from apigw.wire.request import Request
 
@@ -19,17 +18,15 @@ IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
 FORWARDED = frozenset({b"forwarded", b"x-real-ip"})
 WRITTEN_HERE = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
 """Fields of a request that are written anew from what was parsed."""
-DROPPED = frozenset({b"x-request-id"})
-"""Fields of a response that are written anew."""
 
-_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _VIA_HEADER = (b"via", b"1.1 apigw")
-_VIA = {
-    b"HTTP/1.0": b"\r\nvia: 1.0 apigw\r\n",
-    b"HTTP/1.1": b"\r\nvia: 1.1 apigw\r\n",
-    b"HTTP/2": b"\r\nvia: 2 apigw\r\n",
+_VIA: dict[bytes, Any] = {
+    b"HTTP/1.0": (b"via", b"1.0 apigw"),
+    b"HTTP/1.1": (b"via", b"1.1 apigw"),
+    b"HTTP/2": (b"via", b"2 apigw"),
 }
-_WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
+_HTTP: Any = (b"x-forwarded-proto", b"http")
+_HTTPS: Any = (b"x-forwarded-proto", b"https")
 _REMEMBERED = 4096
 _LONGEST = 64
 """Of the names that are remembered, so that they hold 3 MiB at most. Those that are sent all the time are shorter."""
@@ -38,49 +35,13 @@ _FOLDED = bytes(byte if bytes((byte,)).isalnum() else ord("-") for byte in range
 _CONTINUED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
 
 
-class _Identifiers:
-    """Random ids of 32 hexadecimal digits, made many at once: so each costs a sixth."""
-
-    def __init__(self) -> None:
-        self._digits = b""
-        self._at = 0
-
-    def next(self) -> bytes:
-        at = self._at
-        if at == len(self._digits):
-            self._digits = urandom(2048).hex().encode("ascii")
-            at = 0
-        self._at = end = at + 32
-        return self._digits[at:end]
-
-
-_identifiers = _Identifiers()
-
-
-def new_request_id() -> bytes:
-    return _identifiers.next()
-
-
-def request_id(headers: Headers) -> bytes:
-    """The client's ``X-Request-ID`` where it sent one that can be logged as it is, else a new one."""
-    found = None
-    for name, value in headers:
-        if name == b"x-request-id":
-            if found is not None:
-                return new_request_id()
-            found = value
-    if found is not None and _WELL_FORMED_ID(found):
-        return found
-    return new_request_id()
-
-
 class _Kept(dict[bytes, bool]):
     """Whether a field of a request is copied, by its name: each name is judged once and remembered, up to a bound."""
 
-    def __init__(self, trusted: bool, drop_token: bool) -> None:
+    def __init__(self, trusted: bool, stripped: frozenset[bytes]) -> None:
         super().__init__()
         self._trusted = trusted
-        self._drop_token = drop_token
+        self._stripped = stripped
 
     def __missing__(self, name: bytes) -> bool:
         kept = self._judge(name)
@@ -96,7 +57,7 @@ class _Kept(dict[bytes, bool]):
         if plain in FORWARDED or plain.startswith(b"x-forwarded-"):
             # What a trusted proxy says it says in so many words; three of them are continued below, in one field each.
             return self._trusted and name == plain and plain not in _CONTINUED
-        return not (self._drop_token and plain == b"authorization")
+        return plain not in self._stripped
 
 
 def is_grpc(headers: Headers) -> bool:
@@ -104,96 +65,43 @@ def is_grpc(headers: Headers) -> bool:
     return content_type is not None and content_type.startswith(b"application/grpc")
 
 
-class Peers:
-    """Which peers are proxies whose word on the client's address is taken. Decisions are remembered, up to a bound."""
+class CopyRules:
+    """Which fields of a client's request go on to a service: all but those of its connection, of identity, of its
+    origin unless the peer is trusted, and those ``stripped`` (names in lower case)."""
 
-    def __init__(self, trusted: Iterable[str] = ()) -> None:
-        self._networks = [ip_network(network, strict=False) for network in trusted]
-        self._decided: dict[bytes, bool] = {}
-        either = (False, True)
-        self.kept = {(trusted, drop_token): _Kept(trusted, drop_token) for trusted in either for drop_token in either}
-        """Which fields are copied: by whether the peer is trusted, and whether the token stays here."""
-
-    def trusts(self, peer: bytes) -> bool:
-        if not self._networks:
-            return False
-        decided = self._decided.get(peer)
-        if decided is None:
-            address = parse_address(peer)
-            decided = address is not None and any(address in network for network in self._networks)
-            if len(self._decided) >= _REMEMBERED:
-                self._decided.clear()
-            self._decided[peer] = decided
-        return decided
-
-    def client_address(self, request: Request) -> bytes:
-        """Whose request this is: the peer, or behind trusted proxies the first from the right that is not one."""
-        peer = request.stream.peer
-        if not self.trusts(peer):
-            return peer
-        address = peer
-        claimed = b",".join(value for name, value in request.headers if name == b"x-forwarded-for")
-        for entry in reversed(claimed.split(b",")):
-            parsed = parse_address(entry.strip())
-            if parsed is None:
-                break
-            address = str(parsed).encode("ascii")
-            if not self.trusts(address):
-                break
-        return address
+    def __init__(self, stripped: frozenset[bytes] = frozenset()) -> None:
+        self.stripped = stripped
+        self.of_trusted = _Kept(True, stripped)
+        self.of_others = _Kept(False, stripped)
 
 
-def parse_address(text: bytes) -> IPv4Address | IPv6Address | None:
-    """An address as it stands in ``X-Forwarded-For``; one that is IPv4 written as IPv6 becomes IPv4."""
-    try:
-        address = ip_address(text.decode("ascii"))
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+def without_segments(request: Request, segments: int) -> bytes:
+    """The target without the first raw segments of its path."""
+    rest = request.path.split(b"/", segments + 1)[segments + 1 :]
+    return b"/" + (rest[0] if rest else b"") + request.query
 
 
-def upstream_head(
-    request: Request, uri: bytes, host: bytes, peers: Peers, identifier: bytes, own: Iterable[bytes], drop_token: bool
-) -> bytes:
-    """A request's bytes up to its body, canonical: RFC 9112 §3 to §6. ``own`` are header lines of the gateway's."""
+def upstream_fields(
+    request: Request, trusted: bool, identifier: bytes, own: Iterable[Header], rules: CopyRules
+) -> Headers:
+    """The fields that a service is sent: those of a ``Message``. ``own`` are the gateway's, and come last."""
     stream = request.stream
-    trusted = peers.trusts(stream.peer)
-    kept = peers.kept[trusted, drop_token]
-    headers = request.headers
-    out = [request.method, b" ", uri, b" HTTP/1.1\r\nhost: ", host, b"\r\n"]
-    for name, value in headers:
-        if kept[name]:
-            out.append(name)
-            out.append(b": ")
-            out.append(value)
-            out.append(b"\r\n")
-    if request.content_length is None:
-        out.append(b"transfer-encoding: chunked\r\n")
-    elif request.content_length or request.method in _WITH_BODY:
-        out.append(b"content-length: %d\r\n" % request.content_length)
-    if request.upgrade:
-        out.append(b"connection: upgrade\r\nupgrade: websocket\r\n")
-    forwarded_for, proto, forwarded_host = stream.peer, b"https" if stream.secure else b"http", request.authority
+    kept = rules.of_trusted if trusted else rules.of_others
+    headers: list[Any] = cast("list[Any]", request.headers)  # compiled, a typed pair would be made anew
+    out: list[Any] = [header for header in headers if kept[header[0]]]
     if trusted:
-        forwarded_for, proto, forwarded_host = _continued(headers, forwarded_for, proto, forwarded_host)
-    out += (
-        b"x-forwarded-for: ",
-        forwarded_for,
-        b"\r\nx-forwarded-proto: ",
-        proto,
-        b"\r\nx-forwarded-host: ",
-        forwarded_host,
-        _VIA[request.clientproto],
-        b"x-request-id: ",
-        identifier,
-        b"\r\n",
-        *own,
-        b"\r\n",
-    )
-    return b"".join(out)
+        out += _continued(request.headers, stream.peer, b"https" if stream.secure else b"http", request.authority)
+    else:
+        out.append((b"x-forwarded-for", stream.peer))
+        out.append(_HTTPS if stream.secure else _HTTP)
+        out.append((b"x-forwarded-host", request.authority))
+    out.append(_VIA[request.clientproto])
+    out.append((b"x-request-id", identifier))
+    out += own
+    return cast(Headers, out)
 
 
-def _continued(headers: Headers, peer: bytes, proto: bytes, host: bytes) -> tuple[bytes, bytes, bytes]:
+def _continued(headers: Headers, peer: bytes, proto: bytes, host: bytes) -> Headers:
     """What a trusted proxy said of the request's origin, with the proxy itself appended."""
     chain = [value for name, value in headers if name == b"x-forwarded-for"]
     for name, value in headers:
@@ -201,7 +109,8 @@ def _continued(headers: Headers, peer: bytes, proto: bytes, host: bytes) -> tupl
             proto = value
         elif name == b"x-forwarded-host":
             host = value
-    return b", ".join([*chain, peer]), proto, host
+    forwarded_for = b", ".join([*chain, peer])
+    return [(b"x-forwarded-for", forwarded_for), (b"x-forwarded-proto", proto), (b"x-forwarded-host", host)]
 
 
 def client_headers(

@@ -6,6 +6,8 @@ A small body of known length is kept whole; of any other, the first piece. See `
 
 from __future__ import annotations
 
+from apigw.contract.exchange import Waiting
+
 
 class Buffers:
     """What all kept bodies take together, in bytes. Beyond ``most``, bodies stream."""
@@ -15,7 +17,7 @@ class Buffers:
         self.used = 0
 
 
-class HeldBody:
+class HeldBody(Waiting):
     """The pieces that came before there was a connection. ``release`` gives back what they take."""
 
     def __init__(self, buffers: Buffers, wanted: int) -> None:

@@ -1,423 +1,204 @@
 # Compiled: see docs/decisions/compiled.md
-"""One request's way: ``Gateway.proceed`` walks its stages, ``Exchange`` is what it carries along."""
+"""One request's way: find its route, walk the route's stages, and end exactly once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import classImplements
 
 from apigw import errors
+from apigw.contract.exchange import Answer, Driver, Exchange, Outcome, Route, Stage, Waiting
+from apigw.contract.peers import Peers
 from apigw.errors import GatewayError
-from apigw.policy.cors.cors import without_cors
-from apigw.policy.limits.redis_store import Pending, RedisStore
-from apigw.proxy.headers import DROPPED, client_headers, request_id, upstream_head
-from apigw.proxy.held_body import Buffers, HeldBody
-from apigw.proxy.stages import STAGES
-from apigw.wire.deadlines import Deadlines
-from apigw.wire.errors import (
-    ClientLost,
-    ConnectFailed,
-    PoolExhausted,
-    Refused,
-    UpstreamError,
-    UpstreamLost,
-    UpstreamTimedOut,
-)
-from apigw.wire.headers import Header, Headers
-from apigw.wire.http1.client import UpstreamConnection
+from apigw.proxy.refusals import refused
+from apigw.proxy.relay import hooked
+from apigw.routing.router import Router
+from apigw.wire.errors import ClientLost, Refused
+from apigw.wire.headers import Headers
 from apigw.wire.request import Request
-from apigw.wire.tunnel import join
 
-if TYPE_CHECKING:
-    from apigw.policy.auth.principal import Principal
-    from apigw.policy.limits.limits import Limit, MemoryStore
-    from apigw.process.snapshot import Route, Snapshot
-    from apigw.upstream.upstream import Connected, Target
-
-    LimitStore = MemoryStore | RedisStore
-
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH"})
-"""RFC 9110 §9.2.2, and its registry."""
 CLIENT_LEFT = 499
-FAILURES = frozenset({500, 502, 503, 504})
-"""Answers of a service that say that it, and not the request, is at fault."""
+"""The status, in logs and metrics, of an exchange whose client left."""
+SWITCHED = 101
 
 log = Logger(namespace=__name__)
 
 
-class Gateway:
-    """The proxy. ``snapshot`` is replaced by a reload; an exchange keeps the one that it began with."""
+class Table:
+    """What requests are matched with; a new one takes its place at each reload.
+
+    ``own`` has the routes that policies answer themselves: they are looked at where ``router`` finds nothing.
+    ``unmatched`` is for requests that neither has.
+    """
+
+    def __init__(
+        self, router: Router[Route], own: Router[Route] | None, unmatched: Route, peers: Peers, log_decisions: bool
+    ) -> None:
+        self.router = router
+        self.own = own
+        self.unmatched = unmatched
+        self.peers = peers
+        self.log_decisions = log_decisions
+
+    def otherwise(self, request: Request) -> Route:
+        """For what ``router`` does not match."""
+        match = None if self.own is None else self.own.match(request.method, request.path)
+        return self.unmatched if match is None else match.value
+
+
+class NoRoute(Stage):
+    """404, or 405 where the path has routes for other methods."""
+
+    def __init__(self, router: Router[Route]) -> None:
+        self._router = router
+
+    def run(self, exchange: Exchange) -> Outcome:
+        allow = self._router.allow(exchange.request.path)
+        if not allow:
+            raise errors.NotFound("No route matches this path.")
+        raise errors.MethodNotAllowed("This path has other methods.", [(b"allow", b", ".join(allow))])
+
+
+class Pipeline(Driver):
+    """The proxy. ``table`` is replaced by a reload; an exchange keeps the route that it found.
+
+    Requests for a path of ``reserved`` go to ``resources`` instead.
+    """
 
     def __init__(
         self,
-        snapshot: Snapshot,
-        deadlines: Deadlines,
-        store: LimitStore,
+        table: Table,
+        seconds: Callable[[], float],
         account: Callable[[Exchange], None],
-        buffers: Buffers,
+        resources: Callable[[Request], None],
     ) -> None:
-        self.snapshot = snapshot
-        self.clock: Callable[[], float] = deadlines.seconds
-        self.deadlines = deadlines
-        self.buffers = buffers
-        self.store = store
-        self.account = account
+        self.table = table
+        self.reserved: frozenset[bytes] = frozenset()
+        self._seconds = seconds
+        self._account = account
+        self._resources = resources
         self.in_flight = 0
 
-    def render(self, request: Request) -> None:
+    def on_request(self, request: Request) -> None:
         """Runs when the headers are complete; the body has not been read."""
-        exchange = Exchange(self, request)
+        if request.path in self.reserved:
+            self._resources(request)
+            return
+        table = self.table
+        exchange = Exchange(self, request, table.peers, self._seconds())
+        match = table.router.match(request.method, request.path)
+        exchange.route = match.value if match is not None else table.otherwise(request)
+        if table.log_decisions:
+            log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
         self.in_flight += 1
-        self.proceed(exchange)
+        self.resume(exchange, None)
 
-    def proceed(self, exchange: Exchange) -> None:
-        """Walk route → authenticate → limit → forward; then the exchange relays the answer, and is accounted for.
+    def resume(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Walk the route's stages from where the exchange stands, until one answers, refuses, or waits.
 
-        Each stage is done at once, unless it must wait.
+        Each is done at once unless it must wait; when what it waited for is there, the walk goes on here. After the
+        last stage the relay has the exchange.
         """
+        if exchange.refusal is not None:
+            self._refuse_unless(exchange)
+            return
+        stages = exchange.route.stages
         try:
-            for stage in exchange.stages:
-                waiting = stage(exchange)
-                if waiting is not None:
-                    exchange.waiting = waiting
-                    if not isinstance(waiting, (Pending, HeldBody)):  # which know how to go on
-                        waiting.addCallbacks(exchange.proceed, exchange.stage_failed)
+            while outcome is None and not exchange.ended:
+                at = exchange.at
+                if at == len(stages):
                     return
-                if exchange.ended:
-                    return
-        except GatewayError as error:
-            exchange.refuse(error)
-        except Exception:
-            exchange.stage_failed(Failure())
-
-    def ended(self, exchange: Exchange) -> None:
-        self.in_flight -= 1
-        self.account(exchange)
-
-
-class Exchange:
-    """One request and its response: listens to the client, receives from the upstream, and relays between them."""
-
-    route: Route = None  # type: ignore[assignment]  # until the first stage has found it
-    target: Target | None = None
-    principal: Principal | None = None
-    own_headers: Sequence[Header] = ()
-    """What the gateway adds to any answer to this request."""
-    dropped: frozenset[bytes]
-    """The fields of a service's response that do not reach the client."""
-    violated: Limit | None = None
-    """The limit that refused it."""
-    permit: int | None = None
-    """The circuit's leave, until the circuit has been told how it went."""
-    waiting: Deferred[Any] | Pending | HeldBody | None
-    held: HeldBody | None = None
-    """What of the body came before there was a connection."""
-    connection: UpstreamConnection | None = None
-    status = 0
-    refusal: GatewayError | None = None
-    """Why the answer is the gateway's own."""
-    sent_at = 0.0
-    upstream_ended_at = 0.0
-    event_stream = False
-    tunnelled = False
-    ended = False
-    _retried = False
-
-    def __init__(self, gateway: Gateway, request: Request) -> None:
-        self._gateway = gateway
-        self.dropped = DROPPED
-        self.waiting = None
-        self.request = request
-        self.snapshot = gateway.snapshot
-        self.clock = gateway.clock
-        self.store = gateway.store
-        self.started_at = gateway.clock()
-        self.stages = iter(STAGES)
-        self.id = request_id(request.headers)
-        request.listener = self
-
-    @property
-    def client_address(self) -> str:
-        return self.snapshot.peers.client_address(self.request).decode("ascii")
-
-    def proceed(self, _: object = None) -> None:
-        """What a stage waited for is there."""
-        self.waiting = None
-        self._gateway.proceed(self)
-
-    # Towards the upstream.
-
-    def connect(self, target: Target) -> None:
-        """No connection is idle: wait for one."""
-        connecting: Deferred[Any] = self.route.upstream.connect(target)
-        self.waiting = connecting.addCallbacks(self.send, self._connect_failed).addErrback(self.stage_failed)
-
-    def send(self, connected: Connected) -> None:
-        self.waiting = None
-        self.target, connection = connected
-        self.connection = connection
-        request, route = self.request, self.route
-        host = request.authority if route.preserve_host and request.authority else self.target.authority
-        uri = request.uri if not route.strip else _strip(request, route.strip)
-        own = () if self.principal is None else (self.principal.lines,)
-        head = upstream_head(request, uri, host, self.snapshot.peers, self.id, own, not route.forward_token)
-        self.sent_at = self.clock()
-        connection.send(
-            head, self, route.timeout, request.method == b"HEAD", request.upgrade, request.content_length is None
-        )
-        held = self.held
-        if held is None:
-            if request.body_complete and not request.bytes_received:
-                connection.finish()
-            else:
-                connection.flush()
-                request.read_body()
+                exchange.at = at + 1
+                outcome = stages[at].run(exchange)
+        except Exception as error:
+            self.fail(exchange, error)
             return
-        connection.write(held.read())
-        if request.body_complete:
-            connection.finish()
-        else:
-            self._release_body()
-            request.resume_body()
+        if isinstance(outcome, Waiting):
+            exchange.waiting = outcome
+        elif outcome is not None:
+            self.respond(exchange, outcome)
 
-    def _connect_failed(self, failure: Failure) -> None:
-        self.waiting = None
-        if failure.check(CancelledError):
+    def fail(self, exchange: Exchange, error: BaseException) -> None:
+        """A stage has raised ``error``, or what the exchange waited for has failed with it."""
+        if exchange.ended or isinstance(error, CancelledError):
             return
-        if failure.check(ConnectFailed):
-            self._settle(failed=True)
-            self.refuse(errors.UpstreamUnreachable("The service cannot be reached."))
-        elif failure.check(PoolExhausted):
-            self.route.upstream.series.error("overloaded")
-            self.refuse(errors.Overloaded("The service has too many requests waiting.", [(b"retry-after", b"1")]))
-        else:
-            self.stage_failed(failure)
+        if not isinstance(error, GatewayError):
+            log.failure("{id}: a stage failed", failure=Failure(error), id=exchange.id.decode("ascii"))
+            error = GatewayError("The gateway failed.")
+        exchange.refusal = error
+        self._refuse_unless(exchange)
 
-    # wire.request.Listener: the client's body, and its end.
-
-    def body_received(self, data: bytes) -> None:
-        limit = self.route.max_body_size
-        if limit is not None and self.request.bytes_received > limit:
-            self.refuse(errors.BodyTooLarge(f"The body may have up to {limit} bytes."))
-        elif self.connection is not None:
-            self.connection.write(data)
-        elif self.held is not None and self.held.add(data):
-            self.request.pause_body()
-            self._body_held()
-
-    def body_finished(self) -> None:
-        if self.connection is not None:
-            self.connection.finish()
-        else:
-            self._body_held()
-
-    def hold_body(self, wanted: int) -> HeldBody | None:
-        """Read the body until ``wanted`` bytes are there. Returns what is waited for, if anything."""
-        self.held = held = HeldBody(self._gateway.buffers, wanted)
-        self.request.read_body()
-        return held if held.waiting and not self.ended else None
-
-    def _body_held(self) -> None:
-        """Enough of it is there, or all."""
-        if self.held is not None and self.held.waiting:
-            self.held.waiting = False
-            if self.waiting is self.held:
-                self.proceed()
-
-    def _release_body(self) -> None:
-        held, self.held = self.held, None
-        if held is not None:
-            held.release()
-
-    def client_failed(self, error: Refused | ClientLost) -> None:
-        if isinstance(error, Refused):
-            self.refuse(refused(error))
-            return
-        self._give_up()
-        if not self.tunnelled:
-            self.status = CLIENT_LEFT
-        self._end()
-
-    # wire.upstream_connection.Receiver: the response.
-
-    def pause_body(self) -> None:
-        self.request.pause_body()
-
-    def resume_body(self) -> None:
-        self.request.resume_body()
-
-    def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
-        self._release_body()
-        request = self.request
-        self.status = status
-        if self.route.cors is not None:
-            headers = without_cors(headers)
-        out = client_headers(headers, status, self.id, self.own_headers, self.dropped)
-        assert self.connection is not None
-        if status == 101:
-            self._start_tunnel(out)
-            return
-        if self.connection.event_stream:
-            self.event_stream = True
-            self._settle(failed=False)  # which otherwise would hold its place in a half-open circuit for ever
-        request.start(status, out, reason)
-
-    def response_received(self, data: bytes) -> None:
-        self.request.write(data)
-
-    def response_paused(self) -> None:
-        self.request.flush()
-        self.request.stream.set_producer(self)
-
-    def response_finished(self) -> None:
-        self.connection = None
-        self.upstream_ended_at = self.clock()
-        if self.permit is not None:
-            self._settle(self.status in FAILURES)
-        self.request.finish()
-        self._end()
-
-    def response_failed(self, error: UpstreamError) -> None:
-        connection, self.connection = self.connection, None
-        request = self.request
-        assert self.target is not None
-        self.route.upstream.series.error(_KINDS.get(type(error), "protocol"))
-        if (
-            isinstance(error, UpstreamLost)
-            and error.silent
-            and connection is not None
-            and not self._retried
-            and (request.method in IDEMPOTENT or error.unsent)
-            and (request.content_length == 0 or (self.held is not None and request.body_complete))
-        ):
-            # The upstream had probably closed the connection for being idle (RFC 9110 §9.2.2). A new one that dies like
-            # this was taken by a process that is being killed: then only another target can help.
-            other = self.route.upstream.another(self.target)
-            if connection.used or other is not self.target:
-                self._retried = True
-                self.connect(other)
+    def _refuse_unless(self, exchange: Exchange) -> None:
+        """Refuse, unless one of the route's ``on_refusal`` has to wait first. Each is asked once."""
+        asked = exchange.route.on_refusal
+        while exchange.asked < len(asked):
+            on_refusal = asked[exchange.asked]
+            exchange.asked += 1
+            assert exchange.refusal is not None
+            try:
+                waiting = on_refusal.run(exchange, exchange.refusal)
+            except GatewayError as instead:
+                exchange.refusal = instead
+                continue
+            if waiting is not None:
+                exchange.waiting = waiting
                 return
-        self._settle(failed=True)
-        if isinstance(error, UpstreamTimedOut):
-            self.refuse(errors.UpstreamTimeout("The service did not answer in time."))
-        else:
-            if self.snapshot.log_decisions:
-                log.debug("{id}: {target}: {error}", id=self.id.decode("ascii"), target=self.target.name, error=error)
-            self.refuse(errors.UpstreamProtocolError("The service gave no valid answer."))
+        assert exchange.refusal is not None
+        self.refuse(exchange, exchange.refusal)
 
-    # IPushProducer: the client reads slower than the upstream sends.
-
-    def pauseProducing(self) -> None:
-        if self.connection is not None:
-            self.connection.pause_response()
-
-    def resumeProducing(self) -> None:
-        if self.connection is not None:
-            self.connection.resume_response()
-
-    def stopProducing(self) -> None:
-        """The client is gone; ``client_failed`` follows."""
-
-    # Endings.
-
-    def refuse(self, error: GatewayError) -> None:
+    def refuse(self, exchange: Exchange, error: GatewayError) -> None:
         """The gateway's own answer, or where an answer has begun, its end in a way that cannot look complete."""
-        if self.ended:
+        if exchange.ended:
             return
-        self._give_up()
-        self.refusal = error
-        if self.request.started:
-            self.request.abort()
+        self._abandon(exchange)
+        exchange.refusal = error
+        request = exchange.request
+        if request.started:
+            request.abort()
         else:
-            self.status, headers, body = errors.render(error, self.id.decode("latin-1"))
-            self.request.respond(self.status, [*headers, *self.own_headers, (b"x-request-id", self.id)], body)
-        self._end()
+            status, headers, body = errors.render(error, exchange.id.decode("latin-1"))
+            self._send(exchange, status, headers, body)
+        self.end(exchange)
 
-    def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
-        """A whole answer that is not the upstream's, and no error."""
-        self.status = status
-        self.request.respond(status, [*headers, *self.own_headers, (b"x-request-id", self.id)], body)
-        self._end()
-
-    def stage_failed(self, failure: Failure) -> None:
-        if self.ended or failure.check(CancelledError):
+    def respond(self, exchange: Exchange, answer: Answer) -> None:
+        if exchange.ended:
             return
-        error = failure.value
-        if isinstance(error, GatewayError):
-            self.refuse(error)
-            return
-        log.failure("{id}: a stage failed", failure=failure, id=self.id.decode("ascii"))
-        self.refuse(GatewayError("The gateway failed."))
+        self._send(exchange, answer.status, answer.headers, answer.body)
+        self.end(exchange)
 
-    def _give_up(self) -> None:
-        """Stop waiting, and let go of the upstream."""
-        waiting, self.waiting = self.waiting, None
+    def client_failed(self, exchange: Exchange, error: Refused | ClientLost) -> None:
+        if isinstance(error, Refused):
+            self.refuse(exchange, refused(error))
+            return
+        self._abandon(exchange)
+        if exchange.status != SWITCHED:
+            exchange.status = CLIENT_LEFT
+        self.end(exchange)
+
+    def end(self, exchange: Exchange) -> None:
+        """Account for the exchange, exactly once."""
+        if not exchange.ended:
+            exchange.ended = True
+            exchange.request.listener = None
+            if exchange.relay is not None:
+                exchange.relay.close()
+            self.in_flight -= 1
+            self._account(exchange)
+
+    def _abandon(self, exchange: Exchange) -> None:
+        """Stop waiting, and let go of the service."""
+        waiting, exchange.waiting = exchange.waiting, None
         if waiting is not None:
             waiting.cancel()
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.abandon()
+        if exchange.relay is not None:
+            exchange.relay.abandon()
 
-    def _start_tunnel(self, out: Headers) -> None:
-        assert self.connection is not None
-        upstream = self.connection.give_up()
-        out += ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
-        client = self.request.start_tunnel(out)
-        self.connection = None
-        self.tunnelled = True
-        self._settle(failed=False)
-        gateway = self._gateway
-        idle_timeout = self.snapshot.config.gateway.tunnel_idle_timeout
-        join(client, upstream, gateway.deadlines, idle_timeout).addCallback(lambda _: self._end())
-
-    def _settle(self, failed: bool) -> None:
-        """Tell the circuit how the service did. Exchanges that end otherwise say nothing of it."""
-        permit, self.permit = self.permit, None
-        if permit is not None:
-            circuit = self.route.upstream.circuit
-            assert circuit is not None
-            (circuit.failure if failed else circuit.success)(permit, self.clock())
-
-    def _end(self) -> None:
-        """Account for the exchange, exactly once."""
-        if not self.ended:
-            self.ended = True
-            self.request.listener = None
-            self._release_body()
-            if self.permit is not None:
-                assert self.route.upstream.circuit is not None
-                self.route.upstream.circuit.cancel(self.permit, self.clock())
-            self._gateway.ended(self)
-
-
-classImplements(Exchange, IPushProducer)
-
-
-def refused(error: Refused) -> GatewayError:
-    """A refusal of the wire as the gateway puts it."""
-    kind = _REFUSALS.get(error.status, errors.BadRequest)
-    return kind(error.reason)
-
-
-_KINDS: dict[type[UpstreamError], str] = {UpstreamTimedOut: "timeout", UpstreamLost: "lost"}
-
-_REFUSALS: dict[int, type[GatewayError]] = {
-    405: errors.MethodNotAllowed,
-    408: errors.ClientTimeout,
-    413: errors.BodyTooLarge,
-    414: errors.TargetTooLong,
-    431: errors.HeadersTooLarge,
-    501: errors.NotImplementedMethod,
-}
-
-
-def _strip(request: Request, segments: int) -> bytes:
-    """The target without its first raw segments."""
-    rest = request.path.split(b"/", segments + 1)[segments + 1 :]
-    return b"/" + (rest[0] if rest else b"") + request.query
+    def _send(self, exchange: Exchange, status: int, headers: Headers, body: bytes) -> None:
+        exchange.status = status
+        headers = [*headers, *exchange.added, (b"x-request-id", exchange.id)]
+        if exchange.route.hooks:
+            headers = hooked(exchange, status, headers, own=True)
+        exchange.request.respond(status, headers, body)

@@ -10,9 +10,9 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource, getChildForRequest
 
 from apigw import errors
+from apigw.contract.exchange import new_request_id, request_id
 from apigw.errors import GatewayError
-from apigw.proxy.headers import new_request_id, request_id
-from apigw.proxy.pipeline import Gateway, refused
+from apigw.proxy.refusals import refused
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
@@ -26,14 +26,16 @@ client's address, and the code of a refusal."""
 
 
 class Site:
-    """One listener's tree: reserved paths lead to Resources, everything else to ``otherwise``."""
+    """One listener's tree of Resources. ``client_address`` says whose request one is."""
 
     displayTracebacks = False
 
-    def __init__(self, otherwise: Gateway | None, account: Account, clock: Callable[[], float]) -> None:
-        self._gateway = otherwise
+    def __init__(
+        self, account: Account, seconds: Callable[[], float], client_address: Callable[[Request], bytes]
+    ) -> None:
+        self._client_address = client_address
         self._account = account
-        self._clock = clock
+        self._seconds = seconds
         self.reserve({})
 
     def reserve(self, resources: dict[bytes, IResource]) -> None:
@@ -41,18 +43,15 @@ class Site:
         self._root = Resource()
         for path, resource in resources.items():
             self._put(path, resource)
-        self._reserved = frozenset(resources)
+        self.reserved = frozenset(resources)
 
     def on_request(self, request: Request) -> None:
-        """The headers are complete. The gateway begins at once; for any other Resource the body is read first."""
-        if request.path not in self._reserved and self._gateway is not None:
-            self._gateway.render(request)
-            return
+        """The headers are complete. A Resource is rendered when the body has been read."""
         request.identifier = request_id(request.headers)
         web = WebRequest(request)
         web.site = self  # type: ignore[assignment]
         request.listener = body = _Body(web, self._render)
-        began = self._clock()
+        began = self._seconds()
         web.notifyFinish().addErrback(lambda _: None).addCallback(lambda _: self._ended(request, began, body.code))
         if request.content_length is not None and request.content_length > MAX_RESOURCE_BODY:
             body.refuse(errors.BodyTooLarge(f"The body may have up to {MAX_RESOURCE_BODY} bytes."))
@@ -60,16 +59,14 @@ class Site:
             request.read_body()
 
     def _ended(self, request: Request, began: float, code: str | None) -> None:
-        path = request.path.decode("ascii") if request.path in self._reserved else "unmatched"
-        gateway = self._gateway
-        client = request.stream.peer if gateway is None else gateway.snapshot.peers.client_address(request)
-        self._account(request, path, began, client, code)
+        path = request.path.decode("ascii") if request.path in self.reserved else "unmatched"
+        self._account(request, path, began, self._client_address(request), code)
 
     def _render(self, request: WebRequest, refuse: Callable[[GatewayError], None]) -> None:
         request.prepath = []
         request.postpath = [unquote_to_bytes(segment) for segment in request.path[1:].split(b"/")]
         try:
-            if request.path not in self._reserved:
+            if request.path not in self.reserved:
                 raise errors.NotFound("There is nothing here.")
             request.render(getChildForRequest(self._root, request))
         except GatewayError as error:
@@ -94,9 +91,7 @@ class _Body:
 
     code: str | None = None
 
-    def __init__(
-        self, web: WebRequest, render: Callable[[WebRequest, Callable[[GatewayError], None]], None]
-    ) -> None:
+    def __init__(self, web: WebRequest, render: Callable[[WebRequest, Callable[[GatewayError], None]], None]) -> None:
         self._web = web
         self._request = web.request
         self._render = render

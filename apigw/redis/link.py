@@ -1,28 +1,26 @@
 """One connection to Redis that is usable, or known not to be: never a call that waits longer than its deadline.
 
-Of txredisapi this takes the protocol: framing, the queue of replies, AUTH and SELECT. Its pools wait for ever while
-Redis is down and stop for good after one refused password, so the supervision is here (docs/decisions/redis-client.md).
+It supervises what ``protocol`` speaks (docs/decisions/redis-client.md).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import cache
 from hashlib import sha1
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from attrs import define, field, frozen
-from hiredis import pack_command
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint, ITCPTransport
-from twisted.internet.protocol import Factory
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apigw.config.model import Redis
+from apigw.redis.address import Address
+from apigw.redis.errors import RedisUnavailable
+from apigw.redis.protocol import ConnectionFactory
 from apigw.wire.client_tls import ClientTLS
 
 FAILURES = 3
@@ -38,10 +36,6 @@ Execute = Callable[..., "Deferred[Any]"]
 """Sends the words of one command and gives its reply."""
 
 
-class RedisUnavailable(Exception):
-    """No answer that can be used: not connected, refused, or too late."""
-
-
 @frozen
 class Script:
     """A Lua script, called by its digest and sent whole to a server that does not know it."""
@@ -52,36 +46,6 @@ class Script:
     @digest.default
     def _(self) -> bytes:
         return sha1(self.text, usedforsecurity=False).hexdigest().encode()
-
-
-@frozen
-class Address:
-    """Where Redis is and who we are there. Raises ``ValueError`` for a URL that says neither."""
-
-    scheme: str
-    host: str
-    port: int
-    database: int | None
-    username: str | None
-    password: str | None = field(repr=False)
-
-    @classmethod
-    def parse(cls, url: str) -> Address:
-        """``redis://`` or ``rediss://[user[:password]@]host[:port][/database]``, or ``unix:///path[?db=number]``."""
-        parts = urlsplit(url)
-        username = unquote(parts.username) if parts.username else None
-        password = unquote(parts.password) if parts.password else None
-        if parts.scheme == "unix":
-            database = parts.query.removeprefix("db=")
-            host = unquote(parts.path)
-        elif parts.scheme in ("redis", "rediss"):
-            database = parts.path.strip("/")
-            host = parts.hostname or "127.0.0.1"
-        else:
-            raise ValueError(f"the scheme {parts.scheme!r} is not redis, rediss or unix")
-        if database and not database.isdecimal():
-            raise ValueError(f"the database {database!r} is not a number")
-        return cls(parts.scheme, host, parts.port or 6379, int(database or 0) or None, username, password)
 
 
 @define(eq=False)
@@ -131,7 +95,6 @@ class RedisLink:
         self._attempt: Deferred[Any] | None = None
         self._attempted_at = float("-inf")
         self._sentinels = deque(config.sentinels)
-        self._waiting_for_up: list[Deferred[None]] = []
 
     def start(self) -> Deferred[None]:
         """Fires when the first attempt to connect has ended, well or not."""
@@ -154,13 +117,6 @@ class RedisLink:
         closed: Deferred[None] = protocol.whenDisconnected().addCallback(lambda _: None)
         self._down("stopped")
         return closed
-
-    def when_up(self) -> Deferred[None]:
-        if self.up:
-            return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self._waiting_for_up.append(waiter)
-        return waiter
 
     def call(self, *words: bytes) -> Deferred[Any]:
         """The reply to one command within the configured timeout. Fails with ``RedisUnavailable``."""
@@ -280,9 +236,6 @@ class RedisLink:
         self._reason = ""
         self._log.info("Redis can be used")
         self._say_up(True)
-        waiting, self._waiting_for_up = self._waiting_for_up, []
-        for waiter in waiting:
-            waiter.callback(None)
 
     def _not_connected(self, failure: Failure) -> None:
         self._attempt = None
@@ -301,12 +254,11 @@ class RedisLink:
         return await ensureDeferred(self._prove(host, port)).addTimeout(CONNECT_TIMEOUT, self._clock)
 
     async def _prove(self, host: str, port: int) -> Any:
-        address = self._address
-        password: bytes | str | None = address.password
+        password: bytes | None = None
         if self._config.password_file is not None:
             with open(self._config.password_file, "rb") as file:
                 password = file.read().strip()
-        protocol = await self._open(host, port, password, address.username, address.database)
+        protocol = await self._open(host, port, ConnectionFactory(password, self._address.database))
         try:
             await self._probe(protocol.execute_command)
         except BaseException as error:
@@ -316,12 +268,10 @@ class RedisLink:
             raise
         return protocol
 
-    async def _open(self, host: str, port: int, *login: Any) -> Any:
-        factory = _Factory(*login)
+    async def _open(self, host: str, port: int, factory: ConnectionFactory) -> Any:
         protocol: Any = await self._endpoint(host, port).connect(factory)
-        if ITCPTransport.providedBy(protocol.transport):
-            protocol.transport.setTcpNoDelay(True)
-            protocol.transport.setTcpKeepAlive(True)
+        protocol.transport.setTcpNoDelay(True)
+        protocol.transport.setTcpKeepAlive(True)
         try:
             await factory.ready
         except BaseException:
@@ -330,10 +280,8 @@ class RedisLink:
         return protocol
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
-        if self._address.scheme == "unix":
-            return UNIXClientEndpoint(self._reactor, host)
         endpoint = HostnameEndpoint(self._reactor, host, port)
-        if self._address.scheme == "redis":
+        if not self._address.secure:
             return endpoint
         return wrapClientTLS(ClientTLS(self._config.ca_file).to(host), endpoint)
 
@@ -354,60 +302,8 @@ class RedisLink:
         raise RedisUnavailable(f"no sentinel knows the master of {name!r}")
 
     async def _ask(self, host: str, port: int, name: str) -> Any:
-        protocol = await self._open(host, port, None, None, None)
+        protocol = await self._open(host, port, ConnectionFactory())
         try:
             return await protocol.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
         finally:
             protocol.transport.abortConnection()
-
-
-class _Factory(Factory):
-    """For one connection. ``ready`` fires after AUTH and SELECT; ``reason`` is why the connection ended."""
-
-    noisy = False
-    isLazy = False
-
-    def __init__(self, password: bytes | str | None, username: str | None, database: int | None) -> None:
-        self.ready: Deferred[Any] = Deferred()
-        self.reason = ""
-        self._login = (password, database, username)
-
-    def buildProtocol(self, addr: Any) -> Any:
-        password, database, username = self._login
-        built = _protocol()(None, "strict", None, password, database, False, username)
-        built.factory = self
-        built.whenConnected().addCallback(self._end)
-        return built
-
-    def connectionError(self, why: str) -> None:
-        """The protocol's word for a refused AUTH or SELECT."""
-        self._end(Failure(RedisUnavailable(why)))
-
-    def stopTrying(self) -> None:
-        """The protocol gives up after a refused AUTH; we do not."""
-
-    def lost(self, why: Failure) -> None:
-        self.reason = why.getErrorMessage()
-        self._end(Failure(RedisUnavailable(self.reason)))
-
-    def _end(self, outcome: Any) -> None:
-        if not self.ready.called:
-            self.ready.callback(outcome)
-
-
-@cache
-def _protocol() -> Any:
-    # Imported late: txredisapi imports the reactor, which by now somebody has chosen.
-    from txredisapi import RedisProtocol
-
-    class Protocol(RedisProtocol):  # type: ignore[misc]
-        def connectionLost(self, why: Failure) -> None:
-            self.factory.lost(why)
-            super().connectionLost(why)
-
-        def _build_command(self, *words: Any, **_: Any) -> bytes:
-            # A tenth of what the general way costs, which asks the type of each word twice.
-            packed: bytes = pack_command(words)
-            return packed
-
-    return Protocol

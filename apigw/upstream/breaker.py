@@ -1,9 +1,9 @@
 # Compiled: see docs/decisions/compiled.md
 """Whether a service is asked at all: a circuit breaker, as in Nygard's *Release It!*.
 
-Pure decisions. ``now`` is in seconds of any clock, the same one in all calls; nothing is scheduled here, the owner asks
-``probe_at`` and calls ``advance``. Three states: closed, where outcomes are counted; open, where every request is
-refused; half-open, where the service is tried again.
+Pure decisions. ``now`` is in seconds of any monotonic clock, the same one in all calls; nothing is scheduled here, the
+owner asks ``probe_at`` and calls ``advance``. Three states: closed, where outcomes are counted; open, where every
+request is refused; half-open, where the service is tried again.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Outcomes:
         self.total = self.failures = 0
 
     def add(self, failed: bool, now: float) -> None:
-        if not self._second <= now < self._second + 1:
+        if now >= self._second + 1:
             self.expire(now)
             second = int(now)
             self._second = float(second)
@@ -107,8 +107,7 @@ class Outcomes:
     def expire(self, now: float) -> None:
         buckets = self._buckets
         oldest = int(now) - self._seconds
-        # A clock that was set back leaves nothing that has a place in the window.
-        if now < self._second or self._second <= oldest:
+        if self._second <= oldest:
             self.clear()
         while buckets and buckets[0][0] <= oldest:
             _, total, failures = buckets.popleft()
@@ -289,8 +288,6 @@ class Breaker:
             return 0.0
         if self._forced:
             return self._open_for
-        # A clock that was set back must not keep a circuit open until it has caught up.
-        self._since = min(self._since, now)
         return self._since + self._open_for - now
 
     def _become(self, state: State, why: str, now: float) -> None:

@@ -15,7 +15,8 @@ from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 
 from apigw.config.model import HealthCheck
-from apigw.upstream.upstream import Target, Upstream
+from apigw.upstream.target import Target
+from apigw.upstream.upstream import Upstream
 from apigw.wire.agent import endpoint_to
 
 DIAL_TIMEOUT = 2.0
@@ -127,22 +128,31 @@ class HealthChecks:
         self._upstream = upstream
         self._check = check
         self._clock = clock
-        self._streaks: dict[Target, int] = dict.fromkeys(upstream.targets, 0)
-        self._loops: list[LoopingCall] = []
+        self._streaks: dict[Target, int] = {}
+        self._loops: dict[Target, LoopingCall] = {}
         self._probes: set[Deferred[Any]] = set()
 
     def start(self) -> None:
-        for target in self._upstream.targets:
-            loop = LoopingCall(self.probe, target)
-            loop.clock = self._clock
-            loop.start(self._check.interval)
-            self._loops.append(loop)
+        self._follow()
+        self._upstream.targets_changed = self._follow
         if self._upstream.circuit is not None:
             self._upstream.circuit.probe = self.any_passes
 
+    def _follow(self) -> None:
+        """Check the targets that there are now, and no others."""
+        for target in [target for target in self._loops if target not in self._upstream.targets]:
+            self._loops.pop(target).stop()
+            self._streaks.pop(target, None)
+        for target in self._upstream.targets:
+            if target not in self._loops:
+                loop = self._loops[target] = LoopingCall(self.probe, target)
+                loop.clock = self._clock
+                loop.start(self._check.interval)
+
     def stop(self) -> None:
         """No more checks; those under way are given up and count for nothing."""
-        for loop in self._loops:
+        self._upstream.targets_changed = None
+        for loop in self._loops.values():
             loop.stop()
         self._loops.clear()
         for asking in list(self._probes):
@@ -172,9 +182,9 @@ class HealthChecks:
 
     def _count(self, target: Target, asking: Deferred[Any], passed: bool) -> bool:
         self._probes.discard(asking)
-        if not self._loops:
+        if target not in self._loops:
             return passed
-        streak = self._streaks[target]
+        streak = self._streaks.get(target, 0)
         streak = max(streak, 0) + 1 if passed else min(streak, 0) - 1
         self._streaks[target] = streak
         if streak >= self._check.healthy_after:

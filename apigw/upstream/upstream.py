@@ -1,82 +1,38 @@
 # Compiled: see docs/decisions/compiled.md
-"""A service and its targets: which one takes the next exchange, and what happens when it does not answer the phone."""
+"""A service: what its targets share, which of them there are, and what becomes of one that is not well."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from math import gcd
-from typing import Any, NoReturn
+from typing import Any
 
-from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from apigw.config.model import Service, UpstreamTLS
+from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
 from apigw.ops.metrics import ServiceSeries
+from apigw.upstream.balancing import Balancer, RoundRobin
 from apigw.upstream.circuit import Circuit
-from apigw.wire.agent import Agent, TLSFor, endpoint_to
-from apigw.wire.client_tls import ClientTLS
+from apigw.upstream.target import ASIDE_FOR, FAILURES_IN_A_ROW, Target
+from apigw.upstream.tls import no_tls, tls_for
+from apigw.wire.agent import Agent, endpoint_to
 from apigw.wire.deadlines import NEVER, Deadlines
-from apigw.wire.errors import ConnectFailed, PoolExhausted
-from apigw.wire.http1.client import UpstreamConnection
+from apigw.wire.http1.client import HTTP1Connection
 from apigw.wire.pool import Pool, PoolSettings
-from apigw.wire.tls import KeyPair
-
-FAILURES_IN_A_ROW = 3
-ASIDE_FOR = 10.0
-"""Seconds for which a target that could not be connected to so many times gets no requests, if there is another."""
 
 log = Logger(namespace=__name__)
 
-Connected = tuple["Target", UpstreamConnection]
-
-
-class Target:
-    """One address of a service: its pool of connections, and what is known of its health."""
-
-    def __init__(self, config: TargetConfig, pool: Pool) -> None:
-        self.deadline = NEVER
-        self.config = config
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        usual = config.port == (443 if config.scheme == "https" else 80)
-        authority = host if usual else f"{host}:{config.port}"
-        self.name = f"{config.scheme}://{authority}"
-        self.authority = authority.encode("idna" if not host.isascii() else "ascii")
-        self.pool = pool
-        self.available = True
-        """Whether it gets requests: neither unhealthy nor set aside."""
-        self.healthy = True
-        self._failures = 0
-        self.set_aside: Callable[[Target], bool] = lambda _: False
-
-    def connect_succeeded(self) -> None:
-        self._failures = 0
-
-    def connect_failed(self, service: str, why: str) -> None:
-        """Noted in the log when it begins: a line for each request would drown what else happens in an outage."""
-        if not self._failures:
-            log.warn("{service}: no connection to {target}: {why}", service=service, target=self.name, why=why)
-        self._failures += 1
-        if self._failures % FAILURES_IN_A_ROW == 0:
-            self.set_aside(self)
-
-    def deadline_passed(self) -> None:
-        """It has been aside for long enough."""
-        self.deadline = NEVER
-        self._failures = 0
-        self.available = self.healthy
-
 
 class Upstream:
-    """Shares exchanges out among the targets of one service: round-robin by weight over those that are available."""
+    """A service: its targets, and what they share. Made with its configured ones; ``replace_targets`` changes them."""
 
     def __init__(
         self,
         service: Service,
-        pools: Iterable[Pool],
+        make_target: Callable[[TargetConfig], Target],
+        balancer: Balancer,
         deadlines: Deadlines,
         agent: Agent,
         circuit: Circuit | None,
@@ -88,15 +44,20 @@ class Upstream:
         self.name = service.name
         self.agent = agent
         """For the gateway's own questions to the targets: its connections are not those that exchanges wait for."""
+        self.targets: tuple[Target, ...] = ()
+        self.targets_changed: Callable[[], None] | None = None
+        """Set by whoever runs the health checks, where there are some."""
+        self._make_target = make_target
+        self.balancer = balancer
+        self.counts: bool = balancer.counts
+        """Whether ``begin`` and ``end`` are worth calling."""
         self._deadlines = deadlines
-        self.targets = tuple(Target(config, pool) for config, pool in zip(service.targets, pools, strict=True))
-        for target in self.targets:
-            target.set_aside = self._set_aside
-        self._rotation = interleave(self.targets, [target.config.weight for target in self.targets])
-        self._turn = -1
+        self._running = False
+        self.replace_targets(service.targets)
 
     def start(self) -> None:
         self.series.circuit_is("closed" if self.circuit is None else str(self.circuit.status().state))
+        self._running = True
         for target in self.targets:
             self._deadlines.watch(target)
 
@@ -104,60 +65,62 @@ class Upstream:
         """Close the connections: idle ones now, the others when their exchanges end."""
         if self.circuit is not None:
             self.circuit.stop()
+        self._running = False
         for target in self.targets:
-            self._deadlines.forget(target)
-            target.pool.close()
+            self._retire(target)
         self.agent.close()
 
-    def pick(self, but: Target | None = None) -> Target:
-        """The target whose turn it is. Raises ``NoHealthyTarget``."""
-        for _ in self._rotation:
-            self._turn = (self._turn + 1) % len(self._rotation)
-            target = self._rotation[self._turn]
-            if target.available and target is not but:
-                return target
-        raise NoHealthyTarget(f"No target of the service {self.name} is healthy.")
+    def replace_targets(self, configs: Iterable[TargetConfig]) -> None:
+        """These and no others take exchanges from now on; exchanges with the others go on to their end.
 
-    def another(self, target: Target) -> Target:
-        """The next that is not ``target``, or ``target`` where there is no other."""
-        try:
-            return self.pick(but=target)
-        except NoHealthyTarget:
-            return target
-
-    def connect(self, target: Target, again: bool = True) -> Deferred[Connected]:
-        """A new connection to ``target`` or, if none can be made and ``again``, to one other.
-
-        Fails with ``ConnectFailed`` or ``PoolExhausted``. Nothing of an exchange has been sent by then.
+        An address that was there before keeps its connections and what is known of its health, and takes its new
+        weight.
         """
-        try:
-            connecting = target.pool.connect()
-        except PoolExhausted as error:
-            return fail(error)
-        given: Deferred[Connected] = connecting.addCallbacks(
-            partial(self._connected, target), partial(self._not_connected, target, again)
-        )
-        return given
+        left = list(self.targets)
+        targets = []
+        for config in configs:
+            target = next((one for one in left if _address(one.config) == _address(config)), None)
+            if target is None:
+                target = self._make_target(config)
+                target.set_aside = self._set_aside
+                if self._running:
+                    self._deadlines.watch(target)
+            else:
+                left.remove(target)
+                target.config = config
+            targets.append(target)
+        self.targets = tuple(targets)
+        self.balancer.use(self.targets)
+        for target in left:
+            self._retire(target)
+        if self.targets_changed is not None:
+            self.targets_changed()
 
-    def _connected(self, target: Target, connection: UpstreamConnection) -> Connected:
-        target.connect_succeeded()
-        return target, connection
+    def _retire(self, target: Target) -> None:
+        self._deadlines.forget(target)
+        target.pool.close()
 
-    def _not_connected(self, target: Target, again: bool, failure: Failure) -> Failure | Deferred[Connected]:
-        if failure.check(ConnectFailed):
-            why = failure.getErrorMessage()
-            target.connect_failed(self.name, why)
-            self.series.error("connect")
-            if again:
-                try:
-                    other = self.pick(but=target)
-                except NoHealthyTarget:
-                    return failure
-                return self.connect(other, again=False)
-        return failure
+    def none_healthy(self) -> NoHealthyTarget:
+        """What an exchange is refused with for which the balancer has no target."""
+        return NoHealthyTarget(f"No target of the service {self.name} is healthy.")
+
+    def other(self, target: Target) -> Target | None:
+        """One that may take the exchange that ``target`` could not, or None."""
+        return self.balancer.pick(target)
+
+    def has_other(self, target: Target) -> bool:
+        return any(other.available for other in self.targets if other is not target)
+
+    def begin(self, target: Target) -> None:
+        """An exchange with ``target`` begins."""
+        self.balancer.begin(target)
+
+    def end(self, target: Target) -> None:
+        """It has ended, whatever came of it: once for each that was begun."""
+        self.balancer.end(target)
 
     def _set_aside(self, target: Target) -> bool:
-        if not any(other.available for other in self.targets if other is not target):
+        if not self.has_other(target):
             return False
         if target.available:
             log.warn(
@@ -185,23 +148,8 @@ class Upstream:
             )
 
 
-def interleave(targets: Iterable[Target], weights: Iterable[int]) -> tuple[Target, ...]:
-    """A rotation in which each target stands as often as its weight says, as evenly spread as can be.
-
-    Smooth weighted round-robin: each turn everyone gains its weight, the richest is taken and pays the total.
-    """
-    targets, weights = list(targets), list(weights)
-    shared = gcd(*weights)
-    weights = [weight // shared for weight in weights]
-    total = sum(weights)
-    credit = [0] * len(targets)
-    rotation = []
-    for _ in range(total):
-        credit = [have + gain for have, gain in zip(credit, weights, strict=True)]
-        richest = max(range(len(targets)), key=credit.__getitem__)
-        credit[richest] -= total
-        rotation.append(targets[richest])
-    return tuple(rotation)
+def _address(config: TargetConfig) -> tuple[str, str, int]:
+    return config.scheme, config.host, config.port
 
 
 def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceSeries) -> Upstream:
@@ -212,28 +160,18 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
         max_connections=service.max_connections,
         max_pending=service.max_pending,
     )
-    pools = []
     secure = any(target.scheme == "https" for target in service.targets)
-    tls_for = _tls_for(service.tls) if secure else _no_tls
-    for target in service.targets:
-        tls = tls_for(target.host) if target.scheme == "https" else None
-        endpoint = endpoint_to(reactor, target.host, target.port, service.connect_timeout, tls)
-        pools.append(Pool(endpoint, settings, deadlines))
-    agent = Agent(reactor, deadlines, tls_for, timeout=NEVER)
+    verified = tls_for(service.tls) if secure else no_tls
+    make_connection = partial(HTTP1Connection, deadlines)
+
+    def make_target(config: TargetConfig) -> Target:
+        tls = verified(config.host) if config.scheme == "https" else None
+        endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
+        return Target(config, Pool(endpoint, make_connection, settings, deadlines))
+
+    agent = Agent(reactor, deadlines, verified, timeout=NEVER)
     circuit = None
     if service.circuit_breaker is not None:
         probed = service.health_check is not None
         circuit = Circuit(service.name, service.circuit_breaker, reactor, series.circuit, probed)
-    return Upstream(service, pools, deadlines, agent, circuit, series)
-
-
-def _tls_for(tls: UpstreamTLS) -> TLSFor:
-    own = None
-    if tls.client_cert_file is not None and tls.client_key_file is not None:
-        own = KeyPair(tls.client_cert_file, tls.client_key_file)
-    client_tls = ClientTLS(tls.ca_file, own)
-    return lambda host: client_tls.to(tls.server_name or host)
-
-
-def _no_tls(host: str) -> NoReturn:
-    raise ValueError(f"{host} is not spoken to by TLS")
+    return Upstream(service, make_target, RoundRobin(), deadlines, agent, circuit, series)

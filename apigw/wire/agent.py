@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attrs import frozen
@@ -20,19 +21,11 @@ from zope.interface import implementer
 
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost
-from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, TOKEN, Header, Headers, first
-from apigw.wire.http1.client import UpstreamConnection
+from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, TOKEN, Headers, first
+from apigw.wire.http1.client import HTTP1Connection
+from apigw.wire.interfaces import Message, UpstreamConnection
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.reactor.transport import EagerReactor
-
-
-def request_head(method: bytes, uri: bytes, headers: list[Header]) -> bytes:
-    """The bytes of a request up to its body. The pairs must be valid, and frame the body."""
-    out = [method, b" ", uri, b" HTTP/1.1\r\n"]
-    for name, value in headers:
-        out += (name, b": ", value, b"\r\n")
-    out.append(b"\r\n")
-    return b"".join(out)
 
 
 def endpoint_to(
@@ -56,7 +49,6 @@ TLSFor = Callable[[str], IOpenSSLClientConnectionCreator]
 KEPT_BODY = 64 * 1024
 """How much of a body is read ahead of whoever will ask for it, so that a short one frees its connection at once."""
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-_NEEDS_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
 _URI = re.compile(rb"[\x21-\x7e]+").fullmatch
 
 
@@ -96,7 +88,7 @@ class Agent:
         if where.scheme not in (b"http", b"https"):
             return fail(SchemeNotSupported(f"Unsupported scheme: {where.scheme!r}"))
         asked = _Asked(method, uri, headers or HeadersObject())
-        call = _Call(asked, _head(asked, where, bodyProducer), bodyProducer, self._timeout)
+        call = _Call(asked, _message(asked, where, bodyProducer, self._timeout), bodyProducer)
         try:
             call.begin_on(self._pool(where))
         except Exception:
@@ -114,7 +106,9 @@ class Agent:
             host = where.host.decode("ascii")
             tls = self._tls_for(host) if where.scheme == b"https" else None
             endpoint = endpoint_to(self._reactor, host, where.port, self._settings.connect_timeout, tls)
-            self._pools[key] = Pool(endpoint, self._settings, self._deadlines)
+            self._pools[key] = Pool(
+                endpoint, partial(HTTP1Connection, self._deadlines), self._settings, self._deadlines
+            )
         return self._pools[key]
 
 
@@ -128,23 +122,20 @@ class _Asked:
     headers: HeadersObject
 
 
-def _head(asked: _Asked, where: URI, body: IBodyProducer | None) -> bytes:
-    """The framing, and what belongs to the connection, are written here, whatever the caller's headers say of them."""
-    pairs = [(b"host", asked.headers.getRawHeaders(b"host", [where.netloc])[0])]
+def _message(asked: _Asked, where: URI, body: IBodyProducer | None, timeout: float) -> Message:
+    """The framing, and what belongs to the connection, are not the caller's, whatever the caller's headers say."""
+    authority = asked.headers.getRawHeaders(b"host", [where.netloc])[0]
+    fields: Headers = []
     for name, values in asked.headers.getAllRawHeaders():
         lower = name.lower()
         if lower not in HOP_BY_HOP and lower not in (b"host", b"content-length"):
-            pairs += [(lower, value) for value in values]
-    if body is None:
-        if asked.method in _NEEDS_LENGTH:
-            pairs.append((b"content-length", b"0"))
-    elif body.length is UNKNOWN_LENGTH:
-        pairs.append((b"transfer-encoding", b"chunked"))
-    else:
-        pairs.append((b"content-length", b"%d" % body.length))
-    if not all(TOKEN(name) and FIELD_VALUE(value) for name, value in pairs):
+            fields += [(lower, value) for value in values]
+    if not FIELD_VALUE(authority) or not all(TOKEN(name) and FIELD_VALUE(value) for name, value in fields):
         raise ValueError("A header holds what cannot be sent.")
-    return request_head(asked.method, where.originForm, pairs)
+    length: int | None = 0
+    if body is not None:
+        length = None if body.length is UNKNOWN_LENGTH else int(body.length)
+    return Message(asked.method, where.originForm, authority, fields, length, upgrade=False, timeout=timeout)
 
 
 class _Call:
@@ -156,11 +147,10 @@ class _Call:
     _producing = False
     _fresh = False
 
-    def __init__(self, asked: _Asked, head: bytes, body: IBodyProducer | None, timeout: float) -> None:
+    def __init__(self, asked: _Asked, message: Message, body: IBodyProducer | None) -> None:
         self._asked = asked
-        self._head = head
+        self._message = message
         self._body = body
-        self._timeout = timeout
         self._pool: Pool
         self.answer: Deferred[IResponse] = Deferred(lambda _: self._abandon())
 
@@ -180,9 +170,7 @@ class _Call:
     def _begin(self, connection: UpstreamConnection) -> None:
         self._connecting = None
         self._connection = connection
-        chunked = self._body is not None and self._body.length is UNKNOWN_LENGTH
-        bodyless = self._asked.method == b"HEAD"
-        connection.send(self._head, self, self._timeout, bodyless, upgrade=False, chunked=chunked)
+        connection.send(self._message, self)
         if self._body is None:
             connection.finish()
         else:
@@ -232,7 +220,7 @@ class _Call:
 
     def unregisterProducer(self) -> None: ...
 
-    # wire.upstream_connection.Receiver
+    # wire.interfaces.Receiver
 
     def pause_body(self) -> None:
         if self._producing and self._body is not None:

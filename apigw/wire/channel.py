@@ -16,6 +16,7 @@ from apigw.wire.errors import Refused
 from apigw.wire.headers import Headers
 from apigw.wire.http1.server import HTTP1Channel
 from apigw.wire.http2.server import HTTP2Channel
+from apigw.wire.reactor.transport import replace_protocol
 from apigw.wire.request import Request
 from apigw.wire.room import Room
 
@@ -111,7 +112,7 @@ class ChannelFactory(protocol.ServerFactory):
 class Opening(protocol.Protocol):
     """A connection of which nothing is known yet: ALPN or the first bytes tell the version.
 
-    It then steps aside by taking on the channel's ``dataReceived`` as its own, which costs later bytes nothing.
+    It then puts the channel in its own place as the transport's protocol.
     """
 
     version = "opening"
@@ -119,7 +120,6 @@ class Opening(protocol.Protocol):
     def __init__(self, factory: ChannelFactory, peer: bytes) -> None:
         self._factory = factory
         self._peer = peer
-        self._channel: Any = None
         self._first = b""
         self.deadline = 0.0
 
@@ -143,10 +143,7 @@ class Opening(protocol.Protocol):
             self._become(HTTP1Channel(self._factory, self._peer, self._secure))
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
-        if self._channel is None:
-            self._factory.closed(self)
-        else:
-            self._channel.connectionLost(reason)
+        self._factory.closed(self)
 
     def deadline_passed(self) -> None:
         self.cut()
@@ -159,9 +156,8 @@ class Opening(protocol.Protocol):
         self.transport.abortConnection()  # type: ignore[attr-defined]
 
     def _become(self, channel: Any) -> None:
-        self._channel = channel
+        replace_protocol(self.transport, channel)
         channel.makeConnection(self.transport)
         self._factory.closed(self)
-        self.dataReceived = channel.dataReceived  # type: ignore[method-assign]
         first, self._first = self._first, b""
         channel.dataReceived(first)

@@ -31,6 +31,7 @@ class Deadlines:
     """Calls ``deadline_passed`` of what it watches, up to ``tick`` seconds late, never early."""
 
     def __init__(self, clock: IReactorTime, tick: float = 0.1) -> None:
+        self.clock = clock
         self.seconds = clock.seconds
         self._watched: dict[Timed, None] = {}
         self._loop = LoopingCall(self.check)

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Connections to one address, kept and shared out."""
+"""Connections to one address, kept and shared out. Which protocol they speak is nobody's business here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
-from apigw.wire.http1.client import UpstreamConnection
+from apigw.wire.interfaces import Make, UpstreamConnection
 from apigw.wire.reactor.transport import OneConnection
 
 
@@ -42,8 +42,11 @@ class _Waiting:
 class Pool:
     """The connections to one endpoint. An idle one is used again, the last used first, so that the rest can go away."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint, settings: PoolSettings, deadlines: Deadlines) -> None:
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, make: Make, settings: PoolSettings, deadlines: Deadlines
+    ) -> None:
         self._endpoint = endpoint
+        self._make = make
         self._settings = settings
         self._deadlines = deadlines
         self._idle: list[UpstreamConnection] = []
@@ -70,7 +73,7 @@ class Pool:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if not connection.lost and ((connection.knows_turns and not careful) or connection.is_quiet()):
+            if connection.is_usable(careful):
                 return connection
             # The reactor is about to read what is there: its end, or what nobody asked for.
         return None
@@ -89,10 +92,6 @@ class Pool:
         self._deadlines.watch(waiting)
         return waiting.given
 
-    def give_back(self, connection: UpstreamConnection) -> None:
-        """A connection that was taken, and not used, is idle again."""
-        self._free(connection)
-
     def close(self) -> None:
         """Close what is idle now, and what is in use when its exchange has ended."""
         self._closed = True
@@ -107,8 +106,8 @@ class Pool:
 
     def _dial_for(self, given: Deferred[UpstreamConnection]) -> None:
         self._open += 1
-        connection = UpstreamConnection(self._deadlines, self._free, self._set_apart, self._lose)
-        connection.deadline = self._deadlines.seconds() + self._settings.connect_timeout
+        connection = self._make(self._free, self._set_apart, self._lose)
+        connection.connect_until(self._deadlines.seconds() + self._settings.connect_timeout)
 
         def ready(connection: UpstreamConnection) -> None:
             if given.called:  # cancelled meanwhile

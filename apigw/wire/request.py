@@ -177,9 +177,10 @@ class Request:
 
     def start(self, status: int, headers: Headers, reason: bytes = b"") -> None:
         """Begin the response. Without a ``content-length`` the body is framed as the client's version allows."""
-        self.started = True
-        self.code = status
-        self.stream.start_response(self, status, reason or reason_of(status), headers)
+        if not self.finished:
+            self.started = True
+            self.code = status
+            self.stream.start_response(self, status, reason or reason_of(status), headers)
 
     def write(self, data: bytes) -> None:
         """A piece of the response's body, which goes out with the next ``flush`` or ``finish``."""

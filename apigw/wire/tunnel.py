@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from apigw.wire.deadlines import NEVER, Deadlines
+from apigw.wire.reactor.transport import replace_protocol
 
 
 class End(NamedTuple):
@@ -68,12 +69,8 @@ class _Side:
         self._tunnel = tunnel
         self._end = end
         self._sink = sink
-        transport = end.transport
-        if hasattr(transport, "wrappedProtocol"):  # over TLS
-            self._before, transport.wrappedProtocol = transport.wrappedProtocol, self
-        else:
-            self._before, transport.protocol = transport.protocol, self
-        sink.registerProducer(transport, True)
+        self._before = replace_protocol(end.transport, self)
+        sink.registerProducer(end.transport, True)
 
     def dataReceived(self, data: bytes) -> None:
         self._tunnel.moved()

@@ -199,9 +199,7 @@ def added(samples: Iterable[Sample], contestant: str, over: str, reference: str)
     return median(found) if found else None
 
 
-def added_verdict(
-    samples: Sequence[Sample], contestant: str, over: str, reference: str, most: float
-) -> Verdict | None:
+def added_verdict(samples: Sequence[Sample], contestant: str, over: str, reference: str, most: float) -> Verdict | None:
     """Whether ``contestant`` costs at most ``most`` units more than ``over``; ``None`` if one of them did not run."""
     seen = added(samples, contestant, over, reference)
     if seen is None:

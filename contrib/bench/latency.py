@@ -123,10 +123,7 @@ def run(ground: Ground, origin: Running, rounds: int, seconds: int, connections:
     measured = [one for one in runners if one not in neighbours]
     capacities = _capacities(measured, max(2, seconds))
     pairs = [
-        (program, gateway.name, share)
-        for gateway in measured
-        for share in SHARES
-        for program in (gateway, *neighbours)
+        (program, gateway.name, share) for gateway in measured for share in SHARES for program in (gateway, *neighbours)
     ]
     runs: list[list[Offered]] = [[] for _ in pairs]
     for number in range(rounds):
@@ -137,8 +134,7 @@ def run(ground: Ground, origin: Running, rounds: int, seconds: int, connections:
             )
             done.append(one)
     points = [
-        point(program.name, gateway, share, done)
-        for (program, gateway, share), done in zip(pairs, runs, strict=True)
+        point(program.name, gateway, share, done) for (program, gateway, share), done in zip(pairs, runs, strict=True)
     ]
     late = max((one.late for one in points), default=0.0)
     text = (

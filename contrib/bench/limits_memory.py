@@ -74,11 +74,13 @@ def weigh(algorithm: str, callers: int) -> Weighed:
     from twisted.internet.task import Clock
 
     from apigw.config.model import RateLimit
-    from apigw.policy.limits.limits import MemoryStore, compile_limit, scope_key
+    from apigw.policy.limits.arithmetic import compile_limit
+    from apigw.policy.limits.keys import scope_key
+    from apigw.policy.limits.memory import MemoryStore
 
     clock = Clock()
     clock.rightNow = 1.8e9
-    store = MemoryStore(clock, max(callers, 1_000_000))
+    store = MemoryStore(clock, clock.seconds, max(callers, 1_000_000))
     store.start()
     limit = compile_limit(RateLimit("/api/*", 100, 60.0, "ip", algorithm))
     before = _resident()

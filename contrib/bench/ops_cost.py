@@ -26,16 +26,18 @@ from twisted.internet.task import Clock
 
 from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
+from apigw.contract.exchange import Exchange, Route, request_id
+from apigw.contract.peers import Peers
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import Metrics
-from apigw.policy.limits.limits import MemoryStore
 from apigw.proxy.accounting import Accounting
-from apigw.proxy.headers import Peers, request_id
-from apigw.proxy.held_body import Buffers
-from apigw.proxy.pipeline import Exchange, Gateway
-from apigw.upstream.upstream import Upstream
+from apigw.proxy.destination import Destination
+from apigw.proxy.headers import CopyRules
+from apigw.proxy.pipeline import Pipeline, Table
+from apigw.proxy.relay import Relay
+from apigw.routing.router import Router
+from apigw.upstream.upstream import build
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.request import Request
 
 TIMES = 100_000
@@ -57,19 +59,21 @@ def exchange(metrics: Metrics) -> Exchange:
     stream: Any = SimpleNamespace(peer=b"203.0.113.9")
     headers = [(b"user-agent", b"bench"), (b"accept", b"*/*")]
     path = b"/api/v1/users/42"
+    pattern = "/api/v1/users/:id"
     request = Request(stream, b"GET", path, path, b"", b"a", headers, b"HTTP/1.1", 0)
-    clock = Clock()
-    snapshot: Any = SimpleNamespace(peers=Peers(()))
     unused: Any = None
     deadlines = Deadlines(Ticking())
-    ended = Exchange(Gateway(snapshot, deadlines, MemoryStore(clock), lambda _: None, Buffers(0)), request)
     service = Service("users", (TargetConfig("http", "127.0.0.1", 9001),))
-    pool = Pool(unused, PoolSettings(), deadlines)
-    upstream = Upstream(service, [pool], deadlines, unused, None, metrics.service("users"))
-    pattern = "/api/v1/users/:id"
-    route: Any = SimpleNamespace(pattern=pattern, series=metrics.route(pattern), upstream=upstream)
-    ended.route, ended.target, ended.status = route, upstream.targets[0], 200
-    ended.sent_at, ended.upstream_ended_at = ended.started_at + 0.0001, ended.started_at + 0.002
+    upstream = build(service, unused, deadlines, metrics.service("users"))
+    destination = Destination(upstream, CopyRules(), deadlines, 30.0, 3600.0, None, 0, 0, False, False)
+    route = Route(pattern, None, "users", metrics.route(pattern), ())
+    table = Table(Router([]), None, route, Peers(), False)
+    pipeline = Pipeline(table, deadlines.seconds, lambda _: None, lambda _: None)
+    ended = Exchange(pipeline, request, Peers(), deadlines.seconds())
+    relay = Relay(ended, destination)
+    ended.route, ended.status = route, 200
+    relay.target = upstream.targets[0]
+    relay.sent_at, relay.upstream_ended_at = ended.started_at + 0.0001, ended.started_at + 0.002
     request.started, request.bytes_sent = True, 60
     return ended
 
@@ -91,12 +95,12 @@ def measured(file: Path) -> dict[str, float]:
     """Microseconds by what they are spent on."""
     metrics = Metrics(CollectorRegistry(), "bench")
     one = exchange(metrics)
-    without = Accounting(metrics, None, time.time)
+    without = Accounting(metrics, None, time.time, time.time)
 
     def logged() -> float:
         log = AccessLog(str(file), "json", Ticking(), lambda call, *given: call(*given), print, max_pending=1 << 32)
         log.start()
-        both = Accounting(metrics, log, time.time)
+        both = Accounting(metrics, log, time.time, time.time)
 
         def stop() -> None:
             stopped = log.stop()

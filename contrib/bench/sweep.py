@@ -40,9 +40,7 @@ def connections(ground: Ground, origin: Running, rounds: int, seconds: int) -> P
         evolve(one, name=_with(_program(one), count), connections=count) for count in CONNECTIONS for one in started
     ]
     samples = run_rounds(contestants, rounds, seconds, ground.say)
-    summaries = [
-        one for count in CONNECTIONS for one in summarize(_of(samples, count), _with(nginx.BARE.name, count))
-    ]
+    summaries = [one for count in CONNECTIONS for one in summarize(_of(samples, count), _with(nginx.BARE.name, count))]
     promises = missing(started, ours) + failures(summaries)
     text = f"n is nginx's cost with as many connections. To open them is in the cost.\n\n{report(summaries)}"
     return Part("connections", "1 to 5,000 connections", text, as_json(samples, summaries), promises)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -106,12 +107,12 @@ VALUES = st.recursive(
 def _trees() -> st.SearchStrategy[object]:
     """Documents in which any value of the schema may have any form."""
 
-    def of(rule: dict[str, object]) -> st.SearchStrategy[object]:
-        schema: dict[str, dict[str, object]] = rule.get("schema", {})  # type: ignore[assignment]
+    def of(rule: dict[str, Any]) -> st.SearchStrategy[object]:
+        schema: dict[str, dict[str, Any]] = rule.get("schema", {})
         if "valuesrules" in rule:
             return VALUES | st.dictionaries(st.sampled_from(["a", "b c"]), of(rule["valuesrules"]), max_size=2)
         if rule.get("type") == "list":
-            return VALUES | st.lists(of(schema), max_size=3)  # type: ignore[arg-type]
+            return VALUES | st.lists(of(schema), max_size=3)
         if schema:
             return VALUES | st.fixed_dictionaries({}, optional={key: of(below) for key, below in schema.items()})
         return VALUES

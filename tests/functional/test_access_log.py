@@ -99,9 +99,7 @@ def test_every_ending_has_its_line(start: Start, service: Service, behaviour: Be
     assert posted["bytes_out"] > 10
 
 
-def test_combined_lines_have_every_field(
-    start: Start, service: Service, behaviour: Behaviour, tmp_path: Path
-) -> None:
+def test_combined_lines_have_every_field(start: Start, service: Service, behaviour: Behaviour, tmp_path: Path) -> None:
     """The programs that read such logs stop at a line that they do not know."""
     file = tmp_path / "access.log"
     daemon = start(endings.document(service, access_log={"file": str(file), "format": "combined"}))
@@ -300,5 +298,3 @@ def test_a_log_that_cannot_be_opened_is_said_at_the_start(service: Service, tmp_
         daemon = Daemon(tmp_path / f"gateway{number}", everything(service, file)).launch()
         assert daemon.wait() == 1
         assert "access log" in daemon.log or "access_log" in daemon.log
-
-

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +184,14 @@ def test_a_service_breaks_and_recovers(start: Start, other: Service, fault: str)
 def test_flapping(start: Start, main: Service, other: Service) -> None:
     """A service that comes and goes is asked as often as one that is well; or is given up for good."""
     daemon = start(protected(main, other, {**BREAKER, "open_for": "100ms"}))
+
+    def has_opened(times: int) -> bool:
+        return circuit(daemon)["opened"] >= times and state(daemon) == "open"
+
     with Traffic(daemon.address, "/a", 4) as traffic:
         for opened in range(1, 4):
             main.behave = answer(500)
-            eventually(lambda opened=opened: circuit(daemon)["opened"] >= opened and state(daemon) == "open")
+            eventually(partial(has_opened, opened))
             main.behave = answer(200)
             eventually(lambda: state(daemon) == "closed")
         traffic.go_on(100)
@@ -278,9 +283,7 @@ def test_a_target_that_hangs_does_not_hold_up_one_that_is_well(start: Start, mai
         eventually(lambda: state(daemon) == "closed")
 
 
-def test_a_service_that_answers_its_health_check_and_nothing_else(
-    start: Start, main: Service, other: Service
-) -> None:
+def test_a_service_that_answers_its_health_check_and_nothing_else(start: Start, main: Service, other: Service) -> None:
     """A check that says less than it should makes the circuit flap at full speed."""
     main.behave = sick()
     daemon = start(protected(main, other, {**BREAKER, "open_for": "100ms"}, health_check=CHECK))

@@ -183,5 +183,3 @@ def test_panels_agree_with_what_was_sent(observed: Observed) -> None:
 def test_prometheus_sees_a_healthy_target(observed: Observed) -> None:
     """The scrape fails, and nobody is told for a minute."""
     assert observed.query("up")[0]["value"][1] == "1"
-
-

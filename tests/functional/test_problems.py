@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 
 import pytest
@@ -370,6 +371,17 @@ def test_an_answer_before_the_body_is_complete_is_passed_on(daemon: Daemon, serv
         answer = client.answer()
         assert (answer.status, answer.body, answer.get("connection")) == (403, b"no", "close")
     eventually(daemon.is_quiet)
+
+
+def test_a_client_that_ends_its_side_is_answered(daemon: Daemon, service: Service) -> None:
+    """``nc -N`` closes its side as soon as it has sent its request, and waits for the answer."""
+    with daemon.connect() as client:
+        client.send(encode("GET", "/main/a") + encode("GET", "/main/b"))
+        client.socket.shutdown(socket.SHUT_WR)
+        answers = [client.answer() for _ in range(2)]
+        assert [(answer.status, answer.json["target"]) for answer in answers] == [(200, "/main/a"), (200, "/main/b")]
+        assert client.is_closed()
+    assert daemon.is_quiet()
 
 
 def test_a_client_that_leaves_cancels_its_request(daemon: Daemon, service: Service) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,7 @@ class Stand:
 
 
 @pytest.fixture(scope="module")
-def stand(
-    in_front: Start, quick_service: Service, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stand]:
+def stand(in_front: Start, quick_service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     """One for all the faults of this module: after each, the gateway must be as it was, without a restart."""
     with redis_server.running() as redis:
         file = tmp_path_factory.mktemp("secret") / "password"
@@ -297,7 +295,7 @@ def test_a_reload_changes_how_long_redis_may_take(start: Start, quick_service: S
 
 
 @contextmanager
-def together(directory: Path, document: Document, *environs: dict[str, str]) -> Iterator[list[Daemon]]:
+def together(directory: Path, document: Document, *environs: dict[str, str]) -> Iterator[Sequence[Daemon]]:
     """One daemon for each environment, started side by side."""
     directory.mkdir(exist_ok=True)
     with ExitStack() as stack:

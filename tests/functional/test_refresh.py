@@ -61,9 +61,7 @@ def refresh(daemon: Daemon, token: str) -> Answer:
     return ask(daemon, grant_type="refresh_token", refresh_token=token)
 
 
-def test_another_gateway_takes_a_refresh_token(
-    start: Start, service: Service, redis: redis_server.RedisServer
-) -> None:
+def test_another_gateway_takes_a_refresh_token(start: Start, service: Service, redis: redis_server.RedisServer) -> None:
     """A client must log in anew whenever it comes to another gateway, or a stolen token works at each of them."""
     one, other = (start(configured(service, redis)) for _ in range(2))
     first = eventually(lambda: login(one).get("refresh_token"))
@@ -84,9 +82,7 @@ def test_another_gateway_takes_a_refresh_token(
             assert all(token.partition(".")[2].encode() not in key for key in keys)
 
 
-def test_a_client_logs_in_while_redis_is_down(
-    start: Start, service: Service, redis: redis_server.RedisServer
-) -> None:
+def test_a_client_logs_in_while_redis_is_down(start: Start, service: Service, redis: redis_server.RedisServer) -> None:
     """Redis is away, and no partner can call any more."""
     daemon = start(configured(service, redis))
     token = eventually(lambda: login(daemon).get("refresh_token"))

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from support.chromium import Chromium, needs_chromium
@@ -102,13 +103,13 @@ def test_the_json_says_what_was_sent(start: Start, service: Service) -> None:
     assert daemon.get(SPITEFUL_TARGET).status == 429
     assert daemon.request("DELETE", "/orders/1").status == 200
 
-    def document() -> dict[str, object]:
+    def document() -> dict[str, Any]:
         with Client(daemon.admin) as client:
-            found: dict[str, object] = client.get("/status.json").json
+            found: dict[str, Any] = client.get("/status.json").json
         return found
 
     def rows() -> list[tuple[object, ...]]:
-        found: list[dict[str, object]] = document()["routes"]  # type: ignore[assignment]
+        found = document()["routes"]
         return [
             (row["path"], row["methods"], row["service"], row["requests"], row["failed"], row["limited"])
             for row in found
@@ -122,16 +123,16 @@ def test_the_json_says_what_was_sent(start: Start, service: Service) -> None:
     eventually(lambda: rows() == expected)
     shown = document()
     assert shown["last_reload"] is None
-    orders, others = shown["services"]  # type: ignore[misc]
+    orders, others = shown["services"]
     assert (orders["requests"], orders["failed"], others["requests"]) == (3, 1, 3)
     assert orders["targets"] == [{"url": service.url, "state": "healthy"}]
     assert (orders["circuit"]["state"], orders["circuit"]["failures"], orders["circuit"]["total"]) == ("closed", 1, 3)
     assert others["circuit"] is None
     history = shown["history"]
-    assert len(history["requests"]) == len(history["p95"]) <= history["length"] == 300  # type: ignore[index,call-overload]
+    assert len(history["requests"]) == len(history["p95"]) <= history["length"] == 300
     assert daemon.reload()
     reloaded = eventually(lambda: document()["last_reload"])  # a document is handed out for half a second
-    assert reloaded["result"] == "succeeded"  # type: ignore[index]
+    assert reloaded["result"] == "succeeded"
 
 
 @needs_chromium
@@ -188,5 +189,3 @@ def circuits(daemon: Daemon) -> list[dict[str, object]]:
     with Client(daemon.admin) as client:
         found: list[dict[str, object]] = client.get("/circuits").json["circuits"]
     return found
-
-

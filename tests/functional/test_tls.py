@@ -207,7 +207,7 @@ def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, author
         assert daemon.get("/known").status == 200
         assert daemon.get("/nobody").status == 502
         # The gateway's own questions are asked as its requests are.
-        assert "/well" in {received.target for received in service.requests}
+        eventually(lambda: "/well" in {received.target for received in service.requests})
         with Client(daemon.admin) as client:
             assert client.get("/ready").json == {"status": "ready", "checks": {"known": "ok"}}
 

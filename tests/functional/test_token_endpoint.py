@@ -200,7 +200,7 @@ def test_guessing_ends_before_anything_is_hashed(
     daemon = start(document)
     token = bearer(provider.token())
     with Guesses(daemon) as guesses, daemon.connect() as client:
-        others = []
+        others: list[int] = []
         while len(guesses.answers) < 400 or len(others) < 200:
             others.append(client.get("/api/a", token).status)
     assert set(others) == {200}

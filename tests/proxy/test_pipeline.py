@@ -7,16 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 from apigw import errors
-from apigw.policy.limits.limits import MemoryStore
-from apigw.proxy.held_body import Buffers
-from apigw.proxy.pipeline import Exchange, Gateway, _strip, refused
-from apigw.proxy.stages import Stage
-from apigw.wire.deadlines import Deadlines
+from apigw.contract.exchange import Answer, Exchange, Head, Hook, OnRefusal, Outcome, Route, Stage, Waiting, wait_for
+from apigw.contract.peers import Peers
+from apigw.ops.metrics import Metrics
+from apigw.proxy.pipeline import Pipeline, Table
+from apigw.proxy.refusals import refused
+from apigw.routing.router import Router
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
@@ -55,15 +56,26 @@ class Stream:
         self.aborted = True
 
 
-class Scene:
-    """A gateway whose stages are the test's."""
+class Do(Stage):
+    """A stage that is a function of the test's."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *stages: Stage) -> None:
-        monkeypatch.setattr("apigw.proxy.pipeline.STAGES", stages)
+    def __init__(self, run: Callable[[Exchange], Outcome]) -> None:
+        self._run = run
+
+    def run(self, exchange: Exchange) -> Outcome:
+        return self._run(exchange)
+
+
+class Scene:
+    """A pipeline with one route, whose stages are the test's."""
+
+    def __init__(self, *stages: Callable[[Exchange], Any], on_refusal: tuple[OnRefusal, ...] = ()) -> None:
         self.accounted: list[Exchange] = []
-        nothing: Any = None
-        clock = Clock()
-        self.gateway = Gateway(nothing, Deadlines(clock), MemoryStore(clock), self.accounted.append, Buffers(0))
+        self.resources: list[Request] = []
+        series = Metrics(CollectorRegistry(), "0").route("/a")
+        self.route = Route("/a", None, None, series, tuple(map(Do, stages)), (), on_refusal)
+        table = Table(Router([("/a", None, self.route)]), None, self.route, Peers(), False)
+        self.pipeline = Pipeline(table, lambda: 0.0, self.accounted.append, self.resources.append)
         self.stream = Stream()
 
     def ask(self, path: bytes = b"/a", method: bytes = b"GET") -> Request:
@@ -71,52 +83,59 @@ class Scene:
         headers = [(b"x-request-id", b"mine")]
         request = Request(stream, method, path, path, b"", b"x", headers, b"HTTP/1.1", 0)
         request.body_complete = True
-        self.gateway.render(request)
+        self.pipeline.on_request(request)
         return request
 
 
-Make = Callable[..., Scene]
+def answer(exchange: Exchange) -> Outcome:
+    return Answer(200, [(b"content-length", b"2")], b"ok")
 
 
-@pytest.fixture
-def scene(monkeypatch: pytest.MonkeyPatch) -> Make:
-    return lambda *stages: Scene(monkeypatch, *stages)
-
-
-def answer(exchange: Exchange) -> None:
-    exchange.respond(200, [(b"content-length", b"2")], b"ok")
-
-
-def refuse(exchange: Exchange) -> None:
+def refuse(exchange: Exchange) -> Outcome:
     raise errors.NotFound("Nothing here.", [(b"x-why", b"because")])
 
 
-def test_stages_are_walked_at_once_where_nothing_waits(scene: Make) -> None:
-    """A request waits for a turn of the reactor at every stage."""
+def until(waiting: Deferred[Any]) -> Callable[[Exchange], Outcome]:
+    return lambda exchange: wait_for(exchange, waiting)
+
+
+def test_stages_are_walked_at_once_where_nothing_waits() -> None:
+    """Stages run in order, in one turn, until one answers."""
     walked: list[int] = []
     stages = [lambda _, number=number: walked.append(number) for number in range(3)]
-    made = scene(*stages, answer)
+    made = Scene(*stages, answer)
     made.ask()
     assert walked == [0, 1, 2]
     assert (made.stream.status, made.stream.body, made.stream.ended) == (200, b"ok", True)
     assert (b"x-request-id", b"mine") in made.stream.headers
-    assert (len(made.accounted), made.gateway.in_flight) == (1, 0)
+    assert (len(made.accounted), made.pipeline.in_flight) == (1, 0)
 
 
-def test_a_stage_that_waits_holds_up_the_rest(scene: Make) -> None:
-    """A request is forwarded before it is known who sent it."""
+def test_a_stage_that_waits_holds_up_the_rest() -> None:
+    """What comes after a stage runs when what it waited for is there."""
     waiting: Deferred[None] = Deferred()
     walked: list[str] = []
-    made = scene(lambda _: waiting, lambda _: walked.append("after"), lambda _: succeed(None), answer)
+    made = Scene(until(waiting), lambda _: walked.append("after"), until(succeed(None)), answer)
     made.ask()
-    assert (walked, made.stream.status, made.gateway.in_flight) == ([], 0, 1)
+    assert (walked, made.stream.status, made.pipeline.in_flight) == ([], 0, 1)
     waiting.callback(None)
-    assert (walked, made.stream.status, made.gateway.in_flight) == (["after"], 200, 0)
+    assert (walked, made.stream.status, made.pipeline.in_flight) == (["after"], 200, 0)
 
 
-def test_a_refusal_ends_the_walk(scene: Make) -> None:
-    """A refused request is forwarded all the same, or counted twice."""
-    made = scene(refuse, answer)
+def test_what_is_waited_for_may_be_the_answer() -> None:
+    """A Deferred may fire with an answer, at once or late."""
+    late: Deferred[Answer] = Deferred()
+    for deferred in (succeed(Answer(204, [])), late):
+        made = Scene(until(deferred), refuse)
+        made.ask()
+        if deferred is late:
+            late.callback(Answer(204, []))
+        assert made.stream.status == 204
+
+
+def test_a_refusal_ends_the_walk() -> None:
+    """After a refusal no stage runs, and the answer is a problem document."""
+    made = Scene(refuse, answer)
     made.ask()
     assert made.stream.status == 404
     assert (b"x-why", b"because") in made.stream.headers
@@ -126,37 +145,94 @@ def test_a_refusal_ends_the_walk(scene: Make) -> None:
     assert (exchange.status, exchange.refusal and exchange.refusal.code) == (404, "not_found")
 
 
-def test_a_stage_that_answers_ends_the_walk(scene: Make) -> None:
-    """A preflight is answered, and forwarded too."""
-    made = scene(answer, refuse)
+def test_a_stage_that_answers_ends_the_walk() -> None:
+    """After an answer no stage runs."""
+    made = Scene(answer, refuse)
     made.ask()
     assert made.stream.status == 200
 
 
-def test_a_refusal_may_come_late(scene: Make) -> None:
-    """A token that turns out to be bad leaves the request hanging."""
+@pytest.mark.parametrize("late", [False, True])
+def test_a_refusal_may_come_late(late: bool) -> None:
+    """A Deferred that fails with a gateway's error refuses the request, whether or not it was waited for."""
     waiting: Deferred[None] = Deferred()
-    made = scene(lambda _: waiting, answer)
+    if not late:
+        waiting.errback(errors.Unauthorized("No."))
+    made = Scene(until(waiting), answer)
     made.ask()
-    waiting.errback(errors.Unauthorized("No."))
+    if late:
+        waiting.errback(errors.Unauthorized("No."))
     assert (made.stream.status, len(made.accounted)) == (401, 1)
 
 
+class Instead(OnRefusal):
+    """Waits for the test where it is told to, and replaces one error by another."""
+
+    def __init__(self, error: errors.GatewayError | None, wait: bool = False) -> None:
+        self.asked: list[errors.GatewayError] = []
+        self.error = error
+        self.wait = wait
+        self.exchange: Exchange | None = None
+
+    def run(self, exchange: Exchange, error: errors.GatewayError) -> Waiting | None:
+        self.asked.append(error)
+        if self.wait:
+            self.exchange = exchange
+            return Forever()
+        if self.error is not None:
+            raise self.error
+        return None
+
+
+class Forever(Waiting):
+    cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def test_a_refusal_may_become_another() -> None:
+    """Each ``on_refusal`` is asked once, with the error as it stands, and the last word is sent."""
+    limited = errors.RateLimited("Too many.")
+    first, second = Instead(limited), Instead(None)
+    made = Scene(refuse, on_refusal=(first, second))
+    made.ask()
+    assert made.stream.status == 429
+    assert [error.status for error in first.asked] == [404]
+    assert second.asked == [limited]
+
+
+@pytest.mark.parametrize("error", [None, errors.RateLimited("Too many.")])
+def test_a_refusal_may_have_to_wait(error: errors.GatewayError | None) -> None:
+    """Nothing is answered while an ``on_refusal`` waits; then those after it are asked."""
+    first, second = Instead(None, wait=True), Instead(None)
+    made = Scene(refuse, on_refusal=(first, second))
+    made.ask()
+    assert (made.stream.status, second.asked) == (0, [])
+    assert first.exchange is not None
+    if error is None:
+        first.exchange.resume(None)
+    else:
+        first.exchange.fail(error)
+    assert made.stream.status == (404 if error is None else 429)
+    assert len(second.asked) == len(made.accounted) == 1
+
+
 @pytest.mark.parametrize("late", [False, True])
-def test_a_mistake_of_ours_is_a_500_that_says_nothing(scene: Make, late: bool) -> None:
-    """A user is shown a traceback, or nothing at all; or nobody learns of it."""
+def test_a_mistake_of_ours_is_a_500_that_says_nothing(late: bool) -> None:
+    """An exception is answered with 500 and logged, and the client sees nothing of it."""
     waiting: Deferred[None] = Deferred()
 
-    def broken(exchange: Exchange) -> Deferred[None] | None:
+    def broken(exchange: Exchange) -> Outcome:
         if late:
-            return waiting
+            return wait_for(exchange, waiting)
         raise RuntimeError("secret detail")
 
     logged: list[Any] = []
     observe: Any = logged.append
     globalLogPublisher.addObserver(observe)
     try:
-        made = scene(broken, answer)
+        made = Scene(broken, answer)
         made.ask()
         if late:
             waiting.errback(RuntimeError("secret detail"))
@@ -166,44 +242,44 @@ def test_a_mistake_of_ours_is_a_500_that_says_nothing(scene: Make, late: bool) -
     assert json.loads(made.stream.body)["code"] == "internal_error"
     assert b"secret" not in made.stream.body
     assert "secret detail" in str([event["log_failure"].value for event in logged if "log_failure" in event])
-    assert (len(made.accounted), made.gateway.in_flight) == (1, 0)
+    assert (len(made.accounted), made.pipeline.in_flight) == (1, 0)
 
 
-def test_a_client_that_leaves_is_waited_for_no_more(scene: Make) -> None:
-    """Work goes on for a client that has gone, and is never accounted for."""
+def test_a_client_that_leaves_is_waited_for_no_more() -> None:
+    """What is waited for is cancelled when the client leaves, and the exchange is accounted for once, as 499."""
     cancelled: list[bool] = []
     waiting: Deferred[None] = Deferred(lambda _: cancelled.append(True))
-    made = scene(lambda _: waiting, answer)
+    made = Scene(until(waiting), answer)
     request = made.ask()
     request.client_failed(ClientLost())
     assert cancelled == [True]
-    assert (made.stream.status, made.gateway.in_flight) == (0, 0)
+    assert (made.stream.status, made.pipeline.in_flight) == (0, 0)
     (exchange,) = made.accounted
     assert exchange.status == 499
     request.client_failed(ClientLost())
     assert len(made.accounted) == 1
 
 
-def test_what_the_wire_refuses_is_answered(scene: Make) -> None:
-    """A client whose body is late waits for an answer that never comes."""
+def test_what_the_wire_refuses_is_answered() -> None:
+    """A body that is late is answered while a stage waits."""
     waiting: Deferred[None] = Deferred(lambda _: None)
-    made = scene(lambda _: waiting, answer)
+    made = Scene(until(waiting), answer)
     made.ask().client_failed(Refused(408, "Too slow."))
     assert made.stream.status == 408
     assert json.loads(made.stream.body)["code"] == "client_timeout"
-    assert (len(made.accounted), made.gateway.in_flight) == (1, 0)
+    assert (len(made.accounted), made.pipeline.in_flight) == (1, 0)
 
 
-def test_after_an_answer_has_begun_there_is_no_other(scene: Make) -> None:
-    """The end of one answer is a second one in its body."""
+def test_after_an_answer_has_begun_there_is_no_other() -> None:
+    """An error behind the beginning of an answer cuts it short."""
 
-    def begin(exchange: Exchange) -> Deferred[None]:
+    def begin(exchange: Exchange) -> Outcome:
         exchange.request.start(200, [])
         exchange.request.write(b"half")
-        return waiting
+        return wait_for(exchange, waiting)
 
     waiting: Deferred[None] = Deferred(lambda _: None)
-    made = scene(begin)
+    made = Scene(begin)
     made.ask()
     waiting.errback(errors.UpstreamTimeout("Too late."))
     assert (made.stream.status, made.stream.body, made.stream.aborted) == (200, b"half", True)
@@ -211,30 +287,26 @@ def test_after_an_answer_has_begun_there_is_no_other(scene: Make) -> None:
     assert exchange.status in (0, 200)
 
 
-def test_a_head_gets_no_body(scene: Make) -> None:
+class Sign(Hook):
+    def run(self, exchange: Exchange, head: Head) -> None:
+        head.headers = [*head.headers, (b"x-seen", b"own" if head.own else b"service")]
+
+
+def test_hooks_see_the_gateways_own_answers() -> None:
+    """A route's hooks may change the head of an answer and of a refusal."""
+    for stage in (answer, refuse):
+        made = Scene(stage)
+        made.route.hooks = (Sign(),)
+        made.ask()
+        assert (b"x-seen", b"own") in made.stream.headers
+
+
+def test_a_head_gets_no_body() -> None:
     """The body of an error spoils the next answer on the connection."""
-    made = scene(refuse)
+    made = Scene(refuse)
     made.ask(method=b"HEAD")
     assert (made.stream.status, made.stream.body) == (404, b"")
     assert int(dict(made.stream.headers)[b"content-length"]) > 0
-
-
-@pytest.mark.parametrize(
-    ("path", "segments", "rest"),
-    [
-        (b"/api/v1/users", 2, b"/users"),
-        (b"/api/v1/users/", 2, b"/users/"),
-        (b"/api/v1", 2, b"/"),
-        (b"/api/v1/", 2, b"/"),
-        (b"/api/users", 1, b"/users"),
-        (b"/%61pi/a%20b", 1, b"/a%20b"),
-    ],
-)
-def test_prefixes_are_cut_by_raw_segments(path: bytes, segments: int, rest: bytes) -> None:
-    """A service gets a path that is not the rest of what was sent."""
-    stream: Any = None
-    request = Request(stream, b"GET", path + b"?a=/b", path, b"?a=/b", b"x", [], b"HTTP/1.1", 0)
-    assert _strip(request, segments) == rest + b"?a=/b"
 
 
 @pytest.mark.parametrize("status", [400, 405, 408, 413, 414, 431, 501])

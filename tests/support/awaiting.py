@@ -26,7 +26,7 @@ def waiting(test: Callable[..., Any]) -> Callable[..., Deferred[Any]]:
             except BaseException:
                 outcome = Failure()
             # From the reactor's greenlet, so that this one can end.
-            reactor.callLater(0, ended.callback, outcome)  # type: ignore[attr-defined]
+            reactor.callLater(0, ended.callback, outcome)
 
         greenlet(body).switch()
         return ended

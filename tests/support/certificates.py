@@ -15,6 +15,17 @@ from cryptography.x509.oid import NameOID
 
 _BEGIN = datetime.datetime(2020, 1, 1)
 _END = datetime.datetime(2120, 1, 1)
+_SIGNS = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @frozen
@@ -33,6 +44,7 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
+        builder = builder.add_extension(_SIGNS, critical=True)
         self.file = str(directory / f"{name}.pem")
         Path(self.file).write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
@@ -53,7 +65,12 @@ class Authority:
         return pair
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        return x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number(), _BEGIN, _END)
+        """With both key identifiers, which Python 3.13 demands (RFC 5280 §4.2.1.1, §4.2.1.2)."""
+        public, number = key.public_key(), x509.random_serial_number()
+        builder = x509.CertificateBuilder(self._name, subject, public, number, _BEGIN, _END)
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        return builder.add_extension(authority, critical=False)
 
     def client(self, pair: Pair | None = None) -> ssl.SSLContext:
         """How a client connects that trusts this authority alone. ``pair`` is the certificate that it shows."""

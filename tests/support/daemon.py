@@ -18,6 +18,8 @@ from support.client import Address, Answer, Client
 from support.waiting import PATIENCE, eventually
 
 TWISTD = shutil.which("twistd", path=os.path.dirname(sys.executable)) or "twistd"
+MEASURED = "COVERAGE_PROCESS_CONFIG" in os.environ
+"""Whether coverage is measured, in what the tests start too."""
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
 Document = dict[str, Any]
@@ -166,8 +168,18 @@ class Daemon:
     def kill(self) -> None:
         """The end of a test."""
         with suppress(ProcessLookupError, AttributeError):
+            if MEASURED:
+                self._end_by_itself()
             self.process.kill()
             self.process.wait()
+
+    def _end_by_itself(self) -> None:
+        """So that it writes what of the program it has run. The second signal ends what is in flight."""
+        for _ in range(2):
+            with suppress(subprocess.TimeoutExpired):
+                self.terminate()
+                self.wait(0.5)
+                return
 
     @property
     def resident(self) -> int:

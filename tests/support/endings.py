@@ -87,7 +87,7 @@ def document(service: Service, **settings: Any) -> Document:
             "circuit_breaker": {"error_rate": 0.01, "min_requests": 1, "open_for": "1h"},
         },
     }
-    routes = [{"path": f"/{name}/:what", "service": name, "auth": "none"} for name in services]
+    routes: list[Document] = [{"path": f"/{name}/:what", "service": name, "auth": "none"} for name in services]
     routes += [
         {"path": "/get/only", "service": "main", "methods": ["GET"], "auth": "none"},
         {"path": "/small/:what", "service": "main", "max_body_size": 10, "auth": "none"},

@@ -44,6 +44,9 @@ class FakeTransport:
         self.lost = False
         self.unread = b""
         """What the other side has sent, and nobody has read."""
+        self.ended = False
+        """Whether nothing comes behind it."""
+        self._told = False
         self._buffer = b""
         self._finishing = False
         self._ends: tuple[socket.socket, socket.socket] | None = None
@@ -60,6 +63,11 @@ class FakeTransport:
     def deliver(self, data: bytes) -> None:
         """The other side sends."""
         self.unread += data
+        self._read()
+
+    def end(self) -> None:
+        """The other side ends its side of the connection, and still reads."""
+        self.ended = True
         self._read()
 
     def announce(self) -> None:
@@ -171,6 +179,12 @@ class FakeTransport:
         if self.disconnecting:
             self._written()
 
+    # IReadDescriptor.
+
+    def connectionLost(self, reason: Failure) -> None:
+        assert isinstance(reason.value, Exception)
+        self._lose(reason.value)
+
     # Addresses and options.
 
     def getPeer(self) -> IPv4Address:
@@ -193,6 +207,13 @@ class FakeTransport:
         if self.unread and self.reading and not self.lost:
             data, self.unread = self.unread, b""
             self.protocol.dataReceived(data)
+        if self.ended and self.reading and not (self.unread or self.lost or self._told):
+            self._told = True
+            self.reading = False
+            if IHalfCloseableProtocol.providedBy(self.protocol):
+                self.protocol.readConnectionLost()
+            else:
+                self._lose(ConnectionDone())
 
     def _written(self) -> None:
         if self._buffer:
@@ -214,8 +235,6 @@ class FakeTransport:
         self.lost = True
         for end in self._ends or ():
             end.close()
-        if IHalfCloseableProtocol.providedBy(self.protocol):
-            raise Misuse("half closing is not imitated")
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.stopProducing()

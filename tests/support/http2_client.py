@@ -46,6 +46,7 @@ def post(*more: tuple[bytes, bytes]) -> Fields:
 class Pipe(StringTransport):
     """Tells its producer to pause while it holds more than 64 KiB, as a TCP transport does."""
 
+    protocol: Any
     half_closed = False
     writes = 0
 
@@ -141,17 +142,18 @@ class Client:
         self.decoder = Decoder()
         self.frames: list[Frame] = []
         self.pipe = Pipe()
-        self.opening: Any = Opening(server.factory, b"192.0.2.1")
-        self.opening.makeConnection(self.pipe)
+        self.pipe.protocol = Opening(server.factory, b"192.0.2.1")
+        self.pipe.protocol.makeConnection(self.pipe)
         self.send_bytes(PREFACE + SettingsFrame(0, settings=settings).serialize())
 
     @property
     def channel(self) -> Any:
-        return self.opening._channel
+        """The protocol of the connection: once the preface has come, an ``HTTP2Channel``."""
+        return self.pipe.protocol
 
     def send_bytes(self, data: bytes) -> None:
         if self.pipe.producerState == "producing":
-            self.opening.dataReceived(data)
+            self.channel.dataReceived(data)
 
     def send(self, *frames: Frame) -> None:
         self.send_bytes(b"".join(frame.serialize() for frame in frames))

@@ -104,8 +104,9 @@ class RedisServer:
         """One command, on a connection of its own; an error reply is raised."""
         reader = hiredis.Reader()
         with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
-            for command in [("AUTH", self.password)] * bool(self.password) + [words]:
-                connection.sendall(hiredis.pack_command(tuple(command)))
+            commands: list[Any] = [*[("AUTH", self.password)] * bool(self.password), words]
+            for command in commands:
+                connection.sendall(hiredis.pack_command(command))
                 reply = reader.gets()
                 while reply is False:
                     data = connection.recv(65536)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from attrs import define, field, frozen
 from twisted.internet.task import Clock
@@ -10,11 +10,17 @@ from twisted.internet.task import Clock
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import UpstreamError
 from apigw.wire.headers import Headers
-from apigw.wire.http1.client import UpstreamConnection
+from apigw.wire.http1.client import HTTP1Connection
+from apigw.wire.interfaces import Message, UpstreamConnection
 from support.fake_transport import FakeTransport
 
-GET = b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n"
+HEAD_OF_GET = b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n"
+"""What is written of ``message()``."""
 TIMEOUT = 30.0
+
+
+def message(method: bytes = b"GET", *, upgrade: bool = False, length: int | None = 0) -> Message:
+    return Message(method, b"/a", b"a", [], length, upgrade, TIMEOUT)
 
 
 class Recorder:
@@ -76,29 +82,29 @@ class Outcome:
 @define
 class Upstream:
     clock: Clock = field(factory=Clock)
+    make: Callable[..., HTTP1Connection] = HTTP1Connection
     free: list[UpstreamConnection] = field(factory=list)
     tunnels: list[UpstreamConnection] = field(factory=list)
     gone: list[UpstreamConnection] = field(factory=list)
     deadlines: Deadlines = field(init=False)
-    connection: UpstreamConnection = field(init=False)
+    connection: HTTP1Connection = field(init=False)
     transport: FakeTransport = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.deadlines = Deadlines(self.clock)
         self.deadlines.start()
-        self.connection = UpstreamConnection(self.deadlines, self.free.append, self.tunnels.append, self.gone.append)
+        self.connection = self.make(self.deadlines, self.free.append, self.tunnels.append, self.gone.append)
         self.transport = FakeTransport(self.clock).connect(self.connection)
 
-    def begin(self, head: bytes = GET, *, upgrade: bool = False, chunked: bool = False) -> Recorder:
+    def begin(self, method: bytes = b"GET", *, upgrade: bool = False, length: int | None = 0) -> Recorder:
         """Begin an exchange. Its body is the test's business."""
         recorder = Recorder()
-        bodyless = head.startswith(b"HEAD ")
-        self.connection.send(head, recorder, TIMEOUT, bodyless, upgrade, chunked)
+        self.connection.send(message(method, upgrade=upgrade, length=length), recorder)
         return recorder
 
-    def ask(self, head: bytes = GET, *, upgrade: bool = False) -> Recorder:
+    def ask(self, method: bytes = b"GET", *, upgrade: bool = False) -> Recorder:
         """A whole exchange without body."""
-        recorder = self.begin(head, upgrade=upgrade)
+        recorder = self.begin(method, upgrade=upgrade)
         self.connection.finish()
         return recorder
 
@@ -119,10 +125,10 @@ class Upstream:
         return self.free == [self.connection] and not self.connection.lost
 
 
-def exchange(pieces: Iterable[bytes], *, request: bytes = GET, upgrade: bool = False, close: bool = False) -> Outcome:
+def exchange(pieces: Iterable[bytes], *, method: bytes = b"GET", upgrade: bool = False, close: bool = False) -> Outcome:
     """What comes of a response in these pieces; after them the upstream may close."""
     upstream = Upstream()
-    recorder = upstream.ask(request, upgrade=upgrade)
+    recorder = upstream.ask(method, upgrade=upgrade)
     for piece in pieces:
         upstream.say(piece)
     if close:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 T = TypeVar("T")
 PATIENCE = 15.0
 """Seconds: more than any condition takes on a busy machine."""
 
 
-def eventually(condition: Callable[[], T], patience: float = PATIENCE, interval: float = 0.01) -> T:
+def eventually(
+    condition: Callable[[], T | Literal[False, 0] | None], patience: float = PATIENCE, interval: float = 0.01
+) -> T:
     """The first true value of ``condition``. Fails with its last one; what it raises counts as false."""
     give_up = time.monotonic() + patience
+    last: object
     while True:
         try:
-            last: object = condition()
-            if last:
-                return last  # type: ignore[return-value]
+            found = last = condition()
+            if found:
+                return found
         except (OSError, AssertionError) as error:
             last = error
         if time.monotonic() > give_up:

@@ -385,31 +385,6 @@ def test_states_are_the_values_of_the_gauge_and_the_labels_of_the_counter() -> N
 # Odd clocks
 
 
-def test_a_clock_that_is_set_back_delays_nothing_for_longer_than_configured() -> None:
-    """After the clock is set back an hour, a circuit would stay open for an hour."""
-    circuit = Circuit()
-    circuit.fail(10_000)
-    assert refused(circuit, 6_400) == 30
-    circuit.breaker.admit(6_430)
-    assert circuit.state == "half-open"
-    circuit.succeed(6_430, 3)
-    circuit.fail(9_000, 19)
-    circuit.fail(6_500, 19)
-    assert circuit.breaker.status(6_500).total == 19
-    circuit.fail(6_500, 1)
-    assert circuit.state == "open"
-
-
-def test_a_clock_that_is_set_back_to_a_forgotten_second() -> None:
-    """Outcomes would be counted that never leave the window."""
-    outcomes = Outcomes(60)
-    outcomes.add(True, 7.1)
-    outcomes.expire(1_000)
-    outcomes.add(True, 7.2)
-    outcomes.expire(2_000)
-    assert (outcomes.total, outcomes.failures) == (0, 0)
-
-
 def test_a_timer_that_fires_a_rounding_error_early() -> None:
     """The health check would not be run when the open time ends, and nothing else would wake it."""
     circuit = opened(has_health_check=True)

@@ -18,7 +18,9 @@ from apigw import is_compiled
 from apigw.config.model import HealthCheck, Service
 from apigw.config.model import Target as TargetConfig
 from apigw.ops.metrics import Metrics
+from apigw.upstream.balancing import RoundRobin
 from apigw.upstream.checks import MAX_ANSWER, HealthChecks, ask, first_success
+from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 
@@ -83,15 +85,25 @@ class Agent:
     def close(self) -> None: ...
 
 
+def quiet_target(config: TargetConfig) -> Target:
+    """A target without connections."""
+    pool: Any = Quiet()
+    return Target(config, pool)
+
+
+class Quiet:
+    def close(self) -> None: ...
+
+
 class Scene:
     def __init__(self, targets: int = 1) -> None:
         self.clock = Clock()
         self.agent = Agent()
         agent: Any = self.agent
         configs = tuple(TargetConfig("http", "127.0.0.1", 9001 + number) for number in range(targets))
-        pools: list[Any] = [None] * targets
         series = Metrics(CollectorRegistry(), "0").service("main")
-        self.upstream = Upstream(Service("main", configs), pools, Deadlines(self.clock), agent, None, series)
+        service = Service("main", configs)
+        self.upstream = Upstream(service, quiet_target, RoundRobin(), Deadlines(self.clock), agent, None, series)
         self.checks = HealthChecks(self.upstream, CHECK, self.clock)
 
     @property

@@ -6,18 +6,19 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from attrs import evolve
 from prometheus_client import CollectorRegistry
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 
 from apigw import is_compiled
 from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
-from apigw.errors import NoHealthyTarget
 from apigw.ops.metrics import Metrics
-from apigw.upstream.upstream import ASIDE_FOR, Target, Upstream, interleave
+from apigw.upstream.balancing import RoundRobin
+from apigw.upstream.failover import connect, take
+from apigw.upstream.target import ASIDE_FOR, Target
+from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 
@@ -29,15 +30,21 @@ class Line:
 
     def __init__(self) -> None:
         self.waiting: list[Deferred[Any]] = []
+        self.idle: list[Any] = []
         self.exhausted = False
+        self.closed = False
 
     def connect(self) -> Deferred[Any]:
         if self.exhausted:
-            raise PoolExhausted("too many")
+            return fail(PoolExhausted("too many"))
         self.waiting.append(Deferred())
         return self.waiting[-1]
 
-    def close(self) -> None: ...
+    def take(self, careful: bool) -> Any:
+        return self.idle.pop() if self.idle else None
+
+    def close(self) -> None:
+        self.closed = True
 
     def works(self) -> None:
         self.waiting.pop(0).callback(self)
@@ -52,6 +59,23 @@ class Nobody:
     def close(self) -> None: ...
 
 
+class Counting(RoundRobin):
+    """Counts the exchanges that are under way with each target."""
+
+    counts = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: Counter[str] = Counter()
+
+    def begin(self, target: Target) -> None:
+        self.under_way[target.name] += 1
+
+    def end(self, target: Target) -> None:
+        self.under_way[target.name] -= 1
+        assert self.under_way[target.name] >= 0
+
+
 class Scene:
     def __init__(self, *weights: int) -> None:
         self.clock = Clock()
@@ -60,11 +84,18 @@ class Scene:
         configs = tuple(
             TargetConfig("http", "127.0.0.1", 9001 + number, weight) for number, weight in enumerate(weights)
         )
-        self.lines: list[Any] = [Line() for _ in weights]
+        self.lines: list[Any] = []
         nobody: Any = Nobody()
         series = Metrics(CollectorRegistry(), "0").service("main")
-        self.upstream = Upstream(Service("main", configs), self.lines, deadlines, nobody, None, series)
+        self.balancer = Counting()
+        self.upstream = Upstream(
+            Service("main", configs), self.make_target, self.balancer, deadlines, nobody, None, series
+        )
         self.upstream.start()
+
+    def make_target(self, config: TargetConfig) -> Target:
+        self.lines.append(Line())
+        return Target(config, self.lines[-1])
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -73,32 +104,17 @@ class Scene:
     def connect(self, number: int = 0) -> list[Any]:
         """Fills with the target that was connected to, or the error."""
         outcome: list[Any] = []
-        connecting = self.upstream.connect(self.targets[number])
-        connecting.addCallbacks(lambda given: given[0], lambda failure: failure.value).addCallback(outcome.append)
+        connecting = connect(self.upstream, self.targets[number])
+        connecting.addCallbacks(lambda taken: taken.target, lambda failure: failure.value).addCallback(outcome.append)
         return outcome
 
+    def pick(self) -> Target:
+        target = self.upstream.balancer.pick(None)
+        assert target is not None
+        return target
+
     def picked(self, times: int) -> Counter[int]:
-        return Counter(self.targets.index(self.upstream.pick()) for _ in range(times))
-
-
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=6))
-def test_a_rotation_is_fair_and_even(weights: list[int]) -> None:
-    """A target gets more or less than its weight, or all of it in one burst."""
-    names: list[Any] = list(range(len(weights)))
-    rotation: Any = interleave(names, weights)
-    total = sum(weights)
-    counts = Counter(rotation)
-    for name, weight in zip(names, weights, strict=True):
-        assert counts[name] * total == weight * len(rotation)
-        # At no time is a target two exchanges away from its share.
-        for length in range(len(rotation) + 1):
-            assert abs(rotation[:length].count(name) - length * weight / total) < 2
-
-
-def test_equal_weights_cost_no_memory() -> None:
-    """Two targets of weight 1,000,000 make a list of two million."""
-    names: Any = ["a", "b"]
-    assert list(interleave(names, [1_000_000, 1_000_000])) == names
+        return Counter(self.targets.index(self.pick()) for _ in range(times))
 
 
 def test_turns_are_taken_over_those_that_are_available() -> None:
@@ -116,8 +132,8 @@ def test_nobody_is_well() -> None:
     scene = Scene(1, 1)
     for target in scene.targets:
         scene.upstream.health_changed(target, False)
-    with pytest.raises(NoHealthyTarget):
-        scene.upstream.pick()
+    assert scene.upstream.balancer.pick(None) is None
+    assert "main" in scene.upstream.none_healthy().detail
 
 
 def test_another_target_is_tried_once() -> None:
@@ -197,19 +213,50 @@ def test_a_target_that_is_aside_and_sick_stays_away() -> None:
     assert scene.picked(4) == {1: 4}
 
 
-@pytest.mark.parametrize(
-    ("target", "name"),
-    [
-        (TargetConfig("http", "127.0.0.1", 9001), "http://127.0.0.1:9001"),
-        (TargetConfig("http", "svc", 80), "http://svc"),
-        (TargetConfig("https", "svc", 443), "https://svc"),
-        (TargetConfig("https", "svc", 80), "https://svc:80"),
-        (TargetConfig("http", "::1", 9001), "http://[::1]:9001"),
-    ],
-)
-def test_the_host_that_a_target_is_sent(target: TargetConfig, name: str) -> None:
-    """A service does not recognise its own name."""
-    pool: Any = Line()
-    made = Target(target, pool)
-    assert made.name == name
-    assert made.authority == name.partition("://")[2].encode()
+def test_a_balancer_is_told_of_every_exchange_that_begins_and_ends() -> None:
+    """From the moment that it waits for a connection; what fails to connect has ended, and so has what is cancelled."""
+    scene = Scene(1, 1)
+    first, second = (target.name for target in scene.targets)
+    waiting = connect(scene.upstream, scene.targets[0])
+    assert scene.balancer.under_way == {first: 1}
+    scene.lines[0].fails()
+    assert scene.balancer.under_way == {first: 0, second: 1}
+    scene.lines[1].works()
+    assert scene.balancer.under_way == {first: 0, second: 1}
+    scene.upstream.end(scene.targets[1])
+
+    waiting = connect(scene.upstream, scene.targets[0])
+    waiting.addErrback(lambda failure: failure.trap(CancelledError))
+    waiting.cancel()
+    assert +scene.balancer.under_way == {}
+
+    assert take(scene.upstream, scene.targets[0], careful=False) is None
+    assert +scene.balancer.under_way == {}
+    scene.lines[0].idle.append(object())
+    assert take(scene.upstream, scene.targets[0], careful=False) is not None
+    assert scene.balancer.under_way[first] == 1
+
+
+def test_the_set_of_targets_may_change() -> None:
+    """New ones get requests at once, removed ones none; what stays keeps its connections and its health."""
+    scene = Scene(1, 1)
+    kept, removed = scene.targets
+    fail_to_connect(scene, 0, 3)
+    assert scene.picked(2) == {1: 2}
+    new = TargetConfig("http", "127.0.0.1", 9009, 1)
+    scene.upstream.replace_targets([evolve(kept.config, weight=2), new])
+    assert scene.targets[0] is kept
+    assert removed not in scene.targets
+    assert [line.closed for line in scene.lines] == [False, True, False]
+    assert scene.picked(4) == {1: 4}
+    scene.clock.advance(ASIDE_FOR + 0.1)
+    assert scene.picked(6) == {0: 4, 1: 2}
+    for _ in range(3):
+        scene.targets[1].connect_failed("main", "refused")
+    assert scene.picked(6) == {0: 6}
+    scene.clock.advance(ASIDE_FOR + 0.1)
+    assert scene.picked(6) == {0: 4, 1: 2}
+    scene.upstream.replace_targets([])
+    assert scene.upstream.balancer.pick(None) is None
+    assert "main" in scene.upstream.none_healthy().detail
+    assert all(line.closed for line in scene.lines)

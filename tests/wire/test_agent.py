@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -136,7 +137,7 @@ async def test_it_is_an_IAgent(server: Server) -> None:
 @pytest_twisted.ensureDeferred
 async def test_get(server: Server) -> None:
     """treq's GET reaches the server as it was meant, and its answer comes back."""
-    response = await server.client().get(server.base + "/a/b", params={"c": "d e"}, headers={"X-A": "1"})
+    response = await server.client().get(server.base + "/a/b", params={"c": "d e"}, headers=Headers({"X-A": ["1"]}))
     document = await response.json()
     host = server.base.removeprefix("http://")
     assert (document["method"], document["uri"]) == ("GET", "/a/b?c=d+e")
@@ -260,7 +261,7 @@ async def test_connections_are_used_again(server: Server) -> None:
         assert await response.content() == (b"page" if method != "HEAD" and path != "/204" else b"")
         await deferLater(reactor, 0)  # without a body treq does not wait for the answer's end
         unread: Any = await agent.request(b"GET", server.base.encode())
-        await eventually(lambda unread=unread: unread._reason)
+        await eventually(partial(getattr, unread, "_reason"))
     assert server.site.connections == 1
 
 

@@ -303,7 +303,7 @@ class Client(Protocol):
     shaken = False
 
     def __init__(self) -> None:
-        self.ended: Deferred[Failure] = Deferred()
+        self.ended: Deferred[BaseException | None] = Deferred()
 
     def connectionMade(self) -> None:
         self.transport.write(SECRET)
@@ -319,10 +319,11 @@ class Client(Protocol):
         self.ended.callback(reason.value)
 
 
-async def meet(tls: ClientTLS, host: str, server: Server) -> tuple[Client, BaseException]:
+async def meet(tls: ClientTLS, host: str, server: Server) -> tuple[Client, BaseException | None]:
     """One connection to ``server``, by a client that means ``host``, and how it ended."""
     endpoint = wrapClientTLS(tls.to(host), TCP4ClientEndpoint(reactor, "127.0.0.1", server.port))
     client = await endpoint.connect(Factory.forProtocol(Client))
+    assert isinstance(client, Client)
     return client, await client.ended
 
 
@@ -330,7 +331,7 @@ def assert_believed(client: Client, server: Server) -> None:
     assert (client.shaken, client.received, server.received) == (True, ANSWER, SECRET)
 
 
-def assert_refused(client: Client, why: BaseException, server: Server) -> None:
+def assert_refused(client: Client, why: BaseException | None, server: Server) -> None:
     assert (client.shaken, client.received, server.received) == (False, b"", b"")
     assert isinstance(why, CertificateRefused)
 

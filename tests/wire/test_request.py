@@ -29,7 +29,8 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from apigw.errors import render
-from apigw.proxy.site import Site, refused
+from apigw.proxy.refusals import refused
+from apigw.proxy.site import Site
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ClientLost
@@ -61,7 +62,7 @@ class Web:
         def account(request: Request, path: str, *_: object) -> None:
             self.accounted.append(path)
 
-        site = Site(None, account, clock.seconds)
+        site = Site(account, clock.seconds, lambda request: request.stream.peer)
         site.reserve({b"/r": self.resource})
 
         def on_request(request: Request) -> None:
@@ -341,7 +342,7 @@ def test_faking_head() -> None:
         def render(self, request: Any) -> bytes:
             seen.append(request.method)
             if request.method != b"GET":
-                from twisted.web.server import UnsupportedMethod
+                from twisted.web.error import UnsupportedMethod
 
                 raise UnsupportedMethod((b"GET",))
             request.write(b"piece")
@@ -356,7 +357,7 @@ def test_faking_head() -> None:
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_resource_that_raises(begun: bool) -> None:
     """The client learns nothing of it, and an answer that had begun does not look complete."""
-    logged: list[Any] = []
+    logged: Any = []
 
     def render(request: Any) -> bytes:
         if begun:
@@ -527,7 +528,7 @@ def test_a_producer_that_is_done() -> None:
 
 def over_http2(resource: IResource, settings: dict[int, int] | None = None) -> tuple[http2_client.Server, Any]:
     """A server with one Resource, and a client of it."""
-    site = Site(None, lambda *_: None, Clock().seconds)
+    site = Site(lambda *_: None, Clock().seconds, lambda request: request.stream.peer)
     site.reserve({b"/r": resource})
     server = http2_client.Server(on_request=site.on_request)
     return server, server.connect(settings)

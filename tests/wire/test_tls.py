@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import define, field
@@ -135,9 +136,8 @@ class Client:
 
     @property
     def certificate(self) -> list[str]:
-        subject = self.tls.getpeercert()
-        assert subject is not None
-        return [value for kind, value in subject["subjectAltName"] if kind == "DNS"]  # type: ignore[index, misc, union-attr]
+        subject: Any = self.tls.getpeercert()
+        return [value for kind, value in subject["subjectAltName"] if kind == "DNS"]
 
 
 def unchecked(authority: Authority) -> ssl.SSLContext:
@@ -191,12 +191,13 @@ def test_certificates_that_cannot_be_read(
     """A reload that fails changes nothing."""
     garbage = tmp_path / "garbage.pem"
     garbage.write_text("-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")
-    for certificate, key, error in [
+    cases: list[tuple[str, str, Any]] = [
         (str(tmp_path / "missing"), pairs[0].key, OSError),
         (pairs[0].certificate, str(tmp_path / "missing"), (OSError, SSL.Error)),
         (str(garbage), pairs[0].key, (ValueError, SSL.Error)),
         (pairs[0].certificate, pairs[1].key, SSL.Error),
-    ]:
+    ]
+    for certificate, key, error in cases:
         with pytest.raises(error):
             server.contexts.load([KeyPair(certificate, key)])
     assert server.connect(authority.client()).shake().certificate == ["first.example"]

@@ -10,7 +10,7 @@ from support.upstream import Upstream
 from twisted.internet.error import ConnectionLost
 
 from apigw.wire.channel import Settings
-from apigw.wire.http1.client import CLOSING
+from apigw.wire.http1.client import CLOSING_TIME
 from apigw.wire.tunnel import join
 
 HANDSHAKE = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -39,8 +39,8 @@ class Tunnel:
         self.client = self.server.connect()
         self.client.send(HANDSHAKE + self.early)
         self.upstream = Upstream(self.server.clock)
-        self.upstream.ask(b"handshake", upgrade=True)
-        assert self.upstream.transport.take() == b"handshake"
+        self.upstream.ask(upgrade=True)
+        assert b"\r\nupgrade: websocket\r\n" in self.upstream.transport.take()
         self.upstream.say(SWITCH + self.late)
         upstream = self.upstream.connection.give_up()
         client = self.server.seen[0].request.start_tunnel([])
@@ -167,7 +167,7 @@ def test_the_client_leaves_while_the_upstream_does_not_read() -> None:
     tunnel.upstream.transport.stalled = True
     tunnel.client.send(b"x" * 100_000)
     tunnel.client.transport.disconnect()
-    tunnel.wait(CLOSING - 0.2)
+    tunnel.wait(CLOSING_TIME - 0.2)
     assert tunnel.ended == []
     tunnel.wait(0.4)
     tunnel.check_gone()

@@ -15,10 +15,12 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
 from apigw.admin.status.history import SECONDS, History, Second, Tally
+from apigw.contract.exchange import Route
+from apigw.contract.resource import JSON, Leaf, respond
 from apigw.ops.metrics import METHODS
-from apigw.process.snapshot import Route, Snapshot
-from apigw.proxy.resources import JSON, Leaf, respond
-from apigw.upstream.upstream import Target, Upstream
+from apigw.process.snapshot import Snapshot
+from apigw.upstream.target import Target
+from apigw.upstream.upstream import Upstream
 from apigw.wire.headers import Headers
 from apigw.wire.web_request import WebRequest
 
@@ -76,7 +78,7 @@ class Live(Leaf):
         self._made_at = float("-inf")
 
     def render_GET(self, request: WebRequest) -> int:
-        if 0 <= self._clock.seconds() - self._made_at < MAX_AGE:
+        if self._clock.seconds() - self._made_at < MAX_AGE:
             self._send(request)
             return NOT_DONE_YET
         self._waiting.append(request)
@@ -176,7 +178,7 @@ def _route_row(route: Route, tally: Tally | None) -> dict[str, Any]:
     return {
         "path": route.pattern,
         "methods": list(route.methods or ("all",)),
-        "service": route.upstream.name,
+        "service": route.service,
         "requests": tally.requests if tally else 0,
         "rate": round(tally.requests / tally.seconds, 3) if tally else 0.0,
         "p95": _rounded(tally.quantile(0.95)) if tally else None,

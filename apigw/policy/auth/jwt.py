@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from apigw.config.errors import ConfigError, Problem, problem_at
 from apigw.config.forms import name as check_name
 from apigw.config.model import Auth, JWTVerifier, Origin, Path
+from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable
 from apigw.policy.auth.jwks import KeySet
 from apigw.policy.auth.keys import (
@@ -36,7 +37,7 @@ from apigw.policy.auth.keys import (
     read_file,
     registry,
 )
-from apigw.policy.auth.principal import WRONG_ISSUER, ClaimRules, Principal, Refusal
+from apigw.policy.auth.principal import WRONG_ISSUER, ClaimRules, Refusal
 from apigw.policy.auth.signing import ACCESS_TOKEN_TYPES, PROVIDER, Signer
 
 MAX_TOKEN = 8 * 1024

@@ -3,16 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from apigw.config.model import Cors
+from apigw.contract.exchange import Answer, Exchange, Head, Hook, Outcome, Route, Stage
+from apigw.routing.router import Router
 from apigw.wire.headers import Headers, first
 from apigw.wire.request import Request
-
-if TYPE_CHECKING:
-    from apigw.process.snapshot import Route
-    from apigw.proxy.pipeline import Exchange
-    from apigw.routing.router import Router
 
 _DECIDED_HERE = frozenset({b"access-control-allow-origin", b"access-control-allow-credentials"})
 
@@ -35,24 +30,46 @@ def without_cors(headers: Headers) -> Headers:
     return [header for header in headers if header[0] not in _DECIDED_HERE]
 
 
-def preflight(exchange: Exchange, router: Router[Route]) -> bool:
-    """Answer a browser's question whether a page may send the request that it describes. False where this is none."""
-    request = exchange.request
-    wanted = first(request.headers, b"access-control-request-method")
-    if wanted is None or first(request.headers, b"origin") is None:
-        return False
-    match = router.match(wanted, request.path)
-    if match is None or match.value.cors is None:
-        return False
-    exchange.route = match.value
-    exchange.own_headers = headers = cors_headers(match.value.cors, request)
-    answer: Headers = []
-    if len(headers) > 1 or (headers and headers[0][0] != b"vary"):
-        methods = router.allow(request.path) if match.methods is not None else (wanted,)
-        answer.append((b"access-control-allow-methods", b", ".join(methods)))
-        fields = first(request.headers, b"access-control-request-headers")
-        if fields:
-            answer.append((b"access-control-allow-headers", fields))
-        answer.append((b"access-control-max-age", b"%d" % match.value.cors.max_age))
-    exchange.respond(204, answer)
-    return True
+class AnswerPages(Hook):
+    """Lets the pages of a route's origins read its answers."""
+
+    def __init__(self, cors: Cors) -> None:
+        self.cors = cors
+
+    def run(self, exchange: Exchange, head: Head) -> None:
+        headers = head.headers if head.own else without_cors(head.headers)
+        head.headers = [*headers, *cors_headers(self.cors, exchange.request)]
+
+
+class Preflight(Stage):
+    """Answers a browser's question whether a page may send the request that it describes."""
+
+    def __init__(self) -> None:
+        self.router: Router[Route] | None = None
+        """Where the request that is asked about would find its route."""
+
+    def run(self, exchange: Exchange) -> Outcome:
+        request = exchange.request
+        if request.method != b"OPTIONS" or self.router is None:
+            return None
+        wanted = first(request.headers, b"access-control-request-method")
+        if wanted is None or first(request.headers, b"origin") is None:
+            return None
+        match = self.router.match(wanted, request.path)
+        cors = None if match is None else _cors_of(match.value)
+        if match is None or cors is None:
+            return None
+        exchange.route = match.value
+        answer: Headers = []
+        if any(name == b"access-control-allow-origin" for name, _ in cors_headers(cors, request)):
+            methods = self.router.allow(request.path) if match.methods is not None else (wanted,)
+            answer.append((b"access-control-allow-methods", b", ".join(methods)))
+            fields = first(request.headers, b"access-control-request-headers")
+            if fields:
+                answer.append((b"access-control-allow-headers", fields))
+            answer.append((b"access-control-max-age", b"%d" % cors.max_age))
+        return Answer(204, answer)
+
+
+def _cors_of(route: Route) -> Cors | None:
+    return next((hook.cors for hook in route.hooks if isinstance(hook, AnswerPages)), None)

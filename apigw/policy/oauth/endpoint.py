@@ -45,7 +45,7 @@ BASIC = b'Basic realm="apigw", charset="UTF-8"'
 class Allow(Protocol):
     """Count one in an exact window; or the seconds to wait if that would exceed ``limit``: then nothing is counted."""
 
-    def __call__(self, key: bytes, limit: int, window: float, now: float, /) -> float | None: ...
+    def __call__(self, key: bytes, limit: int, window: float, /) -> float | None: ...
 
 
 class Run(Protocol):
@@ -113,14 +113,14 @@ class TokenEndpoint:
             self._server.get_token_grant(request)
             id, secret = credentials([value for name, value in headers if name.lower() == b"authorization"], form)
             quota = self._oauth.rate_limit
-            self._count(quota.limit, now, b"pair", id, address)
-            self._count(quota.limit * ADDRESS_FACTOR, now, b"address", address)
+            self._count(quota.limit, b"pair", id, address)
+            self._count(quota.limit * ADDRESS_FACTOR, b"address", address)
             client = self._clients.get(id)
             hashes = () if client is None else client.hashes
             if not await self._run(lambda: verify(secret, hashes, self._decoys)) or client is None:
                 raise invalid_client()
             verified = client.id
-            self._count(quota.limit, now, b"client", id)
+            self._count(quota.limit, b"client", id)
             request.verified = client
             return await self._grant(request)
         except OAuth2Error as error:
@@ -180,11 +180,10 @@ class TokenEndpoint:
         )
         await self._families.remove(id)
 
-    def _count(self, limit: int, now: float, *parts: bytes | str) -> None:
+    def _count(self, limit: int, *parts: bytes | str) -> None:
         text = b"\0".join(part if isinstance(part, bytes) else part.encode() for part in parts)
-        wait = self._allow(
-            b"oauth:" + blake2b(text, digest_size=16).digest(), limit, self._oauth.rate_limit.window, now
-        )
+        key = b"oauth:" + blake2b(text, digest_size=16).digest()
+        wait = self._allow(key, limit, self._oauth.rate_limit.window)
         if wait is not None:
             raise _TooMany(wait)
 

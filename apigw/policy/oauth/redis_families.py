@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 
 from apigw.errors import AuthUnavailable
 from apigw.policy.oauth.refresh import Family
-from apigw.redis.link import RedisLink, RedisUnavailable, Script
+from apigw.redis.errors import RedisUnavailable
+from apigw.redis.link import RedisLink, Script
 
 VERSION = 1
 """Of the format of what is stored: part of each key, so that two versions of the gateway can share one Redis."""

@@ -65,7 +65,7 @@ class HeadReader:
         authority: bytes | None = None
         length: int | None = 0
         options: frozenset[bytes] = _NO_OPTIONS
-        expects = False
+        expects = stopped = False
         for name, value in special:
             if name == b"host":
                 if authority is not None:
@@ -83,6 +83,8 @@ class HeadReader:
                 options |= connection_options(value)
             elif name == b"expect":
                 expects = value.lower() == b"100-continue"
+            elif name == b"proxy-connection":
+                stopped = True  # llhttp reads it as Connection, which it is not (RFC 9112 Appendix C.2.2)
         if authority != self._authority:
             self._authority = _checked_authority(authority, protocol)
         if method == b"CONNECT":
@@ -99,8 +101,8 @@ class HeadReader:
             request.drop_headers(options - _CONNECTION_OPTIONS)
         if upgrade and method == b"GET" and length == 0 and protocol == b"HTTP/1.1":
             request.upgrade = _names_websocket(special)
-        if upgrade or length != 0:
-            # It has stopped for good, or waits for a body, which others read.
+        if upgrade or length != 0 or stopped:
+            # It may have stopped for good, or waits for a body, which others read.
             self._parser = HttpRequestParser(self)
         self.expects_continue = expects and length != 0 and protocol == b"HTTP/1.1"
         return request

@@ -5,12 +5,16 @@ no latency that the turn would not have cost anyway, as it only lasts while ther
 
 Twisted calls each descriptor through ``log.callWithLogger``, so that legacy log messages carry its prefix. That is six
 function calls an event; nothing here logs that way, so descriptors are called directly.
+
+``seconds()`` is monotonic, and with it every timer: Twisted's is the wall clock, which administrators and time servers
+set, and then all timeouts fire at once, or late. Whoever wants Unix time is given ``time.time``.
 """
 
 from __future__ import annotations
 
 import errno
 import sys
+import time
 from typing import Any
 
 from twisted.internet.main import installReactor
@@ -32,6 +36,8 @@ def _make() -> Any:
         """During a turn: the transports that hold something to send. Each has ``send_held``."""
         turn = 0
         """Counts up. What arrives in the turn in which something was written cannot be an answer to it."""
+
+        seconds = staticmethod(time.monotonic)
 
         def doPoll(self, timeout: float | None) -> None:
             try:

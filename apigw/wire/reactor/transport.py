@@ -79,6 +79,14 @@ def unsent(transport: Any) -> int:
     return base.unsent() if hasattr(base, "unsent") else 0
 
 
+def replace_protocol(transport: Any, protocol: Any) -> Any:
+    """Give a connection to another protocol. Returns the one that had it."""
+    name = "wrappedProtocol" if hasattr(transport, "wrappedProtocol") else "protocol"  # over TLS, and without
+    before = getattr(transport, name)
+    setattr(transport, name, protocol)
+    return before
+
+
 class EagerServer(_Eager, tcp.Server):
     """The server's side of a connection."""
 

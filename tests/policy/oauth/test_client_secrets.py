@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import pytest
-import pytest_twisted  # type: ignore[import-untyped]
+import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
@@ -98,7 +98,7 @@ def test_parsing_never_breaks(stored: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a thread has a priority of its own on Linux alone")
-@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+@pytest_twisted.ensureDeferred
 async def test_a_hash_waits_for_the_reactor_and_not_the_reactor_for_it() -> None:
     """On a single core, a flood of wrong secrets takes half of the time from everybody else."""
     threads = SecretThreads(reactor)  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ async def test_a_hash_waits_for_the_reactor_and_not_the_reactor_for_it() -> None
         threads.stop()
 
 
-@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+@pytest_twisted.ensureDeferred
 async def test_hashing_happens_in_other_threads_and_few() -> None:
     """A flood of wrong secrets stops the reactor, or takes all memory."""
     threads = SecretThreads(reactor, threads=2, queue=3)  # type: ignore[arg-type]

@@ -20,9 +20,9 @@ from twisted.logger import ILogObserver, globalLogPublisher
 
 from apigw.config.errors import ConfigError
 from apigw.config.model import Auth, OAuth, OAuthClient, OAuthSigning, Quota, Secret
+from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable, Overloaded
 from apigw.policy.auth.jwt import Authenticator
-from apigw.policy.auth.principal import Principal
 from apigw.policy.auth.signing import Signer, load_signer
 from apigw.policy.oauth.client_secrets import Cost, SecretHash, hash_generated, hash_secret, new_secret
 from apigw.policy.oauth.endpoint import TokenEndpoint, TokenResponse, metadata
@@ -55,7 +55,7 @@ class Windows:
     def __init__(self) -> None:
         self.counts: defaultdict[bytes, int] = defaultdict(int)
 
-    def allow(self, key: bytes, limit: int, window: float, now: float) -> float | None:
+    def allow(self, key: bytes, limit: int, window: float) -> float | None:
         if self.counts[key] >= limit:
             return window / 2 - 0.75
         self.counts[key] += 1

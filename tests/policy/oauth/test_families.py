@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -15,7 +16,7 @@ from twisted.internet.defer import gatherResults
 
 from apigw.config.model import Redis
 from apigw.errors import AuthUnavailable
-from apigw.policy.limits.redis_store import RedisStore
+from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.oauth.redis_families import RedisFamilies
 from apigw.policy.oauth.refresh import LIFETIME, Family, FamilyStore, MemoryFamilies, digest, new_token, take_apart
 
@@ -33,7 +34,7 @@ def server() -> Iterator[redis_server.RedisServer]:
 
 @pytest.fixture(scope="module")
 def shared(server: redis_server.RedisServer) -> Iterator[RedisFamilies]:
-    store = RedisStore(Redis(server.url, timeout=5, prefix="test"), reactor)
+    store = RedisStore(Redis(server.url, timeout=5, prefix="test"), reactor, time.time)
     wait_for(store.start())
     assert store.up
     yield RedisFamilies("test", store.link)
@@ -111,7 +112,7 @@ def test_what_lies_in_redis(shared: RedisFamilies, server: redis_server.RedisSer
 def test_another_gateway_finds_it(shared: RedisFamilies, server: redis_server.RedisServer, id: str) -> None:
     """A client comes to the other gateway the next time, and must log in anew; or after a restart."""
     wait_for(shared.put(id, FAMILY, NOON))
-    store = RedisStore(Redis(server.url, timeout=5, prefix="test"), reactor)
+    store = RedisStore(Redis(server.url, timeout=5, prefix="test"), reactor, time.time)
     wait_for(store.start())
     other = RedisFamilies("test", store.link)
     server("SCRIPT", "FLUSH")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from support.http1_server import cut_at, one_by_one
-from support.upstream import GET, TIMEOUT, Outcome, Recorder, Upstream, exchange
+from support.upstream import HEAD_OF_GET, TIMEOUT, Outcome, Recorder, Upstream, exchange, message
 from twisted.internet.error import ConnectionLost
 
 from apigw.wire.errors import UpstreamLost
-from apigw.wire.http1.client import CLOSING, MAX_HEAD, MAX_HEADERS, MAX_INTERIM
+from apigw.wire.headers import HOP_BY_HOP, Headers
+from apigw.wire.http1.client import CLOSING_TIME, rendered
+from apigw.wire.http1.response import MAX_HEAD, MAX_HEADERS, MAX_INTERIM
+from apigw.wire.interfaces import Message
 
-HEAD = GET.replace(b"GET", b"HEAD")
-WEBSOCKET = b"GET /a HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+GET, HEAD = b"GET", b"HEAD"
 
 
 @frozen
@@ -25,7 +29,7 @@ class Case:
     body: bytes = b""
     end: str = "UpstreamMalformed"
     reusable: bool = False
-    request: bytes = GET
+    method: bytes = GET
     close: bool = False
     """Whether the upstream closes the connection behind it."""
 
@@ -42,10 +46,8 @@ def chunked(body: bytes, *fields: bytes) -> bytes:
     return response(b"Transfer-Encoding: chunked", *fields, body=body)
 
 
-def ok(
-    name: str, raw: bytes, body: bytes = b"", status: int = 200, reusable: bool = True, request: bytes = GET
-) -> Case:
-    return Case(name, raw, status, body, "finished", reusable, request)
+def ok(name: str, raw: bytes, body: bytes = b"", status: int = 200, reusable: bool = True, method: bytes = GET) -> Case:
+    return Case(name, raw, status, body, "finished", reusable, method)
 
 
 def to_the_end(name: str, raw: bytes, body: bytes) -> Case:
@@ -86,9 +88,9 @@ CASES = [
     ok("204", response(line=b"HTTP/1.1 204 No Content"), status=204),
     ok("304", response(line=b"HTTP/1.1 304 Not Modified"), status=304),
     ok("304 with a length", response(b"Content-Length: 5", line=b"HTTP/1.1 304 Not Modified"), status=304),
-    ok("HEAD", response(), request=HEAD),
-    ok("HEAD with a length", response(b"Content-Length: 5"), request=HEAD),
-    ok("HEAD, chunked", response(b"Transfer-Encoding: chunked"), request=HEAD),
+    ok("HEAD", response(), method=HEAD),
+    ok("HEAD with a length", response(b"Content-Length: 5"), method=HEAD),
+    ok("HEAD, chunked", response(b"Transfer-Encoding: chunked"), method=HEAD),
     ok("keep-alive", length(b"hello", b"Connection: keep-alive", b"Keep-Alive: timeout=5"), b"hello"),
     ok("one that closes", length(b"hello", b"Connection: close"), b"hello", reusable=False),
     ok("one that closes, in a list", length(b"hello", b"Connection: Foo, Close"), b"hello", reusable=False),
@@ -101,14 +103,14 @@ CASES = [
     ok("100 and 103", response(line=b"HTTP/1.1 100 ") + response(b"Link: a", line=b"HTTP/1.1 103 E") + length(b"hello"), b"hello"),  # noqa: E501
     ok("102 with a length", response(b"Content-Length: 5", line=b"HTTP/1.1 102 P") + length(b"hello"), b"hello"),
     ok("103, chunked", response(b"Transfer-Encoding: chunked", line=b"HTTP/1.1 103 E") + length(b"hello"), b"hello"),
-    ok("100 before HEAD", response(line=b"HTTP/1.1 100 C") + response(b"Content-Length: 5"), request=HEAD),
+    ok("100 before HEAD", response(line=b"HTTP/1.1 100 C") + response(b"Content-Length: 5"), method=HEAD),
     ok("as many interim responses as may be", response(line=b"HTTP/1.1 100 C") * MAX_INTERIM + length(b"hello"), b"hello"),  # noqa: E501
     ok("an upgrade offered", length(b"hello", b"Upgrade: h2c", b"Connection: upgrade"), b"hello"),
     # Bytes behind the answer belong to nobody.
     ok("a second answer", length(b"hello") + NEXT, b"hello", reusable=False),
     ok("a second answer behind chunks", chunked(CHUNKS) + NEXT, b"hello", reusable=False),
-    ok("a second answer behind HEAD", response(b"Content-Length: 5") + NEXT, request=HEAD, reusable=False),
-    ok("a body behind HEAD", length(b"hello"), request=HEAD, reusable=False),
+    ok("a second answer behind HEAD", response(b"Content-Length: 5") + NEXT, method=HEAD, reusable=False),
+    ok("a body behind HEAD", length(b"hello"), method=HEAD, reusable=False),
     ok("a body behind 204", length(b"hello", line=b"HTTP/1.1 204 No Content"), status=204, reusable=False),
     ok("a body behind 304", length(b"hello", line=b"HTTP/1.1 304 No"), status=304, reusable=False),
     ok("a longer body than announced", response(b"Content-Length: 3", body=b"hello"), b"hel", reusable=False),
@@ -145,7 +147,7 @@ CASES = [
     lie("RTSP", response(line=b"RTSP/1.0 200 OK")),
     lie("ICY", response(line=b"ICY 200 OK")),
     lie("http in lower case", response(line=b"http/1.1 200 OK")),
-    lie("a request", GET),
+    lie("a request", HEAD_OF_GET),
     lie("a status of two digits", response(line=b"HTTP/1.1 20 OK")),
     lie("a status of four digits", response(line=b"HTTP/1.1 2000 OK")),
     lie("a status in words", response(line=b"HTTP/1.1 OK")),
@@ -200,7 +202,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in C
 
 
 def run(case: Case, pieces: list[bytes]) -> Outcome:
-    return exchange(pieces, request=case.request, close=case.close)
+    return exchange(pieces, method=case.method, close=case.close)
 
 
 @every_case
@@ -243,15 +245,18 @@ def test_in_any_pieces(case: Case, places: list[int]) -> None:
         max_size=8,
     ),
     places=st.lists(st.integers(1, 300), max_size=8),
-    request=st.sampled_from([GET, HEAD, WEBSOCKET]),
+    method=st.sampled_from([GET, HEAD]),
+    upgrade=st.booleans(),
     close=st.booleans(),
 )
-def test_anything_in_any_pieces(pieces: list[bytes], places: list[int], request: bytes, close: bool) -> None:
+def test_anything_in_any_pieces(
+    pieces: list[bytes], places: list[int], method: bytes, upgrade: bool, close: bool
+) -> None:
     """Nothing that an upstream says makes a difference by where it is cut, or raises anything."""
     raw = b"".join(pieces)
 
     def run(pieces: list[bytes]) -> Outcome:
-        outcome = exchange(pieces, request=request, close=close, upgrade=request is WEBSOCKET)
+        outcome = exchange(pieces, method=method, close=close, upgrade=upgrade)
         # Empty lines behind an answer are overlooked when they come with it, and end the connection when they come later.  # noqa: E501
         return evolve(outcome, reusable=False)
 
@@ -335,22 +340,99 @@ def test_a_stream_arrives_as_it_is_sent() -> None:
 # Requests.
 
 
+@pytest.mark.parametrize(
+    ("method", "length", "framing"),
+    [
+        (b"GET", 0, None),
+        (b"DELETE", 0, None),
+        (b"POST", 0, b"content-length: 0"),
+        (b"PUT", 0, b"content-length: 0"),
+        (b"PATCH", 0, b"content-length: 0"),
+        (b"GET", 5, b"content-length: 5"),
+        (b"POST", None, b"transfer-encoding: chunked"),
+    ],
+)
+def test_a_body_has_exactly_one_framing(method: bytes, length: int | None, framing: bytes | None) -> None:
+    """A message with a body says once how long it is, and one without only where its method leads one to expect it."""
+    head = rendered(message(method, length=length))
+    found = [line for line in head.split(b"\r\n") if line.startswith((b"content-length", b"transfer-encoding"))]
+    assert found == ([] if framing is None else [framing])
+
+
+TOKENS = st.text("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=20).map(str.encode)
+VALUES = st.lists(st.sampled_from(b"!#%:;,=/aZ09\x80\xff"), max_size=30).map(bytes)
+START = re.compile(rb"([^\s]+) (/[^\s]*) HTTP/1\.1\r\n")
+LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9a-z]+): ([\x21-\x7e\x80-\xff]*)\r\n")
+
+
+def strictly_read(sent: bytes) -> tuple[bytes, bytes, Headers, bytes]:
+    """The method, target, fields and body of the one request that RFC 9112 finds in these bytes, to their end."""
+    start = START.match(sent)
+    assert start is not None
+    place, fields = start.end(), []
+    while (line := LINE.match(sent, place)) is not None:
+        fields.append((line[1], line[2]))
+        place = line.end()
+    assert sent[place : place + 2] == b"\r\n"
+    rest = sent[place + 2 :]
+    framing = [field for field in fields if field[0] in (b"content-length", b"transfer-encoding")]
+    if framing == [(b"transfer-encoding", b"chunked")]:
+        body = b""
+        while True:
+            size, _, rest = rest.partition(b"\r\n")
+            data, end, rest = rest[: int(size, 16)], rest[int(size, 16) :][:2], rest[int(size, 16) + 2 :]
+            assert end == b"\r\n"
+            if not data:
+                assert rest == b""
+                return start[1], start[2], fields, body
+            body += data
+    assert [name for name, _ in framing] in ([], [b"content-length"])
+    assert len(rest) == int(framing[0][1] if framing else 0)
+    return start[1], start[2], fields, rest
+
+
+@given(
+    method=st.sampled_from([b"GET", b"HEAD", b"POST", b"PUT", b"M-SEARCH"]),
+    target=st.text("/?%=&;:@!$~abcXYZ019", max_size=40).map(lambda text: b"/" + text.encode()),
+    fields=st.lists(st.tuples(TOKENS, VALUES), max_size=10),
+    length=st.one_of(st.none(), st.integers(0, 100)),
+    upgrade=st.booleans(),
+)
+def test_a_strict_reader_finds_exactly_one_request(
+    method: bytes, target: bytes, fields: Headers, length: int | None, upgrade: bool
+) -> None:
+    """Whatever a message holds, a strict reader finds that very message, and its body up to the last byte."""
+    fields = [field for field in fields if field[0] not in HOP_BY_HOP | {b"host", b"content-length"}]
+    upstream = Upstream()
+    upstream.connection.send(Message(method, target, b"a.example:81", fields, length, upgrade, TIMEOUT), Recorder())
+    body = b"0\r\n\r\nGET" * 100
+    body = body[: 7 if length is None else length]
+    upstream.connection.write(body)
+    upstream.connection.finish()
+    own = [(b"connection", b"upgrade"), (b"upgrade", b"websocket")] if upgrade else []
+    found = strictly_read(upstream.transport.take())
+    framing = [field for field in found[2] if field[0] in (b"content-length", b"transfer-encoding")]
+    assert found == (method, target, [(b"host", b"a.example:81"), *fields, *framing, *own], body)
+
+
 def test_a_request_is_one_write() -> None:
     """The head waits for the body, or for there being none."""
     upstream = Upstream()
     writes: list[bytes] = []
-    upstream.transport.write = writes.append  # type: ignore[method-assign]
+    upstream.transport.write = writes.append  # type: ignore[method-assign, assignment]
     upstream.ask()
-    assert writes == [GET]
+    assert writes == [HEAD_OF_GET]
 
 
 def test_a_body_of_known_length() -> None:
     """An upload goes to the upstream as it comes."""
     upstream = Upstream()
-    upstream.begin(b"head")
+    upstream.begin(b"POST", length=6)
     for piece in (b"one", b"", b"two"):
         upstream.connection.write(piece)
-    assert upstream.transport.take() == b"headonetwo"
+    head, _, body = upstream.transport.take().partition(b"\r\n\r\n")
+    assert head.endswith(b"\r\ncontent-length: 6")
+    assert body == b"onetwo"
     upstream.connection.finish()
     assert upstream.transport.take() == b""
 
@@ -358,12 +440,14 @@ def test_a_body_of_known_length() -> None:
 def test_a_body_of_unknown_length() -> None:
     """An empty piece does not end a chunked body early."""
     upstream = Upstream()
-    upstream.begin(b"head", chunked=True)
+    upstream.begin(b"POST", length=None)
     upstream.connection.flush()
     for piece in (b"one", b"", b"x" * 17):
         upstream.connection.write(piece)
     upstream.connection.finish()
-    assert upstream.transport.take() == b"head3\r\none\r\n11\r\n" + b"x" * 17 + b"\r\n0\r\n\r\n"
+    head, _, body = upstream.transport.take().partition(b"\r\n\r\n")
+    assert head.endswith(b"\r\ntransfer-encoding: chunked")
+    assert body == b"3\r\none\r\n11\r\n" + b"x" * 17 + b"\r\n0\r\n\r\n"
 
 
 def test_an_upload_at_the_pace_of_the_upstream() -> None:
@@ -410,7 +494,7 @@ def test_exchanges_follow_each_other() -> None:
     """One connection carries many exchanges, of every kind."""
     upstream = Upstream()
     for number in range(3):
-        for request, raw, body in [
+        for method, raw, body in [
             (GET, length(b"hello"), b"hello"),
             (HEAD, response(b"Content-Length: 5"), b""),
             (GET, chunked(CHUNKS), b"hello"),
@@ -419,13 +503,42 @@ def test_exchanges_follow_each_other() -> None:
             (HEAD, response(b"Transfer-Encoding: chunked"), b""),
             (GET, response(b"Content-Length: 7", line=b"HTTP/1.1 304 No"), b""),
         ]:
-            assert upstream.connection.used is (number > 0 or request is not GET or upstream.connection.used)
-            recorder = upstream.ask(request)
-            assert upstream.transport.take() == request
+            assert upstream.connection.used is (number > 0 or method is not GET or upstream.connection.used)
+            recorder = upstream.ask(method)
+            assert upstream.transport.take() == HEAD_OF_GET.replace(GET, method)
             upstream.say(raw)
             assert (recorder.body, recorder.end) == (body, "finished")
             assert upstream.free.pop() is upstream.connection
     assert upstream.connection.used
+
+
+@pytest.mark.parametrize("value", [b"close", b"keep-alive", b"Close, x", b"upgrade"])
+@pytest.mark.parametrize(
+    ("method", "fields", "body"),
+    [(GET, b"Content-Length: 5", b"hello"), (GET, b"Transfer-Encoding: chunked", CHUNKS), (HEAD, b"", b"")],
+)
+def test_proxy_connection_says_nothing(method: bytes, fields: bytes, body: bytes, value: bytes) -> None:
+    """An obsolete field does not end a connection (RFC 9112 appendix C.2.2): the next answer over it is read."""
+    upstream = Upstream()
+    for _ in range(3):
+        recorder = upstream.ask(method)
+        upstream.say(response(b"Proxy-Connection: " + value, *filter(None, [fields]), body=body))
+        assert (recorder.status, recorder.end) == (200, "finished")
+        assert upstream.free.pop() is upstream.connection
+
+
+@pytest.mark.parametrize("field", [b"Connection: close", b"Proxy-Connection: close", b"Connection: x, close"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_interim_answer_does_not_end_a_connection(field: bytes, apart: bool) -> None:
+    """Whether the connection closes says the final answer."""
+    upstream = Upstream()
+    for _ in range(2):
+        recorder = upstream.ask()
+        pieces = [response(field, line=b"HTTP/1.1 103 Early"), length(b"hello")]
+        for piece in pieces if apart else [b"".join(pieces)]:
+            upstream.say(piece)
+        assert (recorder.status, recorder.body, recorder.end) == (200, b"hello", "finished")
+        assert upstream.free.pop() is upstream.connection
 
 
 @pytest.mark.parametrize("late", [NEXT, b"H", b"\r\n", b"\0"])
@@ -461,10 +574,10 @@ def test_an_answer_that_comes_with_the_end_of_another_request() -> None:
     class Hasty(Recorder):
         def response_finished(self) -> None:
             super().response_finished()
-            upstream.connection.send(GET, second, TIMEOUT, False, False, False)
+            upstream.connection.send(message(), second)
             upstream.connection.finish()
 
-    upstream.connection.send(GET, Hasty(), TIMEOUT, False, False, False)
+    upstream.connection.send(message(), Hasty())
     upstream.connection.finish()
     upstream.say(length(b"hello"))
     upstream.say(length(b"world"))
@@ -657,7 +770,7 @@ def test_closing_has_an_end() -> None:
     upstream.begin()
     upstream.connection.flush()
     upstream.connection.close()
-    upstream.wait(CLOSING - 0.2)
+    upstream.wait(CLOSING_TIME - 0.2)
     assert not upstream.transport.lost
     upstream.wait(0.4)
     assert upstream.transport.lost
@@ -674,7 +787,7 @@ def test_a_tunnel() -> None:
     """A 101 that was asked for gives up the connection, with what the upstream sent behind it."""
     for pieces in ([SWITCH + b"early"], [*one_by_one(SWITCH[:-1]), b"\nearly"]):
         upstream = Upstream()
-        recorder = upstream.ask(WEBSOCKET, upgrade=True)
+        recorder = upstream.ask(upgrade=True)
         for piece in pieces:
             upstream.say(piece)
         assert (recorder.status, recorder.end) == (101, "")
@@ -702,11 +815,11 @@ def test_a_tunnel() -> None:
 )
 def test_a_tunnel_that_is_none(raw: bytes) -> None:
     """A 101 that does not name websocket, or is malformed, begins nothing."""
-    outcome = exchange([raw], request=WEBSOCKET, upgrade=True)
+    outcome = exchange([raw], upgrade=True)
     assert (outcome.status, outcome.end) == (0, "UpstreamMalformed")
 
 
 def test_a_refused_tunnel() -> None:
     """An upstream may answer the wish for a WebSocket as any other request."""
-    outcome = exchange([length(b"no", line=b"HTTP/1.1 403 Forbidden")], request=WEBSOCKET, upgrade=True)
+    outcome = exchange([length(b"no", line=b"HTTP/1.1 403 Forbidden")], upgrade=True)
     assert (outcome.status, outcome.body, outcome.end, outcome.reusable) == (403, b"no", "finished", True)

@@ -60,6 +60,19 @@ def test_headers_that_stall() -> None:
     assert server.seen == []
 
 
+def test_headers_that_stall_while_the_client_does_not_read() -> None:
+    """When it has read at last, it has the time for headers to send the rest, and not that of an idle connection."""
+    server, client = connected(data=GET + GET[:10])
+    client.transport._producer.pauseProducing()  # the answer did not fit into the socket when the turn was over
+    server.wait(1)
+    client.transport._producer.resumeProducing()
+    client.receive()
+    server.wait(HEADER - TICK)
+    assert client.end == "open"
+    server.wait(2 * TICK)
+    assert (status(client), client.end) == (b"408", "half-closed")
+
+
 @pytest.mark.parametrize("first", [b"P", GET[:10], GET + GET[:10]])
 def test_headers_that_dribble(first: bytes) -> None:
     """A byte now and then does not buy more time."""
@@ -230,6 +243,25 @@ def test_the_rest_of_a_refused_body() -> None:
     assert client.end == "open"
     server.wait(2 * TICK)
     assert (client.end, client.receive()) == ("closed", b"")
+
+
+def test_a_client_that_has_ended_its_side_is_gone_when_nothing_can_be_said_to_it() -> None:
+    """It may as well have closed: only a write could tell. So it waits 5 s for its answer, and for each piece of it."""
+    for pieces in range(3):
+        server, client = connected(Hold, GET)
+        echo = server.seen[0]
+        client.transport.end()
+        for piece in range(pieces):
+            server.wait(5 - TICK)
+            if not piece:
+                echo.request.start(200, [])
+            echo.request.write(b"x")
+            echo.request.flush()
+        server.wait(5 - TICK)
+        assert (client.end, echo.error) == ("open", None)
+        server.wait(2 * TICK)
+        assert client.end == "aborted"
+        assert isinstance(echo.error, ClientLost)
 
 
 # Readers.

@@ -243,6 +243,7 @@ CASES = [
     ok("one behind a chunked body", chunked(ONE_CHUNK) + NEXT, b"hello", b""),
     ok("one behind trailers", chunked(b"0\r\na: b\r\n\r\n") + NEXT, b"", b""),
     ok("one that asks to close", get(b"Connection: close"), b"", end="closed"),
+    ok("one that asks a proxy to close", get(b"Proxy-Connection: close") + NEXT, b"", b""),
     ok("one that asks to close, in a list", get(b"Connection: Foo, CLOSE"), b"", end="closed"),
     ok("one that asks to close a body", post(b"Connection: close", b"Content-Length: 2", body=b"hi"), b"hi", end="closed"),  # noqa: E501
     ok("1.0", lines(b"GET /a HTTP/1.0", b"Host: a"), b"", end="closed"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+
 import pytest
 from support.http1_server import CONTINUE, Client, Echo, Hold, Ignore, Server, one_by_one
 from twisted.internet.error import ConnectionLost
@@ -19,6 +22,7 @@ def put(size: int, *fields: bytes) -> bytes:
     return PUT + b"Content-Length: %d\r\n" % size + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
 
 
+WEBSOCKET = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 CHUNKED = PUT + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -97,7 +101,7 @@ def test_a_small_answer_is_one_write() -> None:
     """Head and body share a segment."""
     _, client, echo = held()
     writes: list[bytes] = []
-    client.transport.write = writes.append  # type: ignore[method-assign]
+    client.transport.write = writes.append  # type: ignore[method-assign, assignment]
     answer(echo.request, b"hello")
     assert len(writes) == 1
 
@@ -225,7 +229,7 @@ def test_many_small_chunks_are_one_piece() -> None:
     client = server.connect()
     pieces: list[bytes] = []
     client.send(CHUNKED)
-    server.seen[0].body_received = pieces.append  # type: ignore[method-assign]
+    server.seen[0].body_received = pieces.append  # type: ignore[method-assign, assignment]
     client.send(b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n")
     assert pieces == [b"x" * 1000]
 
@@ -361,6 +365,55 @@ def test_pipelining_against_a_reader_that_stalls_is_bounded() -> None:
     assert client.transport.most_buffered < 64 * 1024 + 2 * len(LARGE)
 
 
+def test_one_client_does_not_take_a_whole_turn_of_the_reactor() -> None:
+    """Of many requests that are answered at once, 16 are in one turn; the rest follows in later ones, in order."""
+    server = Server()
+    clients = [server.connect() for _ in range(2)]
+    for client in clients:
+        client.transport.deliver(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(100)))
+    assert len(server.seen) == 2 * 16
+    server.wait(0)
+    turns = [len(list(run)) for _, run in itertools.groupby(server.seen, lambda echo: echo.request.stream)]
+    assert turns == [16] * 12 + [4] * 2
+    for client in clients:
+        assert re.findall(rb"GET /(\d+) ", client.receive()) == [b"%d" % number for number in range(100)]
+        assert client.transport.reading
+
+
+def test_what_comes_meanwhile_waits_for_its_turn_too() -> None:
+    """A layer of TLS hands on what it has read in a turn in many pieces."""
+    server = Server()
+    server.clock.turn = 1  # type: ignore[attr-defined]  # as our reactor has
+    client = server.connect()
+    client.send(GET)
+    (channel,) = server.factory.channels
+    channel.secure = True  # type: ignore[attr-defined]
+    for _ in range(10):
+        client.transport.protocol.dataReceived(GET * 10)
+    assert len(server.seen) == 1 + 16
+    server.wait(1)
+    assert len(server.seen) == 101
+    for turn in range(2, 40):
+        server.clock.turn = turn  # type: ignore[attr-defined]
+        client.transport.protocol.dataReceived(GET)
+        assert len(server.seen) == 100 + turn
+
+
+@pytest.mark.parametrize("end", [ConnectionLost(), None])
+def test_a_client_that_leaves_before_its_turn(end: ConnectionLost | None) -> None:
+    """What it had asked is not begun any more."""
+    server = Server()
+    client = server.connect()
+    client.transport.deliver(GET * 20)
+    if end is None:
+        server.factory.cut()
+    else:
+        client.transport.disconnect(end)
+    server.wait(1)
+    assert len(server.seen) == 16
+    assert not server.factory.channels
+
+
 LARGE = b"x" * 10_000
 
 
@@ -435,6 +488,52 @@ def test_a_client_that_leaves_between_requests_troubles_nobody() -> None:
     assert not server.factory.channels
 
 
+def test_a_client_that_ends_its_side_is_still_answered() -> None:
+    """Who has nothing more to ask may say so (``nc -N``), and gets its answer, the last on the connection."""
+    _, client, echo = held()
+    client.transport.end()
+    assert echo.error is None
+    answer(echo.request, b"hi")
+    assert client.receive() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi"
+    assert client.end == "closed"
+
+
+def test_a_client_that_ends_its_side_behind_several_requests() -> None:
+    """All of them are answered."""
+    server, client, echo = held(GET + NEXT)
+    client.transport.end()
+    answer(echo.request, b"1")
+    server.wait(0)
+    answer(server.seen[1].request, b"2")
+    answers = client.receive().split(b"HTTP/1.1 ")[1:]
+    assert [b"connection: close" in each for each in answers] == [False, True]
+    assert client.end == "closed"
+
+
+@pytest.mark.parametrize("sent", [b"", GET[:20], GET, put(5), put(5) + b"ab", CHUNKED + b"5\r\nab", WEBSOCKET])
+def test_a_client_that_ends_its_side_elsewhere_is_gone(sent: bytes) -> None:
+    """Between requests, within one, and where it asked for a tunnel, which needs both sides."""
+    server = Server(application=Echo if sent == GET else Hold)
+    client = server.connect()
+    client.send(sent)
+    client.transport.end()
+    assert not server.factory.channels
+    assert [type(echo.error) for echo in server.seen] == [type(None) if sent == GET else ClientLost] * len(server.seen)
+
+
+def test_a_client_that_ends_its_side_has_time_to_read() -> None:
+    """What it has not taken yet of its answers still reaches it."""
+    server = Server(application=lambda request: Large(request))
+    client = server.connect()
+    client.transport.stalled = True
+    client.send(GET)
+    client.transport.end()
+    server.wait(1)
+    client.transport.drain()
+    assert client.receive().endswith(LARGE)
+    assert client.end == "closed"
+
+
 def test_an_aborted_answer_takes_the_connection_along() -> None:
     """What was pipelined behind an answer that broke off is not begun."""
     server, client, echo = held(GET + NEXT)
@@ -461,8 +560,6 @@ class Abort(Echo):
 
 
 # Tunnels.
-
-WEBSOCKET = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
 @pytest.mark.parametrize("early", [b"", b"early bird"])

@@ -453,7 +453,7 @@ def test_a_lost_connection_loses_every_stream() -> None:
     for number in (1, 3):
         client.ask(number, post(), end=False)
     recorders = [listen(request) for request in server.requests]
-    client.opening.connectionLost()
+    client.channel.connectionLost()
     assert [type(error) for recorder in recorders for error in recorder.errors] == [ClientLost] * 2
     assert not server.factory.channels
     for request in server.requests:

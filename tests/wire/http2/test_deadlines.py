@@ -150,7 +150,7 @@ def test_a_body_below_the_least_rate_is_answered() -> None:
     """An upload that brings less than 1 KiB a second over 30 s gets a 408 on its stream."""
     server = Server()
     client = server.connect()
-    client.ask(1, post(("content-length", "1000000")), end=False)
+    client.ask(1, post((b"content-length", b"1000000")), end=False)
     recorder = listen(only(server))
     for _ in range(WINDOW):
         client.put(1, b"x" * 900)
@@ -164,7 +164,7 @@ def test_a_body_at_the_least_rate_is_read() -> None:
     """An upload that brings 1 KiB a second goes on, and time in which it was paused does not count."""
     server = Server()
     client = server.connect()
-    client.ask(1, post(("content-length", "1000000")), end=False)
+    client.ask(1, post((b"content-length", b"1000000")), end=False)
     recorder = listen(only(server))
     for second in range(90):
         client.put(1, b"x" * 1024)

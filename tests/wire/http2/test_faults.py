@@ -147,7 +147,7 @@ def test_a_client_that_does_not_read_why() -> None:
     client.open_window(0, 10_000_000)
     download(server, client)[0].respond(200, [], b"x" * 1_000_000)
     assert client.pipe.held_up
-    client.opening.dataReceived(raw(6, 0, 1, b"xxxxxxxx"))
+    client.channel.dataReceived(raw(6, 0, 1, b"xxxxxxxx"))
     assert client.pipe.half_closed
     server.pass_time(6)
     assert client.pipe.disconnected

@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -19,13 +20,14 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from apigw.wire.agent import endpoint_to
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.http1.client import UpstreamConnection
+from apigw.wire.http1.client import HTTP1Connection
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.reactor import epoll as own
 from apigw.wire.reactor.eager import MOST_HELD
@@ -108,8 +110,8 @@ def pair(turns: Turns) -> Iterator[tuple[Peer, socket.socket]]:
         accepted.append(Peer())
         return accepted[-1]
 
-    factory.buildProtocol = build  # type: ignore[method-assign, assignment]
-    port = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
+    factory.buildProtocol = build  # type: ignore[method-assign]
+    port: Any = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
     client = socket.create_connection(("127.0.0.1", port.getHost().port))
     turns.until(lambda: accepted and accepted[0].transport)
     assert isinstance(accepted[0].transport, EagerServer)
@@ -282,7 +284,7 @@ def test_a_client_writes_eagerly_too(turns: Turns) -> None:
         made.append(Peer())
         return made[-1]
 
-    factory.buildProtocol = build  # type: ignore[method-assign, assignment]
+    factory.buildProtocol = build  # type: ignore[method-assign]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         EagerReactor(turns.reactor).connectTCP("127.0.0.1", listening.getsockname()[1], factory)
         turns.until(lambda: made and made[0].transport)
@@ -306,10 +308,10 @@ def test_a_listening_socket_can_be_given(turns: Turns) -> None:
         peers.append(Peer())
         return peers[-1]
 
-    factory.buildProtocol = build  # type: ignore[method-assign, assignment]
+    factory.buildProtocol = build  # type: ignore[method-assign]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
-        port = EagerReactor(turns.reactor).adoptStreamPort(listening.fileno(), socket.AF_INET, factory)
+        port: Any = EagerReactor(turns.reactor).adoptStreamPort(listening.fileno(), socket.AF_INET, factory)
         with socket.create_connection(listening.getsockname()):
             turns.until(lambda: peers and peers[0].transport)
             assert isinstance(peers[0].transport, EagerServer)
@@ -386,6 +388,7 @@ def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement(
 
     channels.opened = note  # type: ignore[method-assign]
     eager = EagerReactor(turns.reactor)
+    port: Any
     with contextlib.ExitStack() as stack:
         if kind == "adopted":
             listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -408,6 +411,7 @@ def test_a_unix_socket_has_no_such_algorithm(turns: Turns, tmp_path: Path, adopt
     """It is listened on as any other, also where a supervisor opened it, and nothing fails and is logged."""
     errors: list[Any] = []
 
+    @implementer(ILogObserver)
     def note(event: Any) -> None:
         if event.get("isError") or event.get("log_failure"):
             errors.append(event)
@@ -442,12 +446,13 @@ def test_what_is_written_to_a_service_does_not_wait_for_its_acknowledgement(
     """A body that follows its head is sent at once, over every kind of connection that a pool makes."""
     channels = served(turns)
     factory: Any = over_tls(turns, authority, channels) if secure else channels
-    port = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
+    port: Any = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
     trust = trustRootFromCertificates([Certificate.loadPEM(Path(authority.file).read_bytes())])
     tls = optionsForClientTLS("localhost", trustRoot=trust) if secure else None
     endpoint = endpoint_to(turns.reactor, "127.0.0.1", port.getHost().port, PATIENCE, tls)
-    given: list[UpstreamConnection] = []
-    Pool(endpoint, PoolSettings(), Deadlines(turns.reactor)).connect().addCallback(given.append)
+    given: list[Any] = []
+    deadlines = Deadlines(turns.reactor)
+    Pool(endpoint, partial(HTTP1Connection, deadlines), PoolSettings(), deadlines).connect().addCallback(given.append)
     turns.until(lambda: given)
     transport = beneath_tls(given[0].transport)
     assert isinstance(transport, EagerClient)

@@ -15,8 +15,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from apigw.config.model import RateLimit, Redis
+from apigw.contract.exchange import Waiting
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits.limits import MAX_KEYS, SECOND, Checks, Decision, Limit, MemoryStore, compile_limit, decide
+from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, compile_limit
+from apigw.policy.limits.decision import Checks, Decision, allow, decide
+from apigw.policy.limits.memory import MAX_KEYS, MemoryStore
 from apigw.redis.link import Execute, RedisLink, Script
 
 VERSION = 1
@@ -31,7 +34,7 @@ Outcome = Decision | LimitsUnavailable | None
 """What became of checks. ``None``: every limit is ``open``, and Redis cannot be used."""
 
 
-class Pending:
+class Pending(Waiting):
     """Checks on their way to Redis. ``then`` is told what became of them, unless they are cancelled.
 
     It is what a Deferred with one callback would be, for a sixth of the cost: each exchange with a limit makes one.
@@ -71,6 +74,7 @@ class RedisStore:
         self,
         config: Redis,
         reactor: Any,
+        now: Callable[[], float],
         on_store_up: Callable[[bool], None] = lambda up: None,
         on_fallback: Callable[[], None] = lambda: None,
         max_keys: int = MAX_KEYS,
@@ -78,14 +82,15 @@ class RedisStore:
     ) -> None:
         """``on_store_up`` hears each change, ``on_fallback`` each check that was answered without Redis.
 
-        ``clock`` is what deadlines and windows of the fallback go by, the reactor where it is left out.
+        ``clock`` is what deadlines and windows of the fallback go by, the reactor where it is left out; ``now`` is Unix
+        time, in which a decision of the fallback says when its window ends.
         """
         self._reactor = reactor
         self._clock: IReactorTime = reactor if clock is None else clock
         self._prefix = b"%b:limit:%d:" % (config.prefix.encode(), VERSION)
         self._script = Script((files("apigw.policy.limits") / "sliding_window.lua").read_bytes())
         self._on_fallback = on_fallback
-        self._local = MemoryStore(self._clock, max_keys)
+        self._local = MemoryStore(self._clock, now, max_keys)
         self._link = RedisLink(config, reactor, self._clock, self._probe, on_store_up)
         self._waiting: list[Pending] = []
 
@@ -115,9 +120,6 @@ class RedisStore:
         """The connection, which others may use beside the limits."""
         return self._link
 
-    def when_up(self) -> Deferred[None]:
-        return self._link.when_up()
-
     def start(self) -> Deferred[None]:
         """Fires when Redis has answered, or has failed to once."""
         self._local.start()
@@ -127,30 +129,31 @@ class RedisStore:
         self._local.stop()
         return self._link.stop()
 
-    def check(self, checks: Checks, now: float | None = None) -> Deferred[Decision | None]:
+    def check(self, checks: Checks, at: float | None = None) -> Deferred[Decision | None]:
         """Test all, then count all, unless one refuses. ``None`` if every limit is ``open`` and Redis cannot be used.
 
-        Fails with ``LimitsUnavailable`` where one is ``closed`` then. ``now`` replaces the time of the server.
+        Fails with ``LimitsUnavailable`` where one is ``closed`` then. ``at``, in Unix seconds, replaces the time of the
+        server.
         """
-        return self._ask(checks, now, 1)
+        return self._ask(checks, at, 1)
 
-    def peek(self, checks: Checks, now: float | None = None) -> Deferred[Decision | None]:
+    def peek(self, checks: Checks, at: float | None = None) -> Deferred[Decision | None]:
         """What ``check`` would say, and how many remain now. Counts nothing."""
-        return self._ask(checks, now, 0)
+        return self._ask(checks, at, 0)
 
     def ask(self, checks: Checks, then: Callable[[Outcome], object]) -> Pending | Decision | None:
         """Like ``check``: at once without Redis, which may raise ``LimitsUnavailable``; else ``then`` is told."""
         if not self._link.up:
-            return self._without(checks, 0, 1)
+            return self._without(checks, 1)
         return self._put(Pending(checks, 0, 1, then))
 
-    def _ask(self, checks: Checks, now: float | None, counted: int) -> Deferred[Decision | None]:
-        moment = 0 if now is None else int(now * SECOND + 0.5)
+    def _ask(self, checks: Checks, at: float | None, counted: int) -> Deferred[Decision | None]:
         if not self._link.up:
             try:
-                return succeed(self._without(checks, moment, counted))
+                return succeed(self._without(checks, counted))
             except LimitsUnavailable as error:
                 return fail(error)
+        moment = 0 if at is None else int(at * SECOND + 0.5)
         answer: Deferred[Decision | None] = Deferred()
         self._put(Pending(checks, moment, counted, partial(_fire, answer)))
         return answer
@@ -185,41 +188,36 @@ class RedisStore:
         return self._prefix + _digest(limit.id + key)
 
     def _answer(self, reply: bytes, batch: list[Pending], keys: int) -> None:
-        time, *told = unpack(f"<{1 + 3 * keys}q", reply)
-        at = 0
+        numbers = unpack(f"<{1 + 3 * keys}q", reply)
+        time: int = numbers[0]
+        place = 1
         for pending in batch:
-            checks, counted = pending.checks, pending.counted
-            if len(checks) == 1:
-                # What ``decide`` says of a single limit that has room.
-                limit = checks[0][0]
-                used, resets, _ = limit.standing(told[at], told[at + 1], told[at + 2])
-                if used < limit.limit:
-                    at += 3
-                    pending.tell(Decision(True, limit, limit.limit - used - counted, -(-resets // SECOND), 0))
-                    continue
-            standings = []
-            for limit, _ in checks:
-                standings.append((limit, *limit.standing(told[at], told[at + 1], told[at + 2])))
-                at += 3
-            pending.tell(decide(standings, pending.moment or time, counted))
+            standings: list[Standing] = []
+            for limit, _ in pending.checks:
+                standings.append(limit.told(numbers[place], numbers[place + 1], numbers[place + 2]))
+                place += 3
+            only = standings[0]
+            if len(standings) == 1 and only.used < only.limit.limit:
+                pending.tell(allow(only, pending.counted, 0))
+            else:
+                pending.tell(decide(standings, pending.moment or time, pending.counted, 0))
 
     def _answer_without(self, failure: Failure, batch: list[Pending]) -> None:
         for pending in batch:
             try:
-                outcome: Outcome = self._without(pending.checks, pending.moment, pending.counted)
+                outcome: Outcome = self._without(pending.checks, pending.counted)
             except LimitsUnavailable as error:
                 outcome = error
             pending.tell(outcome)
 
-    def _without(self, checks: Checks, moment: int, counted: int) -> Decision | None:
+    def _without(self, checks: Checks, counted: int) -> Decision | None:
         self._on_fallback()
         if any(limit.on_store_failure == "closed" for limit, _ in checks):
             raise LimitsUnavailable("the store of the rate limits does not answer", [(b"retry-after", b"1")])
         local = [check for check in checks if check[0].on_store_failure == "local"]
         if not local:
             return None
-        now = moment / SECOND if moment else None
-        return self._local.check(local, now) if counted else self._local.peek(local, now)
+        return self._local.check(local) if counted else self._local.peek(local)
 
     async def _probe(self, execute: Execute) -> None:
         """What a check does, writing included: a server that is full or a replica is not up because it answers."""

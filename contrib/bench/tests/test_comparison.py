@@ -14,9 +14,6 @@ from threading import Thread
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contrib"))
-
 from bench import envoy, full, h2load, nginx, node, plot, tokens
 from bench.compare import verdicts as compare_verdicts
 from bench.figures import Sample
@@ -233,9 +230,7 @@ class TestCompare:
     def test_verdicts_on_what_ran(self) -> None:
         """A target that was missed is not reported, or one is reported of which a side did not run."""
         costs = {"nginx": 10.0, "envoy all": 60.0, "apigw": 25.0, "apigw all": 55.0}
-        samples = [
-            Sample(name, 0, 1000, 0, 0, 4.0, cost / 1e3, 1.0, 1.0, 1.0, 1, 1, 1) for name, cost in costs.items()
-        ]
+        samples = [Sample(name, 0, 1000, 0, 0, 4.0, cost / 1e3, 1.0, 1.0, 1.0, 1, 1, 1) for name, cost in costs.items()]
         found = compare_verdicts(samples, [GATEWAY])
         said = {f"{verdict.promise} {verdict.wanted}": verdict.kept for verdict in found}
         assert said == {

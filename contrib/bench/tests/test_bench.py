@@ -5,17 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from itertools import count, repeat
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contrib"))
-
 from bench import ops_cost, origin, tokens, wrk
 from bench.figures import (
     Sample,
@@ -36,11 +31,12 @@ from bench.programs import Place, Variant, parse_variant
 from bench.result import NoResult
 from bench.scenarios import SCENARIOS, document, many_routes
 from bench.transfers import TransferFailed, download, upload
+from prometheus_client import CollectorRegistry
 
 from apigw.config.load import load as load_config
+from apigw.contract.principal import Principal
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.jwt import CACHED_TOKENS, Authenticator
-from apigw.policy.auth.principal import Principal
 from apigw.process.rules import RULES
 from apigw.proxy.accounting import Accounting
 
@@ -359,5 +355,5 @@ class TestTransfers:
 def test_what_operators_see_is_timed_on_the_real_parts() -> None:
     """``ops_cost`` times an exchange that no gateway ever has, or none at all."""
     metrics = Metrics(CollectorRegistry(), "test")
-    Accounting(metrics, None, lambda: 0.0).exchange_ended(ops_cost.exchange(metrics))
+    Accounting(metrics, None, lambda: 0.0, lambda: 0.0).exchange_ended(ops_cost.exchange(metrics))
     assert b'path="/api/v1/users/:id",status="200"} 1' in metrics.render()[1]

@@ -1,0 +1,70 @@
+"""Leaves of a Resource tree: what the gateway answers by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from json import dumps
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from apigw.errors import MethodNotAllowed
+from apigw.wire.headers import Headers
+from apigw.wire.web_request import WebRequest
+
+JSON = b"application/json"
+
+
+def respond(request: WebRequest, status: int, headers: Headers, body: bytes) -> None:
+    """A whole answer, with the name that the request has in the log."""
+    if request.identifier:
+        headers = [*headers, (b"x-request-id", request.identifier)]
+    request.respond(status, headers, body)
+
+
+def answer(request: WebRequest, status: int, document: object) -> int:
+    """Respond with JSON that no cache keeps."""
+    body = dumps(document).encode("ascii") + b"\n"
+    headers = [
+        (b"content-type", JSON),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    respond(request, status, headers, body)
+    return NOT_DONE_YET
+
+
+class Leaf(Resource):
+    """A resource whose refusals look like the gateway's: a method that it does not have is 405."""
+
+    isLeaf = True
+
+    def render(self, request: WebRequest) -> Any:
+        render = getattr(self, "render_" + request.method.decode("latin-1"), None)
+        methods = {name.removeprefix("render_").encode() for name in dir(self) if name.startswith("render_")}
+        if b"GET" not in methods:
+            methods.discard(b"HEAD")  # which Resource has, as a GET without its body
+        if render is None or request.method not in methods:
+            raise MethodNotAllowed("This path has other methods.", [(b"allow", b", ".join(sorted(methods)))])
+        return render(request)
+
+
+class Document(Leaf):
+    """What a callable returns, as JSON."""
+
+    def __init__(self, document: Callable[[], Any]) -> None:
+        super().__init__()
+        self._document = document
+
+    def render_GET(self, request: WebRequest) -> int:
+        return answer(request, 200, self._document())
+
+
+def unless_cancelled(failure: Failure, request: WebRequest) -> None:
+    """An errback: a failure is answered, unless the client has left."""
+    if not failure.check(CancelledError):
+        request.processingFailed(failure)

@@ -1,0 +1,43 @@
+"""CORS as a policy: pages of other origins may call the routes that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from apigw.config.model import Config
+from apigw.config.model import Route as RouteConfig
+from apigw.contract.exchange import Route
+from apigw.contract.policy import NOTHING, OwnRoute, Part, Policy, Prepared
+from apigw.policy.cors.cors import AnswerPages, Preflight
+from apigw.routing.router import Router
+
+
+class CorsPolicy(Policy):
+    name = "cors"
+
+    def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> Prepared:
+        return PreparedCors(config) if any(route.cors for route in config.routes) else Prepared()
+
+
+class PreparedCors(Prepared):
+    """A preflight is answered for every path of a route with ``cors``, by whichever route would serve OPTIONS there."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._preflight = Preflight()
+        self._asked = Part(stages={"access": self._preflight})
+
+    def part(self, route: RouteConfig) -> Part:
+        serves_options = route.methods is None or "OPTIONS" in route.methods
+        if route.cors is None:
+            return self._asked if serves_options else NOTHING
+        stages = self._asked.stages if serves_options else {}
+        return Part(stages=stages, hooks=(AnswerPages(route.cors),))
+
+    def own_routes(self) -> Iterable[OwnRoute]:
+        shapes = dict.fromkeys(route.path for route in self._config.routes if route.cors)
+        return [OwnRoute(path, frozenset({b"OPTIONS"}), self._asked) for path in shapes]
+
+    def routed(self, router: Router[Route]) -> None:
+        self._preflight.router = router

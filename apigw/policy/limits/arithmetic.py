@@ -1,0 +1,221 @@
+# Compiled: see docs/decisions/compiled.md
+"""The arithmetic of rate limits: what is kept for a key, and whether one more request passes.
+
+Time is in whole microseconds of one clock, in integers, so that the store in memory and the one in Redis decide alike,
+to the microsecond. A window is half open: what was counted at ``t`` has left it at ``t + window``. Within a key time
+never runs backwards.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from hashlib import blake2b
+from struct import Struct
+from typing import Any, ClassVar, Final
+
+from apigw.config.model import RateLimit
+from apigw.routing.pattern import Pattern
+from apigw.wire.headers import Header
+
+SECOND: Final = 1_000_000
+"""Microseconds."""
+
+LARGEST_LIMIT = 2**31 - 1
+LONGEST_WINDOW = 2**43 / SECOND
+"""Seconds, some 101 days. Up to these two, the doubles of a Lua script reckon exactly."""
+
+LOG_UP_TO = 1_000
+"""``algorithm: auto`` keeps a log up to this limit, and counters above."""
+
+State = Any
+"""What is kept for a key. A log: its stamps in order, packed, or an array when they are many. A counter: an integer."""
+
+_STAMP = Struct("=q")
+_PACKED = Struct("<Bqq")
+_PACKED_STAMPS = 64 * _STAMP.size
+_COUNT_BITS: Final = 31
+_COUNT_MASK: Final = 0x7FFFFFFF
+_COUNTS_MASK: Final = 0x3FFFFFFFFFFFFFFF
+
+
+class Standing:
+    """How a key stands before one more request. Times are microseconds of the clock that counts.
+
+    ``state`` is what is kept, as of ``clock``, the key's own time; ``used`` is how many requests count at present,
+    ``resets`` when the oldest of them leaves, and ``passes`` when a request would pass, or 0 where there is room.
+    """
+
+    def __init__(self, limit: Limit, state: State, clock: int, used: int, resets: int, passes: int) -> None:
+        self.limit = limit
+        self.state = state
+        self.clock = clock
+        self.used = used
+        self.resets = resets
+        self.passes = passes
+
+
+class Limit:
+    """A configured quota, ready for requests; ``span`` is its window in microseconds.
+
+    ``id`` is shared by whatever counts the same requests in the same way, so that counts survive a reload, even one
+    that changes the number. ``header`` is ``X-RateLimit-Limit``; ``packed`` is for the script in Redis.
+    """
+
+    algorithm: ClassVar[str]
+    code: ClassVar[int]
+
+    def __init__(self, config: RateLimit) -> None:
+        self.endpoint = config.endpoint
+        self.limit = config.limit
+        self.window = config.window
+        self.scope = config.scope
+        self.on_store_failure = config.on_store_failure
+        self.pattern = Pattern.parse(config.endpoint)
+        self.span = max(1, round(config.window * SECOND))
+        identity = "\0".join((self.endpoint, self.scope, str(self.span), self.algorithm))
+        self.id = blake2b(identity.encode(), digest_size=8).digest()
+        self.header: Header = (b"x-ratelimit-limit", b"%d" % self.limit)
+        self.packed = _PACKED.pack(self.code, self.limit, self.span)
+
+        self._reset = 0
+        self._reset_header: Header = (b"x-ratelimit-reset", b"0")
+
+    def reset_header(self, reset: int) -> Header:
+        """``X-RateLimit-Reset``. One after the other says the same: the last one is kept."""
+        if reset != self._reset:
+            self._reset = reset
+            self._reset_header = (b"x-ratelimit-reset", b"%d" % reset)
+        return self._reset_header
+
+    def __repr__(self) -> str:
+        return f"<{self.limit} per {self.window:g} s and {self.scope} of {self.endpoint}, {self.algorithm}>"
+
+    def look(self, state: State | None, now: int) -> Standing:
+        """How things stand at ``now``, where ``state`` is kept; ``None`` for a key that is new."""
+        raise NotImplementedError
+
+    def count(self, standing: Standing) -> State:
+        """The state after one more request, from what ``look`` said. Takes over the state that ``look`` was given."""
+        raise NotImplementedError
+
+    def over(self, state: State, now: int) -> bool:
+        """Whether nothing of ``state`` matters any more."""
+        raise NotImplementedError
+
+    def told(self, first: int, second: int, third: int) -> Standing:
+        """How things stand by the three numbers that the script in Redis gives for a key; without a state."""
+        raise NotImplementedError
+
+
+class LogLimit(Limit):
+    """Exact: one stamp for each counted request. No window of ``span``, however placed, has more than ``limit``."""
+
+    algorithm: ClassVar[str] = "log"
+    code: ClassVar[int] = 1
+
+    def look(self, state: State | None, now: int) -> Standing:
+        span = self.span
+        if state is None:
+            return Standing(self, b"", now, 0, now + span, 0)
+        stamps = state if type(state) is array else memoryview(state).cast("q")
+        last: int = stamps[-1]
+        clock = now if now > last else last
+        gone = clock - span
+        oldest: int = stamps[0]
+        used = len(stamps)
+        if oldest <= gone:
+            first: int = bisect_right(stamps, gone)
+            used -= first
+            oldest = stamps[first] if used else clock
+        passes: int = stamps[-self.limit] + span if used >= self.limit else 0
+        return Standing(self, state, clock, used, oldest + span, passes)
+
+    def count(self, standing: Standing) -> State:
+        state, clock, used = standing.state, standing.clock, standing.used
+        if not used:
+            return _STAMP.pack(clock)
+        if type(state) is array:
+            gone = len(state) - used
+            # Moving the rest of a long array costs more than keeping an eighth of it for a while.
+            if gone > used >> 3:
+                del state[:gone]
+            state.append(clock)
+            return state
+        kept = state[-_STAMP.size * used :] + _STAMP.pack(clock)
+        return kept if len(kept) <= _PACKED_STAMPS else array("q", kept)
+
+    def over(self, state: State, now: int) -> bool:
+        last: int = state[-1] if type(state) is array else _STAMP.unpack_from(state, len(state) - _STAMP.size)[0]
+        return last + self.span <= now
+
+    def told(self, used: int, oldest: int, blocking: int) -> Standing:
+        return Standing(self, None, 0, used, oldest + self.span, blocking + self.span)
+
+
+class CounterLimit(Limit):
+    """Two counters: ``previous * (1 - elapsed / window) + current + 1 <= limit``, in windows that begin at multiples
+    of ``span``. Its state is the clock, the previous count and the current one, packed into one integer."""
+
+    algorithm: ClassVar[str] = "counter"
+    code: ClassVar[int] = 2
+
+    def look(self, state: State | None, now: int) -> Standing:
+        span = self.span
+        if state is None:
+            return Standing(self, now << 2 * _COUNT_BITS, now, 0, now - now % span + span, 0)
+        last: int = state >> 2 * _COUNT_BITS
+        clock = now if now > last else last
+        counts: int = state & _COUNTS_MASK
+        ends = last - last % span + span
+        if clock >= ends:
+            turns = (clock - ends) // span + 1
+            ends += turns * span
+            # The current count becomes the previous one, or is forgotten like it.
+            counts = (counts & _COUNT_MASK) << _COUNT_BITS if turns == 1 else 0
+        return self._standing(clock << 2 * _COUNT_BITS | counts, clock, counts, ends)
+
+    def count(self, standing: Standing) -> State:
+        return standing.state + 1
+
+    def over(self, state: State, now: int) -> bool:
+        last: int = state >> 2 * _COUNT_BITS
+        return last - last % self.span + 2 * self.span <= now
+
+    def told(self, clock: int, current: int, previous: int) -> Standing:
+        ends = clock - clock % self.span + self.span
+        return self._standing(None, clock, previous << _COUNT_BITS | current, ends)
+
+    def _standing(self, state: State, clock: int, counts: int, ends: int) -> Standing:
+        """``counts`` are both, packed as in a state; ``ends`` is when the window of ``clock`` does."""
+        span, limit = self.span, self.limit
+        used = counts
+        if counts > _COUNT_MASK:
+            current, previous = counts & _COUNT_MASK, counts >> _COUNT_BITS
+            used = current - previous * (clock - ends) // span
+        if used < limit:
+            return Standing(self, state, clock, used, ends, 0)
+        current, previous = counts & _COUNT_MASK, counts >> _COUNT_BITS
+        spare = limit - 1 - current
+        if spare >= 0:
+            passes = ends - spare * span // previous
+        else:
+            passes = ends + span - (limit - 1) * span // current
+        return Standing(self, state, clock, used, ends, passes)
+
+
+KINDS: dict[str, type[Limit]] = {"log": LogLimit, "counter": CounterLimit}
+
+
+def compile_limit(config: RateLimit) -> Limit:
+    """Raises ``ValueError`` for a pattern, number or window out of range, and for an unknown algorithm."""
+    if not 1 <= config.limit <= LARGEST_LIMIT:
+        raise ValueError(f"the limit {config.limit} is not between 1 and {LARGEST_LIMIT}")
+    if not 0 < config.window <= LONGEST_WINDOW:
+        raise ValueError(f"the window {config.window} s is not between 0 and {LONGEST_WINDOW:.0f} s")
+    algorithm = config.algorithm
+    if algorithm == "auto":
+        algorithm = "log" if config.limit <= LOG_UP_TO else "counter"
+    if algorithm not in KINDS:
+        raise ValueError(f"the algorithm {algorithm!r} is none of {', '.join(KINDS)}")
+    return KINDS[algorithm](config)

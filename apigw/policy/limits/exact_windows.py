@@ -1,0 +1,24 @@
+"""Exact windows in memory, for who counts by numbers of his own and not by limits of the configuration."""
+
+from __future__ import annotations
+
+from apigw.config.model import RateLimit
+from apigw.policy.limits.arithmetic import Limit, compile_limit
+from apigw.policy.limits.memory import MemoryStore
+
+
+class ExactWindows:
+    """What the token endpoint counts by (``policy.oauth.endpoint.Allow``), over a store that somebody else runs."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._limits: dict[tuple[int, float], Limit] = {}
+
+    def __call__(self, key: bytes, limit: int, window: float) -> float | None:
+        """Count one for ``key``, or the seconds to wait where that would be more than ``limit`` in ``window``."""
+        exact = self._limits.get((limit, window))
+        if exact is None:
+            exact = compile_limit(RateLimit("/oauth/token", limit, window, "endpoint", "log"))
+            self._limits[limit, window] = exact
+        decision = self._store.check([(exact, key)])
+        return None if decision.allowed else float(decision.retry_after)

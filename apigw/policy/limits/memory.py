@@ -1,0 +1,164 @@
+# Compiled: see docs/decisions/compiled.md
+"""The store that counts in this process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from typing import ClassVar
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, State
+from apigw.policy.limits.decision import Checks, Decision, allow, decide
+
+MAX_KEYS = 1_000_000
+"""Each costs some 150 bytes, and with ``log`` 8 more for each further request that is in the window."""
+
+SWEEP_INTERVAL = 0.25
+"""Seconds between two steps of the sweep; in a large store 192 of them visit every key."""
+
+# With this many tables a full store leaves each just below the size at which a dict doubles its room.
+_TABLES = 192
+_ONE_TABLE_UP_TO = 16_384
+
+Table = dict[bytes, State]
+
+
+class MemoryStore:
+    """Counts in this process, for at most ``max_keys`` keys: then the longest unused leave first.
+
+    Windows go by the clock's ``seconds``, so that where it is monotonic nobody is let through or blocked because the
+    wall clock was set; ``now`` is Unix time, in which a decision says when its window ends.
+
+    A large store is spread over tables, so that none ever takes long to grow or to sweep; the keys that leave are then
+    the longest unused of the newcomer's table. Keys whose window has passed are swept, a table at a time.
+    """
+
+    kind: ClassVar[str] = "memory"
+    up: ClassVar[bool] = True
+
+    def __init__(self, clock: IReactorTime, now: Callable[[], float], max_keys: int = MAX_KEYS) -> None:
+        self._seconds: Callable[[], float] = clock.seconds
+        self._now = now
+        self._max_keys = max_keys
+        self._size = 0
+        # Of what is kept: the limit by its id, and how many keys it has.
+        self._limits: dict[bytes, Limit] = {}
+        self._keys: dict[bytes, int] = {}
+        # Each in the order of last use: what is looked at is taken out and put back, as a dict keeps the order in which
+        # its keys came.
+        self._tables: list[Table] = [{} for _ in range(1 if max_keys <= _ONE_TABLE_UP_TO else _TABLES)]
+        self._next_swept = 0
+        self._sweeping = LoopingCall(self.sweep)
+        self._sweeping.clock = clock
+
+    def __len__(self) -> int:
+        return self._size
+
+    def keys_of(self, limit: Limit) -> int:
+        """How many callers it has counted of late: some may be over, and not yet swept."""
+        return self._keys.get(limit.id, 0)
+
+    def start(self) -> Deferred[None]:
+        self._sweeping.start(SWEEP_INTERVAL, now=False)
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        if self._sweeping.running:
+            self._sweeping.stop()
+        return succeed(None)
+
+    def check(self, checks: Checks, at: float | None = None) -> Decision:
+        """Test all, then count all, unless one refuses. ``at`` is in the clock's seconds, its present where None."""
+        moment = self._moment(at)
+        if len(checks) == 1:
+            limit, key = checks[0]
+            return self._check_one(limit, limit.id + key, moment)
+        states: list[State | None] = []
+        standings: list[Standing] = []
+        allowed = True
+        for limit, key in checks:
+            name = limit.id + key
+            state = self._table(name).pop(name, None)
+            standing = limit.look(state, moment)
+            if standing.used >= limit.limit:
+                allowed = False
+            states.append(state)
+            standings.append(standing)
+        for place, (limit, key) in enumerate(checks):
+            name = limit.id + key
+            table = self._table(name)
+            state = states[place]
+            if allowed:
+                table[name] = limit.count(standings[place])
+                if state is None:
+                    self._added(limit, table)
+            elif state is not None:
+                table[name] = state
+        return decide(standings, moment, 1, self._ahead())
+
+    def _check_one(self, limit: Limit, name: bytes, moment: int) -> Decision:
+        """What ``check`` does where one limit applies, as on most routes."""
+        table = self._table(name)
+        state = table.pop(name, None)
+        standing = limit.look(state, moment)
+        if standing.used >= limit.limit:
+            table[name] = state  # not None: a new key has room
+            return decide([standing], moment, 1, self._ahead())
+        table[name] = limit.count(standing)
+        if state is None:
+            self._added(limit, table)
+        return allow(standing, 1, self._ahead())
+
+    def peek(self, checks: Checks, at: float | None = None) -> Decision:
+        """What ``check`` would say, and how many remain now. Counts nothing and is no use of the keys."""
+        moment = self._moment(at)
+        standings = []
+        for limit, key in checks:
+            name = limit.id + key
+            standings.append(limit.look(self._table(name).get(name), moment))
+        return decide(standings, moment, 0, self._ahead())
+
+    def sweep(self, at: float | None = None) -> None:
+        """Drop what is over from the next table, and give back the room it took."""
+        moment = self._moment(at)
+        place = self._next_swept
+        self._next_swept = (place + 1) % len(self._tables)
+        table = self._tables[place]
+        limits = self._limits
+        dead = [name for name, state in table.items() if limits[name[:8]].over(state, moment)]
+        self._drop(dead, table)
+        if len(dead) > len(table):
+            self._tables[place] = dict(table)
+
+    def _moment(self, at: float | None) -> int:
+        """In microseconds."""
+        return int((self._seconds() if at is None else at) * SECOND + 0.5)
+
+    def _ahead(self) -> int:
+        """The microseconds by which Unix time is ahead of the clock at present."""
+        return int(self._now() * SECOND + 0.5) - int(self._seconds() * SECOND + 0.5)
+
+    def _table(self, name: bytes) -> Table:
+        return self._tables[hash(name) % len(self._tables)]
+
+    def _added(self, limit: Limit, table: Table) -> None:
+        self._limits[limit.id] = limit
+        self._keys[limit.id] = self._keys.get(limit.id, 0) + 1
+        self._size += 1
+        if self._size > self._max_keys:
+            # Several at once from a large table: finding the first steps over the places of those that have left.
+            self._drop(list(islice(table, 1 + len(table) // 256)), table)
+
+    def _drop(self, names: list[bytes], table: Table) -> None:
+        for name in names:
+            del table[name]
+        self._size -= len(names)
+        for identity, gone in Counter(name[:8] for name in names).items():
+            self._keys[identity] -= gone
+            if not self._keys[identity]:
+                del self._keys[identity], self._limits[identity]

@@ -1,0 +1,41 @@
+# Compiled: see docs/decisions/compiled.md
+"""Which limits apply to what a route matches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from apigw.policy.limits.arithmetic import Limit
+from apigw.routing.pattern import Pattern, overlaps
+
+
+class Selection:
+    """The limits of one route: ``always`` apply to every path that it matches, ``sometimes`` must be tested."""
+
+    def __init__(self, always: tuple[Limit, ...] = (), sometimes: tuple[Limit, ...] = ()) -> None:
+        self.always = always
+        self.sometimes = sometimes
+
+    def __bool__(self) -> bool:
+        return bool(self.always or self.sometimes)
+
+    def of(self, path: bytes) -> tuple[Limit, ...]:
+        """Those that apply to a path as it was sent."""
+        if not self.sometimes:
+            return self.always
+        return self.always + tuple([limit for limit in self.sometimes if limit.pattern.matches(path)])
+
+    def of_addresses(self) -> Selection:
+        """Those to which a 401 is charged: check it with these, and where they refuse it becomes a 429."""
+        return Selection(
+            tuple(limit for limit in self.always if limit.scope == "ip"),
+            tuple(limit for limit in self.sometimes if limit.scope == "ip"),
+        )
+
+
+def select(limits: Iterable[Limit], route: Pattern) -> Selection:
+    """Which of ``limits`` can apply to what ``route`` matches."""
+    found: dict[str, list[Limit]] = {"always": [], "sometimes": [], "never": []}
+    for limit in limits:
+        found[overlaps(limit.pattern, route)].append(limit)
+    return Selection(tuple(found["always"]), tuple(found["sometimes"]))

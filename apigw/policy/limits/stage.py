@@ -1,0 +1,102 @@
+# Compiled: see docs/decisions/compiled.md
+"""The part of limits in an exchange: count it, and refuse it where too many came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from apigw import errors
+from apigw.contract.exchange import DROPPED, Exchange, OnRefusal, Outcome, Stage, Waiting
+from apigw.errors import GatewayError
+from apigw.policy.limits.arithmetic import Limit
+from apigw.policy.limits.decision import HEADERS, Check, Decision
+from apigw.policy.limits.in_redis import Outcome as Counted
+from apigw.policy.limits.in_redis import Pending, RedisStore
+from apigw.policy.limits.keys import scope_key
+from apigw.policy.limits.memory import MemoryStore
+from apigw.policy.limits.selection import Selection
+
+LimitStore = MemoryStore | RedisStore
+
+Violated = Callable[[Limit], object]
+"""Told of each limit that refuses an exchange."""
+
+_WITHOUT_LIMITS = DROPPED | HEADERS
+"""A service may have limits of its own, which would contradict ours."""
+
+
+class Count(Stage):
+    """Counts an exchange against every limit of its route, in one check. Waits only for Redis, never for memory."""
+
+    def __init__(self, selection: Selection, store: LimitStore, violated: Violated) -> None:
+        self._selection = selection
+        self._store = store
+        self._violated = violated
+
+    def run(self, exchange: Exchange) -> Outcome:
+        return count(exchange, self._selection, self._store, self._violated)
+
+
+class ChargeAddress(OnRefusal):
+    """Charges a 401 to the address that it came from: whoever guesses tokens runs into a 429."""
+
+    def __init__(self, selection: Selection, store: LimitStore, violated: Violated) -> None:
+        self._selection = selection
+        self._store = store
+        self._violated = violated
+
+    def run(self, exchange: Exchange, error: GatewayError) -> Waiting | None:
+        if not isinstance(error, errors.Unauthorized):
+            return None
+        return count(exchange, self._selection, self._store, self._violated)
+
+
+def count(exchange: Exchange, selection: Selection, store: LimitStore, violated: Violated) -> Waiting | None:
+    """Count an exchange against the limits that apply to it. Raises ``GatewayError`` where one refuses it."""
+    checks = checks_of(exchange, selection)
+    if not checks:
+        return None
+    if isinstance(store, MemoryStore):
+        decide(exchange, store.check(checks, exchange.started_at), violated)
+        return None
+    decision = store.ask(checks, partial(_told, exchange, violated))
+    if isinstance(decision, Pending):
+        return decision
+    decide(exchange, decision, violated)
+    return None
+
+
+def _told(exchange: Exchange, violated: Violated, outcome: Counted) -> None:
+    """Redis has answered, or has failed to."""
+    try:
+        if isinstance(outcome, errors.LimitsUnavailable):
+            raise outcome
+        decide(exchange, outcome, violated)
+    except GatewayError as error:
+        exchange.fail(error)
+    else:
+        exchange.resume(None)
+
+
+def checks_of(exchange: Exchange, selection: Selection) -> list[Check]:
+    limits = selection.of(exchange.request.path)
+    if not limits:
+        return []
+    address = exchange.client_address
+    provider = user = None
+    if exchange.principal is not None:
+        provider, user = exchange.principal.provider, exchange.principal.id
+    return [(limit, scope_key(limit.scope, provider, user, address)) for limit in limits]
+
+
+def decide(exchange: Exchange, decision: Decision | None, violated: Violated) -> None:
+    """Let the answer say how things stand, and raise ``RateLimited`` where the exchange is one too many."""
+    if decision is None:
+        return
+    dropped = exchange.dropped
+    exchange.dropped = _WITHOUT_LIMITS if dropped is DROPPED else dropped | HEADERS
+    exchange.add(decision.headers())
+    if not decision.allowed:
+        violated(decision.limit)
+        raise errors.RateLimited("Too many requests; see Retry-After.")

@@ -1,0 +1,43 @@
+# Compiled: see docs/decisions/compiled.md
+"""Where a route's requests go, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from apigw.proxy.headers import CopyRules
+from apigw.upstream.upstream import Upstream
+from apigw.wire.deadlines import Deadlines
+
+
+class Destination:
+    """A service, and what the route says of the way to it. Times are seconds, sizes bytes.
+
+    ``max_body_size`` is None for no limit. ``buffer_body``: a body up to this size is read whole before a connection
+    is taken; 0 where none is waited for. ``strip``: so many segments at the beginning of the path stay here.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        copied: CopyRules,
+        deadlines: Deadlines,
+        timeout: float,
+        tunnel_idle_timeout: float,
+        max_body_size: int | None,
+        buffer_body: int,
+        strip: int,
+        preserve_host: bool,
+        log_decisions: bool,
+    ) -> None:
+        self.upstream = upstream
+        self.copied = copied
+        self.deadlines = deadlines
+        self.seconds: Callable[[], float] = deadlines.seconds
+        self.timeout = timeout
+        self.tunnel_idle_timeout = tunnel_idle_timeout
+        self.max_body_size = max_body_size
+        self.buffer_body = buffer_body
+        self.strip = strip
+        self.preserve_host = preserve_host
+        self.log_decisions = log_decisions

@@ -1,0 +1,113 @@
+# Compiled: see docs/decisions/compiled.md
+"""The last stages of each route that leads to a service: hold the body, take a connection, send the request."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from apigw import errors
+from apigw.contract.exchange import Exchange, Outcome, Stage, Waiting
+from apigw.proxy.destination import Destination
+from apigw.proxy.headers import is_grpc
+from apigw.proxy.held_body import Buffers, HeldBody
+from apigw.proxy.relay import Relay
+from apigw.upstream.failover import Taken, connect, take
+from apigw.wire.errors import ConnectFailed, PoolExhausted
+
+
+def stages(destination: Destination, buffers: Buffers) -> tuple[Stage, ...]:
+    return HoldBody(destination, buffers), Connect(destination)
+
+
+class HoldBody(Stage):
+    """Waits for a small body, or the first piece of another, so that no slow client holds a connection to the service.
+
+    gRPC does not wait: its services may answer before the client says anything.
+    """
+
+    def __init__(self, destination: Destination, buffers: Buffers) -> None:
+        self.destination = destination
+        self._buffers = buffers
+
+    def run(self, exchange: Exchange) -> Outcome:
+        request = exchange.request
+        length = request.content_length
+        if length == 0:
+            return None
+        destination = self.destination
+        allowed, small = destination.max_body_size, destination.buffer_body
+        if allowed is not None and length is not None and length > allowed:
+            raise errors.BodyTooLarge(f"The body may have up to {allowed} bytes.")
+        if request.body_complete or not small or is_grpc(request.headers):
+            return None
+        circuit = destination.upstream.circuit
+        if circuit is not None:
+            circuit.check(destination.seconds())
+        wanted = 1 if length is None or length > small else length + 1  # more than comes: to its end
+        held = HeldBody(self._buffers, wanted)
+        return held if Relay(exchange, destination).hold_body(held) else None
+
+
+class Connect(Stage):
+    """Asks the circuit, chooses a target, takes a connection to it, and sends the request.
+
+    Waits where no connection is idle. After a silent death the exchange comes here again, for the target ``wanted``.
+    """
+
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+
+    def run(self, exchange: Exchange) -> Outcome:
+        destination = self._destination
+        relay = Relay(exchange, destination) if exchange.relay is None else cast(Relay, exchange.relay)
+        upstream = destination.upstream
+        target = relay.wanted
+        if target is None:
+            if upstream.circuit is not None:
+                relay.permit = upstream.circuit.admit(destination.seconds())
+            target = upstream.balancer.pick(None)
+            if target is None:
+                raise upstream.none_healthy()
+            connection = take(upstream, target, careful=exchange.request.content_length != 0)
+            if connection is not None:
+                relay.send(target, connection)
+                return None
+        return Connecting(relay, connect(upstream, target))
+
+
+class Connecting(Waiting):
+    """A connection that is being made, or waited for. When it is there, the request is sent."""
+
+    def __init__(self, relay: Relay, connecting: Deferred[Taken]) -> None:
+        self._relay = relay
+        self._connecting = connecting
+        connecting.addCallbacks(self._connected, self._failed).addErrback(self._broken)
+
+    def cancel(self) -> None:
+        self._connecting.cancel()
+
+    def _connected(self, taken: Taken) -> None:
+        relay = self._relay
+        relay.exchange.waiting = None
+        relay.send(taken.target, taken.connection)
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        relay = self._relay
+        error = failure.value
+        assert error is not None
+        if failure.check(ConnectFailed):
+            relay.settle_failure()
+            error = errors.UpstreamUnreachable("The service cannot be reached.")
+        elif failure.check(PoolExhausted):
+            relay.destination.upstream.series.error("overloaded")
+            error = errors.Overloaded("The service has too many requests waiting.", [(b"retry-after", b"1")])
+        relay.exchange.fail(error)
+
+    def _broken(self, failure: Failure) -> None:
+        assert failure.value is not None
+        self._relay.exchange.fail(failure.value)

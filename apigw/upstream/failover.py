@@ -1,0 +1,93 @@
+# Compiled: see docs/decisions/compiled.md
+"""A connection for an exchange: an idle one, a new one, one to another target; and whether an exchange is repeated.
+
+What has been sent is sent again only where that cannot do harm, once, and never because of what was answered.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from apigw.upstream.target import Target
+from apigw.upstream.upstream import Upstream
+from apigw.wire.errors import ConnectFailed, UpstreamError, UpstreamLost
+from apigw.wire.interfaces import UpstreamConnection
+
+IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH"})
+"""RFC 9110 §9.2.2, and its registry."""
+
+
+class Taken:
+    """A connection to one of a service's targets. When the exchange with it is over, ``Upstream.end`` is called."""
+
+    def __init__(self, target: Target, connection: UpstreamConnection) -> None:
+        self.target = target
+        self.connection = connection
+
+
+def take(upstream: Upstream, target: Target, careful: bool) -> UpstreamConnection | None:
+    """An idle connection to ``target``, at once, or None. ``careful``: for an exchange that could not be repeated."""
+    connection = target.pool.take(careful)
+    if connection is not None and upstream.counts:
+        upstream.begin(target)
+    return connection
+
+
+def connect(upstream: Upstream, target: Target) -> Deferred[Taken]:
+    """A new connection to ``target`` or, if none can be made, to one other; it may have to be waited for.
+
+    Fails with ``ConnectFailed`` or ``PoolExhausted``. Nothing of an exchange has been sent by then.
+    """
+    return _connect(upstream, target, True)
+
+
+def _connect(upstream: Upstream, target: Target, elsewhere: bool) -> Deferred[Taken]:
+    upstream.begin(target)
+    taken: Deferred[Taken] = target.pool.connect().addCallbacks(
+        partial(_connected, upstream, target), partial(_not_connected, upstream, target, elsewhere)
+    )
+    return taken
+
+
+def _connected(upstream: Upstream, target: Target, connection: UpstreamConnection) -> Taken:
+    target.connect_succeeded()
+    return Taken(target, connection)
+
+
+def _not_connected(upstream: Upstream, target: Target, elsewhere: bool, failure: Failure) -> Failure | Deferred[Taken]:
+    upstream.end(target)
+    if failure.check(ConnectFailed):
+        target.connect_failed(upstream.name, failure.getErrorMessage())
+        upstream.series.error("connect")
+        other = upstream.other(target) if elsewhere else None
+        if other is not None:
+            return _connect(upstream, other, False)
+    return failure
+
+
+def again(
+    upstream: Upstream, target: Target, error: UpstreamError, method: bytes, kept: bool, repeated: bool, used: bool
+) -> Target | None:
+    """The target to which an exchange that failed with ``target`` is sent again, or None: see ``is_repeated``."""
+    elsewhere = upstream.has_other(target)
+    if not is_repeated(error, method, kept, repeated, used, elsewhere):
+        return None
+    return upstream.other(target) or target
+
+
+def is_repeated(error: UpstreamError, method: bytes, kept: bool, repeated: bool, used: bool, elsewhere: bool) -> bool:
+    """Whether an exchange that ended with ``error`` is sent again.
+
+    ``kept``: its body is complete and still here, or there is none. ``repeated``: this was the second time. ``used``:
+    the connection had carried an exchange before. ``elsewhere``: it would go to another target.
+
+    Only a connection that closed without a byte of an answer says that the service may not have seen the request: it
+    had probably been closed for being idle (RFC 9110 §9.2.2). A new one that ends like this was taken by a process that
+    is being killed: then only another target can help.
+    """
+    if not isinstance(error, UpstreamLost) or not error.silent:
+        return False
+    return not repeated and kept and (method in IDEMPOTENT or error.unsent) and (used or elsewhere)

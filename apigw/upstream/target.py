@@ -1,0 +1,54 @@
+# Compiled: see docs/decisions/compiled.md
+"""One address of a service: its connections, and whether it gets requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.logger import Logger
+
+from apigw.config.model import Target as TargetConfig
+from apigw.wire.deadlines import NEVER
+from apigw.wire.pool import Pool
+
+FAILURES_IN_A_ROW = 3
+ASIDE_FOR = 10.0
+"""Seconds for which a target that could not be connected to so many times gets no requests, if there is another."""
+
+log = Logger(namespace=__name__)
+
+
+class Target:
+    """One address of a service: its pool of connections, and what is known of its health."""
+
+    def __init__(self, config: TargetConfig, pool: Pool) -> None:
+        self.deadline = NEVER
+        self.config = config
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        usual = config.port == (443 if config.scheme == "https" else 80)
+        authority = host if usual else f"{host}:{config.port}"
+        self.name = f"{config.scheme}://{authority}"
+        self.authority = authority.encode("idna" if not host.isascii() else "ascii")
+        self.pool = pool
+        self.available = True
+        """Whether it gets requests: neither unhealthy nor set aside."""
+        self.healthy = True
+        self._failures = 0
+        self.set_aside: Callable[[Target], bool] = lambda _: False
+
+    def connect_succeeded(self) -> None:
+        self._failures = 0
+
+    def connect_failed(self, service: str, why: str) -> None:
+        """Noted in the log when it begins: a line for each request would drown what else happens in an outage."""
+        if not self._failures:
+            log.warn("{service}: no connection to {target}: {why}", service=service, target=self.name, why=why)
+        self._failures += 1
+        if self._failures % FAILURES_IN_A_ROW == 0:
+            self.set_aside(self)
+
+    def deadline_passed(self) -> None:
+        """It has been aside for long enough."""
+        self.deadline = NEVER
+        self._failures = 0
+        self.available = self.healthy

@@ -1,0 +1,118 @@
+# Compiled: see docs/decisions/compiled.md
+"""One connection to a client: its state, how long is waited in each, and the ways in which it ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from apigw.wire.deadlines import NEVER
+from apigw.wire.http1.answer import AnswerWriter
+from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, HEAD, IDLE, LINGER, OVER, PAUSED, REST
+from apigw.wire.reactor.transport import unsent
+
+if TYPE_CHECKING:
+    from apigw.wire.channel import ChannelFactory
+
+LINGER_FOR: Final = 5.0
+"""Seconds in which a client that still sends may read the answer before the connection is reset (RFC 9112 §9.6)."""
+SILENCE_FOR: Final = 5.0
+"""Seconds without a byte of the answer after which a client that has ended its side is taken for gone."""
+
+
+class ClientConnection:
+    """What ``HTTP1Channel`` stands on. ``_state`` is one of those of reading, and changed by ``_enter`` only."""
+
+    transport: Any
+    deadline: float
+
+    def __init__(self, factory: ChannelFactory, secure: bool) -> None:
+        self.factory = factory
+        self.secure = secure
+        self.deadline = NEVER
+        self._seconds = factory.deadlines.seconds
+        self._state = IDLE
+        self._full = False  # the client does not read what is written
+        self._unsent = 0  # bytes that it had not read when it was last looked at
+        self._reading_paused = False
+        self._answer = AnswerWriter()
+
+    def _enter(self, state: int) -> None:
+        """Leave a state, and the deadline that belongs to it, for another that brings its own."""
+        self._state = state
+        if state == OVER:
+            self.deadline = NEVER
+        elif self._full or state == CLOSING:
+            # The client is to read.
+            self.deadline = self._seconds() + self.factory.settings.client_body_timeout
+        elif state == DONE:
+            self.deadline = NEVER
+        elif state == IDLE:
+            self.deadline = self._seconds() + self.factory.settings.keepalive_timeout
+        elif state in (BODY, REST):
+            self.deadline = self._seconds() + self.factory.settings.client_body_timeout
+        elif state == HEAD:
+            self.deadline = self._seconds() + self.factory.settings.client_header_timeout
+        elif state == ENDED:
+            self.deadline = self._seconds() + SILENCE_FOR
+        elif state == LINGER:
+            self.deadline = self._seconds() + LINGER_FOR
+        else:
+            # Nothing is expected of the client.
+            self.deadline = NEVER
+
+    def stopProducing(self) -> None:
+        """The transport is lost; ``connectionLost`` follows."""
+
+    def writeConnectionLost(self) -> None:
+        """Our side is ended, as it was asked to."""
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pauseProducing()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused and self._state != PAUSED and self._state < CLOSING:
+            self._reading_paused = False
+            self.transport.resumeProducing()
+
+    def _reader_is_late(self) -> None:
+        """The client may be slow. It has stalled when it took nothing for a whole ``client_body_timeout``."""
+        left = unsent(self.transport)
+        if 0 < left < self._unsent:
+            self._unsent = left
+            self._enter(self._state)
+        else:
+            self.cut()
+
+    def _linger(self) -> None:
+        """Read, and forget, what the client still sends, so that no reset destroys its answer before it is read."""
+        self._enter(LINGER)
+        self._resume_reading()
+        if not self._full:
+            self._half_close()
+
+    def _half_close(self) -> None:
+        self._enter(LINGER)
+        self._answer.shut()
+        self.transport.unregisterProducer()
+        if self.secure:
+            # TLS says good-bye by itself, and waits for the other side to do so.
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
+
+    def _close(self) -> None:
+        """Close when what was written is sent, which the client may take its time for, but not stall."""
+        self._full = False
+        self._enter(CLOSING)
+        self._unsent = unsent(self.transport)
+        self._answer.shut()
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def cut(self) -> None:
+        """Close now, whatever is in flight."""
+        self._enter(OVER)
+        self._answer.shut()
+        self.transport.abortConnection()

@@ -1,0 +1,269 @@
+# Compiled: see docs/decisions/compiled.md
+"""Reads a service's answers: where each begins and ends, and which are none (RFC 9112 §4 to §7)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from apigw.wire.errors import UpstreamMalformed
+from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, NO_LINE, Headers, connection_options
+from apigw.wire.interfaces import Message, Receiver
+
+END_OF_HEAD = b"\r\n\r\n"
+MAX_HEAD = 256 * 1024
+MAX_HEADERS = 1000
+MAX_INTERIM = 32
+"""Interim responses before the one that counts. More are no information, but a way to keep somebody busy."""
+EVENT_STREAM = b"text/event-stream"
+_SPECIAL = HOP_BY_HOP | {b"content-length", b"content-type"}
+_USUAL_REASONS = frozenset({b"OK", b""})
+
+# The states of a response. Plain numbers, as compiled an Enum's members are looked up each time.
+UNASKED: Final = 0
+WAITING: Final = 1  # for its first byte
+HEAD: Final = 2  # some of it has come, or an interim response
+BODY: Final = 3  # the receiver has been told the head
+COMPLETE: Final = 4
+SWITCHED: Final = 5  # 101: what follows is not HTTP
+
+RESPONSE = {
+    UNASKED: {WAITING},
+    WAITING: {HEAD, UNASKED},
+    HEAD: {BODY, SWITCHED, UNASKED},
+    BODY: {COMPLETE, UNASKED},
+    COMPLETE: {UNASKED},
+    SWITCHED: {UNASKED},
+}
+"""Which may follow which. ``expect`` and ``forget`` begin and end an exchange; what the service sends does the rest."""
+
+
+class ResponseReader:
+    """``expect`` an answer, then ``read`` what comes, until it is ``COMPLETE``; the receiver is told the rest."""
+
+    def __init__(self) -> None:
+        self.state = UNASKED
+        self.receiver: Receiver | None = None
+        self.reusable = True
+        """Whether the connection may carry another exchange, as far as this answer says."""
+        self.event_stream = False
+        self.close_delimited = False
+        """Whether the body ends with the connection."""
+        self.moved = False
+        """Whether what was read last had something of a body. Chunk extensions and trailers have nothing."""
+        self.reason = b""
+        self.headers: Headers = []
+        self.rest = b""
+        """What came behind a 101."""
+        self._special: Headers = []
+        self._parser = HttpResponseParser(self)
+        self._parser_ended = False  # it takes no further message
+        self._message_ended = False  # and was no longer than its head
+        self._bodyless = False
+        self._upgrade = False
+        self._pending = b""
+        self._interim = 0
+        self._fruitless = 0
+
+    def expect(self, message: Message, receiver: Receiver) -> None:
+        """The answer to ``message`` is for ``receiver``."""
+        if self.state != UNASKED:
+            raise RuntimeError("the answer before is not complete")
+        self.state = WAITING
+        self.receiver = receiver
+        self.reusable = True
+        self.event_stream = self.close_delimited = False
+        self._bodyless = message.method == b"HEAD"
+        self._upgrade = message.upgrade
+        self._interim = self._fruitless = 0
+        if self._parser_ended:
+            self._renew_parser()
+
+    def forget(self) -> Receiver | None:
+        """The exchange is over, and its receiver is told nothing more."""
+        receiver, self.receiver = self.receiver, None
+        self.state = UNASKED
+        return receiver
+
+    def read(self, data: bytes) -> None:
+        """Raises ``UpstreamMalformed``."""
+        self.moved = False
+        if self.state == BODY:
+            self._read_body(data)
+            return
+        if self.state == WAITING:
+            self.state = HEAD
+        elif self.state != HEAD:
+            raise RuntimeError("no answer is expected")
+        self._read_head(data)
+
+    def _read_head(self, data: bytes) -> None:
+        searched = 0
+        if self._pending:
+            searched = len(self._pending) - 3
+            data = self._pending + data
+            self._pending = b""
+        end = data.find(END_OF_HEAD, max(0, searched))
+        if end < 0 or end > MAX_HEAD:
+            if len(data) > MAX_HEAD + 3:
+                raise UpstreamMalformed("the response's headers are too large")
+            if not data.startswith(b"HTTP/1.") and not b"HTTP/1.".startswith(data):
+                raise UpstreamMalformed("not an HTTP/1.1 response")
+            if NO_LINE(data, max(0, searched)):
+                raise UpstreamMalformed("a control character, or CR or LF without the other, in the response's headers")
+            self._pending = data
+            return
+        end += 4
+        rest = b""
+        if end != len(data):
+            rest = data[end:]
+            data = data[:end]
+        persistent = data.startswith(b"HTTP/1.1 ")
+        if not persistent and not data.startswith(b"HTTP/1.0 "):
+            raise UpstreamMalformed("not an HTTP/1.1 response")
+        self.reason = b""
+        self.headers = []
+        self._special = []
+        self._message_ended = False
+        parser = self._parser
+        try:
+            parser.feed_data(data)
+        except HttpParserUpgrade:
+            pass
+        except HttpParserError as error:
+            raise UpstreamMalformed(str(error)) from None
+        status: int = parser.get_status_code()
+        if data.find(b" \r\n") >= 0 or data.find(b"\t\r\n") >= 0:  # ``in`` first tries whether bytes are a number
+            self.headers = [(name, value.rstrip(b" \t")) for name, value in self.headers]
+            self._special = [(name, value.rstrip(b" \t")) for name, value in self._special]
+            self.reason = self.reason.rstrip(b" \t")
+        if self.reason not in _USUAL_REASONS and not FIELD_VALUE(self.reason):
+            raise UpstreamMalformed("the reason holds a control character")
+        if status < 200:
+            self._read_interim(status, persistent, rest)
+            return
+        self._judge(status, persistent)
+        self._begin(status, rest)
+
+    def _begin(self, status: int, rest: bytes) -> None:
+        """The head is judged; ``rest`` is what came behind it."""
+        if self._bodyless:
+            # llhttp would take the announced body from the next response.
+            self._message_ended = self._parser_ended = True
+        self.state = BODY
+        self.moved = True
+        receiver = self.receiver
+        assert receiver is not None
+        receiver.response_started(status, self.reason, self.headers)
+        if self.receiver is not receiver:
+            return
+        if self._message_ended:
+            self.state = COMPLETE
+            if rest:
+                self.reusable = False
+        elif rest:
+            self._read_body(rest)
+
+    def _judge(self, status: int, persistent: bool) -> None:
+        """Decide the framing as RFC 9112 §6.3 does, refuse what reads in two ways, and drop what is for this hop."""
+        headers = self.headers
+        if status > 999 or len(headers) > MAX_HEADERS:
+            raise UpstreamMalformed("the status or the number of headers is not acceptable")
+        framed = False
+        for name, value in self._special:
+            if name == b"content-length":
+                framed = True
+                headers.append((name, value))
+            elif name == b"transfer-encoding":
+                if value.lower() != b"chunked" or not persistent or framed:
+                    raise UpstreamMalformed("an unknown transfer coding, or chunked twice")
+                framed = True
+            elif name == b"content-type":
+                headers.append((name, value))
+                if value.startswith(EVENT_STREAM):
+                    self.event_stream = True
+            elif name == b"connection":
+                options = connection_options(value)
+                if options is not KEEP_ALIVE:
+                    headers = [header for header in headers if header[0] not in options]
+                    if b"close" in options:
+                        self.reusable = False
+            elif name == b"proxy-connection":
+                # It says nothing to anybody (RFC 9112 appendix C.2.2), but llhttp takes no message behind it.
+                self._parser_ended = True
+        self.headers = headers
+        if not persistent:
+            self.reusable = False
+        if not framed and not self._bodyless and status not in (204, 304):
+            self.close_delimited = True
+            self.reusable = False
+
+    def _read_interim(self, status: int, persistent: bool, rest: bytes) -> None:
+        """100 and 103 are dropped; 101 is the answer to an upgrade, and malformed to anything else (RFC 9110 §15.2)."""
+        if status == 101:
+            special = self._special
+            wanted = [value.lower() for name, value in special if name == b"upgrade"] == [b"websocket"]
+            options = [connection_options(value) for name, value in special if name == b"connection"]
+            if not self._upgrade or not persistent or not wanted or not any(b"upgrade" in option for option in options):
+                raise UpstreamMalformed("an upgrade that was not asked for")
+            self.state = SWITCHED
+            self.rest = rest
+            return
+        if status < 100:
+            raise UpstreamMalformed("not a status")
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            raise UpstreamMalformed("too many interim responses")
+        self._renew_parser()  # what an interim response says of the connection would end llhttp's
+        if rest:
+            self._read_head(rest)
+
+    def _read_body(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self.reusable = False
+        except HttpParserError as error:
+            if self.state == BODY:
+                raise UpstreamMalformed(str(error)) from None
+            # The response is whole; what came behind it is not.
+            self.reusable = False
+        if self.moved:
+            self._fruitless = 0
+        else:
+            self._fruitless += len(data)
+            if self._fruitless > MAX_HEAD and self.state == BODY:
+                raise UpstreamMalformed("the response's trailers are too large")
+
+    def _renew_parser(self) -> None:
+        self._parser = HttpResponseParser(self)
+        self._parser_ended = False
+
+    # From llhttp.
+
+    def on_message_begin(self) -> None:
+        if self.state != HEAD:
+            self.reusable = False
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.state == HEAD:  # else it is a trailer, and dropped
+            name = name.lower()
+            if name in _SPECIAL:
+                self._special.append((name, value))
+            else:
+                self.headers.append((name, value))
+
+    def on_body(self, data: bytes) -> None:
+        self.moved = True
+        if self.state == BODY and self.receiver is not None:
+            self.receiver.response_received(data)
+
+    def on_message_complete(self) -> None:
+        if self.state == BODY:
+            self.state = COMPLETE
+        else:
+            self._message_ended = True

@@ -1,0 +1,14 @@
+"""Limits for tests, and a moment to begin at."""
+
+from __future__ import annotations
+
+from apigw.config.model import RateLimit
+from apigw.policy.limits.arithmetic import Limit, compile_limit
+
+NOON = 1_700_006_400
+"""A multiple of most windows, in seconds."""
+
+
+def limit(number: int = 3, window: float = 60.0, algorithm: str = "auto", **rest: str) -> Limit:
+    config = {"endpoint": "/api", "scope": "ip", "on_store_failure": "local", **rest}
+    return compile_limit(RateLimit(limit=number, window=window, algorithm=algorithm, **config))
