@@ -17,7 +17,7 @@ def check(options: argparse.Namespace) -> int:
     if config is None:
         return REFUSED
     try:
-        try_out(config, SelectReactor())  # which never runs, and is nobody else's
+        try_out(config, options.directory, SelectReactor())  # which never runs, and is nobody else's
     except ConfigError as error:
         complain(options.directory, error)
         return REFUSED

@@ -291,9 +291,6 @@ class Metrics:
         """What was counted so far by pattern, for those who show it."""
         return self._routes.copy()
 
-    def services(self) -> dict[str, ServiceSeries]:
-        return self._services.copy()
-
     def render(self, openmetrics: bool = False, pause: Callable[[], None] | None = None) -> tuple[bytes, bytes]:
         """The content type and the text: Prometheus' format 0.0.4, or OpenMetrics 1.0.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,15 +15,15 @@ from twisted.python.failure import Failure
 
 from apigw.config.errors import ConfigError, Problem
 from apigw.config.model import Config
+from apigw.process.current import Current
+from apigw.process.listeners import Listener
 from apigw.process.snapshot import Snapshot
 from apigw.process.systemd import notify
-from apigw.process.tree import Listener
 
 log = Logger()
 
 Load = Callable[[], Config]
 Compile = Callable[[Config, Snapshot | None], Snapshot]
-Apply = Callable[[Snapshot], None]
 
 
 class Reload(Service):
@@ -36,28 +35,22 @@ class Reload(Service):
         load: Load,
         compile: Compile,
         listeners: Iterable[Listener],
-        current: Callable[[], Snapshot],
-        apply: Apply,
-        on_result: Callable[[bool], None],
+        current: Current,
     ) -> None:
         self._reactor = reactor
         self._load = load
         self._compile = compile
         self._listeners = listeners
         self._current = current
-        self._apply = apply
-        self._on_result = on_result
         self._running: Deferred[bool] | None = None
         self._again = False
         self.succeeded: bool | None = None
         """How the last reload ended; None where there was none yet."""
+        self.ended_at = 0.0
+        """When, in the reactor's seconds."""
 
     def startService(self) -> None:
         super().startService()
-        try:
-            signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
-        except ValueError:  # not the main thread: an embedding program calls ``reload`` itself
-            return
         notify("READY=1")
 
     def stopService(self) -> Deferred[Any]:
@@ -78,7 +71,7 @@ class Reload(Service):
         return self._running
 
     def _prepare(self) -> tuple[Snapshot, list[Callable[[], None]]]:
-        current = self._current()
+        current = self._current.snapshot
         config = self._load()
         problems = needs_restart(current.config, config)
         if problems:
@@ -88,7 +81,7 @@ class Reload(Service):
 
     def _swap(self, prepared: tuple[Snapshot, list[Callable[[], None]]]) -> bool:
         snapshot, certificates = prepared
-        self._apply(snapshot)
+        self._current.use(snapshot)
         for use in certificates:
             use()
         log.info("configuration reloaded: {routes} routes", routes=len(snapshot.config.routes))
@@ -104,8 +97,8 @@ class Reload(Service):
         return False
 
     def _done(self, succeeded: bool) -> bool:
-        self.succeeded = succeeded
-        self._on_result(succeeded)
+        self.succeeded, self.ended_at = succeeded, self._reactor.seconds()
+        self._current.reload_ended(succeeded)
         notify("READY=1")
         self._running = None
         if self._again:

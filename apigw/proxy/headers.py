@@ -8,7 +8,7 @@ that is not a trusted proxy, what claims to know where the request came from. On
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from apigw.contract.exchange import DROPPED
 from apigw.wire.headers import HOP_BY_HOP, Header, Headers, first
@@ -20,13 +20,13 @@ WRITTEN_HERE = frozenset({b"host", b"content-length", b"expect", b"x-request-id"
 """Fields of a request that are written anew from what was parsed."""
 
 _VIA_HEADER = (b"via", b"1.1 apigw")
-_VIA: dict[bytes, Any] = {
+_VIA: Final[dict[bytes, Any]] = {
     b"HTTP/1.0": (b"via", b"1.0 apigw"),
     b"HTTP/1.1": (b"via", b"1.1 apigw"),
     b"HTTP/2": (b"via", b"2 apigw"),
 }
-_HTTP: Any = (b"x-forwarded-proto", b"http")
-_HTTPS: Any = (b"x-forwarded-proto", b"https")
+_HTTP: Final[Any] = (b"x-forwarded-proto", b"http")
+_HTTPS: Final[Any] = (b"x-forwarded-proto", b"https")
 _REMEMBERED = 4096
 _LONGEST = 64
 """Of the names that are remembered, so that they hold 3 MiB at most. Those that are sent all the time are shorter."""
@@ -87,8 +87,11 @@ def upstream_fields(
     """The fields that a service is sent: those of a ``Message``. ``own`` are the gateway's, and come last."""
     stream = request.stream
     kept = rules.of_trusted if trusted else rules.of_others
-    headers: list[Any] = cast("list[Any]", request.headers)  # compiled, a typed pair would be made anew
-    out: list[Any] = [header for header in headers if kept[header[0]]]
+    headers = cast("list[tuple[bytes, ...]]", request.headers)  # compiled, a pair would be taken apart and made anew
+    out: list[Any] = []
+    for header in headers:
+        if kept[header[0]]:
+            out.append(header)
     if trusted:
         out += _continued(request.headers, stream.peer, b"https" if stream.secure else b"http", request.authority)
     else:

@@ -1,15 +1,22 @@
-"""What the gateway answers by itself on every listener: its health, whether it is ready, its metrics."""
+"""What the gateway answers by itself: its health, whether it is ready, its metrics, and what its policies answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
+from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
+from apigw.contract.peers import Peers
+from apigw.contract.policy import Prepared
 from apigw.contract.resource import Leaf, answer, respond, unless_cancelled
 from apigw.errors import NotFound
 from apigw.ops.exposition import Exposition, Page
+from apigw.ops.metrics import PROTOCOLS, Metrics
 from apigw.ops.readiness import Readiness, Report
+from apigw.proxy.pipeline import Pipeline
+from apigw.wire.channel import ChannelFactory
 from apigw.wire.web_request import WebRequest
 
 
@@ -63,3 +70,33 @@ class MetricsPage(Leaf):
         request.notifyFinish().addErrback(lambda _: asking.cancel())
         asking.addCallback(rendered).addErrback(unless_cancelled, request)
         return NOT_DONE_YET
+
+
+def public_resources(
+    reserved: Iterable[str],
+    readiness: Readiness,
+    exposition: Exposition,
+    metrics_allowed: Peers,
+    policies: Iterable[Prepared],
+) -> dict[bytes, IResource]:
+    """What the paths of the public listeners lead to that are ``reserved``.
+
+    Who is not among ``metrics_allowed`` does not see ``/metrics``.
+    """
+    resources: dict[str, IResource] = {
+        "/health": Health(),
+        "/ready": Ready(readiness, False),
+        "/metrics": MetricsPage(exposition, lambda request: metrics_allowed.trusts(request.peer)),
+    }
+    for prepared in policies:
+        resources.update(prepared.resources())
+    return {path.encode(): resources[path] for path in reserved}
+
+
+def render_metrics(metrics: Metrics, pipeline: Pipeline, channels: ChannelFactory, openmetrics: bool) -> Page:
+    """In a thread: what was counted, and what is there at this moment."""
+    metrics.in_flight = pipeline.in_flight
+    count = Counter(channel.version for channel in list(channels.channels))
+    for protocol in PROTOCOLS:
+        metrics.connections(protocol).set(count[protocol])
+    return metrics.render(openmetrics)

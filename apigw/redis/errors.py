@@ -1,7 +1,45 @@
-"""What a call to Redis fails with."""
+"""Why Redis cannot be used, in words for operators."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from OpenSSL import SSL
+from twisted.internet import error
+
 
 class RedisUnavailable(Exception):
-    """No answer that can be used: not connected, refused, or too late."""
+    """No answer that can be used: not connected, refused, too late, or not what was asked for."""
+
+
+_WORDS: tuple[tuple[type[BaseException], Callable[..., str]], ...] = (
+    (error.DNSLookupError, lambda failure: "its name cannot be resolved"),
+    (error.UnknownHostError, lambda failure: "its name cannot be resolved"),
+    (error.ConnectionRefusedError, lambda failure: "the connection was refused"),
+    (error.TimeoutError, lambda failure: "no connection in time"),
+    (error.ConnectionDone, lambda failure: "it closed the connection"),
+    (error.ConnectionLost, lambda failure: "the connection was lost"),
+    (error.ConnectionAborted, lambda failure: "the connection was given up"),
+    (SSL.Error, lambda failure: f"TLS failed: {_of_openssl(failure)}"),
+)
+"""For failures whose message says less, or says it in the words of another trade."""
+
+
+def in_words(failure: BaseException) -> str:
+    """The end of a sentence that begins with "Redis cannot be used: "."""
+    for kind, words in _WORDS:
+        if isinstance(failure, kind):
+            return words(failure)
+    if isinstance(failure, OSError) and failure.filename is not None:
+        return f"{failure.filename} cannot be read: {failure.strerror}"
+    if isinstance(failure, error.ConnectError):
+        return f"no connection: {failure.osError or failure}"
+    return str(failure) or type(failure).__name__
+
+
+def _of_openssl(failure: SSL.Error) -> str:
+    """What stands in OpenSSL's list of (library, function, reason)."""
+    try:
+        return ", ".join(reason for _, _, reason in failure.args[0]) or "the connection was cut"
+    except (IndexError, TypeError, ValueError):
+        return str(failure) or "the connection was cut"

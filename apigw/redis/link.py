@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from apigw.config.model import Redis
 from apigw.redis.address import Address
-from apigw.redis.errors import RedisUnavailable
+from apigw.redis.errors import RedisUnavailable, in_words
 from apigw.redis.protocol import ConnectionFactory
 from apigw.wire.client_tls import ClientTLS
 
@@ -48,10 +48,20 @@ class Script:
         return sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
 
+def within(deferred: Deferred[Any], seconds: float, clock: IReactorTime, otherwise: str) -> Deferred[Any]:
+    """Cancel what takes longer; it then fails with ``RedisUnavailable``, in words that begin with ``otherwise``."""
+
+    def too_late(result: Any, seconds: float) -> None:
+        raise RedisUnavailable(f"{otherwise} within {seconds:g} s")
+
+    return deferred.addTimeout(seconds, clock, too_late)
+
+
 @define(eq=False)
 class _Call:
     """``answer`` is ``None`` once it has been given."""
 
+    words: tuple[bytes, ...]
     answer: Deferred[Any] | None
     deadline: float
     instead: tuple[bytes, ...] = ()
@@ -60,9 +70,10 @@ class _Call:
 class RedisLink:
     """Keeps one connection, and a breaker before it.
 
-    ``up`` says whether calls may be made. It becomes true when a connection stands and ``probe`` has done with it what
+    ``up`` says whether Redis can be used. It becomes true when a connection stands and ``probe`` has done with it what
     real calls do, within the deadline; false when the connection is lost or ``FAILURES`` calls failed in a row. Then
-    every waiting call fails at once, and an attempt is made every ``PROBE_INTERVAL`` seconds.
+    every waiting call fails at once, and so does every further one, and an attempt is made every ``PROBE_INTERVAL``
+    seconds. Only before the first attempt has ended, when nobody knows, calls wait for it, up to their deadline.
     """
 
     _log = Logger()
@@ -76,6 +87,8 @@ class RedisLink:
         on_up: Callable[[bool], None],
     ) -> None:
         self.up = False
+        self.takes_calls = False
+        """Whether a call is sent, or waits for the first attempt to connect; else it fails at once."""
         self.timeout = config.timeout
         """Seconds that a call may take."""
         self._config = config
@@ -98,7 +111,7 @@ class RedisLink:
 
     def start(self) -> Deferred[None]:
         """Fires when the first attempt to connect has ended, well or not."""
-        self._running = True
+        self._running = self.takes_calls = True
         first: Deferred[None] = Deferred()
         self._try().addCallback(first.callback)
         return first
@@ -112,11 +125,16 @@ class RedisLink:
         if self._attempt is not None:
             self._attempt.cancel()
         protocol = self._protocol
-        if protocol is None:
-            return succeed(None)
-        closed: Deferred[None] = protocol.whenDisconnected().addCallback(lambda _: None)
+        closed: Deferred[None] = succeed(None)
+        if protocol is not None:
+            closed = protocol.whenDisconnected().addCallback(lambda _: None)
         self._down("stopped")
         return closed
+
+    def give_up(self, reason: str) -> None:
+        """Its replies cannot be used, for a reason that only the caller sees: end the connection, and try again."""
+        if self.up:
+            self._down(reason)
 
     def call(self, *words: bytes) -> Deferred[Any]:
         """The reply to one command within the configured timeout. Fails with ``RedisUnavailable``."""
@@ -128,18 +146,19 @@ class RedisLink:
         return self._call((b"EVALSHA", script.digest, *words), (b"EVAL", script.text, *words))
 
     def _call(self, words: tuple[bytes, ...], instead: tuple[bytes, ...]) -> Deferred[Any]:
-        if not self.up:
+        if not self.takes_calls:
             return fail(RedisUnavailable(self._reason))
         answer: Deferred[Any] = Deferred()
-        call = _Call(answer, self._clock.seconds() + self.timeout, instead)
+        call = _Call(words, answer, self._clock.seconds() + self.timeout, instead)
         self._calls.append(call)
         if self._expiry is None:
             self._expiry = self._clock.callLater(self.timeout, self._expire)
-        self._send(call, words)
+        if self.up:
+            self._send(call)
         return answer
 
-    def _send(self, call: _Call, words: tuple[bytes, ...]) -> None:
-        self._protocol.execute_command(*words).addCallbacks(self._replied, self._failed, (call,), None, (call,))
+    def _send(self, call: _Call) -> None:
+        self._protocol.execute_command(*call.words).addCallbacks(self._replied, self._failed, (call,), None, (call,))
 
     def _replied(self, reply: Any, call: _Call) -> None:
         answer = self._close(call)
@@ -152,8 +171,8 @@ class RedisLink:
             return
         reason = failure.getErrorMessage()
         if call.instead and self.up and reason.startswith("NOSCRIPT"):
-            words, call.instead = call.instead, ()
-            self._send(call, words)
+            call.words, call.instead = call.instead, ()
+            self._send(call)
             return
         # A replica will not become the master by being asked again: look for the master anew.
         self._count_failure(reason, FAILURES if reason.startswith("READONLY") else 1)
@@ -193,7 +212,7 @@ class RedisLink:
 
     def _down(self, reason: str) -> None:
         protocol, self._protocol = self._protocol, None
-        self.up = False
+        self.up = self.takes_calls = False
         if protocol is not None:
             protocol.transport.abortConnection()
         waiting, self._calls = self._calls, deque()
@@ -209,7 +228,7 @@ class RedisLink:
         self._say_up(False)
 
     def _say_up(self, up: bool) -> None:
-        self.up = up
+        self.up = self.takes_calls = up
         if up is not self._said:
             self._said = up
             self._on_up(up)
@@ -236,12 +255,15 @@ class RedisLink:
         self._reason = ""
         self._log.info("Redis can be used")
         self._say_up(True)
+        for call in list(self._calls):
+            if call.answer is not None:
+                self._send(call)
 
     def _not_connected(self, failure: Failure) -> None:
         self._attempt = None
         if self._running:
-            self._say_down(failure.getErrorMessage() or repr(failure.value))
-            self._try_later()
+            assert failure.value is not None
+            self._down(in_words(failure.value))
 
     def _lost(self, protocol: Any) -> None:
         if protocol is self._protocol:
@@ -251,7 +273,8 @@ class RedisLink:
         """A proved connection. The master, the password and the authorities are looked up anew each time."""
         address = self._address
         host, port = (await self._master()) if self._config.sentinels else (address.host, address.port)
-        return await ensureDeferred(self._prove(host, port)).addTimeout(CONNECT_TIMEOUT, self._clock)
+        proved = ensureDeferred(self._prove(host, port))
+        return await within(proved, CONNECT_TIMEOUT, self._clock, "no connection that answers")
 
     async def _prove(self, host: str, port: int) -> Any:
         password: bytes | None = None
@@ -291,11 +314,12 @@ class RedisLink:
         self._sentinels.rotate(-1)
         for host, port in self._sentinels:
             try:
-                found = await ensureDeferred(self._ask(host, port, name)).addTimeout(SENTINEL_TIMEOUT, self._clock)
+                asked = ensureDeferred(self._ask(host, port, name))
+                found = await within(asked, SENTINEL_TIMEOUT, self._clock, "no answer")
             except CancelledError:
                 raise
             except Exception as error:
-                self._log.debug("the sentinel {host}:{port} failed: {error}", host=host, port=port, error=error)
+                self._log.debug("the sentinel {host}:{port} failed: {why}", host=host, port=port, why=in_words(error))
                 continue
             if found is not None:
                 return found[0].decode(), int(found[1])

@@ -14,7 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from apigw.redis.errors import RedisUnavailable
+from apigw.redis.errors import RedisUnavailable, in_words
+
+MAX_REPLY = 16 * 2**20
+"""Bytes of one reply. The longest that we ask for has 24 for each check of a turn of the reactor: some hundred KiB."""
 
 
 class ConnectionFactory(Factory):
@@ -42,8 +45,8 @@ class ConnectionFactory(Factory):
     def stopTrying(self) -> None:
         """The protocol gives up after a refused AUTH; we do not."""
 
-    def lost(self, why: Failure) -> None:
-        self.reason = why.getErrorMessage()
+    def lost(self, why: BaseException) -> None:
+        self.reason = self.reason or in_words(why)
         self._end(Failure(RedisUnavailable(self.reason)))
 
     def _end(self, outcome: Any) -> None:
@@ -54,11 +57,36 @@ class ConnectionFactory(Factory):
 @cache
 def _protocol() -> Any:
     # Imported late: txredisapi imports the reactor, which by now somebody has chosen.
-    from txredisapi import RedisProtocol
+    from txredisapi import InvalidData, RedisProtocol
 
     class Protocol(RedisProtocol):  # type: ignore[misc]  # txredisapi has no types
+        incomplete = 0
+        """Bytes that have come since the last whole reply."""
+
+        def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+            self.incomplete += len(data)
+            if self.incomplete > MAX_REPLY:
+                self.give_up(f"it sent a reply of more than {MAX_REPLY >> 20} MiB")
+                return
+            try:
+                super().dataReceived(data)
+            except (InvalidData, MemoryError):  # the latter where a length is announced that nobody has room for
+                self.give_up("what it sends is not Redis' protocol")
+
+        def replyReceived(self, reply: Any) -> None:
+            self.incomplete = 0
+            if self.replyQueue.waiting:
+                super().replyReceived(reply)
+            else:
+                # The queue would keep it, and give it to the next command.
+                self.give_up(str(reply) if isinstance(reply, Exception) else "it sent a reply that nobody waits for")
+
+        def give_up(self, reason: str) -> None:
+            self.factory.reason = self.factory.reason or reason
+            self.transport.abortConnection()
+
         def connectionLost(self, why: Failure) -> None:
-            self.factory.lost(why)
+            self.factory.lost(why.value)
             super().connectionLost(why)
 
         def _build_command(self, *words: Any, **_: Any) -> bytes:

@@ -240,11 +240,3 @@ def test_nothing_is_left_behind(start: Start, service: Service) -> None:
         os.kill(daemon.process.pid, 0)
     eventually(lambda: service.connections == 0)
     assert "did not stop" not in daemon.log
-
-
-def test_a_signal_for_logrotate_kills_nobody(start: Start, service: Service) -> None:
-    """logrotate ends a gateway that has no file to rotate."""
-    daemon = start(gateway(services={"main": service.url}, routes=[{"path": "/*", "service": "main"}]))
-    daemon.signal(signal.SIGUSR1)
-    for _ in range(3):
-        assert daemon.get("/a").status == 200

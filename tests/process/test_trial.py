@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import pytest
@@ -34,10 +34,11 @@ from twisted.internet.selectreactor import SelectReactor
 
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
+from apigw.process.program import Program
 from apigw.process.rules import RULES
+from apigw.process.signals import Signals
 from apigw.process.tree import CannotStart
 from apigw.process.trial import try_out
-from apigw.tap import Program
 
 Document = dict[str, Any]
 Place = tuple[str | int, ...]
@@ -227,7 +228,7 @@ def written(directory: Path, *changes: Change) -> str:
 def problems(directory: str) -> list[str]:
     """What `apigw check` finds."""
     try:
-        try_out(load(directory, {}, RULES), REACTOR)
+        try_out(load(directory, {}, RULES), directory, REACTOR)
     except ConfigError as error:
         assert all(problem.origin is not None for problem in error.problems), error
         return list(map(str, error.problems))
@@ -236,7 +237,7 @@ def problems(directory: str) -> list[str]:
 
 def start(directory: str) -> None:
     """What twistd does with the plugin, up to the turn in which the reactor begins to run."""
-    program = Program(REACTOR, load(directory, {}, RULES), directory)
+    program = Program(REACTOR, time, Signals(), load(directory, {}, RULES), directory)
     program.root.privilegedStartService()
     program.root.startService()
     stopped: list[object] = []

@@ -42,17 +42,17 @@ _COUNTS_MASK: Final = 0x3FFFFFFFFFFFFFFF
 class Standing:
     """How a key stands before one more request. Times are microseconds of the clock that counts.
 
-    ``state`` is what is kept, as of ``clock``, the key's own time; ``used`` is how many requests count at present,
-    ``resets`` when the oldest of them leaves, and ``passes`` when a request would pass, or 0 where there is room.
+    ``clock`` is the key's own time; ``used`` is how many requests count at present, ``resets`` when the oldest of them
+    leaves, and ``passes`` when a request would pass, or 0 where there is room. ``counts`` are both counts of a counter.
     """
 
-    def __init__(self, limit: Limit, state: State, clock: int, used: int, resets: int, passes: int) -> None:
+    def __init__(self, limit: Limit, clock: int, used: int, resets: int, passes: int, counts: int = 0) -> None:
         self.limit = limit
-        self.state = state
         self.clock = clock
         self.used = used
         self.resets = resets
         self.passes = passes
+        self.counts = counts
 
 
 class Limit:
@@ -95,8 +95,8 @@ class Limit:
         """How things stand at ``now``, where ``state`` is kept; ``None`` for a key that is new."""
         raise NotImplementedError
 
-    def count(self, standing: Standing) -> State:
-        """The state after one more request, from what ``look`` said. Takes over the state that ``look`` was given."""
+    def count(self, state: State | None, standing: Standing) -> State:
+        """The state after one more request, from what ``look`` said of ``state``, which is not to be used any more."""
         raise NotImplementedError
 
     def over(self, state: State, now: int) -> bool:
@@ -117,7 +117,7 @@ class LogLimit(Limit):
     def look(self, state: State | None, now: int) -> Standing:
         span = self.span
         if state is None:
-            return Standing(self, b"", now, 0, now + span, 0)
+            return Standing(self, now, 0, now + span, 0)
         stamps = state if type(state) is array else memoryview(state).cast("q")
         last: int = stamps[-1]
         clock = now if now > last else last
@@ -129,11 +129,11 @@ class LogLimit(Limit):
             used -= first
             oldest = stamps[first] if used else clock
         passes: int = stamps[-self.limit] + span if used >= self.limit else 0
-        return Standing(self, state, clock, used, oldest + span, passes)
+        return Standing(self, clock, used, oldest + span, passes)
 
-    def count(self, standing: Standing) -> State:
-        state, clock, used = standing.state, standing.clock, standing.used
-        if not used:
+    def count(self, state: State | None, standing: Standing) -> State:
+        clock, used = standing.clock, standing.used
+        if state is None or not used:
             return _STAMP.pack(clock)
         if type(state) is array:
             gone = len(state) - used
@@ -150,7 +150,7 @@ class LogLimit(Limit):
         return last + self.span <= now
 
     def told(self, used: int, oldest: int, blocking: int) -> Standing:
-        return Standing(self, None, 0, used, oldest + self.span, blocking + self.span)
+        return Standing(self, 0, used, oldest + self.span, blocking + self.span)
 
 
 class CounterLimit(Limit):
@@ -163,7 +163,7 @@ class CounterLimit(Limit):
     def look(self, state: State | None, now: int) -> Standing:
         span = self.span
         if state is None:
-            return Standing(self, now << 2 * _COUNT_BITS, now, 0, now - now % span + span, 0)
+            return Standing(self, now, 0, now - now % span + span, 0)
         last: int = state >> 2 * _COUNT_BITS
         clock = now if now > last else last
         counts: int = state & _COUNTS_MASK
@@ -173,10 +173,10 @@ class CounterLimit(Limit):
             ends += turns * span
             # The current count becomes the previous one, or is forgotten like it.
             counts = (counts & _COUNT_MASK) << _COUNT_BITS if turns == 1 else 0
-        return self._standing(clock << 2 * _COUNT_BITS | counts, clock, counts, ends)
+        return self._standing(clock, counts, ends)
 
-    def count(self, standing: Standing) -> State:
-        return standing.state + 1
+    def count(self, state: State | None, standing: Standing) -> State:
+        return standing.clock << 2 * _COUNT_BITS | standing.counts + 1
 
     def over(self, state: State, now: int) -> bool:
         last: int = state >> 2 * _COUNT_BITS
@@ -184,9 +184,9 @@ class CounterLimit(Limit):
 
     def told(self, clock: int, current: int, previous: int) -> Standing:
         ends = clock - clock % self.span + self.span
-        return self._standing(None, clock, previous << _COUNT_BITS | current, ends)
+        return self._standing(clock, previous << _COUNT_BITS | current, ends)
 
-    def _standing(self, state: State, clock: int, counts: int, ends: int) -> Standing:
+    def _standing(self, clock: int, counts: int, ends: int) -> Standing:
         """``counts`` are both, packed as in a state; ``ends`` is when the window of ``clock`` does."""
         span, limit = self.span, self.limit
         used = counts
@@ -194,14 +194,14 @@ class CounterLimit(Limit):
             current, previous = counts & _COUNT_MASK, counts >> _COUNT_BITS
             used = current - previous * (clock - ends) // span
         if used < limit:
-            return Standing(self, state, clock, used, ends, 0)
+            return Standing(self, clock, used, ends, 0, counts)
         current, previous = counts & _COUNT_MASK, counts >> _COUNT_BITS
         spare = limit - 1 - current
         if spare >= 0:
             passes = ends - spare * span // previous
         else:
             passes = ends + span - (limit - 1) * span // current
-        return Standing(self, state, clock, used, ends, passes)
+        return Standing(self, clock, used, ends, passes, counts)
 
 
 KINDS: dict[str, type[Limit]] = {"log": LogLimit, "counter": CounterLimit}

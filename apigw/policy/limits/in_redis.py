@@ -20,7 +20,8 @@ from apigw.errors import LimitsUnavailable
 from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, compile_limit
 from apigw.policy.limits.decision import Checks, Decision, allow, decide
 from apigw.policy.limits.memory import MAX_KEYS, MemoryStore
-from apigw.redis.link import Execute, RedisLink, Script
+from apigw.redis.errors import RedisUnavailable
+from apigw.redis.link import Execute, RedisLink, Script, within
 
 VERSION = 1
 """Of the format of what is stored: part of each key, so that two versions of the gateway can share one Redis."""
@@ -143,12 +144,12 @@ class RedisStore:
 
     def ask(self, checks: Checks, then: Callable[[Outcome], object]) -> Pending | Decision | None:
         """Like ``check``: at once without Redis, which may raise ``LimitsUnavailable``; else ``then`` is told."""
-        if not self._link.up:
+        if not self._link.takes_calls:
             return self._without(checks, 1)
         return self._put(Pending(checks, 0, 1, then))
 
     def _ask(self, checks: Checks, at: float | None, counted: int) -> Deferred[Decision | None]:
-        if not self._link.up:
+        if not self._link.takes_calls:
             try:
                 return succeed(self._without(checks, counted))
             except LimitsUnavailable as error:
@@ -187,8 +188,12 @@ class RedisStore:
     def _key(self, limit: Limit, key: bytes) -> bytes:
         return self._prefix + _digest(limit.id + key)
 
-    def _answer(self, reply: bytes, batch: list[Pending], keys: int) -> None:
-        numbers = unpack(f"<{1 + 3 * keys}q", reply)
+    def _answer(self, reply: object, batch: list[Pending], checks: int) -> None:
+        try:
+            numbers = numbers_of(reply, checks)
+        except RedisUnavailable as error:
+            self._link.give_up(str(error))
+            raise
         time: int = numbers[0]
         place = 1
         for pending in batch:
@@ -223,7 +228,15 @@ class RedisStore:
         """What a check does, writing included: a server that is full or a replica is not up because it answers."""
         await execute(b"SCRIPT", b"LOAD", self._script.text)
         key, request = self._prefix + b"probe", _ONE_CHECK + _PROBE.packed
-        await execute(b"EVALSHA", self._script.digest, b"1", key, request).addTimeout(self.timeout, self._clock)
+        checked = execute(b"EVALSHA", self._script.digest, b"1", key, request)
+        numbers_of(await within(checked, self.timeout, self._clock, "it does not answer a check"), 1)
+
+
+def numbers_of(reply: object, checks: int) -> tuple[int, ...]:
+    """What the script answers: the server's time, and three numbers for each check. Raises ``RedisUnavailable``."""
+    if not isinstance(reply, bytes) or len(reply) != 8 * (1 + 3 * checks):
+        raise RedisUnavailable("its replies to checks have the wrong length or kind")
+    return unpack(f"<{1 + 3 * checks}q", reply)
 
 
 def _fire(answer: Deferred[Decision | None], outcome: Outcome) -> None:

@@ -94,7 +94,7 @@ class MemoryStore:
             table = self._table(name)
             state = states[place]
             if allowed:
-                table[name] = limit.count(standings[place])
+                table[name] = limit.count(state, standings[place])
                 if state is None:
                     self._added(limit, table)
             elif state is not None:
@@ -109,7 +109,7 @@ class MemoryStore:
         if standing.used >= limit.limit:
             table[name] = state  # not None: a new key has room
             return decide([standing], moment, 1, self._ahead())
-        table[name] = limit.count(standing)
+        table[name] = limit.count(state, standing)
         if state is None:
             self._added(limit, table)
         return allow(standing, 1, self._ahead())
@@ -141,7 +141,7 @@ class MemoryStore:
 
     def _ahead(self) -> int:
         """The microseconds by which Unix time is ahead of the clock at present."""
-        return int(self._now() * SECOND + 0.5) - int(self._seconds() * SECOND + 0.5)
+        return int((self._now() - self._seconds()) * SECOND + 0.5)
 
     def _table(self, name: bytes) -> Table:
         return self._tables[hash(name) % len(self._tables)]

@@ -128,11 +128,13 @@ def verify(secret: str, hashes: tuple[SecretHash, ...], decoys: tuple[SecretHash
 
 
 class _PatientThread(threading.Thread):
-    """On Linux a thread has a niceness of its own: with this one, hashing gives way to the reactor."""
+    """Where cores are few, it gets a tenth of one that the reactor wants."""
 
     def run(self) -> None:
-        with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        if sys.platform == "linux":  # elsewhere a niceness is that of the whole process
+            with suppress(OSError):
+                thread = threading.get_native_id()
+                os.setpriority(os.PRIO_PROCESS, thread, max(HASHING_NICE, os.getpriority(os.PRIO_PROCESS, thread)))
         super().run()
 
 
@@ -163,7 +165,6 @@ class SecretThreads:
         answer: Deferred[T] = Deferred()
 
         def unless_cancelled() -> T | None:
-            _yield_to_the_reactor()
             return None if answer.called else work()
 
         def finished(success: bool, result: T | Failure) -> None:
@@ -175,15 +176,6 @@ class SecretThreads:
             lambda success, result: self._reactor.callFromThread(finished, success, result), unless_cancelled
         )
         return answer
-
-
-def _yield_to_the_reactor() -> None:
-    """Where cores are few, this thread gets a tenth of one that the reactor wants."""
-    if sys.platform == "linux":  # elsewhere a priority is that of the whole process
-        thread = threading.get_native_id()
-        if os.getpriority(os.PRIO_PROCESS, thread) < HASHING_NICE:
-            with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, thread, HASHING_NICE)
 
 
 def _scrypt(secret: str, salt: bytes, cost: tuple[int, int, int]) -> bytes:

@@ -6,6 +6,7 @@ from json import dumps, loads
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apigw.errors import AuthUnavailable
@@ -16,6 +17,9 @@ from apigw.redis.link import RedisLink, Script
 VERSION = 1
 """Of the format of what is stored: part of each key, so that two versions of the gateway can share one Redis."""
 
+_NO_TIME = 2**40
+"""Unix seconds that no record has: the year 36812."""
+
 # A record begins with the digest of the family's current secret, 64 characters, so that the server can compare it.
 _REPLACE = Script(
     b"""local record = redis.call("GET", KEYS[1])
@@ -24,6 +28,9 @@ redis.call("SET", KEYS[1], ARGV[2], "PX", ARGV[3])
 return 1
 """
 )
+
+
+log = Logger()
 
 
 class RedisFamilies:
@@ -42,11 +49,17 @@ class RedisFamilies:
         return self._asked(self._link.call(b"SET", self._key(id), _record(family), b"PX", left)).addCallback(_nothing)
 
     def get(self, id: str, now: float) -> Deferred[Family | None]:
-        def found(record: bytes | None) -> Family | None:
-            family = None if record is None else _family(record)
+        key = self._key(id)
+
+        def found(record: object) -> Family | None:
+            if record is None:
+                return None
+            family = _family(record)
+            if family is None:
+                log.warn("the record of a refresh token in Redis is broken: {key}", key=key.decode())
             return family if family is not None and now < family.expires else None
 
-        return self._asked(self._link.call(b"GET", self._key(id))).addCallback(found)
+        return self._asked(self._link.call(b"GET", key)).addCallback(found)
 
     def replace(self, id: str, digest: str, family: Family, now: float) -> Deferred[bool]:
         """One script, so that of two that come with the same token only one gets the next."""
@@ -81,6 +94,17 @@ def _record(family: Family) -> bytes:
     return family.digest.encode() + dumps([family.client, family.scopes, family.expires]).encode()
 
 
-def _family(record: bytes) -> Family:
-    client, scopes, expires = loads(record[64:])
-    return Family(client, tuple(scopes), record[:64].decode(), expires)
+def _family(record: object) -> Family | None:
+    """None for a record that ``_record`` has not written."""
+    if not isinstance(record, bytes):
+        return None
+    try:
+        digest = record[:64].decode("ascii")
+        client, scopes, expires = loads(record[64:])
+    except (TypeError, ValueError, RecursionError):
+        return None
+    if not isinstance(client, str) or not isinstance(scopes, list) or not isinstance(expires, int | float):
+        return None
+    if not all(isinstance(scope, str) for scope in scopes) or not 0 <= expires < _NO_TIME:
+        return None
+    return Family(client, tuple(scopes), digest, expires)

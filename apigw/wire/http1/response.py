@@ -11,14 +11,14 @@ from apigw.wire.errors import UpstreamMalformed
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, NO_LINE, Headers, connection_options
 from apigw.wire.interfaces import Message, Receiver
 
-END_OF_HEAD = b"\r\n\r\n"
-MAX_HEAD = 256 * 1024
-MAX_HEADERS = 1000
-MAX_INTERIM = 32
+END_OF_HEAD: Final = b"\r\n\r\n"
+MAX_HEAD: Final = 256 * 1024
+MAX_HEADERS: Final = 1000
+MAX_INTERIM: Final = 32
 """Interim responses before the one that counts. More are no information, but a way to keep somebody busy."""
-EVENT_STREAM = b"text/event-stream"
-_SPECIAL = HOP_BY_HOP | {b"content-length", b"content-type"}
-_USUAL_REASONS = frozenset({b"OK", b""})
+EVENT_STREAM: Final = b"text/event-stream"
+_SPECIAL: Final = HOP_BY_HOP | {b"content-length", b"content-type"}
+_USUAL_REASONS: Final = frozenset({b"OK", b""})
 
 # The states of a response. Plain numbers, as compiled an Enum's members are looked up each time.
 UNASKED: Final = 0

@@ -20,7 +20,7 @@ def stamps(one: Limit, times: list[int]) -> list[int]:
     for now in times:
         standing = one.look(state, now)
         if standing.used < one.limit:
-            state = one.count(standing)
+            state = one.count(state, standing)
             passed.append(standing.clock)
     return passed
 
@@ -68,7 +68,7 @@ def test_counters_follow_their_formula_to_the_microsecond(data: st.DataObject, n
         weighted = windows.get(window - 1, 0) * (1 - Fraction(elapsed, span))
         assert (standing.used < number) == (weighted + current + 1 <= number)
         if standing.used < number:
-            state = one.count(standing)
+            state = one.count(state, standing)
             windows[window] = current + 1
 
 
@@ -82,7 +82,7 @@ def test_a_refusal_names_the_first_moment_at_which_a_request_passes(
     for now in data.draw(bursts(span)):
         standing = one.look(state, now)
         if standing.used < number:
-            state = one.count(standing)
+            state = one.count(state, standing)
         else:
             assert one.look(state, standing.passes).used < number
             assert one.look(state, standing.passes - 1).used >= number
@@ -114,7 +114,7 @@ def test_auto_keeps_a_log_up_to_a_thousand_and_counters_above() -> None:
     assert isinstance(daily, CounterLimit)
     state: State | None = None
     for at in range(5_000):
-        state = daily.count(daily.look(state, at * SECOND))
+        state = daily.count(state, daily.look(state, at * SECOND))
     assert isinstance(state, int)
 
 
@@ -127,7 +127,7 @@ def test_a_long_log_stays_exact_while_it_is_trimmed() -> None:
         standing = one.look(state, now)
         assert (standing.used < 1_000) == (passed[0] + 10 * SECOND <= now)
         if standing.used < 1_000:
-            state = one.count(standing)
+            state = one.count(state, standing)
             passed.append(now)
             passed.popleft()
     assert state is not None

@@ -10,7 +10,7 @@ from apigw.policy.limits.decision import Decision, decide
 
 def at(one: Limit, used: int, resets: int, passes: int = 0) -> Standing:
     """How a limit stands; times are seconds after noon."""
-    return Standing(one, None, 0, used, (NOON + resets) * SECOND, (NOON + passes) * SECOND)
+    return Standing(one, 0, used, (NOON + resets) * SECOND, (NOON + passes) * SECOND)
 
 
 def test_the_tightest_limit_speaks_for_all() -> None:
@@ -38,7 +38,7 @@ def test_a_wait_is_rounded_up() -> None:
     """`Retry-After` and the reset are whole seconds, never too early, and a wait is at least one second."""
     one = limit(3)
     for late, wait, reset in ((0, 2, 2), (1, 2, 2), (999_999, 2, 2), (1_000_000, 1, 2), (1_999_999, 1, 2)):
-        standing = Standing(one, None, 0, 3, NOON * SECOND + 1_500_000, (NOON + 2) * SECOND)
+        standing = Standing(one, 0, 3, NOON * SECOND + 1_500_000, (NOON + 2) * SECOND)
         decision = decide([standing], NOON * SECOND + late, 1, 0)
         assert (decision.retry_after, decision.reset) == (wait, NOON + reset)
 

@@ -8,7 +8,8 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from struct import pack
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
@@ -17,16 +18,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support import limits, redis_server
 from support.awaiting import wait_for, waiting
+from support.redis_peer import RedisPeer
 from support.redis_server import RedisServer
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from apigw.config.model import Redis
 from apigw.errors import LimitsUnavailable
 from apigw.policy.limits.arithmetic import Limit
-from apigw.policy.limits.decision import Decision
-from apigw.policy.limits.in_redis import RedisStore
+from apigw.policy.limits.decision import Checks, Decision
+from apigw.policy.limits.in_redis import Outcome, Pending, RedisStore
 
 TIMEOUT = 0.1
 
@@ -58,6 +61,9 @@ class Store:
 
     def count(self) -> None:
         self.fallbacks += 1
+
+    def ask_then(self, checks: Checks, then: Callable[[Outcome], object]) -> Any:
+        return self._store.ask(checks, then)
 
     def ask(self, *limits: Limit) -> Any:
         return wait_for(self.check([(one, b"someone") for one in limits]))
@@ -146,6 +152,37 @@ def test_each_limit_fails_as_it_was_told(open_store: Open) -> None:
     assert store.ask(local, opened).limit is local
     assert not store.ask(local, opened).allowed
     assert store.fallbacks == 6
+
+
+@waiting
+@pytest.mark.parametrize("policy", ["local", "open", "closed"])
+def test_what_comes_before_redis_is_connected_waits_for_it(server: RedisServer, policy: str) -> None:
+    """In the first milliseconds of a process no limit fails: it is counted in Redis."""
+    store = Store(server.url)
+    started = store.start()
+    answer = store.check([(limit(3, policy), b"someone")])
+    told: list[Any] = []
+    asked = store.ask_then([(limit(3, policy), b"someone")], told.append)
+    assert isinstance(asked, Pending)
+    wait_for(started)
+    assert wait_for(answer).remaining == 2
+    until(lambda: told)
+    assert told[0].remaining == 1
+    assert store.fallbacks == 0
+    wait_for(store.stop())
+
+
+@waiting
+def test_what_comes_before_redis_is_known_to_be_gone_waits_for_that() -> None:
+    """And then each limit does what it was told."""
+    store = Store(f"redis://127.0.0.1:{redis_server.free_port()}")
+    started = store.start()
+    local, closed = store.check([(limit(), b"x")]), store.check([(limit(3, "closed", endpoint="/c"), b"x")])
+    wait_for(started)
+    assert wait_for(local).remaining == 2
+    with pytest.raises(LimitsUnavailable):
+        wait_for(closed)
+    wait_for(store.stop())
 
 
 @waiting
@@ -375,6 +412,35 @@ def test_sentinel_fails_over(open_store: Open) -> None:
             assert store.fallbacks == 0
         finally:
             sentinel.kill()
+
+
+@waiting
+@pytest.mark.parametrize("reply", [b"$8\r\n12345678\r\n", b":7\r\n", b"$-1\r\n"])
+def test_a_reply_that_is_none_to_a_check(open_store: Open, reply: bytes) -> None:
+    """Whoever answers a check with something else is not used, and the log says so once."""
+    time, one = 1_700_006_400_000_000, limit()
+    honest = pack("<4q", time, time, 0, 0)
+    peer = RedisPeer(reactor, lambda words: b"$%d\r\n%b\r\n" % (len(honest), honest))
+    said: list[str] = []
+
+    def hear(event: LogEvent) -> None:
+        if event.get("log_namespace") == "apigw.redis.link.RedisLink" and event["log_level"].name == "warn":
+            said.append(str(event["reason"]))
+
+    globalLogPublisher.addObserver(cast(ILogObserver, hear))
+    try:
+        store = open_store(peer.url)
+        assert store.up
+        peer.answer = lambda words: reply
+        assert [store.ask(one).remaining for _ in range(2)] == [2, 1]
+        assert (store.up, store.fallbacks) == (False, 2)
+        for _ in range(3):
+            store.second()
+        assert not store.up
+        assert said == ["its replies to checks have the wrong length or kind"]
+    finally:
+        globalLogPublisher.removeObserver(cast(ILogObserver, hear))
+        wait_for(ensureDeferred(peer.close()))
 
 
 @waiting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from attrs import evolve
@@ -13,6 +13,7 @@ from support import redis_server
 from support.awaiting import wait_for, waiting
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from apigw.config.model import Redis
 from apigw.errors import AuthUnavailable
@@ -106,6 +107,35 @@ def test_what_lies_in_redis(shared: RedisFamilies, server: redis_server.RedisSer
     assert LIFETIME - 60 < server("PTTL", name) / 1000 <= LIFETIME
     assert wait_for(shared.replace(id, kept, evolve(NEXT, expires=NOON + 100), NOON))
     assert 40 < server("PTTL", name) / 1000 <= 100
+
+
+@waiting
+@pytest.mark.parametrize(
+    "rest",
+    [
+        *(b"", b"[", b"null", b"\xff", b"[" * 100_000),
+        *(b'["acme", []]', b'["acme", [], "soon"]', b'["acme", "scope", 1800000000]', b'["acme", [7], 1800000000]'),
+        *(b"[7, [], 1800000000]", b'["acme", [], NaN]', b'["acme", [], Infinity]', b'["acme", [], 1%b]' % (b"0" * 400)),
+    ],
+)
+def test_a_broken_record_is_no_family(
+    shared: RedisFamilies, server: redis_server.RedisServer, id: str, rest: bytes
+) -> None:
+    """Its refresh token is refused like one that is not known, and the log names the key."""
+    said: list[str] = []
+
+    def hear(event: LogEvent) -> None:
+        if event.get("log_namespace") == "apigw.policy.oauth.redis_families":
+            said.append(str(event["key"]))
+
+    globalLogPublisher.addObserver(cast(ILogObserver, hear))
+    try:
+        for digits in (FAMILY.digest.encode(), b"\xff" * 64):
+            server("SET", f"test:refresh:1:{id}", digits + rest)
+            assert wait_for(shared.get(id, NOON)) is None
+    finally:
+        globalLogPublisher.removeObserver(cast(ILogObserver, hear))
+    assert said == [f"test:refresh:1:{id}"] * 2
 
 
 @waiting

@@ -14,7 +14,7 @@ from twisted.internet.error import ConnectionLost
 
 from apigw.wire.errors import UpstreamLost
 from apigw.wire.headers import HOP_BY_HOP, Headers
-from apigw.wire.http1.client import CLOSING_TIME, rendered
+from apigw.wire.http1.client import CLOSING_TIME, _beginnings, rendered
 from apigw.wire.http1.response import MAX_HEAD, MAX_HEADERS, MAX_INTERIM
 from apigw.wire.interfaces import Message
 
@@ -413,6 +413,16 @@ def test_a_strict_reader_finds_exactly_one_request(
     found = strictly_read(upstream.transport.take())
     framing = [field for field in found[2] if field[0] in (b"content-length", b"transfer-encoding")]
     assert found == (method, target, [(b"host", b"a.example:81"), *fields, *framing, *own], body)
+
+
+def test_names_are_remembered_up_to_a_bound() -> None:
+    """What clients call their headers does not stay in memory for ever, and is sent all the same."""
+    for number in range(10_000):
+        fields = [(b"x-%d" % number, b"1"), (b"x-%d-" % number + b"y" * 10_000, b"2")]
+        head = rendered(Message(b"GET", b"/", b"a", fields, 0, False, TIMEOUT))
+        assert head.endswith(b"\r\nx-%d: 1\r\n%b: 2\r\n\r\n" % (number, fields[1][0]))
+    assert len(_beginnings) <= 4096
+    assert sum(map(len, _beginnings)) < 4096 * 64
 
 
 def test_a_request_is_one_write() -> None:

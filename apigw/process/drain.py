@@ -1,0 +1,51 @@
+"""The end of what is in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from apigw.proxy.pipeline import Pipeline
+from apigw.wire.channel import ChannelFactory
+
+log = Logger()
+
+
+class Drain(Service):
+    """Stopping waits for the exchanges in flight, up to ``drain_timeout`` seconds, and cuts what is left then."""
+
+    def __init__(self, reactor: Any, factory: ChannelFactory, pipeline: Pipeline, timeout: Callable[[], float]) -> None:
+        self._reactor = reactor
+        self._factory = factory
+        self._pipeline = pipeline
+        self._timeout = timeout
+        self._cut_now: Deferred[None] = Deferred()
+
+    def cut(self) -> None:
+        """Wait no longer."""
+        if not self._cut_now.called:
+            self._cut_now.callback(None)
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        super().stopService()
+        # Requests that had arrived whole are in sockets that the reactor reads within its next turns.
+        self._factory.draining = True
+        for _ in range(2):
+            yield deferLater(self._reactor, 0)
+        self._factory.drain()
+        empty: Deferred[None] = Deferred()
+        if not self._factory.channels:
+            return
+        log.info("draining: {count} exchanges in flight", count=self._pipeline.in_flight)
+        self._factory.on_empty = lambda: None if empty.called else empty.callback(None)
+        timer = self._reactor.callLater(self._timeout(), self.cut)
+        self._cut_now.addCallback(lambda _: self._factory.cut())
+        yield empty
+        if timer.active():
+            timer.cancel()

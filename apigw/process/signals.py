@@ -1,0 +1,111 @@
+"""Every signal that the process takes, from its first moment on.
+
+| signal | what happens |
+|---|---|
+| SIGTERM, SIGINT | ``Stop``: drain, then exit with 0; a second one cuts the drain short |
+| SIGHUP | a reload |
+| SIGUSR1 | new log files, for logrotate |
+
+Python's default for each of them is to die.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.logger import Logger
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+TAKEN = (*ENDING, signal.SIGHUP, signal.SIGUSR1)
+
+Action = Callable[[], object]
+
+log = Logger()
+
+
+class Signals:
+    """What arrives before the program runs is kept, and done when it runs. Only an end is not waited for, until
+    ``hold``: nothing is open yet that would have to be closed.
+
+    Daemonising keeps the handlers, and what has arrived: both are inherited by a fork.
+    """
+
+    def __init__(self) -> None:
+        self._actions: dict[int, list[Action]] = {number: [] for number in TAKEN}
+        self._kept: dict[int, None] = {}
+        self._holding = False
+        self._call: Callable[..., object] | None = None
+
+    def install(self) -> None:
+        try:
+            for number in TAKEN:
+                signal.signal(number, self._arrived)
+        except ValueError:  # not the main thread: an embedding program has its own signals
+            return
+
+    def on(self, number: int, action: Action) -> None:
+        """``action`` is called, on the reactor's thread, for each such signal, or for several that come at once."""
+        self._actions[number].append(action)
+
+    def hold(self) -> None:
+        """From now on an end is kept too."""
+        self._holding = True
+
+    def obey(self, call_from_thread: Callable[..., object]) -> None:
+        """The reactor runs: do what has been kept, and all else as it comes."""
+        # Twisted's reactors put a handler of their own in place of this one alone when they start.
+        if signal.getsignal(signal.SIGINT) == self._arrived:
+            signal.signal(signal.SIGTERM, self._arrived)
+        self._call = call_from_thread
+        kept, self._kept = self._kept, {}
+        for number in kept:
+            call_from_thread(self._act, number)
+
+    def _arrived(self, number: int, frame: FrameType | None) -> None:
+        if self._call is not None:
+            self._call(self._act, number)
+        elif number in ENDING and not self._holding:
+            raise SystemExit(0)
+        else:
+            self._kept[number] = None
+
+    def _act(self, number: int) -> None:
+        for action in self._actions[number]:
+            action()
+
+
+class Obeying(Service):
+    """Signals are obeyed as soon as the reactor runs, and to the end of the process."""
+
+    def __init__(self, reactor: Any, signals: Signals) -> None:
+        self._reactor = reactor
+        self._signals = signals
+
+    def startService(self) -> None:
+        super().startService()
+        self._reactor.callWhenRunning(self._signals.obey, self._reactor.callFromThread)
+
+
+class Stop:
+    """The first call stops the reactor, and with it the tree; any other calls ``cut``, which ends what it waits for.
+
+    Twisted's own handlers would make twistd end by the signal, and ignore a second one.
+    """
+
+    def __init__(self, reactor: Any, *cut: Action) -> None:
+        self._reactor = reactor
+        self._cut = cut
+        self._stopping = False
+
+    def __call__(self) -> None:
+        if self._stopping:
+            for cut in self._cut:
+                cut()
+        else:
+            self._stopping = True
+            log.info("stopping")
+            self._reactor.stop()

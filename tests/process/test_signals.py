@@ -1,0 +1,80 @@
+"""What comes of a signal, by when it arrives."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from apigw.process.signals import TAKEN, Signals
+
+
+class Scene:
+    """Signals with their handlers, whose actions are noted, and a reactor that does what it is given at once."""
+
+    def __init__(self) -> None:
+        self.done: list[int] = []
+        self.signals = Signals()
+        for number in TAKEN:
+            self.signals.on(number, self._noting(number))
+        self.signals.install()
+
+    def _noting(self, number: int) -> Callable[[], None]:
+        return lambda: self.done.append(number)
+
+    def send(self, number: int) -> None:
+        os.kill(os.getpid(), number)
+
+    def run(self) -> None:
+        self.signals.obey(lambda call, *arguments: call(*arguments))
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    before = {number: signal.getsignal(number) for number in TAKEN}
+    yield Scene()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_what_comes_early_is_done_once_when_the_program_runs(scene: Scene) -> None:
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGHUP):
+        scene.send(number)
+    assert scene.done == []
+    scene.run()
+    assert scene.done == [signal.SIGHUP, signal.SIGUSR1]
+    scene.run()
+    assert len(scene.done) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_end_is_at_once_while_nothing_is_open(scene: Scene, number: int) -> None:
+    with pytest.raises(SystemExit) as raised:
+        scene.send(number)
+    assert raised.value.code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_end_waits_for_the_program_when_something_may_be_open(scene: Scene, number: int) -> None:
+    scene.signals.hold()
+    scene.send(number)
+    assert scene.done == []
+    scene.run()
+    assert scene.done == [number]
+
+
+def test_a_handler_that_the_reactor_put_in_place_gives_way(scene: Scene) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    scene.run()
+    for number in TAKEN:
+        scene.send(number)
+    assert scene.done == list(TAKEN)
+
+
+def test_several_may_want_the_same_signal(scene: Scene) -> None:
+    scene.signals.on(signal.SIGUSR1, lambda: scene.done.append(0))
+    scene.run()
+    scene.send(signal.SIGUSR1)
+    assert scene.done == [signal.SIGUSR1, 0]
