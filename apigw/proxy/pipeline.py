@@ -187,6 +187,7 @@ class Pipeline(Driver):
                 exchange.relay.close()
             self.in_flight -= 1
             self._account(exchange)
+            exchange.relay = None  # a cycle would be left to the garbage collector
 
     def _abandon(self, exchange: Exchange) -> None:
         """Stop waiting, and let go of the service."""

@@ -147,6 +147,19 @@ class Relay(Relaying):
             self._settle(failed=False)  # which otherwise would hold its place in a half-open circuit for ever
         request.start(status, out, reason)
 
+    def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
+        exchange = self.exchange
+        self._part()
+        self.upstream_ended_at = self.destination.seconds()
+        if self.permit is not None:
+            self._settle(status in FAILURES)
+        exchange.status = status
+        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped)
+        if exchange.route.hooks:
+            out = hooked(exchange, status, out, own=False)
+        self.request.respond(status, out, body, reason)
+        exchange.driver.end(exchange)
+
     def response_received(self, data: bytes) -> None:
         self.request.write(data)
 

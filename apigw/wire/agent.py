@@ -235,6 +235,13 @@ class _Call:
         self._response = Response(self._asked, status, reason, headers, self._connection, self._abandon)
         self.answer.callback(self._response)
 
+    def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
+        self._let_go()
+        self._response = Response(self._asked, status, reason, headers, None, self._abandon)
+        self.answer.callback(self._response)
+        self._response.received(body)
+        self._response.ended(Failure(ResponseDone()))
+
     def response_received(self, data: bytes) -> None:
         assert self._response is not None
         self._response.received(data)
@@ -270,7 +277,7 @@ class Response:
         code: int,
         phrase: bytes,
         headers: Headers,
-        connection: UpstreamConnection,
+        connection: UpstreamConnection | None,
         abandon: Callable[[], None],
     ) -> None:
         self.request = request

@@ -56,6 +56,9 @@ class Receiver(Protocol):
         101 is the answer to a message with ``upgrade``, and the last call: ``give_up`` the connection then.
         """
 
+    def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
+        """The final response, which came complete: in place of all other calls."""
+
     def response_received(self, data: bytes) -> None:
         """A piece of its body."""
 

@@ -205,9 +205,9 @@ class Request:
             self.stream.abort()
             self._ended(ClientLost())
 
-    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+    def respond(self, status: int, headers: Headers, body: bytes, reason: bytes = b"") -> None:
         """A whole response at once."""
-        self.start(status, headers)
+        self.start(status, headers, reason)
         if self.method != b"HEAD":
             self.write(body)
         self.finish()

@@ -34,9 +34,10 @@ def warnings() -> Iterator[list[str]]:
         if "matches no route" in str(event.get("warning")):
             said.append(str(event["warning"]))
 
-    globalLogPublisher.addObserver(note)
+    observe: Any = note
+    globalLogPublisher.addObserver(observe)
     yield said
-    globalLogPublisher.removeObserver(note)
+    globalLogPublisher.removeObserver(observe)
 
 
 class Scene:

@@ -41,6 +41,12 @@ class Recorder:
         assert not self.status, "two responses"
         self.status, self.reason, self.headers = status, reason, headers
 
+    def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
+        self.response_started(status, reason, headers)
+        if body:
+            self.response_received(body)
+        self.response_finished()
+
     def response_received(self, data: bytes) -> None:
         assert not self.end
         assert self.status

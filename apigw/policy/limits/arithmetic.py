@@ -78,15 +78,14 @@ class Limit:
         self.header: Header = (b"x-ratelimit-limit", b"%d" % self.limit)
         self.packed = _PACKED.pack(self.code, self.limit, self.span)
 
-        self._reset = 0
-        self._reset_header: Header = (b"x-ratelimit-reset", b"0")
+        self.reset = 0
+        self.reset_header: Header = (b"x-ratelimit-reset", b"0")
+        """``X-RateLimit-Reset`` where it is ``reset``. One answer after the other says the same: the last is kept."""
 
-    def reset_header(self, reset: int) -> Header:
-        """``X-RateLimit-Reset``. One after the other says the same: the last one is kept."""
-        if reset != self._reset:
-            self._reset = reset
-            self._reset_header = (b"x-ratelimit-reset", b"%d" % reset)
-        return self._reset_header
+    def resets_at(self, reset: int) -> Header:
+        self.reset = reset
+        self.reset_header = (b"x-ratelimit-reset", b"%d" % reset)
+        return self.reset_header
 
     def __repr__(self) -> str:
         return f"<{self.limit} per {self.window:g} s and {self.scope} of {self.endpoint}, {self.algorithm}>"

@@ -47,7 +47,7 @@ class Decision:
         pairs = [
             limit.header,
             (b"x-ratelimit-remaining", str(self.remaining).encode()),
-            limit.reset_header(self.reset),
+            limit.reset_header if limit.reset == self.reset else limit.resets_at(self.reset),
         ]
         if not self.allowed:
             pairs.append((b"retry-after", b"%d" % self.retry_after))
@@ -57,7 +57,7 @@ class Decision:
 def allow(standing: Standing, counted: int, ahead: int) -> Decision:
     """The decision where one limit alone is asked and has room. See ``decide``."""
     limit = standing.limit
-    return Decision(True, limit, limit.limit - standing.used - counted, unix_seconds(standing.resets + ahead), 0)
+    return Decision(True, limit, limit.limit - standing.used - counted, -(-(standing.resets + ahead) // SECOND), 0)
 
 
 def decide(standings: Sequence[Standing], now: int, counted: int, ahead: int) -> Decision:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from hashlib import blake2b
 from socket import AF_INET, AF_INET6, inet_pton
+
+from apigw.contract.principal import bounded, key_of
 
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -20,28 +21,18 @@ def scope_key(scope: str, provider: str | None, principal: str | None, address: 
     if scope == "endpoint":
         return b""
     if principal is not None and scope == "user":
-        return _user_key(provider or "", principal)
-    return _address_key(address)
+        return key_of(provider or "", principal)
+    return address_key(address)
 
 
 @lru_cache(4096)
-def _user_key(provider: str, principal: str) -> bytes:
-    issuer = provider.encode("utf-8", "surrogatepass")
-    return _bounded(b"u", b"%d:%b%b" % (len(issuer), issuer, principal.encode("utf-8", "surrogatepass")))
-
-
-@lru_cache(4096)
-def _address_key(address: str) -> bytes:
+def address_key(address: str) -> bytes:
     try:
         if ":" not in address:
             return b"4" + inet_pton(AF_INET, address)
         packed = inet_pton(AF_INET6, address.partition("%")[0])
     except (OSError, ValueError):
-        return _bounded(b"a", address.encode("utf-8", "surrogatepass"))
+        return bounded(b"a", address.encode("utf-8", "surrogatepass"))
     if packed.startswith(_MAPPED):
         return b"4" + packed[12:]
     return b"6" + packed[:8]
-
-
-def _bounded(kind: bytes, text: bytes) -> bytes:
-    return kind + text if len(text) < 32 else kind.upper() + blake2b(text, digest_size=24).digest()

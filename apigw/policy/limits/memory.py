@@ -45,6 +45,8 @@ class MemoryStore:
         self._seconds: Callable[[], float] = clock.seconds
         self._now = now
         self._max_keys = max_keys
+        self._ahead = 0
+        self._compared_at = -SECOND
         self._size = 0
         # Of what is kept: the limit by its id, and how many keys it has.
         self._limits: dict[bytes, Limit] = {}
@@ -74,7 +76,7 @@ class MemoryStore:
 
     def check(self, checks: Checks, at: float | None = None) -> Decision:
         """Test all, then count all, unless one refuses. ``at`` is in the clock's seconds, its present where None."""
-        moment = self._moment(at)
+        moment = int((self._seconds() if at is None else at) * SECOND + 0.5)
         if len(checks) == 1:
             limit, key = checks[0]
             return self._check_one(limit, limit.id + key, moment)
@@ -99,20 +101,23 @@ class MemoryStore:
                     self._added(limit, table)
             elif state is not None:
                 table[name] = state
-        return decide(standings, moment, 1, self._ahead())
+        self._compare(moment)
+        return decide(standings, moment, 1, self._ahead)
 
     def _check_one(self, limit: Limit, name: bytes, moment: int) -> Decision:
         """What ``check`` does where one limit applies, as on most routes."""
-        table = self._table(name)
+        table = self._tables[hash(name) % len(self._tables)]
         state = table.pop(name, None)
+        if not -SECOND < moment - self._compared_at < SECOND:
+            self._compare(moment)
         standing = limit.look(state, moment)
         if standing.used >= limit.limit:
             table[name] = state  # not None: a new key has room
-            return decide([standing], moment, 1, self._ahead())
+            return decide([standing], moment, 1, self._ahead)
         table[name] = limit.count(state, standing)
         if state is None:
             self._added(limit, table)
-        return allow(standing, 1, self._ahead())
+        return allow(standing, 1, self._ahead)
 
     def peek(self, checks: Checks, at: float | None = None) -> Decision:
         """What ``check`` would say, and how many remain now. Counts nothing and is no use of the keys."""
@@ -121,7 +126,8 @@ class MemoryStore:
         for limit, key in checks:
             name = limit.id + key
             standings.append(limit.look(self._table(name).get(name), moment))
-        return decide(standings, moment, 0, self._ahead())
+        self._compare(moment)
+        return decide(standings, moment, 0, self._ahead)
 
     def sweep(self, at: float | None = None) -> None:
         """Drop what is over from the next table, and give back the room it took."""
@@ -139,9 +145,10 @@ class MemoryStore:
         """In microseconds."""
         return int((self._seconds() if at is None else at) * SECOND + 0.5)
 
-    def _ahead(self) -> int:
-        """The microseconds by which Unix time is ahead of the clock at present."""
-        return int((self._now() - self._seconds()) * SECOND + 0.5)
+    def _compare(self, moment: int) -> None:
+        """Look by how many microseconds Unix time is ahead of the clock."""
+        self._compared_at = moment
+        self._ahead = int((self._now() - self._seconds()) * SECOND + 0.5)
 
     def _table(self, name: bytes) -> Table:
         return self._tables[hash(name) % len(self._tables)]

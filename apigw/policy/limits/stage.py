@@ -10,10 +10,10 @@ from apigw import errors
 from apigw.contract.exchange import DROPPED, Exchange, OnRefusal, Outcome, Stage, Waiting
 from apigw.errors import GatewayError
 from apigw.policy.limits.arithmetic import Limit
-from apigw.policy.limits.decision import HEADERS, Check, Decision
+from apigw.policy.limits.decision import HEADERS, Checks, Decision
 from apigw.policy.limits.in_redis import Outcome as Counted
 from apigw.policy.limits.in_redis import Pending, RedisStore
-from apigw.policy.limits.keys import scope_key
+from apigw.policy.limits.keys import address_key
 from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.selection import Selection
 
@@ -54,9 +54,20 @@ class ChargeAddress(OnRefusal):
 
 def count(exchange: Exchange, selection: Selection, store: LimitStore, violated: Violated) -> Waiting | None:
     """Count an exchange against the limits that apply to it. Raises ``GatewayError`` where one refuses it."""
-    checks = checks_of(exchange, selection)
-    if not checks:
+    limits = selection.always if not selection.sometimes else selection.of(exchange.request.path)
+    if not limits:
         return None
+    principal = exchange.principal
+    checks: Checks = []
+    for limit in limits:
+        scope = limit.scope
+        if scope == "endpoint":
+            key = b""
+        elif scope == "user" and principal is not None:
+            key = principal.key
+        else:
+            key = address_key(exchange.client_address)
+        checks.append((limit, key))
     if isinstance(store, MemoryStore):
         decide(exchange, store.check(checks, exchange.started_at), violated)
         return None
@@ -79,24 +90,13 @@ def _told(exchange: Exchange, violated: Violated, outcome: Counted) -> None:
         exchange.resume(None)
 
 
-def checks_of(exchange: Exchange, selection: Selection) -> list[Check]:
-    limits = selection.of(exchange.request.path)
-    if not limits:
-        return []
-    address = exchange.client_address
-    provider = user = None
-    if exchange.principal is not None:
-        provider, user = exchange.principal.provider, exchange.principal.id
-    return [(limit, scope_key(limit.scope, provider, user, address)) for limit in limits]
-
-
 def decide(exchange: Exchange, decision: Decision | None, violated: Violated) -> None:
     """Let the answer say how things stand, and raise ``RateLimited`` where the exchange is one too many."""
     if decision is None:
         return
     dropped = exchange.dropped
     exchange.dropped = _WITHOUT_LIMITS if dropped is DROPPED else dropped | HEADERS
-    exchange.add(decision.headers())
+    exchange.added = [*exchange.added, *decision.headers()]
     if not decision.allowed:
         violated(decision.limit)
         raise errors.RateLimited("Too many requests; see Retry-After.")

@@ -104,6 +104,7 @@ class HTTP1Connection(UpstreamConnection):
         self._state = CONNECTING
         self._request = UNSENT
         self._response = ResponseReader()
+        self._receiver: Receiver | None = None
         self._out: list[bytes] = []
         self._timeout = 0.0
         self._chunked = False
@@ -141,7 +142,8 @@ class HTTP1Connection(UpstreamConnection):
             raise RuntimeError("the connection is not idle")
         self._become(BUSY)
         self._request = SENDING
-        self._response.expect(message, receiver)
+        self._receiver = receiver
+        self._response.expect(message)
         self._timeout = message.timeout
         self._chunked = message.content_length is None
         self._turn = self._reactor.turn if self.knows_turns else None
@@ -167,9 +169,9 @@ class HTTP1Connection(UpstreamConnection):
             return
         if self._chunked:
             self._out.append(b"0\r\n\r\n")
-        self.flush()
         self._request = SENT
         self._wait()
+        self.flush()
 
     def _is_sending(self) -> bool:
         """False for a connection that is being lost: whoever sends need not know it yet."""
@@ -193,7 +195,7 @@ class HTTP1Connection(UpstreamConnection):
 
     def abandon(self) -> None:
         """The connection is of no use to others, as the answer may still come."""
-        self._response.forget()
+        self._forget()
         self._out.clear()
         self._drop()
 
@@ -250,13 +252,13 @@ class HTTP1Connection(UpstreamConnection):
         self.when_ready.callback(self)
 
     def dataReceived(self, data: bytes) -> None:
-        response = self._response
-        receiver = response.receiver
+        response, receiver = self._response, self._receiver
         if receiver is None:
             # Nobody asked. Whoever would be next must not get it for an answer.
             self._drop()
             return
-        if response.state == WAITING and self._is_unsent():
+        before = response.state
+        if before == WAITING and self._turn is not None and self._turn == self._reactor.turn:
             self._fail(UpstreamLost("an answer came before the question", silent=True, unsent=True))
             return
         try:
@@ -264,21 +266,41 @@ class HTTP1Connection(UpstreamConnection):
         except UpstreamError as error:
             self._fail(error)
             return
-        if response.receiver is not receiver:
+        state = response.state
+        if state == COMPLETE and before != BODY:
+            pieces = response.pieces
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._complete()
+            receiver.response_whole(response.status, response.reason, response.headers, body)
+        elif state == SWITCHED:
+            self._switch()
+        elif state >= BODY:
+            self._tell(receiver, before != BODY)
+
+    def _tell(self, receiver: Receiver, begun: bool) -> None:
+        """Hand on what has come of an answer. ``begun``: its head came with it."""
+        response = self._response
+        pieces, response.pieces = response.pieces, []
+        if begun:
+            receiver.response_started(response.status, response.reason, response.headers)
+        for piece in pieces:
+            if self._receiver is not receiver:
+                return
+            receiver.response_received(piece)
+        if self._receiver is not receiver:
             return
         if response.state == COMPLETE:
             self._complete()
-        elif response.state == BODY:
-            receiver.response_paused()
-            if response.moved and response.receiver is receiver:
-                self._wait()
-        elif response.state == SWITCHED:
-            self._switch()
+            receiver.response_finished()
+            return
+        receiver.response_paused()
+        if response.moved and self._receiver is receiver:
+            self._wait()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         response = self._response
         was = response.state
-        receiver = response.forget()
+        receiver = self._forget()
         self._become(LOST)
         self._deadlines.forget(self)
         if receiver is not None:
@@ -292,7 +314,7 @@ class HTTP1Connection(UpstreamConnection):
             self.when_ready.errback(reason)
 
     def deadline_passed(self) -> None:
-        if self._response.receiver is not None:
+        if self._receiver is not None:
             self._fail(UpstreamTimedOut("no answer in time"))
         elif self._state == IDLE and self.used:
             self.close()
@@ -303,14 +325,14 @@ class HTTP1Connection(UpstreamConnection):
 
     def pauseProducing(self) -> None:
         self._writing_paused = True
-        receiver = self._response.receiver
+        receiver = self._receiver
         if receiver is not None:
             self._wait()
             receiver.pause_body()
 
     def resumeProducing(self) -> None:
         self._writing_paused = False
-        receiver = self._response.receiver
+        receiver = self._receiver
         if receiver is not None:
             self._wait()
             receiver.resume_body()
@@ -321,9 +343,12 @@ class HTTP1Connection(UpstreamConnection):
     # Endings of an exchange.
 
     def _complete(self) -> None:
-        receiver = self._response.forget()
+        """The answer is complete: the connection is free for the next exchange, or of no more use."""
+        response = self._response
+        self._receiver = None
+        response.forget()
         self.used = True
-        if self._response.reusable and self._request == SENT and not self._writing_paused:
+        if response.reusable and self._request == SENT and not self._writing_paused:
             if self._reading_paused:
                 # By the last piece, which filled the client's buffer: nobody else will let it go on.
                 self._reading_paused = False
@@ -333,22 +358,26 @@ class HTTP1Connection(UpstreamConnection):
             self._on_free(self)
         else:
             self._drop()
-        assert receiver is not None
-        receiver.response_finished()
 
     def _switch(self) -> None:
         """The answer is 101: the receiver gives the connection up."""
-        receiver = self._response.forget()
+        receiver = self._forget()
         self._become(TUNNEL)
         self.transport.unregisterProducer()
         assert receiver is not None
         receiver.response_started(101, self._response.reason, self._response.headers)
 
     def _fail(self, error: UpstreamError) -> None:
-        receiver = self._response.forget()
+        receiver = self._forget()
         self._drop()
         if receiver is not None:
             receiver.response_failed(error)
+
+    def _forget(self) -> Receiver | None:
+        """The exchange is over, and its receiver is told nothing more."""
+        receiver, self._receiver = self._receiver, None
+        self._response.forget()
+        return receiver
 
     def _drop(self) -> None:
         if self._state != LOST:

@@ -9,7 +9,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from apigw.wire.errors import UpstreamMalformed
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, NO_LINE, Headers, connection_options
-from apigw.wire.interfaces import Message, Receiver
+from apigw.wire.interfaces import Message
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 MAX_HEAD: Final = 256 * 1024
@@ -24,7 +24,7 @@ _USUAL_REASONS: Final = frozenset({b"OK", b""})
 UNASKED: Final = 0
 WAITING: Final = 1  # for its first byte
 HEAD: Final = 2  # some of it has come, or an interim response
-BODY: Final = 3  # the receiver has been told the head
+BODY: Final = 3
 COMPLETE: Final = 4
 SWITCHED: Final = 5  # 101: what follows is not HTTP
 
@@ -40,11 +40,14 @@ RESPONSE = {
 
 
 class ResponseReader:
-    """``expect`` an answer, then ``read`` what comes, until it is ``COMPLETE``; the receiver is told the rest."""
+    """``expect`` an answer, then ``read`` what comes, until it is ``COMPLETE``.
+
+    From ``BODY`` on ``status``, ``reason`` and ``headers`` are the final response's. ``pieces`` are what has come of
+    its body: whoever takes them takes the list.
+    """
 
     def __init__(self) -> None:
         self.state = UNASKED
-        self.receiver: Receiver | None = None
         self.reusable = True
         """Whether the connection may carry another exchange, as far as this answer says."""
         self.event_stream = False
@@ -52,8 +55,10 @@ class ResponseReader:
         """Whether the body ends with the connection."""
         self.moved = False
         """Whether what was read last had something of a body. Chunk extensions and trailers have nothing."""
+        self.status = 0
         self.reason = b""
         self.headers: Headers = []
+        self.pieces: list[bytes] = []
         self.rest = b""
         """What came behind a 101."""
         self._special: Headers = []
@@ -66,12 +71,11 @@ class ResponseReader:
         self._interim = 0
         self._fruitless = 0
 
-    def expect(self, message: Message, receiver: Receiver) -> None:
-        """The answer to ``message`` is for ``receiver``."""
+    def expect(self, message: Message) -> None:
+        """The answer to ``message`` comes next."""
         if self.state != UNASKED:
             raise RuntimeError("the answer before is not complete")
         self.state = WAITING
-        self.receiver = receiver
         self.reusable = True
         self.event_stream = self.close_delimited = False
         self._bodyless = message.method == b"HEAD"
@@ -80,11 +84,10 @@ class ResponseReader:
         if self._parser_ended:
             self._renew_parser()
 
-    def forget(self) -> Receiver | None:
-        """The exchange is over, and its receiver is told nothing more."""
-        receiver, self.receiver = self.receiver, None
+    def forget(self) -> None:
+        """The exchange is over."""
         self.state = UNASKED
-        return receiver
+        self.pieces.clear()
 
     def read(self, data: bytes) -> None:
         """Raises ``UpstreamMalformed``."""
@@ -153,11 +156,7 @@ class ResponseReader:
             self._message_ended = self._parser_ended = True
         self.state = BODY
         self.moved = True
-        receiver = self.receiver
-        assert receiver is not None
-        receiver.response_started(status, self.reason, self.headers)
-        if self.receiver is not receiver:
-            return
+        self.status = status
         if self._message_ended:
             self.state = COMPLETE
             if rest:
@@ -247,7 +246,8 @@ class ResponseReader:
             self.reusable = False
 
     def on_status(self, reason: bytes) -> None:
-        self.reason += reason
+        if self.state == HEAD:  # else it is another message's, which nobody asked for
+            self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.state == HEAD:  # else it is a trailer, and dropped
@@ -259,8 +259,8 @@ class ResponseReader:
 
     def on_body(self, data: bytes) -> None:
         self.moved = True
-        if self.state == BODY and self.receiver is not None:
-            self.receiver.response_received(data)
+        if self.state == BODY:
+            self.pieces.append(data)
 
     def on_message_complete(self) -> None:
         if self.state == BODY:
