@@ -26,7 +26,7 @@ def redis_url(text: str) -> str:
     """``redis://host:port/db`` or ``rediss://``, written out whole. Raises ``ValueError``: the end of a sentence."""
     parts, host, port = _split(text, ("redis", "rediss"))
     if parts.query or parts.fragment or text[-1] in "?#":
-        raise ValueError("has a query or a fragment, which mean nothing here")
+        raise ValueError("has a query or a fragment, which have no effect here")
     database = parts.path.removeprefix("/")
     if not re.fullmatch(r"[0-9]{0,5}", database):
         raise ValueError("has no database number after its slash, such as /0")
@@ -52,7 +52,7 @@ def origin(text: str) -> str:
         raise ValueError("holds a *: write each origin out, or * alone")
     parts, host, port = _split(text, ())
     if parts.path or parts.query or parts.fragment or text[-1] in "?#":
-        raise ValueError("is not an origin: it has something after the host and port, and be it a slash")
+        raise ValueError("is not an origin: nothing may follow host and port, not even a slash")
     if host != host.lower():
         raise ValueError("has capital letters in its host: browsers send small ones")
     if parts.port is not None and port == DEFAULT_PORTS.get(parts.scheme):
@@ -102,7 +102,7 @@ def _split(text: str, schemes: tuple[str, ...]) -> tuple[SplitResult, str, int]:
     location = parts.netloc
     match = re.fullmatch(r"(\[.*\]|[^:]*)(?::([^:]*))?", location)
     if match is None:
-        raise ValueError("has an IPv6 address without brackets, or colons for no reason: write [::1]")
+        raise ValueError("has more than one colon: an IPv6 address is written in brackets, as in [::1]")
     name, port = match[1], match[2]
     default = DEFAULT_PORTS.get(scheme, 0)
     return parts, _host(name), _port(port) if port is not None else default
@@ -129,7 +129,7 @@ def _host(text: str) -> str:
 
 
 def _no_zone() -> str:
-    raise ValueError("has a zone in its IPv6 address: give an address that needs none")
+    raise ValueError("has a zone in its IPv6 address, which is not supported")
 
 
 def _port(text: str) -> int:

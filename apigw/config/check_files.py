@@ -53,9 +53,11 @@ def access_log(document: Document, files: Files) -> None:
     name = document.get("gateway", "access_log", "file")
     if isinstance(name, str) and name != "-":
         path: Path = ("gateway", "access_log", "file")
-        if os.path.isdir(files.absolute(name)):
+        file = files.absolute(name)
+        folder = os.path.dirname(file)
+        if os.path.isdir(file):
             document.report(path, f"{shown(document, path, name)} is a directory")
-        elif not os.path.isdir(os.path.dirname(files.absolute(name))):
+        elif not os.path.isdir(folder):
             document.report(path, f"{shown(document, path, name)} is in a directory that does not exist")
 
 

@@ -32,13 +32,15 @@ def listeners(document: Document, files: Files) -> None:
         held.append((at, endpoint))
         if isinstance(listen, dict) and listen.get("tls") is not None and endpoint.kind == "ssl":
             tls = (*path, "tls")
-            document.report(tls, "asks for TLS on an ssl: endpoint, which has it: write tcp:", document.key(tls))
+            document.report(
+                tls, "asks for TLS on an ssl: endpoint, which is TLS already: write tcp:", document.key(tls)
+            )
     admin = document.get("gateway", "admin")
     if isinstance(admin, str):
         held.append((("gateway", "admin"), endpoints.parse(admin)))
     for (first, one), (second, other) in combinations(held[:_MAX_PAIRED], 2):
         if one.clashes(other):
-            document.report(second, f"listens where the one at {document.place(first)} does")
+            document.report(second, f"listens on the same address as the one at {document.place(first)}")
     for path, endpoint in held:
         socket = files.absolute(endpoint.get("address"))
         if endpoint.kind == "unix" and not os.path.isdir(os.path.dirname(socket)):
@@ -59,10 +61,10 @@ def redis(document: Document) -> None:
     if section.get("sentinels") and section.get("sentinel_name") is None:
         document.report(name, "is missing: sentinels need the name of their master", document.key(sentinels))
     if document.get(*name) and not section.get("sentinels"):
-        document.report(name, "means nothing without sentinels", document.key(name))
+        document.report(name, "has no effect without sentinels", document.key(name))
     url = document.get("redis", "url")
     if document.get(*authority) and url and not url.startswith("rediss://"):
-        document.report(authority, "means nothing without TLS: write rediss:// in the url", document.key(authority))
+        document.report(authority, "has no effect without TLS: write rediss:// in the url", document.key(authority))
 
 
 def services(document: Document) -> None:
@@ -94,7 +96,7 @@ def _tls(document: Document, path: Path, schemes: set[str]) -> None:
     at = (*path, "tls")
     tls = document.get(*at) or {}
     if schemes == {"http"} and any(value is not None for value in tls.values()):
-        document.report(at, "means nothing: none of the targets is https://", document.key(at))
+        document.report(at, "has no effect: none of the targets is https://", document.key(at))
     for one, other in (("client_cert_file", "client_key_file"), ("client_key_file", "client_cert_file")):
         if tls.get(one) is not None and tls.get(other) is None:
             document.report((*at, other), f"is missing: {one} needs it", document.key((*at, one)))

@@ -51,7 +51,7 @@ def private_key(data: bytes) -> Any:
     try:
         key = load_pem_private_key(data, None)
     except TypeError:
-        raise ValueError("holds a private key with a passphrase: nobody is there to type it") from None
+        raise ValueError("holds a private key that is encrypted with a passphrase: it is needed without one") from None
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError("holds no private key in PEM that can be read") from None
     _public(key)

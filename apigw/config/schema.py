@@ -341,8 +341,8 @@ SIGNING: Rule = {
     "algorithm": _choice("How tokens are signed.", "RS256", "HS256", required=True),
     "key_id": _text("The `kid` of the tokens.", "printable", required=True),
     "private_key_file": _optional_file(
-        "PEM file: the RSA key for RS256, at least 2048 bits. Left out, a key is made at each start, and tokens end "
-        "with the process.",
+        "PEM file: the RSA key for RS256, at least 2048 bits. Left out, a key is made at each start, and a "
+        "restart makes all tokens invalid.",
         "signing key",
     ),
     "secret": {

@@ -63,6 +63,13 @@ class Current:
     def limits(self) -> PreparedLimits:
         return limits_of(self.snapshot)
 
+    def start(self) -> None:
+        """The program begins: the first snapshot is in force, and its policies begin to work."""
+        self.use(self.snapshot)
+
+    def stop(self) -> None:
+        """Nothing: what is in force stays so until the end."""
+
     def use(self, snapshot: Snapshot) -> None:
         """From now on, this one. Cannot fail: all that could has been done when it was compiled."""
         previous, self.snapshot = self.snapshot, snapshot

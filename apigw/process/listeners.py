@@ -22,7 +22,7 @@ from apigw.process.systemd import notify
 from apigw.process.tree import CannotStart, Ordered
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.reactor.transport import EagerReactor
-from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
+from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory, reason
 
 log = Logger()
 
@@ -50,14 +50,17 @@ class Listener(Service):
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
-        endpoint = serverFromString(EagerReactor(self._reactor), self.config.endpoint)
+        try:
+            endpoint = serverFromString(EagerReactor(self._reactor), self.config.endpoint)
+        except Exception as unusable:  # an ssl: endpoint's files, or sockets that systemd has not passed on
+            raise CannotStart(f"cannot listen: {reason(unusable)}: {self.config.endpoint}") from None
         outcome: list[Any] = []
         endpoint.listen(self._factory).addBoth(outcome.append)
         if outcome and isinstance(outcome[0], Failure):
             error: Any = outcome[0].value
-            reason = error.socketError.strerror if isinstance(error, CannotListenError) else error
+            why = error.socketError.strerror if isinstance(error, CannotListenError) else error
             # The parent process is shown no more than the beginning.
-            raise CannotStart(f"cannot listen: {reason}: {self.config.endpoint}")
+            raise CannotStart(f"cannot listen: {why}: {self.config.endpoint}")
         self._port = outcome[0]
         log.info("listening on {address}: {endpoint}", address=_shown(self._port), endpoint=self.config.endpoint)
 
@@ -89,14 +92,8 @@ def listener(reactor: Any, config: Config, listen: Listen, path: Path, channels:
     try:
         return Listener(reactor, listen, channels)
     except (OSError, SSL.Error, ValueError) as error:
-        raise ConfigError([problem_in(config, path, f"has certificates that cannot be used: {_why(error)}")]) from None
-
-
-def _why(error: Exception) -> str:
-    """OpenSSL's errors are lists of library, function and reason, the last one first."""
-    if isinstance(error, SSL.Error):
-        return "; ".join(reason for _, _, reason in error.args[0]) or "OpenSSL does not say why"
-    return str(error)
+        sentence = f"has certificates that cannot be used: {reason(error)}"
+        raise ConfigError([problem_in(config, path, sentence)]) from None
 
 
 def _shown(port: IListeningPort) -> str:

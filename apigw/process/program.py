@@ -138,7 +138,6 @@ class Program:
             buffers=buffers,
             metrics=metrics,
         )
-        current.use(first)
 
         listeners = [
             listener(reactor, config, listen, ("gateway", "listen", index), channels)
@@ -162,7 +161,9 @@ class Program:
 
         history = History(reactor, metrics.routes)
         self.root = Ordered()
-        self._add(Ticking(deadlines), Running(LagProbe(reactor, metrics.reactor_lag)), Running(history))
+        self._add(
+            Running(current), Ticking(deadlines), Running(LagProbe(reactor, metrics.reactor_lag)), Running(history)
+        )
         self._add(Running(threads), Running(windows))
         if access_log is not None:
             self._add(LogFile(access_log))

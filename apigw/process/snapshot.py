@@ -27,6 +27,7 @@ from apigw.routing.router import Router
 from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import Settings
 from apigw.wire.deadlines import Deadlines
+from apigw.wire.tls import reason
 
 UpstreamKey = tuple[Service, bytes]
 """A service as configured, and a digest of the files that its TLS names: the same key means the same pools."""
@@ -129,7 +130,7 @@ def _upstreams(
             kept = previous.upstreams.get(key) if previous is not None else None
             named[service.name] = upstreams[key] = kept or parts.build(service)
         except Exception as error:
-            problems.append(problem_in(config, path, f"cannot be set up: {error}"))
+            problems.append(problem_in(config, path, f"cannot be set up: {reason(error)}"))
     if problems:
         raise ConfigError(problems)
     return upstreams, named

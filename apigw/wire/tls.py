@@ -99,6 +99,13 @@ def names_of(certificate: str) -> list[str]:
     return [name.lower() for name in names.get_values_for_type(x509.DNSName)]
 
 
+def reason(error: Exception) -> str:
+    """Why a certificate or key cannot be used, in OpenSSL's own words where it was OpenSSL that refused it."""
+    if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list):
+        return "; ".join(words for _, _, words in error.args[0]) or "OpenSSL does not say why"
+    return str(error)
+
+
 class _EagerTLS(TLSMemoryBIOProtocol):
     """Channels write whole responses, so nothing is gained by holding writes back for a turn of the reactor."""
 

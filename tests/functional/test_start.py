@@ -20,6 +20,7 @@ from support.waiting import PATIENCE, eventually
 from .conftest import Start
 
 ALL = [{"path": "/*", "service": "main"}]
+APIGW = str(Path(TWISTD).with_name("apigw"))
 NOWHERE = {"main": "http://127.0.0.1:9"}
 
 
@@ -76,6 +77,38 @@ def test_a_certificate_without_its_key_is_named(tmp_path: Path) -> None:
     assert "listen[0].tls.certificates[0].key_file" in done.stderr
     assert "is not the key of" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def with_clients(*hashes: str) -> Document:
+    """An `auth` section with a token endpoint."""
+    signing = {"algorithm": "HS256", "key_id": "k", "secret": "0123456789abcdef" * 2}
+    return {"oauth": {"issuer": "me", "signing": signing, "clients": [{"id": "a", "secret_hash": list(hashes)}]}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "good"),
+    [
+        ({}, {}, True),
+        ({"auth": with_clients("sha256$" + 64 * "0")}, {"auth_default": "none"}, True),
+        ({"auth": with_clients("sha256$abc")}, {"auth_default": "none"}, False),
+        ({}, {"admin_token_file": "short"}, False),
+        ({"routes": [{"path": "/users/{id}", "service": "main"}]}, {}, False),
+        ({}, {"listen": ["ssl:0:interface=127.0.0.1:privateKey=short:certKey=short"]}, False),
+    ],
+)
+def test_check_and_the_daemon_agree(tmp_path: Path, changes: Document, settings: Document, good: bool) -> None:
+    """What the one calls good starts in the other, and what it refuses does not."""
+    document = {**gateway(services=NOWHERE, routes=ALL, **settings), **changes}
+    daemon = Daemon(tmp_path / "etc", document)
+    (tmp_path / "etc" / "short").write_text("abcde")
+    checked = subprocess.run([APIGW, "check", str(tmp_path / "etc")], capture_output=True, text=True, check=False)
+    assert (checked.returncode == 0) == good, checked.stderr
+    if good:
+        daemon.start().kill()
+        return
+    done = twistd("-n", "--pidfile=", "apigw", "--config", str(tmp_path / "etc"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("which", ["listen", "admin"])

@@ -76,6 +76,7 @@ def test_the_first_configuration_is_not_kept(tmp_path: Path) -> None:
 
 def test_a_warning_is_said_when_it_is_new(tmp_path: Path, warnings: list[str]) -> None:
     scene = Scene(tmp_path, "/b")
+    scene.program.current.start()
     assert len(warnings) == 1, warnings
     scene.use("/b")
     assert len(warnings) == 1

@@ -272,7 +272,7 @@ def _verifiers(
         verifier = _Verifier(rules, keys, frozenset({jwt.key_id} if one_key else ()))
         others = found.setdefault(jwt.algorithm, [])
         if not all(map(verifier.apart_from, others)):
-            problem("could accept the same tokens as another: give both an issuer, and different ones", "jwt", index)
+            problem("could accept the same tokens as another: give each its own issuer", "jwt", index)
         others.append(verifier)
     if problems:
         raise ConfigError(problems)

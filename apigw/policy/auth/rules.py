@@ -73,7 +73,7 @@ def verifiers(document: Document, files: Files) -> None:
     for one, other in combinations(list(_trusted(document))[:_MAX_PAIRED], 2):
         if one.may_accept_what(other):
             sentence = f"could accept the same tokens as the one at {document.place(one.path)}"
-            document.report(other.path, f"{sentence}: give both an issuer, and different ones")
+            document.report(other.path, f"{sentence}: give each its own issuer")
 
 
 @frozen
@@ -104,7 +104,7 @@ def _trusted(document: Document) -> Iterator[_Trusted]:
 def _key_source(document: Document, files: Files, path: Path, verifier: dict[str, Any]) -> None:
     given = one_key(document, path, verifier, _SOURCES[verifier["algorithm"]])
     if verifier.get("key_id") and given.startswith("jwks"):
-        sentence = "means nothing with a key set, whose keys have their own"
+        sentence = "has no effect with a key set, whose keys have their own"
         document.report((*path, "key_id"), sentence, document.key((*path, "key_id")))
     if given == "jwks_file":
         at, name = (*path, given), verifier[given]
@@ -113,7 +113,7 @@ def _key_source(document: Document, files: Files, path: Path, verifier: dict[str
         except ValueError as error:
             document.report(at, f"{shown(document, at, name)} {error}")
     if (verifier.get("jwks_url") or "").startswith("http://"):
-        document.warn((*path, "jwks_url"), "fetches keys without TLS: whoever is on the way can put in their own")
+        document.warn((*path, "jwks_url"), "fetches keys without TLS: anyone on the network path can replace them")
 
 
 def one_key(
@@ -124,7 +124,7 @@ def one_key(
     if needed and not given and all(document.is_sound((*path, key)) for key in _ALL_SOURCES):
         document.report(path, f"has no key: it needs {' or '.join(fitting)}", document.key(path))
     for key in given[1:]:
-        document.report((*path, key), f"is given beside {given[0]}: there is one key", document.key((*path, key)))
+        document.report((*path, key), f"is given beside {given[0]}: give only one of them", document.key((*path, key)))
     if given and given[0] not in fitting:
         sentence = f"does not fit the algorithm, which needs {' or '.join(fitting)}"
         document.report((*path, given[0]), sentence, document.key((*path, given[0])))
