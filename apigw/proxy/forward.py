@@ -62,20 +62,21 @@ class Connect(Stage):
 
     def run(self, exchange: Exchange) -> Outcome:
         destination = self._destination
-        relay = Relay(exchange, destination) if exchange.relay is None else cast(Relay, exchange.relay)
         upstream = destination.upstream
-        target = relay.wanted
+        relay = None if exchange.relay is None else cast(Relay, exchange.relay)
+        target = None if relay is None else relay.wanted
         if target is None:
             if upstream.circuit is not None:
+                relay = relay or Relay(exchange, destination)
                 relay.permit = upstream.circuit.admit(destination.seconds())
             target = upstream.balancer.pick(None)
             if target is None:
                 raise upstream.none_healthy()
-            connection = take(upstream, target, careful=exchange.request.content_length != 0)
+            connection = take(upstream, target, exchange.request.content_length != 0)
             if connection is not None:
-                relay.send(target, connection)
+                (relay or Relay(exchange, destination)).send(target, connection)
                 return None
-        return Connecting(relay, connect(upstream, target))
+        return Connecting(relay or Relay(exchange, destination), connect(upstream, target))
 
 
 class Connecting(Waiting):

@@ -87,13 +87,16 @@ class UpstreamConnection(ABC):
     when_ready: Deferred[UpstreamConnection]
     """Fires when an exchange may begin: connected, and over TLS the peer verified."""
     deadline: float
-    """When it gives up what it waits for, as ``deadlines.Timed``."""
+    """When it gives up what it waits for, as ``deadlines.Timed``. While it is idle, the pool's to set."""
+    usable: bool
+    """Whether the next exchange may begin, and would be repeated on another connection if this one has ended."""
     used: bool
     """Whether an exchange has been completed on it, so that the service may be closing it for being idle."""
 
     def __init__(self) -> None:
         self.when_ready = Deferred()
         self.deadline = NEVER
+        self.usable = False
         self.used = False
 
     # The exchange's side.
@@ -141,13 +144,8 @@ class UpstreamConnection(ABC):
         """It is being connected, and given up when that is not done by then."""
 
     @abstractmethod
-    def idle_until(self, deadline: float) -> None:
-        """No exchange is on it, and it is closed when none has begun by then."""
-
-    @abstractmethod
-    def is_usable(self, careful: bool) -> bool:
-        """Whether the next exchange may begin. ``careful``: for one that could not be repeated, the connection is
-        looked at for an end that has come, though unread."""
+    def is_quiet(self) -> bool:
+        """Whether it is idle and nothing waits to be read: neither its end nor an answer that nobody asked for."""
 
     @abstractmethod
     def close(self) -> None:

@@ -73,7 +73,7 @@ class Pool:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.is_usable(careful):
+            if (connection.usable and not careful) or connection.is_quiet():
                 return connection
             # The reactor is about to read what is there: its end, or what nobody asked for.
         return None
@@ -133,7 +133,7 @@ class Pool:
         if self._closed:
             connection.close()
             return
-        connection.idle_until(self._deadlines.seconds() + self._settings.keepalive_timeout)
+        connection.deadline = self._deadlines.seconds() + self._settings.keepalive_timeout
         self._idle.append(connection)
 
     def _set_apart(self, connection: UpstreamConnection) -> None:

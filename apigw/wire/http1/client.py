@@ -125,6 +125,7 @@ class HTTP1Connection(UpstreamConnection):
         """Enter a state with its deadline. The state that is left takes its own along."""
         self._state = state
         self.deadline = deadline
+        self.usable = state == IDLE and self.knows_turns
 
     def _wait(self) -> None:
         """The deadline of a busy connection: only while the upstream is waited for, for an answer or to read on."""
@@ -143,7 +144,10 @@ class HTTP1Connection(UpstreamConnection):
         self._become(BUSY)
         self._request = SENDING
         self._receiver = receiver
-        self._response.expect(message)
+        response = self._response
+        response.state = WAITING
+        response.bodyless = message.method == b"HEAD"
+        response.upgrade = message.upgrade
         self._timeout = message.timeout
         self._chunked = message.content_length is None
         self._turn = self._reactor.turn if self.knows_turns else None
@@ -211,15 +215,9 @@ class HTTP1Connection(UpstreamConnection):
         if self._state == CONNECTING:
             self.deadline = deadline
 
-    def idle_until(self, deadline: float) -> None:
-        if self._state == IDLE:
-            self.deadline = deadline
-
-    def is_usable(self, careful: bool) -> bool:
-        return self._state == IDLE and ((self.knows_turns and not careful) or self._is_quiet())
-
-    def _is_quiet(self) -> bool:
-        """Whether nothing waits to be read: neither the end of the connection nor an answer that nobody asked for."""
+    def is_quiet(self) -> bool:
+        if self._state != IDLE:
+            return False
         poll = select.poll()
         poll.register(beneath_tls(self.transport).getHandle(), select.POLLIN)
         return not poll.poll(0)
@@ -270,8 +268,9 @@ class HTTP1Connection(UpstreamConnection):
         if state == COMPLETE and before != BODY:
             pieces = response.pieces
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            status, reason, headers = response.status, response.reason, response.headers
             self._complete()
-            receiver.response_whole(response.status, response.reason, response.headers, body)
+            receiver.response_whole(status, reason, headers, body)
         elif state == SWITCHED:
             self._switch()
         elif state >= BODY:
@@ -299,12 +298,12 @@ class HTTP1Connection(UpstreamConnection):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         response = self._response
-        was = response.state
+        was, to_the_end = response.state, response.close_delimited
         receiver = self._forget()
         self._become(LOST)
         self._deadlines.forget(self)
         if receiver is not None:
-            if was == BODY and response.close_delimited and reason.check(ConnectionDone):
+            if was == BODY and to_the_end and reason.check(ConnectionDone):
                 receiver.response_finished()
             else:
                 error = UpstreamLost("the connection closed", silent=was == WAITING, unsent=self._is_unsent())
@@ -344,11 +343,11 @@ class HTTP1Connection(UpstreamConnection):
 
     def _complete(self) -> None:
         """The answer is complete: the connection is free for the next exchange, or of no more use."""
-        response = self._response
+        reusable = self._response.reusable
         self._receiver = None
-        response.forget()
+        self._response.forget()
         self.used = True
-        if response.reusable and self._request == SENT and not self._writing_paused:
+        if reusable and self._request == SENT and not self._writing_paused:
             if self._reading_paused:
                 # By the last piece, which filled the client's buffer: nobody else will let it go on.
                 self._reading_paused = False

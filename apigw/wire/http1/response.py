@@ -9,7 +9,6 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from apigw.wire.errors import UpstreamMalformed
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, NO_LINE, Headers, connection_options
-from apigw.wire.interfaces import Message
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 MAX_HEAD: Final = 256 * 1024
@@ -36,11 +35,11 @@ RESPONSE = {
     COMPLETE: {UNASKED},
     SWITCHED: {UNASKED},
 }
-"""Which may follow which. ``expect`` and ``forget`` begin and end an exchange; what the service sends does the rest."""
+"""Which may follow which. Who sends a request begins with ``WAITING``, ``forget`` ends; what comes does the rest."""
 
 
 class ResponseReader:
-    """``expect`` an answer, then ``read`` what comes, until it is ``COMPLETE``.
+    """``read`` what comes from ``WAITING`` on, until it is ``COMPLETE``; then ``forget`` it.
 
     From ``BODY`` on ``status``, ``reason`` and ``headers`` are the final response's. ``pieces`` are what has come of
     its body: whoever takes them takes the list.
@@ -65,29 +64,24 @@ class ResponseReader:
         self._parser = HttpResponseParser(self)
         self._parser_ended = False  # it takes no further message
         self._message_ended = False  # and was no longer than its head
-        self._bodyless = False
-        self._upgrade = False
+        self.bodyless = False
+        """Whether the request is a HEAD, whose answer ends with its head."""
+        self.upgrade = False
+        """Whether the request asks for a WebSocket."""
         self._pending = b""
         self._interim = 0
         self._fruitless = 0
 
-    def expect(self, message: Message) -> None:
-        """The answer to ``message`` comes next."""
-        if self.state != UNASKED:
-            raise RuntimeError("the answer before is not complete")
-        self.state = WAITING
+    def forget(self) -> None:
+        """The exchange is over: be ready for the next."""
+        self.state = UNASKED
         self.reusable = True
         self.event_stream = self.close_delimited = False
-        self._bodyless = message.method == b"HEAD"
-        self._upgrade = message.upgrade
         self._interim = self._fruitless = 0
+        self._pending = b""
+        self.pieces.clear()
         if self._parser_ended:
             self._renew_parser()
-
-    def forget(self) -> None:
-        """The exchange is over."""
-        self.state = UNASKED
-        self.pieces.clear()
 
     def read(self, data: bytes) -> None:
         """Raises ``UpstreamMalformed``."""
@@ -151,7 +145,7 @@ class ResponseReader:
 
     def _begin(self, status: int, rest: bytes) -> None:
         """The head is judged; ``rest`` is what came behind it."""
-        if self._bodyless:
+        if self.bodyless:
             # llhttp would take the announced body from the next response.
             self._message_ended = self._parser_ended = True
         self.state = BODY
@@ -194,7 +188,7 @@ class ResponseReader:
         self.headers = headers
         if not persistent:
             self.reusable = False
-        if not framed and not self._bodyless and status not in (204, 304):
+        if not framed and not self.bodyless and status not in (204, 304):
             self.close_delimited = True
             self.reusable = False
 
@@ -204,7 +198,7 @@ class ResponseReader:
             special = self._special
             wanted = [value.lower() for name, value in special if name == b"upgrade"] == [b"websocket"]
             options = [connection_options(value) for name, value in special if name == b"connection"]
-            if not self._upgrade or not persistent or not wanted or not any(b"upgrade" in option for option in options):
+            if not self.upgrade or not persistent or not wanted or not any(b"upgrade" in option for option in options):
                 raise UpstreamMalformed("an upgrade that was not asked for")
             self.state = SWITCHED
             self.rest = rest

@@ -107,6 +107,12 @@ def is_sending(upstream: Upstream) -> bool:
     return upstream.connection._request == SENDING
 
 
+def keep(upstream: Upstream) -> None:
+    """As the pool does with one that is free."""
+    if upstream.connection.usable:
+        upstream.connection.deadline = upstream.clock.seconds() + KEPT
+
+
 Action = Callable[[Upstream], object]
 ACTIONS: dict[str, Action] = {
     "send": begin,
@@ -117,7 +123,7 @@ ACTIONS: dict[str, Action] = {
     "abandon": lambda upstream: upstream.connection.abandon(),
     "close": lambda upstream: upstream.connection.close(),
     "wait": lambda upstream: upstream.wait(TIMEOUT * 1.1),
-    "idle": lambda upstream: upstream.connection.idle_until(upstream.clock.seconds() + KEPT),
+    "idle": lambda upstream: keep(upstream),
     "the service stalls": lambda upstream: setattr(upstream.transport, "stalled", True),
     "the service reads": lambda upstream: upstream.transport.drain(),
     "the service closes": lambda upstream: upstream.close(),
