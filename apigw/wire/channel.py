@@ -48,6 +48,9 @@ class Channel(Timed, Protocol):
     def cut(self) -> None:
         """Close now."""
 
+    def make_room(self) -> None:
+        """Close for another connection. What was answered still reaches the client."""
+
 
 OnRequest = Callable[[Request], object]
 OnRefused = Callable[[Refused, bytes, bool, bytes], tuple[int, Headers, bytes]]
@@ -104,8 +107,10 @@ class ChannelFactory(protocol.ServerFactory):
         channel = self.room.first()
         if channel is None:
             return False
-        self.closed(channel)
-        channel.cut()
+        # It counts no more, but has its deadline until it is gone.
+        del self.channels[channel]
+        self.room.forget(channel)
+        channel.make_room()
         return True
 
 
@@ -149,6 +154,9 @@ class Opening(protocol.Protocol):
         self.cut()
 
     def drain(self) -> None:
+        self.cut()
+
+    def make_room(self) -> None:
         self.cut()
 
     def cut(self) -> None:
