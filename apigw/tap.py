@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar, NoReturn
 
@@ -113,7 +114,14 @@ def _refuse(error: ConfigError) -> NoReturn:
 class Program:
     """Every part, and which knows which. ``root`` starts and stops them all."""
 
-    def __init__(self, reactor: Any, config: Config, directory: str, log_decisions: bool = False) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        config: Config,
+        directory: str,
+        log_decisions: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._reactor = reactor
         self._started_at = reactor.seconds()
         self._deadlines = Deadlines(reactor)
@@ -143,7 +151,7 @@ class Program:
         self._gateway = Gateway(snapshot, self._deadlines, store, accounting.exchange_ended, buffers)
         self._public = Site(self._gateway, accounting.resource_ended, reactor.seconds)
         refuse = partial(refusal_answer, accounting.refused)
-        self._channels = ChannelFactory(snapshot.settings, self._deadlines, self._public.on_request, refuse)
+        self._channels = ChannelFactory(snapshot.settings, self._deadlines, self._public.on_request, refuse, now)
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         self._exposition = Exposition(self._render_metrics, reactor, in_thread)
         self._apply(snapshot)
@@ -177,7 +185,7 @@ class Program:
             admin = Site(None, lambda *_: None, reactor.seconds)
             admin.reserve(self._admin_resources(store))
             refuse_uncounted = partial(refusal_answer, lambda *_: None)
-            channels = ChannelFactory(snapshot.settings, self._deadlines, admin.on_request, refuse_uncounted)
+            channels = ChannelFactory(snapshot.settings, self._deadlines, admin.on_request, refuse_uncounted, now)
             parts.append(Listener(reactor, Listen(settings.admin), channels))
         self.root = Ordered()
         for part in (*parts, drain, ports, self._reload, Signals(reactor, ports, drain), Garbage(reactor)):

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, I
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from apigw.wire.date import Dates
 from apigw.wire.deadlines import Deadlines, Timed
 from apigw.wire.errors import Refused
 from apigw.wire.headers import Headers
@@ -63,11 +64,20 @@ class ChannelFactory(protocol.ServerFactory):
 
     noisy = False
 
-    def __init__(self, settings: Settings, deadlines: Deadlines, on_request: OnRequest, on_refused: OnRefused) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        deadlines: Deadlines,
+        on_request: OnRequest,
+        on_refused: OnRefused,
+        now: Callable[[], float],
+    ) -> None:
+        """``now`` is Unix time, of which answers have their Date."""
         self.settings = settings
         self.deadlines = deadlines
         self.on_request = on_request
-        self.on_refused = on_refused
+        self._on_refused = on_refused
+        self.dates = Dates(now)
         self.draining = False
         self.channels: dict[Channel, None] = {}
         self.room = Room(deadlines.seconds)
@@ -92,6 +102,11 @@ class ChannelFactory(protocol.ServerFactory):
         self.deadlines.forget(channel)
         if not self.channels and self.on_empty is not None:
             self.on_empty()
+
+    def refuse(self, refusal: Refused, peer: bytes, secure: bool, protocol: bytes) -> tuple[int, Headers, bytes]:
+        """What is answered to what is no request."""
+        status, headers, body = self._on_refused(refusal, peer, secure, protocol)
+        return status, self.dates.dated(headers), body
 
     def drain(self) -> None:
         """Tell every connection to end when its exchanges have."""

@@ -16,6 +16,7 @@ from apigw.policy.limits.limits import MemoryStore
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Exchange, Gateway, _strip, refused
 from apigw.proxy.stages import Stage
+from apigw.wire.date import Dates
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
@@ -27,6 +28,7 @@ class Stream:
 
     peer = b"192.0.2.1"
     secure = False
+    dates = Dates(lambda: 0.0)
 
     def __init__(self) -> None:
         self.status = 0
