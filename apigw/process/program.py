@@ -118,7 +118,7 @@ class Program:
         public = Site(accounting.resource_ended, seconds, client_address)
         pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request)
         refuse = partial(refusal_answer, accounting.refused)
-        channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse)
+        channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse, now)
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         exposition = Exposition(partial(render_metrics, metrics, pipeline, channels), reactor, in_thread)
 
@@ -174,7 +174,7 @@ class Program:
             admin = Site(lambda *_: None, seconds, lambda request: request.stream.peer)
             admin.reserve(admin_resources(reactor, current, facts, readiness, exposition, store, metrics))
             uncounted = partial(refusal_answer, lambda *_: None)
-            its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted)
+            its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted, now)
             self._add(Listener(reactor, Listen(gateway.admin), its_channels))
         self._add(drain, ports, reload, Obeying(reactor, signals), Garbage(reactor))
 

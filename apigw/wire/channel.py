@@ -75,6 +75,9 @@ class Opening(protocol.Protocol):
     def drain(self) -> None:
         self.cut()
 
+    def make_room(self) -> None:
+        self.cut()
+
     def cut(self) -> None:
         assert self.transport is not None
         self.transport.abortConnection()  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from typing import Protocol
 from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.web.http import RESPONSES
 
+from apigw.wire.date import Dates
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.tunnel import End
@@ -54,6 +55,7 @@ class Stream(Protocol):
     transport: ITransport
     secure: bool
     peer: bytes
+    dates: Dates
 
     def start_response(self, request: Request, status: int, reason: bytes, headers: Headers) -> None: ...
     def send(self, data: bytes) -> None: ...
@@ -176,11 +178,13 @@ class Request:
     # What the client gets.
 
     def start(self, status: int, headers: Headers, reason: bytes = b"") -> None:
-        """Begin the response. Without a ``content-length`` the body is framed as the client's version allows."""
+        """Begin the response, to which a ``date`` is added where it has none. Without a ``content-length`` the body is
+        framed as the client's version allows."""
         if not self.finished:
             self.started = True
             self.code = status
-            self.stream.start_response(self, status, reason or reason_of(status), headers)
+            stream = self.stream
+            stream.start_response(self, status, reason or reason_of(status), stream.dates.dated(headers))
 
     def write(self, data: bytes) -> None:
         """A piece of the response's body, which goes out with the next ``flush`` or ``finish``."""

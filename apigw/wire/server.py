@@ -7,6 +7,7 @@ from typing import Protocol
 
 from attrs import frozen
 
+from apigw.wire.date import Dates
 from apigw.wire.deadlines import Deadlines, Timed
 from apigw.wire.errors import Refused
 from apigw.wire.headers import Headers
@@ -39,6 +40,9 @@ class Channel(Timed, Protocol):
     def cut(self) -> None:
         """Close now."""
 
+    def make_room(self) -> None:
+        """Close for another connection. What was answered still reaches the client."""
+
 
 OnRequest = Callable[[Request], object]
 OnRefused = Callable[[Refused, bytes, bool, bytes], tuple[int, Headers, bytes]]
@@ -48,11 +52,20 @@ OnRefused = Callable[[Refused, bytes, bool, bytes], tuple[int, Headers, bytes]]
 class Server:
     """``settings`` may be replaced while it runs."""
 
-    def __init__(self, settings: Settings, deadlines: Deadlines, on_request: OnRequest, on_refused: OnRefused) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        deadlines: Deadlines,
+        on_request: OnRequest,
+        on_refused: OnRefused,
+        now: Callable[[], float],
+    ) -> None:
+        """``now`` is Unix time, of which answers have their Date."""
         self.settings = settings
         self.deadlines = deadlines
         self.on_request = on_request
-        self.on_refused = on_refused
+        self._on_refused = on_refused
+        self.dates = Dates(now)
         self.draining = False
         self.channels: dict[Channel, None] = {}
         self.room = Room(deadlines.seconds)
@@ -69,6 +82,11 @@ class Server:
         self.deadlines.forget(channel)
         if not self.channels and self.on_empty is not None:
             self.on_empty()
+
+    def refuse(self, refusal: Refused, peer: bytes, secure: bool, protocol: bytes) -> tuple[int, Headers, bytes]:
+        """What is answered to what is no request."""
+        status, headers, body = self._on_refused(refusal, peer, secure, protocol)
+        return status, self.dates.dated(headers), body
 
     def drain(self) -> None:
         """Tell every connection to end when its exchanges have."""
@@ -87,6 +105,8 @@ class Server:
         channel = self.room.first()
         if channel is None:
             return False
-        self.closed(channel)
-        channel.cut()
+        # It counts no more, but has its deadline until it is gone.
+        del self.channels[channel]
+        self.room.forget(channel)
+        channel.make_room()
         return True

@@ -29,6 +29,7 @@ from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.request import Request
 
+DATE = (b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 Fields = list[tuple[bytes, bytes]]
 TEXT: Fields = [(b"content-type", b"text/plain"), (b"content-length", b"5")]
@@ -114,7 +115,7 @@ class Server:
 
     def __attrs_post_init__(self) -> None:
         deadlines = Deadlines(self.clock)
-        self.factory = ChannelFactory(self.settings, deadlines, self._request, self._refused)
+        self.factory = ChannelFactory(self.settings, deadlines, self._request, self._refused, lambda: 0.0)
 
     def _request(self, request: Request) -> None:
         self.requests.append(request)
@@ -191,7 +192,7 @@ class Client:
         return frames
 
     def answer(self, number: int) -> tuple[int, Fields, bytes]:
-        """The whole answer on a stream: status, fields, body."""
+        """The whole answer on a stream: status, fields but for the server's Date, body."""
         self.receive()
         mine = [frame for frame in self.frames if frame.stream_id == number]
         blocks = [frame for frame in mine if isinstance(frame, HeadersFrame)]
@@ -199,7 +200,7 @@ class Client:
         body = b"".join(frame.data for frame in mine if isinstance(frame, DataFrame))
         assert any("END_STREAM" in frame.flags for frame in mine), mine
         assert fields[-1][0][0] == b":status"
-        return int(fields[-1][0][1]), fields[-1][1:], body
+        return int(fields[-1][0][1]), [field for field in fields[-1][1:] if field != DATE], body
 
     def body(self, number: int) -> bytes:
         self.receive()

@@ -72,7 +72,7 @@ class Web:
         def on_refused(refusal: Any, *_: object) -> Any:
             return render(refused(refusal), "")
 
-        factory = ChannelFactory(Settings(), Deadlines(clock), on_request, on_refused)
+        factory = ChannelFactory(Settings(), Deadlines(clock), on_request, on_refused, lambda: 0.0)
         protocol = factory.buildProtocol(PEER)
         assert protocol is not None
         self.transport = FakeTransport(clock).connect(protocol)

@@ -66,6 +66,25 @@ def test_the_longest_idle_leaves_first() -> None:
         server.connect()
 
 
+def test_who_leaves_still_gets_its_answer() -> None:
+    """A client that has not taken all of its answer yet is closed behind it, unless it does not read at all."""
+    for reads in (True, False):
+        patient = Settings(max_connections=1, client_body_timeout=30.0)
+        server = Server(patient, application=Hold)
+        client = server.connect()
+        client.transport.stalled = True
+        use(client)
+        assert server.factory.buildProtocol(PEER) is not None
+        if reads:
+            client.transport.drain()
+            assert (client.receive()[:15], client.end) == (b"HTTP/1.1 200 OK", "closed")
+        else:
+            server.wait(29.5)
+            assert not client.transport.lost
+            server.wait(1)
+            assert client.end == "aborted"
+
+
 def test_newcomers_do_not_push_each_other_out() -> None:
     """Silent connections, however many, leave each newcomer the time to ask, and those before it leave in turn."""
     server, clients = full(*[b""] * 5)

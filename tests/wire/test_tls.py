@@ -55,7 +55,7 @@ class Server:
     def __attrs_post_init__(self) -> None:
         deadlines = Deadlines(self.clock)
         deadlines.start()
-        self.channels = ChannelFactory(self.settings, deadlines, self._requested, self._refused)
+        self.channels = ChannelFactory(self.settings, deadlines, self._requested, self._refused, lambda: 0.0)
         self.factory = TLSFactory(self.contexts, self.channels, self.clock)
 
     def _requested(self, request: Request) -> None:

@@ -114,3 +114,10 @@ class ClientConnection:
         self._enter(OVER)
         self._answer.shut()
         self.transport.abortConnection()
+
+    def make_room(self) -> None:
+        """Close for another connection. What was answered still reaches the client."""
+        if unsent(self.transport):
+            self._close()
+        else:
+            self.cut()

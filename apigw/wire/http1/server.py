@@ -54,6 +54,7 @@ class HTTP1Channel(ClientConnection):
     def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
         super().__init__(factory, secure)
         self.peer = peer
+        self.dates = factory.dates
         self._room = factory.room
         self._request: Request | None = None
         self._last = False  # the connection is closed behind this answer
@@ -386,7 +387,7 @@ class HTTP1Channel(ClientConnection):
             request.client_failed(refusal)
             return
         self._room.unfinished(self)
-        status, headers, body = self.factory.on_refused(refusal, self.peer, self.secure, b"HTTP/1.1")
+        status, headers, body = self.factory.refuse(refusal, self.peer, self.secure, b"HTTP/1.1")
         self._answer.refuse(status, headers, body)
         self._linger()
 

@@ -563,6 +563,9 @@ class HTTP2Channel(Protocol):
         """Close now, whatever is in flight."""
         self.transport.abortConnection()
 
+    def make_room(self) -> None:
+        self.cut()
+
     def _say_last(self) -> None:
         if not self._final:
             self._final = True

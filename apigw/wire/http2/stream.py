@@ -70,6 +70,7 @@ class HTTP2Stream:
         self.transport: Any = channel.transport
         self.peer = channel.peer
         self.secure = channel.secure
+        self.dates = channel.factory.dates
         self.number = number
         self.send_window = send_window
         self.remote_open = remote_open
@@ -87,7 +88,7 @@ class HTTP2Stream:
     def refuse(self, refusal: Refused, bodyless: bool) -> None:
         """Answer what did not become a request."""
         channel = self.channel
-        status, headers, body = channel.factory.on_refused(refusal, self.peer, self.secure, b"HTTP/2")
+        status, headers, body = channel.factory.refuse(refusal, self.peer, self.secure, b"HTTP/2")
         self._head = encode_head(status, headers)
         if not bodyless:
             self._unsent += body

@@ -147,7 +147,7 @@ def on_request(request):
 
 deadlines = Deadlines(reactor)
 deadlines.start()
-factory = ChannelFactory(Settings(), deadlines, on_request, lambda *refused: (400, [], b""))
+factory = ChannelFactory(Settings(), deadlines, on_request, lambda *refused: (400, [], b""), lambda: 0.0)
 plain = EagerReactor(reactor).listenTCP(0, factory, interface="127.0.0.1")
 options = ssl.PrivateCertificate.loadPEM(open(sys.argv[1]).read()).options()
 tls = EagerReactor(reactor).listenTCP(0, TLSMemoryBIOFactory(options, False, factory), interface="127.0.0.1")

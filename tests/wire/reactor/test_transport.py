@@ -332,7 +332,7 @@ def served(turns: Turns) -> ChannelFactory:
     def answer(request: Request) -> None:
         request.respond(200, [(b"content-length", b"2")], b"ok")
 
-    return ChannelFactory(Settings(), deadlines, answer, lambda *refused: (400, [], b""))
+    return ChannelFactory(Settings(), deadlines, answer, lambda *refused: (400, [], b""), lambda: 0.0)
 
 
 def over_tls(turns: Turns, authority: Authority, channels: ChannelFactory) -> TLSFactory:
