@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
@@ -14,7 +15,7 @@ from apigw.contract.exchange import Answer, Driver, Exchange, Outcome, Route, St
 from apigw.contract.peers import Peers
 from apigw.errors import GatewayError
 from apigw.proxy.refusals import refused
-from apigw.proxy.relay import hooked
+from apigw.proxy.relay import Relay, hooked
 from apigw.routing.router import Router
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
@@ -183,8 +184,9 @@ class Pipeline(Driver):
         if not exchange.ended:
             exchange.ended = True
             exchange.request.listener = None
-            if exchange.relay is not None:
-                exchange.relay.close()
+            relay = None if exchange.relay is None else cast(Relay, exchange.relay)
+            if relay is not None and (relay.held is not None or relay.permit is not None):
+                relay.close()
             self.in_flight -= 1
             self._account(exchange)
             exchange.relay = None  # a cycle would be left to the garbage collector

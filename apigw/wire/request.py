@@ -58,6 +58,7 @@ class Stream(Protocol):
     dates: Dates
 
     def start_response(self, request: Request, status: int, reason: bytes, headers: Headers) -> None: ...
+    def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None: ...
     def send(self, data: bytes) -> None: ...
     def flush(self) -> None: ...
     def end_response(self, request: Request) -> None: ...
@@ -210,11 +211,16 @@ class Request:
             self._ended(ClientLost())
 
     def respond(self, status: int, headers: Headers, body: bytes, reason: bytes = b"") -> None:
-        """A whole response at once."""
-        self.start(status, headers, reason)
+        """A whole response at once, to which a ``date`` is added where it has none."""
+        if self.finished:
+            return
+        self.started = self.finished = True
+        self.code = status
         if self.method != b"HEAD":
-            self.write(body)
-        self.finish()
+            self.bytes_sent += len(body)
+        self.stream.respond(self, status, reason or reason_of(status), headers, body)
+        if self.on_end is not None:
+            self.on_end(None)
 
     def start_tunnel(self, headers: Headers) -> End:
         """Answer 101 and give up the connection."""

@@ -20,13 +20,14 @@ class Room:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        # Unlike those of a dict, the first of these is found at once however many before it were removed.
-        self._idle: OrderedDict[Any, bool] = OrderedDict()
+        # Unlike those of a dict, the first of these is found at once however many before it were removed. ``kept`` are
+        # the idle ones: a connection that serves one request after the other comes and goes there by itself.
+        self.kept: OrderedDict[Any, bool] = OrderedDict()
         self._unfinished: OrderedDict[Any, float] = OrderedDict()
 
     def unfinished(self, channel: object) -> None:
         """It is in the handshake, has asked nothing yet, has sent half a head, or was refused for what it sent."""
-        self._idle.pop(channel, False)
+        self.kept.pop(channel, False)
         if channel not in self._unfinished:
             self._unfinished[channel] = self._seconds()
 
@@ -37,10 +38,10 @@ class Room:
         """It has been answered, and is kept alive. One that is idle already does not become so anew."""
         if channel in self._unfinished:
             del self._unfinished[channel]
-        self._idle[channel] = True
+        self.kept[channel] = True
 
     def forget(self, channel: object) -> None:
-        if not self._idle.pop(channel, False):
+        if not self.kept.pop(channel, False):
             self._unfinished.pop(channel, None)
 
     def first(self) -> Any:
@@ -48,7 +49,7 @@ class Room:
 
         Whoever opens many connections and says nothing thus cannot push out those that were opened after it.
         """
-        for channel in self._idle:
+        for channel in self.kept:
             return channel
         for channel, since in self._unfinished.items():
             return channel if self._seconds() - since > GRACE else None

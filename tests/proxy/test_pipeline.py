@@ -41,6 +41,12 @@ class Stream:
         assert not self.status
         self.status, self.headers = status, headers
 
+    def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
+        self.start_response(request, status, reason, headers)
+        if request.method != b"HEAD":
+            self.send(body)
+        self.end_response(request)
+
     def send(self, data: bytes) -> None:
         assert self.status
         assert not self.ended

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,18 +25,19 @@ def held_to_the_tables() -> Iterator[tuple[Changes, Changes]]:
             (ClientConnection, "_state", READING, reading),
             (AnswerWriter, "state", WRITING, writing),
         ):
-            patch.setattr(kind, "_enter", _checked(kind._enter, state, table, made))
+            patch.setattr(kind, state, _checked(state, table, made), raising=False)
         yield reading, writing
 
 
-def _checked(
-    enter: Callable[[Any, int], None], attribute: str, table: Mapping[int, Set[int]], made: Changes
-) -> Callable[[Any, int], None]:
-    def checked(self: Any, state: int) -> None:
-        before = getattr(self, attribute)
+def _checked(attribute: str, table: Mapping[int, Set[int]], made: Changes) -> property:
+    """In place of the attribute: each assignment is held against the table."""
+    kept = f"{attribute} as it is"
+
+    def change(self: Any, state: int) -> None:
+        before = self.__dict__.get(kept, state)
         if state != before:
             assert state in table[before], f"{attribute} {state} follows on {before}"
             made.add((before, state))
-        enter(self, state)
+        self.__dict__[kept] = state
 
-    return checked
+    return property(lambda self: self.__dict__[kept], change)

@@ -63,4 +63,4 @@ def test_http2() -> None:
     heads = [frame for frame in client.frames if isinstance(frame, HeadersFrame)]
     assert [frame.stream_id for frame in heads] == [1, 3]
     for frame in heads:
-        assert H2DATE in client.decoder.decode(frame.data, raw=True)
+        assert H2DATE in list(client.decoder.decode(frame.data, raw=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from apigw.wire.date import Dates
 from apigw.wire.headers import Headers
 from apigw.wire.http1.states import BODILESS, CHUNKED, PLAIN, SHUT, SILENT
 from apigw.wire.request import BODYLESS_STATUS, Request, reason_of
@@ -16,8 +17,9 @@ COALESCE = 16 * 1024
 class AnswerWriter:
     """Writes the answers of one connection, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, dates: Dates) -> None:
         self.state = SILENT
+        self._dates = dates
         self.transport: Any = None
         self._out: list[bytes] = []
 
@@ -45,6 +47,32 @@ class AnswerWriter:
             self._enter(PLAIN)
             return True
         return False
+
+    def whole(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
+        """An answer of which all is there, framed by its length, and with a Date if it has none."""
+        framed = request.method == b"HEAD" or status in BODYLESS_STATUS
+        if framed:
+            body = b""
+        dated = False
+        out = self._out
+        out.append(b"HTTP/1.1 %d %b\r\n" % (status, reason))
+        for name, value in headers:
+            if name == b"content-length":
+                framed = True
+            elif name == b"date":
+                dated = True
+            out.append(name)
+            out.append(b": ")
+            out.append(value)
+            out.append(b"\r\n")
+        if not framed:
+            out.append(b"content-length: %d\r\n" % len(body))
+        if not dated:
+            out.append(b"date: %b\r\n" % self._dates.field()[1])
+        out.append(b"\r\n")
+        out.append(body)
+        self._out = []
+        self.transport.write(b"".join(out))
 
     def end_head(self, last: bool) -> None:
         """``last``: the connection is closed behind this answer."""

@@ -268,8 +268,9 @@ class HTTP1Connection(UpstreamConnection):
         if state == COMPLETE and before != BODY:
             pieces = response.pieces
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            status, reason, headers = response.status, response.reason, response.headers
-            self._complete()
+            status, reason, headers, reusable = response.status, response.reason, response.headers, response.reusable
+            response.forget()
+            self._complete(reusable)
             receiver.response_whole(status, reason, headers, body)
         elif state == SWITCHED:
             self._switch()
@@ -289,7 +290,9 @@ class HTTP1Connection(UpstreamConnection):
         if self._receiver is not receiver:
             return
         if response.state == COMPLETE:
-            self._complete()
+            reusable = response.reusable
+            response.forget()
+            self._complete(reusable)
             receiver.response_finished()
             return
         receiver.response_paused()
@@ -341,11 +344,9 @@ class HTTP1Connection(UpstreamConnection):
 
     # Endings of an exchange.
 
-    def _complete(self) -> None:
+    def _complete(self, reusable: bool) -> None:
         """The answer is complete: the connection is free for the next exchange, or of no more use."""
-        reusable = self._response.reusable
         self._receiver = None
-        self._response.forget()
         self.used = True
         if reusable and self._request == SENT and not self._writing_paused:
             if self._reading_paused:

@@ -32,7 +32,8 @@ class ClientConnection:
         self._full = False  # the client does not read what is written
         self._unsent = 0  # bytes that it had not read when it was last looked at
         self._reading_paused = False
-        self._answer = AnswerWriter()
+        self._turn: int | None = None
+        self._answer = AnswerWriter(factory.dates)
 
     def _enter(self, state: int) -> None:
         """Leave a state, and the deadline that belongs to it, for another that brings its own."""
@@ -57,6 +58,11 @@ class ClientConnection:
         else:
             # Nothing is expected of the client.
             self.deadline = NEVER
+
+    def _is_new_turn(self) -> bool:
+        """TLS hands on in many pieces what was read in one turn."""
+        before, self._turn = self._turn, getattr(self.factory.deadlines.clock, "turn", None)
+        return self._turn is None or self._turn != before
 
     def stopProducing(self) -> None:
         """The transport is lost; ``connectionLost`` follows."""

@@ -25,6 +25,19 @@ _IMPOSSIBLE = b"\0"
 _BLANKS = (b" ", b"\t")
 
 
+def check_beginning(data: bytes, searched: int, most: int) -> None:
+    """Raises ``Refused`` for the beginning of what cannot become a head, so that nobody waits for its end.
+
+    ``searched`` bytes have been looked at before; a head may have ``most``.
+    """
+    if NO_LINE(data, max(0, searched - 1), most + 4):
+        raise Refused(400, "The request holds a control character, or CR or LF without the other.")
+    if len(data) > most + 3:
+        if b"\r\n" in data[:most]:
+            raise Refused(431, "The request's headers are too large.")
+        raise Refused(414, "The request target is too long.")
+
+
 class HeadReader:
     """Reads the heads of one connection, one after the other."""
 

@@ -15,11 +15,12 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
+from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused
-from apigw.wire.headers import NO_LINE, Headers
+from apigw.wire.headers import Headers
 from apigw.wire.http1.body import RequestBody
 from apigw.wire.http1.connection import ClientConnection
-from apigw.wire.http1.head import HeadReader
+from apigw.wire.http1.head import HeadReader, check_beginning
 from apigw.wire.http1.states import (
     BODY,
     CLOSING,
@@ -65,7 +66,6 @@ class HTTP1Channel(ClientConnection):
         self._body: RequestBody | None = None
         self._producer: IPushProducer | None = None
         self._taking = False  # the loop of ``_take`` runs
-        self._turn: int | None = None
         self._begun = 0  # requests in this turn
 
     # From the transport.
@@ -188,11 +188,6 @@ class HTTP1Channel(ClientConnection):
         data, self._pending = self._pending, b""
         self._take(data)
 
-    def _is_new_turn(self) -> bool:
-        """TLS hands on in many pieces what was read in one turn."""
-        before, self._turn = self._turn, getattr(self.factory.deadlines.clock, "turn", None)
-        return self._turn is None or self._turn != before
-
     def _take_turn(self) -> None:
         """A later turn of the reactor."""
         if self._state == TURN:
@@ -223,13 +218,8 @@ class HTTP1Channel(ClientConnection):
         return rest
 
     def _await_head(self, data: bytes, most: int) -> None:
-        """Keep the beginning of a head. Raises ``Refused`` for what cannot become one, so that nobody waits for it."""
-        if NO_LINE(data, max(0, self._searched - 1), most + 4):
-            raise Refused(400, "The request holds a control character, or CR or LF without the other.")
-        if len(data) > most + 3:
-            if b"\r\n" in data[:most]:
-                raise Refused(431, "The request's headers are too large.")
-            raise Refused(414, "The request target is too long.")
+        """Keep the beginning of a head. Raises ``Refused`` for what cannot become one."""
+        check_beginning(data, self._searched, most)
         if self._state != HEAD:
             self._enter(HEAD)
         self._room.unfinished(self)
@@ -238,9 +228,12 @@ class HTTP1Channel(ClientConnection):
 
     def _begin(self, request: Request, expects_continue: bool) -> None:
         self._request = request
-        self._room.busy(self)
+        if not self._room.kept.pop(self, False):
+            self._room.busy(self)
         if request.body_complete:
-            self._enter(DONE)
+            # As ``_enter`` does: nothing is expected of a client whose request is complete.
+            self._state = DONE
+            self.deadline = NEVER
         else:
             settings = self.factory.settings
             self._body = RequestBody(request.content_length, settings.max_header_size, settings.client_least_rate)
@@ -305,6 +298,22 @@ class HTTP1Channel(ClientConnection):
         if self._answer.begin(request, status, reason, headers) or not self._may_follow():
             self._last = True
         self._answer.end_head(self._last)
+
+    def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
+        factory = self.factory
+        if self._state != DONE or self._last or self._full or factory.draining:
+            self.start_response(request, status, reason, self.dates.dated(headers))
+            self.send(body)
+            self.end_response(request)
+            return
+        # What nearly every answer is: whole, and the connection is kept.
+        self._request = self._producer = None
+        self._state = IDLE
+        self.deadline = self._seconds() + factory.settings.keepalive_timeout
+        self._room.kept[self] = True
+        self._answer.whole(request, status, reason, headers, body)
+        if self._pending and not self._taking and self._state == IDLE:
+            self._take_pending()
 
     def _may_follow(self) -> bool:
         """Whether another request may come behind the one that is being answered."""

@@ -232,6 +232,11 @@ class HTTP2Stream:
         self._bodyless = status in BODYLESS_STATUS or request.method == b"HEAD"
         self._head = encode_head(status, headers)
 
+    def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
+        self.start_response(request, status, reason, self.dates.dated(headers))
+        self.send(body)
+        self.end_response(request)
+
     def send(self, data: bytes) -> None:
         if self._bodyless or self.closed:
             return
