@@ -26,7 +26,7 @@ def test_values_and_origins(write: Write) -> None:
         "a.yaml": "gateway:\n  admin: null\n  listen: ['tcp:8080', {endpoint: 'tcp:1', tls: null}]\nrate_limits: []\n",
         "b.yaml": "services:\n  'on': {targets: ['http://a'], critical: no}\n",
     }
-    assert show(read(write(files), {})) == (
+    assert show(read(write(files), {}, RULES.schema)) == (
         "gateway:  # etc/a.yaml:2:3\n"
         "  admin: null  # etc/a.yaml:2:10\n"
         "  listen:  # etc/a.yaml:3:11\n"
@@ -57,7 +57,7 @@ auth:
 services: {a: {targets: [{url: "http://hunter2@a"}], timeout: "${TIMEOUT}"}}
 """
     environ = {"APP_TOKEN": "hunter2", "DB_PASSWORD": "hunter2", "TIMEOUT": "5s"}
-    shown = show(read(write({"a.yaml": text}), environ))
+    shown = show(read(write({"a.yaml": text}), environ, RULES.schema))
     assert "hunter2" not in shown
     for harmless in ("redis.txt", "jwt.txt", "1h", '"5s"', "…@a/0", "http://…@a"):
         assert harmless in shown
@@ -71,13 +71,13 @@ services: {a: {targets: [{url: "http://a", weight: 2}], health_check: {}, circui
 routes: [{path: "/café/:x", service: a, methods: [GET]}, {path: '/"x"', service: a}]
 """
     first = load(write({"a.yaml": text}), {"A": "x"}, RULES)
-    (tmp_path / "etc/a.yaml").write_text(show(read("etc", {"A": "x"})))
+    (tmp_path / "etc/a.yaml").write_text(show(read("etc", {"A": "x"}, RULES.schema)))
     assert load("etc", {}, RULES) == first
 
 
 def test_an_empty_configuration(write: Write) -> None:
     """`show` of nothing is not YAML."""
-    assert show(read(write({"a.yaml": ""}), {})) == "{}\n"
+    assert show(read(write({"a.yaml": ""}), {}, RULES.schema)) == "{}\n"
 
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(10**17), 10**17), st.text(st.characters(codec="utf-8")))
