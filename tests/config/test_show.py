@@ -7,14 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
+from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apigw.config.keys import Keys, secret
 from apigw.config.load import load
 from apigw.config.marks import compose
 from apigw.config.merge import Document, read
 from apigw.config.model import Origin
+from apigw.config.rules import Rules
 from apigw.config.show import show
+from apigw.config.validate import shown
 from apigw.process.rules import RULES
 
 Write = Callable[[Mapping[str, str | bytes]], str]
@@ -57,10 +61,23 @@ auth:
 services: {a: {targets: [{url: "http://hunter2@a"}], timeout: "${TIMEOUT}"}}
 """
     environ = {"APP_TOKEN": "hunter2", "DB_PASSWORD": "hunter2", "TIMEOUT": "5s"}
-    shown = show(read(write({"a.yaml": text}), environ, RULES.schema))
-    assert "hunter2" not in shown
+    text = show(read(write({"a.yaml": text}), environ, RULES.schema))
+    assert "hunter2" not in text
     for harmless in ("redis.txt", "jwt.txt", "1h", '"5s"', "…@a/0", "http://…@a"):
-        assert harmless in shown
+        assert harmless in text
+
+
+@frozen
+class _Added:
+    pin: str | None = None
+
+
+def test_what_a_policy_declares_secret_is_not_shown(write: Write) -> None:
+    """A key is a secret because its schema says so, whatever its name."""
+    schema = (RULES | Rules(keys=(Keys(("routes",), _Added, {"pin": secret("What opens it.")}),))).schema
+    document = read(write({"a.yaml": "routes: [{path: /a, service: a, pin: hunter2}]\n"}), {}, schema)
+    assert "hunter2" not in show(document)
+    assert "hunter2" not in shown(document, ("routes", 0, "pin"), "hunter2")
 
 
 def test_what_is_shown_loads_again(write: Write, tmp_path: Path) -> None:
