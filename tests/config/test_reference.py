@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from apigw.config.schema import compose, is_secret, rule_at
 from apigw.process.rules import RULES
 
 ROOT = RULES.schema
-PAGE = Path(__file__).parents[2] / "docs/reference/configuration.md"
+CHECKOUT = Path(__file__).parents[2]
+PAGE = CHECKOUT / "docs/reference/configuration.md"
 
 
 def test_the_page_is_the_schemas() -> None:
@@ -57,6 +59,14 @@ def test_the_model_has_no_more_than_the_schema() -> None:
     derived = {"name", "scheme", "host", "port", "added", "reserved", "origins", "warnings"}
     for model, keys in seen.items():
         assert {name for name in attrs.fields_dict(model) if name not in derived} <= keys, model
+
+
+def test_config_knows_no_key_of_a_policy() -> None:
+    """A policy that is added or taken away changes its own folder, and no module of config."""
+    keys = {key for each in RULES.keys for key in each.rules}
+    for file in sorted((CHECKOUT / "apigw/config").glob("*.py")):
+        texts = {node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)}
+        assert not keys & texts, file
 
 
 def test_rules_are_found_by_path() -> None:
