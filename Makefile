@@ -83,7 +83,7 @@ dist: $(VENV)/test.installed
 	@ls dist
 
 docs: $(VENV)/run.installed
-	$(BIN)/python -m apigw.config.reference > docs/reference/configuration.md.new
+	$(BIN)/python -m apigw.cli.reference > docs/reference/configuration.md.new
 	mv docs/reference/configuration.md.new docs/reference/configuration.md
 
 # All together first, so that what two files name has one version.

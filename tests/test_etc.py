@@ -9,6 +9,8 @@ import pytest
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
 from apigw.config.model import Listen
+from apigw.policy.auth.model import AuthOfGateway, AuthOfRoute, auth_of
+from apigw.policy.oauth.model import oauth_of
 from apigw.process.rules import RULES
 
 ETC = Path(__file__).resolve().parents[1] / "etc"
@@ -47,18 +49,19 @@ def test_every_line_is_commented(file: Path) -> None:
 def test_routes_that_say_nothing_want_a_token() -> None:
     """A newcomer adds a route, and it is open to everybody."""
     config = load(str(ETC), {}, RULES)
-    assert config.auth is not None
-    assert config.gateway.auth_default in (None, "required")
-    assert [route.path for route in config.routes if route.auth is None] == ["/partner/users"]
+    assert auth_of(config) is not None
+    assert config.gateway.of(AuthOfGateway).auth_default in (None, "required")
+    assert [route.path for route in config.routes if route.of(AuthOfRoute).auth is None] == ["/partner/users"]
 
 
 def test_there_is_no_key_and_no_secret_in_it() -> None:
     """What is in the repository ends up in production, and everybody has it."""
     config = load(str(ETC), {}, RULES)
-    assert config.auth is not None and config.auth.oauth is not None
-    assert config.auth.oauth.signing.private_key_file is None
-    assert [client.secret_hash for client in config.auth.oauth.clients] == [("sha256$" + 64 * "0",)]
+    oauth = oauth_of(config)
+    assert oauth is not None
+    assert oauth.signing.private_key_file is None
+    assert [client.secret_hash for client in oauth.clients] == [("sha256$" + 64 * "0",)]
     assert [file for file in ETC.rglob("*") if file.is_file() and file.suffix not in (".yaml", ".md")] == []
-    brought = load(str(ETC), {"APIGW_PARTNER_SECRET_HASH": "sha256$" + 64 * "1"}, RULES)
-    assert brought.auth is not None and brought.auth.oauth is not None
-    assert brought.auth.oauth.clients[0].secret_hash == ("sha256$" + 64 * "1",)
+    brought = oauth_of(load(str(ETC), {"APIGW_PARTNER_SECRET_HASH": "sha256$" + 64 * "1"}, RULES))
+    assert brought is not None
+    assert brought.clients[0].secret_hash == ("sha256$" + 64 * "1",)

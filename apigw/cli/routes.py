@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Iterator
 
 from apigw.cli.outcome import FOUND, REFUSED, loaded
-from apigw.config.effective import effective, reserved_paths
+from apigw.config.effective import effective
 from apigw.config.model import Config, Route
 from apigw.config.units import duration_text, size_text
-from apigw.routing.pattern import Pattern
+from apigw.process.rules import RULES
 from apigw.routing.router import Router
 from apigw.wire.errors import Refused
 from apigw.wire.http2.fields import METHODS
@@ -33,7 +33,7 @@ def routes(options: argparse.Namespace) -> int:
     if method == b"CONNECT":
         print(f"{asked}: 405, CONNECT is not offered")
         return REFUSED
-    if path.decode("ascii") in reserved_paths(config):
+    if path.decode("ascii") in config.reserved:
         print(f"{asked}: answered by the gateway itself, before any route is looked for")
         return FOUND
     router = Router(
@@ -57,17 +57,8 @@ def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes
     origin = config.origins.get(("routes", index, "path"))
     if origin is not None:
         yield "written in", str(origin)
-    if route.cors is not None:
-        yield "cors", f"pages of {', '.join(route.cors.origins)}"
-    yield "auth", holds.auth
-    if route.roles:
-        yield "roles", f"any of {', '.join(route.roles)}"
-    if route.scopes:
-        yield "scopes", f"all of {', '.join(route.scopes)}"
-    for limit in config.rate_limits:
-        if Pattern.parse(limit.endpoint).matches(path):
-            each = {"user": "for each user", "ip": "for each address"}.get(limit.scope, "for all together")
-            yield "limit", f"{limit.limit} in {duration_text(limit.window)} {each} ({limit.endpoint})"
+    for told in RULES.told:
+        yield from told(config, route, path)
     largest = holds.max_body_size
     yield "body", "of any size" if largest is None else f"up to {size_text(largest)}"
     yield "service", service.name

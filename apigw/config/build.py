@@ -8,20 +8,9 @@ from typing import Any
 
 from apigw.config import addresses, endpoints, units
 from apigw.config.files import Files, text
+from apigw.config.keys import Rule
 from apigw.config.merge import Document
-from apigw.config.model import (
-    AcceptedKey,
-    AccessLog,
-    Config,
-    JWTVerifier,
-    Listen,
-    OAuthSigning,
-    Origin,
-    Path,
-    Secret,
-    Target,
-)
-from apigw.config.schema import ROOT, Rule
+from apigw.config.model import AccessLog, Config, Listen, Origin, Path, Secret, Target
 
 
 def build(document: Document, files: Files) -> Config:
@@ -30,13 +19,18 @@ def build(document: Document, files: Files) -> Config:
     for key, value in document.tree.items():
         if value is None:
             continue
+        rule = document.schema[key]
         if key == "services":
-            rule = ROOT[key]["valuesrules"]
-            sections[key] = tuple(_value(rule, {"name": name, **entry}, files) for name, entry in value.items())
+            of_each = rule["valuesrules"]
+            sections[key] = tuple(_value(of_each, {"name": name, **entry}, files) for name, entry in value.items())
         else:
-            sections[key] = _value(ROOT[key], value, files)
-    origins = dict(_renumbered(document))
-    return Config(**sections, origins=origins, warnings=tuple(document.in_order(document.warnings)))
+            sections[key] = _value(rule, value, files)
+    return Config(
+        **_with_added(document.schema, sections),
+        reserved=document.reserved,
+        origins=dict(_renumbered(document)),
+        warnings=tuple(document.in_order(document.warnings)),
+    )
 
 
 def _renumbered(document: Document) -> Iterator[tuple[Path, Origin]]:
@@ -61,13 +55,16 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
         return units.size(value)
     meta = rule.get("meta", {})
     if "file" in meta:
-        return files.absolute(value)
+        return Secret(text(files.data(value))) if "into" in meta else files.absolute(value)
+    if "secret" in meta and isinstance(value, str):
+        return Secret(value.encode())
     model = meta.get("model")
     if isinstance(value, list):
         return tuple(_value(rule["schema"], entry, files) for entry in value if entry is not None)
     if isinstance(value, dict):
         schema = rule["schema"]
-        return _entry(model, {key: _value(schema.get(key, {}), entry, files) for key, entry in value.items()}, files)
+        values = {key: _value(schema.get(key, {}), entry, files) for key, entry in value.items()}
+        return _entry(model, _with_added(schema, _with_read(schema, values)), files)
     if model is Listen:
         return Listen(_endpoint(value, files))
     if model is Target:
@@ -87,16 +84,28 @@ def _entry(model: Any, values: dict[str, Any], files: Files) -> Any:
         return addresses.target(values["url"], values.get("weight", 1))
     if model is AccessLog and values.get("file", "-") != "-":
         values["file"] = files.absolute(values["file"])
-    if model in (JWTVerifier, OAuthSigning, AcceptedKey):
-        values = _with_secret(values, files)
     return model(**values)
 
 
-def _with_secret(values: dict[str, Any], files: Files) -> dict[str, Any]:
-    secret, file = values.pop("secret", None), values.pop("secret_file", None)
-    if file is not None:
-        return {**values, "secret": Secret(text(files.data(file)))}
-    return {**values, "secret": Secret(secret.encode())} if secret is not None else values
+def _with_read(schema: Rule, values: dict[str, Any]) -> dict[str, Any]:
+    """What was read from a file stands under the key that it is the value of."""
+    for key in [key for key in values if "into" in schema.get(key, {}).get("meta", {})]:
+        read = values.pop(key)
+        if read is not None:
+            values[schema[key]["meta"]["into"]] = read
+    return values
+
+
+def _with_added(schema: Rule, values: dict[str, Any]) -> dict[str, Any]:
+    """The keys that policies have added become values of the policies' own classes, in ``added``."""
+    owned: dict[Any, dict[str, Any]] = {}
+    for key, rule in schema.items():
+        owner = rule["meta"].get("owner")
+        if owner is not None and key in values:
+            owned.setdefault(owner, {})[key] = values.pop(key)
+    made = [owner(**held) for owner, held in owned.items()]
+    added = tuple(each for each in made if each != type(each)())
+    return {**values, "added": added} if added else values
 
 
 def _endpoint(value: str, files: Files) -> str:

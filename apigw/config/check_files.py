@@ -7,20 +7,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from apigw.config.files import Files, fit
+from apigw.config.keys import Rule
 from apigw.config.merge import Document
 from apigw.config.model import Path
 from apigw.config.rules import Content
-from apigw.config.schema import ROOT, Rule
 from apigw.config.validate import shown
-
-# Sections without a file in them, of which there may be thousands of entries.
-_WITHOUT_FILES = ("routes", "rate_limits")
 
 
 def contents(document: Document, files: Files, judges: Mapping[str, Content]) -> None:
     """Each file that a key names can be read, and holds what the schema says that it holds."""
-    for key, rule in ROOT.items():
-        if key in document.tree and key not in _WITHOUT_FILES:
+    for key, rule in document.schema.items():
+        if key in document.tree and _names_files(rule):
             for path, name, holds in _named(document, rule, document.tree[key], (key,)):
                 try:
                     judges[holds](files.data(name))
@@ -64,6 +61,16 @@ def access_log(document: Document, files: Files) -> None:
 def _certificates(document: Document, path: Path) -> Iterator[tuple[Path, Any]]:
     listed = document.get(*path, "tls", "certificates")
     return (((*path, "tls", "certificates", index), entry) for index, entry in enumerate(listed or ()))
+
+
+def _names_files(rule: Rule) -> bool:
+    """Of the sections that name none there may be thousands of entries."""
+    if "file" in rule.get("meta", {}):
+        return True
+    below = rule.get("valuesrules") or rule.get("schema", {})
+    if rule.get("type") == "list" or "valuesrules" in rule:
+        return _names_files(below)
+    return any(map(_names_files, below.values()))
 
 
 def _named(document: Document, rule: Rule, value: Any, path: Path) -> Iterator[tuple[Path, str, str]]:

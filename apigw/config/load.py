@@ -21,9 +21,9 @@ def load(directory: str, environ: Mapping[str, str], rules: Rules) -> Config:
     Reads those files and the ones that they name; touches nothing else. Raises ``ConfigError`` with every problem of
     every file. ``rules`` are those of the rooms above (``process.rules``).
     """
-    document = read(directory, environ)
+    document = read(directory, environ, rules.schema)
     files = Files(document.directory)
-    judge(document, files, Rules(FORMS, CONTENTS) | rules)
+    judge(document, files, Rules(forms=FORMS, contents=CONTENTS) | rules)
     if document.problems:
         raise ConfigError(document.in_order(document.problems))
     return build(document, files)
@@ -32,6 +32,7 @@ def load(directory: str, environ: Mapping[str, str], rules: Rules) -> Config:
 def judge(document: Document, files: Files, rules: Rules) -> None:
     """Adds every problem to the document."""
     validate(document, rules.forms)
+    document.reserved = rules.reserved_paths(document)
     check_files.contents(document, files, rules.contents)
     check_files.pairs(document, files)
     check_files.access_log(document, files)

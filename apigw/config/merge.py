@@ -14,8 +14,9 @@ from typing import Any
 from attrs import Factory, define
 
 from apigw.config.errors import ConfigError, Problem
+from apigw.config.keys import Rule
 from apigw.config.marks import Node, compose, decode
-from apigw.config.model import Origin, Path
+from apigw.config.model import ALWAYS, Origin, Path
 
 MAX_FILE = 16 * 1024 * 1024
 
@@ -30,6 +31,7 @@ class Document:
     a scalar where the file does not hold the value itself, ``variables`` the environment variables that went into it.
     ``broken`` are the paths without a usable value, ``troubled`` those at or below which a value has not the form that
     it must have. ``whole`` is false when a file could not be read, so that what is missing may be in there.
+    ``schema`` is what may stand in the files, ``reserved`` are the paths that the gateway answers itself.
     """
 
     directory: str
@@ -44,6 +46,8 @@ class Document:
     broken: set[Path] = Factory(set)
     files: list[str] = Factory(list)
     whole: bool = True
+    schema: Rule = Factory(dict)
+    reserved: tuple[str, ...] = ALWAYS
 
     def report(self, path: Path, sentence: str, at: Origin | None = None) -> None:
         """A problem with ``path``, placed ``at``, or else at the value, or at what holds it where it is left out."""
@@ -114,9 +118,9 @@ class Document:
         return sorted(dict.fromkeys(problems), key=key)
 
 
-def read(directory: str, environ: Mapping[str, str]) -> Document:
+def read(directory: str, environ: Mapping[str, str], schema: Rule) -> Document:
     """Reads and merges ``DIR/*.yaml`` and ``DIR/services/*.yaml``. What is wrong is in the document's ``problems``."""
-    document = Document(os.path.abspath(directory))
+    document = Document(os.path.abspath(directory), schema=schema)
     root = Node({}, Origin(directory, 1, 1))
     for file in _files(directory, document):
         document.files.append(file)

@@ -1,18 +1,39 @@
 """The configuration as values: frozen, hashable, compared by what they say.
 
 Durations are seconds, sizes are bytes, paths are absolute. A value that was left out has its default here already,
-except where the default is another setting (``None`` then; ``snapshot.compile`` resolves it).
+except where the default is another setting (``None`` then; ``effective`` looks it up).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from attrs import Factory, field, frozen
 
 from apigw.config.problem import Origin as Origin
 from apigw.config.problem import Path as Path
 from apigw.config.problem import Problem
+
+ALWAYS = ("/health", "/ready", "/metrics")
+"""What every gateway answers itself."""
+
+T = TypeVar("T")
+
+
+@frozen
+class Open:
+    """A map to which policies add keys of their own (``keys.Keys``).
+
+    ``added`` has a value of each policy's class, in the order of the policies, but for those that say no more than
+    their defaults: what says the same is equal.
+    """
+
+    added: tuple[object, ...] = field(default=(), kw_only=True)
+
+    def of(self, model: type[T]) -> T:
+        """The keys that are ``model``'s."""
+        return next((each for each in self.added if isinstance(each, model)), None) or model()
 
 
 @frozen
@@ -50,7 +71,7 @@ class AccessLog:
 
 
 @frozen
-class Gateway:
+class Gateway(Open):
     listen: tuple[Listen, ...] = (Listen("tcp:8080"),)
     admin: str | None = "tcp:9090:interface=127.0.0.1"
     admin_token_file: str | None = None
@@ -70,7 +91,6 @@ class Gateway:
     trusted_proxies: tuple[str, ...] = ()
     metrics_allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     access_log: AccessLog | None = AccessLog()
-    auth_default: str | None = None
 
 
 @frozen
@@ -121,7 +141,7 @@ class CircuitBreaker:
 
 
 @frozen
-class Service:
+class Service(Open):
     """A named backend. ``timeout`` is ``None`` where the gateway's ``request_timeout`` holds."""
 
     name: str
@@ -139,132 +159,34 @@ class Service:
 
 
 @frozen
-class Cors:
-    origins: tuple[str, ...]
-    credentials: bool = False
-    max_age: float = 600.0
-
-
-@frozen
-class Route:
+class Route(Open):
     """``methods`` is ``None`` for all. ``max_body_size``: ``UNSET`` where the gateway's holds, ``None`` for none."""
 
     path: str
     service: str
     methods: tuple[str, ...] | None = None
-    auth: str | None = None
-    roles: tuple[str, ...] = ()
-    scopes: tuple[str, ...] = ()
-    forward_token: bool = True
     strip_prefix: str | None = None
     timeout: float | None = None
     max_body_size: int | None = -1
     buffer_body: int = 64 * 1024
-    cors: Cors | None = None
 
 
 UNSET = -1
 
 
 @frozen
-class JWTVerifier:
-    """One way to verify a token. Exactly one key source is given; ``secret_file`` is read into ``secret``."""
-
-    name: str
-    algorithm: str
-    public_key_file: str | None = None
-    secret: Secret | None = None
-    jwks_file: str | None = None
-    jwks_url: str | None = None
-    key_id: str | None = None
-    issuer: str | None = None
-    audience: tuple[str, ...] = ()
-    leeway: float = 30.0
-    user_claim: str = "sub"
-    roles_claim: str = "roles"
-
-
-@frozen
-class AcceptedKey:
-    """A key that verifies the gateway's own tokens without signing them: the one before, or the next."""
-
-    key_id: str
-    public_key_file: str | None = None
-    secret: Secret | None = None
-
-
-@frozen
-class OAuthSigning:
-    """``accepted`` holds the other keys while the signing key is rotated; with RS256 they are published too.
-
-    RS256 without ``private_key_file`` signs with a key that is made at start, whose id begins with ``key_id``.
-    """
-
-    algorithm: str
-    key_id: str
-    private_key_file: str | None = None
-    secret: Secret | None = None
-    accepted: tuple[AcceptedKey, ...] = ()
-
-
-@frozen
-class OAuthClient:
-    """``secret_hash`` holds several hashes while a secret is rotated."""
-
-    id: str
-    secret_hash: tuple[str, ...]
-    roles: tuple[str, ...] = ()
-    scopes: tuple[str, ...] = ()
-
-
-@frozen
-class Quota:
-    limit: int
-    window: float
-
-
-@frozen
-class OAuth:
-    signing: OAuthSigning
-    issuer: str
-    audience: tuple[str, ...] = ()
-    token_lifetime: float = 3600.0
-    rate_limit: Quota = Quota(10, 60.0)
-    refresh_tokens: bool = False
-    clients: tuple[OAuthClient, ...] = ()
-
-
-@frozen
-class Auth:
-    jwt: tuple[JWTVerifier, ...] = ()
-    oauth: OAuth | None = None
-
-
-@frozen
-class RateLimit:
-    """``scope``: user, ip, endpoint. ``algorithm``: auto, log, counter. ``on_store_failure``: local, open, closed."""
-
-    endpoint: str
-    limit: int
-    window: float
-    scope: str
-    algorithm: str = "auto"
-    on_store_failure: str = "local"
-
-
-@frozen
-class Config:
+class Config(Open):
     """Everything the files said.
 
     ``origins`` maps a path such as ``("routes", 0, "path")`` to its place in them. ``warnings`` are worth a line in the
-    log and no reason to refuse the configuration.
+    log and no reason to refuse the configuration. ``reserved`` are the paths that the gateway answers itself, before it
+    looks for a route.
     """
 
     gateway: Gateway = Gateway()
     services: tuple[Service, ...] = ()
     routes: tuple[Route, ...] = ()
     redis: Redis | None = None
-    auth: Auth | None = None
-    rate_limits: tuple[RateLimit, ...] = ()
+    reserved: tuple[str, ...] = field(default=ALWAYS, eq=False)
     origins: Mapping[Path, Origin] = field(default=Factory(dict), eq=False, hash=False, repr=False)
     warnings: tuple[Problem, ...] = field(default=(), eq=False, hash=False, repr=False)

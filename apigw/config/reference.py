@@ -1,31 +1,24 @@
-"""docs/reference/configuration.md, generated from the schema: ``python -m apigw.config.reference``."""
+"""docs/reference/configuration.md, generated from the schema (``make docs``)."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
+from attrs import frozen
 
 from apigw.config import units
-from apigw.config.effective import ALWAYS, OF_KEYS, OF_TOKENS
+from apigw.config.keys import Rule
 from apigw.config.marks import MAX_DEPTH
-from apigw.config.model import Config
-from apigw.config.schema import ROOT, Rule
+from apigw.config.model import ALWAYS, Config
+from apigw.config.rules import Rules
 
 _FORMS = {
     "method": "HTTP method",
-    "pattern": "path pattern",
-    "prefix": "path of literal segments",
     "request path": "path, perhaps with a query",
-    "scope": "scope (RFC 6749 §3.3)",
-    "role": "text without commas",
     "printable": "printable ASCII",
-    "client id": "printable ASCII without colon",
     "name": "name",
-    "claim": "claim, with dots into nested ones",
-    "hash": "`scrypt$…` or `sha256$…`",
     "file": "file",
     "network": "CIDR",
     "target": "URL",
@@ -47,7 +40,7 @@ _TYPES = {
 _PREAMBLE = f"""\
 # Configuration
 
-This page is generated from the schema (`python -m apigw.config.reference`).
+This page is generated from the schema (`make docs`).
 
 ## Files
 
@@ -81,11 +74,9 @@ A pattern begins with `/`. Its segments are literal, or `:name` (one segment), o
 segments are compared after percent-decoding. A slash at the end is part of the pattern: `/a/` is not `/a`. Two routes
 of the same shape (`/a/:b` and `/a/:c`) with a common method are an error.
 
-Reserved are {", ".join(f"`{path}`" for path in ALWAYS)} with all that is below them; with `auth.oauth` also
-{", ".join(f"`{path}`" for path in OF_TOKENS)}, and where that signs with RS256
-{", ".join(f"`{path}`" for path in OF_KEYS)}. The gateway answers them before it looks at routes, so a route whose
-first segment is literal and that would match one of them is an error, while `/*` and `/:name` are not: they get the
-rest.
+Reserved are $RESERVED.
+The gateway answers them before it looks at routes, so a route whose first segment is literal and that would match one
+of them is an error, while `/*` and `/:name` are not: they get the rest.
 
 Other programs' ways to write a parameter (`{{id}}`, `<id>`, `[id]`, `**`, a regular expression) are errors that say how
 it is written here. Where such characters are meant literally, they are percent-encoded: `/%7Bid%7D`.
@@ -98,55 +89,71 @@ away the meaning of `:`, `=` and `\\`. For TLS use `tcp:` and the listener's `tl
 """
 
 
-def reference() -> str:
+def reference(rules: Rules) -> str:
     """The page, in Markdown."""
-    top = [_row(key, rule, Config) for key, rule in ROOT.items()]
-    sections = (line for key, rule in ROOT.items() for line in _sections(key, rule))
-    return "\n".join([_PREAMBLE, "## Sections", "", *_HEAD, *top, "", *sections]).rstrip("\n") + "\n"
+    schema, page = rules.schema, _Page({**_FORMS, **rules.called})
+    top = [page.row(key, rule, Config) for key, rule in schema.items()]
+    sections = (line for key, rule in schema.items() for line in page.sections(key, rule))
+    preamble = _PREAMBLE.replace("$RESERVED", _reserved(rules))
+    return "\n".join([preamble, "## Sections", "", *_HEAD, *top, "", *sections]).rstrip("\n") + "\n"
+
+
+def _reserved(rules: Rules) -> str:
+    said = [f"{_quoted(ALWAYS)} with all that is below them"]
+    said += [f"{each.where} also {_quoted(each.paths)}" for each in rules.reserved]
+    return ";\n".join(said)
+
+
+def _quoted(texts: Iterable[str]) -> str:
+    return ", ".join(f"`{each}`" for each in texts)
 
 
 _HEAD = ("| key | type | default | meaning |", "|---|---|---|---|")
 
 
-def _sections(path: str, rule: Rule) -> Iterator[str]:
-    """The tables of a rule's map and of all maps in it."""
-    if "valuesrules" in rule:
-        yield from _sections(f"{path}.NAME", rule["valuesrules"])
-    elif rule.get("type") == "list":
-        yield from _sections(f"{path}[]", rule["schema"])
-    elif "schema" in rule:
-        yield from (f"## `{path}`", "", *_HEAD)
-        model = rule["meta"].get("model")
-        yield from (_row(key, below, model) for key, below in rule["schema"].items())
-        yield ""
-        for key, below in rule["schema"].items():
-            yield from _sections(f"{path}.{key}", below)
+@frozen
+class _Page:
+    """``forms`` has what the page calls each form."""
 
+    forms: Mapping[str, str]
 
-def _row(key: str, rule: Rule, model: Any) -> str:
-    cells = (f"`{key}`", _type(rule), _default(key, rule, model), rule["meta"]["doc"])
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    def sections(self, path: str, rule: Rule) -> Iterator[str]:
+        """The tables of a rule's map and of all maps in it."""
+        if "valuesrules" in rule:
+            yield from self.sections(f"{path}.NAME", rule["valuesrules"])
+        elif rule.get("type") == "list":
+            yield from self.sections(f"{path}[]", rule["schema"])
+        elif "schema" in rule:
+            yield from (f"## `{path}`", "", *_HEAD)
+            model = rule["meta"].get("model")
+            yield from (self.row(key, below, model) for key, below in rule["schema"].items())
+            yield ""
+            for key, below in rule["schema"].items():
+                yield from self.sections(f"{path}.{key}", below)
 
+    def row(self, key: str, rule: Rule, model: Any) -> str:
+        default = _default(key, rule, rule["meta"].get("owner", model))
+        cells = (f"`{key}`", self._type(rule), default, rule["meta"]["doc"])
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-def _type(rule: Rule) -> str:
-    null = ", or `null`" if rule.get("nullable") else ""
-    if "duration" in rule:
-        return "duration, {} to {}".format(*rule["duration"]) + null
-    if "size" in rule:
-        least, most = (units.size_text(units.size(bound)) for bound in rule["size"])
-        return f"size, {least} to {most}{null}"
-    if "allowed" in rule:
-        return ", ".join(f"`{each}`" for each in rule["allowed"]) + null
-    kind = rule["type"]
-    if kind == "list":
-        item = _type(rule["schema"])
-        return f"list of {'maps' if item == 'map' else item}{null}"
-    if isinstance(kind, list):
-        return f"{_FORMS[rule['form']]} or map{null}"
-    if "form" in rule:
-        return _FORMS[rule["form"]] + null
-    bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
-    return _TYPES[kind] + bounds + null
+    def _type(self, rule: Rule) -> str:
+        null = ", or `null`" if rule.get("nullable") else ""
+        if "duration" in rule:
+            return "duration, {} to {}".format(*rule["duration"]) + null
+        if "size" in rule:
+            least, most = (units.size_text(units.size(bound)) for bound in rule["size"])
+            return f"size, {least} to {most}{null}"
+        if "allowed" in rule:
+            return _quoted(rule["allowed"]) + null
+        kind = rule["type"]
+        if kind == "list":
+            item = self._type(rule["schema"])
+            return f"list of {'maps' if item == 'map' else item}{null}"
+        if "form" in rule:
+            form = self.forms.get(rule["form"], rule["form"])
+            return f"{form} or map{null}" if isinstance(kind, list) else form + null
+        bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
+        return _TYPES[kind] + bounds + null
 
 
 def _default(key: str, rule: Rule, model: Any) -> str:
@@ -177,7 +184,3 @@ def _shown(rule: Rule, value: Any) -> str:
     if attrs.has(type(value)):
         return "as below"
     return f"`{value}`"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())

@@ -11,6 +11,7 @@ import yaml
 
 from apigw.config.merge import Document
 from apigw.config.model import Path
+from apigw.config.schema import is_secret as is_declared_secret
 
 MASK = "…"
 
@@ -29,8 +30,10 @@ def show(document: Document) -> str:
 
 
 def is_secret(document: Document, path: Path) -> bool:
-    """By the key it stands under, or by the name of the environment variable that it came from."""
-    if any(_SECRET_VARIABLE.search(name) for name in document.variables.get(path, ())):
+    """As the schema says, or by the key it stands under, or by the environment variable that it came from."""
+    if is_declared_secret(document.schema, path) or any(
+        _SECRET_VARIABLE.search(name) for name in document.variables.get(path, ())
+    ):
         return True
     keys = [part for part in path if isinstance(part, str)]
     return bool(keys) and bool(_SECRET_KEY.search(keys[-1])) and not _FILE_KEY.search(keys[-1])

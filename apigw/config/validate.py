@@ -14,9 +14,8 @@ from apigw.config.merge import Document
 from apigw.config.model import Path
 from apigw.config.nearest import hint
 from apigw.config.rules import Form
-from apigw.config.schema import ROOT, Rule
+from apigw.config.schema import is_secret, rule_at
 
-SECRET_KEYS = frozenset({"secret", "secret_hash"})
 MAX_HINTS = 50
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -72,7 +71,7 @@ class _Validator(cerberus.Validator):  # type: ignore[misc]
 
 def validate(document: Document, forms: Mapping[str, Form]) -> None:
     """Adds to the document what the schema finds, but for what stands under a value that is known to be broken."""
-    validator = _Validator(ROOT, forms=forms)
+    validator = _Validator(document.schema, forms=forms)
     validator.validate(document.tree, normalize=False)
     unreadable = set(document.broken)
     hints = 0
@@ -82,7 +81,7 @@ def validate(document: Document, forms: Mapping[str, Form]) -> None:
             continue
         if error.code == codes.UNKNOWN_FIELD.code:
             hints += 1
-            near = hint(str(path[-1]), _known(path[:-1])) if hints <= MAX_HINTS else ""
+            near = hint(str(path[-1]), _known(document, path[:-1])) if hints <= MAX_HINTS else ""
             document.spoil(path, f"is an unknown key{near}", document.key(path))
         elif error.code == codes.REQUIRED_FIELD.code:
             held = path[:-1]
@@ -97,7 +96,7 @@ def validate(document: Document, forms: Mapping[str, Form]) -> None:
 
 def shown(document: Document, path: Path, value: object) -> str:
     """A value as a sentence may quote it: as it stands in the file, without secrets, in one short line."""
-    if any(part in SECRET_KEYS for part in path):
+    if is_secret(document.schema, path):
         return "the value"
     text = document.written.get(path, value if isinstance(value, str) else str(value))
     if "@" in text:
@@ -111,22 +110,6 @@ def _visible(letter: str) -> str:
     return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
 
 
-def rule_at(path: Path) -> Rule | None:
-    """The schema's rule for what stands at ``path``."""
-    rule: Rule = {"schema": ROOT}
-    for part in path:
-        if "valuesrules" in rule:
-            rule = rule["valuesrules"]
-        elif isinstance(part, int):
-            rule = rule.get("schema", {})
-        else:
-            schema = rule.get("schema", {})
-            if part not in schema:
-                return None
-            rule = schema[part]
-    return rule
-
-
 def _leaves(errors: Iterable[Any]) -> Iterator[Any]:
     for error in errors:
         if error.is_group_error:
@@ -135,8 +118,8 @@ def _leaves(errors: Iterable[Any]) -> Iterator[Any]:
             yield error
 
 
-def _known(path: Path) -> Iterable[str]:
-    rule = rule_at(path) or {}
+def _known(document: Document, path: Path) -> Iterable[str]:
+    rule = rule_at(document.schema, path) or {}
     schema = rule.get("schema", {})
     return schema if isinstance(schema, dict) else ()
 
@@ -177,14 +160,16 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
     return f"wants {names}, not {'a list' if isinstance(value, list) else 'a map'}"
 
 
-def _unprintable(document: Document) -> Iterator[Path]:
+def _unprintable(document: Document) -> list[Path]:
     """Text with control characters, but for secrets, which may be any bytes."""
     stack: list[tuple[Path, Any]] = [((), document.tree)]
+    found: list[Path] = []
     while stack:
         path, value = stack.pop()
         if isinstance(value, dict):
-            stack += [((*path, key), entry) for key, entry in value.items() if key not in SECRET_KEYS]
+            stack += [((*path, key), entry) for key, entry in value.items()]
         elif isinstance(value, list):
             stack += [((*path, index), entry) for index, entry in enumerate(value)]
         elif isinstance(value, str) and _CONTROL.search(value) and path not in document.troubled:
-            yield path
+            found.append(path)
+    return [path for path in found if not is_secret(document.schema, path)]

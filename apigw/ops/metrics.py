@@ -28,7 +28,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from apigw.config.effective import ALWAYS, OF_KEYS, OF_TOKENS
+from apigw.config.model import ALWAYS
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds in seconds; a duration that equals one is counted in it."""
@@ -37,8 +37,8 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 OTHER = "OTHER"
 
 UNMATCHED = "unmatched"
-RESERVED = frozenset({UNMATCHED, *ALWAYS, *OF_TOKENS, *OF_KEYS})
-"""Values of ``path`` that belong to no route; no reload removes their series."""
+RESERVED = frozenset({UNMATCHED, *ALWAYS})
+"""Values of ``path`` that belong to no route, in any configuration; no reload removes their series."""
 
 CLIENT_LEFT = 499
 
@@ -225,7 +225,7 @@ class Metrics:
         self._last_reload.set(1)
 
     def route(self, pattern: str) -> RouteSeries:
-        """The series of a route's pattern, or of a value in ``RESERVED``."""
+        """The series of a route's pattern, or of a path that the gateway answers itself, or of ``UNMATCHED``."""
         return self._routes.setdefault(pattern, RouteSeries())
 
     def service(self, name: str) -> ServiceSeries:

@@ -14,9 +14,11 @@ from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check, Readiness
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.memory import MemoryStore
+from apigw.policy.limits.model import rate_limits_of
 from apigw.policy.limits.policy import PreparedLimits
 from apigw.process.descriptors import Descriptors
 from apigw.process.garbage import settle
+from apigw.process.rules import RULES
 from apigw.process.snapshot import Snapshot
 from apigw.process.tree import Upstreams
 from apigw.proxy.held_body import Buffers
@@ -99,9 +101,10 @@ class Current:
     def _keep_series(self) -> None:
         """The metrics have the series of this configuration, and no others."""
         config = self.snapshot.config
-        limits = {(limit.endpoint, limit.scope) for limit in config.rate_limits}
+        limits = {(limit.endpoint, limit.scope) for limit in rate_limits_of(config)}
         routes = {route.path for route in config.routes}
-        self._metrics.retain(routes, {service.name for service in config.services}, limits)
+        reserved = {path for each in RULES.reserved for path in each.paths}
+        self._metrics.retain(routes | reserved, {service.name for service in config.services}, limits)
         for endpoint, scope in limits:
             self._metrics.limit(endpoint, scope)
 

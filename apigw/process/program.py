@@ -17,7 +17,6 @@ from apigw import __version__
 from apigw.admin.site import admin_resources
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
-from apigw.config.effective import reserved_paths
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
 from apigw.contract.policy import Policy
@@ -123,7 +122,7 @@ class Program:
         exposition = Exposition(partial(render_metrics, metrics, pipeline, channels), reactor, in_thread)
 
         def resources(snapshot: Snapshot) -> dict[bytes, IResource]:
-            reserved, policies = reserved_paths(snapshot.config), snapshot.prepared.values()
+            reserved, policies = snapshot.config.reserved, snapshot.prepared.values()
             return public_resources(reserved, readiness, exposition, snapshot.metrics_allowed, policies)
 
         self.current = current = Current(

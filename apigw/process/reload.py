@@ -17,6 +17,7 @@ from apigw.config.errors import ConfigError, Problem
 from apigw.config.model import Config
 from apigw.process.current import Current
 from apigw.process.listeners import Listener
+from apigw.process.rules import RULES
 from apigw.process.snapshot import Snapshot
 from apigw.process.systemd import notify
 
@@ -124,6 +125,4 @@ def needs_restart(old: Config, new: Config) -> list[Problem]:
         for path, value in after.items()
         if value != before[path]
     ]
-    if old.auth is not None and new.auth is None and new.gateway.auth_default != "none":
-        problems.append(Problem("dropping all of `auth` by a reload needs `gateway.auth_default: none`", ("auth",)))
-    return problems
+    return [*problems, *(problem for refuse in RULES.refuse for problem in refuse(old, new))]

@@ -1,4 +1,7 @@
-"""What every room says of the values in a configuration, for whoever loads one."""
+"""What every room says of what may stand in a configuration, for whoever loads one.
+
+The policies come in the order in which a request meets them.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from apigw.routing import rules as routing
 RULES = (
     Rules(contents={"admin token": admin_token.parse})
     | routing.RULES
-    | auth.RULES
-    | oauth.RULES
-    | limits.RULES
     | cors.RULES
+    | oauth.RULES
+    | auth.RULES
+    | limits.RULES
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from apigw.config.effective import reserved_with
 from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.model import Path
@@ -26,7 +25,7 @@ def prefix(text: str) -> None:
 
 def routes(document: Document, files: Files) -> None:
     """Services exist, shapes differ, reserved paths are left alone, and what is cut off is there to be cut."""
-    reserved = _reserved(document)
+    reserved = [(path, Pattern.parse(path)) for path in document.reserved]
     rivals = _Rivals(document)
     known = _Services(document)
     for path, route in document.entries("routes"):
@@ -44,13 +43,6 @@ def routes(document: Document, files: Files) -> None:
             if prefix is not None and not pattern.begins_with(Pattern.parse(prefix)):
                 shown_path = shown(document, (*path, "path"), route["path"])
                 document.report((*path, "strip_prefix"), f"is not how the route's path {shown_path} begins")
-
-
-def _reserved(document: Document) -> list[tuple[str, Pattern]]:
-    auth = document.tree.get("auth")
-    oauth = isinstance(auth, dict) and auth.get("oauth") is not None
-    algorithm = document.get("auth", "oauth", "signing", "algorithm") or "RS256"
-    return [(path, Pattern.parse(path)) for path in reserved_with(algorithm if oauth else None)]
 
 
 def _shadows(pattern: Pattern, reserved: Pattern) -> bool:
@@ -149,4 +141,8 @@ class Patterns:
         return any(self._overlap(child, parts, position + 1) for child in nodes)
 
 
-RULES = Rules(forms={"pattern": Pattern.parse, "prefix": prefix}, checks=(routes,))
+RULES = Rules(
+    forms={"pattern": Pattern.parse, "prefix": prefix},
+    called={"pattern": "path pattern", "prefix": "path of literal segments"},
+    checks=(routes,),
+)

@@ -73,10 +73,10 @@ def weigh(algorithm: str, callers: int) -> Weighed:
     """Count so many callers once each, in this process, and let their window pass. The time is ours."""
     from twisted.internet.task import Clock
 
-    from apigw.config.model import RateLimit
     from apigw.policy.limits.arithmetic import compile_limit
     from apigw.policy.limits.keys import scope_key
     from apigw.policy.limits.memory import MemoryStore
+    from apigw.policy.limits.model import RateLimit
 
     clock = Clock()
     clock.rightNow = 1.8e9

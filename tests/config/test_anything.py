@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
 from apigw.config.merge import read
-from apigw.config.schema import ROOT
 from apigw.config.show import show
+from apigw.policy.auth.model import auth_of
 from apigw.process.rules import RULES
 from config.test_load import EXAMPLE
 
+ROOT = RULES.schema
 ENVIRON = {"A": "1", "B": "x: [", "C": "", "D": "\udcff", "E": "a\0b", "F": "\n"}
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -51,7 +52,7 @@ def check(*files: bytes) -> None:
                 assert line.isprintable(), line
                 text = (files[int(Path(problem.origin.file).stem)]).decode(errors="replace")
                 assert 1 <= problem.origin.line <= text.count("\n") + text.count("\r") + text.count("\x85") + 3
-        show(read(directory, ENVIRON)).encode()
+        show(read(directory, ENVIRON, ROOT)).encode()
 
 
 KEYS = sorted({*ROOT, *(key for rule in ROOT.values() for key in rule.get("schema", {})), "targets", "a"})
@@ -83,7 +84,7 @@ def test_the_good_configuration_is_good() -> None:
     """The tests here never get past the checks."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "a.yaml").write_text(GOOD)
-        assert load(directory, {}, RULES).auth is not None
+        assert auth_of(load(directory, {}, RULES)) is not None
 
 
 @QUICK

@@ -14,23 +14,14 @@ from apigw.config.errors import ConfigError, Problem, problem_in
 from apigw.config.load import load
 from apigw.config.model import (
     UNSET,
-    AcceptedKey,
     AccessLog,
-    Auth,
     Certificate,
     CircuitBreaker,
     Config,
-    Cors,
     Gateway,
     HealthCheck,
-    JWTVerifier,
     Listen,
-    OAuth,
-    OAuthClient,
-    OAuthSigning,
     Origin,
-    Quota,
-    RateLimit,
     Redis,
     Route,
     Secret,
@@ -39,6 +30,10 @@ from apigw.config.model import (
     Target,
     UpstreamTLS,
 )
+from apigw.policy.auth.model import Auth, AuthOfGateway, AuthOfRoute, AuthSection, JWTVerifier, auth_of
+from apigw.policy.cors.model import Cors, CorsOfRoute
+from apigw.policy.limits.model import LimitsSection, RateLimit, rate_limits_of
+from apigw.policy.oauth.model import AcceptedKey, OAuth, OAuthClient, OAuthOfAuth, OAuthSigning, Quota
 from apigw.process.rules import RULES
 
 HASH = f"scrypt$16384$8$1${22 * 'A'}${43 * 'A'}"
@@ -165,7 +160,7 @@ def test_the_whole_example(example: str, tmp_path: Path) -> None:
                 Listen("tcp:8080"),
                 Listen("tcp:8443", ServerTLS((Certificate(f"{etc}/tls/a.pem", f"{etc}/tls/a.key"),))),
             ),
-            auth_default="required",
+            added=(AuthOfGateway("required"),),
         ),
         redis=Redis("redis://127.0.0.1:6379/0"),
         services=(
@@ -183,35 +178,45 @@ def test_the_whole_example(example: str, tmp_path: Path) -> None:
                 "/api/v1/users/:id",
                 "user-service",
                 ("GET", "PUT", "DELETE"),
-                auth="required",
-                roles=("user", "admin"),
-                scopes=("users.read",),
                 strip_prefix="/api/v1",
                 timeout=5.0,
                 max_body_size=1024**2,
-                cors=Cors(("https://app.example.com",)),
-            ),
-        ),
-        auth=Auth(
-            (
-                JWTVerifier(
-                    "main",
-                    "RS256",
-                    public_key_file=f"{etc}/keys/main.pem",
-                    issuer="https://id.example.com",
-                    audience=("orders",),
+                added=(
+                    CorsOfRoute(Cors(("https://app.example.com",))),
+                    AuthOfRoute("required", ("user", "admin"), ("users.read",)),
                 ),
             ),
-            OAuth(
-                OAuthSigning("RS256", "k1", f"{etc}/keys/token.pem"),
-                "https://gateway.example.com",
-                ("gateway",),
-                clients=(OAuthClient("acme", (HASH,), ("partner",), ("orders.read",)),),
-            ),
         ),
-        rate_limits=(
-            RateLimit("/api/v1/search", 100, 60.0, "user"),
-            RateLimit("/api/v1/*", 1000, 60.0, "ip"),
+        added=(
+            AuthSection(
+                Auth(
+                    (
+                        JWTVerifier(
+                            "main",
+                            "RS256",
+                            public_key_file=f"{etc}/keys/main.pem",
+                            issuer="https://id.example.com",
+                            audience=("orders",),
+                        ),
+                    ),
+                    added=(
+                        OAuthOfAuth(
+                            OAuth(
+                                OAuthSigning("RS256", "k1", f"{etc}/keys/token.pem"),
+                                "https://gateway.example.com",
+                                ("gateway",),
+                                clients=(OAuthClient("acme", (HASH,), ("partner",), ("orders.read",)),),
+                            )
+                        ),
+                    ),
+                )
+            ),
+            LimitsSection(
+                (
+                    RateLimit("/api/v1/search", 100, 60.0, "user"),
+                    RateLimit("/api/v1/*", 1000, 60.0, "ip"),
+                )
+            ),
         ),
     )
 
@@ -295,22 +300,35 @@ rate_limits: [{endpoint: /*, limit: 1, window: 744h, scope: endpoint, algorithm:
     targets = (Target("https", "a", 443), Target("https", "::1", 8443))
     assert config.services == (Service("a", targets, tls, keepalive_timeout=0.0),)
     assert config.routes == (
-        Route("/", "a", auth="none", max_body_size=None),
-        Route("/open", "a", auth="optional", forward_token=False, cors=Cors(("*",))),
+        Route("/", "a", max_body_size=None, added=(AuthOfRoute("none"),)),
+        Route("/open", "a", added=(CorsOfRoute(Cors(("*",))), AuthOfRoute(auth="optional", forward_token=False))),
     )
-    assert config.auth == Auth(
+    assert auth_of(config) == Auth(
         (
             JWTVerifier("a", "HS256", secret=secret, issuer="a"),
             JWTVerifier("b", "HS256", secret=Secret(b"s" * 32), key_id="k", issuer="b"),
             JWTVerifier("c", "RS256", jwks_url="https://id.example.com/jwks"),
         ),
-        OAuth(
-            OAuthSigning("HS256", "k2", secret=secret, accepted=(AcceptedKey("k1", secret=secret),)),
-            "https://me",
-            rate_limit=Quota(1, 3600.0),
+        added=(
+            OAuthOfAuth(
+                OAuth(
+                    OAuthSigning("HS256", "k2", secret=secret, accepted=(AcceptedKey("k1", secret=secret),)),
+                    "https://me",
+                    rate_limit=Quota(1, 3600.0),
+                )
+            ),
         ),
     )
-    assert config.rate_limits == (RateLimit("/*", 1, 2678400.0, "endpoint", "log", "closed"),)
+    assert rate_limits_of(config) == (RateLimit("/*", 1, 2678400.0, "endpoint", "log", "closed"),)
+
+
+def test_a_key_with_its_default_says_nothing(write: Write) -> None:
+    """A key that is written out with its default makes no other configuration, so that a reload changes nothing."""
+    text = "services: {a: {targets: [http://a]}}\nroutes: [{path: /, service: a%s}]\n"
+    silent = load(write({"a.yaml": text % ""}), {}, RULES)
+    written = load(write({"a.yaml": text % ", cors: null, roles: []"}), {}, RULES)
+    assert silent == written
+    assert hash(silent) == hash(written)
 
 
 def test_secrets_do_not_show(write: Write) -> None:
@@ -416,8 +434,9 @@ def test_a_variable_is_text_in_quotes(write: Write) -> None:
     """A key id of digits, in quotes, is refused because it looks like a number once it is put in."""
     text = 'auth: {jwt: [{name: "${A}", algorithm: HS256, secret: "${S}"}]}\n'
     config = load(write({"a.yaml": text}), {"A": "007", "S": "1" * 40}, RULES)
-    assert config.auth is not None
-    assert config.auth.jwt[0].name == "007"
+    auth = auth_of(config)
+    assert auth is not None
+    assert auth.jwt[0].name == "007"
 
 
 def test_origins(example: str) -> None:

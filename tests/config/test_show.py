@@ -7,14 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
+from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apigw.config.keys import Keys, secret
 from apigw.config.load import load
 from apigw.config.marks import compose
 from apigw.config.merge import Document, read
 from apigw.config.model import Origin
+from apigw.config.rules import Rules
 from apigw.config.show import show
+from apigw.config.validate import shown
 from apigw.process.rules import RULES
 
 Write = Callable[[Mapping[str, str | bytes]], str]
@@ -26,7 +30,7 @@ def test_values_and_origins(write: Write) -> None:
         "a.yaml": "gateway:\n  admin: null\n  listen: ['tcp:8080', {endpoint: 'tcp:1', tls: null}]\nrate_limits: []\n",
         "b.yaml": "services:\n  'on': {targets: ['http://a'], critical: no}\n",
     }
-    assert show(read(write(files), {})) == (
+    assert show(read(write(files), {}, RULES.schema)) == (
         "gateway:  # etc/a.yaml:2:3\n"
         "  admin: null  # etc/a.yaml:2:10\n"
         "  listen:  # etc/a.yaml:3:11\n"
@@ -57,10 +61,23 @@ auth:
 services: {a: {targets: [{url: "http://hunter2@a"}], timeout: "${TIMEOUT}"}}
 """
     environ = {"APP_TOKEN": "hunter2", "DB_PASSWORD": "hunter2", "TIMEOUT": "5s"}
-    shown = show(read(write({"a.yaml": text}), environ))
-    assert "hunter2" not in shown
+    text = show(read(write({"a.yaml": text}), environ, RULES.schema))
+    assert "hunter2" not in text
     for harmless in ("redis.txt", "jwt.txt", "1h", '"5s"', "…@a/0", "http://…@a"):
-        assert harmless in shown
+        assert harmless in text
+
+
+@frozen
+class _Added:
+    pin: str | None = None
+
+
+def test_what_a_policy_declares_secret_is_not_shown(write: Write) -> None:
+    """A key is a secret because its schema says so, whatever its name."""
+    schema = (RULES | Rules(keys=(Keys(("routes",), _Added, {"pin": secret("What opens it.")}),))).schema
+    document = read(write({"a.yaml": "routes: [{path: /a, service: a, pin: hunter2}]\n"}), {}, schema)
+    assert "hunter2" not in show(document)
+    assert "hunter2" not in shown(document, ("routes", 0, "pin"), "hunter2")
 
 
 def test_what_is_shown_loads_again(write: Write, tmp_path: Path) -> None:
@@ -71,13 +88,13 @@ services: {a: {targets: [{url: "http://a", weight: 2}], health_check: {}, circui
 routes: [{path: "/café/:x", service: a, methods: [GET]}, {path: '/"x"', service: a}]
 """
     first = load(write({"a.yaml": text}), {"A": "x"}, RULES)
-    (tmp_path / "etc/a.yaml").write_text(show(read("etc", {"A": "x"})))
+    (tmp_path / "etc/a.yaml").write_text(show(read("etc", {"A": "x"}, RULES.schema)))
     assert load("etc", {}, RULES) == first
 
 
 def test_an_empty_configuration(write: Write) -> None:
     """`show` of nothing is not YAML."""
-    assert show(read(write({"a.yaml": ""}), {})) == "{}\n"
+    assert show(read(write({"a.yaml": ""}), {}, RULES.schema)) == "{}\n"
 
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(10**17), 10**17), st.text(st.characters(codec="utf-8")))

@@ -11,12 +11,13 @@ from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 
 from apigw.config.errors import ConfigError
-from apigw.config.model import Config, Cors, Gateway, Origin, Route, Service, Target, UpstreamTLS
+from apigw.config.model import Config, Gateway, Origin, Route, Service, Target, UpstreamTLS
 from apigw.config.model import Path as ConfigPath
 from apigw.contract.exchange import Route as CompiledRoute
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.policy import AuthPolicy
 from apigw.policy.cors.cors import Preflight
+from apigw.policy.cors.model import Cors, CorsOfRoute
 from apigw.policy.cors.policy import CorsPolicy
 from apigw.policy.oauth.policy import OAuthPolicy
 from apigw.process.snapshot import Parts, Snapshot, compile
@@ -112,7 +113,8 @@ def test_a_route_that_demands_nothing_has_no_stages_but_those_that_forward() -> 
 
 def test_preflights_are_answered_where_some_route_has_cors() -> None:
     """The shape of a route with ``cors`` answers OPTIONS, and so does every route that serves OPTIONS."""
-    made = compiled(config(Route("/a", "main"), Route("/b", "main", methods=("GET",), cors=Cors(("*",)))))
+    added = (CorsOfRoute(Cors(("*",))),)
+    made = compiled(config(Route("/a", "main"), Route("/b", "main", methods=("GET",), added=added)))
     assert made.table.own is not None
     assert made.table.own.match(b"OPTIONS", b"/b") is not None
     assert made.table.own.match(b"OPTIONS", b"/a") is None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from apigw.config.model import RateLimit
 from apigw.policy.limits.arithmetic import Limit, compile_limit
+from apigw.policy.limits.model import RateLimit
 
 NOON = 1_700_006_400
 """A multiple of most windows, in seconds."""

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 
 from apigw.config.errors import ConfigError, Problem, problem_at
 from apigw.config.forms import name as check_name
-from apigw.config.model import Auth, JWTVerifier, Origin, Path
+from apigw.config.model import Origin, Path
 from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable
 from apigw.policy.auth.jwks import KeySet
@@ -37,8 +37,9 @@ from apigw.policy.auth.keys import (
     read_file,
     registry,
 )
+from apigw.policy.auth.model import Auth, JWTVerifier
+from apigw.policy.auth.own import ACCESS_TOKEN_TYPES, PROVIDER, OwnTokens
 from apigw.policy.auth.principal import WRONG_ISSUER, ClaimRules, Refusal
-from apigw.policy.auth.signing import ACCESS_TOKEN_TYPES, PROVIDER, Signer
 
 MAX_TOKEN = 8 * 1024
 CACHED_TOKENS = 16_384
@@ -91,20 +92,20 @@ class Authenticator:
 
     There is one for each snapshot, and the tokens that it has seen go with it. Construction reads the key files, in
     whatever thread it is done, and raises ``ConfigError``. ``key_sets`` has a ``KeySet`` for each ``jwks_url``
-    (``jwks.carry_over``); starting and stopping them is the caller's part. The tokens that ``oauth`` issues are
-    verified with ``signer``'s keys.
+    (``jwks.carry_over``); starting and stopping them is the caller's part. ``own`` are the tokens that
+    the gateway issues, if it does.
     """
 
     def __init__(
         self,
         auth: Auth,
         key_sets: Mapping[str, KeySet] | None = None,
-        signer: Signer | None = None,
+        own: OwnTokens | None = None,
         origins: Mapping[Path, Origin] | None = None,
     ) -> None:
         self._seen: OrderedDict[bytes, tuple[Principal, Key]] = OrderedDict()
         self._seen_bytes = 0
-        self._verifiers = _verifiers(auth, key_sets or {}, signer, origins or {})
+        self._verifiers = _verifiers(auth, key_sets or {}, own, origins or {})
 
     def authenticate(self, authorization: Sequence[bytes], now: float) -> Principal | Deferred[Principal] | None:
         """Who sends these values of ``Authorization`` at ``now`` (Unix seconds); ``None`` if that is no bearer token.
@@ -235,21 +236,19 @@ def _no_key(token: _Token) -> Exception:
 
 
 def _verifiers(
-    auth: Auth, key_sets: Mapping[str, KeySet], signer: Signer | None, origins: Mapping[Path, Origin]
+    auth: Auth, key_sets: Mapping[str, KeySet], own: OwnTokens | None, origins: Mapping[Path, Origin]
 ) -> dict[str, list[_Verifier]]:
     """By algorithm. Raises ``ConfigError`` for unusable keys, and where two could accept the same token."""
     found: dict[str, list[_Verifier]] = {}
     problems: list[Problem] = []
-    names = {PROVIDER} if auth.oauth is not None else set[str]()
+    names = {PROVIDER} if own is not None else set[str]()
 
     def problem(sentence: str, *path: str | int) -> None:
         problems.append(problem_at(origins, ("auth", *path), sentence))
 
-    if auth.oauth is not None and signer is not None:
-        oauth = auth.oauth
-        rules = ClaimRules(PROVIDER, oauth.issuer, frozenset(oauth.audience or (oauth.issuer,)))
-        own = _Verifier(rules, signer.keys, frozenset(signer.keys.named), ACCESS_TOKEN_TYPES)
-        found[oauth.signing.algorithm] = [own]
+    if own is not None:
+        rules = ClaimRules(PROVIDER, own.issuer, frozenset(own.audience))
+        found[own.algorithm] = [_Verifier(rules, own.keys, frozenset(own.keys.named), ACCESS_TOKEN_TYPES)]
     for index, jwt in enumerate(auth.jwt):
         try:
             check_name(jwt.name)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from apigw.config.effective import default_auth
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.contract.policy import Part, Policy, Prepared
 from apigw.policy.auth.jwks import KeySet, carry_over, swap
 from apigw.policy.auth.jwt import Authenticator
-from apigw.policy.auth.signing import Signer
+from apigw.policy.auth.model import AuthOfRoute, auth_of, demanded
+from apigw.policy.auth.own import OwnTokens
 from apigw.policy.auth.stage import Authenticate
 
 _TOKEN = frozenset({b"authorization"})
@@ -27,13 +27,13 @@ class AuthPolicy(Policy):
         self._key_set = key_set
 
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> PreparedAuth:
-        auth = config.auth
+        auth = auth_of(config)
         if auth is None:
             return PreparedAuth(config, None, {}, self._now)
         urls = [verifier.jwks_url for verifier in auth.jwt if verifier.jwks_url is not None]
         key_sets = carry_over(urls, previous.key_sets if previous is not None else {}, self._key_set)
-        signer: Signer | None = getattr(others["oauth"], "signer", None)
-        return PreparedAuth(config, Authenticator(auth, key_sets, signer, config.origins), key_sets, self._now)
+        own: OwnTokens | None = getattr(others["oauth"], "own", None)
+        return PreparedAuth(config, Authenticator(auth, key_sets, own, config.origins), key_sets, self._now)
 
 
 class PreparedAuth(Prepared):
@@ -44,18 +44,18 @@ class PreparedAuth(Prepared):
         key_sets: Mapping[str, KeySet],
         now: Callable[[], float],
     ) -> None:
-        self._default = default_auth(config.gateway.auth_default, config.auth is not None)
+        self._config = config
         self._authenticator = authenticator
         self.key_sets = key_sets
         self._now = now
 
     def part(self, route: RouteConfig) -> Part:
-        stripped = frozenset() if route.forward_token else _TOKEN
-        demand = route.auth or self._default
+        of_route, demand = route.of(AuthOfRoute), demanded(self._config, route)
+        stripped = frozenset() if of_route.forward_token else _TOKEN
         if demand == "none" or self._authenticator is None:
             return Part(stripped=stripped)
         required = demand == "required"
-        stage = Authenticate(self._authenticator, required, route.roles, route.scopes, self._now)
+        stage = Authenticate(self._authenticator, required, of_route.roles, of_route.scopes, self._now)
         return Part(stages={"auth": stage}, stripped=stripped)
 
     def adopt(self, previous: Prepared | None) -> None:

@@ -8,15 +8,17 @@ from typing import Any
 
 from attrs import frozen
 
-from apigw.config.effective import default_auth
 from apigw.config.files import Files, text
 from apigw.config.merge import Document
-from apigw.config.model import Path
+from apigw.config.model import Config, Path, Route
+from apigw.config.problem import Problem
 from apigw.config.rules import Rules
 from apigw.config.validate import shown
 from apigw.policy.auth import keys
+from apigw.policy.auth.model import AuthOfGateway, AuthOfRoute, auth_of, default_auth, demanded
 from apigw.policy.auth.names import check_claim, check_role, check_scope
-from apigw.policy.auth.signing import PROVIDER, signing_key
+from apigw.policy.auth.own import PROVIDER
+from apigw.policy.auth.schema import KEYS
 
 _SOURCES = {
     "RS256": ("public_key_file", "jwks_file", "jwks_url"),
@@ -140,6 +142,21 @@ def _secret(document: Document, path: Path, secret: str | None) -> None:
             document.report(path, str(error))
 
 
+def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:
+    yield "auth", demanded(config, route)
+    of_route = route.of(AuthOfRoute)
+    if of_route.roles:
+        yield "roles", f"any of {', '.join(of_route.roles)}"
+    if of_route.scopes:
+        yield "scopes", f"all of {', '.join(of_route.scopes)}"
+
+
+def refuse(old: Config, new: Config) -> Iterator[Problem]:
+    """A reload that opens every route is probably a file that was left out."""
+    if auth_of(old) is not None and auth_of(new) is None and new.gateway.of(AuthOfGateway).auth_default != "none":
+        yield Problem("dropping all of `auth` by a reload needs `gateway.auth_default: none`", ("auth",))
+
+
 def _secret_file(data: bytes) -> object:
     return keys.secret_key(text(data), None)
 
@@ -149,7 +166,15 @@ def _public_key(data: bytes) -> object:
 
 
 RULES = Rules(
+    keys=KEYS,
     forms={"role": check_role, "scope": check_scope, "claim": check_claim},
-    contents={"public key": _public_key, "signing key": signing_key, "secret": _secret_file},
+    called={
+        "role": "text without commas",
+        "scope": "scope (RFC 6749 §3.3)",
+        "claim": "claim, with dots into nested ones",
+    },
+    contents={"public key": _public_key, "secret": _secret_file},
     checks=(verifiers, demands),
+    refuse=(refuse,),
+    told=(told,),
 )

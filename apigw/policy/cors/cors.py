@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from apigw.config.model import Cors
 from apigw.contract.exchange import Answer, Exchange, Head, Hook, Outcome, Route, Stage
+from apigw.policy.cors.model import Cors
 from apigw.routing.router import Router
 from apigw.wire.headers import Headers, first
 from apigw.wire.request import Request

@@ -10,6 +10,7 @@ from apigw.config.model import Route as RouteConfig
 from apigw.contract.exchange import Route
 from apigw.contract.policy import NOTHING, OwnRoute, Part, Policy, Prepared
 from apigw.policy.cors.cors import AnswerPages, Preflight
+from apigw.policy.cors.model import cors_of
 from apigw.routing.router import Router
 
 
@@ -17,7 +18,7 @@ class CorsPolicy(Policy):
     name = "cors"
 
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> Prepared:
-        return PreparedCors(config) if any(route.cors for route in config.routes) else Prepared()
+        return PreparedCors(config) if any(map(cors_of, config.routes)) else Prepared()
 
 
 class PreparedCors(Prepared):
@@ -30,13 +31,14 @@ class PreparedCors(Prepared):
 
     def part(self, route: RouteConfig) -> Part:
         serves_options = route.methods is None or "OPTIONS" in route.methods
-        if route.cors is None:
+        cors = cors_of(route)
+        if cors is None:
             return self._asked if serves_options else NOTHING
         stages = self._asked.stages if serves_options else {}
-        return Part(stages=stages, hooks=(AnswerPages(route.cors),))
+        return Part(stages=stages, hooks=(AnswerPages(cors),))
 
     def own_routes(self) -> Iterable[OwnRoute]:
-        shapes = dict.fromkeys(route.path for route in self._config.routes if route.cors)
+        shapes = dict.fromkeys(route.path for route in self._config.routes if cors_of(route))
         return [OwnRoute(path, frozenset({b"OPTIONS"}), self._asked) for path in shapes]
 
     def routed(self, router: Router[Route]) -> None:

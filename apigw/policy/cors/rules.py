@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from apigw.config.files import Files
 from apigw.config.merge import Document
+from apigw.config.model import Config, Route
 from apigw.config.rules import Rules
+from apigw.policy.cors.model import cors_of
+from apigw.policy.cors.schema import KEYS
 
 
 def cors(document: Document, files: Files) -> None:
@@ -18,4 +23,10 @@ def cors(document: Document, files: Files) -> None:
                 document.report((*path, "cors", "credentials"), "cannot be true with the origin *: name the origins")
 
 
-RULES = Rules(checks=(cors,))
+def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:
+    held = cors_of(route)
+    if held is not None:
+        yield "cors", f"pages of {', '.join(held.origins)}"
+
+
+RULES = Rules(keys=KEYS, checks=(cors,), told=(told,))

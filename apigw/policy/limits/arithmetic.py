@@ -14,7 +14,7 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Any, ClassVar, Final
 
-from apigw.config.model import RateLimit
+from apigw.policy.limits.model import RateLimit
 from apigw.routing.pattern import Pattern
 from apigw.wire.headers import Header
 

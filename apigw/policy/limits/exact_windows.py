@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from apigw.config.model import RateLimit
 from apigw.policy.limits.arithmetic import Limit, compile_limit
 from apigw.policy.limits.memory import MemoryStore
+from apigw.policy.limits.model import RateLimit
 
 
 class ExactWindows:

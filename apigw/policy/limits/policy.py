@@ -10,6 +10,7 @@ from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.contract.policy import NOTHING, Part, Policy, Prepared
 from apigw.policy.limits.arithmetic import Limit, compile_limit
+from apigw.policy.limits.model import rate_limits_of
 from apigw.policy.limits.selection import select
 from apigw.policy.limits.stage import ChargeAddress, Count, LimitStore, Violated
 from apigw.routing.pattern import Pattern
@@ -45,7 +46,7 @@ class PreparedLimits(Prepared):
 def compile_limits(config: Config) -> tuple[Limit, ...]:
     """Raises ``ConfigError`` for one that cannot be kept."""
     limits = []
-    for index, limit in enumerate(config.rate_limits):
+    for index, limit in enumerate(rate_limits_of(config)):
         try:
             limits.append(compile_limit(limit))
         except ValueError as error:

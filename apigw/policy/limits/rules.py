@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from apigw.config.files import Files
 from apigw.config.merge import Document
-from apigw.config.model import Path
+from apigw.config.model import Config, Path, Route
 from apigw.config.rules import Rules
+from apigw.config.units import duration_text
 from apigw.config.validate import shown
+from apigw.policy.limits.model import rate_limits_of
+from apigw.policy.limits.schema import KEYS
 from apigw.routing.pattern import Pattern
 from apigw.routing.rules import Patterns
 
@@ -28,4 +33,11 @@ def rate_limits(document: Document, files: Files) -> None:
             document.warn(at, f"{shown(document, at, limit['endpoint'])} matches no route")
 
 
-RULES = Rules(checks=(rate_limits,))
+def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:
+    for limit in rate_limits_of(config):
+        if Pattern.parse(limit.endpoint).matches(path):
+            each = {"user": "for each user", "ip": "for each address"}.get(limit.scope, "for all together")
+            yield "limit", f"{limit.limit} in {duration_text(limit.window)} {each} ({limit.endpoint})"
+
+
+RULES = Rules(keys=KEYS, checks=(rate_limits,), told=(told,))

@@ -27,13 +27,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from apigw.config.errors import ConfigError, Problem, problem_at
-from apigw.config.model import OAuth, OAuthClient, Origin, Path
+from apigw.config.model import Origin, Path
 from apigw.errors import GatewayError, Headers
 from apigw.policy.auth.names import check_role, check_scope
-from apigw.policy.auth.signing import Signer
 from apigw.policy.oauth import refresh
 from apigw.policy.oauth.client_secrets import SecretHash, decoys, verify
+from apigw.policy.oauth.model import OAuth, OAuthClient
 from apigw.policy.oauth.refresh import Family, FamilyStore
+from apigw.policy.oauth.signing import Signer
 from apigw.policy.oauth.token_request import check_client_id, credentials, invalid_client, read_form
 
 T = TypeVar("T")

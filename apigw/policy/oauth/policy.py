@@ -11,10 +11,11 @@ from twisted.web.resource import IResource
 from apigw.config.model import Config
 from apigw.contract.policy import Policy, Prepared
 from apigw.contract.resource import Document
-from apigw.policy.auth.signing import Signer, load_signer
 from apigw.policy.oauth.endpoint import Allow, Run, TokenEndpoint, metadata
+from apigw.policy.oauth.model import OAuth, oauth_of
 from apigw.policy.oauth.refresh import FamilyStore
 from apigw.policy.oauth.resource import Token
+from apigw.policy.oauth.signing import Signer, load_signer, own_tokens
 from apigw.wire.request import Request
 
 Address = Callable[[Request], str]
@@ -36,27 +37,28 @@ class OAuthPolicy(Policy):
         self._address = address
 
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> Prepared:
-        oauth = None if config.auth is None else config.auth.oauth
+        oauth = oauth_of(config)
         if oauth is None:
             return Prepared()
         before = previous.signer if isinstance(previous, PreparedOAuth) else None
         signer = load_signer(oauth.signing, config.origins, before)
         endpoint = TokenEndpoint(oauth, signer, self._allow, self._run, self._families, config.origins)
-        return PreparedOAuth(endpoint, metadata(oauth), signer, self._now, self._address)
+        return PreparedOAuth(oauth, endpoint, signer, self._now, self._address)
 
 
 class PreparedOAuth(Prepared):
     def __init__(
         self,
+        oauth: OAuth,
         endpoint: TokenEndpoint,
-        metadata: dict[str, Any],
         signer: Signer,
         now: Callable[[], float],
         address: Address,
     ) -> None:
         self.endpoint = endpoint
-        self.metadata = metadata
+        self.metadata = metadata(oauth)
         self.signer = signer
+        self.own = own_tokens(oauth, signer)
         """What its tokens are verified with on the gateway's routes."""
         self._now = now
         self._address = address

@@ -7,10 +7,12 @@ from typing import Any
 from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.model import Path
-from apigw.config.rules import Rules
+from apigw.config.rules import Reserved, Rules
 from apigw.config.validate import shown
 from apigw.policy.auth.rules import one_key
 from apigw.policy.oauth.client_secrets import SecretHash
+from apigw.policy.oauth.schema import KEYS
+from apigw.policy.oauth.signing import signing_key
 from apigw.policy.oauth.token_request import check_client_id
 
 
@@ -47,4 +49,24 @@ def _signing_keys(document: Document, path: Path, signing: dict[str, Any]) -> No
             document.report(at, f"{key_id} is given twice, first at {document.place(first)}")
 
 
-RULES = Rules(forms={"client id": check_client_id, "hash": SecretHash.parse}, checks=(token_endpoint,))
+def issues_tokens(document: Document) -> bool:
+    auth = document.tree.get("auth")
+    return isinstance(auth, dict) and auth.get("oauth") is not None
+
+
+def publishes_keys(document: Document) -> bool:
+    """As long as it is not known to sign with HS256, which has nothing to publish."""
+    return issues_tokens(document) and document.get("auth", "oauth", "signing", "algorithm") != "HS256"
+
+
+RULES = Rules(
+    keys=KEYS,
+    forms={"client id": check_client_id, "hash": SecretHash.parse},
+    called={"client id": "printable ASCII without colon", "hash": "`scrypt$…` or `sha256$…`"},
+    contents={"signing key": signing_key},
+    checks=(token_endpoint,),
+    reserved=(
+        Reserved(("/oauth/token", "/.well-known/oauth-authorization-server"), "with `auth.oauth`", issues_tokens),
+        Reserved(("/.well-known/jwks.json",), "where that signs with RS256", publishes_keys),
+    ),
+)

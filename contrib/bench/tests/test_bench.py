@@ -37,6 +37,7 @@ from apigw.config.load import load as load_config
 from apigw.contract.principal import Principal
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.jwt import CACHED_TOKENS, Authenticator
+from apigw.policy.auth.model import auth_of
 from apigw.process.rules import RULES
 from apigw.proxy.accounting import Accounting
 
@@ -230,7 +231,7 @@ class TestScenarios:
         """The bench measures how fast the gateway refuses tokens, or the same few tokens instead of many."""
         (scenario,) = (scenario for scenario in SCENARIOS if scenario.name == "jwt")
         (tmp_path / "gateway.yaml").write_text(json.dumps(scenario.config(Place(tmp_path, 8080, (9001,)))))
-        auth = load_config(os.fspath(tmp_path), {}, RULES).auth
+        auth = auth_of(load_config(os.fspath(tmp_path), {}, RULES))
         assert auth is not None
         authenticator, values = Authenticator(auth), tokens.authorizations(5)
         for value in (*values, *scenario.authorizations()):

@@ -13,12 +13,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, globalLogPublisher
 
-from apigw.config.model import Auth, JWTVerifier
 from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable, GatewayError, Unauthorized
 from apigw.policy.auth.jwks import DEADLINE, KeySet, carry_over, lifetime, swap
 from apigw.policy.auth.jwt import Authenticator
 from apigw.policy.auth.keys import MAX_SET_BYTES, key_set
+from apigw.policy.auth.model import Auth, JWTVerifier
 
 URL = "https://user:password@id.example/keys?token=hidden"
 

@@ -31,13 +31,15 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
 from apigw.config.errors import ConfigError
-from apigw.config.model import AcceptedKey, Auth, JWTVerifier, OAuth, OAuthSigning, Origin, Secret
+from apigw.config.model import Origin, Secret
 from apigw.contract.principal import Principal
 from apigw.errors import Forbidden, Unauthorized
 from apigw.policy.auth import jwt as jwt_module
 from apigw.policy.auth.jwt import Authenticator
+from apigw.policy.auth.model import Auth, JWTVerifier
 from apigw.policy.auth.principal import authorize, missing_token
-from apigw.policy.auth.signing import load_signer
+from apigw.policy.oauth.model import AcceptedKey, OAuth, OAuthSigning
+from apigw.policy.oauth.signing import load_signer, own_tokens
 
 NOW = 1_800_000_000.0
 SMALL = -1
@@ -525,9 +527,9 @@ def test_verifiers_that_cannot_be_told_apart_are_refused(directory: Path) -> Non
         )
     assert "'rs' is another verifier's name" in config_error(Auth((rs(directory), rs(directory, issuer="https://b"))))
     oauth = OAuth(OAuthSigning("RS256", "k1", str(directory / "private.pem")), "https://id")
-    signer = load_signer(oauth.signing)
-    assert "the same tokens" in config_error(Auth((rs(directory),), oauth), signer=signer)
-    assert "'oauth' is another verifier's name" in config_error(Auth((evolve(HS, name="oauth"),), oauth), signer=signer)
+    own = own_tokens(oauth, load_signer(oauth.signing))
+    assert "the same tokens" in config_error(Auth((rs(directory),)), own=own)
+    assert "'oauth' is another verifier's name" in config_error(Auth((evolve(HS, name="oauth"),)), own=own)
 
 
 def test_the_gateways_own_tokens_are_taken(directory: Path) -> None:
@@ -536,7 +538,7 @@ def test_the_gateways_own_tokens_are_taken(directory: Path) -> None:
     signing = OAuthSigning("RS256", "k1", str(directory / "private.pem"), accepted=accepted)
     oauth = OAuth(signing, "https://gateway", ("gateway",))
     signer = load_signer(signing)
-    authenticator = Authenticator(Auth((HS,), oauth), signer=signer)
+    authenticator = Authenticator(Auth((HS,)), own=own_tokens(oauth, signer))
     own = claims(iss="https://gateway", aud="gateway", sub="acme")
     token = signer.sign(own).encode()
     assert accept(authenticator, token).fields[-1] == (b"x-auth-provider", b"oauth")
@@ -554,7 +556,7 @@ def test_a_secret_signs_too_and_is_never_published() -> None:
     """The JWKS of a gateway that signs with HS256 gives its secret away."""
     signing = OAuthSigning("HS256", "k1", secret=Secret(SECRET))
     signer = load_signer(signing)
-    authenticator = Authenticator(Auth((), OAuth(signing, "https://gateway")), signer=signer)
+    authenticator = Authenticator(Auth(), own=own_tokens(OAuth(signing, "https://gateway"), signer))
     own = claims(iss="https://gateway", aud="https://gateway")
     assert accept(authenticator, signer.sign(own).encode()).id == "alice"
     assert signer.jwks() is None
@@ -595,7 +597,7 @@ def test_without_a_file_a_key_is_made_that_reloads_keep() -> None:
     assert published is not None
     assert [(key["kid"], "d" in key) for key in published["keys"]] == [(first.key_id, False)]
     own = claims(iss="https://gateway", aud="https://gateway", exp=NOW + 600)
-    authenticator = Authenticator(Auth((), OAuth(signing, "https://gateway")), signer=again)
+    authenticator = Authenticator(Auth(), own=own_tokens(OAuth(signing, "https://gateway"), again))
     assert accept(authenticator, first.sign(own).encode()).id == "alice"
     for other in (load_signer(signing), load_signer(OAuthSigning("RS256", "k2"), previous=first)):
         assert other.key_id != first.key_id

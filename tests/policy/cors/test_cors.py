@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from apigw.config.model import Cors
 from apigw.policy.cors.cors import cors_headers, without_cors
+from apigw.policy.cors.model import Cors
 from apigw.wire.request import Request
 
 APP = "https://app.example"

@@ -93,7 +93,8 @@ import sys
 import time
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
-from apigw.config.model import RateLimit, Redis
+from apigw.config.model import Redis
+from apigw.policy.limits.model import RateLimit
 from apigw.policy.limits.arithmetic import compile_limit
 from apigw.policy.limits.in_redis import RedisStore
 

@@ -19,14 +19,16 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.logger import ILogObserver, globalLogPublisher
 
 from apigw.config.errors import ConfigError
-from apigw.config.model import Auth, OAuth, OAuthClient, OAuthSigning, Quota, Secret
+from apigw.config.model import Secret
 from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable, Overloaded
 from apigw.policy.auth.jwt import Authenticator
-from apigw.policy.auth.signing import Signer, load_signer
+from apigw.policy.auth.model import Auth
 from apigw.policy.oauth.client_secrets import Cost, SecretHash, hash_generated, hash_secret, new_secret
 from apigw.policy.oauth.endpoint import TokenEndpoint, TokenResponse, metadata
+from apigw.policy.oauth.model import OAuth, OAuthClient, OAuthSigning, Quota
 from apigw.policy.oauth.refresh import LIFETIME, MemoryFamilies
+from apigw.policy.oauth.signing import Signer, load_signer, own_tokens
 
 NOW = 1_800_000_000.0
 GENERATED, OTHER = new_secret(), new_secret()
@@ -91,7 +93,7 @@ class Scene:
 
     def principal(self, response: TokenResponse) -> Principal:
         token = content(response)["access_token"].encode()
-        authenticator = Authenticator(Auth((), self.config), signer=self.signer)
+        authenticator = Authenticator(Auth(), own=own_tokens(self.config, self.signer))
         principal = authenticator.authenticate([b"Bearer " + token], NOW)
         assert isinstance(principal, Principal)
         return principal

@@ -12,11 +12,10 @@ from joserfc.jwk import OctKey, RSAKey
 
 from apigw.config.errors import ConfigError, problem_at
 from apigw.config.files import private_key
-from apigw.config.model import OAuthSigning, Origin, Path
+from apigw.config.model import Origin, Path
 from apigw.policy.auth.keys import Key, KeyProblem, Keys, check_rsa_bits, configured_key, read_file
-
-PROVIDER = "oauth"
-ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
+from apigw.policy.auth.own import OwnTokens
+from apigw.policy.oauth.model import OAuth, OAuthSigning
 
 
 @frozen(eq=False)
@@ -82,6 +81,11 @@ def load_signer(
     except KeyProblem as error:
         raise ConfigError([problem_at(origins or {}, (*at, error.field), str(error))]) from None
     return Signer(signing.algorithm, key_id, Keys.of(keys), material, made)
+
+
+def own_tokens(oauth: OAuth, signer: Signer) -> OwnTokens:
+    """What verifies the tokens that ``signer`` signs for ``oauth``."""
+    return OwnTokens(signer.algorithm, signer.keys, oauth.issuer, oauth.audience or (oauth.issuer,))
 
 
 def _private_key(path: str) -> RSAKey:

@@ -1,0 +1,98 @@
+"""How a key of the configuration is declared: rules of a Cerberus schema, and who adds which keys to which map.
+
+Besides Cerberus' own rules there are three of ours: ``duration`` and ``size`` hold the least and the most that are
+allowed, ``form`` names an entry of ``Rules.forms``. ``meta`` is for people and for what comes after validation:
+
+- ``doc`` explains the key; ``default`` says in words what holds where it is left out.
+- ``model`` is the class that a map becomes, and where the defaults of its keys are.
+- ``file`` says what the named file must hold, an entry of ``Rules.contents``. With ``into`` it is read, and its text
+  is the value of the key that ``into`` names.
+- ``secret`` marks what is never shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+Rule = dict[str, Any]
+
+DAY, MONTH = "24h", "744h"
+
+_META = ("default", "into", "secret")
+
+
+@frozen
+class Keys:
+    """Keys that a policy adds to a map of the configuration.
+
+    ``at`` is the way to the map by its keys, without the places in lists and the names of services: ``()`` for the top,
+    ``("gateway",)``, ``("services",)`` and ``("routes",)``. The values become those of ``model``, an attrs class with a
+    default for each (``Open.of``).
+    """
+
+    at: tuple[str, ...]
+    model: type[Any]
+    rules: Mapping[str, Rule]
+
+
+def duration(doc: str, least: str, most: str, **more: Any) -> Rule:
+    return _rule(doc, more, duration=[least, most])
+
+
+def size(doc: str, least: str, most: str, **more: Any) -> Rule:
+    return _rule(doc, more, size=[least, most])
+
+
+def whole(doc: str, least: int, most: int, **more: Any) -> Rule:
+    return _rule(doc, more, type="integer", min=least, max=most)
+
+
+def switch(doc: str, **more: Any) -> Rule:
+    return _rule(doc, more, type="boolean")
+
+
+def text(doc: str, form: str, **more: Any) -> Rule:
+    return _rule(doc, more, type="string", form=form)
+
+
+def choice(doc: str, *allowed: str, **more: Any) -> Rule:
+    return _rule(doc, more, type="string", allowed=list(allowed))
+
+
+def file(doc: str, holds: str, **more: Any) -> Rule:
+    rule = _rule(doc, more, type="string", form="file")
+    rule["meta"]["file"] = holds
+    return rule
+
+
+def optional_file(doc: str, holds: str, **more: Any) -> Rule:
+    return file(doc, holds, nullable=True, **more)
+
+
+def secret(doc: str) -> Rule:
+    """Any text; it becomes a ``Secret``."""
+    return _rule(doc, {}, type="string", nullable=True, secret=True)
+
+
+def list_of(doc: str, item: Rule, **more: Any) -> Rule:
+    return _rule(doc, more, type="list", schema=item)
+
+
+def map_of(doc: str, model: type[Any] | None, schema: Rule, **more: Any) -> Rule:
+    rule = _rule(doc, more, type="dict", schema=schema)
+    rule["meta"]["model"] = model
+    return rule
+
+
+def item(form: str) -> Rule:
+    """A text in a list."""
+    return {"type": "string", "form": form}
+
+
+def _rule(doc: str, more: Rule, **rules: Any) -> Rule:
+    given = {**rules, **more}
+    meta = {key: given.pop(key) for key in _META if key in given}
+    return {**given, "meta": {"doc": doc, **meta}}

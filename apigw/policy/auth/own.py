@@ -1,0 +1,20 @@
+"""The tokens that the gateway itself issues, as far as they are verified."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from apigw.policy.auth.keys import Keys
+
+PROVIDER = "oauth"
+ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
+
+
+@frozen(eq=False)
+class OwnTokens:
+    """``keys`` verify them. Their ``iss`` is ``issuer``, and their ``aud`` any of ``audience``."""
+
+    algorithm: str
+    keys: Keys
+    issuer: str
+    audience: tuple[str, ...]

@@ -1,0 +1,23 @@
+"""What the configuration says of CORS, as values."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from apigw.config.model import Route
+
+
+@frozen
+class Cors:
+    origins: tuple[str, ...]
+    credentials: bool = False
+    max_age: float = 600.0
+
+
+@frozen
+class CorsOfRoute:
+    cors: Cors | None = None
+
+
+def cors_of(route: Route) -> Cors | None:
+    return route.of(CorsOfRoute).cors

@@ -1,0 +1,81 @@
+"""The keys of the gateway's own tokens."""
+
+from __future__ import annotations
+
+from apigw.config.keys import (
+    MONTH,
+    Keys,
+    Rule,
+    choice,
+    duration,
+    item,
+    list_of,
+    map_of,
+    optional_file,
+    secret,
+    switch,
+    text,
+    whole,
+)
+from apigw.policy.oauth.model import AcceptedKey, OAuth, OAuthClient, OAuthOfAuth, OAuthSigning, Quota
+
+QUOTA: Rule = {
+    "limit": whole("So many requests.", 1, 1_000_000_000, required=True),
+    "window": duration("In any time as long as this.", "1ms", MONTH, required=True),
+}
+
+ACCEPTED: Rule = {
+    "key_id": text("The `kid` of the tokens that it signed, or will sign.", "printable", required=True),
+    "public_key_file": optional_file("PEM file: the public half of an RSA key, for RS256.", "public key"),
+    "secret": secret("The secret, for HS256. Better: `secret_file`."),
+    "secret_file": optional_file(
+        "Holds the secret, for HS256. One newline at its end does not count.", "secret", into="secret"
+    ),
+}
+
+SIGNING: Rule = {
+    "algorithm": choice("How tokens are signed.", "RS256", "HS256", required=True),
+    "key_id": text("The `kid` of the tokens.", "printable", required=True),
+    "private_key_file": optional_file(
+        "PEM file: the RSA key for RS256, at least 2048 bits. Left out, a key is made at each start, and a "
+        "restart makes all tokens invalid.",
+        "signing key",
+    ),
+    "secret": secret("The secret of HS256, at least 32 bytes. Better: `secret_file`."),
+    "secret_file": optional_file(
+        "Holds the secret of HS256. One newline at its end does not count.", "secret", into="secret"
+    ),
+    "accepted": list_of(
+        "Keys that verify the gateway's tokens without signing them, while the signing key is rotated.",
+        map_of("", AcceptedKey, ACCEPTED),
+    ),
+}
+
+CLIENT: Rule = {
+    "id": text("Its `client_id`.", "client id", required=True),
+    "secret_hash": list_of(
+        "Made by `apigw hash-secret`. Several while a secret is rotated.",
+        item("hash"),
+        required=True,
+        minlength=1,
+        secret=True,
+    ),
+    "roles": list_of("Its tokens carry them.", item("role")),
+    "scopes": list_of("It may ask for these.", item("scope")),
+}
+
+OAUTH: Rule = {
+    "signing": map_of("The key that signs tokens.", OAuthSigning, SIGNING, required=True),
+    "issuer": text("The `iss` of the tokens.", "printable", required=True),
+    "audience": list_of("The `aud` of the tokens.", item("printable")),
+    "token_lifetime": duration("How long a token is valid.", "1s", MONTH),
+    "rate_limit": map_of("Token requests of each client.", Quota, QUOTA),
+    "refresh_tokens": switch("Whether clients get refresh tokens."),
+    "clients": list_of("Who may have tokens.", map_of("", OAuthClient, CLIENT)),
+}
+
+OF_AUTH: Rule = {
+    "oauth": map_of("The gateway's own token endpoint, `POST /oauth/token`.", OAuth, OAUTH, nullable=True),
+}
+
+KEYS = (Keys(("auth",), OAuthOfAuth, OF_AUTH),)
