@@ -14,7 +14,6 @@ from typing import Protocol
 from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.web.http import RESPONSES
 
-from apigw.wire.date import Dates
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.tunnel import End
@@ -55,7 +54,6 @@ class Stream(Protocol):
     transport: ITransport
     secure: bool
     peer: bytes
-    dates: Dates
 
     def start_response(self, request: Request, status: int, reason: bytes, headers: Headers) -> None: ...
     def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None: ...
@@ -184,8 +182,7 @@ class Request:
         if not self.finished:
             self.started = True
             self.code = status
-            stream = self.stream
-            stream.start_response(self, status, reason or reason_of(status), stream.dates.dated(headers))
+            self.stream.start_response(self, status, reason or reason_of(status), headers)
 
     def write(self, data: bytes) -> None:
         """A piece of the response's body, which goes out with the next ``flush`` or ``finish``."""

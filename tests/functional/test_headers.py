@@ -182,7 +182,7 @@ def test_fields_of_the_services_hop_stay_there(daemon: Daemon, service: Service)
     )
     answer = daemon.get("/a")
     names = {name for name, _ in answer.headers}
-    assert names == {"content-length", "x-kept", "via", "x-request-id", "proxy-authenticate"}
+    assert names == {"content-length", "x-kept", "via", "x-request-id", "proxy-authenticate", "date"}
 
 
 def test_a_connection_option_does_not_take_away_what_the_gateway_adds(daemon: Daemon, service: Service) -> None:

@@ -18,7 +18,6 @@ from apigw.ops.metrics import Metrics
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.proxy.refusals import refused
 from apigw.routing.router import Router
-from apigw.wire.date import Dates
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
@@ -29,7 +28,6 @@ class Stream:
 
     peer = b"192.0.2.1"
     secure = False
-    dates = Dates(lambda: 0.0)
 
     def __init__(self) -> None:
         self.status = 0

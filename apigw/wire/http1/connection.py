@@ -115,10 +115,14 @@ class ClientConnection:
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
-    def cut(self) -> None:
-        """Close now, whatever is in flight."""
+    def _over(self) -> None:
+        """Nothing more is read or written."""
         self._enter(OVER)
         self._answer.shut()
+
+    def cut(self) -> None:
+        """Close now, whatever is in flight."""
+        self._over()
         self.transport.abortConnection()
 
     def make_room(self) -> None:

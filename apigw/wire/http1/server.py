@@ -21,21 +21,7 @@ from apigw.wire.headers import Headers
 from apigw.wire.http1.body import RequestBody
 from apigw.wire.http1.connection import ClientConnection
 from apigw.wire.http1.head import HeadReader, check_beginning
-from apigw.wire.http1.states import (
-    BODY,
-    CLOSING,
-    DONE,
-    ENDED,
-    EXPECT,
-    HEAD,
-    IDLE,
-    LINGER,
-    OVER,
-    PAUSED,
-    REST,
-    TUNNEL,
-    TURN,
-)
+from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, EXPECT, HEAD, IDLE, LINGER, PAUSED, REST, TUNNEL, TURN
 from apigw.wire.reactor.transport import unsent
 from apigw.wire.request import Request
 from apigw.wire.server import Server
@@ -55,7 +41,6 @@ class HTTP1Channel(ClientConnection):
     def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
         super().__init__(factory, secure)
         self.peer = peer
-        self.dates = factory.dates
         self._room = factory.room
         self._request: Request | None = None
         self._last = False  # the connection is closed behind this answer
@@ -77,8 +62,7 @@ class HTTP1Channel(ClientConnection):
         self.factory.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._enter(OVER)
-        self._answer.shut()
+        self._over()
         self.factory.closed(self)
         request, self._request = self._request, None
         if request is not None:
@@ -302,7 +286,7 @@ class HTTP1Channel(ClientConnection):
     def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
         factory = self.factory
         if self._state != DONE or self._last or self._full or factory.draining:
-            self.start_response(request, status, reason, self.dates.dated(headers))
+            self.start_response(request, status, reason, headers)
             self.send(body)
             self.end_response(request)
             return

@@ -70,7 +70,6 @@ class HTTP2Stream:
         self.transport: Any = channel.transport
         self.peer = channel.peer
         self.secure = channel.secure
-        self.dates = channel.factory.dates
         self.number = number
         self.send_window = send_window
         self.remote_open = remote_open
@@ -230,10 +229,10 @@ class HTTP2Stream:
 
     def start_response(self, request: Request, status: int, reason: bytes, headers: Headers) -> None:
         self._bodyless = status in BODYLESS_STATUS or request.method == b"HEAD"
-        self._head = encode_head(status, headers)
+        self._head = encode_head(status, self.channel.factory.dates.dated(headers))
 
     def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
-        self.start_response(request, status, reason, self.dates.dated(headers))
+        self.start_response(request, status, reason, headers)
         self.send(body)
         self.end_response(request)
 
