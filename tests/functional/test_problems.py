@@ -121,10 +121,22 @@ CUT_SHORT = {
     "a chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n64\r\nhello",
     "the last chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
     "a chunk's size": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6",
+}
+
+
+MALFORMED = {
     "a nonsense chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nxyz\r\nhello\r\n0\r\n\r\n",
     "a negative chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n-5\r\nhello\r\n0\r\n\r\n",
     "a chunk that is longer": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello world\r\n0\r\n\r\n",
 }
+
+
+@pytest.mark.parametrize("how", MALFORMED)
+def test_a_malformed_body_right_behind_its_head_is_502(daemon: Daemon, service: Service, how: str) -> None:
+    """While nothing of an answer has left, what turns out to be none is answered, and not cut."""
+    service.behave = lies(MALFORMED[how], then_close=True)
+    answer = daemon.get("/main/a")
+    assert (answer.status, answer.code) == (502, "upstream_protocol_error")
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
