@@ -17,9 +17,9 @@ from support.waiting import eventually
 
 from .conftest import Start
 
-SPITEFUL_PATH = "/<svg/onload=document.title=1>/<img/src=x/onerror=document.title=2>/:id"
+SPITEFUL_PATH = "/\"onload=document.title=1/'&lt;img/src=x&gt;onerror=document.title=2/:id"
 """Patterns are what a configuration may put markup into: names of services are letters and digits."""
-SPITEFUL_TARGET = "/%3Csvg/onload=document.title=1%3E/%3Cimg/src=x/onerror=document.title=2%3E/1"
+SPITEFUL_TARGET = "/%22onload=document.title=1/%27%26lt;img/src=x%26gt;onerror=document.title=2/1"
 
 
 @pytest.fixture(scope="module")

@@ -45,8 +45,6 @@ class MemoryStore:
         self._seconds: Callable[[], float] = clock.seconds
         self._now = now
         self._max_keys = max_keys
-        self._ahead = 0
-        self._compared_at = -SECOND
         self._size = 0
         # Of what is kept: the limit by its id, and how many keys it has.
         self._limits: dict[bytes, Limit] = {}
@@ -101,23 +99,20 @@ class MemoryStore:
                     self._added(limit, table)
             elif state is not None:
                 table[name] = state
-        self._compare(moment)
-        return decide(standings, moment, 1, self._ahead)
+        return decide(standings, moment, 1, self._ahead())
 
     def _check_one(self, limit: Limit, name: bytes, moment: int) -> Decision:
         """What ``check`` does where one limit applies, as on most routes."""
         table = self._tables[hash(name) % len(self._tables)]
         state = table.pop(name, None)
-        if not -SECOND < moment - self._compared_at < SECOND:
-            self._compare(moment)
         standing = limit.look(state, moment)
         if standing.used >= limit.limit:
             table[name] = state  # not None: a new key has room
-            return decide([standing], moment, 1, self._ahead)
+            return decide([standing], moment, 1, self._ahead())
         table[name] = limit.count(state, standing)
         if state is None:
             self._added(limit, table)
-        return allow(standing, 1, self._ahead)
+        return allow(standing, 1, self._ahead())
 
     def peek(self, checks: Checks, at: float | None = None) -> Decision:
         """What ``check`` would say, and how many remain now. Counts nothing and is no use of the keys."""
@@ -126,8 +121,7 @@ class MemoryStore:
         for limit, key in checks:
             name = limit.id + key
             standings.append(limit.look(self._table(name).get(name), moment))
-        self._compare(moment)
-        return decide(standings, moment, 0, self._ahead)
+        return decide(standings, moment, 0, self._ahead())
 
     def sweep(self, at: float | None = None) -> None:
         """Drop what is over from the next table, and give back the room it took."""
@@ -145,10 +139,9 @@ class MemoryStore:
         """In microseconds."""
         return int((self._seconds() if at is None else at) * SECOND + 0.5)
 
-    def _compare(self, moment: int) -> None:
-        """Look by how many microseconds Unix time is ahead of the clock."""
-        self._compared_at = moment
-        self._ahead = int((self._now() - self._seconds()) * SECOND + 0.5)
+    def _ahead(self) -> int:
+        """The microseconds by which Unix time is ahead of the clock at present."""
+        return int((self._now() - self._seconds()) * SECOND + 0.5)
 
     def _table(self, name: bytes) -> Table:
         return self._tables[hash(name) % len(self._tables)]
