@@ -30,7 +30,7 @@ _TYPES = {
 }
 
 
-class _Validator(cerberus.Validator):  # type: ignore[misc]
+class _Validator(cerberus.Validator):  # type: ignore[misc]  # cerberus has no types
     """Cerberus with our rules. What follows each docstring's colon is the schema of the rule's own argument."""
 
     types_mapping: ClassVar[dict[str, Any]] = {

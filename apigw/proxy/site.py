@@ -49,7 +49,7 @@ class Site:
         """The headers are complete. A Resource is rendered when the body has been read."""
         request.identifier = request_id(request.headers)
         web = WebRequest(request)
-        web.site = self  # type: ignore[assignment]
+        web.site = self  # type: ignore[assignment]  # what twisted.web asks of a site
         request.listener = body = _Body(web, self._render)
         began = self._seconds()
         web.notifyFinish().addErrback(lambda _: None).addCallback(lambda _: self._ended(request, began, body.code))

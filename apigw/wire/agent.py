@@ -300,7 +300,7 @@ class Response:
             raise RuntimeError("The body has been delivered already.")
         self._delivered = True
         self._reader = protocol
-        protocol.makeConnection(_BodyTransport(self))  # type: ignore[arg-type]
+        protocol.makeConnection(_BodyTransport(self))  # type: ignore[arg-type]  # as much of one as a reader asks for
         kept, self._kept = self._kept, b""
         if kept and self._reader is not None:
             self._reader.dataReceived(kept)

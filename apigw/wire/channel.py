@@ -80,7 +80,7 @@ class Opening(protocol.Protocol):
 
     def cut(self) -> None:
         assert self.transport is not None
-        self.transport.abortConnection()  # type: ignore[attr-defined]
+        self.transport.abortConnection()  # type: ignore[attr-defined]  # every TCP transport has it
 
     def _become(self, channel: Any) -> None:
         replace_protocol(self.transport, channel)

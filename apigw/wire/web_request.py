@@ -61,7 +61,7 @@ class WebRequest(TwistedRequest):
     # What was asked.
 
     @property
-    def requestHeaders(self) -> HeadersObject:  # type: ignore[override]
+    def requestHeaders(self) -> HeadersObject:  # type: ignore[override]  # an attribute there
         if self._request_headers is None:
             self._request_headers = HeadersObject()
             for name, value in self.headers:
@@ -80,7 +80,7 @@ class WebRequest(TwistedRequest):
         self._content = content
 
     @property
-    def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
+    def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]  # an attribute there
         """Query arguments, and those of a form in a POST's body, which come before ones of the same name."""
         if self._args is None:
             self._args = parse_qs(self.request.query[1:], 1)
@@ -94,7 +94,7 @@ class WebRequest(TwistedRequest):
         return self._args
 
     @property
-    def received_cookies(self) -> dict[bytes, bytes]:  # type: ignore[override]
+    def received_cookies(self) -> dict[bytes, bytes]:  # type: ignore[override]  # an attribute there
         fields = (value for name, value in self.headers if name == b"cookie")
         pairs = (part.strip().partition(b"=") for field in fields for part in field.split(b";"))
         return {name: value for name, mark, value in pairs if mark}
@@ -114,11 +114,11 @@ class WebRequest(TwistedRequest):
         self._host = host
 
     @property
-    def transport(self) -> Any:  # type: ignore[override]
+    def transport(self) -> Any:  # type: ignore[override]  # an attribute there
         return self.request.stream.transport
 
     @property
-    def channel(self) -> Any:  # type: ignore[override]
+    def channel(self) -> Any:  # type: ignore[override]  # an attribute there
         return self.request.stream
 
     def isSecure(self) -> bool:
@@ -133,27 +133,27 @@ class WebRequest(TwistedRequest):
     # What is answered.
 
     @property
-    def responseHeaders(self) -> HeadersObject:  # type: ignore[override]
+    def responseHeaders(self) -> HeadersObject:  # type: ignore[override]  # an attribute there
         if self._response_headers is None:
             self._response_headers = HeadersObject()
         return self._response_headers
 
     @property
-    def cookies(self) -> list[bytes]:  # type: ignore[override]
+    def cookies(self) -> list[bytes]:  # type: ignore[override]  # an attribute there
         if self._cookies is None:
             self._cookies = []
         return self._cookies
 
     @property
-    def startedWriting(self) -> bool:  # type: ignore[override]
+    def startedWriting(self) -> bool:  # type: ignore[override]  # an attribute there
         return self.request.started
 
     @property
-    def finished(self) -> bool:  # type: ignore[override]
+    def finished(self) -> bool:  # type: ignore[override]  # an attribute there
         return self.request.finished
 
     @property
-    def sentLength(self) -> int:  # type: ignore[override]
+    def sentLength(self) -> int:  # type: ignore[override]  # an attribute there
         return self.request.bytes_sent
 
     def write(self, data: bytes) -> None:
@@ -241,7 +241,7 @@ class WebRequest(TwistedRequest):
     # twisted.python.components.Componentized, on which sessions stand.
 
     @property
-    def _adapterCache(self) -> dict[str, Any]:  # type: ignore[override]
+    def _adapterCache(self) -> dict[str, Any]:  # type: ignore[override]  # an attribute there
         if self._components is None:
             self._components = {}
         return self._components

@@ -74,7 +74,7 @@ def is_name(value: object) -> bool:
 
 def is_role(value: object) -> bool:
     """A name without a comma: ``X-User-Roles`` is a comma-separated list."""
-    return is_name(value) and "," not in value  # type: ignore[operator]
+    return is_name(value) and "," not in value  # type: ignore[operator]  # is_name has said that it is text
 
 
 @frozen

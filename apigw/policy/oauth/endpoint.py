@@ -198,7 +198,7 @@ class TokenEndpoint:
         return _answer(status, body, headers, client)
 
 
-class _TooMany(OAuth2Error):  # type: ignore[misc]
+class _TooMany(OAuth2Error):  # type: ignore[misc]  # authlib has no types
     error = "temporarily_unavailable"
     description = "too many requests"
     status_code = 429
@@ -208,7 +208,7 @@ class _TooMany(OAuth2Error):  # type: ignore[misc]
         self.wait = wait
 
 
-class _Client(ClientMixin):  # type: ignore[misc]
+class _Client(ClientMixin):  # type: ignore[misc]  # authlib has no types
     """A configured client, as authlib asks for it."""
 
     def __init__(self, client: OAuthClient, hashes: tuple[SecretHash, ...]) -> None:
@@ -234,7 +234,7 @@ class _Client(ClientMixin):  # type: ignore[misc]
         return tuple(scope for scope in allowed if scope in wanted)
 
 
-class _Request(OAuth2Request):  # type: ignore[misc]
+class _Request(OAuth2Request):  # type: ignore[misc]  # authlib has no types
     """A token request. ``verified`` and ``family`` are there once they have been proved."""
 
     verified: _Client
@@ -251,7 +251,7 @@ class _Request(OAuth2Request):  # type: ignore[misc]
         return self.payload.data
 
 
-class _Server(AuthorizationServer):  # type: ignore[misc]
+class _Server(AuthorizationServer):  # type: ignore[misc]  # authlib has no types
     def __init__(self, oauth: OAuth, signer: Signer) -> None:
         super().__init__()
         self.register_client_auth_method("verified", lambda _, request: request.verified)
@@ -292,7 +292,7 @@ class _Server(AuthorizationServer):  # type: ignore[misc]
         return body
 
 
-class _ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]
+class _ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]  # authlib has no types
     TOKEN_ENDPOINT_AUTH_METHODS = ("verified",)
 
     def validate_requested_scope(self) -> None:
@@ -304,7 +304,7 @@ class _ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]
         return 200, self.server.issue(self.request, self.scopes), ()
 
 
-class _Refresh(RefreshTokenGrant):  # type: ignore[misc]
+class _Refresh(RefreshTokenGrant):  # type: ignore[misc]  # authlib has no types
     TOKEN_ENDPOINT_AUTH_METHODS = ("verified",)
 
     def _validate_request_token(self, client: _Client) -> Family:

@@ -232,13 +232,13 @@ class HTTP1Connection(UpstreamConnection):
 
     def makeConnection(self, transport: ITransport) -> None:
         self.transport = transport
-        transport.registerProducer(self, True)  # type: ignore[attr-defined]
+        transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every TCP transport has it
         self._deadlines.watch(self)
         self._reactor = beneath_tls(transport).reactor
         self.knows_turns = hasattr(self._reactor, "turn")
         if not ISSLTransport.providedBy(transport):
             # Endpoints put a wrapper between transport and protocol, whose work is done once they are connected.
-            transport.protocol = self  # type: ignore[attr-defined]
+            transport.protocol = self  # type: ignore[attr-defined]  # every TCP transport has it
             self._ready()
 
     def handshakeCompleted(self) -> None:

@@ -57,7 +57,7 @@ class HTTP1Channel(ClientConnection):
 
     def makeConnection(self, transport: ITransport) -> None:
         self.transport = self._answer.transport = transport
-        transport.registerProducer(self, True)  # type: ignore[attr-defined]
+        transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every TCP transport has it
         self._enter(IDLE)
         self.factory.opened(self)
 

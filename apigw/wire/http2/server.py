@@ -141,7 +141,7 @@ class HTTP2Channel(Protocol):
 
     def makeConnection(self, transport: ITransport) -> None:
         self.transport = transport
-        transport.registerProducer(self, True)  # type: ignore[attr-defined]
+        transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every TCP transport has it
         settings = self.factory.settings
         self.emit(
             settings_frame(
