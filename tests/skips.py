@@ -8,6 +8,8 @@ import pytest
 
 ALLOWED = (
     "only a wheel is compiled",
+    "nobody can look into what is compiled",
+    "what is compiled sets its attributes unseen",
     "what is compiled knows an actor from the real part",  # an argument of another type is a TypeError there
     "this user reads everything",  # CI runs as root
     "this server was built without TLS",  # which redis-server of Debian is not
