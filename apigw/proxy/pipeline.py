@@ -118,7 +118,8 @@ class Pipeline(Driver):
             self.fail(exchange, error)
             return
         if isinstance(outcome, Waiting):
-            exchange.waiting = outcome
+            if not exchange.ended:  # by what it had to wait for, which failed at once
+                exchange.waiting = outcome
         elif outcome is not None:
             self.respond(exchange, outcome)
 
@@ -143,6 +144,9 @@ class Pipeline(Driver):
                 waiting = on_refusal.run(exchange, exchange.refusal)
             except GatewayError as instead:
                 exchange.refusal = instead
+                continue
+            except Exception:
+                log.failure("{id}: a refusal goes on without one who was asked", id=exchange.id.decode("ascii"))
                 continue
             if waiting is not None:
                 exchange.waiting = waiting

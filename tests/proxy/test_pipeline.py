@@ -224,6 +224,39 @@ def test_a_refusal_may_have_to_wait(error: errors.GatewayError | None) -> None:
     assert len(second.asked) == len(made.accounted) == 1
 
 
+class Broken(OnRefusal):
+    def run(self, exchange: Exchange, error: errors.GatewayError) -> Waiting | None:
+        raise RuntimeError("broken")
+
+
+def test_a_refusal_stands_though_one_who_is_asked_fails() -> None:
+    """An exception in an ``on_refusal`` is logged, and the request refused as it was to be."""
+    logged: list[Any] = []
+    observe: Any = logged.append
+    globalLogPublisher.addObserver(observe)
+    try:
+        made = Scene(refuse, on_refusal=(Broken(), Instead(None)))
+        made.ask()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert (made.stream.status, len(made.accounted)) == (404, 1)
+    assert [event for event in logged if "log_failure" in event]
+
+
+def test_what_failed_at_once_is_not_waited_for() -> None:
+    """An exchange that ended while a stage was about to wait keeps nothing of it."""
+    waiting = Forever()
+
+    def fails(exchange: Exchange) -> Outcome:
+        exchange.fail(errors.Overloaded("Too many."))
+        return waiting
+
+    made = Scene(fails)
+    made.ask()
+    (exchange,) = made.accounted
+    assert (made.stream.status, exchange.waiting) == (503, None)
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_mistake_of_ours_is_a_500_that_says_nothing(late: bool) -> None:
     """An exception is answered with 500 and logged, and the client sees nothing of it."""
