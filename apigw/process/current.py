@@ -24,6 +24,7 @@ from apigw.process.tree import Upstreams
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.proxy.site import Site
+from apigw.redis.link import RedisLink
 from apigw.wire.channel import ChannelFactory
 
 Store = MemoryStore | RedisStore
@@ -44,6 +45,7 @@ class Current:
         public: Site,
         upstreams: Upstreams,
         readiness: Readiness,
+        redis: RedisLink | None,
         store: Store,
         buffers: Buffers,
         metrics: Metrics,
@@ -55,6 +57,7 @@ class Current:
         self._public = public
         self._upstreams = upstreams
         self._readiness = readiness
+        self._redis = redis
         self._store = store
         self._buffers = buffers
         self._metrics = metrics
@@ -87,8 +90,8 @@ class Current:
         self._readiness.checks = {**self._upstreams.checks(), **store_checks(self._store, limits_of(snapshot))}
         self._readiness.forget()
         redis = snapshot.config.redis
-        if redis is not None and not isinstance(self._store, MemoryStore):
-            self._store.timeout = redis.timeout
+        if redis is not None and self._redis is not None:
+            self._redis.timeout = redis.timeout
         self._keep_series()
         self._warn(snapshot.config.warnings)
 

@@ -50,6 +50,7 @@ from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.proxy.resources import public_resources, render_metrics
 from apigw.proxy.site import Site, refusal_answer
+from apigw.redis.link import RedisLink
 from apigw.upstream.upstream import build
 from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory
@@ -82,7 +83,8 @@ class Program:
         readiness = Readiness(reactor)
         upstreams = Upstreams(reactor)
         buffers = Buffers(gateway.max_buffered)
-        store = _store(config, reactor, now, metrics)
+        redis = None if config.redis is None else RedisLink(config.redis, reactor)
+        store = _store(redis, reactor, now, metrics)
         windows = MemoryStore(reactor, now)
         threads = SecretThreads(reactor)
         fetch = Fetch(Agent(reactor, deadlines, lambda host: ClientTLS().to(host)), MAX_SET_BYTES)
@@ -96,7 +98,7 @@ class Program:
                 now,
                 ExactWindows(windows),
                 threads.run,
-                _families(config, store),
+                _families(redis),
                 lambda request: _caller(client_address(request)),
             ),
             AuthPolicy(now, lambda url: KeySet(url, fetch, reactor)),
@@ -133,6 +135,7 @@ class Program:
             public=public,
             upstreams=upstreams,
             readiness=readiness,
+            redis=redis,
             store=store,
             buffers=buffers,
             metrics=metrics,
@@ -167,6 +170,8 @@ class Program:
         if access_log is not None:
             self._add(LogFile(access_log))
             signals.on(signal.SIGUSR1, access_log.reopen)
+        if redis is not None:
+            self._add(Running(redis))
         self._add(Running(store), upstreams)
         if gateway.admin is not None:
             facts = Facts(seconds, current, pipeline, channels, reload, history)
@@ -182,18 +187,18 @@ class Program:
             service.setServiceParent(self.root)
 
 
-def _store(config: Config, reactor: Any, now: Callable[[], float], metrics: Metrics) -> Store:
-    if config.redis is None:
+def _store(redis: RedisLink | None, reactor: Any, now: Callable[[], float], metrics: Metrics) -> Store:
+    if redis is None:
         return MemoryStore(reactor, now)
-    return RedisStore(config.redis, reactor, now, metrics.store_up, metrics.store_fallback)
+    return RedisStore(redis, reactor, now, metrics.store_up, metrics.store_fallback)
 
 
-def _families(config: Config, store: Store) -> FamilyStore:
-    if config.redis is None or isinstance(store, MemoryStore):
+def _families(redis: RedisLink | None) -> FamilyStore:
+    if redis is None:
         return MemoryFamilies()
     from apigw.policy.oauth.redis_families import RedisFamilies
 
-    return RedisFamilies(config.redis.prefix, store.link)
+    return RedisFamilies(redis)
 
 
 def _access_log(config: Config, reactor: Any) -> AccessLog | None:

@@ -35,6 +35,14 @@ SENTINEL_TIMEOUT = 1.0
 Execute = Callable[..., "Deferred[Any]"]
 """Sends the words of one command and gives its reply."""
 
+Probe = Callable[[Execute], Awaitable[None]]
+"""Does on a new connection what its user will do. Raises for one that cannot be used."""
+
+
+async def ping(execute: Execute) -> None:
+    """The least that a server must do."""
+    await execute(b"PING")
+
 
 @frozen
 class Script:
@@ -74,29 +82,28 @@ class RedisLink:
     real calls do, within the deadline; false when the connection is lost or ``FAILURES`` calls failed in a row. Then
     every waiting call fails at once, and so does every further one, and an attempt is made every ``PROBE_INTERVAL``
     seconds. Only before the first attempt has ended, when nobody knows, calls wait for it, up to their deadline.
+
+    Several may use it. Who needs more of the server than an answer sets ``probe``, and who wants to hear of each change
+    of ``up`` sets ``on_up``, before it is started.
     """
 
     _log = Logger()
 
-    def __init__(
-        self,
-        config: Redis,
-        reactor: Any,
-        clock: IReactorTime,
-        probe: Callable[[Execute], Awaitable[None]],
-        on_up: Callable[[bool], None],
-    ) -> None:
+    def __init__(self, config: Redis, reactor: Any, clock: IReactorTime | None = None) -> None:
+        """Opens nothing. Deadlines go by ``clock``, the reactor where it is left out."""
+        self.prefix = config.prefix
+        """What the names of all keys begin with."""
+        self.probe: Probe = ping
+        self.on_up: Callable[[bool], object] = lambda up: None
         self.up = False
         self.takes_calls = False
         """Whether a call is sent, or waits for the first attempt to connect; else it fails at once."""
         self.timeout = config.timeout
-        """Seconds that a call may take."""
+        """Seconds that a call may take. May be changed at any time; what waits already keeps its own."""
         self._config = config
         self._address = Address.parse(config.url)
         self._reactor = reactor
-        self._clock = clock
-        self._probe = probe
-        self._on_up = on_up
+        self._clock: IReactorTime = reactor if clock is None else clock
         self._running = False
         self._said: bool | None = None
         self._protocol: Any = None
@@ -231,7 +238,7 @@ class RedisLink:
         self.up = self.takes_calls = up
         if up is not self._said:
             self._said = up
-            self._on_up(up)
+            self.on_up(up)
 
     def _try_later(self) -> None:
         if self._running and self._retry is None:
@@ -283,7 +290,7 @@ class RedisLink:
                 password = file.read().strip()
         protocol = await self._open(host, port, ConnectionFactory(password, self._address.database))
         try:
-            await self._probe(protocol.execute_command)
+            await self.probe(protocol.execute_command)
         except BaseException as error:
             protocol.transport.abortConnection()
             if protocol.factory.reason:

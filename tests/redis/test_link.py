@@ -17,14 +17,10 @@ from zope.interface import implementer
 
 from apigw.config.model import Redis
 from apigw.redis.errors import RedisUnavailable
-from apigw.redis.link import CONNECT_TIMEOUT, Execute, RedisLink
+from apigw.redis.link import CONNECT_TIMEOUT, RedisLink
 from apigw.redis.protocol import MAX_REPLY
 
 TIMEOUT = 0.5
-
-
-async def ping(execute: Execute) -> None:
-    await execute(b"PING")
 
 
 def until(condition: Callable[[], Any]) -> None:
@@ -48,7 +44,7 @@ class Scene:
 
     def make(self, url: str, **config: Any) -> RedisLink:
         settings = Redis(url, **{"timeout": TIMEOUT, **config})
-        return RedisLink(settings, reactor, self.time, ping, lambda up: None)
+        return RedisLink(settings, reactor, self.time)
 
     def __call__(self, event: LogEvent) -> None:
         if event.get("log_namespace") == "apigw.redis.link.RedisLink" and event["log_level"].name == "warn":

@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from apigw.config.model import Redis
 from apigw.contract.exchange import Waiting
 from apigw.errors import LimitsUnavailable
 from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, compile_limit
@@ -74,7 +73,7 @@ class RedisStore:
 
     def __init__(
         self,
-        config: Redis,
+        link: RedisLink,
         reactor: Any,
         now: Callable[[], float],
         on_store_up: Callable[[bool], None] = lambda up: None,
@@ -82,18 +81,22 @@ class RedisStore:
         max_keys: int = MAX_KEYS,
         clock: IReactorTime | None = None,
     ) -> None:
-        """``on_store_up`` hears each change, ``on_fallback`` each check that was answered without Redis.
+        """Sets the link's ``probe`` and ``on_up``; somebody else starts and stops it.
+
+        ``on_store_up`` hears each change, ``on_fallback`` each check that was answered without Redis.
 
         ``clock`` is what deadlines and windows of the fallback go by, the reactor where it is left out; ``now`` is Unix
         time, in which a decision of the fallback says when its window ends.
         """
         self._reactor = reactor
         self._clock: IReactorTime = reactor if clock is None else clock
-        self._prefix = b"%b:limit:%d:" % (config.prefix.encode(), VERSION)
+        self._prefix = b"%b:limit:%d:" % (link.prefix.encode(), VERSION)
         self._script = Script((files("apigw.policy.limits") / "sliding_window.lua").read_bytes())
         self._on_fallback = on_fallback
         self._local = MemoryStore(self._clock, now, max_keys)
-        self._link = RedisLink(config, reactor, self._clock, self._probe, on_store_up)
+        self._link = link
+        link.probe = self._probe
+        link.on_up = on_store_up
         self._waiting: list[Pending] = []
 
     @property
@@ -108,28 +111,12 @@ class RedisStore:
     def keys_of(self, limit: Limit) -> int:
         return self._local.keys_of(limit)
 
-    @property
-    def timeout(self) -> float:
-        """Seconds that a check waits for Redis. May be changed at any time; what waits already keeps its own."""
-        return self._link.timeout
-
-    @timeout.setter
-    def timeout(self, seconds: float) -> None:
-        self._link.timeout = seconds
-
-    @property
-    def link(self) -> RedisLink:
-        """The connection, which others may use beside the limits."""
-        return self._link
-
     def start(self) -> Deferred[None]:
-        """Fires when Redis has answered, or has failed to once."""
-        self._local.start()
-        return self._link.start()
+        """Begin to sweep what is counted here."""
+        return self._local.start()
 
     def stop(self) -> Deferred[None]:
-        self._local.stop()
-        return self._link.stop()
+        return self._local.stop()
 
     def check(self, checks: Checks, at: float | None = None) -> Deferred[Decision | None]:
         """Test all, then count all, unless one refuses. ``None`` if every limit is ``open`` and Redis cannot be used.
@@ -230,7 +217,7 @@ class RedisStore:
         await execute(b"SCRIPT", b"LOAD", self._script.text)
         key, request = self._prefix + b"probe", _ONE_CHECK + _PROBE.packed
         checked = execute(b"EVALSHA", self._script.digest, b"1", key, request)
-        numbers_of(await within(checked, self.timeout, self._clock, "it does not answer a check"), 1)
+        numbers_of(await within(checked, self._link.timeout, self._clock, "it does not answer a check"), 1)
 
 
 def numbers_of(reply: object, checks: int) -> tuple[int, ...]:

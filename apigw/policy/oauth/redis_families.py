@@ -36,12 +36,12 @@ log = Logger()
 class RedisFamilies:
     """A ``FamilyStore`` over ``link``, which others use too and somebody else starts and stops.
 
-    Keys begin with ``prefix`` and expire with their family. What is stored is a digest, never a token. Every answer
+    Keys begin with its prefix and expire with their family. What is stored is a digest, never a token. Every answer
     fails with ``AuthUnavailable`` when Redis does not give one in time.
     """
 
-    def __init__(self, prefix: str, link: RedisLink) -> None:
-        self._prefix = f"{prefix}:refresh:{VERSION}:".encode()
+    def __init__(self, link: RedisLink) -> None:
+        self._prefix = f"{link.prefix}:refresh:{VERSION}:".encode()
         self._link = link
 
     def put(self, id: str, family: Family, now: float) -> Deferred[None]:

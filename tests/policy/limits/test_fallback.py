@@ -30,6 +30,7 @@ from apigw.errors import LimitsUnavailable
 from apigw.policy.limits.arithmetic import Limit
 from apigw.policy.limits.decision import Checks, Decision
 from apigw.policy.limits.in_redis import Outcome, Pending, RedisStore
+from apigw.redis.link import RedisLink
 
 TIMEOUT = 0.1
 
@@ -54,7 +55,16 @@ class Store:
         self.told: list[bool] = []
         self.fallbacks = 0
         settings = Redis(url, **{"timeout": TIMEOUT, **config})
-        self._store = RedisStore(settings, reactor, self.time.seconds, self.told.append, self.count, clock=self.time)
+        self.link = link = RedisLink(settings, reactor, self.time)
+        self._store = RedisStore(link, reactor, self.time.seconds, self.told.append, self.count, clock=self.time)
+
+    def start(self) -> Any:
+        self._store.start()
+        return self.link.start()
+
+    def stop(self) -> Any:
+        self._store.stop()
+        return self.link.stop()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -71,7 +81,7 @@ class Store:
     def second(self) -> None:
         """Let one pass, and see the probe through, if there was one."""
         self.time.advance(1)
-        until(lambda: self._link._attempt is None)
+        until(lambda: self.link._attempt is None)
 
     def until_up(self) -> None:
         for _ in range(60):
@@ -203,7 +213,7 @@ def test_paused_answers_wait_no_longer_than_the_timeout(server: RedisServer, ope
     for _ in range(500):
         assert store.check([(one, b"x")]).called
     assert not store._waiting
-    assert not store._link._calls
+    assert not store.link._calls
     server.resume()
     store.until_up()
     before = store.fallbacks
@@ -314,7 +324,7 @@ def test_a_password_that_was_wrong_and_is_corrected(server: RedisServer, open_st
     server.password = "r1ght"
     store, one = open_store(server.url, password_file=str(file)), limit()
     assert not store.up
-    assert "WRONGPASS" in store._link._reason
+    assert "WRONGPASS" in store.link._reason
     assert store.ask(one).remaining == 2
     store.second()
     file.unlink()
@@ -322,7 +332,7 @@ def test_a_password_that_was_wrong_and_is_corrected(server: RedisServer, open_st
     assert not store.up
     file.write_text("r1ght\n")
     store.until_up()
-    assert "r0ng" not in store._link._reason
+    assert "r0ng" not in store.link._reason
     assert store.ask(one).remaining == 2
 
 
@@ -372,7 +382,7 @@ def test_tls_that_verifies(open_store: Open, tmp_path: Path) -> None:
         assert open_store(url, ca_file=right, timeout=5.0).ask(limit()).remaining == 2
         for refused in (open_store(url, ca_file=wrong), open_store(url)):
             assert not refused.up
-            assert "certificate" in refused._link._reason
+            assert "certificate" in refused.link._reason
 
 
 def is_master(server: RedisServer) -> bool:

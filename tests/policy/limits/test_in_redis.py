@@ -21,6 +21,7 @@ import apigw
 from apigw.config.model import Redis
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.keys import scope_key
+from apigw.redis.link import RedisLink
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +32,12 @@ def server() -> Iterator[redis_server.RedisServer]:
 
 @pytest.fixture(scope="module")
 def shared(server: redis_server.RedisServer) -> Iterator[RedisStore]:
-    store = RedisStore(Redis(server.url, timeout=5), reactor, time.time)
-    wait_for(store.start())
+    link = RedisLink(Redis(server.url, timeout=5), reactor)
+    store = RedisStore(link, reactor, time.time)
+    wait_for(link.start())
     assert store.up
     yield store
-    wait_for(store.stop())
+    wait_for(link.stop())
 
 
 @waiting
@@ -56,10 +58,11 @@ def test_the_clock_is_the_servers(server: redis_server.RedisServer) -> None:
 
     late = Clock()
     late.advance(seconds - 3600)
-    store = RedisStore(Redis(server.url, timeout=5), reactor, late.seconds, clock=late)
-    wait_for(store.start())
+    link = RedisLink(Redis(server.url, timeout=5), reactor, late)
+    store = RedisStore(link, reactor, late.seconds, clock=late)
+    wait_for(link.start())
     decision = wait_for(store.check([(limit(3, 60), b"someone")]))
-    wait_for(store.stop())
+    wait_for(link.stop())
     assert seconds + 60 <= decision.reset <= seconds + 80
 
 
@@ -97,13 +100,15 @@ from apigw.config.model import Redis
 from apigw.policy.limits.model import RateLimit
 from apigw.policy.limits.arithmetic import compile_limit
 from apigw.policy.limits.in_redis import RedisStore
+from apigw.redis.link import RedisLink
 
 url, number, algorithm = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 one = compile_limit(RateLimit("/", number, 1_000_000, "endpoint", algorithm, "closed"))
-store = RedisStore(Redis(url, timeout=30), reactor, time.time)
+link = RedisLink(Redis(url, timeout=30), reactor)
+store = RedisStore(link, reactor, time.time)
 
 async def main():
-    await store.start()
+    await link.start()
     print("ready", flush=True)
     sys.stdin.readline()
     passed = 0
@@ -111,7 +116,7 @@ async def main():
         answers = await gatherResults([store.check([(one, b"")]) for _ in range(20)])
         passed += sum(decision.allowed for decision in answers)
     print(passed, flush=True)
-    await store.stop()
+    await link.stop()
     reactor.stop()
 
 from twisted.internet.defer import ensureDeferred

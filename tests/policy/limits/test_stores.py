@@ -21,6 +21,7 @@ from apigw.config.model import Redis
 from apigw.policy.limits.decision import Decision
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.memory import MemoryStore
+from apigw.redis.link import RedisLink
 
 NEXT = count()
 
@@ -40,11 +41,12 @@ def server() -> Iterator[redis_server.RedisServer]:
 
 @pytest.fixture(scope="module")
 def shared(server: redis_server.RedisServer) -> Iterator[RedisStore]:
-    store = RedisStore(Redis(server.url, timeout=5), reactor, time.time)
-    wait_for(store.start())
+    link = RedisLink(Redis(server.url, timeout=5), reactor)
+    store = RedisStore(link, reactor, time.time)
+    wait_for(link.start())
     assert store.up
     yield store
-    wait_for(store.stop())
+    wait_for(link.stop())
 
 
 def in_memory() -> MemoryStore:

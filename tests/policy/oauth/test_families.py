@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from itertools import count
 from typing import Any, cast
@@ -17,9 +16,9 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from apigw.config.model import Redis
 from apigw.errors import AuthUnavailable
-from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.oauth.redis_families import RedisFamilies
 from apigw.policy.oauth.refresh import LIFETIME, Family, FamilyStore, MemoryFamilies, digest, new_token, take_apart
+from apigw.redis.link import RedisLink
 
 NOON = 1_700_006_400.0
 FAMILY = Family("acme", ("orders.read", "ümlaut"), digest("first"), NOON + LIFETIME)
@@ -35,11 +34,11 @@ def server() -> Iterator[redis_server.RedisServer]:
 
 @pytest.fixture(scope="module")
 def shared(server: redis_server.RedisServer) -> Iterator[RedisFamilies]:
-    store = RedisStore(Redis(server.url, timeout=5, prefix="test"), reactor, time.time)
-    wait_for(store.start())
-    assert store.up
-    yield RedisFamilies("test", store.link)
-    wait_for(store.stop())
+    link = RedisLink(Redis(server.url, timeout=5, prefix="test"), reactor)
+    wait_for(link.start())
+    assert link.up
+    yield RedisFamilies(link)
+    wait_for(link.stop())
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -142,12 +141,12 @@ def test_a_broken_record_is_no_family(
 def test_another_gateway_finds_it(shared: RedisFamilies, server: redis_server.RedisServer, id: str) -> None:
     """A client comes to the other gateway the next time, and must log in anew; or after a restart."""
     wait_for(shared.put(id, FAMILY, NOON))
-    store = RedisStore(Redis(server.url, timeout=5, prefix="test"), reactor, time.time)
-    wait_for(store.start())
-    other = RedisFamilies("test", store.link)
+    link = RedisLink(Redis(server.url, timeout=5, prefix="test"), reactor)
+    wait_for(link.start())
+    other = RedisFamilies(link)
     server("SCRIPT", "FLUSH")
     assert wait_for(other.replace(id, FAMILY.digest, NEXT, NOON)) is True
-    wait_for(store.stop())
+    wait_for(link.stop())
     assert wait_for(shared.get(id, NOON)) == NEXT
     with pytest.raises(AuthUnavailable):
         wait_for(other.get(id, NOON))
