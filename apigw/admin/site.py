@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
 from apigw.admin.circuits import Circuits
-from apigw.admin.limits import Limits
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.page import page
+from apigw.contract.policy import Prepared
 from apigw.contract.resource import Document
 from apigw.ops.exposition import Exposition
-from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Readiness
-from apigw.process.current import Current, Store
+from apigw.process.current import Current
 from apigw.proxy.resources import Health, MetricsPage, Ready
 
 
-def admin_resources(
+def own_resources(
     clock: IReactorTime,
     current: Current,
     facts: Facts,
     readiness: Readiness,
     exposition: Exposition,
-    store: Store,
-    metrics: Metrics,
 ) -> dict[bytes, IResource]:
-    """By path."""
+    """What is there in any configuration, by path."""
     return {
         b"/health": Health(),
         b"/ready": Ready(readiness, True),
         b"/metrics": MetricsPage(exposition, lambda _: True),
         b"/status": Document(facts.status),
         **page(facts.page, clock),
-        b"/limits": Limits(lambda: current.limits.limits, store, metrics),
         b"/circuits": Circuits(lambda: current.snapshot.upstreams.values(), lambda: current.snapshot.admin_token),
     }
+
+
+def admin_resources(own: dict[bytes, IResource], policies: Iterable[Prepared]) -> dict[bytes, IResource]:
+    """These, and what the policies show."""
+    resources = {}
+    for prepared in policies:
+        for path, resource in prepared.admin_resources().items():
+            resources[path.encode()] = resource
+    return {**resources, **own}

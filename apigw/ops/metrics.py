@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""What the gateway counts: every family of ``/metrics``, and its text.
+"""What the gateway counts: every family of ``/metrics`` but those of policies, and its text.
 
 What every exchange touches (requests, durations) is kept in plain ints and lists, written by the reactor thread alone,
 and written out here: a third of a microsecond an exchange where prometheus-client's children take two, and some twenty
@@ -140,9 +140,11 @@ class ServiceSeries:
 
 
 class Metrics:
-    """Every family that the gateway exports. One reactor thread writes; ``render`` may run in any.
+    """Every family that the gateway exports, but for those of policies.
 
-    Children (``route``, ``service``, ``limit``, ``connections``) are made once, kept by their users, and the same when
+    One reactor thread writes; ``render`` may run in any.
+
+    Children (``route``, ``service``, ``connections``) are made once, kept by their users, and the same when
     asked for again; that may happen in a thread too. Those that show a count before anything happened stand at zero, so
     that ``rate()`` sees the first event.
     """
@@ -151,10 +153,10 @@ class Metrics:
         disable_created_metrics()
         self.in_flight = 0
         """Exchanges that have begun and not ended; whoever accounts for them adds and takes away."""
-        self._registry = registry
+        self.registry = registry
+        """Where policies register families of their own."""
         self._routes: dict[str, RouteSeries] = {}
         self._services: dict[str, ServiceSeries] = {}
-        self._limits: dict[tuple[str, str], Counter] = {}
 
         self._errors = Counter(
             "gateway_upstream_errors_total",
@@ -172,22 +174,6 @@ class Metrics:
             "gateway_circuit_breaker_transitions_total",
             "How often the circuit of a service went to a state.",
             ["service", "to"],
-            registry=registry,
-        )
-        self._violations = Counter(
-            "gateway_rate_limit_violations_total",
-            "Requests refused by a limit.",
-            ["endpoint", "scope"],
-            registry=registry,
-        )
-        self._store_up = Gauge(
-            "gateway_rate_limit_store_up",
-            "Whether the store of the limits answers; memory always does.",
-            registry=registry,
-        )
-        self._fallbacks = Counter(
-            "gateway_rate_limit_fallbacks_total",
-            "Checks decided without the store of the limits, because it was slow or gone.",
             registry=registry,
         )
         self._auth_failures = Counter(
@@ -221,7 +207,6 @@ class Metrics:
         Gauge("gateway_build_info", "The version that runs.", ["version"], registry=registry).labels(version).set(1)
         ProcessCollector(registry=registry)
 
-        self._store_up.set(1)
         self._last_reload.set(1)
 
     def route(self, pattern: str) -> RouteSeries:
@@ -235,14 +220,6 @@ class Metrics:
             made = ServiceSeries(name, self._errors, self._circuit_state, self._transitions)
             return self._services.setdefault(name, made)
 
-    def limit(self, endpoint: str, scope: str) -> Counter:
-        """The counter of one limit's violations: ``inc()`` for each request that it refuses."""
-        key = endpoint, scope
-        try:
-            return self._limits[key]
-        except KeyError:
-            return self._limits.setdefault(key, self._violations.labels(*key))
-
     def connections(self, protocol: str) -> Gauge:
         """The open connections of one protocol: ``inc()`` and ``dec()``."""
         return self._connections.labels(protocol)
@@ -251,31 +228,11 @@ class Metrics:
         """Count a 401 or 403. ``reason`` is a word of the code's own, never of the token's."""
         self._auth_failures.labels(reason).inc()
 
-    def store_up(self, up: bool) -> None:
-        self._store_up.set(up)
-
-    def store_fallback(self) -> None:
-        self._fallbacks.inc()
-
-    def violations(self) -> dict[tuple[str, str], int]:
-        """How many requests each limit has refused, by its endpoint and scope."""
-        (family,) = self._violations.collect()
-        return {
-            (sample.labels["endpoint"], sample.labels["scope"]): int(sample.value)
-            for sample in family.samples
-            if sample.name.endswith("_total")
-        }
-
-    def fallbacks(self) -> int:
-        """How many checks were decided without the store."""
-        (family,) = self._fallbacks.collect()
-        return int(next(sample.value for sample in family.samples if sample.name.endswith("_total")))
-
     def reloaded(self, succeeded: bool) -> None:
         self._reloads[succeeded].inc()
         self._last_reload.set(succeeded)
 
-    def retain(self, routes: Collection[str], services: Collection[str], limits: Collection[tuple[str, str]]) -> None:
+    def retain(self, routes: Collection[str], services: Collection[str]) -> None:
         """Drop the series of what is not named here. An exchange still in flight there is not counted any more."""
         for pattern in self._routes.keys() - routes - RESERVED:
             del self._routes[pattern]
@@ -283,9 +240,6 @@ class Metrics:
             del self._services[name]
             for family in (self._errors, self._circuit_state, self._transitions):
                 family.remove_by_labels({"service": name})
-        for key in self._limits.keys() - limits:
-            del self._limits[key]
-            self._violations.remove(*key)
 
     def routes(self) -> dict[str, RouteSeries]:
         """What was counted so far by pattern, for those who show it."""
@@ -302,10 +256,10 @@ class Metrics:
         pause = pause or _let_others_run
         if openmetrics:
             content_type = openmetrics_exposition.CONTENT_TYPE_LATEST
-            text = openmetrics_exposition.generate_latest(self._registry)
+            text = openmetrics_exposition.generate_latest(self.registry)
         else:
             content_type = CONTENT_TYPE_PLAIN_0_0_4
-            text = generate_latest(self._registry)
+            text = generate_latest(self.registry)
         eof = b"# EOF\n" if openmetrics else b""
         return content_type.encode(), b"".join((text.removesuffix(eof), *self._pieces(openmetrics, pause), eof))
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
-from twisted.web.resource import IResource
 
 from apigw.config.errors import Problem
 from apigw.config.model import Path
 from apigw.ops.metrics import Metrics
-from apigw.ops.readiness import Check, Readiness
-from apigw.policy.limits.in_redis import RedisStore
-from apigw.policy.limits.memory import MemoryStore
-from apigw.policy.limits.model import rate_limits_of
-from apigw.policy.limits.policy import PreparedLimits
+from apigw.ops.readiness import Readiness
 from apigw.process.descriptors import Descriptors
 from apigw.process.garbage import settle
 from apigw.process.rules import RULES
@@ -23,50 +17,39 @@ from apigw.process.snapshot import Snapshot
 from apigw.process.tree import Upstreams
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
-from apigw.proxy.site import Site
 from apigw.redis.link import RedisLink
 from apigw.wire.channel import ChannelFactory
-
-Store = MemoryStore | RedisStore
 
 log = Logger()
 
 
 class Current:
-    """``snapshot`` is the one in force. ``resources`` gives what the gateway itself answers then, by path."""
+    """``snapshot`` is the one in force. ``show`` puts up what the gateway itself answers then."""
 
     def __init__(
         self,
         snapshot: Snapshot,
-        resources: Callable[[Snapshot], dict[bytes, IResource]],
+        show: Callable[[Snapshot], object],
         *,
         pipeline: Pipeline,
         channels: ChannelFactory,
-        public: Site,
         upstreams: Upstreams,
         readiness: Readiness,
         redis: RedisLink | None,
-        store: Store,
         buffers: Buffers,
         metrics: Metrics,
     ) -> None:
         self.snapshot = snapshot
-        self._resources = resources
+        self._show = show
         self._pipeline = pipeline
         self._channels = channels
-        self._public = public
         self._upstreams = upstreams
         self._readiness = readiness
         self._redis = redis
-        self._store = store
         self._buffers = buffers
         self._metrics = metrics
         self._descriptors = Descriptors()
         self._warned: frozenset[tuple[Path, str]] = frozenset()
-
-    @property
-    def limits(self) -> PreparedLimits:
-        return limits_of(self.snapshot)
 
     def start(self) -> None:
         """The program begins: the first snapshot is in force, and its policies begin to work."""
@@ -82,12 +65,14 @@ class Current:
         self._pipeline.table = snapshot.table
         self._buffers.most = gateway.max_buffered
         self._channels.settings = self._descriptors.fit(snapshot.settings)
-        self._public.reserve(self._resources(snapshot))
-        self._pipeline.reserved = self._public.reserved
+        self._show(snapshot)
         for name, prepared in snapshot.prepared.items():
             prepared.adopt(previous.prepared[name])
         self._upstreams.adopt(snapshot.upstreams)
-        self._readiness.checks = {**self._upstreams.checks(), **store_checks(self._store, limits_of(snapshot))}
+        checks = self._upstreams.checks()
+        for prepared in snapshot.prepared.values():
+            checks.update(prepared.checks())
+        self._readiness.checks = checks
         self._readiness.forget()
         redis = snapshot.config.redis
         if redis is not None and self._redis is not None:
@@ -104,12 +89,11 @@ class Current:
     def _keep_series(self) -> None:
         """The metrics have the series of this configuration, and no others."""
         config = self.snapshot.config
-        limits = {(limit.endpoint, limit.scope) for limit in rate_limits_of(config)}
         routes = {route.path for route in config.routes}
         reserved = {path for each in RULES.reserved for path in each.paths}
-        self._metrics.retain(routes | reserved, {service.name for service in config.services}, limits)
-        for endpoint, scope in limits:
-            self._metrics.limit(endpoint, scope)
+        self._metrics.retain(routes | reserved, {service.name for service in config.services})
+        for prepared in self.snapshot.prepared.values():
+            prepared.keep_series()
 
     def _warn(self, warnings: tuple[Problem, ...]) -> None:
         """Say what the last configuration did not say already, wherever it stands now."""
@@ -117,20 +101,3 @@ class Current:
             if (warning.path, warning.sentence) not in self._warned:
                 log.warn("{warning}", warning=str(warning))
         self._warned = frozenset((warning.path, warning.sentence) for warning in warnings)
-
-
-def limits_of(snapshot: Snapshot) -> PreparedLimits:
-    prepared = snapshot.prepared["limits"]
-    assert isinstance(prepared, PreparedLimits)
-    return prepared
-
-
-def store_checks(store: Store, limits: PreparedLimits) -> dict[str, Check]:
-    """What ``/ready`` asks of Redis: nothing, unless requests are refused without it."""
-
-    def usable() -> Deferred[object]:
-        return succeed(None) if store.up else fail(RuntimeError("Redis cannot be used"))
-
-    if all(limit.on_store_failure != "closed" for limit in limits.limits):
-        return {}
-    return {"rate limit store": usable}

@@ -11,32 +11,20 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.web.resource import IResource
 
 from apigw import __version__
-from apigw.admin.site import admin_resources
+from apigw.admin.site import admin_resources, own_resources
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
-from apigw.contract.policy import Policy
+from apigw.contract.policy import Context
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition
 from apigw.ops.metrics import LagProbe, Metrics
 from apigw.ops.readiness import Readiness
-from apigw.policy.auth.jwks import KeySet
-from apigw.policy.auth.keys import MAX_SET_BYTES
-from apigw.policy.auth.policy import AuthPolicy
-from apigw.policy.cors.policy import CorsPolicy
-from apigw.policy.limits.exact_windows import ExactWindows
-from apigw.policy.limits.in_redis import RedisStore
-from apigw.policy.limits.keys import scope_key
-from apigw.policy.limits.memory import MemoryStore
-from apigw.policy.limits.policy import LimitsPolicy
-from apigw.policy.oauth.client_secrets import SecretThreads
-from apigw.policy.oauth.policy import OAuthPolicy
-from apigw.policy.oauth.refresh import FamilyStore, MemoryFamilies
-from apigw.process.current import Current, Store
+from apigw.policy.all import POLICIES
+from apigw.process.current import Current
 from apigw.process.drain import Drain
 from apigw.process.garbage import Garbage
 from apigw.process.listeners import Listener, PublicListeners, listener
@@ -84,26 +72,22 @@ class Program:
         upstreams = Upstreams(reactor)
         buffers = Buffers(gateway.max_buffered)
         redis = None if config.redis is None else RedisLink(config.redis, reactor)
-        store = _store(redis, reactor, now, metrics)
-        windows = MemoryStore(reactor, now)
-        threads = SecretThreads(reactor)
-        fetch = Fetch(Agent(reactor, deadlines, lambda host: ClientTLS().to(host)), MAX_SET_BYTES)
+        agent = Agent(reactor, deadlines, lambda host: ClientTLS().to(host))
 
         def client_address(request: Request) -> bytes:
             return pipeline.table.peers.client_address(request)
 
-        policies: list[Policy] = [
-            CorsPolicy(),
-            OAuthPolicy(
-                now,
-                ExactWindows(windows),
-                threads.run,
-                _families(redis),
-                lambda request: _caller(client_address(request)),
-            ),
-            AuthPolicy(now, lambda url: KeySet(url, fetch, reactor)),
-            LimitsPolicy(store, lambda limit: metrics.limit(limit.endpoint, limit.scope).inc()),
-        ]
+        context = Context(
+            reactor=reactor,
+            now=now,
+            config=config,
+            deadlines=deadlines,
+            metrics=metrics,
+            fetch=partial(Fetch, agent),
+            client_address=client_address,
+            redis=redis,
+        )
+        policies = [policy(context) for policy in POLICIES]
         self.parts = parts = Parts(
             build=lambda service: build(service, reactor, deadlines, metrics.service(service.name)),
             series=metrics.route,
@@ -123,20 +107,20 @@ class Program:
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         exposition = Exposition(partial(render_metrics, metrics, pipeline, channels), reactor, in_thread)
 
-        def resources(snapshot: Snapshot) -> dict[bytes, IResource]:
-            reserved, policies = snapshot.config.reserved, snapshot.prepared.values()
-            return public_resources(reserved, readiness, exposition, snapshot.metrics_allowed, policies)
+        def show(snapshot: Snapshot) -> None:
+            reserved, prepared = snapshot.config.reserved, snapshot.prepared.values()
+            public.reserve(public_resources(reserved, readiness, exposition, snapshot.metrics_allowed, prepared))
+            pipeline.reserved = public.reserved
+            admin.reserve(admin_resources(own, prepared))
 
         self.current = current = Current(
             first,
-            resources,
+            show,
             pipeline=pipeline,
             channels=channels,
-            public=public,
             upstreams=upstreams,
             readiness=readiness,
             redis=redis,
-            store=store,
             buffers=buffers,
             metrics=metrics,
         )
@@ -162,21 +146,18 @@ class Program:
         signals.on(signal.SIGHUP, reload.reload)
 
         history = History(reactor, metrics.routes)
+        facts = Facts(seconds, current, pipeline, channels, reload, history)
+        admin = Site(lambda *_: None, seconds, lambda request: request.stream.peer)
+        own = own_resources(reactor, current, facts, readiness, exposition)
         self.root = Ordered()
-        self._add(
-            Running(current), Ticking(deadlines), Running(LagProbe(reactor, metrics.reactor_lag)), Running(history)
-        )
-        self._add(Running(threads), Running(windows))
+        self._add(Ticking(deadlines), Running(LagProbe(reactor, metrics.reactor_lag)), Running(history))
         if access_log is not None:
             self._add(LogFile(access_log))
             signals.on(signal.SIGUSR1, access_log.reopen)
         if redis is not None:
             self._add(Running(redis))
-        self._add(Running(store), upstreams)
+        self._add(*map(Running, policies), Running(current), upstreams)
         if gateway.admin is not None:
-            facts = Facts(seconds, current, pipeline, channels, reload, history)
-            admin = Site(lambda *_: None, seconds, lambda request: request.stream.peer)
-            admin.reserve(admin_resources(reactor, current, facts, readiness, exposition, store, metrics))
             uncounted = partial(refusal_answer, lambda *_: None)
             its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted, now)
             self._add(Listener(reactor, Listen(gateway.admin), its_channels))
@@ -185,20 +166,6 @@ class Program:
     def _add(self, *services: Any) -> None:
         for service in services:
             service.setServiceParent(self.root)
-
-
-def _store(redis: RedisLink | None, reactor: Any, now: Callable[[], float], metrics: Metrics) -> Store:
-    if redis is None:
-        return MemoryStore(reactor, now)
-    return RedisStore(redis, reactor, now, metrics.store_up, metrics.store_fallback)
-
-
-def _families(redis: RedisLink | None) -> FamilyStore:
-    if redis is None:
-        return MemoryFamilies()
-    from apigw.policy.oauth.redis_families import RedisFamilies
-
-    return RedisFamilies(redis)
 
 
 def _access_log(config: Config, reactor: Any) -> AccessLog | None:
@@ -210,8 +177,3 @@ def _access_log(config: Config, reactor: Any) -> AccessLog | None:
         log.warn("{sentence}", sentence=sentence)
 
     return AccessLog(wanted.file, wanted.format, reactor, reactor.callFromThread, report)
-
-
-def _caller(address: bytes) -> str:
-    """What the token endpoint counts a caller by: as limits do, so that nobody has 2**64 addresses."""
-    return scope_key("ip", None, None, address.decode("ascii")).hex()

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from support.limits import limit
 from support.prometheus_server import Prometheus, needs
 
 from apigw.ops.metrics import Metrics
+from apigw.policy.limits.series import LimitSeries
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
 
@@ -90,6 +92,7 @@ class Traffic:
 
     def __init__(self) -> None:
         self.metrics = Metrics(CollectorRegistry(), "1.2.3")
+        self.limits = LimitSeries(self.metrics.registry)
         self.metrics.reloaded(True)
 
     def flow(self) -> None:
@@ -104,9 +107,10 @@ class Traffic:
             service.observe(0.1)
         service.error("timeout")
         service.circuit("open")
-        metrics.limit("/orders", "user").inc(15)
+        for _ in range(15):
+            self.limits.violated(limit(endpoint="/orders", scope="user"))
         metrics.auth_failure("expired")
-        metrics.store_fallback()
+        self.limits.fallback()
         metrics.connections("h2").set(7)
         metrics.in_flight = 3
         metrics.reactor_lag(0.0005)

@@ -31,9 +31,6 @@ FAMILIES = {
     "gateway_request_duration_seconds": ("histogram", {"method", "path"}),
     "gateway_upstream_duration_seconds": ("histogram", {"service"}),
     "gateway_upstream_errors": ("counter", {"service", "kind"}),
-    "gateway_rate_limit_violations": ("counter", {"endpoint", "scope"}),
-    "gateway_rate_limit_store_up": ("gauge", set()),
-    "gateway_rate_limit_fallbacks": ("counter", set()),
     "gateway_circuit_breaker_state": ("gauge", {"service"}),
     "gateway_circuit_breaker_transitions": ("counter", {"service", "to"}),
     "gateway_auth_failures": ("counter", {"reason"}),
@@ -71,7 +68,6 @@ def busy() -> Metrics:
     service.observe(0.01)
     service.error("connect")
     service.circuit("open")
-    metrics.limit("/api/*", "ip").inc()
     metrics.auth_failure("expired")
     metrics.connections("h2").inc()
     metrics.reactor_lag(0.0)
@@ -195,12 +191,10 @@ def test_any_pattern_can_be_a_label(pattern: str) -> None:
 
 
 def test_zero_is_there_before_the_first_event() -> None:
-    """``rate()`` sees the first violation, transition and reload, because the series began at zero."""
+    """``rate()`` sees the first transition and reload, because the series began at zero."""
     metrics = fresh()
-    metrics.limit("/a", "user")
     metrics.service("users")
     found = samples(metrics)
-    assert value(found, "gateway_rate_limit_violations_total", endpoint="/a", scope="user") == 0
     assert value(found, "gateway_circuit_breaker_state", service="users") == 0
     for to in ("closed", "open", "half-open"):
         assert value(found, "gateway_circuit_breaker_transitions_total", service="users", to=to) == 0
@@ -223,42 +217,35 @@ def test_the_circuit_shows_its_state_and_counts_its_changes() -> None:
 
 
 def test_gauges_follow() -> None:
-    """Requests in flight, connections, the store and the last reload show what is, not what was."""
+    """Requests in flight, connections and the last reload show what is, not what was."""
     metrics = fresh()
     metrics.in_flight += 2
     metrics.connections("h1").inc()
     metrics.connections("h1").inc()
     metrics.connections("h1").dec()
-    metrics.store_up(False)
-    metrics.store_fallback()
     metrics.reloaded(True)
     metrics.reloaded(False)
     found = samples(metrics)
     assert value(found, "gateway_requests_in_flight") == 2
     assert value(found, "gateway_connections", protocol="h1") == 1
-    assert value(found, "gateway_rate_limit_store_up") == 0
-    assert value(found, "gateway_rate_limit_fallbacks_total") == 1
     assert value(found, "gateway_config_last_reload_successful") == 0
     assert value(found, "gateway_config_reloads_total", result="success") == 1
     assert value(found, "gateway_config_reloads_total", result="failure") == 1
-    metrics.store_up(True)
     metrics.reloaded(True)
     found = samples(metrics)
-    assert value(found, "gateway_rate_limit_store_up") == 1
     assert value(found, "gateway_config_last_reload_successful") == 1
     assert value(found, "gateway_build_info", version="1.2.3") == 1
 
 
 def test_asking_again_gives_the_same_series() -> None:
-    """A reload that keeps a route, a service or a limit goes on counting where it was."""
+    """A reload that keeps a route or a service goes on counting where it was."""
     metrics = fresh()
     assert metrics.route("/a") is metrics.route("/a")
     assert metrics.service("a") is metrics.service("a")
-    assert metrics.limit("/a", "ip") is metrics.limit("/a", "ip")
 
 
 def test_what_a_reload_removes_goes_away() -> None:
-    """Removed routes, services and limits leave the scrape; the others keep their counts, reserved paths too."""
+    """Removed routes and services leave the scrape; the others keep their counts, reserved paths too."""
     metrics = fresh()
     for path in ("/old", "/kept", "/health", "unmatched"):
         metrics.route(path).observe(b"GET", 200, 0.1)
@@ -267,17 +254,12 @@ def test_what_a_reload_removes_goes_away() -> None:
         service.observe(0.1)
         service.error("timeout")
         service.circuit("open")
-    metrics.limit("/old", "ip").inc()
-    metrics.limit("/kept", "ip").inc()
-    metrics.limit("/kept", "user").inc()
-    metrics.retain(routes={"/kept"}, services=["kept"], limits=[("/kept", "ip")])
+    metrics.retain(routes={"/kept"}, services=["kept"])
 
     found = samples(metrics)
     labels = [dict(pairs) for _, pairs in found]
     assert {pairs["path"] for pairs in labels if "path" in pairs} == {"/kept", "/health", "unmatched"}
     assert {pairs["service"] for pairs in labels if "service" in pairs} == {"kept"}
-    limits = {(pairs["endpoint"], pairs["scope"]) for pairs in labels if "endpoint" in pairs}
-    assert limits == {("/kept", "ip")}
     assert value(found, "gateway_requests_total", method="GET", path="/kept", status="200") == 1
     assert value(found, "gateway_upstream_errors_total", service="kept", kind="timeout") == 1
     assert value(found, "gateway_circuit_breaker_state", service="kept") == 1
@@ -302,7 +284,7 @@ def test_counting_goes_on_while_a_page_is_written() -> None:
             route.observe([b"PUT", b"HEAD", b"POST"][turns % 3], 200, 0.2)
         metrics.route(f"/new{turns}").observe(b"GET", 200, 0.1)
         metrics.service(f"new{turns}").error("connect")
-        metrics.retain([f"/r{number}" for number in range(turns, 200)], [f"new{turns}"], [])
+        metrics.retain([f"/r{number}" for number in range(turns, 200)], [f"new{turns}"])
 
     page = metrics.render(True, interfere)[1].decode()
     assert turns > 5

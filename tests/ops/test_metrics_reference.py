@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from apigw.ops.access_line import JSON, Combined, Entry
 from apigw.ops.metrics import BUCKETS, METHODS, PROTOCOLS, RESERVED, UPSTREAM_ERRORS, Metrics
+from apigw.policy.limits.series import LimitSeries
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -20,7 +21,7 @@ def test_every_family_is_described() -> None:
     metrics = Metrics(CollectorRegistry(), "1.2.3")
     metrics.route("/a").observe(b"GET", 200, 0.1)
     metrics.service("a").observe(0.1)
-    metrics.limit("/a", "ip")
+    LimitSeries(metrics.registry).retain({("/a", "ip")})
     metrics.connections("HTTP/2")
     metrics.auth_failure("missing")
     exported = {}

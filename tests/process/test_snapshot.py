@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +15,40 @@ from apigw.config.errors import ConfigError
 from apigw.config.model import Config, Gateway, Origin, Route, Service, Target, UpstreamTLS
 from apigw.config.model import Path as ConfigPath
 from apigw.contract.exchange import Route as CompiledRoute
+from apigw.contract.policy import Context
 from apigw.ops.metrics import Metrics
-from apigw.policy.auth.policy import AuthPolicy
+from apigw.policy.all import POLICIES
 from apigw.policy.cors.cors import Preflight
 from apigw.policy.cors.model import Cors, CorsOfRoute
-from apigw.policy.cors.policy import CorsPolicy
-from apigw.policy.oauth.policy import OAuthPolicy
 from apigw.process.snapshot import Parts, Snapshot, compile
 from apigw.proxy.destination import Destination
 from apigw.proxy.forward import HoldBody
 from apigw.proxy.held_body import Buffers
 from apigw.upstream.upstream import build
+from apigw.wire.agent import Agent
+from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
+from apigw.wire.fetch import Fetch
 
 
 def parts() -> Parts:
     clock: Any = Clock()
     deadlines = Deadlines(clock)
     metrics = Metrics(CollectorRegistry(), "0")
-    unused: Any = None
+    context = Context(
+        reactor=clock,
+        now=clock.seconds,
+        config=Config(),
+        deadlines=deadlines,
+        metrics=metrics,
+        fetch=partial(Fetch, Agent(clock, deadlines, lambda host: ClientTLS().to(host))),
+        client_address=lambda request: b"",
+        redis=None,
+    )
     return Parts(
         build=lambda service: build(service, clock, deadlines, metrics.service(service.name)),
         series=metrics.route,
-        policies=[
-            CorsPolicy(),
-            OAuthPolicy(clock.seconds, unused, unused, unused, unused),
-            AuthPolicy(clock.seconds, unused),
-        ],
+        policies=[policy(context) for policy in POLICIES],
         deadlines=deadlines,
         buffers=Buffers(0),
     )

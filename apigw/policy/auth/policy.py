@@ -7,24 +7,26 @@ from typing import Any
 
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
-from apigw.contract.policy import Part, Policy, Prepared
+from apigw.contract.policy import Context, Part, Policy, Prepared
 from apigw.policy.auth.jwks import KeySet, carry_over, swap
 from apigw.policy.auth.jwt import Authenticator
+from apigw.policy.auth.keys import MAX_SET_BYTES
 from apigw.policy.auth.model import AuthOfRoute, auth_of, demanded
 from apigw.policy.auth.own import OwnTokens
+from apigw.policy.auth.rules import RULES
 from apigw.policy.auth.stage import Authenticate
 
 _TOKEN = frozenset({b"authorization"})
 
 
 class AuthPolicy(Policy):
-    """``now`` gives Unix seconds, ``key_set`` makes what fetches the keys at a URL."""
-
     name = "auth"
+    rules = RULES
 
-    def __init__(self, now: Callable[[], float], key_set: Callable[[str], KeySet]) -> None:
-        self._now = now
-        self._key_set = key_set
+    def __init__(self, context: Context) -> None:
+        self._now = context.now
+        self._fetch = context.fetch(MAX_SET_BYTES)
+        self._clock = context.reactor
 
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> PreparedAuth:
         auth = auth_of(config)
@@ -34,6 +36,9 @@ class AuthPolicy(Policy):
         key_sets = carry_over(urls, previous.key_sets if previous is not None else {}, self._key_set)
         own: OwnTokens | None = getattr(others["oauth"], "own", None)
         return PreparedAuth(config, Authenticator(auth, key_sets, own, config.origins), key_sets, self._now)
+
+    def _key_set(self, url: str) -> KeySet:
+        return KeySet(url, self._fetch, self._clock)
 
 
 class PreparedAuth(Prepared):

@@ -11,11 +11,13 @@ from apigw.contract.exchange import Route
 from apigw.contract.policy import NOTHING, OwnRoute, Part, Policy, Prepared
 from apigw.policy.cors.cors import AnswerPages, Preflight
 from apigw.policy.cors.model import cors_of
+from apigw.policy.cors.rules import RULES
 from apigw.routing.router import Router
 
 
 class CorsPolicy(Policy):
     name = "cors"
+    rules = RULES
 
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> Prepared:
         return PreparedCors(config) if any(map(cors_of, config.routes)) else Prepared()

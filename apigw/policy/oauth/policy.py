@@ -9,32 +9,43 @@ from typing import Any
 from twisted.web.resource import IResource
 
 from apigw.config.model import Config
-from apigw.contract.policy import Policy, Prepared
+from apigw.contract.policy import Context, Policy, Prepared
 from apigw.contract.resource import Document
-from apigw.policy.oauth.endpoint import Allow, Run, TokenEndpoint, metadata
+from apigw.policy.limits.exact_windows import ExactWindows
+from apigw.policy.limits.keys import address_key
+from apigw.policy.limits.memory import MemoryStore
+from apigw.policy.oauth.client_secrets import SecretThreads
+from apigw.policy.oauth.endpoint import TokenEndpoint, metadata
 from apigw.policy.oauth.model import OAuth, oauth_of
-from apigw.policy.oauth.refresh import FamilyStore
+from apigw.policy.oauth.redis_families import RedisFamilies
+from apigw.policy.oauth.refresh import FamilyStore, MemoryFamilies
 from apigw.policy.oauth.resource import Token
+from apigw.policy.oauth.rules import RULES
 from apigw.policy.oauth.signing import Signer, load_signer, own_tokens
 from apigw.wire.request import Request
 
-Address = Callable[[Request], str]
-"""What the token endpoint counts a caller by."""
-
 
 class OAuthPolicy(Policy):
-    """``now`` gives Unix seconds; ``allow`` counts, ``run`` works in threads, ``families`` keeps refresh tokens."""
+    """Refresh tokens are kept in Redis where there is one. Callers are counted in this process."""
 
     name = "oauth"
+    rules = RULES
 
-    def __init__(
-        self, now: Callable[[], float], allow: Allow, run: Run, families: FamilyStore, address: Address
-    ) -> None:
-        self._now = now
-        self._allow = allow
-        self._run = run
-        self._families = families
-        self._address = address
+    def __init__(self, context: Context) -> None:
+        self._now = context.now
+        self._client_address = context.client_address
+        self._threads = SecretThreads(context.reactor)
+        self._windows = MemoryStore(context.reactor, context.now)
+        self._allow = ExactWindows(self._windows)
+        self._families: FamilyStore = MemoryFamilies() if context.redis is None else RedisFamilies(context.redis)
+
+    def start(self) -> None:
+        self._threads.start()
+        self._windows.start()
+
+    def stop(self) -> None:
+        self._windows.stop()
+        self._threads.stop()
 
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> Prepared:
         oauth = oauth_of(config)
@@ -42,8 +53,12 @@ class OAuthPolicy(Policy):
             return Prepared()
         before = previous.signer if isinstance(previous, PreparedOAuth) else None
         signer = load_signer(oauth.signing, config.origins, before)
-        endpoint = TokenEndpoint(oauth, signer, self._allow, self._run, self._families, config.origins)
-        return PreparedOAuth(oauth, endpoint, signer, self._now, self._address)
+        endpoint = TokenEndpoint(oauth, signer, self._allow, self._threads.run, self._families, config.origins)
+        return PreparedOAuth(oauth, endpoint, signer, self._now, self._caller)
+
+    def _caller(self, request: Request) -> str:
+        """What the token endpoint counts a caller by: as limits do, so that nobody has 2**64 addresses."""
+        return address_key(self._client_address(request).decode("ascii")).hex()
 
 
 class PreparedOAuth(Prepared):
@@ -53,7 +68,7 @@ class PreparedOAuth(Prepared):
         endpoint: TokenEndpoint,
         signer: Signer,
         now: Callable[[], float],
-        address: Address,
+        caller: Callable[[Request], str],
     ) -> None:
         self.endpoint = endpoint
         self.metadata = metadata(oauth)
@@ -61,12 +76,12 @@ class PreparedOAuth(Prepared):
         self.own = own_tokens(oauth, signer)
         """What its tokens are verified with on the gateway's routes."""
         self._now = now
-        self._address = address
+        self._caller = caller
 
     def resources(self) -> Mapping[str, IResource]:
         jwks = self.signer.jwks()
         resources: dict[str, IResource] = {
-            "/oauth/token": Token(self.endpoint, self._address, self._now),
+            "/oauth/token": Token(self.endpoint, self._caller, self._now),
             "/.well-known/oauth-authorization-server": Document(partial(dict, self.metadata)),
         }
         if jwks is not None:

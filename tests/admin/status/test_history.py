@@ -89,12 +89,12 @@ def test_a_route_that_comes_back_begins_anew() -> None:
     watched = Watched()
     watched.send("/a", times=50)
     watched.passes(1)
-    watched.metrics.retain({"/b"}, set(), set())
-    watched.metrics.retain({"/a"}, set(), set())
+    watched.metrics.retain({"/b"}, set())
+    watched.metrics.retain({"/a"}, set())
     watched.send("/a", times=3)
     watched.passes(1)
     assert watched.history.seconds[-1].requests == 3
-    watched.metrics.retain({"/b"}, set(), set())
+    watched.metrics.retain({"/b"}, set())
     watched.passes(1)
     assert watched.history.lately("/a") == {}
 

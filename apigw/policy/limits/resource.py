@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 
 from apigw.contract.resource import Leaf, answer
-from apigw.ops.metrics import Metrics
 from apigw.policy.limits.arithmetic import Limit
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.memory import MemoryStore
+from apigw.policy.limits.series import LimitSeries
 from apigw.wire.web_request import WebRequest
 
 
 class Limits(Leaf):
     """``GET /limits``: each limit, how it is counted, and how much of that is kept now."""
 
-    def __init__(
-        self, limits: Callable[[], Iterable[Limit]], store: MemoryStore | RedisStore, metrics: Metrics
-    ) -> None:
+    def __init__(self, limits: Sequence[Limit], store: MemoryStore | RedisStore, series: LimitSeries) -> None:
         super().__init__()
         self._limits = limits
         self._store = store
-        self._metrics = metrics
+        self._series = series
 
     def render_GET(self, request: WebRequest) -> int:
         store = self._store
-        violations = self._metrics.violations()
-        shown = [_limit(limit, store, violations.get((limit.endpoint, limit.scope), 0)) for limit in self._limits()]
-        kept = {"kind": store.kind, "up": store.up, "keys": len(store), "fallbacks": self._metrics.fallbacks()}
+        violations = self._series.violations()
+        shown = [_limit(limit, store, violations.get((limit.endpoint, limit.scope), 0)) for limit in self._limits]
+        kept = {"kind": store.kind, "up": store.up, "keys": len(store), "fallbacks": self._series.fallbacks()}
         return answer(request, 200, {"store": kept, "limits": shown})
 
 

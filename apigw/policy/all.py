@@ -1,0 +1,17 @@
+"""Every policy of the gateway: the one list of them."""
+
+from __future__ import annotations
+
+from apigw.contract.policy import Policy
+from apigw.policy.auth.policy import AuthPolicy
+from apigw.policy.cors.policy import CorsPolicy
+from apigw.policy.limits.policy import LimitsPolicy
+from apigw.policy.oauth.policy import OAuthPolicy
+
+POLICIES: tuple[type[Policy], ...] = (
+    CorsPolicy,
+    OAuthPolicy,
+    AuthPolicy,
+    LimitsPolicy,
+)
+"""In the order in which they are made, started and asked: each knows what those before it have prepared."""
