@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from support.client import Client
@@ -17,29 +19,11 @@ from support.waiting import PATIENCE
 import apigw
 from apigw.policy.all import POLICIES
 
-GREETING = """
-from apigw.contract.exchange import Hook, Stage
-from apigw.contract.policy import Part, Policy, Prepared
-
-class Greet(Hook):
-    def run(self, exchange, head):
-        head.headers = [*head.headers, (b"x-greeting", b"hello")]
-
-class Break(Stage):
-    def run(self, exchange):
-        if (b"x-break", b"1") in exchange.request.headers:
-            raise RuntimeError("broken")
-
-class PreparedGreeting(Prepared):
-    def part(self, route):
-        return Part(stages={"before_auth": Break()}, hooks=(Greet(),))
-
-class AddedPolicy(Policy):
-    name = "added"
-
-    def prepare(self, config, previous, others):
-        return PreparedGreeting()
-"""
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "policies.md"
+(GREETING,) = (
+    dedent(block) for block in re.findall(r"(?m)(?:^    .*\n|^\n)+", PAGE.read_text()) if "(Policy)" in block
+)
+"""What the page shows."""
 
 LIVING = """
 from os import environ
