@@ -7,7 +7,7 @@ part holds. docs/explanation/policies.md shows how one is built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from attrs import frozen
@@ -23,11 +23,13 @@ from apigw.ops.readiness import Check
 from apigw.redis.link import RedisLink
 from apigw.routing.router import Router
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.fetch import Fetch
 from apigw.wire.request import Request
 
 POSITIONS = ("access", "before_auth", "auth", "after_auth", "limit", "after_limit")
 """Where stages stand, from first to last. Within a position they come in the order of the policies."""
+
+Fetch = Callable[[str], Awaitable[tuple[bytes, Mapping[str, str]]]]
+"""GET a URL: the body of a 200 answer and its headers, by lower-case names. Raises for every other outcome."""
 
 
 @frozen(eq=False)
