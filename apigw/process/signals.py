@@ -11,6 +11,7 @@ Python's default for each of them is to die.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -69,7 +70,7 @@ class Signals:
         if self._call is not None:
             self._call(self._act, number)
         elif number in ENDING and not self._holding:
-            raise SystemExit(0)
+            os._exit(0)  # an exception would be lost in a finaliser, or in the callback of a weakref
         else:
             self._kept[number] = None
 
