@@ -170,8 +170,8 @@ def limits_table(document: Document) -> str:
         (
             one["endpoint"],
             one["scope"],
-            f"{one['limit']} in {one['window']:g} s",
-            one["algorithm"],
+            _number(one),
+            one.get("algorithm", "-"),
             one["on_store_failure"],
             one["keys"],
             one["violations"],
@@ -180,6 +180,12 @@ def limits_table(document: Document) -> str:
     ]
     headings = ("ENDPOINT", "SCOPE", "LIMIT", "ALGORITHM", "STORE GONE", "KEYS", "REFUSED")
     return "\n".join([*lines, *table(headings, rows)])
+
+
+def _number(limit: Document) -> str:
+    if "concurrent" in limit:
+        return f"{limit['concurrent']} at a time, {limit['taken']} taken"
+    return f"{limit['limit']} in {limit['window']:g} s"
 
 
 def circuits_table(circuits: Sequence[Document]) -> str:

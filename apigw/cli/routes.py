@@ -43,6 +43,9 @@ def routes(options: argparse.Namespace) -> int:
     explanation = router.explain(method, path)
     print(explanation)
     if explanation.match is None:
+        for told in RULES.told_unmatched:
+            for name, value in told(config):
+                print(f"  {name}: {value}")
         return REFUSED
     index, route = explanation.match.value
     for name, value in _demands(config, index, route, path, query):

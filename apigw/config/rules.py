@@ -28,6 +28,9 @@ Refuse = Callable[[Config, Config], Iterable[Problem]]
 Told = Callable[[Config, Route, bytes], Iterable[tuple[str, str]]]
 """What a request for a path meets on a route, by name, for ``apigw routes``."""
 
+ToldUnmatched = Callable[[Config], Iterable[tuple[str, str]]]
+"""What a request meets that matches no route."""
+
 
 @frozen
 class Reserved:
@@ -51,6 +54,7 @@ class Rules:
     reserved: tuple[Reserved, ...] = ()
     refuse: tuple[Refuse, ...] = ()
     told: tuple[Told, ...] = ()
+    told_unmatched: tuple[ToldUnmatched, ...] = ()
 
     def __or__(self, other: Rules) -> Rules:
         """Both, and what ``other`` says last."""
@@ -63,6 +67,7 @@ class Rules:
             reserved=self.reserved + other.reserved,
             refuse=self.refuse + other.refuse,
             told=self.told + other.told,
+            told_unmatched=self.told_unmatched + other.told_unmatched,
         )
 
     @property

@@ -85,6 +85,15 @@ class OnRefusal:
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+class AtEnd:
+    """Gives back what a stage has taken for an exchange. A stage adds it to ``Exchange.at_end``."""
+
+    def run(self, exchange: Exchange) -> None:
+        """The exchange is over, however it ended. Called once; must not fail."""
+        raise NotImplementedError
+
+
 class Route:
     """What a request meets that matches ``pattern`` and ``methods`` (``None``: all). ``stages`` run in order."""
 
@@ -208,6 +217,8 @@ class Exchange:
         self.waiting: Waiting | None = None
         self.relay: Relaying | None = None
         """What moves the bytes, from when the request is forwarded, or its body is read."""
+        self.at_end: tuple[AtEnd, ...] = ()
+        """What is told when the exchange is over."""
         self.ended = False
         request.listener = self
 

@@ -87,12 +87,17 @@ NOTHING = Part()
 class Prepared:
     """A policy, ready for one configuration. What is here is what one does that has nothing to add.
 
-    All but ``part``, ``own_routes`` and ``routed``, which belong to its compilation, is called in the reactor's thread
-    while the configuration is in force. Nothing may raise: all that can fail was done by ``Policy.prepare``.
+    All but ``part``, ``unmatched``, ``own_routes`` and ``routed``, which belong to its compilation, is called in the
+    reactor's thread while the configuration is in force. Nothing may raise: all that can fail was done by
+    ``Policy.prepare``.
     """
 
     def part(self, route: RouteConfig) -> Part:
         """What it adds to a route of the configuration."""
+        return NOTHING
+
+    def unmatched(self) -> Part:
+        """What it adds to requests that match no route, before they are answered with 404 or 405."""
         return NOTHING
 
     def own_routes(self) -> Iterable[OwnRoute]:

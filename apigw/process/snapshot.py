@@ -92,7 +92,8 @@ def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot
         for each in prepared.values()
         for own in each.own_routes()
     ]
-    unmatched = Route(UNMATCHED, None, None, parts.series(UNMATCHED), no_route)
+    added = [each.unmatched() for each in prepared.values()]
+    unmatched = _route(UNMATCHED, None, None, parts.series(UNMATCHED), added, no_route)
     peers = Peers(gateway.trusted_proxies)
     for each in prepared.values():
         each.routed(router)

@@ -192,6 +192,8 @@ class Pipeline(Driver):
             if relay is not None and (relay.held is not None or relay.permit is not None):
                 relay.close()
             self.in_flight -= 1
+            for each in exchange.at_end:
+                each.run(exchange)
             self._account(exchange)
             exchange.relay = None  # a cycle would be left to the garbage collector
 

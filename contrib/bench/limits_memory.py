@@ -82,7 +82,7 @@ def weigh(algorithm: str, callers: int) -> Weighed:
     clock.rightNow = 1.8e9
     store = MemoryStore(clock, clock.seconds, max(callers, 1_000_000))
     store.start()
-    limit = compile_limit(RateLimit("/api/*", 100, 60.0, "ip", algorithm))
+    limit = compile_limit(RateLimit("/api/*", 100, 60.0, scope="ip", algorithm=algorithm))
     before = _resident()
     for number in range(callers):
         store.check([(limit, scope_key("ip", None, None, str(IPv4Address(number + 2**24))))])

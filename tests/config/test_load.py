@@ -213,8 +213,8 @@ def test_the_whole_example(example: str, tmp_path: Path) -> None:
             ),
             LimitsSection(
                 (
-                    RateLimit("/api/v1/search", 100, 60.0, "user"),
-                    RateLimit("/api/v1/*", 1000, 60.0, "ip"),
+                    RateLimit("/api/v1/search", 100, 60.0, scope="user"),
+                    RateLimit("/api/v1/*", 1000, 60.0, scope="ip"),
                 )
             ),
         ),
@@ -319,7 +319,7 @@ rate_limits: [{endpoint: /*, limit: 1, window: 744h, scope: endpoint, algorithm:
             ),
         ),
     )
-    assert rate_limits_of(config) == (RateLimit("/*", 1, 2678400.0, "endpoint", "log", "closed"),)
+    assert rate_limits_of(config) == (RateLimit("/*", 1, 2678400.0, "log", "closed", scope="endpoint"),)
 
 
 def test_a_key_with_its_default_says_nothing(write: Write) -> None:

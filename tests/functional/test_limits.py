@@ -222,7 +222,7 @@ def test_what_is_refused_is_counted_and_logged(start: Start, service: Service) -
     daemon = start(limited(service, limit("/a", 1, "endpoint"), access_log={"file": "access.log", "format": "json"}))
     assert statuses(daemon, "/a") == [200, 429, 429]
     with_metrics = eventually(
-        lambda: (text := metrics(daemon)).count('violations_total{endpoint="/a",scope="endpoint"} 2.0') and text
+        lambda: 'violations_total{endpoint="/a",kind="rate",scope="endpoint"} 2.0' in (text := metrics(daemon)) and text
     )
     assert 'gateway_requests_total{method="GET",path="/a",status="429"} 2' not in with_metrics  # the route is /*
     assert 'gateway_requests_total{method="GET",path="/*",status="429"} 2' in with_metrics

@@ -21,7 +21,7 @@ def test_every_family_is_described() -> None:
     metrics = Metrics(CollectorRegistry(), "1.2.3")
     metrics.route("/a").observe(b"GET", 200, 0.1)
     metrics.service("a").observe(0.1)
-    LimitSeries(metrics.registry).retain({("/a", "ip")})
+    LimitSeries(metrics.registry).retain({("/a", "rate", "ip")})
     metrics.connections("HTTP/2")
     metrics.auth_failure("missing")
     exported = {}

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from hashlib import blake2b
 from struct import Struct
 from typing import Any, ClassVar, Final
 
 from apigw.policy.limits.model import RateLimit
-from apigw.routing.pattern import Pattern
+from apigw.policy.limits.quota import Quota, identify
 from apigw.wire.headers import Header
 
 SECOND: Final = 1_000_000
@@ -55,26 +54,23 @@ class Standing:
         self.counts = counts
 
 
-class Limit:
-    """A configured quota, ready for requests; ``span`` is its window in microseconds.
+class Limit(Quota):
+    """A configured rate, ready for requests; ``span`` is its window in microseconds.
 
     ``id`` is shared by whatever counts the same requests in the same way, so that counts survive a reload, even one
     that changes the number. ``header`` is ``X-RateLimit-Limit``; ``packed`` is for the script in Redis.
     """
 
+    kind: ClassVar[str] = "rate"
     algorithm: ClassVar[str]
     code: ClassVar[int]
 
-    def __init__(self, config: RateLimit) -> None:
-        self.endpoint = config.endpoint
-        self.limit = config.limit
-        self.window = config.window
-        self.scope = config.scope
-        self.on_store_failure = config.on_store_failure
-        self.pattern = Pattern.parse(config.endpoint)
-        self.span = max(1, round(config.window * SECOND))
-        identity = "\0".join((self.endpoint, self.scope, str(self.span), self.algorithm))
-        self.id = blake2b(identity.encode(), digest_size=8).digest()
+    def __init__(self, config: RateLimit, limit: int, window: float) -> None:
+        super().__init__(config)
+        self.limit = limit
+        self.window = window
+        self.span = max(1, round(window * SECOND))
+        self.id = identify(self.endpoint, self.scope, str(self.span), self.algorithm)
         self.header: Header = (b"x-ratelimit-limit", b"%d" % self.limit)
         self.packed = _PACKED.pack(self.code, self.limit, self.span)
 
@@ -208,13 +204,14 @@ KINDS: dict[str, type[Limit]] = {"log": LogLimit, "counter": CounterLimit}
 
 def compile_limit(config: RateLimit) -> Limit:
     """Raises ``ValueError`` for a pattern, number or window out of range, and for an unknown algorithm."""
-    if not 1 <= config.limit <= LARGEST_LIMIT:
-        raise ValueError(f"the limit {config.limit} is not between 1 and {LARGEST_LIMIT}")
-    if not 0 < config.window <= LONGEST_WINDOW:
-        raise ValueError(f"the window {config.window} s is not between 0 and {LONGEST_WINDOW:.0f} s")
+    limit, window = config.limit, config.window
+    if limit is None or not 1 <= limit <= LARGEST_LIMIT:
+        raise ValueError(f"the limit {limit} is not between 1 and {LARGEST_LIMIT}")
+    if window is None or not 0 < window <= LONGEST_WINDOW:
+        raise ValueError(f"the window {window} s is not between 0 and {LONGEST_WINDOW:.0f} s")
     algorithm = config.algorithm
     if algorithm == "auto":
-        algorithm = "log" if config.limit <= LOG_UP_TO else "counter"
+        algorithm = "log" if limit <= LOG_UP_TO else "counter"
     if algorithm not in KINDS:
         raise ValueError(f"the algorithm {algorithm!r} is none of {', '.join(KINDS)}")
-    return KINDS[algorithm](config)
+    return KINDS[algorithm](config, limit, window)

@@ -18,7 +18,7 @@ class ExactWindows:
         """Count one for ``key``, or the seconds to wait where that would be more than ``limit`` in ``window``."""
         exact = self._limits.get((limit, window))
         if exact is None:
-            exact = compile_limit(RateLimit("/oauth/token", limit, window, "endpoint", "log"))
+            exact = compile_limit(RateLimit("/oauth/token", limit, window, scope="endpoint", algorithm="log"))
             self._limits[limit, window] = exact
         decision = self._store.check([(exact, key)])
         return None if decision.allowed else float(decision.retry_after)

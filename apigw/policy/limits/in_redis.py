@@ -7,16 +7,19 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from hashlib import blake2b
 from importlib.resources import files
+from os import urandom
 from struct import Struct, unpack
 from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from apigw.contract.exchange import Waiting
 from apigw.errors import LimitsUnavailable
 from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, compile_limit
+from apigw.policy.limits.concurrent import HELD, LEASE, OVER, RENEWAL, Claim, ClaimStore, Places
 from apigw.policy.limits.decision import Checks, Decision, allow, decide
 from apigw.policy.limits.memory import MAX_KEYS, MemoryStore
 from apigw.policy.limits.model import RateLimit
@@ -28,8 +31,14 @@ VERSION = 1
 
 _REQUEST = Struct("<Bq")
 _ONE_CHECK = _REQUEST.pack(1, 0)
+_LEASE = Struct("<q")
+_RENEWED = _LEASE.pack(int(LEASE * SECOND))
+_ENDED = _LEASE.pack(0)
+_NUMBER = Struct("<Q")
+_AT_A_TIME = 1_000
+"""So many leases are renewed in one call, which takes Redis a millisecond."""
 _PEEK = 128
-_PROBE = compile_limit(RateLimit("/", 2**31 - 1, 1.0, "endpoint", "counter"))
+_PROBE = compile_limit(RateLimit("/", 2**31 - 1, 1.0, scope="endpoint", algorithm="counter"))
 
 Outcome = Decision | LimitsUnavailable | None
 """What became of checks. ``None``: every limit is ``open``, and Redis cannot be used."""
@@ -41,8 +50,16 @@ class Pending(Waiting):
     It is what a Deferred with one callback would be, for a sixth of the cost: each exchange with a limit makes one.
     """
 
-    def __init__(self, checks: Checks, moment: int, counted: int, then: Callable[[Outcome], object]) -> None:
+    def __init__(
+        self,
+        checks: Checks,
+        moment: int,
+        counted: int,
+        then: Callable[[Outcome], object],
+        claim: Claim | None = None,
+    ) -> None:
         self.checks = checks
+        self.claim = claim
         self.moment = moment
         self.counted = counted
         self._then: Callable[[Outcome], object] | None = then
@@ -62,11 +79,14 @@ def _digest(name: bytes) -> bytes:
     return blake2b(name, digest_size=16).hexdigest().encode()
 
 
-class RedisStore:
+class RedisStore(ClaimStore):
     """Checks that arise in one turn of the reactor travel together, in one call of one atomic script.
 
     The time is the server's. When Redis cannot answer in time, each limit does what its ``on_store_failure`` says:
     ``local`` counts in this process, ``open`` does not count, ``closed`` refuses the exchange.
+
+    A place is a lease there, which this gateway renews while it holds it. Those that it holds are counted here too: so
+    it knows them when Redis fails, and takes them again when Redis is back.
     """
 
     kind: ClassVar[str] = "redis"
@@ -96,8 +116,15 @@ class RedisStore:
         self._local = MemoryStore(self._clock, now, max_keys)
         self._link = link
         link.probe = self._probe
-        link.on_up = on_store_up
+        link.on_up = self._link_up
+        self._on_store_up = on_store_up
         self._waiting: list[Pending] = []
+        self._gateway = urandom(8)
+        self._claims = 0
+        self._held: dict[bytes, Claim] = {}
+        self._ended: list[Claim] = []
+        self._renewing = LoopingCall(self.renew)
+        self._renewing.clock = self._clock
 
     @property
     def up(self) -> bool:
@@ -111,11 +138,19 @@ class RedisStore:
     def keys_of(self, limit: Limit) -> int:
         return self._local.keys_of(limit)
 
+    @property
+    def places(self) -> Places:
+        """Those that are taken through this gateway."""
+        return self._local.places
+
     def start(self) -> Deferred[None]:
-        """Begin to sweep what is counted here."""
+        """Begin to sweep what is counted here, and to renew leases."""
+        self._renewing.start(RENEWAL, now=False)
         return self._local.start()
 
     def stop(self) -> Deferred[None]:
+        if self._renewing.running:
+            self._renewing.stop()
         return self._local.stop()
 
     def check(self, checks: Checks, at: float | None = None) -> Deferred[Decision | None]:
@@ -126,55 +161,119 @@ class RedisStore:
         """
         return self._ask(checks, at, 1)
 
+    def admit(self, checks: Checks, claim: Claim, at: float | None = None) -> Deferred[Decision | None]:
+        """``check``, and take the places of ``claim``: both, or neither. See ``MemoryStore.admit``."""
+        return self._ask(checks, at, 1, claim)
+
     def peek(self, checks: Checks, at: float | None = None) -> Deferred[Decision | None]:
         """What ``check`` would say, and how many remain now. Counts nothing."""
         return self._ask(checks, at, 0)
 
-    def ask(self, checks: Checks, then: Callable[[Outcome], object]) -> Pending | Decision | None:
-        """Like ``check``: at once without Redis, which may raise ``LimitsUnavailable``; else ``then`` is told."""
+    def ask(
+        self, checks: Checks, then: Callable[[Outcome], object], claim: Claim | None = None
+    ) -> Pending | Decision | None:
+        """Like ``check``, or ``admit`` where there is a claim, but at once without Redis, which may raise
+        ``LimitsUnavailable``; else ``then`` is told."""
         if not self._link.takes_calls:
-            return self._without(checks, 1)
-        return self._put(Pending(checks, 0, 1, then))
+            return self._without(checks, 1, claim)
+        return self._put(Pending(checks, 0, 1, then, claim))
 
-    def _ask(self, checks: Checks, at: float | None, counted: int) -> Deferred[Decision | None]:
+    def free(self, claim: Claim) -> None:
+        self._local.places.free(claim.wanted)
+        if self._held.pop(claim.name, None) is not None:
+            self._end_lease(claim)
+
+    def renew(self) -> None:
+        """Renew every lease, and take those again that Redis has lost."""
+        if not self._link.takes_calls:
+            return
+        held = list(self._held.values())
+        for start in range(0, len(held), _AT_A_TIME):
+            keys: list[bytes] = []
+            leases = self._leases(held[start : start + _AT_A_TIME], _RENEWED, keys)
+            self._link.evaluate(self._script, keys, b"", leases).addErrback(lambda _: None)  # the link says it
+
+    def _ask(
+        self, checks: Checks, at: float | None, counted: int, claim: Claim | None = None
+    ) -> Deferred[Decision | None]:
         if not self._link.takes_calls:
             try:
-                return succeed(self._without(checks, counted))
+                return succeed(self._without(checks, counted, claim))
             except LimitsUnavailable as error:
                 return fail(error)
         moment = 0 if at is None else int(at * SECOND + 0.5)
         answer: Deferred[Decision | None] = Deferred()
-        self._put(Pending(checks, moment, counted, partial(_fire, answer)))
+        self._put(Pending(checks, moment, counted, partial(_fire, answer), claim))
         return answer
 
     def _put(self, pending: Pending) -> Pending:
-        if not self._waiting:
-            turn = getattr(self._reactor, "writes_of_turn", None)
-            if turn is None:
-                self._reactor.callLater(0, self.send_held)
-            else:
-                turn.append(self)
+        if not self._waiting and not self._ended:
+            self._at_end_of_turn()
         self._waiting.append(pending)
+        claim = pending.claim
+        if claim is not None:
+            self._name(claim)
         return pending
 
+    def _name(self, claim: Claim) -> None:
+        self._claims += 1
+        claim.name = self._gateway + _NUMBER.pack(self._claims)
+
+    def _end_lease(self, claim: Claim) -> None:
+        if self._link.takes_calls:  # else it ends by itself
+            if not self._waiting and not self._ended:
+                self._at_end_of_turn()
+            self._ended.append(claim)
+
+    def _at_end_of_turn(self) -> None:
+        turn = getattr(self._reactor, "writes_of_turn", None)
+        if turn is None:
+            self._reactor.callLater(0, self.send_held)
+        else:
+            turn.append(self)
+
     def send_held(self) -> None:
-        """The turn is over."""
+        """The turn is over: one call has the leases that ended in it, and then its checks."""
         batch, self._waiting = self._waiting, []
         keys: list[bytes] = []
         packed: list[bytes] = []
+        leases: list[bytes] = []
+        if self._ended:
+            ended, self._ended = self._ended, []
+            leases.append(self._leases(ended, _ENDED, keys))
+            if not batch:
+                self._link.evaluate(self._script, keys, b"", leases[0]).addErrback(lambda _: None)
+                return
+        asked = len(keys)
         for pending in batch:
-            checks, moment, counted = pending.checks, pending.moment, pending.counted
-            plain = counted and not moment and len(checks) == 1
-            packed.append(_ONE_CHECK if plain else _REQUEST.pack(len(checks) | (0 if counted else _PEEK), moment))
+            checks, moment, counted, claim = pending.checks, pending.moment, pending.counted, pending.claim
+            plain = counted and not moment and len(checks) == 1 and claim is None
+            number = len(checks) if claim is None else len(checks) + len(claim.wanted)
+            packed.append(_ONE_CHECK if plain else _REQUEST.pack(number | (0 if counted else _PEEK), moment))
             for limit, key in checks:
-                keys.append(self._key(limit, key))
+                keys.append(self._key(limit.id, key))
                 packed.append(limit.packed)
-        answer = self._link.evaluate(self._script, keys, b"".join(packed))
-        answer.addCallback(self._answer, batch, len(keys))
+            if claim is not None:
+                for concurrent, key in claim.wanted:
+                    keys.append(self._key(concurrent.id, key))
+                    packed.append(concurrent.packed)
+                    packed.append(claim.name)
+        answer = self._link.evaluate(self._script, keys, b"".join(packed), *leases)
+        answer.addCallback(self._answer, batch, len(keys) - asked)
         answer.addErrback(self._answer_without, batch)
 
-    def _key(self, limit: Limit, key: bytes) -> bytes:
-        return self._prefix + _digest(limit.id + key)
+    def _leases(self, claims: list[Claim], until: bytes, keys: list[bytes]) -> bytes:
+        """What tells the script of the leases of ``claims``, whose keys are added to ``keys``."""
+        packed: list[bytes] = []
+        for claim in claims:
+            for limit, key in claim.wanted:
+                keys.append(self._key(limit.id, key))
+                packed.append(until)
+                packed.append(claim.name)
+        return b"".join(packed)
+
+    def _key(self, identity: bytes, key: bytes) -> bytes:
+        return self._prefix + _digest(identity + key)
 
     def _answer(self, reply: object, batch: list[Pending], checks: int) -> None:
         try:
@@ -189,28 +288,70 @@ class RedisStore:
             for limit, _ in pending.checks:
                 standings.append(limit.told(numbers[place], numbers[place + 1], numbers[place + 2]))
                 place += 3
+            claim = pending.claim
+            if claim is not None:
+                claim.full = None
+                for concurrent, _ in claim.wanted:
+                    if claim.full is None and numbers[place] >= concurrent.most:
+                        claim.full = concurrent
+                    place += 3
+                pending.tell(self._admitted(claim, standings, pending.moment or time))
+                continue
             only = standings[0]
             if len(standings) == 1 and only.used < only.limit.limit:
                 pending.tell(allow(only, pending.counted, 0))
             else:
                 pending.tell(decide(standings, pending.moment or time, pending.counted, 0))
 
+    def _admitted(self, claim: Claim, standings: list[Standing], moment: int) -> Decision | None:
+        """The script takes places where nothing refuses them: so does this, and gives them back where nobody waits."""
+        counted = 1 if claim.full is None else 0
+        decision = decide(standings, moment, counted, 0) if standings else None
+        if claim.full is None and (decision is None or decision.allowed):
+            if claim.state == OVER:
+                self._end_lease(claim)
+            else:
+                self._local.places.take(claim.wanted)
+                self._held[claim.name] = claim
+                claim.state = HELD
+        return decision
+
     def _answer_without(self, failure: Failure, batch: list[Pending]) -> None:
         for pending in batch:
             try:
-                outcome: Outcome = self._without(pending.checks, pending.counted)
+                outcome: Outcome = self._without(pending.checks, pending.counted, pending.claim)
             except LimitsUnavailable as error:
                 outcome = error
+            claim = pending.claim
+            if claim is not None and claim.state != HELD:
+                self._end_lease(claim)  # which Redis may have granted, and could not say
             pending.tell(outcome)
 
-    def _without(self, checks: Checks, counted: int) -> Decision | None:
+    def _without(self, checks: Checks, counted: int, claim: Claim | None = None) -> Decision | None:
         self._on_fallback()
-        if any(limit.on_store_failure == "closed" for limit, _ in checks):
+        closed = any(limit.on_store_failure == "closed" for limit, _ in checks)
+        if closed or (claim is not None and any(limit.on_store_failure == "closed" for limit, _ in claim.wanted)):
             raise LimitsUnavailable("the store of the rate limits does not answer", [(b"retry-after", b"1")])
         local = [check for check in checks if check[0].on_store_failure == "local"]
+        if claim is not None and claim.state != OVER:
+            return self._admit_without(local, claim)
         if not local:
             return None
         return self._local.check(local) if counted else self._local.peek(local)
+
+    def _admit_without(self, checks: Checks, claim: Claim) -> Decision | None:
+        tested = [want for want in claim.wanted if want[0].on_store_failure == "local"]
+        decision = self._local.admit_within(checks, claim, tested)
+        if claim.state == HELD:
+            if not claim.name:
+                self._name(claim)
+            self._held[claim.name] = claim  # Redis hears of it when it can be used
+        return decision
+
+    def _link_up(self, up: bool) -> None:
+        self._on_store_up(up)
+        if up:
+            self.renew()
 
     async def _probe(self, execute: Execute) -> None:
         """What a check does, writing included: a server that is full or a replica is not up because it answers."""

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, State
+from apigw.policy.limits.concurrent import HELD, Claim, ClaimStore, Places, Want
 from apigw.policy.limits.decision import Checks, Decision, allow, decide
 
 MAX_KEYS = 1_000_000
@@ -28,7 +29,7 @@ _ONE_TABLE_UP_TO = 16_384
 Table = dict[bytes, State]
 
 
-class MemoryStore:
+class MemoryStore(ClaimStore):
     """Counts in this process, for at most ``max_keys`` keys: then the longest unused leave first.
 
     Windows go by the clock's ``seconds``, so that where it is monotonic nobody is let through or blocked because the
@@ -53,6 +54,8 @@ class MemoryStore:
         # its keys came.
         self._tables: list[Table] = [{} for _ in range(1 if max_keys <= _ONE_TABLE_UP_TO else _TABLES)]
         self._next_swept = 0
+        self.places = Places()
+        """Those that are taken now. They are no keys: nothing of them is swept, or leaves for want of room."""
         self._sweeping = LoopingCall(self.sweep)
         self._sweeping.clock = clock
 
@@ -113,6 +116,29 @@ class MemoryStore:
         if state is None:
             self._added(limit, table)
         return allow(standing, 1, self._ahead())
+
+    def admit(self, checks: Checks, claim: Claim, at: float | None = None) -> Decision | None:
+        """``check``, and take the places of ``claim``: both, or neither. ``None`` where there is nothing to check.
+
+        Where it is refused, ``claim.full`` is the limit that has no place, or the decision says which rate is used up.
+        """
+        return self.admit_within(checks, claim, claim.wanted, at)
+
+    def admit_within(
+        self, checks: Checks, claim: Claim, tested: list[Want], at: float | None = None
+    ) -> Decision | None:
+        """``admit``, but of the claim's limits only those that are ``tested`` can refuse it."""
+        claim.full = self.places.full(tested)
+        decision: Decision | None = None
+        if checks:
+            decision = self.check(checks, at) if claim.full is None else self.peek(checks, at)
+        if claim.full is None and (decision is None or decision.allowed):
+            self.places.take(claim.wanted)
+            claim.state = HELD
+        return decision
+
+    def free(self, claim: Claim) -> None:
+        self.places.free(claim.wanted)
 
     def peek(self, checks: Checks, at: float | None = None) -> Decision:
         """What ``check`` would say, and how many remain now. Counts nothing and is no use of the keys."""

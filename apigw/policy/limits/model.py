@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 
 from apigw.config.model import Config
+
+UNMATCHED = "unmatched"
+"""The ``endpoint`` of a limit for requests that match no route."""
 
 
 @frozen
 class RateLimit:
-    """``scope``: user, ip, endpoint. ``algorithm``: auto, log, counter. ``on_store_failure``: local, open, closed."""
+    """Either ``limit`` and ``window``, or ``concurrent``.
+
+    ``scope``: user, ip, endpoint. ``algorithm``: auto, log, counter. ``on_store_failure``: local, open, closed.
+    """
 
     endpoint: str
-    limit: int
-    window: float
-    scope: str
+    limit: int | None = None
+    window: float | None = None
+    scope: str = field(kw_only=True)
     algorithm: str = "auto"
     on_store_failure: str = "local"
+    concurrent: int | None = None
 
 
 @frozen

@@ -14,14 +14,16 @@ from apigw.config.model import Route as RouteConfig
 from apigw.contract.policy import NOTHING, Context, Part, Policy, Prepared
 from apigw.ops.readiness import Check
 from apigw.policy.limits.arithmetic import Limit, compile_limit
+from apigw.policy.limits.concurrent import ConcurrentLimit, compile_concurrent
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.model import rate_limits_of
+from apigw.policy.limits.quota import Quota
 from apigw.policy.limits.resource import Limits
 from apigw.policy.limits.rules import RULES
 from apigw.policy.limits.selection import select
 from apigw.policy.limits.series import LimitSeries
-from apigw.policy.limits.stage import ChargeAddress, Count, LimitStore
+from apigw.policy.limits.stage import ChargeAddress, Count, CountAndClaim, LimitStore
 from apigw.routing.pattern import Pattern
 
 
@@ -51,41 +53,49 @@ class LimitsPolicy(Policy):
 
 class PreparedLimits(Prepared):
     def __init__(self, config: Config, store: LimitStore, series: LimitSeries) -> None:
-        self.limits = compile_limits(config)
-        """All of them, in the order of the configuration."""
+        self._all = compile_limits(config)
+        self._rates = tuple(each for each in self._all if isinstance(each, Limit))
+        self._concurrent = tuple(each for each in self._all if isinstance(each, ConcurrentLimit))
         self._store = store
         self._series = series
 
     def part(self, route: RouteConfig) -> Part:
-        selected = select(self.limits, Pattern.parse(route.path))
-        if not selected:
+        return self._part(Pattern.parse(route.path))
+
+    def unmatched(self) -> Part:
+        return self._part(None)
+
+    def _part(self, pattern: Pattern | None) -> Part:
+        rates, concurrent = select(self._rates, pattern), select(self._concurrent, pattern)
+        if not rates and not concurrent:
             return NOTHING
-        violated, of_addresses = self._series.violated, selected.of_addresses()
-        charge = (ChargeAddress(of_addresses, self._store, violated),) if of_addresses else ()
-        return Part(stages={"limit": Count(selected, self._store, violated)}, on_refusal=charge)
+        store, violated, of_addresses = self._store, self._series.violated, rates.of_addresses()
+        charge = (ChargeAddress(of_addresses, store, violated),) if of_addresses else ()
+        stage = CountAndClaim(rates, concurrent, store, violated) if concurrent else Count(rates, store, violated)
+        return Part(stages={"limit": stage}, on_refusal=charge)
 
     def admin_resources(self) -> Mapping[str, IResource]:
-        return {"/limits": Limits(self.limits, self._store, self._series)}
+        return {"/limits": Limits(self._all, self._store, self._series)}
 
     def checks(self) -> Mapping[str, Check]:
         """The store is needed where requests are refused without it."""
-        if all(limit.on_store_failure != "closed" for limit in self.limits):
+        if all(limit.on_store_failure != "closed" for limit in self._all):
             return {}
         return {"rate limit store": self._usable}
 
     def keep_series(self) -> None:
-        self._series.retain({(limit.endpoint, limit.scope) for limit in self.limits})
+        self._series.retain({limit.series for limit in self._all})
 
     def _usable(self) -> Deferred[object]:
         return succeed(None) if self._store.up else fail(RuntimeError("Redis cannot be used"))
 
 
-def compile_limits(config: Config) -> tuple[Limit, ...]:
-    """Raises ``ConfigError`` for one that cannot be kept."""
-    limits = []
+def compile_limits(config: Config) -> tuple[Quota, ...]:
+    """In the order of the configuration. Raises ``ConfigError`` for one that cannot be kept."""
+    limits: list[Quota] = []
     for index, limit in enumerate(rate_limits_of(config)):
         try:
-            limits.append(compile_limit(limit))
+            limits.append(compile_limit(limit) if limit.concurrent is None else compile_concurrent(limit))
         except ValueError as error:
             raise ConfigError([problem_in(config, ("rate_limits", index), f"cannot be kept: {error}")]) from None
     return tuple(limits)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from apigw.contract.resource import Leaf, answer
 from apigw.policy.limits.arithmetic import Limit
+from apigw.policy.limits.concurrent import ConcurrentLimit
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.memory import MemoryStore
+from apigw.policy.limits.quota import Quota
 from apigw.policy.limits.series import LimitSeries
 from apigw.wire.web_request import WebRequest
 
@@ -15,7 +17,7 @@ from apigw.wire.web_request import WebRequest
 class Limits(Leaf):
     """``GET /limits``: each limit, how it is counted, and how much of that is kept now."""
 
-    def __init__(self, limits: Sequence[Limit], store: MemoryStore | RedisStore, series: LimitSeries) -> None:
+    def __init__(self, limits: Sequence[Quota], store: MemoryStore | RedisStore, series: LimitSeries) -> None:
         super().__init__()
         self._limits = limits
         self._store = store
@@ -24,19 +26,17 @@ class Limits(Leaf):
     def render_GET(self, request: WebRequest) -> int:
         store = self._store
         violations = self._series.violations()
-        shown = [_limit(limit, store, violations.get((limit.endpoint, limit.scope), 0)) for limit in self._limits]
+        shown = [_limit(limit, store, violations.get(limit.series, 0)) for limit in self._limits]
         kept = {"kind": store.kind, "up": store.up, "keys": len(store), "fallbacks": self._series.fallbacks()}
         return answer(request, 200, {"store": kept, "limits": shown})
 
 
-def _limit(limit: Limit, store: MemoryStore | RedisStore, violations: int) -> dict[str, object]:
-    return {
-        "endpoint": limit.endpoint,
-        "scope": limit.scope,
-        "limit": limit.limit,
-        "window": limit.window,
-        "algorithm": limit.algorithm,
-        "on_store_failure": limit.on_store_failure,
-        "violations": violations,
-        "keys": store.keys_of(limit),
-    }
+def _limit(limit: Quota, store: MemoryStore | RedisStore, violations: int) -> dict[str, object]:
+    shown: dict[str, object] = {"endpoint": limit.endpoint, "scope": limit.scope}
+    if isinstance(limit, ConcurrentLimit):
+        keys, taken = store.places.of(limit)
+        shown |= {"concurrent": limit.most, "taken": taken}
+    elif isinstance(limit, Limit):
+        keys = store.keys_of(limit)
+        shown |= {"limit": limit.limit, "window": limit.window, "algorithm": limit.algorithm}
+    return {**shown, "on_store_failure": limit.on_store_failure, "violations": violations, "keys": keys}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from apigw.config.files import Files
 from apigw.config.merge import Document
@@ -10,34 +11,89 @@ from apigw.config.model import Config, Path, Route
 from apigw.config.rules import Rules
 from apigw.config.units import duration_text
 from apigw.config.validate import shown
-from apigw.policy.limits.model import rate_limits_of
+from apigw.policy.limits.model import UNMATCHED, RateLimit, rate_limits_of
 from apigw.policy.limits.schema import KEYS
 from apigw.routing.pattern import Pattern
 from apigw.routing.rules import Patterns
 
 
+def limited_endpoint(text: str) -> None:
+    if text != UNMATCHED:
+        Pattern.parse(text)
+
+
 def rate_limits(document: Document, files: Files) -> None:
-    """One limit for a pattern and scope. A pattern that no route meets is probably a slip, but harms nobody."""
-    limits = [(path, limit) for path, limit in document.entries("rate_limits") if "endpoint" in limit]
+    """One limit of a kind for a pattern and scope. A pattern that no route meets is probably a slip, but harms none."""
     paths = (route.get("path") for _, route in document.entries("routes") if isinstance(route, dict))
     routed = Patterns(Pattern.parse(path) for path in paths if path is not None)
-    seen: dict[tuple[object, str], Path] = {}
-    for path, limit in limits:
-        pattern = Pattern.parse(limit["endpoint"])
-        at = (*path, "endpoint")
+    seen: dict[tuple[object, str, bool], Path] = {}
+    for path, limit in document.entries("rate_limits"):
+        if not isinstance(limit, dict):
+            continue
+        _kind(document, path, limit)
+        if "endpoint" not in limit:
+            continue
+        at, endpoint = (*path, "endpoint"), limit["endpoint"]
+        pattern = None if endpoint == UNMATCHED else Pattern.parse(endpoint)
         if "scope" in limit:
-            first = seen.setdefault((pattern.shape, limit["scope"]), at)
+            shape = None if pattern is None else pattern.shape
+            first = seen.setdefault((shape, limit["scope"], "concurrent" in limit), at)
             if first != at:
                 document.report(at, f"has the same endpoint and scope as the one at {document.place(first)}")
-        if document.whole and not routed.overlap(pattern):
-            document.warn(at, f"{shown(document, at, limit['endpoint'])} matches no route")
+        if pattern is None:
+            _unmatched(document, path, limit)
+        elif document.whole and not routed.overlap(pattern):
+            document.warn(at, f"{shown(document, at, endpoint)} matches no route")
+
+
+def _kind(document: Document, path: Path, limit: dict[str, Any]) -> None:
+    """A limit is a rate, or one of what runs at a time."""
+    if not all(document.is_sound((*path, key)) for key in ("limit", "window", "concurrent")):
+        return
+    if "concurrent" in limit:
+        for at in [(*path, key) for key in ("limit", "window", "algorithm") if key in limit]:
+            document.report(at, "does not go with concurrent: write two entries", document.key(at))
+    elif "limit" not in limit and "window" not in limit:
+        document.report((*path, "limit"), "is missing, and so are window, or in place of both concurrent")
+    else:
+        for key, other in (("limit", "window"), ("window", "limit")):
+            if key not in limit:
+                document.report((*path, key), f"is missing: {other} needs it")
+
+
+def _unmatched(document: Document, path: Path, limit: dict[str, Any]) -> None:
+    """Such a request has no caller but its address, and is over at once."""
+    if limit.get("scope") == "user":
+        document.report((*path, "scope"), "is not known of requests that match no route: write ip")
+    if "concurrent" in limit:
+        at = (*path, "concurrent")
+        document.report(at, "limits nothing where no route matches: such a request ends at once", document.key(at))
 
 
 def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:
     for limit in rate_limits_of(config):
-        if Pattern.parse(limit.endpoint).matches(path):
-            each = {"user": "for each user", "ip": "for each address"}.get(limit.scope, "for all together")
-            yield "limit", f"{limit.limit} in {duration_text(limit.window)} {each} ({limit.endpoint})"
+        if limit.endpoint != UNMATCHED and Pattern.parse(limit.endpoint).matches(path):
+            yield "limit", _in_words(limit)
 
 
-RULES = Rules(keys=KEYS, checks=(rate_limits,), told=(told,))
+def told_unmatched(config: Config) -> Iterator[tuple[str, str]]:
+    for limit in rate_limits_of(config):
+        if limit.endpoint == UNMATCHED:
+            yield "limit", _in_words(limit)
+
+
+def _in_words(limit: RateLimit) -> str:
+    each = {"user": "for each user", "ip": "for each address"}.get(limit.scope, "for all together")
+    if limit.window is None:
+        return f"{limit.concurrent} at a time {each} ({limit.endpoint})"
+    return f"{limit.limit} in {duration_text(limit.window)} {each} ({limit.endpoint})"
+
+
+RULES = Rules(
+    keys=KEYS,
+    forms={"limited endpoint": limited_endpoint},
+    called={"limited endpoint": "path pattern or `unmatched`"},
+    checks=(rate_limits,),
+    told=(told,),
+    told_unmatched=(told_unmatched,),
+)

@@ -6,9 +6,15 @@ from apigw.config.keys import MONTH, Keys, Rule, choice, duration, list_of, map_
 from apigw.policy.limits.model import LimitsSection, RateLimit
 
 RATE_LIMIT: Rule = {
-    "endpoint": text("A path pattern, as in routes. All limits that match a request apply.", "pattern", required=True),
-    "limit": whole("So many requests pass.", 1, 1_000_000_000, required=True),
-    "window": duration("In any time as long as this.", "1ms", MONTH, required=True),
+    "endpoint": text(
+        "A path pattern, as in routes; all limits that match a request apply. Or `unmatched`: requests that no route "
+        "matches.",
+        "limited endpoint",
+        required=True,
+    ),
+    "limit": whole("So many requests pass; with `window`.", 1, 1_000_000_000),
+    "window": duration("In any time as long as this.", "1ms", MONTH),
+    "concurrent": whole("In place of `limit` and `window`: so many requests of a caller at a time.", 1, 1_000_000),
     "scope": choice(
         "Counts for each caller (its address without one), each address (IPv6: each /64), or all together.",
         "user",

@@ -4,28 +4,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Generic, TypeVar
 
-from apigw.policy.limits.arithmetic import Limit
+from apigw.policy.limits.quota import Quota
 from apigw.routing.pattern import Pattern, overlaps
 
+L = TypeVar("L", bound=Quota)
 
-class Selection:
+
+class Selection(Generic[L]):
     """The limits of one route: ``always`` apply to every path that it matches, ``sometimes`` must be tested."""
 
-    def __init__(self, always: tuple[Limit, ...] = (), sometimes: tuple[Limit, ...] = ()) -> None:
+    def __init__(self, always: tuple[L, ...] = (), sometimes: tuple[L, ...] = ()) -> None:
         self.always = always
         self.sometimes = sometimes
 
     def __bool__(self) -> bool:
         return bool(self.always or self.sometimes)
 
-    def of(self, path: bytes) -> tuple[Limit, ...]:
+    def of(self, path: bytes) -> tuple[L, ...]:
         """Those that apply to a path as it was sent."""
         if not self.sometimes:
             return self.always
-        return self.always + tuple([limit for limit in self.sometimes if limit.pattern.matches(path)])
+        return self.always + tuple([limit for limit in self.sometimes if _matches(limit, path)])
 
-    def of_addresses(self) -> Selection:
+    def of_addresses(self) -> Selection[L]:
         """Those to which a 401 is charged: check it with these, and where they refuse it becomes a 429."""
         return Selection(
             tuple(limit for limit in self.always if limit.scope == "ip"),
@@ -33,9 +36,17 @@ class Selection:
         )
 
 
-def select(limits: Iterable[Limit], route: Pattern) -> Selection:
-    """Which of ``limits`` can apply to what ``route`` matches."""
-    found: dict[str, list[Limit]] = {"always": [], "sometimes": [], "never": []}
+def select(limits: Iterable[L], route: Pattern | None) -> Selection[L]:
+    """Which of ``limits`` can apply to what ``route`` matches; ``None`` is what no route matches."""
+    found: dict[str, list[L]] = {"always": [], "sometimes": [], "never": []}
     for limit in limits:
-        found[overlaps(limit.pattern, route)].append(limit)
+        pattern = limit.pattern
+        if pattern is None or route is None:
+            found["always" if pattern is route else "never"].append(limit)
+        else:
+            found[overlaps(pattern, route)].append(limit)
     return Selection(tuple(found["always"]), tuple(found["sometimes"]))
+
+
+def _matches(limit: Quota, path: bytes) -> bool:
+    return limit.pattern is not None and limit.pattern.matches(path)

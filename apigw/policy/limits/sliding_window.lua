@@ -1,20 +1,24 @@
--- Checks of several requests against sliding windows, one after the other, in one atomic call.
+-- Checks of several requests against sliding windows and limits of what runs at a time, one after the other, in one
+-- atomic call; before them, the leases of places that ended or go on.
 --
--- KEYS     the key of every check, in order
+-- KEYS     the key of every lease of ARGV[2], then of every check, in order
 -- ARGV[1]  packed little-endian, for each request: the number of its checks (1 byte, +128 to count nothing), the time
---          in microseconds (8 bytes, 0 for the server's); for each check: algorithm (1 byte, 1 log, 2 counter), limit
---          and window in microseconds (8 bytes each)
+--          in microseconds (8 bytes, 0 for the server's); for each check: algorithm (1 byte, 1 log, 2 counter, 3 places),
+--          limit and window in microseconds (8 bytes each), and for places the name of the lease (16 bytes)
+-- ARGV[2]  packed little-endian, for each lease: for how many microseconds it is renewed (8 bytes, 0 where it ended), and
+--          its name (16 bytes); or missing
 --
 -- Answers with 8-byte integers, packed: the server's time, then three for each check, as they were before the request:
 --   log      how many are in the window; the stamp of the oldest, or the time if there is none; the stamp that must
 --            leave for one more to pass, or 0 if there is room
 --   counter  the time, the current count, the previous count
+--   places   how many are taken, 0, 0
 --
--- A log is a list of stamps, oldest first. A counter is its last time, current and previous count, packed. Numbers are
+-- Places are a sorted set of the names of leases, by the microsecond in which each ends. A log is a list of stamps, oldest first. A counter is its last time, current and previous count, packed. Numbers are
 -- doubles, exact to 2^53: limits below 2^31 and windows up to 2^43 microseconds stay exact throughout.
 
 local HALF = 2097152 -- 2^21
-local LOG = 1
+local LOG, PLACES, NAME = 1, 3, 16 -- NAME: bytes of a lease's name
 local answer = {}
 
 -- a * b <= c * d, for a and c below 2^31, b and d up to 2^43: each part of the products is exact, and each difference.
@@ -71,7 +75,23 @@ local function look_at_counter(key, limit, window, now)
   }
 end
 
+local function look_at_places(key, limit, window, now, name)
+  local used = redis.call('ZCOUNT', key, string.format('(%.0f', now), '+inf')
+  answer[#answer + 1] = struct.pack('<i8i8i8', used, 0, 0)
+  return {key = key, name = name, ttl = window, fits = used < limit}
+end
+
+local function lease(key, name, now, time)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))
+  redis.call('ZADD', key, string.format('%.0f', now + time), name)
+  redis.call('PEXPIRE', key, math.ceil(time / 1000))
+end
+
 local function count(check, now)
+  if check.name then
+    lease(check.key, check.name, now, check.ttl)
+    return
+  end
   local ttl = math.ceil((check.clock - now + check.ttl) / 1000)
   if check.log then
     if check.gone > 0 then redis.call('LTRIM', check.key, check.gone, -1) end
@@ -86,7 +106,15 @@ local time = redis.call('TIME')
 time = time[1] * 1000000 + time[2]
 answer[1] = struct.pack('<i8', time)
 
-local requests, at, key = ARGV[1], 1, 0
+local requests, at, key, leases = ARGV[1], 1, 0, ARGV[2] or ''
+while at <= #leases do
+  local left, name
+  left, name, at = struct.unpack('<i8c16', leases, at)
+  key = key + 1
+  if left > 0 then lease(KEYS[key], name, time, left) else redis.call('ZREM', KEYS[key], name) end
+end
+
+at = 1
 while at <= #requests do
   local checks, now
   checks, now, at = struct.unpack('<Bi8', requests, at)
@@ -97,7 +125,12 @@ while at <= #requests do
     local algorithm, limit, window
     algorithm, limit, window, at = struct.unpack('<Bi8i8', requests, at)
     key = key + 1
-    found[i] = (algorithm == LOG and look_at_log or look_at_counter)(KEYS[key], limit, window, now)
+    if algorithm == PLACES then
+      found[i] = look_at_places(KEYS[key], limit, window, now, string.sub(requests, at, at + NAME - 1))
+      at = at + NAME
+    else
+      found[i] = (algorithm == LOG and look_at_log or look_at_counter)(KEYS[key], limit, window, now)
+    end
     counting = counting and found[i].fits
   end
   if counting then

@@ -10,16 +10,18 @@ from apigw import errors
 from apigw.contract.exchange import DROPPED, Exchange, OnRefusal, Outcome, Stage, Waiting
 from apigw.errors import GatewayError
 from apigw.policy.limits.arithmetic import Limit
+from apigw.policy.limits.concurrent import Claim, ConcurrentLimit
 from apigw.policy.limits.decision import HEADERS, Checks, Decision
 from apigw.policy.limits.in_redis import Outcome as Counted
 from apigw.policy.limits.in_redis import Pending, RedisStore
 from apigw.policy.limits.keys import address_key
 from apigw.policy.limits.memory import MemoryStore
+from apigw.policy.limits.quota import Quota
 from apigw.policy.limits.selection import Selection
 
 LimitStore = MemoryStore | RedisStore
 
-Violated = Callable[[Limit], object]
+Violated = Callable[[Quota], object]
 """Told of each limit that refuses an exchange."""
 
 _WITHOUT_LIMITS = DROPPED | HEADERS
@@ -29,7 +31,7 @@ _WITHOUT_LIMITS = DROPPED | HEADERS
 class Count(Stage):
     """Counts an exchange against every limit of its route, in one check. Waits only for Redis, never for memory."""
 
-    def __init__(self, selection: Selection, store: LimitStore, violated: Violated) -> None:
+    def __init__(self, selection: Selection[Limit], store: LimitStore, violated: Violated) -> None:
         self._selection = selection
         self._store = store
         self._violated = violated
@@ -38,10 +40,43 @@ class Count(Stage):
         return count(exchange, self._selection, self._store, self._violated)
 
 
+class CountAndClaim(Stage):
+    """What ``Count`` does, for a route on which only so many exchanges may run at a time."""
+
+    def __init__(
+        self,
+        rates: Selection[Limit],
+        concurrent: Selection[ConcurrentLimit],
+        store: LimitStore,
+        violated: Violated,
+    ) -> None:
+        self._rates = rates
+        self._concurrent = concurrent
+        self._store = store
+        self._violated = violated
+
+    def run(self, exchange: Exchange) -> Outcome:
+        path, store = exchange.request.path, self._store
+        wanted = [(limit, _caller(exchange, limit.scope)) for limit in self._concurrent.of(path)]
+        if not wanted:
+            return count(exchange, self._rates, store, self._violated)
+        checks: Checks = [(limit, _caller(exchange, limit.scope)) for limit in self._rates.of(path)]
+        claim = Claim(wanted, store)
+        exchange.at_end = (*exchange.at_end, claim)
+        if isinstance(store, MemoryStore):
+            admit(exchange, store.admit(checks, claim, exchange.started_at), claim, self._violated)
+            return None
+        decision = store.ask(checks, partial(_admitted, exchange, claim, self._violated), claim)
+        if isinstance(decision, Pending):
+            return decision
+        admit(exchange, decision, claim, self._violated)
+        return None
+
+
 class ChargeAddress(OnRefusal):
     """Charges a 401 to the address that it came from: whoever guesses tokens runs into a 429."""
 
-    def __init__(self, selection: Selection, store: LimitStore, violated: Violated) -> None:
+    def __init__(self, selection: Selection[Limit], store: LimitStore, violated: Violated) -> None:
         self._selection = selection
         self._store = store
         self._violated = violated
@@ -52,22 +87,14 @@ class ChargeAddress(OnRefusal):
         return count(exchange, self._selection, self._store, self._violated)
 
 
-def count(exchange: Exchange, selection: Selection, store: LimitStore, violated: Violated) -> Waiting | None:
+def count(exchange: Exchange, selection: Selection[Limit], store: LimitStore, violated: Violated) -> Waiting | None:
     """Count an exchange against the limits that apply to it. Raises ``GatewayError`` where one refuses it."""
     limits = selection.always if not selection.sometimes else selection.of(exchange.request.path)
     if not limits:
         return None
-    principal = exchange.principal
     checks: Checks = []
     for limit in limits:
-        scope = limit.scope
-        if scope == "endpoint":
-            key = b""
-        elif scope == "user" and principal is not None:
-            key = principal.key
-        else:
-            key = address_key(exchange.client_address)
-        checks.append((limit, key))
+        checks.append((limit, _caller(exchange, limit.scope)))
     if isinstance(store, MemoryStore):
         decide(exchange, store.check(checks, exchange.started_at), violated)
         return None
@@ -76,6 +103,16 @@ def count(exchange: Exchange, selection: Selection, store: LimitStore, violated:
         return decision
     decide(exchange, decision, violated)
     return None
+
+
+def _caller(exchange: Exchange, scope: str) -> bytes:
+    """What a limit of ``scope`` counts an exchange by."""
+    if scope == "endpoint":
+        return b""
+    principal = exchange.principal
+    if scope == "user" and principal is not None:
+        return principal.key
+    return address_key(exchange.client_address)
 
 
 def _told(exchange: Exchange, violated: Violated, outcome: Counted) -> None:
@@ -88,6 +125,27 @@ def _told(exchange: Exchange, violated: Violated, outcome: Counted) -> None:
         exchange.fail(error)
     else:
         exchange.resume(None)
+
+
+def _admitted(exchange: Exchange, claim: Claim, violated: Violated, outcome: Counted) -> None:
+    """Redis has answered, or has failed to."""
+    try:
+        if isinstance(outcome, errors.LimitsUnavailable):
+            raise outcome
+        admit(exchange, outcome, claim, violated)
+    except GatewayError as error:
+        exchange.fail(error)
+    else:
+        exchange.resume(None)
+
+
+def admit(exchange: Exchange, decision: Decision | None, claim: Claim, violated: Violated) -> None:
+    """``decide``, and raise ``RateLimited`` also where there is no place for the exchange."""
+    decide(exchange, decision, violated)
+    full = claim.full
+    if full is not None:
+        violated(full)
+        raise errors.RateLimited("Too many requests at a time; see Retry-After.", [(b"retry-after", b"1")])
 
 
 def decide(exchange: Exchange, decision: Decision | None, violated: Violated) -> None:

@@ -103,7 +103,7 @@ from apigw.policy.limits.in_redis import RedisStore
 from apigw.redis.link import RedisLink
 
 url, number, algorithm = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-one = compile_limit(RateLimit("/", number, 1_000_000, "endpoint", algorithm, "closed"))
+one = compile_limit(RateLimit("/", number, 1_000_000, algorithm, "closed", scope="endpoint"))
 link = RedisLink(Redis(url, timeout=30), reactor)
 store = RedisStore(link, reactor, time.time)
 

@@ -11,21 +11,26 @@ from apigw.policy.limits.series import LimitSeries
 def test_zero_is_there_before_the_first_violation() -> None:
     """``rate()`` sees it, because the series began at zero."""
     registry = CollectorRegistry()
-    LimitSeries(registry).retain({("/a", "user")})
-    assert registry.get_sample_value("gateway_rate_limit_violations_total", {"endpoint": "/a", "scope": "user"}) == 0
+    LimitSeries(registry).retain({("/a", "rate", "user")})
+    assert (
+        registry.get_sample_value(
+            "gateway_rate_limit_violations_total", {"endpoint": "/a", "kind": "rate", "scope": "user"}
+        )
+        == 0
+    )
 
 
 def test_a_reload_keeps_the_counts_of_what_it_keeps() -> None:
     """Limits that are gone leave the scrape."""
     registry = CollectorRegistry()
     series = LimitSeries(registry)
-    series.retain({("/old", "ip"), ("/kept", "ip"), ("/kept", "user")})
+    series.retain({("/old", "rate", "ip"), ("/kept", "rate", "ip"), ("/kept", "rate", "user")})
     series.violated(limit(endpoint="/old"))
     series.violated(limit(endpoint="/kept"))
-    series.retain({("/kept", "ip")})
-    assert series.violations() == {("/kept", "ip"): 1}
+    series.retain({("/kept", "rate", "ip")})
+    assert series.violations() == {("/kept", "rate", "ip"): 1}
     series.violated(limit(endpoint="/kept"))
-    assert series.violations() == {("/kept", "ip"): 2}
+    assert series.violations() == {("/kept", "rate", "ip"): 2}
 
 
 def test_the_store_shows_how_it_is() -> None:
