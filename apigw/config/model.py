@@ -88,6 +88,8 @@ class Gateway(Open):
     max_body_size: int | None = 100 * 1024 * 1024
     max_buffered: int = 64 * 1024 * 1024
     max_connections: int = 10_000
+    max_connections_per_address: int | None = None
+    max_requests: int | None = None
     trusted_proxies: tuple[str, ...] = ()
     metrics_allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     access_log: AccessLog | None = AccessLog()

@@ -112,6 +112,20 @@ GATEWAY: Rule = {
         1,
         1_000_000,
     ),
+    "max_connections_per_address": whole(
+        "Of those, connections of one address (IPv6: of a /64); more are closed at once. Loopback, unix sockets and "
+        "`trusted_proxies` are not bound by it. `null` for no such bound.",
+        1,
+        1_000_000,
+        nullable=True,
+    ),
+    "max_requests": whole(
+        "Requests in flight, WebSockets and event streams too; more are answered 503 `overloaded`.",
+        1,
+        10_000_000,
+        nullable=True,
+        default="twice `max_connections`",
+    ),
     "trusted_proxies": list_of("CIDRs whose `X-Forwarded-For` is believed, walked from the right.", item("network")),
     "metrics_allow": list_of("CIDRs that may read `/metrics` on the public port; others get 404.", item("network")),
     "access_log": map_of("One line for each exchange. `null` for none.", model.AccessLog, ACCESS_LOG, nullable=True),

@@ -45,6 +45,9 @@ CLIENT_LEFT = 499
 PROTOCOLS = ("HTTP/1.1", "HTTP/2", "opening")
 """Values of ``protocol``; ``opening`` has not shown yet which it is."""
 
+TURNED_AWAY = ("full", "address")
+"""Values of ``reason``: there are ``max_connections``, or as many of one address as it may have."""
+
 UPSTREAM_ERRORS = ("connect", "timeout", "lost", "protocol", "overloaded")
 """Values of ``kind``."""
 
@@ -182,6 +185,13 @@ class Metrics:
         self._connections = Gauge(
             "gateway_connections", "Open connections of clients.", ["protocol"], registry=registry
         )
+        turned_away = Counter(
+            "gateway_connections_refused_total",
+            "New connections of clients that were closed at once, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self._turned_away = {reason: turned_away.labels(reason) for reason in TURNED_AWAY}
         reloads = Counter(
             "gateway_config_reloads_total",
             "Reloads of the configuration, by result.",
@@ -223,6 +233,10 @@ class Metrics:
     def connections(self, protocol: str) -> Gauge:
         """The open connections of one protocol: ``inc()`` and ``dec()``."""
         return self._connections.labels(protocol)
+
+    def turned_away(self, reason: str) -> None:
+        """Count a connection for which there was no place."""
+        self._turned_away[reason].inc()
 
     def auth_failure(self, reason: str) -> None:
         """Count a 401 or 403. ``reason`` is a word of the code's own, never of the token's."""

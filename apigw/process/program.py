@@ -103,7 +103,7 @@ class Program:
         public = Site(accounting.resource_ended, seconds, client_address)
         pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request)
         refuse = partial(refusal_answer, accounting.refused)
-        channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse, now)
+        channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away)
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         exposition = Exposition(partial(render_metrics, metrics, pipeline, channels), reactor, in_thread)
 

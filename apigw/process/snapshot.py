@@ -95,12 +95,13 @@ def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot
     added = [each.unmatched() for each in prepared.values()]
     unmatched = _route(UNMATCHED, None, None, parts.series(UNMATCHED), added, no_route)
     peers = Peers(gateway.trusted_proxies)
+    most = 2 * gateway.max_connections if gateway.max_requests is None else gateway.max_requests
     for each in prepared.values():
         each.routed(router)
     return Snapshot(
         config=config,
         routes=tuple(compiled for _, _, compiled in entries),
-        table=Table(router, Router(own) if own else None, unmatched, peers, parts.log_decisions),
+        table=Table(router, Router(own) if own else None, unmatched, peers, most, parts.log_decisions),
         metrics_allowed=Peers(gateway.metrics_allow),
         settings=Settings(
             client_header_timeout=gateway.client_header_timeout,
@@ -110,6 +111,8 @@ def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot
             max_header_size=gateway.max_header_size,
             max_header_count=gateway.max_header_count,
             max_connections=gateway.max_connections,
+            max_connections_per_address=gateway.max_connections_per_address,
+            trusted=peers.trusts,
         ),
         upstreams=upstreams,
         prepared=prepared,

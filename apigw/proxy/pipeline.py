@@ -32,16 +32,23 @@ class Table:
     """What requests are matched with; a new one takes its place at each reload.
 
     ``own`` has the routes that policies answer themselves: they are looked at where ``router`` finds nothing.
-    ``unmatched`` is for requests that neither has.
+    ``unmatched`` is for requests that neither has. There may be ``most`` exchanges at a time.
     """
 
     def __init__(
-        self, router: Router[Route], own: Router[Route] | None, unmatched: Route, peers: Peers, log_decisions: bool
+        self,
+        router: Router[Route],
+        own: Router[Route] | None,
+        unmatched: Route,
+        peers: Peers,
+        most: int,
+        log_decisions: bool,
     ) -> None:
         self.router = router
         self.own = own
         self.unmatched = unmatched
         self.peers = peers
+        self.most = most
         self.log_decisions = log_decisions
 
     def otherwise(self, request: Request) -> Route:
@@ -95,6 +102,9 @@ class Pipeline(Driver):
         if table.log_decisions:
             log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
         self.in_flight += 1
+        if self.in_flight > table.most:
+            self.refuse(exchange, errors.Overloaded("The gateway has too many requests.", [(b"retry-after", b"1")]))
+            return
         self.resume(exchange, None)
 
     def resume(self, exchange: Exchange, outcome: Outcome) -> None:

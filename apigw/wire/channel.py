@@ -28,9 +28,8 @@ class ChannelFactory(Server, protocol.ServerFactory):
         return [b"h2", b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> protocol.Protocol | None:
-        if not self.make_room():
-            return None
-        return Opening(self, str(getattr(addr, "host", "")).encode("ascii", "replace"))
+        peer = str(getattr(addr, "host", "")).encode("ascii", "replace")
+        return Opening(self, peer) if self.admits(peer) else None
 
 
 class Opening(protocol.Protocol):
@@ -43,7 +42,7 @@ class Opening(protocol.Protocol):
 
     def __init__(self, factory: ChannelFactory, peer: bytes) -> None:
         self._factory = factory
-        self._peer = peer
+        self.peer = peer
         self._first = b""
         self.deadline = 0.0
 
@@ -55,6 +54,7 @@ class Opening(protocol.Protocol):
         patience = settings.client_header_timeout if self._secure else settings.keepalive_timeout
         self.deadline = self._factory.deadlines.seconds() + patience
         self._factory.opened(self)
+        self._factory.crowd.came(self.peer)
 
     def dataReceived(self, data: bytes) -> None:
         if not self._first:
@@ -62,9 +62,9 @@ class Opening(protocol.Protocol):
         self._first += data
         negotiated = getattr(self.transport, "negotiatedProtocol", None)
         if negotiated == b"h2" or self._first.startswith(HTTP2_PREFACE):
-            self._become(HTTP2Channel(self._factory, self._peer, self._secure))
+            self._become(HTTP2Channel(self._factory, self.peer, self._secure))
         elif not HTTP2_PREFACE.startswith(self._first):
-            self._become(HTTP1Channel(self._factory, self._peer, self._secure))
+            self._become(HTTP1Channel(self._factory, self.peer, self._secure))
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         self._factory.closed(self)
@@ -85,6 +85,6 @@ class Opening(protocol.Protocol):
     def _become(self, channel: Any) -> None:
         replace_protocol(self.transport, channel)
         channel.makeConnection(self.transport)
-        self._factory.closed(self)
+        self._factory.replaced(self)
         first, self._first = self._first, b""
         channel.dataReceived(first)

@@ -1,11 +1,14 @@
 # Compiled: see docs/decisions/compiled.md
-"""Which connection of a client is closed for a new one, where there may be no more of them."""
+"""Which connection of a client is closed for a new one, and how many each address has."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
+
+from apigw.wire.address import client_of
 
 GRACE = 2.0
 """Seconds in which a connection may begin before it has to make room: a TLS handshake takes two round trips and a
@@ -54,3 +57,38 @@ class Room:
         for channel, since in self._unfinished.items():
             return channel if self._seconds() - since > GRACE else None
         return None
+
+
+class Crowd:
+    """How many connections each client has, by its address. Those of this machine and of a unix socket do not count."""
+
+    def __init__(self) -> None:
+        self._open: dict[bytes, int] = {}
+
+    def came(self, peer: bytes) -> None:
+        client = _client(peer)
+        if client is not None:
+            self._open[client] = self._open.get(client, 0) + 1
+
+    def left(self, peer: bytes) -> None:
+        client = _client(peer)
+        if client is not None:
+            left = self._open.get(client, 0) - 1
+            if left > 0:
+                self._open[client] = left
+            else:
+                self._open.pop(client, None)
+
+    def has(self, peer: bytes) -> int:
+        client = _client(peer)
+        return 0 if client is None else self._open.get(client, 0)
+
+
+_LOOPBACK = (b"4\x7f", b"6" + bytes(8))
+"""127.0.0.0/8, and the /64 of ::1, in which nothing else can be (RFC 4291 §2.5.3)."""
+
+
+@lru_cache(4096)
+def _client(peer: bytes) -> bytes | None:
+    client = client_of(peer.decode("ascii"))
+    return None if client is None or client.startswith(_LOOPBACK) else client

@@ -12,7 +12,11 @@ from apigw.wire.deadlines import Deadlines, Timed
 from apigw.wire.errors import Refused
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
-from apigw.wire.room import Room
+from apigw.wire.room import Crowd, Room
+
+
+def _nobody(peer: bytes) -> bool:
+    return False
 
 
 @frozen
@@ -26,11 +30,16 @@ class Settings:
     max_header_size: int = 32 * 1024
     max_header_count: int = 100
     max_connections: int = 10_000
+    max_connections_per_address: int | None = None
+    trusted: Callable[[bytes], bool] = _nobody
+    """Whether a peer is a proxy, which has the connections of many clients."""
 
 
 class Channel(Timed, Protocol):
     """A connection that has found its HTTP version, or is about to."""
 
+    peer: bytes
+    """The other side's address; empty for that of a unix socket."""
     version: str
     """``HTTP/1.1``, ``HTTP/2``, or ``opening``."""
 
@@ -49,6 +58,10 @@ OnRefused = Callable[[Refused, bytes, bool, bytes], tuple[int, Headers, bytes]]
 """Given the refusal, the peer's address, whether TLS is on, and the protocol: what the client is answered."""
 
 
+OnTurnedAway = Callable[[str], object]
+"""Told of each new connection that was closed at once, and of the reason: ``full`` or ``address``."""
+
+
 class Server:
     """``settings`` may be replaced while it runs."""
 
@@ -59,16 +72,19 @@ class Server:
         on_request: OnRequest,
         on_refused: OnRefused,
         now: Callable[[], float],
+        on_turned_away: OnTurnedAway = lambda reason: None,
     ) -> None:
         """``now`` is Unix time, of which answers have their Date."""
         self.settings = settings
         self.deadlines = deadlines
         self.on_request = on_request
         self._on_refused = on_refused
+        self._on_turned_away = on_turned_away
         self.dates = Dates(now)
         self.draining = False
         self.channels: dict[Channel, None] = {}
         self.room = Room(deadlines.seconds)
+        self.crowd = Crowd()
         self.on_empty: Callable[[], None] | None = None
 
     def opened(self, channel: Channel) -> None:
@@ -76,10 +92,15 @@ class Server:
         self.room.unfinished(channel)
         self.deadlines.watch(channel)
 
-    def closed(self, channel: Channel) -> None:
+    def replaced(self, channel: Channel) -> None:
+        """Another channel has its connection."""
         self.channels.pop(channel, None)
         self.room.forget(channel)
         self.deadlines.forget(channel)
+
+    def closed(self, channel: Channel) -> None:
+        self.replaced(channel)
+        self.crowd.left(channel.peer)
         if not self.channels and self.on_empty is not None:
             self.on_empty()
 
@@ -97,6 +118,18 @@ class Server:
     def cut(self) -> None:
         for channel in list(self.channels):
             channel.cut()
+
+    def admits(self, peer: bytes) -> bool:
+        """Whether a new connection is taken; another one may be closed for it."""
+        settings = self.settings
+        most = settings.max_connections_per_address
+        if most is not None and self.crowd.has(peer) >= most and not settings.trusted(peer):
+            self._on_turned_away("address")
+            return False
+        if not self.make_room():
+            self._on_turned_away("full")
+            return False
+        return True
 
     def make_room(self) -> bool:
         """Close a connection for a new one, unless there are fewer than there may be. Returns whether there is room."""

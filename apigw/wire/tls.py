@@ -8,7 +8,7 @@ from typing import Any
 from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
@@ -111,10 +111,15 @@ class _EagerTLS(TLSMemoryBIOProtocol):
 
 
 class TLSFactory(TLSMemoryBIOFactory):
-    """Wraps a channel factory in TLS."""
+    """Wraps a channel factory in TLS. ``contexts``: a ``ServerContexts``, or an endpoint's own."""
 
     noisy = False
     protocol = _EagerTLS
 
-    def __init__(self, contexts: ServerContexts, wrapped: Any, clock: Any) -> None:
+    def __init__(self, contexts: Any, wrapped: Any, clock: Any) -> None:
         super().__init__(contexts, False, wrapped, clock)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """``None``, which closes the connection before a handshake, where the wrapped factory takes none."""
+        wrapped = self.wrappedFactory.buildProtocol(addr)
+        return None if wrapped is None else self.protocol(self, wrapped)

@@ -67,7 +67,7 @@ def exchange(metrics: Metrics) -> Exchange:
     upstream = build(service, unused, deadlines, metrics.service("users"))
     destination = Destination(upstream, CopyRules(), deadlines, 30.0, 3600.0, None, 0, 0, False, False)
     route = Route(pattern, None, "users", metrics.route(pattern), ())
-    table = Table(Router([]), None, route, Peers(), False)
+    table = Table(Router([]), None, route, Peers(), 100, False)
     pipeline = Pipeline(table, deadlines.seconds, lambda _: None, lambda _: None)
     ended = Exchange(pipeline, request, Peers(), deadlines.seconds())
     relay = Relay(ended, destination)

@@ -12,7 +12,19 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import globalLogPublisher
 
 from apigw import errors
-from apigw.contract.exchange import Answer, Exchange, Head, Hook, OnRefusal, Outcome, Route, Stage, Waiting, wait_for
+from apigw.contract.exchange import (
+    Answer,
+    AtEnd,
+    Exchange,
+    Head,
+    Hook,
+    OnRefusal,
+    Outcome,
+    Route,
+    Stage,
+    Waiting,
+    wait_for,
+)
 from apigw.contract.peers import Peers
 from apigw.ops.metrics import Metrics
 from apigw.proxy.pipeline import Pipeline, Table
@@ -80,7 +92,7 @@ class Scene:
         self.resources: list[Request] = []
         series = Metrics(CollectorRegistry(), "0").route("/a")
         self.route = Route("/a", None, None, series, tuple(map(Do, stages)), (), on_refusal)
-        table = Table(Router([("/a", None, self.route)]), None, self.route, Peers(), False)
+        table = Table(Router([("/a", None, self.route)]), None, self.route, Peers(), 100, False)
         self.pipeline = Pipeline(table, lambda: 0.0, self.accounted.append, self.resources.append)
         self.stream = Stream()
 
@@ -115,6 +127,55 @@ def test_stages_are_walked_at_once_where_nothing_waits() -> None:
     assert (made.stream.status, made.stream.body, made.stream.ended) == (200, b"ok", True)
     assert (b"x-request-id", b"mine") in made.stream.headers
     assert (len(made.accounted), made.pipeline.in_flight) == (1, 0)
+
+
+def test_so_many_exchanges_at_a_time() -> None:
+    """One more is 503 at once, without a stage having run; when one ends there is room again."""
+    waiting: Deferred[None] = Deferred()
+    walked: list[str] = []
+    made = Scene(lambda _: walked.append("first"), until(waiting), answer)
+    made.pipeline.table.most = 2
+    for _ in range(3):
+        made.stream = Stream()
+        made.ask()
+    assert (made.stream.status, len(walked), made.pipeline.in_flight) == (503, 2, 2)
+    assert (b"retry-after", b"1") in made.stream.headers
+    assert [exchange.refusal.code for exchange in made.accounted if exchange.refusal] == ["overloaded"]
+    waiting.callback(None)
+    assert (len(made.accounted), made.pipeline.in_flight) == (3, 0)
+    made.stream = Stream()
+    made.ask()
+    assert made.stream.status == 200
+
+
+class Count(AtEnd):
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def run(self, exchange: Exchange) -> None:
+        self.runs += 1
+
+
+@pytest.mark.parametrize("end", ["answer", "refuse", "fail", "leave"])
+def test_what_is_told_of_the_end(end: str) -> None:
+    """A stage that took something gives it back once, however the exchange ends."""
+    count = Count()
+    waiting: Deferred[None] = Deferred()
+
+    def take(exchange: Exchange) -> Outcome:
+        exchange.at_end = (*exchange.at_end, count)
+        return None
+
+    def fail(exchange: Exchange) -> Outcome:
+        raise RuntimeError("a bug")
+
+    after: dict[str, Callable[[Exchange], Outcome]] = {"answer": answer, "refuse": refuse, "fail": fail}
+    made = Scene(take, after.get(end, until(waiting)))
+    request = made.ask()
+    if end == "leave":
+        assert count.runs == 0
+        request.client_failed(ClientLost())
+    assert count.runs == 1
 
 
 def test_a_stage_that_waits_holds_up_the_rest() -> None:

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from socket import AF_INET, AF_INET6, inet_pton
 
 from apigw.contract.principal import bounded, key_of
-
-_MAPPED = bytes(10) + b"\xff\xff"
+from apigw.wire.address import client_of
 
 
 def scope_key(scope: str, provider: str | None, principal: str | None, address: str) -> bytes:
@@ -27,12 +25,4 @@ def scope_key(scope: str, provider: str | None, principal: str | None, address: 
 
 @lru_cache(4096)
 def address_key(address: str) -> bytes:
-    try:
-        if ":" not in address:
-            return b"4" + inet_pton(AF_INET, address)
-        packed = inet_pton(AF_INET6, address.partition("%")[0])
-    except (OSError, ValueError):
-        return bounded(b"a", address.encode("utf-8", "surrogatepass"))
-    if packed.startswith(_MAPPED):
-        return b"4" + packed[12:]
-    return b"6" + packed[:8]
+    return client_of(address) or bounded(b"a", address.encode("utf-8", "surrogatepass"))

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from twisted.internet import tcp
 from twisted.internet.interfaces import IAddress, IConnector, IListeningPort, ISSLTransport
 from twisted.internet.protocol import ClientFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import directlyProvides, providedBy
 
 from apigw.wire.reactor.eager import Eager
+from apigw.wire.tls import TLSFactory
 
 if TYPE_CHECKING:
     # At run time this mixes into tcp.Server and tcp.Client alike.
@@ -148,7 +148,7 @@ class EagerReactor:
     def listenSSL(
         self, port: int, factory: Any, contextFactory: Any, backlog: int = DEFAULT_BACKLOG, interface: str = ""
     ) -> IListeningPort:
-        over_tls = TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor)
+        over_tls = TLSFactory(contextFactory, factory, self._reactor)
         return self.listenTCP(port, over_tls, backlog, interface)
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:
