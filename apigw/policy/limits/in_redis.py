@@ -123,6 +123,7 @@ class RedisStore(ClaimStore):
         self._claims = 0
         self._held: dict[bytes, Claim] = {}
         self._ended: list[Claim] = []
+        self._unsaid: list[Claim] = []  # ended while Redis could not be told
         self._renewing = LoopingCall(self.renew)
         self._renewing.clock = self._clock
 
@@ -184,14 +185,19 @@ class RedisStore(ClaimStore):
             self._end_lease(claim)
 
     def renew(self) -> None:
-        """Renew every lease, and take those again that Redis has lost."""
+        """Renew every lease, and take those again that Redis has lost; end those that it has not been told of."""
         if not self._link.takes_calls:
             return
-        held = list(self._held.values())
-        for start in range(0, len(held), _AT_A_TIME):
+        unsaid, self._unsaid = self._unsaid, []
+        self._tell(list(self._held.values()), _RENEWED)
+        self._tell(unsaid, _ENDED)
+
+    def _tell(self, claims: list[Claim], until: bytes) -> None:
+        for start in range(0, len(claims), _AT_A_TIME):
             keys: list[bytes] = []
-            leases = self._leases(held[start : start + _AT_A_TIME], _RENEWED, keys)
-            self._link.evaluate(self._script, keys, b"", leases).addErrback(lambda _: None)  # the link says it
+            leases = self._leases(claims[start : start + _AT_A_TIME], until, keys)
+            # The link says why it failed; leases that were not ended end by themselves.
+            self._link.evaluate(self._script, keys, b"", leases).addErrback(lambda _: None)
 
     def _ask(
         self, checks: Checks, at: float | None, counted: int, claim: Claim | None = None
@@ -220,10 +226,12 @@ class RedisStore(ClaimStore):
         claim.name = self._gateway + _NUMBER.pack(self._claims)
 
     def _end_lease(self, claim: Claim) -> None:
-        if self._link.takes_calls:  # else it ends by itself
-            if not self._waiting and not self._ended:
-                self._at_end_of_turn()
-            self._ended.append(claim)
+        if not self._link.takes_calls:
+            self._unsaid.append(claim)
+            return
+        if not self._waiting and not self._ended:
+            self._at_end_of_turn()
+        self._ended.append(claim)
 
     def _at_end_of_turn(self) -> None:
         turn = getattr(self._reactor, "writes_of_turn", None)
@@ -238,12 +246,9 @@ class RedisStore(ClaimStore):
         keys: list[bytes] = []
         packed: list[bytes] = []
         leases: list[bytes] = []
-        if self._ended:
-            ended, self._ended = self._ended, []
+        ended, self._ended = self._ended, []
+        if ended:
             leases.append(self._leases(ended, _ENDED, keys))
-            if not batch:
-                self._link.evaluate(self._script, keys, b"", leases[0]).addErrback(lambda _: None)
-                return
         asked = len(keys)
         for pending in batch:
             checks, moment, counted, claim = pending.checks, pending.moment, pending.counted, pending.claim
@@ -260,7 +265,7 @@ class RedisStore(ClaimStore):
                     packed.append(claim.name)
         answer = self._link.evaluate(self._script, keys, b"".join(packed), *leases)
         answer.addCallback(self._answer, batch, len(keys) - asked)
-        answer.addErrback(self._answer_without, batch)
+        answer.addErrback(self._answer_without, batch, ended)
 
     def _leases(self, claims: list[Claim], until: bytes, keys: list[bytes]) -> bytes:
         """What tells the script of the leases of ``claims``, whose keys are added to ``keys``."""
@@ -316,7 +321,8 @@ class RedisStore(ClaimStore):
                 claim.state = HELD
         return decision
 
-    def _answer_without(self, failure: Failure, batch: list[Pending]) -> None:
+    def _answer_without(self, failure: Failure, batch: list[Pending], ended: list[Claim]) -> None:
+        self._unsaid += ended
         for pending in batch:
             try:
                 outcome: Outcome = self._without(pending.checks, pending.counted, pending.claim)

@@ -217,6 +217,59 @@ def test_never_more_than_so_many(store: Any) -> None:
     holds()
 
 
+FAILING = st.one_of(STEP, st.just(("fail", 0, False)), st.just(("back", 0, False)))
+
+
+@waiting
+def test_a_redis_that_fails_now_and_then(server: redis_server.RedisServer) -> None:
+    """A gateway knows what it holds while Redis is gone, and Redis knows what has ended meanwhile when it is back."""
+    clock = Clock()
+    link = RedisLink(Redis(server.url, timeout=5), reactor, clock)
+    store = RedisStore(link, reactor, time.time, clock=clock)
+    wait_for(link.start())
+
+    def come_back() -> None:
+        if not link.up:
+            clock.advance(1)
+            until(lambda: link.up)
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.lists(FAILING, max_size=30))
+    def holds(steps: list[Any]) -> None:
+        suffix, open_ = key(), Counter[tuple[bytes, bytes]]()
+        claims: list[Claim] = []
+        for kind, what, more in steps:
+            if kind == "fail":
+                link.give_up("the test wants it so")
+            elif kind == "back":
+                come_back()
+            elif kind == "begin":
+                claim = Claim([(LIMITS[index], name + suffix) for index, name in what], store)
+                asked = store.admit([], claim)
+                if more:
+                    link.give_up("the test wants it so, in the middle")
+                wait_for(asked)
+                full = [one for one, name in claim.wanted if open_[one.id, name] >= one.most]
+                assert claim.full is (full[0] if full else None)
+                if not full:
+                    claims.append(claim)
+                    open_.update((one.id, name) for one, name in claim.wanted)
+            elif kind == "end" and claims:
+                claim = claims.pop(what % len(claims))
+                claim.release()
+                open_.subtract((one.id, name) for one, name in claim.wanted)
+        for claim in claims:
+            claim.release()
+        come_back()
+        settled(store)
+        names = [(one, name + suffix) for one in LIMITS for name in (b"a", b"b")]
+        assert [store.places.of(one) for one in LIMITS] == [(0, 0)] * len(LIMITS)
+        assert [server("ZCARD", store._key(one.id, name)) for one, name in names] == [0] * len(names)
+
+    holds()
+    wait_for(link.stop())
+
+
 @waiting
 def test_gateways_share_places(shared: RedisStore, other: RedisStore) -> None:
     """Two of them let through together what one would."""
