@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from support import redis_server
 from support.awaiting import wait_for, waiting
@@ -181,7 +181,7 @@ STEP = st.one_of(
 def test_never_more_than_so_many(store: Any) -> None:
     """Whatever begins, ends, is cancelled while it waits, or is reloaded: and at the end every place is free."""
 
-    @settings(max_examples=60 if isinstance(store, MemoryStore) else 25, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(st.lists(STEP, max_size=40))
     def holds(steps: list[Any]) -> None:
         suffix, limits = key(), list(LIMITS)
@@ -233,7 +233,7 @@ def test_a_redis_that_fails_now_and_then(server: redis_server.RedisServer) -> No
             clock.advance(1)
             until(lambda: link.up)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=50, deadline=None, phases=[Phase.generate])  # each connects anew: shrinking takes minutes
     @given(st.lists(FAILING, max_size=30))
     def holds(steps: list[Any]) -> None:
         suffix, open_ = key(), Counter[tuple[bytes, bytes]]()
@@ -258,13 +258,18 @@ def test_a_redis_that_fails_now_and_then(server: redis_server.RedisServer) -> No
                 claim = claims.pop(what % len(claims))
                 claim.release()
                 open_.subtract((one.id, name) for one, name in claim.wanted)
+        names = [(one.id, name + suffix) for one in LIMITS for name in (b"a", b"b")]
+
+        def leases() -> list[int]:
+            come_back()
+            settled(store)
+            return [server("ZCARD", store._key(*name)) for name in names]
+
+        assert leases() == [open_[name] for name in names]
         for claim in claims:
             claim.release()
-        come_back()
-        settled(store)
-        names = [(one, name + suffix) for one in LIMITS for name in (b"a", b"b")]
+        assert leases() == [0] * len(names)
         assert [store.places.of(one) for one in LIMITS] == [(0, 0)] * len(LIMITS)
-        assert [server("ZCARD", store._key(one.id, name)) for one, name in names] == [0] * len(names)
 
     holds()
     wait_for(link.stop())
