@@ -67,6 +67,7 @@ FORMS: dict[str, Callable[[str], object]] = {
     "name": name,
     "file": file_name,
     "network": addresses.network,
+    "proxy": addresses.proxy,
     "target": addresses.target,
     "redis url": addresses.redis_url,
     "url": addresses.web_url,

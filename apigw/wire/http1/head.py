@@ -19,7 +19,11 @@ from apigw.wire.target import check_authority, check_target, split_absolute
 
 _SPECIAL = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 """Fields that say how to read the message, or that end here: what is left is for whoever is asked."""
-_CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
+_NOT_NAMED_AWAY = frozenset(
+    b"close keep-alive upgrade forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip".split()
+)
+"""Options of ``Connection`` that take away no field. A proxy in front may pass on what its client says there, and a
+client could make a request seem to be the proxy's (as CVE-2022-31813)."""
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)( [^ \r\n]+ HTTP/1\.)([0-9])\r\n").match
 _IMPOSSIBLE = b"\0"
@@ -118,7 +122,7 @@ class HeadReader:
         request.body_complete = length == 0
         self.closing = b"close" in options or protocol == b"HTTP/1.0"
         if options:
-            request.drop_headers(options - _CONNECTION_OPTIONS)
+            request.drop_headers(options - _NOT_NAMED_AWAY)
         if upgrade and method == b"GET" and length == 0 and protocol == b"HTTP/1.1":
             request.upgrade = _names_websocket(special)
         if upgrade or length != 0 or stopped:
