@@ -72,8 +72,6 @@ class HeadReader:
                 raise _refused(head, other) from None
         parser = self._parser
         headers, special = self._headers, self._special
-        if len(headers) + len(special) > max_count:
-            raise Refused(431, "The request has too many headers.")
         uri = self._url
         line = b"%b %b HTTP/1.1\r\n" % (method := parser.get_method(), uri)
         if head.startswith(line):
@@ -82,6 +80,8 @@ class HeadReader:
             protocol = b"HTTP/1.0"
         else:
             raise Refused(400, "The request line is malformed, or its version neither HTTP/1.0 nor HTTP/1.1.")
+        if len(headers) + len(special) > max_count:
+            raise Refused(431, "The request has too many headers.")
         if renamed:
             method = renamed
 
