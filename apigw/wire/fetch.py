@@ -11,7 +11,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
 
 
 class FetchFailed(Exception):
@@ -27,7 +28,7 @@ class Fetch:
 
     async def __call__(self, url: str) -> tuple[bytes, Mapping[str, str]]:
         # A client of its own for each call: treq's keeps cookies.
-        response: Any = await HTTPClient(self._agent).get(
+        response: Any = await HTTPClient(_AsSent(self._agent)).get(
             url, headers=Headers({"accept": ["application/json"]}), allow_redirects=False, unbuffered=True
         )
         body = _Bounded(self._limit)
@@ -37,6 +38,26 @@ class Fetch:
             raise FetchFailed(f"answered with {response.code}")
         fields = {name.decode("latin-1").lower(): values for name, values in response.headers.getAllRawHeaders()}
         return content, {name: values[0].decode("latin-1") for name, values in fields.items()}
+
+
+@implementer(IAgent)
+class _AsSent:
+    """Asks for no compression, and undoes none: a bound on what is read would be none on what it is unpacked to."""
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
+    ) -> Deferred[IResponse]:
+        if headers is not None:
+            headers.removeHeader(b"accept-encoding")
+        return self._agent.request(method, uri, headers, bodyProducer).addCallback(_packed)
+
+
+def _packed(response: Any) -> Any:
+    response.headers.removeHeader(b"content-encoding")
+    return response
 
 
 class _Bounded(Protocol):
