@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from apigw import errors
+from apigw.contract.exchange import DROPPED, Exchange
 from apigw.policy.limits.arithmetic import SECOND, Limit, Standing
 from apigw.wire.headers import Header
 
 HEADERS = frozenset({b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset"})
 """What a decision says of itself; a service's own limits would contradict it."""
+_WITHOUT_LIMITS = DROPPED | HEADERS
 
 Check = tuple[Limit, bytes]
 """A limit, and the key that it counts by."""
 Checks = list[Check]
 """All checks of one exchange: one or more, each limit once. First all are tested, then all are counted, so that a
 request which one limit refuses is not counted by any."""
+Violated = Callable[[Limit], object]
+"""Told of each limit that refuses an exchange."""
 
 
 class Decision:
@@ -85,6 +90,18 @@ def decide(standings: Sequence[Standing], now: int, counted: int, ahead: int) ->
 def _is_tighter(standing: Standing, other: Standing) -> bool:
     left, least = standing.limit.limit - standing.used, other.limit.limit - other.used
     return left < least or (left == least and standing.resets > other.resets)
+
+
+def tell(exchange: Exchange, decision: Decision | None, violated: Violated) -> None:
+    """Let the answer say how things stand, and raise ``RateLimited`` where the exchange is one too many."""
+    if decision is None:
+        return
+    dropped = exchange.dropped
+    exchange.dropped = _WITHOUT_LIMITS if dropped is DROPPED else dropped | HEADERS
+    exchange.added = [*exchange.added, *decision.headers()]
+    if not decision.allowed:
+        violated(decision.limit)
+        raise errors.RateLimited("Too many requests; see Retry-After.")
 
 
 def unix_seconds(microseconds: int) -> int:
