@@ -12,8 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, State
-from apigw.policy.limits.decision import Checks, Decision, allow, decide
+from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, Standing, State, allow, decide
 
 MAX_KEYS = 1_000_000
 """Each costs some 150 bytes, and with ``log`` 8 more for each further request that is in the window."""

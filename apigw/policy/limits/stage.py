@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from apigw import errors
-from apigw.contract.exchange import Exchange, OnRefusal, Outcome, Stage, Waiting
+from apigw.contract.exchange import DROPPED, Exchange, OnRefusal, Outcome, Stage, Waiting
 from apigw.errors import GatewayError
-from apigw.policy.limits.decision import Checks, Violated, tell
+from apigw.policy.limits.arithmetic import HEADERS, Checks, Decision, Limit
 from apigw.policy.limits.in_redis import Outcome as Counted
 from apigw.policy.limits.in_redis import Pending, RedisStore
 from apigw.policy.limits.keys import address_key
@@ -16,6 +17,12 @@ from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.selection import Selection
 
 LimitStore = MemoryStore | RedisStore
+
+Violated = Callable[[Limit], object]
+"""Told of each limit that refuses an exchange."""
+
+_WITHOUT_LIMITS = DROPPED | HEADERS
+"""A service may have limits of its own, which would contradict ours."""
 
 
 class Count(Stage):
@@ -61,12 +68,12 @@ def count(exchange: Exchange, selection: Selection, store: LimitStore, violated:
             key = address_key(exchange.client_address)
         checks.append((limit, key))
     if isinstance(store, MemoryStore):
-        tell(exchange, store.check(checks, exchange.started_at), violated)
+        decide(exchange, store.check(checks, exchange.started_at), violated)
         return None
     decision = store.ask(checks, partial(_told, exchange, violated))
     if isinstance(decision, Pending):
         return decision
-    tell(exchange, decision, violated)
+    decide(exchange, decision, violated)
     return None
 
 
@@ -75,8 +82,20 @@ def _told(exchange: Exchange, violated: Violated, outcome: Counted) -> None:
     try:
         if isinstance(outcome, errors.LimitsUnavailable):
             raise outcome
-        tell(exchange, outcome, violated)
+        decide(exchange, outcome, violated)
     except GatewayError as error:
         exchange.fail(error)
     else:
         exchange.resume(None)
+
+
+def decide(exchange: Exchange, decision: Decision | None, violated: Violated) -> None:
+    """Let the answer say how things stand, and raise ``RateLimited`` where the exchange is one too many."""
+    if decision is None:
+        return
+    dropped = exchange.dropped
+    exchange.dropped = _WITHOUT_LIMITS if dropped is DROPPED else dropped | HEADERS
+    exchange.added = [*exchange.added, *decision.headers]
+    if not decision.allowed:
+        violated(decision.limit)
+        raise errors.RateLimited("Too many requests; see Retry-After.")
