@@ -73,6 +73,7 @@ class Hook:
     """Sees the head of every answer to a route's requests before it goes to the client."""
 
     def run(self, exchange: Exchange, head: Head) -> None:
+        """Where it raises, the answer is not sent, but 500 without hooks."""
         raise NotImplementedError
 
 
@@ -208,6 +209,8 @@ class Exchange:
         self.waiting: Waiting | None = None
         self.relay: Relaying | None = None
         """What moves the bytes, from when the request is forwarded, or its body is read."""
+        self.hooks_failed = False
+        """One of the route's hooks has raised: the answer is an error of the gateway's own, which no hook sees."""
         self.ended = False
         request.listener = self
 

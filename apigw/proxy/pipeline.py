@@ -118,7 +118,7 @@ class Pipeline(Driver):
             self.fail(exchange, error)
             return
         if isinstance(outcome, Waiting):
-            if not exchange.ended:  # by what it had to wait for, which failed at once
+            if exchange.refusal is None and not exchange.ended:  # by what it had to wait for, which failed at once
                 exchange.waiting = outcome
         elif outcome is not None:
             self.respond(exchange, outcome)
@@ -137,11 +137,11 @@ class Pipeline(Driver):
         """Refuse, unless one of the route's ``on_refusal`` has to wait first. Each is asked once."""
         asked = exchange.route.on_refusal
         while exchange.asked < len(asked):
-            on_refusal = asked[exchange.asked]
-            exchange.asked += 1
+            at = exchange.asked
+            exchange.asked = at + 1
             assert exchange.refusal is not None
             try:
-                waiting = on_refusal.run(exchange, exchange.refusal)
+                waiting = asked[at].run(exchange, exchange.refusal)
             except GatewayError as instead:
                 exchange.refusal = instead
                 continue
@@ -149,7 +149,8 @@ class Pipeline(Driver):
                 log.failure("{id}: a refusal goes on without one who was asked", id=exchange.id.decode("ascii"))
                 continue
             if waiting is not None:
-                exchange.waiting = waiting
+                if exchange.asked == at + 1 and not exchange.ended:  # by what it had to wait for, as above
+                    exchange.waiting = waiting
                 return
         assert exchange.refusal is not None
         self.refuse(exchange, exchange.refusal)
@@ -206,6 +207,9 @@ class Pipeline(Driver):
     def _send(self, exchange: Exchange, status: int, headers: Headers, body: bytes) -> None:
         exchange.status = status
         headers = [*headers, *exchange.added, (b"x-request-id", exchange.id)]
-        if exchange.route.hooks:
-            headers = hooked(exchange, status, headers, own=True)
+        if exchange.route.hooks and not exchange.hooks_failed:
+            seen = hooked(exchange, status, headers, own=True)
+            if seen is None:
+                return
+            headers = seen
         exchange.request.respond(status, headers, body)

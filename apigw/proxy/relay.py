@@ -43,6 +43,8 @@ class Relay(Relaying):
         """The target to which the request is sent again."""
         self.sent_at = 0.0
         self.upstream_ended_at = 0.0
+        self.full = False
+        """Whether the service takes no more of the request's body for now."""
         self.event_stream = False
         self.tunnelled = False
         exchange.relay = self
@@ -81,7 +83,8 @@ class Relay(Relaying):
             connection.finish()
         else:
             self._release_body()
-            request.resume_body()
+            if not self.full:
+                request.resume_body()
 
     def hold_body(self, held: HeldBody) -> bool:
         """Read the body until ``held`` has enough. Returns whether that must be waited for."""
@@ -126,39 +129,34 @@ class Relay(Relaying):
     # wire.interfaces.Receiver: the answer.
 
     def pause_body(self) -> None:
+        self.full = True
         self.request.pause_body()
 
     def resume_body(self) -> None:
+        self.full = False
         self.request.resume_body()
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         self._release_body()
-        exchange, request, connection = self.exchange, self.request, self.connection
+        connection = self.connection
         assert connection is not None
-        exchange.status = status
-        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped)
-        if exchange.route.hooks:
-            out = hooked(exchange, status, out, own=False)
+        out = self._head(status, headers)
+        if out is None:
+            return
         if status == 101:
             self._start_tunnel(connection, out)
             return
         if connection.event_stream:
             self.event_stream = True
             self._settle(failed=False)  # which otherwise would hold its place in a half-open circuit for ever
-        request.start(status, out, reason)
+        self.request.start(status, out, reason)
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
-        exchange = self.exchange
-        self._part()
-        self.upstream_ended_at = self.destination.seconds()
-        if self.permit is not None:
-            self._settle(status in FAILURES)
-        exchange.status = status
-        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped)
-        if exchange.route.hooks:
-            out = hooked(exchange, status, out, own=False)
-        self.request.respond(status, out, body, reason)
-        exchange.driver.end(exchange)
+        self._upstream_ended(status)
+        out = self._head(status, headers)
+        if out is not None:
+            self.request.respond(status, out, body, reason)
+            self.exchange.driver.end(self.exchange)
 
     def response_received(self, data: bytes) -> None:
         self.request.write(data)
@@ -168,10 +166,7 @@ class Relay(Relaying):
         self.request.stream.set_producer(self)
 
     def response_finished(self) -> None:
-        self._part()
-        self.upstream_ended_at = self.destination.seconds()
-        if self.permit is not None:
-            self._settle(self.exchange.status in FAILURES)
+        self._upstream_ended(self.exchange.status)
         self.request.finish()
         self.exchange.driver.end(self.exchange)
 
@@ -196,6 +191,20 @@ class Relay(Relaying):
             if destination.log_decisions:
                 log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=target.name, error=error)
             exchange.driver.refuse(exchange, errors.UpstreamProtocolError("The service gave no valid answer."))
+
+    def _head(self, status: int, headers: Headers) -> Headers | None:
+        """The fields of the service's answer as the client gets them. None where a hook failed, which is answered."""
+        exchange = self.exchange
+        exchange.status = status
+        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped)
+        return hooked(exchange, status, out, own=False) if exchange.route.hooks else out
+
+    def _upstream_ended(self, status: int) -> None:
+        """The service's answer is complete."""
+        self._part()
+        self.upstream_ended_at = self.destination.seconds()
+        if self.permit is not None:
+            self._settle(failed=status in FAILURES)
 
     def _part(self) -> UpstreamConnection | None:
         """The exchange with the target is over."""
@@ -261,11 +270,17 @@ class Relay(Relaying):
 classImplements(Relay, IPushProducer)
 
 
-def hooked(exchange: Exchange, status: int, headers: Headers, own: bool) -> Headers:
-    """The fields of an answer when the route's hooks have seen it."""
+def hooked(exchange: Exchange, status: int, headers: Headers, own: bool) -> Headers | None:
+    """The fields of an answer when the route's hooks have seen it. None where one failed: the exchange is refused."""
     head = Head(status, headers, own)
-    for hook in exchange.route.hooks:
-        hook.run(exchange, head)
+    try:
+        for hook in exchange.route.hooks:
+            hook.run(exchange, head)
+    except Exception:
+        log.failure("{id}: a hook failed", id=exchange.id.decode("ascii"))
+        exchange.hooks_failed = True
+        exchange.driver.refuse(exchange, errors.GatewayError("The gateway failed."))
+        return None
     return head.headers
 
 
