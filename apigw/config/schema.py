@@ -173,6 +173,12 @@ SERVICE: Rule = {
         required=True,
         minlength=1,
     ),
+    "protocol": choice(
+        "What is spoken to it: HTTP/1.1, or HTTP/2, with `https` targets (`h2`) or without TLS (`h2c`).",
+        "http1",
+        "h2",
+        "h2c",
+    ),
     "tls": map_of("For `https` targets, which are always verified.", model.UpstreamTLS, UPSTREAM_TLS),
     "connect_timeout": duration("For a connection, TLS included, and for the wait for a free one.", "1ms", "10m"),
     "timeout": duration(

@@ -156,3 +156,35 @@ Told = Callable[[UpstreamConnection], None]
 Make = Callable[[Told, Told, Told], UpstreamConnection]
 """Makes a connection that is not connected yet. It calls the first when it may carry the next exchange, the second when
 it has become a tunnel, which is no exchange any more, and the third when it is gone."""
+
+
+class Connections(ABC):
+    """The connections to one address of a service, shared out among exchanges: ``wire.pool`` has those of HTTP/1.1."""
+
+    @property
+    @abstractmethod
+    def connections(self) -> int:
+        """How many there are, connected or connecting, but for tunnels."""
+
+    @property
+    @abstractmethod
+    def tunnels(self) -> int:
+        """Connections that became tunnels. They are as many as clients hold, and do not count as ``connections``."""
+
+    @abstractmethod
+    def take(self, careful: bool = False) -> UpstreamConnection | None:
+        """One that an exchange may begin on at once, or None.
+
+        ``careful``: for an exchange that could not be repeated, one of which the end has not come, though unread.
+        """
+
+    @abstractmethod
+    def connect(self) -> Deferred[UpstreamConnection]:
+        """A new one, or where there are too many, the next that becomes free.
+
+        Fails with ``ConnectFailed`` or ``PoolExhausted``.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is idle now, and what is in use when its exchange has ended."""

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
-from apigw.wire.interfaces import Make, UpstreamConnection
+from apigw.wire.interfaces import Connections, Make, UpstreamConnection
 from apigw.wire.reactor.transport import OneConnection
 
 
@@ -39,7 +39,7 @@ class _Waiting:
         self.given.errback(PoolExhausted("no connection became free in time"))
 
 
-class Pool:
+class Pool(Connections):
     """The connections to one endpoint. An idle one is used again, the last used first, so that the rest can go away."""
 
     def __init__(
@@ -62,14 +62,9 @@ class Pool:
 
     @property
     def tunnels(self) -> int:
-        """Connections that became tunnels. They are as many as clients hold, and do not count as ``connections``."""
         return len(self._tunnels)
 
     def take(self, careful: bool = False) -> UpstreamConnection | None:
-        """An idle connection, at once, or None.
-
-        ``careful``: for an exchange that could not be repeated, one of which the end has not come, though unread.
-        """
         idle = self._idle
         while idle:
             connection = idle.pop()
@@ -79,10 +74,6 @@ class Pool:
         return None
 
     def connect(self) -> Deferred[UpstreamConnection]:
-        """A new connection, or where there are too many, the next that becomes free.
-
-        Fails with ``ConnectFailed`` or ``PoolExhausted``.
-        """
         if self._open < self._settings.max_connections:
             return self._dial()
         if len(self._waiting) >= self._settings.max_pending:
@@ -93,7 +84,6 @@ class Pool:
         return waiting.given
 
     def close(self) -> None:
-        """Close what is idle now, and what is in use when its exchange has ended."""
         self._closed = True
         idle, self._idle = self._idle, []
         for connection in idle:

@@ -83,13 +83,14 @@ class Endpoint(Protocol):
 
     def window_received(self, number: int, increment: int) -> None: ...
 
-    def reset_received(self, number: int) -> None: ...
+    def reset_received(self, number: int, code: int) -> None: ...
 
     def settings_received(self, settings: dict[int, int]) -> None: ...
 
     def ping_received(self, payload: bytes, is_answer: bool) -> None: ...
 
-    def goaway_received(self) -> None: ...
+    def goaway_received(self, last: int) -> None:
+        """``last`` is the highest stream that it has begun to answer, or may."""
 
     def trifle_received(self) -> None:
         """A frame that changes nothing."""
@@ -194,8 +195,7 @@ class Endpoint(Protocol):
         elif kind == WINDOW_UPDATE:
             self.window_received(number, read_long(payload) & LARGEST_WINDOW)
         elif kind == RST_STREAM:
-            read_long(payload)
-            self.reset_received(number)
+            self.reset_received(number, read_long(payload))
         elif kind == CONTINUATION:
             self._continuation_received(flags, payload)
         elif kind in (SETTINGS, PING, GOAWAY):
@@ -208,7 +208,7 @@ class Endpoint(Protocol):
             elif len(payload) < 8:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "GOAWAY is cut short.")
             else:
-                self.goaway_received()
+                self.goaway_received(read_long(payload[:4]) & LARGEST_STREAM)
         elif kind == PUSH_PROMISE:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "Nobody may push here.")
         else:

@@ -209,7 +209,7 @@ class HTTP2Channel(Endpoint):
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "The connection's window grows too large.")
         self._push_waiting()
 
-    def reset_received(self, number: int) -> None:
+    def reset_received(self, number: int, code: int) -> None:
         stream = self.streams.get(number)
         if stream is None:
             self.numbers.reset(number)
@@ -242,7 +242,7 @@ class HTTP2Channel(Endpoint):
         elif self._draining and payload == FAREWELL_PING:
             self._say_last()
 
-    def goaway_received(self) -> None:
+    def goaway_received(self, last: int) -> None:
         # It still reads what it has asked for.
         self.trifle_received()
         self._final = True
