@@ -197,7 +197,17 @@ class HTTP1Channel(ClientConnection):
         request = head.read(self, data if end == len(data) else data[:end], settings.max_header_count)
         self._last = head.closing
         self._pending = data[end:]
-        self._begin(request, head.expects_continue)
+        self._request = request
+        if not self._room.kept.pop(self, False):
+            self._room.busy(self)
+        if request.body_complete:
+            # As ``_enter`` does: nothing is expected of a client whose request is complete.
+            self._state = DONE
+            self.deadline = NEVER
+        else:
+            self._body = RequestBody(request.content_length, settings.max_header_size, settings.client_least_rate)
+            self._enter(EXPECT if head.expects_continue else BODY)
+        self.factory.on_request(request)
         rest, self._pending = self._pending, b""
         return rest
 
@@ -209,20 +219,6 @@ class HTTP1Channel(ClientConnection):
         self._room.unfinished(self)
         self._pending = data
         self._searched = len(data)
-
-    def _begin(self, request: Request, expects_continue: bool) -> None:
-        self._request = request
-        if not self._room.kept.pop(self, False):
-            self._room.busy(self)
-        if request.body_complete:
-            # As ``_enter`` does: nothing is expected of a client whose request is complete.
-            self._state = DONE
-            self.deadline = NEVER
-        else:
-            settings = self.factory.settings
-            self._body = RequestBody(request.content_length, settings.max_header_size, settings.client_least_rate)
-            self._enter(EXPECT if expects_continue else BODY)
-        self.factory.on_request(request)
 
     def _take_body(self, data: bytes) -> bytes:
         """Hand on what belongs to this request's body. Returns the rest."""
