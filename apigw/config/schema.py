@@ -112,7 +112,10 @@ GATEWAY: Rule = {
         1,
         1_000_000,
     ),
-    "trusted_proxies": list_of("CIDRs whose `X-Forwarded-For` is believed, walked from the right.", item("network")),
+    "trusted_proxies": list_of(
+        "CIDRs whose `X-Forwarded-For` is believed, walked from the right; `unix:` for whoever comes by a unix socket.",
+        item("proxy"),
+    ),
     "metrics_allow": list_of("CIDRs that may read `/metrics` on the public port; others get 404.", item("network")),
     "access_log": map_of("One line for each exchange. `null` for none.", model.AccessLog, ACCESS_LOG, nullable=True),
 }

@@ -12,6 +12,7 @@ from zope.interface import implementer
 from apigw.wire.http1.server import HTTP1Channel
 from apigw.wire.http2.server import HTTP2Channel
 from apigw.wire.reactor.transport import replace_protocol
+from apigw.wire.request import UNIX_PEER
 from apigw.wire.server import Server
 from apigw.wire.server import Settings as Settings
 
@@ -30,7 +31,8 @@ class ChannelFactory(Server, protocol.ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> protocol.Protocol | None:
         if not self.make_room():
             return None
-        return Opening(self, str(getattr(addr, "host", "")).encode("ascii", "replace"))
+        host = getattr(addr, "host", None)
+        return Opening(self, UNIX_PEER if host is None else str(host).encode("ascii", "replace"))
 
 
 class Opening(protocol.Protocol):

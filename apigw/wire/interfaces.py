@@ -51,7 +51,8 @@ class Receiver(Protocol):
     """Who asked, and is told the answer. After ``response_finished`` or ``response_failed`` nothing more is called."""
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
-        """The final response's head. Names are in lower case; framing has been checked.
+        """The final response's head. Names are in lower case; framing has been checked. Of the connection's fields it
+        has those of a 426 only.
 
         101 is the answer to a message with ``upgrade``, and the last call: ``give_up`` the connection then.
         """
@@ -121,6 +122,11 @@ class UpstreamConnection(ABC):
     @abstractmethod
     def event_stream(self) -> bool:
         """Whether the response that has begun is one that may be silent for as long as it likes."""
+
+    @property
+    @abstractmethod
+    def version(self) -> bytes:
+        """In which the last response came, as ``Request.clientproto``: ``HTTP/1.1``."""
 
     @abstractmethod
     def pause_response(self) -> None:
