@@ -115,6 +115,11 @@ def test_what_lies_in_redis(shared: RedisFamilies, server: redis_server.RedisSer
         *(b"", b"[", b"null", b"\xff", b"[" * 100_000),
         *(b'["acme", []]', b'["acme", [], "soon"]', b'["acme", "scope", 1800000000]', b'["acme", [7], 1800000000]'),
         *(b"[7, [], 1800000000]", b'["acme", [], NaN]', b'["acme", [], Infinity]', b'["acme", [], 1%b]' % (b"0" * 400)),
+        *(
+            b'["acme", [], 1%b]' % (b"0" * 5000),
+            b'["acme", [%b], 9]' % (b"[" * 40 + b"]" * 40),
+            b'["%b"]' % (b"x" * 2**21),
+        ),
     ],
 )
 def test_a_broken_record_is_no_family(
