@@ -139,6 +139,35 @@ class ServiceSeries:
         self._transitions[to].inc()
 
 
+class LookupSeries:
+    """What becomes of host names: lookups that ended, and answers with addresses of before."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.in_progress = 0
+        """Lookups that have begun and not ended; whoever makes them sets it."""
+        results = Counter(
+            "gateway_dns_lookups_total", "Lookups of host names that ended, by result.", ["result"], registry=registry
+        )
+        self._results = {True: results.labels("success"), False: results.labels("failure")}
+        self._durations = Histogram(
+            "gateway_dns_lookup_duration_seconds", "What lookups took.", buckets=BUCKETS, registry=registry
+        )
+        self._old = Counter(
+            "gateway_dns_old_answers_total",
+            "Times that the last good addresses were used, because a lookup failed or took long.",
+            registry=registry,
+        )
+        progress = Gauge("gateway_dns_lookups_in_progress", "Lookups that have not ended.", registry=registry)
+        progress.set_function(lambda: self.in_progress)
+
+    def ended(self, found: bool, seconds: float) -> None:
+        self._results[found].inc()
+        self._durations.observe(seconds)
+
+    def old_used(self, times: int) -> None:
+        self._old.inc(times)
+
+
 class Metrics:
     """Every family that the gateway exports, but for those of policies.
 
@@ -202,6 +231,7 @@ class Metrics:
             buckets=BUCKETS,
             registry=registry,
         )
+        self.lookups = LookupSeries(registry)
         self.reactor_lag = lag.observe
         """``reactor_lag(seconds)`` counts one sample."""
         Gauge("gateway_build_info", "The version that runs.", ["version"], registry=registry).labels(version).set(1)

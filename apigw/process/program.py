@@ -39,6 +39,7 @@ from apigw.proxy.pipeline import Pipeline
 from apigw.proxy.resources import public_resources, render_metrics
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
+from apigw.upstream.resolver import Resolver
 from apigw.upstream.upstream import build
 from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory
@@ -150,7 +151,8 @@ class Program:
         admin = Site(lambda *_: None, seconds, lambda request: request.stream.peer)
         own = own_resources(reactor, current, facts, readiness, exposition)
         self.root = Ordered()
-        self._add(Ticking(deadlines), Running(LagProbe(reactor, metrics.reactor_lag)), Running(history))
+        self._add(Ticking(deadlines), Running(Resolver(reactor, metrics.lookups)))
+        self._add(Running(LagProbe(reactor, metrics.reactor_lag)), Running(history))
         if access_log is not None:
             self._add(LogFile(access_log))
             signals.on(signal.SIGUSR1, access_log.reopen)

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from apigw.wire.deadlines import Deadlines
+from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 from apigw.wire.interfaces import Connections, Make, UpstreamConnection
 from apigw.wire.reactor.transport import OneConnection
@@ -37,6 +38,21 @@ class _Waiting:
     def deadline_passed(self) -> None:
         self._pool._forget(self)
         self.given.errback(PoolExhausted("no connection became free in time"))
+
+
+class _Dialling:
+    """A connection that is being made, with all that needs: a name's lookup, the attempts at each of its addresses."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.late = False
+        self.connecting: Deferred[Any] | None = None
+
+    def deadline_passed(self) -> None:
+        self.deadline = NEVER
+        self.late = True
+        if self.connecting is not None:
+            self.connecting.cancel()
 
 
 class Pool(Connections):
@@ -97,7 +113,9 @@ class Pool(Connections):
     def _dial_for(self, given: Deferred[UpstreamConnection]) -> None:
         self._open += 1
         connection = self._make(self._free, self._set_apart, self._lose)
-        connection.connect_until(self._deadlines.seconds() + self._settings.connect_timeout)
+        dialling = _Dialling(self._deadlines.seconds() + self._settings.connect_timeout)
+        connection.connect_until(dialling.deadline)
+        self._deadlines.watch(dialling)
 
         def ready(connection: UpstreamConnection) -> None:
             if given.called:  # cancelled meanwhile
@@ -109,12 +127,20 @@ class Pool(Connections):
             if not given.called:
                 given.errback(ConnectFailed(failure.getErrorMessage()))
 
+        def connected(_: object) -> None:
+            # From here on, a TLS handshake for instance, the connection keeps the same deadline by itself.
+            self._deadlines.forget(dialling)
+
         def not_connected(failure: Failure) -> None:
+            self._deadlines.forget(dialling)
             self._lose(connection)
+            if dialling.late:
+                failure = Failure(ConnectFailed(f"no connection within {self._settings.connect_timeout:g} s"))
             connection.when_ready.errback(failure)
 
         connection.when_ready.addCallbacks(ready, failed)
-        self._endpoint.connect(OneConnection(connection)).addErrback(not_connected)
+        dialling.connecting = self._endpoint.connect(OneConnection(connection))
+        dialling.connecting.addCallbacks(connected, not_connected)
 
     def _free(self, connection: UpstreamConnection) -> None:
         if self._waiting:
