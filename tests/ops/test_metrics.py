@@ -38,6 +38,8 @@ FAMILIES = {
     "gateway_connections": ("gauge", {"protocol"}),
     "gateway_config_reloads": ("counter", {"result"}),
     "gateway_config_last_reload_successful": ("gauge", set()),
+    "gateway_buffered_bytes": ("gauge", set()),
+    "gateway_log_lines_lost": ("counter", {"log"}),
     "gateway_reactor_lag_seconds": ("histogram", set()),
     "gateway_build_info": ("gauge", {"version"}),
 }
