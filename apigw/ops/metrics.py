@@ -48,6 +48,9 @@ PROTOCOLS = ("HTTP/1.1", "HTTP/2", "opening")
 UPSTREAM_ERRORS = ("connect", "timeout", "lost", "protocol", "overloaded")
 """Values of ``kind``."""
 
+LOGS = ("access", "daemon")
+"""Values of ``log``."""
+
 CIRCUIT_STATES = {"closed": 0, "open": 1, "half-open": 2}
 
 
@@ -211,6 +214,18 @@ class Metrics:
         self._connections = Gauge(
             "gateway_connections", "Open connections of clients.", ["protocol"], registry=registry
         )
+        self._lines_lost = Counter(
+            "gateway_log_lines_lost_total",
+            "Lines of a log that could not be written.",
+            ["log"],
+            registry=registry,
+        )
+        for name in LOGS:
+            self._lines_lost.labels(name)
+        self.buffered = 0
+        """Bytes of requests' bodies that are buffered; whoever renders sets it."""
+        buffered = Gauge("gateway_buffered_bytes", "Requests' bodies that are buffered.", registry=registry)
+        buffered.set_function(lambda: self.buffered)
         reloads = Counter(
             "gateway_config_reloads_total",
             "Reloads of the configuration, by result.",
@@ -253,6 +268,10 @@ class Metrics:
     def connections(self, protocol: str) -> Gauge:
         """The open connections of one protocol: ``inc()`` and ``dec()``."""
         return self._connections.labels(protocol)
+
+    def lines_lost(self, log: str) -> Callable[[int], object]:
+        """Counts lines of a log of ``LOGS`` that could not be written. May be called from any thread."""
+        return self._lines_lost.labels(log).inc
 
     def auth_failure(self, reason: str) -> None:
         """Count a 401 or 403. ``reason`` is a word of the code's own, never of the token's."""

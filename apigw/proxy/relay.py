@@ -217,7 +217,7 @@ class Relay(Relaying):
         join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout).addCallback(self._tunnel_ended)
 
     def _tunnel_ended(self, _: object) -> None:
-        self.exchange.driver.end(self.exchange)
+        self.client_failed(ClientLost())
 
     # IPushProducer: the client reads slower than the service sends.
 

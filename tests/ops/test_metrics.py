@@ -42,6 +42,8 @@ FAMILIES = {
     "gateway_dns_lookup_duration_seconds": ("histogram", set()),
     "gateway_dns_lookups_in_progress": ("gauge", set()),
     "gateway_dns_old_answers": ("counter", set()),
+    "gateway_buffered_bytes": ("gauge", set()),
+    "gateway_log_lines_lost": ("counter", {"log"}),
     "gateway_reactor_lag_seconds": ("histogram", set()),
     "gateway_build_info": ("gauge", {"version"}),
 }
