@@ -112,7 +112,10 @@ GATEWAY: Rule = {
         1,
         1_000_000,
     ),
-    "trusted_proxies": list_of("CIDRs whose `X-Forwarded-For` is believed, walked from the right.", item("network")),
+    "trusted_proxies": list_of(
+        "CIDRs whose `X-Forwarded-For` is believed, walked from the right; `unix:` for whoever comes by a unix socket.",
+        item("proxy"),
+    ),
     "metrics_allow": list_of("CIDRs that may read `/metrics` on the public port; others get 404.", item("network")),
     "access_log": map_of("One line for each exchange. `null` for none.", model.AccessLog, ACCESS_LOG, nullable=True),
 }
@@ -131,7 +134,10 @@ REDIS: Rule = {
 
 TARGET: Rule = {
     "url": text(
-        "`http://host:port` or `https://host:port`. Names are resolved anew for each connect.", "target", required=True
+        "`http://host:port` or `https://host:port`. Names are looked up anew for each connection; where that fails, or "
+        "takes longer than 0.25 s, the last good addresses serve for 10 minutes.",
+        "target",
+        required=True,
     ),
     "weight": whole("Its share of the requests, in proportion to the others'.", 1, 1000),
 }
@@ -173,8 +179,18 @@ SERVICE: Rule = {
         required=True,
         minlength=1,
     ),
+    "protocol": choice(
+        "What is spoken to it: HTTP/1.1, or HTTP/2, with `https` targets (`h2`) or without TLS (`h2c`).",
+        "http1",
+        "h2",
+        "h2c",
+    ),
     "tls": map_of("For `https` targets, which are always verified.", model.UpstreamTLS, UPSTREAM_TLS),
-    "connect_timeout": duration("For a connection, TLS included, and for the wait for a free one.", "1ms", "10m"),
+    "connect_timeout": duration(
+        "For a connection, from the lookup of a name to the end of a TLS handshake; and for the wait for a free one.",
+        "1ms",
+        "10m",
+    ),
     "timeout": duration(
         "Instead of `gateway.request_timeout`.", "1ms", DAY, nullable=True, default="`gateway.request_timeout`"
     ),
@@ -183,7 +199,10 @@ SERVICE: Rule = {
     ),
     "max_connections": whole("Connections to each target.", 1, 100_000),
     "max_pending": whole(
-        "That many more requests wait for a connection, up to `connect_timeout`; then 503 `overloaded`.", 0, 1_000_000
+        "How many more requests wait for a connection to each target, up to `connect_timeout`. Further ones, and those "
+        "that waited in vain, get 503 `overloaded`.",
+        0,
+        1_000_000,
     ),
     "preserve_host": switch("Whether the client's `Host` goes to the service, instead of the target's."),
     "critical": switch("Whether it counts for `/ready`."),

@@ -140,7 +140,7 @@ class Relay(Relaying):
         self._release_body()
         connection = self.connection
         assert connection is not None
-        out = self._head(status, headers)
+        out = self._head(status, headers, connection.version)
         if out is None:
             return
         if status == 101:
@@ -152,8 +152,9 @@ class Relay(Relaying):
         self.request.start(status, out, reason)
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
-        self._upstream_ended(status)
-        out = self._head(status, headers)
+        connection = self._upstream_ended(status)
+        assert connection is not None
+        out = self._head(status, headers, connection.version)
         if out is not None:
             self.request.respond(status, out, body, reason)
             self.exchange.driver.end(self.exchange)
@@ -192,19 +193,20 @@ class Relay(Relaying):
                 log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=target.name, error=error)
             exchange.driver.refuse(exchange, errors.UpstreamProtocolError("The service gave no valid answer."))
 
-    def _head(self, status: int, headers: Headers) -> Headers | None:
+    def _head(self, status: int, headers: Headers, version: bytes) -> Headers | None:
         """The fields of the service's answer as the client gets them. None where a hook failed, which is answered."""
         exchange = self.exchange
         exchange.status = status
-        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped)
+        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped, version)
         return hooked(exchange, status, out, own=False) if exchange.route.hooks else out
 
-    def _upstream_ended(self, status: int) -> None:
+    def _upstream_ended(self, status: int) -> UpstreamConnection | None:
         """The service's answer is complete."""
-        self._part()
+        connection = self._part()
         self.upstream_ended_at = self.destination.seconds()
         if self.permit is not None:
             self._settle(failed=status in FAILURES)
+        return connection
 
     def _part(self) -> UpstreamConnection | None:
         """The exchange with the target is over."""
@@ -225,7 +227,7 @@ class Relay(Relaying):
         join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout).addCallback(self._tunnel_ended)
 
     def _tunnel_ended(self, _: object) -> None:
-        self.exchange.driver.end(self.exchange)
+        self.client_failed(ClientLost())
 
     # IPushProducer: the client reads slower than the service sends.
 

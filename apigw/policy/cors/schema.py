@@ -9,6 +9,16 @@ CORS: Rule = {
     "origins": list_of("Origins as browsers send them, or `*` alone.", item("origin"), required=True, minlength=1),
     "credentials": switch("Whether browsers may send cookies and credentials. Not with `*`."),
     "max_age": duration("How long browsers may remember a preflight.", "0s", "24h"),
+    "allow_headers": list_of(
+        "Headers that a page may send besides those that every page may.",
+        item("header"),
+        nullable=True,
+        default="whatever it asks for",
+    ),
+    "expose_headers": list_of(
+        "Headers of an answer that a page may read besides the safelisted ones and those that the service exposes.",
+        item("header"),
+    ),
 }
 
 OF_ROUTE: Rule = {

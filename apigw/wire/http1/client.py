@@ -265,6 +265,7 @@ class HTTP1Connection(UpstreamConnection):
             self._fail(error)
             return
         state = response.state
+        self.version = response.version
         if state == COMPLETE and before != BODY:
             pieces = response.pieces
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)

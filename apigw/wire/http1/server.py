@@ -123,7 +123,9 @@ class HTTP1Channel(ClientConnection):
             self._refuse(Refused(408, "The request's headers took too long."))
         elif state == BODY and self._request is not None and not self._request.started:
             self._refuse(Refused(408, "The request's body took too long."))
-        elif state in (IDLE, HEAD, REST):
+        elif state in (IDLE, HEAD):
+            self._close_idle()
+        elif state == REST:
             self._close()
         else:
             self.cut()
@@ -352,7 +354,9 @@ class HTTP1Channel(ClientConnection):
     def drain(self) -> None:
         """Close when the exchange in flight, if any, is over, and so are those that wait behind it."""
         if (self._state == IDLE or self._state == HEAD) and not self._pending:
-            self._close()
+            self._close_idle()
+            if self._state == IDLE or self._state == HEAD:
+                self.factory.deadlines.clock.callLater(0, self.drain)
 
     def _next(self) -> None:
         """The connection is free for the next request, which may have arrived already."""
@@ -360,7 +364,7 @@ class HTTP1Channel(ClientConnection):
         if self._full:
             return
         if self.factory.draining and not self._pending:
-            self._close()
+            self.drain()
             return
         self._room.idle(self)
         if not self._taking:
