@@ -16,7 +16,7 @@ from apigw.upstream.failover import again
 from apigw.upstream.target import Target
 from apigw.wire.errors import ClientLost, Refused, UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
-from apigw.wire.interfaces import Message, UpstreamConnection
+from apigw.wire.interfaces import UpstreamConnection
 from apigw.wire.request import Request
 from apigw.wire.tunnel import join
 
@@ -69,7 +69,7 @@ class Relay(Relaying):
         fields = upstream_fields(request, trusted, exchange.id, own, destination.copied)
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
-        connection.send(Message(request.method, uri, host, fields, length, upgrade, destination.timeout), self)
+        connection.send(request.method, uri, host, fields, length, upgrade, destination.timeout, self)
         held = self.held
         if held is None:
             if request.body_complete and not request.bytes_received:

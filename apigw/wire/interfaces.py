@@ -1,7 +1,7 @@
 # Compiled: see docs/decisions/compiled.md
-"""What is spoken between a proxy and the protocols towards services: a message, its connection, who is told.
+"""What is spoken between a proxy and the protocols towards services: a connection, and who is told.
 
-Each protocol renders a message for itself, and nobody above it knows which one carries it. The same for clients stands
+Each protocol renders a request for itself, and nobody above it knows which one carries it. The same for clients stands
 in ``request``, with the class whose two sides they are: ``Listener`` and ``Stream``.
 """
 
@@ -19,34 +19,6 @@ from apigw.wire.headers import Headers
 from apigw.wire.tunnel import End
 
 
-class Message:
-    """A request up to its body, which has been checked: what is in it can be sent as it is.
-
-    ``target`` is in origin-form, ``authority`` what the service is called. ``fields`` have lower-case names, and are
-    neither the authority, nor of one hop (``HOP_BY_HOP``), nor framing: a protocol writes those as it has them.
-    ``content_length`` is None where the body is of unknown length, and 0 where there is none. ``upgrade`` asks for a
-    WebSocket. ``timeout`` is how many seconds the answer may take to begin, and then between two pieces of it.
-    """
-
-    def __init__(
-        self,
-        method: bytes,
-        target: bytes,
-        authority: bytes,
-        fields: Headers,
-        content_length: int | None,
-        upgrade: bool,
-        timeout: float,
-    ) -> None:
-        self.method = method
-        self.target = target
-        self.authority = authority
-        self.fields = fields
-        self.content_length = content_length
-        self.upgrade = upgrade
-        self.timeout = timeout
-
-
 class Receiver(Protocol):
     """Who asked, and is told the answer. After ``response_finished`` or ``response_failed`` nothing more is called."""
 
@@ -54,7 +26,7 @@ class Receiver(Protocol):
         """The final response's head. Names are in lower case; framing has been checked. Of the connection's fields it
         has those of a 426 only.
 
-        101 is the answer to a message with ``upgrade``, and the last call: ``give_up`` the connection then.
+        101 is the answer to a request with ``upgrade``, and the last call: ``give_up`` the connection then.
         """
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
@@ -81,7 +53,7 @@ class Receiver(Protocol):
 class UpstreamConnection(ABC):
     """A connection to a service, which carries one exchange at a time.
 
-    ``send`` a message, then ``write`` and ``finish`` its body; the answer goes to the receiver. A base class and no
+    ``send`` a request, then ``write`` and ``finish`` its body; the answer goes to the receiver. A base class and no
     Protocol, because calls by way of a Protocol are not compiled.
     """
 
@@ -106,8 +78,26 @@ class UpstreamConnection(ABC):
     # The exchange's side.
 
     @abstractmethod
-    def send(self, message: Message, receiver: Receiver) -> None:
-        """Begin an exchange. The message may wait for the first ``write``, ``flush`` or ``finish``."""
+    def send(
+        self,
+        method: bytes,
+        target: bytes,
+        authority: bytes,
+        fields: Headers,
+        content_length: int | None,
+        upgrade: bool,
+        timeout: float,
+        receiver: Receiver,
+    ) -> None:
+        """Begin an exchange with a request up to its body, which has been checked: it can be sent as it is.
+
+        ``target`` is in origin-form, ``authority`` what the service is called. ``fields`` have lower-case names, and
+        are neither the authority, nor of one hop (``HOP_BY_HOP``), nor framing: a protocol writes those as it has them.
+        ``content_length`` is None where the body is of unknown length, and 0 where there is none. ``upgrade`` asks for
+        a WebSocket. ``timeout`` is how many seconds the answer may take to begin, and then between two pieces of it.
+
+        It may wait for the first ``write``, ``flush`` or ``finish``.
+        """
 
     @abstractmethod
     def write(self, data: bytes) -> None:

@@ -178,8 +178,7 @@ def test_an_answer_whose_hook_fails_is_a_500(asked: bytes, said: bytes, failures
     assert [str(failure) for failure in failures] == ["broken"]
     (exchange,) = scene.accounted
     assert (exchange.status, scene.pipeline.in_flight, scene.balancer.under_way) == (500, 0, 0)
-    connection = scene.service.connection
-    assert scene.service.reusable if said == WHOLE else connection.lost
+    assert scene.service.reusable if said == WHOLE else scene.service.transport.aborted
     assert not scene.client.lost
     if said == WHOLE:
         assert scene.ask(GET).startswith(b"GET /a ")
