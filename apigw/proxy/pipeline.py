@@ -89,25 +89,29 @@ class Pipeline(Driver):
         """Runs when the headers are complete; the body has not been read."""
         if request.path in self.reserved:
             self._resources(request)
-            return
-        table = self.table
-        exchange = Exchange(self, request, table.peers, self._seconds())
-        match = table.router.match(request.method, request.path)
-        exchange.route = match.value if match is not None else table.otherwise(request)
-        if table.log_decisions:
-            log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
-        self.in_flight += 1
-        self.resume(exchange, None)
+        else:
+            self._walk(request, None, None)
 
     def resume(self, exchange: Exchange, outcome: Outcome) -> None:
-        """Walk the route's stages from where the exchange stands, until one answers, refuses, or waits.
-
-        Each is done at once unless it must wait; when what it waited for is there, the walk goes on here. After the
-        last stage the relay has the exchange.
-        """
         if exchange.refusal is not None:
             self._refuse_unless(exchange)
-            return
+        else:
+            self._walk(exchange.request, exchange, outcome)
+
+    def _walk(self, request: Request, exchange: Exchange | None, outcome: Outcome) -> None:
+        """One request's way: find its route, then do the route's stages, until one answers, refuses, or waits.
+
+        Each is done at once unless it must wait; when what it waited for is there, the walk goes on from where
+        ``exchange`` stands, with the ``outcome``. After the last stage the relay has the exchange.
+        """
+        if exchange is None:
+            table = self.table
+            exchange = Exchange(self, request, table.peers, self._seconds())
+            match = table.router.match(request.method, request.path)
+            exchange.route = match.value if match is not None else table.otherwise(request)
+            if table.log_decisions:
+                log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
+            self.in_flight += 1
         stages = exchange.route.stages
         try:
             while outcome is None and not exchange.ended:
