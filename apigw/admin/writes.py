@@ -27,14 +27,14 @@ def may_write(request: WebRequest, token: bytes | None) -> None:
     if len(given) != 1 or given[0].partition(b";")[0].strip(b" \t").lower() != JSON_TYPE:
         raise errors.UnsupportedMediaType("A write must be application/json.")
     if token is None:
-        raise errors.ReadOnly("Without gateway.admin_token_file nothing can be changed here.")
+        raise errors.ReadOnly("Changes need gateway.admin_token_file, which is not set.")
     credentials = [value for name, value in request.headers if name == b"authorization"]
     if not credentials:
         raise errors.Unauthorized("A token is required.", [(b"www-authenticate", REALM)])
     scheme, _, sent = credentials[0].partition(b" ")
     if len(credentials) != 1 or scheme.lower() != b"bearer" or not compare_digest(sent.strip(b" "), token):
         challenge = REALM + b', error="invalid_token"'
-        raise errors.Unauthorized("The token is not the right one.", [(b"www-authenticate", challenge)], "invalid")
+        raise errors.Unauthorized("The token is wrong.", [(b"www-authenticate", challenge)], "invalid")
 
 
 def _is_here(authority: bytes, transport: ITransport) -> bool:

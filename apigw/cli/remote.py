@@ -65,7 +65,7 @@ class Admin:
             return cls(path=endpoint.get("address"))
         port = int(endpoint.get("port", "0"))
         if endpoint.kind not in ("tcp", "tcp6") or not port:
-            raise ValueError(f"where {text!r} listens is not in the configuration: say it with --admin")
+            raise ValueError(f"the configuration does not say where {text!r} listens: give --admin")
         interface = endpoint.get("interface") or ("::" if endpoint.kind == "tcp6" else "0.0.0.0")
         return cls({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(interface, interface), port)
 
@@ -135,7 +135,7 @@ def _admin(options: argparse.Namespace) -> Admin:
         return Admin.parse(options.admin)
     config = loaded(options.config)
     if config is None:
-        raise ValueError("no gateway is asked: say with --config or --admin which one")
+        raise ValueError("cannot tell which gateway to ask: give --config or --admin")
     return Admin.of_endpoint(config.gateway.admin)
 
 
@@ -146,7 +146,7 @@ def _token(options: argparse.Namespace) -> str:
         config = loaded(options.config)
         file = None if config is None else config.gateway.admin_token_file
     if file is None:
-        raise ValueError("a circuit is held with a token: say with --token-file where it is")
+        raise ValueError("a change needs the admin token: give --token-file, or set gateway.admin_token_file")
     with open(file, encoding="ascii") as content:
         return content.read().strip()
 
@@ -164,8 +164,9 @@ def limits_table(document: Document) -> str:
     """``/limits`` for people."""
     store = document["store"]
     where = "Redis" if store["kind"] == "redis" else "memory"
-    state = "" if store["up"] else ", which cannot be used at present"
-    lines = [f"counted in {where}{state}; keys here: {store['keys']}; decided without the store: {store['fallbacks']}"]
+    state = "" if store["up"] else ", which is unavailable"
+    counts = f"keys in this process: {store['keys']}; checks decided without Redis: {store['fallbacks']}"
+    lines = [f"counted in {where}{state}; {counts}"]
     rows = [
         (
             one["endpoint"],
@@ -178,7 +179,7 @@ def limits_table(document: Document) -> str:
         )
         for one in document["limits"]
     ]
-    headings = ("ENDPOINT", "SCOPE", "LIMIT", "ALGORITHM", "STORE GONE", "KEYS", "REFUSED")
+    headings = ("ENDPOINT", "SCOPE", "LIMIT", "ALGORITHM", "ON STORE FAILURE", "KEYS", "REFUSED")
     return "\n".join([*lines, *table(headings, rows)])
 
 
@@ -194,7 +195,7 @@ def circuits_table(circuits: Sequence[Document]) -> str:
             since, retry = _seconds(one["since"]), _seconds(one["retry_in"])
             rows.append((one["service"], one["state"] + held, since, failed, retry, one["opened"], one["why"]))
         for target in one["targets"]:
-            health = "in use" if target["available"] else "unhealthy" if not target["healthy"] else "set aside"
+            health = "in use" if target["available"] else "unhealthy" if not target["healthy"] else "ejected"
             rows.append((f"  {target['target']}", health, *[""] * 4, f"{target['connections']} connections"))
     return "\n".join(table(("SERVICE", "STATE", "SINCE", "FAILED", "RETRY IN", "OPENED", "WHY"), rows))
 

@@ -28,5 +28,5 @@ def _read_secret() -> str:
         return sys.stdin.readline().rstrip("\r\n")
     secret = getpass("secret: ")
     if getpass("again: ") != secret:
-        raise ValueError("the two are not the same")
+        raise ValueError("the two entries differ")
     return secret

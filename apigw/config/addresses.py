@@ -49,12 +49,12 @@ def origin(text: str) -> str:
     if not re.match(r"[a-z][a-z0-9+.-]*://", text):
         raise ValueError("is not an origin such as https://app.example.com")
     if "*" in text:
-        raise ValueError("holds a *: write each origin out, or * alone")
+        raise ValueError("contains a *: write each origin out, or * alone")
     parts, host, port = _split(text, ())
     if parts.path or parts.query or parts.fragment or text[-1] in "?#":
         raise ValueError("is not an origin: nothing may follow host and port, not even a slash")
     if host != host.lower():
-        raise ValueError("has capital letters in its host: browsers send small ones")
+        raise ValueError("has capital letters in its host: browsers send it in lower case")
     if parts.port is not None and port == DEFAULT_PORTS.get(parts.scheme):
         raise ValueError(f"names the default port: browsers leave :{port} out")
     return text
@@ -94,11 +94,11 @@ def _split(text: str, schemes: tuple[str, ...]) -> tuple[SplitResult, str, int]:
         raise ValueError(f"does not begin with {' or '.join(f'{each}://' for each in schemes)}")
     if "@" in rest.partition("?")[0]:
         advice = ": give the password in password_file" if scheme.startswith("redis") else ""
-        raise ValueError(f"holds a user name or password, which do not belong in a URL{advice}")
+        raise ValueError(f"contains a user name or password, which do not belong in a URL{advice}")
     try:
         parts = urlsplit(text)
     except ValueError:
-        raise ValueError("has brackets that hold no IPv6 address") from None
+        raise ValueError("has brackets around what is not an IPv6 address") from None
     location = parts.netloc
     match = re.fullmatch(r"(\[.*\]|[^:]*)(?::([^:]*))?", location)
     if match is None:
@@ -115,7 +115,7 @@ def _host(text: str) -> str:
         try:
             return str(IPv6Address(text[1:-1])) if "%" not in text else _no_zone()
         except AddressValueError:
-            raise ValueError("has brackets that hold no IPv6 address") from None
+            raise ValueError("has brackets around what is not an IPv6 address") from None
     if not text.isascii():
         raise ValueError("has a host that is not ASCII: write the name as xn--…")
     if re.fullmatch(r"[0-9.]+", text):

@@ -21,7 +21,7 @@ def listeners(document: Document, files: Files) -> None:
     held: list[tuple[Path, endpoints.Endpoint]] = []
     listed = document.get("gateway", "listen")
     if listed and all(listen is None for listen in listed):
-        document.report(("gateway", "listen"), "holds nothing but null: there is nowhere for clients to connect")
+        document.report(("gateway", "listen"), "contains only null, so clients could not connect anywhere")
     for path, listen in document.entries("gateway", "listen"):
         if listen is None:
             continue
@@ -33,7 +33,7 @@ def listeners(document: Document, files: Files) -> None:
         if isinstance(listen, dict) and listen.get("tls") is not None and endpoint.kind == "ssl":
             tls = (*path, "tls")
             document.report(
-                tls, "asks for TLS on an ssl: endpoint, which is TLS already: write tcp:", document.key(tls)
+                tls, "cannot be combined with an ssl: endpoint, which is TLS already: write tcp:", document.key(tls)
             )
     admin = document.get("gateway", "admin")
     if isinstance(admin, str):

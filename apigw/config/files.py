@@ -27,7 +27,7 @@ def read(file: str) -> bytes:
         with open(file, "rb") as stream:
             return stream.read(MAX_FILE + 1)
     except FileNotFoundError:
-        raise ValueError("is a file that does not exist") from None
+        raise ValueError("does not exist") from None
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
 
@@ -44,16 +44,16 @@ def certificates(data: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(data)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("holds no certificate in PEM that can be read") from None
+        raise ValueError("contains no readable PEM certificate") from None
 
 
 def private_key(data: bytes) -> Any:
     try:
         key = load_pem_private_key(data, None)
     except TypeError:
-        raise ValueError("holds a private key that is encrypted with a passphrase: it is needed without one") from None
+        raise ValueError("contains a private key with a passphrase: it must have none") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("holds no private key in PEM that can be read") from None
+        raise ValueError("contains no readable PEM private key") from None
     _public(key)
     return key
 
@@ -67,7 +67,7 @@ def _public(holder: Any) -> bytes:
     try:
         encoded: bytes = holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except UnsupportedAlgorithm:
-        raise ValueError("holds a key of a kind that is not supported") from None
+        raise ValueError("contains a key of an unsupported kind") from None
     return encoded
 
 

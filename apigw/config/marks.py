@@ -72,7 +72,7 @@ def decode(data: bytes, file: str) -> str:
     text = text.removeprefix("\ufeff")
     if match := _UNPRINTABLE.search(text):
         character = ord(match[0])
-        raise _failure(f"holds the control character U+{character:04X}", _place(file, text[: match.start()]))
+        raise _failure(f"contains the control character U+{character:04X}", _place(file, text[: match.start()]))
     return text
 
 
@@ -204,19 +204,19 @@ class _Composer:
 
     def _complaint(self, event: Any) -> str | None:
         if not isinstance(event, yaml.ScalarEvent):
-            return "holds a key that is not text"
+            return "contains a key that is not text"
         if event.anchor or event.tag:
-            return "holds a key with an anchor or a tag: they are not supported"
+            return "contains a key with an anchor or a tag: they are not supported"
         text = event.value
         if event.implicit[0]:
             kind = self._loader.resolve(yaml.ScalarNode, text, (True, False)).removeprefix(_TAG)
             if kind == "merge":
-                return "holds a merge key (<<): they are not supported, write the keys out"
+                return "contains a merge key (<<): they are not supported, write the keys out"
             if kind in ("bool", "null", "int", "float"):
                 shown = f"the key {text}, which YAML does not read as text" if text else "an empty key"
-                return f"holds {shown}: write it in quotes"
+                return f"contains {shown}: write it in quotes"
         if not text or len(text) > MAX_KEY or not text.isprintable():
-            return f"holds a key that is empty, longer than {MAX_KEY} characters, or not printable"
+            return f"contains a key that is empty, longer than {MAX_KEY} characters, or not printable"
         return None
 
     def _scalar(self, event: Any, origin: Origin) -> Node:

@@ -133,7 +133,7 @@ def read(directory: str, environ: Mapping[str, str], schema: Rule) -> Document:
         if node is None:
             document.warnings.append(Problem("is empty", (), Origin(file, 1, 1)))
         elif not isinstance(node.value, dict):
-            node.fault("holds no keys at its top: it must begin with gateway:, services:, routes: or the like")
+            node.fault("contains no keys at its top level: it must begin with gateway:, services:, routes: or the like")
             document.problems += [Problem(sentence, below, origin) for sentence, origin, below in node.faults]
             document.whole = False
         else:
@@ -160,7 +160,7 @@ def _files(directory: str, document: Document) -> list[str]:
                 sentence = "is not read: only files that end in .yaml are"
                 document.warnings.append(Problem(sentence, (), Origin(os.path.join(folder, name), 1, 1)))
     if not found and not document.problems:
-        document.problems.append(Problem(f"{directory}: holds no configuration: there is no *.yaml file in it"))
+        document.problems.append(Problem(f"{directory}: contains no configuration: there is no *.yaml file in it"))
     return found
 
 

@@ -20,7 +20,7 @@ _VARIABLE = re.compile(
             | (?P<bad>\{) )""",
     re.VERBOSE,
 )
-_SYNTAX = "holds a ${ that is none of ${NAME}, ${NAME:-default}, ${NAME:?message} (write $${ for the two characters)"
+_SYNTAX = "contains a ${ that is none of ${NAME}, ${NAME:-default}, ${NAME:?message} (write $${ for the two characters)"
 
 
 def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
@@ -56,5 +56,5 @@ def _clean(name: str, value: str) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"needs the environment variable {name}, which is not UTF-8") from None
     if "\0" in value:
-        raise ValueError(f"needs the environment variable {name}, which holds a NUL character")
+        raise ValueError(f"needs the environment variable {name}, which contains a NUL character")
     return value

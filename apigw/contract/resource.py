@@ -49,7 +49,9 @@ class Leaf(Resource):
         if b"GET" not in methods:
             methods.discard(b"HEAD")  # which Resource has, as a GET without its body
         if render is None or request.method not in methods:
-            raise MethodNotAllowed("This path has other methods.", [(b"allow", b", ".join(sorted(methods)))])
+            raise MethodNotAllowed(
+                "This path does not allow this method; see Allow.", [(b"allow", b", ".join(sorted(methods)))]
+            )
         return render(request)
 
 

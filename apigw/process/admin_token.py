@@ -14,5 +14,5 @@ def parse(data: bytes) -> bytes:
     """
     token = data.strip()
     if not LEAST <= len(token) <= MOST or not all(0x21 <= byte <= 0x7E for byte in token):
-        raise ValueError(f"is no token: it must hold {LEAST} to {MOST} printable ASCII characters without spaces")
+        raise ValueError(f"is not a token: it must have {LEAST} to {MOST} printable ASCII characters without spaces")
     return token

@@ -44,7 +44,7 @@ class OwnLog:
         try:
             open(file.path, "ab").close()
         except OSError as error:
-            log.warn("cannot open {path} anew: {error}", path=file.path, error=error.strerror)
+            log.warn("cannot reopen {path}: {error}", path=file.path, error=error.strerror)
         else:
             file.reopen()
 

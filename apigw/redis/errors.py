@@ -26,7 +26,7 @@ _WORDS: tuple[tuple[type[BaseException], Callable[..., str]], ...] = (
 
 
 def in_words(failure: BaseException) -> str:
-    """The end of a sentence that begins with "Redis cannot be used: "."""
+    """The end of a sentence that begins with "Redis is unavailable: "."""
     for kind, words in _WORDS:
         if isinstance(failure, kind):
             return words(failure)

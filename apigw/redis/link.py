@@ -78,7 +78,7 @@ class _Call:
 class RedisLink:
     """Keeps one connection, and a breaker before it.
 
-    ``up`` says whether Redis can be used. It becomes true when a connection stands and ``probe`` has done with it what
+    ``up`` says whether Redis is available. It becomes true when a connection stands and ``probe`` has done with it what
     real calls do, within the deadline; false when the connection is lost or ``FAILURES`` calls failed in a row. Then
     every waiting call fails at once, and so does every further one, and an attempt is made every ``PROBE_INTERVAL``
     seconds. Only before the first attempt has ended, when nobody knows, calls wait for it, up to their deadline.
@@ -230,7 +230,7 @@ class RedisLink:
 
     def _say_down(self, reason: str) -> None:
         if reason != self._reason and self._running:
-            self._log.warn("Redis cannot be used: {reason}", reason=reason)
+            self._log.warn("Redis is unavailable: {reason}", reason=reason)
         self._reason = reason
         self._say_up(False)
 
@@ -260,7 +260,7 @@ class RedisLink:
             return
         self._failures = 0
         self._reason = ""
-        self._log.info("Redis can be used")
+        self._log.info("Redis is available")
         self._say_up(True)
         for call in list(self._calls):
             if call.answer is not None:
@@ -330,7 +330,7 @@ class RedisLink:
                 continue
             if found is not None:
                 return found[0].decode(), int(found[1])
-        raise RedisUnavailable(f"no sentinel knows the master of {name!r}")
+        raise RedisUnavailable(f"no sentinel gave the address of the master {name!r}")
 
     async def _ask(self, host: str, port: int, name: str) -> Any:
         protocol = await self._open(host, port, ConnectionFactory())

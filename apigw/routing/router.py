@@ -157,19 +157,19 @@ class Router(Generic[T]):
         if match is None:
             allow = self.allow(path)
             reasons = [f"{other} matches the path" for other in others] or self._misses(method, path)
-            verdict = f"405, served here: {_listed(allow)}" if allow else "404, no route matches the path"
+            verdict = f"405, allowed methods: {_listed(allow)}" if allow else "404, no route matches the path"
             return Explanation(None, {}, allow, (f"{asked}: {verdict}", *(f"  {reason}" for reason in reasons)))
         parameters = match.pattern.parameters(path)
         better = [other for other in others if _rank(other.pattern) < _rank(match.pattern)]
         lines = [f"{asked}: route {match}"]
         lines += [f"  {name} = '{_shown(value)}'" for name, value in parameters.items()]
-        lines += [f"  passed over, because of the method: {other}" for other in better]
+        lines += [f"  more specific, but not for this method: {other}" for other in better]
         return Explanation(match, parameters, (), tuple(lines))
 
     def _misses(self, method: bytes, path: bytes) -> list[str]:
         other = path[:-1] if path.endswith(b"/") else path + b"/"
         if other and self.match(method, other) is not None:
-            return [f"{_shown(other)} would match: a trailing slash makes another path"]
+            return [f"{_shown(other)} would match: a path with a trailing slash is a different path"]
         pieces = self._decoded(path.split(b"/", self._depth + 1))
         nodes, at = [self._root], 0
         while nodes and at + 1 < len(pieces):
@@ -179,9 +179,9 @@ class Router(Generic[T]):
                 following += [node.parameter for node in nodes]
             nodes = [node for node in following if node is not None]
         if nodes:
-            return ["routes begin with it, but none ends there"]
+            return ["routes continue below this path, but none ends here"]
         known, unknown = b"/".join(pieces[:at]) or b"/", pieces[at].partition(b"/")[0]
-        return [f"no route continues {_shown(known)} with '{_shown(unknown)}'"]
+        return [f"no route has the segment '{_shown(unknown)}' after {_shown(known)}"]
 
     def _decoded(self, pieces: list[bytes]) -> list[bytes]:
         # A segment shrinks to a third at most: a longer one is no literal, and not worth decoding.

@@ -66,7 +66,7 @@ def test_three_failed_connects_set_a_target_aside(start: Start, pair: tuple[Serv
     daemon = start(of(f"http://127.0.0.1:{port}", one.url))
     for _ in range(8):
         assert daemon.get("/a").status == 200
-    assert daemon.log.count("set aside for 10 s") == 1
+    assert daemon.log.count("ejected for 10 s") == 1
     assert [target["available"] for target in circuit(daemon)["targets"]] == [False, True]
 
 
@@ -356,6 +356,6 @@ def test_a_target_killed_under_load_costs_nobody_an_error(start: Start) -> None:
             survivor.close()
         assert tally.failures == [], explain(tally.failures)
         assert Counter(tally.statuses) == {200: tally.answered}
-        assert "set aside" in daemon.log
+        assert "ejected" in daemon.log
 
     asyncio.run(run())

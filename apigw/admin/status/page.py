@@ -211,7 +211,7 @@ def _service_row(upstream: Upstream, total: _Sum) -> dict[str, Any]:
 def _state(target: Target) -> str:
     if not target.healthy:
         return "unhealthy"
-    return "healthy" if target.available else "set aside"
+    return "healthy" if target.available else "ejected"
 
 
 def _plots(seconds: Iterable[Second]) -> dict[str, Any]:

@@ -198,7 +198,7 @@ class HTTP2Channel(Protocol):
         expected = self._expected
         came = data[: len(expected)]
         if not expected.startswith(came):
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "The connection does not begin as HTTP/2 does.")
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "The connection preface is malformed.")
         self._expected = expected[len(came) :]
         return len(came)
 
@@ -255,7 +255,7 @@ class HTTP2Channel(Protocol):
             self._continuation_received(flags, payload)
         elif kind in (SETTINGS, PING, GOAWAY):
             if number:
-                raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame of the connection names a stream.")
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "A connection frame has a stream number.")
             if kind == SETTINGS:
                 self._settings_received(flags, payload)
             elif kind == PING:
@@ -263,7 +263,7 @@ class HTTP2Channel(Protocol):
             else:
                 self._goaway_received(payload)
         elif kind == PUSH_PROMISE:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "A client does not push.")
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "A client must not send PUSH_PROMISE.")
         else:
             self._trifle()
             if kind == PRIORITY and (len(payload) != 5 or not number):
@@ -294,7 +294,7 @@ class HTTP2Channel(Protocol):
         block += payload
         longest = LARGEST_FRAME + 4 * self.factory.settings.max_header_size
         if self._continuations > MOST_CONTINUATIONS or len(block) > longest:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "A field block is far too long.")
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "A field block is much too long.")
         if flags & END_HEADERS:
             self._block = None
             self._block_received(self._block_stream, bool(self._block_flags & END_STREAM), bytes(block))
@@ -374,12 +374,12 @@ class HTTP2Channel(Protocol):
                 except StreamFault as fault:
                     self._stream_broken(stream, fault)
             elif number > self._last_stream:
-                raise ConnectionFault(Code.PROTOCOL_ERROR, "A window of a stream that does not exist.")
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE for a stream that is idle.")
             return
         self.send_window += increment
         if not increment or self.send_window > LARGEST_WINDOW:
             code = Code.FLOW_CONTROL_ERROR if increment else Code.PROTOCOL_ERROR
-            raise ConnectionFault(code, "The connection's window is opened by nothing, or by too much.")
+            raise ConnectionFault(code, "WINDOW_UPDATE of the connection with an increment of 0, or beyond 2^31-1.")
         self._push_waiting()
 
     def _reset_received(self, number: int, payload: bytes) -> None:
@@ -387,7 +387,7 @@ class HTTP2Channel(Protocol):
         stream = self.streams.get(number)
         if stream is None:
             if not number or number > self._last_stream:
-                raise ConnectionFault(Code.PROTOCOL_ERROR, "A stream that does not exist is reset.")
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM for a stream that is idle.")
             self._forsaken.pop(number, None)
             self._trifle()
             return
@@ -400,7 +400,7 @@ class HTTP2Channel(Protocol):
         self._questions.count(self.seconds())
         if flags & ACK:
             if payload:
-                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A confirmation of SETTINGS is not empty.")
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "An acknowledgement of SETTINGS is not empty.")
             return
         settings = read_settings(payload)
         self.emit(frame(SETTINGS, ACK, 0))
@@ -411,7 +411,7 @@ class HTTP2Channel(Protocol):
             for stream in list(self.streams.values()):
                 stream.widen(increment)
                 if stream.send_window > LARGEST_WINDOW:
-                    raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "A window grows too large.")
+                    raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "A window exceeds 2^31-1.")
         if not self._settled:
             self._settled = True
             self._idle_due = self.seconds() + self.factory.settings.keepalive_timeout
@@ -443,7 +443,7 @@ class HTTP2Channel(Protocol):
         if self._trifles > MOST_TRIFLES + 2 * self.worthwhile_frames:
             now = self.seconds()
             if now - self._trifles_since < NUISANCE_PERIOD:
-                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "Too many frames that say nothing.")
+                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "Too many frames without effect.")
             self._trifles = self.worthwhile_frames = 0
             self._trifles_since = now
 
