@@ -47,7 +47,7 @@ TRY = (
         "a token, good for an hour",
     ),
     ("""curl -i -H "Authorization: Bearer $TOKEN" http://127.0.0.1:{PORT}/partner/users""", "for partners only"),
-    ("""curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:{PORT}/echo/hello""", "the service gets the caller's id"),
+    ("""curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:{PORT}/echo/hello""", "with the caller's id"),
     ("curl -N http://127.0.0.1:{PORT}/live/clock", "server-sent events, one a second"),
     ("{python} contrib/sample/say.py ws://127.0.0.1:{PORT}/live/echo hello", "WebSocket"),
     ("curl http://127.0.0.1:{PORT}/nothing/here", "the gateway's own answer"),

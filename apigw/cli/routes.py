@@ -12,7 +12,7 @@ from apigw.config.units import duration_text, size_text
 from apigw.process.rules import RULES
 from apigw.routing.router import Router
 from apigw.wire.errors import Refused
-from apigw.wire.http2.fields import METHODS
+from apigw.wire.methods import METHODS
 from apigw.wire.target import check_target
 
 

@@ -81,6 +81,11 @@ def network(text: str) -> str:
     return text
 
 
+def proxy(text: str) -> str:
+    """A network, or ``unix:`` for whoever comes by a unix socket. Raises ``ValueError``: the end of a sentence."""
+    return text if text == "unix:" else network(text)
+
+
 def host(text: str) -> str:
     """A name or an address, as a TLS server name. Raises ``ValueError``: the end of a sentence."""
     return _host(text)

@@ -75,7 +75,16 @@ def services(document: Document) -> None:
         except ValueError as error:
             document.report(path, f"{shown(document, (), path[-1])} {error}", document.key(path))
         if isinstance(service, dict):
-            _tls(document, path, _targets(document, path))
+            schemes = _targets(document, path)
+            _tls(document, path, schemes)
+            _protocol(document, path, schemes)
+
+
+def _protocol(document: Document, path: Path, schemes: set[str]) -> None:
+    at = (*path, "protocol")
+    needed = {"h2": "https", "h2c": "http"}.get(document.get(*at))
+    if needed is not None and schemes - {needed}:
+        document.report(at, f"{document.get(*at)} is for {needed}:// targets only")
 
 
 def _targets(document: Document, path: Path) -> set[str]:

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from apigw.config import addresses, endpoints
 from apigw.config.nearest import hint
 
-# Those that llhttp knows, but for CONNECT, which a gateway does not forward, and PRI, which is HTTP/2's own.
+# Those that the wire takes, but for CONNECT, which a gateway does not forward.
 # fmt: off
 METHODS = frozenset({
-    "ACL", "BIND", "CHECKOUT", "COPY", "DELETE", "GET", "HEAD", "LINK", "LOCK", "M-SEARCH", "MERGE", "MKACTIVITY",
-    "MKCALENDAR", "MKCOL", "MOVE", "NOTIFY", "OPTIONS", "PATCH", "POST", "PROPFIND", "PROPPATCH", "PURGE", "PUT",
-    "QUERY", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "TRACE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE",
+    "ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "COPY", "DELETE", "GET", "HEAD", "LABEL", "LINK", "LOCK",
+    "M-SEARCH", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE", "MOVE", "NOTIFY",
+    "OPTIONS", "ORDERPATCH", "PATCH", "POST", "PROPFIND", "PROPPATCH", "PURGE", "PUT", "QUERY", "REBIND", "REPORT",
+    "SEARCH", "SOURCE", "SUBSCRIBE", "TRACE", "UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UNSUBSCRIBE", "UPDATE",
+    "UPDATEREDIRECTREF", "VERSION-CONTROL",
 })
 # fmt: on
 
@@ -65,6 +67,7 @@ FORMS: dict[str, Callable[[str], object]] = {
     "name": name,
     "file": file_name,
     "network": addresses.network,
+    "proxy": addresses.proxy,
     "target": addresses.target,
     "redis url": addresses.redis_url,
     "url": addresses.web_url,

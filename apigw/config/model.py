@@ -156,6 +156,7 @@ class Service(Open):
     critical: bool = True
     health_check: HealthCheck | None = None
     circuit_breaker: CircuitBreaker | None = None
+    protocol: str = "http1"
 
 
 @frozen

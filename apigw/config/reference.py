@@ -21,6 +21,7 @@ _FORMS = {
     "name": "name",
     "file": "file",
     "network": "CIDR",
+    "proxy": "CIDR or `unix:`",
     "target": "URL",
     "redis url": "URL",
     "url": "URL",

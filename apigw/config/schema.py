@@ -117,7 +117,8 @@ GATEWAY: Rule = {
         1_000_000,
     ),
     "trusted_proxies": list_of(
-        "Networks whose `X-Forwarded-For` is believed; it is read from the right.", item("network")
+        "Networks whose `X-Forwarded-For` is believed; it is read from the right. `unix:` for peers of a unix socket.",
+        item("proxy"),
     ),
     "metrics_allow": list_of("Networks that may read `/metrics` on the public ports; others get 404.", item("network")),
     "access_log": map_of("One line for each request. `null` for none.", model.AccessLog, ACCESS_LOG, nullable=True),
@@ -140,7 +141,8 @@ REDIS: Rule = {
 
 TARGET: Rule = {
     "url": text(
-        "`http://host:port` or `https://host:port`. Names are resolved for each new connection.",
+        "`http://host:port` or `https://host:port`. Names are looked up for each new connection. If that fails, or "
+        "takes longer than 0.25 s, the last good addresses are used, for up to 10 minutes.",
         "target",
         required=True,
     ),
@@ -188,9 +190,17 @@ SERVICE: Rule = {
         required=True,
         minlength=1,
     ),
+    "protocol": choice(
+        "HTTP/1.1 (`http1`), HTTP/2 over TLS to `https` targets (`h2`), or HTTP/2 without TLS (`h2c`).",
+        "http1",
+        "h2",
+        "h2c",
+    ),
     "tls": map_of("For `https` targets, which are always verified.", model.UpstreamTLS, UPSTREAM_TLS),
     "connect_timeout": duration(
-        "For a new connection, TLS included; also for the wait for a free connection.", "1ms", "10m"
+        "For a new connection, with look-up of the name and TLS handshake; also for the wait for a free connection.",
+        "1ms",
+        "10m",
     ),
     "timeout": duration(
         "Replaces `gateway.request_timeout`.", "1ms", DAY, nullable=True, default="`gateway.request_timeout`"
@@ -200,7 +210,8 @@ SERVICE: Rule = {
     ),
     "max_connections": whole("Maximum number of connections to each target.", 1, 100_000),
     "max_pending": whole(
-        "How many requests may wait for a connection to each target, up to `connect_timeout`; else 503 `overloaded`.",
+        "How many requests may wait for a connection to each target, up to `connect_timeout`. Further ones, and those "
+        "that got none in time, get 503 `overloaded`.",
         0,
         1_000_000,
     ),

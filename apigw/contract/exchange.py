@@ -213,7 +213,7 @@ class Exchange:
 
     @property
     def client_address(self) -> str:
-        """The client's, behind trusted proxies; empty for the peer of a unix socket."""
+        """The client's, behind trusted proxies; ``unix:`` for the peer of a unix socket."""
         return self.peers.client_address(self.request).decode("ascii")
 
     def add(self, headers: list[Header]) -> None:

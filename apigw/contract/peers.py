@@ -3,28 +3,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from apigw.wire.request import Request
+from apigw.wire.request import UNIX_PEER, Request
 
 _REMEMBERED = 4096
+_PORT = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}").fullmatch
 
 
 class Peers:
     """Which peers are proxies whose word on the client's address is taken. Decisions are remembered, up to a bound."""
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
-        self._networks = [ip_network(network, strict=False) for network in trusted]
-        self.some = bool(self._networks)
+        """``trusted`` are networks, and ``unix:`` for every peer of a unix socket."""
+        trusted = set(trusted)
+        self._networks = [ip_network(network, strict=False) for network in trusted - {"unix:"}]
+        self._unix = "unix:" in trusted
+        self.some = bool(trusted)
         """Whether any peer is trusted at all."""
         self._decided: dict[bytes, bool] = {}
 
     def trusts(self, peer: bytes) -> bool:
-        if not self._networks:
+        if not self.some:
             return False
         decided = self._decided.get(peer)
         if decided is None:
+            if peer == UNIX_PEER:
+                return self._unix
             address = parse_address(peer)
             decided = address is not None and any(address in network for network in self._networks)
             if len(self._decided) >= _REMEMBERED:
@@ -40,7 +47,7 @@ class Peers:
         address = peer
         claimed = b",".join(value for name, value in request.headers if name == b"x-forwarded-for")
         for entry in reversed(claimed.split(b",")):
-            parsed = parse_address(entry.strip())
+            parsed = parse_claimed(entry)
             if parsed is None:
                 break
             address = str(parsed).encode("ascii")
@@ -50,9 +57,21 @@ class Peers:
 
 
 def parse_address(text: bytes) -> IPv4Address | IPv6Address | None:
-    """An address as it stands in ``X-Forwarded-For``; one that is IPv4 written as IPv6 becomes IPv4."""
+    """An address, or None; one that is IPv4 written as IPv6 becomes IPv4."""
     try:
         address = ip_address(text.decode("ascii"))
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def parse_claimed(entry: bytes) -> IPv4Address | IPv6Address | None:
+    """The address of an entry of ``X-Forwarded-For``, to which some proxies add a port, or brackets; None for others.
+
+    No zone: it means something on the machine of the proxy only.
+    """
+    entry = entry.strip(b" \t")
+    with_port = _PORT(entry)
+    if with_port is not None:
+        entry = with_port[1] or with_port[2]
+    return None if b"%" in entry else parse_address(entry)

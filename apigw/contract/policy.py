@@ -49,7 +49,7 @@ class Context:
     fetch: Callable[[int], Fetch]
     """Makes what fetches documents of at most so many bytes."""
     client_address: Callable[[Request], bytes]
-    """The client's, behind trusted proxies; empty for the peer of a unix socket. It may be asked once requests come."""
+    """The client's, behind trusted proxies; ``unix:`` for a unix socket's peer. It may be asked once requests come."""
     redis: RedisLink | None
     """Where ``redis`` is configured. The program starts it before the policies, and stops it after them."""
 

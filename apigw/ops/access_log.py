@@ -35,6 +35,7 @@ class AccessLog:
 
     ``format`` is ``json`` or ``combined``. ``call_from_thread`` is the reactor's ``callFromThread``. ``report`` says a
     sentence in the daemon's own log: when lines begin to be lost, and how many it were when that is over.
+    ``count_lost`` is told of each loss.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class AccessLog:
         call_from_thread: Callable[..., object],
         report: Callable[[str], object],
         max_pending: int = MAX_PENDING,
+        count_lost: Callable[[int], object] = lambda lines: None,
     ) -> None:
         self.dropped = 0
         """Lines lost since the start."""
@@ -53,6 +55,7 @@ class AccessLog:
         """Whether an entry's ``referer`` and ``user_agent`` are shown; else they need not be looked for."""
         self._clock = clock
         self._report = report
+        self._count_lost = count_lost
         self._max_pending = max_pending
         self._appender = Appender(
             file,
@@ -75,6 +78,7 @@ class AccessLog:
 
     def start(self) -> None:
         """Open the file and start the thread, so not before the process has forked. Raises ``OSError``."""
+        self._appender.open()
         self._appender.start()
 
     def log(self, entry: Entry) -> None:
@@ -142,6 +146,7 @@ class AccessLog:
 
     def _lost(self, lines: int, reason: str) -> None:
         self.dropped += lines
+        self._count_lost(lines)
         if not self._losing:
             self._complain(f"{reason}; lines are being lost")
         self._losing += lines

@@ -48,6 +48,9 @@ PROTOCOLS = ("HTTP/1.1", "HTTP/2", "opening")
 UPSTREAM_ERRORS = ("connect", "timeout", "lost", "protocol", "overloaded")
 """Values of ``kind``."""
 
+LOGS = ("access", "daemon")
+"""Values of ``log``."""
+
 CIRCUIT_STATES = {"closed": 0, "open": 1, "half-open": 2}
 
 
@@ -139,6 +142,35 @@ class ServiceSeries:
         self._transitions[to].inc()
 
 
+class LookupSeries:
+    """What becomes of host names: lookups that ended, and answers with addresses of before."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.in_progress = 0
+        """Lookups that have begun and not ended; whoever makes them sets it."""
+        results = Counter(
+            "gateway_dns_lookups_total", "Lookups of host names that ended, by result.", ["result"], registry=registry
+        )
+        self._results = {True: results.labels("success"), False: results.labels("failure")}
+        self._durations = Histogram(
+            "gateway_dns_lookup_duration_seconds", "What lookups took.", buckets=BUCKETS, registry=registry
+        )
+        self._old = Counter(
+            "gateway_dns_old_answers_total",
+            "Times that the last good addresses were used, because a lookup failed or took long.",
+            registry=registry,
+        )
+        progress = Gauge("gateway_dns_lookups_in_progress", "Lookups that have not ended.", registry=registry)
+        progress.set_function(lambda: self.in_progress)
+
+    def ended(self, found: bool, seconds: float) -> None:
+        self._results[found].inc()
+        self._durations.observe(seconds)
+
+    def old_used(self, times: int) -> None:
+        self._old.inc(times)
+
+
 class Metrics:
     """Every family that the gateway exports, but for those of policies.
 
@@ -182,6 +214,18 @@ class Metrics:
         self._connections = Gauge(
             "gateway_connections", "Open connections of clients.", ["protocol"], registry=registry
         )
+        self._lines_lost = Counter(
+            "gateway_log_lines_lost_total",
+            "Lines of a log that could not be written.",
+            ["log"],
+            registry=registry,
+        )
+        for name in LOGS:
+            self._lines_lost.labels(name)
+        self.buffered = 0
+        """Bytes of requests' bodies that are buffered; whoever renders sets it."""
+        buffered = Gauge("gateway_buffered_bytes", "Requests' bodies that are buffered.", registry=registry)
+        buffered.set_function(lambda: self.buffered)
         reloads = Counter(
             "gateway_config_reloads_total",
             "Reloads of the configuration, by result.",
@@ -202,6 +246,7 @@ class Metrics:
             buckets=BUCKETS,
             registry=registry,
         )
+        self.lookups = LookupSeries(registry)
         self.reactor_lag = lag.observe
         """``reactor_lag(seconds)`` counts one sample."""
         Gauge("gateway_build_info", "The version that runs.", ["version"], registry=registry).labels(version).set(1)
@@ -223,6 +268,10 @@ class Metrics:
     def connections(self, protocol: str) -> Gauge:
         """The open connections of one protocol: ``inc()`` and ``dec()``."""
         return self._connections.labels(protocol)
+
+    def lines_lost(self, log: str) -> Callable[[int], object]:
+        """Counts lines of a log of ``LOGS`` that could not be written. May be called from any thread."""
+        return self._lines_lost.labels(log).inc
 
     def auth_failure(self, reason: str) -> None:
         """Count a 401 or 403. ``reason`` is a word of the code's own, never of the token's."""

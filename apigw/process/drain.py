@@ -13,6 +13,9 @@ from twisted.logger import Logger
 from apigw.proxy.pipeline import Pipeline
 from apigw.wire.channel import ChannelFactory
 
+TURNS = 4
+"""Of the reactor: so many it may take to close a connection to a service after its client's."""
+
 log = Logger()
 
 
@@ -45,7 +48,15 @@ class Drain(Service):
         log.info("draining: {count} exchanges in flight", count=self._pipeline.in_flight)
         self._factory.on_empty = lambda: None if empty.called else empty.callback(None)
         timer = self._reactor.callLater(self._timeout(), self.cut)
-        self._cut_now.addCallback(lambda _: self._factory.cut())
+        self._cut_now.addCallback(self._cut)
         yield empty
         if timer.active():
             timer.cancel()
+        # A tunnel is over, and has its line in the log, when the service's side of it is closed too.
+        for _ in range(TURNS):
+            if self._pipeline.in_flight:
+                yield deferLater(self._reactor, 0)
+
+    def _cut(self, _: object) -> None:
+        self._pipeline.cut = True
+        self._factory.cut()

@@ -12,14 +12,15 @@ from typing import Any, Final, cast
 
 from apigw.contract.exchange import DROPPED
 from apigw.wire.headers import HOP_BY_HOP, Header, Headers, first
-from apigw.wire.request import Request
+from apigw.wire.request import UNIX_PEER, Request
 
 IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
 FORWARDED = frozenset({b"forwarded", b"x-real-ip"})
 WRITTEN_HERE = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
 """Fields of a request that are written anew from what was parsed."""
+HTTPOXY = b"proxy"
+"""CGI makes HTTP_PROXY of it, by which programs find their way out (CVE-2016-5385 and its kin)."""
 
-_VIA_HEADER = (b"via", b"1.1 apigw")
 _VIA: Final[dict[bytes, Any]] = {
     b"HTTP/1.0": (b"via", b"1.0 apigw"),
     b"HTTP/1.1": (b"via", b"1.1 apigw"),
@@ -52,7 +53,7 @@ class _Kept(dict[bytes, bool]):
     def _judge(self, name: bytes) -> bool:
         # CGI cannot tell ``X_User_ID``, and some servers' CGI ``X+User~ID``, from ``X-User-ID`` (RFC 3875 §4.1.18).
         plain = name.translate(_FOLDED)
-        if plain in HOP_BY_HOP or plain in WRITTEN_HERE or plain in IDENTITY:
+        if plain in HOP_BY_HOP or plain in WRITTEN_HERE or plain in IDENTITY or plain == HTTPOXY:
             return False
         if plain in FORWARDED or plain.startswith(b"x-forwarded-"):
             # What a trusted proxy says it says in so many words; three of them are continued below, in one field each.
@@ -95,9 +96,11 @@ def upstream_fields(
     if trusted:
         out += _continued(request.headers, stream.peer, b"https" if stream.secure else b"http", request.authority)
     else:
-        out.append((b"x-forwarded-for", stream.peer))
+        if stream.peer != UNIX_PEER:
+            out.append((b"x-forwarded-for", stream.peer))
         out.append(_HTTPS if stream.secure else _HTTP)
-        out.append((b"x-forwarded-host", request.authority))
+        if request.authority:
+            out.append((b"x-forwarded-host", request.authority))
     out.append(_VIA[request.clientproto])
     out.append((b"x-request-id", identifier))
     out += own
@@ -112,17 +115,31 @@ def _continued(headers: Headers, peer: bytes, proto: bytes, host: bytes) -> Head
             proto = value
         elif name == b"x-forwarded-host":
             host = value
-    forwarded_for = b", ".join([*chain, peer])
-    return [(b"x-forwarded-for", forwarded_for), (b"x-forwarded-proto", proto), (b"x-forwarded-host", host)]
+    if peer != UNIX_PEER:
+        chain.append(peer)
+    out = [(b"x-forwarded-for", b", ".join(chain))] if chain else []
+    out.append((b"x-forwarded-proto", proto))
+    if host:
+        out.append((b"x-forwarded-host", host))
+    return out
 
 
 def client_headers(
-    headers: Headers, status: int, identifier: bytes, own: Iterable[Header], dropped: Set[bytes] = DROPPED
+    headers: Headers,
+    status: int,
+    identifier: bytes,
+    own: Iterable[Header],
+    dropped: Set[bytes] = DROPPED,
+    version: bytes = b"HTTP/1.1",
 ) -> Headers:
-    """The fields of an upstream's response that go on to the client, and the gateway's ``own`` behind them."""
+    """The fields of an upstream's response that go on to the client, and the gateway's ``own`` behind them.
+
+    ``version`` is that in which the upstream answered.
+    """
     if status == 204:
         headers = [header for header in headers if header[0] != b"content-length"]
     out = [header for header in headers if header[0] not in dropped]
     out += own
-    out += (_VIA_HEADER, (b"x-request-id", identifier))
+    out.append(_VIA[version])
+    out.append((b"x-request-id", identifier))
     return out

@@ -84,6 +84,8 @@ class Pipeline(Driver):
         self._account = account
         self._resources = resources
         self.in_flight = 0
+        self.cut = False
+        """Whether the gateway itself ends what is in flight: a drain has lasted too long."""
 
     def on_request(self, request: Request) -> None:
         """Runs when the headers are complete; the body has not been read."""
@@ -181,7 +183,11 @@ class Pipeline(Driver):
             self.refuse(exchange, refused(error))
             return
         self._abandon(exchange)
-        if exchange.status != SWITCHED:
+        if self.cut:
+            exchange.refusal = errors.DrainTimeout()
+            if not exchange.request.started:
+                exchange.status = errors.DrainTimeout.status
+        elif exchange.status != SWITCHED:
             exchange.status = CLIENT_LEFT
         self.end(exchange)
 

@@ -136,7 +136,7 @@ class Relay(Relaying):
         exchange, request, connection = self.exchange, self.request, self.connection
         assert connection is not None
         exchange.status = status
-        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped)
+        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped, connection.version)
         if exchange.route.hooks:
             out = hooked(exchange, status, out, own=False)
         if status == 101:
@@ -149,12 +149,13 @@ class Relay(Relaying):
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
         exchange = self.exchange
-        self._part()
+        connection = self._part()
+        assert connection is not None
         self.upstream_ended_at = self.destination.seconds()
         if self.permit is not None:
             self._settle(status in FAILURES)
         exchange.status = status
-        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped)
+        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped, connection.version)
         if exchange.route.hooks:
             out = hooked(exchange, status, out, own=False)
         self.request.respond(status, out, body, reason)
@@ -216,7 +217,7 @@ class Relay(Relaying):
         join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout).addCallback(self._tunnel_ended)
 
     def _tunnel_ended(self, _: object) -> None:
-        self.exchange.driver.end(self.exchange)
+        self.client_failed(ClientLost())
 
     # IPushProducer: the client reads slower than the service sends.
 

@@ -70,7 +70,8 @@ def _protocol() -> Any:
                 return
             try:
                 super().dataReceived(data)
-            except (InvalidData, MemoryError):  # the latter where a length is announced that nobody has room for
+            except (InvalidData, MemoryError, TypeError):
+                # A length is announced that nobody has room for, or a map of which a key is a list (RESP3).
                 self.give_up("what it sends is not Redis' protocol")
 
         def replyReceived(self, reply: Any) -> None:
@@ -78,8 +79,10 @@ def _protocol() -> Any:
             if self.replyQueue.waiting:
                 super().replyReceived(reply)
             else:
-                # The queue would keep it, and give it to the next command.
-                self.give_up(str(reply) if isinstance(reply, Exception) else "it sent a reply that nobody waits for")
+                # The queue would keep it, and give it to the next command. What has come behind it is not looked at.
+                unasked = str(reply) if isinstance(reply, Exception) else "it sent a reply that nobody waits for"
+                self.factory.reason = self.factory.reason or unasked
+                raise InvalidData
 
         def give_up(self, reason: str) -> None:
             self.factory.reason = self.factory.reason or reason

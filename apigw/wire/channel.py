@@ -11,7 +11,8 @@ from zope.interface import implementer
 
 from apigw.wire.http1.server import HTTP1Channel
 from apigw.wire.http2.server import HTTP2Channel
-from apigw.wire.reactor.transport import replace_protocol
+from apigw.wire.reactor.transport import arrived, replace_protocol
+from apigw.wire.request import UNIX_PEER
 from apigw.wire.server import Server
 from apigw.wire.server import Settings as Settings
 
@@ -30,7 +31,8 @@ class ChannelFactory(Server, protocol.ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> protocol.Protocol | None:
         if not self.make_room():
             return None
-        return Opening(self, str(getattr(addr, "host", "")).encode("ascii", "replace"))
+        host = getattr(addr, "host", None)
+        return Opening(self, UNIX_PEER if host is None else str(host).encode("ascii", "replace"))
 
 
 class Opening(protocol.Protocol):
@@ -73,7 +75,12 @@ class Opening(protocol.Protocol):
         self.cut()
 
     def drain(self) -> None:
-        self.cut()
+        if self not in self._factory.channels:
+            return
+        if arrived(self.transport):
+            self._factory.deadlines.clock.callLater(0, self.drain)
+        else:
+            self.cut()
 
     def make_room(self) -> None:
         self.cut()
@@ -88,3 +95,5 @@ class Opening(protocol.Protocol):
         self._factory.closed(self)
         first, self._first = self._first, b""
         channel.dataReceived(first)
+        if self._factory.draining:
+            channel.drain()

@@ -47,11 +47,14 @@ class CertificateRefused(Exception):
 class ClientTLS:
     """Whom to trust, and which certificate to show. One for each service, as it holds the authorities in memory.
 
-    ``ca_file`` is PEM with the trusted authorities; ``None`` stands for the platform's. Raises ``OSError``,
+    ``ca_file`` is PEM with the trusted authorities; ``None`` stands for the platform's. ``protocols`` are offered by
+    ALPN (RFC 7301); whoever connects sees which was chosen. Raises ``OSError``,
     ``ValueError`` and ``SSL.Error`` for files that cannot be used.
     """
 
-    def __init__(self, ca_file: str | None = None, certificate: KeyPair | None = None) -> None:
+    def __init__(
+        self, ca_file: str | None = None, certificate: KeyPair | None = None, protocols: list[bytes] | None = None
+    ) -> None:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_cipher_list(_CIPHERS)
@@ -69,6 +72,8 @@ class ClientTLS:
             with open(ca_file, "rb") as pem:
                 for authority in x509.load_pem_x509_certificates(pem.read()):
                     store.add_cert(X509.from_cryptography(authority))
+        if protocols is not None:
+            context.set_alpn_protos(protocols)
         if certificate is not None:
             context.use_certificate_chain_file(certificate.certificate)
             context.use_privatekey_file(certificate.key)

@@ -51,7 +51,8 @@ class Receiver(Protocol):
     """Who asked, and is told the answer. After ``response_finished`` or ``response_failed`` nothing more is called."""
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
-        """The final response's head. Names are in lower case; framing has been checked.
+        """The final response's head. Names are in lower case; framing has been checked. Of the connection's fields it
+        has those of a 426 only.
 
         101 is the answer to a message with ``upgrade``, and the last call: ``give_up`` the connection then.
         """
@@ -122,6 +123,11 @@ class UpstreamConnection(ABC):
     def event_stream(self) -> bool:
         """Whether the response that has begun is one that may be silent for as long as it likes."""
 
+    @property
+    @abstractmethod
+    def version(self) -> bytes:
+        """In which the last response came, as ``Request.clientproto``: ``HTTP/1.1``."""
+
     @abstractmethod
     def pause_response(self) -> None:
         """The client reads slower than the service sends. Meanwhile the service is not waited for."""
@@ -156,3 +162,35 @@ Told = Callable[[UpstreamConnection], None]
 Make = Callable[[Told, Told, Told], UpstreamConnection]
 """Makes a connection that is not connected yet. It calls the first when it may carry the next exchange, the second when
 it has become a tunnel, which is no exchange any more, and the third when it is gone."""
+
+
+class Connections(ABC):
+    """The connections to one address of a service, shared out among exchanges: ``wire.pool`` has those of HTTP/1.1."""
+
+    @property
+    @abstractmethod
+    def connections(self) -> int:
+        """How many there are, connected or connecting, but for tunnels."""
+
+    @property
+    @abstractmethod
+    def tunnels(self) -> int:
+        """Connections that became tunnels. They are as many as clients hold, and do not count as ``connections``."""
+
+    @abstractmethod
+    def take(self, careful: bool = False) -> UpstreamConnection | None:
+        """One that an exchange may begin on at once, or None.
+
+        ``careful``: for an exchange that could not be repeated, one of which the end has not come, though unread.
+        """
+
+    @abstractmethod
+    def connect(self) -> Deferred[UpstreamConnection]:
+        """A new one, or where there are too many, the next that becomes free.
+
+        Fails with ``ConnectFailed`` or ``PoolExhausted``.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is idle now, and what is in use when its exchange has ended."""

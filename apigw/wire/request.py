@@ -18,6 +18,8 @@ from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.tunnel import End
 
+UNIX_PEER = b"unix:"
+"""The peer of a connection over a unix socket, which has no address."""
 BODYLESS_STATUS = frozenset({204, 304})
 _REASONS = {
     **RESPONSES,
@@ -54,6 +56,7 @@ class Stream(Protocol):
     transport: ITransport
     secure: bool
     peer: bytes
+    """Its address, or ``UNIX_PEER``."""
 
     def start_response(self, request: Request, status: int, reason: bytes, headers: Headers) -> None: ...
     def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None: ...

@@ -225,7 +225,7 @@ def test_the_log_says_why_and_no_password(stand: Stand) -> None:
     assert "first" not in log
     assert "second" not in log
     shown = command("limits", "--admin", "{}:{}".format(*stand.daemon.admin)).stdout
-    assert shown.startswith("counted in Redis; keys here: ")
+    assert shown.startswith("counted in Redis; keys in this process: ")
 
 
 def test_a_failover(start: Start, quick_service: Service) -> None:

@@ -115,7 +115,8 @@ class Daemon:
 
     @property
     def addresses(self) -> list[Address]:
-        return [_address(text) for text in list(self._listening())[self._has_admin :]]
+        """Of the public listeners that have a port."""
+        return [_address(text) for text in list(self._listening())[self._has_admin :] if not text.startswith("/")]
 
     @property
     def address(self) -> Address:

@@ -273,6 +273,19 @@ def test_no_connection() -> None:
     assert setup.pool.connections == 0
 
 
+def test_one_deadline_for_all_that_connecting_takes() -> None:
+    """A name's lookup counts too, and what comes of it later is nobody's."""
+    setup = Setup()
+    given = setup.pool.connect()
+    setup.wait(4.8)
+    assert not given.called
+    setup.wait(0.4)
+    with pytest.raises(ConnectFailed, match="no connection within 5 s"):
+        result(given)
+    assert setup.endpoint.cancelled == 1
+    assert setup.pool.connections == 0
+
+
 def test_no_connection_for_those_that_wait() -> None:
     """Each of those that wait gets its own attempt."""
     setup = Setup()

@@ -6,10 +6,8 @@ in a ``ValueError`` say what is wrong with a key, and never hold any of it.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
 
 import attrs
 from attrs import Factory, define, frozen
@@ -23,6 +21,7 @@ from joserfc.util import urlsafe_b64decode
 
 from apigw.config.files import read
 from apigw.config.model import Secret
+from apigw.policy.auth.strict_json import parse_object
 
 KEY_TYPES = {"RS256": "RSA", "HS256": "oct"}
 MIN_SECRET = 32
@@ -35,43 +34,14 @@ MAX_KEY_ID = 256
 _PUBLIC = "is a key in PEM or OpenSSH form, not a secret: anybody may have the public half of it"
 
 
-def registry(algorithm: str) -> JWSRegistry:
+def _registry(algorithm: str) -> JWSRegistry:
     """joserfc's checks for one algorithm. Unknown header members are ignored (RFC 7515 §4); sizes are the caller's."""
     allowed = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
     allowed.max_header_length = allowed.max_signature_length = allowed.max_payload_length
     return allowed
 
 
-_REGISTRIES = {algorithm: registry(algorithm) for algorithm in KEY_TYPES}
-
-
-class RepeatedName(ValueError):
-    """A JSON object with the same name twice: two readers could understand it in two ways."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise RepeatedName("a name occurs twice")
-    return members
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are not JSON")
-
-
-def parse_object(document: bytes) -> dict[str, Any]:
-    """The JSON object in ``document``: UTF-8, no name twice, no NaN. Raises ``ValueError`` for anything else."""
-    try:
-        value = json.loads(document.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except RepeatedName:
-        raise RepeatedName("a name occurs twice") from None
-    except (ValueError, RecursionError):
-        # JSONDecodeError carries the whole document: it must not travel with ours
-        raise ValueError("not a JSON document") from None
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
+_REGISTRIES = {algorithm: _registry(algorithm) for algorithm in KEY_TYPES}
 
 
 @define(eq=False)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from apigw.contract.exchange import Answer, Exchange, Head, Hook, Outcome, Route, Stage
 from apigw.policy.cors.model import Cors
 from apigw.routing.router import Router
@@ -22,7 +24,18 @@ def cors_headers(cors: Cors, request: Request) -> Headers:
     headers.append((b"access-control-allow-origin", b"*" if any_origin else origin))
     if cors.credentials:
         headers.append((b"access-control-allow-credentials", b"true"))
+    if cors.expose_headers:
+        headers.append((b"access-control-expose-headers", _listed(cors.expose_headers)))
     return headers
+
+
+def _allows(cors: Cors, request: Request) -> bool:
+    """Whether the page that asks is of an origin that may call."""
+    return any(name == b"access-control-allow-origin" for name, _ in cors_headers(cors, request))
+
+
+def _listed(names: Iterable[str]) -> bytes:
+    return ", ".join(names).encode("ascii")
 
 
 def without_cors(headers: Headers) -> Headers:
@@ -61,14 +74,25 @@ class Preflight(Stage):
             return None
         exchange.route = match.value
         answer: Headers = []
-        if any(name == b"access-control-allow-origin" for name, _ in cors_headers(cors, request)):
-            methods = self.router.allow(request.path) if match.methods is not None else (wanted,)
+        if _allows(cors, request):
+            methods = (wanted,) if match.methods is None else self._methods(self.router, request)
             answer.append((b"access-control-allow-methods", b", ".join(methods)))
-            fields = first(request.headers, b"access-control-request-headers")
+            if cors.allow_headers is None:
+                fields = first(request.headers, b"access-control-request-headers")
+            else:
+                fields = _listed(cors.allow_headers)
             if fields:
                 answer.append((b"access-control-allow-headers", fields))
             answer.append((b"access-control-max-age", b"%d" % cors.max_age))
         return Answer(204, answer)
+
+    def _methods(self, router: Router[Route], request: Request) -> Iterable[bytes]:
+        """Those of the path whose own routes let the page call: a browser remembers them all."""
+        for method in router.allow(request.path):
+            match = router.match(method, request.path)
+            cors = None if match is None else _cors_of(match.value)
+            if cors is not None and _allows(cors, request):
+                yield method
 
 
 def _cors_of(route: Route) -> Cors | None:

@@ -12,6 +12,9 @@ class Cors:
     origins: tuple[str, ...]
     credentials: bool = False
     max_age: float = 600.0
+    allow_headers: tuple[str, ...] | None = None
+    """None for whatever a page asks for."""
+    expose_headers: tuple[str, ...] = ()
 
 
 @frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from apigw.config.files import Files
@@ -29,4 +30,12 @@ def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]
         yield "cors", f"allowed origins: {', '.join(held.origins)}"
 
 
-RULES = Rules(keys=KEYS, checks=(cors,), told=(told,))
+def header(text: str) -> None:
+    """The name of a header; ``*`` would be one to HTTP, but means something else to browsers, and not to all."""
+    if text == "*":
+        raise ValueError("is not the name of a header: name each")
+    if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", text):
+        raise ValueError("is not the name of a header")
+
+
+RULES = Rules(keys=KEYS, forms={"header": header}, checks=(cors,), told=(told,))

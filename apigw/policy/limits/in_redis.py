@@ -16,8 +16,7 @@ from twisted.python.failure import Failure
 
 from apigw.contract.exchange import Waiting
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, compile_limit
-from apigw.policy.limits.decision import Checks, Decision, allow, decide
+from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, Standing, allow, compile_limit, decide
 from apigw.policy.limits.memory import MAX_KEYS, MemoryStore
 from apigw.policy.limits.model import RateLimit
 from apigw.redis.errors import RedisUnavailable

@@ -145,12 +145,17 @@ class _PatientPool(ThreadPool):
 
 
 class SecretThreads:
-    """A small thread pool for hashing, apart from the reactor's own, with a short queue."""
+    """A small thread pool for hashing, apart from the reactor's own, with a short queue.
 
-    def __init__(self, reactor: IReactorFromThreads, threads: int = 2, queue: int = 32) -> None:
+    Of its places at most ``each`` are one client's, so that who guesses at one secret does not take them all.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, threads: int = 2, queue: int = 32, each: int = 8) -> None:
         self._reactor = reactor
         self._pool = _PatientPool(minthreads=0, maxthreads=threads, name="apigw-secrets")
         self._room = threads + queue
+        self._each = each
+        self._taken = Counter[str]()
 
     def start(self) -> None:
         self._pool.start()
@@ -159,11 +164,15 @@ class SecretThreads:
         """Waits for what is being hashed, and drops nothing that is queued: at most a second or two."""
         self._pool.stop()
 
-    def run(self, work: Callable[[], T]) -> Deferred[T]:
-        """``work()``, in a thread. Raises ``Overloaded`` when too much is queued; what is cancelled is not begun."""
-        if self._room <= 0:
+    def run(self, work: Callable[[], T], id: str) -> Deferred[T]:
+        """``work()``, in a thread, for the client that calls itself ``id``, known or not.
+
+        Raises ``Overloaded`` when too much is queued, or too much of that client; what is cancelled is not begun.
+        """
+        if self._room <= 0 or self._taken[id] >= self._each:
             raise Overloaded("Too many secrets are waiting to be checked.", [(b"retry-after", b"1")])
         self._room -= 1
+        self._taken[id] += 1
         answer: Deferred[T] = Deferred()
 
         def unless_cancelled() -> T | None:
@@ -171,6 +180,9 @@ class SecretThreads:
 
         def finished(success: bool, result: T | Failure) -> None:
             self._room += 1
+            self._taken[id] -= 1
+            if not self._taken[id]:
+                del self._taken[id]
             if not answer.called:
                 answer.callback(result)
 

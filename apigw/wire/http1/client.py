@@ -121,6 +121,10 @@ class HTTP1Connection(UpstreamConnection):
     def event_stream(self) -> bool:
         return self._response.event_stream
 
+    @property
+    def version(self) -> bytes:
+        return self._response.version
+
     def _become(self, state: int, deadline: float = NEVER) -> None:
         """Enter a state with its deadline. The state that is left takes its own along."""
         self._state = state

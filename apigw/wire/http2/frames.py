@@ -58,12 +58,17 @@ class ConnectionFault(Exception):
 
 
 class StreamFault(Exception):
-    """One stream is broken: it ends, with RST_STREAM, and the others go on."""
+    """One stream is broken: it ends, with RST_STREAM, and the others go on.
 
-    def __init__(self, code: Code, reason: str) -> None:
+    ``status`` is what a malformed request is answered with, if its answer has not begun (RFC 9113 §8.1.1); 0 where the
+    rules of streams are broken, and only the reset may follow.
+    """
+
+    def __init__(self, code: Code, reason: str, status: int = 0) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.status = status
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:

@@ -163,7 +163,15 @@ CASES = [
     # The request line.
     no("0.9", b"GET /a\r\n\r\n"),
     no("0.9 with its version", get(line=b"GET /a HTTP/0.9")),
-    no("1.2", get(line=b"GET /a HTTP/1.2")),
+    ok("1.2", get(line=b"GET /a HTTP/1.2"), b""),
+    ok("1.9 with a body", lines(b"POST /a HTTP/1.9", b"Host: a", b"Transfer-Encoding: chunked", body=ONE_CHUNK), b"hello"),  # noqa: E501
+    ok("a registered method that llhttp does not know", get(line=b"LABEL /a HTTP/1.1") + NEXT, b"", b""),
+    ok("the same in 1.2", get(line=b"VERSION-CONTROL /a HTTP/1.2"), b""),
+    no("a registered method, and two lengths", get(b"Content-Length: 1", b"Content-Length: 1", line=b"LABEL /a HTTP/1.1")),  # noqa: E501
+    no("a registered method, and a bare LF", get(b"a: b\nc: d", line=b"LABEL /a HTTP/1.1")),
+    no("1.2 without Host", get(line=b"GET /a HTTP/1.2", host=b"")),
+    no("an unknown method in 1.2", get(line=b"BREW /a HTTP/1.2"), 501),
+    no("a registered method in lower case", get(line=b"label /a HTTP/1.1"), 501),
     no("2.0", get(line=b"GET /a HTTP/2.0")),
     no("3", get(line=b"GET /a HTTP/3")),
     no("1.10", get(line=b"GET /a HTTP/1.10")),
@@ -230,6 +238,11 @@ CASES = [
     ok("a URL", get(line=b"GET http://a/b?c HTTP/1.1"), b""),
     ok("a URL without path", get(line=b"GET http://a HTTP/1.1"), b""),
     ok("a URL with a query and no path", get(line=b"GET http://A?b HTTP/1.1"), b""),
+    ok("a URL with the default port", get(line=b"GET http://a:80/ HTTP/1.1"), b""),
+    ok("a Host with an empty port", get(line=b"GET http://a/ HTTP/1.1", host=b"Host: a:"), b""),
+    ok("a URL in 1.0 without Host", lines(b"GET http://a/b HTTP/1.0"), b"", end="closed"),
+    no("a URL in 1.0 without host", lines(b"GET http:///b HTTP/1.0")),
+    no("a URL in 1.0 of another Host", lines(b"GET http://b/ HTTP/1.0", b"Host: a")),
     no("a URL of another host", get(line=b"GET http://b/ HTTP/1.1")),
     no("a URL of another port", get(line=b"GET http://a:81/ HTTP/1.1")),
     no("a URL with a user", get(line=b"GET http://b@a/ HTTP/1.1")),
