@@ -1,4 +1,8 @@
-"""URLs, origins and hosts taken apart. None of the sentences quotes the text: a URL may hold a password."""
+"""Parsers of URLs, origins, hosts and networks.
+
+Each raises ``ValueError`` for a wrong text, with a sentence fragment that follows the text: "has no port". It does not
+quote the text, which may contain a password.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 
 def target(text: str, weight: int = 1) -> Target:
-    """``http://host:port`` or ``https://[::1]:port`` and nothing else. Raises ``ValueError``: the end of a sentence."""
+    """``http://host:port`` or ``https://[::1]:port`` and nothing else. Raises ``ValueError`` (see above)."""
     parts, host, port = _split(text, ("http", "https"))
     if parts.path or parts.query or parts.fragment or text[-1] in "?#":
         raise ValueError("has a path, query or fragment: a target is only scheme, host and port")
@@ -23,7 +27,7 @@ def target(text: str, weight: int = 1) -> Target:
 
 
 def redis_url(text: str) -> str:
-    """``redis://host:port/db`` or ``rediss://``, written out whole. Raises ``ValueError``: the end of a sentence."""
+    """``redis://host:port/db`` or ``rediss://``, in canonical form. Raises ``ValueError`` (see above)."""
     parts, host, port = _split(text, ("redis", "rediss"))
     if parts.query or parts.fragment or text[-1] in "?#":
         raise ValueError("has a query or a fragment, which have no effect here")
@@ -35,7 +39,7 @@ def redis_url(text: str) -> str:
 
 
 def web_url(text: str) -> str:
-    """An absolute ``https`` or ``http`` URL without user or fragment. Raises ``ValueError``: the end of a sentence."""
+    """An absolute ``https`` or ``http`` URL without user or fragment. Raises ``ValueError`` (see above)."""
     parts, _, _ = _split(text, ("https", "http"))
     if parts.fragment:
         raise ValueError("has a fragment, which is never sent")
@@ -43,7 +47,7 @@ def web_url(text: str) -> str:
 
 
 def origin(text: str) -> str:
-    """An origin as browsers send it (RFC 6454 §6.2), or ``*``. Raises ``ValueError``: the end of a sentence."""
+    """An origin as browsers send it (RFC 6454 §6.2), or ``*``. Raises ``ValueError`` (see above)."""
     if text == "*":
         return text
     if not re.match(r"[a-z][a-z0-9+.-]*://", text):
@@ -61,7 +65,7 @@ def origin(text: str) -> str:
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """``host:port``. Raises ``ValueError``: the end of a sentence."""
+    """``host:port``. Raises ``ValueError`` (see above)."""
     host, colon, port = text.rpartition(":")
     if not colon:
         raise ValueError("has no port: write host:port")
@@ -69,7 +73,7 @@ def host_and_port(text: str) -> tuple[str, int]:
 
 
 def network(text: str) -> str:
-    """A CIDR such as ``10.0.0.0/8``, or one address. Raises ``ValueError``: the end of a sentence."""
+    """A CIDR such as ``10.0.0.0/8``, or one address. Raises ``ValueError`` (see above)."""
     try:
         ip_network(text)
     except ValueError:
@@ -82,12 +86,12 @@ def network(text: str) -> str:
 
 
 def proxy(text: str) -> str:
-    """A network, or ``unix:`` for whoever comes by a unix socket. Raises ``ValueError``: the end of a sentence."""
+    """A network, or ``unix:`` for all peers of a unix socket. Raises ``ValueError`` (see above)."""
     return text if text == "unix:" else network(text)
 
 
 def host(text: str) -> str:
-    """A name or an address, as a TLS server name. Raises ``ValueError``: the end of a sentence."""
+    """A name or an address, as a TLS server name. Raises ``ValueError`` (see above)."""
     return _host(text)
 
 

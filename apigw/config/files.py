@@ -1,6 +1,6 @@
-"""The files that a configuration names, each read once, and what those must hold that are for TLS.
+"""The files that a configuration names, each read once, and the checks of those for TLS.
 
-What is wrong with a file is said as the end of a sentence that begins with its name, and quotes nothing of it.
+``ValueError`` has a sentence fragment that follows the name of the file: "is an empty file". It quotes no content.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read(file: str) -> bytes:
 
 
 def text(data: bytes) -> bytes:
-    """One secret in a file, without the newline that editors put at its end."""
+    """The secret in a file, without one newline at the end, which editors add."""
     stripped = data.removesuffix(b"\n").removesuffix(b"\r")
     if not stripped:
         raise ValueError("is an empty file")
@@ -59,7 +59,7 @@ def private_key(data: bytes) -> Any:
 
 
 def fit(certificate_file: bytes, key_file: bytes) -> bool:
-    """Whether the key is that of the first certificate."""
+    """Whether the private key belongs to the first certificate."""
     return _public(certificates(certificate_file)[0]) == _public(private_key(key_file))
 
 
@@ -76,11 +76,11 @@ CONTENTS: dict[str, Callable[[bytes], object]] = {
     "private key": private_key,
     "text": text,
 }
-"""What the schema may say that a file holds, besides what the rooms above add."""
+"""Checks of a file's content, by the names in the schema. Other rooms add theirs by ``Rules.contents``."""
 
 
 class Files:
-    """Files by their names, which are relative to ``directory``. What was checked is what is used."""
+    """Contents of files, by names relative to ``directory``. Each is read once: what was checked is used."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -90,7 +90,7 @@ class Files:
         return os.path.normpath(os.path.join(self._directory, name))
 
     def data(self, name: str) -> bytes:
-        """Raises ``ValueError``, the same each time, when the file cannot be read."""
+        """The content of a file. Raises ``ValueError`` if it cannot be read, the same one each time."""
         file = self.absolute(name)
         if file not in self._read:
             try:

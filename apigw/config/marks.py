@@ -1,9 +1,9 @@
-"""YAML text → a tree of nodes that know where they stand.
+"""Parses YAML text into a tree of nodes with their places (line and column).
 
-Only what a configuration needs is taken: one document of maps, lists and scalars. Anchors, aliases, merge keys and tags
-are refused: with them a small file can unfold into gigabytes, or a value can stand in two places. What YAML 1.1 reads
-in a surprising way (``010``, ``12:30:00``, a key ``on``) is refused with the reason. What is wrong with one value stays
-with its node as a fault, so that the rest of the file is still read; only a file that does not parse stops.
+A file is one document of maps, lists and scalars. Anchors, aliases, merge keys and tags are refused: with them a small
+file can expand to gigabytes ("billion laughs"), or a value can have two places. Values that YAML 1.1 reads in a
+surprising way (``010``, ``12:30:00``, a key ``on``) are refused with the reason. A fault of one value is stored in its
+node, and the rest of the file is still read; only a syntax error stops.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_KEY = 200
 
 _FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LOOKAHEAD = 1024 + 64
-"""How far libyaml reads ahead of an event, in characters: a key in one line (YAML 1.2 §7.4), and a bit."""
+"""How far libyaml reads ahead of an event, in characters: 1024 for a key in one line (YAML 1.2 §7.4), and 64 spare."""
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
@@ -37,9 +37,9 @@ _TAG = "tag:yaml.org,2002:"
 class Node:
     """``value`` is a dict of nodes, a list of nodes, or a plain scalar.
 
-    ``written`` is a scalar's text where the file does not hold the value itself: before substitution, or what YAML
-    reads as something other than text. ``faults`` are what is wrong here: the sentence, its place, and the path from
-    here. A ``broken`` node has no usable value.
+    ``written`` is the text of a scalar in the file, if it differs from the value: before substitution, or what YAML
+    reads as a number or the like. ``faults`` are the problems here: sentence, place, and path from this node. A
+    ``broken`` node has no usable value.
     """
 
     value: Any
@@ -63,7 +63,7 @@ class _Stream(io.StringIO):
 
 
 def decode(data: bytes, file: str) -> str:
-    """The text of a file. Raises ``ConfigError`` for what is not printable UTF-8, at its place."""
+    """The text of a file. Raises ``ConfigError``, with the place, if it is not UTF-8 or contains control characters."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -77,7 +77,7 @@ def decode(data: bytes, file: str) -> str:
 
 
 def compose(text: str, file: str, environ: Mapping[str, str]) -> Node | None:
-    """The one document in ``text``; ``None`` where it says nothing. Raises ``ConfigError`` where it does not parse."""
+    """The document in ``text``; ``None`` if it is empty. Raises ``ConfigError`` for a syntax error."""
     return _Composer(text, file, environ).document()
 
 

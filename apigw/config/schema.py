@@ -1,4 +1,4 @@
-"""What may stand in a configuration, as data: the core's own keys, and the whole with those that policies add."""
+"""The Cerberus schema of a configuration: the core's keys, and the whole with those that policies add."""
 
 from __future__ import annotations
 
@@ -287,10 +287,10 @@ _ROOT: Rule = {
 
 
 def compose(keys: Iterable[Keys]) -> Rule:
-    """The schema of a whole configuration. In ``meta``, ``owner`` is the class that an added key's value goes to.
+    """The schema of a whole configuration. In ``meta`` of an added key, ``owner`` is the class for its value.
 
-    A policy may add to the section of another one, so that those nearer to the top come first. Raises ``ValueError``
-    for a key that is there already.
+    Keys nearer to the top are added first, because a policy may add to the section of another one. Raises
+    ``ValueError`` for a key that exists already.
     """
     root: Rule = {"schema": _ROOT}
     for each in sorted(keys, key=lambda each: len(each.at)):
@@ -316,13 +316,13 @@ def _with(keys: Keys, rule: Rule, at: tuple[str, ...]) -> Rule:
 
 
 def rule_at(schema: Rule, path: Path) -> Rule | None:
-    """The rule for what stands at ``path``; ``None`` where there is no such key."""
+    """The rule for the value at ``path``; ``None`` if there is no such key."""
     *_, rule = _rules(schema, path)
     return rule
 
 
 def is_secret(schema: Rule, path: Path) -> bool:
-    """Whether what stands at ``path`` is, or is part of, what must not be shown."""
+    """Whether the value at ``path`` is a secret, or a part of one."""
     return any(rule is not None and rule.get("meta", {}).get("secret") for rule in _rules(schema, path))
 
 

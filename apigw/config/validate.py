@@ -1,4 +1,4 @@
-"""A document against the schema: every problem, at the key or value that it is about, in a sentence."""
+"""Validates a document by its schema, and writes a sentence for every problem, with its place."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class _Validator(cerberus.Validator):  # type: ignore[misc]  # cerberus has no t
 
 
 def validate(document: Document, forms: Mapping[str, Form]) -> None:
-    """Adds to the document what the schema finds, but for what stands under a value that is known to be broken."""
+    """Add the schema's problems to the document, except those below a value that is known to be broken."""
     validator = _Validator(document.schema, forms=forms)
     validator.validate(document.tree, normalize=False)
     unreadable = set(document.broken)
@@ -95,7 +95,7 @@ def validate(document: Document, forms: Mapping[str, Form]) -> None:
 
 
 def shown(document: Document, path: Path, value: object) -> str:
-    """A value as a sentence may quote it: as it stands in the file, without secrets, in one short line."""
+    """A value for use in a sentence: quoted, as written in the file, up to 60 characters, without secrets."""
     if is_secret(document.schema, path):
         return "the value"
     text = document.written.get(path, value if isinstance(value, str) else str(value))

@@ -1,4 +1,4 @@
-"""What a configuration may say of routes: whether they fit each other, the services, and the gateway's own paths."""
+"""Checks of routes: against each other, the services, and the reserved paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apigw.routing.pattern import Pattern, overlaps
 
 
 def prefix(text: str) -> None:
-    """A path prefix that can be cut off: literal segments only."""
+    """Check a path prefix for ``strip_prefix``: literal segments only."""
     pattern = Pattern.parse(text)
     if pattern.segments[-1:] == (b"",):
         raise ValueError("ends in a slash: write only the segments that are to go")
@@ -24,7 +24,7 @@ def prefix(text: str) -> None:
 
 
 def routes(document: Document, files: Files) -> None:
-    """Services exist, shapes differ, reserved paths are left alone, and what is cut off is there to be cut."""
+    """Reports unknown services, routes of the same shape, conflicts with reserved paths, and wrong prefixes."""
     reserved = [(path, Pattern.parse(path)) for path in document.reserved]
     rivals = _Rivals(document)
     known = _Services(document)
@@ -109,7 +109,7 @@ def _repeated(document: Document, path: Path, methods: list[str] | None) -> None
 
 
 class Patterns:
-    """Patterns by their segments, to find out quickly whether another one has a path in common with any of them."""
+    """A trie of patterns, to test quickly whether another pattern overlaps with any of them."""
 
     _END, _REST = "end", "rest"
 
