@@ -45,6 +45,7 @@ def test_a_request_arrives_as_it_was_sent(daemon: Daemon, service: H2Service) ->
     """Method, path, authority and fields, and none that belong to a connection of HTTP/1.1."""
     answer = daemon.request("PUT", "/a?b=c", "X-Thing: 42", "Cookie: a=b", "TE: trailers", body=b"hello")
     assert answer.status == 200
+    assert answer.get("via") == "2 apigw"
     assert answer.json["body"] == "hello"
     fields = dict(answer.json["headers"])
     assert (fields[":method"], fields[":path"], fields[":scheme"]) == ("PUT", "/a?b=c", "http")

@@ -82,6 +82,10 @@ class HTTP2Exchange(UpstreamConnection):
     def event_stream(self) -> bool:
         return self._event_stream
 
+    @property
+    def version(self) -> bytes:
+        return b"HTTP/2"
+
     # The exchange's side.
 
     def send(self, message: Message, receiver: Receiver) -> None:
