@@ -1,7 +1,7 @@
-"""Who may change something on the admin listener.
+"""Authorization of writes on the admin listener (docs/decisions/admin-writes.md).
 
-Reads are open to whoever reaches it. A write needs what no web page can send: the token, a JSON content type, and a
-Host that is an address of this machine and no name that somebody else's DNS could lead here.
+Reads need none. A write needs what a web page cannot send: the token, a JSON content type, and a ``Host`` that is an
+address of this machine, because a name could be under another's control (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ JSON_TYPE = b"application/json"
 
 
 def may_write(request: WebRequest, token: bytes | None) -> None:
-    """Raises what a request is refused with that must not change anything."""
+    """Return if the write is authorized. Raises the ``GatewayError`` to refuse it otherwise."""
     if not _is_here(request.authority, request.transport):
         raise errors.Misdirected("A write must be sent to an address of this listener, not to a name.")
     given = [value for name, value in request.headers if name == b"content-type"]

@@ -1,6 +1,6 @@
-"""The ``apigw`` script: what can be asked of a configuration, or of a running gateway.
+"""The ``apigw`` script: commands that check and show a configuration, or inspect a running gateway.
 
-The module of a command is imported when it is called, so that ``apigw -h`` does not load the gateway.
+The module of a command is imported when the command runs, so that ``apigw -h`` does not load the gateway.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from apigw import __version__, is_compiled
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code: 0, or 1 for what its help calls a failure. Misuse exits with 2."""
+    """Run one command and return the exit code: 0, or 1 if it failed. Wrong arguments exit with 2."""
     options = parser().parse_args(arguments)
     module, function = options.run
     try:

@@ -1,4 +1,4 @@
-"""``apigw routes``: which route a request would take, and what it meets there."""
+"""``apigw routes``: show which route a request would take, and what the route demands."""
 
 from __future__ import annotations
 

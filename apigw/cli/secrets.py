@@ -1,4 +1,4 @@
-"""``apigw hash-secret``: the stored form of an OAuth client's secret."""
+"""``apigw hash-secret``: make the hash of an OAuth client's secret."""
 
 from __future__ import annotations
 
