@@ -126,7 +126,7 @@ class Upstream:
             return False
         if target.available:
             log.warn(
-                "{service}: {target} set aside for {seconds:g} s: connecting failed {times} times in a row",
+                "{service}: {target} ejected for {seconds:g} s after {times} failed connections in a row",
                 service=self.name,
                 target=target.name,
                 seconds=ASIDE_FOR,

@@ -30,12 +30,12 @@ _SHOWN_NAMES = 5
 _WHY = {
     9: "it is not valid yet",
     10: "it has expired",
-    18: "it is signed by itself",
-    19: "a certificate that is signed by itself and not trusted ends its chain",
-    20: "who signed it is not trusted",
-    21: "who signed it is not trusted",
-    26: "it is not for servers",
-    79: "who signed it is no authority",
+    18: "it is self-signed",
+    19: "the self-signed certificate at the end of its chain is not trusted",
+    20: "its issuer is not trusted",
+    21: "its issuer is not trusted",
+    26: "it is not a server certificate (extendedKeyUsage)",
+    79: "its issuer is not a certificate authority",
 }
 """OpenSSL's X509_V_ERR_ numbers (x509_vfy.h), as far as operators meet them."""
 

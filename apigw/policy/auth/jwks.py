@@ -109,7 +109,7 @@ class KeySet:
         seconds = 1
         if self._timer is not None:
             seconds = max(1, math.ceil(self._timer.getTime() - self._clock.seconds()))
-        return AuthUnavailable("The keys that verify this token cannot be had.", [(b"retry-after", b"%d" % seconds)])
+        return AuthUnavailable("The keys that verify this token are unavailable.", [(b"retry-after", b"%d" % seconds)])
 
     def _begin(self) -> None:
         self._cancel_timer()
@@ -139,7 +139,7 @@ class KeySet:
             place=self._place,
             kind=type(failure.value).__name__,
             reason=failure.getErrorMessage()[:300],
-            keeps="there is none yet" if self.keys is None else "the last good one stays",
+            keeps="no set has been fetched yet" if self.keys is None else "the last good set stays in use",
         )
         return min(2.0 ** min(self._failures - 1, 10), LONGEST_BACKOFF)
 

@@ -279,7 +279,7 @@ def _keys(jwt: JWTVerifier, key_sets: Mapping[str, KeySet]) -> Keys | KeySet:
     """The keys of one verifier. Raises ``KeyProblem``."""
     if jwt.jwks_url is not None:
         if jwt.algorithm != "RS256":
-            raise KeyProblem("jwks_url", "does not fit HS256: a secret that is published is none")
+            raise KeyProblem("jwks_url", "does not fit HS256: a secret must not be published")
         return key_sets[jwt.jwks_url]
     if jwt.jwks_file is not None:
         try:

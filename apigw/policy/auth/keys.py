@@ -132,15 +132,15 @@ def configured_key(algorithm: str, key_id: str | None, public_key_file: str | No
 def public_key(pem: bytes, key_id: str | None) -> Key:
     """An RS256 key from ``PUBLIC KEY`` PEM. Raises ``ValueError``: the end of a sentence that begins with its file."""
     if b"PRIVATE KEY-----" in pem:
-        raise ValueError("holds a private key: the gateway needs only the public one, and should have no other")
+        raise ValueError("contains a private key: give the gateway only the public one")
     if b"BEGIN CERTIFICATE" in pem:
-        raise ValueError("holds a certificate: write its public key out with `openssl x509 -pubkey -noout`")
+        raise ValueError("contains a certificate: extract its public key with `openssl x509 -pubkey -noout`")
     try:
         native = load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("holds no public key in PEM that can be read") from None
+        raise ValueError("contains no readable PEM public key") from None
     if not isinstance(native, RSAPublicKey):
-        raise ValueError("holds a public key that is not RSA, which RS256 needs")
+        raise ValueError("contains a public key that is not RSA, which RS256 needs")
     check_rsa_bits(native.key_size)
     return Key("RS256", key_id, RSAKey.import_key(native))
 
@@ -172,9 +172,9 @@ def key_set(document: bytes, algorithm: str) -> Keys:
     try:
         members = parse_object(document).get("keys")
     except ValueError as error:
-        raise ValueError(f"holds no key set: {error}") from None
+        raise ValueError(f"contains no key set: {error}") from None
     if not isinstance(members, list):
-        raise ValueError('holds no key set: a JSON object with a list "keys"')
+        raise ValueError('contains no key set: a JSON object with a list "keys"')
     if len(members) > MAX_KEYS:
         raise ValueError(f"is a key set of more than {MAX_KEYS} keys")
     keys, passed_over = [], Counter[str]()
@@ -236,6 +236,6 @@ def apart(
 def check_rsa_bits(bits: int) -> None:
     """Raises ``ValueError`` for keys that are weak, or so large that verifying is an attack."""
     if bits < MIN_RSA_BITS:
-        raise ValueError(f"holds an RSA key of {bits} bits: RS256 needs {MIN_RSA_BITS} or more (RFC 7518 §3.3)")
+        raise ValueError(f"contains an RSA key of {bits} bits: RS256 needs {MIN_RSA_BITS} or more (RFC 7518 §3.3)")
     if bits > MAX_RSA_BITS:
-        raise ValueError(f"holds an RSA key of {bits} bits: the gateway takes up to {MAX_RSA_BITS}")
+        raise ValueError(f"contains an RSA key of {bits} bits: the gateway takes up to {MAX_RSA_BITS}")

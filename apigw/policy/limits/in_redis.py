@@ -212,7 +212,7 @@ class RedisStore:
     def _without(self, checks: Checks, counted: int) -> Decision | None:
         self._on_fallback()
         if any(limit.on_store_failure == "closed" for limit, _ in checks):
-            raise LimitsUnavailable("the store of the rate limits does not answer", [(b"retry-after", b"1")])
+            raise LimitsUnavailable("The store of the rate limits does not answer.", [(b"retry-after", b"1")])
         local = [check for check in checks if check[0].on_store_failure == "local"]
         if not local:
             return None

@@ -58,13 +58,13 @@ def hash_secret(secret: str) -> str:
     Spaces and ``%`` are refused, because clients disagree on how HTTP Basic carries them (RFC 6749 §2.3.1).
     """
     if len(secret) < MIN_CHOSEN:
-        raise ValueError(f"a secret has at least {MIN_CHOSEN} characters")
+        raise ValueError(f"a secret must have at least {MIN_CHOSEN} characters")
     if len(secret) > MAX_SECRET:
-        raise ValueError(f"a secret has at most {MAX_SECRET} characters")
+        raise ValueError(f"a secret may have at most {MAX_SECRET} characters")
     if not _CHOSEN.fullmatch(secret):
-        raise ValueError("a secret has only printable ASCII characters, without spaces and %")
+        raise ValueError("a secret may contain only printable ASCII characters, without spaces and %")
     if len(set(secret)) < 6:
-        raise ValueError("a secret has at least 6 different characters")
+        raise ValueError("a secret must have at least 6 different characters")
     salt = os.urandom(16)
     return f"scrypt${N}${R}${P}${_encode(salt)}${_encode(_scrypt(secret, salt, (N, R, P)))}"
 
@@ -90,7 +90,9 @@ class SecretHash:
             raise ValueError("is not a hash that `apigw hash-secret` makes: scrypt$… or sha256$…, copied whole")
         n, r, p = int(found[1]), int(found[2]), int(found[3])
         if n & (n - 1) or n < N or r < R or not 1 <= p <= 4 or 128 * n * r > MAX_MEMORY:
-            raise ValueError("is a hash whose parameters are too weak or too dear: use `apigw hash-secret`")
+            raise ValueError(
+                "is a hash with parameters that are too weak or too costly: make it with `apigw hash-secret`"
+            )
         return cls((n, r, p), _decode(found[5]), _decode(found[4]))
 
     def matches(self, secret: str) -> bool:
