@@ -1,4 +1,4 @@
-"""Whether the files that a configuration names are there and hold what they should."""
+"""Checks that the files in a configuration exist and have the right content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apigw.config.validate import shown
 
 
 def contents(document: Document, files: Files, judges: Mapping[str, Content]) -> None:
-    """Each file that a key names can be read, and holds what the schema says that it holds."""
+    """Reports each file that cannot be read, or whose content is not what the schema says."""
     for key, rule in document.schema.items():
         if key in document.tree and _names_files(rule):
             for path, name, holds in _named(document, rule, document.tree[key], (key,)):
@@ -26,7 +26,7 @@ def contents(document: Document, files: Files, judges: Mapping[str, Content]) ->
 
 
 def pairs(document: Document, files: Files) -> None:
-    """Each certificate with its own key."""
+    """Reports each certificate that does not fit its key."""
     named: list[tuple[Path, str, str]] = []
     for path, listen in document.entries("gateway", "listen"):
         if isinstance(listen, dict):

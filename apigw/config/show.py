@@ -25,12 +25,12 @@ _ESCAPED = re.compile(r"[\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff\u2028\u2029]")
 
 
 def show(document: Document) -> str:
-    """The document as YAML that could be read again, but for what is masked."""
+    """The document as valid YAML, with masks instead of secrets."""
     return "".join(line + "\n" for line in _map(document, document.tree, (), "")) or "{}\n"
 
 
 def is_secret(document: Document, path: Path) -> bool:
-    """As the schema says, or by the key it stands under, or by the environment variable that it came from."""
+    """Whether to mask a value: by the schema, by the name of its key, or by that of its environment variable."""
     if is_declared_secret(document.schema, path) or any(
         _SECRET_VARIABLE.search(name) for name in document.variables.get(path, ())
     ):

@@ -1,4 +1,4 @@
-"""The bill of materials: every part of the program, and which knows which."""
+"""Constructs the program: all of its parts, and their dependencies (composition root)."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ from apigw.proxy.pipeline import Pipeline
 from apigw.proxy.resources import public_resources, render_metrics
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
+from apigw.upstream.resolver import Resolver
 from apigw.upstream.upstream import build
 from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory
@@ -53,7 +54,7 @@ log = Logger()
 class Program:
     """Constructed, and not started: ``root`` starts and stops every part. Raises ``ConfigError``.
 
-    Timeouts and durations go by the reactor's clock; ``now`` is Unix time, for tokens, logs and what clients are told.
+    Timeouts and durations go by the reactor's clock; ``now`` is Unix time, for tokens, logs and times that clients get.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Program:
     ) -> None:
         seconds, gateway = reactor.seconds, config.gateway
         deadlines = Deadlines(reactor)
-        metrics = Metrics(CollectorRegistry(), __version__)
+        self.metrics = metrics = Metrics(CollectorRegistry(), __version__)
         readiness = Readiness(reactor)
         upstreams = Upstreams(reactor)
         buffers = Buffers(gateway.max_buffered)
@@ -98,14 +99,14 @@ class Program:
         )
         first = compile(config, None, parts)
 
-        access_log = _access_log(config, reactor)
+        access_log = _access_log(config, reactor, metrics.lines_lost("access"))
         accounting = Accounting(metrics, access_log, seconds, now)
         public = Site(accounting.resource_ended, seconds, client_address)
         pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request)
         refuse = partial(refusal_answer, accounting.refused)
         channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse, now)
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-        exposition = Exposition(partial(render_metrics, metrics, pipeline, channels), reactor, in_thread)
+        exposition = Exposition(partial(render_metrics, metrics, pipeline, channels, buffers), reactor, in_thread)
 
         def show(snapshot: Snapshot) -> None:
             reserved, prepared = snapshot.config.reserved, snapshot.prepared.values()
@@ -150,7 +151,8 @@ class Program:
         admin = Site(lambda *_: None, seconds, lambda request: request.stream.peer)
         own = own_resources(reactor, current, facts, readiness, exposition)
         self.root = Ordered()
-        self._add(Ticking(deadlines), Running(LagProbe(reactor, metrics.reactor_lag)), Running(history))
+        self._add(Ticking(deadlines), Running(Resolver(reactor, metrics.lookups)))
+        self._add(Running(LagProbe(reactor, metrics.reactor_lag)), Running(history))
         if access_log is not None:
             self._add(LogFile(access_log))
             signals.on(signal.SIGUSR1, access_log.reopen)
@@ -168,7 +170,7 @@ class Program:
             service.setServiceParent(self.root)
 
 
-def _access_log(config: Config, reactor: Any) -> AccessLog | None:
+def _access_log(config: Config, reactor: Any, count_lost: Callable[[int], object]) -> AccessLog | None:
     wanted = config.gateway.access_log
     if wanted is None:
         return None
@@ -176,4 +178,4 @@ def _access_log(config: Config, reactor: Any) -> AccessLog | None:
     def report(sentence: str) -> None:
         log.warn("{sentence}", sentence=sentence)
 
-    return AccessLog(wanted.file, wanted.format, reactor, reactor.callFromThread, report)
+    return AccessLog(wanted.file, wanted.format, reactor, reactor.callFromThread, report, count_lost=count_lost)

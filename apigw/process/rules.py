@@ -1,4 +1,4 @@
-"""What every room says of what may stand in a configuration, for whoever loads one."""
+"""The rules of all rooms for the configuration, combined for its loader."""
 
 from __future__ import annotations
 

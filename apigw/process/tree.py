@@ -1,4 +1,4 @@
-"""The tree of Twisted services: their order, and those that only begin and end."""
+"""The tree of Twisted services: the ordered parent, and small services for parts of the program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = Logger()
 
 
 class CannotStart(SystemExit, Exception):
-    """One line for the operator and exit code 1. An ``Exception`` too, so that twistd passes it to its parent."""
+    """Exits with one line and code 1. Also an ``Exception``, so that twistd passes it to its parent process."""
 
 
 class Ordered(MultiService):
@@ -37,7 +37,7 @@ class Ordered(MultiService):
 
 
 class Ticking(Service):
-    """The deadline list of every connection."""
+    """Runs the list of deadlines."""
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
@@ -52,14 +52,14 @@ class Ticking(Service):
 
 
 class Runs(Protocol):
-    """Something with a beginning and an end."""
+    """A part with ``start`` and ``stop``."""
 
     def start(self) -> object: ...
     def stop(self) -> Any: ...
 
 
 class Running(Service):
-    """A part that runs as long as the program. Its end may be a Deferred, and is waited for."""
+    """Starts and stops a part. The stop waits if the part returns a Deferred."""
 
     def __init__(self, part: Runs) -> None:
         self._part = part
@@ -92,7 +92,7 @@ class Upstreams(Service):
         self._health: dict[Upstream, HealthChecks] = {}
 
     def adopt(self, upstreams: Mapping[UpstreamKey, Upstream]) -> None:
-        """These and no others, from now on. What both generations have goes on as it was."""
+        """Use these upstreams from now on. Those in both generations are not touched; the others start or close."""
         for key, upstream in self._current.items():
             if upstreams.get(key) is not upstream:
                 self._retire(upstream)
@@ -103,7 +103,7 @@ class Upstreams(Service):
                 self._begin(upstream)
 
     def checks(self) -> dict[str, Check]:
-        """What ``/ready`` asks: every critical service has a target that answers."""
+        """The checks of ``/ready``: each critical service has a target that answers."""
         return {
             upstream.name: partial(any_answers, upstream, self._reactor)
             for upstream in self._current.values()

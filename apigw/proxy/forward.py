@@ -15,7 +15,7 @@ from apigw.proxy.headers import is_grpc
 from apigw.proxy.held_body import Buffers, HeldBody
 from apigw.proxy.max_forwards import BOUND, count_hop
 from apigw.proxy.relay import Relay
-from apigw.upstream.failover import Taken, connect, take
+from apigw.upstream.failover import Taken, connect
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 
 
@@ -78,8 +78,11 @@ class Connect(Stage):
             target = upstream.balancer.pick(None)
             if target is None:
                 raise upstream.none_healthy()
-            connection = take(upstream, target, exchange.request.content_length != 0)
+            # Careful where it could not be repeated.
+            connection = target.pool.take(exchange.request.content_length != 0)
             if connection is not None:
+                if upstream.counts:
+                    upstream.begin(target)
                 (relay or Relay(exchange, destination)).send(target, connection)
                 return None
         return Connecting(relay or Relay(exchange, destination), connect(upstream, target))

@@ -15,6 +15,7 @@ from apigw.errors import NotFound
 from apigw.ops.exposition import Exposition, Page
 from apigw.ops.metrics import PROTOCOLS, Metrics
 from apigw.ops.readiness import Readiness, Report
+from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.web_request import WebRequest
@@ -93,9 +94,12 @@ def public_resources(
     return {path.encode(): resources[path] for path in reserved}
 
 
-def render_metrics(metrics: Metrics, pipeline: Pipeline, channels: ChannelFactory, openmetrics: bool) -> Page:
+def render_metrics(
+    metrics: Metrics, pipeline: Pipeline, channels: ChannelFactory, buffers: Buffers, openmetrics: bool
+) -> Page:
     """In a thread: what was counted, and what is there at this moment."""
     metrics.in_flight = pipeline.in_flight
+    metrics.buffered = buffers.used
     count = Counter(channel.version for channel in list(channels.channels))
     for protocol in PROTOCOLS:
         metrics.connections(protocol).set(count[protocol])

@@ -184,7 +184,7 @@ class Breaker:
             return
         retry_after = max(1, ceil(self._retry_in(now)))
         raise CircuitOpen(
-            f"The service is failing and is left alone; try again in {retry_after} s.",
+            f"The service is failing, so its circuit is open; try again in {retry_after} s.",
             [(b"retry-after", b"%d" % retry_after)],
         )
 

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""A connection for an exchange: an idle one, a new one, one to another target; and whether an exchange is repeated.
+"""A new connection for an exchange, if need be to another target; and whether an exchange is repeated.
 
 What has been sent is sent again only where that cannot do harm, once, and never because of what was answered.
 """
@@ -26,14 +26,6 @@ class Taken:
     def __init__(self, target: Target, connection: UpstreamConnection) -> None:
         self.target = target
         self.connection = connection
-
-
-def take(upstream: Upstream, target: Target, careful: bool) -> UpstreamConnection | None:
-    """An idle connection to ``target``, at once, or None. ``careful``: for an exchange that could not be repeated."""
-    connection = target.pool.take(careful)
-    if connection is not None and upstream.counts:
-        upstream.begin(target)
-    return connection
 
 
 def connect(upstream: Upstream, target: Target) -> Deferred[Taken]:

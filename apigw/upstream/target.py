@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from apigw.config.model import Target as TargetConfig
 from apigw.wire.deadlines import NEVER
-from apigw.wire.pool import Pool
+from apigw.wire.interfaces import Connections
 
 FAILURES_IN_A_ROW = 3
 ASIDE_FOR = 10.0
@@ -21,7 +21,7 @@ log = Logger(namespace=__name__)
 class Target:
     """One address of a service: its pool of connections, and what is known of its health."""
 
-    def __init__(self, config: TargetConfig, pool: Pool) -> None:
+    def __init__(self, config: TargetConfig, pool: Connections) -> None:
         self.deadline = NEVER
         self.config = config
         host = f"[{config.host}]" if ":" in config.host else config.host

@@ -10,12 +10,15 @@ from apigw.wire.client_tls import ClientTLS
 from apigw.wire.tls import KeyPair
 
 
-def tls_for(tls: UpstreamTLS) -> TLSFor:
-    """Given a target's host, how to verify it. Raises what ``ClientTLS`` does for files that cannot be used."""
+def tls_for(tls: UpstreamTLS, protocols: list[bytes] | None = None) -> TLSFor:
+    """Given a target's host, how to verify it. ``protocols`` are offered by ALPN.
+
+    Raises what ``ClientTLS`` does for files that cannot be used.
+    """
     own = None
     if tls.client_cert_file is not None and tls.client_key_file is not None:
         own = KeyPair(tls.client_cert_file, tls.client_key_file)
-    client_tls = ClientTLS(tls.ca_file, own)
+    client_tls = ClientTLS(tls.ca_file, own, protocols)
     return lambda host: client_tls.to(tls.server_name or host)
 
 

@@ -20,6 +20,8 @@ from apigw.upstream.tls import no_tls, tls_for
 from apigw.wire.agent import Agent, endpoint_to
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.http1.client import HTTP1Connection
+from apigw.wire.http2.client import HTTP2Client
+from apigw.wire.http2.streams import Streams
 from apigw.wire.pool import Pool, PoolSettings
 
 log = Logger(namespace=__name__)
@@ -124,7 +126,7 @@ class Upstream:
             return False
         if target.available:
             log.warn(
-                "{service}: {target} set aside for {seconds:g} s: connecting failed {times} times in a row",
+                "{service}: {target} ejected for {seconds:g} s after {times} failed connections in a row",
                 service=self.name,
                 target=target.name,
                 seconds=ASIDE_FOR,
@@ -162,11 +164,16 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
     )
     secure = any(target.scheme == "https" for target in service.targets)
     verified = tls_for(service.tls) if secure else no_tls
+    http2 = service.protocol != "http1"
+    verified_http2 = tls_for(service.tls, [b"h2"]) if secure and http2 else verified
     make_connection = partial(HTTP1Connection, deadlines)
+    make_client = partial(HTTP2Client, deadlines, b"https" if secure else b"http", service.keepalive_timeout)
 
     def make_target(config: TargetConfig) -> Target:
-        tls = verified(config.host) if config.scheme == "https" else None
+        tls = verified_http2(config.host) if config.scheme == "https" else None
         endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
+        if http2:
+            return Target(config, Streams(endpoint, make_client, settings, deadlines))
         return Target(config, Pool(endpoint, make_connection, settings, deadlines))
 
     agent = Agent(reactor, deadlines, verified, timeout=NEVER)

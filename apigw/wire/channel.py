@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from apigw.wire.http1.server import HTTP1Channel
 from apigw.wire.http2.server import HTTP2Channel
-from apigw.wire.reactor.transport import replace_protocol
+from apigw.wire.reactor.transport import arrived, replace_protocol
 from apigw.wire.request import UNIX_PEER
 from apigw.wire.server import Server
 from apigw.wire.server import Settings as Settings
@@ -75,7 +75,12 @@ class Opening(protocol.Protocol):
         self.cut()
 
     def drain(self) -> None:
-        self.cut()
+        if self not in self._factory.channels:
+            return
+        if arrived(self.transport):
+            self._factory.deadlines.clock.callLater(0, self.drain)
+        else:
+            self.cut()
 
     def make_room(self) -> None:
         self.cut()
@@ -90,3 +95,5 @@ class Opening(protocol.Protocol):
         self._factory.closed(self)
         first, self._first = self._first, b""
         channel.dataReceived(first)
+        if self._factory.draining:
+            channel.drain()

@@ -30,12 +30,12 @@ _SHOWN_NAMES = 5
 _WHY = {
     9: "it is not valid yet",
     10: "it has expired",
-    18: "it is signed by itself",
-    19: "a certificate that is signed by itself and not trusted ends its chain",
-    20: "who signed it is not trusted",
-    21: "who signed it is not trusted",
-    26: "it is not for servers",
-    79: "who signed it is no authority",
+    18: "it is self-signed",
+    19: "the self-signed certificate at the end of its chain is not trusted",
+    20: "its issuer is not trusted",
+    21: "its issuer is not trusted",
+    26: "it is not a server certificate (extendedKeyUsage)",
+    79: "its issuer is not a certificate authority",
 }
 """OpenSSL's X509_V_ERR_ numbers (x509_vfy.h), as far as operators meet them."""
 
@@ -47,11 +47,14 @@ class CertificateRefused(Exception):
 class ClientTLS:
     """Whom to trust, and which certificate to show. One for each service, as it holds the authorities in memory.
 
-    ``ca_file`` is PEM with the trusted authorities; ``None`` stands for the platform's. Raises ``OSError``,
+    ``ca_file`` is PEM with the trusted authorities; ``None`` stands for the platform's. ``protocols`` are offered by
+    ALPN (RFC 7301); whoever connects sees which was chosen. Raises ``OSError``,
     ``ValueError`` and ``SSL.Error`` for files that cannot be used.
     """
 
-    def __init__(self, ca_file: str | None = None, certificate: KeyPair | None = None) -> None:
+    def __init__(
+        self, ca_file: str | None = None, certificate: KeyPair | None = None, protocols: list[bytes] | None = None
+    ) -> None:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_cipher_list(_CIPHERS)
@@ -69,6 +72,8 @@ class ClientTLS:
             with open(ca_file, "rb") as pem:
                 for authority in x509.load_pem_x509_certificates(pem.read()):
                     store.add_cert(X509.from_cryptography(authority))
+        if protocols is not None:
+            context.set_alpn_protos(protocols)
         if certificate is not None:
             context.use_certificate_chain_file(certificate.certificate)
             context.use_privatekey_file(certificate.key)

@@ -60,5 +60,5 @@ class Deadlines:
                     timed.deadline_passed()
                 except Exception:
                     # The loop would end, and with it every other timeout of the process.
-                    log.failure("giving up {timed} failed", timed=timed)
+                    log.failure("timing out {timed} failed", timed=timed)
                     self.forget(timed)

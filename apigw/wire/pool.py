@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from apigw.wire.deadlines import Deadlines
+from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
-from apigw.wire.interfaces import Make, UpstreamConnection
+from apigw.wire.interfaces import Connections, Make, UpstreamConnection
 from apigw.wire.reactor.transport import OneConnection
 
 
@@ -39,7 +40,22 @@ class _Waiting:
         self.given.errback(PoolExhausted("no connection became free in time"))
 
 
-class Pool:
+class _Dialling:
+    """A connection that is being made, with all that needs: a name's lookup, the attempts at each of its addresses."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.late = False
+        self.connecting: Deferred[Any] | None = None
+
+    def deadline_passed(self) -> None:
+        self.deadline = NEVER
+        self.late = True
+        if self.connecting is not None:
+            self.connecting.cancel()
+
+
+class Pool(Connections):
     """The connections to one endpoint. An idle one is used again, the last used first, so that the rest can go away."""
 
     def __init__(
@@ -62,14 +78,9 @@ class Pool:
 
     @property
     def tunnels(self) -> int:
-        """Connections that became tunnels. They are as many as clients hold, and do not count as ``connections``."""
         return len(self._tunnels)
 
     def take(self, careful: bool = False) -> UpstreamConnection | None:
-        """An idle connection, at once, or None.
-
-        ``careful``: for an exchange that could not be repeated, one of which the end has not come, though unread.
-        """
         idle = self._idle
         while idle:
             connection = idle.pop()
@@ -79,10 +90,6 @@ class Pool:
         return None
 
     def connect(self) -> Deferred[UpstreamConnection]:
-        """A new connection, or where there are too many, the next that becomes free.
-
-        Fails with ``ConnectFailed`` or ``PoolExhausted``.
-        """
         if self._open < self._settings.max_connections:
             return self._dial()
         if len(self._waiting) >= self._settings.max_pending:
@@ -93,7 +100,6 @@ class Pool:
         return waiting.given
 
     def close(self) -> None:
-        """Close what is idle now, and what is in use when its exchange has ended."""
         self._closed = True
         idle, self._idle = self._idle, []
         for connection in idle:
@@ -107,7 +113,9 @@ class Pool:
     def _dial_for(self, given: Deferred[UpstreamConnection]) -> None:
         self._open += 1
         connection = self._make(self._free, self._set_apart, self._lose)
-        connection.connect_until(self._deadlines.seconds() + self._settings.connect_timeout)
+        dialling = _Dialling(self._deadlines.seconds() + self._settings.connect_timeout)
+        connection.connect_until(dialling.deadline)
+        self._deadlines.watch(dialling)
 
         def ready(connection: UpstreamConnection) -> None:
             if given.called:  # cancelled meanwhile
@@ -119,12 +127,20 @@ class Pool:
             if not given.called:
                 given.errback(ConnectFailed(failure.getErrorMessage()))
 
+        def connected(_: object) -> None:
+            # From here on, a TLS handshake for instance, the connection keeps the same deadline by itself.
+            self._deadlines.forget(dialling)
+
         def not_connected(failure: Failure) -> None:
+            self._deadlines.forget(dialling)
             self._lose(connection)
+            if dialling.late:
+                failure = Failure(ConnectFailed(f"no connection within {self._settings.connect_timeout:g} s"))
             connection.when_ready.errback(failure)
 
         connection.when_ready.addCallbacks(ready, failed)
-        self._endpoint.connect(OneConnection(connection)).addErrback(not_connected)
+        dialling.connecting = self._endpoint.connect(OneConnection(connection))
+        dialling.connecting.addCallbacks(connected, not_connected)
 
     def _free(self, connection: UpstreamConnection) -> None:
         if self._waiting:

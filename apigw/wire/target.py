@@ -43,18 +43,18 @@ def _check_odd(target: bytes) -> None:
     if not target.startswith(b"/"):
         raise Refused(400, "The request target must begin with a slash.")
     if _ODD_BYTES(target):
-        raise Refused(400, "The request target holds a byte that must be percent-encoded.")
+        raise Refused(400, "The request target contains a byte that must be percent-encoded.")
     path = target.partition(b"?")[0]
     if _BROKEN_ESCAPE(path):
         raise Refused(400, "The path holds a broken percent-encoding.")
     if _FORBIDDEN_ESCAPE(path):
-        raise Refused(400, "The path holds a backslash, an encoded slash, or a control character.")
+        raise Refused(400, "The path contains a backslash, an encoded slash, or a control character.")
     for number, segment in enumerate(segments := path[1:].split(b"/")):
         name = _DOT(b".", segment).partition(b";")[0]
         if name in (b".", b".."):
-            raise Refused(400, "The path holds a dot segment.")
+            raise Refused(400, "The path contains a dot segment (. or ..).")
         if not name and (segment or number < len(segments) - 1):
-            raise Refused(400, "The path holds an empty segment.")
+            raise Refused(400, "The path contains an empty segment (//).")
 
 
 def check_authority(authority: bytes) -> None:

@@ -62,6 +62,8 @@ class ServerContexts:
         context.set_options(SSL.OP_NO_COMPRESSION | _NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # Without one, OpenSSL ends the handshake of a client that shows its certificate and resumes a session.
+        context.set_session_id(b"apigw")
         context.use_certificate_chain_file(pair.certificate)
         context.use_privatekey_file(pair.key)
         context.check_privatekey()
@@ -85,7 +87,8 @@ def _select(connection: SSL.Connection, offered: list[bytes]) -> Any:
     for protocol in ALPN:
         if protocol in offered:
             return protocol
-    return SSL.NO_OVERLAPPING_PROTOCOLS
+    # RFC 7301 §3.2: a fatal alert. What is raised here makes pyOpenSSL send it.
+    raise SSL.Error([("", "", "the client offers neither h2 nor http/1.1 by ALPN")])
 
 
 def names_of(certificate: str) -> list[str]:

@@ -389,8 +389,8 @@ def test_problems_after_merging_name_the_right_file(write: Write) -> None:
     with pytest.raises(ConfigError) as caught:
         load(write(files), {}, RULES)
     assert str(caught.value) == (
-        "etc/b.yaml:3:12: routes[2].path: has the same shape as the one at etc/b.yaml:2:12, "
-        "and all methods in common with it"
+        "etc/b.yaml:3:12: routes[2].path: has the same shape as the path at etc/b.yaml:2:12, "
+        "and both routes serve all methods"
     )
 
 
@@ -480,7 +480,7 @@ def test_a_token_endpoint_without_a_key_of_its_own(write: Write) -> None:
     text = "auth: {oauth: {issuer: https://me, signing: {algorithm: RS256, key_id: k1}}}\n"
     (warning,) = load(write({"a.yaml": text}), {}, RULES).warnings
     assert str(warning).startswith(
-        "etc/a.yaml:1:45: auth.oauth.signing: has no private_key_file: a key is made at each"
+        "etc/a.yaml:1:45: auth.oauth.signing: has no private_key_file: the gateway makes a new key at each"
     )
 
 

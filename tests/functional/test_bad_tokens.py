@@ -66,6 +66,7 @@ def unsigned(algorithm: str) -> Make:
     return lambda provider, _: f"{encode({'alg': algorithm})}.{encode(claims(provider.issuer))}."
 
 
+DEEP = b'{"alg":"RS256","x":' + b"[" * 977 + b"]" * 977 + b"}"
 BAD = {
     "expired": ("has expired", with_claim(exp=NOW - 31)),
     "not yet valid": ("not valid yet", with_claim(nbf=NOW + 600)),
@@ -111,6 +112,7 @@ BAD = {
     "payload is not UTF-8": ("well-formed", lambda p, _: p.token(payload=b'{"sub": "\xff"}')),
     "payload with NaN": ("well-formed", lambda p, _: p.token(payload=b'{"exp": NaN}')),
     "payload deep": ("well-formed", lambda p, _: p.token(payload=b"[" * 5000)),
+    "header deep": ("well-formed", lambda p, _: f"{encode(DEEP)}.{p.token().partition('.')[2]}"),
     "header is no JSON": ("well-formed", lambda p, _: "AAAA." + p.token().partition(".")[2]),
     "no token": ("well-formed", lambda p, _: "hello"),
     "exp is a string": ("number", with_claim(exp=str(NOW + 600))),

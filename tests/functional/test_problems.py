@@ -51,7 +51,6 @@ LIES = {
     "garbage": b"\0\1\2\3\xff\xfe\r\n\r\n",
     "http/0.9": b"<html>hello</html>",
     "http/2": b"HTTP/2 200 OK\r\nContent-Length: 0\r\n\r\n",
-    "http/1.2": b"HTTP/1.2 200 OK\r\nContent-Length: 0\r\n\r\n",
     "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
     "a status of letters": b"HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n",
     "a status of two digits": b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",

@@ -209,10 +209,10 @@ def test_redis_forgets(stand: Stand, words: tuple[str, ...]) -> None:
 
 def test_a_cut_connection_is_made_again(stand: Stand) -> None:
     """A firewall that forgets a connection ends the limits that are shared."""
-    before = stand.daemon.log.count("Redis can be used")
+    before = stand.daemon.log.count("Redis is available")
     with Traffic(stand.daemon.address, "/local/a") as traffic:
         stand.redis("CLIENT", "KILL", "TYPE", "normal")
-        eventually(lambda: stand.daemon.log.count("Redis can be used") > before)
+        eventually(lambda: stand.daemon.log.count("Redis is available") > before)
         traffic.go_on()
     assert set(traffic.statuses) == {200}
     assert not traffic.surprises
@@ -221,11 +221,11 @@ def test_a_cut_connection_is_made_again(stand: Stand) -> None:
 def test_the_log_says_why_and_no_password(stand: Stand) -> None:
     """An operator sees that limits are not shared, but not why; or reads the password in the log."""
     log = stand.daemon.log
-    assert "Redis cannot be used: no answer in time" in log
+    assert "Redis is unavailable: no answer in time" in log
     assert "first" not in log
     assert "second" not in log
     shown = command("limits", "--admin", "{}:{}".format(*stand.daemon.admin)).stdout
-    assert shown.startswith("counted in Redis; keys here: ")
+    assert shown.startswith("counted in Redis; keys in this process: ")
 
 
 def test_a_failover(start: Start, quick_service: Service) -> None:

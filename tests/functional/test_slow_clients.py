@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from support.client import HANDSHAKE, encode
+from support.client import HANDSHAKE, Client, encode
 from support.daemon import Daemon, gateway
 from support.h2_client import H2Client
 from support.services import SWITCH, Received, Service, echo
@@ -151,3 +151,18 @@ def test_a_kept_body_is_sent_again(daemon: Daemon, service: Service) -> None:
     before = len(service.requests)
     assert daemon.request("PUT", "/main/a", body=b"two").body == b"two"
     assert len(service.requests) == before + 2
+
+
+def test_what_is_kept_of_bodies_is_in_the_metrics(daemon: Daemon, held: ExitStack) -> None:
+    """An operator sees how near to ``max_buffered`` it is."""
+
+    def kept() -> int:
+        with Client(daemon.admin) as operator:
+            text = operator.get("/metrics").body.decode()
+        return int(float(text.partition("\ngateway_buffered_bytes ")[2].split()[0]))
+
+    client = held.enter_context(daemon.connect())
+    client.send(encode("POST", "/main/slow", "Content-Length: 60000") + b"x" * 1234)
+    eventually(lambda: kept() == 1234)
+    client.close()
+    eventually(lambda: kept() == 0)

@@ -250,3 +250,45 @@ def test_a_renewed_authority_of_a_service_is_used_after_a_reload(
     trusted.write_bytes(Path(stranger.file).read_bytes() + Path(authority.file).read_bytes())
     assert daemon.reload()
     assert daemon.get("/a").status == 200
+
+
+def handshake(daemon: Daemon, which: int, tls: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLSocket:
+    """A connection that has been answered, so that its session's ticket is here."""
+    plain = socket.create_connection(daemon.addresses[which], 10)
+    secure = tls.wrap_socket(plain, server_hostname="localhost", session=session)
+    secure.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert secure.recv(65536).startswith(b"HTTP/1.1 200 ")
+    return secure
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
+def test_a_client_that_shows_a_certificate_may_resume_its_session(
+    daemon: Daemon, authority: Authority, version: ssl.TLSVersion
+) -> None:
+    """As nginx does with each second connection."""
+    tls, own = authority.client(), authority.issue("client.example")
+    tls.maximum_version = version
+    tls.load_cert_chain(own.certificate, own.key)
+    with handshake(daemon, KNOWN, tls, None) as first:
+        session = first.session
+    with handshake(daemon, KNOWN, tls, session) as second:
+        assert second.session_reused
+
+
+def test_a_session_is_not_resumed_where_another_certificate_is_demanded(daemon: Daemon, authority: Authority) -> None:
+    """Nobody gets in by a session of a listener that asks for no certificate."""
+    tls = authority.client()
+    with handshake(daemon, TWO, tls, None) as first:
+        session = first.session
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        handshake(daemon, KNOWN, tls, session)
+
+
+def test_a_client_that_offers_other_protocols_is_refused(daemon: Daemon, authority: Authority) -> None:
+    """RFC 7301 §3.2: with an alert that says why, and nothing in the log; one that offers none speaks HTTP/1.1."""
+    tls = authority.client()
+    tls.set_alpn_protocols(["http/0.9", "spdy/3"])
+    with pytest.raises(ssl.SSLError, match="no application protocol"):
+        handshake(daemon, TWO, tls, None)
+    handshake(daemon, TWO, authority.client(), None).close()
+    assert "Traceback" not in daemon.log

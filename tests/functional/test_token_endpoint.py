@@ -17,6 +17,7 @@ from support.daemon import Daemon
 from support.guarded import ACME, CHOSEN, FORM, GATEWAY, SECRET, Guarded, basic, check_silent, identity, with_auth
 from support.services import Service
 from support.tokens import Provider, bearer
+from support.waiting import eventually
 
 from apigw.policy.oauth.client_secrets import new_secret
 
@@ -159,10 +160,14 @@ def test_a_body_that_no_token_request_has(daemon: Daemon) -> None:
 
 
 class Guesses:
-    """Clients that never pause, each with a wrong secret, for clients that exist and for others."""
+    """Clients that never pause, each with a wrong secret, for clients that exist and for others.
 
-    def __init__(self, daemon: Daemon, clients: int = 8) -> None:
+    Where ``proxied``, from another address each time, as a proxy says.
+    """
+
+    def __init__(self, daemon: Daemon, clients: int = 8, proxied: bool = False) -> None:
         self.answers: list[Answer] = []
+        self._proxied = proxied
         self._daemon = daemon
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._guess, args=(n,), daemon=True) for n in range(clients)]
@@ -184,7 +189,8 @@ class Guesses:
                 guessed += 1
                 who = ("choosy", "acme", f"nobody{number}-{guessed}")[guessed % 3]
                 body = f"{GRANT}&client_id={who}&client_secret={new_secret()}".encode()
-                self.answers.append(client.request("POST", "/oauth/token", FORM, body=body))
+                far = [f"X-Forwarded-For: 198.51.{number}.{guessed % 250}"] if self._proxied else []
+                self.answers.append(client.request("POST", "/oauth/token", FORM, *far, body=body))
 
     @property
     def statuses(self) -> Counter[int]:
@@ -228,3 +234,24 @@ def test_hashing_keeps_nobody_waiting(start: Start, service: Service, provider: 
     assert all(answer.get("retry-after") == "1" for answer in guesses.answers if answer.status == 503)
     right = daemon.request("POST", "/oauth/token", FORM, ACME, body=GRANT.encode())
     assert right.status in (200, 503)
+
+
+def test_who_is_right_is_served_while_others_guess_from_everywhere(
+    start: Start, service: Service, provider: Provider, tmp_path: Path
+) -> None:
+    """A partner with a generated secret, and one that was right before, need no thread that guessing could take."""
+    document = with_auth(tmp_path, provider, service)
+    document["gateway"]["trusted_proxies"] = ["127.0.0.1"]
+    document["auth"]["oauth"]["rate_limit"] = {"limit": 500, "window": "1m"}
+    daemon = start(document)
+    chosen = basic("choosy", CHOSEN)
+    assert daemon.request("POST", "/oauth/token", FORM, chosen, body=GRANT.encode()).status == 200
+    with Guesses(daemon, clients=48, proxied=True) as guesses, daemon.connect() as client:
+        eventually(lambda: guesses.statuses[503] >= 20)
+        partners = [
+            client.request("POST", "/oauth/token", FORM, who, body=GRANT.encode()).status
+            for _ in range(20)
+            for who in (ACME, chosen)
+        ]
+    assert partners == [200] * 40
+    assert set(guesses.statuses) <= {401, 503}

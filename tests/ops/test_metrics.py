@@ -38,6 +38,12 @@ FAMILIES = {
     "gateway_connections": ("gauge", {"protocol"}),
     "gateway_config_reloads": ("counter", {"result"}),
     "gateway_config_last_reload_successful": ("gauge", set()),
+    "gateway_dns_lookups": ("counter", {"result"}),
+    "gateway_dns_lookup_duration_seconds": ("histogram", set()),
+    "gateway_dns_lookups_in_progress": ("gauge", set()),
+    "gateway_dns_old_answers": ("counter", set()),
+    "gateway_buffered_bytes": ("gauge", set()),
+    "gateway_log_lines_lost": ("counter", {"log"}),
     "gateway_reactor_lag_seconds": ("histogram", set()),
     "gateway_build_info": ("gauge", {"version"}),
 }

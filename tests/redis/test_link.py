@@ -181,7 +181,7 @@ def test_sentinels_that_do_not_answer_in_words(scene: Scene) -> None:
     """The name of the master that was asked for."""
     silent = (("127.0.0.1", free_port()),)
     assert said_of(scene, "redis://x", sentinels=silent, sentinel_name="limits") == (
-        "no sentinel knows the master of 'limits'"
+        "no sentinel gave the address of the master 'limits'"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from support.client import HANDSHAKE, Client, Truncated, encode
+from support.client import HANDSHAKE, Truncated, encode
 from support.daemon import Daemon, Document, gateway
 from support.h2_client import H2Client
 from support.services import SWITCH, Received, Service, echo, port_nobody_listens_on
@@ -236,8 +236,3 @@ def all_done(daemon: Daemon, behaviour: Behaviour) -> list[Ending]:
         ending.act(daemon)
     eventually(daemon.is_quiet)
     return done
-
-
-def metrics_text(daemon: Daemon, *headers: str) -> str:
-    with Client(daemon.admin) as client:
-        return client.get("/metrics", *headers).body.decode()

@@ -29,7 +29,6 @@ from zope.interface.verify import verifyObject
 from apigw.wire.agent import KEPT_BODY, Agent
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ConnectFailed, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
-from apigw.wire.fetch import Fetch
 from apigw.wire.pool import PoolSettings
 
 reactor: Any = global_reactor
@@ -297,24 +296,6 @@ async def test_a_compressed_answer(server: Server) -> None:
     server.root.behave = behave
     response = await server.client().get(server.base)
     assert await response.content() == b"hello" * 1000
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_fetched_document_is_not_unpacked(server: Server) -> None:
-    """A bound on a document holds, whatever it would be unpacked to: it is asked for, and read, as it is."""
-    import gzip
-
-    asked: list[bytes | None] = []
-    packed = gzip.compress(b"x" * 10_000_000)
-
-    def behave(request: Any) -> bytes:
-        asked.append(request.getHeader(b"accept-encoding"))
-        request.setHeader("content-encoding", "gzip")
-        return packed
-
-    server.root.behave = behave
-    content, _ = await Fetch(server.agent(), 64 * 1024)(server.base)
-    assert (content, asked) == (packed, [None])
 
 
 @pytest_twisted.ensureDeferred

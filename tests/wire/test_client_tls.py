@@ -193,16 +193,22 @@ ROWS = [
     # Who signed it, when, and for what.
     Row("expired", "good.test", GOOD, "it has expired", begin=NOW - 2 * DAY, end=NOW - DAY),
     Row("not valid yet", "good.test", GOOD, "it is not valid yet", begin=NOW + DAY, end=NOW + 2 * DAY),
-    Row("another authority", "good.test", GOOD, "a certificate that is signed by itself", signer="stranger"),
-    Row("signed by itself", "good.test", GOOD, "it is signed by itself", signer="self"),
+    Row("another authority", "good.test", GOOD, "the self-signed certificate", signer="stranger"),
+    Row("signed by itself", "good.test", GOOD, "it is self-signed", signer="self"),
     Row(
         "signed by a certificate that is no authority",
         "good.test",
         GOOD,
-        "who signed it is no authority",
+        "its issuer is not a certificate authority",
         signer="leaf",
     ),
-    Row("for clients only", "good.test", GOOD, "it is not for servers", usages=(ExtendedKeyUsageOID.CLIENT_AUTH,)),
+    Row(
+        "for clients only",
+        "good.test",
+        GOOD,
+        "it is not a server certificate (extendedKeyUsage)",
+        usages=(ExtendedKeyUsageOID.CLIENT_AUTH,),
+    ),
     Row(
         "a critical extension that nobody knows",
         "good.test",

@@ -93,9 +93,14 @@ class KeySet:
             self._begin()
             if self._fetching is None:
                 return succeed(None)
-        waiter: Deferred[None] = Deferred(self._waiting.remove)
+        waiter: Deferred[None] = Deferred(self._leaves)
         self._waiting.append(waiter)
         return waiter
+
+    def _leaves(self, waiter: Deferred[None]) -> None:
+        """One who waits is cancelled; also by another, who has just been told that the fetch is over."""
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
 
     def unavailable(self) -> AuthUnavailable | None:
         """The 503 for a token whose key is not here while we cannot tell whether it exists; ``None`` when we can."""
@@ -104,7 +109,7 @@ class KeySet:
         seconds = 1
         if self._timer is not None:
             seconds = max(1, math.ceil(self._timer.getTime() - self._clock.seconds()))
-        return AuthUnavailable("The keys that verify this token cannot be had.", [(b"retry-after", b"%d" % seconds)])
+        return AuthUnavailable("The keys that verify this token are unavailable.", [(b"retry-after", b"%d" % seconds)])
 
     def _begin(self) -> None:
         self._cancel_timer()
@@ -133,8 +138,8 @@ class KeySet:
             "Key set {place}: {kind}: {reason}; {keeps}.",
             place=self._place,
             kind=type(failure.value).__name__,
-            reason=failure.getErrorMessage()[:200],
-            keeps="there is none yet" if self.keys is None else "the last good one stays",
+            reason=failure.getErrorMessage()[:300],
+            keeps="no set has been fetched yet" if self.keys is None else "the last good set stays in use",
         )
         return min(2.0 ** min(self._failures - 1, 10), LONGEST_BACKOFF)
 
@@ -144,7 +149,8 @@ class KeySet:
             self._timer = self._clock.callLater(next_in, self._begin)
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
-            waiter.callback(None)
+            if not waiter.called:  # cancelled by what one before it led to
+                waiter.callback(None)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -157,9 +163,16 @@ def carry_over(urls: Iterable[str], previous: Mapping[str, KeySet], make: Callab
     return {url: previous.get(url) or make(url) for url in urls}
 
 
-def swap(previous: Mapping[str, KeySet], current: Mapping[str, KeySet]) -> None:
-    """On the reactor, with the snapshot: start what is new and stop what is gone."""
-    for keys in current.values():
-        keys.start()
-    for url in previous.keys() - current.keys():
-        previous[url].stop()
+class Running:
+    """The key sets that are kept fresh: those of the configuration in force."""
+
+    def __init__(self) -> None:
+        self._sets: Mapping[str, KeySet] = {}
+
+    def use(self, sets: Mapping[str, KeySet]) -> None:
+        """On the reactor, with the snapshot: these from now on. What is new starts, and what is gone stops."""
+        previous, self._sets = self._sets, sets
+        for keys in sets.values():
+            keys.start()
+        for url in previous.keys() - sets.keys():
+            previous[url].stop()

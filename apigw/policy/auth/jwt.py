@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
-from joserfc.errors import JoseError
-from joserfc.jws import CompactSignature, extract_compact
+from joserfc.jws import CompactSignature
 from joserfc.util import urlsafe_b64decode
 from twisted.internet.defer import Deferred
 
@@ -29,17 +28,15 @@ from apigw.policy.auth.keys import (
     Key,
     KeyProblem,
     Keys,
-    RepeatedName,
     apart,
     configured_key,
     key_set,
-    parse_object,
     read_file,
-    registry,
 )
 from apigw.policy.auth.model import Auth, JWTVerifier
 from apigw.policy.auth.own import ACCESS_TOKEN_TYPES, PROVIDER, OwnTokens
 from apigw.policy.auth.principal import WRONG_ISSUER, ClaimRules, Refusal
+from apigw.policy.auth.strict_json import RepeatedName, parse_object
 
 MAX_TOKEN = 8 * 1024
 CACHED_TOKENS = 16_384
@@ -55,8 +52,7 @@ WRONG_TYPE = Refusal("type", "the token is not an access token")
 UNKNOWN_KEY = Refusal("unknown_key", "no key is known that could verify the token")
 SIGNATURE = Refusal("signature", "the signature of the token is wrong")
 
-_PARTS = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*")
-_EXTRACTING = registry("RS256")
+_PARTS = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 
 
 @frozen(eq=False)
@@ -172,12 +168,13 @@ class Authenticator:
             kid, typ = header.get("kid"), header.get("typ", "")
             if not isinstance(typ, str) or not (kid is None or (isinstance(kid, str) and len(kid) <= MAX_KEY_ID)):
                 raise MALFORMED()
-            parts = extract_compact(raw, registry=_EXTRACTING)
+            parts = CompactSignature(header, urlsafe_b64decode(segments[2]))
             claims = parse_object(parts.payload)
         except RepeatedName:
             raise REPEATED() from None
-        except (JoseError, ValueError, TypeError):
+        except (ValueError, TypeError):
             raise MALFORMED() from None
+        parts.segments = {"header": segments[1], "payload": segments[2], "signature": segments[3]}
         verifier = _meant(verifiers, claims.get("iss"), kid)
         if verifier.typ and typ.lower() not in verifier.typ:
             raise WRONG_TYPE()
@@ -282,7 +279,7 @@ def _keys(jwt: JWTVerifier, key_sets: Mapping[str, KeySet]) -> Keys | KeySet:
     """The keys of one verifier. Raises ``KeyProblem``."""
     if jwt.jwks_url is not None:
         if jwt.algorithm != "RS256":
-            raise KeyProblem("jwks_url", "does not fit HS256: a secret that is published is none")
+            raise KeyProblem("jwks_url", "does not fit HS256: a secret must not be published")
         return key_sets[jwt.jwks_url]
     if jwt.jwks_file is not None:
         try:

@@ -6,10 +6,8 @@ in a ``ValueError`` say what is wrong with a key, and never hold any of it.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
 
 import attrs
 from attrs import Factory, define, frozen
@@ -23,6 +21,7 @@ from joserfc.util import urlsafe_b64decode
 
 from apigw.config.files import read
 from apigw.config.model import Secret
+from apigw.policy.auth.strict_json import parse_object
 
 KEY_TYPES = {"RS256": "RSA", "HS256": "oct"}
 MIN_SECRET = 32
@@ -35,43 +34,14 @@ MAX_KEY_ID = 256
 _PUBLIC = "is a key in PEM or OpenSSH form, not a secret: anybody may have the public half of it"
 
 
-def registry(algorithm: str) -> JWSRegistry:
+def _registry(algorithm: str) -> JWSRegistry:
     """joserfc's checks for one algorithm. Unknown header members are ignored (RFC 7515 §4); sizes are the caller's."""
     allowed = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
     allowed.max_header_length = allowed.max_signature_length = allowed.max_payload_length
     return allowed
 
 
-_REGISTRIES = {algorithm: registry(algorithm) for algorithm in KEY_TYPES}
-
-
-class RepeatedName(ValueError):
-    """A JSON object with the same name twice: two readers could understand it in two ways."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise RepeatedName("a name occurs twice")
-    return members
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are not JSON")
-
-
-def parse_object(document: bytes) -> dict[str, Any]:
-    """The JSON object in ``document``: UTF-8, no name twice, no NaN. Raises ``ValueError`` for anything else."""
-    try:
-        value = json.loads(document.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except RepeatedName:
-        raise RepeatedName("a name occurs twice") from None
-    except (ValueError, RecursionError):
-        # JSONDecodeError carries the whole document: it must not travel with ours
-        raise ValueError("not a JSON document") from None
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
+_REGISTRIES = {algorithm: _registry(algorithm) for algorithm in KEY_TYPES}
 
 
 @define(eq=False)
@@ -162,15 +132,15 @@ def configured_key(algorithm: str, key_id: str | None, public_key_file: str | No
 def public_key(pem: bytes, key_id: str | None) -> Key:
     """An RS256 key from ``PUBLIC KEY`` PEM. Raises ``ValueError``: the end of a sentence that begins with its file."""
     if b"PRIVATE KEY-----" in pem:
-        raise ValueError("holds a private key: the gateway needs only the public one, and should have no other")
+        raise ValueError("contains a private key: give the gateway only the public one")
     if b"BEGIN CERTIFICATE" in pem:
-        raise ValueError("holds a certificate: write its public key out with `openssl x509 -pubkey -noout`")
+        raise ValueError("contains a certificate: extract its public key with `openssl x509 -pubkey -noout`")
     try:
         native = load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("holds no public key in PEM that can be read") from None
+        raise ValueError("contains no readable PEM public key") from None
     if not isinstance(native, RSAPublicKey):
-        raise ValueError("holds a public key that is not RSA, which RS256 needs")
+        raise ValueError("contains a public key that is not RSA, which RS256 needs")
     check_rsa_bits(native.key_size)
     return Key("RS256", key_id, RSAKey.import_key(native))
 
@@ -202,9 +172,9 @@ def key_set(document: bytes, algorithm: str) -> Keys:
     try:
         members = parse_object(document).get("keys")
     except ValueError as error:
-        raise ValueError(f"holds no key set: {error}") from None
+        raise ValueError(f"contains no key set: {error}") from None
     if not isinstance(members, list):
-        raise ValueError('holds no key set: a JSON object with a list "keys"')
+        raise ValueError('contains no key set: a JSON object with a list "keys"')
     if len(members) > MAX_KEYS:
         raise ValueError(f"is a key set of more than {MAX_KEYS} keys")
     keys, passed_over = [], Counter[str]()
@@ -266,6 +236,6 @@ def apart(
 def check_rsa_bits(bits: int) -> None:
     """Raises ``ValueError`` for keys that are weak, or so large that verifying is an attack."""
     if bits < MIN_RSA_BITS:
-        raise ValueError(f"holds an RSA key of {bits} bits: RS256 needs {MIN_RSA_BITS} or more (RFC 7518 §3.3)")
+        raise ValueError(f"contains an RSA key of {bits} bits: RS256 needs {MIN_RSA_BITS} or more (RFC 7518 §3.3)")
     if bits > MAX_RSA_BITS:
-        raise ValueError(f"holds an RSA key of {bits} bits: the gateway takes up to {MAX_RSA_BITS}")
+        raise ValueError(f"contains an RSA key of {bits} bits: the gateway takes up to {MAX_RSA_BITS}")

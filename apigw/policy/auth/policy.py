@@ -8,7 +8,7 @@ from typing import Any
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.contract.policy import Context, Part, Policy, Prepared
-from apigw.policy.auth.jwks import KeySet, carry_over, swap
+from apigw.policy.auth.jwks import KeySet, Running, carry_over
 from apigw.policy.auth.jwt import Authenticator
 from apigw.policy.auth.keys import MAX_SET_BYTES
 from apigw.policy.auth.model import AuthOfRoute, auth_of, demanded
@@ -27,15 +27,21 @@ class AuthPolicy(Policy):
         self._now = context.now
         self._fetch = context.fetch(MAX_SET_BYTES)
         self._clock = context.reactor
+        self._running = Running()
+
+    def stop(self) -> None:
+        """No key set is fetched any more."""
+        self._running.use({})
 
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> PreparedAuth:
         auth = auth_of(config)
         if auth is None:
-            return PreparedAuth(config, None, {}, self._now)
+            return PreparedAuth(config, None, {}, self._running, self._now)
         urls = [verifier.jwks_url for verifier in auth.jwt if verifier.jwks_url is not None]
         key_sets = carry_over(urls, previous.key_sets if previous is not None else {}, self._key_set)
         own: OwnTokens | None = getattr(others["oauth"], "own", None)
-        return PreparedAuth(config, Authenticator(auth, key_sets, own, config.origins), key_sets, self._now)
+        authenticator = Authenticator(auth, key_sets, own, config.origins)
+        return PreparedAuth(config, authenticator, key_sets, self._running, self._now)
 
     def _key_set(self, url: str) -> KeySet:
         return KeySet(url, self._fetch, self._clock)
@@ -47,11 +53,13 @@ class PreparedAuth(Prepared):
         config: Config,
         authenticator: Authenticator | None,
         key_sets: Mapping[str, KeySet],
+        running: Running,
         now: Callable[[], float],
     ) -> None:
         self._config = config
         self._authenticator = authenticator
         self.key_sets = key_sets
+        self._running = running
         self._now = now
 
     def part(self, route: RouteConfig) -> Part:
@@ -64,5 +72,4 @@ class PreparedAuth(Prepared):
         return Part(stages={"auth": stage}, stripped=stripped)
 
     def adopt(self, previous: Prepared | None) -> None:
-        replaced = previous.key_sets if isinstance(previous, PreparedAuth) and previous is not self else {}
-        swap(replaced, self.key_sets)
+        self._running.use(self.key_sets)

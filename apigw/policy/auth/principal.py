@@ -54,11 +54,11 @@ def authorize(principal: Principal, roles: Collection[str], scopes: Collection[s
     Raises ``Forbidden`` with the challenge of RFC 6750 §3.1.
     """
     if roles and not principal.has_one_of(roles):
-        detail = "the caller has none of the roles that this needs"
+        detail = "the caller has none of the required roles"
         challenge = b'%s, error="insufficient_scope", error_description="%s"' % (REALM, detail.encode())
         raise Forbidden(detail, [(b"www-authenticate", challenge)], "role")
     if scopes and not principal.scopes.issuperset(scopes):
-        detail = "the token lacks a scope that this needs"
+        detail = "the token lacks a required scope"
         challenge = b'%s, error="insufficient_scope", error_description="%s", scope="%s"' % (
             REALM,
             detail.encode(),

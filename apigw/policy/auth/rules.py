@@ -48,7 +48,7 @@ def demands(document: Document, files: Files) -> None:
         for key in ("roles", "scopes"):
             judged = document.is_sound((*path, "auth")) and (sure or route.get("auth"))
             if route.get(key) and auth == "none" and judged:
-                sentence = "cannot be demanded without authentication: the route's auth is none"
+                sentence = "needs authentication, but the route's auth is none"
                 document.report((*path, key), sentence, document.key((*path, key)))
     if opened:
         named = ", ".join(str(document.get(*path)) for path in opened[:_MAX_NAMED])
@@ -70,8 +70,8 @@ def verifiers(document: Document, files: Files) -> None:
             at = (*path, "name")
             first = names.setdefault(verifier["name"], at)
             if first != at:
-                owner = f"the one at {document.place(first)}" if first else "the gateway's own tokens"
-                document.report(at, f"{shown(document, at, verifier['name'])} is the name of {owner} already")
+                owner = f"the verifier at {document.place(first)}" if first else "the gateway's own tokens"
+                document.report(at, f"{shown(document, at, verifier['name'])} is already the name of {owner}")
     for one, other in combinations(list(_trusted(document))[:_MAX_PAIRED], 2):
         if one.may_accept_what(other):
             sentence = f"could accept the same tokens as the one at {document.place(one.path)}"
@@ -106,7 +106,7 @@ def _trusted(document: Document) -> Iterator[_Trusted]:
 def _key_source(document: Document, files: Files, path: Path, verifier: dict[str, Any]) -> None:
     given = one_key(document, path, verifier, _SOURCES[verifier["algorithm"]])
     if verifier.get("key_id") and given.startswith("jwks"):
-        sentence = "has no effect with a key set, whose keys have their own"
+        sentence = "has no effect with a key set: each of its keys has its own kid"
         document.report((*path, "key_id"), sentence, document.key((*path, "key_id")))
     if given == "jwks_file":
         at, name = (*path, given), verifier[given]
@@ -154,7 +154,9 @@ def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]
 def refuse(old: Config, new: Config) -> Iterator[Problem]:
     """A reload that opens every route is probably a file that was left out."""
     if auth_of(old) is not None and auth_of(new) is None and new.gateway.of(AuthOfGateway).auth_default != "none":
-        yield Problem("dropping all of `auth` by a reload needs `gateway.auth_default: none`", ("auth",))
+        yield Problem(
+            "is missing, and a reload removes authentication only with `gateway.auth_default: none`", ("auth",)
+        )
 
 
 def _secret_file(data: bytes) -> object:

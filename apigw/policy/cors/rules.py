@@ -19,7 +19,7 @@ def cors(document: Document, files: Files) -> None:
         held = document.get(*path, "cors") if isinstance(route, dict) else None
         if held and "*" in held["origins"]:
             if len(held["origins"]) > 1:
-                document.report((*path, "cors", "origins"), "holds * beside others: write * alone, or leave it out")
+                document.report((*path, "cors", "origins"), "contains * beside others: write * alone, or leave it out")
             if held.get("credentials"):
                 document.report((*path, "cors", "credentials"), "cannot be true with the origin *: name the origins")
 
@@ -27,7 +27,7 @@ def cors(document: Document, files: Files) -> None:
 def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:
     held = cors_of(route)
     if held is not None:
-        yield "cors", f"pages of {', '.join(held.origins)}"
+        yield "cors", f"allowed origins: {', '.join(held.origins)}"
 
 
 def header(text: str) -> None:

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The arithmetic of rate limits: what is kept for a key, and whether one more request passes.
+"""The arithmetic of rate limits: what is kept for a key, whether one more request passes, and what the client is told.
 
 Time is in whole microseconds of one clock, in integers, so that the store in memory and the one in Redis decide alike,
 to the microsecond. A window is half open: what was counted at ``t`` has left it at ``t + window``. Within a key time
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 from hashlib import blake2b
 from struct import Struct
 from typing import Any, ClassVar, Final
@@ -27,6 +28,9 @@ LONGEST_WINDOW = 2**43 / SECOND
 
 LOG_UP_TO = 1_000
 """``algorithm: auto`` keeps a log up to this limit, and counters above."""
+
+HEADERS = frozenset({b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset"})
+"""What a decision says of itself; a service's own limits would contradict it."""
 
 State = Any
 """What is kept for a key. A log: its stamps in order, packed, or an array when they are many. A counter: an integer."""
@@ -218,3 +222,81 @@ def compile_limit(config: RateLimit) -> Limit:
     if algorithm not in KINDS:
         raise ValueError(f"the algorithm {algorithm!r} is none of {', '.join(KINDS)}")
     return KINDS[algorithm](config)
+
+
+Check = tuple[Limit, bytes]
+"""A limit, and the key that it counts by."""
+Checks = list[Check]
+"""All checks of one exchange: one or more, each limit once. First all are tested, then all are counted, so that a
+request which one limit refuses is not counted by any."""
+
+
+class Decision:
+    """The answer for one exchange, in the words of its tightest limit: the one with the least remaining, or, where it
+    is refused, with the longest wait. ``reset`` is in Unix seconds, ``retry_after`` in seconds, 0 where allowed."""
+
+    def __init__(self, allowed: bool, limit: Limit, remaining: int, reset: int, retry_after: int) -> None:
+        self.allowed = allowed
+        self.limit = limit
+        self.remaining = remaining
+        self.reset = reset
+        self.retry_after = retry_after
+        headers: list[Header] = [
+            limit.header,
+            (b"x-ratelimit-remaining", str(remaining).encode()),
+            limit.reset_header if limit.reset == reset else limit.resets_at(reset),
+        ]
+        if not allowed:
+            headers.append((b"retry-after", b"%d" % retry_after))
+        self.headers = headers
+        """``X-RateLimit-*``, and ``Retry-After`` where refused (RFC 6585 §4)."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Decision) and self._parts() == other._parts()
+
+    def __hash__(self) -> int:
+        return hash(self._parts())
+
+    def __repr__(self) -> str:
+        return "Decision(allowed={}, limit={}, remaining={}, reset={}, retry_after={})".format(*self._parts())
+
+    def _parts(self) -> tuple[bool, Limit, int, int, int]:
+        return self.allowed, self.limit, self.remaining, self.reset, self.retry_after
+
+
+def allow(standing: Standing, counted: int, ahead: int) -> Decision:
+    """The decision where one limit alone is asked and has room. See ``decide``."""
+    limit = standing.limit
+    return Decision(True, limit, limit.limit - standing.used - counted, -(-(standing.resets + ahead) // SECOND), 0)
+
+
+def decide(standings: Sequence[Standing], now: int, counted: int, ahead: int) -> Decision:
+    """One decision out of all limits of an exchange, as they stood before it.
+
+    ``now`` and the standings are in microseconds of one clock, and Unix time is ``ahead`` of it: 0 where that clock is
+    the one of Redis. ``counted`` is 1, or 0 for a look that counts nothing. ``Retry-After`` is rounded up, so that a
+    request passes after it if nothing else was sent; ``reset`` likewise.
+    """
+    tightest: Standing | None = None
+    refusing: Standing | None = None
+    for standing in standings:
+        if standing.used >= standing.limit.limit:
+            if refusing is None or standing.passes > refusing.passes:
+                refusing = standing
+        elif tightest is None or _is_tighter(standing, tightest):
+            tightest = standing
+    if refusing is not None:
+        wait = -((now - refusing.passes) // SECOND)  # at least one, as it passes later than now
+        return Decision(False, refusing.limit, 0, unix_seconds(refusing.resets + ahead), wait)
+    assert tightest is not None, "an exchange without limits is not checked"
+    return allow(tightest, counted, ahead)
+
+
+def _is_tighter(standing: Standing, other: Standing) -> bool:
+    left, least = standing.limit.limit - standing.used, other.limit.limit - other.used
+    return left < least or (left == least and standing.resets > other.resets)
+
+
+def unix_seconds(microseconds: int) -> int:
+    """Rounded up."""
+    return -(-microseconds // SECOND)

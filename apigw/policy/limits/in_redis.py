@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apigw.contract.exchange import Waiting
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, compile_limit
-from apigw.policy.limits.decision import Checks, Decision, allow, decide
+from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, Standing, allow, compile_limit, decide
 from apigw.policy.limits.memory import MAX_KEYS, MemoryStore
 from apigw.policy.limits.model import RateLimit
 from apigw.redis.errors import RedisUnavailable
@@ -30,6 +30,8 @@ _REQUEST = Struct("<Bq")
 _ONE_CHECK = _REQUEST.pack(1, 0)
 _PEEK = 128
 _PROBE = compile_limit(RateLimit("/", 2**31 - 1, 1.0, "endpoint", "counter"))
+
+log = Logger(namespace=__name__)
 
 Outcome = Decision | LimitsUnavailable | None
 """What became of checks. ``None``: every limit is ``open``, and Redis cannot be used."""
@@ -52,8 +54,12 @@ class Pending(Waiting):
 
     def tell(self, outcome: Outcome) -> None:
         then, self._then = self._then, None
-        if then is not None:
+        if then is None:
+            return
+        try:
             then(outcome)
+        except Exception:
+            log.failure("a check of the rate limits was answered to one who failed")  # the others are still to be told
 
 
 @lru_cache(4096)
@@ -206,7 +212,7 @@ class RedisStore:
     def _without(self, checks: Checks, counted: int) -> Decision | None:
         self._on_fallback()
         if any(limit.on_store_failure == "closed" for limit, _ in checks):
-            raise LimitsUnavailable("the store of the rate limits does not answer", [(b"retry-after", b"1")])
+            raise LimitsUnavailable("The store of the rate limits does not answer.", [(b"retry-after", b"1")])
         local = [check for check in checks if check[0].on_store_failure == "local"]
         if not local:
             return None

@@ -36,3 +36,10 @@ def address_key(address: str) -> bytes:
     if packed.startswith(_MAPPED):
         return b"4" + packed[12:]
     return b"6" + packed[:8]
+
+
+def network_key(address: str) -> bytes | None:
+    """For IPv6 its /48, which is what a site is given at most (RFC 6177 §2), and so 65,536 of what ``address_key``
+    tells apart; ``None`` for what is no IPv6 address."""
+    key = address_key(address)
+    return key[:7] if key[:1] == b"6" else None

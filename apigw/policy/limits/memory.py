@@ -12,8 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, State
-from apigw.policy.limits.decision import Checks, Decision, allow, decide
+from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, Standing, State, allow, decide
 
 MAX_KEYS = 1_000_000
 """Each costs some 150 bytes, and with ``log`` 8 more for each further request that is in the window."""
@@ -103,16 +102,17 @@ class MemoryStore:
 
     def _check_one(self, limit: Limit, name: bytes, moment: int) -> Decision:
         """What ``check`` does where one limit applies, as on most routes."""
+        ahead = self._ahead()
         table = self._tables[hash(name) % len(self._tables)]
         state = table.pop(name, None)
         standing = limit.look(state, moment)
         if standing.used >= limit.limit:
             table[name] = state  # not None: a new key has room
-            return decide([standing], moment, 1, self._ahead())
+            return decide([standing], moment, 1, ahead)
         table[name] = limit.count(state, standing)
         if state is None:
             self._added(limit, table)
-        return allow(standing, 1, self._ahead())
+        return allow(standing, 1, ahead)
 
     def peek(self, checks: Checks, at: float | None = None) -> Decision:
         """What ``check`` would say, and how many remain now. Counts nothing and is no use of the keys."""

@@ -9,8 +9,7 @@ from functools import partial
 from apigw import errors
 from apigw.contract.exchange import DROPPED, Exchange, OnRefusal, Outcome, Stage, Waiting
 from apigw.errors import GatewayError
-from apigw.policy.limits.arithmetic import Limit
-from apigw.policy.limits.decision import HEADERS, Checks, Decision
+from apigw.policy.limits.arithmetic import HEADERS, Checks, Decision, Limit
 from apigw.policy.limits.in_redis import Outcome as Counted
 from apigw.policy.limits.in_redis import Pending, RedisStore
 from apigw.policy.limits.keys import address_key
@@ -96,7 +95,7 @@ def decide(exchange: Exchange, decision: Decision | None, violated: Violated) ->
         return
     dropped = exchange.dropped
     exchange.dropped = _WITHOUT_LIMITS if dropped is DROPPED else dropped | HEADERS
-    exchange.added = [*exchange.added, *decision.headers()]
+    exchange.added = [*exchange.added, *decision.headers]
     if not decision.allowed:
         violated(decision.limit)
         raise errors.RateLimited("Too many requests; see Retry-After.")

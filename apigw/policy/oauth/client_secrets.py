@@ -58,13 +58,13 @@ def hash_secret(secret: str) -> str:
     Spaces and ``%`` are refused, because clients disagree on how HTTP Basic carries them (RFC 6749 §2.3.1).
     """
     if len(secret) < MIN_CHOSEN:
-        raise ValueError(f"a secret has at least {MIN_CHOSEN} characters")
+        raise ValueError(f"a secret must have at least {MIN_CHOSEN} characters")
     if len(secret) > MAX_SECRET:
-        raise ValueError(f"a secret has at most {MAX_SECRET} characters")
+        raise ValueError(f"a secret may have at most {MAX_SECRET} characters")
     if not _CHOSEN.fullmatch(secret):
-        raise ValueError("a secret has only printable ASCII characters, without spaces and %")
+        raise ValueError("a secret may contain only printable ASCII characters, without spaces and %")
     if len(set(secret)) < 6:
-        raise ValueError("a secret has at least 6 different characters")
+        raise ValueError("a secret must have at least 6 different characters")
     salt = os.urandom(16)
     return f"scrypt${N}${R}${P}${_encode(salt)}${_encode(_scrypt(secret, salt, (N, R, P)))}"
 
@@ -90,7 +90,9 @@ class SecretHash:
             raise ValueError("is not a hash that `apigw hash-secret` makes: scrypt$… or sha256$…, copied whole")
         n, r, p = int(found[1]), int(found[2]), int(found[3])
         if n & (n - 1) or n < N or r < R or not 1 <= p <= 4 or 128 * n * r > MAX_MEMORY:
-            raise ValueError("is a hash whose parameters are too weak or too dear: use `apigw hash-secret`")
+            raise ValueError(
+                "is a hash with parameters that are too weak or too costly: make it with `apigw hash-secret`"
+            )
         return cls((n, r, p), _decode(found[5]), _decode(found[4]))
 
     def matches(self, secret: str) -> bool:
@@ -143,12 +145,17 @@ class _PatientPool(ThreadPool):
 
 
 class SecretThreads:
-    """A small thread pool for hashing, apart from the reactor's own, with a short queue."""
+    """A small thread pool for hashing, apart from the reactor's own, with a short queue.
 
-    def __init__(self, reactor: IReactorFromThreads, threads: int = 2, queue: int = 32) -> None:
+    Of its places at most ``each`` are one client's, so that who guesses at one secret does not take them all.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, threads: int = 2, queue: int = 32, each: int = 8) -> None:
         self._reactor = reactor
         self._pool = _PatientPool(minthreads=0, maxthreads=threads, name="apigw-secrets")
         self._room = threads + queue
+        self._each = each
+        self._taken = Counter[str]()
 
     def start(self) -> None:
         self._pool.start()
@@ -157,11 +164,15 @@ class SecretThreads:
         """Waits for what is being hashed, and drops nothing that is queued: at most a second or two."""
         self._pool.stop()
 
-    def run(self, work: Callable[[], T]) -> Deferred[T]:
-        """``work()``, in a thread. Raises ``Overloaded`` when too much is queued; what is cancelled is not begun."""
-        if self._room <= 0:
+    def run(self, work: Callable[[], T], id: str) -> Deferred[T]:
+        """``work()``, in a thread, for the client that calls itself ``id``, known or not.
+
+        Raises ``Overloaded`` when too much is queued, or too much of that client; what is cancelled is not begun.
+        """
+        if self._room <= 0 or self._taken[id] >= self._each:
             raise Overloaded("Too many secrets are waiting to be checked.", [(b"retry-after", b"1")])
         self._room -= 1
+        self._taken[id] += 1
         answer: Deferred[T] = Deferred()
 
         def unless_cancelled() -> T | None:
@@ -169,6 +180,9 @@ class SecretThreads:
 
         def finished(success: bool, result: T | Failure) -> None:
             self._room += 1
+            self._taken[id] -= 1
+            if not self._taken[id]:
+                del self._taken[id]
             if not answer.called:
                 answer.callback(result)
 

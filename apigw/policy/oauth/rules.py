@@ -37,7 +37,9 @@ def _signing_keys(document: Document, path: Path, signing: dict[str, Any]) -> No
     secrets = ("secret", "secret_file")
     given = one_key(document, path, signing, ("private_key_file",) if rsa else secrets, needed=not rsa)
     if rsa and not given and document.is_sound((*path, "private_key_file")):
-        sentence = "has no private_key_file: a key is made at each start, and a restart makes all tokens invalid"
+        sentence = (
+            "has no private_key_file: the gateway makes a new key at each start, so a restart invalidates all tokens"
+        )
         document.warn(path, sentence)
     ids = {signing["key_id"]: (*path, "key_id")}
     for entry, accepted in document.entries(*path, "accepted"):

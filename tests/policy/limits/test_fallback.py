@@ -27,8 +27,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from apigw.config.model import Redis
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits.arithmetic import Limit
-from apigw.policy.limits.decision import Checks, Decision
+from apigw.policy.limits.arithmetic import Checks, Decision, Limit
 from apigw.policy.limits.in_redis import Outcome, Pending, RedisStore
 from apigw.redis.link import RedisLink
 

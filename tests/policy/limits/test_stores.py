@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.task import Clock
 
 from apigw.config.model import Redis
-from apigw.policy.limits.decision import Decision
+from apigw.policy.limits.arithmetic import Decision
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.memory import MemoryStore
 from apigw.redis.link import RedisLink
