@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import threading
-from pathlib import Path
 from zlib import crc32
 
 import pytest
@@ -290,52 +288,3 @@ def test_a_drain_finishes_what_is_in_flight(start: Start, service: Service) -> N
 
 curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 h2load = pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is not installed")
-
-
-@curl
-@pytest.mark.parametrize(
-    ("how", "secure", "version"),
-    [
-        ("--http2-prior-knowledge", False, "2"),
-        ("--http2", False, "1.1"),  # an upgrade to h2c is not offered
-        ("--http1.1", False, "1.1"),
-        ("--http2", True, "2"),
-        ("--http1.1", True, "1.1"),
-    ],
-)
-def test_curl(
-    daemon: Daemon, service: Service, authority: Authority, tmp_path: Path, how: str, secure: bool, version: str
-) -> None:
-    """The most common client of all does not get its answer."""
-    scheme, (_, port) = ("https", daemon.addresses[1]) if secure else ("http", daemon.addresses[0])
-    (tmp_path / "body").write_bytes(b"x" * 300_000)
-    command = [
-        "curl",
-        "-sS",
-        "--max-time",
-        "10",
-        how,
-        "--cacert",
-        authority.file,
-        "-w",
-        "\n%{http_version} %{http_code}",
-    ]
-    url = f"{scheme}://localhost:{port}/m/a"
-    for more in ([], ["--data-binary", f"@{tmp_path / 'body'}"], ["-I"], ["-T", str(tmp_path / "body")]):
-        done = subprocess.run([*command, *more, url], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1] == f"{version} 200"
-    assert service.last.method == "PUT"
-
-
-@h2load
-@pytest.mark.parametrize("secure", [False, True])
-def test_h2load(daemon: Daemon, service: Service, secure: bool) -> None:
-    """Under load, some of many streams fail."""
-    service.behave = lambda received: received.conversation.answer(200, body=b"hello")
-    scheme, (_, port) = ("https", daemon.addresses[1]) if secure else ("http", daemon.addresses[0])
-    command = ["h2load", "-n", "2000", "-c", "4", "-m", "16", f"{scheme}://localhost:{port}/m/a"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert "2000 succeeded, 0 failed, 0 errored, 0 timeout" in done.stdout, done.stdout
-    assert "2000 2xx" in done.stdout
-    eventually(daemon.is_quiet)

@@ -41,7 +41,7 @@ def few(in_front: Start, module_service: Service) -> Daemon:
     return in_front(gateway(services={"main": module_service.url}, routes=ALL, max_connections=3))
 
 
-@pytest.mark.parametrize("begun", ["G", "GET /a HTTP/1.1\r\n", "GET /a HTTP/1.1\r\nHost: x\r\nX-A: 1", "\r\n"])
+@pytest.mark.parametrize("begun", ["GET /a HTTP/1.1\r\nHost: x\r\nX-A: 1", "\r\n"])
 @pytest.mark.parametrize("first", [True, False])
 def test_headers_that_do_not_end_are_408(hasty: Daemon, service: Service, begun: str, first: bool) -> None:
     """A few clients that send their headers byte by byte use up all connections."""

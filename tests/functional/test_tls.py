@@ -93,19 +93,6 @@ def test_the_certificate_is_the_one_of_the_name_asked_for(daemon: Daemon, asked:
     assert shown(daemon, TWO, asked)[0] == named
 
 
-def test_old_tls_is_refused(daemon: Daemon, authority: Authority) -> None:
-    """An auditor finds TLS versions that are not allowed."""
-    for which, oldest in ((TWO, ssl.TLSVersion.TLSv1_2), (NEW, ssl.TLSVersion.TLSv1_3)):
-        context = authority.client()
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        if oldest == ssl.TLSVersion.TLSv1_2:
-            assert get(daemon, which, context).status == 200
-            context.set_ciphers("AES256-SHA256:AES128-SHA:@SECLEVEL=0")  # no forward secrecy
-        with pytest.raises(ssl.SSLError):
-            get(daemon, which, context)
-    assert get(daemon, NEW, authority.client()).status == 200
-
-
 def test_a_client_must_show_a_certificate_where_one_is_wanted(
     daemon: Daemon, service: Service, authority: Authority, stranger: Authority
 ) -> None:
@@ -115,26 +102,6 @@ def test_a_client_must_show_a_certificate_where_one_is_wanted(
             get(daemon, KNOWN, context)
     assert service.requests == []
     assert get(daemon, KNOWN, authority.client(authority.issue("friend"))).status == 200
-
-
-def test_what_is_not_tls_does_not_disturb(daemon: Daemon, authority: Authority) -> None:
-    """Somebody who speaks the wrong protocol to the TLS port takes it down."""
-    for nonsense in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100, b"\0" * 10):
-        with Client(daemon.addresses[TWO]) as client:
-            client.send(nonsense)
-            while client.more():
-                pass
-    assert get(daemon, TWO, authority.client()).status == 200
-    eventually(lambda: daemon.status()["connections"] == 0)
-
-
-def test_large_bodies_cross_tls(daemon: Daemon, service: Service, authority: Authority) -> None:
-    """An upload over TLS stops at some size of a record or a buffer."""
-    body = bytes(range(256)) * 4096
-    with Client(daemon.addresses[TWO], authority.client()) as client:
-        for _ in range(2):
-            answer = client.request("PUT", "/a", body=body)
-            assert answer.json["body"] == body.decode("latin-1")
 
 
 def curl(*arguments: str) -> str:

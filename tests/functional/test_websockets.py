@@ -211,35 +211,3 @@ def test_a_switch_to_something_else_is_a_502(daemon: Daemon, service: Service, a
     service.behave = behave
     got = daemon.request("GET", "/raw", *HANDSHAKE)
     assert (got.status, got.code) == (502, "upstream_protocol_error")
-
-
-@pytest.mark.parametrize("token", ["foo", "h2c", "TLS/1.3", "websocket, foo", "foo/2, websocket"])
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_other_upgrades_are_dropped(daemon: Daemon, service: Service, token: str, method: str) -> None:
-    """A client switches a service to a protocol that the gateway does not understand."""
-    body = b"hello" if method == "POST" else b""
-    with daemon.connect() as client:
-        for _ in range(2):
-            answer = client.request(
-                method,
-                "/raw",
-                "Connection: Upgrade, HTTP2-Settings",
-                f"Upgrade: {token}",
-                "HTTP2-Settings: AAMAAABk",
-                body=body,
-            )
-            assert (answer.status, answer.json["body"]) == (200, body.decode())
-            assert (
-                service.last.all("upgrade")
-                == service.last.all("connection")
-                == service.last.all("http2-settings")
-                == []
-            )
-
-
-@pytest.mark.parametrize("method", ["POST", "HEAD", "OPTIONS"])
-def test_only_get_upgrades(daemon: Daemon, service: Service, method: str) -> None:
-    """A POST becomes a tunnel."""
-    answer = daemon.request(method, "/raw", *HANDSHAKE)
-    assert answer.status == 200
-    assert service.last.all("upgrade") == []
