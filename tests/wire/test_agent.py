@@ -384,7 +384,7 @@ async def test_nobody_listens(server: Server) -> None:
 
 class Reader(Protocol):
     def __init__(self) -> None:
-        self.body = b""
+        self.body = bytearray()
         self.ends: list[Failure] = []
         self.transport: Any
         self.on_data: Callable[[], None] = lambda: None
