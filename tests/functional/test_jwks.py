@@ -98,7 +98,7 @@ def configured(service: Service, server: KeyServer) -> Document:
 
 
 def test_keys_are_rotated_and_the_server_comes_and_goes(start: Start, service: Service, server: KeyServer) -> None:
-    """On the day on which the provider rotates its keys, or restarts its server, callers are turned away."""
+    """No caller is turned away while keys are rotated, or their server is away."""
     document = configured(service, server)
     daemon = start(document)
     (a,) = server.published
@@ -125,7 +125,7 @@ def test_keys_are_rotated_and_the_server_comes_and_goes(start: Start, service: S
 
 
 def test_a_key_that_came_while_the_server_was_down(start: Start, service: Service, server: KeyServer) -> None:
-    """A valid token is called a bad one, because the gateway could not look; or it takes a restart to look again."""
+    """A token whose key could not be fetched is 503, and good as soon as it can."""
     daemon = start(configured(service, server))
     (a,) = server.published
     b = Provider(ISSUER, "b")
