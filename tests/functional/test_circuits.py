@@ -275,7 +275,7 @@ def test_probes_are_few(scene: Scene) -> None:
             assert (refused.code, refused.get("retry-after")) == ("circuit_open", "1")
         assert len(main.requests) == seen + 2
         # One leaves, and another gets its place.
-        clients[0].close()
+        clients[0].reset()
         third = stack.enter_context(scene.daemon.connect())
         arrives(third, 3)
         assert scene.state("probed") == "half-open"

@@ -88,6 +88,7 @@ def test_a_client_that_leaves_ends_an_event_stream(daemon: Daemon, service: Serv
     with daemon.connect() as client:
         client.send(encode("GET", "/main/events")).head()
         assert client.chunk() == b"data: 1\n\n"
+        client.reset()
     assert ended.wait(10)
     eventually(daemon.is_quiet)
 
