@@ -121,7 +121,7 @@ REDIS: Rule = {
     "url": text(
         "`redis://host:port/database`, or `rediss://`, which verifies. Without a password.", "redis url", required=True
     ),
-    "password_file": optional_file("Holds the password. Read anew at every connection attempt.", "text"),
+    "password_file": optional_file("Holds the password. Read anew at every connection attempt.", "password"),
     "ca_file": optional_file("PEM file: who may have signed the certificate of a `rediss://` server.", "certificate"),
     "sentinels": list_of("`host:port` of each sentinel; with `sentinel_name`.", item("host:port")),
     "sentinel_name": text("The master's name at the sentinels.", "printable", nullable=True),
