@@ -85,6 +85,15 @@ class OnRefusal:
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Screen:
+    """Is asked before something dear is done for a caller who is not known yet, such as verifying a signature."""
+
+    def run(self, exchange: Exchange) -> None:
+        """Raises the ``GatewayError`` with which the request would be refused anyway. It counts nothing."""
+        raise NotImplementedError
+
+
 class Route:
     """What a request meets that matches ``pattern`` and ``methods`` (``None``: all). ``stages`` run in order."""
 
@@ -97,6 +106,7 @@ class Route:
         stages: tuple[Stage, ...],
         hooks: tuple[Hook, ...] = (),
         on_refusal: tuple[OnRefusal, ...] = (),
+        screens: tuple[Screen, ...] = (),
     ) -> None:
         self.pattern = pattern
         self.methods = methods
@@ -106,6 +116,7 @@ class Route:
         self.stages = stages
         self.hooks = hooks
         self.on_refusal = on_refusal
+        self.screens = screens
 
 
 class Relaying:
