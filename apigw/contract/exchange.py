@@ -94,6 +94,15 @@ class Screen:
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+class OnLasting:
+    """Is told of an exchange that has become one without an end of its own: a tunnel, or an event stream."""
+
+    def run(self, exchange: Exchange) -> None:
+        """``exchange.driver.refuse`` ends it, at any time from now on until it has ``ended``."""
+        raise NotImplementedError
+
+
 class Route:
     """What a request meets that matches ``pattern`` and ``methods`` (``None``: all). ``stages`` run in order."""
 
@@ -107,6 +116,7 @@ class Route:
         hooks: tuple[Hook, ...] = (),
         on_refusal: tuple[OnRefusal, ...] = (),
         screens: tuple[Screen, ...] = (),
+        on_lasting: tuple[OnLasting, ...] = (),
     ) -> None:
         self.pattern = pattern
         self.methods = methods
@@ -117,6 +127,7 @@ class Route:
         self.hooks = hooks
         self.on_refusal = on_refusal
         self.screens = screens
+        self.on_lasting = on_lasting
 
 
 class Relaying:

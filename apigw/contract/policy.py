@@ -17,7 +17,7 @@ from twisted.web.resource import IResource
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.config.rules import Rules
-from apigw.contract.exchange import Hook, OnRefusal, Route, Screen, Stage
+from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check
 from apigw.redis.link import RedisLink
@@ -70,6 +70,7 @@ class Part:
     on_refusal: tuple[OnRefusal, ...] = ()
     screens: tuple[Screen, ...] = ()
     """What a stage of another policy asks before it does something dear for a caller who is not known."""
+    on_lasting: tuple[OnLasting, ...] = ()
     stripped: frozenset[bytes] = frozenset()
     """Names, in lower case, of fields of the request that do not reach the service."""
 

@@ -168,7 +168,8 @@ def _route(
     hooks = tuple(chain.from_iterable(part.hooks for part in added))
     on_refusal = tuple(chain.from_iterable(part.on_refusal for part in added))
     screens = tuple(chain.from_iterable(part.screens for part in added))
-    return Route(pattern, methods, service, series, (*stages, *last), hooks, on_refusal, screens)
+    on_lasting = tuple(chain.from_iterable(part.on_lasting for part in added))
+    return Route(pattern, methods, service, series, (*stages, *last), hooks, on_refusal, screens, on_lasting)
 
 
 def _admin_token(config: Config) -> bytes | None:
