@@ -46,6 +46,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
             path = tmp_path / "etc" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text.encode() if isinstance(text, str) else text)
+            path.chmod(0o600)
         return "etc"
 
     return put

@@ -88,7 +88,7 @@ def test_paths_of_the_gateway_itself_outlive_a_reload(start: Start, service: Ser
     """What the token endpoint has answered stays counted, even after a reload that drops it."""
     document = two(service)
     document["gateway"]["auth_default"] = "none"
-    signing = {"algorithm": "HS256", "key_id": "k", "secret": "s" * 32}
+    signing = {"algorithm": "HS256", "key_id": "k", "secret": "secretly" * 4}
     daemon = start({**document, "auth": {"oauth": {"signing": signing, "issuer": "https://me"}}})
     assert daemon.get("/oauth/token").status == 405
     assert daemon.reload(document)
