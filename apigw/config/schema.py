@@ -132,7 +132,7 @@ REDIS: Rule = {
     "url": text(
         "`redis://host:port/database`, or `rediss://` for verified TLS. Without a password.", "redis url", required=True
     ),
-    "password_file": optional_file("Holds the password. Read again at each connection attempt.", "text"),
+    "password_file": optional_file("Holds the password. Read again at each connection attempt.", "password"),
     "ca_file": optional_file(
         "PEM file: the authorities that a `rediss://` server's certificate is verified with; else the system's.",
         "certificate",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import classImplements
@@ -47,6 +48,7 @@ class Relay(Relaying):
         """Whether the service takes no more of the request's body for now."""
         self.event_stream = False
         self.tunnelled = False
+        self._tunnel: Deferred[None] | None = None
         exchange.relay = self
         self.request.listener = self
 
@@ -150,6 +152,8 @@ class Relay(Relaying):
             self.event_stream = True
             self._settle(failed=False)  # which otherwise would hold its place in a half-open circuit for ever
         self.request.start(status, out, reason)
+        if self.event_stream:
+            self._lasts()
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
         connection = self._upstream_ended(status)
@@ -224,10 +228,17 @@ class Relay(Relaying):
         client = self.request.start_tunnel(out)
         self.tunnelled = True
         self._settle(failed=False)
-        join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout).addCallback(self._tunnel_ended)
+        tunnel = self._tunnel = join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout)
+        tunnel.addBoth(self._tunnel_ended)
+        self._lasts()
+
+    def _lasts(self) -> None:
+        for each in self.exchange.route.on_lasting:
+            each.run(self.exchange)
 
     def _tunnel_ended(self, _: object) -> None:
-        self.client_failed(ClientLost())
+        if self._tunnel is not None:  # else somebody has abandoned it, and says why
+            self.client_failed(ClientLost())
 
     # IPushProducer: the client reads slower than the service sends.
 
@@ -248,6 +259,9 @@ class Relay(Relaying):
         connection = self._part()
         if connection is not None:
             connection.abandon()
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.cancel()
 
     def close(self) -> None:
         self._release_body()

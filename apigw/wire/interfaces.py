@@ -1,9 +1,9 @@
 # Compiled: see docs/decisions/compiled.md
 """The interfaces between a proxy and the client side of HTTP: the connection that sends a request, and its receiver.
 
-A proxy sends a request by an ``UpstreamConnection``, which it gets from ``Connections``, and implements ``Receiver`` for
-the answer. Nothing here depends on the version of HTTP: each protocol renders requests for itself. The interfaces of the
-server side, ``Listener`` and ``Stream``, are in ``request``.
+A proxy sends a request by an ``UpstreamConnection``, which it gets from ``Connections``, and implements ``Receiver``
+for the answer. Nothing here depends on the version of HTTP: each protocol renders requests for itself. The interfaces
+of the server side, ``Listener`` and ``Stream``, are in ``request``.
 
 All calls are made in the reactor's thread. Times are seconds of the reactor's clock. Names of fields are in lower case.
 """
@@ -55,7 +55,7 @@ class Receiver(Protocol):
         """The response is invalid or incomplete, and the exchange is over.
 
         ``UpstreamLost``: the connection closed or the stream was reset; ``UpstreamMalformed``: not valid HTTP;
-        ``UpstreamTimedOut``: the message's ``timeout`` has passed.
+        ``UpstreamTimedOut``: the request's ``timeout`` has passed.
         """
 
     def pause_body(self) -> None:
@@ -136,7 +136,7 @@ class UpstreamConnection(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """The request is complete. From now on the message's ``timeout`` runs. Raises as ``write`` does."""
+        """The request is complete. From now on the request's ``timeout`` runs. Raises as ``write`` does."""
 
     @property
     @abstractmethod
