@@ -115,6 +115,13 @@ def test_without_a_host_none_is_made_up(daemon: Daemon, service: Service) -> Non
         assert service.last.get("x-forwarded-host") == host
 
 
+def test_what_the_gateway_adds_cannot_be_named_away(daemon: Daemon, service: Service) -> None:
+    """A client cannot hide its address by declaring it a field of its own connection (CVE-2022-31813)."""
+    daemon.get("/a", "Connection: X-Forwarded-For, X-Forwarded-Host, Via, Host, X-Request-ID, Content-Length, close")
+    for name in ("host", "x-forwarded-for", "x-forwarded-host", "via", "x-request-id"):
+        assert service.last.get(name), name
+
+
 def test_a_proxy_on_the_same_machine(daemon: Daemon, service: Service, sockets: Path) -> None:
     """Behind a web server that comes by a unix socket, a client is who that says it is."""
     with Client(f"{sockets}/public.sock") as client:
