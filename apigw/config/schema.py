@@ -150,6 +150,14 @@ UPSTREAM_TLS: Rule = {
 
 HEALTH_CHECK: Rule = {
     "path": text("Asked for with GET.", "request path"),
+    "host": text("The `Host` to ask with.", "host", nullable=True, default="the target's"),
+    "expected_status": list_of(
+        "The statuses that are well.",
+        {"type": "integer", "min": 200, "max": 599},
+        minlength=1,
+        nullable=True,
+        default="all below 400",
+    ),
     "interval": duration("From one check to the next.", "100ms", "1h"),
     "timeout": duration("A check that takes longer has failed.", "10ms", "5m"),
     "unhealthy_after": whole("So many failures in a row put a target aside.", 1, 100),
