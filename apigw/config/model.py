@@ -157,7 +157,7 @@ class Service(Open):
     preserve_host: bool = False
     critical: bool = True
     health_check: HealthCheck | None = None
-    circuit_breaker: CircuitBreaker | None = None
+    circuit_breaker: CircuitBreaker | None = CircuitBreaker()
 
 
 @frozen

@@ -209,7 +209,11 @@ SERVICE: Rule = {
         "Ask each target how it is. Left out: a TCP connect.", model.HealthCheck, HEALTH_CHECK, nullable=True
     ),
     "circuit_breaker": map_of(
-        "Stop calling the service while it fails.", model.CircuitBreaker, CIRCUIT_BREAKER, nullable=True
+        "Stop calling the service while it fails. `null` for never.",
+        model.CircuitBreaker,
+        CIRCUIT_BREAKER,
+        nullable=True,
+        default="as below",
     ),
 }
 

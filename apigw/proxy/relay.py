@@ -45,6 +45,8 @@ class Relay(Relaying):
         self.upstream_ended_at = 0.0
         self.event_stream = False
         self.tunnelled = False
+        self.behind = False
+        """Whether the service takes the request's body slower than it comes, so that some of it is still here."""
         exchange.relay = self
         self.request.listener = self
 
@@ -126,9 +128,11 @@ class Relay(Relaying):
     # wire.interfaces.Receiver: the answer.
 
     def pause_body(self) -> None:
+        self.behind = True
         self.request.pause_body()
 
     def resume_body(self) -> None:
+        self.behind = False
         self.request.resume_body()
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
@@ -144,7 +148,12 @@ class Relay(Relaying):
             return
         if connection.event_stream:
             self.event_stream = True
-            self._settle(failed=False)  # which otherwise would hold its place in a half-open circuit for ever
+            self._settle(failed=False)  # it may last for hours
+        elif self.permit is not None:
+            circuit = self.destination.upstream.circuit
+            assert circuit is not None
+            if circuit.probing:
+                self._settle(status in FAILURES)  # how fast its client reads says nothing of the service
         request.start(status, out, reason)
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
@@ -189,7 +198,9 @@ class Relay(Relaying):
             exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
             exchange.resume(None)
             return
-        self.settle_failure()
+        if not isinstance(error, UpstreamLost) or (self.request.body_complete and not self.behind):
+            self.settle_failure()
+        # Else it had not got all of the request: it may have been tired of waiting for the client, or refused the body.
         if isinstance(error, UpstreamTimedOut):
             exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
         else:

@@ -25,8 +25,8 @@ FIRST_WITHIN = 10.0
 DIAL_TIMEOUT = 2.0
 """Seconds in which a target without a health check must accept a connection."""
 DIALLED_FOR = (2.5, 5.0)
-"""Seconds for which a service that was dialled well is known to be, at random between these, so that not all are dialled
-again in one instant."""
+"""Seconds for which a service that was dialled well is known to be so: at random between these, so that not all are
+dialled again in one instant."""
 MAX_ANSWER = 64 * 1024
 
 
@@ -137,7 +137,7 @@ def first_success(attempts: Iterable[Deferred[Any]]) -> Deferred[object]:
 
 
 class Dialled:
-    """What is known of an upstream without health checks: whether a connection can be made, asked when somebody asks."""
+    """What is known of an upstream without health checks: whether a connection can be made, tried on demand."""
 
     def __init__(self, upstream: Upstream, reactor: Any, turns: Turns, random: Callable[[], float]) -> None:
         self._upstream = upstream
