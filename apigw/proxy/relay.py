@@ -150,7 +150,12 @@ class Relay(Relaying):
             return
         if connection.event_stream:
             self.event_stream = True
-            self._settle(failed=False)  # which otherwise would hold its place in a half-open circuit for ever
+            self._settle(failed=False)  # it may last for hours
+        elif self.permit is not None:
+            circuit = self.destination.upstream.circuit
+            assert circuit is not None
+            if circuit.probing:
+                self._settle(status in FAILURES)  # how fast its client reads says nothing of the service
         self.request.start(status, out, reason)
         if self.event_stream:
             self._lasts()
@@ -189,7 +194,9 @@ class Relay(Relaying):
             exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
             exchange.resume(None)
             return
-        self.settle_failure()
+        if not isinstance(error, UpstreamLost) or (self.request.body_complete and not self.full):
+            self.settle_failure()
+        # Else it had not got all of the request: it may have been tired of waiting for the client, or refused the body.
         if isinstance(error, UpstreamTimedOut):
             exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
         else:

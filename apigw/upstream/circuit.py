@@ -39,6 +39,11 @@ class Circuit:
         self.failure = self._breaker.failure
         self.cancel = self._breaker.cancel
 
+    @property
+    def probing(self) -> bool:
+        """Whether what goes through is to show how the service is."""
+        return self._breaker.state is State.HALF_OPEN
+
     def stop(self) -> None:
         """The service is gone, or another of that name has its place: what its last exchanges tell is nobody's news."""
         self._stopped = True

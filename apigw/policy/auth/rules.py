@@ -74,9 +74,7 @@ def verifiers(document: Document, files: Files) -> None:
                 owner = f"the verifier at {document.place(first)}"
                 document.report(at, f"{shown(document, at, verifier['name'])} is already the name of {owner}")
         if document.is_sound(path) and not verifier.get("issuer") and not verifier.get("audience"):
-            sentence = (
-                "accepts every token that its key has signed: give it an issuer or an audience"
-            )
+            sentence = "accepts every token that its key has signed: give it an issuer or an audience"
             document.warn(path, sentence)
     for one, other in combinations(list(trusted(document))[:_MAX_PAIRED], 2):
         apart(document, one, other)
