@@ -60,6 +60,7 @@ class ServerTLS:
 class Listen:
     endpoint: str
     tls: ServerTLS | None = None
+    proxy_protocol: bool = False
 
 
 @frozen

@@ -48,6 +48,10 @@ LISTEN: Rule = {
         "A Twisted endpoint string: `tcp:`, `tcp6:`, `ssl:`, `unix:` or `systemd:`.", "endpoint", required=True
     ),
     "tls": map_of("Speak TLS here, with HTTP/2 by ALPN.", model.ServerTLS, SERVER_TLS, nullable=True),
+    "proxy_protocol": switch(
+        "Every connection begins with a header of the PROXY protocol, version 1 or 2, which is believed whoever sends "
+        "it: the client's address is the one that it names. TLS begins behind it."
+    ),
 }
 
 ACCESS_LOG: Rule = {
@@ -57,7 +61,7 @@ ACCESS_LOG: Rule = {
 
 GATEWAY: Rule = {
     "listen": list_of(
-        "Public listeners: endpoint strings, or maps with `endpoint` and `tls`. `null` entries are ignored. "
+        "Public listeners: endpoint strings, or maps with `endpoint` and more. `null` entries are ignored. "
         "Each has HTTP/1.1 and HTTP/2.",
         {
             "type": ["string", "dict"],
