@@ -1,4 +1,4 @@
-"""Whether targets are well: the periodic checks that take one out of the rotation and back, and those of ``/ready``."""
+"""Health checks of targets: periodic ones, which remove targets from the rotation, and those of ``/ready``."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from apigw.upstream.upstream import Upstream
 from apigw.wire.agent import endpoint_to
 
 DIAL_TIMEOUT = 2.0
-"""Seconds in which a target without a health check must accept a connection."""
+"""Seconds within which a target without a health check must accept a connection."""
 MAX_ANSWER = 64 * 1024
 
 
 class Unhealthy(Exception):
-    """A target did not pass its check."""
+    """A target failed its check; the text says why."""
 
 
 def any_answers(upstream: Upstream, reactor: Any) -> Deferred[object]:
-    """Fires when one of the targets answers: its health check, or where there is none, a TCP connect."""
+    """Fires when one target passes its health check, or without one accepts a TCP connection; else fails."""
     check = upstream.service.health_check
     if check is None:
         return first_success(dial(target, reactor) for target in upstream.targets)
@@ -37,7 +37,7 @@ def any_answers(upstream: Upstream, reactor: Any) -> Deferred[object]:
 
 
 def ask(upstream: Upstream, target: Target, check: HealthCheck, clock: Any) -> Deferred[None]:
-    """Fires when the target answers its health check whole, in time and with a status below 400; else fails."""
+    """Fires if the target answers its health check completely, in time and with a status below 400; else fails."""
     # A client of its own for each call: treq's keeps cookies.
     asking: Deferred[Any] = maybeDeferred(
         HTTPClient(upstream.agent).get,
@@ -88,14 +88,14 @@ class _Ignored(Protocol):
 
 
 def dial(target: Target, reactor: Any) -> Deferred[object]:
-    """Fires when a TCP connection to the target can be made. It is closed again: a busy pool has none to spare."""
+    """Fires when a TCP connection to the target can be made. It is closed at once, and not one of the pool."""
     endpoint = endpoint_to(reactor, target.config.host, target.config.port, DIAL_TIMEOUT, None)
     connecting: Deferred[Any] = endpoint.connect(Factory.forProtocol(Protocol))
     return connecting.addCallback(lambda connected: connected.transport.abortConnection())
 
 
 def first_success(attempts: Iterable[Deferred[Any]]) -> Deferred[object]:
-    """Fires with the first that succeeds; fails as the last that fails. Those still under way are cancelled."""
+    """Fires with the first success, and cancels the others; fails with the last failure if there is none."""
     attempts = list(attempts)
     left = len(attempts)
 
@@ -122,7 +122,7 @@ def first_success(attempts: Iterable[Deferred[Any]]) -> Deferred[object]:
 
 
 class HealthChecks:
-    """The periodic checks of one upstream's targets. A target changes sides after so many equal results in a row."""
+    """The periodic checks of one upstream's targets. Several equal results in a row change a target's health."""
 
     def __init__(self, upstream: Upstream, check: HealthCheck, clock: Any) -> None:
         self._upstream = upstream
@@ -150,7 +150,7 @@ class HealthChecks:
                 loop.start(self._check.interval)
 
     def stop(self) -> None:
-        """No more checks; those under way are given up and count for nothing."""
+        """Stop. Running checks are cancelled and do not count."""
         self._upstream.targets_changed = None
         for loop in self._loops.values():
             loop.stop()
@@ -166,7 +166,7 @@ class HealthChecks:
         return asking.addCallbacks(lambda _: True, lambda _: False).addCallback(partial(self._count, target, asking))
 
     def any_passes(self) -> Deferred[bool]:
-        """Check every target now. Fires as soon as one passes, or when none has: one that hangs holds nobody up."""
+        """Check every target now. Fires with True as soon as one passes, else with False when all have failed."""
         ended: Deferred[bool] = Deferred()
         left = len(self._upstream.targets)
 
