@@ -85,7 +85,7 @@ class Hook:
     """Gets the head of every answer to a route's requests, errors included, before it is sent to the client."""
 
     def run(self, exchange: Exchange, head: Head) -> None:
-        """Inspect ``head``, or change it. It cannot wait, and must not raise."""
+        """Inspect ``head``, or change it. It cannot wait. If it raises, the answer is a 500 that no hook gets."""
         raise NotImplementedError
 
 
@@ -235,6 +235,8 @@ class Exchange:
         self.waiting: Waiting | None = None
         self.relay: Relaying | None = None
         """The relay, from when the body is buffered or the request is forwarded."""
+        self.hooks_failed = False
+        """A hook of the route has raised: the answer is an error of the gateway's own, which no hook gets."""
         self.ended = False
         request.listener = self
 

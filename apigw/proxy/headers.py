@@ -85,7 +85,7 @@ def without_segments(request: Request, segments: int) -> bytes:
 def upstream_fields(
     request: Request, trusted: bool, identifier: bytes, own: Iterable[Header], rules: CopyRules
 ) -> Headers:
-    """The fields of the request to the service, for a ``Message``. ``own`` are the gateway's, and come last."""
+    """The fields of the request to the service. ``own`` are the gateway's, and come last."""
     stream = request.stream
     kept = rules.of_trusted if trusted else rules.of_others
     headers = cast("list[tuple[bytes, ...]]", request.headers)  # compiled, a pair would be taken apart and made anew

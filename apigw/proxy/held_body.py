@@ -35,9 +35,6 @@ class HeldBody(Waiting):
         buffers.used += len(data)
         return len(self._pieces) >= self._wanted or buffers.used > buffers.most
 
-    def __len__(self) -> int:
-        return len(self._pieces)
-
     def read(self) -> bytes:
         return bytes(self._pieces)
 

@@ -91,25 +91,29 @@ class Pipeline(Driver):
         """Runs when the headers are complete; the body has not been read."""
         if request.path in self.reserved:
             self._resources(request)
-            return
-        table = self.table
-        exchange = Exchange(self, request, table.peers, self._seconds())
-        match = table.router.match(request.method, request.path)
-        exchange.route = match.value if match is not None else table.otherwise(request)
-        if table.log_decisions:
-            log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
-        self.in_flight += 1
-        self.resume(exchange, None)
+        else:
+            self._walk(request, None, None)
 
     def resume(self, exchange: Exchange, outcome: Outcome) -> None:
-        """Walk the route's stages from where the exchange stands, until one answers, refuses, or waits.
-
-        Each is done at once unless it must wait; when what it waited for is there, the walk goes on here. After the
-        last stage the relay has the exchange.
-        """
         if exchange.refusal is not None:
             self._refuse_unless(exchange)
-            return
+        else:
+            self._walk(exchange.request, exchange, outcome)
+
+    def _walk(self, request: Request, exchange: Exchange | None, outcome: Outcome) -> None:
+        """One request's way: find its route, then do the route's stages, until one answers, refuses, or waits.
+
+        Each is done at once unless it must wait; when what it waited for is there, the walk goes on from where
+        ``exchange`` stands, with the ``outcome``. After the last stage the relay has the exchange.
+        """
+        if exchange is None:
+            table = self.table
+            exchange = Exchange(self, request, table.peers, self._seconds())
+            match = table.router.match(request.method, request.path)
+            exchange.route = match.value if match is not None else table.otherwise(request)
+            if table.log_decisions:
+                log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
+            self.in_flight += 1
         stages = exchange.route.stages
         try:
             while outcome is None and not exchange.ended:
@@ -122,7 +126,7 @@ class Pipeline(Driver):
             self.fail(exchange, error)
             return
         if isinstance(outcome, Waiting):
-            if not exchange.ended:  # by what it had to wait for, which failed at once
+            if exchange.refusal is None and not exchange.ended:  # by what it had to wait for, which failed at once
                 exchange.waiting = outcome
         elif outcome is not None:
             self.respond(exchange, outcome)
@@ -141,11 +145,11 @@ class Pipeline(Driver):
         """Refuse, unless one of the route's ``on_refusal`` has to wait first. Each is asked once."""
         asked = exchange.route.on_refusal
         while exchange.asked < len(asked):
-            on_refusal = asked[exchange.asked]
-            exchange.asked += 1
+            at = exchange.asked
+            exchange.asked = at + 1
             assert exchange.refusal is not None
             try:
-                waiting = on_refusal.run(exchange, exchange.refusal)
+                waiting = asked[at].run(exchange, exchange.refusal)
             except GatewayError as instead:
                 exchange.refusal = instead
                 continue
@@ -153,7 +157,8 @@ class Pipeline(Driver):
                 log.failure("{id}: on_refusal of a policy failed", id=exchange.id.decode("ascii"))
                 continue
             if waiting is not None:
-                exchange.waiting = waiting
+                if exchange.asked == at + 1 and not exchange.ended:  # by what it had to wait for, as above
+                    exchange.waiting = waiting
                 return
         assert exchange.refusal is not None
         self.refuse(exchange, exchange.refusal)
@@ -214,6 +219,9 @@ class Pipeline(Driver):
     def _send(self, exchange: Exchange, status: int, headers: Headers, body: bytes) -> None:
         exchange.status = status
         headers = [*headers, *exchange.added, (b"x-request-id", exchange.id)]
-        if exchange.route.hooks:
-            headers = hooked(exchange, status, headers, own=True)
+        if exchange.route.hooks and not exchange.hooks_failed:
+            seen = hooked(exchange, status, headers, own=True)
+            if seen is None:
+                return
+            headers = seen
         exchange.request.respond(status, headers, body)

@@ -16,7 +16,7 @@ from apigw.upstream.failover import again
 from apigw.upstream.target import Target
 from apigw.wire.errors import ClientLost, Refused, UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
-from apigw.wire.interfaces import Message, UpstreamConnection
+from apigw.wire.interfaces import UpstreamConnection
 from apigw.wire.request import Request
 from apigw.wire.tunnel import join
 
@@ -43,6 +43,8 @@ class Relay(Relaying):
         """The target for the retry of the request."""
         self.sent_at = 0.0
         self.upstream_ended_at = 0.0
+        self.full = False
+        """Whether the buffer towards the service is full."""
         self.event_stream = False
         self.tunnelled = False
         exchange.relay = self
@@ -67,7 +69,7 @@ class Relay(Relaying):
         fields = upstream_fields(request, trusted, exchange.id, own, destination.copied)
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
-        connection.send(Message(request.method, uri, host, fields, length, upgrade, destination.timeout), self)
+        connection.send(request.method, uri, host, fields, length, upgrade, destination.timeout, self)
         held = self.held
         if held is None:
             if request.body_complete and not request.bytes_received:
@@ -81,7 +83,8 @@ class Relay(Relaying):
             connection.finish()
         else:
             self._release_body()
-            request.resume_body()
+            if not self.full:
+                request.resume_body()
 
     def hold_body(self, held: HeldBody) -> bool:
         """Read the body until ``held`` has enough. Returns whether the exchange must wait for that."""
@@ -126,40 +129,35 @@ class Relay(Relaying):
     # wire.interfaces.Receiver: the answer.
 
     def pause_body(self) -> None:
+        self.full = True
         self.request.pause_body()
 
     def resume_body(self) -> None:
+        self.full = False
         self.request.resume_body()
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         self._release_body()
-        exchange, request, connection = self.exchange, self.request, self.connection
+        connection = self.connection
         assert connection is not None
-        exchange.status = status
-        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped, connection.version)
-        if exchange.route.hooks:
-            out = hooked(exchange, status, out, own=False)
+        out = self._head(status, headers, connection.version)
+        if out is None:
+            return
         if status == 101:
             self._start_tunnel(connection, out)
             return
         if connection.event_stream:
             self.event_stream = True
             self._settle(failed=False)  # which otherwise would hold its place in a half-open circuit for ever
-        request.start(status, out, reason)
+        self.request.start(status, out, reason)
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
-        exchange = self.exchange
-        connection = self._part()
+        connection = self._upstream_ended(status)
         assert connection is not None
-        self.upstream_ended_at = self.destination.seconds()
-        if self.permit is not None:
-            self._settle(status in FAILURES)
-        exchange.status = status
-        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped, connection.version)
-        if exchange.route.hooks:
-            out = hooked(exchange, status, out, own=False)
-        self.request.respond(status, out, body, reason)
-        exchange.driver.end(exchange)
+        out = self._head(status, headers, connection.version)
+        if out is not None:
+            self.request.respond(status, out, body, reason)
+            self.exchange.driver.end(self.exchange)
 
     def response_received(self, data: bytes) -> None:
         self.request.write(data)
@@ -169,10 +167,7 @@ class Relay(Relaying):
         self.request.stream.set_producer(self)
 
     def response_finished(self) -> None:
-        self._part()
-        self.upstream_ended_at = self.destination.seconds()
-        if self.permit is not None:
-            self._settle(self.exchange.status in FAILURES)
+        self._upstream_ended(self.exchange.status)
         self.request.finish()
         self.exchange.driver.end(self.exchange)
 
@@ -197,6 +192,21 @@ class Relay(Relaying):
             if destination.log_decisions:
                 log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=target.name, error=error)
             exchange.driver.refuse(exchange, errors.UpstreamProtocolError("The service gave no valid answer."))
+
+    def _head(self, status: int, headers: Headers, version: bytes) -> Headers | None:
+        """The fields of the service's answer as the client gets them. None where a hook failed, which is answered."""
+        exchange = self.exchange
+        exchange.status = status
+        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped, version)
+        return hooked(exchange, status, out, own=False) if exchange.route.hooks else out
+
+    def _upstream_ended(self, status: int) -> UpstreamConnection | None:
+        """The service's answer is complete."""
+        connection = self._part()
+        self.upstream_ended_at = self.destination.seconds()
+        if self.permit is not None:
+            self._settle(failed=status in FAILURES)
+        return connection
 
     def _part(self) -> UpstreamConnection | None:
         """The exchange with the target is over."""
@@ -262,11 +272,17 @@ class Relay(Relaying):
 classImplements(Relay, IPushProducer)
 
 
-def hooked(exchange: Exchange, status: int, headers: Headers, own: bool) -> Headers:
-    """The fields of an answer after the route's hooks have run."""
+def hooked(exchange: Exchange, status: int, headers: Headers, own: bool) -> Headers | None:
+    """The fields of an answer after the route's hooks have run; None if one failed, and the exchange is refused."""
     head = Head(status, headers, own)
-    for hook in exchange.route.hooks:
-        hook.run(exchange, head)
+    try:
+        for hook in exchange.route.hooks:
+            hook.run(exchange, head)
+    except Exception:
+        log.failure("{id}: a hook failed", id=exchange.id.decode("ascii"))
+        exchange.hooks_failed = True
+        exchange.driver.refuse(exchange, errors.GatewayError("An error in the gateway; its log has the details."))
+        return None
     return head.headers
 
 

@@ -23,7 +23,7 @@ from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, TOKEN, Headers, first
 from apigw.wire.http1.client import HTTP1Connection
-from apigw.wire.interfaces import Message, UpstreamConnection
+from apigw.wire.interfaces import UpstreamConnection
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.reactor.transport import EagerReactor
 
@@ -87,8 +87,7 @@ class Agent:
         where = URI.fromBytes(uri)
         if where.scheme not in (b"http", b"https"):
             return fail(SchemeNotSupported(f"Unsupported scheme: {where.scheme!r}"))
-        asked = _Asked(method, uri, headers or HeadersObject())
-        call = _Call(asked, _message(asked, where, bodyProducer, self._timeout), bodyProducer)
+        call = _Call(_asked(method, uri, where, headers or HeadersObject()), bodyProducer, self._timeout)
         try:
             call.begin_on(self._pool(where))
         except Exception:
@@ -115,27 +114,27 @@ class Agent:
 @implementer(IClientRequest)
 @frozen
 class _Asked:
-    """What a response is an answer to."""
+    """What a response is an answer to, and what of it is sent."""
 
     method: bytes
     absoluteURI: bytes
     headers: HeadersObject
+    target: bytes
+    authority: bytes
+    fields: Headers
 
 
-def _message(asked: _Asked, where: URI, body: IBodyProducer | None, timeout: float) -> Message:
+def _asked(method: bytes, uri: bytes, where: URI, headers: HeadersObject) -> _Asked:
     """The framing, and what belongs to the connection, are not the caller's, whatever the caller's headers say."""
-    authority = asked.headers.getRawHeaders(b"host", [where.netloc])[0]
+    authority = headers.getRawHeaders(b"host", [where.netloc])[0]
     fields: Headers = []
-    for name, values in asked.headers.getAllRawHeaders():
+    for name, values in headers.getAllRawHeaders():
         lower = name.lower()
         if lower not in HOP_BY_HOP and lower not in (b"host", b"content-length"):
             fields += [(lower, value) for value in values]
     if not FIELD_VALUE(authority) or not all(TOKEN(name) and FIELD_VALUE(value) for name, value in fields):
         raise ValueError("A header holds what cannot be sent.")
-    length: int | None = 0
-    if body is not None:
-        length = None if body.length is UNKNOWN_LENGTH else int(body.length)
-    return Message(asked.method, where.originForm, authority, fields, length, upgrade=False, timeout=timeout)
+    return _Asked(method, uri, headers, where.originForm, authority, fields)
 
 
 class _Call:
@@ -147,10 +146,10 @@ class _Call:
     _producing = False
     _fresh = False
 
-    def __init__(self, asked: _Asked, message: Message, body: IBodyProducer | None) -> None:
+    def __init__(self, asked: _Asked, body: IBodyProducer | None, timeout: float) -> None:
         self._asked = asked
-        self._message = message
         self._body = body
+        self._timeout = timeout
         self._pool: Pool
         self.answer: Deferred[IResponse] = Deferred(lambda _: self._abandon())
 
@@ -170,12 +169,14 @@ class _Call:
     def _begin(self, connection: UpstreamConnection) -> None:
         self._connecting = None
         self._connection = connection
-        connection.send(self._message, self)
-        if self._body is None:
+        asked, body = self._asked, self._body
+        length = 0 if body is None else None if body.length is UNKNOWN_LENGTH else int(body.length)
+        connection.send(asked.method, asked.target, asked.authority, asked.fields, length, False, self._timeout, self)
+        if body is None:
             connection.finish()
         else:
             self._producing = True
-            self._body.startProducing(self).addCallbacks(self._body_sent, self._body_failed)
+            body.startProducing(self).addCallbacks(self._body_sent, self._body_failed)
 
     def _is_repeatable(self) -> bool:
         return self._asked.method in _REPEATABLE and self._body is None

@@ -1,9 +1,9 @@
 # Compiled: see docs/decisions/compiled.md
-"""The interfaces between a proxy and the client side of HTTP: a message, the connection that sends it, its receiver.
+"""The interfaces between a proxy and the client side of HTTP: the connection that sends a request, and its receiver.
 
-A proxy sends a ``Message`` by an ``UpstreamConnection``, which it gets from ``Connections``, and implements
-``Receiver`` for the answer. Nothing here depends on the version of HTTP: each protocol renders messages for itself. The
-interfaces of the server side, ``Listener`` and ``Stream``, are in ``request``.
+A proxy sends a request by an ``UpstreamConnection``, which it gets from ``Connections``, and implements ``Receiver`` for
+the answer. Nothing here depends on the version of HTTP: each protocol renders requests for itself. The interfaces of the
+server side, ``Listener`` and ``Stream``, are in ``request``.
 
 All calls are made in the reactor's thread. Times are seconds of the reactor's clock. Names of fields are in lower case.
 """
@@ -22,51 +22,19 @@ from apigw.wire.headers import Headers
 from apigw.wire.tunnel import End
 
 
-class Message:
-    """A request without its body. Its parts have been validated, so a protocol sends them without further checks.
-
-    ``method``: the method, in capitals as registered.
-    ``target``: in origin-form, path and query (RFC 9112 §3.2.1).
-    ``authority``: the value of ``Host``, or of ``:authority``.
-    ``fields``: pairs of name and value, without ``Host``, without hop-by-hop fields (``headers.HOP_BY_HOP``), and
-    without ``Content-Length`` and ``Transfer-Encoding``: the protocol adds its own.
-    ``content_length``: bytes of the body; 0 if there is none, None if the length is unknown.
-    ``upgrade``: whether to ask for a WebSocket (RFC 6455 §4.1).
-    ``timeout``: seconds that the service may take to the head of the answer, and then between two pieces of its body.
-    """
-
-    def __init__(
-        self,
-        method: bytes,
-        target: bytes,
-        authority: bytes,
-        fields: Headers,
-        content_length: int | None,
-        upgrade: bool,
-        timeout: float,
-    ) -> None:
-        self.method = method
-        self.target = target
-        self.authority = authority
-        self.fields = fields
-        self.content_length = content_length
-        self.upgrade = upgrade
-        self.timeout = timeout
-
-
 class Receiver(Protocol):
-    """Receives the answer to one message.
+    """Receives the answer to one request.
 
     The order of calls is either ``response_whole`` alone, or ``response_started``, then any number of
     ``response_received`` and ``response_paused``, then ``response_finished``. ``response_failed`` may come at any point
     instead of the rest. ``response_whole``, ``response_finished`` and ``response_failed`` are the last call for a
-    message. After ``UpstreamConnection.abandon`` there are no more calls either.
+    request. After ``UpstreamConnection.abandon`` there are no more calls either.
     """
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         """The head of the final response; interim responses (1xx) are dropped.
 
-        ``status`` is 200 to 999, or 101 for a message with ``upgrade``. 101 is the last call: the receiver must call
+        ``status`` is 200 to 999, or 101 for a request with ``upgrade``. 101 is the last call: the receiver must call
         ``UpstreamConnection.give_up``. ``headers`` have been validated. They have no hop-by-hop fields, except
         ``Upgrade`` and ``Connection`` of a 426 (RFC 9110 §15.5.22), and no ``Transfer-Encoding``.
         """
@@ -87,7 +55,7 @@ class Receiver(Protocol):
         """The response is invalid or incomplete, and the exchange is over.
 
         ``UpstreamLost``: the connection closed or the stream was reset; ``UpstreamMalformed``: not valid HTTP;
-        ``UpstreamTimedOut``: the message's ``timeout`` has passed.
+        ``UpstreamTimedOut``: the request's ``timeout`` has passed.
         """
 
     def pause_body(self) -> None:
@@ -115,18 +83,42 @@ class UpstreamConnection(ABC):
     request can be repeated safely, and ``is_quiet``, a system call, is not needed before it."""
     used: bool
     """Whether it has completed an exchange. The service may be closing a used connection for being idle."""
+    version: bytes
+    """The HTTP version of the last response, for ``Via``: ``HTTP/1.1``, as in ``Request.clientproto``."""
 
     def __init__(self) -> None:
         self.when_ready = Deferred()
         self.deadline = NEVER
         self.usable = False
         self.used = False
+        self.version = b"HTTP/1.1"
 
     # The exchange's side.
 
     @abstractmethod
-    def send(self, message: Message, receiver: Receiver) -> None:
+    def send(
+        self,
+        method: bytes,
+        target: bytes,
+        authority: bytes,
+        fields: Headers,
+        content_length: int | None,
+        upgrade: bool,
+        timeout: float,
+        receiver: Receiver,
+    ) -> None:
         """Begin an exchange. The head is sent with the first ``write``, ``flush`` or ``finish``.
+
+        The parts of the request have been validated, so a protocol sends them without further checks.
+        ``method``: in capitals as registered.
+        ``target``: in origin-form, path and query (RFC 9112 §3.2.1).
+        ``authority``: the value of ``Host``, or of ``:authority``.
+        ``fields``: pairs of name and value, without ``Host``, without hop-by-hop fields (``headers.HOP_BY_HOP``), and
+        without ``Content-Length`` and ``Transfer-Encoding``: the protocol adds its own.
+        ``content_length``: bytes of the body; 0 if there is none, None if the length is unknown.
+        ``upgrade``: whether to ask for a WebSocket (RFC 6455 §4.1).
+        ``timeout``: seconds that the service may take to the head of the answer, and then between two pieces of its
+        body.
 
         Raises ``RuntimeError`` if the connection is not idle.
         """
@@ -144,17 +136,12 @@ class UpstreamConnection(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """The request is complete. From now on the message's ``timeout`` runs. Raises as ``write`` does."""
+        """The request is complete. From now on the request's ``timeout`` runs. Raises as ``write`` does."""
 
     @property
     @abstractmethod
     def event_stream(self) -> bool:
         """Whether the response that has begun is a ``text/event-stream``, to which no ``timeout`` applies."""
-
-    @property
-    @abstractmethod
-    def version(self) -> bytes:
-        """The HTTP version of the last response, for ``Via``: ``HTTP/1.1``, as in ``Request.clientproto``."""
 
     @abstractmethod
     def pause_response(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apigw.contract.exchange import Waiting
@@ -29,6 +30,8 @@ _REQUEST = Struct("<Bq")
 _ONE_CHECK = _REQUEST.pack(1, 0)
 _PEEK = 128
 _PROBE = compile_limit(RateLimit("/", 2**31 - 1, 1.0, "endpoint", "counter"))
+
+log = Logger(namespace=__name__)
 
 Outcome = Decision | LimitsUnavailable | None
 """The result of checks. ``None``: every limit is ``open``, and Redis is unavailable."""
@@ -51,8 +54,12 @@ class Pending(Waiting):
 
     def tell(self, outcome: Outcome) -> None:
         then, self._then = self._then, None
-        if then is not None:
+        if then is None:
+            return
+        try:
             then(outcome)
+        except Exception:
+            log.failure("a check of the rate limits was answered to one who failed")  # the others are still to be told
 
 
 @lru_cache(4096)

@@ -26,7 +26,7 @@ from apigw.wire.http2.frames import (
 )
 from apigw.wire.http2.hpack import encode_request
 from apigw.wire.http2.response import ResponseHead, check_field, read_head
-from apigw.wire.interfaces import Message, Receiver, UpstreamConnection
+from apigw.wire.interfaces import Receiver, UpstreamConnection
 from apigw.wire.tunnel import End
 
 GIVE_BACK: Final = STREAM_WINDOW // 4
@@ -77,30 +77,35 @@ class HTTP2Exchange(UpstreamConnection):
         self._taken = 0
         self._timeout = 0.0
         self._event_stream = False
+        self.version = b"HTTP/2"
 
     @property
     def event_stream(self) -> bool:
         return self._event_stream
 
-    @property
-    def version(self) -> bytes:
-        return b"HTTP/2"
-
     # The exchange's side.
 
-    def send(self, message: Message, receiver: Receiver) -> None:
+    def send(
+        self,
+        method: bytes,
+        target: bytes,
+        authority: bytes,
+        fields: Headers,
+        content_length: int | None,
+        upgrade: bool,
+        timeout: float,
+        receiver: Receiver,
+    ) -> None:
         """The head goes out with the first ``write``, ``flush`` or ``finish``. An upgrade is not asked for."""
         if self._request != UNSENT:
             raise RuntimeError("a stream carries one exchange")
         self._request = OPEN
         self._receiver = receiver
-        self._timeout = message.timeout
-        self._bodyless = message.method == b"HEAD"
-        length = message.content_length
-        fields = message.fields
-        if length is not None and (length or message.method in _WITH_BODY):
-            fields = [*fields, (b"content-length", b"%d" % length)]
-        self._head = encode_request(message.method, self._client.scheme, message.authority, message.target, fields)
+        self._timeout = timeout
+        self._bodyless = method == b"HEAD"
+        if content_length is not None and (content_length or method in _WITH_BODY):
+            fields = [*fields, (b"content-length", b"%d" % content_length)]
+        self._head = encode_request(method, self._client.scheme, authority, target, fields)
         self._deadlines.watch(self)
 
     def write(self, data: bytes) -> None:

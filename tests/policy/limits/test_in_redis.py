@@ -52,6 +52,23 @@ def test_checks_of_one_turn_travel_in_one_call(shared: RedisStore, server: redis
 
 
 @waiting
+def test_each_is_told_although_another_fails(shared: RedisStore, server: redis_server.RedisServer) -> None:
+    """Checks that travel together are answered one by one, and none of them is counted here as well."""
+    server("FLUSHALL")
+    one = limit(5)
+    told: list[object] = []
+
+    def fail(outcome: object) -> None:
+        told.append(outcome)
+        raise RuntimeError("broken")
+
+    shared.ask([(one, b"first")], fail)
+    assert wait_for(shared.check([(one, b"second")])).remaining == 4
+    assert len(told) == 1
+    assert len(shared) == 0
+
+
+@waiting
 def test_the_clock_is_the_servers(server: redis_server.RedisServer) -> None:
     """A gateway whose own clock is an hour off counts in the same windows as the others."""
     seconds = int(server("TIME")[0])

@@ -17,7 +17,6 @@ from apigw.wire.http2.bounds import STREAM_WINDOW
 from apigw.wire.http2.client import PATIENCE, HTTP2Client
 from apigw.wire.http2.exchange import HTTP2Exchange
 from apigw.wire.http2.frames import PREFACE, Code
-from apigw.wire.interfaces import Message
 from apigw.wire.pool import PoolSettings
 
 KEEPALIVE = PoolSettings().keepalive_timeout
@@ -89,7 +88,7 @@ class Scene:
 
     def ask(self, method: bytes = b"GET", length: int | None = 0) -> tuple[HTTP2Exchange, Asker]:
         exchange, asker = self.client.begin(), Asker()
-        exchange.send(Message(method, b"/a", b"main", [(b"a", b"b")], length, False, 10.0), asker)
+        exchange.send(method, b"/a", b"main", [(b"a", b"b")], length, False, 10.0, asker)
         if length == 0:
             exchange.finish()
         return exchange, asker
