@@ -1,8 +1,8 @@
 # Compiled: see docs/decisions/compiled.md
-"""Whether a service is asked at all: a circuit breaker, as in Nygard's *Release It!*.
+"""The circuit breaker of a service, as in Nygard's *Release It!*: decisions only.
 
-Pure decisions. ``now`` is in seconds of any monotonic clock, the same one in all calls; nothing is scheduled here, the
-owner asks ``probe_at`` and calls ``advance``. Three states: closed, where outcomes are counted; open, where every
+``now`` is in seconds of any monotonic clock, the same one in all calls. Nothing is scheduled here: the owner reads
+``probe_at`` and calls ``advance``. Three states: closed, where outcomes are counted; open, where every
 request is refused; half-open, where the service is tried again.
 """
 
@@ -19,7 +19,7 @@ from apigw.config.model import CircuitBreaker
 from apigw.errors import CircuitOpen
 
 LONGEST_OPEN = 300.0
-"""Seconds to which the doubling of ``open_for`` goes, unless it is configured longer."""
+"""Seconds: the maximum of the doubled ``open_for``, unless it is configured longer."""
 
 LEASE = 5.0
 """Seconds for which a probe has a place in a half-open circuit. One that takes longer, because its client does, leaves
@@ -31,7 +31,7 @@ number of that transition."""
 
 
 class State(IntEnum):
-    """The values are those of the gauge; ``str`` is the metric's label."""
+    """The state. Its value is that of the metric; ``str`` is the metric's label."""
 
     CLOSED = 0
     OPEN = 1
@@ -47,10 +47,9 @@ CLOSED, OPEN, HALF_OPEN = State
 
 @frozen
 class Transition:
-    """What happened to a circuit: ``str`` is for the log, ``opened: 31 of 52 failed in 60 s``.
+    """A change of state. ``str`` is for the log: ``opened: 31 of 52 failed in 60 s``.
 
-    ``open_for`` is how many seconds an opened circuit stays so; ``None`` for one that an operator opened, and for other
-    transitions.
+    ``open_for``: seconds that the circuit stays open. ``None`` if an operator opened it, and for other transitions.
     """
 
     was: State
@@ -65,11 +64,11 @@ class Transition:
 
 @frozen
 class Status:
-    """A circuit as operators see it. Times are seconds before and after the moment of asking.
+    """The state of a circuit for operators. Times are seconds relative to now.
 
-    ``since`` is ``None`` before the first transition, ``retry_in`` unless the circuit is open and will try by itself;
+    ``since`` is ``None`` before the first transition, ``retry_in`` unless the circuit will become half-open by itself;
     ``failures`` of ``total`` outcomes are in the window, all since the last transition; ``forced`` says whether an
-    operator holds it; ``opened`` counts how often it opened.
+    operator opened or closed it; ``opened`` counts how often it opened.
     """
 
     state: State
@@ -83,7 +82,7 @@ class Status:
 
 
 class Outcomes:
-    """Successes and failures of the last ``window`` seconds in one-second buckets; a quiet second has none."""
+    """Successes and failures of the last ``window`` seconds in one-second buckets, for seconds with outcomes."""
 
     def __init__(self, window: float) -> None:
         self._seconds = max(1, ceil(window))
@@ -123,16 +122,16 @@ class Outcomes:
 class Breaker:
     """The circuit of one service.
 
-    Closed, it opens when at least ``min_requests`` outcomes are known and ``error_rate`` of them are failures. After
+    A closed circuit opens with at least ``min_requests`` outcomes, of which ``error_rate`` are failures. After
     ``open_for`` it is half-open. With a health check no request goes through then, until ``health_passed`` or
     ``health_failed`` is called. Without one, ``half_open_requests`` at a time go through, each holding its place for up
     to ``LEASE``; as many successes close it, and one failure opens it for as long again. Opening within ``window`` of
     closing doubles the time that it stays open, up to ``LONGEST_OPEN``; opening later, or after an operator's ``open``
     or ``close``, starts from ``open_for`` anew.
 
-    Each permit comes back exactly once, by ``success``, ``failure`` or ``cancel``; one from before the last transition
-    says nothing about the service as it is, and is ignored. ``on_transition`` is called when a transition is complete
-    and may call this circuit again: on ``HALF_OPEN`` the owner runs its health check, on ``OPEN`` it sets its timer.
+    Each permit must be returned exactly once, by ``success``, ``failure`` or ``cancel``. One from before the last
+    transition is ignored, because its outcome is out of date. ``on_transition`` is called after each transition, and
+    may call this circuit: on ``HALF_OPEN`` the owner runs its health check, on ``OPEN`` it sets its timer.
     """
 
     def __init__(
@@ -161,18 +160,18 @@ class Breaker:
 
     @property
     def forced(self) -> bool:
-        """Whether an operator holds the circuit as it is."""
+        """Whether an operator opened or closed the circuit, and did not free it."""
         return self._forced
 
     @property
     def probe_at(self) -> float | None:
-        """When ``advance`` will make an open circuit half-open; ``None`` where only an operator or nothing does."""
+        """When ``advance`` will make an open circuit half-open; ``None`` if it will not by itself."""
         if self._state is not OPEN or self._forced or self._since is None:
             return None
         return self._since + self._open_for
 
     def admit(self, now: float) -> Permit:
-        """Leave to send a request. Raises ``CircuitOpen``, with ``Retry-After`` in whole seconds, at least 1."""
+        """A permit to send a request. Raises ``CircuitOpen``, with ``Retry-After`` in whole seconds, at least 1."""
         if self._state is not CLOSED:
             self.check(now)
             if self._state is HALF_OPEN:
@@ -182,7 +181,7 @@ class Breaker:
         return self._generation
 
     def check(self, now: float) -> None:
-        """Raises ``CircuitOpen`` where ``admit`` would, and takes no place."""
+        """Raises ``CircuitOpen`` if ``admit`` would, without taking a permit."""
         if self._state is CLOSED:
             return
         self.advance(now)
@@ -228,17 +227,17 @@ class Breaker:
         self._out.pop(permit, None)
 
     def health_passed(self, now: float) -> None:
-        """One target passed its health check: closes a half-open circuit, and means nothing to any other."""
+        """A target passed its health check: closes a half-open circuit; no effect otherwise."""
         if self._state is HALF_OPEN:
             self._close("a health check passed", now)
 
     def health_failed(self, now: float) -> None:
-        """No target passed its health check: opens a half-open circuit, and means nothing to any other."""
+        """No target passed its health check: opens a half-open circuit; no effect otherwise."""
         if self._state is HALF_OPEN:
             self._become(OPEN, "no health check passed", now)
 
     def advance(self, now: float) -> None:
-        """Makes an open circuit half-open if its time is over."""
+        """Make an open circuit half-open, if its time has passed."""
         # A timer set for ``probe_at`` may fire a rounding error before it.
         if self._state is OPEN and not self._forced and self._retry_in(now) < 0.001:
             self._become(HALF_OPEN, f"{self._open_for:g} s have passed", now)
@@ -251,14 +250,14 @@ class Breaker:
             self._become(OPEN, "by an operator", now)
 
     def close(self, now: float) -> None:
-        """By an operator: admit every request, whatever comes of it, until ``open`` or ``free``."""
+        """By an operator: admit every request, whatever the outcome, until ``open`` or ``free``."""
         self._forced = True
         if self._state is not CLOSED:
             self._become(CLOSED, "by an operator", now)
         self._closed_at = None
 
     def free(self, now: float) -> None:
-        """By an operator: an end to ``open``, which makes it half-open, or to ``close``; nothing if neither holds."""
+        """By an operator: end ``open``, which makes it half-open, or ``close``; no effect otherwise."""
         if not self._forced:
             return
         self._forced = False
@@ -266,7 +265,7 @@ class Breaker:
             self._become(HALF_OPEN, "freed by an operator", now)
 
     def status(self, now: float) -> Status:
-        """The circuit at this moment."""
+        """The state at ``now``."""
         self._outcomes.expire(now)
         return Status(
             state=self._state,

@@ -1,4 +1,4 @@
-"""Whether targets are well: the periodic checks that take one out of the rotation and back, and those of ``/ready``."""
+"""Health checks of targets: periodic ones, which remove targets from the rotation, and those of ``/ready``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_ANSWER = 64 * 1024
 
 
 class Unhealthy(Exception):
-    """A target did not pass its check."""
+    """A target failed its check; the text says why."""
 
 
 class Turns(DeferredSemaphore):
@@ -96,7 +96,7 @@ class _Ignored(Protocol):
 
 
 def dial(target: Target, reactor: Any) -> Deferred[object]:
-    """Fires when a TCP connection to the target can be made. It is closed again: a busy pool has none to spare."""
+    """Fires when a TCP connection to the target can be made. It is closed at once, and not one of the pool."""
     endpoint = endpoint_to(reactor, target.config.host, target.config.port, DIAL_TIMEOUT, None)
     connecting: Deferred[Any] = endpoint.connect(Factory.forProtocol(Protocol))
 
@@ -110,7 +110,7 @@ def dial(target: Target, reactor: Any) -> Deferred[object]:
 
 
 def first_success(attempts: Iterable[Deferred[Any]]) -> Deferred[object]:
-    """Fires with the first that succeeds; fails as the last that fails. Those still under way are cancelled."""
+    """Fires with the first success, and cancels the others; fails with the last failure if there is none."""
     attempts = list(attempts)
     left = len(attempts)
 
@@ -212,7 +212,7 @@ class HealthChecks:
             call.cancel()
 
     def stop(self) -> None:
-        """No more checks; those under way are given up and count for nothing."""
+        """Stop. Running checks are cancelled and do not count."""
         self._upstream.targets_changed = None
         for target in list(self._next):
             self._leave(target)
