@@ -165,7 +165,15 @@ UPSTREAM_TLS: Rule = {
 }
 
 HEALTH_CHECK: Rule = {
-    "path": text("Requested with GET; a status below 400 passes.", "request path"),
+    "path": text("Requested with GET.", "request path"),
+    "host": text("The `Host` of the requests.", "host", nullable=True, default="the target's"),
+    "expected_status": list_of(
+        "The statuses that pass.",
+        {"type": "integer", "min": 200, "max": 599},
+        minlength=1,
+        nullable=True,
+        default="all below 400",
+    ),
     "interval": duration("From one check to the next.", "100ms", "1h"),
     "timeout": duration("A check that takes longer has failed.", "10ms", "5m"),
     "unhealthy_after": whole("A target is unhealthy after so many failures in a row.", 1, 100),
@@ -228,10 +236,11 @@ SERVICE: Rule = {
         nullable=True,
     ),
     "circuit_breaker": map_of(
-        "Circuit breaker: no requests to the service while it fails.",
+        "Circuit breaker: no requests to the service while it fails. `null` for none.",
         model.CircuitBreaker,
         CIRCUIT_BREAKER,
         nullable=True,
+        default="as below",
     ),
 }
 

@@ -19,7 +19,7 @@ from apigw.contract.principal import Principal
 from apigw.errors import GatewayError
 from apigw.ops.metrics import RouteSeries
 from apigw.wire.errors import ClientLost, Refused
-from apigw.wire.headers import Header, Headers
+from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 
 
@@ -266,10 +266,6 @@ class Exchange:
     def client_address(self) -> str:
         """The client's, behind trusted proxies; ``unix:`` for the peer of a unix socket."""
         return self.peers.client_address(self.request).decode("ascii")
-
-    def add(self, headers: list[Header]) -> None:
-        """Add these fields to every answer, whichever it will be."""
-        self.added = [*self.added, *headers] if self.added else headers
 
     # wire.request.Listener, until there is a relay.
 

@@ -107,7 +107,7 @@ def test_a_verifier_that_takes_every_token_of_its_key_is_named(write: Write, key
     said = [str(warning) for warning in load(write({"a.yaml": text}), {}, RULES).warnings]
     assert len(said) == warns
     for sentence in said:
-        assert sentence.startswith("etc/a.yaml:1:14: auth.jwt[0]: takes every token that its key has signed")
+        assert sentence.startswith("etc/a.yaml:1:14: auth.jwt[0]: accepts every token that its key has signed")
 
 
 @pytest.mark.parametrize(

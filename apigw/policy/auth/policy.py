@@ -1,4 +1,4 @@
-"""Authentication as a policy: bearer tokens, and what routes demand of who shows them."""
+"""The policy of authentication: bearer tokens, roles and scopes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AuthPolicy(Policy):
         self._lasting = Lasting(context.deadlines, context.now)
 
     def stop(self) -> None:
-        """No key set is fetched any more."""
+        """Stop all key sets."""
         self._running.use({})
 
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> PreparedAuth:

@@ -1,4 +1,4 @@
-"""What a configuration may say of tokens: what routes demand can be proved, and each token has one verifier."""
+"""Checks of authentication in the configuration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAX_NAMED = 10
 
 
 def demands(document: Document, files: Files) -> None:
-    """What routes demand of their callers can be proved; a route without authentication demands nothing of them."""
+    """Reports authentication without an ``auth`` section, and roles and scopes without authentication."""
     has_auth = document.tree.get("auth") is not None
     default = default_auth(document.get("gateway", "auth_default"), has_auth)
     sure = has_auth or document.whole
@@ -58,7 +58,7 @@ def demands(document: Document, files: Files) -> None:
 
 
 def verifiers(document: Document, files: Files) -> None:
-    """One key each, of the kind that its algorithm needs, and no two verifiers for the same token."""
+    """Reports verifiers without exactly one key of the right kind, and verifiers that accept the same tokens."""
     auth = document.get("auth")
     if auth is not None and not any(value not in (None, []) for value in auth.values()):
         known = " or ".join(sorted(document.schema["auth"]["schema"]))
@@ -125,7 +125,7 @@ def _key_source(document: Document, files: Files, path: Path, verifier: dict[str
 def one_key(
     document: Document, path: Path, keys_of: dict[str, Any], fitting: tuple[str, ...], needed: bool = True
 ) -> str:
-    """Reports any number of keys but one, and one of the wrong kind; the name of the first that is given, or none."""
+    """Report if there is not exactly one key, or it is of the wrong kind. Returns the name of the first, or ""."""
     given = [key for key in _ALL_SOURCES if keys_of.get(key) is not None]
     if needed and not given and all(document.is_sound((*path, key)) for key in _ALL_SOURCES):
         document.report(path, f"has no key: it needs {' or '.join(fitting)}", document.key(path))
@@ -156,7 +156,7 @@ def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]
 
 
 def refuse(old: Config, new: Config) -> Iterator[Problem]:
-    """A reload that opens every route is probably a file that was left out."""
+    """Refuses a reload that removes ``auth``, because that is probably a missing file."""
     if auth_of(old) is not None and auth_of(new) is None and new.gateway.of(AuthOfGateway).auth_default != "none":
         yield Problem(
             "is missing, and a reload removes authentication only with `gateway.auth_default: none`", ("auth",)

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The part of authentication in an exchange: who calls, and whether the route is for them."""
+"""The stage of authentication: identifies and authorizes the caller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apigw.policy.auth.principal import authorize, missing_token
 
 
 class Authenticate(Stage):
-    """Unless ``required``, no token passes, but a bad one does not. ``now`` gives Unix seconds."""
+    """Unless ``required``, a request without a token passes; an invalid token never does. ``now`` is Unix time."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Authenticate(Stage):
         self._now = now
 
     def run(self, exchange: Exchange) -> Outcome:
-        """Waits only for a key set that is not there yet."""
+        """Authenticate. Waits only for the fetch of a key set."""
         tokens = [value for name, value in exchange.request.headers if name == b"authorization"]
         now = self._now()
         known = self._authenticator.remembered(tokens, now)

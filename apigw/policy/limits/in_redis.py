@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Counts in Redis, shared exactly by any number of gateways; and what happens while Redis cannot be used."""
+"""The store in Redis, shared exactly by several gateways; with a fallback while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from apigw.redis.errors import RedisUnavailable
 from apigw.redis.link import Execute, RedisLink, Script, within
 
 VERSION = 1
-"""Of the format of what is stored: part of each key, so that two versions of the gateway can share one Redis."""
+"""Version of the stored format. It is part of each key, so that different versions can share one Redis."""
 
 MAX_REFUSED = 16_384
 """Addresses of which it is remembered that they are refused; each costs some 200 bytes."""
@@ -48,13 +48,13 @@ _PROBE = compile_limit(RateLimit("/", 2**31 - 1, 1.0, "endpoint", "counter"))
 log = Logger(namespace=__name__)
 
 Outcome = Decision | LimitsUnavailable | None
-"""What became of checks. ``None``: every limit is ``open``, and Redis cannot be used."""
+"""The result of checks. ``None``: every limit is ``open``, and Redis is unavailable."""
 
 
 class Pending(Waiting):
-    """Checks on their way to Redis. ``then`` is told what became of them, unless they are cancelled.
+    """Checks in progress in Redis. ``then`` is called with the outcome, unless they are cancelled.
 
-    It is what a Deferred with one callback would be, for a sixth of the cost: each exchange with a limit makes one.
+    A replacement of a Deferred with one callback, at a sixth of the cost: each exchange with a limit makes one.
     """
 
     def __init__(self, checks: Checks, moment: int, counted: int, then: Callable[[Outcome], object]) -> None:
@@ -95,9 +95,9 @@ def _digest(name: bytes) -> bytes:
 
 
 class RedisStore:
-    """Checks that arise in one turn of the reactor travel together, in one call of one atomic script.
+    """Counts in Redis. The checks of one turn of the reactor are sent in one call of one atomic Lua script.
 
-    The time is the server's. When Redis cannot answer in time, each limit does what its ``on_store_failure`` says:
+    The time is that of the server. If Redis does not answer in time, each limit follows its ``on_store_failure``:
     ``local`` counts in this process, ``open`` does not count, ``closed`` refuses the exchange.
     """
 
@@ -113,12 +113,11 @@ class RedisStore:
         max_keys: int = MAX_KEYS,
         clock: IReactorTime | None = None,
     ) -> None:
-        """Sets the link's ``probe`` and ``on_up``; somebody else starts and stops it.
+        """Sets the link's ``probe`` and ``on_up``. The link's owner starts and stops it.
 
-        ``on_store_up`` hears each change, ``on_fallback`` each check that was answered without Redis.
-
-        ``clock`` is what deadlines and windows of the fallback go by, the reactor where it is left out; ``now`` is Unix
-        time, in which a decision of the fallback says when its window ends.
+        ``on_store_up`` is called with each change of availability, ``on_fallback`` for each check that was decided
+        without Redis. ``clock`` is for deadlines and for the windows of the fallback, by default the reactor. ``now``
+        is Unix time, for the end of the window in decisions of the fallback.
         """
         self._reactor = reactor
         self._clock: IReactorTime = reactor if clock is None else clock
@@ -134,37 +133,38 @@ class RedisStore:
 
     @property
     def up(self) -> bool:
-        """Whether checks go to Redis at present."""
+        """Whether checks are sent to Redis at present."""
         return self._link.up
 
     def __len__(self) -> int:
-        """How many keys are counted here, for want of Redis."""
+        """Number of keys in the fallback store."""
         return len(self._local)
 
     def keys_of(self, limit: Limit) -> int:
         return self._local.keys_of(limit)
 
     def start(self) -> Deferred[None]:
-        """Begin to sweep what is counted here."""
+        """Start to remove expired keys of the fallback store."""
         return self._local.start()
 
     def stop(self) -> Deferred[None]:
         return self._local.stop()
 
     def check(self, checks: Checks, at: float | None = None) -> Deferred[Decision | None]:
-        """Test all, then count all, unless one refuses. ``None`` if every limit is ``open`` and Redis cannot be used.
+        """Test all, then count all, unless one refuses. ``None`` if every limit is ``open`` and Redis is
+        unavailable.
 
-        Fails with ``LimitsUnavailable`` where one is ``closed`` then. ``at``, in Unix seconds, replaces the time of the
+        Fails with ``LimitsUnavailable`` if one is ``closed`` then. ``at``, in Unix seconds, replaces the time of the
         server.
         """
         return self._ask(checks, at, 1)
 
     def peek(self, checks: Checks, at: float | None = None) -> Deferred[Decision | None]:
-        """What ``check`` would say, and how many remain now. Counts nothing."""
+        """The decision that ``check`` would make, without counting."""
         return self._ask(checks, at, 0)
 
     def ask(self, checks: Checks, then: Callable[[Outcome], object]) -> Pending | Decision | None:
-        """Like ``check``: at once without Redis, which may raise ``LimitsUnavailable``; else ``then`` is told."""
+        """Like ``check``, with a callback. Without Redis it returns at once, or raises ``LimitsUnavailable``."""
         if not self._link.takes_calls:
             return self._without(checks, 1)
         return self._put(Pending(checks, 0, 1, then))
@@ -220,7 +220,7 @@ class RedisStore:
         return pending
 
     def send_held(self) -> None:
-        """The turn is over."""
+        """Send the checks of this turn; called by the reactor at its end."""
         batch, self._waiting = self._waiting, []
         keys: list[bytes] = []
         packed: list[bytes] = []
@@ -286,7 +286,7 @@ class RedisStore:
 
 
 def numbers_of(reply: object, checks: int) -> tuple[int, ...]:
-    """What the script answers: the server's time, and three numbers for each check. Raises ``RedisUnavailable``."""
+    """Unpack the script's reply: the server's time, and three numbers for each check. Raises ``RedisUnavailable``."""
     if not isinstance(reply, bytes) or len(reply) != 8 * (1 + 3 * checks):
         raise RedisUnavailable("its replies to checks have the wrong length or kind")
     return unpack(f"<{1 + 3 * checks}q", reply)

@@ -1,4 +1,4 @@
-"""Rate limits as a policy."""
+"""The policy of rate limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from apigw.routing.pattern import Pattern
 
 
 class LimitsPolicy(Policy):
-    """Counts in Redis where there is one, else in this process."""
+    """Counts in Redis if it is configured, else in this process."""
 
     name = "limits"
     rules = RULES
@@ -52,7 +52,7 @@ class LimitsPolicy(Policy):
 class PreparedLimits(Prepared):
     def __init__(self, config: Config, store: LimitStore, series: LimitSeries) -> None:
         self.limits = compile_limits(config)
-        """All of them, in the order of the configuration."""
+        """All limits, in the order of the configuration."""
         self._store = store
         self._series = series
 
@@ -72,7 +72,7 @@ class PreparedLimits(Prepared):
         return {"/limits": Limits(self.limits, self._store, self._series)}
 
     def checks(self) -> Mapping[str, Check]:
-        """The store is needed where requests are refused without it."""
+        """``/ready`` depends on the store if a limit has ``on_store_failure: closed``."""
         if all(limit.on_store_failure != "closed" for limit in self.limits):
             return {}
         return {"rate limit store": self._usable}
@@ -85,7 +85,7 @@ class PreparedLimits(Prepared):
 
 
 def compile_limits(config: Config) -> tuple[Limit, ...]:
-    """Raises ``ConfigError`` for one that cannot be kept."""
+    """Compile all limits. Raises ``ConfigError`` for one that is out of range."""
     limits = []
     for index, limit in enumerate(rate_limits_of(config)):
         try:

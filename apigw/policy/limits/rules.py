@@ -1,4 +1,4 @@
-"""What a configuration may say of rate limits."""
+"""Checks of rate limits in the configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from apigw.routing.rules import Patterns
 
 
 def rate_limits(document: Document, files: Files) -> None:
-    """One limit for a pattern and scope. A pattern that no route meets is probably a slip, but harms nobody."""
+    """Reports two limits with one endpoint and scope. Warns of a limit that matches no route."""
     limits = [(path, limit) for path, limit in document.entries("rate_limits") if "endpoint" in limit]
     paths = (route.get("path") for _, route in document.entries("routes") if isinstance(route, dict))
     routed = Patterns(Pattern.parse(path) for path in paths if path is not None)

@@ -58,7 +58,7 @@ def _apart_from_others(document: Document, path: Path, signing: dict[str, Any]) 
     for verifier, entry in document.entries("auth", "jwt"):
         at = (*verifier, "name")
         if isinstance(entry, dict) and entry.get("name") == PROVIDER:
-            document.report(at, f"{shown(document, at, PROVIDER)} is the name of the gateway's own tokens already")
+            document.report(at, f"{shown(document, at, PROVIDER)} is already the name of the gateway's own tokens")
     issuer = document.get(*path, "issuer")
     if issuer is not None:
         ids = frozenset(key["key_id"] for key in (signing, *signing.get("accepted", ())))
