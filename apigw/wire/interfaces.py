@@ -1,9 +1,9 @@
 # Compiled: see docs/decisions/compiled.md
 """The interfaces between a proxy and the client side of HTTP: the connection that sends a request, and its receiver.
 
-A proxy sends a request by an ``UpstreamConnection``, which it gets from ``Connections``, and implements ``Receiver`` for
-the answer. Nothing here depends on the version of HTTP: each protocol renders requests for itself. The interfaces of the
-server side, ``Listener`` and ``Stream``, are in ``request``.
+A proxy sends a request by an ``UpstreamConnection``, which it gets from ``Connections``, and implements ``Receiver``
+for the answer. Nothing here depends on the version of HTTP: each protocol renders requests for itself. The interfaces
+of the server side, ``Listener`` and ``Stream``, are in ``request``.
 
 All calls are made in the reactor's thread. Times are seconds of the reactor's clock. Names of fields are in lower case.
 """
