@@ -74,9 +74,13 @@ def _public(holder: Any) -> bytes:
 CONTENTS: dict[str, Callable[[bytes], object]] = {
     "certificate": certificates,
     "private key": private_key,
+    "password": text,
     "text": text,
 }
 """Checks of a file's content, by the names in the schema. Other rooms add theirs by ``Rules.contents``."""
+
+PRIVATE = frozenset({"private key", "password"})
+"""Those of them that nobody else may read."""
 
 
 class Files:
@@ -88,6 +92,23 @@ class Files:
 
     def absolute(self, name: str) -> str:
         return os.path.normpath(os.path.join(self._directory, name))
+
+    def exposed(self, name: str, private: bool) -> str | None:
+        """What others may do with a file that should not, as the end of a sentence; ``None`` where that is nothing.
+
+        ``private`` is what only its owner may read. The group may too where it is root's file: so a daemon that is not
+        root reads what it cannot change.
+        """
+        try:
+            status = os.stat(self.absolute(name))
+        except OSError:
+            return None
+        mode = stat.S_IMODE(status.st_mode)
+        if private and mode & (0o037 if status.st_uid == 0 else 0o077):
+            return f"has the mode {mode:04o}, by which others than its owner can use it: `chmod 600` makes it private"
+        if mode & 0o002:
+            return f"has the mode {mode:04o}, by which everybody can change it: `chmod o-w` ends that"
+        return None
 
     def data(self, name: str) -> bytes:
         """The content of a file. Raises ``ValueError`` if it cannot be read, the same one each time."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from apigw.config import check_files, check_network
 from apigw.config.build import build
 from apigw.config.errors import ConfigError
-from apigw.config.files import CONTENTS, Files
+from apigw.config.files import CONTENTS, PRIVATE, Files
 from apigw.config.forms import FORMS
 from apigw.config.merge import Document, read
 from apigw.config.model import Config
@@ -23,7 +23,7 @@ def load(directory: str, environ: Mapping[str, str], rules: Rules) -> Config:
     """
     document = read(directory, environ, rules.schema)
     files = Files(document.directory)
-    judge(document, files, Rules(forms=FORMS, contents=CONTENTS) | rules)
+    judge(document, files, Rules(forms=FORMS, contents=CONTENTS, private=PRIVATE) | rules)
     if document.problems:
         raise ConfigError(document.in_order(document.problems))
     return build(document, files)
@@ -33,7 +33,7 @@ def judge(document: Document, files: Files, rules: Rules) -> None:
     """Run all checks, and add every problem to the document."""
     validate(document, rules.forms)
     document.reserved = rules.reserved_paths(document)
-    check_files.contents(document, files, rules.contents)
+    check_files.contents(document, files, rules.contents, rules.private)
     check_files.pairs(document, files)
     check_files.access_log(document, files)
     check_network.listeners(document, files)

@@ -60,6 +60,7 @@ class ServerTLS:
 class Listen:
     endpoint: str
     tls: ServerTLS | None = None
+    proxy_protocol: bool = False
 
 
 @frozen
@@ -125,6 +126,8 @@ class UpstreamTLS:
 @frozen
 class HealthCheck:
     path: str = "/health"
+    host: str | None = None
+    expected_status: tuple[int, ...] | None = None
     interval: float = 10.0
     timeout: float = 2.0
     unhealthy_after: int = 3
@@ -155,7 +158,7 @@ class Service(Open):
     preserve_host: bool = False
     critical: bool = True
     health_check: HealthCheck | None = None
-    circuit_breaker: CircuitBreaker | None = None
+    circuit_breaker: CircuitBreaker | None = CircuitBreaker()
     protocol: str = "http1"
 
 

@@ -41,12 +41,13 @@ class Reserved:
 @frozen
 class Rules:
     """``forms`` and ``contents`` have the names that the schema calls them by, ``called`` what the reference calls a
-    form where that is another."""
+    form where that is another. ``private`` are the contents that nobody else may read."""
 
     keys: tuple[Keys, ...] = ()
     forms: Mapping[str, Form] = Factory(dict)
     called: Mapping[str, str] = Factory(dict)
     contents: Mapping[str, Content] = Factory(dict)
+    private: frozenset[str] = frozenset()
     checks: tuple[Check, ...] = ()
     reserved: tuple[Reserved, ...] = ()
     refuse: tuple[Refuse, ...] = ()
@@ -59,6 +60,7 @@ class Rules:
             forms={**self.forms, **other.forms},
             called={**self.called, **other.called},
             contents={**self.contents, **other.contents},
+            private=self.private | other.private,
             checks=self.checks + other.checks,
             reserved=self.reserved + other.reserved,
             refuse=self.refuse + other.refuse,

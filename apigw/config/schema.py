@@ -48,6 +48,10 @@ LISTEN: Rule = {
         "A Twisted endpoint string: `tcp:`, `tcp6:`, `ssl:`, `unix:` or `systemd:`.", "endpoint", required=True
     ),
     "tls": map_of("Speak TLS here, with HTTP/2 by ALPN.", model.ServerTLS, SERVER_TLS, nullable=True),
+    "proxy_protocol": switch(
+        "Every connection begins with a header of the PROXY protocol, version 1 or 2, which is believed whoever sends "
+        "it: the client's address is the one that it names. TLS begins behind it."
+    ),
 }
 
 ACCESS_LOG: Rule = {
@@ -57,7 +61,7 @@ ACCESS_LOG: Rule = {
 
 GATEWAY: Rule = {
     "listen": list_of(
-        "Public listeners: endpoint strings, or maps with `endpoint` and `tls`. `null` entries are ignored. "
+        "Public listeners: endpoint strings, or maps with `endpoint` and more. `null` entries are ignored. "
         "Each has HTTP/1.1 and HTTP/2.",
         {
             "type": ["string", "dict"],
@@ -128,7 +132,7 @@ REDIS: Rule = {
     "url": text(
         "`redis://host:port/database`, or `rediss://` for verified TLS. Without a password.", "redis url", required=True
     ),
-    "password_file": optional_file("Holds the password. Read again at each connection attempt.", "text"),
+    "password_file": optional_file("Holds the password. Read again at each connection attempt.", "password"),
     "ca_file": optional_file(
         "PEM file: the authorities that a `rediss://` server's certificate is verified with; else the system's.",
         "certificate",
@@ -161,7 +165,15 @@ UPSTREAM_TLS: Rule = {
 }
 
 HEALTH_CHECK: Rule = {
-    "path": text("Requested with GET; a status below 400 passes.", "request path"),
+    "path": text("Requested with GET.", "request path"),
+    "host": text("The `Host` of the requests.", "host", nullable=True, default="the target's"),
+    "expected_status": list_of(
+        "The statuses that pass.",
+        {"type": "integer", "min": 200, "max": 599},
+        minlength=1,
+        nullable=True,
+        default="all below 400",
+    ),
     "interval": duration("From one check to the next.", "100ms", "1h"),
     "timeout": duration("A check that takes longer has failed.", "10ms", "5m"),
     "unhealthy_after": whole("A target is unhealthy after so many failures in a row.", 1, 100),
@@ -224,10 +236,11 @@ SERVICE: Rule = {
         nullable=True,
     ),
     "circuit_breaker": map_of(
-        "Circuit breaker: no requests to the service while it fails.",
+        "Circuit breaker: no requests to the service while it fails. `null` for none.",
         model.CircuitBreaker,
         CIRCUIT_BREAKER,
         nullable=True,
+        default="as below",
     ),
 }
 

@@ -19,7 +19,7 @@ from apigw.contract.principal import Principal
 from apigw.errors import GatewayError
 from apigw.ops.metrics import RouteSeries
 from apigw.wire.errors import ClientLost, Refused
-from apigw.wire.headers import Header, Headers
+from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 
 
@@ -101,6 +101,24 @@ class OnRefusal:
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Screen:
+    """Is asked before something dear is done for a caller who is not known yet, such as verifying a signature."""
+
+    def run(self, exchange: Exchange) -> None:
+        """Raises the ``GatewayError`` with which the request would be refused anyway. It counts nothing."""
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class OnLasting:
+    """Is told of an exchange that has become one without an end of its own: a tunnel, or an event stream."""
+
+    def run(self, exchange: Exchange) -> None:
+        """``exchange.driver.refuse`` ends it, at any time from now on until it has ``ended``."""
+        raise NotImplementedError
+
+
 class Route:
     """A compiled route: how requests are processed that match ``pattern`` and ``methods`` (``None``: all methods).
 
@@ -116,6 +134,8 @@ class Route:
         stages: tuple[Stage, ...],
         hooks: tuple[Hook, ...] = (),
         on_refusal: tuple[OnRefusal, ...] = (),
+        screens: tuple[Screen, ...] = (),
+        on_lasting: tuple[OnLasting, ...] = (),
     ) -> None:
         self.pattern = pattern
         self.methods = methods
@@ -125,6 +145,8 @@ class Route:
         self.stages = stages
         self.hooks = hooks
         self.on_refusal = on_refusal
+        self.screens = screens
+        self.on_lasting = on_lasting
 
 
 class Relaying:
@@ -244,10 +266,6 @@ class Exchange:
     def client_address(self) -> str:
         """The client's, behind trusted proxies; ``unix:`` for the peer of a unix socket."""
         return self.peers.client_address(self.request).decode("ascii")
-
-    def add(self, headers: list[Header]) -> None:
-        """Add these fields to every answer, whichever it will be."""
-        self.added = [*self.added, *headers] if self.added else headers
 
     # wire.request.Listener, until there is a relay.
 

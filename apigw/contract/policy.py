@@ -17,7 +17,7 @@ from twisted.web.resource import IResource
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.config.rules import Rules
-from apigw.contract.exchange import Hook, OnRefusal, Route, Stage
+from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check
 from apigw.redis.link import RedisLink
@@ -70,6 +70,10 @@ class Part:
     """Run for each answer, in the order of the policies."""
     on_refusal: tuple[OnRefusal, ...] = ()
     """Run when a request is refused, in the order of the policies."""
+    screens: tuple[Screen, ...] = ()
+    """What a stage of another policy asks before it does something costly for a caller who is not known."""
+    on_lasting: tuple[OnLasting, ...] = ()
+    """Run when an exchange becomes a tunnel or an event stream."""
     stripped: frozenset[bytes] = frozenset()
     """Names, in lower case, of fields that are removed from the request to the service."""
 

@@ -21,6 +21,7 @@ from apigw.ops.readiness import Readiness
 from apigw.process.systemd import notify
 from apigw.process.tree import CannotStart, Ordered
 from apigw.wire.channel import ChannelFactory
+from apigw.wire.proxy_protocol import ProxiedFactory
 from apigw.wire.reactor.transport import EagerReactor
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory, reason
 
@@ -39,6 +40,8 @@ class Listener(Service):
         if config.tls is not None:
             self.contexts = ServerContexts(self._pairs(), config.tls.min_version, config.tls.client_ca_file)
             self._factory = TLSFactory(self.contexts, factory, reactor)
+        if config.proxy_protocol:
+            self._factory = ProxiedFactory(factory, self._factory)
 
     def load(self) -> Callable[[], None]:
         """Read the certificates, and return a function that puts them in use. Only the reading can fail."""

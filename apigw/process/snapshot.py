@@ -167,7 +167,9 @@ def _route(
     stages = [part.stages[at] for at in POSITIONS for part in added if at in part.stages]
     hooks = tuple(chain.from_iterable(part.hooks for part in added))
     on_refusal = tuple(chain.from_iterable(part.on_refusal for part in added))
-    return Route(pattern, methods, service, series, (*stages, *last), hooks, on_refusal)
+    screens = tuple(chain.from_iterable(part.screens for part in added))
+    on_lasting = tuple(chain.from_iterable(part.on_lasting for part in added))
+    return Route(pattern, methods, service, series, (*stages, *last), hooks, on_refusal, screens, on_lasting)
 
 
 def _admin_token(config: Config) -> bytes | None:

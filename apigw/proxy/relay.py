@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import classImplements
@@ -47,6 +48,7 @@ class Relay(Relaying):
         """Whether the buffer towards the service is full."""
         self.event_stream = False
         self.tunnelled = False
+        self._tunnel: Deferred[None] | None = None
         exchange.relay = self
         self.request.listener = self
 
@@ -148,8 +150,15 @@ class Relay(Relaying):
             return
         if connection.event_stream:
             self.event_stream = True
-            self._settle(failed=False)  # which otherwise would hold its place in a half-open circuit for ever
+            self._settle(failed=False)  # it may last for hours
+        elif self.permit is not None:
+            circuit = self.destination.upstream.circuit
+            assert circuit is not None
+            if circuit.probing:
+                self._settle(status in FAILURES)  # how fast its client reads says nothing of the service
         self.request.start(status, out, reason)
+        if self.event_stream:
+            self._lasts()
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
         connection = self._upstream_ended(status)
@@ -185,7 +194,9 @@ class Relay(Relaying):
             exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
             exchange.resume(None)
             return
-        self.settle_failure()
+        if not isinstance(error, UpstreamLost) or (self.request.body_complete and not self.full):
+            self.settle_failure()
+        # Else it had not got all of the request: it may have been tired of waiting for the client, or refused the body.
         if isinstance(error, UpstreamTimedOut):
             exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
         else:
@@ -224,10 +235,17 @@ class Relay(Relaying):
         client = self.request.start_tunnel(out)
         self.tunnelled = True
         self._settle(failed=False)
-        join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout).addCallback(self._tunnel_ended)
+        tunnel = self._tunnel = join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout)
+        tunnel.addBoth(self._tunnel_ended)
+        self._lasts()
+
+    def _lasts(self) -> None:
+        for each in self.exchange.route.on_lasting:
+            each.run(self.exchange)
 
     def _tunnel_ended(self, _: object) -> None:
-        self.client_failed(ClientLost())
+        if self._tunnel is not None:  # else somebody has abandoned it, and says why
+            self.client_failed(ClientLost())
 
     # IPushProducer: the client reads slower than the service sends.
 
@@ -248,6 +266,9 @@ class Relay(Relaying):
         connection = self._part()
         if connection is not None:
             connection.abandon()
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.cancel()
 
     def close(self) -> None:
         self._release_body()

@@ -70,8 +70,9 @@ def _protocol() -> Any:
                 return
             try:
                 super().dataReceived(data)
-            except (InvalidData, MemoryError, TypeError):
-                # A length is announced that nobody has room for, or a map of which a key is a list (RESP3).
+            except (InvalidData, MemoryError, TypeError, RecursionError):
+                # A length is announced that nobody has room for, a key of a map is a list (RESP3), or lists are nested
+                # hundreds deep.
                 self.give_up("what it sends is not Redis' protocol")
 
         def replyReceived(self, reply: Any) -> None:

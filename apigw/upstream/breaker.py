@@ -21,8 +21,13 @@ from apigw.errors import CircuitOpen
 LONGEST_OPEN = 300.0
 """Seconds: the maximum of the doubled ``open_for``, unless it is configured longer."""
 
+LEASE = 5.0
+"""Seconds for which a probe has a place in a half-open circuit. One that takes longer, because its client does, leaves
+the place to another; its outcome still counts."""
+
 Permit = int
-"""Permission to send one request, returned with its outcome. Its value is the number of the last transition."""
+"""Leave to send one request, given back with its outcome. Those given since the last transition are not below the
+number of that transition."""
 
 
 class State(IntEnum):
@@ -119,10 +124,10 @@ class Breaker:
 
     A closed circuit opens with at least ``min_requests`` outcomes, of which ``error_rate`` are failures. After
     ``open_for`` it is half-open. With a health check no request goes through then, until ``health_passed`` or
-    ``health_failed`` is called. Without one, ``half_open_requests`` at a time go through, as many successes close it,
-    and one failure opens it for as long again. Opening within ``window`` of closing doubles the time that it stays
-    open, up to ``LONGEST_OPEN``; opening later, or after an operator's ``open`` or ``close``, starts from ``open_for``
-    again.
+    ``health_failed`` is called. Without one, ``half_open_requests`` at a time go through, each holding its place for up
+    to ``LEASE``; as many successes close it, and one failure opens it for as long again. Opening within ``window`` of
+    closing doubles the time that it stays open, up to ``LONGEST_OPEN``; opening later, or after an operator's ``open``
+    or ``close``, starts from ``open_for`` anew.
 
     Each permit must be returned exactly once, by ``success``, ``failure`` or ``cancel``. One from before the last
     transition is ignored, because its outcome is out of date. ``on_transition`` is called after each transition, and
@@ -137,6 +142,7 @@ class Breaker:
         self._on_transition = on_transition
         self._state = CLOSED
         self._generation: Permit = 0
+        self._last: Permit = 0
         self._why = "new"
         self._since: float | None = None
         self._forced = False
@@ -144,7 +150,8 @@ class Breaker:
         self._open_for = config.open_for
         self._closed_at: float | None = None
         self._outcomes = Outcomes(config.window)
-        self._out = 0
+        self._out: dict[Permit, float] = {}
+        """Probes that have a place, and until when; in the order in which they end."""
         self._passed = 0
 
     @property
@@ -168,7 +175,9 @@ class Breaker:
         if self._state is not CLOSED:
             self.check(now)
             if self._state is HALF_OPEN:
-                self._out += 1
+                self._last += 1
+                self._out[self._last] = now + LEASE
+                return self._last
         return self._generation
 
     def check(self, now: float) -> None:
@@ -178,9 +187,11 @@ class Breaker:
         self.advance(now)
         if self._state is CLOSED:
             return
-        probing = self._state is HALF_OPEN and not self._has_health_check
-        if probing and self._out < self._config.half_open_requests:
-            return
+        if self._state is HALF_OPEN and not self._has_health_check:
+            for permit in [permit for permit, until in self._out.items() if until <= now]:
+                del self._out[permit]
+            if len(self._out) < self._config.half_open_requests:
+                return
         retry_after = max(1, ceil(self._retry_in(now)))
         raise CircuitOpen(
             f"The service is failing, so its circuit is open; try again in {retry_after} s.",
@@ -188,22 +199,22 @@ class Breaker:
         )
 
     def success(self, permit: Permit, now: float) -> None:
-        """Return a permit: the service answered, and not with a failure."""
-        if permit != self._generation:
+        """The service answered, and not with a failure of its own."""
+        if permit < self._generation:
             return
         if self._state is CLOSED:
             self._outcomes.add(False, now)
             if self._outcomes.failures:
                 self._judge(now)
             return
-        self._out -= 1
+        self._out.pop(permit, None)
         self._passed += 1
         if self._passed >= self._config.half_open_requests:
             self._close(f"{self._passed} of {self._passed} probes succeeded", now)
 
     def failure(self, permit: Permit, now: float) -> None:
-        """Return a permit: the service failed, after all retries."""
-        if permit != self._generation:
+        """The service failed, after every retry."""
+        if permit < self._generation:
             return
         if self._state is CLOSED:
             self._outcomes.add(True, now)
@@ -212,9 +223,8 @@ class Breaker:
         self._become(OPEN, "a probe failed", now)
 
     def cancel(self, permit: Permit, now: float) -> None:
-        """Return a permit: the exchange ended without an outcome for the service."""
-        if permit == self._generation and self._state is HALF_OPEN:
-            self._out -= 1
+        """The exchange ended without saying anything about the service."""
+        self._out.pop(permit, None)
 
     def health_passed(self, now: float) -> None:
         """A target passed its health check: closes a half-open circuit; no effect otherwise."""
@@ -291,10 +301,12 @@ class Breaker:
 
     def _become(self, state: State, why: str, now: float) -> None:
         was, self._state = self._state, state
-        self._generation += 1
+        self._last += 1
+        self._generation = self._last
         self._why, self._since = why, now
         self._outcomes.clear()
-        self._out = self._passed = 0
+        self._out.clear()
+        self._passed = 0
         timed = state is OPEN and not self._forced
         self._opened += state is OPEN
         self._on_transition(Transition(was, state, why, now, self._open_for if timed else None))

@@ -39,6 +39,11 @@ class Circuit:
         self.failure = self._breaker.failure
         self.cancel = self._breaker.cancel
 
+    @property
+    def probing(self) -> bool:
+        """Whether what goes through is to show how the service is."""
+        return self._breaker.state is State.HALF_OPEN
+
     def stop(self) -> None:
         """The service was removed or replaced: no more log lines and metrics for its last exchanges."""
         self._stopped = True

@@ -28,15 +28,15 @@ class End(NamedTuple):
 def join(client: End, upstream: End, deadlines: Deadlines, idle_timeout: float) -> Deferred[None]:
     """Copy in both directions, with back-pressure, until either side closes. Early bytes are sent first.
 
-    When one side is lost, the other is closed. After ``idle_timeout`` seconds without data from either side, both are
-    closed. Fires when both are gone.
+    When one side is lost, the other is closed; when nothing has come from either for ``idle_timeout`` seconds, both
+    are. Fires when both are gone. Cancelling closes both.
     """
     return _Tunnel(client, upstream, deadlines, idle_timeout).done
 
 
 class _Tunnel:
     def __init__(self, client: End, upstream: End, deadlines: Deadlines, idle_timeout: float) -> None:
-        self.done: Deferred[None] = Deferred()
+        self.done: Deferred[None] = Deferred(lambda _: self.deadline_passed())
         self._deadlines = deadlines
         self._idle_timeout = idle_timeout
         self._ends = [client, upstream]
@@ -65,7 +65,8 @@ class _Tunnel:
             other.close()
         if not self._ends:
             self._deadlines.forget(self)
-            self.done.callback(None)
+            if not self.done.called:  # by who cancelled it
+                self.done.callback(None)
 
 
 class _Side:

@@ -106,7 +106,7 @@ def test_routes_knows_which_paths_are_the_gateways(
     etc: Path, capsys: pytest.CaptureFixture[str], algorithm: str, reserved: bool
 ) -> None:
     """The public keys are published where there are some; with HS256 that path is a route like any other."""
-    key = f", secret: {'x' * 32}" if algorithm == "HS256" else ""
+    key = f", secret: {'sample' * 6}" if algorithm == "HS256" else ""
     (etc / "auth.yaml").write_text(
         f"auth: {{oauth: {{issuer: a, signing: {{algorithm: {algorithm}, key_id: k{key}}}}}}}\n"
         "gateway: {auth_default: none}\n"

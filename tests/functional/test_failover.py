@@ -302,7 +302,7 @@ def test_ready_says_whether_a_request_would_find_its_service(start: Start, pair:
     one, other = pair
     services = {
         "dialled": one.url,
-        "checked": {"targets": [other.url], "health_check": {"path": "/x"}},
+        "checked": {"targets": [other.url], "health_check": {"path": "/x", "interval": "500ms"}},
         "optional": {"targets": [f"http://127.0.0.1:{port_nobody_listens_on()}"], "critical": False},
     }
     daemon = start(gateway(services=services, routes=[{"path": f"/{name}", "service": name} for name in services]))

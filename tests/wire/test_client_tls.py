@@ -342,8 +342,12 @@ def assert_refused(client: Client, why: BaseException | None, server: Server) ->
     assert isinstance(why, CertificateRefused)
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
-@pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.parametrize(
+    ("row", "version"),
+    [(row, ssl.TLSVersion.TLSv1_3) for row in ROWS]
+    + [(next(row for row in ROWS if bool(row.why) == refused), ssl.TLSVersion.TLSv1_2) for refused in (False, True)],
+    ids=str,
+)
 @pytest_twisted.ensureDeferred
 async def test_certificates(authorities: Authorities, row: Row, version: ssl.TLSVersion) -> None:
     """The server is believed if its certificate is for the host; any doubt refuses, and then it receives nothing."""

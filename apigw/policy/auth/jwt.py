@@ -109,6 +109,11 @@ class Authenticator:
         Returns a ``Deferred`` only if a key set must be fetched first; cancel it when the caller leaves. Raises, or
         fires with, ``Unauthorized`` for a bad token and ``AuthUnavailable`` if its keys are unavailable.
         """
+        known = self.remembered(authorization, now)
+        return self.verify(authorization, now) if known is None else known
+
+    def remembered(self, authorization: Sequence[bytes], now: float) -> Principal | None:
+        """Who sends these values, where their token was verified before and still holds."""
         if len(authorization) == 1:
             # Looked up by the hash of all of the token, which Python keeps secret: no prefix can be found by timing
             known = self._seen.get(authorization[0])
@@ -117,11 +122,10 @@ class Authenticator:
                 if principal.begins <= now < principal.expires and not key.retired:
                     self._seen.move_to_end(authorization[0])
                     return principal
-        return self._authenticate_unseen(authorization, now)
+        return None
 
-    def _authenticate_unseen(
-        self, authorization: Sequence[bytes], now: float
-    ) -> Principal | Deferred[Principal] | None:
+    def verify(self, authorization: Sequence[bytes], now: float) -> Principal | Deferred[Principal] | None:
+        """What ``authenticate`` does where nothing is ``remembered``."""
         if not authorization:
             return None
         if len(authorization) > 1:

@@ -25,6 +25,9 @@ from apigw.policy.auth.strict_json import parse_object
 
 KEY_TYPES = {"RS256": "RSA", "HS256": "oct"}
 MIN_SECRET = 32
+MIN_DIFFERENT = 6
+"""Different bytes in a secret, as in a client's: of 32 random digits, the poorest that are in use, one in 10 million
+has fewer."""
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 MAX_SET_BYTES = 256 * 1024
 MAX_KEYS = 100
@@ -155,6 +158,10 @@ def secret_key(secret: bytes, key_id: str | None) -> Key:
         raise ValueError(_PUBLIC)
     if len(secret) < MIN_SECRET:
         raise ValueError(f"is a secret of {len(secret)} bytes: HS256 needs {MIN_SECRET} or more (RFC 7518 §3.2)")
+    if len(set(secret)) < MIN_DIFFERENT:
+        raise ValueError(
+            "is a secret of few different bytes, which can be guessed: `openssl rand -hex 32` makes a good one"
+        )
     try:
         return Key("HS256", key_id, OctKey.import_key(secret))
     except (JoseError, ValueError):

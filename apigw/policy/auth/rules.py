@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
+from apigw.config.check_files import warn_exposed
 from apigw.config.files import Files, text
 from apigw.config.merge import Document
 from apigw.config.model import Config, Path, Route
@@ -17,7 +18,6 @@ from apigw.config.validate import shown
 from apigw.policy.auth import keys
 from apigw.policy.auth.model import AuthOfGateway, AuthOfRoute, auth_of, default_auth, demanded
 from apigw.policy.auth.names import check_claim, check_role, check_scope
-from apigw.policy.auth.own import PROVIDER
 from apigw.policy.auth.schema import KEYS
 
 _SOURCES = {
@@ -60,9 +60,10 @@ def demands(document: Document, files: Files) -> None:
 def verifiers(document: Document, files: Files) -> None:
     """Reports verifiers without exactly one key of the right kind, and verifiers that accept the same tokens."""
     auth = document.get("auth")
-    if auth is not None and not auth.get("jwt") and auth.get("oauth") is None:
-        document.report(("auth",), "is empty: it needs jwt or oauth", document.key(("auth",)))
-    names: dict[str, Path] = {PROVIDER: ()} if document.get("auth", "oauth") else {}
+    if auth is not None and not any(value not in (None, []) for value in auth.values()):
+        known = " or ".join(sorted(document.schema["auth"]["schema"]))
+        document.report(("auth",), f"is empty: it needs {known}", document.key(("auth",)))
+    names: dict[str, Path] = {}
     for path, verifier in document.entries("auth", "jwt"):
         if isinstance(verifier, dict) and "algorithm" in verifier:
             _key_source(document, files, path, verifier)
@@ -70,37 +71,38 @@ def verifiers(document: Document, files: Files) -> None:
             at = (*path, "name")
             first = names.setdefault(verifier["name"], at)
             if first != at:
-                owner = f"the verifier at {document.place(first)}" if first else "the gateway's own tokens"
+                owner = f"the verifier at {document.place(first)}"
                 document.report(at, f"{shown(document, at, verifier['name'])} is already the name of {owner}")
-    for one, other in combinations(list(_trusted(document))[:_MAX_PAIRED], 2):
-        if one.may_accept_what(other):
-            sentence = f"could accept the same tokens as the one at {document.place(one.path)}"
-            document.report(other.path, f"{sentence}: give each its own issuer")
+        if document.is_sound(path) and not verifier.get("issuer") and not verifier.get("audience"):
+            sentence = "accepts every token that its key has signed: give it an issuer or an audience"
+            document.warn(path, sentence)
+    for one, other in combinations(list(trusted(document))[:_MAX_PAIRED], 2):
+        apart(document, one, other)
 
 
 @frozen
-class _Trusted:
+class Trusted:
+    """Tokens that are believed, by what tells them from others: ``path`` says so in the configuration."""
+
     path: Path
     algorithm: str
     issuer: str | None
     key_ids: frozenset[str | None]
 
-    def may_accept_what(self, other: _Trusted) -> bool:
-        return self.algorithm == other.algorithm and not keys.apart(
-            self.issuer, self.key_ids, other.issuer, other.key_ids
-        )
 
-
-def _trusted(document: Document) -> Iterator[_Trusted]:
-    oauth = document.get("auth", "oauth")
-    if oauth:
-        signing = oauth["signing"]
-        ids = frozenset(key["key_id"] for key in (signing, *signing.get("accepted", ())))
-        yield _Trusted(("auth", "oauth"), signing["algorithm"], oauth["issuer"], ids)
+def trusted(document: Document) -> Iterator[Trusted]:
+    """Those of each verifier that is sound."""
     for path, verifier in document.entries("auth", "jwt"):
         if document.is_sound(path):
             ids = frozenset(filter(None, (verifier.get("key_id"),)))
-            yield _Trusted(path, verifier["algorithm"], verifier.get("issuer"), ids)
+            yield Trusted(path, verifier["algorithm"], verifier.get("issuer"), ids)
+
+
+def apart(document: Document, one: Trusted, other: Trusted) -> None:
+    """Reports ``other`` where a token could be meant for both."""
+    if one.algorithm == other.algorithm and not keys.apart(one.issuer, one.key_ids, other.issuer, other.key_ids):
+        sentence = f"could accept the same tokens as the one at {document.place(one.path)}"
+        document.report(other.path, f"{sentence}: give each its own issuer")
 
 
 def _key_source(document: Document, files: Files, path: Path, verifier: dict[str, Any]) -> None:
@@ -110,6 +112,8 @@ def _key_source(document: Document, files: Files, path: Path, verifier: dict[str
         document.report((*path, "key_id"), sentence, document.key((*path, "key_id")))
     if given == "jwks_file":
         at, name = (*path, given), verifier[given]
+        if verifier["algorithm"] == "HS256":
+            warn_exposed(document, files, at, name, private=True)
         try:
             keys.key_set(files.data(name), verifier["algorithm"])
         except ValueError as error:
@@ -176,6 +180,7 @@ RULES = Rules(
         "claim": "claim, with dots into nested ones",
     },
     contents={"public key": _public_key, "secret": _secret_file},
+    private=frozenset({"secret"}),
     checks=(verifiers, demands),
     refuse=(refuse,),
     told=(told,),

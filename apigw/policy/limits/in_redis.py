@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from hashlib import blake2b
 from importlib.resources import files
+from math import ceil
 from struct import Struct, unpack
 from typing import Any, ClassVar
 
@@ -17,7 +18,17 @@ from twisted.python.failure import Failure
 
 from apigw.contract.exchange import Waiting
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, Standing, allow, compile_limit, decide
+from apigw.policy.limits.arithmetic import (
+    SECOND,
+    Checks,
+    Decision,
+    Limit,
+    Standing,
+    allow,
+    compile_limit,
+    decide,
+    unix_seconds,
+)
 from apigw.policy.limits.memory import MAX_KEYS, MemoryStore
 from apigw.policy.limits.model import RateLimit
 from apigw.redis.errors import RedisUnavailable
@@ -25,6 +36,9 @@ from apigw.redis.link import Execute, RedisLink, Script, within
 
 VERSION = 1
 """Version of the stored format. It is part of each key, so that different versions can share one Redis."""
+
+MAX_REFUSED = 16_384
+"""Addresses of which it is remembered that they are refused; each costs some 200 bytes."""
 
 _REQUEST = Struct("<Bq")
 _ONE_CHECK = _REQUEST.pack(1, 0)
@@ -60,6 +74,18 @@ class Pending(Waiting):
             then(outcome)
         except Exception:
             log.failure("a check of the rate limits was answered to one who failed")  # the others are still to be told
+
+
+class Refused:
+    """Until when, in the clock's seconds, a limit has refused a caller, and when its window ends, in Unix seconds.
+
+    ``number`` is what the limit was then: a reload may have raised it, and its counts go on.
+    """
+
+    def __init__(self, number: int, until: float, reset: int) -> None:
+        self.number = number
+        self.until = until
+        self.reset = reset
 
 
 @lru_cache(4096)
@@ -103,6 +129,7 @@ class RedisStore:
         link.probe = self._probe
         link.on_up = on_store_up
         self._waiting: list[Pending] = []
+        self._refused: dict[bytes, Refused] = {}
 
     @property
     def up(self) -> bool:
@@ -141,6 +168,35 @@ class RedisStore:
         if not self._link.takes_calls:
             return self._without(checks, 1)
         return self._put(Pending(checks, 0, 1, then))
+
+    def spent(self, checks: Checks, at: float) -> Decision | None:
+        """The refusal, where one is known without asking Redis: the last one until it ends, and what is counted here.
+
+        ``at`` is in the clock's seconds. Only limits of addresses are remembered.
+        """
+        for limit, key in checks:
+            name = limit.id + key
+            known = self._refused.get(name)
+            if known is not None:
+                if at < known.until and limit.limit <= known.number:
+                    return Decision(False, limit, 0, known.reset, ceil(known.until - at))
+                del self._refused[name]
+        if not self._link.takes_calls:
+            local = [check for check in checks if check[0].on_store_failure == "local"]
+            if local:
+                return self._local.spent(local, at)
+        return None
+
+    def _remember(self, checks: Checks, standings: list[Standing], time: int) -> None:
+        now = self._clock.seconds()
+        for (limit, key), standing in zip(checks, standings, strict=True):
+            if limit.scope == "ip" and standing.used >= limit.limit:
+                name = limit.id + key
+                self._refused.pop(name, None)
+                until = now + (standing.passes - time) / SECOND
+                self._refused[name] = Refused(limit.limit, until, unix_seconds(standing.resets))
+                if len(self._refused) > MAX_REFUSED:
+                    del self._refused[next(iter(self._refused))]
 
     def _ask(self, checks: Checks, at: float | None, counted: int) -> Deferred[Decision | None]:
         if not self._link.takes_calls:
@@ -199,7 +255,10 @@ class RedisStore:
             if len(standings) == 1 and only.used < only.limit.limit:
                 pending.tell(allow(only, pending.counted, 0))
             else:
-                pending.tell(decide(standings, pending.moment or time, pending.counted, 0))
+                decision = decide(standings, pending.moment or time, pending.counted, 0)
+                if not decision.allowed and not pending.moment:
+                    self._remember(pending.checks, standings, time)
+                pending.tell(decision)
 
     def _answer_without(self, failure: Failure, batch: list[Pending]) -> None:
         for pending in batch:

@@ -123,6 +123,11 @@ class MemoryStore:
             standings.append(limit.look(self._table(name).get(name), moment))
         return decide(standings, moment, 0, self._ahead())
 
+    def spent(self, checks: Checks, at: float) -> Decision | None:
+        """The refusal, where ``check`` would refuse. Counts nothing and is no use of the keys."""
+        decision = self.peek(checks, at)
+        return None if decision.allowed else decision
+
     def sweep(self, at: float | None = None) -> None:
         """Remove the expired keys of the next table, and free their memory."""
         moment = self._moment(at)

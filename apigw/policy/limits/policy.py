@@ -21,7 +21,7 @@ from apigw.policy.limits.resource import Limits
 from apigw.policy.limits.rules import RULES
 from apigw.policy.limits.selection import select
 from apigw.policy.limits.series import LimitSeries
-from apigw.policy.limits.stage import ChargeAddress, Count, LimitStore
+from apigw.policy.limits.stage import ChargeAddress, Count, LimitStore, RefuseSpent
 from apigw.routing.pattern import Pattern
 
 
@@ -61,8 +61,12 @@ class PreparedLimits(Prepared):
         if not selected:
             return NOTHING
         violated, of_addresses = self._series.violated, selected.of_addresses()
-        charge = (ChargeAddress(of_addresses, self._store, violated),) if of_addresses else ()
-        return Part(stages={"limit": Count(selected, self._store, violated)}, on_refusal=charge)
+        count = Count(selected, self._store, violated)
+        if not of_addresses:
+            return Part(stages={"limit": count})
+        charge = ChargeAddress(of_addresses, self._store, violated)
+        screen = RefuseSpent(of_addresses, self._store, violated)
+        return Part(stages={"limit": count}, on_refusal=(charge,), screens=(screen,))
 
     def admin_resources(self) -> Mapping[str, IResource]:
         return {"/limits": Limits(self.limits, self._store, self._series)}

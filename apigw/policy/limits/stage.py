@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from apigw import errors
-from apigw.contract.exchange import DROPPED, Exchange, OnRefusal, Outcome, Stage, Waiting
+from apigw.contract.exchange import DROPPED, Exchange, OnRefusal, Outcome, Screen, Stage, Waiting
 from apigw.errors import GatewayError
 from apigw.policy.limits.arithmetic import HEADERS, Checks, Decision, Limit
 from apigw.policy.limits.in_redis import Outcome as Counted
@@ -49,6 +49,27 @@ class ChargeAddress(OnRefusal):
         if not isinstance(error, errors.Unauthorized):
             return None
         return count(exchange, self._selection, self._store, self._violated)
+
+
+class RefuseSpent(Screen):
+    """Refuses where an address has used up a limit, so that nobody has the gateway verify tokens without end.
+
+    Where limits are counted in Redis, it knows what was refused here.
+    """
+
+    def __init__(self, selection: Selection, store: LimitStore, violated: Violated) -> None:
+        self._selection = selection
+        self._store = store
+        self._violated = violated
+
+    def run(self, exchange: Exchange) -> None:
+        selection = self._selection
+        limits = selection.always if not selection.sometimes else selection.of(exchange.request.path)
+        if limits:
+            key = address_key(exchange.client_address)
+            decision = self._store.spent([(limit, key) for limit in limits], exchange.started_at)
+            if decision is not None:
+                decide(exchange, decision, self._violated)
 
 
 def count(exchange: Exchange, selection: Selection, store: LimitStore, violated: Violated) -> Waiting | None:
