@@ -26,7 +26,11 @@ class Options(usage.Options):
 
     optParameters: ClassVar = [["config", "c", "etc", "The directory with the configuration (YAML)."]]
     optFlags: ClassVar = [
-        ["log-decisions", None, "Log each routing decision, and why an answer was not valid, at debug level."]
+        [
+            "log-decisions",
+            None,
+            "Log each routing decision, and why the answer of a service was invalid, at debug level.",
+        ]
     ]
     longdesc: ClassVar = "An API gateway. Documentation: docs/."
     config: Config | None = None

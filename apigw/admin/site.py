@@ -1,4 +1,4 @@
-"""What the admin listener answers. Each document is one object or list of them, named by what it is of."""
+"""The resources of the admin listener."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def own_resources(
     readiness: Readiness,
     exposition: Exposition,
 ) -> dict[bytes, IResource]:
-    """What is there in any configuration, by path."""
+    """The gateway's own resources, by path. They exist in every configuration."""
     return {
         b"/health": Health(),
         b"/ready": Ready(readiness, True),
@@ -37,7 +37,7 @@ def own_resources(
 
 
 def admin_resources(own: dict[bytes, IResource], policies: Iterable[Prepared]) -> dict[bytes, IResource]:
-    """These, and what the policies show."""
+    """The gateway's own resources and those of the policies."""
     resources = {}
     for prepared in policies:
         for path, resource in prepared.admin_resources().items():

@@ -1,7 +1,7 @@
-"""Who may change something on the admin listener.
+"""Authorization of writes on the admin listener (docs/decisions/admin-writes.md).
 
-Reads are open to whoever reaches it. A write needs what no web page can send: the token, a JSON content type, and a
-Host that is an address of this machine and no name that somebody else's DNS could lead here.
+Reads need none. A write needs what a web page cannot send: the token, a JSON content type, and a ``Host`` that is an
+address of this machine, because a name could be under another's control (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ JSON_TYPE = b"application/json"
 
 
 def may_write(request: WebRequest, token: bytes | None) -> None:
-    """Raises what a request is refused with that must not change anything."""
+    """Return if the write is authorized. Raises the ``GatewayError`` to refuse it otherwise."""
     if not _is_here(request.authority, request.transport):
         raise errors.Misdirected("A write must be sent to an address of this listener, not to a name.")
     given = [value for name, value in request.headers if name == b"content-type"]
     if len(given) != 1 or given[0].partition(b";")[0].strip(b" \t").lower() != JSON_TYPE:
         raise errors.UnsupportedMediaType("A write must be application/json.")
     if token is None:
-        raise errors.ReadOnly("Without gateway.admin_token_file nothing can be changed here.")
+        raise errors.ReadOnly("Changes need gateway.admin_token_file, which is not set.")
     credentials = [value for name, value in request.headers if name == b"authorization"]
     if not credentials:
         raise errors.Unauthorized("A token is required.", [(b"www-authenticate", REALM)])
     scheme, _, sent = credentials[0].partition(b" ")
     if len(credentials) != 1 or scheme.lower() != b"bearer" or not compare_digest(sent.strip(b" "), token):
         challenge = REALM + b', error="invalid_token"'
-        raise errors.Unauthorized("The token is not the right one.", [(b"www-authenticate", challenge)], "invalid")
+        raise errors.Unauthorized("The token is wrong.", [(b"www-authenticate", challenge)], "invalid")
 
 
 def _is_here(authority: bytes, transport: ITransport) -> bool:

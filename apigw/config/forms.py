@@ -1,6 +1,6 @@
-"""The forms of text that mean the same to everybody: methods, names, addresses, endpoint strings.
+"""Checks of text values: methods, names, addresses, endpoint strings.
 
-Each takes the text and raises ``ValueError`` with what is wrong, as the end of a sentence that begins with the text.
+Each raises ``ValueError`` for a wrong text, with a sentence fragment that follows the text: "does not begin with /".
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def method(text: str) -> None:
 
 
 def request_path(text: str) -> None:
-    """What goes into a request line as it is: a path, perhaps with a query."""
+    """A path, perhaps with a query, that can be written into a request line unchanged."""
     if not text.startswith("/"):
         raise ValueError("does not begin with /")
     if not text.isascii() or re.search(r"[\x00-\x20\x7f\"<>\\^`{|}]", text):
@@ -76,4 +76,4 @@ FORMS: dict[str, Callable[[str], object]] = {
     "host:port": addresses.host_and_port,
     "endpoint": endpoints.parse,
 }
-"""What the schema may demand of a text, besides what the rooms above add."""
+"""Checks of text, by the names in the schema. Other rooms add theirs by ``Rules.forms``."""

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Whose request it is: the client's address, behind proxies that are trusted."""
+"""The client's address of a request, also behind trusted proxies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PORT = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}"
 
 
 class Peers:
-    """Which peers are proxies whose word on the client's address is taken. Decisions are remembered, up to a bound."""
+    """The trusted proxies: peers whose ``X-Forwarded-For`` is believed. Caches up to 4096 decisions."""
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         """``trusted`` are networks, and ``unix:`` for every peer of a unix socket."""
@@ -26,6 +26,7 @@ class Peers:
         self._decided: dict[bytes, bool] = {}
 
     def trusts(self, peer: bytes) -> bool:
+        """Whether ``peer``, an address in text or ``UNIX_PEER``, is a trusted proxy."""
         if not self.some:
             return False
         decided = self._decided.get(peer)
@@ -40,7 +41,11 @@ class Peers:
         return decided
 
     def client_address(self, request: Request) -> bytes:
-        """Whose request this is: the peer, or behind trusted proxies the first from the right that is not one."""
+        """The address of the peer; behind trusted proxies, the last in ``X-Forwarded-For`` that is not one of them.
+
+        If all are trusted it is the first one. An entry that is not an address ends the search, and the address found
+        before counts.
+        """
         peer = request.stream.peer
         if not self.trusts(peer):
             return peer
@@ -57,7 +62,7 @@ class Peers:
 
 
 def parse_address(text: bytes) -> IPv4Address | IPv6Address | None:
-    """An address, or None; one that is IPv4 written as IPv6 becomes IPv4."""
+    """``text`` as an address, or None if it is none. An IPv4-mapped IPv6 address becomes the IPv4 address."""
     try:
         address = ip_address(text.decode("ascii"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The snapshot in force, and all that follows from a change of it."""
+"""The snapshot in use, and the effects of a change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = Logger()
 
 
 class Current:
-    """``snapshot`` is the one in force. ``show`` puts up what the gateway itself answers then."""
+    """``snapshot`` is the one in use. ``show`` installs the resources of a new snapshot."""
 
     def __init__(
         self,
@@ -52,14 +52,14 @@ class Current:
         self._warned: frozenset[tuple[Path, str]] = frozenset()
 
     def start(self) -> None:
-        """The program begins: the first snapshot is in force, and its policies begin to work."""
+        """The program starts: put the first snapshot in use."""
         self.use(self.snapshot)
 
     def stop(self) -> None:
-        """Nothing: what is in force stays so until the end."""
+        """No effect: the snapshot stays in use until the end."""
 
     def use(self, snapshot: Snapshot) -> None:
-        """From now on, this one. Cannot fail: all that could has been done when it was compiled."""
+        """Put ``snapshot`` in use. Cannot fail: all that can was done when it was compiled."""
         previous, self.snapshot = self.snapshot, snapshot
         gateway = snapshot.config.gateway
         self._pipeline.table = snapshot.table
@@ -81,7 +81,7 @@ class Current:
         self._warn(snapshot.config.warnings)
 
     def reload_ended(self, succeeded: bool) -> None:
-        """A reload is over, and what was made for a configuration that is not taken goes."""
+        """A reload has ended. Removes metric series that a refused configuration has created."""
         self._metrics.reloaded(succeeded)
         self._keep_series()
         settle()

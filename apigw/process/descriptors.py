@@ -1,4 +1,4 @@
-"""How many files the process may open, and how many clients that is enough for."""
+"""The limit on open files, and the number of clients that it allows."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from twisted.logger import Logger
 from apigw.wire.channel import Settings
 
 SPARE = 256
-"""Files that are open for other reasons than a client: listeners, logs, the reactor, idle upstream connections."""
+"""Number of files for other purposes than clients: listeners, logs, the reactor, idle upstream connections."""
 
 log = Logger()
 
 
 class Descriptors:
-    """Two files for each client of ``max_connections``, its own and a service's, and some more."""
+    """Fits ``max_connections`` to the limit: two files for each client, and ``SPARE``."""
 
     def __init__(self) -> None:
         self._lowered: tuple[int, int] | None = None
 
     def fit(self, settings: Settings) -> Settings:
-        """Raise the limit on open files as far as they need, or where that is not allowed, lower them. Says so once."""
+        """Raise the limit on open files. If that is refused, return settings with fewer connections, and log it."""
         wanted = 2 * settings.max_connections + SPARE
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft >= wanted or soft == resource.RLIM_INFINITY:

@@ -1,4 +1,4 @@
-"""The end of what is in flight."""
+"""Graceful shutdown: wait for the exchanges in flight."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = Logger()
 
 
 class Drain(Service):
-    """Stopping waits for the exchanges in flight, up to ``drain_timeout`` seconds, and cuts what is left then."""
+    """Stopping waits for the exchanges in flight, up to ``drain_timeout`` seconds, and then cuts the others."""
 
     def __init__(self, reactor: Any, factory: ChannelFactory, pipeline: Pipeline, timeout: Callable[[], float]) -> None:
         self._reactor = reactor
@@ -30,7 +30,7 @@ class Drain(Service):
         self._cut_now: Deferred[None] = Deferred()
 
     def cut(self) -> None:
-        """Wait no longer."""
+        """Cut all exchanges now."""
         if not self._cut_now.called:
             self._cut_now.callback(None)
 

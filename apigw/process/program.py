@@ -1,4 +1,4 @@
-"""The bill of materials: every part of the program, and which knows which."""
+"""Constructs the program: all of its parts, and their dependencies (composition root)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ log = Logger()
 class Program:
     """Constructed, and not started: ``root`` starts and stops every part. Raises ``ConfigError``.
 
-    Timeouts and durations go by the reactor's clock; ``now`` is Unix time, for tokens, logs and what clients are told.
+    Timeouts and durations go by the reactor's clock; ``now`` is Unix time, for tokens, logs and times that clients get.
     """
 
     def __init__(

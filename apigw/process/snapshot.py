@@ -1,4 +1,4 @@
-"""One generation of the configuration, ready for requests: immutable, and complete before the first one sees it."""
+"""The snapshot: one compiled, immutable generation of the configuration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from apigw.wire.deadlines import Deadlines
 from apigw.wire.tls import reason
 
 UpstreamKey = tuple[Service, bytes]
-"""A service as configured, and a digest of the files that its TLS names: the same key means the same pools."""
+"""A service's configuration, and a digest of its TLS files. Snapshots share upstreams with equal keys."""
 
 
 @frozen(eq=False)
@@ -40,13 +40,13 @@ class Snapshot:
     """In the order of the configuration."""
     table: Table
     metrics_allowed: Peers
-    """Who may read ``/metrics`` on a public port."""
+    """The networks that may read ``/metrics`` on a public port."""
     settings: Settings
     upstreams: Mapping[UpstreamKey, Upstream]
     prepared: Mapping[str, Prepared]
-    """Each policy, by its name, ready for this configuration."""
+    """What each policy has prepared, by its name."""
     admin_token: bytes | None = field(repr=False)
-    """What a write on the admin listener must bring; None where there are no writes."""
+    """The token for writes on the admin listener; None if writes are refused."""
 
 
 @frozen(eq=False)
@@ -63,9 +63,9 @@ class Parts:
 
 
 def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot:
-    """Make ``config`` ready. What ``previous`` has for the same service is used again; ``previous`` is not changed.
+    """Compile ``config``. Reuses upstreams of ``previous`` whose keys are equal; does not change ``previous``.
 
-    Raises ``ConfigError`` for what only shows now, such as a certificate that cannot be read.
+    Raises ``ConfigError`` for problems that checks of the files did not find, such as an unusable certificate.
     """
     upstreams, named = _upstreams(config, previous, parts)
     prepared: dict[str, Prepared] = {}
@@ -167,7 +167,9 @@ def _route(
     stages = [part.stages[at] for at in POSITIONS for part in added if at in part.stages]
     hooks = tuple(chain.from_iterable(part.hooks for part in added))
     on_refusal = tuple(chain.from_iterable(part.on_refusal for part in added))
-    return Route(pattern, methods, service, series, (*stages, *last), hooks, on_refusal)
+    screens = tuple(chain.from_iterable(part.screens for part in added))
+    on_lasting = tuple(chain.from_iterable(part.on_lasting for part in added))
+    return Route(pattern, methods, service, series, (*stages, *last), hooks, on_refusal, screens, on_lasting)
 
 
 def _admin_token(config: Config) -> bytes | None:

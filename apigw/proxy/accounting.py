@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""What is noted of each exchange at its end, exactly once: the metrics' series and a line of the access log."""
+"""Accounting of each exchange at its end, exactly once: metrics and a line of the access log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apigw.wire.request import Request
 
 
 class Accounting:
-    """``access_log`` is None where there is none. Durations go by ``seconds``, its lines by ``now``, Unix time."""
+    """``access_log`` is None if there is none. ``seconds`` is the clock of durations, ``now`` Unix time for the log."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Accounting:
         self._unmatched = metrics.route(UNMATCHED)
 
     def exchange_ended(self, exchange: Exchange) -> None:
-        """An exchange of the proxy."""
+        """Account for an exchange of the proxy."""
         ended_at = self._seconds()
         route = exchange.route
         request = exchange.request
@@ -76,7 +76,7 @@ class Accounting:
             )
 
     def resource_ended(self, request: Request, path: str, started_at: float, client: bytes, code: str | None) -> None:
-        """An exchange that a Resource answered; ``path`` is reserved, or ``unmatched``; ``code`` is of a refusal."""
+        """Account for an exchange with a Resource. ``path`` is reserved or ``unmatched``; ``code`` is of a refusal."""
         seconds = self._seconds() - started_at
         status = request.code if request.started else 499
         self._metrics.route(path).observe(request.method, status, seconds)
@@ -105,7 +105,7 @@ class Accounting:
             )
 
     def refused(self, status: int, code: str, identifier: bytes, peer: bytes, protocol: bytes, size: int) -> None:
-        """Bytes that were no request: the wire answered them. Method and target are not known."""
+        """Account for a request that could not be parsed, and that the wire refused. Method and target are unknown."""
         self._unmatched.observe("OTHER", status, None)
         if self._access_log is not None:
             self._access_log.log(

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The last stages of each route that leads to a service: hold the body, take a connection, send the request."""
+"""The last stages of a route to a service: buffer the body, take a connection, send the request."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def stages(destination: Destination, buffers: Buffers) -> tuple[Stage, ...]:
 
 
 class HoldBody(Stage):
-    """Waits for a small body, or the first piece of another, so that no slow client holds a connection to the service.
+    """Waits for a small body, or the first piece of another, so that slow clients occupy no connection to the service.
 
-    gRPC does not wait: its services may answer before the client says anything. An OPTIONS or TRACE that may go no
+    gRPC does not wait: its services may answer before the client sends anything. An OPTIONS or TRACE that may go no
     further is answered.
     """
 
@@ -58,9 +58,9 @@ class HoldBody(Stage):
 
 
 class Connect(Stage):
-    """Asks the circuit, chooses a target, takes a connection to it, and sends the request.
+    """Checks the circuit, chooses a target, takes a connection to it, and sends the request.
 
-    Waits where no connection is idle. After a silent death the exchange comes here again, for the target ``wanted``.
+    Waits if no connection is idle. After a silent death the exchange comes here again, for the target ``wanted``.
     """
 
     def __init__(self, destination: Destination) -> None:

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""How far an OPTIONS or a TRACE may go: RFC 9110 §7.6.2."""
+"""``Max-Forwards`` of OPTIONS and TRACE: RFC 9110 §7.6.2."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from apigw.contract.exchange import Answer, Exchange
 from apigw.wire.headers import first
 
 BOUND: Final = frozenset({b"OPTIONS", b"TRACE"})
-"""The methods to which Max-Forwards means something."""
+"""The methods to which Max-Forwards applies."""
 _MOST: Final = 999
-"""What is sent on of a larger number, as the standard lets us."""
+"""The maximum that is forwarded; the RFC allows a recipient to lower larger numbers."""
 
 
 def count_hop(exchange: Exchange) -> Answer | None:
-    """The answer to a request that may go no further; of another its field is one less, if it has one.
+    """The answer to an OPTIONS with 0; otherwise reduces the field by one, if there is one, and returns None.
 
-    Raises ``GatewayError`` for a TRACE, which the gateway does not answer.
+    Raises ``GatewayError`` for a TRACE with 0, which the gateway does not answer.
     """
     request = exchange.request
     given = first(request.headers, b"max-forwards")

@@ -60,7 +60,9 @@ class NoRoute(Stage):
         allow = self._router.allow(exchange.request.path)
         if not allow:
             raise errors.NotFound("No route matches this path.")
-        raise errors.MethodNotAllowed("This path has other methods.", [(b"allow", b", ".join(allow))])
+        raise errors.MethodNotAllowed(
+            "This path does not allow this method; see Allow.", [(b"allow", b", ".join(allow))]
+        )
 
 
 class Pipeline(Driver):
@@ -135,7 +137,7 @@ class Pipeline(Driver):
             return
         if not isinstance(error, GatewayError):
             log.failure("{id}: a stage failed", failure=Failure(error), id=exchange.id.decode("ascii"))
-            error = GatewayError("The gateway failed.")
+            error = GatewayError("An error in the gateway; its log has the details.")
         exchange.refusal = error
         self._refuse_unless(exchange)
 
@@ -152,7 +154,7 @@ class Pipeline(Driver):
                 exchange.refusal = instead
                 continue
             except Exception:
-                log.failure("{id}: a refusal goes on without one who was asked", id=exchange.id.decode("ascii"))
+                log.failure("{id}: on_refusal of a policy failed", id=exchange.id.decode("ascii"))
                 continue
             if waiting is not None:
                 if exchange.asked == at + 1 and not exchange.ended:  # by what it had to wait for, as above

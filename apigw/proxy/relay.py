@@ -1,8 +1,9 @@
 # Compiled: see docs/decisions/compiled.md
-"""The bytes of one exchange, both ways: the request's body to the service, and the service's answer to the client."""
+"""Relays the bytes of an exchange: the request's body to the service, and the service's answer to the client."""
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import classImplements
@@ -21,13 +22,13 @@ from apigw.wire.request import Request
 from apigw.wire.tunnel import join
 
 FAILURES = frozenset({500, 502, 503, 504})
-"""Answers of a service that say that it, and not the request, is at fault."""
+"""Statuses of a service that count as failures of the service for its circuit."""
 
 log = Logger(namespace=__name__)
 
 
 class Relay(Relaying):
-    """Listens to the client, receives from the service, and lets neither send faster than the other takes."""
+    """Relays in both directions, with back-pressure: neither side sends faster than the other reads."""
 
     def __init__(self, exchange: Exchange, destination: Destination) -> None:
         self.exchange = exchange
@@ -36,29 +37,30 @@ class Relay(Relaying):
         self.target: Target | None = None
         self.connection: UpstreamConnection | None = None
         self.held: HeldBody | None = None
-        """What of the body came before there was a connection."""
+        """The buffered part of the body."""
         self.permit: int | None = None
-        """The circuit's leave, until the circuit has been told how it went."""
+        """The circuit's permit, until its outcome is reported."""
         self.wanted: Target | None = None
-        """The target to which the request is sent again."""
+        """The target for the retry of the request."""
         self.sent_at = 0.0
         self.upstream_ended_at = 0.0
         self.full = False
-        """Whether the service takes no more of the request's body for now."""
+        """Whether the buffer towards the service is full."""
         self.event_stream = False
         self.tunnelled = False
+        self._tunnel: Deferred[None] | None = None
         exchange.relay = self
         self.request.listener = self
 
     # The request.
 
     def whole(self) -> bool:
-        """Whether the request could be sent again: it has no body, or one that is kept and complete."""
+        """Whether the request could be sent again: it has no body, or a body that is buffered completely."""
         request = self.request
         return request.content_length == 0 or (self.held is not None and request.body_complete)
 
     def send(self, target: Target, connection: UpstreamConnection) -> None:
-        """Send the request over a connection to ``target``. What comes back is relayed from then on."""
+        """Send the request to ``target``. From then on the answer is relayed."""
         self.target, self.connection = target, connection
         exchange, request, destination = self.exchange, self.request, self.destination
         host = request.authority if destination.preserve_host and request.authority else target.authority
@@ -87,7 +89,7 @@ class Relay(Relaying):
                 request.resume_body()
 
     def hold_body(self, held: HeldBody) -> bool:
-        """Read the body until ``held`` has enough. Returns whether that must be waited for."""
+        """Read the body until ``held`` has enough. Returns whether the exchange must wait for that."""
         self.held = held
         self.request.read_body()
         return held.waiting and not self.exchange.ended
@@ -148,8 +150,15 @@ class Relay(Relaying):
             return
         if connection.event_stream:
             self.event_stream = True
-            self._settle(failed=False)  # which otherwise would hold its place in a half-open circuit for ever
+            self._settle(failed=False)  # it may last for hours
+        elif self.permit is not None:
+            circuit = self.destination.upstream.circuit
+            assert circuit is not None
+            if circuit.probing:
+                self._settle(status in FAILURES)  # how fast its client reads says nothing of the service
         self.request.start(status, out, reason)
+        if self.event_stream:
+            self._lasts()
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
         connection = self._upstream_ended(status)
@@ -185,7 +194,9 @@ class Relay(Relaying):
             exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
             exchange.resume(None)
             return
-        self.settle_failure()
+        if not isinstance(error, UpstreamLost) or (self.request.body_complete and not self.full):
+            self.settle_failure()
+        # Else it had not got all of the request: it may have been tired of waiting for the client, or refused the body.
         if isinstance(error, UpstreamTimedOut):
             exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
         else:
@@ -224,10 +235,17 @@ class Relay(Relaying):
         client = self.request.start_tunnel(out)
         self.tunnelled = True
         self._settle(failed=False)
-        join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout).addCallback(self._tunnel_ended)
+        tunnel = self._tunnel = join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout)
+        tunnel.addBoth(self._tunnel_ended)
+        self._lasts()
+
+    def _lasts(self) -> None:
+        for each in self.exchange.route.on_lasting:
+            each.run(self.exchange)
 
     def _tunnel_ended(self, _: object) -> None:
-        self.client_failed(ClientLost())
+        if self._tunnel is not None:  # else somebody has abandoned it, and says why
+            self.client_failed(ClientLost())
 
     # IPushProducer: the client reads slower than the service sends.
 
@@ -248,6 +266,9 @@ class Relay(Relaying):
         connection = self._part()
         if connection is not None:
             connection.abandon()
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.cancel()
 
     def close(self) -> None:
         self._release_body()
@@ -257,7 +278,7 @@ class Relay(Relaying):
             circuit.cancel(self.permit, self.destination.seconds())
 
     def settle_failure(self) -> None:
-        """The service is at fault."""
+        """Report a failure of the service to its circuit."""
         self._settle(failed=True)
 
     def _settle(self, failed: bool) -> None:
@@ -273,7 +294,7 @@ classImplements(Relay, IPushProducer)
 
 
 def hooked(exchange: Exchange, status: int, headers: Headers, own: bool) -> Headers | None:
-    """The fields of an answer when the route's hooks have seen it. None where one failed: the exchange is refused."""
+    """The fields of an answer after the route's hooks have run; None if one failed, and the exchange is refused."""
     head = Head(status, headers, own)
     try:
         for hook in exchange.route.hooks:
@@ -281,7 +302,7 @@ def hooked(exchange: Exchange, status: int, headers: Headers, own: bool) -> Head
     except Exception:
         log.failure("{id}: a hook failed", id=exchange.id.decode("ascii"))
         exchange.hooks_failed = True
-        exchange.driver.refuse(exchange, errors.GatewayError("The gateway failed."))
+        exchange.driver.refuse(exchange, errors.GatewayError("An error in the gateway; its log has the details."))
         return None
     return head.headers
 

@@ -1,4 +1,4 @@
-"""What the gateway answers by itself: its health, whether it is ready, its metrics, and what its policies answer."""
+"""Resources of the gateway itself: health, readiness, metrics, and those of policies."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from apigw.wire.web_request import WebRequest
 
 
 class Health(Leaf):
-    """Liveness: the process serves."""
+    """``/health``: liveness. Always 200."""
 
     def render_GET(self, request: WebRequest) -> int:
         return answer(request, 200, {"status": "ok"})
 
 
 class Ready(Leaf):
-    """Readiness. ``detailed`` names each check, which is for the admin listener only."""
+    """``/ready``: readiness. ``detailed`` lists each check, for the admin listener only."""
 
     def __init__(self, readiness: Readiness, detailed: bool) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Ready(Leaf):
 
 
 class MetricsPage(Leaf):
-    """``/metrics``. Who is not ``allowed`` is told that there is no such page."""
+    """``/metrics``. 404 for clients that are not ``allowed``."""
 
     def __init__(self, exposition: Exposition, allowed: Callable[[WebRequest], bool]) -> None:
         super().__init__()
@@ -80,9 +80,9 @@ def public_resources(
     metrics_allowed: Peers,
     policies: Iterable[Prepared],
 ) -> dict[bytes, IResource]:
-    """What the paths of the public listeners lead to that are ``reserved``.
+    """The resources of the ``reserved`` paths on the public listeners.
 
-    Who is not among ``metrics_allowed`` does not see ``/metrics``.
+    ``/metrics`` is 404 for clients outside ``metrics_allowed``.
     """
     resources: dict[str, IResource] = {
         "/health": Health(),

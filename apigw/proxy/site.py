@@ -1,4 +1,4 @@
-"""The Resource trees of the public and the admin listener, and how a request finds its way into them."""
+"""The Resource trees of the public and the admin listener."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ client's address, and the code of a refusal."""
 
 
 class Site:
-    """One listener's tree of Resources. ``client_address`` says whose request one is."""
+    """A tree of Resources. ``client_address`` returns the client's address of a request."""
 
     displayTracebacks = False
 
@@ -39,14 +39,14 @@ class Site:
         self.reserve({})
 
     def reserve(self, resources: dict[bytes, IResource]) -> None:
-        """These and no others are the Resources, from now on."""
+        """Set the Resources, by path."""
         self._root = Resource()
         for path, resource in resources.items():
             self._put(path, resource)
         self.reserved = frozenset(resources)
 
     def on_request(self, request: Request) -> None:
-        """The headers are complete. A Resource is rendered when the body has been read."""
+        """A request's headers are complete. Its Resource is rendered when the body has been read."""
         request.identifier = request_id(request.headers)
         web = WebRequest(request)
         web.site = self  # type: ignore[assignment]  # what twisted.web asks of a site
@@ -131,7 +131,7 @@ AccountRefusal = Callable[[int, str, bytes, bytes, bytes, int], None]
 def refusal_answer(
     account: AccountRefusal, refusal: Refused, peer: bytes, secure: bool, protocol: bytes
 ) -> tuple[int, Headers, bytes]:
-    """What a client is told whose bytes were no request."""
+    """The answer to a request that could not be parsed."""
     identifier = new_request_id()
     error = refused(refusal)
     status, headers, body = errors.render(error, identifier.decode("ascii"))

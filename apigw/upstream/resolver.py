@@ -1,15 +1,15 @@
-"""Host names become addresses in threads of their own, so that a slow name server holds up only who asks for its names.
+"""Name resolution in threads of its own, so that a slow name server delays only requests for its names.
 
 ``getaddrinfo`` cannot be interrupted: a thread that waits for a name server is lost until the C library gives up, after
-5 s for each server and attempt (resolv.conf(5)), or later. So nobody waits for the thread:
+5 s for each server and attempt (resolv.conf(5)), or later. So no caller waits for the thread:
 
-- There is one lookup for each name at a time, and everybody who asks meanwhile shares it.
+- There is one look-up for each name at a time, which concurrent callers share.
 - The last good addresses are kept for ``KEPT_FOR``. They are used where a lookup fails, or takes longer than
   ``PATIENCE``; while it goes on they are used at once.
-- A name without such addresses is given up after ``GIVE_UP``; until its lookup has ended, whoever asks is told so at
-  once.
-- There are at most ``THREADS``. Names whose last lookup was slow get only ``SLOW_THREADS`` of them: they can be as many
-  as they like, and hold up no others.
+- For a name without such addresses, callers wait up to ``GIVE_UP``. Until its look-up has ended, further callers get
+  an error at once.
+- There are at most ``THREADS``. Names whose last look-up was slow get only ``SLOW_THREADS`` of them, so that they
+  do not delay others.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from zope.interface import implementer
 from apigw.ops.metrics import LookupSeries
 
 KEPT_FOR = 600.0
-"""Seconds for which addresses are used although no newer ones can be had."""
+"""Seconds for which old addresses are used if the look-up fails."""
 PATIENCE = 0.25
-"""Seconds that a lookup may take where there are addresses; a name server that is well answers in a tenth of them."""
+"""Seconds that a look-up may take if there are old addresses. A healthy name server answers in a tenth of that."""
 GIVE_UP = 10.0
 THREADS = 64
 SLOW_THREADS = 48
@@ -104,7 +104,7 @@ class _Name:
 
 @implementer(IHostnameResolver)
 class Resolver:
-    """The reactor's resolver while it runs: for services and their checks, key sets, Redis and its sentinels."""
+    """The reactor's resolver while it runs: for services and their checks, key sets, Redis and its Sentinels."""
 
     def __init__(self, reactor: Any, series: LookupSeries, getaddrinfo: GetAddrInfo = socket.getaddrinfo) -> None:
         """``getaddrinfo`` is called in threads."""
@@ -125,7 +125,7 @@ class Resolver:
             self._before = self._reactor.installNameResolver(self)
 
     def stop(self) -> None:
-        """Lookups under way end by themselves: their threads do not keep the process."""
+        """Running look-ups are not awaited: their threads do not keep the process alive."""
         self._running = False
         if self._before is not None:
             self._reactor.installNameResolver(self._before)

@@ -1,4 +1,4 @@
-"""How a service's targets are spoken to by TLS: reads the files that its configuration names."""
+"""TLS to the targets of a service: reads the files of its configuration."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from apigw.wire.tls import KeyPair
 
 
 def tls_for(tls: UpstreamTLS, protocols: list[bytes] | None = None) -> TLSFor:
-    """Given a target's host, how to verify it. ``protocols`` are offered by ALPN.
+    """A function from a target's host to its TLS options. ``protocols`` are offered by ALPN.
 
-    Raises what ``ClientTLS`` does for files that cannot be used.
+    Raises what ``ClientTLS`` raises for unusable files.
     """
     own = None
     if tls.client_cert_file is not None and tls.client_key_file is not None:
@@ -23,5 +23,5 @@ def tls_for(tls: UpstreamTLS, protocols: list[bytes] | None = None) -> TLSFor:
 
 
 def no_tls(host: str) -> NoReturn:
-    """For a service without https, so that no file is read for it."""
+    """Used for a service without https targets, so that no files are read."""
     raise ValueError(f"{host} is not spoken to by TLS")

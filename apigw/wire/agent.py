@@ -1,4 +1,4 @@
-"""Pooled HTTP/1.1 for a program's own calls: an ``IAgent``, for treq to sit on."""
+"""Pooled HTTP/1.1 for a program's own requests: an ``IAgent`` for treq."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from apigw.wire.reactor.transport import EagerReactor
 def endpoint_to(
     reactor: Any, host: str, port: int, timeout: float, tls: IOpenSSLClientConnectionCreator | None
 ) -> IStreamClientEndpoint:
-    """The endpoint of one address. A name is resolved anew for each connection."""
+    """The endpoint of one address. A name is resolved for each connection."""
     eager = EagerReactor(reactor)
     endpoint: IStreamClientEndpoint
     if ":" in host:
@@ -44,17 +44,17 @@ def endpoint_to(
 
 
 TLSFor = Callable[[str], IOpenSSLClientConnectionCreator]
-"""Given a host name: how to verify it."""
+"""The TLS options for a host name, which verify it."""
 
 KEPT_BODY = 64 * 1024
-"""How much of a body is read ahead of whoever will ask for it, so that a short one frees its connection at once."""
+"""Bytes of a body that are read before ``deliverBody``, so that a short body frees its connection at once."""
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _URI = re.compile(rb"[\x21-\x7e]+").fullmatch
 
 
 @implementer(IAgent)
 class Agent:
-    """One pool for each scheme, host and port. ``timeout`` seconds is what a response may take to begin or go on."""
+    """One pool for each scheme, host and port. ``timeout``: seconds to a response's head, and between two pieces."""
 
     def __init__(
         self,
@@ -78,9 +78,9 @@ class Agent:
         headers: HeadersObject | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """Cancelling gives the connection up.
+        """Send a request. Cancelling closes the connection.
 
-        Fails with ``UpstreamError`` where no answer comes, and with ``ValueError`` for what cannot be asked.
+        Fails with ``UpstreamError`` without a valid answer, and with ``ValueError`` for an invalid request.
         """
         if not TOKEN(method) or not _URI(uri):
             return fail(ValueError("The method or the URI holds what cannot be sent."))
@@ -267,7 +267,7 @@ class _Call:
 
 @implementer(IResponse)
 class Response:
-    """What comes before ``deliverBody`` is kept, up to ``KEPT_BODY``; then the upstream has to wait."""
+    """A response. Up to ``KEPT_BODY`` bytes are buffered before ``deliverBody``; then reading pauses."""
 
     version = (b"HTTP", 1, 1)
     previousResponse: IResponse | None = None
@@ -322,7 +322,7 @@ class Response:
                 self.pause()
 
     def ended(self, reason: Failure) -> None:
-        """The connection is no longer this response's."""
+        """Whether the response no longer uses the connection."""
         self._connection = None
         self._reason = reason
         if self._delivered:
@@ -337,7 +337,7 @@ class Response:
             self._connection.resume_response()
 
     def give_up(self) -> None:
-        """Its reader has had enough."""
+        """Close the connection, because the reader needs no more."""
         if self._connection is not None:
             self._abandon()
             self.ended(Failure(ResponseFailed([Failure(ConnectionAborted())])))

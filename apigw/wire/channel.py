@@ -1,4 +1,4 @@
-"""Listening: which HTTP version a new connection speaks."""
+"""New connections of clients: detects their HTTP version."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 @implementer(IProtocolNegotiationFactory)
 class ChannelFactory(Server, protocol.ServerFactory):
-    """Makes the channels of every listener of one server."""
+    """Makes the channels of a server's listeners."""
 
     noisy = False
 
@@ -36,9 +36,9 @@ class ChannelFactory(Server, protocol.ServerFactory):
 
 
 class Opening(protocol.Protocol):
-    """A connection of which nothing is known yet: ALPN or the first bytes tell the version.
+    """A connection whose HTTP version is not known yet; ALPN or the first bytes tell it.
 
-    It then puts the channel in its own place as the transport's protocol.
+    Then the channel of that version replaces this one as the transport's protocol.
     """
 
     version = "opening"

@@ -1,4 +1,4 @@
-"""How the gateway fetches a document for itself: with treq, in bounded size, trusting the platform's authorities."""
+"""Fetches documents for the gateway, with treq, a maximum size, and the platform's certificate authorities."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from zope.interface import implementer
 from apigw import __version__
 
 AGENT = f"apigw/{__version__}"
-"""What it calls itself: firewalls in front of providers refuse who does not say."""
+"""The ``User-Agent``. Firewalls of some providers refuse requests without one."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class FetchFailed(Exception):
-    """No 200, too much, or broken off."""
+    """The answer is not 200, too large, or incomplete."""
 
 
 class Fetch:
     """``await fetch(url)`` gives the body of a 200 answer of at most ``limit`` bytes, and its headers in lower case.
 
-    Redirects are not followed, and a compressed answer is not read: a few bytes of one could become any number.
+    Redirects are not followed. Compressed answers are refused, because few bytes can expand to many.
     """
 
     def __init__(self, agent: IAgent, limit: int) -> None:

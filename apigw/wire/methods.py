@@ -1,4 +1,4 @@
-"""The methods that are taken, the same in every version of HTTP. Methods are case-sensitive (RFC 9110 §9.1)."""
+"""The accepted methods, equal for all versions of HTTP. Methods are case-sensitive (RFC 9110 §9.1)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ OF_LLHTTP = frozenset(
     b" OPTIONS PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK"
     b" UNLOCK UNSUBSCRIBE".split()
 )
-"""Those that llhttp takes: most of IANA's registry, and some that are in use without standing there."""
+"""Methods that llhttp accepts: most of IANA's registry, and some unregistered ones that are in use."""
 REGISTERED_BESIDES = frozenset(
     b"BASELINE-CONTROL CHECKIN LABEL MKREDIRECTREF MKWORKSPACE ORDERPATCH UNCHECKOUT UPDATE UPDATEREDIRECTREF"
     b" VERSION-CONTROL".split()
 )
-"""The rest of the registry, but for PRI, which is the preface of HTTP/2."""
+"""The rest of the registry, except PRI, which is the preface of HTTP/2."""
 METHODS = OF_LLHTTP | REGISTERED_BESIDES

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Connections to one address, kept and shared out. Which protocol they speak is nobody's business here."""
+"""A pool of connections to one address, each with one exchange at a time (HTTP/1.1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from apigw.wire.reactor.transport import OneConnection
 
 @frozen
 class PoolSettings:
-    """Times are seconds. ``max_pending`` exchanges wait for one of ``max_connections``, up to ``connect_timeout``."""
+    """Times are seconds. Up to ``max_pending`` exchanges wait for a connection, for up to ``connect_timeout``."""
 
     connect_timeout: float = 5.0
     keepalive_timeout: float = 4.0
@@ -56,7 +56,7 @@ class _Dialling:
 
 
 class Pool(Connections):
-    """The connections to one endpoint. An idle one is used again, the last used first, so that the rest can go away."""
+    """The connections to one endpoint. The last used idle one is taken first, so that unneeded ones time out."""
 
     def __init__(
         self, endpoint: IStreamClientEndpoint, make: Make, settings: PoolSettings, deadlines: Deadlines

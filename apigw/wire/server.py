@@ -1,4 +1,4 @@
-"""One server: what the connections to all its listeners share, and how many there may be."""
+"""A server: the shared state of the connections to all of its listeners, and their limit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Settings:
 
 
 class Channel(Timed, Protocol):
-    """A connection that has found its HTTP version, or is about to."""
+    """A connection of a client, before or after its HTTP version is known."""
 
     version: str
     """``HTTP/1.1``, ``HTTP/2``, or ``opening``."""
@@ -41,12 +41,12 @@ class Channel(Timed, Protocol):
         """Close now."""
 
     def make_room(self) -> None:
-        """Close for another connection. What was answered still reaches the client."""
+        """Close for another connection, after buffered data is sent."""
 
 
 OnRequest = Callable[[Request], object]
 OnRefused = Callable[[Refused, bytes, bool, bytes], tuple[int, Headers, bytes]]
-"""Given the refusal, the peer's address, whether TLS is on, and the protocol: what the client is answered."""
+"""Makes the answer from the refusal, the peer's address, whether it is TLS, and the protocol."""
 
 
 class Server:
@@ -84,12 +84,12 @@ class Server:
             self.on_empty()
 
     def refuse(self, refusal: Refused, peer: bytes, secure: bool, protocol: bytes) -> tuple[int, Headers, bytes]:
-        """What is answered to what is no request."""
+        """The answer to a request that could not be parsed."""
         status, headers, body = self._on_refused(refusal, peer, secure, protocol)
         return status, self.dates.dated(headers), body
 
     def drain(self) -> None:
-        """Tell every connection to end when its exchanges have."""
+        """Drain every connection."""
         self.draining = True
         for channel in list(self.channels):
             channel.drain()
@@ -99,7 +99,7 @@ class Server:
             channel.cut()
 
     def make_room(self) -> bool:
-        """Close a connection for a new one, unless there are fewer than there may be. Returns whether there is room."""
+        """At the limit, close a connection for a new one. Returns whether the new one may stay."""
         if len(self.channels) < self.settings.max_connections:
             return True
         channel = self.room.first()

@@ -1,8 +1,8 @@
 # Compiled: see docs/decisions/compiled.md
-"""Request targets that are safe to route: RFC 9112 §3.2, RFC 3986 §3.3, and what programs are known to disagree on.
+"""Checks of request targets: RFC 9112 §3.2, RFC 3986 §3.3, and known differences between programs.
 
-The path that is checked is the path that is sent on, byte for byte; nothing is normalised, so there is nothing
-on which a service could disagree with the gateway. A query is the service's own: it need not be percent-encoded.
+The checked path is forwarded byte for byte, without normalisation, so that a service cannot interpret it differently. A
+query need not be percent-encoded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)(/[^?]*)?(\?.*)?", 
 def check_target(target: bytes) -> tuple[bytes, bytes]:
     """Split an origin-form target into its raw path and its query, the ``?`` included.
 
-    Raises ``Refused`` with 400 for what no two programs agree on.
+    Raises ``Refused`` with 400 for an ambiguous path.
     """
     if _ORDINARY(target) is None:
         _check_odd(target)
@@ -43,18 +43,18 @@ def _check_odd(target: bytes) -> None:
     if not target.startswith(b"/"):
         raise Refused(400, "The request target must begin with a slash.")
     if _ODD_BYTES(target):
-        raise Refused(400, "The request target holds a byte that must be percent-encoded.")
+        raise Refused(400, "The request target contains a byte that must be percent-encoded.")
     path = target.partition(b"?")[0]
     if _BROKEN_ESCAPE(path):
         raise Refused(400, "The path holds a broken percent-encoding.")
     if _FORBIDDEN_ESCAPE(path):
-        raise Refused(400, "The path holds a backslash, an encoded slash, or a control character.")
+        raise Refused(400, "The path contains a backslash, an encoded slash, or a control character.")
     for number, segment in enumerate(segments := path[1:].split(b"/")):
         name = _DOT(b".", segment).partition(b";")[0]
         if name in (b".", b".."):
-            raise Refused(400, "The path holds a dot segment.")
+            raise Refused(400, "The path contains a dot segment (. or ..).")
         if not name and (segment or number < len(segments) - 1):
-            raise Refused(400, "The path holds an empty segment.")
+            raise Refused(400, "The path contains an empty segment (//).")
 
 
 def check_authority(authority: bytes) -> None:
@@ -64,7 +64,7 @@ def check_authority(authority: bytes) -> None:
 
 
 def same_authority(one: bytes, other: bytes, scheme: bytes) -> bool:
-    """Whether both mean the same, where a port that is empty or missing is that of the scheme (RFC 9110 §4.2.3)."""
+    """Whether both are equal; an empty or missing port is the default of the scheme (RFC 9110 §4.2.3)."""
     one, other = one.lower(), other.lower()
     return one == other or _with_port(one, scheme) == _with_port(other, scheme)
 

@@ -1,4 +1,4 @@
-"""Two connections joined into one: what a WebSocket is once the handshake is over."""
+"""A tunnel: copies bytes between two connections, as for a WebSocket after its handshake."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.reactor.transport import replace_protocol
 
 CLOSE = bytes((0x88, 2)) + (1001).to_bytes(2, "big")
-"""A frame that says that this side goes away (RFC 6455 §5.5.1 and §7.4.1)."""
+"""A close frame with code 1001, going away (RFC 6455 §5.5.1 and §7.4.1)."""
 
 
 class End(NamedTuple):
@@ -21,22 +21,22 @@ class End(NamedTuple):
 
     transport: Any
     early: bytes
-    """What its other side sent behind the handshake."""
+    """Bytes that arrived behind the handshake."""
     close: Callable[[], None]
 
 
 def join(client: End, upstream: End, deadlines: Deadlines, idle_timeout: float) -> Deferred[None]:
-    """Copy both ways, each side at the pace of the other, until either closes. What came early goes first.
+    """Copy in both directions, with back-pressure, until either side closes. Early bytes are sent first.
 
-    When one side is lost, the other is closed; when nothing has come from either for ``idle_timeout`` seconds, both
-    are. Fires when both are gone.
+    When one side is lost, the other is closed. After ``idle_timeout`` seconds without data from either side, both are
+    closed. Fires when both are gone. Cancelling closes both.
     """
     return _Tunnel(client, upstream, deadlines, idle_timeout).done
 
 
 class _Tunnel:
     def __init__(self, client: End, upstream: End, deadlines: Deadlines, idle_timeout: float) -> None:
-        self.done: Deferred[None] = Deferred()
+        self.done: Deferred[None] = Deferred(lambda _: self.deadline_passed())
         self._deadlines = deadlines
         self._idle_timeout = idle_timeout
         self._ends = [client, upstream]
@@ -65,7 +65,8 @@ class _Tunnel:
             other.close()
         if not self._ends:
             self._deadlines.forget(self)
-            self.done.callback(None)
+            if not self.done.called:  # by who cancelled it
+                self.done.callback(None)
 
 
 class _Side:
@@ -91,7 +92,7 @@ class _Side:
 
 
 class Frames:
-    """Where the frames of one direction of a WebSocket begin and end (RFC 6455 §5.2)."""
+    """Finds the boundaries of frames in one direction of a WebSocket (RFC 6455 §5.2)."""
 
     def __init__(self) -> None:
         self._head = b""  # the beginning of a frame's head
@@ -100,11 +101,11 @@ class Frames:
 
     @property
     def between(self) -> bool:
-        """Whether a frame may be sent now: every one has ended, and none has closed this direction."""
+        """Whether a frame may be inserted now: the last one is complete, and was not a close frame."""
         return not (self._head or self._left or self._closed)
 
     def passed(self, data: bytes) -> None:
-        """These bytes have been sent."""
+        """Account for bytes that have been sent."""
         if len(data) <= self._left:
             self._left -= len(data)
             return

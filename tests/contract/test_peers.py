@@ -42,7 +42,7 @@ def client(claimed: bytes, peer: bytes = PEER, trusted: tuple[str, ...] = ("10.0
             b"[2001:db8::1", b"2001:db8::1]", b"[2001:db8::1]443", b"[2001:db8::1]:", b"[]", b"[]:80", b"[[::1]]",
             b"fe80::1%eth0", b"[fe80::1%eth0]:80", b"unknown", b"_hidden", b"unix:", b'"203.0.113.7"',
             b"203.0.113.7 80",
-            b"203.0.113.7\x0b", b"0x7f.1", b"127.1", b"\xff", b"",
+            b"203.0.113.7\x0b", b"0x7f.1", b"127.1", b"010.8.8.8", b"\xff", b"",
         )),
     ],
 )  # fmt: skip

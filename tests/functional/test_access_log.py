@@ -116,12 +116,11 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("form", ["json", "combined"])
-def test_hostile_bytes_make_one_plain_line(start: Start, service: Service, tmp_path: Path, form: str) -> None:
+def test_hostile_bytes_make_one_plain_line(start: Start, service: Service, tmp_path: Path) -> None:
     """Whatever a client sends is one line of plain ASCII."""
     file = tmp_path / "access.log"
     document = everything(service, file)
-    document["gateway"]["access_log"]["format"] = form
+    document["gateway"]["access_log"]["format"] = "combined"
     daemon = start(document)
     for data in HOSTILE:
         with daemon.connect() as client:
@@ -136,10 +135,7 @@ def test_hostile_bytes_make_one_plain_line(start: Start, service: Service, tmp_p
     assert re.fullmatch(rb"[\x20-\x7e\n]*", text)
     for line in text.splitlines():
         assert len(line) < 8000
-        if form == "json":
-            assert set(json.loads(line)) >= {"time", "status", "path"}
-        else:
-            assert COMBINED.fullmatch(line.decode())
+        assert COMBINED.fullmatch(line.decode())
 
 
 def test_no_secret_is_in_the_log(start: Start, service: Service, tmp_path: Path) -> None:
@@ -248,31 +244,6 @@ def test_a_clean_stop_writes_what_is_left(start: Start, service: Service, tmp_pa
         daemon.terminate()
         assert daemon.wait() == 0
     assert [line["path"] for line in lines(file)] == [f"/a?{number}" for number in range(500)]
-
-
-def test_a_full_disk_stops_nothing(start: Start, service: Service) -> None:
-    """On a full disk requests are answered, and the log says once that lines are being lost, and then how many."""
-    daemon = start(everything(service, "/dev/full"))
-    with daemon.connect() as client:
-        for _ in range(300):
-            assert client.get("/a").status == 200
-    eventually(lambda: "No space left on device; lines are being lost" in daemon.log)
-    daemon.terminate()
-    assert daemon.wait() == 0
-    assert "300 lines were lost" in daemon.log
-    assert daemon.log.count("lines are being lost") == 1
-
-
-def test_standard_output(start: Start, service: Service) -> None:
-    """On standard output each line stands by itself."""
-    daemon = start(everything(service, "-"))
-    with daemon.connect() as client:
-        for number in range(100):
-            assert client.get(f"/a?{number}").status == 200
-    daemon.terminate()
-    assert daemon.wait() == 0
-    found = [json.loads(line) for line in daemon.log.splitlines() if line.startswith("{")]
-    assert [line["path"] for line in found] == [f"/a?{number}" for number in range(100)]
 
 
 def test_a_log_that_cannot_be_opened_is_said_at_the_start(service: Service, tmp_path: Path) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +92,7 @@ class Scene:
         more: dict[str, Document] = {
             "told": {"breaker": LONG},
             "open": {"breaker": LONG, "keepalive_timeout": "100ms"},
-            "few": {"breaker": LONG},
             "rate": {"breaker": LONG},
-            "flapping": {"breaker": quick},
             "probed": {"breaker": {**BREAKER, "open_for": "200ms"}, "timeout": "10s"},
             "checked": {"health_check": CHECK},
             "hung": {"health_check": never},
@@ -178,15 +174,6 @@ def test_an_open_circuit_touches_no_socket(scene: Scene) -> None:
     assert (main.accepted, len(main.requests), main.connections) == (accepted, requests, 0)
 
 
-def test_min_requests(scene: Scene) -> None:
-    """Fewer failures than ``min_requests`` open nothing."""
-    main = scene.at["few"]
-    main.behave = answer(500)
-    assert [scene.get("few").status for _ in range(5)] == [500] * 5
-    shown = scene.circuit("few")
-    assert (shown["state"], shown["failures"], shown["total"]) == ("closed", 5, 5), "fewer than min_requests"
-
-
 def test_error_rate(scene: Scene) -> None:
     """What callers do wrong is no failure, and half of the requests must fail where the rate is 0.5."""
     main = scene.at["rate"]
@@ -247,27 +234,6 @@ def test_a_service_breaks_and_recovers(scene: Scene, fault: str) -> None:
     main.close()
 
 
-def test_flapping(scene: Scene) -> None:
-    """A service that comes and goes is left alone for longer each time, and never given up."""
-    main = scene.at["flapping"]
-
-    def has_opened(times: int) -> bool:
-        return scene.circuit("flapping")["opened"] >= times and scene.state("flapping") == "open"
-
-    with Traffic(scene.daemon.address, "/flapping/a", 4) as traffic:
-        for opened in range(1, 4):
-            main.behave = answer(500)
-            eventually(partial(has_opened, opened))
-            main.behave = answer(200)
-            eventually(lambda: scene.state("flapping") == "closed")
-        traffic.go_on(100)
-        assert scene.state("flapping") == "closed"
-    assert not traffic.surprises
-    assert set(traffic.statuses) == {200, 500, 503}
-    # Each time within the window of the last: it is left alone for 0.1, 0.2, 0.4 s.
-    assert {"0.1", "0.2", "0.4"} <= set(re.findall(r"flapping half-open: (\S+) s have passed", scene.daemon.log))
-
-
 def test_probes_are_few(scene: Scene) -> None:
     """A service that has just got up is asked by as many as ``half_open_requests`` at a time."""
     main = scene.at["probed"]
@@ -309,7 +275,7 @@ def test_probes_are_few(scene: Scene) -> None:
             assert (refused.code, refused.get("retry-after")) == ("circuit_open", "1")
         assert len(main.requests) == seen + 2
         # One leaves, and another gets its place.
-        clients[0].close()
+        clients[0].reset()
         third = stack.enter_context(scene.daemon.connect())
         arrives(third, 3)
         assert scene.state("probed") == "half-open"

@@ -112,7 +112,7 @@ def test_three_failed_connects_set_a_target_aside(scene: Scene) -> None:
     """A machine that is known to be down is left out for ten seconds, which is said once."""
     for _ in range(8):
         assert scene.daemon.get("/aside/a").status == 200
-    assert scene.daemon.log.count(f"aside: http://127.0.0.1:{scene.nobody['aside']} set aside for 10 s") == 1
+    assert scene.daemon.log.count(f"aside: http://127.0.0.1:{scene.nobody['aside']} ejected for 10 s") == 1
     assert [target["available"] for target in circuit(scene.daemon, "aside")["targets"]] == [False, True]
 
 
@@ -302,7 +302,7 @@ def test_ready_says_whether_a_request_would_find_its_service(start: Start, pair:
     one, other = pair
     services = {
         "dialled": one.url,
-        "checked": {"targets": [other.url], "health_check": {"path": "/x"}},
+        "checked": {"targets": [other.url], "health_check": {"path": "/x", "interval": "500ms"}},
         "optional": {"targets": [f"http://127.0.0.1:{port_nobody_listens_on()}"], "critical": False},
     }
     daemon = start(gateway(services=services, routes=[{"path": f"/{name}", "service": name} for name in services]))
@@ -389,6 +389,6 @@ def test_a_target_killed_under_load_costs_nobody_an_error(start: Start) -> None:
             survivor.close()
         assert tally.failures == [], explain(tally.failures)
         assert Counter(tally.statuses) == {200: tally.answered}
-        assert "set aside" in daemon.log
+        assert "ejected" in daemon.log
 
     asyncio.run(run())

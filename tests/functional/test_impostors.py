@@ -129,7 +129,7 @@ def test_redis(
         assert daemon.get("/a").status == 200
     if names != RIGHT:
         assert peer.received == b""
-        assert "Redis cannot be used: the certificate is refused: it " in daemon.log
+        assert "Redis is unavailable: the certificate is refused: it " in daemon.log
 
 
 def test_sentinels(

@@ -88,7 +88,7 @@ def test_paths_of_the_gateway_itself_outlive_a_reload(start: Start, service: Ser
     """What the token endpoint has answered stays counted, even after a reload that drops it."""
     document = two(service)
     document["gateway"]["auth_default"] = "none"
-    signing = {"algorithm": "HS256", "key_id": "k", "secret": "s" * 32}
+    signing = {"algorithm": "HS256", "key_id": "k", "secret": "secretly" * 4}
     daemon = start({**document, "auth": {"oauth": {"signing": signing, "issuer": "https://me"}}})
     assert daemon.get("/oauth/token").status == 405
     assert daemon.reload(document)
@@ -105,22 +105,16 @@ def test_connections_go_back_to_zero(quiet: Daemon, service: Service) -> None:
     eventually(lambda: value(quiet, "gateway_connections", protocol="HTTP/1.1") == 0)
 
 
-def test_a_limit_that_refused_nobody_stands_at_zero(quiet: Daemon, service: Service) -> None:
-    """A limit and a service have their series before anything goes wrong, so that a rate shows the first."""
-    assert value(quiet, "gateway_rate_limit_violations_total", endpoint="/old") == 0
-    assert value(quiet, "gateway_upstream_errors_total", service="old", kind="timeout") == 0
-
-
-def test_a_thousand_routes(start: Start, service: Service) -> None:
+def test_hundreds_of_routes(start: Start, service: Service) -> None:
     """A large configuration has a series for each route that was used."""
-    routes = [{"path": f"/route{number}/:id", "service": "main"} for number in range(1000)]
+    routes = [{"path": f"/route{number}/:id", "service": "main"} for number in range(300)]
     daemon = start(gateway(services={"main": service.url}, routes=routes))
     with daemon.connect() as client:
-        for number in range(1000):
+        for number in range(300):
             assert client.get(f"/route{number}/1").status == 200
 
     def seen() -> bool:
-        return len(counted(daemon, "gateway_requests_total", "path")) == 1000
+        return len(counted(daemon, "gateway_requests_total", "path")) == 300
 
     eventually(seen)
-    assert len(counted(daemon, "gateway_request_duration_seconds_count", "path")) == 1000
+    assert len(counted(daemon, "gateway_request_duration_seconds_count", "path")) == 300

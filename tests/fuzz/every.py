@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuzz import answers, bodies, heads, replies, targets, tokens, yaml_files
+from fuzz import answers, bodies, heads, proxied, replies, targets, tokens, yaml_files
 
 TARGETS = {
     target.name: target
@@ -10,6 +10,7 @@ TARGETS = {
         heads.TARGET,
         bodies.TARGET,
         targets.TARGET,
+        proxied.TARGET,
         tokens.TARGET,
         yaml_files.TARGET,
         replies.TARGET,

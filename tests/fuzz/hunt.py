@@ -73,7 +73,7 @@ def by_mutation(target: Target, number: int) -> None:
 def of_great_length(target: Target) -> None:
     """Each piece over and over."""
     for piece in target.pieces:
-        data = piece * (target.long // len(piece))
+        data = piece * (target.long // max(1, len(piece)))
         try:
             check_time(target, data)
         except Exception as error:

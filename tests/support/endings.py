@@ -144,16 +144,19 @@ def endings(behaviour: Behaviour) -> list[Ending]:
         with daemon.connect() as client:
             client.send(encode("GET", "/main/slow?left=waiting"))
             assert behaviour.arrived.acquire(timeout=10)
+            client.reset()  # at once: whoever has only ended its side may be waiting for its answer
 
     def leave_while_reading(daemon: Daemon) -> None:
         with daemon.connect() as client:
             client.send(encode("GET", "/main/half?left=reading"))
             client.head()
+            client.reset()
 
     def leave_while_sending(daemon: Daemon) -> None:
         with daemon.connect() as client:
             client.send("POST /main/upload?left=sending HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nbegun")
             assert behaviour.arrived.acquire(timeout=10)
+            client.reset()
 
     def stall_while_sending(daemon: Daemon) -> None:
         with daemon.connect() as client:

@@ -10,6 +10,7 @@ import pytest
 import pytest_twisted
 import treq
 from attrs import define, field
+from support.awaiting import eventually
 from treq.client import HTTPClient
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -182,14 +183,6 @@ class Pieces:
 
     def stopProducing(self) -> None:
         self.calls.append("stop")
-
-
-async def eventually(done: Callable[[], object]) -> None:
-    for _ in range(2000):
-        if done():
-            return
-        await deferLater(reactor, 0.005)
-    raise AssertionError("it never happens")
 
 
 @pytest_twisted.ensureDeferred
@@ -384,7 +377,7 @@ async def test_nobody_listens(server: Server) -> None:
 
 class Reader(Protocol):
     def __init__(self) -> None:
-        self.body = b""
+        self.body = bytearray()
         self.ends: list[Failure] = []
         self.transport: Any
         self.on_data: Callable[[], None] = lambda: None

@@ -7,7 +7,9 @@ from attrs import define, field
 from support.fake_transport import HIGH_WATER
 from support.http1_server import Client, Echo, Server
 from support.upstream import Upstream
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 
 from apigw.wire.channel import Settings
 from apigw.wire.http1.client import CLOSING_TIME
@@ -33,6 +35,7 @@ class Tunnel:
     server: Server = field(init=False)
     client: Client = field(init=False)
     upstream: Upstream = field(init=False)
+    joined: Deferred[None] = field(init=False)
     ended: list[object] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
@@ -46,7 +49,8 @@ class Tunnel:
         upstream = self.upstream.connection.give_up()
         client = self.server.seen[0].request.start_tunnel([])
         assert self.client.receive().startswith(b"HTTP/1.1 101 ")
-        join(client, upstream, self.server.factory.deadlines, IDLE).addBoth(self.ended.append)
+        self.joined = join(client, upstream, self.server.factory.deadlines, IDLE)
+        self.joined.addBoth(self.ended.append)
 
     def wait(self, seconds: float = 0) -> None:
         self.server.wait(seconds)
@@ -69,6 +73,19 @@ def test_both_ways() -> None:
         assert tunnel.client.receive() == b"pong%d" % number
     tunnel.wait(IDLE - 1)
     assert tunnel.ended == []
+
+
+def test_a_tunnel_that_is_cancelled_closes_both_sides() -> None:
+    """Who cancels it is told at once; both connections go as from an idle tunnel."""
+    tunnel = Tunnel()
+    tunnel.joined.cancel()
+    (told,) = tunnel.ended
+    assert isinstance(told, Failure)
+    assert told.check(CancelledError)
+    tunnel.wait(CLOSING_TIME + 1)
+    assert not tunnel.server.factory.channels
+    assert tunnel.upstream.gone == [tunnel.upstream.connection]
+    assert len(tunnel.ended) == 1
 
 
 @pytest.mark.parametrize("by_client", [True, False])

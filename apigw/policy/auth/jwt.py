@@ -1,7 +1,7 @@
 # Compiled: see docs/decisions/compiled.md
-"""Who calls: JSON Web Tokens in ``Authorization: Bearer`` (RFC 6750, 7515, 7519, with the advice of RFC 8725).
+"""Authentication by JSON Web Tokens in ``Authorization: Bearer`` (RFC 6750, 7515, 7519, with the advice of RFC 8725).
 
-What is said of a bad token names the reason, and never the key or anything out of the token.
+Errors name the reason, but contain no part of a key or token.
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ class _Token:
 
 
 class Authenticator:
-    """Every way to verify a token that a configuration gives.
+    """Verifies tokens by all verifiers of a configuration.
 
-    There is one for each snapshot, and the tokens that it has seen go with it. Construction reads the key files, in
-    whatever thread it is done, and raises ``ConfigError``. ``key_sets`` has a ``KeySet`` for each ``jwks_url``
-    (``jwks.carry_over``); starting and stopping them is the caller's part. ``own`` are the tokens that
+    Each snapshot has one, with its cache of verified tokens. Construction reads the key files, in any thread, and
+    raises ``ConfigError``. ``key_sets`` has a ``KeySet`` for each ``jwks_url``
+    (``jwks.carry_over``); the caller starts and stops them. ``own`` are the tokens that
     the gateway issues, if it does.
     """
 
@@ -104,11 +104,16 @@ class Authenticator:
         self._verifiers = _verifiers(auth, key_sets or {}, own, origins or {})
 
     def authenticate(self, authorization: Sequence[bytes], now: float) -> Principal | Deferred[Principal] | None:
-        """Who sends these values of ``Authorization`` at ``now`` (Unix seconds); ``None`` if that is no bearer token.
+        """The caller with these ``Authorization`` values at ``now`` (Unix seconds); ``None`` without a bearer token.
 
-        A ``Deferred`` only where a key set has to be fetched first; cancel it when the caller leaves. Raises, or fires
-        with, ``Unauthorized`` for a bad token and ``AuthUnavailable`` where its keys cannot be had.
+        Returns a ``Deferred`` only if a key set must be fetched first; cancel it when the caller leaves. Raises, or
+        fires with, ``Unauthorized`` for a bad token and ``AuthUnavailable`` if its keys are unavailable.
         """
+        known = self.remembered(authorization, now)
+        return self.verify(authorization, now) if known is None else known
+
+    def remembered(self, authorization: Sequence[bytes], now: float) -> Principal | None:
+        """Who sends these values, where their token was verified before and still holds."""
         if len(authorization) == 1:
             # Looked up by the hash of all of the token, which Python keeps secret: no prefix can be found by timing
             known = self._seen.get(authorization[0])
@@ -117,11 +122,10 @@ class Authenticator:
                 if principal.begins <= now < principal.expires and not key.retired:
                     self._seen.move_to_end(authorization[0])
                     return principal
-        return self._authenticate_unseen(authorization, now)
+        return None
 
-    def _authenticate_unseen(
-        self, authorization: Sequence[bytes], now: float
-    ) -> Principal | Deferred[Principal] | None:
+    def verify(self, authorization: Sequence[bytes], now: float) -> Principal | Deferred[Principal] | None:
+        """What ``authenticate`` does where nothing is ``remembered``."""
         if not authorization:
             return None
         if len(authorization) > 1:
@@ -279,7 +283,7 @@ def _keys(jwt: JWTVerifier, key_sets: Mapping[str, KeySet]) -> Keys | KeySet:
     """The keys of one verifier. Raises ``KeyProblem``."""
     if jwt.jwks_url is not None:
         if jwt.algorithm != "RS256":
-            raise KeyProblem("jwks_url", "does not fit HS256: a secret that is published is none")
+            raise KeyProblem("jwks_url", "does not fit HS256: a secret must not be published")
         return key_sets[jwt.jwks_url]
     if jwt.jwks_file is not None:
         try:

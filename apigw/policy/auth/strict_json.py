@@ -1,6 +1,6 @@
-"""JSON from outside, read strictly: tokens, key sets, records in Redis.
+"""A strict JSON parser for documents from outside: tokens, key sets, records in Redis.
 
-Two readers must not understand one document in two ways, and no document may break its reader. RFC 8259 §9 lets a
+A document must have one meaning for all parsers, and must not make this one fail. RFC 8259 §9 lets a
 parser bound how deep a document is, and §4 leaves open what a name that occurs twice means.
 """
 
@@ -11,15 +11,15 @@ import re
 from typing import Any, NoReturn
 
 MAX_DEPTH = 32
-"""Of lists and maps in one another. Tokens of known providers have some five; Python's parser fails at about 1,000,
-earlier where the stack is deep already."""
+"""Maximum nesting of lists and maps. Tokens of known providers have some five. Python's parser fails at about 1,000, or
+earlier if the stack is deep already."""
 
 _TEXT_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 _STEP = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
 class RepeatedName(ValueError):
-    """A JSON object with the same name twice: two readers could understand it in two ways."""
+    """A JSON object has a duplicate name, which parsers treat differently."""
 
 
 def parse(document: bytes) -> Any:

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Cross-origin requests, answered for the services: the CORS protocol of the Fetch standard."""
+"""The CORS protocol of the Fetch standard, on behalf of the services."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DECIDED_HERE = frozenset({b"access-control-allow-origin", b"access-control-allo
 
 
 def cors_headers(cors: Cors, request: Request) -> Headers:
-    """What a response must carry for the page that asked to be allowed to read it; only ``Vary`` for other pages."""
+    """The CORS headers of a response for an allowed origin; only ``Vary`` for other origins."""
     any_origin = "*" in cors.origins
     headers: Headers = [] if any_origin else [(b"vary", b"Origin")]
     origin = first(request.headers, b"origin")
@@ -39,12 +39,12 @@ def _listed(names: Iterable[str]) -> bytes:
 
 
 def without_cors(headers: Headers) -> Headers:
-    """A service's fields without those that are decided here: two permissions are none, says the Fetch standard."""
+    """A service's headers without its CORS headers: by the Fetch standard, two permissions count as none."""
     return [header for header in headers if header[0] not in _DECIDED_HERE]
 
 
 class AnswerPages(Hook):
-    """Lets the pages of a route's origins read its answers."""
+    """Adds the CORS headers to the answers of a route."""
 
     def __init__(self, cors: Cors) -> None:
         self.cors = cors
@@ -55,11 +55,11 @@ class AnswerPages(Hook):
 
 
 class Preflight(Stage):
-    """Answers a browser's question whether a page may send the request that it describes."""
+    """Answers preflights."""
 
     def __init__(self) -> None:
         self.router: Router[Route] | None = None
-        """Where the request that is asked about would find its route."""
+        """Finds the route of the request that a preflight is for."""
 
     def run(self, exchange: Exchange) -> Outcome:
         request = exchange.request

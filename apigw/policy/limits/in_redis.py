@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Counts in Redis, shared exactly by any number of gateways; and what happens while Redis cannot be used."""
+"""The store in Redis, shared exactly by several gateways; with a fallback while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from hashlib import blake2b
 from importlib.resources import files
+from math import ceil
 from struct import Struct, unpack
 from typing import Any, ClassVar
 
@@ -17,14 +18,27 @@ from twisted.python.failure import Failure
 
 from apigw.contract.exchange import Waiting
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, Standing, allow, compile_limit, decide
+from apigw.policy.limits.arithmetic import (
+    SECOND,
+    Checks,
+    Decision,
+    Limit,
+    Standing,
+    allow,
+    compile_limit,
+    decide,
+    unix_seconds,
+)
 from apigw.policy.limits.memory import MAX_KEYS, MemoryStore
 from apigw.policy.limits.model import RateLimit
 from apigw.redis.errors import RedisUnavailable
 from apigw.redis.link import Execute, RedisLink, Script, within
 
 VERSION = 1
-"""Of the format of what is stored: part of each key, so that two versions of the gateway can share one Redis."""
+"""Version of the stored format. It is part of each key, so that different versions can share one Redis."""
+
+MAX_REFUSED = 16_384
+"""Addresses of which it is remembered that they are refused; each costs some 200 bytes."""
 
 _REQUEST = Struct("<Bq")
 _ONE_CHECK = _REQUEST.pack(1, 0)
@@ -34,13 +48,13 @@ _PROBE = compile_limit(RateLimit("/", 2**31 - 1, 1.0, "endpoint", "counter"))
 log = Logger(namespace=__name__)
 
 Outcome = Decision | LimitsUnavailable | None
-"""What became of checks. ``None``: every limit is ``open``, and Redis cannot be used."""
+"""The result of checks. ``None``: every limit is ``open``, and Redis is unavailable."""
 
 
 class Pending(Waiting):
-    """Checks on their way to Redis. ``then`` is told what became of them, unless they are cancelled.
+    """Checks in progress in Redis. ``then`` is called with the outcome, unless they are cancelled.
 
-    It is what a Deferred with one callback would be, for a sixth of the cost: each exchange with a limit makes one.
+    A replacement of a Deferred with one callback, at a sixth of the cost: each exchange with a limit makes one.
     """
 
     def __init__(self, checks: Checks, moment: int, counted: int, then: Callable[[Outcome], object]) -> None:
@@ -62,6 +76,18 @@ class Pending(Waiting):
             log.failure("a check of the rate limits was answered to one who failed")  # the others are still to be told
 
 
+class Refused:
+    """Until when, in the clock's seconds, a limit has refused a caller, and when its window ends, in Unix seconds.
+
+    ``number`` is what the limit was then: a reload may have raised it, and its counts go on.
+    """
+
+    def __init__(self, number: int, until: float, reset: int) -> None:
+        self.number = number
+        self.until = until
+        self.reset = reset
+
+
 @lru_cache(4096)
 def _digest(name: bytes) -> bytes:
     """What stands for a caller in Redis: nobody reads an address or a name there."""
@@ -69,9 +95,9 @@ def _digest(name: bytes) -> bytes:
 
 
 class RedisStore:
-    """Checks that arise in one turn of the reactor travel together, in one call of one atomic script.
+    """Counts in Redis. The checks of one turn of the reactor are sent in one call of one atomic Lua script.
 
-    The time is the server's. When Redis cannot answer in time, each limit does what its ``on_store_failure`` says:
+    The time is that of the server. If Redis does not answer in time, each limit follows its ``on_store_failure``:
     ``local`` counts in this process, ``open`` does not count, ``closed`` refuses the exchange.
     """
 
@@ -87,12 +113,11 @@ class RedisStore:
         max_keys: int = MAX_KEYS,
         clock: IReactorTime | None = None,
     ) -> None:
-        """Sets the link's ``probe`` and ``on_up``; somebody else starts and stops it.
+        """Sets the link's ``probe`` and ``on_up``. The link's owner starts and stops it.
 
-        ``on_store_up`` hears each change, ``on_fallback`` each check that was answered without Redis.
-
-        ``clock`` is what deadlines and windows of the fallback go by, the reactor where it is left out; ``now`` is Unix
-        time, in which a decision of the fallback says when its window ends.
+        ``on_store_up`` is called with each change of availability, ``on_fallback`` for each check that was decided
+        without Redis. ``clock`` is for deadlines and for the windows of the fallback, by default the reactor. ``now``
+        is Unix time, for the end of the window in decisions of the fallback.
         """
         self._reactor = reactor
         self._clock: IReactorTime = reactor if clock is None else clock
@@ -104,43 +129,74 @@ class RedisStore:
         link.probe = self._probe
         link.on_up = on_store_up
         self._waiting: list[Pending] = []
+        self._refused: dict[bytes, Refused] = {}
 
     @property
     def up(self) -> bool:
-        """Whether checks go to Redis at present."""
+        """Whether checks are sent to Redis at present."""
         return self._link.up
 
     def __len__(self) -> int:
-        """How many keys are counted here, for want of Redis."""
+        """Number of keys in the fallback store."""
         return len(self._local)
 
     def keys_of(self, limit: Limit) -> int:
         return self._local.keys_of(limit)
 
     def start(self) -> Deferred[None]:
-        """Begin to sweep what is counted here."""
+        """Start to remove expired keys of the fallback store."""
         return self._local.start()
 
     def stop(self) -> Deferred[None]:
         return self._local.stop()
 
     def check(self, checks: Checks, at: float | None = None) -> Deferred[Decision | None]:
-        """Test all, then count all, unless one refuses. ``None`` if every limit is ``open`` and Redis cannot be used.
+        """Test all, then count all, unless one refuses. ``None`` if every limit is ``open`` and Redis is
+        unavailable.
 
-        Fails with ``LimitsUnavailable`` where one is ``closed`` then. ``at``, in Unix seconds, replaces the time of the
+        Fails with ``LimitsUnavailable`` if one is ``closed`` then. ``at``, in Unix seconds, replaces the time of the
         server.
         """
         return self._ask(checks, at, 1)
 
     def peek(self, checks: Checks, at: float | None = None) -> Deferred[Decision | None]:
-        """What ``check`` would say, and how many remain now. Counts nothing."""
+        """The decision that ``check`` would make, without counting."""
         return self._ask(checks, at, 0)
 
     def ask(self, checks: Checks, then: Callable[[Outcome], object]) -> Pending | Decision | None:
-        """Like ``check``: at once without Redis, which may raise ``LimitsUnavailable``; else ``then`` is told."""
+        """Like ``check``, with a callback. Without Redis it returns at once, or raises ``LimitsUnavailable``."""
         if not self._link.takes_calls:
             return self._without(checks, 1)
         return self._put(Pending(checks, 0, 1, then))
+
+    def spent(self, checks: Checks, at: float) -> Decision | None:
+        """The refusal, where one is known without asking Redis: the last one until it ends, and what is counted here.
+
+        ``at`` is in the clock's seconds. Only limits of addresses are remembered.
+        """
+        for limit, key in checks:
+            name = limit.id + key
+            known = self._refused.get(name)
+            if known is not None:
+                if at < known.until and limit.limit <= known.number:
+                    return Decision(False, limit, 0, known.reset, ceil(known.until - at))
+                del self._refused[name]
+        if not self._link.takes_calls:
+            local = [check for check in checks if check[0].on_store_failure == "local"]
+            if local:
+                return self._local.spent(local, at)
+        return None
+
+    def _remember(self, checks: Checks, standings: list[Standing], time: int) -> None:
+        now = self._clock.seconds()
+        for (limit, key), standing in zip(checks, standings, strict=True):
+            if limit.scope == "ip" and standing.used >= limit.limit:
+                name = limit.id + key
+                self._refused.pop(name, None)
+                until = now + (standing.passes - time) / SECOND
+                self._refused[name] = Refused(limit.limit, until, unix_seconds(standing.resets))
+                if len(self._refused) > MAX_REFUSED:
+                    del self._refused[next(iter(self._refused))]
 
     def _ask(self, checks: Checks, at: float | None, counted: int) -> Deferred[Decision | None]:
         if not self._link.takes_calls:
@@ -164,7 +220,7 @@ class RedisStore:
         return pending
 
     def send_held(self) -> None:
-        """The turn is over."""
+        """Send the checks of this turn; called by the reactor at its end."""
         batch, self._waiting = self._waiting, []
         keys: list[bytes] = []
         packed: list[bytes] = []
@@ -199,7 +255,10 @@ class RedisStore:
             if len(standings) == 1 and only.used < only.limit.limit:
                 pending.tell(allow(only, pending.counted, 0))
             else:
-                pending.tell(decide(standings, pending.moment or time, pending.counted, 0))
+                decision = decide(standings, pending.moment or time, pending.counted, 0)
+                if not decision.allowed and not pending.moment:
+                    self._remember(pending.checks, standings, time)
+                pending.tell(decision)
 
     def _answer_without(self, failure: Failure, batch: list[Pending]) -> None:
         for pending in batch:
@@ -212,7 +271,7 @@ class RedisStore:
     def _without(self, checks: Checks, counted: int) -> Decision | None:
         self._on_fallback()
         if any(limit.on_store_failure == "closed" for limit, _ in checks):
-            raise LimitsUnavailable("the store of the rate limits does not answer", [(b"retry-after", b"1")])
+            raise LimitsUnavailable("The store of the rate limits does not answer.", [(b"retry-after", b"1")])
         local = [check for check in checks if check[0].on_store_failure == "local"]
         if not local:
             return None
@@ -227,7 +286,7 @@ class RedisStore:
 
 
 def numbers_of(reply: object, checks: int) -> tuple[int, ...]:
-    """What the script answers: the server's time, and three numbers for each check. Raises ``RedisUnavailable``."""
+    """Unpack the script's reply: the server's time, and three numbers for each check. Raises ``RedisUnavailable``."""
     if not isinstance(reply, bytes) or len(reply) != 8 * (1 + 3 * checks):
         raise RedisUnavailable("its replies to checks have the wrong length or kind")
     return unpack(f"<{1 + 3 * checks}q", reply)

@@ -1,4 +1,4 @@
-"""Rate limits as a policy."""
+"""The policy of rate limits."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from apigw.policy.limits.resource import Limits
 from apigw.policy.limits.rules import RULES
 from apigw.policy.limits.selection import select
 from apigw.policy.limits.series import LimitSeries
-from apigw.policy.limits.stage import ChargeAddress, Count, LimitStore
+from apigw.policy.limits.stage import ChargeAddress, Count, LimitStore, RefuseSpent
 from apigw.routing.pattern import Pattern
 
 
 class LimitsPolicy(Policy):
-    """Counts in Redis where there is one, else in this process."""
+    """Counts in Redis if it is configured, else in this process."""
 
     name = "limits"
     rules = RULES
@@ -52,7 +52,7 @@ class LimitsPolicy(Policy):
 class PreparedLimits(Prepared):
     def __init__(self, config: Config, store: LimitStore, series: LimitSeries) -> None:
         self.limits = compile_limits(config)
-        """All of them, in the order of the configuration."""
+        """All limits, in the order of the configuration."""
         self._store = store
         self._series = series
 
@@ -61,14 +61,18 @@ class PreparedLimits(Prepared):
         if not selected:
             return NOTHING
         violated, of_addresses = self._series.violated, selected.of_addresses()
-        charge = (ChargeAddress(of_addresses, self._store, violated),) if of_addresses else ()
-        return Part(stages={"limit": Count(selected, self._store, violated)}, on_refusal=charge)
+        count = Count(selected, self._store, violated)
+        if not of_addresses:
+            return Part(stages={"limit": count})
+        charge = ChargeAddress(of_addresses, self._store, violated)
+        screen = RefuseSpent(of_addresses, self._store, violated)
+        return Part(stages={"limit": count}, on_refusal=(charge,), screens=(screen,))
 
     def admin_resources(self) -> Mapping[str, IResource]:
         return {"/limits": Limits(self.limits, self._store, self._series)}
 
     def checks(self) -> Mapping[str, Check]:
-        """The store is needed where requests are refused without it."""
+        """``/ready`` depends on the store if a limit has ``on_store_failure: closed``."""
         if all(limit.on_store_failure != "closed" for limit in self.limits):
             return {}
         return {"rate limit store": self._usable}
@@ -81,7 +85,7 @@ class PreparedLimits(Prepared):
 
 
 def compile_limits(config: Config) -> tuple[Limit, ...]:
-    """Raises ``ConfigError`` for one that cannot be kept."""
+    """Compile all limits. Raises ``ConfigError`` for one that is out of range."""
     limits = []
     for index, limit in enumerate(rate_limits_of(config)):
         try:

@@ -1,4 +1,4 @@
-"""What a configuration may say of rate limits."""
+"""Checks of rate limits in the configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from apigw.routing.rules import Patterns
 
 
 def rate_limits(document: Document, files: Files) -> None:
-    """One limit for a pattern and scope. A pattern that no route meets is probably a slip, but harms nobody."""
+    """Reports two limits with one endpoint and scope. Warns of a limit that matches no route."""
     limits = [(path, limit) for path, limit in document.entries("rate_limits") if "endpoint" in limit]
     paths = (route.get("path") for _, route in document.entries("routes") if isinstance(route, dict))
     routed = Patterns(Pattern.parse(path) for path in paths if path is not None)
@@ -28,7 +28,7 @@ def rate_limits(document: Document, files: Files) -> None:
         if "scope" in limit:
             first = seen.setdefault((pattern.shape, limit["scope"]), at)
             if first != at:
-                document.report(at, f"has the same endpoint and scope as the one at {document.place(first)}")
+                document.report(at, f"has the same endpoint and scope as the limit at {document.place(first)}")
         if document.whole and not routed.overlap(pattern):
             document.warn(at, f"{shown(document, at, limit['endpoint'])} matches no route")
 
@@ -36,7 +36,7 @@ def rate_limits(document: Document, files: Files) -> None:
 def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:
     for limit in rate_limits_of(config):
         if Pattern.parse(limit.endpoint).matches(path):
-            each = {"user": "for each user", "ip": "for each address"}.get(limit.scope, "for all together")
+            each = {"user": "for each user", "ip": "for each address"}.get(limit.scope, "for all callers together")
             yield "limit", f"{limit.limit} in {duration_text(limit.window)} {each} ({limit.endpoint})"
 
 

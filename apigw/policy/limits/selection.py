@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Which limits apply to what a route matches."""
+"""Selects the limits that apply to a route."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from apigw.routing.pattern import Pattern, overlaps
 
 
 class Selection:
-    """The limits of one route: ``always`` apply to every path that it matches, ``sometimes`` must be tested."""
+    """The limits of one route: ``always`` apply to every path that it matches, ``sometimes`` depend on the path."""
 
     def __init__(self, always: tuple[Limit, ...] = (), sometimes: tuple[Limit, ...] = ()) -> None:
         self.always = always
@@ -20,13 +20,13 @@ class Selection:
         return bool(self.always or self.sometimes)
 
     def of(self, path: bytes) -> tuple[Limit, ...]:
-        """Those that apply to a path as it was sent."""
+        """The limits that apply to a path, as sent."""
         if not self.sometimes:
             return self.always
         return self.always + tuple([limit for limit in self.sometimes if limit.pattern.matches(path)])
 
     def of_addresses(self) -> Selection:
-        """Those to which a 401 is charged: check it with these, and where they refuse it becomes a 429."""
+        """The ``ip`` limits, in which a 401 counts; if they refuse, the answer is 429."""
         return Selection(
             tuple(limit for limit in self.always if limit.scope == "ip"),
             tuple(limit for limit in self.sometimes if limit.scope == "ip"),
@@ -34,7 +34,7 @@ class Selection:
 
 
 def select(limits: Iterable[Limit], route: Pattern) -> Selection:
-    """Which of ``limits`` can apply to what ``route`` matches."""
+    """The selection of ``limits`` for ``route``."""
     found: dict[str, list[Limit]] = {"always": [], "sometimes": [], "never": []}
     for limit in limits:
         found[overlaps(limit.pattern, route)].append(limit)

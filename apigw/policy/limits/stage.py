@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The part of limits in an exchange: count it, and refuse it where too many came."""
+"""The stage of rate limits: counts an exchange, and refuses it if a limit is exceeded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from apigw import errors
-from apigw.contract.exchange import DROPPED, Exchange, OnRefusal, Outcome, Stage, Waiting
+from apigw.contract.exchange import DROPPED, Exchange, OnRefusal, Outcome, Screen, Stage, Waiting
 from apigw.errors import GatewayError
 from apigw.policy.limits.arithmetic import HEADERS, Checks, Decision, Limit
 from apigw.policy.limits.in_redis import Outcome as Counted
@@ -19,14 +19,14 @@ from apigw.policy.limits.selection import Selection
 LimitStore = MemoryStore | RedisStore
 
 Violated = Callable[[Limit], object]
-"""Told of each limit that refuses an exchange."""
+"""Called with each limit that refuses an exchange."""
 
 _WITHOUT_LIMITS = DROPPED | HEADERS
-"""A service may have limits of its own, which would contradict ours."""
+"""Headers that are removed from the service's answer: its own limits would contradict the gateway's."""
 
 
 class Count(Stage):
-    """Counts an exchange against every limit of its route, in one check. Waits only for Redis, never for memory."""
+    """Checks all limits of a route at once. It waits for Redis, but not for the store in memory."""
 
     def __init__(self, selection: Selection, store: LimitStore, violated: Violated) -> None:
         self._selection = selection
@@ -38,7 +38,7 @@ class Count(Stage):
 
 
 class ChargeAddress(OnRefusal):
-    """Charges a 401 to the address that it came from: whoever guesses tokens runs into a 429."""
+    """Counts a 401 in the ``ip`` limits of its address, so that guessing tokens leads to 429."""
 
     def __init__(self, selection: Selection, store: LimitStore, violated: Violated) -> None:
         self._selection = selection
@@ -51,8 +51,29 @@ class ChargeAddress(OnRefusal):
         return count(exchange, self._selection, self._store, self._violated)
 
 
+class RefuseSpent(Screen):
+    """Refuses where an address has used up a limit, so that nobody has the gateway verify tokens without end.
+
+    Where limits are counted in Redis, it knows what was refused here.
+    """
+
+    def __init__(self, selection: Selection, store: LimitStore, violated: Violated) -> None:
+        self._selection = selection
+        self._store = store
+        self._violated = violated
+
+    def run(self, exchange: Exchange) -> None:
+        selection = self._selection
+        limits = selection.always if not selection.sometimes else selection.of(exchange.request.path)
+        if limits:
+            key = address_key(exchange.client_address)
+            decision = self._store.spent([(limit, key) for limit in limits], exchange.started_at)
+            if decision is not None:
+                decide(exchange, decision, self._violated)
+
+
 def count(exchange: Exchange, selection: Selection, store: LimitStore, violated: Violated) -> Waiting | None:
-    """Count an exchange against the limits that apply to it. Raises ``GatewayError`` where one refuses it."""
+    """Check the limits that apply to an exchange. Raises ``GatewayError`` if one refuses it."""
     limits = selection.always if not selection.sometimes else selection.of(exchange.request.path)
     if not limits:
         return None
@@ -90,7 +111,7 @@ def _told(exchange: Exchange, violated: Violated, outcome: Counted) -> None:
 
 
 def decide(exchange: Exchange, decision: Decision | None, violated: Violated) -> None:
-    """Let the answer say how things stand, and raise ``RateLimited`` where the exchange is one too many."""
+    """Add the decision's headers to the answer. Raises ``RateLimited`` if the exchange is refused."""
     if decision is None:
         return
     dropped = exchange.dropped

@@ -1,8 +1,8 @@
-"""The clients of the token endpoint, and how one proves itself.
+"""The clients of the token endpoint, and their authentication.
 
-In this order: a secret that was right before, which costs a digest; SHA-256 hashes, which cost as little; and only then
-scrypt, in a thread, for which others may wait. Only a right secret ends before scrypt, so that neither answer nor time
-tells an unknown client from a wrong secret.
+A secret is checked in this order: remembered secrets, which cost a digest; SHA-256 hashes, which cost as little; then
+scrypt, in a thread with a queue. Only a correct secret ends the checks before scrypt, so that neither the answer nor
+its time reveals whether the client exists.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Run(Protocol):
-    """Do ``work`` in a thread, for the client of that id; raises ``GatewayError`` when there is no room for it.
+    """Run ``work`` in a thread, for the client of that id. Raises ``GatewayError`` if the queue is full.
 
     ``SecretThreads.run`` is one.
     """
@@ -36,7 +36,7 @@ class Run(Protocol):
 
 
 class Remembered:
-    """Secrets that were right, at most so many: kept as digests under a key of their own, which no one else has."""
+    """A bounded number of correct secrets, kept as digests with a random key of this process."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -55,7 +55,7 @@ class Remembered:
 
 
 class Client(ClientMixin):  # type: ignore[misc]  # authlib has no types
-    """A configured client, as authlib asks for it. ``remembered`` are secrets of it that needed scrypt."""
+    """A configured client, with the interface that authlib needs. ``remembered`` are its verified scrypt secrets."""
 
     def __init__(
         self, configured: OAuthClient, hashes: Sequence[SecretHash], remembered: Remembered | None = None
@@ -75,7 +75,7 @@ class Client(ClientMixin):  # type: ignore[misc]  # authlib has no types
         return True
 
     def granted(self, asked: str | None, held: tuple[str, ...]) -> tuple[str, ...]:
-        """The scopes of ``held`` that are asked for, or all (RFC 6749 §3.3). Raises ``InvalidScopeError``."""
+        """The requested scopes out of ``held``, or all of them (RFC 6749 §3.3). Raises ``InvalidScopeError``."""
         allowed = tuple(scope for scope in self.scopes if scope in held)
         if not asked:
             return allowed
@@ -86,9 +86,9 @@ class Client(ClientMixin):  # type: ignore[misc]  # authlib has no types
 
 
 class Clients:
-    """Those of one configuration. Raises ``ConfigError`` with every problem.
+    """The clients of one configuration. Raises ``ConfigError`` with every problem.
 
-    What is remembered of a client goes on from ``previous`` where the client is configured as it was there.
+    Remembered secrets are taken over from ``previous`` for clients with an unchanged configuration.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class Clients:
         self._slow_decoys = decoys(client.slow for client in self._clients.values())
 
     def meant(self, readings: Sequence[Credentials]) -> tuple[str, tuple[str, ...]]:
-        """The id of who presents credentials that can be read in these ways, and what may be the secret."""
+        """The client id, and the possible secrets, from credentials that can be decoded in several ways."""
         id = next((each.id for each in readings if each.id in self._clients), readings[0].id)
         return id, tuple(dict.fromkeys(each.secret for each in readings if each.id == id))
 
     async def prove(self, id: str, secrets: Sequence[str], run: Run) -> Client | None:
-        """The client of that id, if one of ``secrets`` is its own. Raises what ``run`` raises."""
+        """The client of that id, if one of ``secrets`` is correct. Raises what ``run`` raises."""
         client = self._clients.get(id, self._nobody)
         if any(secret in client.remembered for secret in secrets):
             return client

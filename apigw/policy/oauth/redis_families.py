@@ -82,7 +82,7 @@ class RedisFamilies:
 
 def _unavailable(failure: Failure) -> None:
     failure.trap(RedisUnavailable)
-    raise AuthUnavailable("The refresh tokens cannot be had.", [(b"retry-after", b"1")]) from None
+    raise AuthUnavailable("Refresh tokens are unavailable at present.", [(b"retry-after", b"1")]) from None
 
 
 def _nothing(_: object) -> None:

@@ -36,7 +36,7 @@ def check_beginning(data: bytes, searched: int, most: int) -> None:
     ``searched`` bytes have been looked at before; a head may have ``most``.
     """
     if NO_LINE(data, max(0, searched - 1), most + 4):
-        raise Refused(400, "The request holds a control character, or CR or LF without the other.")
+        raise Refused(400, "The request's head contains a control character, a bare CR or a bare LF.")
     if len(data) > most + 3:
         if b"\r\n" in data[:most]:
             raise Refused(431, "The request's headers are too large.")
@@ -100,7 +100,7 @@ class HeadReader:
                 headers.append((name, value))
             elif name == b"transfer-encoding":
                 if value.lower() != b"chunked" or protocol != b"HTTP/1.1":
-                    raise Refused(400, "The only transfer coding that is understood is chunked, in HTTP/1.1.")
+                    raise Refused(400, "The only supported transfer coding is chunked, in HTTP/1.1.")
                 length = None
             elif name == b"connection":
                 options |= connection_options(value)
@@ -111,7 +111,7 @@ class HeadReader:
         if authority != self._authority:
             self._authority = _checked_authority(authority, protocol)
         if method == b"CONNECT":
-            raise Refused(405, "CONNECT is not offered.")
+            raise Refused(405, "CONNECT is not supported.")
         if not uri.startswith(b"/"):
             if uri == b"*":
                 raise Refused(400, "The request target * has no path.")

@@ -144,7 +144,7 @@ class ResponseReader:
             self._special = [(name, value.rstrip(b" \t")) for name, value in self._special]
             self.reason = self.reason.rstrip(b" \t")
         if self.reason not in _USUAL_REASONS and not FIELD_VALUE(self.reason):
-            raise UpstreamMalformed("the reason holds a control character")
+            raise UpstreamMalformed("the reason contains a control character")
         if status < 200:
             self._read_interim(status, persistent, rest)
             return

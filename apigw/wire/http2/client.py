@@ -258,7 +258,7 @@ class HTTP2Client(Endpoint):
         for exchange in list(self._exchanges.values()) if increment else ():
             exchange.widen(increment)
             if exchange.send_window > LARGEST_WINDOW:
-                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "A window grows too large.")
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "A window exceeds 2^31-1.")
         self._on_room(self)
 
     def ping_received(self, payload: bytes, is_answer: bool) -> None:

@@ -176,7 +176,7 @@ class Endpoint(Protocol):
         expected = self._expected
         came = data[: len(expected)]
         if not expected.startswith(came):
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "The connection does not begin as HTTP/2 does.")
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "The connection preface is malformed.")
         self._expected = expected[len(came) :]
         return len(came)
 
@@ -200,7 +200,7 @@ class Endpoint(Protocol):
             self._continuation_received(flags, payload)
         elif kind in (SETTINGS, PING, GOAWAY):
             if number:
-                raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame of the connection names a stream.")
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "A connection frame has a stream number.")
             if kind == SETTINGS:
                 self._settings_frame_received(flags, payload)
             elif kind == PING:
@@ -247,7 +247,7 @@ class Endpoint(Protocol):
             self._blocks_are_lost = True
             block.clear()
             self._continuations = 0
-            raise TooMuch("A field block is far too long.")
+            raise TooMuch("A field block is much too long.")
         if flags & END_HEADERS:
             self._whole_block(self._block_stream, bytes(block), bool(self._block_flags & END_STREAM))
 
@@ -269,7 +269,7 @@ class Endpoint(Protocol):
             self._has_settings = True
             self.settings_received(settings)
         elif payload:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A confirmation of SETTINGS is not empty.")
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "An acknowledgement of SETTINGS is not empty.")
         elif not self._has_settings:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "A confirmation comes before the first SETTINGS.")
 

@@ -95,7 +95,7 @@ def _read_start(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes]:
             raise Refused(400, "The method is malformed.")
         raise Refused(501, "The method is not known.")
     if method == b"CONNECT":
-        raise Refused(405, "CONNECT is not offered.")
+        raise Refused(405, "CONNECT is not supported.")
     target = pseudo.get(b":path")
     scheme = pseudo.get(b":scheme")
     if target is None or scheme is None:
@@ -139,7 +139,7 @@ def _read_special(headers: Headers, special: Headers) -> tuple[Headers, bytes | 
         elif name == b"expect":
             expects = value.lower() == b"100-continue"
         elif name != b"te" or value.lower() != b"trailers":
-            raise StreamFault(Code.PROTOCOL_ERROR, "A header belongs to a connection, of which HTTP/2 keeps none.")
+            raise StreamFault(Code.PROTOCOL_ERROR, "Connection-specific headers are not allowed in HTTP/2.")
     if len(cookies) > 1:
         headers = [field for field in headers if field[0] != b"cookie"]
         headers.append((b"cookie", b"; ".join(filter(None, cookies))))

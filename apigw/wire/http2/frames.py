@@ -121,7 +121,7 @@ def read_settings(payload: bytes) -> dict[int, int]:
 def read_long(payload: bytes) -> int:
     """The number that is all of a RST_STREAM or WINDOW_UPDATE frame. Raises ``ConnectionFault``."""
     if len(payload) != _LONG.size:
-        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame of four bytes has another length.")
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame with a payload of four bytes has another length.")
     number: int = _LONG.unpack(payload)[0]
     return number
 

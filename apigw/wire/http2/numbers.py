@@ -43,7 +43,7 @@ class Numbers:
     def reset(self, number: int) -> None:
         """The other side resets a stream that is not open."""
         if not number or number > self.last:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "A stream that does not exist is reset.")
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM for a stream that is idle.")
         self._closed_early.pop(number, None)
 
     def check_late(self, number: int, end: bool) -> None:

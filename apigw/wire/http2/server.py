@@ -200,7 +200,7 @@ class HTTP2Channel(Endpoint):
                 except StreamFault as fault:
                     self._stream_broken(stream, fault)
             elif number > self.numbers.last:
-                raise ConnectionFault(Code.PROTOCOL_ERROR, "A window of a stream that does not exist.")
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE for a stream that is idle.")
             return
         self.send_window += increment
         if not increment:
@@ -229,7 +229,7 @@ class HTTP2Channel(Endpoint):
             for stream in list(self.streams.values()):
                 stream.widen(increment)
                 if stream.send_window > LARGEST_WINDOW:
-                    raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "A window grows too large.")
+                    raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "A window exceeds 2^31-1.")
         if not self._settled:
             self._settled = True
             self._await_request()

@@ -136,10 +136,10 @@ class HTTP2Stream:
     def window_received(self, increment: int) -> None:
         """Raises ``StreamFault``."""
         if not increment:
-            raise StreamFault(Code.PROTOCOL_ERROR, "A window is opened by nothing.")
+            raise StreamFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE with an increment of 0.")
         self.widen(increment)
         if self.send_window > LARGEST_WINDOW:
-            raise StreamFault(Code.FLOW_CONTROL_ERROR, "A window grows too large.")
+            raise StreamFault(Code.FLOW_CONTROL_ERROR, "A window exceeds 2^31-1.")
 
     def widen(self, increment: int) -> None:
         """The client's window grows, or shrinks by a new setting."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,22 +20,6 @@ from apigw.config.model import Redis
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.keys import scope_key
 from apigw.redis.link import RedisLink
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[redis_server.RedisServer]:
-    with redis_server.running() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def shared(server: redis_server.RedisServer) -> Iterator[RedisStore]:
-    link = RedisLink(Redis(server.url, timeout=5), reactor)
-    store = RedisStore(link, reactor, time.time)
-    wait_for(link.start())
-    assert store.up
-    yield store
-    wait_for(link.stop())
 
 
 @waiting

@@ -86,14 +86,14 @@ SALT, DIGEST = "A" * 22, "A" * 43
 )
 def test_a_hash_that_is_none_or_weak_is_refused(stored: str) -> None:
     """A plain secret in the configuration, or parameters that cost nothing or a minute, are found out too late."""
-    with pytest.raises(ValueError, match=r"is not a hash|too weak or too dear"):
+    with pytest.raises(ValueError, match=r"is not a hash|too weak or too costly"):
         SecretHash.parse(stored)
 
 
 @given(st.text(max_size=200))
 def test_parsing_never_breaks(stored: str) -> None:
     """A typing error in the configuration becomes a traceback."""
-    with pytest.raises(ValueError, match=r"is not a hash|too weak or too dear"):
+    with pytest.raises(ValueError, match=r"is not a hash|too weak or too costly"):
         SecretHash.parse(stored)
 
 

@@ -311,21 +311,11 @@ def check(case: Case, outcome: Outcome) -> None:
 
 
 @every_case
-def test_whole(case: Case, settings: Settings) -> None:
-    """What a client sends in one piece is understood or refused as the standard says."""
-    check(case, exchange([case.raw], settings))
-
-
-@every_case
-def test_byte_by_byte(case: Case, settings: Settings) -> None:
-    """A client that sends each byte by itself gets the same as one that does not."""
-    assert exchange(one_by_one(case.raw), settings) == exchange([case.raw], settings)
-
-
-@every_case
-def test_in_two_pieces(case: Case, settings: Settings) -> None:
-    """Wherever the network cuts a message in two, the same comes of it."""
+def test_what_a_client_sends(case: Case, settings: Settings) -> None:
+    """It is understood or refused as the standard says, byte by byte too, and wherever the network cuts it in two."""
     whole = exchange([case.raw], settings)
+    check(case, whole)
+    assert exchange(one_by_one(case.raw), settings) == whole
     # All places of what is short; of what is long its edges, and some between.
     places = range(1, len(case.raw)) if len(case.raw) < 220 else [*range(1, 30), *range(30, len(case.raw), 17)]
     for place in places:

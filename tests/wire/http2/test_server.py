@@ -174,6 +174,7 @@ REFUSED: list[tuple[int, Fields]] = [
     (400, [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a\r\nx: y"), (b":path", b"/")]),
     (400, [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b"host", b"a/b")]),
     (400, get(b"/", (b"host", b"other.com"))),
+    (400, get(b"/", (b"host", b"example.com:443"))),
     (400, get(b"/", (b"host", b"example.com"), (b"host", b"example.com"))),
     (400, get(b"/", (b"Accept", b"a"))),
     (400, get(b"/", (b"", b"a"))),
@@ -262,6 +263,7 @@ ACCEPTED: list[tuple[Fields, Fields]] = [
         get(b"/", *[(b"cookie", b"a%d=b" % number) for number in range(300)]),
         [(b"host", b"example.com"), (b"cookie", b"; ".join(b"a%d=b" % number for number in range(300)))],
     ),
+    (get(b"/", (b"host", b"EXAMPLE.com:80")), [(b"host", b"EXAMPLE.com:80")]),
     (get(b"/", (b"content-length", b"0")), [(b"host", b"example.com"), (b"content-length", b"0")]),
 ]
 
