@@ -20,7 +20,7 @@ class Peers:
         """``trusted`` are networks, and ``unix:`` for every peer of a unix socket."""
         trusted = set(trusted)
         self._networks = [ip_network(network, strict=False) for network in trusted - {"unix:"}]
-        self._unix = "unix:" in trusted
+        self._local = "unix:" in trusted
         self.some = bool(trusted)
         """Whether any peer is trusted at all."""
         self._decided: dict[bytes, bool] = {}
@@ -32,7 +32,7 @@ class Peers:
         decided = self._decided.get(peer)
         if decided is None:
             if peer == UNIX_PEER:
-                return self._unix
+                return self._local
             address = parse_address(peer)
             decided = address is not None and any(address in network for network in self._networks)
             if len(self._decided) >= _REMEMBERED:
