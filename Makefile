@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# A file at a time and in their order: the long ones, which start daemons, do not come last.
+SPREAD := -n auto --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 COMPILED := .venv-compiled
@@ -36,7 +38,7 @@ run: $(VENV)/run.installed
 	@$(BIN)/python contrib/run.py
 
 test: $(VENV)/test.installed
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
 # Counted, not timed, so that it does the same everywhere.
 fuzz: $(VENV)/test.installed
@@ -50,11 +52,11 @@ hunt: $(VENV)/test.installed
 
 # Takes twice the CPU of make test.
 coverage: $(VENV)/test.installed
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) --cov --cov-report=term $(ARGS)
 
 test-compiled: $(COMPILED)/installed
 	cd / && $(CURDIR)/$(COMPILED)/bin/python -c "import apigw, sys; sys.exit(not apigw.is_compiled() and 'it is not compiled')"
-	$(COMPILED)/bin/pytest -n auto --dist loadfile $(ARGS)
+	$(COMPILED)/bin/pytest $(SPREAD) $(ARGS)
 
 check: $(VENV)/test.installed $(COMPILED)/installed
 	$(BIN)/python -m ruff check .
@@ -64,7 +66,7 @@ check: $(VENV)/test.installed $(COMPILED)/installed
 	@cd / && $(CURDIR)/$(COMPILED)/bin/python -c "import apigw, sys; apigw.is_compiled() or print('\n\n*** NOT COMPILED: there is no C compiler here ***\n', file=sys.stderr)"
 
 test-bench: $(VENV)/test.installed $(VENV)/bench.installed
-	$(BIN)/python -m pytest -n auto --dist loadfile contrib/bench/tests $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) contrib/bench/tests $(ARGS)
 
 # Not with the locked versions: these tell what the ranges of setup.py are worth, and never fail.
 test-newest: RESOLUTION := highest
@@ -77,7 +79,7 @@ test-newest test-lowest: $(VENV)/lock.installed
 	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq $(LOCKED) \
 	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq --no-deps -r run/$@.txt \
 	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq $(EDITABLE) . \
-	  && $(VENV)-$@/bin/python -m pytest -n auto --dist loadfile $(ARGS) \
+	  && $(VENV)-$@/bin/python -m pytest $(SPREAD) $(ARGS) \
 	  || echo "$@: RED, which is no error here. The versions are in run/$@.txt"
 
 bench: $(COMPILED)/installed
