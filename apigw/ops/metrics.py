@@ -176,9 +176,6 @@ class Metrics:
             ["service", "to"],
             registry=registry,
         )
-        self._auth_failures = Counter(
-            "gateway_auth_failures_total", "Callers turned away, by reason.", ["reason"], registry=registry
-        )
         self._connections = Gauge(
             "gateway_connections", "Open connections of clients.", ["protocol"], registry=registry
         )
@@ -223,10 +220,6 @@ class Metrics:
     def connections(self, protocol: str) -> Gauge:
         """The open connections of one protocol: ``inc()`` and ``dec()``."""
         return self._connections.labels(protocol)
-
-    def auth_failure(self, reason: str) -> None:
-        """Count a 401 or 403. ``reason`` is a word of the code's own, never of the token's."""
-        self._auth_failures.labels(reason).inc()
 
     def reloaded(self, succeeded: bool) -> None:
         self._reloads[succeeded].inc()
