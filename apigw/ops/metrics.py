@@ -208,9 +208,6 @@ class Metrics:
             ["service", "to"],
             registry=registry,
         )
-        self._auth_failures = Counter(
-            "gateway_auth_failures_total", "Callers turned away, by reason.", ["reason"], registry=registry
-        )
         self._connections = Gauge(
             "gateway_connections", "Open connections of clients.", ["protocol"], registry=registry
         )
@@ -272,10 +269,6 @@ class Metrics:
     def lines_lost(self, log: str) -> Callable[[int], object]:
         """Counts lines of a log of ``LOGS`` that could not be written. May be called from any thread."""
         return self._lines_lost.labels(log).inc
-
-    def auth_failure(self, reason: str) -> None:
-        """Count a 401 or 403. ``reason`` is a constant of the code, never a part of a token."""
-        self._auth_failures.labels(reason).inc()
 
     def reloaded(self, succeeded: bool) -> None:
         self._reloads[succeeded].inc()

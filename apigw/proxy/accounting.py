@@ -42,8 +42,6 @@ class Accounting:
         if relay is not None and relay.upstream_ended_at and not endless:
             relay.destination.upstream.series.observe(relay.upstream_ended_at - relay.sent_at)
         refusal = exchange.refusal
-        if refusal is not None and refusal.reason is not None:
-            self._metrics.auth_failure(refusal.reason)
         log = self._access_log
         if log is not None:
             target = None if relay is None else relay.target

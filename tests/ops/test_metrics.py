@@ -33,7 +33,6 @@ FAMILIES = {
     "gateway_upstream_errors": ("counter", {"service", "kind"}),
     "gateway_circuit_breaker_state": ("gauge", {"service"}),
     "gateway_circuit_breaker_transitions": ("counter", {"service", "to"}),
-    "gateway_auth_failures": ("counter", {"reason"}),
     "gateway_requests_in_flight": ("gauge", set()),
     "gateway_connections": ("gauge", {"protocol"}),
     "gateway_config_reloads": ("counter", {"result"}),
@@ -74,7 +73,6 @@ def busy() -> Metrics:
     service.observe(0.01)
     service.error("connect")
     service.circuit("open")
-    metrics.auth_failure("expired")
     metrics.connections("h2").inc()
     metrics.reactor_lag(0.0)
     return metrics

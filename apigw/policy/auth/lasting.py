@@ -28,11 +28,12 @@ log = Logger()
 
 
 class Lasting(OnLasting):
-    """All of them, over reloads: ``authenticator`` is that of the configuration in force."""
+    """All of them, over reloads. ``failed`` is told the reason of each that is ended."""
 
-    def __init__(self, deadlines: Deadlines, now: Callable[[], float]) -> None:
+    def __init__(self, deadlines: Deadlines, now: Callable[[], float], failed: Callable[[str], None]) -> None:
         self._deadlines = deadlines
         self._now = now
+        self._failed = failed
         self._authenticator: Authenticator | None = None
         self._watched: dict[_Watched, None] = {}
 
@@ -65,6 +66,8 @@ class Lasting(OnLasting):
         self._deadlines.forget(watched)
         del self._watched[watched]
         if error is not None:
+            if error.reason is not None:
+                self._failed(error.reason)
             log.info("{id}: its token ended: {reason}", id=exchange.id.decode("ascii"), reason=error.detail)
             exchange.driver.refuse(exchange, error)
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from apigw.contract.exchange import Exchange, Outcome, Stage, wait_for
+from apigw.contract.exchange import Exchange, OnRefusal, Outcome, Stage, Waiting, wait_for
 from apigw.contract.principal import Principal
+from apigw.errors import GatewayError
 from apigw.policy.auth.jwt import Authenticator
 from apigw.policy.auth.principal import authorize, missing_token
 
@@ -43,8 +44,8 @@ class Authenticate(Stage):
         return None
 
     def _verify(self, exchange: Exchange, tokens: list[bytes], now: float) -> Outcome:
-        """A token that was not seen before: verifying one takes longer than all else that a request costs."""
-        if tokens:
+        """A token that was not seen before, or none: verifying takes longer than all else that a request costs."""
+        if tokens or self._required:
             for screen in exchange.route.screens:
                 screen.run(exchange)
         found = self._authenticator.verify(tokens, now)
@@ -61,3 +62,15 @@ class Authenticate(Stage):
     def _verified(self, principal: Principal, exchange: Exchange) -> None:
         exchange.principal = principal
         authorize(principal, self._roles, self._scopes)
+
+
+class CountFailure(OnRefusal):
+    """Counts callers who are turned away; ``failed`` is told the reason."""
+
+    def __init__(self, failed: Callable[[str], None]) -> None:
+        self._failed = failed
+
+    def run(self, exchange: Exchange, error: GatewayError) -> Waiting | None:
+        if error.reason is not None:
+            self._failed(error.reason)
+        return None

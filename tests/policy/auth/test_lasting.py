@@ -43,9 +43,10 @@ class Scene:
         self.route = Route("/a", None, None, Metrics(CollectorRegistry(), "0").route("/a"), ())
         table = Table(Router([("/a", None, self.route)]), None, self.route, Peers(), False)
         self.ended: list[Exchange] = []
+        self.failed: list[str] = []
         self.pipeline = Pipeline(table, self.clock.seconds, self.ended.append, lambda request: None)
         self.deadlines = Deadlines(self.clock)
-        self.lasting = Lasting(self.deadlines, lambda: NOW + self.clock.seconds())
+        self.lasting = Lasting(self.deadlines, lambda: NOW + self.clock.seconds(), self.failed.append)
         self.authenticator = using(HS)
         self.lasting.use(self.authenticator)
         self.deadlines.start()
@@ -85,7 +86,7 @@ def test_one_ends_when_its_token_does(scene: Scene) -> None:
     scene.pass_time(0.4)
     (error,) = scene.refused
     assert isinstance(error, Unauthorized)
-    assert error.reason == "expired"
+    assert (error.reason, scene.failed) == ("expired", ["expired"])
     assert len(scene.lasting) == 0
 
 

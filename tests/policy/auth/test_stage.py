@@ -15,7 +15,7 @@ from apigw.contract.exchange import Answer, Exchange, Outcome, Route, Screen, St
 from apigw.contract.peers import Peers
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.keys import Key
-from apigw.policy.auth.stage import Authenticate
+from apigw.policy.auth.stage import Authenticate, CountFailure
 from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.selection import Selection
 from apigw.policy.limits.stage import ChargeAddress, Count, RefuseSpent
@@ -107,7 +107,24 @@ def test_screens_are_asked_before_a_token_is_verified_and_not_again(verified: li
     assert (screen.asked, len(verified)) == (3, 1)
     screen.shut = False
     assert [scene.ask(FORGED), scene.ask(token(sub="bob")), scene.ask()] == [401, 200, 401]
-    assert (screen.asked, len(verified)) == (5, 3)
+    assert (screen.asked, len(verified)) == (6, 3)
+
+
+def test_who_needs_no_token_and_has_none_pays_for_no_screen() -> None:
+    """An anonymous caller of a route where that is optional."""
+    screen = Noting()
+    assert Scene(False, screens=(screen,)).ask() == 200
+    assert screen.asked == 0
+
+
+def test_who_is_turned_away_is_counted_by_the_reason() -> None:
+    """A 401 or 403 of authentication, and no other refusal; where an address has used up its limit, that is a 429."""
+    failed, one = list[str](), limit(2, 60, "log")
+    parts = (Selection((one,)), MemoryStore(Clock(), lambda: 0.0), lambda limit: None)
+    counting, charge, screen = CountFailure(failed.append), ChargeAddress(*parts), RefuseSpent(*parts)
+    scene = Scene(on_refusal=(counting, charge), screens=(screen,))
+    assert [scene.ask(FORGED), scene.ask(), scene.ask(), scene.ask(FORGED)] == [401, 401, 429, 429]
+    assert failed == ["signature", "missing"]
 
 
 @pytest.mark.parametrize("required", [True, False])
