@@ -47,6 +47,8 @@ class Relay(Relaying):
         self.tunnelled = False
         self.behind = False
         """Whether the service takes the request's body slower than it comes, so that some of it is still here."""
+        self.unread = False
+        """Whether the client takes the answer slower than it comes."""
         exchange.relay = self
         self.request.listener = self
 
@@ -125,7 +127,16 @@ class Relay(Relaying):
         if held is not None:
             held.release()
 
-    # wire.interfaces.Receiver: the answer.
+    # wire.interfaces.Receiver: who is waited for, and the answer.
+
+    def moved(self) -> int | None:
+        request = self.request
+        owes_body = not request.body_complete and not self.behind
+        return request.moved() if owes_body or self.unread else None
+
+    def too_slow(self) -> None:
+        error = errors.ClientTimeout("Others wait for a connection to the service, and this request was the slowest.")
+        self.exchange.driver.refuse(self.exchange, error)
 
     def pause_body(self) -> None:
         self.behind = True
@@ -232,10 +243,12 @@ class Relay(Relaying):
     # IPushProducer: the client reads slower than the service sends.
 
     def pauseProducing(self) -> None:
+        self.unread = True
         if self.connection is not None:
             self.connection.pause_response()
 
     def resumeProducing(self) -> None:
+        self.unread = False
         if self.connection is not None:
             self.connection.resume_response()
 

@@ -230,6 +230,11 @@ class _Call:
         if self._producing and self._body is not None:
             self._body.resumeProducing()
 
+    def moved(self) -> int | None:
+        return None  # there is no client
+
+    def too_slow(self) -> None: ...
+
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         assert self._connection is not None
         self._response = Response(self._asked, status, reason, headers, self._connection, self._abandon)

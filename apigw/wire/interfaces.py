@@ -76,6 +76,13 @@ class Receiver(Protocol):
 
     def resume_body(self) -> None: ...
 
+    def moved(self) -> int | None:
+        """How many bytes have come from the client and been taken by it; None while it is not the client that is waited
+        for. Asked while others wait for a connection, a few times a second."""
+
+    def too_slow(self) -> None:
+        """End the exchange: others wait for its connection."""
+
 
 class UpstreamConnection(ABC):
     """A connection to a service, which carries one exchange at a time.
@@ -98,6 +105,11 @@ class UpstreamConnection(ABC):
         self.deadline = NEVER
         self.usable = False
         self.used = False
+
+    @property
+    @abstractmethod
+    def receiver(self) -> Receiver | None:
+        """Whose exchange it carries."""
 
     # The exchange's side.
 

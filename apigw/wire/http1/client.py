@@ -118,6 +118,10 @@ class HTTP1Connection(UpstreamConnection):
         return self._state >= CLOSING
 
     @property
+    def receiver(self) -> Receiver | None:
+        return self._receiver
+
+    @property
     def event_stream(self) -> bool:
         return self._response.event_stream
 
