@@ -197,8 +197,8 @@ SERVICE: Rule = {
         "How long an idle connection to the service is kept (Node closes at 5 s).", "0s", DAY
     ),
     "max_connections": whole(
-        "Connections to each target. Where requests have waited for one longer than 250 ms, the exchange whose client is "
-        "the slowest ends: 408, or cut; only below 1 KiB/s.",
+        "Connections to each target. Where requests have waited for one longer than 250 ms, the exchange whose client "
+        "is the slowest ends: 408, or cut; only below 1 KiB/s.",
         1,
         100_000,
     ),

@@ -299,6 +299,7 @@ class Response:
         self._reader: IProtocol | None = None
         self._delivered = False
         self._reason: Failure | None = None
+        self._given_up = False
 
     def deliverBody(self, protocol: IProtocol) -> None:
         if self._delivered:
@@ -310,7 +311,7 @@ class Response:
         if kept and self._reader is not None:
             self._reader.dataReceived(kept)
         if self._reason is not None:
-            self._tell(self._reason)
+            self.ended(self._reason)
         else:
             self.resume()
 
@@ -328,6 +329,8 @@ class Response:
     def ended(self, reason: Failure) -> None:
         """The connection is no longer this response's."""
         self._connection = None
+        if self._given_up:
+            reason = Failure(ResponseFailed([Failure(ConnectionAborted())]))
         self._reason = reason
         if self._delivered:
             self._tell(reason)
@@ -341,10 +344,11 @@ class Response:
             self._connection.resume_response()
 
     def give_up(self) -> None:
-        """Its reader has had enough."""
+        """Its reader has had enough, and is not told that it has read all, though all may have come."""
+        self._given_up = True
         if self._connection is not None:
             self._abandon()
-            self.ended(Failure(ResponseFailed([Failure(ConnectionAborted())])))
+            self.ended(Failure(ConnectionAborted()))
 
     def _tell(self, reason: Failure) -> None:
         reader, self._reader = self._reader, None

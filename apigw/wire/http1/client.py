@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import select
 from typing import Any, Final, cast
 
 from twisted.internet.error import ConnectionDone
@@ -16,7 +15,7 @@ from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.http1.response import BODY, COMPLETE, SWITCHED, WAITING, ResponseReader
 from apigw.wire.interfaces import Message, Receiver, Told, UpstreamConnection
-from apigw.wire.reactor.transport import beneath_tls
+from apigw.wire.reactor.transport import beneath_tls, is_readable
 from apigw.wire.tunnel import End
 
 CLOSING_TIME: Final = 30.0
@@ -222,9 +221,13 @@ class HTTP1Connection(UpstreamConnection):
     def is_quiet(self) -> bool:
         if self._state != IDLE:
             return False
-        poll = select.poll()
-        poll.register(beneath_tls(self.transport).getHandle(), select.POLLIN)
-        return not poll.poll(0)
+        base = beneath_tls(self.transport)
+        if not is_readable(base):
+            return True
+        if base is self.transport:
+            return False
+        # TLS has messages of its own, session tickets above all (RFC 8446 §4.6): read, they are told from all else.
+        return base.doRead() is None and self._state == IDLE and not base.disconnecting and not is_readable(base)
 
     def close(self) -> None:
         if self._state < CLOSING:

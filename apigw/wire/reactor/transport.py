@@ -9,6 +9,7 @@ connection become one, and a process on the other side that slept is woken once 
 
 from __future__ import annotations
 
+import select
 import sys
 from collections.abc import Callable, Iterable
 from fcntl import ioctl
@@ -77,6 +78,13 @@ def unsent(transport: Any) -> int:
     """How many bytes the other side of a transport has not taken yet; 0 where that cannot be told."""
     base = beneath_tls(transport)
     return base.unsent() if hasattr(base, "unsent") else 0
+
+
+def is_readable(transport: Any) -> bool:
+    """Whether something waits to be read from a socket's transport: data, or its end."""
+    poll = select.poll()
+    poll.register(transport.getHandle(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def replace_protocol(transport: Any, protocol: Any) -> Any:
