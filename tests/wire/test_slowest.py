@@ -18,18 +18,18 @@ from .test_pool import Endpoint, result
 from .test_pool import use as exchange_on
 
 
-class Connection:
-    """As much of one as is looked at."""
-
-    def __init__(self, receiver: Recorder | None) -> None:
-        self.receiver = receiver
+def connection(receiver: Recorder | None) -> HTTP1Connection:
+    """One that carries an exchange, or is idle."""
+    made = HTTP1Connection(Deadlines(Clock()), *[lambda _: None] * 3)
+    made._receiver = receiver
+    return made
 
 
 def looked(*moved: list[int | None], every: float = 0.25) -> list[int | None]:
     """How much each client has moved at each look. Which one was the slowest, each time."""
     slowest = Slowest()
     clients = [Recorder() for _ in moved]
-    connections: list[Any] = [Connection(None), *map(Connection, clients)]
+    connections = [connection(None), *map(connection, clients)]
     found: list[int | None] = []
     for number, counts in enumerate(zip(*moved, strict=True)):
         for client, count in zip(clients, counts, strict=True):
