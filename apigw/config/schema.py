@@ -220,7 +220,12 @@ SERVICE: Rule = {
     "keepalive_timeout": duration(
         "How long an idle connection to the service is kept. Less than the service's own (Node: 5 s).", "0s", DAY
     ),
-    "max_connections": whole("Maximum number of connections to each target.", 1, 100_000),
+    "max_connections": whole(
+        "Maximum number of connections to each target. When a request has waited for one for 250 ms, the request with "
+        "the slowest client is ended, by 408 or by closing, if that client is slower than 1 KiB/s.",
+        1,
+        100_000,
+    ),
     "max_pending": whole(
         "How many requests may wait for a connection to each target, up to `connect_timeout`. Further ones, and those "
         "that got none in time, get 503 `overloaded`.",

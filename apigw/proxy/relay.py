@@ -49,6 +49,8 @@ class Relay(Relaying):
         self.event_stream = False
         self.tunnelled = False
         self._tunnel: Deferred[None] | None = None
+        self.unread = False
+        """Whether the client takes the answer slower than it comes."""
         exchange.relay = self
         self.request.listener = self
 
@@ -128,7 +130,16 @@ class Relay(Relaying):
         if held is not None:
             held.release()
 
-    # wire.interfaces.Receiver: the answer.
+    # wire.interfaces.Receiver: who is waited for, and the answer.
+
+    def moved(self) -> int | None:
+        request = self.request
+        owes_body = not request.body_complete and not self.full
+        return request.moved() if owes_body or self.unread else None
+
+    def too_slow(self) -> None:
+        error = errors.ClientTimeout("Others wait for a connection to the service, and this request was the slowest.")
+        self.exchange.driver.refuse(self.exchange, error)
 
     def pause_body(self) -> None:
         self.full = True
@@ -250,10 +261,12 @@ class Relay(Relaying):
     # IPushProducer: the client reads slower than the service sends.
 
     def pauseProducing(self) -> None:
+        self.unread = True
         if self.connection is not None:
             self.connection.pause_response()
 
     def resumeProducing(self) -> None:
+        self.unread = False
         if self.connection is not None:
             self.connection.resume_response()
 

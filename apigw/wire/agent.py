@@ -231,6 +231,11 @@ class _Call:
         if self._producing and self._body is not None:
             self._body.resumeProducing()
 
+    def moved(self) -> int | None:
+        return None  # there is no client
+
+    def too_slow(self) -> None: ...
+
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         assert self._connection is not None
         self._response = Response(self._asked, status, reason, headers, self._connection, self._abandon)
@@ -295,6 +300,7 @@ class Response:
         self._reader: IProtocol | None = None
         self._delivered = False
         self._reason: Failure | None = None
+        self._given_up = False
 
     def deliverBody(self, protocol: IProtocol) -> None:
         if self._delivered:
@@ -306,7 +312,7 @@ class Response:
         if kept and self._reader is not None:
             self._reader.dataReceived(kept)
         if self._reason is not None:
-            self._tell(self._reason)
+            self.ended(self._reason)
         else:
             self.resume()
 
@@ -324,6 +330,8 @@ class Response:
     def ended(self, reason: Failure) -> None:
         """Whether the response no longer uses the connection."""
         self._connection = None
+        if self._given_up:
+            reason = Failure(ResponseFailed([Failure(ConnectionAborted())]))
         self._reason = reason
         if self._delivered:
             self._tell(reason)
@@ -337,10 +345,11 @@ class Response:
             self._connection.resume_response()
 
     def give_up(self) -> None:
-        """Close the connection, because the reader needs no more."""
+        """Close the connection, because the reader needs no more. It gets ``ResponseFailed``, even if all has come."""
+        self._given_up = True
         if self._connection is not None:
             self._abandon()
-            self.ended(Failure(ResponseFailed([Failure(ConnectionAborted())])))
+            self.ended(Failure(ConnectionAborted()))
 
     def _tell(self, reason: Failure) -> None:
         reader, self._reader = self._reader, None

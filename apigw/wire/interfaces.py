@@ -64,6 +64,15 @@ class Receiver(Protocol):
     def resume_body(self) -> None:
         """The buffer has drained: go on after ``pause_body``."""
 
+    def moved(self) -> int | None:
+        """How many bytes have come from the client and been taken by it; None while the client is not waited for.
+
+        Called a few times a second, while others wait for a connection.
+        """
+
+    def too_slow(self) -> None:
+        """End the exchange, because others wait for its connection."""
+
 
 class UpstreamConnection(ABC):
     """A connection to a service that carries one exchange at a time; with HTTP/2, one stream of a connection.
@@ -92,6 +101,11 @@ class UpstreamConnection(ABC):
         self.usable = False
         self.used = False
         self.version = b"HTTP/1.1"
+
+    @property
+    @abstractmethod
+    def receiver(self) -> Receiver | None:
+        """The receiver of the exchange in progress."""
 
     # The exchange's side.
 

@@ -15,6 +15,12 @@ from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 from apigw.wire.interfaces import Connections, Make, UpstreamConnection
 from apigw.wire.reactor.transport import OneConnection
+from apigw.wire.slowest import Slowest
+
+PATIENCE = 0.25
+"""Seconds for which a request waits for a connection before the slowest client loses its own; so long one by one."""
+LOOKS_EVERY = 1.0
+"""Seconds between two looks at how fast clients are, while no more connections may be made and nobody waits."""
 
 
 @frozen
@@ -30,7 +36,8 @@ class PoolSettings:
 class _Waiting:
     """An exchange's place in the queue for a connection."""
 
-    def __init__(self, pool: Pool, deadline: float) -> None:
+    def __init__(self, pool: Pool, since: float, deadline: float) -> None:
+        self.since = since
         self.deadline = deadline
         self.given: Deferred[UpstreamConnection] = Deferred(lambda _: pool._forget(self))
         self._pool = pool
@@ -67,14 +74,17 @@ class Pool(Connections):
         self._deadlines = deadlines
         self._idle: list[UpstreamConnection] = []
         self._waiting: deque[_Waiting] = deque()
-        self._open = 0  # connected or connecting, but for tunnels
+        self._open: dict[UpstreamConnection, None] = {}  # connected or connecting, but for tunnels
         self._tunnels: set[UpstreamConnection] = set()
         self._closed = False
         self._dialling = False
+        self._slowest = Slowest()
+        self.deadline = NEVER
+        """When the clients of this pool are looked at; only while it is full."""
 
     @property
     def connections(self) -> int:
-        return self._open
+        return len(self._open)
 
     @property
     def tunnels(self) -> int:
@@ -90,14 +100,30 @@ class Pool(Connections):
         return None
 
     def connect(self) -> Deferred[UpstreamConnection]:
-        if self._open < self._settings.max_connections:
+        if len(self._open) < self._settings.max_connections:
             return self._dial()
         if len(self._waiting) >= self._settings.max_pending:
             return fail(PoolExhausted("too many requests wait for a connection"))
-        waiting = _Waiting(self, self._deadlines.seconds() + self._settings.connect_timeout)
+        now = self._deadlines.seconds()
+        waiting = _Waiting(self, now, now + self._settings.connect_timeout)
         self._waiting.append(waiting)
+        self.deadline = min(self.deadline, now + PATIENCE)
         self._deadlines.watch(waiting)
         return waiting.given
+
+    def deadline_passed(self) -> None:
+        """While no more connections may be made: see how fast clients are, and where others wait, end the slowest."""
+        if len(self._open) < self._settings.max_connections:
+            self.deadline = NEVER
+            self._deadlines.forget(self)
+            self._slowest.forget()
+            return
+        now = self._deadlines.seconds()
+        waiting = self._waiting
+        self.deadline = now + (PATIENCE if waiting else LOOKS_EVERY)
+        slowest = self._slowest.look(self._open, now)
+        if slowest is not None and waiting and now - waiting[0].since >= PATIENCE:
+            slowest.too_slow()
 
     def close(self) -> None:
         self._closed = True
@@ -111,8 +137,11 @@ class Pool(Connections):
         return given
 
     def _dial_for(self, given: Deferred[UpstreamConnection]) -> None:
-        self._open += 1
         connection = self._make(self._free, self._set_apart, self._lose)
+        self._open[connection] = None
+        if self.deadline == NEVER and len(self._open) >= self._settings.max_connections:
+            self.deadline = self._deadlines.seconds()
+            self._deadlines.watch(self)
         dialling = _Dialling(self._deadlines.seconds() + self._settings.connect_timeout)
         connection.connect_until(dialling.deadline)
         self._deadlines.watch(dialling)
@@ -155,14 +184,14 @@ class Pool(Connections):
     def _set_apart(self, connection: UpstreamConnection) -> None:
         """It is a tunnel now, which may last for hours: its place is free for exchanges."""
         self._tunnels.add(connection)
-        self._open -= 1
+        del self._open[connection]
         self._dial_for_waiting()
 
     def _lose(self, connection: UpstreamConnection) -> None:
         if connection in self._tunnels:
             self._tunnels.remove(connection)
             return
-        self._open -= 1
+        del self._open[connection]
         if connection in self._idle:
             self._idle.remove(connection)
         self._dial_for_waiting()
@@ -171,7 +200,7 @@ class Pool(Connections):
         if self._dialling:
             return  # an attempt failed at once: the loop below goes on
         self._dialling = True
-        while self._waiting and self._open < self._settings.max_connections:
+        while self._waiting and len(self._open) < self._settings.max_connections:
             self._dial_for(self._next_waiting())
         self._dialling = False
 

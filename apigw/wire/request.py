@@ -64,6 +64,9 @@ class Stream(Protocol):
     def flush(self) -> None: ...
     def end_response(self, request: Request) -> None: ...
     def abort(self) -> None: ...
+    def unsent(self) -> int:
+        """How many bytes the client has not taken yet."""
+
     def want_body(self, request: Request) -> None: ...
     def pause_body(self) -> None: ...
     def resume_body(self) -> None: ...
@@ -139,6 +142,10 @@ class Request:
             self.listener.body_received(data)
         if complete and not self.finished:
             self.listener.body_finished()
+
+    def moved(self) -> int:
+        """Bytes of bodies that have come from the client, and that it has taken. About: what frames them counts too."""
+        return self.bytes_received + self.bytes_sent - self.stream.unsent()
 
     def pause_body(self) -> None:
         """Stop reading the body (back-pressure)."""

@@ -42,6 +42,14 @@ class Recorder:
         self.error: UpstreamError | None = None
         self.body_paused = 0
         self.flushes = 0
+        self.count: int | None = None
+        self.ended_as_slow = False
+
+    def moved(self) -> int | None:
+        return self.count
+
+    def too_slow(self) -> None:
+        self.ended_as_slow = True
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         assert not self.end

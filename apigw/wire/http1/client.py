@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import select
 from typing import Any, Final, cast
 
 from twisted.internet.error import ConnectionDone
@@ -17,7 +16,7 @@ from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
 from apigw.wire.http1.response import BODY, COMPLETE, SWITCHED, WAITING, ResponseReader
 from apigw.wire.interfaces import Receiver, Told, UpstreamConnection
-from apigw.wire.reactor.transport import beneath_tls
+from apigw.wire.reactor.transport import beneath_tls, is_readable
 from apigw.wire.tunnel import End
 
 CLOSING_TIME: Final = 30.0
@@ -113,6 +112,10 @@ class HTTP1Connection(UpstreamConnection):
         self._reading_paused = False
         self._writing_paused = False
         self._turn: int | None = None
+
+    @property
+    def receiver(self) -> Receiver | None:
+        return self._receiver
 
     @property
     def event_stream(self) -> bool:
@@ -225,9 +228,13 @@ class HTTP1Connection(UpstreamConnection):
     def is_quiet(self) -> bool:
         if self._state != IDLE:
             return False
-        poll = select.poll()
-        poll.register(beneath_tls(self.transport).getHandle(), select.POLLIN)
-        return not poll.poll(0)
+        base = beneath_tls(self.transport)
+        if not is_readable(base):
+            return True
+        if base is self.transport:
+            return False
+        # TLS has messages of its own, session tickets above all (RFC 8446 §4.6): read, they are told from all else.
+        return base.doRead() is None and self._state == IDLE and not base.disconnecting and not is_readable(base)
 
     def close(self) -> None:
         if self._state < CLOSING:

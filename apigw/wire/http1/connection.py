@@ -68,6 +68,10 @@ class ClientConnection:
         before, self._turn = self._turn, getattr(self.factory.deadlines.clock, "turn", None)
         return self._turn is None or self._turn != before
 
+    def unsent(self) -> int:
+        """How many bytes the client has not taken yet."""
+        return unsent(self.transport)
+
     def stopProducing(self) -> None:
         """The transport is lost; ``connectionLost`` follows."""
 

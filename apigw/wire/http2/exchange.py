@@ -80,6 +80,10 @@ class HTTP2Exchange(UpstreamConnection):
         self.version = b"HTTP/2"
 
     @property
+    def receiver(self) -> Receiver | None:
+        return self._receiver
+
+    @property
     def event_stream(self) -> bool:
         return self._event_stream
 

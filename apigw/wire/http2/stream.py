@@ -263,6 +263,9 @@ class HTTP2Stream:
             self._set_deadline()
         self.flush()
 
+    def unsent(self) -> int:
+        return len(self._unsent)
+
     def abort(self) -> None:
         self.reset(Code.INTERNAL_ERROR)
         self.channel.flush()

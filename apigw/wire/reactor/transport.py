@@ -9,6 +9,7 @@ connection become one, and a process on the other side that slept is woken once 
 
 from __future__ import annotations
 
+import select
 import sys
 from collections.abc import Callable, Iterable
 from fcntl import ioctl
@@ -105,6 +106,13 @@ def close_if_sent(transport: Any) -> bool:
     Returns whether that was possible: nothing was queued, and there is no TLS to say good-bye.
     """
     return not _is_tls(transport) and hasattr(transport, "close_if_sent") and bool(transport.close_if_sent())
+
+
+def is_readable(transport: Any) -> bool:
+    """Whether something waits to be read from a socket's transport: data, or its end."""
+    poll = select.poll()
+    poll.register(transport.getHandle(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def replace_protocol(transport: Any, protocol: Any) -> Any:

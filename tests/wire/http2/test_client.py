@@ -57,6 +57,10 @@ class Asker:
     def resume_body(self) -> None:
         self.pauses.append(False)
 
+    def moved(self) -> int | None: ...
+
+    def too_slow(self) -> None: ...
+
 
 class Scene:
     """A connection, and the service at its other end."""
