@@ -75,6 +75,10 @@ GATEWAY: Rule = {
     "admin_token_file": optional_file(
         "Holds the token for writes. Without it the admin listener answers reads only.", "admin token"
     ),
+    "admin_hosts": list_of(
+        "Names by which the admin listener is asked, besides `localhost` and addresses; any other `Host` is 421.",
+        item("host"),
+    ),
     "request_timeout": duration(
         "Runs only while the gateway waits for the upstream: to its headers, and between two pieces of its body.",
         "1ms",
@@ -113,7 +117,11 @@ GATEWAY: Rule = {
         1_000_000,
     ),
     "trusted_proxies": list_of("CIDRs whose `X-Forwarded-For` is believed, walked from the right.", item("network")),
-    "metrics_allow": list_of("CIDRs that may read `/metrics` on the public port; others get 404.", item("network")),
+    "metrics_allow": list_of(
+        "CIDRs of clients that may read `/metrics` on the public port, also behind `trusted_proxies`; others get 404, "
+        "and so does what came through another proxy.",
+        item("network"),
+    ),
     "access_log": map_of("One line for each exchange. `null` for none.", model.AccessLog, ACCESS_LOG, nullable=True),
 }
 
@@ -186,7 +194,7 @@ SERVICE: Rule = {
         "That many more requests wait for a connection, up to `connect_timeout`; then 503 `overloaded`.", 0, 1_000_000
     ),
     "preserve_host": switch("Whether the client's `Host` goes to the service, instead of the target's."),
-    "critical": switch("Whether it counts for `/ready`."),
+    "critical": switch("Whether `/ready` says 503 while none of its targets answers."),
     "health_check": map_of(
         "Ask each target how it is. Left out: a TCP connect.", model.HealthCheck, HEALTH_CHECK, nullable=True
     ),

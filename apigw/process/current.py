@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
+from apigw import __version__, is_compiled
 from apigw.config.errors import Problem
 from apigw.config.model import Path
 from apigw.ops.metrics import Metrics
@@ -54,6 +55,14 @@ class Current:
     def start(self) -> None:
         """The program begins: the first snapshot is in force, and its policies begin to work."""
         self.use(self.snapshot)
+        config = self.snapshot.config
+        log.info(
+            "apigw {version}, {kind}: {routes} routes to {services} services",
+            version=__version__,
+            kind="compiled" if is_compiled() else "not compiled",
+            routes=len(config.routes),
+            services=len(config.services),
+        )
 
     def stop(self) -> None:
         """Nothing: what is in force stays so until the end."""

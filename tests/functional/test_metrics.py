@@ -117,6 +117,8 @@ def test_the_public_page_is_for_those_who_may(start: Start, service: Service) ->
     """Anybody on the Internet can read which services there are."""
     shown = start(gateway(services={"main": service.url}, routes=[{"path": "/*", "service": "main"}]))
     assert b"gateway_build_info" in shown.get("/metrics").body
+    # From a proxy on the same machine that nobody trusts.
+    assert shown.get("/metrics", "X-Forwarded-For: 203.0.113.7").status == 404
     hidden = gateway(
         services={"main": service.url}, routes=[{"path": "/*", "service": "main"}], metrics_allow=["10.0.0.0/8"]
     )

@@ -174,6 +174,24 @@ def test_the_admin_listener_on_a_unix_socket(start: Start, module_service: Servi
     assert daemon.wait() == 0
 
 
+def test_a_unix_socket_of_the_admin_listener_is_private(start: Start, module_service: Service, tmp_path: Path) -> None:
+    """For the gateway's user and group, where the endpoint does not say for whom."""
+    path = tmp_path / "admin.sock"
+    start(gateway(services={"main": module_service.url}, routes=ALL, admin=f"unix:{path}"))
+    assert path.stat().st_mode & 0o777 == 0o660
+    with Client(str(path)) as client:
+        assert client.request("GET", "/status", host="any.test").status == 200
+
+
+def test_the_admin_listener_is_asked_by_names_that_it_knows(start: Start, module_service: Service) -> None:
+    """A web page's own name is none, wherever it leads."""
+    daemon = start(gateway(services={"main": module_service.url}, routes=ALL, admin_hosts=["gw.test"]))
+    for host, status in (("gw.test", 200), ("localhost", 200), ("192.0.2.1:99", 200), ("evil.test", 421)):
+        with Client(daemon.admin) as client:
+            answer = client.request("GET", "/status", host=host)
+            assert answer.status == status
+
+
 def test_no_admin_listener(start: Start, module_service: Service) -> None:
     """A port is open that nobody asked for."""
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL, admin=None))

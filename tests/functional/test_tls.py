@@ -200,8 +200,9 @@ def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, author
                 "targets": [by_name(service)],
                 "tls": {**trust, "client_cert_file": own.certificate, "client_key_file": own.key},
                 "health_check": {"path": "/well", "interval": "100ms"},
+                "critical": True,
             },
-            "nobody": {"targets": [by_name(service)], "tls": trust, "critical": False},
+            "nobody": {"targets": [by_name(service)], "tls": trust},
         }
         daemon = start(gateway(services=services, routes=[{"path": f"/{name}", "service": name} for name in services]))
         assert daemon.get("/known").status == 200
