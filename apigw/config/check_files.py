@@ -25,6 +25,14 @@ def contents(document: Document, files: Files, judges: Mapping[str, Content]) ->
                     document.report(path, f"{shown(document, path, name)} {error}")
 
 
+def named(document: Document) -> Iterator[tuple[Path, str]]:
+    """Each file that a key names, and where."""
+    for key, rule in document.schema.items():
+        if key in document.tree and _names_files(rule):
+            for path, name, _ in _named(document, rule, document.tree[key], (key,)):
+                yield path, name
+
+
 def pairs(document: Document, files: Files) -> None:
     """Each certificate with its own key."""
     named: list[tuple[Path, str, str]] = []

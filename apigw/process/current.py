@@ -73,7 +73,7 @@ class Current:
         gateway = snapshot.config.gateway
         self._pipeline.table = snapshot.table
         self._buffers.most = gateway.max_buffered
-        self._channels.settings = self._descriptors.fit(snapshot.settings)
+        self._channels.settings = self._descriptors.fit(snapshot.settings, snapshot.config.services)
         self._show(snapshot)
         for name, prepared in snapshot.prepared.items():
             prepared.adopt(previous.prepared[name])

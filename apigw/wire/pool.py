@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from errno import EMFILE, ENFILE
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail
@@ -14,6 +15,9 @@ from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 from apigw.wire.interfaces import Make, UpstreamConnection
 from apigw.wire.reactor.transport import OneConnection
+
+NO_FILES = frozenset({EMFILE, ENFILE})
+"""Errors that are about this machine, and not about the service."""
 
 
 @frozen
@@ -116,7 +120,11 @@ class Pool:
                 given.callback(connection)
 
         def failed(failure: Failure) -> None:
-            if not given.called:
+            if given.called:
+                return
+            if getattr(failure.value, "osError", None) in NO_FILES:
+                given.errback(PoolExhausted("the process may open no more files"))
+            else:
                 given.errback(ConnectFailed(failure.getErrorMessage()))
 
         def not_connected(failure: Failure) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -269,3 +270,23 @@ def test_more_connections_than_the_process_may_have_are_not_promised(tmp_path: P
         enough = files == "unlimited" or int(files) >= 2_000_000
         assert enough != ("max_connections lowered from 1000000 to" in daemon.log)
         assert daemon.get("/a").status == 200
+
+
+def test_what_there_are_no_files_for_is_503(start: Start, module_service: Service) -> None:
+    """It is the gateway that has too few, and no service that fails: nothing is held against that."""
+    breaker = {"min_requests": 1, "error_rate": 0.01}
+    main = {"targets": [module_service.url], "circuit_breaker": breaker, "keepalive_timeout": "0s"}
+    daemon = start(gateway(services={"main": main}, routes=ALL))
+    pid = daemon.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    with daemon.connect() as client:
+        assert client.get("/a").status == 200
+        eventually(lambda: module_service.connections == 0)
+        highest = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+        open_files = len(os.listdir(f"/proc/{pid}/fd"))
+        assert highest == open_files - 1
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_files, before[1]))
+        answer = client.get("/a")
+        assert (answer.status, answer.code) == (503, "overloaded")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        assert client.get("/a").status == 200
