@@ -71,8 +71,8 @@ class Options(usage.Options):
 
     def _take_own_log(self, twistd: Any) -> None:
         """Where twistd would write its log to standard output or a file."""
-        if not twistd or twistd.get("logger") or twistd.get("syslog"):
-            return
+        if "nodaemon" not in twistd or twistd.get("logger") or twistd.get("syslog"):
+            return  # another program, or a log that is not ours to write
         in_foreground = twistd["nodaemon"] or twistd.get("debug")
         name = twistd.get("logfile") or ("-" if in_foreground else "twistd.log")
         if name == "-" and not in_foreground:

@@ -8,7 +8,7 @@ from json import loads
 from twisted.logger import Logger
 
 from apigw import errors
-from apigw.admin.writes import may_write
+from apigw.admin.writes import Writes
 from apigw.contract.resource import Leaf, answer
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.target import Target
@@ -19,22 +19,19 @@ log = Logger()
 
 
 class Circuits(Leaf):
-    """``GET /circuits``: each service, its circuit and its targets. ``POST`` opens, closes or frees a circuit by hand.
+    """GET: each service, its circuit and its targets. POST opens, closes or frees a circuit by hand."""
 
-    ``token`` returns the admin token, or None if there is none; then writes are refused.
-    """
-
-    def __init__(self, upstreams: Callable[[], Iterable[Upstream]], token: Callable[[], bytes | None]) -> None:
+    def __init__(self, upstreams: Callable[[], Iterable[Upstream]], writes: Writes) -> None:
         super().__init__()
         self._upstreams = upstreams
-        self._token = token
+        self._writes = writes
 
     def render_GET(self, request: WebRequest) -> int:
         return answer(request, 200, {"circuits": [circuit_of(upstream) for upstream in self._upstreams()]})
 
     def render_POST(self, request: WebRequest) -> int:
         """A body such as ``{"service": "users", "action": "open"}``. Answers with the new state of the circuit."""
-        may_write(request, self._token())
+        self._writes.check(request)
         upstream, action = self._wanted(request.content.getvalue())
         log.warn(
             "circuit of {service}: {action} by hand, from {peer}",

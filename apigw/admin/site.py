@@ -10,6 +10,7 @@ from twisted.web.resource import IResource
 from apigw.admin.circuits import Circuits
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.page import page
+from apigw.admin.writes import Writes
 from apigw.contract.policy import Prepared
 from apigw.contract.resource import Document
 from apigw.ops.exposition import Exposition
@@ -32,7 +33,10 @@ def own_resources(
         b"/metrics": MetricsPage(exposition, lambda _: True),
         b"/status": Document(facts.status),
         **page(facts.page, clock),
-        b"/circuits": Circuits(lambda: current.snapshot.upstreams.values(), lambda: current.snapshot.admin_token),
+        b"/circuits": Circuits(
+            lambda: current.snapshot.upstreams.values(),
+            Writes(clock.seconds, lambda: current.snapshot.admin_token),
+        ),
     }
 
 

@@ -58,6 +58,12 @@ class Endpoint:
         return self.get("interface") or ("::" if self.kind == "tcp6" else "0.0.0.0")
 
 
+def private(text: str) -> str:
+    """The same, with a unix socket for the process's own user and group alone, where it does not say for whom."""
+    endpoint = parse(text)
+    return f"{text}:mode=660" if endpoint.kind == "unix" and not endpoint.get("mode") else text
+
+
 def _escaped(value: str) -> str:
     return re.sub(r"([:=\\])", r"\\\1", value)
 

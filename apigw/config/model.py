@@ -76,6 +76,7 @@ class Gateway(Open):
     listen: tuple[Listen, ...] = (Listen("tcp:8080"),)
     admin: str | None = "tcp:9090:interface=127.0.0.1"
     admin_token_file: str | None = None
+    admin_hosts: tuple[str, ...] = ()
     request_timeout: float = 30.0
     client_body_timeout: float = 30.0
     client_header_timeout: float = 10.0
@@ -156,7 +157,7 @@ class Service(Open):
     max_connections: int = 256
     max_pending: int = 1024
     preserve_host: bool = False
-    critical: bool = True
+    critical: bool = False
     health_check: HealthCheck | None = None
     circuit_breaker: CircuitBreaker | None = CircuitBreaker()
     protocol: str = "http1"

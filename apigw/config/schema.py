@@ -80,6 +80,10 @@ GATEWAY: Rule = {
     "admin_token_file": optional_file(
         "Holds the token for writes. Without it the admin listener is read-only.", "admin token"
     ),
+    "admin_hosts": list_of(
+        "Names by which the admin listener is asked, besides `localhost` and addresses; any other `Host` is 421.",
+        item("host"),
+    ),
     "request_timeout": duration(
         "How long a service may take to its response headers, and then between two pieces of its body.",
         "1ms",
@@ -124,7 +128,11 @@ GATEWAY: Rule = {
         "Networks whose `X-Forwarded-For` is believed; it is read from the right. `unix:` for peers of a unix socket.",
         item("proxy"),
     ),
-    "metrics_allow": list_of("Networks that may read `/metrics` on the public ports; others get 404.", item("network")),
+    "metrics_allow": list_of(
+        "Networks of clients that may read `/metrics` on the public ports, also behind `trusted_proxies`; others get "
+        "404, and so do requests through other proxies.",
+        item("network"),
+    ),
     "access_log": map_of("One line for each request. `null` for none.", model.AccessLog, ACCESS_LOG, nullable=True),
 }
 
@@ -233,7 +241,7 @@ SERVICE: Rule = {
         1_000_000,
     ),
     "preserve_host": switch("Whether the service gets the client's `Host`, instead of the target's."),
-    "critical": switch("Whether `/ready` depends on it."),
+    "critical": switch("Whether `/ready` is 503 while none of its targets answers."),
     "health_check": map_of(
         "Active health check of each target. Without it, `/ready` tries a TCP connection.",
         model.HealthCheck,

@@ -61,6 +61,28 @@ class Peers:
         return address
 
 
+FORWARDED = frozenset(
+    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
+)
+"""What a proxy adds to a request, and a client that asks by itself does not."""
+
+
+def came_from(allowed: Peers, proxies: Peers, request: Request) -> bool:
+    """Whether a request comes from one of ``allowed``, as far as that is certain.
+
+    Behind ``proxies`` it is the client that counts. What shows that it came through a proxy, but not for whom, or
+    through one that is not among them, could be from anybody.
+    """
+    fields = {name for name, _ in request.headers}
+    if not fields.isdisjoint(FORWARDED):
+        if b"x-forwarded-for" not in fields or not proxies.trusts(request.stream.peer):
+            return False
+        claimed = b",".join(value for name, value in request.headers if name == b"x-forwarded-for")
+        if any(parse_address(entry.strip()) is None for entry in claimed.split(b",")):
+            return False
+    return allowed.trusts(proxies.client_address(request))
+
+
 def parse_address(text: bytes) -> IPv4Address | IPv6Address | None:
     """``text`` as an address, or None if it is none. An IPv4-mapped IPv6 address becomes the IPv4 address."""
     try:

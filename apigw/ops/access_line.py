@@ -27,10 +27,13 @@ MAX_PAIRS = 256
 ENDINGS = (
     b"token", b"secret", b"key", b"signature", b"credential", b"credentials", b"password", b"passwd", b"passphrase",
     b"pwd", b"jwt", b"assertion", b"session", b"sessionid", b"verifier", b"auth_code", b"authorization_code",
+    b"token_hint", b"bearer", b"nonce",
 )  # fmt: skip
 """Endings of names of secret query values: ``access_token``, ``X-Amz-Signature``, ``user[password]``."""
 
-WORDS = frozenset({b"code", b"sig", b"auth", b"authorization", b"sid", b"otp", b"pin", b"pass", b"samlresponse"})
+WORDS = frozenset(
+    {b"code", b"state", b"sig", b"auth", b"authorization", b"sid", b"otp", b"pin", b"pass", b"samlresponse"}
+)
 """Whole names of secret query values."""
 
 _USER = re.compile(rb"(?i)^([a-z][a-z0-9+.-]*://)?[^/?#]*@")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
+from apigw import __version__, is_compiled
 from apigw.config.errors import Problem
 from apigw.config.model import Path
 from apigw.ops.metrics import Metrics
@@ -54,6 +55,14 @@ class Current:
     def start(self) -> None:
         """The program starts: put the first snapshot in use."""
         self.use(self.snapshot)
+        config = self.snapshot.config
+        log.info(
+            "apigw {version}, {kind}: {routes} routes to {services} services",
+            version=__version__,
+            kind="compiled" if is_compiled() else "not compiled",
+            routes=len(config.routes),
+            services=len(config.services),
+        )
 
     def stop(self) -> None:
         """No effect: the snapshot stays in use until the end."""
@@ -64,7 +73,7 @@ class Current:
         gateway = snapshot.config.gateway
         self._pipeline.table = snapshot.table
         self._buffers.most = gateway.max_buffered
-        self._channels.settings = self._descriptors.fit(snapshot.settings)
+        self._channels.settings = self._descriptors.fit(snapshot.settings, snapshot.config.services)
         self._show(snapshot)
         for name, prepared in snapshot.prepared.items():
             prepared.adopt(previous.prepared[name])

@@ -65,7 +65,13 @@ class Listener(Service):
             # The parent process is shown no more than the beginning.
             raise CannotStart(f"cannot listen: {why}: {self.config.endpoint}")
         self._port = outcome[0]
-        log.info("listening on {address}: {endpoint}", address=_shown(self._port), endpoint=self.config.endpoint)
+        over = "" if self.contexts is None else "tls:"
+        log.info(
+            "listening on {address}: {over}{endpoint}",
+            address=_shown(self._port),
+            over=over,
+            endpoint=self.config.endpoint,
+        )
 
     def startService(self) -> None:
         if self._port is None:

@@ -16,6 +16,8 @@ from apigw import __version__
 from apigw.admin.site import admin_resources, own_resources
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
+from apigw.admin.writes import may_read
+from apigw.config import endpoints
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
 from apigw.contract.policy import Context
@@ -110,7 +112,7 @@ class Program:
 
         def show(snapshot: Snapshot) -> None:
             reserved, prepared = snapshot.config.reserved, snapshot.prepared.values()
-            public.reserve(public_resources(reserved, readiness, exposition, snapshot.metrics_allowed, prepared))
+            public.reserve(public_resources(reserved, readiness, exposition, snapshot.may_scrape, prepared))
             pipeline.reserved = public.reserved
             admin.reserve(admin_resources(own, prepared))
 
@@ -148,7 +150,12 @@ class Program:
 
         history = History(reactor, metrics.routes)
         facts = Facts(seconds, current, pipeline, channels, reload, history)
-        admin = Site(lambda *_: None, seconds, lambda request: request.stream.peer)
+        admin = Site(
+            lambda *_: None,
+            seconds,
+            lambda request: request.stream.peer,
+            lambda request: may_read(request, current.snapshot.config.gateway.admin_hosts),
+        )
         own = own_resources(reactor, current, facts, readiness, exposition)
         self.root = Ordered()
         self._add(Ticking(deadlines), Running(Resolver(reactor, metrics.lookups)))
@@ -162,7 +169,7 @@ class Program:
         if gateway.admin is not None:
             uncounted = partial(refusal_answer, lambda *_: None)
             its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted, now)
-            self._add(Listener(reactor, Listen(gateway.admin), its_channels))
+            self._add(Listener(reactor, Listen(endpoints.private(gateway.admin)), its_channels))
         self._add(drain, ports, reload, Obeying(reactor, signals), Garbage(reactor))
 
     def _add(self, *services: Any) -> None:

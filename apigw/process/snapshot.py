@@ -14,7 +14,7 @@ from apigw.config.files import read
 from apigw.config.model import Config, Service
 from apigw.config.model import Route as RouteConfig
 from apigw.contract.exchange import Route, Stage
-from apigw.contract.peers import Peers
+from apigw.contract.peers import Peers, came_from
 from apigw.contract.policy import POSITIONS, Part, Policy, Prepared
 from apigw.ops.metrics import UNMATCHED, RouteSeries
 from apigw.process import admin_token
@@ -28,6 +28,7 @@ from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import Settings
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.tls import reason
+from apigw.wire.web_request import WebRequest
 
 UpstreamKey = tuple[Service, bytes]
 """A service's configuration, and a digest of its TLS files. Snapshots share upstreams with equal keys."""
@@ -39,8 +40,8 @@ class Snapshot:
     routes: tuple[Route, ...]
     """In the order of the configuration."""
     table: Table
-    metrics_allowed: Peers
-    """The networks that may read ``/metrics`` on a public port."""
+    may_scrape: Callable[[WebRequest], bool]
+    """Whether a request may read ``/metrics`` on a public port."""
     settings: Settings
     upstreams: Mapping[UpstreamKey, Upstream]
     prepared: Mapping[str, Prepared]
@@ -93,14 +94,14 @@ def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot
         for own in each.own_routes()
     ]
     unmatched = Route(UNMATCHED, None, None, parts.series(UNMATCHED), no_route)
-    peers = Peers(gateway.trusted_proxies)
+    peers, allowed = Peers(gateway.trusted_proxies), Peers(gateway.metrics_allow)
     for each in prepared.values():
         each.routed(router)
     return Snapshot(
         config=config,
         routes=tuple(compiled for _, _, compiled in entries),
         table=Table(router, Router(own) if own else None, unmatched, peers, parts.log_decisions),
-        metrics_allowed=Peers(gateway.metrics_allow),
+        may_scrape=lambda request: came_from(allowed, peers, request.request),
         settings=Settings(
             client_header_timeout=gateway.client_header_timeout,
             client_body_timeout=gateway.client_body_timeout,

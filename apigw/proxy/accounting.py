@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import cast
 
@@ -13,6 +14,9 @@ from apigw.ops.metrics import UNMATCHED, Metrics
 from apigw.proxy.relay import Relay
 from apigw.wire.headers import first
 from apigw.wire.request import Request
+
+_LINE = re.compile(rb"([A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]{0,31}) ([^ \r\n]+)").match
+"""How a request begins, as far as it can be told from other bytes."""
 
 
 class Accounting:
@@ -102,17 +106,21 @@ class Accounting:
                 )
             )
 
-    def refused(self, status: int, code: str, identifier: bytes, peer: bytes, protocol: bytes, size: int) -> None:
-        """Account for a request that could not be parsed, and that the wire refused. Method and target are unknown."""
-        self._unmatched.observe("OTHER", status, None)
+    def refused(
+        self, status: int, code: str, identifier: bytes, peer: bytes, protocol: bytes, size: int, began_with: bytes
+    ) -> None:
+        """Account for a request that could not be parsed, and that the wire refused. Method and target are those that
+        ``began_with`` shows, if any."""
+        line = _LINE(began_with)
+        self._unmatched.observe("OTHER" if line is None else line[1], status, None)
         if self._access_log is not None:
             self._access_log.log(
                 Entry(
                     time=self._now(),
                     request_id=identifier.decode("ascii"),
                     client=peer.decode("ascii"),
-                    method=b"-",
-                    target=b"-",
+                    method=b"-" if line is None else line[1],
+                    target=b"-" if line is None else line[2],
                     route=None,
                     status=status,
                     made_by="gateway",

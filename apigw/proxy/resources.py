@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
-from apigw.contract.peers import Peers
 from apigw.contract.policy import Prepared
 from apigw.contract.resource import Leaf, answer, respond, unless_cancelled
 from apigw.errors import NotFound
@@ -77,17 +76,17 @@ def public_resources(
     reserved: Iterable[str],
     readiness: Readiness,
     exposition: Exposition,
-    metrics_allowed: Peers,
+    may_scrape: Callable[[WebRequest], bool],
     policies: Iterable[Prepared],
 ) -> dict[bytes, IResource]:
     """The resources of the ``reserved`` paths on the public listeners.
 
-    ``/metrics`` is 404 for clients outside ``metrics_allowed``.
+    ``/metrics`` is 404 for requests that ``may_scrape`` refuses.
     """
     resources: dict[str, IResource] = {
         "/health": Health(),
         "/ready": Ready(readiness, False),
-        "/metrics": MetricsPage(exposition, lambda request: metrics_allowed.trusts(request.peer)),
+        "/metrics": MetricsPage(exposition, may_scrape),
     }
     for prepared in policies:
         resources.update(prepared.resources())

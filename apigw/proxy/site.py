@@ -26,13 +26,21 @@ client's address, and the code of a refusal."""
 
 
 class Site:
-    """A tree of Resources. ``client_address`` returns the client's address of a request."""
+    """The tree of Resources of a listener.
+
+    ``client_address`` returns the client's address of a request; ``admit`` raises the error for one that may see none.
+    """
 
     displayTracebacks = False
 
     def __init__(
-        self, account: Account, seconds: Callable[[], float], client_address: Callable[[Request], bytes]
+        self,
+        account: Account,
+        seconds: Callable[[], float],
+        client_address: Callable[[Request], bytes],
+        admit: Callable[[WebRequest], object] = lambda _: None,
     ) -> None:
+        self._admit = admit
         self._client_address = client_address
         self._account = account
         self._seconds = seconds
@@ -66,6 +74,7 @@ class Site:
         request.prepath = []
         request.postpath = [unquote_to_bytes(segment) for segment in request.path[1:].split(b"/")]
         try:
+            self._admit(request)
             if request.path not in self.reserved:
                 raise errors.NotFound("There is nothing here.")
             request.render(getChildForRequest(self._root, request))
@@ -124,8 +133,9 @@ class _Body:
         request.respond(status, [*headers, (b"x-request-id", request.identifier)], body)
 
 
-AccountRefusal = Callable[[int, str, bytes, bytes, bytes, int], None]
-"""Told of each refusal of the wire: status, code, request id, peer, protocol, and the size of the answer's body."""
+AccountRefusal = Callable[[int, str, bytes, bytes, bytes, int, bytes], None]
+"""Told of each refusal of the wire: status, code, request id, peer, protocol, the size of the answer's body, and with
+what the request began."""
 
 
 def refusal_answer(
@@ -135,5 +145,5 @@ def refusal_answer(
     identifier = new_request_id()
     error = refused(refusal)
     status, headers, body = errors.render(error, identifier.decode("ascii"))
-    account(status, error.code, identifier, peer, protocol, len(body))
+    account(status, error.code, identifier, peer, protocol, len(body), refusal.began_with)
     return status, [*headers, (b"x-request-id", identifier)], body

@@ -11,6 +11,8 @@ class Refused(Exception):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.began_with = b""
+        """The beginning of the request, where it did not become one."""
 
 
 class ClientLost(Exception):

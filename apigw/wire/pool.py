@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from errno import EMFILE, ENFILE
 from typing import Any
 
 from attrs import frozen
@@ -21,6 +22,9 @@ PATIENCE = 0.25
 """Seconds for which a request waits for a connection before the slowest client loses its own; so long one by one."""
 LOOKS_EVERY = 1.0
 """Seconds between two looks at how fast clients are, while no more connections may be made and nobody waits."""
+
+NO_FILES = frozenset({EMFILE, ENFILE})
+"""Errors that are about this machine, and not about the service."""
 
 
 @frozen
@@ -153,7 +157,11 @@ class Pool(Connections):
                 given.callback(connection)
 
         def failed(failure: Failure) -> None:
-            if not given.called:
+            if given.called:
+                return
+            if getattr(failure.value, "osError", None) in NO_FILES:
+                given.errback(PoolExhausted("the process may open no more files"))
+            else:
                 given.errback(ConnectFailed(failure.getErrorMessage()))
 
         def connected(_: object) -> None:

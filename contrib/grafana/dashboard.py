@@ -199,10 +199,6 @@ PANELS: dict[str, list[Panel]] = {
               query(f"sum(rate(gateway_dns_old_answers_total{{{WHERE}}}{RATE}))", "old"), unit="reqps"),
         lines("Name lookups in progress", "Those that stay hang.", 8,
               query(f"sum by (instance) (gateway_dns_lookups_in_progress{{{WHERE}}})", "{{instance}}")),
-        lines("Log lines lost", "Per second: neither log holds the traffic up.", 8,
-              query(f"sum by (log) (rate(gateway_log_lines_lost_total{{{WHERE}}}{RATE}))", "{{log}}"), unit="reqps"),
-        lines("Buffered bodies", "Bytes of requests that wait for their bodies.", 8,
-              query(f"sum by (instance) (gateway_buffered_bytes{{{WHERE}}})", "{{instance}}"), unit="bytes"),
         lines("Limit checks without the store", "Checks per second decided without Redis.", 8,
               query(rate("gateway_rate_limit_fallbacks_total"), "checks"), unit="reqps"),
         lines("Reloads", "By result.", 8,
@@ -216,6 +212,10 @@ PANELS: dict[str, list[Panel]] = {
               unit="percentunit"),
         lines("Uptime", "Since the start of the process.", 8,
               query(f"time() - max by (instance) (process_start_time_seconds{{{WHERE}}})", "{{instance}}"), unit="s"),
+        lines("Buffered bodies", "Bytes of requests' bodies that are kept until they are whole.", 12,
+              query(f"sum by (instance) (gateway_buffered_bytes{{{WHERE}}})", "{{instance}}"), unit="bytes"),
+        lines("Lost lines of logs", "Lines that could not be written: a disk is full, or nobody reads the pipe.", 12,
+              query(f"sum by (log) (increase(gateway_log_lines_lost_total{{{WHERE}}}{RATE}))", "{{log}}")),
     ],
 }  # fmt: skip
 

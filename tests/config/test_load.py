@@ -168,6 +168,7 @@ def test_the_whole_example(example: str, tmp_path: Path) -> None:
                 "user-service",
                 (Target("http", "127.0.0.1", 9001), Target("http", "127.0.0.1", 9002, 2)),
                 timeout=30.0,
+                critical=True,
                 health_check=HealthCheck(),
                 circuit_breaker=CircuitBreaker(),
             ),
@@ -240,6 +241,7 @@ gateway:
       tls: {certificates: [{cert_file: rsa.pem, key_file: rsa.key}], min_version: "1.3", client_ca_file: rsa.pem}
   admin: null
   admin_token_file: long
+  admin_hosts: [gw.test]
   drain_delay: 1.5s
   max_header_size: 1024
   max_body_size: null
@@ -287,6 +289,7 @@ rate_limits: [{endpoint: /*, limit: 1, window: 744h, scope: endpoint, algorithm:
         ),
         admin=None,
         admin_token_file=f"{etc}/long",
+        admin_hosts=("gw.test",),
         drain_delay=1.5,
         max_header_size=1024,
         max_body_size=None,

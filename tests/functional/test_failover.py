@@ -298,12 +298,16 @@ def ask(daemon: Daemon, path: str) -> tuple[int, Document]:
 
 
 def test_ready_says_whether_a_request_would_find_its_service(start: Start, pair: tuple[Service, Service]) -> None:
-    """A load balancer is told 503 where a service that matters cannot be reached, and 200 otherwise."""
+    """It is 503 while a service that is critical has no target that answers; no other service counts."""
     one, other = pair
     services = {
-        "dialled": one.url,
-        "checked": {"targets": [other.url], "health_check": {"path": "/x", "interval": "500ms"}},
-        "optional": {"targets": [f"http://127.0.0.1:{port_nobody_listens_on()}"], "critical": False},
+        "dialled": {"targets": [one.url], "critical": True},
+        "checked": {
+            "targets": [other.url],
+            "critical": True,
+            "health_check": {"path": "/x", "interval": "500ms"},
+        },
+        "optional": [f"http://127.0.0.1:{port_nobody_listens_on()}"],
     }
     daemon = start(gateway(services=services, routes=[{"path": f"/{name}", "service": name} for name in services]))
     assert (daemon.get("/ready").status, daemon.get("/ready").json) == (200, {"status": "ready"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -150,6 +151,24 @@ def test_the_admin_listener_on_a_unix_socket(start: Start, module_service: Servi
     assert daemon.wait() == 0
 
 
+def test_a_unix_socket_of_the_admin_listener_is_private(start: Start, module_service: Service, tmp_path: Path) -> None:
+    """For the gateway's user and group, where the endpoint does not say for whom."""
+    path = tmp_path / "admin.sock"
+    start(gateway(services={"main": module_service.url}, routes=ALL, admin=f"unix:{path}"))
+    assert path.stat().st_mode & 0o777 == 0o660
+    with Client(str(path)) as client:
+        assert client.request("GET", "/status", host="any.test").status == 200
+
+
+def test_the_admin_listener_is_asked_by_names_that_it_knows(start: Start, module_service: Service) -> None:
+    """A web page's own name is none, wherever it leads."""
+    daemon = start(gateway(services={"main": module_service.url}, routes=ALL, admin_hosts=["gw.test"]))
+    for host, status in (("gw.test", 200), ("localhost", 200), ("192.0.2.1:99", 200), ("evil.test", 421)):
+        with Client(daemon.admin) as client:
+            answer = client.request("GET", "/status", host=host)
+            assert answer.status == status
+
+
 def test_no_admin_listener(start: Start, module_service: Service) -> None:
     """Without an admin listener one port is open."""
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL, admin=None))
@@ -227,3 +246,23 @@ def test_more_connections_than_the_process_may_have_are_not_promised(tmp_path: P
         enough = files == "unlimited" or int(files) >= 2_000_000
         assert enough != ("max_connections lowered from 1000000 to" in daemon.log)
         assert daemon.get("/a").status == 200
+
+
+def test_what_there_are_no_files_for_is_503(start: Start, module_service: Service) -> None:
+    """It is the gateway that has too few, and no service that fails: nothing is held against that."""
+    breaker = {"min_requests": 1, "error_rate": 0.01}
+    main = {"targets": [module_service.url], "circuit_breaker": breaker, "keepalive_timeout": "0s"}
+    daemon = start(gateway(services={"main": main}, routes=ALL))
+    pid = daemon.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    with daemon.connect() as client:
+        assert client.get("/a").status == 200
+        eventually(lambda: module_service.connections == 0)
+        highest = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+        open_files = len(os.listdir(f"/proc/{pid}/fd"))
+        assert highest == open_files - 1
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_files, before[1]))
+        answer = client.get("/a")
+        assert (answer.status, answer.code) == (503, "overloaded")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        assert client.get("/a").status == 200

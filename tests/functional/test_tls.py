@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import subprocess
@@ -16,6 +17,8 @@ from support.client import Answer, Client, Truncated
 from support.daemon import LOOPBACK, Daemon, Document, gateway
 from support.services import Service
 from support.waiting import eventually
+
+from apigw import __version__, is_compiled
 
 from .conftest import Start
 
@@ -167,8 +170,9 @@ def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, author
                 "targets": [by_name(service)],
                 "tls": {**trust, "client_cert_file": own.certificate, "client_key_file": own.key},
                 "health_check": {"path": "/well", "interval": "100ms"},
+                "critical": True,
             },
-            "nobody": {"targets": [by_name(service)], "tls": trust, "critical": False},
+            "nobody": {"targets": [by_name(service)], "tls": trust},
         }
         daemon = start(gateway(services=services, routes=[{"path": f"/{name}", "service": name} for name in services]))
         assert daemon.get("/known").status == 200
@@ -177,6 +181,13 @@ def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, author
         eventually(lambda: "/well" in {received.target for received in service.requests})
         with Client(daemon.admin) as client:
             assert client.get("/ready").json == {"status": "ready", "checks": {"known": "ok"}}
+
+
+def test_the_log_says_what_runs_and_which_ports_speak_tls(daemon: Daemon) -> None:
+    """Version, whether it is compiled, how much it has loaded; and ``tls:`` before such an endpoint."""
+    kind = "compiled" if is_compiled() else "not compiled"
+    assert re.search(rf"\] apigw {re.escape(__version__)}, {kind}: \d+ routes to \d+ services\n", daemon.log)
+    assert ": tls:tcp:0:interface=127.0.0.1\n" in daemon.log
 
 
 def test_a_renewed_certificate_is_used_after_a_reload(

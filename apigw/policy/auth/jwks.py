@@ -114,7 +114,7 @@ class KeySet:
     def _begin(self) -> None:
         self._cancel_timer()
         loading = Deferred.fromCoroutine(self._load())
-        loading.addTimeout(DEADLINE, self._clock)
+        loading.addTimeout(DEADLINE, self._clock, onTimeoutCancel=_late)
         self._fetching = loading
         loading.addCallbacks(self._loaded, self._failed).addCallback(self._settle)
 
@@ -176,3 +176,9 @@ class Running:
             keys.start()
         for url in previous.keys() - sets.keys():
             previous[url].stop()
+
+
+def _late(result: object, seconds: float) -> object:
+    if isinstance(result, Failure):
+        raise TimeoutError(f"no answer in {seconds:g} s")
+    return result

@@ -120,7 +120,9 @@ class HTTP1Channel(ClientConnection):
         if self._full or state == CLOSING:
             self._reader_is_late()
         elif state == HEAD and self._pending:
-            self._refuse(Refused(408, "The request's headers took too long."))
+            late = Refused(408, "The request's headers took too long.")
+            late.began_with = self._pending
+            self._refuse(late)
         elif state == BODY and self._request is not None and not self._request.started:
             self._refuse(Refused(408, "The request's body took too long."))
         elif state in (IDLE, HEAD):
@@ -159,6 +161,7 @@ class HTTP1Channel(ClientConnection):
                 else:
                     return
         except Refused as refusal:
+            refusal.began_with = data
             self._refuse(refusal)
             return
         finally:

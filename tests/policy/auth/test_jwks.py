@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, cast
 
@@ -342,8 +344,9 @@ def test_a_set_that_goes_ends_its_fetch_only_for_nobody() -> None:
     assert scene.ask(scene.token("a")) == ["alice"]
 
 
-def test_nothing_secret_of_the_url_is_logged() -> None:
-    """Credentials in the URL of a key set end up in the log."""
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """Every event, as text."""
     lines: list[str] = []
 
     def observe(event: dict[str, Any]) -> None:
@@ -351,12 +354,29 @@ def test_nothing_secret_of_the_url_is_logged() -> None:
 
     globalLogPublisher.addObserver(cast(ILogObserver, observe))
     try:
+        yield lines
+    finally:
+        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
+
+
+def test_a_silent_server_is_said_in_words() -> None:
+    """How long it was waited for, and no name of a class of ours."""
+    scene = Scene("a")
+    scene.server.silent = True
+    with logged() as lines:
+        scene.keys.start()
+        scene.clock.advance(DEADLINE)
+    assert any(f"no answer in {DEADLINE:g} s" in line for line in lines)
+    assert not any("'Deferred'" in line for line in lines)
+
+
+def test_nothing_secret_of_the_url_is_logged() -> None:
+    """Credentials in the URL of a key set end up in the log."""
+    with logged() as lines:
         scene = Scene("a")
         scene.server.down = True
         scene.keys.start()
         scene.keys.stop()
-    finally:
-        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
     assert any("https://id.example/keys" in line and "nobody listens" in line for line in lines)
     assert not any("password" in line or "hidden" in line for line in lines)
 
