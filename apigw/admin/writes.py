@@ -1,8 +1,8 @@
 """Authorization on the admin listener (docs/decisions/admin-writes.md).
 
 Reads need no token, but a ``Host`` that is an address, ``localhost`` or a configured name: a web page's own name,
-resolved anew to this machine, would let the page read the answers (DNS rebinding). A write needs what no web page can send: the
-token, a JSON content type, and a ``Host`` that is an address of this machine.
+resolved anew to this machine, would let the page read the answers (DNS rebinding). A write needs what no web page can
+send: the token, a JSON content type, and a ``Host`` that is an address of this machine.
 """
 
 from __future__ import annotations
