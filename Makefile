@@ -2,24 +2,28 @@
 
 PYTHON ?= python3
 VENV := .venv
+# A file at a time and in their order: the long ones, which start daemons, do not come last.
+SPREAD := -n auto --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 COMPILED := .venv-compiled
 LOCKED := --no-deps --only-binary :all: --require-hashes --requirement requirements/build.txt
 # twistd finds twisted/plugins/ in a checkout only if the checkout itself is on the path.
 EDITABLE := --no-deps --no-build-isolation --config-settings editable_mode=compat --editable
-EXTRAS := test bench docs lock
+EXTRAS := test hunt bench docs lock
 UPGRADE ?= --upgrade
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage test-compiled test-bench test-newest test-lowest check bench profile docs dist lock clean
+.PHONY: help run test fuzz hunt coverage test-compiled test-bench test-newest test-lowest check bench profile docs dist lock clean
 
 help:
 	@echo "make run      two sample services and the gateway in front of them; Ctrl-C ends it"
 	@echo "make test     every test                        (ARGS=... goes to pytest)"
 	@echo "make test-compiled  the same, against what mypyc makes of a request's way"
 	@echo "make test-bench     the tests of contrib/bench"
+	@echo "make fuzz     looks for a minute for bytes that are read wrongly, always the same ones; a finding fails"
+	@echo "make hunt     the same with others each time (SECONDS=600), with atheris where that can be installed"
 	@echo "make test-newest    every test, with the newest that setup.py allows; test-lowest: with the lowest"
 	@echo "make coverage the same, and what no test runs; subprocesses count"
 	@echo "make check    ruff, mypy, mypyc, who imports whom, and what is declared and locked"
@@ -34,15 +38,25 @@ run: $(VENV)/run.installed
 	@$(BIN)/python contrib/run.py
 
 test: $(VENV)/test.installed
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
+
+# Counted, not timed, so that it does the same everywhere.
+fuzz: $(VENV)/test.installed
+	$(BIN)/python tests/fuzz/hunt.py --seed 1 --rounds 1 $(ARGS)
+
+# What atheris follows is plain Python. Without it, Hypothesis and changes of the corpus have all of the time.
+hunt: SECONDS ?= 600
+hunt: $(VENV)/test.installed
+	-@$(PIP) install -qq $(LOCKED) --requirement requirements/hunt.txt
+	$(BIN)/python tests/fuzz/hunt.py --seconds $(SECONDS) $(ARGS)
 
 # Takes twice the CPU of make test.
 coverage: $(VENV)/test.installed
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) --cov --cov-report=term $(ARGS)
 
 test-compiled: $(COMPILED)/installed
 	cd / && $(CURDIR)/$(COMPILED)/bin/python -c "import apigw, sys; sys.exit(not apigw.is_compiled() and 'it is not compiled')"
-	$(COMPILED)/bin/pytest -n auto --dist loadfile $(ARGS)
+	$(COMPILED)/bin/pytest $(SPREAD) $(ARGS)
 
 check: $(VENV)/test.installed $(COMPILED)/installed
 	$(BIN)/python -m ruff check .
@@ -52,7 +66,7 @@ check: $(VENV)/test.installed $(COMPILED)/installed
 	@cd / && $(CURDIR)/$(COMPILED)/bin/python -c "import apigw, sys; apigw.is_compiled() or print('\n\n*** NOT COMPILED: there is no C compiler here ***\n', file=sys.stderr)"
 
 test-bench: $(VENV)/test.installed $(VENV)/bench.installed
-	$(BIN)/python -m pytest -n auto --dist loadfile contrib/bench/tests $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) contrib/bench/tests $(ARGS)
 
 # Not with the locked versions: these tell what the ranges of setup.py are worth, and never fail.
 test-newest: RESOLUTION := highest
@@ -65,7 +79,7 @@ test-newest test-lowest: $(VENV)/lock.installed
 	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq $(LOCKED) \
 	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq --no-deps -r run/$@.txt \
 	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq $(EDITABLE) . \
-	  && $(VENV)-$@/bin/python -m pytest -n auto --dist loadfile $(ARGS) \
+	  && $(VENV)-$@/bin/python -m pytest $(SPREAD) $(ARGS) \
 	  || echo "$@: RED, which is no error here. The versions are in run/$@.txt"
 
 bench: $(COMPILED)/installed

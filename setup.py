@@ -117,6 +117,7 @@ setup(
             "types-oauthlib>=4.0",
             "types-requests-oauthlib>=2.0",
         ],
+        "hunt": ["atheris>=3.0,<3.1"],  # 3.1 has no wheel for 3.11
         "bench": [
             "matplotlib>=3.10",
             "py-spy>=0.4",

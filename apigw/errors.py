@@ -122,6 +122,12 @@ class Overloaded(GatewayError):
     status, code, title = 503, "overloaded", "Service Unavailable"
 
 
+class DrainTimeout(GatewayError):
+    """Stands in logs and metrics only: the connection is cut without an answer."""
+
+    status, code, title = 503, "drain_timeout", "Service Unavailable"
+
+
 class AuthUnavailable(GatewayError):
     status, code, title = 503, "auth_unavailable", "Service Unavailable"
 

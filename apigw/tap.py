@@ -26,7 +26,11 @@ class Options(usage.Options):
 
     optParameters: ClassVar = [["config", "c", "etc", "The directory with the configuration (YAML)."]]
     optFlags: ClassVar = [
-        ["log-decisions", None, "Log each routing decision, and why an answer was not valid, at debug level."]
+        [
+            "log-decisions",
+            None,
+            "Log each routing decision, and why the answer of a service was invalid, at debug level.",
+        ]
     ]
     longdesc: ClassVar = "An API gateway. Documentation: docs/."
     config: Config | None = None
@@ -66,12 +70,15 @@ class Options(usage.Options):
             raise ConfigError([problem_in(config, ("gateway", "access_log", "file"), sentence)])
 
     def _take_own_log(self, twistd: Any) -> None:
-        """Where twistd would write its log to a file."""
-        in_foreground = twistd.get("nodaemon", True) or twistd.get("debug")
-        name = twistd.get("logfile") or ("" if in_foreground else "twistd.log")
-        if name not in ("", "-") and not twistd.get("logger") and not twistd.get("syslog"):
-            self.own_log = OwnLog(name)
-            self.signals.on(signal.SIGUSR1, self.own_log.reopen)
+        """Where twistd would write its log to standard output or a file."""
+        if "nodaemon" not in twistd or twistd.get("logger") or twistd.get("syslog"):
+            return  # another program, or a log that is not ours to write
+        in_foreground = twistd["nodaemon"] or twistd.get("debug")
+        name = twistd.get("logfile") or ("-" if in_foreground else "twistd.log")
+        if name == "-" and not in_foreground:
+            return  # which twistd refuses
+        self.own_log = OwnLog(name)
+        self.signals.on(signal.SIGUSR1, self.own_log.reopen)
 
 
 def makeService(options: Options) -> IService:
@@ -90,7 +97,10 @@ def makeService(options: Options) -> IService:
     except ConfigError as error:
         _refuse(error)
     options.signals.hold()
-    return program.root if options.own_log is None else Logging(program.root, options.own_log)
+    if options.own_log is None:
+        return program.root
+    options.own_log.count_lost(program.metrics.lines_lost("daemon"))
+    return Logging(program.root, options.own_log)
 
 
 def _refuse(error: Exception) -> NoReturn:

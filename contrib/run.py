@@ -47,7 +47,7 @@ TRY = (
         "a token, good for an hour",
     ),
     ("""curl -i -H "Authorization: Bearer $TOKEN" http://127.0.0.1:{PORT}/partner/users""", "for partners only"),
-    ("""curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:{PORT}/echo/hello""", "the service knows who calls"),
+    ("""curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:{PORT}/echo/hello""", "with the caller's id"),
     ("curl -N http://127.0.0.1:{PORT}/live/clock", "server-sent events, one a second"),
     ("{python} contrib/sample/say.py ws://127.0.0.1:{PORT}/live/echo hello", "WebSocket"),
     ("curl http://127.0.0.1:{PORT}/nothing/here", "the gateway's own answer"),
@@ -154,7 +154,7 @@ def what_to_try(python: Path, ports: dict[str, int]) -> str:
     for command, comment in TRY:
         filled = command.format(python=shown(python), run=shown(RUN), **ports)
         lines.append(f"  {filled:{WIDTH}} # {comment}" if comment else f"  {filled}")
-    reload = f"A change in etc/ is taken up by: kill -HUP $(cat {shown(RUN)}/apigw.pid)"
+    reload = f"To apply a change in etc/: kill -HUP $(cat {shown(RUN)}/apigw.pid)"
     lines += ["", reload, "Ctrl-C ends everything.", ""]
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -45,8 +46,13 @@ def names(declared: Iterable[str]) -> set[str]:
     return {canonicalize_name(Requirement(each).name) for each in declared}
 
 
-def imported(*places: str) -> Iterator[tuple[str, Path]]:
+@cache
+def imported(*places: str) -> list[tuple[str, Path]]:
     """The packages from elsewhere that the modules below these places import, wherever in a module."""
+    return list(_imported(places))
+
+
+def _imported(places: Iterable[str]) -> Iterator[tuple[str, Path]]:
     files = [file for place in places for file in sorted((ROOT / place).rglob("*.py"))]
     ours = {"apigw", "contrib", *(file.stem for file in files), *(file.parent.name for file in files)} - {"twisted"}
     for file in files:
@@ -61,11 +67,11 @@ def imported(*places: str) -> Iterator[tuple[str, Path]]:
 
 @pytest.mark.parametrize(
     ("places", "extras"),
-    [(("apigw", "twisted"), ()), (("tests", "contrib"), ("test", "bench"))],
+    [(("apigw", "twisted"), ()), (("tests", "contrib"), ("test", "bench", "hunt"))],
     ids=["program", "tests and contrib"],
 )
 def test_what_is_imported_is_declared(places: tuple[str, ...], extras: tuple[str, ...]) -> None:
-    """A package that another one happens to bring may go with that one's next release."""
+    """Each package that is imported is declared, also where another one happens to bring it."""
     declared = names([*RUN, *(each for extra in extras for each in EXTRAS[extra])])
     distributions = packages_distributions()
     for top, file in imported(*places):
@@ -102,7 +108,7 @@ def test_there_is_a_lock_for_everything() -> None:
 
 @pytest.mark.parametrize("name", LOCKED)
 def test_a_lock_fits_what_is_declared(name: str) -> None:
-    """Otherwise `make lock` was forgotten."""
+    """What is locked is within what setup.py declares: else `make lock` was forgotten."""
     locked = lock(name)
     for each in map(Requirement, LOCKED[name]):
         for pinned in locked[canonicalize_name(each.name)]:
@@ -120,6 +126,6 @@ def test_locks_agree() -> None:
 
 
 def test_locks_name_no_host() -> None:
-    """Whoever installs chooses where from."""
+    """A lock names no index: whoever installs chooses where from."""
     for file in (ROOT / "requirements").iterdir():
         assert "://" not in file.read_text()

@@ -34,7 +34,7 @@ def test_tls_comes_with_a_variable() -> None:
 def test_nowhere_to_listen(tmp_path: Path) -> None:
     """Every variable is unset, and the gateway starts without a port."""
     (tmp_path / "a.yaml").write_text("gateway:\n  listen:\n    - null\n    - ${X:-}\n")
-    with pytest.raises(ConfigError, match=r"a\.yaml:3:5: gateway\.listen: holds nothing but null"):
+    with pytest.raises(ConfigError, match=r"a\.yaml:3:5: gateway\.listen: contains only null"):
         load(str(tmp_path), {}, RULES)
 
 

@@ -20,7 +20,7 @@ ROOMS = {
     "redis": ("wire", "config", "errors"),
     "routing": ("config",),
     "contract": ("routing", "redis", "wire", "ops", "config", "errors"),
-    "policy.auth": ("contract", "config", "errors"),
+    "policy.auth": ("contract", "wire", "config", "errors"),
     "policy.oauth": ("policy.auth", "policy.limits", "contract", "redis", "wire", "config", "errors"),
     "policy.limits": ("contract", "routing", "redis", "wire", "ops", "config", "errors"),
     "policy.cors": ("contract", "routing", "wire", "config"),

@@ -10,15 +10,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "apigw").rglob("*.py"))
 MOST_LINES = 400
-LONGER = {"apigw/wire/http2/server.py", "apigw/wire/http2/stream.py"}
-"""HTTP/2 is about to be written anew, for both roles."""
 
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_a_module_has_at_most_400_lines(file: Path) -> None:
     """What is longer is two modules."""
-    lines = len(file.read_text().splitlines())
-    assert (lines > MOST_LINES) == (str(file.relative_to(ROOT)) in LONGER), lines
+    assert len(file.read_text().splitlines()) <= MOST_LINES
 
 
 def test_a_type_error_that_is_ignored_has_its_reason() -> None:

@@ -1,4 +1,4 @@
-"""``/circuits``: each service's circuit and targets, and the one thing that operators may change by hand."""
+"""``/circuits``: shows each service's circuit and targets, and lets operators open and close circuits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from json import loads
 from twisted.logger import Logger
 
 from apigw import errors
-from apigw.admin.writes import may_write
+from apigw.admin.writes import Writes
 from apigw.contract.resource import Leaf, answer
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.target import Target
@@ -19,22 +19,19 @@ log = Logger()
 
 
 class Circuits(Leaf):
-    """``GET /circuits``: each service, its circuit and its targets. ``POST`` opens, closes or frees a circuit by hand.
+    """GET: each service, its circuit and its targets. POST opens, closes or frees a circuit by hand."""
 
-    ``token`` gives the secret for writes, or None where there is none and writes are refused.
-    """
-
-    def __init__(self, upstreams: Callable[[], Iterable[Upstream]], token: Callable[[], bytes | None]) -> None:
+    def __init__(self, upstreams: Callable[[], Iterable[Upstream]], writes: Writes) -> None:
         super().__init__()
         self._upstreams = upstreams
-        self._token = token
+        self._writes = writes
 
     def render_GET(self, request: WebRequest) -> int:
         return answer(request, 200, {"circuits": [circuit_of(upstream) for upstream in self._upstreams()]})
 
     def render_POST(self, request: WebRequest) -> int:
-        """A body such as ``{"service": "users", "action": "open"}``. Answers with the circuit as it is then."""
-        may_write(request, self._token())
+        """A body such as ``{"service": "users", "action": "open"}``. Answers with the new state of the circuit."""
+        self._writes.check(request)
         upstream, action = self._wanted(request.content.getvalue())
         log.warn(
             "circuit of {service}: {action} by hand, from {peer}",
@@ -66,7 +63,7 @@ ACTIONS: Mapping[str, Callable[[Circuit], None]] = {"open": Circuit.open, "close
 
 
 def circuit_of(upstream: Upstream) -> dict[str, object]:
-    """A service as operators see it. Times are seconds; ``state`` is null where there is no circuit breaker."""
+    """The JSON object of a service. Times are seconds; ``state`` is null if it has no circuit breaker."""
     shown: dict[str, object] = {"service": upstream.name, "state": None}
     if upstream.circuit is not None:
         status = upstream.circuit.status()

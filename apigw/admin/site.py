@@ -1,4 +1,4 @@
-"""What the admin listener answers. Each document is one object or list of them, named by what it is of."""
+"""The resources of the admin listener."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from twisted.web.resource import IResource
 from apigw.admin.circuits import Circuits
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.page import page
+from apigw.admin.writes import Writes
 from apigw.contract.policy import Prepared
 from apigw.contract.resource import Document
 from apigw.ops.exposition import Exposition
@@ -25,19 +26,22 @@ def own_resources(
     readiness: Readiness,
     exposition: Exposition,
 ) -> dict[bytes, IResource]:
-    """What is there in any configuration, by path."""
+    """The gateway's own resources, by path. They exist in every configuration."""
     return {
         b"/health": Health(),
         b"/ready": Ready(readiness, True),
         b"/metrics": MetricsPage(exposition, lambda _: True),
         b"/status": Document(facts.status),
         **page(facts.page, clock),
-        b"/circuits": Circuits(lambda: current.snapshot.upstreams.values(), lambda: current.snapshot.admin_token),
+        b"/circuits": Circuits(
+            lambda: current.snapshot.upstreams.values(),
+            Writes(clock.seconds, lambda: current.snapshot.admin_token),
+        ),
     }
 
 
 def admin_resources(own: dict[bytes, IResource], policies: Iterable[Prepared]) -> dict[bytes, IResource]:
-    """These, and what the policies show."""
+    """The gateway's own resources and those of the policies."""
     resources = {}
     for prepared in policies:
         for path, resource in prepared.admin_resources().items():

@@ -1,16 +1,20 @@
-"""Who may change something on the admin listener.
+"""Authorization on the admin listener (docs/decisions/admin-writes.md).
 
-Reads are open to whoever reaches it. A write needs what no web page can send: the token, a JSON content type, and a
-Host that is an address of this machine and no name that somebody else's DNS could lead here.
+Reads need no token, but a ``Host`` that is an address, ``localhost`` or a configured name: a web page's own name,
+resolved anew to this machine, would let the page read the answers (DNS rebinding). A write needs what no web page can
+send: the token, a JSON content type, and a ``Host`` that is an address of this machine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from hmac import compare_digest
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import ITransport
+from twisted.logger import Logger
 
 from apigw import errors
 from apigw.wire.web_request import WebRequest
@@ -18,38 +22,99 @@ from apigw.wire.web_request import WebRequest
 REALM = b'Bearer realm="apigw admin"'
 JSON_TYPE = b"application/json"
 
+MOST_WRONG, WINDOW = 10, 60.0
+"""So many wrong tokens of one address are looked at in so many seconds."""
 
-def may_write(request: WebRequest, token: bytes | None) -> None:
-    """Raises what a request is refused with that must not change anything."""
-    if not _is_here(request.authority, request.transport):
-        raise errors.Misdirected("A write must be sent to an address of this listener, not to a name.")
-    given = [value for name, value in request.headers if name == b"content-type"]
-    if len(given) != 1 or given[0].partition(b";")[0].strip(b" \t").lower() != JSON_TYPE:
-        raise errors.UnsupportedMediaType("A write must be application/json.")
-    if token is None:
-        raise errors.ReadOnly("Without gateway.admin_token_file nothing can be changed here.")
-    credentials = [value for name, value in request.headers if name == b"authorization"]
-    if not credentials:
-        raise errors.Unauthorized("A token is required.", [(b"www-authenticate", REALM)])
-    scheme, _, sent = credentials[0].partition(b" ")
-    if len(credentials) != 1 or scheme.lower() != b"bearer" or not compare_digest(sent.strip(b" "), token):
-        challenge = REALM + b', error="invalid_token"'
-        raise errors.Unauthorized("The token is not the right one.", [(b"www-authenticate", challenge)], "invalid")
+MOST_ADDRESSES = 1024
+"""Of those whose wrong tokens are counted."""
+
+log = Logger()
+
+
+def may_read(request: WebRequest, hosts: Collection[str]) -> None:
+    """Raises what a request is refused with whose Host is neither an address, nor ``localhost``, nor in ``hosts``."""
+    host = _host(request.authority)
+    # A browser always sends a Host, and reaches no unix socket.
+    known = {"", "localhost", *map(str.lower, hosts)}
+    if host in known or _address(host) is not None or isinstance(request.transport.getHost(), UNIXAddress):
+        return
+    raise errors.Misdirected("This name is not one of gateway.admin_hosts.")
+
+
+class Writes:
+    """Decides who may write. Wrong tokens are logged, and only so many of one address are looked at."""
+
+    def __init__(self, seconds: Callable[[], float], token: Callable[[], bytes | None]) -> None:
+        self._seconds = seconds
+        self._token = token
+        self._wrong: dict[bytes, tuple[float, int]] = {}  # when the window of an address began, and how many it were
+
+    def check(self, request: WebRequest) -> None:
+        """Raises what a request is refused with that must not change anything."""
+        if not _is_here(request.authority, request.transport):
+            raise errors.Misdirected("A write must be sent to an address of this listener, not to a name.")
+        given = [value for name, value in request.headers if name == b"content-type"]
+        if len(given) != 1 or given[0].partition(b";")[0].strip(b" \t").lower() != JSON_TYPE:
+            raise errors.UnsupportedMediaType("A write must be application/json.")
+        token = self._token()
+        if token is None:
+            raise errors.ReadOnly("Without gateway.admin_token_file nothing can be changed here.")
+        credentials = [value for name, value in request.headers if name == b"authorization"]
+        if not credentials:
+            raise errors.Unauthorized("A token is required.", [(b"www-authenticate", REALM)])
+        began, wrong = self._counted(request.peer)
+        if wrong >= MOST_WRONG:
+            after = max(1, round(began + WINDOW - self._seconds()))
+            raise errors.RateLimited("Too many wrong tokens.", [(b"retry-after", b"%d" % after)])
+        scheme, _, sent = credentials[0].partition(b" ")
+        if len(credentials) != 1 or scheme.lower() != b"bearer" or not compare_digest(sent.strip(b" "), token):
+            self._count(request.peer, began, wrong + 1)
+            challenge = REALM + b', error="invalid_token"'
+            raise errors.Unauthorized("The token is not the right one.", [(b"www-authenticate", challenge)], "invalid")
+
+    def _counted(self, peer: bytes) -> tuple[float, int]:
+        now = self._seconds()
+        began, wrong = self._wrong.get(peer, (now, 0))
+        return (began, wrong) if now < began + WINDOW else (now, 0)
+
+    def _count(self, peer: bytes, began: float, wrong: int) -> None:
+        self._wrong.pop(peer, None)
+        if len(self._wrong) >= MOST_ADDRESSES:
+            del self._wrong[next(iter(self._wrong))]
+        self._wrong[peer] = began, wrong
+        shown = peer.decode("ascii", "replace") or "the unix socket"
+        if wrong < MOST_WRONG:
+            log.warn("admin: a wrong token from {peer}", peer=shown)
+        else:
+            log.warn(
+                "admin: the wrong token number {wrong} from {peer}, whose tokens are not looked at for {seconds:g} s",
+                wrong=wrong,
+                peer=shown,
+                seconds=began + WINDOW - self._seconds(),
+            )
+
+
+def _host(authority: bytes) -> str:
+    host = authority.rpartition(b":")[0] if not authority.endswith(b"]") and b":" in authority else authority
+    return host.decode("latin-1").lower()
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host.strip("[]"))
+    except ValueError:
+        return None
 
 
 def _is_here(authority: bytes, transport: ITransport) -> bool:
     """Whether a Host names the loopback, or the address at which the connection arrived. A name could be anybody's."""
-    host = authority.rpartition(b":")[0] if not authority.endswith(b"]") and b":" in authority else authority
-    if host.lower() == b"localhost":
+    host = _host(authority)
+    if host == "localhost":
         return True
-    try:
-        address = ip_address(host.decode("ascii").strip("[]"))
-    except ValueError:
+    address = _address(host)
+    if address is None:
         return False
     if address.is_loopback:
         return True
     arrived: Any = transport.getHost()
-    try:
-        return address == ip_address(str(getattr(arrived, "host", "")).partition("%")[0])
-    except ValueError:
-        return False
+    return address == _address(str(getattr(arrived, "host", "")).partition("%")[0])

@@ -1,4 +1,4 @@
-"""``apigw check``: whether the gateway would start with a configuration."""
+"""``apigw check``: check whether the gateway would start with a configuration."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The ``apigw`` script: what can be asked of a configuration, or of a running gateway.
+"""The ``apigw`` script: commands that check and show a configuration, or inspect a running gateway.
 
-The module of a command is imported when it is called, so that ``apigw -h`` does not load the gateway.
+The module of a command is imported when the command runs, so that ``apigw -h`` does not load the gateway.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from apigw import __version__, is_compiled
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code: 0, or 1 for what its help calls a failure. Misuse exits with 2."""
+    """Run one command and return the exit code: 0, or 1 if it failed. Wrong arguments exit with 2."""
     options = parser().parse_args(arguments)
     module, function = options.run
     try:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="apigw",
-        description="Ask about a configuration of the gateway. The gateway itself is started with: twistd apigw",
+        description="Check and show a configuration, or inspect a running gateway. To start the gateway: twistd apigw",
     )
     build = "compiled" if is_compiled() else "plain Python"
     whole.add_argument("--version", action="version", version=f"apigw {__version__}, {build}")
@@ -57,13 +57,13 @@ def parser() -> argparse.ArgumentParser:
         "check",
         ("check", "check"),
         "read a configuration and name every problem in it",
-        "Exits 0 if the gateway would start with it, else 1. Warnings change nothing in that.",
+        "Exits 0 if the gateway would start with it, else 1. Warnings do not change the exit code.",
     )
     routes_parser = add(
         "routes",
         ("routes", "routes"),
-        "say which route a request would take, and what it demands",
-        "Exits 0 if there is a route, else 1.",
+        "show which route a request would take, and what the route demands",
+        "Exits 0 if there is a route or the gateway answers by itself, else 1.",
         directory=False,
     )
     routes_parser.add_argument("method", metavar="METHOD", help="GET, POST …")
@@ -81,33 +81,35 @@ def parser() -> argparse.ArgumentParser:
         "hash-secret",
         ("secrets", "hash_secret"),
         "hash the secret of an OAuth client, for `secret_hash`",
-        "Reads the secret from standard input: without echo, and twice, if that is a terminal.",
+        "Reads the secret from standard input; on a terminal it asks twice, without echo.",
         directory=False,
     )
     hash_parser.add_argument(
         "--generate",
         action="store_true",
-        help="make a secret instead, and print it with its hash: better than a chosen one",
+        help="make a random secret (better than a chosen one), and print it with its hash",
     )
     asking = argparse.ArgumentParser(add_help=False)
     asking.add_argument("--config", metavar="DIR", default="etc", help="the gateway's configuration (default: etc)")
     asking.add_argument(
         "--admin", metavar="URL", help="http://HOST:PORT or unix:PATH (default: gateway.admin of the configuration)"
     )
-    asking.add_argument("--json", action="store_true", help="print what the gateway answers, instead of a table")
+    asking.add_argument(
+        "--json", action="store_true", help="print the answer of the gateway as JSON, instead of a table"
+    )
     add(
         "limits",
         ("remote", "limits"),
-        "show the rate limits of a running gateway, and what they count now",
-        "Exits 1 if it does not answer.",
+        "show the rate limits of a running gateway and their counts",
+        "Exits 1 if the gateway does not answer.",
         directory=False,
         parents=[asking],
     )
     circuits_parser = add(
         "circuits",
         ("remote", "circuits"),
-        "show the circuits of a running gateway and its targets, or hold a circuit by hand",
-        "Exits 1 if the gateway does not answer, or refuses.",
+        "show the circuits and targets of a running gateway, or open and close a circuit by hand",
+        "Exits 1 if the gateway does not answer, or refuses the change.",
         directory=False,
         parents=[asking],
     )
@@ -117,9 +119,11 @@ def parser() -> argparse.ArgumentParser:
         choices=("open", "close", "free"),
         help="open: refuse every request; close: let every request through; free: let the circuit decide again",
     )
-    circuits_parser.add_argument("service", metavar="SERVICE", nargs="?", help="whose circuit")
+    circuits_parser.add_argument("service", metavar="SERVICE", nargs="?", help="the service whose circuit is changed")
     circuits_parser.add_argument(
-        "--token-file", metavar="FILE", help="(default: gateway.admin_token_file of the configuration)"
+        "--token-file",
+        metavar="FILE",
+        help="holds the admin token (default: that of the configuration)",
     )
     add("version", ("main", "version"), "print the version", directory=False)
     return whole

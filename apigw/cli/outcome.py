@@ -1,4 +1,4 @@
-"""How a command ends, and how what is wrong with a configuration is said."""
+"""Exit codes of commands, and output of the problems of a configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOUND, REFUSED, MISUSE = 0, 1, 2
 
 
 def loaded(directory: str) -> Config | None:
-    """The configuration, or ``None`` when its problems have been printed."""
+    """Load the configuration. If it has problems, print them and return ``None``."""
     try:
         return load(directory, os.environ, RULES)
     except ConfigError as error:

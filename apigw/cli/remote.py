@@ -1,4 +1,4 @@
-"""The other end of the admin listener: what ``apigw limits`` and ``apigw circuits`` ask, and how it is shown."""
+"""``apigw limits`` and ``apigw circuits``: a client of the admin listener, and tables of its answers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from apigw.cli.outcome import FOUND, MISUSE, REFUSED, loaded
 from apigw.config import endpoints
 
 TIMEOUT = 10.0
-"""Seconds for the whole of an answer that a healthy gateway gives in some milliseconds."""
+"""Timeout of the socket, in seconds. A healthy gateway answers in some milliseconds."""
 
 Document = Mapping[str, Any]
 
 
 class NotAnswered(Exception):
-    """No answer, or not the one that was asked for; the message is for whoever sits at the terminal."""
+    """There was no answer, or an error. The message is printed."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -39,7 +39,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 @frozen
 class Admin:
-    """An admin listener: ``path`` of a unix socket, or ``host`` and ``port``."""
+    """The address of an admin listener: ``path`` of a unix socket, or ``host`` and ``port``."""
 
     host: str = ""
     port: int = 0
@@ -47,7 +47,7 @@ class Admin:
 
     @classmethod
     def parse(cls, text: str) -> Admin:
-        """``http://127.0.0.1:9090``, ``127.0.0.1:9090`` or ``unix:/run/apigw/admin.sock``. Raises ``ValueError``."""
+        """Parse ``http://HOST:PORT``, ``HOST:PORT`` or ``unix:PATH``. Raises ``ValueError``."""
         if text.startswith("unix:") and len(text) > len("unix:"):
             return cls(path=text.removeprefix("unix:"))
         parts = urlsplit(text if "://" in text else f"http://{text}")
@@ -57,7 +57,7 @@ class Admin:
 
     @classmethod
     def of_endpoint(cls, text: str | None) -> Admin:
-        """Where to ask a gateway whose ``gateway.admin`` is this. Raises ``ValueError`` where that does not tell."""
+        """The address for ``gateway.admin``. Raises ``ValueError`` for null, systemd, and port 0."""
         if text is None:
             raise ValueError("the configuration has no admin listener (gateway.admin is null)")
         endpoint = endpoints.parse(text)
@@ -65,7 +65,7 @@ class Admin:
             return cls(path=endpoint.get("address"))
         port = int(endpoint.get("port", "0"))
         if endpoint.kind not in ("tcp", "tcp6") or not port:
-            raise ValueError(f"where {text!r} listens is not in the configuration: say it with --admin")
+            raise ValueError(f"the configuration does not say where {text!r} listens: give --admin")
         interface = endpoint.get("interface") or ("::" if endpoint.kind == "tcp6" else "0.0.0.0")
         return cls({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(interface, interface), port)
 
@@ -74,11 +74,11 @@ class Admin:
         return f"unix:{self.path}" if self.path else f"http://{host}:{self.port}"
 
     def get(self, path: str) -> Any:
-        """The JSON at ``path``. Raises ``NotAnswered``."""
+        """GET the JSON at ``path``. Raises ``NotAnswered``."""
         return self._ask("GET", path, None, {})
 
     def post(self, path: str, document: Document, token: str) -> Any:
-        """What the listener answers to ``document``. Raises ``NotAnswered``."""
+        """POST ``document`` with the token, and return the JSON of the answer. Raises ``NotAnswered``."""
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         return self._ask("POST", path, json.dumps(document), headers)
 
@@ -135,7 +135,7 @@ def _admin(options: argparse.Namespace) -> Admin:
         return Admin.parse(options.admin)
     config = loaded(options.config)
     if config is None:
-        raise ValueError("no gateway is asked: say with --config or --admin which one")
+        raise ValueError("cannot tell which gateway to ask: give --config or --admin")
     return Admin.of_endpoint(config.gateway.admin)
 
 
@@ -146,7 +146,7 @@ def _token(options: argparse.Namespace) -> str:
         config = loaded(options.config)
         file = None if config is None else config.gateway.admin_token_file
     if file is None:
-        raise ValueError("a circuit is held with a token: say with --token-file where it is")
+        raise ValueError("a change needs the admin token: give --token-file, or set gateway.admin_token_file")
     with open(file, encoding="ascii") as content:
         return content.read().strip()
 
@@ -161,11 +161,12 @@ def _complain(error: Exception) -> int:
 
 
 def limits_table(document: Document) -> str:
-    """``/limits`` for people."""
+    """The answer of ``/limits`` as a table."""
     store = document["store"]
     where = "Redis" if store["kind"] == "redis" else "memory"
-    state = "" if store["up"] else ", which cannot be used at present"
-    lines = [f"counted in {where}{state}; keys here: {store['keys']}; decided without the store: {store['fallbacks']}"]
+    state = "" if store["up"] else ", which is unavailable"
+    counts = f"keys in this process: {store['keys']}; checks decided without Redis: {store['fallbacks']}"
+    lines = [f"counted in {where}{state}; {counts}"]
     rows = [
         (
             one["endpoint"],
@@ -178,7 +179,7 @@ def limits_table(document: Document) -> str:
         )
         for one in document["limits"]
     ]
-    headings = ("ENDPOINT", "SCOPE", "LIMIT", "ALGORITHM", "STORE GONE", "KEYS", "REFUSED")
+    headings = ("ENDPOINT", "SCOPE", "LIMIT", "ALGORITHM", "ON STORE FAILURE", "KEYS", "REFUSED")
     return "\n".join([*lines, *table(headings, rows)])
 
 
@@ -189,7 +190,7 @@ def _number(limit: Document) -> str:
 
 
 def circuits_table(circuits: Sequence[Document]) -> str:
-    """The services of ``/circuits`` for people: a line for each, and one below for each of its targets."""
+    """The services of ``/circuits`` as a table: a line for each service, followed by one for each target."""
     rows: list[tuple[object, ...]] = []
     for one in circuits:
         if one["state"] is None:
@@ -200,7 +201,7 @@ def circuits_table(circuits: Sequence[Document]) -> str:
             since, retry = _seconds(one["since"]), _seconds(one["retry_in"])
             rows.append((one["service"], one["state"] + held, since, failed, retry, one["opened"], one["why"]))
         for target in one["targets"]:
-            health = "in use" if target["available"] else "unhealthy" if not target["healthy"] else "set aside"
+            health = "in use" if target["available"] else "unhealthy" if not target["healthy"] else "ejected"
             rows.append((f"  {target['target']}", health, *[""] * 4, f"{target['connections']} connections"))
     return "\n".join(table(("SERVICE", "STATE", "SINCE", "FAILED", "RETRY IN", "OPENED", "WHY"), rows))
 
@@ -210,7 +211,7 @@ def _seconds(value: float | None) -> str:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Lines with columns as wide as they must be. Control characters are shown as what they are."""
+    """Lines with aligned columns. Control characters are escaped."""
     texts = [headings, *([_printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts]

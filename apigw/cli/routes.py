@@ -1,4 +1,4 @@
-"""``apigw routes``: which route a request would take, and what it meets there."""
+"""``apigw routes``: show which route a request would take, and what the route demands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from apigw.config.units import duration_text, size_text
 from apigw.process.rules import RULES
 from apigw.routing.router import Router
 from apigw.wire.errors import Refused
-from apigw.wire.http2.fields import METHODS
+from apigw.wire.methods import METHODS
 from apigw.wire.target import check_target
 
 
@@ -24,17 +24,17 @@ def routes(options: argparse.Namespace) -> int:
     try:
         path, query = check_target(options.path.encode("utf-8", "surrogateescape"))
     except Refused as refusal:
-        print(f"{options.method} {options.path}: {refusal.status}, before any route is looked for: {refusal.reason}")
+        print(f"{options.method} {options.path}: {refusal.status}, refused before routing: {refusal.reason}")
         return REFUSED
     asked = f"{options.method} {options.path}"
     if method not in METHODS:
-        print(f"{asked}: 501, the method is not known (methods are written in capitals)")
+        print(f"{asked}: 501, unknown method (methods are case-sensitive: GET, not get)")
         return REFUSED
     if method == b"CONNECT":
-        print(f"{asked}: 405, CONNECT is not offered")
+        print(f"{asked}: 405, CONNECT is not supported")
         return REFUSED
     if path.decode("ascii") in config.reserved:
-        print(f"{asked}: answered by the gateway itself, before any route is looked for")
+        print(f"{asked}: a reserved path, answered by the gateway itself")
         return FOUND
     router = Router(
         (route.path, None if route.methods is None else frozenset(map(str.encode, route.methods)), (index, route))
@@ -67,7 +67,7 @@ def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes
     yield "service", service.name
     if service.circuit_breaker is not None:
         breaker = service.circuit_breaker
-        at_least = f"of at least {breaker.min_requests} in {duration_text(breaker.window)}"
+        at_least = f"of at least {breaker.min_requests} requests in {duration_text(breaker.window)}"
         yield "circuit breaker", f"opens when {breaker.error_rate:.0%} {at_least} have failed"
     for target in service.targets:
         host = f"[{target.host}]" if ":" in target.host else target.host

@@ -1,4 +1,4 @@
-"""``apigw hash-secret``: the stored form of an OAuth client's secret."""
+"""``apigw hash-secret``: make the hash of an OAuth client's secret."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ def _read_secret() -> str:
         return sys.stdin.readline().rstrip("\r\n")
     secret = getpass("secret: ")
     if getpass("again: ") != secret:
-        raise ValueError("the two are not the same")
+        raise ValueError("the two entries differ")
     return secret

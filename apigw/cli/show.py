@@ -1,4 +1,4 @@
-"""``apigw show``: what the files say together, and where each value stands."""
+"""``apigw show``: print the merged files with the place of each value."""
 
 from __future__ import annotations
 

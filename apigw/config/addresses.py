@@ -1,4 +1,8 @@
-"""URLs, origins and hosts taken apart. None of the sentences quotes the text: a URL may hold a password."""
+"""Parsers of URLs, origins, hosts and networks.
+
+Each raises ``ValueError`` for a wrong text, with a sentence fragment that follows the text: "has no port". It does not
+quote the text, which may contain a password.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 
 def target(text: str, weight: int = 1) -> Target:
-    """``http://host:port`` or ``https://[::1]:port`` and nothing else. Raises ``ValueError``: the end of a sentence."""
+    """``http://host:port`` or ``https://[::1]:port`` and nothing else. Raises ``ValueError`` (see above)."""
     parts, host, port = _split(text, ("http", "https"))
     if parts.path or parts.query or parts.fragment or text[-1] in "?#":
         raise ValueError("has a path, query or fragment: a target is only scheme, host and port")
@@ -23,7 +27,7 @@ def target(text: str, weight: int = 1) -> Target:
 
 
 def redis_url(text: str) -> str:
-    """``redis://host:port/db`` or ``rediss://``, written out whole. Raises ``ValueError``: the end of a sentence."""
+    """``redis://host:port/db`` or ``rediss://``, in canonical form. Raises ``ValueError`` (see above)."""
     parts, host, port = _split(text, ("redis", "rediss"))
     if parts.query or parts.fragment or text[-1] in "?#":
         raise ValueError("has a query or a fragment, which have no effect here")
@@ -35,7 +39,7 @@ def redis_url(text: str) -> str:
 
 
 def web_url(text: str) -> str:
-    """An absolute ``https`` or ``http`` URL without user or fragment. Raises ``ValueError``: the end of a sentence."""
+    """An absolute ``https`` or ``http`` URL without user or fragment. Raises ``ValueError`` (see above)."""
     parts, _, _ = _split(text, ("https", "http"))
     if parts.fragment:
         raise ValueError("has a fragment, which is never sent")
@@ -43,25 +47,25 @@ def web_url(text: str) -> str:
 
 
 def origin(text: str) -> str:
-    """An origin as browsers send it (RFC 6454 §6.2), or ``*``. Raises ``ValueError``: the end of a sentence."""
+    """An origin as browsers send it (RFC 6454 §6.2), or ``*``. Raises ``ValueError`` (see above)."""
     if text == "*":
         return text
     if not re.match(r"[a-z][a-z0-9+.-]*://", text):
         raise ValueError("is not an origin such as https://app.example.com")
     if "*" in text:
-        raise ValueError("holds a *: write each origin out, or * alone")
+        raise ValueError("contains a *: write each origin out, or * alone")
     parts, host, port = _split(text, ())
     if parts.path or parts.query or parts.fragment or text[-1] in "?#":
         raise ValueError("is not an origin: nothing may follow host and port, not even a slash")
     if host != host.lower():
-        raise ValueError("has capital letters in its host: browsers send small ones")
+        raise ValueError("has capital letters in its host: browsers send it in lower case")
     if parts.port is not None and port == DEFAULT_PORTS.get(parts.scheme):
         raise ValueError(f"names the default port: browsers leave :{port} out")
     return text
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """``host:port``. Raises ``ValueError``: the end of a sentence."""
+    """``host:port``. Raises ``ValueError`` (see above)."""
     host, colon, port = text.rpartition(":")
     if not colon:
         raise ValueError("has no port: write host:port")
@@ -69,7 +73,7 @@ def host_and_port(text: str) -> tuple[str, int]:
 
 
 def network(text: str) -> str:
-    """A CIDR such as ``10.0.0.0/8``, or one address. Raises ``ValueError``: the end of a sentence."""
+    """A CIDR such as ``10.0.0.0/8``, or one address. Raises ``ValueError`` (see above)."""
     try:
         ip_network(text)
     except ValueError:
@@ -81,8 +85,13 @@ def network(text: str) -> str:
     return text
 
 
+def proxy(text: str) -> str:
+    """A network, or ``unix:`` for all peers of a unix socket. Raises ``ValueError`` (see above)."""
+    return text if text == "unix:" else network(text)
+
+
 def host(text: str) -> str:
-    """A name or an address, as a TLS server name. Raises ``ValueError``: the end of a sentence."""
+    """A name or an address, as a TLS server name. Raises ``ValueError`` (see above)."""
     return _host(text)
 
 
@@ -94,11 +103,11 @@ def _split(text: str, schemes: tuple[str, ...]) -> tuple[SplitResult, str, int]:
         raise ValueError(f"does not begin with {' or '.join(f'{each}://' for each in schemes)}")
     if "@" in rest.partition("?")[0]:
         advice = ": give the password in password_file" if scheme.startswith("redis") else ""
-        raise ValueError(f"holds a user name or password, which do not belong in a URL{advice}")
+        raise ValueError(f"contains a user name or password, which do not belong in a URL{advice}")
     try:
         parts = urlsplit(text)
     except ValueError:
-        raise ValueError("has brackets that hold no IPv6 address") from None
+        raise ValueError("has brackets around what is not an IPv6 address") from None
     location = parts.netloc
     match = re.fullmatch(r"(\[.*\]|[^:]*)(?::([^:]*))?", location)
     if match is None:
@@ -115,7 +124,7 @@ def _host(text: str) -> str:
         try:
             return str(IPv6Address(text[1:-1])) if "%" not in text else _no_zone()
         except AddressValueError:
-            raise ValueError("has brackets that hold no IPv6 address") from None
+            raise ValueError("has brackets around what is not an IPv6 address") from None
     if not text.isascii():
         raise ValueError("has a host that is not ASCII: write the name as xn--…")
     if re.fullmatch(r"[0-9.]+", text):

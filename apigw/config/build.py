@@ -1,4 +1,4 @@
-"""A document without problems → the frozen values of the model, guided by the schema."""
+"""Builds the frozen ``Config`` from a document without problems, by its schema."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apigw.config.model import AccessLog, Config, Listen, Origin, Path, Secret, 
 
 
 def build(document: Document, files: Files) -> Config:
-    """Raises nothing on a document that all checks have passed."""
+    """The configuration. Never raises if the document has passed all checks."""
     sections: dict[str, Any] = {}
     for key, value in document.tree.items():
         if value is None:

@@ -1,9 +1,9 @@
-"""Whether the files that a configuration names are there and hold what they should."""
+"""Checks that the files in a configuration exist and have the right content."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from apigw.config.files import Files, fit
@@ -14,8 +14,11 @@ from apigw.config.rules import Content
 from apigw.config.validate import shown
 
 
-def contents(document: Document, files: Files, judges: Mapping[str, Content]) -> None:
-    """Each file that a key names can be read, and holds what the schema says that it holds."""
+def contents(document: Document, files: Files, judges: Mapping[str, Content], private: Collection[str]) -> None:
+    """Reports each file that cannot be read, or whose content is not what the schema says.
+
+    A warning where others can read one that holds what is ``private``, or everybody can write to it.
+    """
     for key, rule in document.schema.items():
         if key in document.tree and _names_files(rule):
             for path, name, holds in _named(document, rule, document.tree[key], (key,)):
@@ -23,10 +26,26 @@ def contents(document: Document, files: Files, judges: Mapping[str, Content]) ->
                     judges[holds](files.data(name))
                 except ValueError as error:
                     document.report(path, f"{shown(document, path, name)} {error}")
+                else:
+                    warn_exposed(document, files, path, name, holds in private)
+
+
+def warn_exposed(document: Document, files: Files, path: Path, name: str, private: bool) -> None:
+    sentence = files.exposed(name, private)
+    if sentence is not None:
+        document.warn(path, f"{shown(document, path, name)} {sentence}")
+
+
+def named(document: Document) -> Iterator[tuple[Path, str]]:
+    """Each file that a key names, and where."""
+    for key, rule in document.schema.items():
+        if key in document.tree and _names_files(rule):
+            for path, name, _ in _named(document, rule, document.tree[key], (key,)):
+                yield path, name
 
 
 def pairs(document: Document, files: Files) -> None:
-    """Each certificate with its own key."""
+    """Reports each certificate that does not fit its key."""
     named: list[tuple[Path, str, str]] = []
     for path, listen in document.entries("gateway", "listen"):
         if isinstance(listen, dict):

@@ -1,4 +1,4 @@
-"""Whether addresses fit each other: of listeners, of Redis, of the targets of a service."""
+"""Checks of addresses: of listeners, of Redis, of the targets of a service."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _MAX_PAIRED = 500
 
 
 def listeners(document: Document, files: Files) -> None:
-    """No two listeners want the same address, TLS is asked for once, sockets have a directory, certificates exist."""
+    """Reports listeners with the same address, TLS twice, sockets without a directory, and missing certificates."""
     held: list[tuple[Path, endpoints.Endpoint]] = []
     listed = document.get("gateway", "listen")
     if listed and all(listen is None for listen in listed):
-        document.report(("gateway", "listen"), "holds nothing but null: there is nowhere for clients to connect")
+        document.report(("gateway", "listen"), "contains only null, so clients could not connect anywhere")
     for path, listen in document.entries("gateway", "listen"):
         if listen is None:
             continue
@@ -33,8 +33,11 @@ def listeners(document: Document, files: Files) -> None:
         if isinstance(listen, dict) and listen.get("tls") is not None and endpoint.kind == "ssl":
             tls = (*path, "tls")
             document.report(
-                tls, "asks for TLS on an ssl: endpoint, which is TLS already: write tcp:", document.key(tls)
+                tls, "cannot be combined with an ssl: endpoint, which is TLS already: write tcp:", document.key(tls)
             )
+        if isinstance(listen, dict) and listen.get("proxy_protocol") and endpoint.kind == "ssl":
+            at = (*path, "proxy_protocol")
+            document.report(at, "would be read within TLS on an ssl: endpoint: write tcp:, with tls", document.key(at))
     admin = document.get("gateway", "admin")
     if isinstance(admin, str):
         held.append((("gateway", "admin"), endpoints.parse(admin)))
@@ -53,7 +56,7 @@ def listeners(document: Document, files: Files) -> None:
 
 
 def redis(document: Document) -> None:
-    """Sentinels come with the name of their master, a CA with TLS."""
+    """Reports Sentinels without the name of a master and the reverse, and ``ca_file`` without TLS."""
     section = document.tree.get("redis")
     if not isinstance(section, dict) or ("redis",) in document.broken:
         return
@@ -68,14 +71,23 @@ def redis(document: Document) -> None:
 
 
 def services(document: Document) -> None:
-    """Names fit into logs and metrics, targets differ, TLS is configured only where a target speaks it."""
+    """Reports bad names, repeated targets, and ``tls`` without an ``https`` target."""
     for path, service in document.entries("services"):
         try:
             check_name(str(path[-1]))
         except ValueError as error:
             document.report(path, f"{shown(document, (), path[-1])} {error}", document.key(path))
         if isinstance(service, dict):
-            _tls(document, path, _targets(document, path))
+            schemes = _targets(document, path)
+            _tls(document, path, schemes)
+            _protocol(document, path, schemes)
+
+
+def _protocol(document: Document, path: Path, schemes: set[str]) -> None:
+    at = (*path, "protocol")
+    needed = {"h2": "https", "h2c": "http"}.get(document.get(*at))
+    if needed is not None and schemes - {needed}:
+        document.report(at, f"{document.get(*at)} is for {needed}:// targets only")
 
 
 def _targets(document: Document, path: Path) -> set[str]:

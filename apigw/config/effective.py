@@ -1,6 +1,6 @@
-"""What holds for a route once every default that is another setting has been looked up.
+"""The settings of a route, where its service or the gateway has the default.
 
-``apigw routes`` and the compiled snapshot both ask here.
+Used by ``apigw routes`` and by the compiled snapshot.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from apigw.config.model import UNSET, Config, Route, Service
 
 @frozen
 class Effective:
-    """What holds for a route. ``max_body_size`` is ``None`` for no limit."""
+    """The settings of a route. ``timeout`` in seconds; ``max_body_size`` in bytes, ``None`` for no limit."""
 
     service: Service
     timeout: float
@@ -21,7 +21,7 @@ class Effective:
 
 
 def effective(config: Config, route: Route, service: Service) -> Effective:
-    """``service`` is the one that the route names."""
+    """The settings of ``route``, whose service is ``service``."""
     gateway = config.gateway
     return Effective(
         service=service,

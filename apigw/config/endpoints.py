@@ -1,6 +1,6 @@
-"""Twisted's endpoint strings, as far as a mistake in one can be named: ``tcp:8080:interface=127.0.0.1``.
+"""A parser of Twisted's endpoint strings, such as ``tcp:8080:interface=127.0.0.1``, that explains mistakes.
 
-Parts are separated by ``:``, named ones hold a ``=``, and ``\\`` takes away the meaning of what follows it.
+Parts are separated by ``:``, named parts have a ``=``, and ``\\`` escapes the next character.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class Endpoint:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that it reads."""
+        """The names of the files that the endpoint reads."""
         return tuple(value for name, value in self.parts if name in _FILES and name != "address")
 
     def absolute(self, directory: str) -> str:
-        """The endpoint string with every file name in it taken relative to ``directory``."""
+        """The endpoint string, with file names relative to ``directory`` made absolute."""
         parts = ((name, os.path.join(directory, value) if name in _FILES else value) for name, value in self.parts)
         return ":".join([self.kind, *(f"{name}={_escaped(value)}" for name, value in parts)])
 
     def clashes(self, other: Endpoint) -> bool:
-        """Whether the two cannot be open at once. Port 0 is a free one each time."""
+        """Whether the two cannot listen at the same time. Port 0 (any free port) never clashes."""
         if self.kind in ("unix", "systemd") or other.kind in ("unix", "systemd"):
             return self == other or (self.kind == other.kind == "unix" and self.get("address") == other.get("address"))
         if self.get("port") == "0" or int(self.get("port")) != int(other.get("port")):
@@ -58,12 +58,21 @@ class Endpoint:
         return self.get("interface") or ("::" if self.kind == "tcp6" else "0.0.0.0")
 
 
+def private(text: str) -> str:
+    """The same, with a unix socket for the process's own user and group alone, where it does not say for whom."""
+    endpoint = parse(text)
+    return f"{text}:mode=660" if endpoint.kind == "unix" and not endpoint.get("mode") else text
+
+
 def _escaped(value: str) -> str:
     return re.sub(r"([:=\\])", r"\\\1", value)
 
 
 def parse(text: str) -> Endpoint:
-    """Raises ``ValueError`` with what is wrong, as the end of a sentence that begins with the string."""
+    """Parse an endpoint string.
+
+    Raises ``ValueError`` with a sentence fragment that follows the string: "has no port from 0 to 65535".
+    """
     kind, *rest = _split(text)
     if len(kind) != 1 or kind[0] not in KINDS:
         if kind == ["tls"]:

@@ -1,4 +1,4 @@
-"""Every problem of a configuration at once, each with its place."""
+"""The error of a configuration: all of its problems, each with its place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ConfigError(Exception):
 
 
 def problem_at(origins: Mapping[Path, Origin], path: Path, sentence: str) -> Problem:
-    """What a later stage finds wrong with ``path``, placed there, or at what holds it where the files leave it out."""
+    """A problem with the value at ``path``, placed there, or if the files omit it, at its container."""
     ancestors = (path[:length] for length in range(len(path), 0, -1))
     return Problem(sentence, path, next((origins[held] for held in ancestors if held in origins), None))
 

@@ -1,6 +1,6 @@
-"""The files that a configuration names, each read once, and what those must hold that are for TLS.
+"""The files that a configuration names, each read once, and the checks of those for TLS.
 
-What is wrong with a file is said as the end of a sentence that begins with its name, and quotes nothing of it.
+``ValueError`` has a sentence fragment that follows the name of the file: "is an empty file". It quotes no content.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def read(file: str) -> bytes:
         with open(file, "rb") as stream:
             return stream.read(MAX_FILE + 1)
     except FileNotFoundError:
-        raise ValueError("is a file that does not exist") from None
+        raise ValueError("does not exist") from None
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
 
 
 def text(data: bytes) -> bytes:
-    """One secret in a file, without the newline that editors put at its end."""
+    """The secret in a file, without one newline at the end, which editors add."""
     stripped = data.removesuffix(b"\n").removesuffix(b"\r")
     if not stripped:
         raise ValueError("is an empty file")
@@ -44,22 +44,22 @@ def certificates(data: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(data)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("holds no certificate in PEM that can be read") from None
+        raise ValueError("contains no readable PEM certificate") from None
 
 
 def private_key(data: bytes) -> Any:
     try:
         key = load_pem_private_key(data, None)
     except TypeError:
-        raise ValueError("holds a private key that is encrypted with a passphrase: it is needed without one") from None
+        raise ValueError("contains a private key with a passphrase: it must have none") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("holds no private key in PEM that can be read") from None
+        raise ValueError("contains no readable PEM private key") from None
     _public(key)
     return key
 
 
 def fit(certificate_file: bytes, key_file: bytes) -> bool:
-    """Whether the key is that of the first certificate."""
+    """Whether the private key belongs to the first certificate."""
     return _public(certificates(certificate_file)[0]) == _public(private_key(key_file))
 
 
@@ -67,20 +67,24 @@ def _public(holder: Any) -> bytes:
     try:
         encoded: bytes = holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except UnsupportedAlgorithm:
-        raise ValueError("holds a key of a kind that is not supported") from None
+        raise ValueError("contains a key of an unsupported kind") from None
     return encoded
 
 
 CONTENTS: dict[str, Callable[[bytes], object]] = {
     "certificate": certificates,
     "private key": private_key,
+    "password": text,
     "text": text,
 }
-"""What the schema may say that a file holds, besides what the rooms above add."""
+"""Checks of a file's content, by the names in the schema. Other rooms add theirs by ``Rules.contents``."""
+
+PRIVATE = frozenset({"private key", "password"})
+"""Those of them that nobody else may read."""
 
 
 class Files:
-    """Files by their names, which are relative to ``directory``. What was checked is what is used."""
+    """Contents of files, by names relative to ``directory``. Each is read once: what was checked is used."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -89,8 +93,25 @@ class Files:
     def absolute(self, name: str) -> str:
         return os.path.normpath(os.path.join(self._directory, name))
 
+    def exposed(self, name: str, private: bool) -> str | None:
+        """What others may do with a file that should not, as the end of a sentence; ``None`` where that is nothing.
+
+        ``private`` is what only its owner may read. The group may too where it is root's file: so a daemon that is not
+        root reads what it cannot change.
+        """
+        try:
+            status = os.stat(self.absolute(name))
+        except OSError:
+            return None
+        mode = stat.S_IMODE(status.st_mode)
+        if private and mode & (0o037 if status.st_uid == 0 else 0o077):
+            return f"has the mode {mode:04o}, by which others than its owner can use it: `chmod 600` makes it private"
+        if mode & 0o002:
+            return f"has the mode {mode:04o}, by which everybody can change it: `chmod o-w` ends that"
+        return None
+
     def data(self, name: str) -> bytes:
-        """Raises ``ValueError``, the same each time, when the file cannot be read."""
+        """The content of a file. Raises ``ValueError`` if it cannot be read, the same one each time."""
         file = self.absolute(name)
         if file not in self._read:
             try:

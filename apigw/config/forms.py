@@ -1,6 +1,6 @@
-"""The forms of text that mean the same to everybody: methods, names, addresses, endpoint strings.
+"""Checks of text values: methods, names, addresses, endpoint strings.
 
-Each takes the text and raises ``ValueError`` with what is wrong, as the end of a sentence that begins with the text.
+Each raises ``ValueError`` for a wrong text, with a sentence fragment that follows the text: "does not begin with /".
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Callable
 from apigw.config import addresses, endpoints
 from apigw.config.nearest import hint
 
-# Those that llhttp knows, but for CONNECT, which a gateway does not forward, and PRI, which is HTTP/2's own.
+# Those that the wire takes, but for CONNECT, which a gateway does not forward.
 # fmt: off
 METHODS = frozenset({
-    "ACL", "BIND", "CHECKOUT", "COPY", "DELETE", "GET", "HEAD", "LINK", "LOCK", "M-SEARCH", "MERGE", "MKACTIVITY",
-    "MKCALENDAR", "MKCOL", "MOVE", "NOTIFY", "OPTIONS", "PATCH", "POST", "PROPFIND", "PROPPATCH", "PURGE", "PUT",
-    "QUERY", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "TRACE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE",
+    "ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "COPY", "DELETE", "GET", "HEAD", "LABEL", "LINK", "LOCK",
+    "M-SEARCH", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE", "MOVE", "NOTIFY",
+    "OPTIONS", "ORDERPATCH", "PATCH", "POST", "PROPFIND", "PROPPATCH", "PURGE", "PUT", "QUERY", "REBIND", "REPORT",
+    "SEARCH", "SOURCE", "SUBSCRIBE", "TRACE", "UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UNSUBSCRIBE", "UPDATE",
+    "UPDATEREDIRECTREF", "VERSION-CONTROL",
 })
 # fmt: on
 
@@ -32,7 +34,7 @@ def method(text: str) -> None:
 
 
 def request_path(text: str) -> None:
-    """What goes into a request line as it is: a path, perhaps with a query."""
+    """A path, perhaps with a query, that can be written into a request line unchanged."""
     if not text.startswith("/"):
         raise ValueError("does not begin with /")
     if not text.isascii() or re.search(r"[\x00-\x20\x7f\"<>\\^`{|}]", text):
@@ -65,6 +67,7 @@ FORMS: dict[str, Callable[[str], object]] = {
     "name": name,
     "file": file_name,
     "network": addresses.network,
+    "proxy": addresses.proxy,
     "target": addresses.target,
     "redis url": addresses.redis_url,
     "url": addresses.web_url,
@@ -73,4 +76,4 @@ FORMS: dict[str, Callable[[str], object]] = {
     "host:port": addresses.host_and_port,
     "endpoint": endpoints.parse,
 }
-"""What the schema may demand of a text, besides what the rooms above add."""
+"""Checks of text, by the names in the schema. Other rooms add theirs by ``Rules.forms``."""

@@ -1,13 +1,13 @@
 """How a key of the configuration is declared: rules of a Cerberus schema, and who adds which keys to which map.
 
-Besides Cerberus' own rules there are three of ours: ``duration`` and ``size`` hold the least and the most that are
-allowed, ``form`` names an entry of ``Rules.forms``. ``meta`` is for people and for what comes after validation:
+Besides the rules of Cerberus there are three more: ``duration`` and ``size`` have the minimum and the maximum, ``form``
+names an entry of ``Rules.forms``. ``meta`` is for the reference page and for the steps after validation:
 
-- ``doc`` explains the key; ``default`` says in words what holds where it is left out.
-- ``model`` is the class that a map becomes, and where the defaults of its keys are.
-- ``file`` says what the named file must hold, an entry of ``Rules.contents``. With ``into`` it is read, and its text
-  is the value of the key that ``into`` names.
-- ``secret`` marks what is never shown.
+- ``doc`` explains the key; ``default`` describes its default, if that is not in the model.
+- ``model`` is the class for the values of a map; its attributes have the defaults.
+- ``file`` names the check of the file's content, an entry of ``Rules.contents``. With ``into``, the file's text becomes
+  the value of the key that ``into`` names.
+- ``secret`` marks values that are never shown.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _META = ("default", "into", "secret")
 class Keys:
     """Keys that a policy adds to a map of the configuration.
 
-    ``at`` is the way to the map by its keys, without the places in lists and the names of services: ``()`` for the top,
+    ``at`` is the path to the map, without indexes of lists and names of services: ``()`` for the top level,
     ``("gateway",)``, ``("services",)`` and ``("routes",)``. The values become those of ``model``, an attrs class with a
     default for each (``Open.of``).
     """
@@ -73,7 +73,7 @@ def optional_file(doc: str, holds: str, **more: Any) -> Rule:
 
 
 def secret(doc: str) -> Rule:
-    """Any text; it becomes a ``Secret``."""
+    """A key with any text, which becomes a ``Secret``."""
     return _rule(doc, {}, type="string", nullable=True, secret=True)
 
 
@@ -88,7 +88,7 @@ def map_of(doc: str, model: type[Any] | None, schema: Rule, **more: Any) -> Rule
 
 
 def item(form: str) -> Rule:
-    """A text in a list."""
+    """The rule for the text entries of a list."""
     return {"type": "string", "form": form}
 
 

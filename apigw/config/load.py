@@ -1,13 +1,13 @@
-"""Files → one frozen ``Config``, or every problem in them."""
+"""Loads the files of a configuration into one frozen ``Config``, or reports every problem in them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apigw.config import check_files, check_network
+from apigw.config import check_exposure, check_files, check_network
 from apigw.config.build import build
 from apigw.config.errors import ConfigError
-from apigw.config.files import CONTENTS, Files
+from apigw.config.files import CONTENTS, PRIVATE, Files
 from apigw.config.forms import FORMS
 from apigw.config.merge import Document, read
 from apigw.config.model import Config
@@ -16,28 +16,31 @@ from apigw.config.validate import validate
 
 
 def load(directory: str, environ: Mapping[str, str], rules: Rules) -> Config:
-    """What ``DIR/*.yaml`` and ``DIR/services/*.yaml`` say, with ``${VAR}`` taken from ``environ``.
+    """The configuration in ``DIR/*.yaml`` and ``DIR/services/*.yaml``, with ``${VAR}`` replaced from ``environ``.
 
-    Reads those files and the ones that they name; touches nothing else. Raises ``ConfigError`` with every problem of
-    every file. ``rules`` are those of the rooms above (``process.rules``).
+    Reads only these files and those that they name. Raises ``ConfigError`` with every problem of every file. ``rules``
+    are those of the other rooms (``process.rules``).
     """
     document = read(directory, environ, rules.schema)
     files = Files(document.directory)
-    judge(document, files, Rules(forms=FORMS, contents=CONTENTS) | rules)
+    judge(document, files, Rules(forms=FORMS, contents=CONTENTS, private=PRIVATE) | rules)
     if document.problems:
         raise ConfigError(document.in_order(document.problems))
     return build(document, files)
 
 
 def judge(document: Document, files: Files, rules: Rules) -> None:
-    """Adds every problem to the document."""
+    """Run all checks, and add every problem to the document."""
     validate(document, rules.forms)
     document.reserved = rules.reserved_paths(document)
-    check_files.contents(document, files, rules.contents)
+    check_files.contents(document, files, rules.contents, rules.private)
     check_files.pairs(document, files)
     check_files.access_log(document, files)
     check_network.listeners(document, files)
     check_network.redis(document)
     check_network.services(document)
+    check_exposure.proxies(document)
+    check_exposure.admin(document)
+    check_exposure.modes(document, files)
     for check in rules.checks:
         check(document, files)

@@ -1,9 +1,9 @@
-"""YAML text → a tree of nodes that know where they stand.
+"""Parses YAML text into a tree of nodes with their places (line and column).
 
-Only what a configuration needs is taken: one document of maps, lists and scalars. Anchors, aliases, merge keys and tags
-are refused: with them a small file can unfold into gigabytes, or a value can stand in two places. What YAML 1.1 reads
-in a surprising way (``010``, ``12:30:00``, a key ``on``) is refused with the reason. What is wrong with one value stays
-with its node as a fault, so that the rest of the file is still read; only a file that does not parse stops.
+A file is one document of maps, lists and scalars. Anchors, aliases, merge keys and tags are refused: with them a small
+file can expand to gigabytes ("billion laughs"), or a value can have two places. Values that YAML 1.1 reads in a
+surprising way (``010``, ``12:30:00``, a key ``on``) are refused with the reason. A fault of one value is stored in its
+node, and the rest of the file is still read; only a syntax error stops.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_KEY = 200
 
 _FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LOOKAHEAD = 1024 + 64
-"""How far libyaml reads ahead of an event, in characters: a key in one line (YAML 1.2 §7.4), and a bit."""
+"""How far libyaml reads ahead of an event, in characters: 1024 for a key in one line (YAML 1.2 §7.4), and 64 spare."""
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
@@ -37,9 +37,9 @@ _TAG = "tag:yaml.org,2002:"
 class Node:
     """``value`` is a dict of nodes, a list of nodes, or a plain scalar.
 
-    ``written`` is a scalar's text where the file does not hold the value itself: before substitution, or what YAML
-    reads as something other than text. ``faults`` are what is wrong here: the sentence, its place, and the path from
-    here. A ``broken`` node has no usable value.
+    ``written`` is the text of a scalar in the file, if it differs from the value: before substitution, or what YAML
+    reads as a number or the like. ``faults`` are the problems here: sentence, place, and path from this node. A
+    ``broken`` node has no usable value.
     """
 
     value: Any
@@ -63,7 +63,7 @@ class _Stream(io.StringIO):
 
 
 def decode(data: bytes, file: str) -> str:
-    """The text of a file. Raises ``ConfigError`` for what is not printable UTF-8, at its place."""
+    """The text of a file. Raises ``ConfigError``, with the place, if it is not UTF-8 or contains control characters."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -72,12 +72,12 @@ def decode(data: bytes, file: str) -> str:
     text = text.removeprefix("\ufeff")
     if match := _UNPRINTABLE.search(text):
         character = ord(match[0])
-        raise _failure(f"holds the control character U+{character:04X}", _place(file, text[: match.start()]))
+        raise _failure(f"contains the control character U+{character:04X}", _place(file, text[: match.start()]))
     return text
 
 
 def compose(text: str, file: str, environ: Mapping[str, str]) -> Node | None:
-    """The one document in ``text``; ``None`` where it says nothing. Raises ``ConfigError`` where it does not parse."""
+    """The document in ``text``; ``None`` if it is empty. Raises ``ConfigError`` for a syntax error."""
     return _Composer(text, file, environ).document()
 
 
@@ -204,19 +204,19 @@ class _Composer:
 
     def _complaint(self, event: Any) -> str | None:
         if not isinstance(event, yaml.ScalarEvent):
-            return "holds a key that is not text"
+            return "contains a key that is not text"
         if event.anchor or event.tag:
-            return "holds a key with an anchor or a tag: they are not supported"
+            return "contains a key with an anchor or a tag: they are not supported"
         text = event.value
         if event.implicit[0]:
             kind = self._loader.resolve(yaml.ScalarNode, text, (True, False)).removeprefix(_TAG)
             if kind == "merge":
-                return "holds a merge key (<<): they are not supported, write the keys out"
+                return "contains a merge key (<<): they are not supported, write the keys out"
             if kind in ("bool", "null", "int", "float"):
                 shown = f"the key {text}, which YAML does not read as text" if text else "an empty key"
-                return f"holds {shown}: write it in quotes"
+                return f"contains {shown}: write it in quotes"
         if not text or len(text) > MAX_KEY or not text.isprintable():
-            return f"holds a key that is empty, longer than {MAX_KEY} characters, or not printable"
+            return f"contains a key that is empty, longer than {MAX_KEY} characters, or not printable"
         return None
 
     def _scalar(self, event: Any, origin: Origin) -> Node:

@@ -1,7 +1,7 @@
-"""A directory of YAML files → one document, in which every value still knows its place.
+"""Merges a directory of YAML files into one document that keeps the place of every value.
 
-Maps are merged by key and lists by appending, in the order of the file names; a key that holds anything else in two
-files is a fault that names both places. The entries of ``services`` are not merged: one service is written in one file.
+Maps are merged by key and lists by appending, in the order of the file names. A key with any other value in two files
+is a fault that names both places. Entries of ``services`` are not merged: a service is written in one file.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _WHOLE_ENTRIES: Path = ("services",)
 
 @define
 class Document:
-    """What the files say, before anybody judged it.
+    """The merged files, before they are checked.
 
-    ``tree`` is plain values. ``places`` and ``keys`` are where each value and its key stand. ``written`` is the text of
-    a scalar where the file does not hold the value itself, ``variables`` the environment variables that went into it.
-    ``broken`` are the paths without a usable value, ``troubled`` those at or below which a value has not the form that
-    it must have. ``whole`` is false when a file could not be read, so that what is missing may be in there.
-    ``schema`` is what may stand in the files, ``reserved`` are the paths that the gateway answers itself.
+    ``tree`` has plain values. ``places`` and ``keys`` have the places of each value and its key. ``written`` is the
+    text of a scalar in the file, if it differs from the value; ``variables`` are the environment variables in it.
+    ``broken`` are the paths without a usable value, ``troubled`` those at or below which a value is wrong. ``whole`` is
+    false if a file could not be read, which may contain what seems to be missing. ``schema`` is that of the whole
+    configuration, ``reserved`` are the paths that the gateway answers itself.
     """
 
     directory: str
@@ -50,11 +50,11 @@ class Document:
     reserved: tuple[str, ...] = ALWAYS
 
     def report(self, path: Path, sentence: str, at: Origin | None = None) -> None:
-        """A problem with ``path``, placed ``at``, or else at the value, or at what holds it where it is left out."""
+        """Add a problem with ``path``, placed ``at``; by default at the value, or else its container."""
         self.problems.append(Problem(sentence, path, at or self.place(path)))
 
     def spoil(self, path: Path, sentence: str, at: Origin | None = None) -> None:
-        """A problem with the value itself, so that nobody need look at it or into it any further."""
+        """Add a problem with the value itself. Later checks skip it and all below it."""
         self.report(path, sentence, at)
         self.discard(path)
 
@@ -77,11 +77,11 @@ class Document:
         return self.keys.get(path) or self.place(path)
 
     def get(self, *path: str | int) -> Any:
-        """The value at ``path``; ``None`` where there is none, or a problem at it, above it or below it."""
+        """The value at ``path``; ``None`` if there is none, or there is a problem at it, above it or below it."""
         return self._at(path) if self.is_sound(path) else None
 
     def entries(self, *path: str | int) -> Iterator[tuple[Path, Any]]:
-        """Path and value of each entry of the map or list at ``path``; of entries that are maps, what is sound."""
+        """Path and value of each entry of the map or list at ``path``; of maps, only the keys without problems."""
         value: Any = None if path in self.broken else self._at(path)
         keys: Any = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
         for key in keys:
@@ -108,7 +108,7 @@ class Document:
         return value
 
     def in_order(self, problems: list[Problem]) -> list[Problem]:
-        """In the order of the files and of the lines in them, each once."""
+        """The problems, without duplicates, in the order of the files and of their lines."""
         order = {file: index for index, file in enumerate(self.files)}
 
         def key(problem: Problem) -> tuple[int, int, int]:
@@ -119,7 +119,7 @@ class Document:
 
 
 def read(directory: str, environ: Mapping[str, str], schema: Rule) -> Document:
-    """Reads and merges ``DIR/*.yaml`` and ``DIR/services/*.yaml``. What is wrong is in the document's ``problems``."""
+    """Reads and merges ``DIR/*.yaml`` and ``DIR/services/*.yaml``. Problems go to ``Document.problems``."""
     document = Document(os.path.abspath(directory), schema=schema)
     root = Node({}, Origin(directory, 1, 1))
     for file in _files(directory, document):
@@ -133,7 +133,7 @@ def read(directory: str, environ: Mapping[str, str], schema: Rule) -> Document:
         if node is None:
             document.warnings.append(Problem("is empty", (), Origin(file, 1, 1)))
         elif not isinstance(node.value, dict):
-            node.fault("holds no keys at its top: it must begin with gateway:, services:, routes: or the like")
+            node.fault("contains no keys at its top level: it must begin with gateway:, services:, routes: or the like")
             document.problems += [Problem(sentence, below, origin) for sentence, origin, below in node.faults]
             document.whole = False
         else:
@@ -160,7 +160,7 @@ def _files(directory: str, document: Document) -> list[str]:
                 sentence = "is not read: only files that end in .yaml are"
                 document.warnings.append(Problem(sentence, (), Origin(os.path.join(folder, name), 1, 1)))
     if not found and not document.problems:
-        document.problems.append(Problem(f"{directory}: holds no configuration: there is no *.yaml file in it"))
+        document.problems.append(Problem(f"{directory}: contains no configuration: there is no *.yaml file in it"))
     return found
 
 

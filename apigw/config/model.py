@@ -1,7 +1,7 @@
-"""The configuration as values: frozen, hashable, compared by what they say.
+"""The classes of the configuration: frozen, hashable, compared by value.
 
-Durations are seconds, sizes are bytes, paths are absolute. A value that was left out has its default here already,
-except where the default is another setting (``None`` then; ``effective`` looks it up).
+Durations are seconds, sizes are bytes, paths are absolute. A value that the files omit has its default. If the default
+is another setting, it is ``None``, and ``effective`` looks the setting up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from apigw.config.problem import Path as Path
 from apigw.config.problem import Problem
 
 ALWAYS = ("/health", "/ready", "/metrics")
-"""What every gateway answers itself."""
+"""Paths that the gateway answers itself in every configuration."""
 
 T = TypeVar("T")
 
@@ -25,20 +25,20 @@ T = TypeVar("T")
 class Open:
     """A map to which policies add keys of their own (``keys.Keys``).
 
-    ``added`` has a value of each policy's class, in the order of the policies, but for those that say no more than
-    their defaults: what says the same is equal.
+    ``added`` has a value of each policy's class, in the order of the policies. Values equal to the default are omitted,
+    so that maps with the same meaning are equal.
     """
 
     added: tuple[object, ...] = field(default=(), kw_only=True)
 
     def of(self, model: type[T]) -> T:
-        """The keys that are ``model``'s."""
+        """The value of the class ``model``, with its defaults if the files set none of its keys."""
         return next((each for each in self.added if isinstance(each, model)), None) or model()
 
 
 @frozen
 class Secret:
-    """Bytes that never show in a repr, a log line or ``apigw show``."""
+    """Bytes that are not shown in a repr, a log line or ``apigw show``."""
 
     value: bytes = field(repr=lambda _: "'…'")
 
@@ -60,6 +60,7 @@ class ServerTLS:
 class Listen:
     endpoint: str
     tls: ServerTLS | None = None
+    proxy_protocol: bool = False
 
 
 @frozen
@@ -75,6 +76,7 @@ class Gateway(Open):
     listen: tuple[Listen, ...] = (Listen("tcp:8080"),)
     admin: str | None = "tcp:9090:interface=127.0.0.1"
     admin_token_file: str | None = None
+    admin_hosts: tuple[str, ...] = ()
     request_timeout: float = 30.0
     client_body_timeout: float = 30.0
     client_header_timeout: float = 10.0
@@ -127,6 +129,8 @@ class UpstreamTLS:
 @frozen
 class HealthCheck:
     path: str = "/health"
+    host: str | None = None
+    expected_status: tuple[int, ...] | None = None
     interval: float = 10.0
     timeout: float = 2.0
     unhealthy_after: int = 3
@@ -144,7 +148,7 @@ class CircuitBreaker:
 
 @frozen
 class Service(Open):
-    """A named backend. ``timeout`` is ``None`` where the gateway's ``request_timeout`` holds."""
+    """A named backend. ``timeout`` is ``None`` if the gateway's ``request_timeout`` applies."""
 
     name: str
     targets: tuple[Target, ...]
@@ -155,14 +159,15 @@ class Service(Open):
     max_connections: int = 256
     max_pending: int = 1024
     preserve_host: bool = False
-    critical: bool = True
+    critical: bool = False
     health_check: HealthCheck | None = None
-    circuit_breaker: CircuitBreaker | None = None
+    circuit_breaker: CircuitBreaker | None = CircuitBreaker()
+    protocol: str = "http1"
 
 
 @frozen
 class Route(Open):
-    """``methods`` is ``None`` for all. ``max_body_size``: ``UNSET`` where the gateway's holds, ``None`` for none."""
+    """``methods`` is ``None`` for all. ``max_body_size``: ``UNSET`` if the gateway's applies, ``None`` for no limit."""
 
     path: str
     service: str
@@ -178,10 +183,10 @@ UNSET = -1
 
 @frozen
 class Config(Open):
-    """Everything the files said.
+    """The whole configuration.
 
-    ``origins`` maps a path such as ``("routes", 0, "path")`` to its place in them. ``warnings`` are worth a line in the
-    log and no reason to refuse the configuration. ``reserved`` are the paths that the gateway answers itself, before it
+    ``origins`` maps a path such as ``("routes", 0, "path")`` to its place in them. ``warnings`` are logged, and do
+    not prevent a start. ``reserved`` are the paths that the gateway answers itself, before it
     looks for a route.
     """
 

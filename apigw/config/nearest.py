@@ -1,4 +1,4 @@
-"""The name that was probably meant."""
+"""Suggestions for mistyped names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def hint(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """``; did you mean 'methods'?``, or the known names where they are few, or nothing: the end of a sentence."""
+    """``; did you mean 'methods'?``, or the known names if there are up to 16, or nothing. Ends a sentence."""
     names = sorted(known)
     if any(letter.isalpha() for letter in word):
         short = word[:80]

@@ -1,4 +1,4 @@
-"""What is wrong with a value, and where it stands."""
+"""A problem in a configuration, and its place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Path = tuple[str | int, ...]
 
 @frozen
 class Origin:
-    """Where a value stands in the files: line and column count from 1."""
+    """The place of a value in the files. Line and column count from 1."""
 
     file: str
     line: int
@@ -20,7 +20,7 @@ class Origin:
 
 
 def dotted(path: Path) -> str:
-    """``("routes", 0, "methods", 1)`` as people write it: ``routes[0].methods[1]``."""
+    """A path as text: ``("routes", 0, "methods", 1)`` is ``routes[0].methods[1]``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -29,7 +29,7 @@ def dotted(path: Path) -> str:
 
 @frozen
 class Problem:
-    """One sentence about one place. ``origin`` is ``None`` for what stands in no file (an empty directory)."""
+    """One sentence about one place. ``origin`` is ``None`` if there is no file, as for an empty directory."""
 
     sentence: str
     path: Path = ()

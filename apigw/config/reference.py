@@ -21,6 +21,7 @@ _FORMS = {
     "name": "name",
     "file": "file",
     "network": "CIDR",
+    "proxy": "CIDR or `unix:`",
     "target": "URL",
     "redis url": "URL",
     "url": "URL",
@@ -40,52 +41,53 @@ _TYPES = {
 _PREAMBLE = f"""\
 # Configuration
 
-This page is generated from the schema (`make docs`).
+This page is generated from the schema by `make docs`.
 
 ## Files
 
 `twistd apigw --config DIR` reads `DIR/*.yaml` and `DIR/services/*.yaml` in the order of their names, and merges them:
-maps by key, lists by appending. A key that holds anything else in two files is an error that names both places. The
-entries of `services` are not merged either: a service is written in one file. Names that begin with a dot are left
-out. A file that says nothing, and one that ends in `.yml`, are warnings.
+maps are merged by key, lists are appended. Any other value that two files set is an error that names both places. A
+service is written in one file: the entries of `services` are not merged. Files whose names begin with a dot are
+ignored. An empty file, and a file that ends in `.yml`, cause a warning.
 
-Of YAML, maps, lists and scalars are read. Anchors, aliases, merge keys (`<<`), tags, a second document in a file, and
-nesting deeper than {MAX_DEPTH} are errors, and so is a key that is given twice. Where YAML 1.1 reads something
-surprising (`010`, `12:30:00`, `1_000`, or `on` where text is wanted), the error says what it reads.
+Maps, lists and scalars are read. Other features of YAML are errors: anchors, aliases, merge keys (`<<`), tags, several
+documents in a file, nesting deeper than {MAX_DEPTH}. A key that is given twice is an error too. Where YAML 1.1 reads
+something surprising (`010`, `12:30:00`, `1_000`, or `on` where text must be), the error says what it reads.
 
-Every problem of every file is reported at once, as `file:line:column: path: sentence`. `apigw check [DIR]` does only
-that; `apigw show [DIR]` prints the merged configuration with the place of each value, secrets masked.
+Every problem of every file is reported at once, as `file:line:column: path: sentence`. `apigw check [DIR]` prints the
+problems without starting the gateway. `apigw show [DIR]` prints the merged configuration with the place of each value,
+secrets masked.
 
 ## Values
 
-- **Durations** are `250ms`, `30s`, `1.5m`, `1h`. The unit is left out for `0` only.
+- **Durations** are `250ms`, `30s`, `1.5m`, `1h`. Only `0` may be written without a unit.
 - **Sizes** are `512B`, `64KiB`, `10MiB`, `1GiB`, or a plain number of bytes.
-- **Files** are relative to DIR. They must exist and hold what they should; a certificate must fit its key.
-- **Secrets**: `secret` may be given as `secret_file` instead; one newline at the file's end does not count.
-- **Environment variables** go into values, never into keys or structure: `${{VAR}}` (an error where it is not set),
-  `${{VAR:-default}}` (the default where it is not set or empty), `${{VAR:?message}}` (an error with that message), `$$`
-  for a dollar sign. Any other `$` stands for itself. A value without quotes is read again afterwards, so that
-  `${{PORT}}` may become a number, and what comes out empty is `null`; in quotes it stays text.
-- **`null`** stands for none, where the table below says so.
+- **Files** are relative to DIR. They must exist and have the expected content; a certificate must fit its key.
+- **Secrets**: instead of `secret`, `secret_file` may name a file. One newline at the end of the file is ignored.
+- **Environment variables** are replaced in values, not in keys: `${{VAR}}` (an error if it is not set),
+  `${{VAR:-default}}` (the default if it is not set or empty), `${{VAR:?message}}` (an error with that message if it is
+  not set or empty). `$$` is a dollar sign; any other `$` stands for itself. The type of a value without quotes is
+  decided afterwards: `${{PORT}}` may become a number, and an empty value is `null`. In quotes it is always text.
+- **`null`** means none, where the table says so.
 
 ## Path patterns
 
 A pattern begins with `/`. Its segments are literal, or `:name` (one segment), or at the end `*` (the rest). Literal
-segments are compared after percent-decoding. A slash at the end is part of the pattern: `/a/` is not `/a`. Two routes
+segments are compared after percent-decoding. A slash at the end counts: `/a/` does not match `/a`. Two routes
 of the same shape (`/a/:b` and `/a/:c`) with a common method are an error.
 
 Reserved are $RESERVED.
-The gateway answers them before it looks at routes, so a route whose first segment is literal and that would match one
-of them is an error, while `/*` and `/:name` are not: they get the rest.
+The gateway answers them before it looks at routes. A route that would match one of them is an error if its first
+segment is literal. `/*` and `/:name` are allowed: they get all other paths.
 
-Other programs' ways to write a parameter (`{{id}}`, `<id>`, `[id]`, `**`, a regular expression) are errors that say how
-it is written here. Where such characters are meant literally, they are percent-encoded: `/%7Bid%7D`.
+Parameters in the style of other programs (`{{id}}`, `<id>`, `[id]`, `**`, regular expressions) are errors that say how
+to write them here. To match such characters literally, percent-encode them: `/%7Bid%7D`.
 
 ## Endpoint strings
 
 As in Twisted: `tcp:8080`, `tcp:8080:interface=127.0.0.1:backlog=1024`, `tcp6:8080:interface=\\:\\:1`,
-`unix:/run/apigw.sock:mode=660`, `systemd:INET:name=http`, `ssl:8443:privateKey=a.key:certKey=a.pem`. A backslash takes
-away the meaning of `:`, `=` and `\\`. For TLS use `tcp:` and the listener's `tls`: its certificates can be renewed.
+`unix:/run/apigw.sock:mode=660`, `systemd:INET:name=http`, `ssl:8443:privateKey=a.key:certKey=a.pem`. A backslash
+escapes `:`, `=` and `\\`. For TLS prefer `tcp:` with the listener's `tls`: its certificates are read again at a reload.
 """
 
 

@@ -1,4 +1,4 @@
-"""What may stand in a configuration besides the core's own keys: the rooms above bring their part."""
+"""The parts of the configuration's definition that other rooms contribute: keys, checks, reserved paths."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from apigw.config.problem import Problem
 from apigw.config.schema import compose
 
 Form = Callable[[str], object]
-"""Raises ``ValueError`` for a text without the form: the end of a sentence that begins with the text."""
+"""Raises ``ValueError`` for a wrong text, with a sentence fragment that follows the text."""
 
 Content = Callable[[bytes], object]
-"""Raises ``ValueError`` for a file's bytes: the end of a sentence that begins with its name, and quotes none of it."""
+"""Raises ``ValueError`` for a wrong content of a file, with a fragment that follows the name and quotes no content."""
 
 Check = Callable[[Document, Files], None]
-"""Reports to the document what does not fit together, in what the schema has found sound."""
+"""Reports contradictions between values to the document. Runs after the schema, on values without problems."""
 
 Refuse = Callable[[Config, Config], Iterable[Problem]]
-"""Why a running process that has the first configuration must not go over to the second."""
+"""The problems for which a reload from the first configuration to the second is refused."""
 
 Told = Callable[[Config, Route, bytes], Iterable[tuple[str, str]]]
-"""What a request for a path meets on a route, by name, for ``apigw routes``."""
+"""Lines of ``apigw routes`` for a path on a route: name and value of what the route demands."""
 
 ToldUnmatched = Callable[[Config], Iterable[tuple[str, str]]]
 """What a request meets that matches no route."""
@@ -34,7 +34,7 @@ ToldUnmatched = Callable[[Config], Iterable[tuple[str, str]]]
 
 @frozen
 class Reserved:
-    """Paths that the gateway answers itself in the configurations for which ``holds``, which ``where`` describes."""
+    """Paths that the gateway answers itself if ``holds(document)``; ``where`` says that in words for the reference."""
 
     paths: tuple[str, ...]
     where: str
@@ -44,12 +44,13 @@ class Reserved:
 @frozen
 class Rules:
     """``forms`` and ``contents`` have the names that the schema calls them by, ``called`` what the reference calls a
-    form where that is another."""
+    form where that is another. ``private`` are the contents that nobody else may read."""
 
     keys: tuple[Keys, ...] = ()
     forms: Mapping[str, Form] = Factory(dict)
     called: Mapping[str, str] = Factory(dict)
     contents: Mapping[str, Content] = Factory(dict)
+    private: frozenset[str] = frozenset()
     checks: tuple[Check, ...] = ()
     reserved: tuple[Reserved, ...] = ()
     refuse: tuple[Refuse, ...] = ()
@@ -57,12 +58,13 @@ class Rules:
     told_unmatched: tuple[ToldUnmatched, ...] = ()
 
     def __or__(self, other: Rules) -> Rules:
-        """Both, and what ``other`` says last."""
+        """Both combined; the parts of ``other`` come last."""
         return Rules(
             keys=self.keys + other.keys,
             forms={**self.forms, **other.forms},
             called={**self.called, **other.called},
             contents={**self.contents, **other.contents},
+            private=self.private | other.private,
             checks=self.checks + other.checks,
             reserved=self.reserved + other.reserved,
             refuse=self.refuse + other.refuse,

@@ -12,6 +12,7 @@ import yaml
 from apigw.config.merge import Document
 from apigw.config.model import Path
 from apigw.config.schema import is_secret as is_declared_secret
+from apigw.config.schema import rule_at
 
 MASK = "…"
 
@@ -25,14 +26,19 @@ _ESCAPED = re.compile(r"[\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff\u2028\u2029]")
 
 
 def show(document: Document) -> str:
-    """The document as YAML that could be read again, but for what is masked."""
+    """The document as valid YAML, with masks instead of secrets."""
     return "".join(line + "\n" for line in _map(document, document.tree, (), "")) or "{}\n"
 
 
 def is_secret(document: Document, path: Path) -> bool:
-    """As the schema says, or by the key it stands under, or by the environment variable that it came from."""
-    if is_declared_secret(document.schema, path) or any(
-        _SECRET_VARIABLE.search(name) for name in document.variables.get(path, ())
+    """Whether to mask a value: by the schema, by the name of its key, or by that of its environment variable.
+
+    A value under a key that does not exist is masked too: it may be a secret, under a key that was mistyped.
+    """
+    if (
+        rule_at(document.schema, path) is None
+        or is_declared_secret(document.schema, path)
+        or any(_SECRET_VARIABLE.search(name) for name in document.variables.get(path, ()))
     ):
         return True
     keys = [part for part in path if isinstance(part, str)]

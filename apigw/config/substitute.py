@@ -5,8 +5,8 @@
     ${VAR:?message}     an error that says the message where it is not set or empty
     $$                  a dollar sign
 
-Any other ``$`` stands for itself, as in password hashes. What a variable holds is never looked at again, so it cannot
-bring in further variables, nor structure: this runs on scalars after the YAML is parsed.
+Any other ``$`` stands for itself, as in password hashes. The content of a variable is not searched for
+further variables. It cannot add structure either, because this runs on scalars after the YAML is parsed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _VARIABLE = re.compile(
             | (?P<bad>\{) )""",
     re.VERBOSE,
 )
-_SYNTAX = "holds a ${ that is none of ${NAME}, ${NAME:-default}, ${NAME:?message} (write $${ for the two characters)"
+_SYNTAX = "contains a ${ that is none of ${NAME}, ${NAME:-default}, ${NAME:?message} (write $${ for the two characters)"
 
 
 def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
-    """``text`` with its variables put in, and the names of those that it took from ``environ``.
+    """``text`` with its variables replaced, and the names of those that were found in ``environ``.
 
-    Raises ``ValueError`` with a sentence about the text; it never quotes what a variable holds.
+    Raises ``ValueError`` with a sentence about the text. It does not quote the content of variables.
     """
     if "$" not in text:
         return text, ()
@@ -56,5 +56,5 @@ def _clean(name: str, value: str) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"needs the environment variable {name}, which is not UTF-8") from None
     if "\0" in value:
-        raise ValueError(f"needs the environment variable {name}, which holds a NUL character")
+        raise ValueError(f"needs the environment variable {name}, which contains a NUL character")
     return value

@@ -13,9 +13,9 @@ _NEAR_SIZE = re.compile(r"([0-9]{1,15})\s*([A-Za-z]{1,3})")
 
 
 def seconds(value: object) -> float:
-    """``250ms``, ``30s``, ``1.5m`` or ``1h`` in seconds. A number without a unit is refused, but for 0.
+    """``250ms``, ``30s``, ``1.5m`` or ``1h`` in seconds. Only 0 may have no unit.
 
-    Raises ``ValueError`` with what is wrong, as the end of a sentence that begins with the value.
+    Raises ``ValueError`` with a sentence fragment that follows the value: "has no unit: write 5s".
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if value == 0:

@@ -1,4 +1,4 @@
-"""A document against the schema: every problem, at the key or value that it is about, in a sentence."""
+"""Validates a document by its schema, and writes a sentence for every problem, with its place."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class _Validator(cerberus.Validator):  # type: ignore[misc]  # cerberus has no t
 
 
 def validate(document: Document, forms: Mapping[str, Form]) -> None:
-    """Adds to the document what the schema finds, but for what stands under a value that is known to be broken."""
+    """Add the schema's problems to the document, except those below a value that is known to be broken."""
     validator = _Validator(document.schema, forms=forms)
     validator.validate(document.tree, normalize=False)
     unreadable = set(document.broken)
@@ -91,11 +91,11 @@ def validate(document: Document, forms: Mapping[str, Form]) -> None:
         else:
             document.spoil(path, _sentence(document, path, error))
     for path in _unprintable(document):
-        document.spoil(path, "holds a control character")
+        document.spoil(path, "contains a control character")
 
 
 def shown(document: Document, path: Path, value: object) -> str:
-    """A value as a sentence may quote it: as it stands in the file, without secrets, in one short line."""
+    """A value for use in a sentence: quoted, as written in the file, up to 60 characters, without secrets."""
     if is_secret(document.schema, path):
         return "the value"
     text = document.written.get(path, value if isinstance(value, str) else str(value))
@@ -141,7 +141,7 @@ def _sentence(document: Document, path: Path, error: Any) -> str:
         return f"{quoted} is more than {error.constraint}"
     if error.code == codes.MIN_LENGTH.code:
         return "is empty: it needs at least one entry"
-    return f"{quoted} does not keep the rule {error.rule!r}"
+    return f"{quoted} breaks the rule {error.rule!r}"
 
 
 def _type_sentence(document: Document, path: Path, value: Any, wanted: str | list[str]) -> str:
@@ -150,14 +150,14 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
     if isinstance(value, bool | int | float):
         if "string" not in kinds:
             kind = "true or false" if isinstance(value, bool) else "a fraction" if "integer" in kinds else "a number"
-            return f"wants {names}, not {kind}"
+            return f"must be {names}, not {kind}"
         read = ("true" if value else "false") if isinstance(value, bool) else "a number"
-        return f"wants {names}, but YAML reads {shown(document, path, value)} as {read}: write it in quotes"
+        return f"must be {names}, but YAML reads {shown(document, path, value)} as {read}: write it in quotes"
     if isinstance(value, str):
         if kinds[0] in ("integer", "number") and re.fullmatch(r"-?[0-9.]+", value):
-            return f"wants {names}: write it without quotes"
-        return f"wants {names}, not text"
-    return f"wants {names}, not {'a list' if isinstance(value, list) else 'a map'}"
+            return f"must be {names}: write it without quotes"
+        return f"must be {names}, not text"
+    return f"must be {names}, not {'a list' if isinstance(value, list) else 'a map'}"
 
 
 def _unprintable(document: Document) -> list[Path]:

@@ -1,7 +1,7 @@
 # Compiled: see docs/decisions/compiled.md
-"""One exchange, and what takes part in it: the facts of a request and its answer, and the stages and hooks of a route.
+"""An exchange (one request and its answer), and the stages and hooks of a route that process it.
 
-A policy gives stages and hooks for a route (``policy.py``); ``proxy.pipeline`` walks through them.
+Policies provide stages and hooks for a route (``policy.py``). ``proxy.pipeline`` runs them, in the reactor's thread.
 """
 
 from __future__ import annotations
@@ -19,21 +19,27 @@ from apigw.contract.principal import Principal
 from apigw.errors import GatewayError
 from apigw.ops.metrics import RouteSeries
 from apigw.wire.errors import ClientLost, Refused
-from apigw.wire.headers import Header, Headers
+from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Waiting:
-    """What an exchange waits for. It ends in one call of ``Exchange.resume`` or ``Exchange.fail``, or is cancelled."""
+    """A wait of an exchange, such as for a reply of Redis.
+
+    It ends either by exactly one call of ``Exchange.resume`` or ``Exchange.fail``, or by ``cancel``.
+    """
 
     def cancel(self) -> None:
-        """The exchange is over: call neither."""
+        """The exchange is over: call neither ``resume`` nor ``fail``. Must not raise."""
         raise NotImplementedError
 
 
 class Answer:
-    """A whole answer that the gateway gives by itself, and no error."""
+    """A complete answer of the gateway itself that is not an error, such as that to a CORS preflight.
+
+    ``headers`` include ``Content-Length`` if there is a ``body``.
+    """
 
     def __init__(self, status: int, headers: Headers, body: bytes = b"") -> None:
         self.status = status
@@ -42,7 +48,10 @@ class Answer:
 
 
 class Head:
-    """The head of an answer, which hooks may change. ``own``: the answer is the gateway's and not the service's."""
+    """The head of an answer. Hooks may assign a new list to ``headers``.
+
+    ``own``: whether the answer is the gateway's, and not the service's.
+    """
 
     def __init__(self, status: int, headers: Headers, own: bool) -> None:
         self.status = status
@@ -51,37 +60,62 @@ class Head:
 
 
 DROPPED = frozenset({b"x-request-id"})
-"""Fields of a service's answer that every exchange writes anew."""
+"""Fields of a service's answer that are removed, because the gateway adds its own."""
 
 _WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 
 Outcome = Answer | Waiting | None
-"""What a stage comes to: an answer, something to wait for, or ``None``: the exchange goes on."""
+"""The result of a stage: ``None`` to go on with the next stage, an answer, or a wait."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Stage:
-    """A part of a route's way to its service."""
+    """One step in the processing of a request. One object serves all requests of its routes."""
 
     def run(self, exchange: Exchange) -> Outcome:
-        """Do this stage's part. Raises ``GatewayError`` to refuse the request."""
+        """Process the request; see ``Outcome``.
+
+        Raises ``GatewayError`` to refuse the request. Any other exception is logged, and answered with 500.
+        """
         raise NotImplementedError
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Hook:
-    """Sees the head of every answer to a route's requests before it goes to the client."""
+    """Gets the head of every answer to a route's requests, errors included, before it is sent to the client."""
 
     def run(self, exchange: Exchange, head: Head) -> None:
+        """Inspect ``head``, or change it. It cannot wait. If it raises, the answer is a 500 that no hook gets."""
         raise NotImplementedError
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class OnRefusal:
-    """Is asked when a request is about to be refused, before anything has been answered."""
+    """Runs when a request is about to be refused, before anything is sent. Limits use it to count a 401."""
 
     def run(self, exchange: Exchange, error: GatewayError) -> Waiting | None:
-        """Raises the ``GatewayError`` with which it is refused instead; so does ``Exchange.fail`` after a wait."""
+        """Return ``None`` to leave the refusal as it is, or a wait.
+
+        Raises a ``GatewayError`` to replace ``error``; after a wait, ``Exchange.fail`` replaces it.
+        """
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Screen:
+    """Is asked before something dear is done for a caller who is not known yet, such as verifying a signature."""
+
+    def run(self, exchange: Exchange) -> None:
+        """Raises the ``GatewayError`` with which the request would be refused anyway. It counts nothing."""
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class OnLasting:
+    """Is told of an exchange that has become one without an end of its own: a tunnel, or an event stream."""
+
+    def run(self, exchange: Exchange) -> None:
+        """``exchange.driver.refuse`` ends it, at any time from now on until it has ``ended``."""
         raise NotImplementedError
 
 
@@ -95,7 +129,10 @@ class AtEnd:
 
 
 class Route:
-    """What a request meets that matches ``pattern`` and ``methods`` (``None``: all). ``stages`` run in order."""
+    """A compiled route: how requests are processed that match ``pattern`` and ``methods`` (``None``: all methods).
+
+    ``stages`` run in their order, and ``hooks`` for each answer. ``series`` are the route's metrics.
+    """
 
     def __init__(
         self,
@@ -106,55 +143,62 @@ class Route:
         stages: tuple[Stage, ...],
         hooks: tuple[Hook, ...] = (),
         on_refusal: tuple[OnRefusal, ...] = (),
+        screens: tuple[Screen, ...] = (),
+        on_lasting: tuple[OnLasting, ...] = (),
     ) -> None:
         self.pattern = pattern
         self.methods = methods
         self.service = service
-        """The name of the service to which it leads; ``None`` where the gateway answers."""
+        """The name of the service that gets the requests; ``None`` if the gateway answers them."""
         self.series = series
         self.stages = stages
         self.hooks = hooks
         self.on_refusal = on_refusal
+        self.screens = screens
+        self.on_lasting = on_lasting
 
 
 class Relaying:
-    """What moves the bytes of an exchange (``proxy.relay``)."""
+    """The relay of an exchange's bytes, as the exchange sees it (``proxy.relay``)."""
 
     def abandon(self) -> None:
-        """Let go of the service."""
+        """Cancel the request to the service."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """The exchange is over: give back what is still held."""
+        """The exchange is over: release the buffered body, and the circuit's permit if it has one."""
         raise NotImplementedError
 
 
 class Driver:
-    """Drives exchanges (``proxy.pipeline``)."""
+    """Runs exchanges (``proxy.pipeline``). Calls for an exchange that has ended have no effect."""
 
     def resume(self, exchange: Exchange, outcome: Outcome) -> None:
-        """Go on with the next stage, unless ``outcome`` is an answer or something to wait for."""
+        """Send ``outcome`` if it is an answer, wait if it is a wait, else run the next stage."""
         raise NotImplementedError
 
     def fail(self, exchange: Exchange, error: BaseException) -> None:
-        """A stage has failed with ``error``: the route's ``on_refusal`` are asked, then it is answered."""
+        """A stage has failed with ``error``. The route's ``on_refusal`` run, then the request is refused.
+
+        An error that is not a ``GatewayError`` is logged, and answered with 500.
+        """
         raise NotImplementedError
 
     def refuse(self, exchange: Exchange, error: GatewayError) -> None:
-        """Answer with ``error`` now, or cut short the answer that has begun."""
+        """Answer with ``error`` now. If an answer has begun, cut the connection or reset the stream."""
         raise NotImplementedError
 
     def client_failed(self, exchange: Exchange, error: Refused | ClientLost) -> None:
-        """The client sent what is refused, or has left."""
+        """The client's body is refused (``Refused``), or the client has left (``ClientLost``)."""
         raise NotImplementedError
 
     def end(self, exchange: Exchange) -> None:
-        """The answer is complete, or there will be none."""
+        """The exchange is over, with or without an answer. Accounts for it, once."""
         raise NotImplementedError
 
 
 class _Identifiers:
-    """Random ids of 32 hexadecimal digits, made many at once: so each costs a sixth."""
+    """Random ids of 32 hexadecimal digits. 128 are made at once, which takes a sixth of the time for each."""
 
     def __init__(self) -> None:
         self._digits = b""
@@ -173,11 +217,12 @@ _identifiers = _Identifiers()
 
 
 def new_request_id() -> bytes:
+    """A random id of 32 hexadecimal digits."""
     return _identifiers.next()
 
 
 def request_id(headers: Headers) -> bytes:
-    """The client's ``X-Request-ID`` where it sent one that can be logged as it is, else a new one."""
+    """The client's ``X-Request-ID`` if it sent exactly one, of 1 to 128 visible ASCII characters; else a new id."""
     found = None
     for name, value in headers:
         if name == b"x-request-id":
@@ -190,7 +235,11 @@ def request_id(headers: Headers) -> bytes:
 
 
 class Exchange:
-    """The facts of one request and its answer. ``started_at`` is in the seconds of the reactor."""
+    """One request and its answer: what is known of them, and how far they have been processed.
+
+    ``started_at`` is in seconds of the reactor. Stages and hooks may read all attributes. They may set ``principal``
+    and ``dropped``, and call ``add``; the others are the pipeline's.
+    """
 
     route: Route
 
@@ -201,40 +250,38 @@ class Exchange:
         self.peers = peers
         self.started_at = started_at
         self.principal: Principal | None = None
-        """Who calls, once that is known."""
+        """The authenticated caller; ``None`` before authentication, and for an anonymous caller."""
         self.added: Headers = []
-        """Fields that any answer gets. A stage may add to them; the list is the exchange's own."""
+        """Fields that every answer gets, errors included."""
         self.dropped = DROPPED
-        """Names, in lower case, of fields of the service's answer that do not reach the client."""
+        """Names, in lower case, of fields that are removed from the service's answer."""
         self.status = 0
-        """Of the answer; 0 until there is one."""
+        """Status of the answer; 0 until there is one, 499 if the client left before it."""
         self.refusal: GatewayError | None = None
-        """Why the answer is an error of the gateway's own."""
+        """The error with which the gateway answers, or cut the answer short; ``None`` if there is none."""
         self.at = 0
         """The index of the next stage."""
         self.asked = 0
-        """How many of the route's ``on_refusal`` have been asked."""
+        """How many of the route's ``on_refusal`` have run."""
         self.waiting: Waiting | None = None
         self.relay: Relaying | None = None
-        """What moves the bytes, from when the request is forwarded, or its body is read."""
+        """The relay, from when the body is buffered or the request is forwarded."""
+        self.hooks_failed = False
+        """A hook of the route has raised: the answer is an error of the gateway's own, which no hook gets."""
         self.at_end: tuple[AtEnd, ...] = ()
-        """What is told when the exchange is over."""
+        """Called when the exchange is over."""
         self.ended = False
         request.listener = self
 
     @property
     def client_address(self) -> str:
-        """The client's, behind trusted proxies; empty for the peer of a unix socket."""
+        """The client's, behind trusted proxies; ``unix:`` for the peer of a unix socket."""
         return self.peers.client_address(self.request).decode("ascii")
-
-    def add(self, headers: list[Header]) -> None:
-        """Give any answer these fields too."""
-        self.added = [*self.added, *headers] if self.added else headers
 
     # wire.request.Listener, until there is a relay.
 
     def body_received(self, data: bytes) -> None:
-        """Nobody has asked for the body."""
+        """Never called: the body is not read before there is a relay."""
 
     def body_finished(self) -> None: ...
 
@@ -242,18 +289,18 @@ class Exchange:
         self.driver.client_failed(self, error)
 
     def resume(self, outcome: Outcome) -> None:
-        """What the exchange waited for is there: go on with ``outcome``, as if the stage had returned it."""
+        """The wait is over: go on with ``outcome``, as if the stage had returned it."""
         self.waiting = None
         self.driver.resume(self, outcome)
 
     def fail(self, error: BaseException) -> None:
-        """What the exchange waited for has failed: end with ``error``, as if the stage had raised it."""
+        """The wait has failed: go on as if the stage had raised ``error``."""
         self.waiting = None
         self.driver.fail(self, error)
 
 
 class Awaited(Waiting):
-    """A Deferred that fires with an outcome, as something to wait for. See ``wait_for``."""
+    """A wait for a Deferred that fires with an outcome; made by ``wait_for``."""
 
     def __init__(self, exchange: Exchange, deferred: Deferred[Any]) -> None:
         self._exchange = exchange
@@ -265,7 +312,7 @@ class Awaited(Waiting):
         deferred.addCallbacks(self._succeeded, self._failed)
 
     def returned(self) -> Awaited:
-        """From now on, the exchange goes on when the Deferred fires."""
+        """Mark it as returned by the stage: from now on the exchange goes on when the Deferred fires."""
         self._returned = True
         return self
 
@@ -289,7 +336,10 @@ class Awaited(Waiting):
 
 
 def wait_for(exchange: Exchange, deferred: Deferred[Any]) -> Outcome:
-    """What a stage returns that waits for a Deferred; its outcome, or its error raised, where it has fired already."""
+    """What a stage returns to wait for a Deferred that fires with an ``Outcome``.
+
+    If it has fired already, this is its outcome, or its error is raised. Cancelled with the exchange.
+    """
     awaited = Awaited(exchange, deferred)
     if not awaited.fired:
         return awaited.returned()

@@ -1,30 +1,38 @@
 # Compiled: see docs/decisions/compiled.md
-"""Whose request it is: the client's address, behind proxies that are trusted."""
+"""The client's address of a request, also behind trusted proxies."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from apigw.wire.request import Request
+from apigw.wire.request import UNIX_PEER, Request
 
 _REMEMBERED = 4096
+_PORT = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}").fullmatch
 
 
 class Peers:
-    """Which peers are proxies whose word on the client's address is taken. Decisions are remembered, up to a bound."""
+    """The trusted proxies: peers whose ``X-Forwarded-For`` is believed. Caches up to 4096 decisions."""
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
-        self._networks = [ip_network(network, strict=False) for network in trusted]
-        self.some = bool(self._networks)
+        """``trusted`` are networks, and ``unix:`` for every peer of a unix socket."""
+        trusted = set(trusted)
+        self._networks = [ip_network(network, strict=False) for network in trusted - {"unix:"}]
+        self._local = "unix:" in trusted  # compiled, ``_unix`` would be a name of the C compiler's own
+        self.some = bool(trusted)
         """Whether any peer is trusted at all."""
         self._decided: dict[bytes, bool] = {}
 
     def trusts(self, peer: bytes) -> bool:
-        if not self._networks:
+        """Whether ``peer``, an address in text or ``UNIX_PEER``, is a trusted proxy."""
+        if not self.some:
             return False
         decided = self._decided.get(peer)
         if decided is None:
+            if peer == UNIX_PEER:
+                return self._local
             address = parse_address(peer)
             decided = address is not None and any(address in network for network in self._networks)
             if len(self._decided) >= _REMEMBERED:
@@ -33,14 +41,18 @@ class Peers:
         return decided
 
     def client_address(self, request: Request) -> bytes:
-        """Whose request this is: the peer, or behind trusted proxies the first from the right that is not one."""
+        """The address of the peer; behind trusted proxies, the last in ``X-Forwarded-For`` that is not one of them.
+
+        If all are trusted it is the first one. An entry that is not an address ends the search, and the address found
+        before counts.
+        """
         peer = request.stream.peer
         if not self.trusts(peer):
             return peer
         address = peer
         claimed = b",".join(value for name, value in request.headers if name == b"x-forwarded-for")
         for entry in reversed(claimed.split(b",")):
-            parsed = parse_address(entry.strip())
+            parsed = parse_claimed(entry)
             if parsed is None:
                 break
             address = str(parsed).encode("ascii")
@@ -49,10 +61,44 @@ class Peers:
         return address
 
 
+FORWARDED = frozenset(
+    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
+)
+"""What a proxy adds to a request, and a client that asks by itself does not."""
+
+
+def came_from(allowed: Peers, proxies: Peers, request: Request) -> bool:
+    """Whether a request comes from one of ``allowed``, as far as that is certain.
+
+    Behind ``proxies`` it is the client that counts. What shows that it came through a proxy, but not for whom, or
+    through one that is not among them, could be from anybody.
+    """
+    fields = {name for name, _ in request.headers}
+    if not fields.isdisjoint(FORWARDED):
+        if b"x-forwarded-for" not in fields or not proxies.trusts(request.stream.peer):
+            return False
+        claimed = b",".join(value for name, value in request.headers if name == b"x-forwarded-for")
+        if any(parse_address(entry.strip()) is None for entry in claimed.split(b",")):
+            return False
+    return allowed.trusts(proxies.client_address(request))
+
+
 def parse_address(text: bytes) -> IPv4Address | IPv6Address | None:
-    """An address as it stands in ``X-Forwarded-For``; one that is IPv4 written as IPv6 becomes IPv4."""
+    """``text`` as an address, or None if it is none. An IPv4-mapped IPv6 address becomes the IPv4 address."""
     try:
         address = ip_address(text.decode("ascii"))
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def parse_claimed(entry: bytes) -> IPv4Address | IPv6Address | None:
+    """The address of an entry of ``X-Forwarded-For``, to which some proxies add a port, or brackets; None for others.
+
+    No zone: it means something on the machine of the proxy only.
+    """
+    entry = entry.strip(b" \t")
+    with_port = _PORT(entry)
+    if with_port is not None:
+        entry = with_port[1] or with_port[2]
+    return None if b"%" in entry else parse_address(entry)

@@ -1,8 +1,8 @@
-"""What a policy is: a folder under ``policy/`` that gives routes what they demand.
+"""The contract of policies: features that a route may demand, each in a folder under ``policy/``.
 
-A ``Policy`` is made once in a process, from a ``Context``. ``prepare`` makes it ready for one configuration, and may be
-asked for each route what it adds there. Nothing here is on a request's way: what is, are the stages and hooks that a
-part holds. docs/explanation/policies.md shows how one is built.
+A ``Policy`` is made once in a process, from a ``Context``. For each configuration, ``prepare`` returns a ``Prepared``,
+whose ``part`` is called for each route. The stages and hooks of these parts process requests; nothing in this module
+does. docs/explanation/policies.md has an example.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twisted.web.resource import IResource
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.config.rules import Rules
-from apigw.contract.exchange import Hook, OnRefusal, Route, Stage
+from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check
 from apigw.redis.link import RedisLink
@@ -26,36 +26,36 @@ from apigw.wire.deadlines import Deadlines
 from apigw.wire.request import Request
 
 POSITIONS = ("access", "before_auth", "auth", "after_auth", "limit", "after_limit")
-"""Where stages stand, from first to last. Within a position they come in the order of the policies."""
+"""The positions of stages, in the order in which they run. At one position, they run in the order of the policies."""
 
 Fetch = Callable[[str], Awaitable[tuple[bytes, Mapping[str, str]]]]
-"""GET a URL: the body of a 200 answer and its headers, by lower-case names. Raises for every other outcome."""
+"""Fetches a URL with GET. Returns the body of a 200 answer, and its headers by lower-case names. Raises otherwise."""
 
 
 @frozen(eq=False)
 class Context:
-    """What a policy may use of the program. Nothing of it runs before the program has started.
+    """The parts of the program that a policy may use. None of them runs before the program has started.
 
-    A policy keeps what it uses, and not the whole: the first configuration may be large, and ends with its reload.
+    A policy keeps the parts that it uses, and not the context: that would keep the first configuration in memory.
     """
 
     reactor: Any
     now: Callable[[], float]
-    """Unix time in seconds: for tokens, and what clients are told."""
+    """Unix time in seconds: for tokens, and times that clients get."""
     config: Config
-    """The first configuration. What holds at any moment is what ``Policy.prepare`` was given last."""
+    """The first configuration. Later ones are passed to ``Policy.prepare``."""
     deadlines: Deadlines
     metrics: Metrics
     fetch: Callable[[int], Fetch]
-    """Makes what fetches documents of at most so many bytes."""
+    """Makes a ``Fetch`` for documents of at most this many bytes."""
     client_address: Callable[[Request], bytes]
-    """The client's, behind trusted proxies; empty for the peer of a unix socket. It may be asked once requests come."""
+    """The client's, behind trusted proxies; ``unix:`` for a unix socket's peer. It may be asked once requests come."""
     redis: RedisLink | None
-    """Where ``redis`` is configured. The program starts it before the policies, and stops it after them."""
+    """The link to Redis, if ``redis`` is configured. It is started before the policies, and stopped after them."""
 
     @property
     def seconds(self) -> Callable[[], float]:
-        """The reactor's clock, which is monotonic: for deadlines and durations."""
+        """The reactor's clock, in seconds, monotonic: for deadlines and durations."""
         seconds: Callable[[], float] = self.reactor.seconds
         return seconds
 
@@ -65,16 +65,25 @@ class Part:
     """What a policy adds to one route."""
 
     stages: Mapping[str, Stage] = {}
-    """By their position, one of ``POSITIONS``."""
+    """One stage for each position, by its name in ``POSITIONS``."""
     hooks: tuple[Hook, ...] = ()
+    """Run for each answer, in the order of the policies."""
     on_refusal: tuple[OnRefusal, ...] = ()
+    """Run when a request is refused, in the order of the policies."""
+    screens: tuple[Screen, ...] = ()
+    """What a stage of another policy asks before it does something costly for a caller who is not known."""
+    on_lasting: tuple[OnLasting, ...] = ()
+    """Run when an exchange becomes a tunnel or an event stream."""
     stripped: frozenset[bytes] = frozenset()
-    """Names, in lower case, of fields of the request that do not reach the service."""
+    """Names, in lower case, of fields that are removed from the request to the service."""
 
 
 @frozen(eq=False)
 class OwnRoute:
-    """Requests that a policy answers by itself, where no route of the configuration takes them."""
+    """A route of the policy itself, for requests that match no route of the configuration.
+
+    ``part`` has the stages, one of which must answer.
+    """
 
     pattern: str
     methods: frozenset[bytes]
@@ -85,15 +94,15 @@ NOTHING = Part()
 
 
 class Prepared:
-    """A policy, ready for one configuration. What is here is what one does that has nothing to add.
+    """What a policy has compiled from one configuration. The methods here add nothing; a policy overrides some.
 
-    All but ``part``, ``unmatched``, ``own_routes`` and ``routed``, which belong to its compilation, is called in the
-    reactor's thread while the configuration is in force. Nothing may raise: all that can fail was done by
-    ``Policy.prepare``.
+    ``part``, ``unmatched``, ``own_routes`` and ``routed`` are called during the compilation, in any thread. The others
+    are called in the reactor's thread, while the configuration is in use. No method may raise: ``Policy.prepare`` does
+    all that can fail.
     """
 
     def part(self, route: RouteConfig) -> Part:
-        """What it adds to a route of the configuration."""
+        """What the policy adds to a route of the configuration; ``NOTHING`` if the route does not demand it."""
         return NOTHING
 
     def unmatched(self) -> Part:
@@ -101,68 +110,67 @@ class Prepared:
         return NOTHING
 
     def own_routes(self) -> Iterable[OwnRoute]:
-        """What it answers by itself, in addition to the routes."""
+        """Routes in addition to those of the configuration."""
         return ()
 
     def routed(self, router: Router[Route]) -> None:
-        """Every route is compiled: this is where requests will find them."""
+        """All routes are compiled. ``router`` finds the route of a request."""
 
     def adopt(self, previous: Prepared | None) -> None:
-        """This configuration is in force from now on, in place of ``previous``, which may be this one.
+        """From now on this configuration is in use, instead of ``previous`` (``None`` for the first one).
 
-        The policy has been started. Called before anything that follows here.
+        Called after ``Policy.start``, and before the following methods. ``previous`` may be this object.
         """
 
     def resources(self) -> Mapping[str, IResource]:
-        """What it answers on the public listeners, by path: the paths that its ``rules`` reserve."""
+        """Resources on the public listeners, by their paths. ``Policy.rules`` must reserve these paths."""
         return {}
 
     def admin_resources(self) -> Mapping[str, IResource]:
-        """What operators are shown on the admin listener, by path. The gateway's own paths there are not replaced."""
+        """Resources on the admin listener, by their paths. They cannot replace the gateway's own resources."""
         return {}
 
     def checks(self) -> Mapping[str, Check]:
-        """What must hold for the gateway to be ready, by the name under which ``/ready`` tells operators of it."""
+        """Readiness checks, by the names that ``/ready`` on the admin listener shows."""
         return {}
 
     def keep_series(self) -> None:
-        """Make the metrics have the series of this configuration, and drop those of others.
+        """Create the metric series of this configuration, and remove all others of this policy.
 
-        Called with ``adopt``, and again when a reload has ended, since a configuration that was refused may have made
-        some.
+        Called after ``adopt``, and again after each reload, because a refused configuration may have created series.
         """
 
 
 class Policy:
-    """Made by the program, once, in the order of ``policy.all.POLICIES``."""
+    """A policy. The program makes each one once, in the order of ``policy.all.POLICIES``."""
 
     name: ClassVar[str]
-    """That of its folder."""
+    """The name of its folder."""
     rules: ClassVar[Rules] = Rules()
-    """What a configuration may say to it: its keys, their forms, its checks, the paths that it reserves."""
+    """Its part of the configuration: keys, forms of values, checks across keys, and reserved paths."""
 
     def __init__(self, context: Context) -> None:
-        """Open nothing, start no thread and log nothing: ``apigw check`` makes every policy, and starts none.
+        """Must not open files or connections, start threads, or log: ``apigw check`` makes all policies, too.
 
-        Raises ``ConfigError`` for a first configuration that it cannot be made for.
+        Raises ``ConfigError`` if the policy cannot be made for the first configuration.
         """
 
     def start(self) -> Deferred[None] | None:
-        """The program starts: after what is in the context and the policies before this one, before it listens.
+        """The program starts. Called after the start of the context's parts and of earlier policies, before listening.
 
-        Nothing waits for the Deferred, which must not fail. What is raised ends the program.
+        The program does not wait for the Deferred, which must not fail. An exception ends the program.
         """
 
     def stop(self) -> Deferred[None] | None:
-        """The program ends: no exchange is left, and the policies after this one have stopped.
+        """The program ends. Called when there are no more exchanges and later policies have stopped.
 
-        The program waits for the Deferred. A failure is logged, and hinders no other part.
+        The program waits for the Deferred. A failure is logged; other parts still stop.
         """
 
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> Prepared:
-        """Make it ready for ``config``, in any thread, opening nothing and changing nothing.
+        """Compile ``config``. Called in any thread; must not open anything or change state.
 
-        ``previous`` is what it prepared last, or None, for what is the same in both; ``others`` is what the policies
-        before it in the list have prepared. Raises ``ConfigError`` for what only shows now.
+        ``previous`` is the policy's ``Prepared`` that is in use, or ``None``; parts that did not change can be reused.
+        ``others`` are those of the policies before it, by name. Raises ``ConfigError`` to refuse the configuration.
         """
         return Prepared()

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Who calls."""
+"""The authenticated caller."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hashlib import blake2b
 
 
 class Principal:
-    """The authenticated caller. It holds while ``begins <= now < expires``, in Unix seconds with the leeway in them.
+    """The authenticated caller. Valid while ``begins <= now < expires``, in Unix seconds that include the leeway.
 
-    ``fields`` are the identity headers for the service, names and values in UTF-8. ``key`` stands for provider and id
-    together: at most 33 bytes, and never the same for two principals.
+    ``provider`` is the name of the verifier, ``id`` the caller's id there. ``fields`` are the identity headers for the
+    service, in UTF-8. ``key`` identifies provider and id together, in at most 32 bytes; it differs between callers.
     """
 
     def __init__(
@@ -39,14 +39,19 @@ class Principal:
         ]
 
     def has_one_of(self, roles: Collection[str]) -> bool:
+        """Whether the caller has at least one of ``roles``."""
         return not self._roles.isdisjoint(roles)
 
 
 def key_of(provider: str, id: str) -> bytes:
+    """``Principal.key``. The provider's length is part of it, so that no two pairs give the same text."""
     issuer = provider.encode("utf-8", "surrogatepass")
     return bounded(b"u", b"%d:%b%b" % (len(issuer), issuer, id.encode("utf-8", "surrogatepass")))
 
 
 def bounded(kind: bytes, text: bytes) -> bytes:
-    """``text`` as it is where it is short, else a digest; ``kind`` is a small letter that tells what it is of."""
+    """A key of at most 32 bytes: ``kind`` and ``text`` if that is under 32 bytes, else the capital and a digest.
+
+    ``kind`` is a lower-case letter for the kind of text. BLAKE2b of 24 bytes: a collision takes some 2^96 attempts.
+    """
     return kind + text if len(text) < 32 else kind.upper() + blake2b(text, digest_size=24).digest()

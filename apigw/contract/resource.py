@@ -1,4 +1,4 @@
-"""Leaves of a Resource tree: what the gateway answers by itself."""
+"""Resources of ``twisted.web`` for answers of the gateway itself."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ JSON = b"application/json"
 
 
 def respond(request: WebRequest, status: int, headers: Headers, body: bytes) -> None:
-    """A whole answer, with the name that the request has in the log."""
+    """Send a complete answer, with the request's id in ``X-Request-ID`` if it has one."""
     if request.identifier:
         headers = [*headers, (b"x-request-id", request.identifier)]
     request.respond(status, headers, body)
 
 
 def answer(request: WebRequest, status: int, document: object) -> int:
-    """Respond with JSON that no cache keeps."""
+    """Send ``document`` as JSON, with ``Cache-Control: no-store``. Returns ``NOT_DONE_YET``, for ``render``."""
     body = dumps(document).encode("ascii") + b"\n"
     headers = [
         (b"content-type", JSON),
@@ -39,7 +39,7 @@ def answer(request: WebRequest, status: int, document: object) -> int:
 
 
 class Leaf(Resource):
-    """A resource whose refusals look like the gateway's: a method that it does not have is 405."""
+    """A leaf of the tree. A method without a ``render_METHOD`` raises ``MethodNotAllowed``, the gateway's own 405."""
 
     isLeaf = True
 
@@ -49,12 +49,14 @@ class Leaf(Resource):
         if b"GET" not in methods:
             methods.discard(b"HEAD")  # which Resource has, as a GET without its body
         if render is None or request.method not in methods:
-            raise MethodNotAllowed("This path has other methods.", [(b"allow", b", ".join(sorted(methods)))])
+            raise MethodNotAllowed(
+                "This path does not allow this method; see Allow.", [(b"allow", b", ".join(sorted(methods)))]
+            )
         return render(request)
 
 
 class Document(Leaf):
-    """What a callable returns, as JSON."""
+    """Answers GET with the return value of a callable, as JSON."""
 
     def __init__(self, document: Callable[[], Any]) -> None:
         super().__init__()
@@ -65,6 +67,6 @@ class Document(Leaf):
 
 
 def unless_cancelled(failure: Failure, request: WebRequest) -> None:
-    """An errback: a failure is answered, unless the client has left."""
+    """An errback that answers a failure with an error, unless the request was cancelled because the client left."""
     if not failure.check(CancelledError):
         request.processingFailed(failure)

@@ -16,22 +16,25 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 MAX_TARGET = 4096
-"""How many bytes of a request's target are shown."""
+"""Bytes of a request's target that are logged."""
 
 MAX_FIELD = 1024
-"""How many bytes of a referer or a user agent are shown."""
+"""Bytes of a referer or a user agent that are logged."""
 
 MAX_PAIRS = 256
-"""A query with more pairs of names and values than that is not shown."""
+"""A query with more pairs of names and values is not logged."""
 
 ENDINGS = (
     b"token", b"secret", b"key", b"signature", b"credential", b"credentials", b"password", b"passwd", b"passphrase",
     b"pwd", b"jwt", b"assertion", b"session", b"sessionid", b"verifier", b"auth_code", b"authorization_code",
+    b"token_hint", b"bearer", b"nonce",
 )  # fmt: skip
-"""A query value whose name ends like this is a secret: ``access_token``, ``X-Amz-Signature``, ``user[password]``."""
+"""Endings of names of secret query values: ``access_token``, ``X-Amz-Signature``, ``user[password]``."""
 
-WORDS = frozenset({b"code", b"sig", b"auth", b"authorization", b"sid", b"otp", b"pin", b"pass", b"samlresponse"})
-"""So is one with exactly this name."""
+WORDS = frozenset(
+    {b"code", b"state", b"sig", b"auth", b"authorization", b"sid", b"otp", b"pin", b"pass", b"samlresponse"}
+)
+"""Whole names of secret query values."""
 
 _USER = re.compile(rb"(?i)^([a-z][a-z0-9+.-]*://)?[^/?#]*@")
 _BACKSLASH, _DELETE = 0x5C, 0x7F
@@ -78,7 +81,7 @@ def _without_secret(pair: bytes) -> bytes:
 
 
 def printable(value: bytes | str) -> str:
-    """What was sent, without anything that a terminal or a reader of lines would act on."""
+    """Bytes as text for a log line: what is not printable ASCII is escaped."""
     if isinstance(value, str):
         return value if value.isprintable() else printable(value.encode("utf-8", "surrogatepass"))
     text = value.decode("latin-1")
@@ -105,11 +108,11 @@ def _milliseconds(seconds: float | None) -> float | None:
 
 
 class Entry:
-    """What is known of an exchange at its end. Bytes are what the client sent; ``time`` is in Unix seconds, durations
-    are seconds.
+    """The record of an exchange at its end. Bytes are as the client sent them; ``time`` is Unix time in seconds,
+    durations are seconds.
 
-    ``made_by`` is ``gateway`` or ``upstream``; ``code`` is the gateway's word for what it answered, if it did.
-    ``referer`` and ``user_agent`` are shown by the combined format alone.
+    ``made_by`` is ``gateway`` or ``upstream``; ``code`` is that of the gateway's own answer.
+    Only the combined format has ``referer`` and ``user_agent``.
     """
 
     def __init__(
@@ -154,10 +157,10 @@ class Entry:
 
 
 class Format(Protocol):
-    """``stamp`` makes the part of a time that holds for a whole second, ``line`` the line, with its end."""
+    """A format of lines. ``stamp`` formats a time to the second, ``line`` makes the line with its newline."""
 
     quotes_headers: bool
-    """Whether ``referer`` and ``user_agent`` are shown."""
+    """Whether lines have ``referer`` and ``user_agent``."""
 
     def stamp(self, second: int) -> str: ...
 
@@ -165,7 +168,7 @@ class Format(Protocol):
 
 
 class JSON:
-    """A JSON object a line, UTF-8. What does not apply is ``null``."""
+    """One JSON object a line, in UTF-8. A field that does not apply is ``null``."""
 
     quotes_headers = False
 
@@ -215,8 +218,8 @@ class JSON:
 
 
 class Combined:
-    """The nine fields of the Combined Log Format; behind them what it has no place for: request id, "route", who made
-    the response, its code, bytes in, milliseconds, upstream, its milliseconds. What does not apply is ``-``."""
+    """The nine fields of the Combined Log Format, followed by: request id, "route", who made the response, its code,
+    bytes in, milliseconds, upstream, its milliseconds. A field that does not apply is ``-``."""
 
     quotes_headers = True
 

@@ -1,6 +1,6 @@
 # Compiled: see docs/decisions/compiled.md
-"""The access log: lines are collected on the reactor and written by a thread. What cannot be written is counted and
-left out; traffic never waits for it."""
+"""The access log: entries are collected in the reactor's thread, and written by another thread. Lines that cannot be
+written are counted and dropped; traffic never waits."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from apigw.ops.appender import Appender
 
 BATCH = 128 * 1024
 DELAY = 0.2
-"""Lines are written when they have so many bytes together, or after so many seconds."""
+"""Lines are written when they have this many bytes together, or after this many seconds."""
 
 AT_ONCE = 16
-"""So many lines are made one after the other: singly, each costs twice as much, for what is not in the cache."""
+"""So many lines are formatted together. Measured: one at a time, each costs twice as much, for cache misses."""
 
 MAX_PENDING = 8 * 1024 * 1024
-"""Bytes that may wait for whoever reads too slowly."""
+"""Bytes that may be buffered for a slow disk or reader. Further lines are lost."""
 
 STOP_TIMEOUT = 5.0
-"""Seconds that ``stop`` waits for whoever does not read at all."""
+"""Seconds that ``stop`` waits for a reader that does not read at all."""
 
 QUIET = 60.0
-"""Seconds without a loss after which the log counts as whole again."""
+"""Seconds without a loss, after which the end of the losses is reported."""
 
 
 class AccessLog:
-    """Appends a line an exchange to ``file``; ``-`` is standard output.
+    """Appends one line for each exchange to ``file``; ``-`` is standard output.
 
-    ``format`` is ``json`` or ``combined``. ``call_from_thread`` is the reactor's ``callFromThread``. ``report`` says a
-    sentence in the daemon's own log: when lines begin to be lost, and how many it were when that is over.
+    ``format`` is ``json`` or ``combined``. ``call_from_thread`` is the reactor's ``callFromThread``. ``report`` logs
+    a sentence in the daemon's own log: when losses begin, and how many lines were lost when they end. ``count_lost``
+    is called with the number of lines of each loss.
     """
 
     def __init__(
@@ -45,14 +46,16 @@ class AccessLog:
         call_from_thread: Callable[..., object],
         report: Callable[[str], object],
         max_pending: int = MAX_PENDING,
+        count_lost: Callable[[int], object] = lambda lines: None,
     ) -> None:
         self.dropped = 0
         """Lines lost since the start."""
         self._format = FORMATS[format]
         self.quotes_headers = self._format.quotes_headers
-        """Whether an entry's ``referer`` and ``user_agent`` are shown; else they need not be looked for."""
+        """Whether lines have ``referer`` and ``user_agent``; otherwise entries do not need them."""
         self._clock = clock
         self._report = report
+        self._count_lost = count_lost
         self._max_pending = max_pending
         self._appender = Appender(
             file,
@@ -74,11 +77,12 @@ class AccessLog:
         self._giving_up: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Open the file and start the thread, so not before the process has forked. Raises ``OSError``."""
+        """Open the file and start the thread. Call it after the process has forked. Raises ``OSError``."""
+        self._appender.open()
         self._appender.start()
 
     def log(self, entry: Entry) -> None:
-        """Note an exchange. Never waits."""
+        """Log an exchange. Never waits."""
         self._entries.append(entry)
         if len(self._entries) == AT_ONCE:
             self._make_lines()
@@ -102,7 +106,7 @@ class AccessLog:
         self._size += len(made)
 
     def flush(self) -> None:
-        """Hand what has been collected to the thread, or drop it when too much waits there already."""
+        """Pass the collected entries to the thread, or drop them if ``MAX_PENDING`` bytes wait already."""
         if self._entries:
             self._make_lines()
         if not self._made:
@@ -121,12 +125,12 @@ class AccessLog:
             self._losing = 0
 
     def reopen(self) -> None:
-        """Go on in a new file of the same name, as after logrotate. Lines logged before stand in the old one."""
+        """Reopen the file, for logrotate. Lines that were logged before go to the old file."""
         self.flush()
         self._appender.reopen()
 
     def stop(self) -> Deferred[None]:
-        """Fires when every line has been written, or could not be within ``STOP_TIMEOUT``."""
+        """Fires when every line is written, at the latest after ``STOP_TIMEOUT``."""
         self.flush()
         if self._timer is not None:
             self._timer.cancel()
@@ -142,6 +146,7 @@ class AccessLog:
 
     def _lost(self, lines: int, reason: str) -> None:
         self.dropped += lines
+        self._count_lost(lines)
         if not self._losing:
             self._complain(f"{reason}; lines are being lost")
         self._losing += lines

@@ -1,4 +1,4 @@
-"""A thread that appends to one file, so that a slow disk or a pipe that nobody reads holds up nobody else."""
+"""A thread that appends to one file, so that a slow disk, or a pipe that nobody reads, does not block others."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from threading import Thread
 STDOUT = "-"
 
 PIPE_BUF = 4096
-"""What a pipe takes in one piece (pipe(7)): several writers of one pipe do not cut each other's lines."""
+"""Bytes that a pipe takes atomically (pipe(7)): lines of several writers are not mixed."""
 
 
 class Appender:
-    """Writes batches of whole lines to ``file``, in order; ``-`` is the standard output of the moment of ``start``.
+    """Writes batches of whole lines to ``file``, in order; ``-`` is the standard output at the time of ``open``.
 
     The callables are called from the thread: ``lost(lines, reason)`` for what could not be written, ``complain`` with a
-    sentence about a file that could not be opened again, ``closed()`` at the end.
+    sentence about a file that could not be opened again, ``closed()`` at the end, ``written()`` after each batch that
+    was written.
     """
 
     def __init__(
@@ -29,33 +30,42 @@ class Appender:
         lost: Callable[[int, str], object],
         complain: Callable[[str], object],
         closed: Callable[[], object],
+        written: Callable[[], object] = lambda: None,
     ) -> None:
         self.done = 0
-        """Bytes of the batches that have been dealt with, written or not."""
+        """Bytes of the batches that were processed, written or not."""
         self._file = file
         self._lost = lost
         self._complain = complain
         self._closed = closed
+        self._written = written
+        self._thread: Thread | None = None
         self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._descriptor = -1
         self._torn = False
 
-    def start(self) -> None:
-        """Open the file and start; raises ``OSError``."""
+    def open(self) -> None:
+        """Open the file; raises ``OSError``."""
         self._descriptor = self._open()
-        Thread(target=self._run, name=f"append to {self._file}", daemon=True).start()
+
+    def start(self) -> None:
+        """Start the thread, which writes what was passed to ``append``. Call it after the process has forked."""
+        self._thread = Thread(target=self._run, name=f"append to {self._file}", daemon=True)
+        self._thread.start()
 
     def append(self, batch: bytes) -> None:
         self._orders.put(partial(self._write, batch))
 
     def reopen(self) -> None:
-        """Open the file by its name again, after what was given to ``append`` so far."""
+        """Reopen the file by its name, after all that was passed to ``append`` so far is written."""
         if self._file != STDOUT:
             self._orders.put(self._reopen)
 
     def close(self) -> None:
-        """Write what was given to ``append`` so far, and end."""
+        """Write what was passed to ``append`` so far, and end. Blocks only if the thread was not started."""
         self._orders.put(None)
+        if self._thread is None:
+            self._run()
 
     def _open(self) -> int:
         if self._file == STDOUT:
@@ -103,6 +113,8 @@ class Appender:
         if sent:
             self._torn = data[sent - 1 : sent] != b"\n"
         self.done += len(batch)
+        if sent == len(data):
+            self._written()
 
     def _end(self, data: bytes, start: int) -> int:
         if self._at_a_time is None:

@@ -1,4 +1,4 @@
-"""The page behind ``/metrics``: written in a thread, one at a time, and kept for a second."""
+"""The text of ``/metrics``: rendered in a thread, one at a time, and cached for a second."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _QVALUE = re.compile(rb"[01](?:\.[0-9]{0,3})?")
 
 
 def prefers_openmetrics(accept: bytes | None) -> bool:
-    """Whether an ``Accept`` field (RFC 9110 §12.5.1) names OpenMetrics and does not like plain text better.
+    """Whether an ``Accept`` field (RFC 9110 §12.5.1) names OpenMetrics and does not prefer plain text.
 
-    Wildcards get plain text: they come from people with curl and a browser.
+    Wildcards, as curl and browsers send them, get plain text.
     """
     weights = {_OPENMETRICS: 0.0, _PLAIN: 0.0}
     for entry in (accept or b"").lower().split(b","):
@@ -41,10 +41,10 @@ def _weight(parameters: list[bytes]) -> float:
 
 
 class Exposition:
-    """Serves pages from ``render(openmetrics)``, which ``in_thread(render, openmetrics)`` calls off the reactor.
+    """Serves pages from ``render(openmetrics)``, which ``in_thread(render, openmetrics)`` calls in a thread.
 
-    However many ask at once, one rendering runs at a time, and none is cut short because somebody who asked went
-    away. A page is handed out until a second after its rendering began.
+    Concurrent requests share one rendering, which is not cancelled if a client leaves. A page is served until a second
+    after its rendering began.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Exposition:
         self._waiting: dict[bool, list[Deferred[Page]]] = {False: [], True: []}
 
     def page(self, accept: bytes | None = None) -> Deferred[Page]:
-        """A page in the format that ``accept`` prefers; fails with what the rendering raised."""
+        """A page in the format that ``accept`` prefers; fails with the exception of the rendering."""
         wanted = prefers_openmetrics(accept)
         began, page = self._kept.get(wanted, (None, (b"", b"")))
         if began is not None and self._clock.seconds() - began < MAX_AGE:

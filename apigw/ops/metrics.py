@@ -1,9 +1,9 @@
 # Compiled: see docs/decisions/compiled.md
-"""What the gateway counts: every family of ``/metrics`` but those of policies, and its text.
+"""The gateway's metrics: all families of ``/metrics`` except those of policies, and the rendering of the text.
 
-What every exchange touches (requests, durations) is kept in plain ints and lists, written by the reactor thread alone,
-and written out here: a third of a microsecond an exchange where prometheus-client's children take two, and some twenty
-milliseconds for the text of 2,000 routes where ``generate_latest`` takes hundreds. The rest is in prometheus-client.
+Metrics that every exchange changes (requests, durations) are plain ints and lists, written by the reactor's thread
+only, and rendered here. Measured: 0.3 µs an exchange instead of 2 with prometheus-client's children, and some 20 ms for
+the text of 2,000 routes instead of hundreds with ``generate_latest``. All others use prometheus-client.
 
 Labels come from the configuration and from this code, never from what a client sends, so their number is bounded.
 """
@@ -31,25 +31,28 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from apigw.config.model import ALWAYS
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Upper bounds in seconds; a duration that equals one is counted in it."""
+"""Upper bounds of the buckets in seconds, inclusive."""
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "OTHER"
 
 UNMATCHED = "unmatched"
 RESERVED = frozenset({UNMATCHED, *ALWAYS})
-"""Values of ``path`` that belong to no route, in any configuration; no reload removes their series."""
+"""Values of the label ``path`` that are no routes. No reload removes their series."""
 
 CLIENT_LEFT = 499
 
 PROTOCOLS = ("HTTP/1.1", "HTTP/2", "opening")
-"""Values of ``protocol``; ``opening`` has not shown yet which it is."""
+"""Values of the label ``protocol``; ``opening`` is for connections whose protocol is not known yet."""
 
 TURNED_AWAY = ("full", "address")
 """Values of ``reason``: there are ``max_connections``, or as many of one address as it may have."""
 
 UPSTREAM_ERRORS = ("connect", "timeout", "lost", "protocol", "overloaded")
-"""Values of ``kind``."""
+"""Values of the label ``kind``."""
+
+LOGS = ("access", "daemon")
+"""Values of the label ``log``."""
 
 CIRCUIT_STATES = {"closed": 0, "open": 1, "half-open": 2}
 
@@ -69,7 +72,7 @@ class Spread:
 
 
 class MethodSeries(Spread):
-    """One method of one route: durations, and how many answers had which status."""
+    """The series of one method of one route: durations, and answers by status."""
 
     __slots__ = ("statuses",)
 
@@ -79,7 +82,7 @@ class MethodSeries(Spread):
 
 
 class RouteSeries:
-    """The series of one value of ``path``."""
+    """The series of one value of the label ``path``."""
 
     __slots__ = ("_known", "methods")
 
@@ -88,7 +91,7 @@ class RouteSeries:
         self._known: dict[bytes | str, MethodSeries] = {}
 
     def observe(self, method: bytes | str, status: int, seconds: float | None) -> None:
-        """Count one exchange that ended. ``seconds`` is ``None`` for what has no duration: tunnels, event streams."""
+        """Count one exchange at its end. ``seconds`` is ``None`` for tunnels and event streams."""
         try:
             series = self._known[method]
         except KeyError:
@@ -117,7 +120,7 @@ class ServiceSeries:
     def __init__(self, name: str, errors: Counter, state: Gauge, transitions: Counter) -> None:
         self.durations = Spread()
         self.observe = self.durations.observe
-        """``observe(seconds)``: from the request's first byte to the upstream to the last of its response."""
+        """``observe(seconds)``: from the first byte sent to the upstream to the last byte of its response."""
         self._name = name
         self._errors_family = errors
         self._errors: dict[str, Counter] = {kind: errors.labels(name, kind) for kind in UPSTREAM_ERRORS}
@@ -125,7 +128,7 @@ class ServiceSeries:
         self._transitions = {to: transitions.labels(name, to) for to in CIRCUIT_STATES}
 
     def error(self, kind: str) -> None:
-        """Count a failed call. ``kind`` is a word of the code's own, such as ``connect`` or ``timeout``."""
+        """Count a failed call. ``kind`` is one of ``UPSTREAM_ERRORS``."""
         try:
             self._errors[kind].inc()
         except KeyError:
@@ -133,23 +136,52 @@ class ServiceSeries:
             child.inc()
 
     def circuit_is(self, state: str) -> None:
-        """A circuit begins, without a transition: the one before, of another configuration, may have been open."""
+        """Set the state of a new circuit, without counting a transition."""
         self._state.set(CIRCUIT_STATES[state])
 
     def circuit(self, to: str) -> None:
-        """The circuit went to ``closed``, ``open`` or ``half-open``."""
+        """Count a transition to ``closed``, ``open`` or ``half-open``."""
         self._state.set(CIRCUIT_STATES[to])
         self._transitions[to].inc()
 
 
+class LookupSeries:
+    """The series of name resolution."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.in_progress = 0
+        """Number of look-ups in progress; the resolver sets it."""
+        results = Counter(
+            "gateway_dns_lookups_total", "Lookups of host names that ended, by result.", ["result"], registry=registry
+        )
+        self._results = {True: results.labels("success"), False: results.labels("failure")}
+        self._durations = Histogram(
+            "gateway_dns_lookup_duration_seconds", "What lookups took.", buckets=BUCKETS, registry=registry
+        )
+        self._old = Counter(
+            "gateway_dns_old_answers_total",
+            "Times that the last good addresses were used, because a lookup failed or took long.",
+            registry=registry,
+        )
+        progress = Gauge("gateway_dns_lookups_in_progress", "Lookups that have not ended.", registry=registry)
+        progress.set_function(lambda: self.in_progress)
+
+    def ended(self, found: bool, seconds: float) -> None:
+        self._results[found].inc()
+        self._durations.observe(seconds)
+
+    def old_used(self, times: int) -> None:
+        self._old.inc(times)
+
+
 class Metrics:
-    """Every family that the gateway exports, but for those of policies.
+    """All metric families of the gateway, except those of policies.
 
-    One reactor thread writes; ``render`` may run in any.
+    Only the reactor's thread writes; ``render`` may run in any thread.
 
-    Children (``route``, ``service``, ``connections``) are made once, kept by their users, and the same when
-    asked for again; that may happen in a thread too. Those that show a count before anything happened stand at zero, so
-    that ``rate()`` sees the first event.
+    Children (``route``, ``service``, ``connections``) are made once and kept by their users. A second
+    call returns the same object, and may come from any thread. Counters start at zero before the first event, so that
+    ``rate()`` includes it.
     """
 
     def __init__(self, registry: CollectorRegistry, version: str) -> None:
@@ -157,7 +189,7 @@ class Metrics:
         self.in_flight = 0
         """Exchanges that have begun and not ended; whoever accounts for them adds and takes away."""
         self.registry = registry
-        """Where policies register families of their own."""
+        """The registry, for families of policies."""
         self._routes: dict[str, RouteSeries] = {}
         self._services: dict[str, ServiceSeries] = {}
 
@@ -179,9 +211,6 @@ class Metrics:
             ["service", "to"],
             registry=registry,
         )
-        self._auth_failures = Counter(
-            "gateway_auth_failures_total", "Callers turned away, by reason.", ["reason"], registry=registry
-        )
         self._connections = Gauge(
             "gateway_connections", "Open connections of clients.", ["protocol"], registry=registry
         )
@@ -192,6 +221,18 @@ class Metrics:
             registry=registry,
         )
         self._turned_away = {reason: turned_away.labels(reason) for reason in TURNED_AWAY}
+        self._lines_lost = Counter(
+            "gateway_log_lines_lost_total",
+            "Lines of a log that could not be written.",
+            ["log"],
+            registry=registry,
+        )
+        for name in LOGS:
+            self._lines_lost.labels(name)
+        self.buffered = 0
+        """Bytes of buffered request bodies; set before each rendering."""
+        buffered = Gauge("gateway_buffered_bytes", "Requests' bodies that are buffered.", registry=registry)
+        buffered.set_function(lambda: self.buffered)
         reloads = Counter(
             "gateway_config_reloads_total",
             "Reloads of the configuration, by result.",
@@ -212,15 +253,16 @@ class Metrics:
             buckets=BUCKETS,
             registry=registry,
         )
+        self.lookups = LookupSeries(registry)
         self.reactor_lag = lag.observe
-        """``reactor_lag(seconds)`` counts one sample."""
+        """``reactor_lag(seconds)`` records one sample of the event loop lag."""
         Gauge("gateway_build_info", "The version that runs.", ["version"], registry=registry).labels(version).set(1)
         ProcessCollector(registry=registry)
 
         self._last_reload.set(1)
 
     def route(self, pattern: str) -> RouteSeries:
-        """The series of a route's pattern, or of a path that the gateway answers itself, or of ``UNMATCHED``."""
+        """The series of a route's pattern, or of a reserved path, or of ``UNMATCHED``."""
         return self._routes.setdefault(pattern, RouteSeries())
 
     def service(self, name: str) -> ServiceSeries:
@@ -238,16 +280,16 @@ class Metrics:
         """Count a connection for which there was no place."""
         self._turned_away[reason].inc()
 
-    def auth_failure(self, reason: str) -> None:
-        """Count a 401 or 403. ``reason`` is a word of the code's own, never of the token's."""
-        self._auth_failures.labels(reason).inc()
+    def lines_lost(self, log: str) -> Callable[[int], object]:
+        """Counts lines of a log of ``LOGS`` that could not be written. May be called from any thread."""
+        return self._lines_lost.labels(log).inc
 
     def reloaded(self, succeeded: bool) -> None:
         self._reloads[succeeded].inc()
         self._last_reload.set(succeeded)
 
     def retain(self, routes: Collection[str], services: Collection[str]) -> None:
-        """Drop the series of what is not named here. An exchange still in flight there is not counted any more."""
+        """Remove all series of other routes and services. Their exchanges in flight are not counted any more."""
         for pattern in self._routes.keys() - routes - RESERVED:
             del self._routes[pattern]
         for name in self._services.keys() - services:
@@ -256,16 +298,16 @@ class Metrics:
                 family.remove_by_labels({"service": name})
 
     def routes(self) -> dict[str, RouteSeries]:
-        """What was counted so far by pattern, for those who show it."""
+        """The series by pattern, for the status page."""
         return self._routes.copy()
 
     def render(self, openmetrics: bool = False, pause: Callable[[], None] | None = None) -> tuple[bytes, bytes]:
         """The content type and the text: Prometheus' format 0.0.4, or OpenMetrics 1.0.
 
-        Meant for a thread. Each series is copied by one call that no other thread can interrupt, so that a histogram
-        always agrees with itself; series that change meanwhile may be a moment apart. ``pause`` is called after
-        each stretch of less than a millisecond and must let go of the interpreter: else the reactor would wait
-        5 ms (``sys.getswitchinterval``) at every system call of its own until the text is done.
+        For use in a thread. Each series is copied by one call that no other thread can interrupt, so each histogram is
+        consistent; different series may be of slightly different times. ``pause`` is called at least every
+        millisecond, and must release the interpreter's lock. Otherwise the reactor would wait 5 ms
+        (``sys.getswitchinterval``) at each of its system calls, until the text is complete.
         """
         pause = pause or _let_others_run
         if openmetrics:
@@ -336,7 +378,7 @@ def _histogram(template: str, labels: str, spread: Spread) -> str:
 
 
 class LagProbe:
-    """Asks the reactor to call back every ``interval`` seconds and passes on by how many it was late."""
+    """Samples the event loop lag: schedules a call every ``interval`` seconds, and reports its delay."""
 
     def __init__(self, clock: IReactorTime, observe: Callable[[float], None], interval: float = 0.1) -> None:
         self._clock = clock

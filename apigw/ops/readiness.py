@@ -1,4 +1,4 @@
-"""Readiness: several checks side by side, asked no more often than once a second."""
+"""Readiness: runs checks in parallel, at most once a second."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from twisted.python.failure import Failure
 FRESH_FOR = 1.0
 
 Check = Callable[[], Deferred[object]]
-"""Fires when all is well; fails, in a time of its own, with an exception that names what is not."""
+"""Fires if the check passes. Fails, within a timeout of its own, with an exception that says why."""
 
 
 @frozen
 class Report:
-    """``failed`` names each check that did not pass, with one sentence why; ``passed`` the others."""
+    """Results of the checks by name. ``failed`` has one sentence for each, why it failed."""
 
     passed: tuple[str, ...]
     failed: Mapping[str, str]
@@ -28,10 +28,10 @@ class Report:
 
 
 class Readiness:
-    """Answers from the last second's results where there are some; all who ask meanwhile wait for the same ones."""
+    """Runs the checks. Results are cached for a second; concurrent requests share one run."""
 
     def __init__(self, clock: IReactorTime, timeout: float = 10.0) -> None:
-        """``timeout``: seconds after which a check is given up that knows no end."""
+        """``timeout``: seconds after which a check without a timeout of its own fails."""
         self.checks: Mapping[str, Check] = {}
         self.draining = False
         self._clock = clock
@@ -57,7 +57,7 @@ class Readiness:
         return answer
 
     def forget(self) -> None:
-        """What was found out before no longer counts: the checks have changed."""
+        """Drop the cached results, because the checks have changed."""
         self._report = None
         self._outdated = self._asking is not None
 

@@ -1,4 +1,4 @@
-"""Every policy of the gateway: the one list of them."""
+"""The list of all policies."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ POLICIES: tuple[type[Policy], ...] = (
     AuthPolicy,
     LimitsPolicy,
 )
-"""In the order in which they are made, started and asked: each knows what those before it have prepared."""
+"""In the order in which they are made, started and prepared. Each can use what those before it have prepared."""

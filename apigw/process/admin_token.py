@@ -1,18 +1,18 @@
-"""The token that a write on the admin listener must bring."""
+"""The admin token: required for writes on the admin listener."""
 
 from __future__ import annotations
 
 LEAST, MOST = 16, 4096
-"""Characters."""
+"""Minimum and maximum length in characters."""
 
 
 def parse(data: bytes) -> bytes:
-    """What a file holds, without the white space around it.
+    """The token in a file, without white space around it.
 
-    Raises ``ValueError`` for what no header could carry, or can be guessed: the end of a sentence that begins with the
-    file's name.
+    Raises ``ValueError`` if a header cannot contain it, or it is too short. The message is a sentence fragment that
+    follows the name of the file.
     """
     token = data.strip()
     if not LEAST <= len(token) <= MOST or not all(0x21 <= byte <= 0x7E for byte in token):
-        raise ValueError(f"is no token: it must hold {LEAST} to {MOST} printable ASCII characters without spaces")
+        raise ValueError(f"is not a token: it must have {LEAST} to {MOST} printable ASCII characters without spaces")
     return token

@@ -1,4 +1,4 @@
-"""The snapshot in force, and all that follows from a change of it."""
+"""The snapshot in use, and the effects of a change."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
+from apigw import __version__, is_compiled
 from apigw.config.errors import Problem
 from apigw.config.model import Path
 from apigw.ops.metrics import Metrics
@@ -24,7 +25,7 @@ log = Logger()
 
 
 class Current:
-    """``snapshot`` is the one in force. ``show`` puts up what the gateway itself answers then."""
+    """``snapshot`` is the one in use. ``show`` installs the resources of a new snapshot."""
 
     def __init__(
         self,
@@ -52,19 +53,27 @@ class Current:
         self._warned: frozenset[tuple[Path, str]] = frozenset()
 
     def start(self) -> None:
-        """The program begins: the first snapshot is in force, and its policies begin to work."""
+        """The program starts: put the first snapshot in use."""
         self.use(self.snapshot)
+        config = self.snapshot.config
+        log.info(
+            "apigw {version}, {kind}: {routes} routes to {services} services",
+            version=__version__,
+            kind="compiled" if is_compiled() else "not compiled",
+            routes=len(config.routes),
+            services=len(config.services),
+        )
 
     def stop(self) -> None:
-        """Nothing: what is in force stays so until the end."""
+        """No effect: the snapshot stays in use until the end."""
 
     def use(self, snapshot: Snapshot) -> None:
-        """From now on, this one. Cannot fail: all that could has been done when it was compiled."""
+        """Put ``snapshot`` in use. Cannot fail: all that can was done when it was compiled."""
         previous, self.snapshot = self.snapshot, snapshot
         gateway = snapshot.config.gateway
         self._pipeline.table = snapshot.table
         self._buffers.most = gateway.max_buffered
-        self._channels.settings = self._descriptors.fit(snapshot.settings)
+        self._channels.settings = self._descriptors.fit(snapshot.settings, snapshot.config.services)
         self._show(snapshot)
         for name, prepared in snapshot.prepared.items():
             prepared.adopt(previous.prepared[name])
@@ -81,7 +90,7 @@ class Current:
         self._warn(snapshot.config.warnings)
 
     def reload_ended(self, succeeded: bool) -> None:
-        """A reload is over, and what was made for a configuration that is not taken goes."""
+        """A reload has ended. Removes metric series that a refused configuration has created."""
         self._metrics.reloaded(succeeded)
         self._keep_series()
         settle()

@@ -1,29 +1,40 @@
-"""How many files the process may open, and how many clients that is enough for."""
+"""The limit on open files, and the number of clients that it allows."""
 
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterable
 
 from attrs import evolve
 from twisted.logger import Logger
 
+from apigw.config.model import Service
 from apigw.wire.channel import Settings
 
 SPARE = 256
-"""Files that are open for other reasons than a client: listeners, logs, the reactor, idle upstream connections."""
+"""Number of files for other purposes than exchanges: listeners, logs, the reactor, health checks."""
 
 log = Logger()
 
 
 class Descriptors:
-    """Two files for each client of ``max_connections``, its own and a service's, and some more."""
+    """Fits ``max_connections`` to the limit: one file for each client, as many for the services, and ``SPARE``.
+
+    There may be more connections to services than clients, because a client of HTTP/2 has many requests at a time: up
+    to the ``max_connections`` of all targets. Tunnels are not counted there, and have a client each.
+    """
 
     def __init__(self) -> None:
-        self._lowered: tuple[int, int] | None = None
+        self._said = ""
 
-    def fit(self, settings: Settings) -> Settings:
-        """Raise the limit on open files as far as they need, or where that is not allowed, lower them. Says so once."""
-        wanted = 2 * settings.max_connections + SPARE
+    def fit(self, settings: Settings, services: Iterable[Service]) -> Settings:
+        """Raise the limit on open files. If that is refused, return settings with fewer connections, and log it once.
+
+        Requests for which there are no files then get 503.
+        """
+        clients = settings.max_connections
+        upstreams = max(clients, sum(len(service.targets) * service.max_connections for service in services))
+        wanted = clients + upstreams + SPARE
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft >= wanted or soft == resource.RLIM_INFINITY:
             return settings
@@ -33,14 +44,11 @@ class Descriptors:
             return settings
         except (OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        connections = min(settings.max_connections, max(16, (hard - SPARE) // 2))
-        lowered = (settings.max_connections, connections)
-        if connections < settings.max_connections and lowered != self._lowered:
-            log.warn(
-                "max_connections lowered from {wanted} to {have}: the process may open {files} files",
-                wanted=settings.max_connections,
-                have=connections,
-                files=hard,
-            )
-        self._lowered = lowered
+        connections = min(clients, max(16, (hard - SPARE) // 2))
+        said = f"the process may open {hard} files, and may need {wanted}"
+        if connections < clients:
+            said = f"max_connections lowered from {clients} to {connections}: {said}"
+        if said != self._said:
+            log.warn("{said}; requests for which there is none are answered with 503", said=said)
+        self._said = said
         return evolve(settings, max_connections=connections)

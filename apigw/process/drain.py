@@ -1,4 +1,4 @@
-"""The end of what is in flight."""
+"""Graceful shutdown: wait for the exchanges in flight."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from twisted.logger import Logger
 from apigw.proxy.pipeline import Pipeline
 from apigw.wire.channel import ChannelFactory
 
+TURNS = 4
+"""Of the reactor: so many it may take to close a connection to a service after its client's."""
+
 log = Logger()
 
 
 class Drain(Service):
-    """Stopping waits for the exchanges in flight, up to ``drain_timeout`` seconds, and cuts what is left then."""
+    """Stopping waits for the exchanges in flight, up to ``drain_timeout`` seconds, and then cuts the others."""
 
     def __init__(self, reactor: Any, factory: ChannelFactory, pipeline: Pipeline, timeout: Callable[[], float]) -> None:
         self._reactor = reactor
@@ -27,7 +30,7 @@ class Drain(Service):
         self._cut_now: Deferred[None] = Deferred()
 
     def cut(self) -> None:
-        """Wait no longer."""
+        """Cut all exchanges now."""
         if not self._cut_now.called:
             self._cut_now.callback(None)
 
@@ -45,7 +48,15 @@ class Drain(Service):
         log.info("draining: {count} exchanges in flight", count=self._pipeline.in_flight)
         self._factory.on_empty = lambda: None if empty.called else empty.callback(None)
         timer = self._reactor.callLater(self._timeout(), self.cut)
-        self._cut_now.addCallback(lambda _: self._factory.cut())
+        self._cut_now.addCallback(self._cut)
         yield empty
         if timer.active():
             timer.cancel()
+        # A tunnel is over, and has its line in the log, when the service's side of it is closed too.
+        for _ in range(TURNS):
+            if self._pipeline.in_flight:
+                yield deferLater(self._reactor, 0)
+
+    def _cut(self, _: object) -> None:
+        self._pipeline.cut = True
+        self._factory.cut()

@@ -1,7 +1,7 @@
-"""What the garbage collector looks at: the exchanges, and not the program around them.
+"""Keeps the garbage collector away from the objects of the program (docs/decisions/garbage.md).
 
-A full collection goes through every object there is, which holds the reactor for some 15 ms. What an exchange leaves
-behind goes by reference counts, so that this is work for nothing, and a request that waits for it.
+A full collection visits every object, which stops the reactor for some 15 ms (measured). The objects of an exchange are
+freed by reference counts, so these collections find nothing.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 from twisted.application.service import Service
 
 YOUNG = 10_000
-"""So many new objects are worth a look; fifty exchanges in flight are enough for the 700 of Python 3.11."""
+"""Threshold of new objects for a collection. Python 3.11's 700 is reached by fifty exchanges in flight."""
 
 
 def settle() -> None:
-    """What lives now is here to stay: no collection looks at it again, until the next ``settle``."""
+    """Collect once, then freeze all objects: later collections do not visit them, until the next ``settle``."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()
 
 
 class Garbage(Service):
-    """Settles when everything has started."""
+    """Calls ``settle`` when everything has started."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor

@@ -1,4 +1,4 @@
-"""The ports: those that clients reach, and the admin listener's."""
+"""The listening ports: the public ones, and that of the admin listener."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from apigw.ops.readiness import Readiness
 from apigw.process.systemd import notify
 from apigw.process.tree import CannotStart, Ordered
 from apigw.wire.channel import ChannelFactory
+from apigw.wire.proxy_protocol import ProxiedFactory
 from apigw.wire.reactor.transport import EagerReactor
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory, reason
 
@@ -39,9 +40,11 @@ class Listener(Service):
         if config.tls is not None:
             self.contexts = ServerContexts(self._pairs(), config.tls.min_version, config.tls.client_ca_file)
             self._factory = TLSFactory(self.contexts, factory, reactor)
+        if config.proxy_protocol:
+            self._factory = ProxiedFactory(factory, self._factory)
 
     def load(self) -> Callable[[], None]:
-        """Read the certificates, which may fail, and return what puts them to use, which does not."""
+        """Read the certificates, and return a function that puts them in use. Only the reading can fail."""
         contexts = self.contexts
         if contexts is None:
             return lambda: None
@@ -62,7 +65,13 @@ class Listener(Service):
             # The parent process is shown no more than the beginning.
             raise CannotStart(f"cannot listen: {why}: {self.config.endpoint}")
         self._port = outcome[0]
-        log.info("listening on {address}: {endpoint}", address=_shown(self._port), endpoint=self.config.endpoint)
+        over = "" if self.contexts is None else "tls:"
+        log.info(
+            "listening on {address}: {over}{endpoint}",
+            address=_shown(self._port),
+            over=over,
+            endpoint=self.config.endpoint,
+        )
 
     def startService(self) -> None:
         if self._port is None:
@@ -70,7 +79,7 @@ class Listener(Service):
         super().startService()
 
     def stopService(self) -> Deferred[None] | None:
-        """Accept what is queued already, then close."""
+        """Accept the connections that are queued, then close the port."""
         super().stopService()
         port: Any = self._port
         self._port = None
@@ -88,7 +97,7 @@ class Listener(Service):
 
 
 def listener(reactor: Any, config: Config, listen: Listen, path: Path, channels: Any) -> Listener:
-    """The one that ``config`` has at ``path``. Raises ``ConfigError`` for certificates that cannot be used."""
+    """The listener for ``config``, found at ``path``. Raises ``ConfigError`` if its certificates are unusable."""
     try:
         return Listener(reactor, listen, channels)
     except (OSError, SSL.Error, ValueError) as error:
@@ -115,7 +124,7 @@ class PublicListeners(Ordered):
         self._waiting: Deferred[None] | None = None
 
     def close_now(self) -> None:
-        """Wait no longer."""
+        """End the wait of ``drain_delay``."""
         if self._waiting is not None and not self._waiting.called:
             self._waiting.callback(None)
 

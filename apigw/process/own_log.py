@@ -1,52 +1,116 @@
-"""The file that ``twistd --logfile`` names, as logrotate wants it.
+"""The daemon's own log: what ``twistd -n`` writes to standard output, or ``twistd --logfile`` to a file.
 
-Twisted's ``LogFile.rotate``, which twistd calls for SIGUSR1, does nothing when the file has been moved away.
+A thread writes it, so that a pipe that nobody reads holds up no request. The file is never renamed: that is for
+logrotate, whose SIGUSR1 is ``reopen``. (Twisted's ``LogFile.rotate``, which twistd calls for that signal, does nothing
+when the file has been moved away.)
 """
 
 from __future__ import annotations
 
+import atexit
+import os
+from collections.abc import Callable
+from threading import Event, Lock
 from typing import Any
 
 from twisted.application.service import IService, MultiService
-from twisted.logger import FileLogObserver, ILogObserver, Logger, textFileLogObserver
-from twisted.python import threadable
-from twisted.python.logfile import LogFile
+from twisted.logger import ILogObserver, LogEvent, Logger, formatEventAsClassicLogText
+from zope.interface import implementer
+
+from apigw.ops.appender import STDOUT, Appender
+
+MAX_PENDING = 1024 * 1024
+"""Bytes that may wait for whoever reads too slowly; what comes then is lost."""
+
+STOP_TIMEOUT = 1.0
+"""Seconds that the end of the process waits for whoever does not read at all."""
 
 log = Logger()
 
 
-class _File(LogFile):
-    synchronized = ["reopen"]  # noqa: RUF012  # with the writes of other threads
-
-    def reopen(self) -> None:
-        super().reopen()
-
-
-threadable.synchronize(_File)
-
-
+@implementer(ILogObserver)
 class OwnLog:
-    """Opened by ``observer``."""
+    """Writes events to ``file``, or to standard output (``-``). May be called from any thread.
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._file: LogFile | None = None
+    How many lines were lost is said in one line as soon as writing works again.
+    """
 
-    def observer(self) -> FileLogObserver:
-        self._file = _File.fromFullPath(self._path)
-        return textFileLogObserver(self._file)  # type: ignore[arg-type]  # it writes text as UTF-8
+    def __init__(self, file: str) -> None:
+        self._file = file if file == STDOUT else os.path.abspath(file)
+        self._appender = Appender(self._file, self._failed, self._complain, self._end, self._written)
+        self._ended = Event()
+        self._lock = Lock()
+        self._handed = 0
+        self._uncounted = 0
+        self._unsaid = 0
+        self._reason = ""
+        self._count: Callable[[int], object] | None = None
+
+    def open(self) -> None:
+        """Open the file; what is logged from now on is written when there is the thread. Raises ``OSError``."""
+        self._appender.open()
+        atexit.register(self.close)
+
+    def start(self) -> None:
+        """Start the thread, so not before the process has forked."""
+        self._appender.start()
+
+    def __call__(self, event: LogEvent) -> None:
+        text = formatEventAsClassicLogText(event)
+        if text is None:
+            return
+        data = text.encode("utf-8", "backslashreplace")
+        with self._lock:
+            if self._pending() + len(data) <= MAX_PENDING:
+                self._handed += len(data)
+                self._appender.append(data)
+                return
+        self._failed(data.count(b"\n"), "what reads it is too slow")
+
+    def count_lost(self, count: Callable[[int], object]) -> None:
+        """Have ``count``, which may be called from any thread, told of lines that are lost, and that were already."""
+        with self._lock:
+            self._count = count
+            before, self._uncounted = self._uncounted, 0
+        count(before)
 
     def reopen(self) -> None:
         """Go on in the file of that name, which may be a new one. If it cannot be opened, the old one goes on."""
-        file = self._file
-        if file is None:
-            return
-        try:
-            open(file.path, "ab").close()
-        except OSError as error:
-            log.warn("cannot open {path} anew: {error}", path=file.path, error=error.strerror)
-        else:
-            file.reopen()
+        self._appender.reopen()
+
+    def close(self) -> None:
+        """Write what is left, as far as that takes no longer than ``STOP_TIMEOUT``."""
+        atexit.unregister(self.close)
+        self._appender.close()
+        self._ended.wait(STOP_TIMEOUT)
+
+    def _pending(self) -> int:
+        return self._handed - self._appender.done
+
+    # Called by the thread.
+
+    def _failed(self, lines: int, reason: str) -> None:
+        with self._lock:
+            self._unsaid += lines
+            self._reason = reason
+            if self._count is None:
+                self._uncounted += lines
+                return
+        self._count(lines)
+
+    def _written(self) -> None:
+        with self._lock:
+            # Not for every line that a slow reader takes.
+            if not self._unsaid or self._pending() > MAX_PENDING // 2:
+                return
+            lost, self._unsaid = self._unsaid, 0
+        log.warn("{lost} lines of this log were lost: {reason}", lost=lost, reason=self._reason)
+
+    def _complain(self, sentence: str) -> None:
+        log.warn("{sentence}", sentence=sentence)
+
+    def _end(self) -> None:
+        self._ended.set()
 
 
 class Logging(MultiService):
@@ -58,5 +122,13 @@ class Logging(MultiService):
         self._own_log = own_log
 
     def setServiceParent(self, parent: Any) -> None:
-        parent.setComponent(ILogObserver, self._own_log.observer())
+        try:
+            self._own_log.open()
+        except OSError as error:
+            raise SystemExit(f"apigw: cannot open the log: {error}") from None
+        parent.setComponent(ILogObserver, self._own_log)
         super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:
+        self._own_log.start()
+        super().privilegedStartService()

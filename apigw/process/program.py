@@ -1,4 +1,4 @@
-"""The bill of materials: every part of the program, and which knows which."""
+"""Constructs the program: all of its parts, and their dependencies (composition root)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from apigw import __version__
 from apigw.admin.site import admin_resources, own_resources
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
+from apigw.admin.writes import may_read
+from apigw.config import endpoints
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
 from apigw.contract.policy import Context
@@ -39,6 +41,7 @@ from apigw.proxy.pipeline import Pipeline
 from apigw.proxy.resources import public_resources, render_metrics
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
+from apigw.upstream.resolver import Resolver
 from apigw.upstream.upstream import build
 from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory
@@ -53,7 +56,7 @@ log = Logger()
 class Program:
     """Constructed, and not started: ``root`` starts and stops every part. Raises ``ConfigError``.
 
-    Timeouts and durations go by the reactor's clock; ``now`` is Unix time, for tokens, logs and what clients are told.
+    Timeouts and durations go by the reactor's clock; ``now`` is Unix time, for tokens, logs and times that clients get.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Program:
     ) -> None:
         seconds, gateway = reactor.seconds, config.gateway
         deadlines = Deadlines(reactor)
-        metrics = Metrics(CollectorRegistry(), __version__)
+        self.metrics = metrics = Metrics(CollectorRegistry(), __version__)
         readiness = Readiness(reactor)
         upstreams = Upstreams(reactor)
         buffers = Buffers(gateway.max_buffered)
@@ -98,18 +101,18 @@ class Program:
         )
         first = compile(config, None, parts)
 
-        access_log = _access_log(config, reactor)
+        access_log = _access_log(config, reactor, metrics.lines_lost("access"))
         accounting = Accounting(metrics, access_log, seconds, now)
         public = Site(accounting.resource_ended, seconds, client_address)
         pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request)
         refuse = partial(refusal_answer, accounting.refused)
         channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away)
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-        exposition = Exposition(partial(render_metrics, metrics, pipeline, channels), reactor, in_thread)
+        exposition = Exposition(partial(render_metrics, metrics, pipeline, channels, buffers), reactor, in_thread)
 
         def show(snapshot: Snapshot) -> None:
             reserved, prepared = snapshot.config.reserved, snapshot.prepared.values()
-            public.reserve(public_resources(reserved, readiness, exposition, snapshot.metrics_allowed, prepared))
+            public.reserve(public_resources(reserved, readiness, exposition, snapshot.may_scrape, prepared))
             pipeline.reserved = public.reserved
             admin.reserve(admin_resources(own, prepared))
 
@@ -147,10 +150,16 @@ class Program:
 
         history = History(reactor, metrics.routes)
         facts = Facts(seconds, current, pipeline, channels, reload, history)
-        admin = Site(lambda *_: None, seconds, lambda request: request.stream.peer)
+        admin = Site(
+            lambda *_: None,
+            seconds,
+            lambda request: request.stream.peer,
+            lambda request: may_read(request, current.snapshot.config.gateway.admin_hosts),
+        )
         own = own_resources(reactor, current, facts, readiness, exposition)
         self.root = Ordered()
-        self._add(Ticking(deadlines), Running(LagProbe(reactor, metrics.reactor_lag)), Running(history))
+        self._add(Ticking(deadlines), Running(Resolver(reactor, metrics.lookups)))
+        self._add(Running(LagProbe(reactor, metrics.reactor_lag)), Running(history))
         if access_log is not None:
             self._add(LogFile(access_log))
             signals.on(signal.SIGUSR1, access_log.reopen)
@@ -160,7 +169,7 @@ class Program:
         if gateway.admin is not None:
             uncounted = partial(refusal_answer, lambda *_: None)
             its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted, now)
-            self._add(Listener(reactor, Listen(gateway.admin), its_channels))
+            self._add(Listener(reactor, Listen(endpoints.private(gateway.admin)), its_channels))
         self._add(drain, ports, reload, Obeying(reactor, signals), Garbage(reactor))
 
     def _add(self, *services: Any) -> None:
@@ -168,7 +177,7 @@ class Program:
             service.setServiceParent(self.root)
 
 
-def _access_log(config: Config, reactor: Any) -> AccessLog | None:
+def _access_log(config: Config, reactor: Any, count_lost: Callable[[int], object]) -> AccessLog | None:
     wanted = config.gateway.access_log
     if wanted is None:
         return None
@@ -176,4 +185,4 @@ def _access_log(config: Config, reactor: Any) -> AccessLog | None:
     def report(sentence: str) -> None:
         log.warn("{sentence}", sentence=sentence)
 
-    return AccessLog(wanted.file, wanted.format, reactor, reactor.callFromThread, report)
+    return AccessLog(wanted.file, wanted.format, reactor, reactor.callFromThread, report, count_lost=count_lost)

@@ -1,4 +1,4 @@
-"""SIGHUP: a new configuration while the old one serves."""
+"""SIGHUP: reload the configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Compile = Callable[[Config, Snapshot | None], Snapshot]
 
 
 class Reload(Service):
-    """SIGHUP: load and compile in a thread, then swap on the reactor's. Whatever fails, the old one serves on."""
+    """Loads and compiles in a thread, then swaps snapshots in the reactor's. On failure nothing changes."""
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class Reload(Service):
         self._running: Deferred[bool] | None = None
         self._again = False
         self.succeeded: bool | None = None
-        """How the last reload ended; None where there was none yet."""
+        """Whether the last reload succeeded; None before the first one."""
         self.ended_at = 0.0
-        """When, in the reactor's seconds."""
+        """When the last reload ended, in seconds of the reactor."""
 
     def startService(self) -> None:
         super().startService()
@@ -60,7 +60,7 @@ class Reload(Service):
         return self._running or succeed(None)
 
     def reload(self) -> Deferred[bool]:
-        """Fires with whether the new configuration is in use. What arrives during a reload becomes one more."""
+        """Fires with whether the new configuration is in use. Calls during a reload cause one more reload."""
         if not self.running:
             return succeed(False)
         if self._running is not None:
@@ -109,7 +109,7 @@ class Reload(Service):
 
 
 def needs_restart(old: Config, new: Config) -> list[Problem]:
-    """What a running process cannot change. Certificates behind a listener may change; which there are may not."""
+    """Problems for changes that need a restart. Certificates may change, but not the list of their files."""
 
     def fixed(config: Config) -> dict[tuple[str, ...], object]:
         gateway = config.gateway

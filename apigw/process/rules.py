@@ -1,4 +1,4 @@
-"""What every room says of what may stand in a configuration, for whoever loads one."""
+"""The rules of all rooms for the configuration, combined for its loader."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from apigw.policy.all import POLICIES
 from apigw.process import admin_token
 from apigw.routing import rules as routing
 
-_CORE = Rules(contents={"admin token": admin_token.parse}) | routing.RULES
+_CORE = Rules(contents={"admin token": admin_token.parse}, private=frozenset({"admin token"})) | routing.RULES
 
 RULES: Rules = reduce(or_, (policy.rules for policy in POLICIES), _CORE)

@@ -1,4 +1,4 @@
-"""Every signal that the process takes, from its first moment on.
+"""The signal handlers of the process, from its beginning.
 
 | signal | what happens |
 |---|---|
@@ -6,7 +6,7 @@
 | SIGHUP | a reload |
 | SIGUSR1 | new log files, for logrotate |
 
-Python's default for each of them is to die.
+Without a handler, each of them ends the process.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ log = Logger()
 
 
 class Signals:
-    """What arrives before the program runs is kept, and done when it runs. Only an end is not waited for, until
-    ``hold``: nothing is open yet that would have to be closed.
+    """Signals before the program runs are stored, and handled when it runs. Only SIGTERM and SIGINT end the process at
+    once, until ``hold`` is called, because nothing is open yet.
 
-    Daemonising keeps the handlers, and what has arrived: both are inherited by a fork.
+    Handlers and stored signals survive the fork of daemonising.
     """
 
     def __init__(self) -> None:
@@ -49,15 +49,15 @@ class Signals:
             return
 
     def on(self, number: int, action: Action) -> None:
-        """``action`` is called, on the reactor's thread, for each such signal, or for several that come at once."""
+        """Call ``action`` in the reactor's thread for each such signal; once for several that arrive together."""
         self._actions[number].append(action)
 
     def hold(self) -> None:
-        """From now on an end is kept too."""
+        """From now on SIGTERM and SIGINT are stored, too."""
         self._holding = True
 
     def obey(self, call_from_thread: Callable[..., object]) -> None:
-        """The reactor runs: do what has been kept, and all else as it comes."""
+        """The reactor runs: handle the stored signals, and further ones as they arrive."""
         # Twisted's reactors put a handler of their own in place of this one alone when they start.
         if signal.getsignal(signal.SIGINT) == self._arrived:
             signal.signal(signal.SIGTERM, self._arrived)
@@ -80,7 +80,7 @@ class Signals:
 
 
 class Obeying(Service):
-    """Signals are obeyed as soon as the reactor runs, and to the end of the process."""
+    """The service that handles signals from when the reactor runs, until the process ends."""
 
     def __init__(self, reactor: Any, signals: Signals) -> None:
         self._reactor = reactor
@@ -92,9 +92,9 @@ class Obeying(Service):
 
 
 class Stop:
-    """The first call stops the reactor, and with it the tree; any other calls ``cut``, which ends what it waits for.
+    """The first call stops the reactor, and with it all services. Further calls call ``cut``, which ends their waits.
 
-    Twisted's own handlers would make twistd end by the signal, and ignore a second one.
+    Twisted's own handlers would end twistd by the signal, and ignore a second one.
     """
 
     def __init__(self, reactor: Any, *cut: Action) -> None:

@@ -1,4 +1,4 @@
-"""One generation of the configuration, ready for requests: immutable, and complete before the first one sees it."""
+"""The snapshot: one compiled, immutable generation of the configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apigw.config.files import read
 from apigw.config.model import Config, Service
 from apigw.config.model import Route as RouteConfig
 from apigw.contract.exchange import Route, Stage
-from apigw.contract.peers import Peers
+from apigw.contract.peers import Peers, came_from
 from apigw.contract.policy import POSITIONS, Part, Policy, Prepared
 from apigw.ops.metrics import UNMATCHED, RouteSeries
 from apigw.process import admin_token
@@ -28,9 +28,10 @@ from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import Settings
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.tls import reason
+from apigw.wire.web_request import WebRequest
 
 UpstreamKey = tuple[Service, bytes]
-"""A service as configured, and a digest of the files that its TLS names: the same key means the same pools."""
+"""A service's configuration, and a digest of its TLS files. Snapshots share upstreams with equal keys."""
 
 
 @frozen(eq=False)
@@ -39,14 +40,14 @@ class Snapshot:
     routes: tuple[Route, ...]
     """In the order of the configuration."""
     table: Table
-    metrics_allowed: Peers
-    """Who may read ``/metrics`` on a public port."""
+    may_scrape: Callable[[WebRequest], bool]
+    """Whether a request may read ``/metrics`` on a public port."""
     settings: Settings
     upstreams: Mapping[UpstreamKey, Upstream]
     prepared: Mapping[str, Prepared]
-    """Each policy, by its name, ready for this configuration."""
+    """What each policy has prepared, by its name."""
     admin_token: bytes | None = field(repr=False)
-    """What a write on the admin listener must bring; None where there are no writes."""
+    """The token for writes on the admin listener; None if writes are refused."""
 
 
 @frozen(eq=False)
@@ -63,9 +64,9 @@ class Parts:
 
 
 def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot:
-    """Make ``config`` ready. What ``previous`` has for the same service is used again; ``previous`` is not changed.
+    """Compile ``config``. Reuses upstreams of ``previous`` whose keys are equal; does not change ``previous``.
 
-    Raises ``ConfigError`` for what only shows now, such as a certificate that cannot be read.
+    Raises ``ConfigError`` for problems that checks of the files did not find, such as an unusable certificate.
     """
     upstreams, named = _upstreams(config, previous, parts)
     prepared: dict[str, Prepared] = {}
@@ -94,7 +95,7 @@ def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot
     ]
     added = [each.unmatched() for each in prepared.values()]
     unmatched = _route(UNMATCHED, None, None, parts.series(UNMATCHED), added, no_route)
-    peers = Peers(gateway.trusted_proxies)
+    peers, allowed = Peers(gateway.trusted_proxies), Peers(gateway.metrics_allow)
     most = 2 * gateway.max_connections if gateway.max_requests is None else gateway.max_requests
     for each in prepared.values():
         each.routed(router)
@@ -102,7 +103,7 @@ def compile(config: Config, previous: Snapshot | None, parts: Parts) -> Snapshot
         config=config,
         routes=tuple(compiled for _, _, compiled in entries),
         table=Table(router, Router(own) if own else None, unmatched, peers, most, parts.log_decisions),
-        metrics_allowed=Peers(gateway.metrics_allow),
+        may_scrape=lambda request: came_from(allowed, peers, request.request),
         settings=Settings(
             client_header_timeout=gateway.client_header_timeout,
             client_body_timeout=gateway.client_body_timeout,
@@ -171,7 +172,9 @@ def _route(
     stages = [part.stages[at] for at in POSITIONS for part in added if at in part.stages]
     hooks = tuple(chain.from_iterable(part.hooks for part in added))
     on_refusal = tuple(chain.from_iterable(part.on_refusal for part in added))
-    return Route(pattern, methods, service, series, (*stages, *last), hooks, on_refusal)
+    screens = tuple(chain.from_iterable(part.screens for part in added))
+    on_lasting = tuple(chain.from_iterable(part.on_lasting for part in added))
+    return Route(pattern, methods, service, series, (*stages, *last), hooks, on_refusal, screens, on_lasting)
 
 
 def _admin_token(config: Config) -> bytes | None:

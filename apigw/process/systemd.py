@@ -7,7 +7,7 @@ import socket
 
 
 def notify(state: str) -> None:
-    """Tell the service manager, where there is one. Nothing depends on whether it listens."""
+    """Send a message to the service manager, if there is one. Errors are ignored."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return

@@ -1,18 +1,19 @@
-"""The tree of Twisted services: their order, and those that only begin and end."""
+"""The tree of Twisted services: the ordered parent, and small services for parts of the program."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from random import random
 from typing import Any, Protocol
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
 
 from apigw.ops.readiness import Check
 from apigw.process.snapshot import UpstreamKey
-from apigw.upstream.checks import HealthChecks, any_answers
+from apigw.upstream.checks import Dialled, HealthChecks, Turns
 from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 
@@ -20,7 +21,7 @@ log = Logger()
 
 
 class CannotStart(SystemExit, Exception):
-    """One line for the operator and exit code 1. An ``Exception`` too, so that twistd passes it to its parent."""
+    """Exits with one line and code 1. Also an ``Exception``, so that twistd passes it to its parent process."""
 
 
 class Ordered(MultiService):
@@ -37,7 +38,7 @@ class Ordered(MultiService):
 
 
 class Ticking(Service):
-    """The deadline list of every connection."""
+    """Runs the list of deadlines."""
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
@@ -52,14 +53,14 @@ class Ticking(Service):
 
 
 class Runs(Protocol):
-    """Something with a beginning and an end."""
+    """A part with ``start`` and ``stop``."""
 
     def start(self) -> object: ...
     def stop(self) -> Any: ...
 
 
 class Running(Service):
-    """A part that runs as long as the program. Its end may be a Deferred, and is waited for."""
+    """Starts and stops a part. The stop waits if the part returns a Deferred."""
 
     def __init__(self, part: Runs) -> None:
         self._part = part
@@ -86,13 +87,17 @@ class LogFile(Running):
 class Upstreams(Service):
     """Owns the upstreams of the current snapshot: their pools, their health checks."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, random: Callable[[], float] = random) -> None:
+        """``random`` gives numbers from 0 to 1, by which checks are spread over time."""
         self._reactor = reactor
+        self._random = random
+        self._turns = Turns()
         self._current: Mapping[UpstreamKey, Upstream] = {}
         self._health: dict[Upstream, HealthChecks] = {}
+        self._dialled: dict[Upstream, Dialled] = {}
 
     def adopt(self, upstreams: Mapping[UpstreamKey, Upstream]) -> None:
-        """These and no others, from now on. What both generations have goes on as it was."""
+        """Use these upstreams from now on. Those in both generations are not touched; the others start or close."""
         for key, upstream in self._current.items():
             if upstreams.get(key) is not upstream:
                 self._retire(upstream)
@@ -103,12 +108,21 @@ class Upstreams(Service):
                 self._begin(upstream)
 
     def checks(self) -> dict[str, Check]:
-        """What ``/ready`` asks: every critical service has a target that answers."""
+        """The checks of ``/ready``: each critical service has a target that answers."""
         return {
-            upstream.name: partial(any_answers, upstream, self._reactor)
+            upstream.name: partial(self._any_answers, upstream)
             for upstream in self._current.values()
             if upstream.service.critical
         }
+
+    def _any_answers(self, upstream: Upstream) -> Deferred[object]:
+        health = self._health.get(upstream)
+        if health is not None:
+            return health.any_answers()
+        dialled = self._dialled.get(upstream)
+        if dialled is None:
+            dialled = self._dialled[upstream] = Dialled(upstream, self._reactor, self._turns, self._random)
+        return dialled.any_answers()
 
     def startService(self) -> None:
         super().startService()
@@ -124,12 +138,13 @@ class Upstreams(Service):
         upstream.start()
         check = upstream.service.health_check
         if check is not None:
-            self._health[upstream] = HealthChecks(upstream, check, self._reactor)
+            self._health[upstream] = HealthChecks(upstream, check, self._reactor, self._turns, self._random)
             self._health[upstream].start()
 
     def _retire(self, upstream: Upstream) -> None:
         # First: a check that is given up must not count for its circuit.
         upstream.close()
+        self._dialled.pop(upstream, None)
         health = self._health.pop(upstream, None)
         if health is not None:
             health.stop()

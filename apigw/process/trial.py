@@ -1,4 +1,4 @@
-"""Whether the gateway would start with a configuration: all of it is made, and nothing begun.
+"""Checks whether the gateway would start with a configuration, by constructing the program without starting it.
 
 No port is bound, no connection opened, no thread started, and no log written.
 """
@@ -19,7 +19,7 @@ from apigw.wire.tls import reason
 
 
 def try_out(config: Config, directory: str, reactor: Any) -> None:
-    """``reactor`` is one that never runs. Raises ``ConfigError`` with what only shows when the parts are made."""
+    """Construct the program. ``reactor`` must never run. Raises ``ConfigError`` with its problems."""
     gateway = config.gateway
     problems = _endpoint(reactor, config, ("gateway", "admin"), gateway.admin)
     for index, listen in enumerate(gateway.listen):

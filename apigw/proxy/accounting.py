@@ -1,8 +1,9 @@
 # Compiled: see docs/decisions/compiled.md
-"""What is noted of each exchange at its end, exactly once: the metrics' series and a line of the access log."""
+"""Accounting of each exchange at its end, exactly once: metrics and a line of the access log."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import cast
 
@@ -14,9 +15,12 @@ from apigw.proxy.relay import Relay
 from apigw.wire.headers import first
 from apigw.wire.request import Request
 
+_LINE = re.compile(rb"([A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]{0,31}) ([^ \r\n]+)").match
+"""How a request begins, as far as it can be told from other bytes."""
+
 
 class Accounting:
-    """``access_log`` is None where there is none. Durations go by ``seconds``, its lines by ``now``, Unix time."""
+    """``access_log`` is None if there is none. ``seconds`` is the clock of durations, ``now`` Unix time for the log."""
 
     def __init__(
         self,
@@ -32,7 +36,7 @@ class Accounting:
         self._unmatched = metrics.route(UNMATCHED)
 
     def exchange_ended(self, exchange: Exchange) -> None:
-        """An exchange of the proxy."""
+        """Account for an exchange of the proxy."""
         ended_at = self._seconds()
         route = exchange.route
         request = exchange.request
@@ -42,8 +46,6 @@ class Accounting:
         if relay is not None and relay.upstream_ended_at and not endless:
             relay.destination.upstream.series.observe(relay.upstream_ended_at - relay.sent_at)
         refusal = exchange.refusal
-        if refusal is not None and refusal.reason is not None:
-            self._metrics.auth_failure(refusal.reason)
         log = self._access_log
         if log is not None:
             target = None if relay is None else relay.target
@@ -76,7 +78,7 @@ class Accounting:
             )
 
     def resource_ended(self, request: Request, path: str, started_at: float, client: bytes, code: str | None) -> None:
-        """An exchange that a Resource answered; ``path`` is reserved, or ``unmatched``; ``code`` is of a refusal."""
+        """Account for an exchange with a Resource. ``path`` is reserved or ``unmatched``; ``code`` is of a refusal."""
         seconds = self._seconds() - started_at
         status = request.code if request.started else 499
         self._metrics.route(path).observe(request.method, status, seconds)
@@ -104,17 +106,21 @@ class Accounting:
                 )
             )
 
-    def refused(self, status: int, code: str, identifier: bytes, peer: bytes, protocol: bytes, size: int) -> None:
-        """Bytes that were no request: the wire answered them. Method and target are not known."""
-        self._unmatched.observe("OTHER", status, None)
+    def refused(
+        self, status: int, code: str, identifier: bytes, peer: bytes, protocol: bytes, size: int, began_with: bytes
+    ) -> None:
+        """Account for a request that could not be parsed, and that the wire refused. Method and target are those that
+        ``began_with`` shows, if any."""
+        line = _LINE(began_with)
+        self._unmatched.observe("OTHER" if line is None else line[1], status, None)
         if self._access_log is not None:
             self._access_log.log(
                 Entry(
                     time=self._now(),
                     request_id=identifier.decode("ascii"),
                     client=peer.decode("ascii"),
-                    method=b"-",
-                    target=b"-",
+                    method=b"-" if line is None else line[1],
+                    target=b"-" if line is None else line[2],
                     route=None,
                     status=status,
                     made_by="gateway",

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Where a route's requests go, and how."""
+"""The destination of a route's requests: the service, and the settings for it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from apigw.wire.deadlines import Deadlines
 
 
 class Destination:
-    """A service, and what the route says of the way to it. Times are seconds, sizes bytes.
+    """A service, and the route's settings for it. Times are seconds, sizes bytes.
 
     ``max_body_size`` is None for no limit. ``buffer_body``: a body up to this size is read whole before a connection
-    is taken; 0 where none is waited for. ``strip``: so many segments at the beginning of the path stay here.
+    is taken; 0 for no buffering. ``strip``: number of segments that are removed from the beginning of the path.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The last stages of each route that leads to a service: hold the body, take a connection, send the request."""
+"""The last stages of a route to a service: buffer the body, take a connection, send the request."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from apigw.contract.exchange import Exchange, Outcome, Stage, Waiting
 from apigw.proxy.destination import Destination
 from apigw.proxy.headers import is_grpc
 from apigw.proxy.held_body import Buffers, HeldBody
+from apigw.proxy.max_forwards import BOUND, count_hop
 from apigw.proxy.relay import Relay
-from apigw.upstream.failover import Taken, connect, take
+from apigw.upstream.failover import Taken, connect
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 
 
@@ -23,9 +24,10 @@ def stages(destination: Destination, buffers: Buffers) -> tuple[Stage, ...]:
 
 
 class HoldBody(Stage):
-    """Waits for a small body, or the first piece of another, so that no slow client holds a connection to the service.
+    """Waits for a small body, or the first piece of another, so that slow clients occupy no connection to the service.
 
-    gRPC does not wait: its services may answer before the client says anything.
+    gRPC does not wait: its services may answer before the client sends anything. An OPTIONS or TRACE that may go no
+    further is answered.
     """
 
     def __init__(self, destination: Destination, buffers: Buffers) -> None:
@@ -34,6 +36,10 @@ class HoldBody(Stage):
 
     def run(self, exchange: Exchange) -> Outcome:
         request = exchange.request
+        if request.method in BOUND:
+            answer = count_hop(exchange)
+            if answer is not None:
+                return answer
         length = request.content_length
         if length == 0:
             return None
@@ -52,9 +58,9 @@ class HoldBody(Stage):
 
 
 class Connect(Stage):
-    """Asks the circuit, chooses a target, takes a connection to it, and sends the request.
+    """Checks the circuit, chooses a target, takes a connection to it, and sends the request.
 
-    Waits where no connection is idle. After a silent death the exchange comes here again, for the target ``wanted``.
+    Waits if no connection is idle. After a silent death the exchange comes here again, for the target ``wanted``.
     """
 
     def __init__(self, destination: Destination) -> None:
@@ -72,8 +78,11 @@ class Connect(Stage):
             target = upstream.balancer.pick(None)
             if target is None:
                 raise upstream.none_healthy()
-            connection = take(upstream, target, exchange.request.content_length != 0)
+            # Careful where it could not be repeated.
+            connection = target.pool.take(exchange.request.content_length != 0)
             if connection is not None:
+                if upstream.counts:
+                    upstream.begin(target)
                 (relay or Relay(exchange, destination)).send(target, connection)
                 return None
         return Connecting(relay or Relay(exchange, destination), connect(upstream, target))

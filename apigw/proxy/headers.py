@@ -1,8 +1,8 @@
 # Compiled: see docs/decisions/compiled.md
-"""Every rule about header fields that cross the gateway, in the order in which they make a request safe.
+"""All rules for header fields that pass the gateway.
 
-What a client sends is copied unless something here takes it out: fields of its connection, identity, and, from a peer
-that is not a trusted proxy, what claims to know where the request came from. Only then are the gateway's own set.
+The client's fields are copied, except hop-by-hop fields, identity headers, and forwarding headers of a peer that is not
+a trusted proxy. The gateway's own fields are added afterwards, so that clients cannot forge them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import Any, Final, cast
 
 from apigw.contract.exchange import DROPPED
 from apigw.wire.headers import HOP_BY_HOP, Header, Headers, first
-from apigw.wire.request import Request
+from apigw.wire.request import UNIX_PEER, Request
 
 IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
 FORWARDED = frozenset({b"forwarded", b"x-real-ip"})
 WRITTEN_HERE = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
-"""Fields of a request that are written anew from what was parsed."""
+"""Fields of a request that are not copied, but written from the parsed values."""
+HTTPOXY = b"proxy"
+"""Removed because CGI turns it into HTTP_PROXY, which programs use for their requests (CVE-2016-5385, "httpoxy")."""
 
-_VIA_HEADER = (b"via", b"1.1 apigw")
 _VIA: Final[dict[bytes, Any]] = {
     b"HTTP/1.0": (b"via", b"1.0 apigw"),
     b"HTTP/1.1": (b"via", b"1.1 apigw"),
@@ -31,7 +32,7 @@ _REMEMBERED = 4096
 _LONGEST = 64
 """Of the names that are remembered, so that they hold 3 MiB at most. Those that are sent all the time are shorter."""
 _FOLDED = bytes(byte if bytes((byte,)).isalnum() else ord("-") for byte in range(256))
-"""Makes a dash of every byte that is no letter and no digit."""
+"""Translates every byte that is neither a letter nor a digit to a dash."""
 _CONTINUED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
 
 
@@ -52,7 +53,7 @@ class _Kept(dict[bytes, bool]):
     def _judge(self, name: bytes) -> bool:
         # CGI cannot tell ``X_User_ID``, and some servers' CGI ``X+User~ID``, from ``X-User-ID`` (RFC 3875 §4.1.18).
         plain = name.translate(_FOLDED)
-        if plain in HOP_BY_HOP or plain in WRITTEN_HERE or plain in IDENTITY:
+        if plain in HOP_BY_HOP or plain in WRITTEN_HERE or plain in IDENTITY or plain == HTTPOXY:
             return False
         if plain in FORWARDED or plain.startswith(b"x-forwarded-"):
             # What a trusted proxy says it says in so many words; three of them are continued below, in one field each.
@@ -76,7 +77,7 @@ class CopyRules:
 
 
 def without_segments(request: Request, segments: int) -> bytes:
-    """The target without the first raw segments of its path."""
+    """The target without the first raw segments of its path (``strip_prefix``)."""
     rest = request.path.split(b"/", segments + 1)[segments + 1 :]
     return b"/" + (rest[0] if rest else b"") + request.query
 
@@ -84,7 +85,7 @@ def without_segments(request: Request, segments: int) -> bytes:
 def upstream_fields(
     request: Request, trusted: bool, identifier: bytes, own: Iterable[Header], rules: CopyRules
 ) -> Headers:
-    """The fields that a service is sent: those of a ``Message``. ``own`` are the gateway's, and come last."""
+    """The fields of the request to the service. ``own`` are the gateway's, and come last."""
     stream = request.stream
     kept = rules.of_trusted if trusted else rules.of_others
     headers = cast("list[tuple[bytes, ...]]", request.headers)  # compiled, a pair would be taken apart and made anew
@@ -95,9 +96,11 @@ def upstream_fields(
     if trusted:
         out += _continued(request.headers, stream.peer, b"https" if stream.secure else b"http", request.authority)
     else:
-        out.append((b"x-forwarded-for", stream.peer))
+        if stream.peer != UNIX_PEER:
+            out.append((b"x-forwarded-for", stream.peer))
         out.append(_HTTPS if stream.secure else _HTTP)
-        out.append((b"x-forwarded-host", request.authority))
+        if request.authority:
+            out.append((b"x-forwarded-host", request.authority))
     out.append(_VIA[request.clientproto])
     out.append((b"x-request-id", identifier))
     out += own
@@ -112,17 +115,31 @@ def _continued(headers: Headers, peer: bytes, proto: bytes, host: bytes) -> Head
             proto = value
         elif name == b"x-forwarded-host":
             host = value
-    forwarded_for = b", ".join([*chain, peer])
-    return [(b"x-forwarded-for", forwarded_for), (b"x-forwarded-proto", proto), (b"x-forwarded-host", host)]
+    if peer != UNIX_PEER:
+        chain.append(peer)
+    out = [(b"x-forwarded-for", b", ".join(chain))] if chain else []
+    out.append((b"x-forwarded-proto", proto))
+    if host:
+        out.append((b"x-forwarded-host", host))
+    return out
 
 
 def client_headers(
-    headers: Headers, status: int, identifier: bytes, own: Iterable[Header], dropped: Set[bytes] = DROPPED
+    headers: Headers,
+    status: int,
+    identifier: bytes,
+    own: Iterable[Header],
+    dropped: Set[bytes] = DROPPED,
+    version: bytes = b"HTTP/1.1",
 ) -> Headers:
-    """The fields of an upstream's response that go on to the client, and the gateway's ``own`` behind them."""
+    """The fields of the response to the client: those of the service, and the gateway's ``own`` at the end.
+
+    ``version`` is the HTTP version of the service's answer.
+    """
     if status == 204:
         headers = [header for header in headers if header[0] != b"content-length"]
     out = [header for header in headers if header[0] not in dropped]
     out += own
-    out += (_VIA_HEADER, (b"x-request-id", identifier))
+    out.append(_VIA[version])
+    out.append((b"x-request-id", identifier))
     return out

@@ -1,7 +1,7 @@
 # Compiled: see docs/decisions/compiled.md
-"""A request's body, kept until it is worth a connection to the service: so no slow client holds one.
+"""Buffers a request's body before a connection to the service is taken, so that slow clients do not occupy one.
 
-A small body of known length is kept whole; of any other, the first piece. See ``buffer_body`` in docs/reference.
+A small body of known length is buffered whole; of any other, the first piece. See ``buffer_body`` in docs/reference.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from apigw.contract.exchange import Waiting
 
 
 class Buffers:
-    """What all kept bodies take together, in bytes. Beyond ``most``, bodies stream."""
+    """The size of all buffered bodies together, in bytes. Beyond ``most``, bodies stream."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -18,10 +18,10 @@ class Buffers:
 
 
 class HeldBody(Waiting):
-    """The pieces that came before there was a connection. ``release`` gives back what they take."""
+    """The buffered pieces of one body. ``release`` subtracts their size from ``Buffers``."""
 
     def __init__(self, buffers: Buffers, wanted: int) -> None:
-        """``wanted``: so many bytes are waited for, unless the body ends before or there is no room."""
+        """``wanted``: number of bytes to wait for, unless the body ends before or the buffers are full."""
         self._buffers = buffers
         self._wanted = wanted
         self._pieces = bytearray()
@@ -29,20 +29,17 @@ class HeldBody(Waiting):
         """Whether the exchange waits for more of the body."""
 
     def add(self, data: bytes) -> bool:
-        """Keep a piece. Returns whether this is enough."""
+        """Add a piece. Returns whether the wait is over."""
         self._pieces += data
         buffers = self._buffers
         buffers.used += len(data)
         return len(self._pieces) >= self._wanted or buffers.used > buffers.most
 
-    def __len__(self) -> int:
-        return len(self._pieces)
-
     def read(self) -> bytes:
         return bytes(self._pieces)
 
     def cancel(self) -> None:
-        """Nobody waits for more of it."""
+        """Stop waiting for more of the body."""
         self.waiting = False
 
     def release(self) -> None:

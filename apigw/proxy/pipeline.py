@@ -67,7 +67,9 @@ class NoRoute(Stage):
         allow = self._router.allow(exchange.request.path)
         if not allow:
             raise errors.NotFound("No route matches this path.")
-        raise errors.MethodNotAllowed("This path has other methods.", [(b"allow", b", ".join(allow))])
+        raise errors.MethodNotAllowed(
+            "This path does not allow this method; see Allow.", [(b"allow", b", ".join(allow))]
+        )
 
 
 class Pipeline(Driver):
@@ -89,33 +91,40 @@ class Pipeline(Driver):
         self._account = account
         self._resources = resources
         self.in_flight = 0
+        self.cut = False
+        """Whether the gateway itself ends what is in flight: a drain has lasted too long."""
 
     def on_request(self, request: Request) -> None:
         """Runs when the headers are complete; the body has not been read."""
         if request.path in self.reserved:
             self._resources(request)
-            return
-        table = self.table
-        exchange = Exchange(self, request, table.peers, self._seconds())
-        match = table.router.match(request.method, request.path)
-        exchange.route = match.value if match is not None else table.otherwise(request)
-        if table.log_decisions:
-            log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
-        self.in_flight += 1
-        if self.in_flight > table.most:
-            self.refuse(exchange, errors.Overloaded("The gateway has too many requests.", [(b"retry-after", b"1")]))
-            return
-        self.resume(exchange, None)
+        else:
+            self._walk(request, None, None)
 
     def resume(self, exchange: Exchange, outcome: Outcome) -> None:
-        """Walk the route's stages from where the exchange stands, until one answers, refuses, or waits.
-
-        Each is done at once unless it must wait; when what it waited for is there, the walk goes on here. After the
-        last stage the relay has the exchange.
-        """
         if exchange.refusal is not None:
             self._refuse_unless(exchange)
-            return
+        else:
+            self._walk(exchange.request, exchange, outcome)
+
+    def _walk(self, request: Request, exchange: Exchange | None, outcome: Outcome) -> None:
+        """One request's way: find its route, then do the route's stages, until one answers, refuses, or waits.
+
+        Each is done at once unless it must wait; when what it waited for is there, the walk goes on from where
+        ``exchange`` stands, with the ``outcome``. After the last stage the relay has the exchange.
+        """
+        if exchange is None:
+            table = self.table
+            exchange = Exchange(self, request, table.peers, self._seconds())
+            match = table.router.match(request.method, request.path)
+            exchange.route = match.value if match is not None else table.otherwise(request)
+            if table.log_decisions:
+                log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
+            self.in_flight += 1
+            if self.in_flight > table.most:
+                retry = [(b"retry-after", b"1")]
+                self.refuse(exchange, errors.Overloaded("The gateway has too many requests in flight.", retry))
+                return
         stages = exchange.route.stages
         try:
             while outcome is None and not exchange.ended:
@@ -128,7 +137,7 @@ class Pipeline(Driver):
             self.fail(exchange, error)
             return
         if isinstance(outcome, Waiting):
-            if not exchange.ended:  # by what it had to wait for, which failed at once
+            if exchange.refusal is None and not exchange.ended:  # by what it had to wait for, which failed at once
                 exchange.waiting = outcome
         elif outcome is not None:
             self.respond(exchange, outcome)
@@ -139,7 +148,7 @@ class Pipeline(Driver):
             return
         if not isinstance(error, GatewayError):
             log.failure("{id}: a stage failed", failure=Failure(error), id=exchange.id.decode("ascii"))
-            error = GatewayError("The gateway failed.")
+            error = GatewayError("An error in the gateway; its log has the details.")
         exchange.refusal = error
         self._refuse_unless(exchange)
 
@@ -147,19 +156,20 @@ class Pipeline(Driver):
         """Refuse, unless one of the route's ``on_refusal`` has to wait first. Each is asked once."""
         asked = exchange.route.on_refusal
         while exchange.asked < len(asked):
-            on_refusal = asked[exchange.asked]
-            exchange.asked += 1
+            at = exchange.asked
+            exchange.asked = at + 1
             assert exchange.refusal is not None
             try:
-                waiting = on_refusal.run(exchange, exchange.refusal)
+                waiting = asked[at].run(exchange, exchange.refusal)
             except GatewayError as instead:
                 exchange.refusal = instead
                 continue
             except Exception:
-                log.failure("{id}: a refusal goes on without one who was asked", id=exchange.id.decode("ascii"))
+                log.failure("{id}: on_refusal of a policy failed", id=exchange.id.decode("ascii"))
                 continue
             if waiting is not None:
-                exchange.waiting = waiting
+                if exchange.asked == at + 1 and not exchange.ended:  # by what it had to wait for, as above
+                    exchange.waiting = waiting
                 return
         assert exchange.refusal is not None
         self.refuse(exchange, exchange.refusal)
@@ -189,7 +199,11 @@ class Pipeline(Driver):
             self.refuse(exchange, refused(error))
             return
         self._abandon(exchange)
-        if exchange.status != SWITCHED:
+        if self.cut:
+            exchange.refusal = errors.DrainTimeout()
+            if not exchange.request.started:
+                exchange.status = errors.DrainTimeout.status
+        elif exchange.status != SWITCHED:
             exchange.status = CLIENT_LEFT
         self.end(exchange)
 
@@ -218,6 +232,9 @@ class Pipeline(Driver):
     def _send(self, exchange: Exchange, status: int, headers: Headers, body: bytes) -> None:
         exchange.status = status
         headers = [*headers, *exchange.added, (b"x-request-id", exchange.id)]
-        if exchange.route.hooks:
-            headers = hooked(exchange, status, headers, own=True)
+        if exchange.route.hooks and not exchange.hooks_failed:
+            seen = hooked(exchange, status, headers, own=True)
+            if seen is None:
+                return
+            headers = seen
         exchange.request.respond(status, headers, body)

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""What the wire refuses, as the gateway puts it."""
+"""Translates refusals of the wire to the gateway's errors."""
 
 from __future__ import annotations
 

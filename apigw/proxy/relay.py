@@ -1,8 +1,9 @@
 # Compiled: see docs/decisions/compiled.md
-"""The bytes of one exchange, both ways: the request's body to the service, and the service's answer to the client."""
+"""Relays the bytes of an exchange: the request's body to the service, and the service's answer to the client."""
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import classImplements
@@ -16,18 +17,18 @@ from apigw.upstream.failover import again
 from apigw.upstream.target import Target
 from apigw.wire.errors import ClientLost, Refused, UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
-from apigw.wire.interfaces import Message, UpstreamConnection
+from apigw.wire.interfaces import UpstreamConnection
 from apigw.wire.request import Request
 from apigw.wire.tunnel import join
 
 FAILURES = frozenset({500, 502, 503, 504})
-"""Answers of a service that say that it, and not the request, is at fault."""
+"""Statuses of a service that count as failures of the service for its circuit."""
 
 log = Logger(namespace=__name__)
 
 
 class Relay(Relaying):
-    """Listens to the client, receives from the service, and lets neither send faster than the other takes."""
+    """Relays in both directions, with back-pressure: neither side sends faster than the other reads."""
 
     def __init__(self, exchange: Exchange, destination: Destination) -> None:
         self.exchange = exchange
@@ -36,27 +37,32 @@ class Relay(Relaying):
         self.target: Target | None = None
         self.connection: UpstreamConnection | None = None
         self.held: HeldBody | None = None
-        """What of the body came before there was a connection."""
+        """The buffered part of the body."""
         self.permit: int | None = None
-        """The circuit's leave, until the circuit has been told how it went."""
+        """The circuit's permit, until its outcome is reported."""
         self.wanted: Target | None = None
-        """The target to which the request is sent again."""
+        """The target for the retry of the request."""
         self.sent_at = 0.0
         self.upstream_ended_at = 0.0
+        self.full = False
+        """Whether the buffer towards the service is full."""
         self.event_stream = False
         self.tunnelled = False
+        self._tunnel: Deferred[None] | None = None
+        self.unread = False
+        """Whether the client takes the answer slower than it comes."""
         exchange.relay = self
         self.request.listener = self
 
     # The request.
 
     def whole(self) -> bool:
-        """Whether the request could be sent again: it has no body, or one that is kept and complete."""
+        """Whether the request could be sent again: it has no body, or a body that is buffered completely."""
         request = self.request
         return request.content_length == 0 or (self.held is not None and request.body_complete)
 
     def send(self, target: Target, connection: UpstreamConnection) -> None:
-        """Send the request over a connection to ``target``. What comes back is relayed from then on."""
+        """Send the request to ``target``. From then on the answer is relayed."""
         self.target, self.connection = target, connection
         exchange, request, destination = self.exchange, self.request, self.destination
         host = request.authority if destination.preserve_host and request.authority else target.authority
@@ -67,7 +73,7 @@ class Relay(Relaying):
         fields = upstream_fields(request, trusted, exchange.id, own, destination.copied)
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
-        connection.send(Message(request.method, uri, host, fields, length, upgrade, destination.timeout), self)
+        connection.send(request.method, uri, host, fields, length, upgrade, destination.timeout, self)
         held = self.held
         if held is None:
             if request.body_complete and not request.bytes_received:
@@ -81,10 +87,11 @@ class Relay(Relaying):
             connection.finish()
         else:
             self._release_body()
-            request.resume_body()
+            if not self.full:
+                request.resume_body()
 
     def hold_body(self, held: HeldBody) -> bool:
-        """Read the body until ``held`` has enough. Returns whether that must be waited for."""
+        """Read the body until ``held`` has enough. Returns whether the exchange must wait for that."""
         self.held = held
         self.request.read_body()
         return held.waiting and not self.exchange.ended
@@ -123,42 +130,54 @@ class Relay(Relaying):
         if held is not None:
             held.release()
 
-    # wire.interfaces.Receiver: the answer.
+    # wire.interfaces.Receiver: who is waited for, and the answer.
+
+    def moved(self) -> int | None:
+        request = self.request
+        owes_body = not request.body_complete and not self.full
+        return request.moved() if owes_body or self.unread else None
+
+    def too_slow(self) -> None:
+        error = errors.ClientTimeout("Others wait for a connection to the service, and this request was the slowest.")
+        self.exchange.driver.refuse(self.exchange, error)
 
     def pause_body(self) -> None:
+        self.full = True
         self.request.pause_body()
 
     def resume_body(self) -> None:
+        self.full = False
         self.request.resume_body()
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         self._release_body()
-        exchange, request, connection = self.exchange, self.request, self.connection
+        connection = self.connection
         assert connection is not None
-        exchange.status = status
-        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped)
-        if exchange.route.hooks:
-            out = hooked(exchange, status, out, own=False)
+        out = self._head(status, headers, connection.version)
+        if out is None:
+            return
         if status == 101:
             self._start_tunnel(connection, out)
             return
         if connection.event_stream:
             self.event_stream = True
-            self._settle(failed=False)  # which otherwise would hold its place in a half-open circuit for ever
-        request.start(status, out, reason)
+            self._settle(failed=False)  # it may last for hours
+        elif self.permit is not None:
+            circuit = self.destination.upstream.circuit
+            assert circuit is not None
+            if circuit.probing:
+                self._settle(status in FAILURES)  # how fast its client reads says nothing of the service
+        self.request.start(status, out, reason)
+        if self.event_stream:
+            self._lasts()
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
-        exchange = self.exchange
-        self._part()
-        self.upstream_ended_at = self.destination.seconds()
-        if self.permit is not None:
-            self._settle(status in FAILURES)
-        exchange.status = status
-        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped)
-        if exchange.route.hooks:
-            out = hooked(exchange, status, out, own=False)
-        self.request.respond(status, out, body, reason)
-        exchange.driver.end(exchange)
+        connection = self._upstream_ended(status)
+        assert connection is not None
+        out = self._head(status, headers, connection.version)
+        if out is not None:
+            self.request.respond(status, out, body, reason)
+            self.exchange.driver.end(self.exchange)
 
     def response_received(self, data: bytes) -> None:
         self.request.write(data)
@@ -168,10 +187,7 @@ class Relay(Relaying):
         self.request.stream.set_producer(self)
 
     def response_finished(self) -> None:
-        self._part()
-        self.upstream_ended_at = self.destination.seconds()
-        if self.permit is not None:
-            self._settle(self.exchange.status in FAILURES)
+        self._upstream_ended(self.exchange.status)
         self.request.finish()
         self.exchange.driver.end(self.exchange)
 
@@ -189,13 +205,30 @@ class Relay(Relaying):
             exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
             exchange.resume(None)
             return
-        self.settle_failure()
+        if not isinstance(error, UpstreamLost) or (self.request.body_complete and not self.full):
+            self.settle_failure()
+        # Else it had not got all of the request: it may have been tired of waiting for the client, or refused the body.
         if isinstance(error, UpstreamTimedOut):
             exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
         else:
             if destination.log_decisions:
                 log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=target.name, error=error)
             exchange.driver.refuse(exchange, errors.UpstreamProtocolError("The service gave no valid answer."))
+
+    def _head(self, status: int, headers: Headers, version: bytes) -> Headers | None:
+        """The fields of the service's answer as the client gets them. None where a hook failed, which is answered."""
+        exchange = self.exchange
+        exchange.status = status
+        out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped, version)
+        return hooked(exchange, status, out, own=False) if exchange.route.hooks else out
+
+    def _upstream_ended(self, status: int) -> UpstreamConnection | None:
+        """The service's answer is complete."""
+        connection = self._part()
+        self.upstream_ended_at = self.destination.seconds()
+        if self.permit is not None:
+            self._settle(failed=status in FAILURES)
+        return connection
 
     def _part(self) -> UpstreamConnection | None:
         """The exchange with the target is over."""
@@ -213,18 +246,27 @@ class Relay(Relaying):
         client = self.request.start_tunnel(out)
         self.tunnelled = True
         self._settle(failed=False)
-        join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout).addCallback(self._tunnel_ended)
+        tunnel = self._tunnel = join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout)
+        tunnel.addBoth(self._tunnel_ended)
+        self._lasts()
+
+    def _lasts(self) -> None:
+        for each in self.exchange.route.on_lasting:
+            each.run(self.exchange)
 
     def _tunnel_ended(self, _: object) -> None:
-        self.exchange.driver.end(self.exchange)
+        if self._tunnel is not None:  # else somebody has abandoned it, and says why
+            self.client_failed(ClientLost())
 
     # IPushProducer: the client reads slower than the service sends.
 
     def pauseProducing(self) -> None:
+        self.unread = True
         if self.connection is not None:
             self.connection.pause_response()
 
     def resumeProducing(self) -> None:
+        self.unread = False
         if self.connection is not None:
             self.connection.resume_response()
 
@@ -237,6 +279,9 @@ class Relay(Relaying):
         connection = self._part()
         if connection is not None:
             connection.abandon()
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.cancel()
 
     def close(self) -> None:
         self._release_body()
@@ -246,7 +291,7 @@ class Relay(Relaying):
             circuit.cancel(self.permit, self.destination.seconds())
 
     def settle_failure(self) -> None:
-        """The service is at fault."""
+        """Report a failure of the service to its circuit."""
         self._settle(failed=True)
 
     def _settle(self, failed: bool) -> None:
@@ -261,11 +306,17 @@ class Relay(Relaying):
 classImplements(Relay, IPushProducer)
 
 
-def hooked(exchange: Exchange, status: int, headers: Headers, own: bool) -> Headers:
-    """The fields of an answer when the route's hooks have seen it."""
+def hooked(exchange: Exchange, status: int, headers: Headers, own: bool) -> Headers | None:
+    """The fields of an answer after the route's hooks have run; None if one failed, and the exchange is refused."""
     head = Head(status, headers, own)
-    for hook in exchange.route.hooks:
-        hook.run(exchange, head)
+    try:
+        for hook in exchange.route.hooks:
+            hook.run(exchange, head)
+    except Exception:
+        log.failure("{id}: a hook failed", id=exchange.id.decode("ascii"))
+        exchange.hooks_failed = True
+        exchange.driver.refuse(exchange, errors.GatewayError("An error in the gateway; its log has the details."))
+        return None
     return head.headers
 
 

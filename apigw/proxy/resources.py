@@ -1,4 +1,4 @@
-"""What the gateway answers by itself: its health, whether it is ready, its metrics, and what its policies answer."""
+"""Resources of the gateway itself: health, readiness, metrics, and those of policies."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Callable, Iterable
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
-from apigw.contract.peers import Peers
 from apigw.contract.policy import Prepared
 from apigw.contract.resource import Leaf, answer, respond, unless_cancelled
 from apigw.errors import NotFound
 from apigw.ops.exposition import Exposition, Page
 from apigw.ops.metrics import PROTOCOLS, Metrics
 from apigw.ops.readiness import Readiness, Report
+from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.web_request import WebRequest
 
 
 class Health(Leaf):
-    """Liveness: the process serves."""
+    """``/health``: liveness. Always 200."""
 
     def render_GET(self, request: WebRequest) -> int:
         return answer(request, 200, {"status": "ok"})
 
 
 class Ready(Leaf):
-    """Readiness. ``detailed`` names each check, which is for the admin listener only."""
+    """``/ready``: readiness. ``detailed`` lists each check, for the admin listener only."""
 
     def __init__(self, readiness: Readiness, detailed: bool) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Ready(Leaf):
 
 
 class MetricsPage(Leaf):
-    """``/metrics``. Who is not ``allowed`` is told that there is no such page."""
+    """``/metrics``. 404 for clients that are not ``allowed``."""
 
     def __init__(self, exposition: Exposition, allowed: Callable[[WebRequest], bool]) -> None:
         super().__init__()
@@ -76,26 +76,29 @@ def public_resources(
     reserved: Iterable[str],
     readiness: Readiness,
     exposition: Exposition,
-    metrics_allowed: Peers,
+    may_scrape: Callable[[WebRequest], bool],
     policies: Iterable[Prepared],
 ) -> dict[bytes, IResource]:
-    """What the paths of the public listeners lead to that are ``reserved``.
+    """The resources of the ``reserved`` paths on the public listeners.
 
-    Who is not among ``metrics_allowed`` does not see ``/metrics``.
+    ``/metrics`` is 404 for requests that ``may_scrape`` refuses.
     """
     resources: dict[str, IResource] = {
         "/health": Health(),
         "/ready": Ready(readiness, False),
-        "/metrics": MetricsPage(exposition, lambda request: metrics_allowed.trusts(request.peer)),
+        "/metrics": MetricsPage(exposition, may_scrape),
     }
     for prepared in policies:
         resources.update(prepared.resources())
     return {path.encode(): resources[path] for path in reserved}
 
 
-def render_metrics(metrics: Metrics, pipeline: Pipeline, channels: ChannelFactory, openmetrics: bool) -> Page:
+def render_metrics(
+    metrics: Metrics, pipeline: Pipeline, channels: ChannelFactory, buffers: Buffers, openmetrics: bool
+) -> Page:
     """In a thread: what was counted, and what is there at this moment."""
     metrics.in_flight = pipeline.in_flight
+    metrics.buffered = buffers.used
     count = Counter(channel.version for channel in list(channels.channels))
     for protocol in PROTOCOLS:
         metrics.connections(protocol).set(count[protocol])

@@ -1,4 +1,4 @@
-"""The Resource trees of the public and the admin listener, and how a request finds its way into them."""
+"""The Resource trees of the public and the admin listener."""
 
 from __future__ import annotations
 
@@ -26,27 +26,35 @@ client's address, and the code of a refusal."""
 
 
 class Site:
-    """One listener's tree of Resources. ``client_address`` says whose request one is."""
+    """The tree of Resources of a listener.
+
+    ``client_address`` returns the client's address of a request; ``admit`` raises the error for one that may see none.
+    """
 
     displayTracebacks = False
 
     def __init__(
-        self, account: Account, seconds: Callable[[], float], client_address: Callable[[Request], bytes]
+        self,
+        account: Account,
+        seconds: Callable[[], float],
+        client_address: Callable[[Request], bytes],
+        admit: Callable[[WebRequest], object] = lambda _: None,
     ) -> None:
+        self._admit = admit
         self._client_address = client_address
         self._account = account
         self._seconds = seconds
         self.reserve({})
 
     def reserve(self, resources: dict[bytes, IResource]) -> None:
-        """These and no others are the Resources, from now on."""
+        """Set the Resources, by path."""
         self._root = Resource()
         for path, resource in resources.items():
             self._put(path, resource)
         self.reserved = frozenset(resources)
 
     def on_request(self, request: Request) -> None:
-        """The headers are complete. A Resource is rendered when the body has been read."""
+        """A request's headers are complete. Its Resource is rendered when the body has been read."""
         request.identifier = request_id(request.headers)
         web = WebRequest(request)
         web.site = self  # type: ignore[assignment]  # what twisted.web asks of a site
@@ -66,6 +74,7 @@ class Site:
         request.prepath = []
         request.postpath = [unquote_to_bytes(segment) for segment in request.path[1:].split(b"/")]
         try:
+            self._admit(request)
             if request.path not in self.reserved:
                 raise errors.NotFound("There is nothing here.")
             request.render(getChildForRequest(self._root, request))
@@ -124,16 +133,17 @@ class _Body:
         request.respond(status, [*headers, (b"x-request-id", request.identifier)], body)
 
 
-AccountRefusal = Callable[[int, str, bytes, bytes, bytes, int], None]
-"""Told of each refusal of the wire: status, code, request id, peer, protocol, and the size of the answer's body."""
+AccountRefusal = Callable[[int, str, bytes, bytes, bytes, int, bytes], None]
+"""Told of each refusal of the wire: status, code, request id, peer, protocol, the size of the answer's body, and with
+what the request began."""
 
 
 def refusal_answer(
     account: AccountRefusal, refusal: Refused, peer: bytes, secure: bool, protocol: bytes
 ) -> tuple[int, Headers, bytes]:
-    """What a client is told whose bytes were no request."""
+    """The answer to a request that could not be parsed."""
     identifier = new_request_id()
     error = refused(refusal)
     status, headers, body = errors.render(error, identifier.decode("ascii"))
-    account(status, error.code, identifier, peer, protocol, len(body))
+    account(status, error.code, identifier, peer, protocol, len(body), refusal.began_with)
     return status, [*headers, (b"x-request-id", identifier)], body

@@ -1,4 +1,4 @@
-"""Where Redis is, as a URL says it."""
+"""The address of Redis in ``redis.url``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PORT = 6379
 
 @frozen
 class Address:
-    """``secure`` is TLS, which verifies; ``database`` is None where it is the first."""
+    """``secure``: verified TLS. ``database`` is None for the first one."""
 
     host: str
     port: int
@@ -20,7 +20,7 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """``redis://`` or ``rediss://``, ``host[:port][/database]``. Raises ``ValueError`` for any other."""
+        """Parse ``redis://host[:port][/database]`` or ``rediss://…``. Raises ``ValueError`` for other texts."""
         parts = urlsplit(url)
         if parts.scheme not in ("redis", "rediss"):
             raise ValueError(f"the scheme {parts.scheme!r} is not redis or rediss")

@@ -1,4 +1,4 @@
-"""Why Redis cannot be used, in words for operators."""
+"""Why Redis cannot be used, in words for the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twisted.internet import error
 
 
 class RedisUnavailable(Exception):
-    """No answer that can be used: not connected, refused, too late, or not what was asked for."""
+    """There is no usable reply: no connection, an error, a late or an unexpected reply."""
 
 
 _WORDS: tuple[tuple[type[BaseException], Callable[..., str]], ...] = (
@@ -22,11 +22,11 @@ _WORDS: tuple[tuple[type[BaseException], Callable[..., str]], ...] = (
     (error.ConnectionAborted, lambda failure: "the connection was given up"),
     (SSL.Error, lambda failure: f"TLS failed: {_of_openssl(failure)}"),
 )
-"""For failures whose message says less, or says it in the words of another trade."""
+"""Messages for exceptions whose own text is unclear."""
 
 
 def in_words(failure: BaseException) -> str:
-    """The end of a sentence that begins with "Redis cannot be used: "."""
+    """The end of a sentence that begins with "Redis is unavailable: "."""
     for kind, words in _WORDS:
         if isinstance(failure, kind):
             return words(failure)

@@ -1,6 +1,6 @@
-"""One connection to Redis that is usable, or known not to be: never a call that waits longer than its deadline.
+"""The supervised connection to Redis: no call waits longer than its deadline.
 
-It supervises what ``protocol`` speaks (docs/decisions/redis-client.md).
+The protocol is in ``protocol`` (docs/decisions/redis-client.md).
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from apigw.redis.protocol import ConnectionFactory
 from apigw.wire.client_tls import ClientTLS
 
 FAILURES = 3
-"""So many in a row, and Redis is left alone but for a probe every ``PROBE_INTERVAL`` seconds."""
+"""After so many failures in a row, only a probe is sent, every ``PROBE_INTERVAL`` seconds."""
 
 PROBE_INTERVAL = 1.0
 CONNECT_TIMEOUT = 2.0
-"""Seconds from the first packet to the probe's answer; no exchange ever waits for it."""
+"""Seconds from the first packet to the probe's answer. Calls wait only for their own timeout."""
 
 SENTINEL_TIMEOUT = 1.0
 
 Execute = Callable[..., "Deferred[Any]"]
-"""Sends the words of one command and gives its reply."""
+"""Sends one command, given as its words; fires with the reply."""
 
 Probe = Callable[[Execute], Awaitable[None]]
-"""Does on a new connection what its user will do. Raises for one that cannot be used."""
+"""Runs the user's operations on a new connection as a test. Raises if the connection is unusable."""
 
 
 async def ping(execute: Execute) -> None:
-    """The least that a server must do."""
+    """The default probe: PING."""
     await execute(b"PING")
 
 
 @frozen
 class Script:
-    """A Lua script, called by its digest and sent whole to a server that does not know it."""
+    """A Lua script, called by its digest (EVALSHA), or sent whole (EVAL) if the server does not have it."""
 
     text: bytes
     digest: bytes = field(init=False)
@@ -57,7 +57,7 @@ class Script:
 
 
 def within(deferred: Deferred[Any], seconds: float, clock: IReactorTime, otherwise: str) -> Deferred[Any]:
-    """Cancel what takes longer; it then fails with ``RedisUnavailable``, in words that begin with ``otherwise``."""
+    """Cancel ``deferred`` after ``seconds``; then it fails with ``RedisUnavailable``, whose text is ``otherwise``."""
 
     def too_late(result: Any, seconds: float) -> None:
         raise RedisUnavailable(f"{otherwise} within {seconds:g} s")
@@ -76,15 +76,15 @@ class _Call:
 
 
 class RedisLink:
-    """Keeps one connection, and a breaker before it.
+    """Keeps one connection, with a circuit breaker.
 
-    ``up`` says whether Redis can be used. It becomes true when a connection stands and ``probe`` has done with it what
+    ``up`` says whether Redis is available. It becomes true when a connection stands and ``probe`` has done with it what
     real calls do, within the deadline; false when the connection is lost or ``FAILURES`` calls failed in a row. Then
     every waiting call fails at once, and so does every further one, and an attempt is made every ``PROBE_INTERVAL``
-    seconds. Only before the first attempt has ended, when nobody knows, calls wait for it, up to their deadline.
+    seconds. Only until the first attempt has ended, calls wait for it, up to their deadline.
 
-    Several may use it. Who needs more of the server than an answer sets ``probe``, and who wants to hear of each change
-    of ``up`` sets ``on_up``, before it is started.
+    Several parts may use it. A part may set ``probe``, to test more than PING, and ``on_up``, which is called with each
+    change of ``up``, before it is started.
     """
 
     _log = Logger()
@@ -92,7 +92,7 @@ class RedisLink:
     def __init__(self, config: Redis, reactor: Any, clock: IReactorTime | None = None) -> None:
         """Opens nothing. Deadlines go by ``clock``, the reactor where it is left out."""
         self.prefix = config.prefix
-        """What the names of all keys begin with."""
+        """The prefix of the names of all keys."""
         self.probe: Probe = ping
         self.on_up: Callable[[bool], object] = lambda up: None
         self.up = False
@@ -117,7 +117,7 @@ class RedisLink:
         self._sentinels = deque(config.sentinels)
 
     def start(self) -> Deferred[None]:
-        """Fires when the first attempt to connect has ended, well or not."""
+        """Fires when the first attempt to connect has ended, successfully or not."""
         self._running = self.takes_calls = True
         first: Deferred[None] = Deferred()
         self._try().addCallback(first.callback)
@@ -139,7 +139,7 @@ class RedisLink:
         return closed
 
     def give_up(self, reason: str) -> None:
-        """Its replies cannot be used, for a reason that only the caller sees: end the connection, and try again."""
+        """Close the connection and connect again, because its replies are unusable, which only the caller can see."""
         if self.up:
             self._down(reason)
 
@@ -148,7 +148,7 @@ class RedisLink:
         return self._call(words, ())
 
     def evaluate(self, script: Script, keys: list[bytes], *arguments: bytes) -> Deferred[Any]:
-        """Like ``call``. A server that does not know the script is sent it within the same deadline."""
+        """Like ``call``. If the server does not have the script, it is sent within the same timeout."""
         words = (b"%d" % len(keys), *keys, *arguments)
         return self._call((b"EVALSHA", script.digest, *words), (b"EVAL", script.text, *words))
 
@@ -230,7 +230,7 @@ class RedisLink:
 
     def _say_down(self, reason: str) -> None:
         if reason != self._reason and self._running:
-            self._log.warn("Redis cannot be used: {reason}", reason=reason)
+            self._log.warn("Redis is unavailable: {reason}", reason=reason)
         self._reason = reason
         self._say_up(False)
 
@@ -260,7 +260,7 @@ class RedisLink:
             return
         self._failures = 0
         self._reason = ""
-        self._log.info("Redis can be used")
+        self._log.info("Redis is available")
         self._say_up(True)
         for call in list(self._calls):
             if call.answer is not None:
@@ -330,7 +330,7 @@ class RedisLink:
                 continue
             if found is not None:
                 return found[0].decode(), int(found[1])
-        raise RedisUnavailable(f"no sentinel knows the master of {name!r}")
+        raise RedisUnavailable(f"no sentinel gave the address of the master {name!r}")
 
     async def _ask(self, host: str, port: int, name: str) -> Any:
         protocol = await self._open(host, port, ConnectionFactory())

@@ -1,4 +1,4 @@
-"""One connection that speaks to Redis: txredisapi's protocol, made strict, and the factory that it asks for.
+"""One connection to Redis: txredisapi's protocol, with stricter checks, and a factory for it.
 
 Of txredisapi this takes framing, the queue of replies, AUTH and SELECT. Its pools wait for ever while Redis is down and
 stop for good after one refused password, so the supervision is in ``link`` (docs/decisions/redis-client.md).
@@ -17,11 +17,11 @@ from twisted.python.failure import Failure
 from apigw.redis.errors import RedisUnavailable, in_words
 
 MAX_REPLY = 16 * 2**20
-"""Bytes of one reply. The longest that we ask for has 24 for each check of a turn of the reactor: some hundred KiB."""
+"""Bytes of one reply. The longest expected one has 24 for each check of a turn of the reactor: some hundred KiB."""
 
 
 class ConnectionFactory(Factory):
-    """For one connection. ``ready`` fires after AUTH and SELECT; ``reason`` is why the connection ended, in words."""
+    """A factory for one connection. ``ready`` fires after AUTH and SELECT; ``reason`` says why the connection ended."""
 
     noisy = False
     isLazy = False
@@ -39,11 +39,11 @@ class ConnectionFactory(Factory):
         return built
 
     def connectionError(self, why: str) -> None:
-        """The protocol's word for a refused AUTH or SELECT."""
+        """Called by the protocol when AUTH or SELECT is refused."""
         self._end(Failure(RedisUnavailable(why)))
 
     def stopTrying(self) -> None:
-        """The protocol gives up after a refused AUTH; we do not."""
+        """Called by the protocol after a refused AUTH. No effect: ``link`` tries again."""
 
     def lost(self, why: BaseException) -> None:
         self.reason = self.reason or in_words(why)
@@ -70,7 +70,9 @@ def _protocol() -> Any:
                 return
             try:
                 super().dataReceived(data)
-            except (InvalidData, MemoryError):  # the latter where a length is announced that nobody has room for
+            except (InvalidData, MemoryError, TypeError, RecursionError):
+                # A length is announced that nobody has room for, a key of a map is a list (RESP3), or lists are nested
+                # hundreds deep.
                 self.give_up("what it sends is not Redis' protocol")
 
         def replyReceived(self, reply: Any) -> None:
@@ -78,8 +80,10 @@ def _protocol() -> Any:
             if self.replyQueue.waiting:
                 super().replyReceived(reply)
             else:
-                # The queue would keep it, and give it to the next command.
-                self.give_up(str(reply) if isinstance(reply, Exception) else "it sent a reply that nobody waits for")
+                # The queue would keep it, and give it to the next command. What has come behind it is not looked at.
+                unasked = str(reply) if isinstance(reply, Exception) else "it sent a reply that nobody waits for"
+                self.factory.reason = self.factory.reason or unasked
+                raise InvalidData
 
         def give_up(self, reason: str) -> None:
             self.factory.reason = self.factory.reason or reason

@@ -1,8 +1,8 @@
 # Compiled: see docs/decisions/compiled.md
-"""Path patterns: how one is read, which paths it matches, and whether two of them have paths in common.
+"""Path patterns: parsing, matching, and the overlap of two patterns.
 
-A path is a list of segments, cut at each ``/`` after the first; a trailing slash is one more, empty segment. A pattern
-demands a literal, any non-empty segment (``:name``), or, at its end, whatever is left (``*``). All comparisons are of
+A path is a list of segments, cut at each ``/`` after the first; a trailing slash is one more, empty segment. A segment
+of a pattern is a literal, ``:name`` for any non-empty segment, or at the end ``*`` for the rest. All comparisons are of
 percent-decoded bytes (RFC 3986 §2.1).
 """
 
@@ -19,7 +19,7 @@ _BROKEN_ESCAPE = regex(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL = regex(r"[\x00-\x1f\x7f-\x9f]")
 _SPACE = regex(r"\s")
 _PARAMETER = regex(r"\{([A-Za-z_][A-Za-z0-9_-]*)(?::.*)?\}|<(?:[a-z]+:)?([A-Za-z_][A-Za-z0-9_-]*)>|\[([A-Za-z_]\w*)\]")
-"""How other programs write a parameter: OpenAPI and Spring, Flask, Next.js."""
+"""Parameters in the syntax of other programs: OpenAPI and Spring, Flask, Next.js."""
 _EXPRESSION = regex(r"\^|\.\*|\[[^\]]*\][+*?{]|\(\?")
 
 
@@ -38,9 +38,9 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
-        """``/users/:id``, ``/files/*``.
+        """Parse a pattern such as ``/users/:id`` or ``/files/*``.
 
-        Raises ``ValueError`` for what no request could ever match: the end of a sentence that begins with the pattern.
+        Raises ``ValueError`` if no request could match it, with a sentence fragment that follows the pattern.
         """
         if not text.startswith("/"):
             raise ValueError("does not begin with /")
@@ -68,15 +68,15 @@ class Pattern:
 
     @property
     def shape(self) -> tuple[tuple[bytes | None, ...], bool]:
-        """Equal for patterns that match the same paths, whatever their parameters are called."""
+        """A key that is equal for patterns that match the same paths: it ignores the names of parameters."""
         return self.segments, self.wildcard
 
     def begins_with(self, prefix: Pattern) -> bool:
-        """Whether the segments of ``prefix``, which has no ``*``, are its first."""
+        """Whether its first segments are those of ``prefix``, which has no ``*``."""
         return self.segments[: len(prefix.segments)] == prefix.segments
 
     def matches(self, path: bytes) -> bool:
-        """Whether ``path``, percent-encoded as sent, is one of this pattern's."""
+        """Whether the pattern matches ``path``, which is percent-encoded as sent."""
         depth = len(self.segments)
         pieces = path.split(b"/", depth + 1)
         if len(pieces) != depth + 1 + self.wildcard:
@@ -94,7 +94,7 @@ class Pattern:
         return True
 
     def parameters(self, path: bytes) -> dict[str, bytes]:
-        """What a path that matches gives to each parameter, decoded; the rest of the path is called ``*``."""
+        """The values of the parameters in a matching path, decoded. The rest of the path has the name ``*``."""
         pieces = path.split(b"/", len(self.segments) + 1)[1:]
         values = [piece for wanted, piece in zip(self.segments, pieces, strict=False) if wanted is None]
         captured = dict(zip(self.names, map(unquote_to_bytes, values), strict=True))
@@ -148,7 +148,7 @@ def _refuse_other_notations(segment: str) -> None:
 
 
 def overlaps(limit: Pattern, route: Pattern) -> Literal["always", "sometimes", "never"]:
-    """Of the paths that ``route`` matches, does ``limit`` match all, none, or must the path be tested?"""
+    """Whether ``limit`` matches "always", "never" or "sometimes" the paths that ``route`` matches."""
     m, n = len(limit.segments), len(route.segments)
     if limit.wildcard:
         if not route.wildcard and n <= m:

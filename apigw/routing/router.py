@@ -1,8 +1,8 @@
 # Compiled: see docs/decisions/compiled.md
-"""Which route a request takes: a trie of patterns, whose cost does not depend on how many there are.
+"""The router: a trie of patterns. The time of a look-up does not depend on the number of routes.
 
-Paths come as they were sent and are known to be safe: they begin with a slash, and have no empty segment but the last,
-no dot segment, no encoded slash, no broken escape.
+Paths are as sent, and have been validated: they begin with a slash, and have no empty segment but the last, no dot
+segment, no encoded slash, and no malformed escape.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from apigw.routing.pattern import Pattern
 T = TypeVar("T")
 
 Entry = tuple[Pattern | str, frozenset[bytes] | None, T]
-"""A pattern, its methods (``None`` for all of them), and what it leads to."""
+"""A pattern, its methods (``None`` for all), and the value to find."""
 
 
 @frozen(eq=False)
 class Match(Generic[T]):
-    """A route, as found. ``methods`` are as configured; ``pattern.parameters(path)`` gives what it captured."""
+    """The route that was found. ``methods`` are as configured; ``pattern.parameters(path)`` has the parameters."""
 
     value: T
     pattern: Pattern
@@ -35,7 +35,7 @@ class Match(Generic[T]):
 
 @frozen(eq=False)
 class Explanation(Generic[T]):
-    """Why a request goes where it goes: ``lines`` are for people; ``allow`` is not empty where the answer is 405."""
+    """The reasons for a decision. ``lines`` are for people; ``allow`` is not empty if the answer is 405."""
 
     match: Match[T] | None
     parameters: dict[str, bytes]
@@ -60,9 +60,9 @@ class _Node(Generic[T]):
 class Router(Generic[T]):
     """An immutable set of routes. Raises ``ValueError`` for a bad pattern and for two routes that clash.
 
-    From the left, each segment prefers a literal to a parameter to the rest, and goes back where that leads nowhere or
-    to other methods. One look-up visits no node of the trie twice, so going back takes at most as many steps as the
-    configuration has prefixes that fit the path, and nothing in a request can make it more.
+    Segment by segment from the left, a literal is preferred to a parameter, and that to the rest; with backtracking if
+    path or method do not match in the end. A look-up visits no node of the trie twice. So backtracking takes at most as
+    many steps as the configuration has matching prefixes, whatever the request contains.
     """
 
     def __init__(self, entries: Iterable[Entry[T]]) -> None:
@@ -103,7 +103,7 @@ class Router(Generic[T]):
             node.served.setdefault(b"HEAD", node.served[b"GET"])
 
     def match(self, method: bytes, path: bytes) -> Match[T] | None:
-        """The route for a request, or ``None``: then ``allow(path)`` tells 405 from 404."""
+        """The route for a request, or ``None``. Then ``allow(path)`` decides between 405 and 404."""
         # Most paths have no parameter: one look-up instead of a walk is 0.1 µs instead of 0.6.
         end = self._whole.get(path)
         if end is not None:
@@ -144,12 +144,12 @@ class Router(Generic[T]):
     def allow(self, path: bytes) -> tuple[bytes, ...]:
         """The methods, sorted, of all routes that match ``path``; empty for a 404 (RFC 9110 §10.2.1).
 
-        Asked where ``match`` found nothing: a route for every method adds nothing here.
+        For a path that ``match`` did not find, so no route for all methods matches it.
         """
         return tuple(method for method in self._methods if self.match(method, path) is not None)
 
     def explain(self, method: bytes, path: bytes) -> Explanation[T]:
-        """The decision of ``match`` in words, for the debug log and the command line."""
+        """The decision of ``match``, with its reasons, for the debug log and ``apigw routes``."""
         match = self.match(method, path)
         asked = f"{_shown(method)} {_shown(path)}"
         found = (self.match(other, path) for other in self._methods)
@@ -157,19 +157,19 @@ class Router(Generic[T]):
         if match is None:
             allow = self.allow(path)
             reasons = [f"{other} matches the path" for other in others] or self._misses(method, path)
-            verdict = f"405, served here: {_listed(allow)}" if allow else "404, no route matches the path"
+            verdict = f"405, allowed methods: {_listed(allow)}" if allow else "404, no route matches the path"
             return Explanation(None, {}, allow, (f"{asked}: {verdict}", *(f"  {reason}" for reason in reasons)))
         parameters = match.pattern.parameters(path)
         better = [other for other in others if _rank(other.pattern) < _rank(match.pattern)]
         lines = [f"{asked}: route {match}"]
         lines += [f"  {name} = '{_shown(value)}'" for name, value in parameters.items()]
-        lines += [f"  passed over, because of the method: {other}" for other in better]
+        lines += [f"  more specific, but not for this method: {other}" for other in better]
         return Explanation(match, parameters, (), tuple(lines))
 
     def _misses(self, method: bytes, path: bytes) -> list[str]:
         other = path[:-1] if path.endswith(b"/") else path + b"/"
         if other and self.match(method, other) is not None:
-            return [f"{_shown(other)} would match: a trailing slash makes another path"]
+            return [f"{_shown(other)} would match: a path with a trailing slash is a different path"]
         pieces = self._decoded(path.split(b"/", self._depth + 1))
         nodes, at = [self._root], 0
         while nodes and at + 1 < len(pieces):
@@ -179,9 +179,9 @@ class Router(Generic[T]):
                 following += [node.parameter for node in nodes]
             nodes = [node for node in following if node is not None]
         if nodes:
-            return ["routes begin with it, but none ends there"]
+            return ["routes continue below this path, but none ends here"]
         known, unknown = b"/".join(pieces[:at]) or b"/", pieces[at].partition(b"/")[0]
-        return [f"no route continues {_shown(known)} with '{_shown(unknown)}'"]
+        return [f"no route has the segment '{_shown(unknown)}' after {_shown(known)}"]
 
     def _decoded(self, pieces: list[bytes]) -> list[bytes]:
         # A segment shrinks to a third at most: a longer one is no literal, and not worth decoding.
@@ -190,7 +190,7 @@ class Router(Generic[T]):
 
 
 def clashes(entries: Iterable[Entry[T]]) -> Iterator[tuple[T, T]]:
-    """The pairs of values whose routes have the same shape and a method in common, each later one once."""
+    """Pairs of values whose routes have the same shape and a common method; each later route is in one pair only."""
     seen: dict[object, list[tuple[frozenset[bytes] | None, T]]] = {}
     for pattern, methods, value in entries:
         same_shape = seen.setdefault(_parsed(pattern).shape, [])

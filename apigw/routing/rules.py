@@ -1,4 +1,4 @@
-"""What a configuration may say of routes: whether they fit each other, the services, and the gateway's own paths."""
+"""Checks of routes: against each other, the services, and the reserved paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apigw.routing.pattern import Pattern, overlaps
 
 
 def prefix(text: str) -> None:
-    """A path prefix that can be cut off: literal segments only."""
+    """Check a path prefix for ``strip_prefix``: literal segments only."""
     pattern = Pattern.parse(text)
     if pattern.segments[-1:] == (b"",):
         raise ValueError("ends in a slash: write only the segments that are to go")
@@ -24,7 +24,7 @@ def prefix(text: str) -> None:
 
 
 def routes(document: Document, files: Files) -> None:
-    """Services exist, shapes differ, reserved paths are left alone, and what is cut off is there to be cut."""
+    """Reports unknown services, routes of the same shape, conflicts with reserved paths, and wrong prefixes."""
     reserved = [(path, Pattern.parse(path)) for path in document.reserved]
     rivals = _Rivals(document)
     known = _Services(document)
@@ -38,11 +38,13 @@ def routes(document: Document, files: Files) -> None:
             rivals.check(path, pattern, route)
             for taken, literal in reserved:
                 if _shadows(pattern, literal):
-                    document.report((*path, "path"), f"would shadow {taken}, which the gateway answers itself")
+                    document.report(
+                        (*path, "path"), f"conflicts with the reserved path {taken}, which the gateway answers itself"
+                    )
             prefix = route.get("strip_prefix")
             if prefix is not None and not pattern.begins_with(Pattern.parse(prefix)):
                 shown_path = shown(document, (*path, "path"), route["path"])
-                document.report((*path, "strip_prefix"), f"is not how the route's path {shown_path} begins")
+                document.report((*path, "strip_prefix"), f"is not a prefix of the route's path {shown_path}")
 
 
 def _shadows(pattern: Pattern, reserved: Pattern) -> bool:
@@ -69,7 +71,7 @@ class _Services:
             return
         self._hints += 1
         near = hint(name, self._names) if self._hints <= MAX_HINTS else ""
-        self._document.report(path, f"{shown(self._document, path, name)} is not a service{near}")
+        self._document.report(path, f"{shown(self._document, path, name)} is not the name of a service{near}")
 
 
 class _Rivals:
@@ -91,7 +93,7 @@ class _Rivals:
             theirs = self._document.get(*rival, "methods")
             common = ", ".join(each for each in methods or theirs or () if each in (theirs or methods or ()))
             origin = self._document.place((*rival, "path"))
-            sentence = f"has the same shape as the one at {origin}, and {common or 'all methods'} in common with it"
+            sentence = f"has the same shape as the path at {origin}, and both routes serve {common or 'all methods'}"
             self._document.report((*path, "path"), sentence)
 
     def _rival(self, held: dict[str | None, Path], methods: list[str] | None) -> Path | None:
@@ -107,7 +109,7 @@ def _repeated(document: Document, path: Path, methods: list[str] | None) -> None
 
 
 class Patterns:
-    """Patterns by their segments, to find out quickly whether another one has a path in common with any of them."""
+    """A trie of patterns, to test quickly whether another pattern overlaps with any of them."""
 
     _END, _REST = "end", "rest"
 

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Which of a service's targets takes the next exchange."""
+"""Load balancing: chooses the target of the next exchange."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from apigw.upstream.target import Target
 
 
 class Balancer(ABC):
-    """Shares exchanges out among targets. Knows them from ``use`` on, which may be called again at any time."""
+    """A load balancing algorithm. ``use`` sets the targets, and may be called again at any time."""
 
     counts: bool = False
-    """Whether it goes by ``begin`` and ``end``; else nobody need call them."""
+    """Whether it needs the calls of ``begin`` and ``end``."""
 
     @abstractmethod
     def use(self, targets: Sequence[Target]) -> None:
-        """These are the targets from now on, with the weights that they have now."""
+        """Set the targets, with their current weights."""
 
     @abstractmethod
     def pick(self, but: Target | None) -> Target | None:
-        """One that is available, and is not ``but``; None where there is none."""
+        """An available target other than ``but``, or None."""
 
     @abstractmethod
     def begin(self, target: Target) -> None:
-        """An exchange with ``target`` has begun: it is waited for a connection, or has one."""
+        """An exchange with ``target`` has begun: it waits for a connection, or has one."""
 
     @abstractmethod
     def end(self, target: Target) -> None:
-        """It has ended. Called once for each ``begin``, also for a target that is no longer used."""
+        """An exchange has ended. Called once for each ``begin``, also if the target was removed meanwhile."""
 
 
 class RoundRobin(Balancer):
-    """In turn, as often as weights say."""
+    """Weighted round-robin."""
 
     def __init__(self) -> None:
         self._rotation: list[Target] = []
@@ -58,9 +58,9 @@ class RoundRobin(Balancer):
 
 
 def interleave(targets: Iterable[Target], weights: Iterable[int]) -> list[Target]:
-    """A rotation in which each target stands as often as its weight says, as evenly spread as can be.
+    """A rotation that contains each target as often as its weight, spread evenly: smooth weighted round-robin.
 
-    Smooth weighted round-robin: each turn everyone gains its weight, the richest is taken and pays the total.
+    In each step every target's score grows by its weight; the highest is chosen, and reduced by the total weight.
     """
     targets, weights = list(targets), list(weights)
     shared = gcd(*weights)

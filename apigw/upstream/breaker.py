@@ -1,8 +1,8 @@
 # Compiled: see docs/decisions/compiled.md
-"""Whether a service is asked at all: a circuit breaker, as in Nygard's *Release It!*.
+"""The circuit breaker of a service, as in Nygard's *Release It!*: decisions only.
 
-Pure decisions. ``now`` is in seconds of any monotonic clock, the same one in all calls; nothing is scheduled here, the
-owner asks ``probe_at`` and calls ``advance``. Three states: closed, where outcomes are counted; open, where every
+``now`` is in seconds of any monotonic clock, the same one in all calls. Nothing is scheduled here: the owner reads
+``probe_at`` and calls ``advance``. Three states: closed, where outcomes are counted; open, where every
 request is refused; half-open, where the service is tried again.
 """
 
@@ -19,14 +19,19 @@ from apigw.config.model import CircuitBreaker
 from apigw.errors import CircuitOpen
 
 LONGEST_OPEN = 300.0
-"""Seconds to which the doubling of ``open_for`` goes, unless it is configured longer."""
+"""Seconds: the maximum of the doubled ``open_for``, unless it is configured longer."""
+
+LEASE = 5.0
+"""Seconds for which a probe has a place in a half-open circuit. One that takes longer, because its client does, leaves
+the place to another; its outcome still counts."""
 
 Permit = int
-"""Leave to send one request, given back with its outcome: the number of the transition since which it holds."""
+"""Leave to send one request, given back with its outcome. Those given since the last transition are not below the
+number of that transition."""
 
 
 class State(IntEnum):
-    """The values are those of the gauge; ``str`` is the metric's label."""
+    """The state. Its value is that of the metric; ``str`` is the metric's label."""
 
     CLOSED = 0
     OPEN = 1
@@ -42,10 +47,9 @@ CLOSED, OPEN, HALF_OPEN = State
 
 @frozen
 class Transition:
-    """What happened to a circuit: ``str`` is for the log, ``opened: 31 of 52 failed in 60 s``.
+    """A change of state. ``str`` is for the log: ``opened: 31 of 52 failed in 60 s``.
 
-    ``open_for`` is how many seconds an opened circuit stays so; ``None`` for one that an operator opened, and for other
-    transitions.
+    ``open_for``: seconds that the circuit stays open. ``None`` if an operator opened it, and for other transitions.
     """
 
     was: State
@@ -60,11 +64,11 @@ class Transition:
 
 @frozen
 class Status:
-    """A circuit as operators see it. Times are seconds before and after the moment of asking.
+    """The state of a circuit for operators. Times are seconds relative to now.
 
-    ``since`` is ``None`` before the first transition, ``retry_in`` unless the circuit is open and will try by itself;
+    ``since`` is ``None`` before the first transition, ``retry_in`` unless the circuit will become half-open by itself;
     ``failures`` of ``total`` outcomes are in the window, all since the last transition; ``forced`` says whether an
-    operator holds it; ``opened`` counts how often it opened.
+    operator opened or closed it; ``opened`` counts how often it opened.
     """
 
     state: State
@@ -78,7 +82,7 @@ class Status:
 
 
 class Outcomes:
-    """Successes and failures of the last ``window`` seconds in one-second buckets; a quiet second has none."""
+    """Successes and failures of the last ``window`` seconds in one-second buckets, for seconds with outcomes."""
 
     def __init__(self, window: float) -> None:
         self._seconds = max(1, ceil(window))
@@ -118,16 +122,16 @@ class Outcomes:
 class Breaker:
     """The circuit of one service.
 
-    Closed, it opens when at least ``min_requests`` outcomes are known and ``error_rate`` of them are failures. After
+    A closed circuit opens with at least ``min_requests`` outcomes, of which ``error_rate`` are failures. After
     ``open_for`` it is half-open. With a health check no request goes through then, until ``health_passed`` or
-    ``health_failed`` is called. Without one, ``half_open_requests`` at a time go through, as many successes close it,
-    and one failure opens it for as long again. Opening within ``window`` of closing doubles the time that it stays
-    open, up to ``LONGEST_OPEN``; opening later, or after an operator's ``open`` or ``close``, starts from ``open_for``
-    anew.
+    ``health_failed`` is called. Without one, ``half_open_requests`` at a time go through, each holding its place for up
+    to ``LEASE``; as many successes close it, and one failure opens it for as long again. Opening within ``window`` of
+    closing doubles the time that it stays open, up to ``LONGEST_OPEN``; opening later, or after an operator's ``open``
+    or ``close``, starts from ``open_for`` anew.
 
-    Each permit comes back exactly once, by ``success``, ``failure`` or ``cancel``; one from before the last transition
-    says nothing about the service as it is, and is ignored. ``on_transition`` is called when a transition is complete
-    and may call this circuit again: on ``HALF_OPEN`` the owner runs its health check, on ``OPEN`` it sets its timer.
+    Each permit must be returned exactly once, by ``success``, ``failure`` or ``cancel``. One from before the last
+    transition is ignored, because its outcome is out of date. ``on_transition`` is called after each transition, and
+    may call this circuit: on ``HALF_OPEN`` the owner runs its health check, on ``OPEN`` it sets its timer.
     """
 
     def __init__(
@@ -138,6 +142,7 @@ class Breaker:
         self._on_transition = on_transition
         self._state = CLOSED
         self._generation: Permit = 0
+        self._last: Permit = 0
         self._why = "new"
         self._since: float | None = None
         self._forced = False
@@ -145,7 +150,8 @@ class Breaker:
         self._open_for = config.open_for
         self._closed_at: float | None = None
         self._outcomes = Outcomes(config.window)
-        self._out = 0
+        self._out: dict[Permit, float] = {}
+        """Probes that have a place, and until when; in the order in which they end."""
         self._passed = 0
 
     @property
@@ -154,57 +160,61 @@ class Breaker:
 
     @property
     def forced(self) -> bool:
-        """Whether an operator holds the circuit as it is."""
+        """Whether an operator opened or closed the circuit, and did not free it."""
         return self._forced
 
     @property
     def probe_at(self) -> float | None:
-        """When ``advance`` will make an open circuit half-open; ``None`` where only an operator or nothing does."""
+        """When ``advance`` will make an open circuit half-open; ``None`` if it will not by itself."""
         if self._state is not OPEN or self._forced or self._since is None:
             return None
         return self._since + self._open_for
 
     def admit(self, now: float) -> Permit:
-        """Leave to send a request. Raises ``CircuitOpen``, with ``Retry-After`` in whole seconds, at least 1."""
+        """A permit to send a request. Raises ``CircuitOpen``, with ``Retry-After`` in whole seconds, at least 1."""
         if self._state is not CLOSED:
             self.check(now)
             if self._state is HALF_OPEN:
-                self._out += 1
+                self._last += 1
+                self._out[self._last] = now + LEASE
+                return self._last
         return self._generation
 
     def check(self, now: float) -> None:
-        """Raises ``CircuitOpen`` where ``admit`` would, and takes no place."""
+        """Raises ``CircuitOpen`` if ``admit`` would, without taking a permit."""
         if self._state is CLOSED:
             return
         self.advance(now)
         if self._state is CLOSED:
             return
-        probing = self._state is HALF_OPEN and not self._has_health_check
-        if probing and self._out < self._config.half_open_requests:
-            return
+        if self._state is HALF_OPEN and not self._has_health_check:
+            for permit in [permit for permit, until in self._out.items() if until <= now]:
+                del self._out[permit]
+            if len(self._out) < self._config.half_open_requests:
+                return
         retry_after = max(1, ceil(self._retry_in(now)))
         raise CircuitOpen(
-            f"The service is failing and is left alone; try again in {retry_after} s.",
+            f"The service is failing, so its circuit is open; try again in {retry_after} s.",
             [(b"retry-after", b"%d" % retry_after)],
         )
 
     def success(self, permit: Permit, now: float) -> None:
         """The service answered, and not with a failure of its own."""
-        if permit != self._generation:
+        if permit < self._generation:
             return
         if self._state is CLOSED:
             self._outcomes.add(False, now)
             if self._outcomes.failures:
                 self._judge(now)
             return
-        self._out -= 1
+        self._out.pop(permit, None)
         self._passed += 1
         if self._passed >= self._config.half_open_requests:
             self._close(f"{self._passed} of {self._passed} probes succeeded", now)
 
     def failure(self, permit: Permit, now: float) -> None:
         """The service failed, after every retry."""
-        if permit != self._generation:
+        if permit < self._generation:
             return
         if self._state is CLOSED:
             self._outcomes.add(True, now)
@@ -214,21 +224,20 @@ class Breaker:
 
     def cancel(self, permit: Permit, now: float) -> None:
         """The exchange ended without saying anything about the service."""
-        if permit == self._generation and self._state is HALF_OPEN:
-            self._out -= 1
+        self._out.pop(permit, None)
 
     def health_passed(self, now: float) -> None:
-        """One target passed its health check: closes a half-open circuit, and means nothing to any other."""
+        """A target passed its health check: closes a half-open circuit; no effect otherwise."""
         if self._state is HALF_OPEN:
             self._close("a health check passed", now)
 
     def health_failed(self, now: float) -> None:
-        """No target passed its health check: opens a half-open circuit, and means nothing to any other."""
+        """No target passed its health check: opens a half-open circuit; no effect otherwise."""
         if self._state is HALF_OPEN:
             self._become(OPEN, "no health check passed", now)
 
     def advance(self, now: float) -> None:
-        """Makes an open circuit half-open if its time is over."""
+        """Make an open circuit half-open, if its time has passed."""
         # A timer set for ``probe_at`` may fire a rounding error before it.
         if self._state is OPEN and not self._forced and self._retry_in(now) < 0.001:
             self._become(HALF_OPEN, f"{self._open_for:g} s have passed", now)
@@ -241,14 +250,14 @@ class Breaker:
             self._become(OPEN, "by an operator", now)
 
     def close(self, now: float) -> None:
-        """By an operator: admit every request, whatever comes of it, until ``open`` or ``free``."""
+        """By an operator: admit every request, whatever the outcome, until ``open`` or ``free``."""
         self._forced = True
         if self._state is not CLOSED:
             self._become(CLOSED, "by an operator", now)
         self._closed_at = None
 
     def free(self, now: float) -> None:
-        """By an operator: an end to ``open``, which makes it half-open, or to ``close``; nothing if neither holds."""
+        """By an operator: end ``open``, which makes it half-open, or ``close``; no effect otherwise."""
         if not self._forced:
             return
         self._forced = False
@@ -256,7 +265,7 @@ class Breaker:
             self._become(HALF_OPEN, "freed by an operator", now)
 
     def status(self, now: float) -> Status:
-        """The circuit at this moment."""
+        """The state at ``now``."""
         self._outcomes.expire(now)
         return Status(
             state=self._state,
@@ -292,10 +301,12 @@ class Breaker:
 
     def _become(self, state: State, why: str, now: float) -> None:
         was, self._state = self._state, state
-        self._generation += 1
+        self._last += 1
+        self._generation = self._last
         self._why, self._since = why, now
         self._outcomes.clear()
-        self._out = self._passed = 0
+        self._out.clear()
+        self._passed = 0
         timed = state is OPEN and not self._forced
         self._opened += state is OPEN
         self._on_transition(Transition(was, state, why, now, self._open_for if timed else None))

@@ -1,15 +1,14 @@
-"""Whether targets are well: the periodic checks that take one out of the rotation and back, and those of ``/ready``."""
+"""Health checks of targets: periodic ones, which remove targets from the rotation, and those of ``/ready``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail, maybeDeferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
@@ -19,30 +18,39 @@ from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.agent import endpoint_to
 
+AT_ONCE = 20
+"""Checks that are under way at a time, of all services together: what begins in one instant holds up requests."""
+FIRST_WITHIN = 10.0
+"""Seconds over which first checks are spread, where their interval is not shorter."""
 DIAL_TIMEOUT = 2.0
 """Seconds in which a target without a health check must accept a connection."""
+DIALLED_FOR = (2.5, 5.0)
+"""Seconds for which a service that was dialled well is known to be so: at random between these, so that not all are
+dialled again in one instant."""
 MAX_ANSWER = 64 * 1024
 
 
 class Unhealthy(Exception):
-    """A target did not pass its check."""
+    """A target failed its check; the text says why."""
 
 
-def any_answers(upstream: Upstream, reactor: Any) -> Deferred[object]:
-    """Fires when one of the targets answers: its health check, or where there is none, a TCP connect."""
-    check = upstream.service.health_check
-    if check is None:
-        return first_success(dial(target, reactor) for target in upstream.targets)
-    return first_success(ask(upstream, target, check, reactor) for target in upstream.targets)
+class Turns(DeferredSemaphore):
+    """Who checks waits for a turn; what is cancelled waits no longer."""
+
+    def __init__(self) -> None:
+        super().__init__(AT_ONCE)
 
 
 def ask(upstream: Upstream, target: Target, check: HealthCheck, clock: Any) -> Deferred[None]:
-    """Fires when the target answers its health check whole, in time and with a status below 400; else fails."""
+    """Fires when the target answers its health check whole, in time and with a status that is well; else fails."""
+    headers = Headers({"user-agent": ["apigw-health"]})
+    if check.host is not None:
+        headers.setRawHeaders("host", [f"[{check.host}]" if ":" in check.host else check.host])
     # A client of its own for each call: treq's keeps cookies.
     asking: Deferred[Any] = maybeDeferred(
         HTTPClient(upstream.agent).get,
         f"{target.name}{check.path}",
-        headers=Headers({"user-agent": ["apigw-health"]}),
+        headers=headers,
         allow_redirects=False,
         unbuffered=True,
     )
@@ -53,7 +61,7 @@ def ask(upstream: Upstream, target: Target, check: HealthCheck, clock: Any) -> D
         return body.ended.addCallback(judge, response.code)
 
     def judge(_: None, status: int) -> None:
-        if status >= 400:
+        if not (status < 400 if check.expected_status is None else status in check.expected_status):
             raise Unhealthy(f"answered its health check with {status}")
 
     def late(result: Any, timeout: float) -> Any:
@@ -88,14 +96,21 @@ class _Ignored(Protocol):
 
 
 def dial(target: Target, reactor: Any) -> Deferred[object]:
-    """Fires when a TCP connection to the target can be made. It is closed again: a busy pool has none to spare."""
+    """Fires when a TCP connection to the target can be made. It is closed at once, and not one of the pool."""
     endpoint = endpoint_to(reactor, target.config.host, target.config.port, DIAL_TIMEOUT, None)
     connecting: Deferred[Any] = endpoint.connect(Factory.forProtocol(Protocol))
+
+    def late(result: Any, timeout: float) -> Any:
+        if isinstance(result, Failure):
+            raise Unhealthy(f"accepted no connection in {timeout:g} s")
+        return result
+
+    connecting.addTimeout(DIAL_TIMEOUT, reactor, onTimeoutCancel=late)
     return connecting.addCallback(lambda connected: connected.transport.abortConnection())
 
 
 def first_success(attempts: Iterable[Deferred[Any]]) -> Deferred[object]:
-    """Fires with the first that succeeds; fails as the last that fails. Those still under way are cancelled."""
+    """Fires with the first success, and cancels the others; fails with the last failure if there is none."""
     attempts = list(attempts)
     left = len(attempts)
 
@@ -121,15 +136,46 @@ def first_success(attempts: Iterable[Deferred[Any]]) -> Deferred[object]:
     return result
 
 
-class HealthChecks:
-    """The periodic checks of one upstream's targets. A target changes sides after so many equal results in a row."""
+class Dialled:
+    """What is known of an upstream without health checks: whether a connection can be made, tried on demand."""
 
-    def __init__(self, upstream: Upstream, check: HealthCheck, clock: Any) -> None:
+    def __init__(self, upstream: Upstream, reactor: Any, turns: Turns, random: Callable[[], float]) -> None:
+        self._upstream = upstream
+        self._reactor = reactor
+        self._turns = turns
+        self._random = random
+        self._until = float("-inf")
+
+    def any_answers(self) -> Deferred[object]:
+        """Fires when a target accepts a connection, or did a moment ago. Fails when none does."""
+        if self._reactor.seconds() < self._until:
+            return succeed(None)
+        dialling = first_success(self._turns.run(dial, target, self._reactor) for target in self._upstream.targets)
+        return dialling.addCallback(self._answered)
+
+    def _answered(self, result: object) -> object:
+        least, most = DIALLED_FOR
+        self._until = self._reactor.seconds() + least + self._random() * (most - least)
+        return result
+
+
+class HealthChecks:
+    """The periodic checks of one upstream's targets. A target changes sides after so many equal results in a row.
+
+    ``random`` gives numbers from 0 to 1, for the moment of each first check.
+    """
+
+    def __init__(
+        self, upstream: Upstream, check: HealthCheck, clock: Any, turns: Turns, random: Callable[[], float]
+    ) -> None:
         self._upstream = upstream
         self._check = check
         self._clock = clock
+        self._turns = turns
+        self._random = random
         self._streaks: dict[Target, int] = {}
-        self._loops: dict[Target, LoopingCall] = {}
+        self._last: dict[Target, Failure | None] = {}
+        self._next: dict[Target, IDelayedCall | None] = {}
         self._probes: set[Deferred[Any]] = set()
 
     def start(self) -> None:
@@ -140,33 +186,73 @@ class HealthChecks:
 
     def _follow(self) -> None:
         """Check the targets that there are now, and no others."""
-        for target in [target for target in self._loops if target not in self._upstream.targets]:
-            self._loops.pop(target).stop()
-            self._streaks.pop(target, None)
+        for target in [target for target in self._next if target not in self._upstream.targets]:
+            self._leave(target)
         for target in self._upstream.targets:
-            if target not in self._loops:
-                loop = self._loops[target] = LoopingCall(self.probe, target)
-                loop.clock = self._clock
-                loop.start(self._check.interval)
+            if target not in self._next:
+                self._later(target, min(self._check.interval, FIRST_WITHIN) * self._random())
+
+    def _later(self, target: Target, delay: float) -> None:
+        self._next[target] = self._clock.callLater(delay, self._run, target)
+
+    def _run(self, target: Target) -> None:
+        self._next[target] = None
+        due = self._clock.seconds() + self._check.interval
+        self.probe(target).addCallback(self._ran, target, due)
+
+    def _ran(self, _: bool, target: Target, due: float) -> None:
+        if target in self._next:
+            self._later(target, max(0.0, due - self._clock.seconds()))
+
+    def _leave(self, target: Target) -> None:
+        call = self._next.pop(target)
+        self._streaks.pop(target, None)
+        self._last.pop(target, None)
+        if call is not None:
+            call.cancel()
 
     def stop(self) -> None:
-        """No more checks; those under way are given up and count for nothing."""
+        """Stop. Running checks are cancelled and do not count."""
         self._upstream.targets_changed = None
-        for loop in self._loops.values():
-            loop.stop()
-        self._loops.clear()
+        for target in list(self._next):
+            self._leave(target)
         for asking in list(self._probes):
             asking.cancel()
 
+    def any_answers(self) -> Deferred[object]:
+        """Fires when a target passed its last check; fails when none did. One that had none yet is checked now."""
+        known = [self._last[target] for target in self._upstream.targets if target in self._last]
+        if None in known:
+            return succeed(None)
+        unknown = [target for target in self._upstream.targets if target not in self._last]
+        if not unknown:
+            return fail(known[-1])
+        ended: Deferred[object] = Deferred(lambda _: None)  # the checks go on: their results count
+        left = len(unknown)
+
+        def probed(passed: bool, target: Target) -> None:
+            nonlocal left
+            left -= 1
+            if ended.called:
+                return
+            if passed:
+                ended.callback(None)
+            elif not left:
+                ended.errback(self._last.get(target) or Failure(Unhealthy("is no longer checked")))
+
+        for target in unknown:
+            self.probe(target).addCallback(probed, target)
+        return ended
+
     def probe(self, target: Target) -> Deferred[bool]:
-        """Check one target now. Fires with whether it passed."""
-        asking: Deferred[Any] = ask(self._upstream, target, self._check, self._clock)
-        # The circuit may ask while the periodic check is under way.
-        self._probes.add(asking)
-        return asking.addCallbacks(lambda _: True, lambda _: False).addCallback(partial(self._count, target, asking))
+        """Check one target when it has its turn. Fires with whether it passed."""
+        return self._count(target, self._turns.run(ask, self._upstream, target, self._check, self._clock))
 
     def any_passes(self) -> Deferred[bool]:
-        """Check every target now. Fires as soon as one passes, or when none has: one that hangs holds nobody up."""
+        """Check every target now. Fires as soon as one passes, or when none has: one that hangs holds nobody up.
+
+        For a circuit, which waits for it with all its clients: nobody's turn is waited for.
+        """
         ended: Deferred[bool] = Deferred()
         left = len(self._upstream.targets)
 
@@ -177,13 +263,21 @@ class HealthChecks:
                 ended.callback(passed)
 
         for target in self._upstream.targets:
-            self.probe(target).addCallback(probed)
+            asking = ask(self._upstream, target, self._check, self._clock)
+            self._count(target, asking).addCallback(probed)
         return ended
 
-    def _count(self, target: Target, asking: Deferred[Any], passed: bool) -> bool:
+    def _count(self, target: Target, asking: Deferred[Any]) -> Deferred[bool]:
+        # The circuit may ask while the periodic check is under way.
+        self._probes.add(asking)
+        return asking.addCallback(lambda _: None).addBoth(self._counted, target, asking)
+
+    def _counted(self, result: Failure | None, target: Target, asking: Deferred[Any]) -> bool:
         self._probes.discard(asking)
-        if target not in self._loops:
+        passed = result is None
+        if target not in self._next:
             return passed
+        self._last[target] = result
         streak = self._streaks.get(target, 0)
         streak = max(streak, 0) + 1 if passed else min(streak, 0) - 1
         self._streaks[target] = streak

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""A service's circuit at work: the breaker's decisions, and the clock, health checks and log that they need."""
+"""A service's circuit: the breaker with its timer, health checks, log and metrics."""
 
 from __future__ import annotations
 
@@ -32,15 +32,20 @@ class Circuit:
         self._timer: IDelayedCall | None = None
         self._stopped = False
         self.probe: Probe | None = None
-        """Set by whoever runs the health checks, where there are some."""
+        """Set by the health checks, if the service has them."""
         self.admit = self._breaker.admit
         self.check = self._breaker.check
         self.success = self._breaker.success
         self.failure = self._breaker.failure
         self.cancel = self._breaker.cancel
 
+    @property
+    def probing(self) -> bool:
+        """Whether what goes through is to show how the service is."""
+        return self._breaker.state is State.HALF_OPEN
+
     def stop(self) -> None:
-        """The service is gone, or another of that name has its place: what its last exchanges tell is nobody's news."""
+        """The service was removed or replaced: no more log lines and metrics for its last exchanges."""
         self._stopped = True
         self._cancel_timer()
 
@@ -53,11 +58,11 @@ class Circuit:
         return self._breaker.status(self._clock.seconds())
 
     def open(self) -> None:
-        """By hand: refuse everything until ``free``."""
+        """By hand: refuse every request until ``free``."""
         self._breaker.open(self._clock.seconds())
 
     def close(self) -> None:
-        """By hand: let everything through until ``free``."""
+        """By hand: let every request pass until ``free``."""
         self._breaker.close(self._clock.seconds())
 
     def free(self) -> None:

@@ -1,7 +1,7 @@
 # Compiled: see docs/decisions/compiled.md
-"""A connection for an exchange: an idle one, a new one, one to another target; and whether an exchange is repeated.
+"""Failover to another target, and retries.
 
-What has been sent is sent again only where that cannot do harm, once, and never because of what was answered.
+A request is sent again at most once, only if that is safe, and never because of the content of an answer.
 """
 
 from __future__ import annotations
@@ -21,25 +21,17 @@ IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"
 
 
 class Taken:
-    """A connection to one of a service's targets. When the exchange with it is over, ``Upstream.end`` is called."""
+    """A connection to a target. Call ``Upstream.end`` when its exchange has ended."""
 
     def __init__(self, target: Target, connection: UpstreamConnection) -> None:
         self.target = target
         self.connection = connection
 
 
-def take(upstream: Upstream, target: Target, careful: bool) -> UpstreamConnection | None:
-    """An idle connection to ``target``, at once, or None. ``careful``: for an exchange that could not be repeated."""
-    connection = target.pool.take(careful)
-    if connection is not None and upstream.counts:
-        upstream.begin(target)
-    return connection
-
-
 def connect(upstream: Upstream, target: Target) -> Deferred[Taken]:
-    """A new connection to ``target`` or, if none can be made, to one other; it may have to be waited for.
+    """A new connection to ``target``, or if none can be made, to one other target. Nothing is sent yet.
 
-    Fails with ``ConnectFailed`` or ``PoolExhausted``. Nothing of an exchange has been sent by then.
+    Fails with ``ConnectFailed`` or ``PoolExhausted``.
     """
     return _connect(upstream, target, True)
 
@@ -71,7 +63,7 @@ def _not_connected(upstream: Upstream, target: Target, elsewhere: bool, failure:
 def again(
     upstream: Upstream, target: Target, error: UpstreamError, method: bytes, kept: bool, repeated: bool, used: bool
 ) -> Target | None:
-    """The target to which an exchange that failed with ``target`` is sent again, or None: see ``is_repeated``."""
+    """The target for the retry of an exchange that failed with ``target``, or None; see ``is_repeated``."""
     elsewhere = upstream.has_other(target)
     if not is_repeated(error, method, kept, repeated, used, elsewhere):
         return None

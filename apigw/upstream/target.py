@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""One address of a service: its connections, and whether it gets requests."""
+"""A target: one address of a service, with its connections and health."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from twisted.logger import Logger
 
 from apigw.config.model import Target as TargetConfig
 from apigw.wire.deadlines import NEVER
-from apigw.wire.pool import Pool
+from apigw.wire.interfaces import Connections
 
 FAILURES_IN_A_ROW = 3
 ASIDE_FOR = 10.0
-"""Seconds for which a target that could not be connected to so many times gets no requests, if there is another."""
+"""A target is ejected for so many seconds after so many failed connections in a row, if there is another one."""
 
 log = Logger(namespace=__name__)
 
 
 class Target:
-    """One address of a service: its pool of connections, and what is known of its health."""
+    """One address of a service, with its pool of connections and its health."""
 
-    def __init__(self, config: TargetConfig, pool: Pool) -> None:
+    def __init__(self, config: TargetConfig, pool: Connections) -> None:
         self.deadline = NEVER
         self.config = config
         host = f"[{config.host}]" if ":" in config.host else config.host
@@ -31,7 +31,7 @@ class Target:
         self.authority = authority.encode("idna" if not host.isascii() else "ascii")
         self.pool = pool
         self.available = True
-        """Whether it gets requests: neither unhealthy nor set aside."""
+        """Whether it gets requests: it is neither unhealthy nor ejected."""
         self.healthy = True
         self._failures = 0
         self.set_aside: Callable[[Target], bool] = lambda _: False
@@ -40,7 +40,7 @@ class Target:
         self._failures = 0
 
     def connect_failed(self, service: str, why: str) -> None:
-        """Noted in the log when it begins: a line for each request would drown what else happens in an outage."""
+        """A connection could not be made. Only the first failure in a row is logged, not one for each request."""
         if not self._failures:
             log.warn("{service}: no connection to {target}: {why}", service=service, target=self.name, why=why)
         self._failures += 1
@@ -48,7 +48,7 @@ class Target:
             self.set_aside(self)
 
     def deadline_passed(self) -> None:
-        """It has been aside for long enough."""
+        """The time of its ejection is over."""
         self.deadline = NEVER
         self._failures = 0
         self.available = self.healthy

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""A service: what its targets share, which of them there are, and what becomes of one that is not well."""
+"""A service in the program (``Upstream``): its targets, and their ejection and health."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from apigw.upstream.tls import no_tls, tls_for
 from apigw.wire.agent import Agent, endpoint_to
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.http1.client import HTTP1Connection
+from apigw.wire.http2.client import HTTP2Client
+from apigw.wire.http2.streams import Streams
 from apigw.wire.pool import Pool, PoolSettings
 
 log = Logger(namespace=__name__)
 
 
 class Upstream:
-    """A service: its targets, and what they share. Made with its configured ones; ``replace_targets`` changes them."""
+    """A service: its targets, and what they share. ``replace_targets`` changes the configured targets."""
 
     def __init__(
         self,
@@ -43,14 +45,14 @@ class Upstream:
         self.series = series
         self.name = service.name
         self.agent = agent
-        """For the gateway's own questions to the targets: its connections are not those that exchanges wait for."""
+        """For health checks. Its connections are separate from those of exchanges."""
         self.targets: tuple[Target, ...] = ()
         self.targets_changed: Callable[[], None] | None = None
-        """Set by whoever runs the health checks, where there are some."""
+        """Set by the health checks, if the service has them."""
         self._make_target = make_target
         self.balancer = balancer
         self.counts: bool = balancer.counts
-        """Whether ``begin`` and ``end`` are worth calling."""
+        """Whether ``begin`` and ``end`` must be called."""
         self._deadlines = deadlines
         self._running = False
         self.replace_targets(service.targets)
@@ -71,10 +73,9 @@ class Upstream:
         self.agent.close()
 
     def replace_targets(self, configs: Iterable[TargetConfig]) -> None:
-        """These and no others take exchanges from now on; exchanges with the others go on to their end.
+        """Set the targets. Exchanges with removed targets continue to their end.
 
-        An address that was there before keeps its connections and what is known of its health, and takes its new
-        weight.
+        An address that was there before keeps its connections and health, and gets its new weight.
         """
         left = list(self.targets)
         targets = []
@@ -101,11 +102,11 @@ class Upstream:
         target.pool.close()
 
     def none_healthy(self) -> NoHealthyTarget:
-        """What an exchange is refused with for which the balancer has no target."""
+        """The error for an exchange if the balancer has no target."""
         return NoHealthyTarget(f"No target of the service {self.name} is healthy.")
 
     def other(self, target: Target) -> Target | None:
-        """One that may take the exchange that ``target`` could not, or None."""
+        """Another available target, for failover from ``target``; or None."""
         return self.balancer.pick(target)
 
     def has_other(self, target: Target) -> bool:
@@ -116,7 +117,7 @@ class Upstream:
         self.balancer.begin(target)
 
     def end(self, target: Target) -> None:
-        """It has ended, whatever came of it: once for each that was begun."""
+        """An exchange has ended, in any way. Call it once for each ``begin``."""
         self.balancer.end(target)
 
     def _set_aside(self, target: Target) -> bool:
@@ -124,7 +125,7 @@ class Upstream:
             return False
         if target.available:
             log.warn(
-                "{service}: {target} set aside for {seconds:g} s: connecting failed {times} times in a row",
+                "{service}: {target} ejected for {seconds:g} s after {times} failed connections in a row",
                 service=self.name,
                 target=target.name,
                 seconds=ASIDE_FOR,
@@ -135,7 +136,7 @@ class Upstream:
         return True
 
     def health_changed(self, target: Target, healthy: bool) -> None:
-        """A health check has made up its mind."""
+        """The result of the health checks has changed, or was confirmed."""
         if target.healthy != healthy:
             target.healthy = healthy
             target.available = healthy
@@ -153,7 +154,7 @@ def _address(config: TargetConfig) -> tuple[str, str, int]:
 
 
 def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceSeries) -> Upstream:
-    """An upstream that has connected to nothing yet. Raises what ``ClientTLS`` does if its TLS has files."""
+    """An upstream, without connections. Raises what ``ClientTLS`` raises for unusable files."""
     settings = PoolSettings(
         connect_timeout=service.connect_timeout,
         keepalive_timeout=service.keepalive_timeout,
@@ -162,11 +163,16 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
     )
     secure = any(target.scheme == "https" for target in service.targets)
     verified = tls_for(service.tls) if secure else no_tls
+    http2 = service.protocol != "http1"
+    verified_http2 = tls_for(service.tls, [b"h2"]) if secure and http2 else verified
     make_connection = partial(HTTP1Connection, deadlines)
+    make_client = partial(HTTP2Client, deadlines, b"https" if secure else b"http", service.keepalive_timeout)
 
     def make_target(config: TargetConfig) -> Target:
-        tls = verified(config.host) if config.scheme == "https" else None
+        tls = verified_http2(config.host) if config.scheme == "https" else None
         endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
+        if http2:
+            return Target(config, Streams(endpoint, make_client, settings, deadlines))
         return Target(config, Pool(endpoint, make_connection, settings, deadlines))
 
     agent = Agent(reactor, deadlines, verified, timeout=NEVER)

@@ -1,4 +1,4 @@
-"""Bytes to messages and back: HTTP/1.1 and HTTP/2 towards clients, pooled HTTP/1.1 towards upstreams.
+"""HTTP/1.1 and HTTP/2, as server and as pooled client: bytes to messages and back.
 
-This package knows HTTP and Twisted, and nothing of gateways: another program could be served with it.
+This package depends on HTTP and Twisted only, and has nothing of gateways: another program could use it.
 """

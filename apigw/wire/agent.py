@@ -1,4 +1,4 @@
-"""Pooled HTTP/1.1 for a program's own calls: an ``IAgent``, for treq to sit on."""
+"""Pooled HTTP/1.1 for a program's own requests: an ``IAgent`` for treq."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, TOKEN, Headers, first
 from apigw.wire.http1.client import HTTP1Connection
-from apigw.wire.interfaces import Message, UpstreamConnection
+from apigw.wire.interfaces import UpstreamConnection
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.reactor.transport import EagerReactor
 
@@ -31,7 +31,7 @@ from apigw.wire.reactor.transport import EagerReactor
 def endpoint_to(
     reactor: Any, host: str, port: int, timeout: float, tls: IOpenSSLClientConnectionCreator | None
 ) -> IStreamClientEndpoint:
-    """The endpoint of one address. A name is resolved anew for each connection."""
+    """The endpoint of one address. A name is resolved for each connection."""
     eager = EagerReactor(reactor)
     endpoint: IStreamClientEndpoint
     if ":" in host:
@@ -44,17 +44,17 @@ def endpoint_to(
 
 
 TLSFor = Callable[[str], IOpenSSLClientConnectionCreator]
-"""Given a host name: how to verify it."""
+"""The TLS options for a host name, which verify it."""
 
 KEPT_BODY = 64 * 1024
-"""How much of a body is read ahead of whoever will ask for it, so that a short one frees its connection at once."""
+"""Bytes of a body that are read before ``deliverBody``, so that a short body frees its connection at once."""
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _URI = re.compile(rb"[\x21-\x7e]+").fullmatch
 
 
 @implementer(IAgent)
 class Agent:
-    """One pool for each scheme, host and port. ``timeout`` seconds is what a response may take to begin or go on."""
+    """One pool for each scheme, host and port. ``timeout``: seconds to a response's head, and between two pieces."""
 
     def __init__(
         self,
@@ -78,17 +78,16 @@ class Agent:
         headers: HeadersObject | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """Cancelling gives the connection up.
+        """Send a request. Cancelling closes the connection.
 
-        Fails with ``UpstreamError`` where no answer comes, and with ``ValueError`` for what cannot be asked.
+        Fails with ``UpstreamError`` without a valid answer, and with ``ValueError`` for an invalid request.
         """
         if not TOKEN(method) or not _URI(uri):
             return fail(ValueError("The method or the URI holds what cannot be sent."))
         where = URI.fromBytes(uri)
         if where.scheme not in (b"http", b"https"):
             return fail(SchemeNotSupported(f"Unsupported scheme: {where.scheme!r}"))
-        asked = _Asked(method, uri, headers or HeadersObject())
-        call = _Call(asked, _message(asked, where, bodyProducer, self._timeout), bodyProducer)
+        call = _Call(_asked(method, uri, where, headers or HeadersObject()), bodyProducer, self._timeout)
         try:
             call.begin_on(self._pool(where))
         except Exception:
@@ -115,27 +114,27 @@ class Agent:
 @implementer(IClientRequest)
 @frozen
 class _Asked:
-    """What a response is an answer to."""
+    """What a response is an answer to, and what of it is sent."""
 
     method: bytes
     absoluteURI: bytes
     headers: HeadersObject
+    target: bytes
+    authority: bytes
+    fields: Headers
 
 
-def _message(asked: _Asked, where: URI, body: IBodyProducer | None, timeout: float) -> Message:
+def _asked(method: bytes, uri: bytes, where: URI, headers: HeadersObject) -> _Asked:
     """The framing, and what belongs to the connection, are not the caller's, whatever the caller's headers say."""
-    authority = asked.headers.getRawHeaders(b"host", [where.netloc])[0]
+    authority = headers.getRawHeaders(b"host", [where.netloc])[0]
     fields: Headers = []
-    for name, values in asked.headers.getAllRawHeaders():
+    for name, values in headers.getAllRawHeaders():
         lower = name.lower()
         if lower not in HOP_BY_HOP and lower not in (b"host", b"content-length"):
             fields += [(lower, value) for value in values]
     if not FIELD_VALUE(authority) or not all(TOKEN(name) and FIELD_VALUE(value) for name, value in fields):
         raise ValueError("A header holds what cannot be sent.")
-    length: int | None = 0
-    if body is not None:
-        length = None if body.length is UNKNOWN_LENGTH else int(body.length)
-    return Message(asked.method, where.originForm, authority, fields, length, upgrade=False, timeout=timeout)
+    return _Asked(method, uri, headers, where.originForm, authority, fields)
 
 
 class _Call:
@@ -147,10 +146,10 @@ class _Call:
     _producing = False
     _fresh = False
 
-    def __init__(self, asked: _Asked, message: Message, body: IBodyProducer | None) -> None:
+    def __init__(self, asked: _Asked, body: IBodyProducer | None, timeout: float) -> None:
         self._asked = asked
-        self._message = message
         self._body = body
+        self._timeout = timeout
         self._pool: Pool
         self.answer: Deferred[IResponse] = Deferred(lambda _: self._abandon())
 
@@ -170,12 +169,14 @@ class _Call:
     def _begin(self, connection: UpstreamConnection) -> None:
         self._connecting = None
         self._connection = connection
-        connection.send(self._message, self)
-        if self._body is None:
+        asked, body = self._asked, self._body
+        length = 0 if body is None else None if body.length is UNKNOWN_LENGTH else int(body.length)
+        connection.send(asked.method, asked.target, asked.authority, asked.fields, length, False, self._timeout, self)
+        if body is None:
             connection.finish()
         else:
             self._producing = True
-            self._body.startProducing(self).addCallbacks(self._body_sent, self._body_failed)
+            body.startProducing(self).addCallbacks(self._body_sent, self._body_failed)
 
     def _is_repeatable(self) -> bool:
         return self._asked.method in _REPEATABLE and self._body is None
@@ -230,6 +231,11 @@ class _Call:
         if self._producing and self._body is not None:
             self._body.resumeProducing()
 
+    def moved(self) -> int | None:
+        return None  # there is no client
+
+    def too_slow(self) -> None: ...
+
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         assert self._connection is not None
         self._response = Response(self._asked, status, reason, headers, self._connection, self._abandon)
@@ -266,7 +272,7 @@ class _Call:
 
 @implementer(IResponse)
 class Response:
-    """What comes before ``deliverBody`` is kept, up to ``KEPT_BODY``; then the upstream has to wait."""
+    """A response. Up to ``KEPT_BODY`` bytes are buffered before ``deliverBody``; then reading pauses."""
 
     version = (b"HTTP", 1, 1)
     previousResponse: IResponse | None = None
@@ -294,6 +300,7 @@ class Response:
         self._reader: IProtocol | None = None
         self._delivered = False
         self._reason: Failure | None = None
+        self._given_up = False
 
     def deliverBody(self, protocol: IProtocol) -> None:
         if self._delivered:
@@ -305,7 +312,7 @@ class Response:
         if kept and self._reader is not None:
             self._reader.dataReceived(kept)
         if self._reason is not None:
-            self._tell(self._reason)
+            self.ended(self._reason)
         else:
             self.resume()
 
@@ -321,8 +328,10 @@ class Response:
                 self.pause()
 
     def ended(self, reason: Failure) -> None:
-        """The connection is no longer this response's."""
+        """Whether the response no longer uses the connection."""
         self._connection = None
+        if self._given_up:
+            reason = Failure(ResponseFailed([Failure(ConnectionAborted())]))
         self._reason = reason
         if self._delivered:
             self._tell(reason)
@@ -336,10 +345,11 @@ class Response:
             self._connection.resume_response()
 
     def give_up(self) -> None:
-        """Its reader has had enough."""
+        """Close the connection, because the reader needs no more. It gets ``ResponseFailed``, even if all has come."""
+        self._given_up = True
         if self._connection is not None:
             self._abandon()
-            self.ended(Failure(ResponseFailed([Failure(ConnectionAborted())])))
+            self.ended(Failure(ConnectionAborted()))
 
     def _tell(self, reason: Failure) -> None:
         reader, self._reader = self._reader, None

@@ -1,4 +1,4 @@
-"""Listening: which HTTP version a new connection speaks."""
+"""New connections of clients: detects their HTTP version."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from zope.interface import implementer
 
 from apigw.wire.http1.server import HTTP1Channel
 from apigw.wire.http2.server import HTTP2Channel
-from apigw.wire.reactor.transport import replace_protocol
+from apigw.wire.reactor.transport import arrived, replace_protocol
+from apigw.wire.request import UNIX_PEER
 from apigw.wire.server import Server
 from apigw.wire.server import Settings as Settings
 
@@ -20,7 +21,7 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 @implementer(IProtocolNegotiationFactory)
 class ChannelFactory(Server, protocol.ServerFactory):
-    """Makes the channels of every listener of one server."""
+    """Makes the channels of a server's listeners."""
 
     noisy = False
 
@@ -28,14 +29,15 @@ class ChannelFactory(Server, protocol.ServerFactory):
         return [b"h2", b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> protocol.Protocol | None:
-        peer = str(getattr(addr, "host", "")).encode("ascii", "replace")
+        host = getattr(addr, "host", None)
+        peer = UNIX_PEER if host is None else str(host).encode("ascii", "replace")
         return Opening(self, peer) if self.admits(peer) else None
 
 
 class Opening(protocol.Protocol):
-    """A connection of which nothing is known yet: ALPN or the first bytes tell the version.
+    """A connection whose HTTP version is not known yet; ALPN or the first bytes tell it.
 
-    It then puts the channel in its own place as the transport's protocol.
+    Then the channel of that version replaces this one as the transport's protocol.
     """
 
     version = "opening"
@@ -73,7 +75,12 @@ class Opening(protocol.Protocol):
         self.cut()
 
     def drain(self) -> None:
-        self.cut()
+        if self not in self._factory.channels:
+            return
+        if arrived(self.transport):
+            self._factory.deadlines.clock.callLater(0, self.drain)
+        else:
+            self.cut()
 
     def make_room(self) -> None:
         self.cut()
@@ -88,3 +95,5 @@ class Opening(protocol.Protocol):
         self._factory.replaced(self)
         first, self._first = self._first, b""
         channel.dataReceived(first)
+        if self._factory.draining:
+            channel.drain()

@@ -1,7 +1,7 @@
-"""TLS towards servers: the one place that decides whether a certificate is that of the server that was meant.
+"""TLS to servers: the only place that verifies certificates of servers (docs/decisions/client-tls.md).
 
-Twisted's own ``optionsForClientTLS`` is not used: from 26.4 on its verify callback lets pass whatever raises anything
-but ``VerificationError``, such as a certificate without a subjectAltName.
+Twisted's own ``optionsForClientTLS`` is not used: from 26.4 on its verify callback accepts a certificate if the
+comparison of names raises anything but ``VerificationError``, as for a certificate without a subjectAltName.
 """
 
 from __future__ import annotations
@@ -30,28 +30,31 @@ _SHOWN_NAMES = 5
 _WHY = {
     9: "it is not valid yet",
     10: "it has expired",
-    18: "it is signed by itself",
-    19: "a certificate that is signed by itself and not trusted ends its chain",
-    20: "who signed it is not trusted",
-    21: "who signed it is not trusted",
-    26: "it is not for servers",
-    79: "who signed it is no authority",
+    18: "it is self-signed",
+    19: "the self-signed certificate at the end of its chain is not trusted",
+    20: "its issuer is not trusted",
+    21: "its issuer is not trusted",
+    26: "it is not a server certificate (extendedKeyUsage)",
+    79: "its issuer is not a certificate authority",
 }
-"""OpenSSL's X509_V_ERR_ numbers (x509_vfy.h), as far as operators meet them."""
+"""Messages for the common X509_V_ERR_ numbers of OpenSSL (x509_vfy.h)."""
 
 
 class CertificateRefused(Exception):
-    """Why a server is not believed to be the one that was meant."""
+    """A server's certificate is refused; the text says why."""
 
 
 class ClientTLS:
-    """Whom to trust, and which certificate to show. One for each service, as it holds the authorities in memory.
+    """The TLS options of a client: trusted authorities, and its own certificate. They take memory: make one a service.
 
-    ``ca_file`` is PEM with the trusted authorities; ``None`` stands for the platform's. Raises ``OSError``,
-    ``ValueError`` and ``SSL.Error`` for files that cannot be used.
+    ``ca_file`` is PEM with the trusted authorities; ``None`` for those of the platform. ``protocols`` are offered by
+    ALPN (RFC 7301); the connection has the chosen one. Raises ``OSError``,
+    ``ValueError`` and ``SSL.Error`` for unusable files.
     """
 
-    def __init__(self, ca_file: str | None = None, certificate: KeyPair | None = None) -> None:
+    def __init__(
+        self, ca_file: str | None = None, certificate: KeyPair | None = None, protocols: list[bytes] | None = None
+    ) -> None:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_cipher_list(_CIPHERS)
@@ -69,6 +72,8 @@ class ClientTLS:
             with open(ca_file, "rb") as pem:
                 for authority in x509.load_pem_x509_certificates(pem.read()):
                     store.add_cert(X509.from_cryptography(authority))
+        if protocols is not None:
+            context.set_alpn_protos(protocols)
         if certificate is not None:
             context.use_certificate_chain_file(certificate.certificate)
             context.use_privatekey_file(certificate.key)
@@ -76,12 +81,12 @@ class ClientTLS:
         self._context = context
 
     def to(self, host: str) -> IOpenSSLClientConnectionCreator:
-        """Connections to ``host`` and to nobody else. Raises ``ValueError`` if it is neither a name nor an address."""
+        """Options for connections to ``host``. Raises ``ValueError`` if that is neither a name nor an address."""
         return _ToHost(self._context, Reference(host))
 
 
 class Reference:
-    """The name or address that a server must prove (RFC 9525 §6.1): ``host`` as it stands in a configuration.
+    """The expected name or address of a server (RFC 9525 §6.1): ``host`` as in the configuration.
 
     Raises ``ValueError`` if it is neither.
     """
@@ -89,7 +94,7 @@ class Reference:
     def __init__(self, host: str) -> None:
         self.address: IPv4Address | IPv6Address | None = None
         self.name = ""
-        """Of A-labels, in lower case, without the dot at the end; empty for an address."""
+        """The name in A-labels (xn--…), in lower case, without a dot at the end; empty for an address."""
         try:
             self.address = ip_address(host)
         except ValueError:
@@ -102,10 +107,10 @@ class Reference:
         return self.name or str(self.address)
 
     def verify(self, certificate: x509.Certificate) -> None:
-        """Raises ``CertificateRefused`` if it is another's, and ``ValueError`` and others if it cannot be read.
+        """Raises ``CertificateRefused`` if the names differ, and ``ValueError`` or others if it cannot be parsed.
 
         Only DNS and IP names are compared, a name with names and an address with addresses (RFC 9525 §6.2). The common
-        name never counts (§2); names of other kinds, and names that are none, neither help nor harm.
+        name is never used (§2). Names of other kinds, and malformed names, are ignored.
         """
         try:
             names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -129,8 +134,8 @@ class Reference:
 def name_matches(presented: str, name: str) -> bool:
     """RFC 9525 §6.3: equal without regard to case, or ``*`` in place of exactly the left-most label of ``name``.
 
-    ``name`` is a valid one in lower case, so nothing malformed equals it. A wildcard needs two labels after it: one for
-    a whole top-level domain is nobody's.
+    ``name`` is a valid one in lower case, so nothing malformed equals it. A wildcard needs two labels after it, so
+    that it cannot match a whole top-level domain.
     """
     if not presented.isascii():
         return False

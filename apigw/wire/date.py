@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The Date of an answer (RFC 9110 §6.6.1), which is added where there is none: whoever made the answer knows better."""
+"""The ``Date`` of answers (RFC 9110 §6.6.1), added to those that have none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from apigw.wire.headers import Header, Headers
 
 
 class Dates:
-    """Gives the current time as a field or a line, which are made once a second. ``now`` is Unix time."""
+    """The current time as a field or a line, formatted once a second. ``now`` is Unix time."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -19,7 +19,7 @@ class Dates:
         self._line = b""
 
     def line(self) -> bytes:
-        """For HTTP/1.1."""
+        """The line for HTTP/1.1."""
         second = int(self._now())
         if second != self._second:
             self._second = second
@@ -32,7 +32,7 @@ class Dates:
         return b"date", self._value
 
     def dated(self, headers: Headers) -> Headers:
-        """An answer's fields, with a Date behind them unless one is there."""
+        """An answer's fields, with a ``Date`` at the end unless there is one."""
         for name, _ in headers:
             if name == b"date":
                 return headers

@@ -1,8 +1,8 @@
 # Compiled: see docs/decisions/compiled.md
-"""One coarse list of deadlines in place of a timer per request.
+"""One list of deadlines instead of a timer for each request (docs/decisions/deadlines.md).
 
-A connection watches itself once, when it opens. From then on, moving its deadline is one attribute assignment,
-which is all that a request pays; a tick looks at every watched object a few times a second.
+A connection is added once, when it opens. From then on, moving its deadline is one assignment. Ten times a second all
+deadlines are compared with the time.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ log = Logger(namespace=__name__)
 
 
 class Timed(Protocol):
-    """Something that gives up. ``deadline`` is in the seconds of the clock, ``NEVER`` while nothing is waited for."""
+    """An object with a timeout. ``deadline`` is in seconds of the clock, ``NEVER`` without a timeout."""
 
     deadline: float
 
     def deadline_passed(self) -> None:
-        """Called once a tick, as long as the deadline lies in the past."""
+        """Called in each tick in which the deadline is in the past."""
 
 
 class Deadlines:
-    """Calls ``deadline_passed`` of what it watches, up to ``tick`` seconds late, never early."""
+    """Calls ``deadline_passed`` of watched objects, up to ``tick`` seconds late, never early."""
 
     def __init__(self, clock: IReactorTime, tick: float = 0.1) -> None:
         self.clock = clock
@@ -52,7 +52,7 @@ class Deadlines:
         self._watched.pop(timed, None)
 
     def check(self) -> None:
-        """One tick. What is given up may forget itself or others meanwhile."""
+        """One tick. Called objects may remove themselves or others."""
         now = self.seconds()
         for timed in [timed for timed in self._watched if timed.deadline <= now]:
             if timed in self._watched and timed.deadline <= now:
@@ -60,5 +60,5 @@ class Deadlines:
                     timed.deadline_passed()
                 except Exception:
                     # The loop would end, and with it every other timeout of the process.
-                    log.failure("giving up {timed} failed", timed=timed)
+                    log.failure("timing out {timed} failed", timed=timed)
                     self.forget(timed)

@@ -1,24 +1,26 @@
 # Compiled: see docs/decisions/compiled.md
-"""What the wire itself refuses or suffers."""
+"""Errors of HTTP, on the side of clients and of upstreams."""
 
 from __future__ import annotations
 
 
 class Refused(Exception):
-    """A request that goes no further than the wire. The client is told ``status``, and ``reason`` in one sentence."""
+    """A request that is refused while it is parsed. The answer has ``status``, and ``reason``, one sentence."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.began_with = b""
+        """The beginning of the request, where it did not become one."""
 
 
 class ClientLost(Exception):
-    """The client went away, or stalled for too long, before its exchange ended. Nothing can be answered any more."""
+    """The client went away, or stalled for too long, before its exchange ended. No answer can be sent."""
 
 
 class UpstreamError(Exception):
-    """An upstream did not give a whole, valid answer. Subclasses say in which way."""
+    """An upstream gave no complete and valid answer. The subclasses are the ways."""
 
 
 class ConnectFailed(UpstreamError):
@@ -26,7 +28,7 @@ class ConnectFailed(UpstreamError):
 
 
 class PoolExhausted(UpstreamError):
-    """Every connection is in use, and no more requests may wait for one."""
+    """Every connection is in use, and too many requests wait, or none became free in time."""
 
 
 class UpstreamLost(UpstreamError):
@@ -42,8 +44,8 @@ class UpstreamLost(UpstreamError):
 
 
 class UpstreamMalformed(UpstreamError):
-    """What the upstream sent is not an HTTP/1.1 response that can be trusted."""
+    """The upstream sent an invalid or ambiguous response."""
 
 
 class UpstreamTimedOut(UpstreamError):
-    """The upstream was waited for as long as it may take: for its headers, or between two pieces of its body."""
+    """The upstream exceeded the timeout, to its headers or between two pieces of its body."""

@@ -1,9 +1,10 @@
-"""How the gateway fetches a document for itself: with treq, in bounded size, trusting the platform's authorities."""
+"""Fetches documents for the gateway, with treq, a maximum size, and the platform's certificate authorities."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
@@ -11,32 +12,83 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from apigw import __version__
+
+AGENT = f"apigw/{__version__}"
+"""The ``User-Agent``. Firewalls of some providers refuse requests without one."""
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class FetchFailed(Exception):
-    """No 200, too much, or broken off."""
+    """The answer is not 200, too large, or incomplete."""
 
 
 class Fetch:
-    """``await fetch(url)`` gives the body of a 200 answer of at most ``limit`` bytes, and its headers in lower case."""
+    """``await fetch(url)`` gives the body of a 200 answer of at most ``limit`` bytes, and its headers in lower case.
+
+    Redirects are not followed. Compressed answers are refused, because few bytes can expand to many.
+    """
 
     def __init__(self, agent: IAgent, limit: int) -> None:
-        self._agent = agent
+        self._agent = _Uncompressed(agent)
         self._limit = limit
 
     async def __call__(self, url: str) -> tuple[bytes, Mapping[str, str]]:
         # A client of its own for each call: treq's keeps cookies.
-        response: Any = await HTTPClient(self._agent).get(
-            url, headers=Headers({"accept": ["application/json"]}), allow_redirects=False, unbuffered=True
-        )
+        headers = Headers({"accept": ["application/json"], "user-agent": [AGENT]})
+        response: Any = await HTTPClient(self._agent).get(url, headers=headers, allow_redirects=False, unbuffered=True)
         body = _Bounded(self._limit)
         response.deliverBody(body)
         content = await body.content
-        if response.code != 200:
-            raise FetchFailed(f"answered with {response.code}")
         fields = {name.decode("latin-1").lower(): values for name, values in response.headers.getAllRawHeaders()}
+        if response.code != 200:
+            raise FetchFailed(_refusal(response.code, url, fields.get("location", [b""])[0]))
         return content, {name: values[0].decode("latin-1") for name, values in fields.items()}
+
+
+def _refusal(status: int, url: str, location: bytes) -> str:
+    if status not in _REDIRECTS or not location:
+        return f"answered with {status}"
+    try:
+        parts = urlsplit(urljoin(url, location.decode("ascii")))
+        place = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    except ValueError:
+        place = "an address that cannot be read"
+    return f"answered with {status}, a redirect to {place}; redirects are not followed: configure the address itself"
+
+
+@implementer(IAgent)
+class _Uncompressed:
+    """Asks for an answer as it is, whatever treq asks for, and refuses any other before treq unpacks it."""
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
+    ) -> Deferred[IResponse]:
+        plain = Headers() if headers is None else headers.copy()
+        plain.setRawHeaders(b"accept-encoding", [b"identity"])
+        return self._agent.request(method, uri, plain, bodyProducer).addCallback(_as_it_is)
+
+
+def _as_it_is(response: IResponse) -> IResponse:
+    codings = [value.strip().lower() for value in response.headers.getRawHeaders(b"content-encoding", [])]
+    if any(coding not in (b"", b"identity") for coding in codings):
+        response.deliverBody(_Unread())
+        raise FetchFailed("is compressed, though it was asked for as it is")
+    return response
+
+
+class _Unread(Protocol):
+    """Gives a body up at once."""
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
 
 
 class _Bounded(Protocol):

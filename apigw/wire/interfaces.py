@@ -1,8 +1,11 @@
 # Compiled: see docs/decisions/compiled.md
-"""What is spoken between a proxy and the protocols towards services: a message, its connection, who is told.
+"""The interfaces between a proxy and the client side of HTTP: the connection that sends a request, and its receiver.
 
-Each protocol renders a message for itself, and nobody above it knows which one carries it. The same for clients stands
-in ``request``, with the class whose two sides they are: ``Listener`` and ``Stream``.
+A proxy sends a request by an ``UpstreamConnection``, which it gets from ``Connections``, and implements ``Receiver``
+for the answer. Nothing here depends on the version of HTTP: each protocol renders requests for itself. The interfaces
+of the server side, ``Listener`` and ``Stream``, are in ``request``.
+
+All calls are made in the reactor's thread. Times are seconds of the reactor's clock. Names of fields are in lower case.
 """
 
 from __future__ import annotations
@@ -19,16 +22,95 @@ from apigw.wire.headers import Headers
 from apigw.wire.tunnel import End
 
 
-class Message:
-    """A request up to its body, which has been checked: what is in it can be sent as it is.
+class Receiver(Protocol):
+    """Receives the answer to one request.
 
-    ``target`` is in origin-form, ``authority`` what the service is called. ``fields`` have lower-case names, and are
-    neither the authority, nor of one hop (``HOP_BY_HOP``), nor framing: a protocol writes those as it has them.
-    ``content_length`` is None where the body is of unknown length, and 0 where there is none. ``upgrade`` asks for a
-    WebSocket. ``timeout`` is how many seconds the answer may take to begin, and then between two pieces of it.
+    The order of calls is either ``response_whole`` alone, or ``response_started``, then any number of
+    ``response_received`` and ``response_paused``, then ``response_finished``. ``response_failed`` may come at any point
+    instead of the rest. ``response_whole``, ``response_finished`` and ``response_failed`` are the last call for a
+    request. After ``UpstreamConnection.abandon`` there are no more calls either.
     """
 
-    def __init__(
+    def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
+        """The head of the final response; interim responses (1xx) are dropped.
+
+        ``status`` is 200 to 999, or 101 for a request with ``upgrade``. 101 is the last call: the receiver must call
+        ``UpstreamConnection.give_up``. ``headers`` have been validated. They have no hop-by-hop fields, except
+        ``Upgrade`` and ``Connection`` of a 426 (RFC 9110 §15.5.22), and no ``Transfer-Encoding``.
+        """
+
+    def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
+        """The final response with its whole ``body``, if it was complete when it was read; replaces all other calls."""
+
+    def response_received(self, data: bytes) -> None:
+        """A piece of the response's body, not empty and without framing."""
+
+    def response_paused(self) -> None:
+        """All data that has arrived was passed on, and the response is not complete: flush what was written so far."""
+
+    def response_finished(self) -> None:
+        """The response is complete. The connection may already carry another exchange."""
+
+    def response_failed(self, error: UpstreamError) -> None:
+        """The response is invalid or incomplete, and the exchange is over.
+
+        ``UpstreamLost``: the connection closed or the stream was reset; ``UpstreamMalformed``: not valid HTTP;
+        ``UpstreamTimedOut``: the request's ``timeout`` has passed.
+        """
+
+    def pause_body(self) -> None:
+        """Back-pressure: the buffer towards the service is full. Write no more of the request's body."""
+
+    def resume_body(self) -> None:
+        """The buffer has drained: go on after ``pause_body``."""
+
+    def moved(self) -> int | None:
+        """How many bytes have come from the client and been taken by it; None while the client is not waited for.
+
+        Called a few times a second, while others wait for a connection.
+        """
+
+    def too_slow(self) -> None:
+        """End the exchange, because others wait for its connection."""
+
+
+class UpstreamConnection(ABC):
+    """A connection to a service that carries one exchange at a time; with HTTP/2, one stream of a connection.
+
+    For one exchange call ``send``, then ``write`` any number of times, then ``finish``. The answer goes to the
+    receiver, and may come before ``finish``. A base class, because mypyc does not compile calls by a Protocol.
+    """
+
+    when_ready: Deferred[UpstreamConnection]
+    """Fires with the connection when it is established, and over TLS the server's certificate verified. Fails with the
+    reason of the loss otherwise."""
+    deadline: float
+    """When ``deadlines.Deadlines`` ends the connection or its exchange, in seconds; ``NEVER`` while nothing is waited
+    for. While the connection is idle, its pool sets it."""
+    usable: bool
+    """Whether it is idle, and can tell later whether it was already closed when the next request was sent. Then that
+    request can be repeated safely, and ``is_quiet``, a system call, is not needed before it."""
+    used: bool
+    """Whether it has completed an exchange. The service may be closing a used connection for being idle."""
+    version: bytes
+    """The HTTP version of the last response, for ``Via``: ``HTTP/1.1``, as in ``Request.clientproto``."""
+
+    def __init__(self) -> None:
+        self.when_ready = Deferred()
+        self.deadline = NEVER
+        self.usable = False
+        self.used = False
+        self.version = b"HTTP/1.1"
+
+    @property
+    @abstractmethod
+    def receiver(self) -> Receiver | None:
+        """The receiver of the exchange in progress."""
+
+    # The exchange's side.
+
+    @abstractmethod
+    def send(
         self,
         method: bytes,
         target: bytes,
@@ -37,122 +119,117 @@ class Message:
         content_length: int | None,
         upgrade: bool,
         timeout: float,
+        receiver: Receiver,
     ) -> None:
-        self.method = method
-        self.target = target
-        self.authority = authority
-        self.fields = fields
-        self.content_length = content_length
-        self.upgrade = upgrade
-        self.timeout = timeout
+        """Begin an exchange. The head is sent with the first ``write``, ``flush`` or ``finish``.
 
+        The parts of the request have been validated, so a protocol sends them without further checks.
+        ``method``: in capitals as registered.
+        ``target``: in origin-form, path and query (RFC 9112 §3.2.1).
+        ``authority``: the value of ``Host``, or of ``:authority``.
+        ``fields``: pairs of name and value, without ``Host``, without hop-by-hop fields (``headers.HOP_BY_HOP``), and
+        without ``Content-Length`` and ``Transfer-Encoding``: the protocol adds its own.
+        ``content_length``: bytes of the body; 0 if there is none, None if the length is unknown.
+        ``upgrade``: whether to ask for a WebSocket (RFC 6455 §4.1).
+        ``timeout``: seconds that the service may take to the head of the answer, and then between two pieces of its
+        body.
 
-class Receiver(Protocol):
-    """Who asked, and is told the answer. After ``response_finished`` or ``response_failed`` nothing more is called."""
-
-    def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
-        """The final response's head. Names are in lower case; framing has been checked.
-
-        101 is the answer to a message with ``upgrade``, and the last call: ``give_up`` the connection then.
+        Raises ``RuntimeError`` if the connection is not idle.
         """
-
-    def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
-        """The final response, which came complete: in place of all other calls."""
-
-    def response_received(self, data: bytes) -> None:
-        """A piece of its body."""
-
-    def response_paused(self) -> None:
-        """No more for now: what is held can be flushed."""
-
-    def response_finished(self) -> None:
-        """The body is complete."""
-
-    def response_failed(self, error: UpstreamError) -> None:
-        """There will be no (more) answer."""
-
-    def pause_body(self) -> None:
-        """The service does not take more of the request's body for now."""
-
-    def resume_body(self) -> None: ...
-
-
-class UpstreamConnection(ABC):
-    """A connection to a service, which carries one exchange at a time.
-
-    ``send`` a message, then ``write`` and ``finish`` its body; the answer goes to the receiver. A base class and no
-    Protocol, because calls by way of a Protocol are not compiled.
-    """
-
-    when_ready: Deferred[UpstreamConnection]
-    """Fires when an exchange may begin: connected, and over TLS the peer verified."""
-    deadline: float
-    """When it gives up what it waits for, as ``deadlines.Timed``. While it is idle, the pool's to set."""
-    usable: bool
-    """Whether the next exchange may begin, and would be repeated on another connection if this one has ended."""
-    used: bool
-    """Whether an exchange has been completed on it, so that the service may be closing it for being idle."""
-
-    def __init__(self) -> None:
-        self.when_ready = Deferred()
-        self.deadline = NEVER
-        self.usable = False
-        self.used = False
-
-    # The exchange's side.
-
-    @abstractmethod
-    def send(self, message: Message, receiver: Receiver) -> None:
-        """Begin an exchange. The message may wait for the first ``write``, ``flush`` or ``finish``."""
 
     @abstractmethod
     def write(self, data: bytes) -> None:
-        """A piece of the request's body, which is sent at once. An empty one is nothing."""
+        """Send a piece of the request's body at once. No effect if it is empty, or if the connection is closing.
+
+        Raises ``RuntimeError`` if no request is being sent.
+        """
 
     @abstractmethod
     def flush(self) -> None:
-        """Send what is held."""
+        """Send what is buffered."""
 
     @abstractmethod
     def finish(self) -> None:
-        """The request is complete; from now on the service is waited for."""
+        """The request is complete. From now on the request's ``timeout`` runs. Raises as ``write`` does."""
 
     @property
     @abstractmethod
     def event_stream(self) -> bool:
-        """Whether the response that has begun is one that may be silent for as long as it likes."""
+        """Whether the response that has begun is a ``text/event-stream``, to which no ``timeout`` applies."""
 
     @abstractmethod
     def pause_response(self) -> None:
-        """The client reads slower than the service sends. Meanwhile the service is not waited for."""
+        """Back-pressure: read no more of the response, because the client is slow. The ``timeout`` stops meanwhile."""
 
     @abstractmethod
-    def resume_response(self) -> None: ...
+    def resume_response(self) -> None:
+        """Read on after ``pause_response``. The ``timeout`` starts again."""
 
     @abstractmethod
     def abandon(self) -> None:
-        """Nobody wants the answer any more; the receiver is told nothing more."""
+        """Cancel the exchange. The receiver gets no more calls. HTTP/1.1 closes the connection, HTTP/2 the stream."""
 
     @abstractmethod
     def give_up(self) -> End:
-        """After a 101: what the connection is from then on."""
+        """After a 101: the transport for a tunnel, with what arrived behind the response. It carries no more exchanges.
+
+        Raises ``RuntimeError`` if there was no 101.
+        """
 
     # The pool's side.
 
     @abstractmethod
     def connect_until(self, deadline: float) -> None:
-        """It is being connected, and given up when that is not done by then."""
+        """Set the deadline, in seconds, for establishing the connection. No effect once that is done."""
 
     @abstractmethod
     def is_quiet(self) -> bool:
-        """Whether it is idle and nothing waits to be read: neither its end nor an answer that nobody asked for."""
+        """Whether it is idle and its socket has nothing to read: neither its end nor an unsolicited answer.
+
+        Costs a system call.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Close an idle connection, or a tunnel, when what was written is sent."""
+        """Close an idle connection, or a tunnel, after the written data is sent."""
 
 
 Told = Callable[[UpstreamConnection], None]
+"""A callback with the connection that it is about."""
 Make = Callable[[Told, Told, Told], UpstreamConnection]
-"""Makes a connection that is not connected yet. It calls the first when it may carry the next exchange, the second when
-it has become a tunnel, which is no exchange any more, and the third when it is gone."""
+"""Makes a connection that is not established yet, from three callbacks: ``on_free`` is called each time that an
+exchange is complete and the connection can carry the next one, ``on_tunnel`` when it becomes a tunnel, and ``on_lost``
+once, when it is closed."""
+
+
+class Connections(ABC):
+    """A pool of the connections to one address: ``pool.Pool`` for HTTP/1.1, ``http2.streams.Streams`` for HTTP/2."""
+
+    @property
+    @abstractmethod
+    def connections(self) -> int:
+        """The number of connections, established or being established, without tunnels."""
+
+    @property
+    @abstractmethod
+    def tunnels(self) -> int:
+        """The number of connections that became tunnels. No limit but that of clients' connections applies to them."""
+
+    @abstractmethod
+    def take(self, careful: bool = False) -> UpstreamConnection | None:
+        """A connection for an exchange that can begin at once, or None.
+
+        ``careful`` is for requests that must not be repeated: it checks, by a system call, that the service has not
+        closed the connection (``UpstreamConnection.is_quiet``).
+        """
+
+    @abstractmethod
+    def connect(self) -> Deferred[UpstreamConnection]:
+        """A new connection, or at the maximum number the next one that becomes free. Cancel it to stop waiting.
+
+        Fails with ``ConnectFailed``, or with ``PoolExhausted`` if too many wait already or none becomes free in time.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close idle connections now, and each other one when its exchange has ended. Tunnels stay."""

@@ -1,10 +1,10 @@
 # Compiled: see docs/decisions/compiled.md
-"""How fast a client sends a body."""
+"""The rate at which a client sends a body."""
 
 from __future__ import annotations
 
 WINDOW = 30
-"""Seconds over which a rate is averaged: long enough that a client on a bad network may stall in between."""
+"""Seconds over which a rate is averaged, so that clients on bad networks may stall for some seconds."""
 
 
 class Pace:
@@ -18,7 +18,7 @@ class Pace:
         self._paused_at: float | None = None
 
     def is_slow(self, size: int, now: float) -> bool:
-        """Note that ``size`` bytes came. Whether the window that ends with them brought too few."""
+        """Count ``size`` bytes. Returns whether a window has ended with too few bytes."""
         self._received += size
         if now < self._ends_at:
             return False

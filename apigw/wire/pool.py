@@ -1,24 +1,35 @@
 # Compiled: see docs/decisions/compiled.md
-"""Connections to one address, kept and shared out. Which protocol they speak is nobody's business here."""
+"""A pool of connections to one address, each with one exchange at a time (HTTP/1.1)."""
 
 from __future__ import annotations
 
 from collections import deque
+from errno import EMFILE, ENFILE
+from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from apigw.wire.deadlines import Deadlines
+from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
-from apigw.wire.interfaces import Make, UpstreamConnection
+from apigw.wire.interfaces import Connections, Make, UpstreamConnection
 from apigw.wire.reactor.transport import OneConnection
+from apigw.wire.slowest import Slowest
+
+PATIENCE = 0.25
+"""Seconds for which a request waits for a connection before the slowest client loses its own; so long one by one."""
+LOOKS_EVERY = 1.0
+"""Seconds between two looks at how fast clients are, while no more connections may be made and nobody waits."""
+
+NO_FILES = frozenset({EMFILE, ENFILE})
+"""Errors that are about this machine, and not about the service."""
 
 
 @frozen
 class PoolSettings:
-    """Times are seconds. ``max_pending`` exchanges wait for one of ``max_connections``, up to ``connect_timeout``."""
+    """Times are seconds. Up to ``max_pending`` exchanges wait for a connection, for up to ``connect_timeout``."""
 
     connect_timeout: float = 5.0
     keepalive_timeout: float = 4.0
@@ -29,7 +40,8 @@ class PoolSettings:
 class _Waiting:
     """An exchange's place in the queue for a connection."""
 
-    def __init__(self, pool: Pool, deadline: float) -> None:
+    def __init__(self, pool: Pool, since: float, deadline: float) -> None:
+        self.since = since
         self.deadline = deadline
         self.given: Deferred[UpstreamConnection] = Deferred(lambda _: pool._forget(self))
         self._pool = pool
@@ -39,8 +51,23 @@ class _Waiting:
         self.given.errback(PoolExhausted("no connection became free in time"))
 
 
-class Pool:
-    """The connections to one endpoint. An idle one is used again, the last used first, so that the rest can go away."""
+class _Dialling:
+    """A connection that is being made, with all that needs: a name's lookup, the attempts at each of its addresses."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.late = False
+        self.connecting: Deferred[Any] | None = None
+
+    def deadline_passed(self) -> None:
+        self.deadline = NEVER
+        self.late = True
+        if self.connecting is not None:
+            self.connecting.cancel()
+
+
+class Pool(Connections):
+    """The connections to one endpoint. The last used idle one is taken first, so that unneeded ones time out."""
 
     def __init__(
         self, endpoint: IStreamClientEndpoint, make: Make, settings: PoolSettings, deadlines: Deadlines
@@ -51,25 +78,23 @@ class Pool:
         self._deadlines = deadlines
         self._idle: list[UpstreamConnection] = []
         self._waiting: deque[_Waiting] = deque()
-        self._open = 0  # connected or connecting, but for tunnels
+        self._open: dict[UpstreamConnection, None] = {}  # connected or connecting, but for tunnels
         self._tunnels: set[UpstreamConnection] = set()
         self._closed = False
         self._dialling = False
+        self._slowest = Slowest()
+        self.deadline = NEVER
+        """When the clients of this pool are looked at; only while it is full."""
 
     @property
     def connections(self) -> int:
-        return self._open
+        return len(self._open)
 
     @property
     def tunnels(self) -> int:
-        """Connections that became tunnels. They are as many as clients hold, and do not count as ``connections``."""
         return len(self._tunnels)
 
     def take(self, careful: bool = False) -> UpstreamConnection | None:
-        """An idle connection, at once, or None.
-
-        ``careful``: for an exchange that could not be repeated, one of which the end has not come, though unread.
-        """
         idle = self._idle
         while idle:
             connection = idle.pop()
@@ -79,21 +104,32 @@ class Pool:
         return None
 
     def connect(self) -> Deferred[UpstreamConnection]:
-        """A new connection, or where there are too many, the next that becomes free.
-
-        Fails with ``ConnectFailed`` or ``PoolExhausted``.
-        """
-        if self._open < self._settings.max_connections:
+        if len(self._open) < self._settings.max_connections:
             return self._dial()
         if len(self._waiting) >= self._settings.max_pending:
             return fail(PoolExhausted("too many requests wait for a connection"))
-        waiting = _Waiting(self, self._deadlines.seconds() + self._settings.connect_timeout)
+        now = self._deadlines.seconds()
+        waiting = _Waiting(self, now, now + self._settings.connect_timeout)
         self._waiting.append(waiting)
+        self.deadline = min(self.deadline, now + PATIENCE)
         self._deadlines.watch(waiting)
         return waiting.given
 
+    def deadline_passed(self) -> None:
+        """While no more connections may be made: see how fast clients are, and where others wait, end the slowest."""
+        if len(self._open) < self._settings.max_connections:
+            self.deadline = NEVER
+            self._deadlines.forget(self)
+            self._slowest.forget()
+            return
+        now = self._deadlines.seconds()
+        waiting = self._waiting
+        self.deadline = now + (PATIENCE if waiting else LOOKS_EVERY)
+        slowest = self._slowest.look(self._open, now)
+        if slowest is not None and waiting and now - waiting[0].since >= PATIENCE:
+            slowest.too_slow()
+
     def close(self) -> None:
-        """Close what is idle now, and what is in use when its exchange has ended."""
         self._closed = True
         idle, self._idle = self._idle, []
         for connection in idle:
@@ -105,9 +141,14 @@ class Pool:
         return given
 
     def _dial_for(self, given: Deferred[UpstreamConnection]) -> None:
-        self._open += 1
         connection = self._make(self._free, self._set_apart, self._lose)
-        connection.connect_until(self._deadlines.seconds() + self._settings.connect_timeout)
+        self._open[connection] = None
+        if self.deadline == NEVER and len(self._open) >= self._settings.max_connections:
+            self.deadline = self._deadlines.seconds()
+            self._deadlines.watch(self)
+        dialling = _Dialling(self._deadlines.seconds() + self._settings.connect_timeout)
+        connection.connect_until(dialling.deadline)
+        self._deadlines.watch(dialling)
 
         def ready(connection: UpstreamConnection) -> None:
             if given.called:  # cancelled meanwhile
@@ -116,15 +157,27 @@ class Pool:
                 given.callback(connection)
 
         def failed(failure: Failure) -> None:
-            if not given.called:
+            if given.called:
+                return
+            if getattr(failure.value, "osError", None) in NO_FILES:
+                given.errback(PoolExhausted("the process may open no more files"))
+            else:
                 given.errback(ConnectFailed(failure.getErrorMessage()))
 
+        def connected(_: object) -> None:
+            # From here on, a TLS handshake for instance, the connection keeps the same deadline by itself.
+            self._deadlines.forget(dialling)
+
         def not_connected(failure: Failure) -> None:
+            self._deadlines.forget(dialling)
             self._lose(connection)
+            if dialling.late:
+                failure = Failure(ConnectFailed(f"no connection within {self._settings.connect_timeout:g} s"))
             connection.when_ready.errback(failure)
 
         connection.when_ready.addCallbacks(ready, failed)
-        self._endpoint.connect(OneConnection(connection)).addErrback(not_connected)
+        dialling.connecting = self._endpoint.connect(OneConnection(connection))
+        dialling.connecting.addCallbacks(connected, not_connected)
 
     def _free(self, connection: UpstreamConnection) -> None:
         if self._waiting:
@@ -139,14 +192,14 @@ class Pool:
     def _set_apart(self, connection: UpstreamConnection) -> None:
         """It is a tunnel now, which may last for hours: its place is free for exchanges."""
         self._tunnels.add(connection)
-        self._open -= 1
+        del self._open[connection]
         self._dial_for_waiting()
 
     def _lose(self, connection: UpstreamConnection) -> None:
         if connection in self._tunnels:
             self._tunnels.remove(connection)
             return
-        self._open -= 1
+        del self._open[connection]
         if connection in self._idle:
             self._idle.remove(connection)
         self._dial_for_waiting()
@@ -155,7 +208,7 @@ class Pool:
         if self._dialling:
             return  # an attempt failed at once: the loop below goes on
         self._dialling = True
-        while self._waiting and self._open < self._settings.max_connections:
+        while self._waiting and len(self._open) < self._settings.max_connections:
             self._dial_for(self._next_waiting())
         self._dialling = False
 

@@ -1,8 +1,8 @@
 # Compiled: see docs/decisions/compiled.md
 """One request and its response, the same for HTTP/1.1 and HTTP/2.
 
-A proxy uses what is here: raw header pairs, ``read_body``, ``start``, ``write``, ``flush``, ``finish``. A Resource of
-``twisted.web`` is given the same as an ``IRequest``: see ``web_request``.
+A proxy uses it directly: raw header pairs, ``read_body``, ``start``, ``write``, ``flush``, ``finish``. A Resource of
+``twisted.web`` gets it as an ``IRequest``; see ``web_request``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.tunnel import End
 
+UNIX_PEER = b"unix:"
+"""The peer of a connection over a unix socket, which has no address."""
 BODYLESS_STATUS = frozenset({204, 304})
 _REASONS = {
     **RESPONSES,
@@ -35,13 +37,13 @@ def reason_of(status: int) -> bytes:
 
 
 class Listener(Protocol):
-    """Who is told what the client sends after the headers."""
+    """Receives the request's body, and its end."""
 
     def body_received(self, data: bytes) -> None:
-        """A piece of the request's body. More follow until ``Request.pause_body``."""
+        """A piece of the request's body. Further pieces follow, unless ``Request.pause_body`` is called."""
 
     def body_finished(self) -> None:
-        """The body is complete; without a body this is called as soon as it is asked for."""
+        """The body is complete; without a body, called by ``Request.read_body``."""
 
     def client_failed(self, error: Refused | ClientLost) -> None:
         """The body is malformed or late (``Refused``, which can be answered unless the response began), or the client
@@ -49,11 +51,12 @@ class Listener(Protocol):
 
 
 class Stream(Protocol):
-    """The connection, or HTTP/2 stream, on which a request came."""
+    """The connection, or HTTP/2 stream, of a request."""
 
     transport: ITransport
     secure: bool
     peer: bytes
+    """Its address, or ``UNIX_PEER``."""
 
     def start_response(self, request: Request, status: int, reason: bytes, headers: Headers) -> None: ...
     def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None: ...
@@ -61,6 +64,9 @@ class Stream(Protocol):
     def flush(self) -> None: ...
     def end_response(self, request: Request) -> None: ...
     def abort(self) -> None: ...
+    def unsent(self) -> int:
+        """How many bytes the client has not taken yet."""
+
     def want_body(self, request: Request) -> None: ...
     def pause_body(self) -> None: ...
     def resume_body(self) -> None: ...
@@ -77,10 +83,10 @@ class Request:
     """
 
     identifier: bytes = b""
-    """What the program calls it, in its answer and its log, where it has a name."""
+    """The request id, for the answer and the log; empty if there is none."""
     listener: Listener | None
     on_end: Callable[[ClientLost | None], None] | None = None
-    """Told once, when the response is complete or the client is lost."""
+    """Called once, when the response is complete (None) or the client is lost."""
     body_complete: bool = False
     upgrade: bool = False
     """Whether the client asks for a WebSocket."""
@@ -90,7 +96,7 @@ class Request:
     finished: bool = False
     code: int = 200
     bytes_sent: int = 0
-    """Of the response's body."""
+    """Bytes of the response's body."""
     _unread: bytes = b""
 
     def __init__(
@@ -117,14 +123,14 @@ class Request:
         self.content_length = content_length
 
     def drop_headers(self, names: frozenset[bytes]) -> None:
-        """Forget fields that were for one hop only (RFC 9110 §7.6.1)."""
+        """Remove hop-by-hop fields (RFC 9110 §7.6.1)."""
         if names:
             self.headers = [header for header in self.headers if header[0] not in names]
 
     # What the client sends.
 
     def read_body(self) -> None:
-        """Begin to deliver the body to the listener; this is what sends ``100 Continue``."""
+        """Start to deliver the body to the listener. Sends ``100 Continue`` if the client expects it."""
         self.body_wanted = True
         assert self.listener is not None
         complete = self.body_complete  # before the stream delivers what it may hold, and says the rest by itself
@@ -137,8 +143,12 @@ class Request:
         if complete and not self.finished:
             self.listener.body_finished()
 
+    def moved(self) -> int:
+        """Bytes of bodies that have come from the client, and that it has taken. About: what frames them counts too."""
+        return self.bytes_received + self.bytes_sent - self.stream.unsent()
+
     def pause_body(self) -> None:
-        """Ask the client, by way of flow control, to wait."""
+        """Stop reading the body (back-pressure)."""
         self.stream.pause_body()
 
     def resume_body(self) -> None:
@@ -146,7 +156,7 @@ class Request:
             self.stream.resume_body()
 
     def body_received(self, data: bytes) -> None:
-        """For the stream: a piece of the body came in. What nobody wants yet is kept, and the client made to wait."""
+        """Called by the stream with a piece of the body. It is buffered, and reading pauses, until ``read_body``."""
         self.bytes_received += len(data)
         if self.finished:
             return
@@ -158,14 +168,14 @@ class Request:
             self.stream.pause_body()
 
     def body_finished(self) -> None:
-        """For the stream: the body is complete."""
+        """Called by the stream: the body is complete."""
         self.body_complete = True
         if self.body_wanted and not self.finished:
             assert self.listener is not None
             self.listener.body_finished()
 
     def client_failed(self, error: Refused | ClientLost) -> None:
-        """For the stream: nothing more will come."""
+        """Called by the stream: the request has failed."""
         if self.finished:
             return
         if isinstance(error, ClientLost):
@@ -185,7 +195,7 @@ class Request:
             self.stream.start_response(self, status, reason or reason_of(status), headers)
 
     def write(self, data: bytes) -> None:
-        """A piece of the response's body, which goes out with the next ``flush`` or ``finish``."""
+        """A piece of the response's body, sent with the next ``flush`` or ``finish``."""
         if not self.finished:
             self.bytes_sent += len(data)
             self.stream.send(data)
@@ -201,14 +211,14 @@ class Request:
             self._ended(None)
 
     def abort(self) -> None:
-        """Cut the response short, in a way that no client can take for its end."""
+        """Cut the response, so that the client cannot mistake it for complete."""
         if not self.finished:
             self.finished = True
             self.stream.abort()
             self._ended(ClientLost())
 
     def respond(self, status: int, headers: Headers, body: bytes, reason: bytes = b"") -> None:
-        """A whole response at once, to which a ``date`` is added where it has none."""
+        """Send a complete response. A ``date`` is added if it has none."""
         if self.finished:
             return
         self.started = self.finished = True
@@ -220,7 +230,7 @@ class Request:
             self.on_end(None)
 
     def start_tunnel(self, headers: Headers) -> End:
-        """Answer 101 and give up the connection."""
+        """Answer 101, and return the connection for a tunnel."""
         self.started = True
         self.code = 101
         self.finished = True

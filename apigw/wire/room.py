@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Which connection of a client is closed for a new one, and how many each address has."""
+"""Chooses the connection to close for a new one at ``max_connections``, and counts those of each address."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ request another, and lost packets are sent again after a second (RFC 6298 §2.1)
 
 
 class Room:
-    """Every open connection is busy, idle, or unfinished: it is told of each change, and finding one looks at one.
+    """Tracks whether each open connection is busy, idle or unfinished. Choosing one takes constant time.
 
-    A busy connection is never closed: it carries a request, a body, an answer or a tunnel.
+    A busy connection, with a request, a body, an answer or a tunnel, is never chosen.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -29,7 +29,7 @@ class Room:
         self._unfinished: OrderedDict[Any, float] = OrderedDict()
 
     def unfinished(self, channel: object) -> None:
-        """It is in the handshake, has asked nothing yet, has sent half a head, or was refused for what it sent."""
+        """The connection is in its TLS handshake, has sent no complete head, or was refused."""
         self.kept.pop(channel, False)
         if channel not in self._unfinished:
             self._unfinished[channel] = self._seconds()
@@ -38,7 +38,7 @@ class Room:
         self.forget(channel)
 
     def idle(self, channel: object) -> None:
-        """It has been answered, and is kept alive. One that is idle already does not become so anew."""
+        """The connection is kept alive after an answer. No effect if it is idle already."""
         if channel in self._unfinished:
             del self._unfinished[channel]
         self.kept[channel] = True
@@ -48,9 +48,9 @@ class Room:
             self._unfinished.pop(channel, None)
 
     def first(self) -> Any:
-        """The one to close: the longest idle, else the longest unfinished if that is older than ``GRACE``, else None.
+        """The connection to close: the longest idle, else the longest unfinished if older than ``GRACE``, else None.
 
-        Whoever opens many connections and says nothing thus cannot push out those that were opened after it.
+        So a flood of silent connections cannot displace newer ones that are about to send a request.
         """
         for channel in self.kept:
             return channel

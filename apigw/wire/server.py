@@ -1,4 +1,4 @@
-"""One server: what the connections to all its listeners share, and how many there may be."""
+"""A server: the shared state of the connections to all of its listeners, and their limit."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Settings:
 
 
 class Channel(Timed, Protocol):
-    """A connection that has found its HTTP version, or is about to."""
+    """A connection of a client, before or after its HTTP version is known."""
 
     peer: bytes
-    """The other side's address; empty for that of a unix socket."""
+    """The other side's address; ``UNIX_PEER`` for a unix socket; empty while it is not known."""
     version: str
     """``HTTP/1.1``, ``HTTP/2``, or ``opening``."""
 
@@ -50,16 +50,16 @@ class Channel(Timed, Protocol):
         """Close now."""
 
     def make_room(self) -> None:
-        """Close for another connection. What was answered still reaches the client."""
+        """Close for another connection, after buffered data is sent."""
 
 
 OnRequest = Callable[[Request], object]
 OnRefused = Callable[[Refused, bytes, bool, bytes], tuple[int, Headers, bytes]]
-"""Given the refusal, the peer's address, whether TLS is on, and the protocol: what the client is answered."""
+"""Makes the answer from the refusal, the peer's address, whether it is TLS, and the protocol."""
 
 
 OnTurnedAway = Callable[[str], object]
-"""Told of each new connection that was closed at once, and of the reason: ``full`` or ``address``."""
+"""Called for each new connection that is closed at once, with the reason: ``full`` or ``address``."""
 
 
 class Server:
@@ -105,12 +105,12 @@ class Server:
             self.on_empty()
 
     def refuse(self, refusal: Refused, peer: bytes, secure: bool, protocol: bytes) -> tuple[int, Headers, bytes]:
-        """What is answered to what is no request."""
+        """The answer to a request that could not be parsed."""
         status, headers, body = self._on_refused(refusal, peer, secure, protocol)
         return status, self.dates.dated(headers), body
 
     def drain(self) -> None:
-        """Tell every connection to end when its exchanges have."""
+        """Drain every connection."""
         self.draining = True
         for channel in list(self.channels):
             channel.drain()
@@ -126,17 +126,15 @@ class Server:
         if most is not None and self.crowd.has(peer) >= most and not settings.trusted(peer):
             self._on_turned_away("address")
             return False
-        if not self.make_room():
-            self._on_turned_away("full")
-            return False
-        return True
+        return self.make_room()
 
     def make_room(self) -> bool:
-        """Close a connection for a new one, unless there are fewer than there may be. Returns whether there is room."""
+        """At the limit, close a connection for a new one. Returns whether the new one may stay."""
         if len(self.channels) < self.settings.max_connections:
             return True
         channel = self.room.first()
         if channel is None:
+            self._on_turned_away("full")
             return False
         # It counts no more, but has its deadline until it is gone.
         del self.channels[channel]

@@ -1,8 +1,8 @@
 # Compiled: see docs/decisions/compiled.md
-"""Request targets that are safe to route: RFC 9112 §3.2, RFC 3986 §3.3, and what programs are known to disagree on.
+"""Checks of request targets: RFC 9112 §3.2, RFC 3986 §3.3, and known differences between programs.
 
-The path that is checked is the path that is sent on, byte for byte; nothing is normalised, so there is nothing
-on which a service could disagree with the gateway.
+The checked path is forwarded byte for byte, without normalisation, so that a service cannot interpret it differently. A
+query need not be percent-encoded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from apigw.wire.errors import Refused
 _FIRST = rb"[\w\-~!$&'()*+,=:@|\[\]{}^`\"<>]"
 _REST = rb"[\w\-~!$&'()*+,=:@|\[\]{}^`\"<>.]*"
 _SEGMENT = _FIRST + _REST
-_QUERY = rb"[\x21\x22\x24\x26-\x7e]*(?:%[0-9A-Fa-f]{2}[\x21\x22\x24\x26-\x7e]*)*"
+_QUERY = rb"[\x21\x22\x24-\x7e]*"
 _ORDINARY = re.compile(rb"/(?:" + _SEGMENT + rb"(?:/" + _SEGMENT + rb")*/?)?(?:\?" + _QUERY + rb")?").fullmatch
 _ODD_BYTES = re.compile(rb"[^\x21-\x7e]|#").search
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
@@ -24,13 +24,14 @@ _DOT = re.compile(rb"%2[eE]").sub
 _AUTHORITY = re.compile(
     rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+(?::\d{0,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::\d{0,5})?"
 ).fullmatch
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(/[^?]*)?(\?.*)?", re.DOTALL).fullmatch
+_DEFAULT_PORTS = {b"http": 80, b"https": 443}
+_ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)(/[^?]*)?(\?.*)?", re.DOTALL).fullmatch
 
 
 def check_target(target: bytes) -> tuple[bytes, bytes]:
     """Split an origin-form target into its raw path and its query, the ``?`` included.
 
-    Raises ``Refused`` with 400 for what no two programs agree on.
+    Raises ``Refused`` with 400 for an ambiguous path.
     """
     if _ORDINARY(target) is None:
         _check_odd(target)
@@ -42,18 +43,18 @@ def _check_odd(target: bytes) -> None:
     if not target.startswith(b"/"):
         raise Refused(400, "The request target must begin with a slash.")
     if _ODD_BYTES(target):
-        raise Refused(400, "The request target holds a byte that must be percent-encoded.")
+        raise Refused(400, "The request target contains a byte that must be percent-encoded.")
     path = target.partition(b"?")[0]
-    if _BROKEN_ESCAPE(target):
-        raise Refused(400, "The request target holds a broken percent-encoding.")
+    if _BROKEN_ESCAPE(path):
+        raise Refused(400, "The path holds a broken percent-encoding.")
     if _FORBIDDEN_ESCAPE(path):
-        raise Refused(400, "The path holds a backslash, an encoded slash, or a control character.")
+        raise Refused(400, "The path contains a backslash, an encoded slash, or a control character.")
     for number, segment in enumerate(segments := path[1:].split(b"/")):
         name = _DOT(b".", segment).partition(b";")[0]
         if name in (b".", b".."):
-            raise Refused(400, "The path holds a dot segment.")
+            raise Refused(400, "The path contains a dot segment (. or ..).")
         if not name and (segment or number < len(segments) - 1):
-            raise Refused(400, "The path holds an empty segment.")
+            raise Refused(400, "The path contains an empty segment (//).")
 
 
 def check_authority(authority: bytes) -> None:
@@ -62,13 +63,30 @@ def check_authority(authority: bytes) -> None:
         raise Refused(400, "The Host is missing or malformed.")
 
 
-def split_absolute(target: bytes, host: bytes) -> bytes:
-    """The origin-form of an absolute-form target, which must name the same authority as ``host`` (RFC 9112 §3.2.2)."""
+def same_authority(one: bytes, other: bytes, scheme: bytes) -> bool:
+    """Whether both are equal; an empty or missing port is the default of the scheme (RFC 9110 §4.2.3)."""
+    one, other = one.lower(), other.lower()
+    return one == other or _with_port(one, scheme) == _with_port(other, scheme)
+
+
+def _with_port(authority: bytes, scheme: bytes) -> tuple[bytes, int]:
+    host, colon, port = authority.rpartition(b":")
+    if not colon or authority.endswith(b"]"):
+        host, port = authority, b""
+    return host, int(port) if port else _DEFAULT_PORTS[scheme.lower()]
+
+
+def split_absolute(target: bytes, host: bytes) -> tuple[bytes, bytes]:
+    """The origin-form of an absolute-form target, and its authority.
+
+    It must name the same as ``host``, which is empty where there is none (HTTP/1.0). RFC 9112 §3.2.2 would have the
+    Host ignored; but who is in front of the gateway may have looked at that one.
+    """
     match = _ABSOLUTE(target)
     if match is None:
         raise Refused(400, "The request target must be a path or an http URL.")
-    authority, path, query = match.groups()
+    scheme, authority, path, query = match.groups()
     check_authority(authority)
-    if authority.lower() != host.lower():
+    if host and not same_authority(authority, host, scheme):
         raise Refused(400, "The request target and the Host disagree.")
-    return (path or b"/") + (query or b"")
+    return (path or b"/") + (query or b""), authority

@@ -1,4 +1,4 @@
-"""TLS towards clients: several certificates behind one port, chosen by SNI, and replaceable while it is open."""
+"""TLS to clients: several certificates for one port, chosen by SNI, and replaceable while the port is open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
 
 @frozen
 class KeyPair:
-    """PEM files. ``certificate`` holds the chain, its own certificate first."""
+    """PEM files. ``certificate`` has the chain, the server's own certificate first."""
 
     certificate: str
     key: str
@@ -29,9 +29,9 @@ class KeyPair:
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerContexts:
-    """Makes the server's side of TLS connections. ``use`` replaces the certificates for new ones, not for open ones.
+    """The server's side of TLS connections. ``use`` replaces the certificates for new connections.
 
-    A name that no certificate carries, and a client that sends none, gets the first.
+    The first certificate is for names that no certificate has, and for clients without SNI.
     """
 
     def __init__(self, pairs: Iterable[KeyPair], min_version: str = "1.2", client_ca_file: str | None = None) -> None:
@@ -62,6 +62,8 @@ class ServerContexts:
         context.set_options(SSL.OP_NO_COMPRESSION | _NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # Without one, OpenSSL ends the handshake of a client that shows its certificate and resumes a session.
+        context.set_session_id(b"apigw")
         context.use_certificate_chain_file(pair.certificate)
         context.use_privatekey_file(pair.key)
         context.check_privatekey()
@@ -85,7 +87,8 @@ def _select(connection: SSL.Connection, offered: list[bytes]) -> Any:
     for protocol in ALPN:
         if protocol in offered:
             return protocol
-    return SSL.NO_OVERLAPPING_PROTOCOLS
+    # RFC 7301 §3.2: a fatal alert. What is raised here makes pyOpenSSL send it.
+    raise SSL.Error([("", "", "the client offers neither h2 nor http/1.1 by ALPN")])
 
 
 def names_of(certificate: str) -> list[str]:
@@ -100,7 +103,7 @@ def names_of(certificate: str) -> list[str]:
 
 
 def reason(error: Exception) -> str:
-    """Why a certificate or key cannot be used, in OpenSSL's own words where it was OpenSSL that refused it."""
+    """Why a certificate or key is unusable; OpenSSL's text if OpenSSL refused it."""
     if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list):
         return "; ".join(words for _, _, words in error.args[0]) or "OpenSSL does not say why"
     return str(error)

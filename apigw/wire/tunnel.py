@@ -1,4 +1,4 @@
-"""Two connections joined into one: what a WebSocket is once the handshake is over."""
+"""A tunnel: copies bytes between two connections, as for a WebSocket after its handshake."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from twisted.python.failure import Failure
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.reactor.transport import replace_protocol
 
+CLOSE = bytes((0x88, 2)) + (1001).to_bytes(2, "big")
+"""A close frame with code 1001, going away (RFC 6455 §5.5.1 and §7.4.1)."""
+
 
 class End(NamedTuple):
     """A connection that was given up for a tunnel. ``close`` ends it when what was written to it is sent, or nobody
@@ -18,29 +21,32 @@ class End(NamedTuple):
 
     transport: Any
     early: bytes
-    """What its other side sent behind the handshake."""
+    """Bytes that arrived behind the handshake."""
     close: Callable[[], None]
 
 
 def join(client: End, upstream: End, deadlines: Deadlines, idle_timeout: float) -> Deferred[None]:
-    """Copy both ways, each side at the pace of the other, until either closes. What came early goes first.
+    """Copy in both directions, with back-pressure, until either side closes. Early bytes are sent first.
 
-    When one side is lost, the other is closed; when nothing has come from either for ``idle_timeout`` seconds, both
-    are. Fires when both are gone.
+    When one side is lost, the other is closed. After ``idle_timeout`` seconds without data from either side, both are
+    closed. Fires when both are gone. Cancelling closes both.
     """
     return _Tunnel(client, upstream, deadlines, idle_timeout).done
 
 
 class _Tunnel:
     def __init__(self, client: End, upstream: End, deadlines: Deadlines, idle_timeout: float) -> None:
-        self.done: Deferred[None] = Deferred()
+        self.done: Deferred[None] = Deferred(lambda _: self.deadline_passed())
         self._deadlines = deadlines
         self._idle_timeout = idle_timeout
         self._ends = [client, upstream]
         self.moved()
         deadlines.watch(self)
-        _Side(self, client, upstream.transport)
-        _Side(self, upstream, client.transport)
+        frames = Frames()
+        frames.passed(upstream.early)
+        _Side(self, upstream, client.transport, frames)
+        connection = _Side(self, client, upstream.transport).before
+        connection.say_at_the_end(lambda: CLOSE if frames.between else b"")
         for source, sink in ((client, upstream), (upstream, client)):
             if source.early:
                 sink.transport.write(source.early)
@@ -59,23 +65,66 @@ class _Tunnel:
             other.close()
         if not self._ends:
             self._deadlines.forget(self)
-            self.done.callback(None)
+            if not self.done.called:  # by who cancelled it
+                self.done.callback(None)
 
 
 class _Side:
     """The protocol of one end from now on. The one before it is still told when its connection is lost."""
 
-    def __init__(self, tunnel: _Tunnel, end: End, sink: Any) -> None:
+    def __init__(self, tunnel: _Tunnel, end: End, sink: Any, frames: Frames | None = None) -> None:
         self._tunnel = tunnel
+        self._frames = frames
         self._end = end
         self._sink = sink
-        self._before = replace_protocol(end.transport, self)
+        self.before = replace_protocol(end.transport, self)
         sink.registerProducer(end.transport, True)
 
     def dataReceived(self, data: bytes) -> None:
         self._tunnel.moved()
+        if self._frames is not None:
+            self._frames.passed(data)
         self._sink.write(data)
 
     def connectionLost(self, reason: Failure) -> None:
-        self._before.connectionLost(reason)
+        self.before.connectionLost(reason)
         self._tunnel.lost(self._end)
+
+
+class Frames:
+    """Finds the boundaries of frames in one direction of a WebSocket (RFC 6455 §5.2)."""
+
+    def __init__(self) -> None:
+        self._head = b""  # the beginning of a frame's head
+        self._left = 0  # of a frame's payload
+        self._closed = False
+
+    @property
+    def between(self) -> bool:
+        """Whether a frame may be inserted now: the last one is complete, and was not a close frame."""
+        return not (self._head or self._left or self._closed)
+
+    def passed(self, data: bytes) -> None:
+        """Account for bytes that have been sent."""
+        if len(data) <= self._left:
+            self._left -= len(data)
+            return
+        data = self._head + data[self._left :]
+        at = 0
+        while (size := self._size(data, at)) and at + size <= len(data):
+            at += size
+        self._left = max(0, at + size - len(data)) if size else 0
+        self._head = b"" if size else data[at:]
+
+    def _size(self, data: bytes, at: int) -> int:
+        """Of the frame that begins at ``at``, with its head; 0 where that is not all there."""
+        if len(data) < at + 2:
+            return 0
+        length = data[at + 1] & 0x7F
+        more = {126: 2, 127: 8}.get(length, 0)
+        head = 2 + more + (4 if data[at + 1] & 0x80 else 0)
+        if len(data) < at + head:
+            return 0
+        if data[at] & 0x0F == 8:
+            self._closed = True
+        return head + (int.from_bytes(data[at + 2 : at + 2 + more], "big") if more else length)

@@ -1,4 +1,4 @@
-"""``twisted.web.iweb.IRequest`` for a request whose costly parts are made only when somebody asks for them.
+"""``twisted.web.iweb.IRequest`` for a request; its costly parts are made on first use.
 
 What a Resource of ``twisted.web`` may do with its request is in ``twisted.web.server.Request``. That class builds all
 of it for each request; here the same names are properties over what the wire has read.
@@ -26,7 +26,7 @@ _MULTIPART = b"multipart/form-data"
 
 
 class WebRequest(TwistedRequest):
-    """A ``wire.request.Request`` as Resources see it."""
+    """A ``wire.request.Request`` for Resources."""
 
     defaultContentType = b"text/html; charset=utf-8"
     prepath: list[bytes]
@@ -171,11 +171,11 @@ class WebRequest(TwistedRequest):
         self.request.finish()
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole response at once, which ``responseHeaders`` and the like have no part in."""
+        """Send a complete response. ``responseHeaders`` and the like are not used."""
         self.request.respond(status, headers, body)
 
     def processingFailed(self, reason: Failure) -> Failure:
-        """A Resource raised: logged here, and nothing of it shown to the client."""
+        """A Resource raised an exception. It is logged, and the answer does not show it."""
         self._log.failure("a resource failed", failure=reason)
         if self.request.started:
             self.request.abort()

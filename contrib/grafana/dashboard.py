@@ -194,6 +194,11 @@ PANELS: dict[str, list[Panel]] = {
               query(f"sum by (protocol) (gateway_connections{{{WHERE}}})", "{{protocol}}")),
         lines("Reactor lag, p99", "How late the gateway gets to what it has to do: blocked, or full.", 8,
               query(quantile("0.99", "le, instance", "gateway_reactor_lag_seconds", WHERE), "{{instance}}"), unit="s"),
+        lines("Name lookups", "Per second, by result; old: the last good addresses were used.", 8,
+              query(f"sum by (result) (rate(gateway_dns_lookups_total{{{WHERE}}}{RATE}))", "{{result}}"),
+              query(f"sum(rate(gateway_dns_old_answers_total{{{WHERE}}}{RATE}))", "old"), unit="reqps"),
+        lines("Name lookups in progress", "Those that stay hang.", 8,
+              query(f"sum by (instance) (gateway_dns_lookups_in_progress{{{WHERE}}})", "{{instance}}")),
         lines("Limit checks without the store", "Checks per second decided without Redis.", 8,
               query(rate("gateway_rate_limit_fallbacks_total"), "checks"), unit="reqps"),
         lines("Reloads", "By result.", 8,
@@ -207,10 +212,17 @@ PANELS: dict[str, list[Panel]] = {
               unit="percentunit"),
         lines("Uptime", "Since the start of the process.", 8,
               query(f"time() - max by (instance) (process_start_time_seconds{{{WHERE}}})", "{{instance}}"), unit="s"),
+        lines("Buffered bodies", "Bytes of requests' bodies that are kept until they are whole.", 12,
+              query(f"sum by (instance) (gateway_buffered_bytes{{{WHERE}}})", "{{instance}}"), unit="bytes"),
+        lines("Lost lines of logs", "Lines that could not be written: a disk is full, or nobody reads the pipe.", 12,
+              query(f"sum by (log) (increase(gateway_log_lines_lost_total{{{WHERE}}}{RATE}))", "{{log}}")),
     ],
 }  # fmt: skip
 
-LEFT_OUT = {"process_virtual_memory_bytes": "says nothing about what is used"}
+LEFT_OUT = {
+    "gateway_dns_lookup_duration_seconds": "what takes long is seen in progress, and in answers that are old",
+    "process_virtual_memory_bytes": "says nothing about what is used",
+}
 """Exported families that no panel shows, and why."""
 
 

@@ -30,9 +30,9 @@ for line, replacement in (
     (next(line for line in EXAMPLE.split("\n") if "cert_file: tls/a.pem" in line), ""),
     (
         "      algorithm: RS256\n      public_key_file: keys/main.pem",
-        f"      algorithm: HS256\n      secret: {'x' * 32}",
+        f"      algorithm: HS256\n      secret: {'secretly' * 4}",
     ),
-    ("algorithm: RS256, private_key_file: keys/token.pem", f"algorithm: HS256, secret: {'y' * 32}"),
+    ("algorithm: RS256, private_key_file: keys/token.pem", f"algorithm: HS256, secret: {'secretly' * 5}"),
 ):
     assert line in GOOD
     GOOD = GOOD.replace(line, replacement)

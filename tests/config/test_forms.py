@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,19 +11,12 @@ from twisted.internet import endpoints as twisted_endpoints
 
 from apigw.config import endpoints, units
 from apigw.config.addresses import host_and_port, network, origin, redis_url, target
-from apigw.config.forms import METHODS
 from apigw.config.model import Target
 from apigw.routing.pattern import Pattern
 
 
 class _Silent:
     pass
-
-
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_methods_are_those_of_the_parser(method: str) -> None:
-    """A route is configured for a method that never comes through."""
-    httptools.HttpRequestParser(_Silent()).feed_data(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode())
 
 
 ENDPOINTS = [

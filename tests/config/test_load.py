@@ -168,6 +168,7 @@ def test_the_whole_example(example: str, tmp_path: Path) -> None:
                 "user-service",
                 (Target("http", "127.0.0.1", 9001), Target("http", "127.0.0.1", 9002, 2)),
                 timeout=30.0,
+                critical=True,
                 health_check=HealthCheck(),
                 circuit_breaker=CircuitBreaker(),
             ),
@@ -240,6 +241,7 @@ gateway:
       tls: {certificates: [{cert_file: rsa.pem, key_file: rsa.key}], min_version: "1.3", client_ca_file: rsa.pem}
   admin: null
   admin_token_file: long
+  admin_hosts: [gw.test]
   drain_delay: 1.5s
   max_header_size: 1024
   max_body_size: null
@@ -276,7 +278,7 @@ auth:
 rate_limits: [{endpoint: /*, limit: 1, window: 744h, scope: endpoint, algorithm: log, on_store_failure: closed}]
 """
     secret = Secret(b"0123456789abcdef0123456789abcdef")
-    config = load(write({**key_files, "a.yaml": text}), {"SECRET": "s" * 32}, RULES)
+    config = load(write({**key_files, "a.yaml": text}), {"SECRET": "sample" * 6}, RULES)
     assert config.gateway == Gateway(
         listen=(
             Listen(f"unix:address={etc}/apigw.sock:mode=660"),
@@ -287,6 +289,7 @@ rate_limits: [{endpoint: /*, limit: 1, window: 744h, scope: endpoint, algorithm:
         ),
         admin=None,
         admin_token_file=f"{etc}/long",
+        admin_hosts=("gw.test",),
         drain_delay=1.5,
         max_header_size=1024,
         max_body_size=None,
@@ -306,7 +309,7 @@ rate_limits: [{endpoint: /*, limit: 1, window: 744h, scope: endpoint, algorithm:
     assert auth_of(config) == Auth(
         (
             JWTVerifier("a", "HS256", secret=secret, issuer="a"),
-            JWTVerifier("b", "HS256", secret=Secret(b"s" * 32), key_id="k", issuer="b"),
+            JWTVerifier("b", "HS256", secret=Secret(b"sample" * 6), key_id="k", issuer="b"),
             JWTVerifier("c", "RS256", jwks_url="https://id.example.com/jwks"),
         ),
         added=(
@@ -389,8 +392,8 @@ def test_problems_after_merging_name_the_right_file(write: Write) -> None:
     with pytest.raises(ConfigError) as caught:
         load(write(files), {}, RULES)
     assert str(caught.value) == (
-        "etc/b.yaml:3:12: routes[2].path: has the same shape as the one at etc/b.yaml:2:12, "
-        "and all methods in common with it"
+        "etc/b.yaml:3:12: routes[2].path: has the same shape as the path at etc/b.yaml:2:12, "
+        "and both routes serve all methods"
     )
 
 
@@ -433,7 +436,7 @@ def test_variables(write: Write, value: str, environ: dict[str, str], expected: 
 def test_a_variable_is_text_in_quotes(write: Write) -> None:
     """A key id of digits, in quotes, is refused because it looks like a number once it is put in."""
     text = 'auth: {jwt: [{name: "${A}", algorithm: HS256, secret: "${S}"}]}\n'
-    config = load(write({"a.yaml": text}), {"A": "007", "S": "1" * 40}, RULES)
+    config = load(write({"a.yaml": text}), {"A": "007", "S": "1234567890" * 4}, RULES)
     auth = auth_of(config)
     assert auth is not None
     assert auth.jwt[0].name == "007"
@@ -470,7 +473,7 @@ def test_warnings(example: str, tmp_path: Path) -> None:
 
 def test_keys_over_a_plain_connection(write: Write) -> None:
     """Keys are fetched where anybody on the way can replace them, and nobody is told."""
-    text = "auth: {jwt: [{name: a, algorithm: RS256, jwks_url: 'http://id/jwks'}]}\n"
+    text = "auth: {jwt: [{name: a, algorithm: RS256, jwks_url: 'http://id/jwks', issuer: x}]}\n"
     (warning,) = load(write({"a.yaml": text}), {}, RULES).warnings
     assert str(warning).startswith("etc/a.yaml:1:52: auth.jwt[0].jwks_url: fetches keys without TLS")
 
@@ -480,7 +483,7 @@ def test_a_token_endpoint_without_a_key_of_its_own(write: Write) -> None:
     text = "auth: {oauth: {issuer: https://me, signing: {algorithm: RS256, key_id: k1}}}\n"
     (warning,) = load(write({"a.yaml": text}), {}, RULES).warnings
     assert str(warning).startswith(
-        "etc/a.yaml:1:45: auth.oauth.signing: has no private_key_file: a key is made at each"
+        "etc/a.yaml:1:45: auth.oauth.signing: has no private_key_file: the gateway makes a new key at each"
     )
 
 

@@ -67,8 +67,8 @@ def test_harmless_layout(write: Write, text: str) -> None:
     [
         (b"gateway:\n  admin: caf\xe9\n", "2:13: is not UTF-8: byte 0xe9"),
         ("gateway: {}\n".encode("utf-16"), "1:1: is not UTF-8: byte 0xff"),
-        (b"gateway:\n  admin: a\0b\n", "2:11: holds the control character U+0000"),
-        (b"gateway:\r\n  admin: a\x1bb\r\n", "2:11: holds the control character U+001B"),
+        (b"gateway:\n  admin: a\0b\n", "2:11: contains the control character U+0000"),
+        (b"gateway:\r\n  admin: a\x1bb\r\n", "2:11: contains the control character U+001B"),
         (b"# " + b"x" * (16 << 20), "1:1: is larger than 16MiB"),
         (
             b"gateway:\n" + b"  drain_delay: 0s\n" * 2,
@@ -119,7 +119,7 @@ def test_directory_is_a_file(write: Write) -> None:
 
 def test_no_files(write: Write) -> None:
     """A directory without configuration starts a gateway with an empty one."""
-    assert problems_of(write({"README": ""})) == ["etc: holds no configuration: there is no *.yaml file in it"]
+    assert problems_of(write({"README": ""})) == ["etc: contains no configuration: there is no *.yaml file in it"]
 
 
 def test_what_is_no_file(write: Write, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apigw.config.keys import Keys, secret
+from apigw.config.keys import Keys, Rule, secret
 from apigw.config.load import load
 from apigw.config.marks import compose
 from apigw.config.merge import Document, read
@@ -80,6 +80,24 @@ def test_what_a_policy_declares_secret_is_not_shown(write: Write) -> None:
     assert "hunter2" not in shown(document, ("routes", 0, "pin"), "hunter2")
 
 
+def test_what_stands_under_a_key_that_does_not_exist_is_not_shown(write: Write) -> None:
+    """It may be a secret whose key was mistyped; where it stands is shown all the same."""
+    text = """
+auth:
+  jwt: [{name: a, sekret: hunter2, key: {main: hunter2, all: [hunter2, [hunter2]]}, audience: {x: hunter2}}]
+  oauth: {clients: [{id: acme, secret_hsh: [hunter2]}]}
+gateway: {admin_tokn: hunter2, lisen: 20022002}
+redis: {pasword: hunter2}
+redsi: {url: "redis://hunter2@a"}
+"""
+    text = show(read(write({"a.yaml": text}), {}, RULES.schema))
+    assert "hunter2" not in text
+    assert "20022002" not in text
+    for key in ("sekret", "main", "secret_hsh", "admin_tokn", "lisen", "pasword", "redsi"):
+        assert f"{key}:" in text
+    assert "id: acme" in text
+
+
 def test_what_is_shown_loads_again(write: Write, tmp_path: Path) -> None:
     """What `show` prints is not the configuration that runs."""
     text = """\
@@ -97,6 +115,10 @@ def test_an_empty_configuration(write: Write) -> None:
     assert show(read(write({"a.yaml": ""}), {}, RULES.schema)) == "{}\n"
 
 
+ANYTHING: Rule = {}
+"""The rule for a map or a list of what has this rule."""
+ANYTHING["valuesrules"] = ANYTHING
+
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(10**17), 10**17), st.text(st.characters(codec="utf-8")))
 TREES = st.recursive(SCALARS, lambda below: st.lists(below) | st.dictionaries(st.sampled_from("abc no 1 x-y"), below))
 
@@ -104,7 +126,9 @@ TREES = st.recursive(SCALARS, lambda below: st.lists(below) | st.dictionaries(st
 @given(st.dictionaries(st.sampled_from(["a", "b", "on", "1", "key"]), TREES))
 def test_any_text_survives(tree: dict[str, object]) -> None:
     """A value with odd characters is printed as another one, or as YAML that nobody can read."""
-    document = Document("etc", json.loads(json.dumps(tree)))
+    document = Document(
+        "etc", json.loads(json.dumps(tree)), schema=dict.fromkeys(["a", "b", "on", "1", "key"], ANYTHING)
+    )
     document.places = _Everywhere()
     assert yaml.safe_load(show(document)) is not None
     node = compose(show(document).replace("$$", "$"), "a", {}) if "$" not in show(document) else None

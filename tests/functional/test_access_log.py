@@ -75,7 +75,7 @@ def by_text(found: object) -> str:
 
 
 def test_every_ending_has_its_line(start: Start, service: Service, behaviour: Behaviour, tmp_path: Path) -> None:
-    """What the person on call looks for is not in the log, or there twice, or blames the wrong side."""
+    """Each exchange is one line, which says how it ended and whose answer it was."""
     file = tmp_path / "access.log"
     daemon = start(endings.document(service, access_log={"file": str(file), "format": "json"}))
     done = endings.all_done(daemon, behaviour)
@@ -99,23 +99,6 @@ def test_every_ending_has_its_line(start: Start, service: Service, behaviour: Be
     assert posted["bytes_out"] > 10
 
 
-def test_combined_lines_have_every_field(start: Start, service: Service, behaviour: Behaviour, tmp_path: Path) -> None:
-    """The programs that read such logs stop at a line that they do not know."""
-    file = tmp_path / "access.log"
-    daemon = start(endings.document(service, access_log={"file": str(file), "format": "combined"}))
-    done = endings.all_done(daemon, behaviour)
-    eventually(lambda: len(file.read_bytes().splitlines()) >= len(done))
-    found = [COMBINED.fullmatch(line) for line in file.read_text("ascii").splitlines()]
-    assert all(found)
-    noted = [
-        tuple(match[name] for name in ("method", "path", "route", "status", "code", "made_by", "protocol"))
-        for match in found
-        if match
-    ]
-    expected = [tuple("-" if part is None else str(part) for part in as_expected(ending)) for ending in done]
-    assert sorted(noted) == sorted(expected)
-
-
 HOSTILE = [
     b'GET /a"b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
     b"GET /<script>alert(1)</script> HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
@@ -133,12 +116,11 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("form", ["json", "combined"])
-def test_hostile_bytes_make_one_plain_line(start: Start, service: Service, tmp_path: Path, form: str) -> None:
-    """Somebody writes lines of his own into the log, or commands to the terminal of whoever reads it."""
+def test_hostile_bytes_make_one_plain_line(start: Start, service: Service, tmp_path: Path) -> None:
+    """Whatever a client sends is one line of plain ASCII."""
     file = tmp_path / "access.log"
     document = everything(service, file)
-    document["gateway"]["access_log"]["format"] = form
+    document["gateway"]["access_log"]["format"] = "combined"
     daemon = start(document)
     for data in HOSTILE:
         with daemon.connect() as client:
@@ -153,14 +135,11 @@ def test_hostile_bytes_make_one_plain_line(start: Start, service: Service, tmp_p
     assert re.fullmatch(rb"[\x20-\x7e\n]*", text)
     for line in text.splitlines():
         assert len(line) < 8000
-        if form == "json":
-            assert set(json.loads(line)) >= {"time", "status", "path"}
-        else:
-            assert COMBINED.fullmatch(line.decode())
+        assert COMBINED.fullmatch(line.decode())
 
 
 def test_no_secret_is_in_the_log(start: Start, service: Service, tmp_path: Path) -> None:
-    """Whoever may read the logs can call the services as anybody."""
+    """What is secret in a request is in no log."""
     file = tmp_path / "access.log"
     document = everything(service, file)
     document["gateway"]["access_log"]["format"] = "combined"
@@ -178,7 +157,7 @@ def test_no_secret_is_in_the_log(start: Start, service: Service, tmp_path: Path)
 
 
 def test_a_request_has_one_name(start: Start, service: Service, tmp_path: Path) -> None:
-    """The id in a customer's complaint leads nowhere."""
+    """The id that a caller is told is the one in the log, and the one that the service is told."""
     file = tmp_path / "access.log"
     document = everything(service, file)
     document["routes"] = [{"path": "/a", "service": "main"}]
@@ -210,7 +189,7 @@ def test_a_request_has_one_name(start: Start, service: Service, tmp_path: Path) 
 
 
 def test_the_client_is_the_one_behind_the_proxy(start: Start, service: Service, tmp_path: Path) -> None:
-    """Every line names the load balancer."""
+    """Behind a trusted proxy the line names the client."""
     file = tmp_path / "access.log"
     daemon = start(everything(service, file, trusted_proxies=["127.0.0.0/8"]))
     for target in ("/a", "/health"):
@@ -219,7 +198,7 @@ def test_the_client_is_the_one_behind_the_proxy(start: Start, service: Service, 
 
 
 def test_logrotate_under_load_loses_nothing(start: Start, service: Service, tmp_path: Path) -> None:
-    """The minute of the rotation is missing from the logs."""
+    """While the file is moved away, again and again, each request has its line in one of them."""
     file = tmp_path / "access.log"
     daemon = start(everything(service, file))
     sent: list[str] = []
@@ -254,7 +233,7 @@ def test_logrotate_under_load_loses_nothing(start: Start, service: Service, tmp_
 
 
 def test_a_clean_stop_writes_what_is_left(start: Start, service: Service, tmp_path: Path) -> None:
-    """The last lines before a restart are lost, which are those that one looks for."""
+    """A stop writes every line first."""
     file = tmp_path / "access.log"
     daemon = start(everything(service, file))
     with daemon.connect() as client:
@@ -267,33 +246,8 @@ def test_a_clean_stop_writes_what_is_left(start: Start, service: Service, tmp_pa
     assert [line["path"] for line in lines(file)] == [f"/a?{number}" for number in range(500)]
 
 
-def test_a_full_disk_stops_nothing(start: Start, service: Service) -> None:
-    """Because a disk is full, customers see errors."""
-    daemon = start(everything(service, "/dev/full"))
-    with daemon.connect() as client:
-        for _ in range(300):
-            assert client.get("/a").status == 200
-    eventually(lambda: "No space left on device; lines are being lost" in daemon.log)
-    daemon.terminate()
-    assert daemon.wait() == 0
-    assert "300 lines were lost" in daemon.log
-    assert daemon.log.count("lines are being lost") == 1
-
-
-def test_standard_output(start: Start, service: Service) -> None:
-    """In a container the log is nowhere, or cut into the daemon's own lines."""
-    daemon = start(everything(service, "-"))
-    with daemon.connect() as client:
-        for number in range(100):
-            assert client.get(f"/a?{number}").status == 200
-    daemon.terminate()
-    assert daemon.wait() == 0
-    found = [json.loads(line) for line in daemon.log.splitlines() if line.startswith("{")]
-    assert [line["path"] for line in found] == [f"/a?{number}" for number in range(100)]
-
-
 def test_a_log_that_cannot_be_opened_is_said_at_the_start(service: Service, tmp_path: Path) -> None:
-    """The gateway runs for a week before anybody notices that it logs nothing."""
+    """A gateway that cannot open its log does not start, and says so."""
     for number, file in enumerate((tmp_path / "no" / "such", tmp_path)):
         daemon = Daemon(tmp_path / f"gateway{number}", everything(service, file)).launch()
         assert daemon.wait() == 1

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.asking import admin_of, asked, circuit, command, metrics, post
-from support.client import Client, encode
+from support.client import Answer, Client, encode
 from support.daemon import Daemon, Document, gateway
 from support.services import Received, Service, port_nobody_listens_on
 from support.traffic import Traffic
@@ -66,10 +64,78 @@ def other() -> Iterator[Service]:
     assert service.failures == []
 
 
-def protected(main: Service | int, other: Service, breaker: Document = BREAKER, **more: Any) -> Document:
-    url = f"http://127.0.0.1:{main}" if isinstance(main, int) else main.url
-    services = {"main": {"targets": [url], "timeout": "400ms", "circuit_breaker": breaker, **more}, "other": other.url}
-    return gateway(services=services, routes=ROUTES)
+def one(target: Service | int, breaker: Document = BREAKER, **more: Any) -> Document:
+    url = f"http://127.0.0.1:{target}" if isinstance(target, int) else target.url
+    return {"targets": [url], "timeout": "400ms", "circuit_breaker": breaker, **more}
+
+
+def protected(main: Service, other: Service, breaker: Document = BREAKER, **more: Any) -> Document:
+    return gateway(services={"main": one(main, breaker, **more), "other": other.url}, routes=ROUTES)
+
+
+FAULTS = ["killed", "hanging", "half-fails", "cut-off", "no-HTTP"]
+
+
+class Scene:
+    """One daemon, in which each test has a service of its own, below its name; ``other`` is everybody's."""
+
+    def __init__(self) -> None:
+        self.other = Service(answer(200))
+        self.at: dict[str, Service] = {}
+        self.killed = port_nobody_listens_on()
+        self.daemon: Daemon
+
+    def document(self) -> Document:
+        quick = {**BREAKER, "open_for": "100ms"}
+        eager = {**BREAKER, "error_rate": 0.01, "min_requests": 1}
+        never = {**CHECK, "interval": "10m", "timeout": "60s"}
+        more: dict[str, Document] = {
+            "told": {"breaker": LONG},
+            "open": {"breaker": LONG, "keepalive_timeout": "100ms"},
+            "rate": {"breaker": LONG},
+            "probed": {"breaker": {**BREAKER, "open_for": "200ms"}, "timeout": "10s"},
+            "checked": {"health_check": CHECK},
+            "hung": {"health_check": never},
+            "only-checks": {"breaker": quick, "health_check": CHECK},
+            "dying": {"breaker": eager},
+            "slow-clients": {"breaker": eager, "timeout": "10s"},
+            **{fault: {} for fault in FAULTS},
+        }
+        self.at = {name: Service(answer(200)) for name in [*more, "second"]}
+        services: Document = {name: one(self.at[name], **settings) for name, settings in more.items()}
+        services["killed"]["targets"] = [f"http://127.0.0.1:{self.killed}"]
+        services["hung"]["targets"].append(self.at["second"].url)
+        services["dying"]["targets"].append(self.other.url)
+        services["other"] = self.other.url
+        routes = [{"path": f"/{name}/*", "service": name, "strip_prefix": f"/{name}"} for name in services]
+        return gateway(services=services, routes=routes, client_body_timeout="200ms")
+
+    def get(self, name: str) -> Answer:
+        return self.daemon.get(f"/{name}/a")
+
+    def circuit(self, name: str) -> Any:
+        return circuit(self.daemon, name)
+
+    def state(self, name: str) -> str:
+        found: str = self.circuit(name)["state"]
+        return found
+
+    def open_it(self, name: str) -> None:
+        eventually(lambda: self.get(name).status == 503)
+        assert self.state(name) == "open"
+
+    def close(self) -> None:
+        for service in (self.other, *self.at.values()):
+            service.close()
+        assert self.other.failures == []
+
+
+@pytest.fixture(scope="module")
+def scene(in_front: Start) -> Iterator[Scene]:
+    scene = Scene()
+    scene.daemon = in_front(scene.document())
+    yield scene
+    scene.close()
 
 
 def open_it(daemon: Daemon, target: str = "/a") -> None:
@@ -77,67 +143,52 @@ def open_it(daemon: Daemon, target: str = "/a") -> None:
     assert circuit(daemon)["state"] == "open"
 
 
-def state(daemon: Daemon) -> str:
-    found: str = circuit(daemon)["state"]
-    return found
-
-
-def test_what_a_caller_is_told(start: Start, main: Service, other: Service) -> None:
-    """A client cannot tell a service that is left alone from one that is broken, nor when to come back."""
+def test_what_a_caller_is_told(scene: Scene) -> None:
+    """A client learns that a service is left alone, and when to come back."""
+    main = scene.at["told"]
     main.behave = answer(503)
-    daemon = start(protected(main, other, LONG))
-    assert [daemon.get("/a").get("via") for _ in range(6)] == ["1.1 apigw"] * 6
-    refused = daemon.get("/a")
+    assert [scene.get("told").get("via") for _ in range(6)] == ["1.1 apigw"] * 6
+    refused = scene.get("told")
     assert (refused.status, refused.code) == (503, "circuit_open")
     assert 595 <= int(refused.get("retry-after") or 0) <= 600
-    assert daemon.get("/other/a").status == 200
-    assert "circuit of main opened: 6 of 6 failed in 10 s" in daemon.log
-    shown = circuit(daemon)
+    assert scene.daemon.get("/other/a").status == 200
+    assert "circuit of told opened: 6 of 6 failed in 10 s" in scene.daemon.log
+    shown = scene.circuit("told")
     assert (shown["state"], shown["opened"], shown["forced"]) == ("open", 1, False)
     assert 590 < shown["retry_in"] <= 600
-    text = metrics(daemon)
-    assert 'gateway_circuit_breaker_state{service="main"} 1.0' in text
+    text = metrics(scene.daemon)
+    assert 'gateway_circuit_breaker_state{service="told"} 1.0' in text
     assert 'gateway_circuit_breaker_state{service="other"} 0.0' in text
-    assert 'gateway_circuit_breaker_transitions_total{service="main",to="open"} 1.0' in text
+    assert 'gateway_circuit_breaker_transitions_total{service="told",to="open"} 1.0' in text
 
 
-def test_an_open_circuit_touches_no_socket(start: Start, main: Service, other: Service) -> None:
-    """A service that is down is kept down by those who ask whether it is up again."""
+def test_an_open_circuit_touches_no_socket(scene: Scene) -> None:
+    """A service whose circuit is open is asked nothing."""
+    main = scene.at["open"]
     main.behave = answer(500)
-    daemon = start(protected(main, other, LONG, keepalive_timeout="100ms"))
-    open_it(daemon)
+    scene.open_it("open")
     eventually(lambda: main.connections == 0)
     accepted, requests = main.accepted, len(main.requests)
     for _ in range(30):
-        assert daemon.get("/a").code == "circuit_open"
+        assert scene.get("open").code == "circuit_open"
     assert (main.accepted, len(main.requests), main.connections) == (accepted, requests, 0)
 
 
-def test_min_requests(start: Start, main: Service, other: Service) -> None:
-    """One unlucky request at night closes a service to everybody."""
-    daemon = start(protected(main, other, LONG))
-    main.behave = answer(500)
-    assert [daemon.get("/a").status for _ in range(5)] == [500] * 5
-    shown = circuit(daemon)
-    assert (shown["state"], shown["failures"], shown["total"]) == ("closed", 5, 5), "fewer than min_requests"
-
-
-def test_error_rate(start: Start, main: Service, other: Service) -> None:
-    """Callers who make mistakes close a service to the others, or a service that half works is called a broken one."""
-    daemon = start(protected(main, other, LONG))
+def test_error_rate(scene: Scene) -> None:
+    """What callers do wrong is no failure, and half of the requests must fail where the rate is 0.5."""
+    main = scene.at["rate"]
     main.behave = answer(404)
-    assert [daemon.get("/a").status for _ in range(6)] == [404] * 6
+    assert [scene.get("rate").status for _ in range(6)] == [404] * 6
     main.behave = answer(500)
-    assert [daemon.get("/a").status for _ in range(6)] == [500] * 6
-    assert daemon.get("/a").code == "circuit_open"
-    assert "opened: 6 of 12 failed in 10 s" in daemon.log
+    assert [scene.get("rate").status for _ in range(6)] == [500] * 6
+    assert scene.get("rate").code == "circuit_open"
+    assert "circuit of rate opened: 6 of 12 failed in 10 s" in scene.daemon.log
 
 
-@pytest.mark.parametrize("fault", ["killed", "hanging", "half of it fails", "cuts its answers off", "no HTTP"])
-def test_a_service_breaks_and_recovers(start: Start, other: Service, fault: str) -> None:
-    """A broken service takes others with it, or is still refused when it is well again."""
-    port = port_nobody_listens_on()
-    main = Service(answer(200), port=port)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_service_breaks_and_recovers(scene: Scene, fault: str) -> None:
+    """Whatever the fault, the service is left alone, tried again, and used when it is well; others never notice."""
+    main = Service(answer(200), port=scene.killed) if fault == "killed" else scene.at[fault]
     turn = iter(range(10**9))
 
     def truncated(received: Received) -> None:
@@ -150,63 +201,44 @@ def test_a_service_breaks_and_recovers(start: Start, other: Service, fault: str)
 
     faults = {
         "hanging": hang,
-        "half of it fails": lambda received: answer(500 if next(turn) % 2 else 200)(received),
-        "cuts its answers off": truncated,
-        "no HTTP": nonsense,
+        "half-fails": lambda received: answer(500 if next(turn) % 2 else 200)(received),
+        "cut-off": truncated,
+        "no-HTTP": nonsense,
     }
-    daemon = start(protected(port, other))
-    with Traffic(daemon.address, "/other/a") as others, Traffic(daemon.address, "/a", 4) as traffic:
+    with (
+        Traffic(scene.daemon.address, "/other/a") as others,
+        Traffic(scene.daemon.address, f"/{fault}/a", 4) as traffic,
+    ):
         traffic.go_on()
         if fault == "killed":
             main.close()
         else:
             main.behave = faults[fault]
         eventually(lambda: traffic.statuses[503] > 50)
-        eventually(lambda: circuit(daemon)["opened"] >= 2)  # it was tried again, and found broken
+        eventually(lambda: scene.circuit(fault)["opened"] >= 2)  # it was tried again, and found broken
         others.go_on()
         main.behave = answer(200)
         if fault == "killed":
-            main = Service(answer(200), port=port)
-        eventually(lambda: state(daemon) == "closed")
+            main = Service(answer(200), port=scene.killed)
+        eventually(lambda: scene.state(fault) == "closed")
         before = traffic.statuses[200]
         eventually(lambda: traffic.statuses[200] > before + 100)
     assert set(others.statuses) == {200}
     assert not others.tally.failures
-    allowed = {200, 500, 503} if fault == "half of it fails" else {200, 502, 503, 504}
+    allowed = {200, 500, 503} if fault == "half-fails" else {200, 502, 503, 504}
     assert set(traffic.statuses) <= allowed
-    if fault != "cuts its answers off":  # which its client must notice
+    if fault != "cut-off":  # which its client must notice
         assert not traffic.surprises
-    text = metrics(daemon)
-    assert text.count('gateway_circuit_breaker_state{service="main"}') == 1
+    text = metrics(scene.daemon)
+    assert text.count(f'gateway_circuit_breaker_state{{service="{fault}"}}') == 1
     main.close()
 
 
-def test_flapping(start: Start, main: Service, other: Service) -> None:
-    """A service that comes and goes is asked as often as one that is well; or is given up for good."""
-    daemon = start(protected(main, other, {**BREAKER, "open_for": "100ms"}))
-
-    def has_opened(times: int) -> bool:
-        return circuit(daemon)["opened"] >= times and state(daemon) == "open"
-
-    with Traffic(daemon.address, "/a", 4) as traffic:
-        for opened in range(1, 4):
-            main.behave = answer(500)
-            eventually(partial(has_opened, opened))
-            main.behave = answer(200)
-            eventually(lambda: state(daemon) == "closed")
-        traffic.go_on(100)
-        assert state(daemon) == "closed"
-    assert not traffic.surprises
-    assert set(traffic.statuses) == {200, 500, 503}
-    # Each time within the window of the last: it is left alone for 0.1, 0.2, 0.4 s.
-    assert {"0.1", "0.2", "0.4"} <= set(re.findall(r"half-open: (\S+) s have passed", daemon.log))
-
-
-def test_probes_are_few(start: Start, main: Service, other: Service) -> None:
-    """A service that has just got up is knocked down by everybody who waited for it."""
-    daemon = start(protected(main, other, {**BREAKER, "open_for": "200ms"}, timeout="10s"))
+def test_probes_are_few(scene: Scene) -> None:
+    """A service that has just got up is asked by as many as ``half_open_requests`` at a time."""
+    main = scene.at["probed"]
     main.behave = answer(500)
-    open_it(daemon)
+    scene.open_it("probed")
     go, seen = threading.Event(), len(main.requests)
 
     def behave(received: Received) -> None:
@@ -215,13 +247,13 @@ def test_probes_are_few(start: Start, main: Service, other: Service) -> None:
 
     main.behave = behave
     with ExitStack() as stack:
-        clients = [stack.enter_context(daemon.connect()) for _ in range(2)]
+        clients = [stack.enter_context(scene.daemon.connect()) for _ in range(2)]
 
         def arrives(client: Client, number: int) -> None:
             """Refused until the time has come; then it is a probe, and waits."""
 
             def admitted() -> bool:
-                client.send(encode("GET", "/a"))
+                client.send(encode("GET", "/probed/a"))
                 client.socket.settimeout(0.2)
                 try:
                     return client.answer().status != 503
@@ -234,71 +266,68 @@ def test_probes_are_few(start: Start, main: Service, other: Service) -> None:
 
         for number, client in enumerate(clients, 1):
             arrives(client, number)
-        assert state(daemon) == "half-open"
-        assert 'gateway_circuit_breaker_state{service="main"} 2.0' in eventually(
-            lambda: (text := metrics(daemon)) and '="half-open"} 1.0' in text and text
+        assert scene.state("probed") == "half-open"
+        assert 'gateway_circuit_breaker_state{service="probed"} 2.0' in eventually(
+            lambda: (text := metrics(scene.daemon)) and '="half-open"} 1.0' in text and text
         )
         for _ in range(5):
-            refused = daemon.get("/a")
+            refused = scene.get("probed")
             assert (refused.code, refused.get("retry-after")) == ("circuit_open", "1")
         assert len(main.requests) == seen + 2
         # One leaves, and another gets its place.
-        clients[0].close()
-        third = stack.enter_context(daemon.connect())
+        clients[0].reset()
+        third = stack.enter_context(scene.daemon.connect())
         arrives(third, 3)
-        assert state(daemon) == "half-open"
+        assert scene.state("probed") == "half-open"
         go.set()
         assert [client.answer().status for client in (clients[1], third)] == [200, 200]
-    assert state(daemon) == "closed"
-    assert "closed: 2 of 2 probes succeeded" in daemon.log
+    assert scene.state("probed") == "closed"
+    assert "closed: 2 of 2 probes succeeded" in scene.daemon.log
 
 
-def test_a_health_check_decides(start: Start, main: Service, other: Service) -> None:
-    """Callers are used to find out whether a service is up, although there is a way to ask."""
-    daemon = start(protected(main, other, BREAKER, health_check=CHECK))
+def test_a_health_check_decides(scene: Scene) -> None:
+    """Where there is a health check it finds out whether a service is up, and no caller does."""
+    main = scene.at["checked"]
     main.behave = answer(500)
-    open_it(daemon)
+    scene.open_it("checked")
     asked_by_callers = sum(received.target == "/a" for received in main.requests)
-    eventually(lambda: circuit(daemon)["opened"] >= 3)
-    assert daemon.get("/a").code == "circuit_open"
+    eventually(lambda: scene.circuit("checked")["opened"] >= 3)
+    assert scene.get("checked").code == "circuit_open"
     assert sum(received.target == "/a" for received in main.requests) == asked_by_callers
     main.behave = answer(200)
-    eventually(lambda: state(daemon) == "closed")
-    assert "closed: a health check passed" in daemon.log
-    assert daemon.get("/a").status == 200
+    eventually(lambda: scene.state("checked") == "closed")
+    assert "closed: a health check passed" in scene.daemon.log
+    assert scene.get("checked").status == 200
 
 
-def test_a_target_that_hangs_does_not_hold_up_one_that_is_well(start: Start, main: Service, other: Service) -> None:
-    """A service stays closed to callers for the time limit of a health check, although a target had passed it."""
-    check = {**CHECK, "interval": "10m", "timeout": "60s"}
-    document = protected(main, other, BREAKER, health_check=check)
-    with ExitStack() as stack:
-        second = Service(answer(200))
-        stack.callback(second.close)
-        document["services"]["main"]["targets"] = [main.url, second.url]
-        daemon = start(document)
-        main.behave = second.behave = answer(500)
-        open_it(daemon)
-        main.behave, second.behave = hang, answer(200)
-        eventually(lambda: state(daemon) == "closed")
+def test_a_target_that_hangs_does_not_hold_up_one_that_is_well(scene: Scene) -> None:
+    """One target that passes its health check closes the circuit, whatever the other's check waits for."""
+    main, second = scene.at["hung"], scene.at["second"]
+    main.behave = second.behave = answer(500)
+    scene.open_it("hung")
+    main.behave, second.behave = hang, answer(200)
+    eventually(lambda: scene.state("hung") == "closed")
 
 
-def test_a_service_that_answers_its_health_check_and_nothing_else(start: Start, main: Service, other: Service) -> None:
-    """A check that says less than it should makes the circuit flap at full speed."""
+def test_a_service_that_answers_its_health_check_and_nothing_else(scene: Scene) -> None:
+    """Such a service is left alone for longer each time."""
+    main = scene.at["only-checks"]
     main.behave = sick()
-    daemon = start(protected(main, other, {**BREAKER, "open_for": "100ms"}, health_check=CHECK))
-    with Traffic(daemon.address, "/other/a") as others, Traffic(daemon.address, "/a", 4) as traffic:
-        eventually(lambda: circuit(daemon)["opened"] >= 4)
+    with (
+        Traffic(scene.daemon.address, "/other/a") as others,
+        Traffic(scene.daemon.address, "/only-checks/a", 4) as traffic,
+    ):
+        eventually(lambda: scene.circuit("only-checks")["opened"] >= 4)
         main.behave = answer(200)
-        eventually(lambda: state(daemon) == "closed" and traffic.statuses[200] > 50)
-    assert "half-open: 0.8 s have passed" in daemon.log, "each time twice as long"
+        eventually(lambda: scene.state("only-checks") == "closed" and traffic.statuses[200] > 50)
+    assert "only-checks half-open: 0.8 s have passed" in scene.daemon.log, "each time twice as long"
     assert set(traffic.statuses) == {200, 500, 503}
     assert not traffic.surprises
     assert set(others.statuses) == {200}
 
 
-def test_one_of_two_targets_killed(start: Start, other: Service) -> None:
-    """A machine that dies costs requests, or the whole service."""
+def test_one_of_two_targets_killed(start: Start) -> None:
+    """A machine that dies costs no request, and does not open the circuit."""
     with ExitStack() as stack:
 
         def origin() -> tuple[subprocess.Popen[bytes], int]:
@@ -310,9 +339,11 @@ def test_one_of_two_targets_killed(start: Start, other: Service) -> None:
             eventually(lambda: socket.create_connection(("127.0.0.1", port)).close() is None)
             return started, port
 
-        (first, one), (_, two) = origin(), origin()
-        document = protected(one, other, {**BREAKER, "error_rate": 0.01, "min_requests": 1})
-        document["services"]["main"]["targets"] = [f"http://127.0.0.1:{port}" for port in (one, two)]
+        (first, first_port), (_, second_port) = origin(), origin()
+        document = gateway(
+            services={"main": one(first_port, {**BREAKER, "error_rate": 0.01, "min_requests": 1})}, routes=ROUTES[1:]
+        )
+        document["services"]["main"]["targets"] = [f"http://127.0.0.1:{port}" for port in (first_port, second_port)]
         daemon = start(document)
         # One client: what goes over a connection that has never been answered is not sent again.
         with Traffic(daemon.address, "/a", 1) as traffic:
@@ -320,26 +351,24 @@ def test_one_of_two_targets_killed(start: Start, other: Service) -> None:
             first.kill()
             traffic.go_on(200)
         assert not traffic.tally.failures, daemon.log
-        assert state(daemon) == "closed"
+        assert circuit(daemon)["state"] == "closed"
 
 
-def test_a_target_that_dies_as_it_takes_the_call(start: Start, main: Service, other: Service) -> None:
-    """A process that is being killed still takes connections for a moment, and each costs a request."""
-    document = protected(main, other, {**BREAKER, "error_rate": 0.01, "min_requests": 1})
-    document["services"]["main"]["targets"] = [main.url, other.url]
+def test_a_target_that_dies_as_it_takes_the_call(scene: Scene) -> None:
+    """Of two targets the other gets what the first took and dropped, unless it may have been done."""
+    main = scene.at["dying"]
     main.behave = lambda received: received.conversation.close()
-    daemon = start(document)
-    assert [daemon.get("/a").status for _ in range(4)] == [200] * 4
-    assert state(daemon) == "closed"
+    assert [scene.get("dying").status for _ in range(4)] == [200] * 4
+    assert scene.state("dying") == "closed"
     main.requests.clear()
-    assert [daemon.request("POST", "/a").status for _ in range(2)].count(502) == 1, "which may have been done"
+    assert [scene.daemon.request("POST", "/dying/a").status for _ in range(2)].count(502) == 1, (
+        "which may have been done"
+    )
 
 
-def test_clients_that_stall_or_leave(start: Start, main: Service, other: Service) -> None:
-    """Slow clients close a service to everybody else."""
-    document = protected(main, other, {**BREAKER, "error_rate": 0.01, "min_requests": 1}, timeout="10s")
-    document["gateway"]["client_body_timeout"] = "200ms"
-    daemon = start(document)
+def test_clients_that_stall_or_leave(scene: Scene) -> None:
+    """What clients do is no failure of their service."""
+    main = scene.at["slow-clients"]
 
     def behave(received: Received) -> None:
         for _ in received.pieces():
@@ -353,27 +382,27 @@ def test_clients_that_stall_or_leave(start: Start, main: Service, other: Service
 
     main.behave = behave
     with ExitStack() as stack:
-        sending = [stack.enter_context(daemon.connect()) for _ in range(4)]
+        sending = [stack.enter_context(scene.daemon.connect()) for _ in range(4)]
         for client in sending:
-            client.send("POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nbeginning")
-        reading = [stack.enter_context(daemon.connect()) for _ in range(4)]
+            client.send("POST /slow-clients/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nbeginning")
+        reading = [stack.enter_context(scene.daemon.connect()) for _ in range(4)]
         for client in reading:
-            client.send(encode("GET", "/large"))
-        leaving = [stack.enter_context(daemon.connect()) for _ in range(4)]
+            client.send(encode("GET", "/slow-clients/large"))
+        leaving = [stack.enter_context(scene.daemon.connect()) for _ in range(4)]
         for client in leaving:
-            client.send(encode("GET", "/wait"))
+            client.send(encode("GET", "/slow-clients/wait"))
         eventually(lambda: sum(received.target == "/wait" for received in main.requests) == 4)
         for client in leaving:
             client.reset()
         assert [client.answer().status for client in sending] == [408] * 4
-        eventually(daemon.is_quiet)
-    shown = circuit(daemon)
+        eventually(scene.daemon.is_quiet)
+    shown = scene.circuit("slow-clients")
     assert (shown["state"], shown["failures"], shown["opened"]) == ("closed", 0, 0)
-    assert daemon.get("/a").status == 200
+    assert scene.get("slow-clients").status == 200
 
 
 def test_a_reload_keeps_a_circuit_and_a_change_resets_it(start: Start, main: Service, other: Service) -> None:
-    """A reload lets everybody at a broken service; or the metrics tell of the circuit that was before."""
+    """A circuit outlives a reload that leaves it as it is, and its metrics tell of the one in force."""
     daemon = start(protected(main, other, LONG))
     main.behave = answer(500)
     open_it(daemon)
@@ -396,7 +425,7 @@ def test_a_reload_keeps_a_circuit_and_a_change_resets_it(start: Start, main: Ser
 
 
 def test_what_a_circuit_that_was_replaced_still_hears(start: Start, main: Service, other: Service) -> None:
-    """Requests that began before a reload open a circuit that is no longer there, and the gauge says so for ever."""
+    """Requests that began before a reload change nothing in the circuit after it."""
     daemon = start(protected(main, other, LONG, timeout="10s"))
     go = threading.Event()
 
@@ -438,7 +467,7 @@ def held(start: Start, main: Service, other: Service, tmp_path: Path) -> Daemon:
 
 
 def test_by_hand(held: Daemon, main: Service) -> None:
-    """An operator who must take a service out has to edit files and reload."""
+    """An operator opens, closes and frees a circuit, and sees each."""
     configured = ("--config", str(held.directory), "--admin", admin_of(held))
     done = command("circuits", "open", "main", *configured)
     assert (done.returncode, done.stderr) == (0, "")
@@ -493,7 +522,7 @@ def test_by_hand(held: Daemon, main: Service) -> None:
     ],
 )
 def test_who_may_write(in_front_held: Daemon, headers: tuple[str, ...], host: str, body: Any, status: int) -> None:
-    """A web page, or whoever reaches the port, opens a circuit."""
+    """Only a JSON request with the token, for a loopback host, changes a circuit."""
     daemon = in_front_held
     found = post(daemon, "/circuits", body, *headers, host=host)
     assert found.status == status
@@ -517,7 +546,7 @@ def in_front_held(in_front: Start, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_other_methods(in_front_held: Daemon) -> None:
-    """A link or an image in a web page changes something."""
+    """What a link or an image in a web page can ask changes nothing."""
     with Client(in_front_held.admin) as client:
         for method in ("PUT", "DELETE", "PATCH"):
             refused = client.request(method, "/circuits", BEARER, JSON)
@@ -528,7 +557,7 @@ def test_other_methods(in_front_held: Daemon) -> None:
 
 
 def test_without_a_token_nothing_can_be_changed(start: Start, main: Service, other: Service, tmp_path: Path) -> None:
-    """An admin listener that nobody configured for it takes orders; or a new token needs a restart."""
+    """An admin listener takes orders only once it has a token, which a reload reads."""
     daemon = start(protected(main, other, LONG))
     wanted = {"service": "main", "action": "open"}
     refused = post(daemon, "/circuits", wanted, BEARER, JSON)
@@ -549,7 +578,7 @@ def test_without_a_token_nothing_can_be_changed(start: Start, main: Service, oth
 
 
 def test_over_a_unix_socket(start: Start, main: Service, other: Service, tmp_path: Path) -> None:
-    """Where the admin listener is a socket in the file system, the commands cannot reach it."""
+    """Commands reach an admin listener that is a socket in the file system."""
     file, path = tmp_path / "token", tmp_path / "admin.sock"
     file.write_text(TOKEN)
     document = protected(main, other, LONG)
@@ -565,7 +594,7 @@ def test_over_a_unix_socket(start: Start, main: Service, other: Service, tmp_pat
 
 
 def test_a_client_that_asks_nobody(tmp_path: Path) -> None:
-    """A command hangs or shows a traceback where no gateway is."""
+    """A command that finds no gateway says so in one line, and exits with 1."""
     nobody = f"127.0.0.1:{port_nobody_listens_on()}"
     for arguments in (("--admin", "nonsense"), ("--admin", nobody), ("--config", "/nowhere")):
         failed = command("circuits", *arguments)
@@ -575,5 +604,5 @@ def test_a_client_that_asks_nobody(tmp_path: Path) -> None:
 
 
 def test_reads_are_open(in_front_held: Daemon) -> None:
-    """A dashboard needs a secret to show what is public to whoever reaches the port."""
+    """Reading needs no token."""
     assert [one["service"] for one in asked(in_front_held, "/circuits")["circuits"]] == ["main", "other"]

@@ -39,55 +39,97 @@ def of(*targets: object, **more: object) -> Document:
     return gateway(services={"main": {"targets": list(targets), **more}}, routes=ALL)
 
 
-def test_targets_take_turns_by_weight(start: Start, pair: tuple[Service, Service]) -> None:
-    """A large machine gets as little as a small one, or everything in one burst."""
-    one, other = pair
-    daemon = start(of({"url": one.url, "weight": 3}, other.url))
-    with daemon.connect() as client:
+METHODS = ["GET", "HEAD", "DELETE", "OPTIONS", "PUT"]
+"""Idempotent, so that they may be sent again."""
+UNHEALTHY = ["refuses", "hangs", "lies", "goes on for ever", "breaks off"]
+CHECK = {"path": "/well", "interval": "100ms", "timeout": "1s", "unhealthy_after": 2, "healthy_after": 2}
+
+
+class Scene:
+    """One daemon, in which each test has a service of its own, with targets of its own, below the service's name."""
+
+    def __init__(self) -> None:
+        self.one: dict[str, Service] = {}
+        self.other: dict[str, Service] = {}
+        self.nobody: dict[str, int] = {}
+        self.daemon: Daemon
+
+    def document(self) -> Document:
+        services: Document = {}
+        for name in ("weights", "checked", *UNHEALTHY):
+            self.one[name], self.other[name] = Service(), Service()
+        for name in ("down", "aside", "named", "closed", "small", "done", "once", "begun", *METHODS):
+            self.one[name] = Service()
+            services[name] = [self.one[name].url]
+        for name in ("down", "aside", "outage", "last", "refuses"):
+            self.nobody[name] = port_nobody_listens_on()
+            services[name] = [f"http://127.0.0.1:{self.nobody[name]}", *services.get(name, [])]
+        services["weights"] = [{"url": self.one["weights"].url, "weight": 3}, self.other["weights"].url]
+        services["named"] = {"targets": [f"http://localhost:{self.one['named'].port}"], "health_check": CHECK}
+        services["closed"] = {"targets": services["closed"], "keepalive_timeout": "500ms"}
+        for name in ("checked", *UNHEALTHY):
+            url = f"http://127.0.0.1:{self.nobody[name]}" if name in self.nobody else self.one[name].url
+            check = CHECK if name == "checked" else {**CHECK, "timeout": "200ms"}
+            services[name] = {"targets": [url, self.other[name].url], "health_check": check}
+        names = {name: name.replace(" ", "-") for name in services}
+        return gateway(
+            services={names[name]: service for name, service in services.items()},
+            routes=[{"path": f"/{name}/*", "service": name, "strip_prefix": f"/{name}"} for name in names.values()],
+        )
+
+    def close(self) -> None:
+        for service in (*self.one.values(), *self.other.values()):
+            service.close()
+
+
+@pytest.fixture(scope="module")
+def scene(in_front: Start) -> Iterator[Scene]:
+    scene = Scene()
+    scene.daemon = in_front(scene.document())
+    yield scene
+    scene.close()
+
+
+def test_targets_take_turns_by_weight(scene: Scene) -> None:
+    """A target gets its share of the requests, and never many at once."""
+    one, other = scene.one["weights"], scene.other["weights"]
+    with scene.daemon.connect() as client:
         for _ in range(40):
-            assert client.get("/a").status == 200
+            assert client.get("/weights/a").status == 200
             assert abs(len(one.requests) - 3 * len(other.requests)) <= 3
     assert (len(one.requests), len(other.requests)) == (30, 10)
 
 
-def test_a_target_that_is_down_costs_nobody_an_error(start: Start, pair: tuple[Service, Service]) -> None:
-    """Every other request fails while one of two machines is being replaced."""
-    one, _ = pair
-    daemon = start(of(f"http://127.0.0.1:{port_nobody_listens_on()}", one.url))
+def test_a_target_that_is_down_costs_nobody_an_error(scene: Scene) -> None:
+    """While one of two machines is replaced, the other answers every request."""
     for method in ("GET", "POST") * 10:
-        assert daemon.request(method, "/a", body=b"x" if method == "POST" else b"").status == 200
-    assert len(one.requests) == 20
+        answer = scene.daemon.request(method, "/down/a", body=b"x" if method == "POST" else b"")
+        assert answer.status == 200
+    assert len(scene.one["down"].requests) == 20
 
 
-def test_three_failed_connects_set_a_target_aside(start: Start, pair: tuple[Service, Service]) -> None:
-    """Every other request pays for a machine that is known to be down."""
-    one, _ = pair
-    port = port_nobody_listens_on()
-    daemon = start(of(f"http://127.0.0.1:{port}", one.url))
+def test_three_failed_connects_set_a_target_aside(scene: Scene) -> None:
+    """A machine that is known to be down is left out for ten seconds, which is said once."""
     for _ in range(8):
-        assert daemon.get("/a").status == 200
-    assert daemon.log.count("set aside for 10 s") == 1
-    assert [target["available"] for target in circuit(daemon)["targets"]] == [False, True]
+        assert scene.daemon.get("/aside/a").status == 200
+    assert scene.daemon.log.count(f"aside: http://127.0.0.1:{scene.nobody['aside']} ejected for 10 s") == 1
+    assert [target["available"] for target in circuit(scene.daemon, "aside")["targets"]] == [False, True]
 
 
-def test_an_outage_is_one_line_in_the_log(start: Start) -> None:
-    """A service that is down fills the disk with a line for each request."""
-    port = port_nobody_listens_on()
-    daemon = start(of(f"http://127.0.0.1:{port}"))
+def test_an_outage_is_one_line_in_the_log(scene: Scene) -> None:
+    """However many requests fail for it."""
     for _ in range(5):
-        assert daemon.get("/a").code == "upstream_unreachable"
-    assert daemon.log.count(f"no connection to http://127.0.0.1:{port}") == 1
+        assert scene.daemon.get("/outage/a").code == "upstream_unreachable"
+    assert scene.daemon.log.count(f"no connection to http://127.0.0.1:{scene.nobody['outage']}") == 1
 
 
-def test_the_last_target_is_never_set_aside(start: Start) -> None:
-    """A service that restarts stays unreachable for ten seconds more."""
-    port = port_nobody_listens_on()
-    daemon = start(of(f"http://127.0.0.1:{port}"))
+def test_the_last_target_is_never_set_aside(scene: Scene) -> None:
+    """A service that was restarted is reached at once."""
     for _ in range(5):
-        assert daemon.get("/a").code == "upstream_unreachable"
-    service = Service(port=port)
+        assert scene.daemon.get("/last/a").code == "upstream_unreachable"
+    service = Service(port=scene.nobody["last"])
     try:
-        assert daemon.get("/a").status == 200
+        assert scene.daemon.get("/last/a").status == 200
     finally:
         service.close()
 
@@ -107,57 +149,52 @@ def dies_silently(times: int) -> Callable[[Received], None]:
     return behave
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS", "PUT"])
-def test_a_kept_connection_that_died_is_replaced(start: Start, pair: tuple[Service, Service], method: str) -> None:
-    """Now and then a request fails for no reason: the service had just closed the connection for being idle."""
-    one, _ = pair
-    daemon = start(of(one.url))
+@pytest.mark.parametrize("method", METHODS)
+def test_a_kept_connection_that_died_is_replaced(scene: Scene, method: str) -> None:
+    """An idempotent request that meets a connection which the service has just closed is sent again."""
+    one = scene.one[method]
     one.behave = dies_silently(1)
-    assert daemon.get("/a").status == 200
-    assert daemon.request(method, "/b").status == 200
+    assert scene.daemon.get(f"/{method}/a").status == 200
+    assert scene.daemon.request(method, f"/{method}/b").status == 200
     assert [received.target for received in one.requests] == ["/a", "/b", "/b"]
     assert one.accepted == 2
 
 
-def test_a_small_body_is_sent_again(start: Start, pair: tuple[Service, Service]) -> None:
+def test_a_small_body_is_sent_again(scene: Scene) -> None:
     """A body that was buffered whole goes with its request when an idempotent one is sent again."""
-    one, _ = pair
-    daemon = start(of(one.url))
+    one = scene.one["small"]
     one.behave = dies_silently(1)
-    assert daemon.get("/a").status == 200
-    assert daemon.request("PUT", "/b", body=b"small").status == 200
+    assert scene.daemon.get("/small/a").status == 200
+    assert scene.daemon.request("PUT", "/small/b", body=b"small").status == 200
     assert [received.target for received in one.requests] == ["/a", "/b", "/b"]
 
 
-def test_what_may_have_been_done_is_not_done_again(start: Start, pair: tuple[Service, Service]) -> None:
-    """An order is placed twice because the answer to the first got lost."""
-    one, _ = pair
-    daemon = start(of(one.url))
+def test_what_may_have_been_done_is_not_done_again(scene: Scene) -> None:
+    """A request that is not idempotent, or whose body is gone, is sent once."""
+    one = scene.one["done"]
     for method, body in (("POST", b""), ("POST", b"x"), ("PATCH", b"x"), ("PUT", LARGE)):
         one.requests.clear()
         one.behave = dies_silently(1)
-        assert daemon.get("/a").status == 200
-        assert daemon.request(method, "/b", body=body).code == "upstream_protocol_error"
+        assert scene.daemon.get("/done/a").status == 200
+        assert scene.daemon.request(method, "/done/b", body=body).code == "upstream_protocol_error"
         assert [received.target for received in one.requests] == ["/a", "/b"]
 
 
-def test_a_retry_is_made_once(start: Start, pair: tuple[Service, Service]) -> None:
-    """A request that crashes a service crashes it over and over."""
-    one, _ = pair
-    daemon = start(of(one.url))
-    assert daemon.get("/a").status == 200
+def test_a_retry_is_made_once(scene: Scene) -> None:
+    """A request that crashes its service is sent twice at the most."""
+    one = scene.one["once"]
+    assert scene.daemon.get("/once/a").status == 200
     one.behave = lambda received: received.conversation.close()
-    assert daemon.get("/b").code == "upstream_protocol_error"
+    assert scene.daemon.get("/once/b").code == "upstream_protocol_error"
     assert [received.target for received in one.requests] == ["/a", "/b", "/b"]
     one.requests.clear()
-    assert daemon.get("/fresh").code == "upstream_protocol_error"
+    assert scene.daemon.get("/once/fresh").code == "upstream_protocol_error"
     assert len(one.requests) == 1
 
 
-def test_an_answer_that_has_begun_is_not_asked_for_again(start: Start, pair: tuple[Service, Service]) -> None:
-    """A client gets the beginning of one answer and the rest of another."""
-    one, _ = pair
-    daemon = start(of(one.url))
+def test_an_answer_that_has_begun_is_not_asked_for_again(scene: Scene) -> None:
+    """A client never gets the beginning of one answer and the rest of another."""
+    one = scene.one["begun"]
 
     def behave(received: Received) -> None:
         if received.conversation.answered:
@@ -167,17 +204,14 @@ def test_an_answer_that_has_begun_is_not_asked_for_again(start: Start, pair: tup
             received.conversation.answer(200)
 
     one.behave = behave
-    assert daemon.get("/a").status == 200
-    assert daemon.get("/b").code == "upstream_protocol_error"
+    assert scene.daemon.get("/begun/a").status == 200
+    assert scene.daemon.get("/begun/b").code == "upstream_protocol_error"
     assert len(one.requests) == 2
 
 
-CHECK = {"path": "/well", "interval": "100ms", "timeout": "1s", "unhealthy_after": 2, "healthy_after": 2}
-
-
-def test_a_sick_target_gets_no_requests_until_it_is_well(start: Start, pair: tuple[Service, Service]) -> None:
-    """A machine that answers everything with an error keeps getting its share."""
-    one, other = pair
+def test_a_sick_target_gets_no_requests_until_it_is_well(scene: Scene) -> None:
+    """A machine that fails its health check is left out, and has its share again when it passes."""
+    daemon, one = scene.daemon, scene.one["checked"]
     sick = threading.Event()
 
     def behave(received: Received) -> None:
@@ -188,12 +222,11 @@ def test_a_sick_target_gets_no_requests_until_it_is_well(start: Start, pair: tup
             echo(received)
 
     one.behave = behave
-    daemon = start(of(one.url, other.url, health_check=CHECK))
 
     def share() -> int:
         one.requests.clear()
         for _ in range(6):
-            assert daemon.get("/a").status == 200
+            assert daemon.get("/checked/a").status == 200
         return sum(received.target == "/a" for received in one.requests)
 
     assert share() == 3
@@ -203,13 +236,10 @@ def test_a_sick_target_gets_no_requests_until_it_is_well(start: Start, pair: tup
     sick.clear()
     eventually(lambda: share() == 3)
     assert f"{one.url} is healthy again" in daemon.log
+    assert one.failures == []
 
 
-@pytest.mark.parametrize("how", ["refuses", "hangs", "lies", "goes on for ever", "breaks off"])
-def test_every_way_of_not_answering_is_unhealthy(start: Start, pair: tuple[Service, Service], how: str) -> None:
-    """A machine in trouble passes its check."""
-    one, other = pair
-
+def fails_its_check(how: str) -> Callable[[Received], None]:
     def behave(received: Received) -> None:
         conversation = received.conversation
         if received.target != "/well":
@@ -226,36 +256,39 @@ def test_every_way_of_not_answering_is_unhealthy(start: Start, pair: tuple[Servi
             while True:
                 conversation.send(b"x" * 10_000)
 
-    one.behave = behave
-    if how == "refuses":
-        one.close()
-    daemon = start(of(one.url, other.url, health_check={**CHECK, "timeout": "200ms"}))
-    eventually(lambda: f"{one.url} is unhealthy" in daemon.log)
-    one.requests.clear()
+    return behave
+
+
+@pytest.mark.parametrize("how", UNHEALTHY)
+def test_every_way_of_not_answering_is_unhealthy(scene: Scene, how: str) -> None:
+    """A machine that does not answer its check rightly gets no requests."""
+    daemon, one, other = scene.daemon, scene.one[how], scene.other[how]
+    one.behave = fails_its_check(how)
+    url = f"http://127.0.0.1:{scene.nobody[how]}" if how in scene.nobody else one.url
+    eventually(lambda: f"{url} is unhealthy" in daemon.log)
     for _ in range(4):
-        assert daemon.get("/a").status == 200
-    assert [received for received in one.requests if received.target == "/a"] == []
+        assert daemon.get(f"/{how.replace(' ', '-')}/a").status == 200
+    assert sum(received.target == "/a" for received in other.requests) == 4
     assert f"{other.url} is unhealthy" not in daemon.log
+    one.behave = echo
 
 
-def test_a_target_by_name_is_found(start: Start, pair: tuple[Service, Service]) -> None:
-    """A service that is configured by its name is not reached, or sees an address for its host."""
-    one, _ = pair
-    daemon = start(of(f"http://localhost:{one.port}", health_check=CHECK))
-    assert daemon.get("/a").status == 200
+def test_a_target_by_name_is_found(scene: Scene) -> None:
+    """A service that is configured by its name is reached, and sees that name for its host."""
+    one = scene.one["named"]
+    assert scene.daemon.get("/named/a").status == 200
+    eventually(lambda: {received.target for received in one.requests} == {"/well", "/a"})
     assert {received.get("host") for received in one.requests} == {f"localhost:{one.port}"}
-    assert {received.target for received in one.requests} == {"/well", "/a"}
 
 
-def test_connections_to_a_service_are_kept_and_then_closed(start: Start, pair: tuple[Service, Service]) -> None:
-    """Each request pays for a new connection, or idle ones pile up at the service."""
-    one, _ = pair
-    daemon = start(of(one.url, keepalive_timeout="500ms"))
+def test_connections_to_a_service_are_kept_and_then_closed(scene: Scene) -> None:
+    """Requests share a connection, which is closed when nothing has come over it for ``keepalive_timeout``."""
+    one = scene.one["closed"]
     for _ in range(5):
-        assert daemon.get("/a").status == 200
+        assert scene.daemon.get("/closed/a").status == 200
     assert one.accepted == 1
     eventually(lambda: one.connections == 0)
-    assert daemon.get("/a").status == 200
+    assert scene.daemon.get("/closed/a").status == 200
 
 
 def ask(daemon: Daemon, path: str) -> tuple[int, Document]:
@@ -265,12 +298,16 @@ def ask(daemon: Daemon, path: str) -> tuple[int, Document]:
 
 
 def test_ready_says_whether_a_request_would_find_its_service(start: Start, pair: tuple[Service, Service]) -> None:
-    """A load balancer sends users to a gateway behind which nothing works, or to none although all is well."""
+    """It is 503 while a service that is critical has no target that answers; no other service counts."""
     one, other = pair
     services = {
-        "dialled": one.url,
-        "checked": {"targets": [other.url], "health_check": {"path": "/x"}},
-        "optional": {"targets": [f"http://127.0.0.1:{port_nobody_listens_on()}"], "critical": False},
+        "dialled": {"targets": [one.url], "critical": True},
+        "checked": {
+            "targets": [other.url],
+            "critical": True,
+            "health_check": {"path": "/x", "interval": "500ms"},
+        },
+        "optional": [f"http://127.0.0.1:{port_nobody_listens_on()}"],
     }
     daemon = start(gateway(services=services, routes=[{"path": f"/{name}", "service": name} for name in services]))
     assert (daemon.get("/ready").status, daemon.get("/ready").json) == (200, {"status": "ready"})
@@ -297,7 +334,7 @@ def test_ready_says_whether_a_request_would_find_its_service(start: Start, pair:
 
 
 def test_ready_is_not_confused_by_load(start: Start, pair: tuple[Service, Service]) -> None:
-    """A gateway whose service is busy is taken out of service, and the next one gets its load."""
+    """A gateway whose service is busy is ready."""
     one, _ = pair
     go_on = threading.Event()
 
@@ -316,7 +353,7 @@ def test_ready_is_not_confused_by_load(start: Start, pair: tuple[Service, Servic
 
 
 def test_a_target_killed_under_load_costs_nobody_an_error(start: Start) -> None:
-    """Users see errors whenever one machine of two crashes."""
+    """When one machine of two crashes, the other answers."""
 
     def requests() -> Iterator[Request]:
         for number in count():
@@ -356,6 +393,6 @@ def test_a_target_killed_under_load_costs_nobody_an_error(start: Start) -> None:
             survivor.close()
         assert tally.failures == [], explain(tally.failures)
         assert Counter(tally.statuses) == {200: tally.answered}
-        assert "set aside" in daemon.log
+        assert "ejected" in daemon.log
 
     asyncio.run(run())

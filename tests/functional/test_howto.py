@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,33 +16,52 @@ from .test_run import ROOT, Running, free_ports
 
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "=== the next block ==="
+RELOADED = """
+kill() { if [ "$1" = -HUP ]; then before=$(grep -c 'reloaded: ' run/log) || true; fi; builtin kill "$@"; }
+sleep() {
+  if [ -z "$before" ]; then command sleep "$@"; return; fi
+  until [ "$(grep -c 'reloaded: ' run/log)" -gt "$before" ]; do command sleep 0.02; done
+  before=
+}
+"""
+"""A reader waits for a second after a reload, and this for the reload."""
 
 
-@pytest.mark.parametrize("page", ["add-a-service", "issue-tokens", "verify-tokens", "rotate-keys"])
-def test_commands_do_what_the_page_shows(page: str, tmp_path: Path) -> None:
-    """A reader types what is printed, and gets something else."""
-    checkout = tmp_path / "checkout"
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the pages change."""
+    checkout = tmp_path_factory.mktemp("checkout")
     for name in ("etc", "contrib"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     (checkout / ".venv").symlink_to(sys.prefix)
-    before = {file: file.read_text() for file in (checkout / "etc").rglob("*.yaml")}
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def running(checkout: Path) -> Iterator[Running]:
+    """The gateway of all pages: each ends with the configuration with which it began."""
     running = Running(checkout / "run", checkout / "contrib/run.py")
-    try:
-        text = (ROOT / f"docs/howto/{page}.md").read_text()
-        ports = {"8080": running.ports["PORT"], "9090": running.ports["ADMIN_PORT"]}
-        ports.update(zip(("9003", "9004"), free_ports(2), strict=True))
-        for printed, port in ports.items():
-            text = re.sub(rf"\b{printed}\b", str(port), text)
-        blocks = BLOCK.findall(text)
-        script = "".join(content + f"echo '{MARK}'\n" for kind, content in blocks if kind == "sh")
-        environ = {**os.environ, **{name: str(port) for name, port in running.ports.items()}}
-        (checkout / "run/page.sh").write_text(script)
-        done = subprocess.run(
-            ["bash", "-e", "run/page.sh"], capture_output=True, text=True, timeout=120, cwd=checkout, env=environ
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    finally:
-        running.stop()
+    yield running
+    running.stop()
+
+
+@pytest.mark.parametrize("page", ["add-a-service", "issue-tokens", "verify-tokens", "rotate-keys"])
+def test_commands_do_what_the_page_shows(page: str, checkout: Path, running: Running) -> None:
+    """A reader who types what is printed gets what is printed."""
+    before = {file: file.read_text() for file in (checkout / "etc").rglob("*.yaml")}
+    text = (ROOT / f"docs/howto/{page}.md").read_text()
+    ports = {"8080": running.ports["PORT"], "9090": running.ports["ADMIN_PORT"]}
+    ports.update(zip(("9003", "9004"), free_ports(2), strict=True))
+    for printed, port in ports.items():
+        text = re.sub(rf"\b{printed}\b", str(port), text)
+    blocks = BLOCK.findall(text)
+    script = RELOADED + "".join(content + f"echo '{MARK}'\n" for kind, content in blocks if kind == "sh")
+    environ = {**os.environ, **{name: str(port) for name, port in running.ports.items()}}
+    (checkout / "run/page.sh").write_text(script)
+    done = subprocess.run(
+        ["bash", "-e", "run/page.sh"], capture_output=True, text=True, timeout=120, cwd=checkout, env=environ
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     outputs = iter(done.stdout.split(MARK))
     said = ""
     for kind, content in blocks:

@@ -105,7 +105,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
         directory: Path = tmp_path_factory.mktemp("prometheus")
         host, port = daemon.admin
         (directory / "prometheus.yml").write_text(
-            "global: {scrape_interval: 1s}\n"
+            "global: {scrape_interval: 250ms}\n"
             f'scrape_configs: [{{job_name: apigw, static_configs: [{{targets: ["{host}:{port}"]}}]}}]\n'
         )
         prometheus = stack.enter_context(Prometheus(directory))

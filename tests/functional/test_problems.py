@@ -48,62 +48,31 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 LIES = {
     "no status line": b"hello\r\n\r\n",
-    "garbage": b"\0\1\2\3\xff\xfe\r\n\r\n",
     "http/0.9": b"<html>hello</html>",
-    "http/2": b"HTTP/2 200 OK\r\nContent-Length: 0\r\n\r\n",
-    "http/1.2": b"HTTP/1.2 200 OK\r\nContent-Length: 0\r\n\r\n",
-    "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
     "a status of letters": b"HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n",
-    "a status of two digits": b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
-    "a status of four digits": b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
-    "status 099": b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
-    "a control character in the reason": b"HTTP/1.1 200 O\x08K\r\nContent-Length: 0\r\n\r\n",
-    "a bare CR in the reason": b"HTTP/1.1 200 O\rK\r\nContent-Length: 0\r\n\r\n",
     "two lengths": OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
-    "two equal lengths": OK + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
-    "a list of lengths": OK + b"Content-Length: 5, 5\r\n\r\nhello",
-    "a negative length": OK + b"Content-Length: -5\r\n\r\nhello",
-    "a signed length": OK + b"Content-Length: +5\r\n\r\nhello",
-    "a length in hex": OK + b"Content-Length: 0x5\r\n\r\nhello",
-    "an empty length": OK + b"Content-Length: \r\n\r\nhello",
-    "a huge length": OK + b"Content-Length: 99999999999999999999999\r\n\r\nhello",
     "both framings": OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    "both, the other way": OK + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    "an unknown coding": OK + b"Transfer-Encoding: gzip\r\n\r\nhello",
     "chunked, and not last": OK + b"Transfer-Encoding: chunked, gzip\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    "a coding before chunked": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    "chunked twice": OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunked in 1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    "a field without a colon": OK + b"Nonsense\r\nContent-Length: 0\r\n\r\n",
-    "a space before the colon": OK + b"Content-Length : 0\r\n\r\n",
-    "a space in a name": OK + b"Content Length: 0\r\n\r\n",
-    "no name": OK + b": x\r\nContent-Length: 0\r\n\r\n",
     "a folded field": OK + b"X-A: 1\r\n  2\r\nContent-Length: 0\r\n\r\n",
     "NUL in a value": OK + b"X-A: 1\x002\r\nContent-Length: 0\r\n\r\n",
-    "a control character in a value": OK + b"X-A: 1\x082\r\nContent-Length: 0\r\n\r\n",
-    "a bare CR in a value": OK + b"X-A: 1\rX-B: 2\r\nContent-Length: 0\r\n\r\n",
-    "a bare LF in a value": OK + b"X-A: 1\nX-B: 2\r\nContent-Length: 0\r\n\r\n",
-    "only LF": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
-    "a head without end": OK + b"X-A: " + b"a" * 300_000,
     "a head that is too large": OK + b"X-A: " + b"a" * 300_000 + b"\r\nContent-Length: 0\r\n\r\n",
-    "thousands of fields": OK + b"X-A: 1\r\n" * 2000 + b"Content-Length: 0\r\n\r\n",
     "an upgrade unasked": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello",
-    "an upgrade unasked, and an answer": b"HTTP/1.1 101 Up\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n"
-    + OK
-    + b"Content-Length: 0\r\n\r\n",
     "nothing": b"",
-    "half a status line": b"HTTP/1.",
     "half a head": OK + b"Content-Le",
-    "a 100 and nothing": b"HTTP/1.1 100 Continue\r\n\r\n",
     "a 103 and nonsense": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nnonsense\r\n\r\n",
 }
-"""Each followed by the end of the connection."""
+"""Each followed by the end of the connection. The whole table is that of the client of HTTP/1."""
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
-@pytest.mark.parametrize("lie", LIES)
+ENDS = ["no status line", "two lengths", "half a head"]
+
+
+@pytest.mark.parametrize(
+    ("method", "lie"),
+    [*(("GET", lie) for lie in LIES), *(("POST", lie) for lie in ENDS), *(("HEAD", lie) for lie in ENDS)],
+)
 def test_a_service_that_lies_is_a_502(daemon: Daemon, service: Service, lie: str, method: str) -> None:
-    """What a broken service sends reaches a client as if it were an answer, or takes the next answer with it."""
+    """What is no answer is 502, and the next answer on the client's connection is right."""
     service.behave = lies(LIES[lie], then_close=True)
     with daemon.connect() as client:
         answer = client.request(method, "/main/a", body=b"x" if method == "POST" else b"")
@@ -142,7 +111,7 @@ def test_a_malformed_body_right_behind_its_head_is_502(daemon: Daemon, service: 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("how", CUT_SHORT)
 def test_a_truncated_body_never_looks_complete(daemon: Daemon, service: Service, how: str, version: str) -> None:
-    """A client stores half a file and takes it for the whole."""
+    """A client can tell that a body was cut off."""
     service.behave = lies(CUT_SHORT[how], then_close=True)
     with daemon.connect() as client:
         client.send(f"GET /main/a HTTP/{version}\r\nHost: localhost\r\n\r\n")
@@ -159,7 +128,7 @@ def test_a_truncated_body_never_looks_complete(daemon: Daemon, service: Service,
 
 
 def test_a_body_that_ends_with_the_connection_is_framed(daemon: Daemon, service: Service) -> None:
-    """An old service that gives no length is not understood, or each answer of it costs the client its connection."""
+    """A body without a length goes out in chunks, over a connection that stays."""
     for head in (OK, b"HTTP/1.0 200 OK\r\n"):
         service.behave = lies(head + b"\r\nhello", then_close=True)
         with daemon.connect() as client:
@@ -169,7 +138,7 @@ def test_a_body_that_ends_with_the_connection_is_framed(daemon: Daemon, service:
 
 
 def test_a_reset_in_a_body_that_ends_with_the_connection_is_no_end(daemon: Daemon, service: Service) -> None:
-    """A service crashes in the middle of an answer without a length, and the client takes it for the whole."""
+    """The client can tell that the service crashed in the middle of an answer without a length."""
 
     def behave(received: Received) -> None:
         received.conversation.send(OK + b"\r\nhello")
@@ -187,7 +156,7 @@ def test_a_reset_in_a_body_that_ends_with_the_connection_is_no_end(daemon: Daemo
 
 
 def test_interim_answers_do_not_confuse_what_follows(daemon: Daemon, service: Service) -> None:
-    """Early hints of a service make every later answer belong to the request before."""
+    """Interim answers are dropped, and each request has its own answer."""
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\nContent-Length: 3\r\n\r\n"
     for interim in (b"HTTP/1.1 100 Continue\r\n\r\n", hints, hints + b"HTTP/1.1 102 Processing\r\n\r\n" + hints):
         service.behave = lies(interim + OK + b"Content-Length: 5\r\n\r\nhello")
@@ -199,13 +168,13 @@ def test_interim_answers_do_not_confuse_what_follows(daemon: Daemon, service: Se
 
 @pytest.mark.parametrize(
     "extra",
-    [OK + b"Content-Length: 6\r\n\r\nstolen", b"x", b"\r\n\r\nx", b"HTTP/1.1 100 Continue\r\n\r\n", b"0\r\n\r\n"],
+    [OK + b"Content-Length: 6\r\n\r\nstolen", b"\r\n\r\nx"],
 )
 @pytest.mark.parametrize("when", ["at once", "later"])
 def test_an_answer_that_nobody_asked_for_reaches_nobody(
     daemon: Daemon, service: Service, extra: bytes, when: str
 ) -> None:
-    """One client gets what was meant for another."""
+    """What a service sends unasked reaches no client, and its connection is closed."""
     said = threading.Event()
 
     def behave(received: Received) -> None:
@@ -228,7 +197,7 @@ def test_an_answer_that_nobody_asked_for_reaches_nobody(
 
 
 def test_a_head_answer_with_a_length_takes_nothing_of_the_next(daemon: Daemon, service: Service) -> None:
-    """After a HEAD, the next answer on the connection is swallowed as its body."""
+    """An answer without a body is taken for one, whatever length it names."""
     service.behave = lies(OK + b"Content-Length: 100000\r\n\r\n")
     assert daemon.request("HEAD", "/main/a").get("content-length") == "100000"
     service.behave = lies(OK + b"Content-Length: 4\r\n\r\nmine")
@@ -242,7 +211,7 @@ def test_a_head_answer_with_a_length_takes_nothing_of_the_next(daemon: Daemon, s
 
 
 def test_a_service_that_cannot_be_reached_is_a_502(daemon: Daemon) -> None:
-    """A service is down, and users see a blank page or its address."""
+    """A service that is down is 502, without its address."""
     for path in ("/nobody/a", "/unknown/a"):
         answer = daemon.get(path)
         assert (answer.status, answer.code) == (502, "upstream_unreachable")
@@ -250,7 +219,7 @@ def test_a_service_that_cannot_be_reached_is_a_502(daemon: Daemon) -> None:
 
 
 def test_a_service_that_does_not_answer_is_a_504(daemon: Daemon, service: Service) -> None:
-    """A client waits for ever for a service that hangs, and the gateway keeps waiting after it has given up."""
+    """A service that hangs is 504, and its connection is closed."""
     ended = threading.Event()
 
     def behave(received: Received) -> None:
@@ -265,7 +234,7 @@ def test_a_service_that_does_not_answer_is_a_504(daemon: Daemon, service: Servic
 
 
 def test_a_service_that_stalls_in_its_body_is_cut(daemon: Daemon, service: Service) -> None:
-    """A download that has stopped never ends."""
+    """An answer that stops in its body is cut after the timeout."""
 
     def behave(received: Received) -> None:
         received.conversation.send(OK + b"Content-Length: 10\r\n\r\nhello")
@@ -277,7 +246,7 @@ def test_a_service_that_stalls_in_its_body_is_cut(daemon: Daemon, service: Servi
 
 
 def test_a_full_queue_is_a_503(daemon: Daemon, service: Service) -> None:
-    """A service that is too slow for its load takes the gateway's memory with it."""
+    """So many requests wait for a connection as ``max_pending`` says, and the next is 503."""
     go_on = threading.Event()
 
     def behave(received: Received) -> None:
@@ -300,7 +269,7 @@ def test_a_full_queue_is_a_503(daemon: Daemon, service: Service) -> None:
 
 
 def test_waiting_for_a_connection_ends(daemon: Daemon, service: Service) -> None:
-    """A request waits for ever behind another."""
+    """A request waits for a connection as long as for connecting."""
     go_on = threading.Event()
 
     def behave(received: Received) -> None:
@@ -319,13 +288,13 @@ def test_waiting_for_a_connection_ends(daemon: Daemon, service: Service) -> None
 
 
 def test_no_healthy_target_is_a_503(daemon: Daemon) -> None:
-    """Requests wait for a service of which the gateway knows that it is down."""
+    """Where every target is known to be down, requests are refused at once."""
     eventually(lambda: daemon.get("/sick/a").status == 503)
     assert daemon.get("/sick/a").code == "no_healthy_target"
 
 
 def test_a_body_that_is_announced_too_large_is_refused_unread(daemon: Daemon, service: Service) -> None:
-    """A service is filled up by one upload."""
+    """A body that announces more than ``max_body_size`` is 413, and the service hears nothing of it."""
     with daemon.connect() as client:
         client.send("PUT /limited HTTP/1.1\r\nHost: x\r\nContent-Length: 1025\r\nExpect: 100-continue\r\n\r\n")
         answer = client.answer()
@@ -335,7 +304,7 @@ def test_a_body_that_is_announced_too_large_is_refused_unread(daemon: Daemon, se
 
 
 def test_a_body_that_becomes_too_large_is_refused(daemon: Daemon, service: Service) -> None:
-    """The limit is got round by not announcing a length."""
+    """``max_body_size`` holds for bodies of unknown length too."""
     ended = threading.Event()
 
     def behave(received: Received) -> None:
@@ -362,7 +331,7 @@ def test_a_body_that_becomes_too_large_is_refused(daemon: Daemon, service: Servi
 
 
 def test_a_refused_small_body_does_not_cost_the_connection(daemon: Daemon, service: Service) -> None:
-    """Each refusal costs a handshake."""
+    """A refused request with a small body leaves the connection open."""
     with daemon.connect() as client:
         for _ in range(3):
             assert client.request("POST", "/nothing", body=b"x" * 1000).status == 404
@@ -371,7 +340,7 @@ def test_a_refused_small_body_does_not_cost_the_connection(daemon: Daemon, servi
 
 
 def test_an_answer_before_the_body_is_complete_is_passed_on(daemon: Daemon, service: Service) -> None:
-    """A service refuses an upload at once, and the client never learns why."""
+    """A client learns why its upload was refused before it was over."""
 
     def behave(received: Received) -> None:
         received.conversation.answer(403, body=b"no")
@@ -397,7 +366,7 @@ def test_a_client_that_ends_its_side_is_answered(daemon: Daemon, service: Servic
 
 
 def test_a_client_that_leaves_cancels_its_request(daemon: Daemon, service: Service) -> None:
-    """Services work for users who have long gone, and the gateway remembers them."""
+    """When a client leaves, its request ends at the service too."""
     ended = threading.Semaphore(0)
 
     def behave(received: Received) -> None:
@@ -406,30 +375,32 @@ def test_a_client_that_leaves_cancels_its_request(daemon: Daemon, service: Servi
             ended.release()
 
     service.behave = behave
-    bodies = [
+    whole = [
         encode("GET", "/main/a"),
         encode("POST", "/main/a", body=b"hello"),
         encode("POST", "/main/a", "Transfer-Encoding: chunked") + chunked(b"hello"),
-        encode("POST", "/main/a", "Transfer-Encoding: chunked") + b"1\r\nx\r\n",
     ]
-    for number, leave in enumerate(("close", "reset") * 4):
-        body = bodies[number // 2]
-        client = daemon.connect().send(body)
-        if number >= 6:
-            eventually(lambda: service.requests)
-            client.send(b"5\r\nhel")  # in the middle of its body
-            service.behave = lambda received: [*received.pieces()]
-        eventually(lambda: len(service.requests))
+    # All at once: whoever has only ended its side may be waiting for its answer, and is given five seconds.
+    clients = [(daemon.connect().send(request), leave) for request in whole for leave in ("close", "reset")]
+    eventually(lambda: len(service.requests) == len(clients))
+    for client, leave in clients:
         getattr(client, leave)()
-        if number < 6:
-            assert ended.acquire(timeout=10)
-        eventually(daemon.is_quiet)
+    for _ in clients:
+        assert ended.acquire(timeout=10)
+    eventually(daemon.is_quiet)
+    service.behave = lambda received: [*received.pieces()]
+    for leave in ("close", "reset"):
         service.requests.clear()
+        client = daemon.connect().send(encode("POST", "/main/a", "Transfer-Encoding: chunked") + b"1\r\nx\r\n")
+        eventually(lambda: service.requests)
+        client.send(b"5\r\nhel")  # in the middle of its body
+        getattr(client, leave)()
+        eventually(daemon.is_quiet)
     eventually(lambda: service.connections == 0)
 
 
 def test_a_head_and_its_body_may_come_apart(daemon: Daemon, service: Service) -> None:
-    """A body that arrives while the service is being dialled is lost, or leaves the connection deaf."""
+    """A body that arrives while the service is being dialled arrives there whole."""
     for _ in range(20):
         service.close_connections()
         with daemon.connect() as client:

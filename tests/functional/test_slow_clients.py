@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from support.client import HANDSHAKE, encode
+from support.client import HANDSHAKE, Client, encode
 from support.daemon import Daemon, gateway
 from support.h2_client import H2Client
 from support.services import SWITCH, Received, Service, echo
@@ -91,9 +91,8 @@ def test_idle_websockets_hold_no_connection(daemon: Daemon, service: Service, he
     assert daemon.get("/main/other").status == 200
 
 
-@pytest.mark.parametrize("size", [1, 1000, 65_536, 65_537, 300_000])
+@pytest.mark.parametrize(("size", "pieces"), [(1, 1), (1000, 7), (65_536, 2), (65_537, 1), (65_537, 2), (300_000, 7)])
 @pytest.mark.parametrize("path", ["/main/a", "/at-once/a"])
-@pytest.mark.parametrize("pieces", [1, 2, 7])
 def test_a_body_arrives_whole(daemon: Daemon, service: Service, size: int, path: str, pieces: int) -> None:
     """Whatever is kept of a body, and however it comes, the service gets all of it, once."""
     body = bytes(byte % 251 for byte in range(size))
@@ -151,3 +150,18 @@ def test_a_kept_body_is_sent_again(daemon: Daemon, service: Service) -> None:
     before = len(service.requests)
     assert daemon.request("PUT", "/main/a", body=b"two").body == b"two"
     assert len(service.requests) == before + 2
+
+
+def test_what_is_kept_of_bodies_is_in_the_metrics(daemon: Daemon, held: ExitStack) -> None:
+    """An operator sees how near to ``max_buffered`` it is."""
+
+    def kept() -> int:
+        with Client(daemon.admin) as operator:
+            text = operator.get("/metrics").body.decode()
+        return int(float(text.partition("\ngateway_buffered_bytes ")[2].split()[0]))
+
+    client = held.enter_context(daemon.connect())
+    client.send(encode("POST", "/main/slow", "Content-Length: 60000") + b"x" * 1234)
+    eventually(lambda: kept() == 1234)
+    client.close()
+    eventually(lambda: kept() == 0)

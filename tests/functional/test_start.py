@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -11,9 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.certificates import Authority
 from support.client import Client
-from support.daemon import LOOPBACK, TWISTD, Daemon, Document, gateway
+from support.daemon import TWISTD, Daemon, Document, gateway
 from support.services import Service
 from support.waiting import PATIENCE, eventually
 
@@ -35,7 +35,7 @@ def write(directory: Path, document: Document) -> Path:
 
 @pytest.mark.parametrize("options", [["-n", "--pidfile="], ["--pidfile=pid", "--logfile=log"]])
 def test_every_mistake_is_shown_at_once(tmp_path: Path, options: list[str]) -> None:
-    """An operator corrects one mistake after the other, or a daemon with a broken configuration dies unseen."""
+    """Every mistake is named with its place, also where the daemon would have gone to the background."""
     document = gateway(services=NOWHERE, routes=[*ALL, {"path": "/a", "service": "mian"}], keepalive_timeot="1s")
     done = twistd(*options, "apigw", "--config", str(write(tmp_path / "etc", document)), cwd=tmp_path)
     assert done.returncode == 1
@@ -48,7 +48,7 @@ def test_every_mistake_is_shown_at_once(tmp_path: Path, options: list[str]) -> N
 
 
 def test_a_daemon_has_no_standard_output(tmp_path: Path) -> None:
-    """The access log of a daemon that was never told where to write it goes to /dev/null."""
+    """A daemon in the background whose access log goes to standard output does not start."""
     document = gateway(services=NOWHERE, routes=ALL, access_log={"file": "-"})
     done = twistd(
         "--pidfile=pid", "--logfile=log", "apigw", "--config", str(write(tmp_path / "etc", document)), cwd=tmp_path
@@ -56,27 +56,6 @@ def test_a_daemon_has_no_standard_output(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "gateway.access_log.file: standard output is lost" in done.stderr
     assert not (tmp_path / "pid").exists()
-
-
-def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """A typing error in --config ends in a traceback."""
-    done = twistd("-n", "--pidfile=", "apigw", "--config", "nowhere", cwd=tmp_path)
-    assert done.returncode == 1
-    assert str(tmp_path / "nowhere") in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_certificate_without_its_key_is_named(tmp_path: Path) -> None:
-    """A daemon starts, and refuses every handshake."""
-    authority = Authority(tmp_path)
-    one, other = authority.issue("one.example"), authority.issue("other.example")
-    tls = {"certificates": [{"cert_file": one.certificate, "key_file": other.key}]}
-    document = gateway(services=NOWHERE, routes=ALL, listen=[{"endpoint": LOOPBACK, "tls": tls}])
-    done = twistd("-n", "--pidfile=", "apigw", "--config", str(write(tmp_path / "etc", document)), cwd=tmp_path)
-    assert done.returncode == 1
-    assert "listen[0].tls.certificates[0].key_file" in done.stderr
-    assert "is not the key of" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def with_clients(*hashes: str) -> Document:
@@ -88,11 +67,8 @@ def with_clients(*hashes: str) -> Document:
 @pytest.mark.parametrize(
     ("changes", "settings", "good"),
     [
-        ({}, {}, True),
         ({"auth": with_clients("sha256$" + 64 * "0")}, {"auth_default": "none"}, True),
         ({"auth": with_clients("sha256$abc")}, {"auth_default": "none"}, False),
-        ({}, {"admin_token_file": "short"}, False),
-        ({"routes": [{"path": "/users/{id}", "service": "main"}]}, {}, False),
         ({}, {"listen": ["ssl:0:interface=127.0.0.1:privateKey=short:certKey=short"]}, False),
     ],
 )
@@ -111,10 +87,11 @@ def test_check_and_the_daemon_agree(tmp_path: Path, changes: Document, settings:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("which", ["listen", "admin"])
-@pytest.mark.parametrize("options", [["-n", "--pidfile="], ["--pidfile=pid", "--logfile=log"]])
+@pytest.mark.parametrize(
+    ("which", "options"), [("listen", ["-n", "--pidfile="]), ("admin", ["--pidfile=pid", "--logfile=log"])]
+)
 def test_a_port_that_is_taken_is_named(tmp_path: Path, options: list[str], which: str) -> None:
-    """A daemon that cannot listen seems to run."""
+    """A daemon that cannot listen does not run, and names the port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
         document = gateway(services=NOWHERE, routes=ALL, **{which: [endpoint] if which == "listen" else endpoint})
@@ -145,7 +122,7 @@ def daemonised(tmp_path: Path, module_service: Service) -> Iterator[Daemon]:
 
 
 def test_a_daemon_in_the_background(daemonised: Daemon, tmp_path: Path, module_service: Service) -> None:
-    """Started in the background, the daemon does not find its files, or cannot be found itself."""
+    """A daemon in the background finds its files, takes signals by its pid file, and leaves nothing behind."""
     pid = int((tmp_path / "pid").read_text())
     eventually(lambda: daemonised.get("/a").status == 200)
     assert os.readlink(f"/proc/{pid}/cwd") in ("/", str(tmp_path / "work"))
@@ -162,7 +139,7 @@ def test_a_daemon_in_the_background(daemonised: Daemon, tmp_path: Path, module_s
 
 
 def test_the_admin_listener_on_a_unix_socket(start: Start, module_service: Service, tmp_path: Path) -> None:
-    """Only who may open a file should see the admin listener, but it needs a port."""
+    """The admin listener may be a socket in the file system, with the mode that is configured."""
     path = tmp_path / "admin.sock"
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL, admin=f"unix:{path}:mode=600"))
     assert path.stat().st_mode & 0o777 == 0o600
@@ -174,15 +151,33 @@ def test_the_admin_listener_on_a_unix_socket(start: Start, module_service: Servi
     assert daemon.wait() == 0
 
 
+def test_a_unix_socket_of_the_admin_listener_is_private(start: Start, module_service: Service, tmp_path: Path) -> None:
+    """For the gateway's user and group, where the endpoint does not say for whom."""
+    path = tmp_path / "admin.sock"
+    start(gateway(services={"main": module_service.url}, routes=ALL, admin=f"unix:{path}"))
+    assert path.stat().st_mode & 0o777 == 0o660
+    with Client(str(path)) as client:
+        assert client.request("GET", "/status", host="any.test").status == 200
+
+
+def test_the_admin_listener_is_asked_by_names_that_it_knows(start: Start, module_service: Service) -> None:
+    """A web page's own name is none, wherever it leads."""
+    daemon = start(gateway(services={"main": module_service.url}, routes=ALL, admin_hosts=["gw.test"]))
+    for host, status in (("gw.test", 200), ("localhost", 200), ("192.0.2.1:99", 200), ("evil.test", 421)):
+        with Client(daemon.admin) as client:
+            answer = client.request("GET", "/status", host=host)
+            assert answer.status == status
+
+
 def test_no_admin_listener(start: Start, module_service: Service) -> None:
-    """A port is open that nobody asked for."""
+    """Without an admin listener one port is open."""
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL, admin=None))
     assert daemon.log.count("listening on") == 1
     assert daemon.get("/ready").status == 200
 
 
 def test_the_public_listener_on_a_unix_socket(start: Start, module_service: Service, tmp_path: Path) -> None:
-    """A web server on the same machine must reach the gateway over a port."""
+    """The public listener may be a socket in the file system."""
     path = tmp_path / "public.sock"
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL, listen=[f"unix:{path}"]))
     with Client(str(path)) as client:
@@ -192,14 +187,14 @@ def test_the_public_listener_on_a_unix_socket(start: Start, module_service: Serv
 
 
 def test_ipv6(start: Start, module_service: Service) -> None:
-    """A network without IPv4 is not served."""
+    """The public listener may be one of IPv6."""
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL, listen=["tcp6:0:interface=\\:\\:1"]))
     assert daemon.get("/a").status == 200
     assert module_service.last.get("x-forwarded-for") == "::1"
 
 
 def test_the_admin_listener_tells_how_it_goes(start: Start, module_service: Service) -> None:
-    """An operator cannot see whether requests are in flight, or whether the last reload worked."""
+    """The admin listener says how many connections and requests there are, and has no other paths."""
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL))
     first = daemon.status()
     assert set(first) == {"version", "uptime", "connections", "in_flight", "last_reload"}
@@ -217,7 +212,7 @@ def test_the_admin_listener_tells_how_it_goes(start: Start, module_service: Serv
 
 
 def test_the_service_manager_is_told(tmp_path: Path, module_service: Service) -> None:
-    """systemd takes a daemon for started before it listens, or a reload for done before it is."""
+    """systemd is told when the daemon serves, when it reloads and has reloaded, and when it stops."""
     told = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(told))
@@ -243,7 +238,7 @@ def test_the_service_manager_is_told(tmp_path: Path, module_service: Service) ->
 
 
 def test_more_connections_than_the_process_may_have_are_not_promised(tmp_path: Path, module_service: Service) -> None:
-    """At full load the process runs out of files, and accepts nobody at all."""
+    """``max_connections`` is lowered to what the limit of open files allows, and the log says so."""
     document = gateway(services={"main": module_service.url}, routes=ALL, max_connections=1_000_000)
     with Daemon(tmp_path / "gateway", document) as daemon:
         limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
@@ -251,3 +246,23 @@ def test_more_connections_than_the_process_may_have_are_not_promised(tmp_path: P
         enough = files == "unlimited" or int(files) >= 2_000_000
         assert enough != ("max_connections lowered from 1000000 to" in daemon.log)
         assert daemon.get("/a").status == 200
+
+
+def test_what_there_are_no_files_for_is_503(start: Start, module_service: Service) -> None:
+    """It is the gateway that has too few, and no service that fails: nothing is held against that."""
+    breaker = {"min_requests": 1, "error_rate": 0.01}
+    main = {"targets": [module_service.url], "circuit_breaker": breaker, "keepalive_timeout": "0s"}
+    daemon = start(gateway(services={"main": main}, routes=ALL))
+    pid = daemon.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    with daemon.connect() as client:
+        assert client.get("/a").status == 200
+        eventually(lambda: module_service.connections == 0)
+        highest = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+        open_files = len(os.listdir(f"/proc/{pid}/fd"))
+        assert highest == open_files - 1
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_files, before[1]))
+        answer = client.get("/a")
+        assert (answer.status, answer.code) == (503, "overloaded")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        assert client.get("/a").status == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -145,6 +146,37 @@ def test_what_does_not_end_is_cut(start: Start, service: Service, slow: threadin
         client.answer()
     slow.set()
     eventually(lambda: service.connections == 0)
+
+
+def test_what_is_cut_has_its_own_code(start: Start, service: Service, tmp_path: Path) -> None:
+    """The log tells it from clients that left; the client of a WebSocket is told by a close frame."""
+
+    def behave(received: Received) -> None:
+        conversation = received.conversation
+        if received.target == "/socket":
+            conversation.send(SWITCH + b"\x81\x02hi")
+        elif received.target == "/events":
+            conversation.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nfirst")
+        conversation.some()
+
+    service.behave = behave
+    log = {"file": str(tmp_path / "access.log"), "format": "json"}
+    daemon = serve(start, service, drain_timeout="200ms", access_log=log)
+    waiting, events, socket = (daemon.connect() for _ in range(3))
+    waiting.send(encode("GET", "/waiting"))
+    assert events.send(encode("GET", "/events")).head().status == 200
+    assert socket.send(encode("GET", "/socket", *HANDSHAKE)).head().status == 101
+    assert socket.take(4, b"") == b"\x81\x02hi"
+    eventually(lambda: len(service.requests) == 3)
+    daemon.terminate()
+    assert socket.take(4, b"") == b"\x88\x02\x03\xe9"
+    socket.close()
+    assert daemon.wait() == 0
+    lines = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
+    logged = {line["path"]: (line["status"], line["code"], line["made_by"]) for line in lines}
+    assert logged["/waiting"] == (503, "drain_timeout", "gateway")
+    assert logged["/events"] == (200, "drain_timeout", "gateway")
+    assert logged["/socket"] == (101, "drain_timeout", "gateway")
 
 
 def test_a_second_signal_cuts_at_once(start: Start, service: Service, slow: threading.Event) -> None:

@@ -38,7 +38,7 @@ def checksum(size: int = SIZE) -> int:
 
 
 def test_events_arrive_one_by_one(daemon: Daemon, service: Service) -> None:
-    """A live view shows nothing until the stream ends."""
+    """Each event is passed on when it comes."""
     seen = threading.Semaphore(0)
 
     def behave(received: Received) -> None:
@@ -59,7 +59,7 @@ def test_events_arrive_one_by_one(daemon: Daemon, service: Service) -> None:
 
 
 def test_a_silent_event_stream_is_not_cut(daemon: Daemon, service: Service) -> None:
-    """A live view breaks whenever nothing has happened for a while."""
+    """An event stream may be silent for longer than a timeout."""
     nobody = threading.Event()
 
     def behave(received: Received) -> None:
@@ -76,7 +76,7 @@ def test_a_silent_event_stream_is_not_cut(daemon: Daemon, service: Service) -> N
 
 
 def test_a_client_that_leaves_ends_an_event_stream(daemon: Daemon, service: Service) -> None:
-    """Every page that was ever open keeps a connection to the service."""
+    """When the client leaves, the stream ends at the service too."""
     ended = threading.Event()
 
     def behave(received: Received) -> None:
@@ -88,13 +88,14 @@ def test_a_client_that_leaves_ends_an_event_stream(daemon: Daemon, service: Serv
     with daemon.connect() as client:
         client.send(encode("GET", "/main/events")).head()
         assert client.chunk() == b"data: 1\n\n"
+        client.reset()
     assert ended.wait(10)
     eventually(daemon.is_quiet)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks", "end"])
 def test_a_large_download_arrives_whole(daemon: Daemon, service: Service, framing: str) -> None:
-    """A large file arrives damaged, or fills the gateway's memory."""
+    """A large download arrives whole, and is never in memory whole."""
 
     def behave(received: Received) -> None:
         conversation = received.conversation
@@ -124,18 +125,19 @@ def test_a_large_download_arrives_whole(daemon: Daemon, service: Service, framin
     assert daemon.resident - before < MAY_GROW
 
 
+def sum_up(received: Received) -> None:
+    """Answers with the length of the body and its checksum."""
+    length = total = 0
+    for piece in received.pieces():
+        length += len(piece)
+        total = crc32(piece, total)
+    received.conversation.answer(200, body=b"%d %d" % (length, total))
+
+
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 def test_a_large_upload_arrives_whole(daemon: Daemon, service: Service, framing: str) -> None:
-    """A large upload arrives damaged, or fills the gateway's memory."""
-
-    def behave(received: Received) -> None:
-        length = total = 0
-        for piece in received.pieces():
-            length += len(piece)
-            total = crc32(piece, total)
-        received.conversation.answer(200, body=b"%d %d" % (length, total))
-
-    service.behave = behave
+    """A large upload arrives whole, and is never in memory whole."""
+    service.behave = sum_up
     before = daemon.resident
     with daemon.connect() as client:
         field = f"Content-Length: {SIZE}" if framing == "length" else "Transfer-Encoding: chunked"
@@ -163,7 +165,7 @@ def send_until_blocked(to: socket.socket, size: int) -> int:
 
 
 def test_a_client_that_stalls_holds_up_the_service_and_not_the_memory(daemon: Daemon, service: Service) -> None:
-    """A few clients with bad connections fill the gateway's memory with what they do not read."""
+    """Of an answer that is not read no more is read from the service."""
     blocked, sent = threading.Event(), 0
 
     def behave(received: Received) -> None:
@@ -192,16 +194,12 @@ def test_a_client_that_stalls_holds_up_the_service_and_not_the_memory(daemon: Da
 def test_a_service_that_stalls_holds_up_the_client_and_not_the_memory(
     daemon: Daemon, service: Service, framing: str
 ) -> None:
-    """A slow service fills the gateway's memory with uploads."""
+    """Of an upload that the service does not read no more is read from the client."""
     go_on = threading.Event()
 
     def behave(received: Received) -> None:
         assert go_on.wait(30)
-        length = total = 0
-        for piece in received.pieces():
-            length += len(piece)
-            total = crc32(piece, total)
-        received.conversation.answer(200, body=b"%d %d" % (length, total))
+        sum_up(received)
 
     service.behave = behave
     before = daemon.resident
@@ -238,7 +236,7 @@ def test_an_upload_goes_on_while_its_answer_streams(daemon: Daemon, service: Ser
 
 
 def test_a_client_that_leaves_in_the_middle_of_a_download_ends_it(daemon: Daemon, service: Service) -> None:
-    """A service goes on sending to nobody."""
+    """When the client leaves, the download ends at the service too."""
     ended = threading.Event()
 
     def behave(received: Received) -> None:
@@ -260,7 +258,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_download_ends_it(daemon: Daemon
 
 
 def test_a_service_that_dies_in_the_middle_of_an_upload_is_a_502(daemon: Daemon, service: Service) -> None:
-    """An upload to a service that crashed never ends."""
+    """An upload to a service that dies is 502."""
 
     def behave(received: Received) -> None:
         next(received.pieces())
@@ -275,7 +273,7 @@ def test_a_service_that_dies_in_the_middle_of_an_upload_is_a_502(daemon: Daemon,
 
 
 def test_a_large_answer_that_is_cut_is_cut_for_a_slow_client_too(daemon: Daemon, service: Service) -> None:
-    """A client that reads slowly takes what is left in a buffer for the whole."""
+    """A client that reads slowly can tell too that an answer was cut."""
 
     def behave(received: Received) -> None:
         conversation = received.conversation

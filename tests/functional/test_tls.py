@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import subprocess
@@ -16,6 +17,8 @@ from support.client import Answer, Client, Truncated
 from support.daemon import LOOPBACK, Daemon, Document, gateway
 from support.services import Service
 from support.waiting import eventually
+
+from apigw import __version__, is_compiled
 
 from .conftest import Start
 
@@ -69,7 +72,7 @@ def shown(daemon: Daemon, which: int, name: str | None) -> list[str]:
 
 
 def test_a_request_over_tls_says_so(daemon: Daemon, service: Service, authority: Authority) -> None:
-    """A service behind TLS redirects to https for ever."""
+    """A service is told that a request came over TLS."""
     assert get(daemon, TWO, authority.client()).status == 200
     assert service.last.get("x-forwarded-proto") == "https"
     assert daemon.get("/a").status == 200
@@ -89,52 +92,19 @@ def test_a_request_over_tls_says_so(daemon: Daemon, service: Service, authority:
     ],
 )
 def test_the_certificate_is_the_one_of_the_name_asked_for(daemon: Daemon, asked: str | None, named: str) -> None:
-    """The second domain of two on one port shows a browser's warning."""
+    """Each name on a port has its own certificate."""
     assert shown(daemon, TWO, asked)[0] == named
-
-
-def test_old_tls_is_refused(daemon: Daemon, authority: Authority) -> None:
-    """An auditor finds TLS versions that are not allowed."""
-    for which, oldest in ((TWO, ssl.TLSVersion.TLSv1_2), (NEW, ssl.TLSVersion.TLSv1_3)):
-        context = authority.client()
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        if oldest == ssl.TLSVersion.TLSv1_2:
-            assert get(daemon, which, context).status == 200
-            context.set_ciphers("AES256-SHA256:AES128-SHA:@SECLEVEL=0")  # no forward secrecy
-        with pytest.raises(ssl.SSLError):
-            get(daemon, which, context)
-    assert get(daemon, NEW, authority.client()).status == 200
 
 
 def test_a_client_must_show_a_certificate_where_one_is_wanted(
     daemon: Daemon, service: Service, authority: Authority, stranger: Authority
 ) -> None:
-    """Anybody reaches an interface that is for known machines only."""
+    """Where a listener wants client certificates, none but a right one gets in."""
     for context in (authority.client(), authority.client(stranger.issue("intruder"))):
         with pytest.raises((ssl.SSLError, OSError, Truncated)):
             get(daemon, KNOWN, context)
     assert service.requests == []
     assert get(daemon, KNOWN, authority.client(authority.issue("friend"))).status == 200
-
-
-def test_what_is_not_tls_does_not_disturb(daemon: Daemon, authority: Authority) -> None:
-    """Somebody who speaks the wrong protocol to the TLS port takes it down."""
-    for nonsense in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100, b"\0" * 10):
-        with Client(daemon.addresses[TWO]) as client:
-            client.send(nonsense)
-            while client.more():
-                pass
-    assert get(daemon, TWO, authority.client()).status == 200
-    eventually(lambda: daemon.status()["connections"] == 0)
-
-
-def test_large_bodies_cross_tls(daemon: Daemon, service: Service, authority: Authority) -> None:
-    """An upload over TLS stops at some size of a record or a buffer."""
-    body = bytes(range(256)) * 4096
-    with Client(daemon.addresses[TWO], authority.client()) as client:
-        for _ in range(2):
-            answer = client.request("PUT", "/a", body=body)
-            assert answer.json["body"] == body.decode("latin-1")
 
 
 def curl(*arguments: str) -> str:
@@ -146,7 +116,7 @@ def curl(*arguments: str) -> str:
 def test_curl_gets_http_2_by_alpn_and_http_1_if_it_wants(
     daemon: Daemon, service: Service, authority: Authority
 ) -> None:
-    """A browser falls back to the slower protocol, or an old client cannot connect at all."""
+    """ALPN decides between HTTP/2 and HTTP/1.1."""
     url = f"https://localhost:{daemon.addresses[TWO][1]}/a"
     for wanted, version in (("--http2", "2"), ("--http1.1", "1.1")):
         said = curl("--cacert", authority.file, wanted, "-o", "/dev/null", "-w", "%{http_code} %{http_version}", url)
@@ -167,7 +137,7 @@ def by_name(service: Service) -> str:
 def test_a_service_is_believed_if_its_certificate_is_right(
     start: Start, secret: Service, authority: Authority, stranger: Authority
 ) -> None:
-    """Somebody between the gateway and a service reads along, or a good service is not reached."""
+    """A service with a wrong certificate is 502, and receives nothing."""
     services = {
         "right": {"targets": [by_name(secret)], "tls": {"ca_file": authority.file}},
         "named": {"targets": [secret.url], "tls": {"ca_file": authority.file, "server_name": "secret.internal"}},
@@ -191,7 +161,7 @@ def test_a_service_is_believed_if_its_certificate_is_right(
 
 
 def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, authority: Authority) -> None:
-    """A service that wants a client certificate is not reached."""
+    """The gateway shows its certificate to a service that wants one."""
     with closing(Service(tls=authority.server(authority.issue("localhost"), verify_clients=True))) as service:
         own = authority.issue("gateway")
         trust = {"ca_file": authority.file}
@@ -200,8 +170,9 @@ def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, author
                 "targets": [by_name(service)],
                 "tls": {**trust, "client_cert_file": own.certificate, "client_key_file": own.key},
                 "health_check": {"path": "/well", "interval": "100ms"},
+                "critical": True,
             },
-            "nobody": {"targets": [by_name(service)], "tls": trust, "critical": False},
+            "nobody": {"targets": [by_name(service)], "tls": trust},
         }
         daemon = start(gateway(services=services, routes=[{"path": f"/{name}", "service": name} for name in services]))
         assert daemon.get("/known").status == 200
@@ -212,10 +183,17 @@ def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, author
             assert client.get("/ready").json == {"status": "ready", "checks": {"known": "ok"}}
 
 
+def test_the_log_says_what_runs_and_which_ports_speak_tls(daemon: Daemon) -> None:
+    """Version, whether it is compiled, how much it has loaded; and ``tls:`` before such an endpoint."""
+    kind = "compiled" if is_compiled() else "not compiled"
+    assert re.search(rf"\] apigw {re.escape(__version__)}, {kind}: \d+ routes to \d+ services\n", daemon.log)
+    assert ": tls:tcp:0:interface=127.0.0.1\n" in daemon.log
+
+
 def test_a_renewed_certificate_is_used_after_a_reload(
     start: Start, module_service: Service, tmp_path: Path, authority: Authority
 ) -> None:
-    """A certificate expires although it was renewed in time."""
+    """After a reload new connections see the new certificate."""
     pair = authority.issue("old.example", "localhost", file="renewed")
     document = gateway(
         services={"main": module_service.url}, routes=[{"path": "/*", "service": "main"}], listen=[listen(pair)]
@@ -241,7 +219,7 @@ def test_a_renewed_certificate_is_used_after_a_reload(
 def test_a_renewed_authority_of_a_service_is_used_after_a_reload(
     start: Start, secret: Service, authority: Authority, stranger: Authority, tmp_path: Path
 ) -> None:
-    """A service changes its authority, and is not reached until the gateway is restarted."""
+    """After a reload a service is believed by the new authority."""
     trusted = tmp_path / "trusted.pem"
     trusted.write_bytes(Path(stranger.file).read_bytes())
     service = {"targets": [by_name(secret)], "tls": {"ca_file": str(trusted)}}
@@ -250,3 +228,45 @@ def test_a_renewed_authority_of_a_service_is_used_after_a_reload(
     trusted.write_bytes(Path(stranger.file).read_bytes() + Path(authority.file).read_bytes())
     assert daemon.reload()
     assert daemon.get("/a").status == 200
+
+
+def handshake(daemon: Daemon, which: int, tls: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLSocket:
+    """A connection that has been answered, so that its session's ticket is here."""
+    plain = socket.create_connection(daemon.addresses[which], 10)
+    secure = tls.wrap_socket(plain, server_hostname="localhost", session=session)
+    secure.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert secure.recv(65536).startswith(b"HTTP/1.1 200 ")
+    return secure
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
+def test_a_client_that_shows_a_certificate_may_resume_its_session(
+    daemon: Daemon, authority: Authority, version: ssl.TLSVersion
+) -> None:
+    """As nginx does with each second connection."""
+    tls, own = authority.client(), authority.issue("client.example")
+    tls.maximum_version = version
+    tls.load_cert_chain(own.certificate, own.key)
+    with handshake(daemon, KNOWN, tls, None) as first:
+        session = first.session
+    with handshake(daemon, KNOWN, tls, session) as second:
+        assert second.session_reused
+
+
+def test_a_session_is_not_resumed_where_another_certificate_is_demanded(daemon: Daemon, authority: Authority) -> None:
+    """Nobody gets in by a session of a listener that asks for no certificate."""
+    tls = authority.client()
+    with handshake(daemon, TWO, tls, None) as first:
+        session = first.session
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        handshake(daemon, KNOWN, tls, session)
+
+
+def test_a_client_that_offers_other_protocols_is_refused(daemon: Daemon, authority: Authority) -> None:
+    """RFC 7301 §3.2: with an alert that says why, and nothing in the log; one that offers none speaks HTTP/1.1."""
+    tls = authority.client()
+    tls.set_alpn_protocols(["http/0.9", "spdy/3"])
+    with pytest.raises(ssl.SSLError, match="no application protocol"):
+        handshake(daemon, TWO, tls, None)
+    handshake(daemon, TWO, authority.client(), None).close()
+    assert "Traceback" not in daemon.log

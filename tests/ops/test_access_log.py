@@ -189,6 +189,7 @@ SECRETS = """
 token access_token ACCESS_TOKEN id_token refresh_token accessToken api_key apikey api-key key password passwd secret
 client_secret code sig signature X-Amz-Signature X-Amz-Security-Token user[password] user%5Bpassword%5D keys[key][]
 %74oken access%5ftoken my%20token my+token jwt code_verifier sid SAMLResponse
+id_token_hint logout_token_hint bearer state assertion client_assertion nonce
 """
 
 

@@ -18,6 +18,7 @@ from support.limits import limit
 from support.prometheus_server import Prometheus, needs
 
 from apigw.ops.metrics import Metrics
+from apigw.policy.auth.series import AuthSeries
 from apigw.policy.limits.series import LimitSeries
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
@@ -93,6 +94,7 @@ class Traffic:
     def __init__(self) -> None:
         self.metrics = Metrics(CollectorRegistry(), "1.2.3")
         self.limits = LimitSeries(self.metrics.registry)
+        self.auth = AuthSeries(self.metrics.registry)
         self.metrics.reloaded(True)
 
     def flow(self) -> None:
@@ -109,7 +111,7 @@ class Traffic:
         service.circuit("open")
         for _ in range(15):
             self.limits.violated(limit(endpoint="/orders", scope="user"))
-        metrics.auth_failure("expired")
+        self.auth.failed("expired")
         self.limits.fallback()
         metrics.connections("h2").set(7)
         metrics.in_flight = 3

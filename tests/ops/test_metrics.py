@@ -33,11 +33,16 @@ FAMILIES = {
     "gateway_upstream_errors": ("counter", {"service", "kind"}),
     "gateway_circuit_breaker_state": ("gauge", {"service"}),
     "gateway_circuit_breaker_transitions": ("counter", {"service", "to"}),
-    "gateway_auth_failures": ("counter", {"reason"}),
     "gateway_requests_in_flight": ("gauge", set()),
     "gateway_connections": ("gauge", {"protocol"}),
     "gateway_config_reloads": ("counter", {"result"}),
     "gateway_config_last_reload_successful": ("gauge", set()),
+    "gateway_dns_lookups": ("counter", {"result"}),
+    "gateway_dns_lookup_duration_seconds": ("histogram", set()),
+    "gateway_dns_lookups_in_progress": ("gauge", set()),
+    "gateway_dns_old_answers": ("counter", set()),
+    "gateway_buffered_bytes": ("gauge", set()),
+    "gateway_log_lines_lost": ("counter", {"log"}),
     "gateway_reactor_lag_seconds": ("histogram", set()),
     "gateway_build_info": ("gauge", {"version"}),
 }
@@ -68,7 +73,6 @@ def busy() -> Metrics:
     service.observe(0.01)
     service.error("connect")
     service.circuit("open")
-    metrics.auth_failure("expired")
     metrics.connections("h2").inc()
     metrics.reactor_lag(0.0)
     return metrics

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from apigw.ops.access_line import JSON, Combined, Entry
 from apigw.ops.metrics import BUCKETS, METHODS, PROTOCOLS, RESERVED, UPSTREAM_ERRORS, Metrics
+from apigw.policy.auth.series import AuthSeries
 from apigw.policy.limits.series import LimitSeries
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -23,7 +24,7 @@ def test_every_family_is_described() -> None:
     metrics.service("a").observe(0.1)
     LimitSeries(metrics.registry).retain({("/a", "rate", "ip")})
     metrics.connections("HTTP/2")
-    metrics.auth_failure("missing")
+    AuthSeries(metrics.registry).failed("missing")
     exported = {}
     for family in text_string_to_metric_families(metrics.render()[1].decode()):
         name = family.name + "_total" * (family.type == "counter")

@@ -96,7 +96,6 @@ def test_an_identity_is_dropped_however_it_is_spelled(odd: list[str], name: str)
 OF_PROXIES = [f"x-forwarded-{what}" for what in ("for", "proto", "host", "port", "client-cert")] + ["x-real-ip"]
 
 
-@pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize(
     ("name", "from_a_stranger", "from_a_proxy"),
     [
@@ -117,14 +116,14 @@ OF_PROXIES = [f"x-forwarded-{what}" for what in ("for", "proto", "host", "port",
     ],
 )
 def test_names_are_compared_as_the_most_careless_server_does(
-    odd: str, name: str, from_a_stranger: bool, from_a_proxy: bool
+    name: str, from_a_stranger: bool, from_a_proxy: bool
 ) -> None:
     """CGI has letters, digits and _ only: every other character becomes one. A proxy's word counts as it is spelled."""
-    spelled = name.replace("-", odd)
-    sent = request((spelled.encode(), b"mallory"))
-    assert (b"mallory" in head(sent)) is from_a_stranger
-    believed = from_a_proxy and (name not in OF_PROXIES or odd == "-")
-    assert (b"mallory" in head(sent, Peers(["0.0.0.0/0"]))) is believed
+    for odd in ODD:
+        sent = request((name.replace("-", odd).encode(), b"mallory"))
+        assert (b"mallory" in head(sent)) is from_a_stranger, odd
+        believed = from_a_proxy and (name not in OF_PROXIES or odd == "-")
+        assert (b"mallory" in head(sent, Peers(["0.0.0.0/0"]))) is believed, odd
 
 
 def test_a_proxys_chain_is_not_doubled_by_an_odd_spelling() -> None:
@@ -180,9 +179,9 @@ TRUSTED = ["10.0.0.0/8", "::1/128"]
         (b"10.0.0.1", [b"nonsense"], b"10.0.0.1"),
         (b"10.0.0.1", [b"198.51.100.1, nonsense"], b"10.0.0.1"),
         (b"10.0.0.1", [b"198.51.100.1, nonsense, 10.0.0.2"], b"10.0.0.2"),
-        (b"10.0.0.1", [b"198.51.100.1:1234"], b"10.0.0.1"),
         (b"10.0.0.1", [b""], b"10.0.0.1"),
-        (b"", [b"198.51.100.1"], b""),
+        (b"unix:", [b"198.51.100.1"], b"unix:"),
+        (b"10.0.0.1", [b"unix:"], b"10.0.0.1"),
     ],
 )
 def test_the_client_is_the_first_from_the_right_that_is_no_proxy(

@@ -318,6 +318,32 @@ def test_what_failed_at_once_is_not_waited_for() -> None:
     assert (made.stream.status, exchange.waiting) == (503, None)
 
 
+def test_a_refusal_that_waits_is_what_is_waited_for() -> None:
+    """Whatever failed at once: a stage, or who was asked before."""
+    dead = Forever()
+
+    def fails(exchange: Exchange) -> Outcome:
+        exchange.fail(errors.Unauthorized("Who?"))
+        return dead
+
+    class FailsAtOnce(OnRefusal):
+        def run(self, exchange: Exchange, error: errors.GatewayError) -> Waiting | None:
+            exchange.fail(errors.Unauthorized("Who?"))
+            return dead
+
+    for before in ((), (FailsAtOnce(),)):
+        patient = Instead(None, wait=True)
+        made = Scene(fails, on_refusal=(*before, patient))
+        request = made.ask()
+        assert patient.exchange is not None
+        living = patient.exchange.waiting
+        assert isinstance(living, Forever)
+        assert living is not dead
+        request.client_failed(ClientLost())
+        assert living.cancelled
+        assert not dead.cancelled
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_mistake_of_ours_is_a_500_that_says_nothing(late: bool) -> None:
     """An exception is answered with 500 and logged, and the client sees nothing of it."""

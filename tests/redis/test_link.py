@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.awaiting import wait_for, waiting
+from support.awaiting import until, wait_for, waiting
 from support.redis_peer import RedisPeer, ok
 from support.redis_server import free_port
 from twisted.internet import reactor
@@ -21,14 +21,6 @@ from apigw.redis.link import CONNECT_TIMEOUT, RedisLink
 from apigw.redis.protocol import MAX_REPLY
 
 TIMEOUT = 0.5
-
-
-def until(condition: Callable[[], Any]) -> None:
-    for _ in range(2_000):
-        if condition():
-            return
-        wait_for(deferLater(reactor, 0.01))
-    raise AssertionError("waited in vain")
 
 
 @implementer(ILogObserver)
@@ -181,7 +173,7 @@ def test_sentinels_that_do_not_answer_in_words(scene: Scene) -> None:
     """The name of the master that was asked for."""
     silent = (("127.0.0.1", free_port()),)
     assert said_of(scene, "redis://x", sentinels=silent, sentinel_name="limits") == (
-        "no sentinel knows the master of 'limits'"
+        "no sentinel gave the address of the master 'limits'"
     )
 
 

@@ -399,26 +399,28 @@ def test_explanations() -> None:
     assert explained(routes, DELETE, b"/users/me") == (
         "DELETE /users/me: route /users/:id (DELETE, GET)\n"
         "  id = 'me'\n"
-        "  passed over, because of the method: /users/me (GET)"
+        "  more specific, but not for this method: /users/me (GET)"
     )
     assert explained(routes, PUT, b"/users/42") == (
-        "PUT /users/42: 405, served here: DELETE, GET, HEAD\n  /users/:id (DELETE, GET) matches the path"
+        "PUT /users/42: 405, allowed methods: DELETE, GET, HEAD\n  /users/:id (DELETE, GET) matches the path"
     )
     assert explained(routes, POST, b"/users/") == (
-        "POST /users/: 404, no route matches the path\n  /users would match: a trailing slash makes another path"
+        "POST /users/: 404, no route matches the path\n"
+        "  /users would match: a path with a trailing slash is a different path"
     )
     assert explained(routes, GET, b"/users/42/orders/7") == (
-        "GET /users/42/orders/7: 404, no route matches the path\n  no route continues /users/42 with 'orders'"
+        "GET /users/42/orders/7: 404, no route matches the path\n  no route has the segment 'orders' after /users/42"
     )
     assert explained(routes, GET, b"/user") == (
-        "GET /user: 404, no route matches the path\n  no route continues / with 'user'"
+        "GET /user: 404, no route matches the path\n  no route has the segment 'user' after /"
     )
     assert explained(routes, GET, b"/files") == (
-        "GET /files: 404, no route matches the path\n  /files/ would match: a trailing slash makes another path"
+        "GET /files: 404, no route matches the path\n"
+        "  /files/ would match: a path with a trailing slash is a different path"
     )
     assert explained(routes, GET, b"/files/a/b") == "GET /files/a/b: route /files/* (all methods)\n  * = 'a/b'"
     assert explained(router("/a/b/c"), GET, b"/a/b") == (
-        "GET /a/b: 404, no route matches the path\n  routes begin with it, but none ends there"
+        "GET /a/b: 404, no route matches the path\n  routes continue below this path, but none ends here"
     )
 
 

@@ -10,6 +10,7 @@ from greenlet import greenlet
 from pytest_twisted import blockon
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 
@@ -36,3 +37,21 @@ def waiting(test: Callable[..., Any]) -> Callable[..., Deferred[Any]]:
 
 def wait_for(deferred: Deferred[Any]) -> Any:
     return blockon(deferred)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition, in plain code."""
+    for _ in range(2_000):
+        if condition():
+            return
+        wait_for(deferLater(reactor, 0.01))
+    raise AssertionError("waited in vain")
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait for a condition, in a coroutine."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await deferLater(reactor, 0.001)
+    raise AssertionError("it never happens")

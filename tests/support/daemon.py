@@ -26,12 +26,15 @@ Document = dict[str, Any]
 
 
 def gateway(*, services: Mapping[str, Any], routes: Iterable[Any], **settings: Any) -> Document:
-    """A configuration. A service that is only a URL, or a list of them, is written out."""
+    """A configuration. A service that is only a URL, or a list of them, is written out.
+
+    Services fail in tests all the time: they have no circuit unless a test says so.
+    """
     listen: Document = {"listen": [LOOPBACK], "admin": LOOPBACK, "access_log": None, **settings}
     written = {}
     for name, service in services.items():
         urls = [service] if isinstance(service, str) else service
-        written[name] = {"targets": urls} if isinstance(urls, list) else urls
+        written[name] = {"circuit_breaker": None, **({"targets": urls} if isinstance(urls, list) else urls)}
     return {"gateway": listen, "services": written, "routes": list(routes)}
 
 
@@ -115,7 +118,8 @@ class Daemon:
 
     @property
     def addresses(self) -> list[Address]:
-        return [_address(text) for text in list(self._listening())[self._has_admin :]]
+        """Of the public listeners that have a port."""
+        return [_address(text) for text in list(self._listening())[self._has_admin :] if not text.startswith("/")]
 
     @property
     def address(self) -> Address:

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from support.client import HANDSHAKE, Client, Truncated, encode
+from support.client import HANDSHAKE, Truncated, encode
 from support.daemon import Daemon, Document, gateway
 from support.h2_client import H2Client
 from support.services import SWITCH, Received, Service, echo, port_nobody_listens_on
@@ -16,7 +16,7 @@ from support.waiting import eventually
 
 SECRET = "a secret of at least thirty-two bytes"
 WIRE = "-"
-"""The target of what the wire refused: it was no request, so there is none."""
+"""The target of what the wire refused and did not begin as a request of HTTP/1.1 does."""
 
 
 @frozen
@@ -81,7 +81,7 @@ def document(service: Service, **settings: Any) -> Document:
     services = {
         "main": service.url,
         "hasty": {"targets": [service.url], "timeout": "300ms"},
-        "gone": f"http://127.0.0.1:{port_nobody_listens_on()}",
+        "gone": {"targets": [f"http://127.0.0.1:{port_nobody_listens_on()}"], "critical": True},
         "fragile": {
             "targets": [service.url],
             "circuit_breaker": {"error_rate": 0.01, "min_requests": 1, "open_for": "1h"},
@@ -144,16 +144,19 @@ def endings(behaviour: Behaviour) -> list[Ending]:
         with daemon.connect() as client:
             client.send(encode("GET", "/main/slow?left=waiting"))
             assert behaviour.arrived.acquire(timeout=10)
+            client.reset()  # at once: whoever has only ended its side may be waiting for its answer
 
     def leave_while_reading(daemon: Daemon) -> None:
         with daemon.connect() as client:
             client.send(encode("GET", "/main/half?left=reading"))
             client.head()
+            client.reset()
 
     def leave_while_sending(daemon: Daemon) -> None:
         with daemon.connect() as client:
             client.send("POST /main/upload?left=sending HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nbegun")
             assert behaviour.arrived.acquire(timeout=10)
+            client.reset()
 
     def stall_while_sending(daemon: Daemon) -> None:
         with daemon.connect() as client:
@@ -215,9 +218,11 @@ def endings(behaviour: Behaviour) -> list[Ending]:
         Ending(stall_while_sending, "POST", "/main/ok?stalled", "/main/:what", 408, "client_timeout"),
         Ending(tunnel, "GET", "/main/socket", "/main/:what", 101, None, "upstream", timed=False),
         Ending(plain("GET", "/main/events"), "GET", "/main/events", "/main/:what", 200, None, "upstream", timed=False),
-        Ending(raw("GET /a HTTP/1.1\r\n\r\n"), "-", WIRE, "unmatched", 400, "bad_request", timed=False),
+        Ending(raw("GET /a HTTP/1.1\r\n\r\n"), "GET", "/a", "unmatched", 400, "bad_request", timed=False),
         Ending(raw(b"\x16\x03\x01\x02\x00\x01"), "-", WIRE, "unmatched", 400, "bad_request", timed=False),
-        Ending(raw("BREW / HTTP/1.1\r\nHost: a\r\n\r\n"), "-", WIRE, "unmatched", 501, "not_implemented", timed=False),
+        Ending(
+            raw("BREW / HTTP/1.1\r\nHost: a\r\n\r\n"), "BREW", "/", "unmatched", 501, "not_implemented", timed=False
+        ),
         Ending(plain("GET", "/health"), "GET", "/health", "/health", 200),
         Ending(plain("GET", "/ready"), "GET", "/ready", "/ready", 503),
         Ending(plain("DELETE", "/health"), "DELETE", "/health", "/health", 405, "method_not_allowed"),
@@ -236,8 +241,3 @@ def all_done(daemon: Daemon, behaviour: Behaviour) -> list[Ending]:
         ending.act(daemon)
     eventually(daemon.is_quiet)
     return done
-
-
-def metrics_text(daemon: Daemon, *headers: str) -> str:
-    with Client(daemon.admin) as client:
-        return client.get("/metrics", *headers).body.decode()

@@ -50,6 +50,11 @@ class Pipe(StringTransport):
     protocol: Any
     half_closed = False
     writes = 0
+    left: int | None = None
+    """Bytes that the client has not taken, where a test says so."""
+
+    def unsent(self) -> int:
+        return len(self.value()) if self.left is None else self.left
 
     def write(self, data: bytes) -> None:
         self.writes += 1

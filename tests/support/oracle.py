@@ -121,7 +121,8 @@ def read_message(cursor: Cursor) -> Message:
     cursor.literal(b" ")
     target = cursor.at_least_one(VCHAR)
     cursor.literal(b" HTTP/1.")
-    version = b"1." + bytes([cursor.one_of(frozenset(b"01"))])
+    minor = cursor.one_of(DIGIT)
+    version = b"1.0" if minor == ord("0") else b"1.1"  # RFC 9110 §6.2: a higher one is the highest that is known
     cursor.literal(b"\r\n")
     fields = tuple(read_fields(cursor))
     message = Message(method, target, version, fields, b"", False)
@@ -177,9 +178,21 @@ def origin_form(message: Message) -> bytes:
         raise Malformed("a target without path")
     end = min((place for place in (rest.find(b"/"), rest.find(b"?")) if place >= 0), default=len(rest))
     authority, path = rest[:end], rest[end:]
-    if [authority.lower()] != [host.lower() for host in message.values(b"host")]:
+    port = b"443" if scheme.lower() == b"https" else b"80"
+    hosts = message.values(b"host") or [authority]
+    if not authority or [with_port(authority, port)] != [with_port(host, port) for host in hosts]:
         raise Malformed("a target that disagrees with the Host")
     return path if path.startswith(b"/") else b"/" + path
+
+
+def with_port(authority: bytes, default: bytes) -> tuple[bytes, int]:
+    """RFC 9110 §4.2.3: an empty port and none are the default."""
+    host, colon, port = authority.lower().rpartition(b":")
+    if not colon or authority.endswith(b"]"):
+        host, port = authority.lower(), b""
+    if not set(port) <= DIGIT:
+        raise Malformed("a port that is none")
+    return host, int(port or default)
 
 
 def framing(message: Message) -> int | None:

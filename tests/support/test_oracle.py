@@ -45,7 +45,7 @@ def test_what_a_strict_reader_finds(data: bytes, bodies: list[bytes], begun: boo
     "head",
     [
         b"GET  /a HTTP/1.1\r\nHost: a",
-        b"GET /a HTTP/1.2\r\nHost: a",
+        b"GET /a HTTP/2.0\r\nHost: a",
         b"GET /a HTTP/1.1\nHost: a",
         b"GET /a\r\nHost: a",
         b"GET /a HTTP/1.1",

@@ -11,16 +11,23 @@ from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import UpstreamError
 from apigw.wire.headers import Headers
 from apigw.wire.http1.client import HTTP1Connection
-from apigw.wire.interfaces import Message, UpstreamConnection
+from apigw.wire.interfaces import Receiver, UpstreamConnection
 from support.fake_transport import FakeTransport
 
 HEAD_OF_GET = b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n"
-"""What is written of ``message()``."""
+"""What is written of a ``send``."""
 TIMEOUT = 30.0
 
 
-def message(method: bytes = b"GET", *, upgrade: bool = False, length: int | None = 0) -> Message:
-    return Message(method, b"/a", b"a", [], length, upgrade, TIMEOUT)
+def send(
+    connection: UpstreamConnection,
+    receiver: Receiver,
+    method: bytes = b"GET",
+    *,
+    upgrade: bool = False,
+    length: int | None = 0,
+) -> None:
+    connection.send(method, b"/a", b"a", [], length, upgrade, TIMEOUT, receiver)
 
 
 class Recorder:
@@ -35,6 +42,14 @@ class Recorder:
         self.error: UpstreamError | None = None
         self.body_paused = 0
         self.flushes = 0
+        self.count: int | None = None
+        self.ended_as_slow = False
+
+    def moved(self) -> int | None:
+        return self.count
+
+    def too_slow(self) -> None:
+        self.ended_as_slow = True
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         assert not self.end
@@ -105,7 +120,7 @@ class Upstream:
     def begin(self, method: bytes = b"GET", *, upgrade: bool = False, length: int | None = 0) -> Recorder:
         """Begin an exchange. Its body is the test's business."""
         recorder = Recorder()
-        self.connection.send(message(method, upgrade=upgrade, length=length), recorder)
+        send(self.connection, recorder, method, upgrade=upgrade, length=length)
         return recorder
 
     def ask(self, method: bytes = b"GET", *, upgrade: bool = False) -> Recorder:
@@ -128,7 +143,8 @@ class Upstream:
 
     @property
     def reusable(self) -> bool:
-        return self.free == [self.connection] and not self.connection.lost
+        transport = self.transport
+        return self.free == [self.connection] and not (transport.lost or transport.aborted or transport.disconnecting)
 
 
 def exchange(pieces: Iterable[bytes], *, method: bytes = b"GET", upgrade: bool = False, close: bool = False) -> Outcome:

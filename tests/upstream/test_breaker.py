@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from apigw.config.model import CircuitBreaker
 from apigw.errors import CircuitOpen
-from apigw.upstream.breaker import LONGEST_OPEN, Breaker, Outcomes, Permit, State, Transition
+from apigw.upstream.breaker import LEASE, LONGEST_OPEN, Breaker, Outcomes, Permit, State, Transition
 
 CONFIG = CircuitBreaker(error_rate=0.5, window=60, min_requests=20, open_for=30, half_open_requests=3)
 
@@ -202,6 +202,25 @@ def test_a_cancelled_probe_gives_its_place_back() -> None:
         circuit.breaker.cancel(circuit.breaker.admit(130), 130)
     circuit.succeed(131, 3)
     assert circuit.state == "closed"
+
+
+def test_a_probe_holds_its_place_for_a_while() -> None:
+    """Callers who are slow keep no others out, whatever the service does; what their probes tell still counts."""
+    for succeeds in (True, False):
+        circuit = opened()
+        slow = [circuit.breaker.admit(130) for _ in range(3)]
+        assert refused(circuit, 130 + LEASE - 0.1) == 1
+        later = circuit.breaker.admit(130 + LEASE)
+        circuit.breaker.cancel(slow[0], 136)
+        circuit.breaker.cancel(later, 136)
+        if succeeds:
+            circuit.breaker.success(slow[1], 137)
+            circuit.breaker.success(slow[2], 137)
+            circuit.succeed(138, 1)
+            assert circuit.state == "closed"
+        else:
+            circuit.breaker.failure(slow[1], 137)
+            assert circuit.state == "open"
 
 
 # Half-open, with a health check

@@ -19,7 +19,7 @@ from apigw.config.model import HealthCheck, Service
 from apigw.config.model import Target as TargetConfig
 from apigw.ops.metrics import Metrics
 from apigw.upstream.balancing import RoundRobin
-from apigw.upstream.checks import MAX_ANSWER, HealthChecks, ask, first_success
+from apigw.upstream.checks import AT_ONCE, MAX_ANSWER, HealthChecks, Turns, ask, first_success
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
@@ -104,7 +104,12 @@ class Scene:
         series = Metrics(CollectorRegistry(), "0").service("main")
         service = Service("main", configs)
         self.upstream = Upstream(service, quiet_target, RoundRobin(), Deadlines(self.clock), agent, None, series)
-        self.checks = HealthChecks(self.upstream, CHECK, self.clock)
+        self.checks = HealthChecks(self.upstream, CHECK, self.clock, Turns(), lambda: 0.0)
+
+    def start(self) -> None:
+        """All first checks are begun at once here."""
+        self.checks.start()
+        self.clock.advance(0)
 
     @property
     def available(self) -> list[bool]:
@@ -185,7 +190,7 @@ def rounds(scene: Scene, *codes: int) -> None:
 def test_a_target_changes_sides_after_so_many_in_a_row() -> None:
     """One lost packet takes a target out, or one lucky answer puts it back."""
     scene = Scene()
-    scene.checks.start()
+    scene.start()
     scene.agent.answer(500)  # the first is asked at once
     rounds(scene, 500, 200, 500, 500)
     assert scene.available == [True]
@@ -200,7 +205,7 @@ def test_a_target_changes_sides_after_so_many_in_a_row() -> None:
 def test_each_target_counts_for_itself() -> None:
     """One sick target takes its neighbour with it."""
     scene = Scene(2)
-    scene.checks.start()
+    scene.start()
     for _ in range(4):
         for code in (500, 200):
             scene.agent.answer(code)
@@ -212,11 +217,12 @@ def test_checks_follow_the_targets() -> None:
     """A new target is checked from the moment that it is there, and one that was removed is left alone."""
     scene = Scene(2)
     kept, removed = scene.upstream.targets
-    scene.checks.start()
+    scene.start()
     for _ in range(2):
         scene.agent.answer(500)
     new = TargetConfig("http", "127.0.0.1", 9009)
     scene.upstream.replace_targets([kept.config, new])
+    scene.clock.advance(0)
     assert scene.agent.asked[-1][1] == b"http://127.0.0.1:9009/well"
     scene.agent.answer(200)
     scene.agent.asked.clear()
@@ -234,7 +240,7 @@ def test_checks_follow_the_targets() -> None:
 def test_a_check_that_hangs_is_not_asked_twice() -> None:
     """Checks pile up at a target that does not answer."""
     scene = Scene()
-    scene.checks.start()
+    scene.start()
     scene.clock.pump([1.0] * 9)
     assert len(scene.agent.asked) == 1
     scene.clock.pump([1.0] * 25)
@@ -245,7 +251,7 @@ def test_a_check_that_hangs_is_not_asked_twice() -> None:
 def test_after_the_end_nothing_is_asked_or_counted() -> None:
     """A service that is no longer configured keeps being asked."""
     scene = Scene()
-    scene.checks.start()
+    scene.start()
     scene.agent.answer(500)
     rounds(scene, 500)
     scene.clock.advance(CHECK.interval)
@@ -256,10 +262,95 @@ def test_after_the_end_nothing_is_asked_or_counted() -> None:
     assert scene.clock.getDelayedCalls() == []
 
 
+def test_first_checks_are_spread_over_the_interval() -> None:
+    """A thousand services that start together are not asked in one instant, then or ever after."""
+    scene = Scene(4)
+    numbers = iter([0.1, 0.3, 0.5, 0.7])
+    checks = HealthChecks(scene.upstream, CHECK, scene.clock, Turns(), lambda: next(numbers))
+    checks.start()
+    assert scene.agent.asked == []
+    for _ in range(3):
+        for port in range(9001, 9005):
+            scene.clock.advance(2)
+            ((_, uri, _),) = scene.agent.asked
+            assert uri == b"http://127.0.0.1:%d/well" % port
+            scene.agent.asked.clear()
+            scene.agent.answer(200)
+        scene.clock.advance(2)
+
+
+def test_few_checks_are_under_way_at_a_time() -> None:
+    """Of all services together; the others have their turn when one has ended."""
+    scene = Scene(2 * AT_ONCE)
+    scene.start()
+    assert len(scene.agent.asked) == AT_ONCE
+    scene.agent.answer(200)
+    assert len(scene.agent.asked) == AT_ONCE + 1
+    scene.clock.advance(CHECK.timeout)
+    assert len(scene.agent.asked) == 2 * AT_ONCE
+    scene.checks.stop()
+    assert scene.clock.getDelayedCalls() == []
+
+
+def ready(scene: Scene) -> list[Any]:
+    outcome: list[Any] = []
+    scene.checks.any_answers().addErrback(lambda failure: failure.getErrorMessage()).addCallback(outcome.append)
+    return outcome
+
+
+def test_readiness_is_told_from_the_last_results() -> None:
+    """Nobody is asked again, and one target that passed is enough."""
+    scene = Scene(2)
+    scene.start()
+    for codes, expected in (((500, 200), None), ((500, 503), "answered its health check with 503")):
+        for code in codes:
+            scene.agent.answer(code)
+        scene.agent.asked.clear()
+        assert ready(scene) == [expected]
+        assert scene.agent.asked == []
+        scene.clock.advance(CHECK.interval)
+
+
+def test_before_the_first_result_readiness_asks() -> None:
+    """A gateway that has just started is ready as soon as one target is known to be well; the other's check goes on."""
+    scene = Scene(2)
+    scene.checks.start()
+    outcome = ready(scene)
+    assert len(scene.agent.asked) == 2
+    assert outcome == []
+    scene.agent.answer(500)
+    scene.agent.answer(200)
+    assert outcome == [None]
+    scene.checks.stop()
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "well", "ill"),
+    [
+        ({}, None, (200, 204, 399), (400, 500)),
+        ({"host": "shop.test"}, ["shop.test"], (200,), (400,)),
+        ({"host": "2001:db8::1"}, ["[2001:db8::1]"], (200,), (400,)),
+        ({"expected_status": (204, 401)}, None, (204, 401), (200, 500)),
+    ],
+)
+def test_the_host_and_the_status_of_a_check(
+    settings: dict[str, Any], host: list[str] | None, well: tuple[int, ...], ill: tuple[int, ...]
+) -> None:
+    """A service that looks at Host is asked with one that it knows; what is well is as configured."""
+    for code in (*well, *ill):
+        scene = Scene()
+        outcome: list[bool] = []
+        asking = ask(scene.upstream, scene.upstream.targets[0], HealthCheck(**settings), scene.clock)
+        asking.addCallbacks(lambda _: True, lambda _: False).addCallback(outcome.append)
+        assert scene.agent.asked[0][2].getRawHeaders("host") == host
+        scene.agent.answer(code)
+        assert outcome == [code in well]
+
+
 def test_any_passes_as_soon_as_one_does() -> None:
     """A circuit stays open because one of two targets hangs."""
     scene = Scene(2)
-    scene.checks.start()
+    scene.start()
     scene.agent.answer(500)
     scene.agent.answer(500)
     outcome: list[bool] = []

@@ -16,7 +16,7 @@ from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
 from apigw.ops.metrics import Metrics
 from apigw.upstream.balancing import RoundRobin
-from apigw.upstream.failover import connect, take
+from apigw.upstream.failover import connect
 from apigw.upstream.target import ASIDE_FOR, Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
@@ -30,7 +30,6 @@ class Line:
 
     def __init__(self) -> None:
         self.waiting: list[Deferred[Any]] = []
-        self.idle: list[Any] = []
         self.exhausted = False
         self.closed = False
 
@@ -39,9 +38,6 @@ class Line:
             return fail(PoolExhausted("too many"))
         self.waiting.append(Deferred())
         return self.waiting[-1]
-
-    def take(self, careful: bool) -> Any:
-        return self.idle.pop() if self.idle else None
 
     def close(self) -> None:
         self.closed = True
@@ -229,12 +225,6 @@ def test_a_balancer_is_told_of_every_exchange_that_begins_and_ends() -> None:
     waiting.addErrback(lambda failure: failure.trap(CancelledError))
     waiting.cancel()
     assert +scene.balancer.under_way == {}
-
-    assert take(scene.upstream, scene.targets[0], careful=False) is None
-    assert +scene.balancer.under_way == {}
-    scene.lines[0].idle.append(object())
-    assert take(scene.upstream, scene.targets[0], careful=False) is not None
-    assert scene.balancer.under_way[first] == 1
 
 
 def test_the_set_of_targets_may_change() -> None:

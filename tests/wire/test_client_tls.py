@@ -193,16 +193,22 @@ ROWS = [
     # Who signed it, when, and for what.
     Row("expired", "good.test", GOOD, "it has expired", begin=NOW - 2 * DAY, end=NOW - DAY),
     Row("not valid yet", "good.test", GOOD, "it is not valid yet", begin=NOW + DAY, end=NOW + 2 * DAY),
-    Row("another authority", "good.test", GOOD, "a certificate that is signed by itself", signer="stranger"),
-    Row("signed by itself", "good.test", GOOD, "it is signed by itself", signer="self"),
+    Row("another authority", "good.test", GOOD, "the self-signed certificate", signer="stranger"),
+    Row("signed by itself", "good.test", GOOD, "it is self-signed", signer="self"),
     Row(
         "signed by a certificate that is no authority",
         "good.test",
         GOOD,
-        "who signed it is no authority",
+        "its issuer is not a certificate authority",
         signer="leaf",
     ),
-    Row("for clients only", "good.test", GOOD, "it is not for servers", usages=(ExtendedKeyUsageOID.CLIENT_AUTH,)),
+    Row(
+        "for clients only",
+        "good.test",
+        GOOD,
+        "it is not a server certificate (extendedKeyUsage)",
+        usages=(ExtendedKeyUsageOID.CLIENT_AUTH,),
+    ),
     Row(
         "a critical extension that nobody knows",
         "good.test",
@@ -336,8 +342,12 @@ def assert_refused(client: Client, why: BaseException | None, server: Server) ->
     assert isinstance(why, CertificateRefused)
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
-@pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.parametrize(
+    ("row", "version"),
+    [(row, ssl.TLSVersion.TLSv1_3) for row in ROWS]
+    + [(next(row for row in ROWS if bool(row.why) == refused), ssl.TLSVersion.TLSv1_2) for refused in (False, True)],
+    ids=str,
+)
 @pytest_twisted.ensureDeferred
 async def test_certificates(authorities: Authorities, row: Row, version: ssl.TLSVersion) -> None:
     """The server is believed if its certificate is for the host; any doubt refuses, and then it receives nothing."""

@@ -21,17 +21,17 @@ from apigw.wire.headers import (
 ASCII_TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-@pytest.mark.parametrize("byte", range(256))
-def test_each_byte(byte: int) -> None:
+def test_each_byte() -> None:
     """Which bytes may stand in a name and in a value is what RFC 9110 §5.6.2 and §5.5 say, for each of them."""
-    text = bytes([byte])
-    assert bool(TOKEN(text)) == (byte in ASCII_TOKEN)
-    assert bool(LOWER_TOKEN(text)) == (byte in ASCII_TOKEN and not text.isupper())
-    visible = 0x21 <= byte <= 0x7E or byte >= 0x80
-    assert bool(FIELD_VALUE(text)) == visible
-    assert bool(FIELD_VALUE(b"a" + text + b"b")) == (visible or text in (b" ", b"\t"))
-    assert bool(FIELD_VALUE(b"a" + text)) == visible
-    assert bool(NO_LINE(b"a" + text + b"b")) == (byte == 0x7F or (byte < 0x20 and text != b"\t"))
+    for byte in range(256):
+        text = bytes([byte])
+        assert bool(TOKEN(text)) == (byte in ASCII_TOKEN), text
+        assert bool(LOWER_TOKEN(text)) == (byte in ASCII_TOKEN and not text.isupper()), text
+        visible = 0x21 <= byte <= 0x7E or byte >= 0x80
+        assert bool(FIELD_VALUE(text)) == visible, text
+        assert bool(FIELD_VALUE(b"a" + text + b"b")) == (visible or text in (b" ", b"\t")), text
+        assert bool(FIELD_VALUE(b"a" + text)) == visible, text
+        assert bool(NO_LINE(b"a" + text + b"b")) == (byte == 0x7F or (byte < 0x20 and text != b"\t")), text
 
 
 @pytest.mark.parametrize("value", [b"", b"a", b"a b", b"a\tb", b"\xe4"])

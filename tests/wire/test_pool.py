@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from attrs import define, field
 from support.fake_transport import FakeTransport
-from support.upstream import Recorder, message
+from support.upstream import Recorder, send
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -91,7 +91,7 @@ def result(deferred: Deferred[UpstreamConnection]) -> HTTP1Connection:
 def use(connection: UpstreamConnection, transport: FakeTransport, answer: bytes = ANSWER) -> Recorder:
     """A whole exchange."""
     recorder = Recorder()
-    connection.send(message(), recorder)
+    send(connection, recorder)
     connection.finish()
     transport.deliver(answer)
     return recorder
@@ -115,7 +115,7 @@ def test_an_upload_over_a_used_connection_may_outlast_the_idle_time() -> None:
     connection, transport = pair
     assert setup.pool.take() is connection
     recorder = Recorder()
-    connection.send(message(b"POST", length=9), recorder)
+    send(connection, recorder, b"POST", length=9)
     for piece in (b"abc", b"def", b"ghi"):
         setup.wait(SETTINGS.keepalive_timeout + 1)
         connection.write(piece)
@@ -131,7 +131,7 @@ def test_a_tunnel_leaves_its_place_to_others() -> None:
     pairs = [setup.open(), setup.open()]
     waiting = setup.pool.connect()
     for connection, transport in pairs:
-        connection.send(message(upgrade=True), Recorder())
+        send(connection, Recorder(), upgrade=True)
         connection.finish()
         transport.deliver(b"HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
         connection.give_up()
@@ -273,6 +273,19 @@ def test_no_connection() -> None:
     assert setup.pool.connections == 0
 
 
+def test_one_deadline_for_all_that_connecting_takes() -> None:
+    """A name's lookup counts too, and what comes of it later is nobody's."""
+    setup = Setup()
+    given = setup.pool.connect()
+    setup.wait(4.8)
+    assert not given.called
+    setup.wait(0.4)
+    with pytest.raises(ConnectFailed, match="no connection within 5 s"):
+        result(given)
+    assert setup.endpoint.cancelled == 1
+    assert setup.pool.connections == 0
+
+
 def test_no_connection_for_those_that_wait() -> None:
     """Each of those that wait gets its own attempt."""
     setup = Setup()
@@ -317,7 +330,7 @@ def test_closing() -> None:
     idle, busy = setup.open(), setup.open()
     use(*idle)
     recorder = Recorder()
-    busy[0].send(message(), recorder)
+    send(busy[0], recorder)
     busy[0].finish()
     setup.pool.close()
     setup.wait(0)

@@ -11,6 +11,7 @@ import pytest_twisted
 from attrs import define, field
 from hyperframe.frame import RstStreamFrame
 from support import http2_client
+from support.awaiting import eventually
 from support.fake_transport import FakeTransport
 from support.http1_server import PEER
 from twisted.internet import reactor
@@ -123,14 +124,6 @@ def unchunked(data: bytes) -> bytes:
         if not length:
             assert data == b""
             return body
-
-
-async def eventually(done: Callable[[], object]) -> None:
-    for _ in range(10_000):
-        if done():
-            return
-        await deferLater(reactor, 0)
-    raise AssertionError("it never happens")
 
 
 class Page(Resource):

@@ -270,16 +270,6 @@ def test_alpn(server: Server, authority: Authority, offered: list[str], chosen: 
             assert server.seen[-1].request.stream.secure
 
 
-def test_alpn_without_common_protocol(server: Server, authority: Authority) -> None:
-    """A client that offers only what we do not know is taken to speak HTTP/1.1, as one that offers nothing."""
-    context = authority.client()
-    context.set_alpn_protocols(["acme-tls/1"])
-    client = server.connect(context).shake()
-    assert client.tls.selected_alpn_protocol() is None
-    client.send(GET)
-    assert client.receive().endswith(b"GET /a ")
-
-
 def test_h2_is_spoken_where_it_was_agreed(server: Server, authority: Authority) -> None:
     """HTTP/1.1 on a connection that is HTTP/2 is an error, not a request."""
     context = authority.client()

@@ -7,11 +7,14 @@ from attrs import define, field
 from support.fake_transport import HIGH_WATER
 from support.http1_server import Client, Echo, Server
 from support.upstream import Upstream
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 
 from apigw.wire.channel import Settings
 from apigw.wire.http1.client import CLOSING_TIME
-from apigw.wire.tunnel import join
+from apigw.wire.http1.connection import FAREWELL_FOR
+from apigw.wire.tunnel import CLOSE, Frames, join
 
 HANDSHAKE = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -32,6 +35,7 @@ class Tunnel:
     server: Server = field(init=False)
     client: Client = field(init=False)
     upstream: Upstream = field(init=False)
+    joined: Deferred[None] = field(init=False)
     ended: list[object] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
@@ -45,7 +49,8 @@ class Tunnel:
         upstream = self.upstream.connection.give_up()
         client = self.server.seen[0].request.start_tunnel([])
         assert self.client.receive().startswith(b"HTTP/1.1 101 ")
-        join(client, upstream, self.server.factory.deadlines, IDLE).addBoth(self.ended.append)
+        self.joined = join(client, upstream, self.server.factory.deadlines, IDLE)
+        self.joined.addBoth(self.ended.append)
 
     def wait(self, seconds: float = 0) -> None:
         self.server.wait(seconds)
@@ -68,6 +73,19 @@ def test_both_ways() -> None:
         assert tunnel.client.receive() == b"pong%d" % number
     tunnel.wait(IDLE - 1)
     assert tunnel.ended == []
+
+
+def test_a_tunnel_that_is_cancelled_closes_both_sides() -> None:
+    """Who cancels it is told at once; both connections go as from an idle tunnel."""
+    tunnel = Tunnel()
+    tunnel.joined.cancel()
+    (told,) = tunnel.ended
+    assert isinstance(told, Failure)
+    assert told.check(CancelledError)
+    tunnel.wait(CLOSING_TIME + 1)
+    assert not tunnel.server.factory.channels
+    assert tunnel.upstream.gone == [tunnel.upstream.connection]
+    assert len(tunnel.ended) == 1
 
 
 @pytest.mark.parametrize("by_client", [True, False])
@@ -175,11 +193,70 @@ def test_the_client_leaves_while_the_upstream_does_not_read() -> None:
 
 def test_a_tunnel_is_cut() -> None:
     """At the end of a drain both sides go."""
-    tunnel = Tunnel()
+    tunnel = Tunnel(late=b"\x81")
     tunnel.server.factory.drain()
     tunnel.wait(1)
     assert tunnel.ended == []
     tunnel.server.factory.cut()
     tunnel.wait()
+    tunnel.wait()
+    tunnel.check_gone()
+
+
+SHORT, LONG, HUGE = (
+    b"\x81\x05hello",
+    b"\x82\x7e\x01\x00" + b"x" * 256,
+    b"\x82\x7f" + (70_000).to_bytes(8, "big") + b"x" * 70_000,
+)
+MASKED = b"\x81\x85abcdhello"
+EMPTY = b"\x89\x00"
+
+
+@pytest.mark.parametrize("frame", [SHORT, LONG, HUGE, MASKED, EMPTY], ids=["short", "long", "huge", "masked", "empty"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000, 100_000])
+def test_where_frames_end(frame: bytes, size: int) -> None:
+    """It is known however the bytes come; behind a frame that closes there is no place for another."""
+    frames, sent = Frames(), frame * 2 + EMPTY + frame
+    ends = {len(frame), 2 * len(frame), 2 * len(frame) + len(EMPTY), len(sent)}
+    for at in range(0, len(sent), size):
+        frames.passed(sent[at : at + size])
+        assert frames.between == (min(at + size, len(sent)) in ends)
+    frames.passed(CLOSE)
+    assert not frames.between
+
+
+def test_a_client_is_told_before_it_is_cut() -> None:
+    """Between two frames it gets one more, that closes; it may close too, or is cut after a second."""
+    tunnel = Tunnel(late=SHORT + SHORT[:4])
+    tunnel.upstream.say(SHORT[4:])
+    assert tunnel.client.receive() == SHORT * 2
+    tunnel.server.factory.cut()
+    assert tunnel.client.receive() == CLOSE
+    tunnel.client.send(MASKED)
+    assert tunnel.upstream.transport.take() == MASKED
+    assert tunnel.ended == []
+    tunnel.wait(FAREWELL_FOR + 0.2)
+    tunnel.wait()
+    tunnel.check_gone()
+
+
+@pytest.mark.parametrize("sent", [SHORT[:4], SHORT + b"\x82", CLOSE])
+def test_a_client_that_would_not_understand_is_cut(sent: bytes) -> None:
+    """Within a frame, or behind the service's own farewell, nothing is added."""
+    tunnel = Tunnel()
+    tunnel.upstream.say(sent)
+    assert tunnel.client.receive() == sent
+    tunnel.server.factory.cut()
+    assert tunnel.client.receive() == b""
+    tunnel.wait()
+    tunnel.check_gone()
+
+
+def test_a_client_that_does_not_read_is_cut() -> None:
+    """What it is told would stand behind what it has not taken."""
+    tunnel = Tunnel()
+    tunnel.client.transport.stalled = True
+    tunnel.upstream.say(SHORT)
+    tunnel.server.factory.cut()
     tunnel.wait()
     tunnel.check_gone()

@@ -1,4 +1,4 @@
-"""``/status``: how this process is doing."""
+"""``/status``: the state of this process in numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apigw.wire.channel import ChannelFactory
 
 
 class Facts:
-    """In numbers that a parent can add up. Times are seconds."""
+    """Numbers that can be added up over several processes. Times are seconds."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Facts:
         }
 
     def page(self) -> Iterator[dict[str, Any] | None]:
-        """What the status page shows, made in several steps."""
+        """The data of the status page, made in several steps; see ``page.Build``."""
         status = self.status()
         result = status["last_reload"]
         ago = round(self._seconds() - self._reload.ended_at, 3)

@@ -1,7 +1,7 @@
-"""What was counted lately, for those who look at one gateway: minutes by the second, the last minute by series.
+"""The recent history for the status page: five minutes by the second, and the last minute for each series.
 
-Once a second the counters are read and compared with what they were. Memory is bounded: ``SECONDS`` samples, and up to
-eight marks for each series.
+Once a second the counters are read and compared with their last values. Memory is bounded:
+``SECONDS`` samples, and up to eight marks for each series.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from apigw.ops.metrics import BUCKETS
 
 SECONDS = 300
-"""How many samples are kept, one a second."""
+"""Number of samples, one a second: five minutes."""
 WINDOW = 60
-"""Seconds that "lately" looks back."""
+"""Seconds of the recent history of a series."""
 SPACING = 10
-"""Seconds between two marks of one series: so many more may be looked back."""
+"""Seconds between two marks of a series. ``lately`` may cover so many seconds more than ``WINDOW``."""
 
 
 class Counted(Protocol):
-    """One method of one route, as it counts up: durations by bucket, and answers by status."""
+    """The counters of one method of one route: durations by bucket, and answers by status."""
 
     @property
     def buckets(self) -> list[int]: ...
@@ -43,7 +43,7 @@ class Series(Protocol):
 
 
 class Tally:
-    """How much was counted within so many ``seconds``; ``failed`` are 5xx, ``limited`` 429."""
+    """The counts of a period of ``seconds``. ``failed`` are 5xx, ``limited`` 429."""
 
     __slots__ = ("buckets", "failed", "limited", "requests", "seconds")
 
@@ -62,8 +62,8 @@ class Tally:
         self.seconds = max(self.seconds, other.seconds)
 
     def quantile(self, share: float) -> float | None:
-        """Seconds that ``share`` of the durations do not exceed, as ``histogram_quantile`` of Prometheus finds it: by
-        a straight line within the bucket. None without durations; at most the highest bound."""
+        """The quantile ``share`` of the durations in seconds, computed as Prometheus' ``histogram_quantile`` does:
+        linear within the bucket, and at most the highest bound. None without durations."""
         sums = list(accumulate(self.buckets))
         if sums[-1] <= 0:
             return None
@@ -78,7 +78,7 @@ class Tally:
 
 @frozen
 class Second:
-    """``requests`` and ``failed`` are per second, the percentiles seconds."""
+    """The counts of one second. Percentiles are seconds."""
 
     at: float
     requests: float
@@ -135,9 +135,9 @@ class _Marked:
 
 
 class History:
-    """Reads ``routes()`` each second of ``clock``, from ``start`` to ``stop``.
+    """Samples ``routes()`` each second of ``clock``, between ``start`` and ``stop``.
 
-    A reading of 2,000 series takes some two milliseconds, of which marking a tenth of them is one half.
+    Measured: a sample of 2,000 series takes some 2 ms. Half of that is for marking a tenth of them.
     """
 
     def __init__(self, clock: IReactorTime, routes: Callable[[], Mapping[str, Series]]) -> None:
@@ -160,7 +160,7 @@ class History:
             self._call = None
 
     def lately(self, path: str) -> dict[str, Tally]:
-        """The last minute of one route by method; methods without a request are left out."""
+        """The last minute of one route, by method. Methods without requests are omitted."""
         now = self._clock.seconds()
         found = {method: marked.lately(now) for method, marked in self._marked.get(path, {}).items()}
         return {method: tally for method, tally in found.items() if tally is not None}

@@ -1,4 +1,4 @@
-"""The status page on the admin listener, and the JSON behind it: how this gateway and its services are doing now."""
+"""The status page of the admin listener, and its JSON."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from apigw.wire.headers import Headers
 from apigw.wire.web_request import WebRequest
 
 MAX_AGE = 0.5
-"""Seconds for which a document is handed out again, however many watch."""
+"""Seconds for which a document is cached."""
 AT_A_TIME = 50
-"""Routes that are looked at before requests have their turn."""
+"""Number of routes that are processed before the reactor runs other work."""
 
 POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What the page may do (Content Security Policy Level 3): no inline script or style, nothing from elsewhere."""
+"""Content Security Policy Level 3: no inline script or style, nothing from other origins."""
 
 _FILES = {
     b"/": ("page.html", b"text/html; charset=utf-8"),
@@ -42,11 +42,11 @@ _FILES = {
 }
 
 Build = Callable[[], Iterator[dict[str, Any] | None]]
-"""Makes a document in several steps, the last of which yields it."""
+"""Makes a document in several steps: yields None after each, and the document at the end."""
 
 
 class Content(Leaf):
-    """Bytes that a callable returns."""
+    """A resource with the bytes that a callable returns."""
 
     def __init__(self, content_type: bytes, content: Callable[[], bytes]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Content(Leaf):
 
 
 class Live(Leaf):
-    """A document that is made when somebody asks, once for all who ask meanwhile, and without holding up requests."""
+    """A document that is made on request, in steps, so that it does not delay traffic. Concurrent requests share it."""
 
     def __init__(self, build: Build, clock: IReactorTime) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Live(Leaf):
 
 
 def page(build: Build, clock: IReactorTime) -> dict[bytes, IResource]:
-    """The resources of the page by path. ``build`` makes the document that the page shows."""
+    """The resources of the page by path. ``build`` makes the document of the page."""
     folder = files("apigw.admin.status")
     resources: dict[bytes, IResource] = {}
     for path, (name, content_type) in _FILES.items():
@@ -118,7 +118,7 @@ def page(build: Build, clock: IReactorTime) -> dict[bytes, IResource]:
 
 
 def document(facts: Mapping[str, Any], snapshot: Snapshot, history: History) -> Iterator[dict[str, Any] | None]:
-    """``facts`` about the process, and all else that the page shows. Times are seconds, and how long ago."""
+    """The document of the page, ``facts`` about the process included. Times are seconds before now."""
     routes: list[dict[str, Any]] = []
     for others in _by_pattern(snapshot).values():
         for route in others:
@@ -211,7 +211,7 @@ def _service_row(upstream: Upstream, total: _Sum) -> dict[str, Any]:
 def _state(target: Target) -> str:
     if not target.healthy:
         return "unhealthy"
-    return "healthy" if target.available else "set aside"
+    return "healthy" if target.available else "ejected"
 
 
 def _plots(seconds: Iterable[Second]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""A key set that is fetched from a URL and kept fresh (RFC 7517; RFC 9111 for how long it is good).
+"""A key set that is fetched from a URL and refreshed (RFC 7517; RFC 9111 for its lifetime).
 
-The set is fetched when it is started, again at four fifths of its ``max-age``, and out of turn for a token with a
-``kid`` that is not in it, at most every 30 s. There is one fetch at a time. When a fetch fails the last good set stays,
+The set is fetched when it is started, again at four fifths of its ``max-age``, and at once for a token with an
+unknown ``kid``, at most every 30 s. There is one fetch at a time. If a fetch fails, the last good set stays in use,
 and the next attempts follow after 1, 2, 4 … 30 s.
 """
 
@@ -36,7 +36,7 @@ _NOT_TO_KEEP = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?:$|[\s,=])", re.IGNOR
 
 
 def lifetime(headers: Mapping[str, str]) -> float:
-    """Seconds for which a fetched set is good: ``max-age`` less ``Age``, a minute to an hour; else ten minutes."""
+    """Lifetime of a fetched set in seconds: ``max-age`` minus ``Age``, between 60 and 3600; without ``max-age`` 600."""
     control = headers.get("cache-control", "")
     if _NOT_TO_KEEP.search(control):
         return MIN_AGE
@@ -49,7 +49,7 @@ def lifetime(headers: Mapping[str, str]) -> float:
 
 
 class KeySet:
-    """The RS256 keys behind one URL. It survives reloads: hand it from one ``Authenticator`` to the next.
+    """The RS256 keys behind one URL. It survives reloads: each ``Authenticator`` passes it to the next.
 
     Constructing it does nothing, so that a configuration can be compiled in a thread; all else is for the reactor's.
     """
@@ -71,20 +71,20 @@ class KeySet:
         self._asked = -math.inf
 
     def start(self) -> None:
-        """Fetch now, without waiting, and keep the set fresh. Does nothing if that is being done already."""
+        """Fetch now, without waiting, and refresh the set from then on. No effect if it is running."""
         if not self._running:
             self._running = True
             self._begin()
 
     def stop(self) -> None:
-        """No more refreshing. A fetch under way ends for those who wait for it, and is cancelled when nobody does."""
+        """Stop refreshing. A running fetch continues for tokens that wait for it, and is cancelled otherwise."""
         self._running = False
         self._cancel_timer()
         if self._fetching is not None and not self._waiting:
             self._fetching.cancel()
 
     def wanted(self) -> Deferred[None] | None:
-        """Somebody misses a key. Fires when the set was fetched, or could not be; ``None`` if it is too early."""
+        """Fetch the set for an unknown key. Fires when that has ended; ``None`` if it is too early."""
         if self._fetching is None:
             now = self._clock.seconds()
             if self._failures or now - self._asked < UNKNOWN_KID_INTERVAL:
@@ -93,23 +93,28 @@ class KeySet:
             self._begin()
             if self._fetching is None:
                 return succeed(None)
-        waiter: Deferred[None] = Deferred(self._waiting.remove)
+        waiter: Deferred[None] = Deferred(self._leaves)
         self._waiting.append(waiter)
         return waiter
 
+    def _leaves(self, waiter: Deferred[None]) -> None:
+        """One who waits is cancelled; also by another, who has just been told that the fetch is over."""
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+
     def unavailable(self) -> AuthUnavailable | None:
-        """The 503 for a token whose key is not here while we cannot tell whether it exists; ``None`` when we can."""
+        """The 503 for an unknown key while fetches fail; ``None`` if the last fetch succeeded."""
         if self.keys is not None and not self._failures:
             return None
         seconds = 1
         if self._timer is not None:
             seconds = max(1, math.ceil(self._timer.getTime() - self._clock.seconds()))
-        return AuthUnavailable("The keys that verify this token cannot be had.", [(b"retry-after", b"%d" % seconds)])
+        return AuthUnavailable("The keys that verify this token are unavailable.", [(b"retry-after", b"%d" % seconds)])
 
     def _begin(self) -> None:
         self._cancel_timer()
         loading = Deferred.fromCoroutine(self._load())
-        loading.addTimeout(DEADLINE, self._clock)
+        loading.addTimeout(DEADLINE, self._clock, onTimeoutCancel=_late)
         self._fetching = loading
         loading.addCallbacks(self._loaded, self._failed).addCallback(self._settle)
 
@@ -133,8 +138,8 @@ class KeySet:
             "Key set {place}: {kind}: {reason}; {keeps}.",
             place=self._place,
             kind=type(failure.value).__name__,
-            reason=failure.getErrorMessage()[:200],
-            keeps="there is none yet" if self.keys is None else "the last good one stays",
+            reason=failure.getErrorMessage()[:300],
+            keeps="no set has been fetched yet" if self.keys is None else "the last good set stays in use",
         )
         return min(2.0 ** min(self._failures - 1, 10), LONGEST_BACKOFF)
 
@@ -144,7 +149,8 @@ class KeySet:
             self._timer = self._clock.callLater(next_in, self._begin)
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
-            waiter.callback(None)
+            if not waiter.called:  # cancelled by what one before it led to
+                waiter.callback(None)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -153,13 +159,26 @@ class KeySet:
 
 
 def carry_over(urls: Iterable[str], previous: Mapping[str, KeySet], make: Callable[[str], KeySet]) -> dict[str, KeySet]:
-    """The key sets of a new snapshot: those that ``previous`` has, and new ones, not started yet. Changes nothing."""
+    """The key sets of a new snapshot: those of ``previous`` that it needs, and new ones, which are not started."""
     return {url: previous.get(url) or make(url) for url in urls}
 
 
-def swap(previous: Mapping[str, KeySet], current: Mapping[str, KeySet]) -> None:
-    """On the reactor, with the snapshot: start what is new and stop what is gone."""
-    for keys in current.values():
-        keys.start()
-    for url in previous.keys() - current.keys():
-        previous[url].stop()
+class Running:
+    """The running key sets: those of the configuration in use."""
+
+    def __init__(self) -> None:
+        self._sets: Mapping[str, KeySet] = {}
+
+    def use(self, sets: Mapping[str, KeySet]) -> None:
+        """Use these key sets from now on: start new ones, and stop removed ones. In the reactor's thread."""
+        previous, self._sets = self._sets, sets
+        for keys in sets.values():
+            keys.start()
+        for url in previous.keys() - sets.keys():
+            previous[url].stop()
+
+
+def _late(result: object, seconds: float) -> object:
+    if isinstance(result, Failure):
+        raise TimeoutError(f"no answer in {seconds:g} s")
+    return result

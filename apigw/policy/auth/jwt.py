@@ -1,7 +1,7 @@
 # Compiled: see docs/decisions/compiled.md
-"""Who calls: JSON Web Tokens in ``Authorization: Bearer`` (RFC 6750, 7515, 7519, with the advice of RFC 8725).
+"""Authentication by JSON Web Tokens in ``Authorization: Bearer`` (RFC 6750, 7515, 7519, with the advice of RFC 8725).
 
-What is said of a bad token names the reason, and never the key or anything out of the token.
+Errors name the reason, but contain no part of a key or token.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
-from joserfc.errors import JoseError
-from joserfc.jws import CompactSignature, extract_compact
+from joserfc.jws import CompactSignature
 from joserfc.util import urlsafe_b64decode
 from twisted.internet.defer import Deferred
 
@@ -29,17 +28,15 @@ from apigw.policy.auth.keys import (
     Key,
     KeyProblem,
     Keys,
-    RepeatedName,
     apart,
     configured_key,
     key_set,
-    parse_object,
     read_file,
-    registry,
 )
 from apigw.policy.auth.model import Auth, JWTVerifier
 from apigw.policy.auth.own import ACCESS_TOKEN_TYPES, PROVIDER, OwnTokens
 from apigw.policy.auth.principal import WRONG_ISSUER, ClaimRules, Refusal
+from apigw.policy.auth.strict_json import RepeatedName, parse_object
 
 MAX_TOKEN = 8 * 1024
 CACHED_TOKENS = 16_384
@@ -55,8 +52,7 @@ WRONG_TYPE = Refusal("type", "the token is not an access token")
 UNKNOWN_KEY = Refusal("unknown_key", "no key is known that could verify the token")
 SIGNATURE = Refusal("signature", "the signature of the token is wrong")
 
-_PARTS = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*")
-_EXTRACTING = registry("RS256")
+_PARTS = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 
 
 @frozen(eq=False)
@@ -88,11 +84,11 @@ class _Token:
 
 
 class Authenticator:
-    """Every way to verify a token that a configuration gives.
+    """Verifies tokens by all verifiers of a configuration.
 
-    There is one for each snapshot, and the tokens that it has seen go with it. Construction reads the key files, in
-    whatever thread it is done, and raises ``ConfigError``. ``key_sets`` has a ``KeySet`` for each ``jwks_url``
-    (``jwks.carry_over``); starting and stopping them is the caller's part. ``own`` are the tokens that
+    Each snapshot has one, with its cache of verified tokens. Construction reads the key files, in any thread, and
+    raises ``ConfigError``. ``key_sets`` has a ``KeySet`` for each ``jwks_url``
+    (``jwks.carry_over``); the caller starts and stops them. ``own`` are the tokens that
     the gateway issues, if it does.
     """
 
@@ -108,11 +104,16 @@ class Authenticator:
         self._verifiers = _verifiers(auth, key_sets or {}, own, origins or {})
 
     def authenticate(self, authorization: Sequence[bytes], now: float) -> Principal | Deferred[Principal] | None:
-        """Who sends these values of ``Authorization`` at ``now`` (Unix seconds); ``None`` if that is no bearer token.
+        """The caller with these ``Authorization`` values at ``now`` (Unix seconds); ``None`` without a bearer token.
 
-        A ``Deferred`` only where a key set has to be fetched first; cancel it when the caller leaves. Raises, or fires
-        with, ``Unauthorized`` for a bad token and ``AuthUnavailable`` where its keys cannot be had.
+        Returns a ``Deferred`` only if a key set must be fetched first; cancel it when the caller leaves. Raises, or
+        fires with, ``Unauthorized`` for a bad token and ``AuthUnavailable`` if its keys are unavailable.
         """
+        known = self.remembered(authorization, now)
+        return self.verify(authorization, now) if known is None else known
+
+    def remembered(self, authorization: Sequence[bytes], now: float) -> Principal | None:
+        """Who sends these values, where their token was verified before and still holds."""
         if len(authorization) == 1:
             # Looked up by the hash of all of the token, which Python keeps secret: no prefix can be found by timing
             known = self._seen.get(authorization[0])
@@ -121,11 +122,10 @@ class Authenticator:
                 if principal.begins <= now < principal.expires and not key.retired:
                     self._seen.move_to_end(authorization[0])
                     return principal
-        return self._authenticate_unseen(authorization, now)
+        return None
 
-    def _authenticate_unseen(
-        self, authorization: Sequence[bytes], now: float
-    ) -> Principal | Deferred[Principal] | None:
+    def verify(self, authorization: Sequence[bytes], now: float) -> Principal | Deferred[Principal] | None:
+        """What ``authenticate`` does where nothing is ``remembered``."""
         if not authorization:
             return None
         if len(authorization) > 1:
@@ -172,12 +172,13 @@ class Authenticator:
             kid, typ = header.get("kid"), header.get("typ", "")
             if not isinstance(typ, str) or not (kid is None or (isinstance(kid, str) and len(kid) <= MAX_KEY_ID)):
                 raise MALFORMED()
-            parts = extract_compact(raw, registry=_EXTRACTING)
+            parts = CompactSignature(header, urlsafe_b64decode(segments[2]))
             claims = parse_object(parts.payload)
         except RepeatedName:
             raise REPEATED() from None
-        except (JoseError, ValueError, TypeError):
+        except (ValueError, TypeError):
             raise MALFORMED() from None
+        parts.segments = {"header": segments[1], "payload": segments[2], "signature": segments[3]}
         verifier = _meant(verifiers, claims.get("iss"), kid)
         if verifier.typ and typ.lower() not in verifier.typ:
             raise WRONG_TYPE()
@@ -282,7 +283,7 @@ def _keys(jwt: JWTVerifier, key_sets: Mapping[str, KeySet]) -> Keys | KeySet:
     """The keys of one verifier. Raises ``KeyProblem``."""
     if jwt.jwks_url is not None:
         if jwt.algorithm != "RS256":
-            raise KeyProblem("jwks_url", "does not fit HS256: a secret that is published is none")
+            raise KeyProblem("jwks_url", "does not fit HS256: a secret must not be published")
         return key_sets[jwt.jwks_url]
     if jwt.jwks_file is not None:
         try:

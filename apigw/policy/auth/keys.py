@@ -1,15 +1,13 @@
 """Keys that verify signatures: each pinned to one algorithm, read from PEM files, secrets and JWK sets (RFC 7517).
 
-Everything here is read strictly, because the bytes come from whoever writes a token or publishes a key set. Sentences
-in a ``ValueError`` say what is wrong with a key, and never hold any of it.
+Parsing is strict, because tokens and key sets come from outside. A ``ValueError`` says what is wrong with a key, but
+contains no part of it.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
 
 import attrs
 from attrs import Factory, define, frozen
@@ -23,9 +21,13 @@ from joserfc.util import urlsafe_b64decode
 
 from apigw.config.files import read
 from apigw.config.model import Secret
+from apigw.policy.auth.strict_json import parse_object
 
 KEY_TYPES = {"RS256": "RSA", "HS256": "oct"}
 MIN_SECRET = 32
+MIN_DIFFERENT = 6
+"""Different bytes in a secret, as in a client's: of 32 random digits, the poorest that are in use, one in 10 million
+has fewer."""
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 MAX_SET_BYTES = 256 * 1024
 MAX_KEYS = 100
@@ -35,48 +37,19 @@ MAX_KEY_ID = 256
 _PUBLIC = "is a key in PEM or OpenSSH form, not a secret: anybody may have the public half of it"
 
 
-def registry(algorithm: str) -> JWSRegistry:
+def _registry(algorithm: str) -> JWSRegistry:
     """joserfc's checks for one algorithm. Unknown header members are ignored (RFC 7515 §4); sizes are the caller's."""
     allowed = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
     allowed.max_header_length = allowed.max_signature_length = allowed.max_payload_length
     return allowed
 
 
-_REGISTRIES = {algorithm: registry(algorithm) for algorithm in KEY_TYPES}
-
-
-class RepeatedName(ValueError):
-    """A JSON object with the same name twice: two readers could understand it in two ways."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise RepeatedName("a name occurs twice")
-    return members
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are not JSON")
-
-
-def parse_object(document: bytes) -> dict[str, Any]:
-    """The JSON object in ``document``: UTF-8, no name twice, no NaN. Raises ``ValueError`` for anything else."""
-    try:
-        value = json.loads(document.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except RepeatedName:
-        raise RepeatedName("a name occurs twice") from None
-    except (ValueError, RecursionError):
-        # JSONDecodeError carries the whole document: it must not travel with ours
-        raise ValueError("not a JSON document") from None
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
+_REGISTRIES = {algorithm: _registry(algorithm) for algorithm in KEY_TYPES}
 
 
 @define(eq=False)
 class Key:
-    """One key and the one algorithm that it may be used with. ``retired`` once it has left the set it came from."""
+    """A key, pinned to one algorithm. ``retired`` is set when it has left its key set."""
 
     algorithm: str
     id: str | None
@@ -96,14 +69,14 @@ class Key:
 
 @frozen(eq=False)
 class Keys:
-    """The keys of one verifier, by their ids; those that declare none stand apart."""
+    """The keys of one verifier by ``kid``, and those without one."""
 
     named: dict[str, tuple[Key, ...]] = Factory(dict)
     nameless: tuple[Key, ...] = ()
 
     @classmethod
     def of(cls, keys: Iterable[Key]) -> Keys:
-        """Raises ``ValueError`` where a single token would have to be tried against too many keys."""
+        """Raises ``ValueError`` if a token would have to be verified with too many keys."""
         groups: dict[str | None, tuple[Key, ...]] = {}
         for key in keys:
             groups[key.id] = (*groups.get(key.id, ()), key)
@@ -118,7 +91,7 @@ class Keys:
         yield from self.nameless
 
     def succeeded_by(self, newer: Keys) -> Keys:
-        """``newer``, in which a key that was here already is the same object. The keys that it lacks are retired."""
+        """``newer``, with the same objects for keys that are here too. Keys that it lacks are marked as retired."""
         kept = Keys.of(next((old for old in self if old.same_as(key)), key) for key in newer)
         still = set(map(id, kept))
         for key in self:
@@ -127,7 +100,7 @@ class Keys:
 
 
 class KeyProblem(ValueError):
-    """The end of a sentence about a key that cannot be used, and the ``field`` of the configuration that gave it."""
+    """A key is unusable: a sentence fragment, and the ``field`` of the configuration that it follows."""
 
     def __init__(self, field: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -135,7 +108,7 @@ class KeyProblem(ValueError):
 
 
 def read_file(field: str, path: str) -> bytes:
-    """Raises ``KeyProblem``."""
+    """The content of a file. Raises ``KeyProblem`` if it cannot be read."""
     try:
         return read(path)
     except ValueError as error:
@@ -160,30 +133,35 @@ def configured_key(algorithm: str, key_id: str | None, public_key_file: str | No
 
 
 def public_key(pem: bytes, key_id: str | None) -> Key:
-    """An RS256 key from ``PUBLIC KEY`` PEM. Raises ``ValueError``: the end of a sentence that begins with its file."""
+    """An RS256 key from ``PUBLIC KEY`` PEM. Raises ``ValueError`` with a fragment that follows the file's name."""
     if b"PRIVATE KEY-----" in pem:
-        raise ValueError("holds a private key: the gateway needs only the public one, and should have no other")
+        raise ValueError("contains a private key: give the gateway only the public one")
     if b"BEGIN CERTIFICATE" in pem:
-        raise ValueError("holds a certificate: write its public key out with `openssl x509 -pubkey -noout`")
+        raise ValueError("contains a certificate: extract its public key with `openssl x509 -pubkey -noout`")
     try:
         native = load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("holds no public key in PEM that can be read") from None
+        raise ValueError("contains no readable PEM public key") from None
     if not isinstance(native, RSAPublicKey):
-        raise ValueError("holds a public key that is not RSA, which RS256 needs")
+        raise ValueError("contains a public key that is not RSA, which RS256 needs")
     check_rsa_bits(native.key_size)
     return Key("RS256", key_id, RSAKey.import_key(native))
 
 
 def secret_key(secret: bytes, key_id: str | None) -> Key:
-    """An HS256 key. Raises ``ValueError``: the end of a sentence that begins with the secret, or its file.
+    """An HS256 key. Raises ``ValueError`` with a fragment that follows the secret's key or file.
 
-    RFC 7518 §3.2 wants as many bits as the hash has. A public key as a secret is the classic confusion of algorithms.
+    RFC 7518 §3.2 requires as many bits as the hash has: 256. A public key as a secret is refused against algorithm
+    confusion.
     """
     if b"-----BEGIN" in secret or secret.startswith((b"ssh-", b"ecdsa-")):
         raise ValueError(_PUBLIC)
     if len(secret) < MIN_SECRET:
         raise ValueError(f"is a secret of {len(secret)} bytes: HS256 needs {MIN_SECRET} or more (RFC 7518 §3.2)")
+    if len(set(secret)) < MIN_DIFFERENT:
+        raise ValueError(
+            "is a secret of few different bytes, which can be guessed: `openssl rand -hex 32` makes a good one"
+        )
     try:
         return Key("HS256", key_id, OctKey.import_key(secret))
     except (JoseError, ValueError):
@@ -191,20 +169,20 @@ def secret_key(secret: bytes, key_id: str | None) -> Key:
 
 
 def key_set(document: bytes, algorithm: str) -> Keys:
-    """The keys of a JWK set that can verify ``algorithm``; the others are passed over (RFC 7517 §5).
+    """The keys of a JWK set that can verify ``algorithm``; others are ignored (RFC 7517 §5).
 
-    A key counts if it has the right ``kty`` and size, ``use`` is ``sig`` or absent, ``key_ops`` holds ``verify`` or is
-    absent, and ``alg`` is ``algorithm`` or absent. Private members are not even looked at. Raises ``ValueError`` if the
-    document is no key set, is too large, or has no such key: the end of a sentence that begins with its file or URL.
+    A key is used if it has the right ``kty`` and size, ``use`` is ``sig`` or absent, ``key_ops`` contains ``verify`` or
+    is absent, and ``alg`` is ``algorithm`` or absent. Private members are ignored. Raises ``ValueError`` if the
+    document is no key set, is too large, or has no such key, with a fragment that follows its file or URL.
     """
     if len(document) > MAX_SET_BYTES:
         raise ValueError(f"is a key set larger than {MAX_SET_BYTES >> 10}KiB")
     try:
         members = parse_object(document).get("keys")
     except ValueError as error:
-        raise ValueError(f"holds no key set: {error}") from None
+        raise ValueError(f"contains no key set: {error}") from None
     if not isinstance(members, list):
-        raise ValueError('holds no key set: a JSON object with a list "keys"')
+        raise ValueError('contains no key set: a JSON object with a list "keys"')
     if len(members) > MAX_KEYS:
         raise ValueError(f"is a key set of more than {MAX_KEYS} keys")
     keys, passed_over = [], Counter[str]()
@@ -254,9 +232,9 @@ def _decoded(value: object) -> bytes:
 def apart(
     issuer: str | None, ids: frozenset[str | None], other_issuer: str | None, other_ids: frozenset[str | None]
 ) -> bool:
-    """Whether no token of one algorithm could be meant for two verifiers: by their issuers, or the ids of their keys.
+    """Whether no token can match two verifiers of one algorithm, because their issuers or key ids differ.
 
-    No ``ids`` stands for any.
+    Empty ``ids`` match any ``kid``.
     """
     if issuer is not None and other_issuer is not None and issuer != other_issuer:
         return True
@@ -264,8 +242,8 @@ def apart(
 
 
 def check_rsa_bits(bits: int) -> None:
-    """Raises ``ValueError`` for keys that are weak, or so large that verifying is an attack."""
+    """Raises ``ValueError`` for RSA keys that are weak, or so large that verification costs too much."""
     if bits < MIN_RSA_BITS:
-        raise ValueError(f"holds an RSA key of {bits} bits: RS256 needs {MIN_RSA_BITS} or more (RFC 7518 §3.3)")
+        raise ValueError(f"contains an RSA key of {bits} bits: RS256 needs {MIN_RSA_BITS} or more (RFC 7518 §3.3)")
     if bits > MAX_RSA_BITS:
-        raise ValueError(f"holds an RSA key of {bits} bits: the gateway takes up to {MAX_RSA_BITS}")
+        raise ValueError(f"contains an RSA key of {bits} bits: the gateway takes up to {MAX_RSA_BITS}")

@@ -1,4 +1,4 @@
-"""What the configuration says of authentication, as values."""
+"""The configuration of authentication."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from apigw.config.model import Config, Open, Route, Secret
 
 @frozen
 class JWTVerifier:
-    """One way to verify a token. Exactly one key source is given; ``secret_file`` is read into ``secret``."""
+    """A verifier of tokens. It has exactly one source of keys; the content of ``secret_file`` is in ``secret``."""
 
     name: str
     algorithm: str
@@ -27,7 +27,7 @@ class JWTVerifier:
 
 @frozen
 class Auth(Open):
-    """The section ``auth``. The gateway's own tokens have their place among its ``added`` keys."""
+    """The section ``auth``. ``added`` has the keys of the token endpoint."""
 
     jwt: tuple[JWTVerifier, ...] = ()
 
@@ -44,7 +44,7 @@ class AuthOfGateway:
 
 @frozen
 class AuthOfRoute:
-    """``auth`` is required, optional or none; ``None`` where the gateway's default holds (``demanded``)."""
+    """``auth`` is required, optional or none; ``None`` if the gateway's default applies (``demanded``)."""
 
     auth: str | None = None
     roles: tuple[str, ...] = ()
@@ -57,11 +57,11 @@ def auth_of(config: Config) -> Auth | None:
 
 
 def demanded(config: Config, route: Route) -> str:
-    """What a route demands: required, optional or none."""
+    """The ``auth`` of a route: required, optional or none."""
     given = config.gateway.of(AuthOfGateway).auth_default
     return route.of(AuthOfRoute).auth or default_auth(given, auth_of(config) is not None)
 
 
 def default_auth(auth_default: str | None, has_auth: bool) -> str:
-    """What a route demands that says nothing of ``auth``."""
+    """The ``auth`` of routes that do not set it."""
     return auth_default or ("required" if has_auth else "none")

@@ -1,4 +1,4 @@
-"""The tokens that the gateway itself issues, as far as they are verified."""
+"""Verification of the tokens that the gateway itself issues."""
 
 from __future__ import annotations
 

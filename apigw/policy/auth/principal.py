@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""From verified claims to a principal: who calls, and what the services behind the gateway are told about it."""
+"""Makes a principal from the claims of a verified token, and authorizes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_ID = 256
 
 @frozen
 class Refusal:
-    """One way in which a token is bad: ``reason`` labels metrics, ``detail`` tells the caller. Call it for the 401."""
+    """A reason to refuse a token: ``reason`` is for metrics, ``detail`` for the caller. Calling it returns the 401."""
 
     reason: str
     detail: str
@@ -30,7 +30,7 @@ class Refusal:
 
 
 def missing_token() -> Unauthorized:
-    """The 401 for no token where one is required: RFC 6750 §3.1 wants no error code in it."""
+    """The 401 for a missing token, without an error code (RFC 6750 §3.1)."""
     return Unauthorized("A token is required.", [(b"www-authenticate", REALM)], "missing")
 
 
@@ -49,16 +49,16 @@ BAD_SCOPES = Refusal("claims", "the scopes are neither a string nor a list of st
 
 
 def authorize(principal: Principal, roles: Collection[str], scopes: Collection[str]) -> None:
-    """What a route demands: any of ``roles``, if it names some, and all of ``scopes``.
+    """Check that the principal has at least one of ``roles``, if there are any, and all of ``scopes``.
 
     Raises ``Forbidden`` with the challenge of RFC 6750 §3.1.
     """
     if roles and not principal.has_one_of(roles):
-        detail = "the caller has none of the roles that this needs"
+        detail = "the caller has none of the required roles"
         challenge = b'%s, error="insufficient_scope", error_description="%s"' % (REALM, detail.encode())
         raise Forbidden(detail, [(b"www-authenticate", challenge)], "role")
     if scopes and not principal.scopes.issuperset(scopes):
-        detail = "the token lacks a scope that this needs"
+        detail = "the token lacks a required scope"
         challenge = b'%s, error="insufficient_scope", error_description="%s", scope="%s"' % (
             REALM,
             detail.encode(),
@@ -68,18 +68,18 @@ def authorize(principal: Principal, roles: Collection[str], scopes: Collection[s
 
 
 def is_name(value: object) -> bool:
-    """Whether ``value`` may be an id or a role: printable, lest it inject a header, and with nothing to be trimmed."""
+    """Whether ``value`` may be an id or a role: printable, against header injection, without spaces at its ends."""
     return isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable() and value == value.strip()
 
 
 def is_role(value: object) -> bool:
-    """A name without a comma: ``X-User-Roles`` is a comma-separated list."""
+    """Whether ``value`` may be a role: no comma, because ``X-User-Roles`` is a comma-separated list."""
     return is_name(value) and "," not in value  # type: ignore[operator]  # is_name has said that it is text
 
 
 @frozen
 class ClaimRules:
-    """What the claims of a verifier's tokens must say (RFC 7519 §4.1), and where in them user and roles are."""
+    """The checks of a verifier's claims (RFC 7519 §4.1), and the names of the claims with id and roles."""
 
     provider: str
     issuer: str | None = None
@@ -89,7 +89,7 @@ class ClaimRules:
     roles_claim: str = "roles"
 
     def principal(self, claims: dict[str, Any], now: float) -> Principal:
-        """The principal that verified ``claims`` speak of. Raises ``Unauthorized``."""
+        """The principal of verified ``claims``. Raises ``Unauthorized``."""
         for name in ("iss", "sub", "jti", "client_id"):
             if not isinstance(claims.get(name, ""), str):
                 raise BAD_STRING()

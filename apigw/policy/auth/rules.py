@@ -1,4 +1,4 @@
-"""What a configuration may say of tokens: what routes demand can be proved, and each token has one verifier."""
+"""Checks of authentication in the configuration."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
+from apigw.config.check_files import warn_exposed
 from apigw.config.files import Files, text
 from apigw.config.merge import Document
 from apigw.config.model import Config, Path, Route
@@ -17,7 +18,6 @@ from apigw.config.validate import shown
 from apigw.policy.auth import keys
 from apigw.policy.auth.model import AuthOfGateway, AuthOfRoute, auth_of, default_auth, demanded
 from apigw.policy.auth.names import check_claim, check_role, check_scope
-from apigw.policy.auth.own import PROVIDER
 from apigw.policy.auth.schema import KEYS
 
 _SOURCES = {
@@ -30,7 +30,7 @@ _MAX_NAMED = 10
 
 
 def demands(document: Document, files: Files) -> None:
-    """What routes demand of their callers can be proved; a route without authentication demands nothing of them."""
+    """Reports authentication without an ``auth`` section, and roles and scopes without authentication."""
     has_auth = document.tree.get("auth") is not None
     default = default_auth(document.get("gateway", "auth_default"), has_auth)
     sure = has_auth or document.whole
@@ -48,7 +48,7 @@ def demands(document: Document, files: Files) -> None:
         for key in ("roles", "scopes"):
             judged = document.is_sound((*path, "auth")) and (sure or route.get("auth"))
             if route.get(key) and auth == "none" and judged:
-                sentence = "cannot be demanded without authentication: the route's auth is none"
+                sentence = "needs authentication, but the route's auth is none"
                 document.report((*path, key), sentence, document.key((*path, key)))
     if opened:
         named = ", ".join(str(document.get(*path)) for path in opened[:_MAX_NAMED])
@@ -58,11 +58,12 @@ def demands(document: Document, files: Files) -> None:
 
 
 def verifiers(document: Document, files: Files) -> None:
-    """One key each, of the kind that its algorithm needs, and no two verifiers for the same token."""
+    """Reports verifiers without exactly one key of the right kind, and verifiers that accept the same tokens."""
     auth = document.get("auth")
-    if auth is not None and not auth.get("jwt") and auth.get("oauth") is None:
-        document.report(("auth",), "is empty: it needs jwt or oauth", document.key(("auth",)))
-    names: dict[str, Path] = {PROVIDER: ()} if document.get("auth", "oauth") else {}
+    if auth is not None and not any(value not in (None, []) for value in auth.values()):
+        known = " or ".join(sorted(document.schema["auth"]["schema"]))
+        document.report(("auth",), f"is empty: it needs {known}", document.key(("auth",)))
+    names: dict[str, Path] = {}
     for path, verifier in document.entries("auth", "jwt"):
         if isinstance(verifier, dict) and "algorithm" in verifier:
             _key_source(document, files, path, verifier)
@@ -70,46 +71,49 @@ def verifiers(document: Document, files: Files) -> None:
             at = (*path, "name")
             first = names.setdefault(verifier["name"], at)
             if first != at:
-                owner = f"the one at {document.place(first)}" if first else "the gateway's own tokens"
-                document.report(at, f"{shown(document, at, verifier['name'])} is the name of {owner} already")
-    for one, other in combinations(list(_trusted(document))[:_MAX_PAIRED], 2):
-        if one.may_accept_what(other):
-            sentence = f"could accept the same tokens as the one at {document.place(one.path)}"
-            document.report(other.path, f"{sentence}: give each its own issuer")
+                owner = f"the verifier at {document.place(first)}"
+                document.report(at, f"{shown(document, at, verifier['name'])} is already the name of {owner}")
+        if document.is_sound(path) and not verifier.get("issuer") and not verifier.get("audience"):
+            sentence = "accepts every token that its key has signed: give it an issuer or an audience"
+            document.warn(path, sentence)
+    for one, other in combinations(list(trusted(document))[:_MAX_PAIRED], 2):
+        apart(document, one, other)
 
 
 @frozen
-class _Trusted:
+class Trusted:
+    """Tokens that are believed, by what tells them from others: ``path`` says so in the configuration."""
+
     path: Path
     algorithm: str
     issuer: str | None
     key_ids: frozenset[str | None]
 
-    def may_accept_what(self, other: _Trusted) -> bool:
-        return self.algorithm == other.algorithm and not keys.apart(
-            self.issuer, self.key_ids, other.issuer, other.key_ids
-        )
 
-
-def _trusted(document: Document) -> Iterator[_Trusted]:
-    oauth = document.get("auth", "oauth")
-    if oauth:
-        signing = oauth["signing"]
-        ids = frozenset(key["key_id"] for key in (signing, *signing.get("accepted", ())))
-        yield _Trusted(("auth", "oauth"), signing["algorithm"], oauth["issuer"], ids)
+def trusted(document: Document) -> Iterator[Trusted]:
+    """Those of each verifier that is sound."""
     for path, verifier in document.entries("auth", "jwt"):
         if document.is_sound(path):
             ids = frozenset(filter(None, (verifier.get("key_id"),)))
-            yield _Trusted(path, verifier["algorithm"], verifier.get("issuer"), ids)
+            yield Trusted(path, verifier["algorithm"], verifier.get("issuer"), ids)
+
+
+def apart(document: Document, one: Trusted, other: Trusted) -> None:
+    """Reports ``other`` where a token could be meant for both."""
+    if one.algorithm == other.algorithm and not keys.apart(one.issuer, one.key_ids, other.issuer, other.key_ids):
+        sentence = f"could accept the same tokens as the one at {document.place(one.path)}"
+        document.report(other.path, f"{sentence}: give each its own issuer")
 
 
 def _key_source(document: Document, files: Files, path: Path, verifier: dict[str, Any]) -> None:
     given = one_key(document, path, verifier, _SOURCES[verifier["algorithm"]])
     if verifier.get("key_id") and given.startswith("jwks"):
-        sentence = "has no effect with a key set, whose keys have their own"
+        sentence = "has no effect with a key set: each of its keys has its own kid"
         document.report((*path, "key_id"), sentence, document.key((*path, "key_id")))
     if given == "jwks_file":
         at, name = (*path, given), verifier[given]
+        if verifier["algorithm"] == "HS256":
+            warn_exposed(document, files, at, name, private=True)
         try:
             keys.key_set(files.data(name), verifier["algorithm"])
         except ValueError as error:
@@ -121,7 +125,7 @@ def _key_source(document: Document, files: Files, path: Path, verifier: dict[str
 def one_key(
     document: Document, path: Path, keys_of: dict[str, Any], fitting: tuple[str, ...], needed: bool = True
 ) -> str:
-    """Reports any number of keys but one, and one of the wrong kind; the name of the first that is given, or none."""
+    """Report if there is not exactly one key, or it is of the wrong kind. Returns the name of the first, or ""."""
     given = [key for key in _ALL_SOURCES if keys_of.get(key) is not None]
     if needed and not given and all(document.is_sound((*path, key)) for key in _ALL_SOURCES):
         document.report(path, f"has no key: it needs {' or '.join(fitting)}", document.key(path))
@@ -152,9 +156,11 @@ def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]
 
 
 def refuse(old: Config, new: Config) -> Iterator[Problem]:
-    """A reload that opens every route is probably a file that was left out."""
+    """Refuses a reload that removes ``auth``, because that is probably a missing file."""
     if auth_of(old) is not None and auth_of(new) is None and new.gateway.of(AuthOfGateway).auth_default != "none":
-        yield Problem("dropping all of `auth` by a reload needs `gateway.auth_default: none`", ("auth",))
+        yield Problem(
+            "is missing, and a reload removes authentication only with `gateway.auth_default: none`", ("auth",)
+        )
 
 
 def _secret_file(data: bytes) -> object:
@@ -174,6 +180,7 @@ RULES = Rules(
         "claim": "claim, with dots into nested ones",
     },
     contents={"public key": _public_key, "secret": _secret_file},
+    private=frozenset({"secret"}),
     checks=(verifiers, demands),
     refuse=(refuse,),
     told=(told,),

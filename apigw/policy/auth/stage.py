@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The part of authentication in an exchange: who calls, and whether the route is for them."""
+"""The stage of authentication: identifies and authorizes the caller."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from apigw.contract.exchange import Exchange, Outcome, Stage, wait_for
+from apigw.contract.exchange import Exchange, OnRefusal, Outcome, Stage, Waiting, wait_for
 from apigw.contract.principal import Principal
+from apigw.errors import GatewayError
 from apigw.policy.auth.jwt import Authenticator
 from apigw.policy.auth.principal import authorize, missing_token
 
 
 class Authenticate(Stage):
-    """Unless ``required``, no token passes, but a bad one does not. ``now`` gives Unix seconds."""
+    """Unless ``required``, a request without a token passes; an invalid token never does. ``now`` is Unix time."""
 
     def __init__(
         self,
@@ -31,14 +32,25 @@ class Authenticate(Stage):
         self._now = now
 
     def run(self, exchange: Exchange) -> Outcome:
-        """Waits only for a key set that is not there yet."""
+        """Authenticate. Waits only for the fetch of a key set."""
         tokens = [value for name, value in exchange.request.headers if name == b"authorization"]
-        found = self._authenticator.authenticate(tokens, self._now())
-        # Deferred is an abstract class: to ask first whether it is one costs more than the answer to who calls.
-        if type(found) is Principal:
-            exchange.principal = found
-            if (self._roles and self._roles.isdisjoint(found.roles)) or not found.scopes.issuperset(self._scopes):
-                authorize(found, self._roles, self._scopes)
+        now = self._now()
+        known = self._authenticator.remembered(tokens, now)
+        if known is None:
+            return self._verify(exchange, tokens, now)
+        exchange.principal = known
+        if (self._roles and self._roles.isdisjoint(known.roles)) or not known.scopes.issuperset(self._scopes):
+            authorize(known, self._roles, self._scopes)
+        return None
+
+    def _verify(self, exchange: Exchange, tokens: list[bytes], now: float) -> Outcome:
+        """A token that was not seen before, or none: verifying takes longer than all else that a request costs."""
+        if tokens or self._required:
+            for screen in exchange.route.screens:
+                screen.run(exchange)
+        found = self._authenticator.verify(tokens, now)
+        if isinstance(found, Principal):
+            self._verified(found, exchange)
             return None
         if found is None:
             if self._required:
@@ -50,3 +62,15 @@ class Authenticate(Stage):
     def _verified(self, principal: Principal, exchange: Exchange) -> None:
         exchange.principal = principal
         authorize(principal, self._roles, self._scopes)
+
+
+class CountFailure(OnRefusal):
+    """Counts callers who are turned away; ``failed`` is told the reason."""
+
+    def __init__(self, failed: Callable[[str], None]) -> None:
+        self._failed = failed
+
+    def run(self, exchange: Exchange, error: GatewayError) -> Waiting | None:
+        if error.reason is not None:
+            self._failed(error.reason)
+        return None

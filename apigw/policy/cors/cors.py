@@ -1,7 +1,9 @@
 # Compiled: see docs/decisions/compiled.md
-"""Cross-origin requests, answered for the services: the CORS protocol of the Fetch standard."""
+"""The CORS protocol of the Fetch standard, on behalf of the services."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from apigw.contract.exchange import Answer, Exchange, Head, Hook, Outcome, Route, Stage
 from apigw.policy.cors.model import Cors
@@ -13,7 +15,7 @@ _DECIDED_HERE = frozenset({b"access-control-allow-origin", b"access-control-allo
 
 
 def cors_headers(cors: Cors, request: Request) -> Headers:
-    """What a response must carry for the page that asked to be allowed to read it; only ``Vary`` for other pages."""
+    """The CORS headers of a response for an allowed origin; only ``Vary`` for other origins."""
     any_origin = "*" in cors.origins
     headers: Headers = [] if any_origin else [(b"vary", b"Origin")]
     origin = first(request.headers, b"origin")
@@ -22,16 +24,27 @@ def cors_headers(cors: Cors, request: Request) -> Headers:
     headers.append((b"access-control-allow-origin", b"*" if any_origin else origin))
     if cors.credentials:
         headers.append((b"access-control-allow-credentials", b"true"))
+    if cors.expose_headers:
+        headers.append((b"access-control-expose-headers", _listed(cors.expose_headers)))
     return headers
 
 
+def _allows(cors: Cors, request: Request) -> bool:
+    """Whether the page that asks is of an origin that may call."""
+    return any(name == b"access-control-allow-origin" for name, _ in cors_headers(cors, request))
+
+
+def _listed(names: Iterable[str]) -> bytes:
+    return ", ".join(names).encode("ascii")
+
+
 def without_cors(headers: Headers) -> Headers:
-    """A service's fields without those that are decided here: two permissions are none, says the Fetch standard."""
+    """A service's headers without its CORS headers: by the Fetch standard, two permissions count as none."""
     return [header for header in headers if header[0] not in _DECIDED_HERE]
 
 
 class AnswerPages(Hook):
-    """Lets the pages of a route's origins read its answers."""
+    """Adds the CORS headers to the answers of a route."""
 
     def __init__(self, cors: Cors) -> None:
         self.cors = cors
@@ -42,11 +55,11 @@ class AnswerPages(Hook):
 
 
 class Preflight(Stage):
-    """Answers a browser's question whether a page may send the request that it describes."""
+    """Answers preflights."""
 
     def __init__(self) -> None:
         self.router: Router[Route] | None = None
-        """Where the request that is asked about would find its route."""
+        """Finds the route of the request that a preflight is for."""
 
     def run(self, exchange: Exchange) -> Outcome:
         request = exchange.request
@@ -61,14 +74,25 @@ class Preflight(Stage):
             return None
         exchange.route = match.value
         answer: Headers = []
-        if any(name == b"access-control-allow-origin" for name, _ in cors_headers(cors, request)):
-            methods = self.router.allow(request.path) if match.methods is not None else (wanted,)
+        if _allows(cors, request):
+            methods = (wanted,) if match.methods is None else self._methods(self.router, request)
             answer.append((b"access-control-allow-methods", b", ".join(methods)))
-            fields = first(request.headers, b"access-control-request-headers")
+            if cors.allow_headers is None:
+                fields = first(request.headers, b"access-control-request-headers")
+            else:
+                fields = _listed(cors.allow_headers)
             if fields:
                 answer.append((b"access-control-allow-headers", fields))
             answer.append((b"access-control-max-age", b"%d" % cors.max_age))
         return Answer(204, answer)
+
+    def _methods(self, router: Router[Route], request: Request) -> Iterable[bytes]:
+        """Those of the path whose own routes let the page call: a browser remembers them all."""
+        for method in router.allow(request.path):
+            match = router.match(method, request.path)
+            cors = None if match is None else _cors_of(match.value)
+            if cors is not None and _allows(cors, request):
+                yield method
 
 
 def _cors_of(route: Route) -> Cors | None:

@@ -1,4 +1,4 @@
-"""What the configuration says of CORS, as values."""
+"""The configuration of CORS."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ class Cors:
     origins: tuple[str, ...]
     credentials: bool = False
     max_age: float = 600.0
+    allow_headers: tuple[str, ...] | None = None
+    """None allows all headers that a page asks for."""
+    expose_headers: tuple[str, ...] = ()
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""CORS as a policy: pages of other origins may call the routes that say so."""
+"""The policy of CORS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CorsPolicy(Policy):
 
 
 class PreparedCors(Prepared):
-    """A preflight is answered for every path of a route with ``cors``, by whichever route would serve OPTIONS there."""
+    """Answers preflights for every path of a route with ``cors``, also if another route serves OPTIONS there."""
 
     def __init__(self, config: Config) -> None:
         self._config = config

@@ -1,15 +1,16 @@
 # Compiled: see docs/decisions/compiled.md
-"""The arithmetic of rate limits: what is kept for a key, and whether one more request passes.
+"""The arithmetic of rate limits: the state of a key, whether a request passes, and the numbers for the client.
 
 Time is in whole microseconds of one clock, in integers, so that the store in memory and the one in Redis decide alike,
-to the microsecond. A window is half open: what was counted at ``t`` has left it at ``t + window``. Within a key time
-never runs backwards.
+to the microsecond. A window is half open: a request counted at ``t`` is outside at ``t + window``. For one key, time
+never goes backwards.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 from struct import Struct
 from typing import Any, ClassVar, Final
 
@@ -22,13 +23,16 @@ SECOND: Final = 1_000_000
 
 LARGEST_LIMIT = 2**31 - 1
 LONGEST_WINDOW = 2**43 / SECOND
-"""Seconds, some 101 days. Up to these two, the doubles of a Lua script reckon exactly."""
+"""Seconds, some 101 days. Within these two bounds, the doubles of a Lua script calculate exactly."""
 
 LOG_UP_TO = 1_000
-"""``algorithm: auto`` keeps a log up to this limit, and counters above."""
+"""``algorithm: auto`` uses ``log`` up to this limit, and ``counter`` above."""
+
+HEADERS = frozenset({b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset"})
+"""What a decision says of itself; a service's own limits would contradict it."""
 
 State = Any
-"""What is kept for a key. A log: its stamps in order, packed, or an array when they are many. A counter: an integer."""
+"""The state of a key. ``log``: its timestamps in order, packed, or an array of many. ``counter``: an integer."""
 
 _STAMP = Struct("=q")
 _PACKED = Struct("<Bqq")
@@ -39,10 +43,10 @@ _COUNTS_MASK: Final = 0x3FFFFFFFFFFFFFFF
 
 
 class Standing:
-    """How a key stands before one more request. Times are microseconds of the clock that counts.
+    """The state of a key before a request, in numbers. Times are microseconds of the counting clock.
 
-    ``clock`` is the key's own time; ``used`` is how many requests count at present, ``resets`` when the oldest of them
-    leaves, and ``passes`` when a request would pass, or 0 where there is room. ``counts`` are both counts of a counter.
+    ``clock`` is the key's own time; ``used`` is how many requests count, ``resets`` when the oldest of them leaves the
+    window, and ``passes`` when a request would pass, or 0 if one passes now. ``counts`` are both counts of a counter.
     """
 
     def __init__(self, limit: Limit, clock: int, used: int, resets: int, passes: int, counts: int = 0) -> None:
@@ -55,10 +59,10 @@ class Standing:
 
 
 class Limit(Quota):
-    """A configured rate, ready for requests; ``span`` is its window in microseconds.
+    """A compiled rate limit. ``span`` is its window in microseconds.
 
-    ``id`` is shared by whatever counts the same requests in the same way, so that counts survive a reload, even one
-    that changes the number. ``header`` is ``X-RateLimit-Limit``; ``packed`` is for the script in Redis.
+    ``id`` is equal for limits that count the same requests in the same way, so that counts survive a reload, even one
+    that changes ``limit``. ``header`` is ``X-RateLimit-Limit``; ``packed`` is for the script in Redis.
     """
 
     kind: ClassVar[str] = "rate"
@@ -76,7 +80,7 @@ class Limit(Quota):
 
         self.reset = 0
         self.reset_header: Header = (b"x-ratelimit-reset", b"0")
-        """``X-RateLimit-Reset`` where it is ``reset``. One answer after the other says the same: the last is kept."""
+        """``X-RateLimit-Reset`` where it is ``reset``. The last one is cached, because many answers have the same."""
 
     def resets_at(self, reset: int) -> Header:
         self.reset = reset
@@ -87,24 +91,24 @@ class Limit(Quota):
         return f"<{self.limit} per {self.window:g} s and {self.scope} of {self.endpoint}, {self.algorithm}>"
 
     def look(self, state: State | None, now: int) -> Standing:
-        """How things stand at ``now``, where ``state`` is kept; ``None`` for a key that is new."""
+        """The standing at ``now`` of a key with ``state``, which is ``None`` for a new key."""
         raise NotImplementedError
 
     def count(self, state: State | None, standing: Standing) -> State:
-        """The state after one more request, from what ``look`` said of ``state``, which is not to be used any more."""
+        """The state after one more request, from the result of ``look``. The old one must not be used any more."""
         raise NotImplementedError
 
     def over(self, state: State, now: int) -> bool:
-        """Whether nothing of ``state`` matters any more."""
+        """Whether ``state`` has expired."""
         raise NotImplementedError
 
     def told(self, first: int, second: int, third: int) -> Standing:
-        """How things stand by the three numbers that the script in Redis gives for a key; without a state."""
+        """The standing from the three numbers that the script in Redis returns for a key."""
         raise NotImplementedError
 
 
 class LogLimit(Limit):
-    """Exact: one stamp for each counted request. No window of ``span``, however placed, has more than ``limit``."""
+    """Sliding log, exact: one timestamp for each request. No window of ``span`` has more than ``limit``."""
 
     algorithm: ClassVar[str] = "log"
     code: ClassVar[int] = 1
@@ -149,8 +153,11 @@ class LogLimit(Limit):
 
 
 class CounterLimit(Limit):
-    """Two counters: ``previous * (1 - elapsed / window) + current + 1 <= limit``, in windows that begin at multiples
-    of ``span``. Its state is the clock, the previous count and the current one, packed into one integer."""
+    """Sliding window counter: ``previous * (1 - elapsed / window) + current + 1 <= limit``, in windows that
+    begin at multiples of ``span``.
+
+    Its state is the clock, the previous count and the current one, packed into one integer.
+    """
 
     algorithm: ClassVar[str] = "counter"
     code: ClassVar[int] = 2
@@ -203,7 +210,7 @@ KINDS: dict[str, type[Limit]] = {"log": LogLimit, "counter": CounterLimit}
 
 
 def compile_limit(config: RateLimit) -> Limit:
-    """Raises ``ValueError`` for a pattern, number or window out of range, and for an unknown algorithm."""
+    """Compile a limit. Raises ``ValueError`` for a wrong pattern, limit, window or algorithm."""
     limit, window = config.limit, config.window
     if limit is None or not 1 <= limit <= LARGEST_LIMIT:
         raise ValueError(f"the limit {limit} is not between 1 and {LARGEST_LIMIT}")
@@ -215,3 +222,84 @@ def compile_limit(config: RateLimit) -> Limit:
     if algorithm not in KINDS:
         raise ValueError(f"the algorithm {algorithm!r} is none of {', '.join(KINDS)}")
     return KINDS[algorithm](config, limit, window)
+
+
+Check = tuple[Limit, bytes]
+"""A limit, and the key that it counts by."""
+Checks = list[Check]
+"""All checks of one exchange: one or more, each limit once. First all are tested, then all count, so that a
+request that one limit refuses counts in none."""
+
+
+class Decision:
+    """The decision for one exchange, with the numbers of its tightest limit: that with the fewest remaining requests,
+    or if it is refused, that with the longest wait.
+
+    ``reset`` is in Unix seconds, ``retry_after`` in seconds, 0 if allowed.
+    """
+
+    def __init__(self, allowed: bool, limit: Limit, remaining: int, reset: int, retry_after: int) -> None:
+        self.allowed = allowed
+        self.limit = limit
+        self.remaining = remaining
+        self.reset = reset
+        self.retry_after = retry_after
+        headers: list[Header] = [
+            limit.header,
+            (b"x-ratelimit-remaining", str(remaining).encode()),
+            limit.reset_header if limit.reset == reset else limit.resets_at(reset),
+        ]
+        if not allowed:
+            headers.append((b"retry-after", b"%d" % retry_after))
+        self.headers = headers
+        """``X-RateLimit-*``, and ``Retry-After`` where refused (RFC 6585 §4)."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Decision) and self._parts() == other._parts()
+
+    def __hash__(self) -> int:
+        return hash(self._parts())
+
+    def __repr__(self) -> str:
+        return "Decision(allowed={}, limit={}, remaining={}, reset={}, retry_after={})".format(*self._parts())
+
+    def _parts(self) -> tuple[bool, Limit, int, int, int]:
+        return self.allowed, self.limit, self.remaining, self.reset, self.retry_after
+
+
+def allow(standing: Standing, counted: int, ahead: int) -> Decision:
+    """The decision for a single limit that lets the request pass. See ``decide``."""
+    limit = standing.limit
+    return Decision(True, limit, limit.limit - standing.used - counted, -(-(standing.resets + ahead) // SECOND), 0)
+
+
+def decide(standings: Sequence[Standing], now: int, counted: int, ahead: int) -> Decision:
+    """The decision from the standings of all limits of an exchange before it.
+
+    ``now`` and the standings are in microseconds of one clock, and Unix time is ``ahead`` of it: 0 for the clock of
+    Redis. ``counted`` is 1, or 0 if nothing was counted. ``Retry-After`` is rounded up, so that a
+    request passes after it if nothing else was sent; ``reset`` likewise.
+    """
+    tightest: Standing | None = None
+    refusing: Standing | None = None
+    for standing in standings:
+        if standing.used >= standing.limit.limit:
+            if refusing is None or standing.passes > refusing.passes:
+                refusing = standing
+        elif tightest is None or _is_tighter(standing, tightest):
+            tightest = standing
+    if refusing is not None:
+        wait = -((now - refusing.passes) // SECOND)  # at least one, as it passes later than now
+        return Decision(False, refusing.limit, 0, unix_seconds(refusing.resets + ahead), wait)
+    assert tightest is not None, "an exchange without limits is not checked"
+    return allow(tightest, counted, ahead)
+
+
+def _is_tighter(standing: Standing, other: Standing) -> bool:
+    left, least = standing.limit.limit - standing.used, other.limit.limit - other.used
+    return left < least or (left == least and standing.resets > other.resets)
+
+
+def unix_seconds(microseconds: int) -> int:
+    """Microseconds as seconds, rounded up."""
+    return -(-microseconds // SECOND)

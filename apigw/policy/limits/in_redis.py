@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Counts in Redis, shared exactly by any number of gateways; and what happens while Redis cannot be used."""
+"""The store in Redis, shared exactly by several gateways; with a fallback while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from typing import Any, ClassVar
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apigw.contract.exchange import Waiting
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, compile_limit
+from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, Standing, allow, compile_limit, decide
 from apigw.policy.limits.concurrent import HELD, LEASE, OVER, RENEWAL, Claim, ClaimStore, Places
-from apigw.policy.limits.decision import Checks, Decision, allow, decide
 from apigw.policy.limits.memory import MAX_KEYS, MemoryStore
 from apigw.policy.limits.model import RateLimit
+from apigw.policy.limits.refusals import Refusals
 from apigw.redis.errors import RedisUnavailable
 from apigw.redis.link import Execute, RedisLink, Script, within
 
 VERSION = 1
-"""Of the format of what is stored: part of each key, so that two versions of the gateway can share one Redis."""
+"""Version of the stored format. It is part of each key, so that different versions can share one Redis."""
 
 _REQUEST = Struct("<Bq")
 _ONE_CHECK = _REQUEST.pack(1, 0)
@@ -40,23 +41,20 @@ _AT_A_TIME = 1_000
 _PEEK = 128
 _PROBE = compile_limit(RateLimit("/", 2**31 - 1, 1.0, scope="endpoint", algorithm="counter"))
 
+log = Logger(namespace=__name__)
+
 Outcome = Decision | LimitsUnavailable | None
-"""What became of checks. ``None``: every limit is ``open``, and Redis cannot be used."""
+"""The result of checks. ``None``: every limit is ``open``, and Redis is unavailable."""
 
 
 class Pending(Waiting):
-    """Checks on their way to Redis. ``then`` is told what became of them, unless they are cancelled.
+    """Checks in progress in Redis. ``then`` is called with the outcome, unless they are cancelled.
 
-    It is what a Deferred with one callback would be, for a sixth of the cost: each exchange with a limit makes one.
+    A replacement of a Deferred with one callback, at a sixth of the cost: each exchange with a limit makes one.
     """
 
     def __init__(
-        self,
-        checks: Checks,
-        moment: int,
-        counted: int,
-        then: Callable[[Outcome], object],
-        claim: Claim | None = None,
+        self, checks: Checks, moment: int, counted: int, then: Callable[[Outcome], object], claim: Claim | None = None
     ) -> None:
         self.checks = checks
         self.claim = claim
@@ -69,8 +67,12 @@ class Pending(Waiting):
 
     def tell(self, outcome: Outcome) -> None:
         then, self._then = self._then, None
-        if then is not None:
+        if then is None:
+            return
+        try:
             then(outcome)
+        except Exception:
+            log.failure("a check of the rate limits was answered to one who failed")  # the others are still to be told
 
 
 @lru_cache(4096)
@@ -80,9 +82,9 @@ def _digest(name: bytes) -> bytes:
 
 
 class RedisStore(ClaimStore):
-    """Checks that arise in one turn of the reactor travel together, in one call of one atomic script.
+    """Counts in Redis. The checks of one turn of the reactor are sent in one call of one atomic Lua script.
 
-    The time is the server's. When Redis cannot answer in time, each limit does what its ``on_store_failure`` says:
+    The time is that of the server. If Redis does not answer in time, each limit follows its ``on_store_failure``:
     ``local`` counts in this process, ``open`` does not count, ``closed`` refuses the exchange.
 
     A place is a lease there, which this gateway renews while it holds it. Those that it holds are counted here too: so
@@ -101,12 +103,11 @@ class RedisStore(ClaimStore):
         max_keys: int = MAX_KEYS,
         clock: IReactorTime | None = None,
     ) -> None:
-        """Sets the link's ``probe`` and ``on_up``; somebody else starts and stops it.
+        """Sets the link's ``probe`` and ``on_up``. The link's owner starts and stops it.
 
-        ``on_store_up`` hears each change, ``on_fallback`` each check that was answered without Redis.
-
-        ``clock`` is what deadlines and windows of the fallback go by, the reactor where it is left out; ``now`` is Unix
-        time, in which a decision of the fallback says when its window ends.
+        ``on_store_up`` is called with each change of availability, ``on_fallback`` for each check that was decided
+        without Redis. ``clock`` is for deadlines and for the windows of the fallback, by default the reactor. ``now``
+        is Unix time, for the end of the window in decisions of the fallback.
         """
         self._reactor = reactor
         self._clock: IReactorTime = reactor if clock is None else clock
@@ -126,14 +127,15 @@ class RedisStore(ClaimStore):
         self._unsaid: list[Claim] = []  # ended while Redis could not be told
         self._renewing = LoopingCall(self.renew)
         self._renewing.clock = self._clock
+        self._refusals = Refusals(self._clock)
 
     @property
     def up(self) -> bool:
-        """Whether checks go to Redis at present."""
+        """Whether checks are sent to Redis at present."""
         return self._link.up
 
     def __len__(self) -> int:
-        """How many keys are counted here, for want of Redis."""
+        """Number of keys in the fallback store."""
         return len(self._local)
 
     def keys_of(self, limit: Limit) -> int:
@@ -145,7 +147,7 @@ class RedisStore(ClaimStore):
         return self._local.places
 
     def start(self) -> Deferred[None]:
-        """Begin to sweep what is counted here, and to renew leases."""
+        """Start to remove expired keys of the fallback store, and to renew leases."""
         self._renewing.start(RENEWAL, now=False)
         return self._local.start()
 
@@ -155,9 +157,10 @@ class RedisStore(ClaimStore):
         return self._local.stop()
 
     def check(self, checks: Checks, at: float | None = None) -> Deferred[Decision | None]:
-        """Test all, then count all, unless one refuses. ``None`` if every limit is ``open`` and Redis cannot be used.
+        """Test all, then count all, unless one refuses. ``None`` if every limit is ``open`` and Redis is
+        unavailable.
 
-        Fails with ``LimitsUnavailable`` where one is ``closed`` then. ``at``, in Unix seconds, replaces the time of the
+        Fails with ``LimitsUnavailable`` if one is ``closed`` then. ``at``, in Unix seconds, replaces the time of the
         server.
         """
         return self._ask(checks, at, 1)
@@ -167,17 +170,29 @@ class RedisStore(ClaimStore):
         return self._ask(checks, at, 1, claim)
 
     def peek(self, checks: Checks, at: float | None = None) -> Deferred[Decision | None]:
-        """What ``check`` would say, and how many remain now. Counts nothing."""
+        """The decision that ``check`` would make, without counting."""
         return self._ask(checks, at, 0)
 
     def ask(
         self, checks: Checks, then: Callable[[Outcome], object], claim: Claim | None = None
     ) -> Pending | Decision | None:
-        """Like ``check``, or ``admit`` where there is a claim, but at once without Redis, which may raise
-        ``LimitsUnavailable``; else ``then`` is told."""
+        """Like ``check``, or ``admit`` with a claim, but with a callback. Without Redis it returns at once, or raises
+        ``LimitsUnavailable``."""
         if not self._link.takes_calls:
             return self._without(checks, 1, claim)
         return self._put(Pending(checks, 0, 1, then, claim))
+
+    def spent(self, checks: Checks, at: float) -> Decision | None:
+        """The refusal, where one is known without asking Redis: the last one until it ends, and what is counted here.
+
+        ``at`` is in the clock's seconds. Only limits of addresses are remembered.
+        """
+        known = self._refusals.of(checks, at)
+        if known is None and not self._link.takes_calls:
+            local = [check for check in checks if check[0].on_store_failure == "local"]
+            if local:
+                return self._local.spent(local, at)
+        return known
 
     def free(self, claim: Claim) -> None:
         self._local.places.free(claim.wanted)
@@ -241,7 +256,7 @@ class RedisStore(ClaimStore):
             turn.append(self)
 
     def send_held(self) -> None:
-        """The turn is over: one call has the leases that ended in it, and then its checks."""
+        """Send the leases that ended in this turn, and its checks; called by the reactor at its end."""
         batch, self._waiting = self._waiting, []
         keys: list[bytes] = []
         packed: list[bytes] = []
@@ -294,19 +309,21 @@ class RedisStore(ClaimStore):
                 standings.append(limit.told(numbers[place], numbers[place + 1], numbers[place + 2]))
                 place += 3
             claim = pending.claim
+            decision: Decision | None
             if claim is not None:
                 claim.full = None
                 for concurrent, _ in claim.wanted:
                     if claim.full is None and numbers[place] >= concurrent.most:
                         claim.full = concurrent
                     place += 3
-                pending.tell(self._admitted(claim, standings, pending.moment or time))
-                continue
-            only = standings[0]
-            if len(standings) == 1 and only.used < only.limit.limit:
-                pending.tell(allow(only, pending.counted, 0))
+                decision = self._admitted(claim, standings, pending.moment or time)
+            elif len(standings) == 1 and standings[0].used < standings[0].limit.limit:
+                decision = allow(standings[0], pending.counted, 0)
             else:
-                pending.tell(decide(standings, pending.moment or time, pending.counted, 0))
+                decision = decide(standings, pending.moment or time, pending.counted, 0)
+            if decision is not None and not decision.allowed and not pending.moment:
+                self._refusals.remember(pending.checks, standings, time)
+            pending.tell(decision)
 
     def _admitted(self, claim: Claim, standings: list[Standing], moment: int) -> Decision | None:
         """The script takes places where nothing refuses them: so does this, and gives them back where nobody waits."""
@@ -337,7 +354,7 @@ class RedisStore(ClaimStore):
         self._on_fallback()
         closed = any(limit.on_store_failure == "closed" for limit, _ in checks)
         if closed or (claim is not None and any(limit.on_store_failure == "closed" for limit, _ in claim.wanted)):
-            raise LimitsUnavailable("the store of the rate limits does not answer", [(b"retry-after", b"1")])
+            raise LimitsUnavailable("The store of the rate limits does not answer.", [(b"retry-after", b"1")])
         local = [check for check in checks if check[0].on_store_failure == "local"]
         if claim is not None and claim.state != OVER:
             return self._admit_without(local, claim)
@@ -368,7 +385,7 @@ class RedisStore(ClaimStore):
 
 
 def numbers_of(reply: object, checks: int) -> tuple[int, ...]:
-    """What the script answers: the server's time, and three numbers for each check. Raises ``RedisUnavailable``."""
+    """Unpack the script's reply: the server's time, and three numbers for each check. Raises ``RedisUnavailable``."""
     if not isinstance(reply, bytes) or len(reply) != 8 * (1 + 3 * checks):
         raise RedisUnavailable("its replies to checks have the wrong length or kind")
     return unpack(f"<{1 + 3 * checks}q", reply)

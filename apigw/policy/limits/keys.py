@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Whom a limit counts by."""
+"""The keys of rate limits: what a limit counts by."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from apigw.wire.address import client_of
 
 
 def scope_key(scope: str, provider: str | None, principal: str | None, address: str) -> bytes:
-    """What a limit of ``scope`` counts a caller by: at most 40 bytes, and never the same for two of them.
+    """The key of a caller for a limit of ``scope``: at most 40 bytes, and different for different callers.
 
-    ``user`` is the principal, ``provider`` being the verifier that vouches for the id; without one it is the address.
-    IPv6 counts by /64, what one customer has at will; an IPv4 address mapped into it is the IPv4 address. What is no
-    address, such as the peer of a unix socket, counts as it is written.
+    ``user`` counts by principal, which is the verifier ``provider`` and the id; without a principal by address. IPv6
+    counts by /64, the smallest network that a customer usually has; an IPv4-mapped address counts as IPv4. A text that
+    is not an address, such as the peer of a unix socket, counts as it is.
     """
     if scope == "endpoint":
         return b""
@@ -26,3 +26,10 @@ def scope_key(scope: str, provider: str | None, principal: str | None, address: 
 @lru_cache(4096)
 def address_key(address: str) -> bytes:
     return client_of(address) or bounded(b"a", address.encode("utf-8", "surrogatepass"))
+
+
+def network_key(address: str) -> bytes | None:
+    """The /48 of an IPv6 address, the largest network that a site usually gets (RFC 6177 §2): 65,536 keys of
+    ``address_key``. ``None`` for other addresses."""
+    key = address_key(address)
+    return key[:7] if key[:1] == b"6" else None

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The store that counts in this process."""
+"""The store in memory: counts in this process."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from apigw.policy.limits.arithmetic import SECOND, Limit, Standing, State
+from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, Standing, State, allow, decide
 from apigw.policy.limits.concurrent import HELD, Claim, ClaimStore, Places, Want
-from apigw.policy.limits.decision import Checks, Decision, allow, decide
 
 MAX_KEYS = 1_000_000
-"""Each costs some 150 bytes, and with ``log`` 8 more for each further request that is in the window."""
+"""Maximum number of keys. Measured: each takes some 150 bytes, and with ``log`` 8 more for each further request."""
 
 SWEEP_INTERVAL = 0.25
-"""Seconds between two steps of the sweep; in a large store 192 of them visit every key."""
+"""Seconds between two steps of the removal of expired keys. In a large store 192 steps visit every key."""
 
 # With this many tables a full store leaves each just below the size at which a dict doubles its room.
 _TABLES = 192
@@ -30,13 +29,13 @@ Table = dict[bytes, State]
 
 
 class MemoryStore(ClaimStore):
-    """Counts in this process, for at most ``max_keys`` keys: then the longest unused leave first.
+    """Counts in this process, for at most ``max_keys`` keys; beyond that the least recently used are removed.
 
-    Windows go by the clock's ``seconds``, so that where it is monotonic nobody is let through or blocked because the
-    wall clock was set; ``now`` is Unix time, in which a decision says when its window ends.
+    Windows use the monotonic ``seconds`` of the clock, so a change of the wall clock has no effect. ``now`` is Unix
+    time, for the end of the window in decisions.
 
-    A large store is spread over tables, so that none ever takes long to grow or to sweep; the keys that leave are then
-    the longest unused of the newcomer's table. Keys whose window has passed are swept, a table at a time.
+    A large store has several tables, so that no table takes long to grow or to clean. Removed keys are the least
+    recently used of the new key's table. Expired keys are removed one table at a time.
     """
 
     kind: ClassVar[str] = "memory"
@@ -63,7 +62,7 @@ class MemoryStore(ClaimStore):
         return self._size
 
     def keys_of(self, limit: Limit) -> int:
-        """How many callers it has counted of late: some may be over, and not yet swept."""
+        """The number of a limit's keys, including expired ones that are not removed yet."""
         return self._keys.get(limit.id, 0)
 
     def start(self) -> Deferred[None]:
@@ -76,7 +75,7 @@ class MemoryStore(ClaimStore):
         return succeed(None)
 
     def check(self, checks: Checks, at: float | None = None) -> Decision:
-        """Test all, then count all, unless one refuses. ``at`` is in the clock's seconds, its present where None."""
+        """Test all checks, then count all, unless one refuses. ``at`` is in the clock's seconds; None for now."""
         moment = int((self._seconds() if at is None else at) * SECOND + 0.5)
         if len(checks) == 1:
             limit, key = checks[0]
@@ -106,16 +105,17 @@ class MemoryStore(ClaimStore):
 
     def _check_one(self, limit: Limit, name: bytes, moment: int) -> Decision:
         """What ``check`` does where one limit applies, as on most routes."""
+        ahead = self._ahead()
         table = self._tables[hash(name) % len(self._tables)]
         state = table.pop(name, None)
         standing = limit.look(state, moment)
         if standing.used >= limit.limit:
             table[name] = state  # not None: a new key has room
-            return decide([standing], moment, 1, self._ahead())
+            return decide([standing], moment, 1, ahead)
         table[name] = limit.count(state, standing)
         if state is None:
             self._added(limit, table)
-        return allow(standing, 1, self._ahead())
+        return allow(standing, 1, ahead)
 
     def admit(self, checks: Checks, claim: Claim, at: float | None = None) -> Decision | None:
         """``check``, and take the places of ``claim``: both, or neither. ``None`` where there is nothing to check.
@@ -141,7 +141,7 @@ class MemoryStore(ClaimStore):
         self.places.free(claim.wanted)
 
     def peek(self, checks: Checks, at: float | None = None) -> Decision:
-        """What ``check`` would say, and how many remain now. Counts nothing and is no use of the keys."""
+        """The decision that ``check`` would make, without counting or marking keys as used."""
         moment = self._moment(at)
         standings = []
         for limit, key in checks:
@@ -149,8 +149,13 @@ class MemoryStore(ClaimStore):
             standings.append(limit.look(self._table(name).get(name), moment))
         return decide(standings, moment, 0, self._ahead())
 
+    def spent(self, checks: Checks, at: float) -> Decision | None:
+        """The refusal, where ``check`` would refuse. Counts nothing and is no use of the keys."""
+        decision = self.peek(checks, at)
+        return None if decision.allowed else decision
+
     def sweep(self, at: float | None = None) -> None:
-        """Drop what is over from the next table, and give back the room it took."""
+        """Remove the expired keys of the next table, and free their memory."""
         moment = self._moment(at)
         place = self._next_swept
         self._next_swept = (place + 1) % len(self._tables)

@@ -1,4 +1,4 @@
-"""What the configuration says of rate limits, as values."""
+"""The configuration of rate limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rate limits as a policy."""
+"""The policy of rate limits."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from apigw.policy.limits.resource import Limits
 from apigw.policy.limits.rules import RULES
 from apigw.policy.limits.selection import select
 from apigw.policy.limits.series import LimitSeries
-from apigw.policy.limits.stage import ChargeAddress, Count, CountAndClaim, LimitStore
+from apigw.policy.limits.stage import ChargeAddress, Count, CountAndClaim, LimitStore, RefuseSpent
 from apigw.routing.pattern import Pattern
 
 
 class LimitsPolicy(Policy):
-    """Counts in Redis where there is one, else in this process."""
+    """Counts in Redis if it is configured, else in this process."""
 
     name = "limits"
     rules = RULES
@@ -70,15 +70,18 @@ class PreparedLimits(Prepared):
         if not rates and not concurrent:
             return NOTHING
         store, violated, of_addresses = self._store, self._series.violated, rates.of_addresses()
-        charge = (ChargeAddress(of_addresses, store, violated),) if of_addresses else ()
         stage = CountAndClaim(rates, concurrent, store, violated) if concurrent else Count(rates, store, violated)
-        return Part(stages={"limit": stage}, on_refusal=charge)
+        if not of_addresses:
+            return Part(stages={"limit": stage})
+        charge = ChargeAddress(of_addresses, store, violated)
+        screen = RefuseSpent(of_addresses, store, violated)
+        return Part(stages={"limit": stage}, on_refusal=(charge,), screens=(screen,))
 
     def admin_resources(self) -> Mapping[str, IResource]:
         return {"/limits": Limits(self._all, self._store, self._series)}
 
     def checks(self) -> Mapping[str, Check]:
-        """The store is needed where requests are refused without it."""
+        """``/ready`` depends on the store if a limit has ``on_store_failure: closed``."""
         if all(limit.on_store_failure != "closed" for limit in self._all):
             return {}
         return {"rate limit store": self._usable}
@@ -91,7 +94,7 @@ class PreparedLimits(Prepared):
 
 
 def compile_limits(config: Config) -> tuple[Quota, ...]:
-    """In the order of the configuration. Raises ``ConfigError`` for one that cannot be kept."""
+    """Compile all limits, in the order of the configuration. Raises ``ConfigError`` for one that is out of range."""
     limits: list[Quota] = []
     for index, limit in enumerate(rate_limits_of(config)):
         try:

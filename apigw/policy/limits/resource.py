@@ -1,4 +1,4 @@
-"""``/limits``: what rate limits count."""
+"""``/limits``: the rate limits and their counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apigw.wire.web_request import WebRequest
 
 
 class Limits(Leaf):
-    """``GET /limits``: each limit, how it is counted, and how much of that is kept now."""
+    """``GET /limits``: each limit, how it is counted, and its number of keys and violations."""
 
     def __init__(self, limits: Sequence[Quota], store: MemoryStore | RedisStore, series: LimitSeries) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a configuration may say of rate limits."""
+"""Checks of rate limits in the configuration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def limited_endpoint(text: str) -> None:
 
 
 def rate_limits(document: Document, files: Files) -> None:
-    """One limit of a kind for a pattern and scope. A pattern that no route meets is probably a slip, but harms none."""
+    """Reports two limits of one kind with one endpoint and scope. Warns of a limit that matches no route."""
     paths = (route.get("path") for _, route in document.entries("routes") if isinstance(route, dict))
     routed = Patterns(Pattern.parse(path) for path in paths if path is not None)
     seen: dict[tuple[object, str, bool], Path] = {}
@@ -39,7 +39,7 @@ def rate_limits(document: Document, files: Files) -> None:
             shape = None if pattern is None else pattern.shape
             first = seen.setdefault((shape, limit["scope"], "concurrent" in limit), at)
             if first != at:
-                document.report(at, f"has the same endpoint and scope as the one at {document.place(first)}")
+                document.report(at, f"has the same endpoint and scope as the limit at {document.place(first)}")
         if pattern is None:
             _unmatched(document, path, limit)
         elif document.whole and not routed.overlap(pattern):
@@ -83,7 +83,7 @@ def told_unmatched(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _in_words(limit: RateLimit) -> str:
-    each = {"user": "for each user", "ip": "for each address"}.get(limit.scope, "for all together")
+    each = {"user": "for each user", "ip": "for each address"}.get(limit.scope, "for all callers together")
     if limit.window is None:
         return f"{limit.concurrent} at a time {each} ({limit.endpoint})"
     return f"{limit.limit} in {duration_text(limit.window)} {each} ({limit.endpoint})"

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Which limits apply to what a route matches."""
+"""Selects the limits that apply to a route."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ L = TypeVar("L", bound=Quota)
 
 
 class Selection(Generic[L]):
-    """The limits of one route: ``always`` apply to every path that it matches, ``sometimes`` must be tested."""
+    """The limits of one route: ``always`` apply to every path that it matches, ``sometimes`` depend on the path."""
 
     def __init__(self, always: tuple[L, ...] = (), sometimes: tuple[L, ...] = ()) -> None:
         self.always = always
@@ -23,13 +23,13 @@ class Selection(Generic[L]):
         return bool(self.always or self.sometimes)
 
     def of(self, path: bytes) -> tuple[L, ...]:
-        """Those that apply to a path as it was sent."""
+        """The limits that apply to a path, as sent."""
         if not self.sometimes:
             return self.always
         return self.always + tuple([limit for limit in self.sometimes if _matches(limit, path)])
 
     def of_addresses(self) -> Selection[L]:
-        """Those to which a 401 is charged: check it with these, and where they refuse it becomes a 429."""
+        """The ``ip`` limits, in which a 401 counts; if they refuse, the answer is 429."""
         return Selection(
             tuple(limit for limit in self.always if limit.scope == "ip"),
             tuple(limit for limit in self.sometimes if limit.scope == "ip"),
@@ -37,7 +37,7 @@ class Selection(Generic[L]):
 
 
 def select(limits: Iterable[L], route: Pattern | None) -> Selection[L]:
-    """Which of ``limits`` can apply to what ``route`` matches; ``None`` is what no route matches."""
+    """The selection of ``limits`` for ``route``; ``None`` stands for requests that match no route."""
     found: dict[str, list[L]] = {"always": [], "sometimes": [], "never": []}
     for limit in limits:
         pattern = limit.pattern

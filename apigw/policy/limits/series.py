@@ -1,4 +1,4 @@
-"""What operators see of limits: their families of ``/metrics``."""
+"""The metrics of rate limits."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from apigw.policy.limits.quota import Quota
 
 
 class LimitSeries:
-    """The reactor's thread writes. A limit's series stands at zero before it refuses anybody: so ``rate()`` sees that.
+    """Metrics of limits, written by the reactor's thread. Series start at zero, for ``rate()``.
 
-    A series is named by the endpoint, kind and scope of its limit, and is the same across reloads that keep them.
+    A series belongs to the endpoint, kind and scope of a limit, and survives reloads that keep all three.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -43,11 +43,11 @@ class LimitSeries:
         self._store_up.set(up)
 
     def fallback(self) -> None:
-        """Count a check that was decided without the store."""
+        """Count a check that was decided without Redis."""
         self._fallbacks.inc()
 
     def retain(self, limits: Collection[tuple[str, str, str]]) -> None:
-        """These have series, by endpoint, kind and scope, and no others."""
+        """Keep the series of these limits, given by endpoint, kind and scope, and remove all others."""
         for key in self._limits.keys() - limits:
             del self._limits[key]
             self._violations.remove(*key)
@@ -55,7 +55,7 @@ class LimitSeries:
             self._of(key)
 
     def violations(self) -> dict[tuple[str, str, str], int]:
-        """How many requests each limit has refused, by its endpoint, kind and scope."""
+        """Number of refused requests by endpoint, kind and scope."""
         (family,) = self._violations.collect()
         return {
             (sample.labels["endpoint"], sample.labels["kind"], sample.labels["scope"]): int(sample.value)
@@ -64,7 +64,7 @@ class LimitSeries:
         }
 
     def fallbacks(self) -> int:
-        """How many checks were decided without the store."""
+        """Number of checks that were decided without Redis."""
         (family,) = self._fallbacks.collect()
         return int(next(sample.value for sample in family.samples if sample.name.endswith("_total")))
 

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The part of limits in an exchange: count it, and refuse it where too many came."""
+"""The stage of rate limits: counts an exchange, and refuses it if a limit is exceeded."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Callable
 from functools import partial
 
 from apigw import errors
-from apigw.contract.exchange import DROPPED, Exchange, OnRefusal, Outcome, Stage, Waiting
+from apigw.contract.exchange import DROPPED, Exchange, OnRefusal, Outcome, Screen, Stage, Waiting
 from apigw.errors import GatewayError
-from apigw.policy.limits.arithmetic import Limit
+from apigw.policy.limits.arithmetic import HEADERS, Checks, Decision, Limit
 from apigw.policy.limits.concurrent import Claim, ConcurrentLimit
-from apigw.policy.limits.decision import HEADERS, Checks, Decision
 from apigw.policy.limits.in_redis import Outcome as Counted
 from apigw.policy.limits.in_redis import Pending, RedisStore
 from apigw.policy.limits.keys import address_key
@@ -22,14 +21,14 @@ from apigw.policy.limits.selection import Selection
 LimitStore = MemoryStore | RedisStore
 
 Violated = Callable[[Quota], object]
-"""Told of each limit that refuses an exchange."""
+"""Called with each limit that refuses an exchange."""
 
 _WITHOUT_LIMITS = DROPPED | HEADERS
-"""A service may have limits of its own, which would contradict ours."""
+"""Headers that are removed from the service's answer: its own limits would contradict the gateway's."""
 
 
 class Count(Stage):
-    """Counts an exchange against every limit of its route, in one check. Waits only for Redis, never for memory."""
+    """Checks all limits of a route at once. It waits for Redis, but not for the store in memory."""
 
     def __init__(self, selection: Selection[Limit], store: LimitStore, violated: Violated) -> None:
         self._selection = selection
@@ -74,7 +73,7 @@ class CountAndClaim(Stage):
 
 
 class ChargeAddress(OnRefusal):
-    """Charges a 401 to the address that it came from: whoever guesses tokens runs into a 429."""
+    """Counts a 401 in the ``ip`` limits of its address, so that guessing tokens leads to 429."""
 
     def __init__(self, selection: Selection[Limit], store: LimitStore, violated: Violated) -> None:
         self._selection = selection
@@ -87,8 +86,29 @@ class ChargeAddress(OnRefusal):
         return count(exchange, self._selection, self._store, self._violated)
 
 
+class RefuseSpent(Screen):
+    """Refuses where an address has used up a limit, so that nobody has the gateway verify tokens without end.
+
+    Where limits are counted in Redis, it knows what was refused here.
+    """
+
+    def __init__(self, selection: Selection[Limit], store: LimitStore, violated: Violated) -> None:
+        self._selection = selection
+        self._store = store
+        self._violated = violated
+
+    def run(self, exchange: Exchange) -> None:
+        selection = self._selection
+        limits = selection.always if not selection.sometimes else selection.of(exchange.request.path)
+        if limits:
+            key = address_key(exchange.client_address)
+            decision = self._store.spent([(limit, key) for limit in limits], exchange.started_at)
+            if decision is not None:
+                decide(exchange, decision, self._violated)
+
+
 def count(exchange: Exchange, selection: Selection[Limit], store: LimitStore, violated: Violated) -> Waiting | None:
-    """Count an exchange against the limits that apply to it. Raises ``GatewayError`` where one refuses it."""
+    """Check the limits that apply to an exchange. Raises ``GatewayError`` if one refuses it."""
     limits = selection.always if not selection.sometimes else selection.of(exchange.request.path)
     if not limits:
         return None
@@ -149,12 +169,12 @@ def admit(exchange: Exchange, decision: Decision | None, claim: Claim, violated:
 
 
 def decide(exchange: Exchange, decision: Decision | None, violated: Violated) -> None:
-    """Let the answer say how things stand, and raise ``RateLimited`` where the exchange is one too many."""
+    """Add the decision's headers to the answer. Raises ``RateLimited`` if the exchange is refused."""
     if decision is None:
         return
     dropped = exchange.dropped
     exchange.dropped = _WITHOUT_LIMITS if dropped is DROPPED else dropped | HEADERS
-    exchange.added = [*exchange.added, *decision.headers()]
+    exchange.added = [*exchange.added, *decision.headers]
     if not decision.allowed:
         violated(decision.limit)
         raise errors.RateLimited("Too many requests; see Retry-After.")

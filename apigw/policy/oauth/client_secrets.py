@@ -1,6 +1,6 @@
-"""The secrets of OAuth clients: how they are made, stored and checked, and where the hashing is done.
+"""Secrets of OAuth clients: generation, hashes, verification, and the threads for hashing.
 
-A stored hash is ``sha256$<hex>`` for a generated secret, whose 256 random bits nobody can search, or
+A stored hash is ``sha256$<hex>`` for a generated secret of 256 random bits, which cannot be guessed, or
 ``scrypt$<n>$<r>$<p>$<salt>$<hash>`` (RFC 7914) for a chosen one.
 """
 
@@ -39,32 +39,32 @@ _CHOSEN = re.compile(r"[!-$&-~]+")
 
 T = TypeVar("T")
 Cost = tuple[int, int, int] | None
-"""What one check of a hash costs: scrypt's n, r and p; ``None`` for SHA-256."""
+"""The cost of checking a hash: scrypt's n, r and p; ``None`` for SHA-256."""
 
 
 def new_secret() -> str:
-    """A secret of 256 random bits, in characters that need no escaping anywhere."""
+    """A random secret of 256 bits, in characters that need no escaping."""
     return secrets.token_urlsafe(32)
 
 
 def hash_generated(secret: str) -> str:
-    """The stored form of what ``new_secret`` made."""
+    """The stored hash of a secret from ``new_secret``."""
     return "sha256$" + hashlib.sha256(secret.encode()).hexdigest()
 
 
 def hash_secret(secret: str) -> str:
-    """The stored form of a chosen secret. It takes about 40 ms; raises ``ValueError`` for a secret that is no good.
+    """The stored hash of a chosen secret, which takes some 40 ms. Raises ``ValueError`` for an unsuitable secret.
 
     Spaces and ``%`` are refused, because clients disagree on how HTTP Basic carries them (RFC 6749 §2.3.1).
     """
     if len(secret) < MIN_CHOSEN:
-        raise ValueError(f"a secret has at least {MIN_CHOSEN} characters")
+        raise ValueError(f"a secret must have at least {MIN_CHOSEN} characters")
     if len(secret) > MAX_SECRET:
-        raise ValueError(f"a secret has at most {MAX_SECRET} characters")
+        raise ValueError(f"a secret may have at most {MAX_SECRET} characters")
     if not _CHOSEN.fullmatch(secret):
-        raise ValueError("a secret has only printable ASCII characters, without spaces and %")
+        raise ValueError("a secret may contain only printable ASCII characters, without spaces and %")
     if len(set(secret)) < 6:
-        raise ValueError("a secret has at least 6 different characters")
+        raise ValueError("a secret must have at least 6 different characters")
     salt = os.urandom(16)
     return f"scrypt${N}${R}${P}${_encode(salt)}${_encode(_scrypt(secret, salt, (N, R, P)))}"
 
@@ -79,9 +79,9 @@ class SecretHash:
 
     @classmethod
     def parse(cls, stored: str) -> SecretHash:
-        """Raises ``ValueError``, also for parameters that are too weak, or dear enough to be an attack.
+        """Parse a stored hash. Raises ``ValueError``, also for parameters that are too weak or too costly.
 
-        That is the end of a sentence that begins with the hash.
+        The message is a sentence fragment that follows the hash.
         """
         if found := _SHA256.fullmatch(stored):
             return cls(None, bytes.fromhex(found[1]))
@@ -90,11 +90,13 @@ class SecretHash:
             raise ValueError("is not a hash that `apigw hash-secret` makes: scrypt$… or sha256$…, copied whole")
         n, r, p = int(found[1]), int(found[2]), int(found[3])
         if n & (n - 1) or n < N or r < R or not 1 <= p <= 4 or 128 * n * r > MAX_MEMORY:
-            raise ValueError("is a hash whose parameters are too weak or too dear: use `apigw hash-secret`")
+            raise ValueError(
+                "is a hash with parameters that are too weak or too costly: make it with `apigw hash-secret`"
+            )
         return cls((n, r, p), _decode(found[5]), _decode(found[4]))
 
     def matches(self, secret: str) -> bool:
-        """Whether ``secret`` is the one (compared in constant time)."""
+        """Whether ``secret`` has this hash (compared in constant time)."""
         if self.cost is None:
             computed = hashlib.sha256(secret.encode()).digest()
         else:
@@ -103,12 +105,12 @@ class SecretHash:
 
 
 def decoy(cost: Cost) -> SecretHash:
-    """A hash that nothing matches, and that costs as much to check as a real one."""
+    """A dummy hash: no secret matches it, and checking it costs as much as a real one."""
     return SecretHash(cost, os.urandom(33), os.urandom(16))
 
 
 def decoys(clients: Iterable[tuple[SecretHash, ...]]) -> tuple[SecretHash, ...]:
-    """What has to be checked for an unknown client, so that it costs what the dearest of ``clients`` does."""
+    """The dummy hashes to check for an unknown client, so that this costs as much as the most costly of ``clients``."""
     dearest: Counter[Cost] = Counter()
     for hashes in clients:
         dearest |= Counter(each.cost for each in hashes)
@@ -116,7 +118,7 @@ def decoys(clients: Iterable[tuple[SecretHash, ...]]) -> tuple[SecretHash, ...]:
 
 
 def verify(secret: str, hashes: tuple[SecretHash, ...], decoys: tuple[SecretHash, ...]) -> bool:
-    """Whether one of ``hashes`` matches. If none does it costs what ``decoys`` do, whatever ``hashes`` are."""
+    """Whether one of ``hashes`` matches. If none does, the time is that of ``decoys``, independent of ``hashes``."""
     unused = list(decoys)
     for each in hashes:
         if each.matches(secret):
@@ -143,25 +145,34 @@ class _PatientPool(ThreadPool):
 
 
 class SecretThreads:
-    """A small thread pool for hashing, apart from the reactor's own, with a short queue."""
+    """A small thread pool for hashing, separate from the reactor's, with a short queue.
 
-    def __init__(self, reactor: IReactorFromThreads, threads: int = 2, queue: int = 32) -> None:
+    One client id may have at most ``each`` of its places, so that guesses at one secret do not take them all.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, threads: int = 2, queue: int = 32, each: int = 8) -> None:
         self._reactor = reactor
         self._pool = _PatientPool(minthreads=0, maxthreads=threads, name="apigw-secrets")
         self._room = threads + queue
+        self._each = each
+        self._taken = Counter[str]()
 
     def start(self) -> None:
         self._pool.start()
 
     def stop(self) -> None:
-        """Waits for what is being hashed, and drops nothing that is queued: at most a second or two."""
+        """Stop when all queued work is done, which takes at most a second or two."""
         self._pool.stop()
 
-    def run(self, work: Callable[[], T]) -> Deferred[T]:
-        """``work()``, in a thread. Raises ``Overloaded`` when too much is queued; what is cancelled is not begun."""
-        if self._room <= 0:
+    def run(self, work: Callable[[], T], id: str) -> Deferred[T]:
+        """Run ``work()`` in a thread, for the client id ``id``, known or not. Cancelled work is not started.
+
+        Raises ``Overloaded`` if too much work is queued, in all or for this id.
+        """
+        if self._room <= 0 or self._taken[id] >= self._each:
             raise Overloaded("Too many secrets are waiting to be checked.", [(b"retry-after", b"1")])
         self._room -= 1
+        self._taken[id] += 1
         answer: Deferred[T] = Deferred()
 
         def unless_cancelled() -> T | None:
@@ -169,6 +180,9 @@ class SecretThreads:
 
         def finished(success: bool, result: T | Failure) -> None:
             self._room += 1
+            self._taken[id] -= 1
+            if not self._taken[id]:
+                del self._taken[id]
             if not answer.called:
                 answer.callback(result)
 

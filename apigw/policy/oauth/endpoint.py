@@ -8,36 +8,28 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from json import dumps
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from attrs import field, frozen
 from authlib.oauth2.base import OAuth2Error
-from authlib.oauth2.rfc6749 import AuthorizationServer, ClientMixin, OAuth2Request
-from authlib.oauth2.rfc6749.errors import (
-    InvalidGrantError,
-    InvalidRequestError,
-    InvalidScopeError,
-)
+from authlib.oauth2.rfc6749 import AuthorizationServer, OAuth2Request
+from authlib.oauth2.rfc6749.errors import InvalidGrantError, InvalidRequestError
 from authlib.oauth2.rfc6749.grants import ClientCredentialsGrant, RefreshTokenGrant
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from apigw.config.errors import ConfigError, Problem, problem_at
 from apigw.config.model import Origin, Path
 from apigw.errors import GatewayError, Headers
-from apigw.policy.auth.names import check_role, check_scope
 from apigw.policy.oauth import refresh
-from apigw.policy.oauth.client_secrets import SecretHash, decoys, verify
-from apigw.policy.oauth.model import OAuth, OAuthClient
+from apigw.policy.oauth.clients import Client, Clients, Run
+from apigw.policy.oauth.model import OAuth
 from apigw.policy.oauth.refresh import Family, FamilyStore
 from apigw.policy.oauth.signing import Signer
-from apigw.policy.oauth.token_request import check_client_id, credentials, invalid_client, read_form
-
-T = TypeVar("T")
+from apigw.policy.oauth.token_request import credentials, invalid_client, read_form
 
 ADDRESS_FACTOR = 6
 BASIC = b'Basic realm="apigw", charset="UTF-8"'
@@ -47,12 +39,6 @@ class Allow(Protocol):
     """Count one in an exact window; or the seconds to wait if that would exceed ``limit``: then nothing is counted."""
 
     def __call__(self, key: bytes, limit: int, window: float, /) -> float | None: ...
-
-
-class Run(Protocol):
-    """Do ``work`` in a thread; raises ``GatewayError`` when there is no room. ``SecretThreads.run`` is one."""
-
-    def __call__(self, work: Callable[[], bool], /) -> Deferred[bool]: ...
 
 
 @frozen
@@ -69,8 +55,8 @@ class TokenResponse:
 class TokenEndpoint:
     """``POST /oauth/token`` for the clients of one configuration. Made once for each snapshot.
 
-    ``families`` (of refresh tokens, if the configuration has them), ``allow`` and ``run`` outlive it. Raises
-    ``ConfigError`` for clients that cannot be used.
+    ``families`` (of refresh tokens, if the configuration has them), ``allow`` and ``run`` outlive it; what is known of
+    clients goes on from ``previous``. Raises ``ConfigError`` for clients that cannot be used.
     """
 
     log = Logger()
@@ -83,42 +69,44 @@ class TokenEndpoint:
         run: Run,
         families: FamilyStore | None = None,
         origins: Mapping[Path, Origin] | None = None,
+        previous: TokenEndpoint | None = None,
     ) -> None:
         self._oauth = oauth
         self._allow = allow
         self._run = run
         self._families = families if oauth.refresh_tokens else None
-        self._clients = _clients(oauth, origins or {})
-        self._decoys = decoys(client.hashes for client in self._clients.values())
+        self._clients: Clients = Clients(oauth, origins, None if previous is None else previous._clients)
         self._server = _Server(oauth, signer)
         self._server.register_grant(_ClientCredentials)
         if self._families is not None:
             self._server.register_grant(_Refresh)
 
     def respond(
-        self, headers: Sequence[tuple[bytes, bytes]], body: bytes, address: str, now: float
+        self, headers: Sequence[tuple[bytes, bytes]], body: bytes, addresses: Sequence[str], now: float
     ) -> Deferred[TokenResponse]:
-        """Answer one request: its headers, its body, the caller's address as limits count it, and Unix seconds.
+        """Answer one request: its headers, its body, what its caller is counted by, and Unix seconds.
 
-        It always fires with an answer, unless it is cancelled or something is broken.
+        ``addresses`` go from narrow to wide: the caller's address, and the network that it is in, where that may have
+        many. It always fires with an answer, unless it is cancelled or something is broken.
         """
-        return Deferred.fromCoroutine(self._respond(headers, body, address, now))
+        return Deferred.fromCoroutine(self._respond(headers, body, addresses, now))
 
     async def _respond(
-        self, headers: Sequence[tuple[bytes, bytes]], body: bytes, address: str, now: float
+        self, headers: Sequence[tuple[bytes, bytes]], body: bytes, addresses: Sequence[str], now: float
     ) -> TokenResponse:
         verified: str | None = None
         try:
             form = read_form(headers, body)
             request = _Request(form, now)
             self._server.get_token_grant(request)
-            id, secret = credentials([value for name, value in headers if name.lower() == b"authorization"], form)
+            authorization = [value for name, value in headers if name.lower() == b"authorization"]
+            id, presented = self._clients.meant(credentials(authorization, form))
             quota = self._oauth.rate_limit
-            self._count(quota.limit, b"pair", id, address)
-            self._count(quota.limit * ADDRESS_FACTOR, b"address", address)
-            client = self._clients.get(id)
-            hashes = () if client is None else client.hashes
-            if not await self._run(lambda: verify(secret, hashes, self._decoys)) or client is None:
+            self._count(quota.limit, b"pair", id, addresses[0])
+            for width, address in enumerate(addresses, 1):
+                self._count(quota.limit * ADDRESS_FACTOR**width, b"address", address)
+            client = await self._clients.prove(id, presented, self._run)
+            if client is None:
                 raise invalid_client()
             verified = client.id
             self._count(quota.limit, b"client", id)
@@ -208,36 +196,10 @@ class _TooMany(OAuth2Error):  # type: ignore[misc]  # authlib has no types
         self.wait = wait
 
 
-class _Client(ClientMixin):  # type: ignore[misc]  # authlib has no types
-    """A configured client, as authlib asks for it."""
-
-    def __init__(self, client: OAuthClient, hashes: tuple[SecretHash, ...]) -> None:
-        self.id = client.id
-        self.roles = client.roles
-        self.scopes = client.scopes
-        self.hashes = hashes
-
-    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
-        return True
-
-    def check_grant_type(self, grant_type: str) -> bool:
-        return True
-
-    def granted(self, asked: str | None, held: tuple[str, ...]) -> tuple[str, ...]:
-        """The scopes of ``held`` that are asked for, or all (RFC 6749 §3.3). Raises ``InvalidScopeError``."""
-        allowed = tuple(scope for scope in self.scopes if scope in held)
-        if not asked:
-            return allowed
-        wanted = asked.split(" ")
-        if not set(wanted) <= set(allowed):
-            raise InvalidScopeError("a scope was asked for that this client does not have")
-        return tuple(scope for scope in allowed if scope in wanted)
-
-
 class _Request(OAuth2Request):  # type: ignore[misc]  # authlib has no types
     """A token request. ``verified`` and ``family`` are there once they have been proved."""
 
-    verified: _Client
+    verified: Client
     family: Family | None = None
 
     def __init__(self, form: dict[str, str], now: float) -> None:
@@ -307,7 +269,7 @@ class _ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]  # authl
 class _Refresh(RefreshTokenGrant):  # type: ignore[misc]  # authlib has no types
     TOKEN_ENDPOINT_AUTH_METHODS = ("verified",)
 
-    def _validate_request_token(self, client: _Client) -> Family:
+    def _validate_request_token(self, client: Client) -> Family:
         if "refresh_token" not in self.request.form:
             raise InvalidRequestError("the refresh_token is missing")
         if self.request.family is None:
@@ -347,37 +309,3 @@ def _answer(
         (b"pragma", b"no-cache"),
     ]
     return TokenResponse(status, [*fixed, *headers], content, client, body.get("error"))
-
-
-def _clients(oauth: OAuth, origins: Mapping[Path, Origin]) -> dict[str, _Client]:
-    """The clients by id. Raises ``ConfigError`` with every problem."""
-    clients: dict[str, _Client] = {}
-    problems: list[Problem] = []
-
-    def check(judge: Callable[[str], T], value: str, index: int, *path: str | int) -> T | None:
-        try:
-            return judge(value)
-        except ValueError as error:
-            shown = "" if path[0] == "secret_hash" else f"{value!r} "
-            problems.append(problem_at(origins, ("auth", "oauth", "clients", index, *path), f"{shown}{error}"))
-            return None
-
-    def differs(id: str) -> None:
-        if id in clients:
-            raise ValueError("is given twice")
-
-    for index, client in enumerate(oauth.clients):
-        check(check_client_id, client.id, index, "id")
-        check(differs, client.id, index, "id")
-        for at, role in enumerate(client.roles):
-            check(check_role, role, index, "roles", at)
-        for at, scope in enumerate(client.scopes):
-            check(check_scope, scope, index, "scopes", at)
-        parsed = [
-            check(SecretHash.parse, stored, index, "secret_hash", at) for at, stored in enumerate(client.secret_hash)
-        ]
-        hashes = [each for each in parsed if each is not None]
-        clients[client.id] = _Client(client, tuple(hashes))
-    if problems:
-        raise ConfigError(problems)
-    return clients

@@ -12,7 +12,7 @@ from apigw.config.model import Config
 from apigw.contract.policy import Context, Policy, Prepared
 from apigw.contract.resource import Document
 from apigw.policy.limits.exact_windows import ExactWindows
-from apigw.policy.limits.keys import address_key
+from apigw.policy.limits.keys import address_key, network_key
 from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.oauth.client_secrets import SecretThreads
 from apigw.policy.oauth.endpoint import TokenEndpoint, metadata
@@ -51,14 +51,25 @@ class OAuthPolicy(Policy):
         oauth = oauth_of(config)
         if oauth is None:
             return Prepared()
-        before = previous.signer if isinstance(previous, PreparedOAuth) else None
-        signer = load_signer(oauth.signing, config.origins, before)
-        endpoint = TokenEndpoint(oauth, signer, self._allow, self._threads.run, self._families, config.origins)
+        before = previous if isinstance(previous, PreparedOAuth) else None
+        signer = load_signer(oauth.signing, config.origins, None if before is None else before.signer)
+        endpoint = TokenEndpoint(
+            oauth,
+            signer,
+            self._allow,
+            self._threads.run,
+            self._families,
+            config.origins,
+            None if before is None else before.endpoint,
+        )
         return PreparedOAuth(oauth, endpoint, signer, self._now, self._caller)
 
-    def _caller(self, request: Request) -> str:
-        """What the token endpoint counts a caller by: as limits do, so that nobody has 2**64 addresses."""
-        return address_key(self._client_address(request).decode("ascii")).hex()
+    def _caller(self, request: Request) -> tuple[str, ...]:
+        """What the token endpoint counts a caller by: as limits do, and IPv6 also by /48, as a site may have."""
+        address = self._client_address(request).decode("ascii")
+        network = network_key(address)
+        own = address_key(address).hex()
+        return (own,) if network is None else (own, network.hex())
 
 
 class PreparedOAuth(Prepared):
@@ -68,7 +79,7 @@ class PreparedOAuth(Prepared):
         endpoint: TokenEndpoint,
         signer: Signer,
         now: Callable[[], float],
-        caller: Callable[[Request], str],
+        caller: Callable[[Request], tuple[str, ...]],
     ) -> None:
         self.endpoint = endpoint
         self.metadata = metadata(oauth)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from json import dumps, loads
+from json import dumps
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -10,12 +10,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apigw.errors import AuthUnavailable
+from apigw.policy.auth.strict_json import parse
 from apigw.policy.oauth.refresh import Family
 from apigw.redis.errors import RedisUnavailable
 from apigw.redis.link import RedisLink, Script
 
 VERSION = 1
 """Of the format of what is stored: part of each key, so that two versions of the gateway can share one Redis."""
+
+MAX_RECORD = 1024 * 1024
+"""Bytes: more than the scopes of any client take. To read 16 MiB, which Redis may send, takes a tenth of a second."""
 
 _NO_TIME = 2**40
 """Unix seconds that no record has: the year 36812."""
@@ -78,7 +82,7 @@ class RedisFamilies:
 
 def _unavailable(failure: Failure) -> None:
     failure.trap(RedisUnavailable)
-    raise AuthUnavailable("The refresh tokens cannot be had.", [(b"retry-after", b"1")]) from None
+    raise AuthUnavailable("Refresh tokens are unavailable at present.", [(b"retry-after", b"1")]) from None
 
 
 def _nothing(_: object) -> None:
@@ -96,12 +100,12 @@ def _record(family: Family) -> bytes:
 
 def _family(record: object) -> Family | None:
     """None for a record that ``_record`` has not written."""
-    if not isinstance(record, bytes):
+    if not isinstance(record, bytes) or len(record) > MAX_RECORD:
         return None
     try:
         digest = record[:64].decode("ascii")
-        client, scopes, expires = loads(record[64:])
-    except (TypeError, ValueError, RecursionError):
+        client, scopes, expires = parse(record[64:])
+    except (TypeError, ValueError):
         return None
     if not isinstance(client, str) or not isinstance(scopes, list) or not isinstance(expires, int | float):
         return None

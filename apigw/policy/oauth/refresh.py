@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections import OrderedDict
 from typing import Protocol
 
 from attrs import frozen
@@ -50,20 +49,23 @@ class FamilyStore(Protocol):
 
 
 class MemoryFamilies:
-    """A ``FamilyStore`` in memory, for one process. Beyond ``capacity`` families the longest unused leave first."""
+    """A ``FamilyStore`` in memory, for one process. Beyond ``capacity`` families, the longest unused one leaves of the
+    client that has the most: so none pushes out another's."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._families: OrderedDict[str, Family] = OrderedDict()
+        self._families: dict[str, Family] = {}
+        self._of: dict[str, dict[str, None]] = {}
+        """The ids of each client's families, the longest unused first."""
 
     def __len__(self) -> int:
         return len(self._families)
 
     def put(self, id: str, family: Family, now: float) -> Deferred[None]:
-        self._families[id] = family
-        self._families.move_to_end(id)
-        while len(self._families) > self._capacity:
-            self._families.popitem(last=False)
+        self._keep(id, family)
+        if len(self._families) > self._capacity:
+            most = max(self._of.values(), key=len)
+            self._forget(next(iter(most)))
         return succeed(None)
 
     def get(self, id: str, now: float) -> Deferred[Family | None]:
@@ -74,13 +76,25 @@ class MemoryFamilies:
         current = self._families.get(id)
         if current is None or current.digest != digest or now >= current.expires:
             return succeed(False)
-        self._families[id] = family
-        self._families.move_to_end(id)
+        self._keep(id, family)
         return succeed(True)
 
     def remove(self, id: str) -> Deferred[None]:
-        self._families.pop(id, None)
+        self._forget(id)
         return succeed(None)
+
+    def _keep(self, id: str, family: Family) -> None:
+        self._forget(id)
+        self._families[id] = family
+        self._of.setdefault(family.client, {})[id] = None
+
+    def _forget(self, id: str) -> None:
+        family = self._families.pop(id, None)
+        if family is not None:
+            ids = self._of[family.client]
+            del ids[id]
+            if not ids:
+                del self._of[family.client]
 
 
 def new_token(family: str | None = None) -> tuple[str, str, str]:

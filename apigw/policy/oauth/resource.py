@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.web.server import NOT_DONE_YET
 
@@ -15,10 +15,12 @@ from apigw.wire.web_request import WebRequest
 class Token(Leaf):
     """``POST /oauth/token`` (RFC 6749 §3.2)."""
 
-    def __init__(self, endpoint: TokenEndpoint, address: Callable[[Request], str], now: Callable[[], float]) -> None:
+    def __init__(
+        self, endpoint: TokenEndpoint, addresses: Callable[[Request], Sequence[str]], now: Callable[[], float]
+    ) -> None:
         super().__init__()
         self._endpoint = endpoint
-        self._address = address
+        self._addresses = addresses
         self._now = now
 
     def render_POST(self, request: WebRequest) -> int:
@@ -27,7 +29,7 @@ class Token(Leaf):
                 respond(request, response.status, response.headers, response.body)
 
         body = request.content.getvalue()
-        answering = self._endpoint.respond(request.headers, body, self._address(request.request), self._now())
+        answering = self._endpoint.respond(request.headers, body, self._addresses(request.request), self._now())
         request.notifyFinish().addErrback(lambda _: answering.cancel())
         answering.addCallback(answered).addErrback(unless_cancelled, request)
         return NOT_DONE_YET

@@ -9,7 +9,8 @@ from apigw.config.merge import Document
 from apigw.config.model import Path
 from apigw.config.rules import Reserved, Rules
 from apigw.config.validate import shown
-from apigw.policy.auth.rules import one_key
+from apigw.policy.auth.own import PROVIDER
+from apigw.policy.auth.rules import Trusted, apart, one_key, trusted
 from apigw.policy.oauth.client_secrets import SecretHash
 from apigw.policy.oauth.schema import KEYS
 from apigw.policy.oauth.signing import signing_key
@@ -22,6 +23,7 @@ def token_endpoint(document: Document, files: Files) -> None:
     signing = document.get(*path, "signing")
     if signing:
         _signing_keys(document, (*path, "signing"), signing)
+        _apart_from_others(document, path, signing)
     seen: dict[str, Path] = {}
     for client, entry in document.entries(*path, "clients"):
         at = (*client, "id")
@@ -37,7 +39,9 @@ def _signing_keys(document: Document, path: Path, signing: dict[str, Any]) -> No
     secrets = ("secret", "secret_file")
     given = one_key(document, path, signing, ("private_key_file",) if rsa else secrets, needed=not rsa)
     if rsa and not given and document.is_sound((*path, "private_key_file")):
-        sentence = "has no private_key_file: a key is made at each start, and a restart makes all tokens invalid"
+        sentence = (
+            "has no private_key_file: the gateway makes a new key at each start, so a restart invalidates all tokens"
+        )
         document.warn(path, sentence)
     ids = {signing["key_id"]: (*path, "key_id")}
     for entry, accepted in document.entries(*path, "accepted"):
@@ -47,6 +51,20 @@ def _signing_keys(document: Document, path: Path, signing: dict[str, Any]) -> No
         if first != at:
             key_id = shown(document, at, accepted["key_id"])
             document.report(at, f"{key_id} is given twice, first at {document.place(first)}")
+
+
+def _apart_from_others(document: Document, path: Path, signing: dict[str, Any]) -> None:
+    """The gateway's own tokens are taken for nobody else's, and those of nobody else for its own."""
+    for verifier, entry in document.entries("auth", "jwt"):
+        at = (*verifier, "name")
+        if isinstance(entry, dict) and entry.get("name") == PROVIDER:
+            document.report(at, f"{shown(document, at, PROVIDER)} is already the name of the gateway's own tokens")
+    issuer = document.get(*path, "issuer")
+    if issuer is not None:
+        ids = frozenset(key["key_id"] for key in (signing, *signing.get("accepted", ())))
+        own = Trusted(path, signing["algorithm"], issuer, ids)
+        for other in trusted(document):
+            apart(document, own, other)
 
 
 def issues_tokens(document: Document) -> bool:
@@ -64,6 +82,7 @@ RULES = Rules(
     forms={"client id": check_client_id, "hash": SecretHash.parse},
     called={"client id": "printable ASCII without colon", "hash": "`scrypt$…` or `sha256$…`"},
     contents={"signing key": signing_key},
+    private=frozenset({"signing key"}),
     checks=(token_endpoint,),
     reserved=(
         Reserved(("/oauth/token", "/.well-known/oauth-authorization-server"), "with `auth.oauth`", issues_tokens),

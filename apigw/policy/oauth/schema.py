@@ -20,8 +20,8 @@ from apigw.config.keys import (
 from apigw.policy.oauth.model import AcceptedKey, OAuth, OAuthClient, OAuthOfAuth, OAuthSigning, Quota
 
 QUOTA: Rule = {
-    "limit": whole("So many requests.", 1, 1_000_000_000, required=True),
-    "window": duration("In any time as long as this.", "1ms", MONTH, required=True),
+    "limit": whole("How many requests pass in a window.", 1, 1_000_000_000, required=True),
+    "window": duration("The length of the sliding window.", "1ms", MONTH, required=True),
 }
 
 ACCEPTED: Rule = {
@@ -37,8 +37,8 @@ SIGNING: Rule = {
     "algorithm": choice("How tokens are signed.", "RS256", "HS256", required=True),
     "key_id": text("The `kid` of the tokens.", "printable", required=True),
     "private_key_file": optional_file(
-        "PEM file: the RSA key for RS256, at least 2048 bits. Left out, a key is made at each start, and a "
-        "restart makes all tokens invalid.",
+        "PEM file: the RSA key for RS256, at least 2048 bits. Without it, the gateway makes a new key at each "
+        "start, so a restart invalidates all tokens.",
         "signing key",
     ),
     "secret": secret("The secret of HS256, at least 32 bytes. Better: `secret_file`."),
@@ -46,7 +46,7 @@ SIGNING: Rule = {
         "Holds the secret of HS256. One newline at its end does not count.", "secret", into="secret"
     ),
     "accepted": list_of(
-        "Keys that verify the gateway's tokens without signing them, while the signing key is rotated.",
+        "More keys that verify the gateway's tokens, for the rotation of the signing key.",
         map_of("", AcceptedKey, ACCEPTED),
     ),
 }
@@ -60,8 +60,8 @@ CLIENT: Rule = {
         minlength=1,
         secret=True,
     ),
-    "roles": list_of("Its tokens carry them.", item("role")),
-    "scopes": list_of("It may ask for these.", item("scope")),
+    "roles": list_of("The roles in its tokens.", item("role")),
+    "scopes": list_of("The scopes that it may request.", item("scope")),
 }
 
 OAUTH: Rule = {
@@ -69,9 +69,9 @@ OAUTH: Rule = {
     "issuer": text("The `iss` of the tokens.", "printable", required=True),
     "audience": list_of("The `aud` of the tokens.", item("printable")),
     "token_lifetime": duration("How long a token is valid.", "1s", MONTH),
-    "rate_limit": map_of("Token requests of each client.", Quota, QUOTA),
+    "rate_limit": map_of("Limit of token requests for each client.", Quota, QUOTA),
     "refresh_tokens": switch("Whether clients get refresh tokens."),
-    "clients": list_of("Who may have tokens.", map_of("", OAuthClient, CLIENT)),
+    "clients": list_of("The clients that may get tokens.", map_of("", OAuthClient, CLIENT)),
 }
 
 OF_AUTH: Rule = {

@@ -100,6 +100,6 @@ def signing_key(pem: bytes) -> RSAKey:
     """The key that signs RS256. Raises ``ValueError``: the end of a sentence that begins with its file."""
     native = private_key(pem)
     if not isinstance(native, RSAPrivateKey):
-        raise ValueError("holds a private key that is not RSA, which RS256 needs")
+        raise ValueError("contains a private key that is not RSA, which RS256 needs")
     check_rsa_bits(native.key_size)
     return RSAKey.import_key(native)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Sequence
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, unquote_plus
 
+from attrs import field, frozen
 from authlib.oauth2.base import OAuth2Error
 from authlib.oauth2.rfc6749.errors import InvalidClientError, InvalidRequestError
 
@@ -14,6 +15,7 @@ MAX_BODY = 8 * 1024
 
 _CLIENT_ID = re.compile(r"[ -9;-~]{1,256}")
 _SECRET = re.compile(r"[ -~]{1,1024}")
+_READINGS = (unquote_plus, unquote)
 
 
 def check_client_id(text: str) -> None:
@@ -45,31 +47,48 @@ def read_form(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> dict[str, 
     return form
 
 
-def credentials(authorization: list[bytes], form: dict[str, str]) -> tuple[str, str]:
-    """Id and secret, by HTTP Basic or from the body. Raises ``InvalidRequestError`` or ``InvalidClientError``."""
+@frozen
+class Credentials:
+    id: str
+    secret: str = field(repr=False)
+
+
+def credentials(authorization: list[bytes], form: dict[str, str]) -> list[Credentials]:
+    """Id and secret, by HTTP Basic or from the body, in each way in which they may be meant: at least one.
+
+    Raises ``InvalidRequestError`` or ``InvalidClientError``.
+    """
     if len(authorization) > 1:
         raise InvalidRequestError("the Authorization header occurs more than once")
     if authorization:
-        id, secret = _basic(authorization[0])
-        if "client_secret" in form or form.get("client_id", id) != id:
+        readings = _basic(authorization[0])
+        named = form.get("client_id")
+        if "client_secret" in form or (named is not None and all(each.id != named for each in readings)):
             raise InvalidRequestError("there are credentials in the Authorization header and in the body")
+        if named is not None:
+            readings = [each for each in readings if each.id == named]
     else:
-        id, secret = form.get("client_id", ""), form.get("client_secret", "")
-    if not _CLIENT_ID.fullmatch(id) or not _SECRET.fullmatch(secret):
+        readings = [Credentials(form.get("client_id", ""), form.get("client_secret", ""))]
+    readings = [each for each in readings if _CLIENT_ID.fullmatch(each.id) and _SECRET.fullmatch(each.secret)]
+    if not readings:
         raise invalid_client()
-    return id, secret
+    return readings
 
 
-def _basic(authorization: bytes) -> tuple[str, str]:
+def _basic(authorization: bytes) -> list[Credentials]:
+    """As RFC 6749 §2.3.1 and Appendix B have it: form-encoded, where ``+`` is a space; and with ``+`` as it is.
+
+    Many clients encode nothing, and base64, which is what many secrets are, has ``+`` in it.
+    """
     scheme, _, encoded = authorization.partition(b" ")
     if scheme.lower() != b"basic":
         raise invalid_client()
     try:
         id, _, secret = b64decode(encoded.strip(b" "), validate=True).decode("utf-8").partition(":")
-        # Clients that escape and clients that do not must both get through: so `+` stays what it is
-        return unquote(id, errors="strict"), unquote(secret, errors="strict")
+        readings = [Credentials(read(id, errors="strict"), read(secret, errors="strict")) for read in _READINGS]
     except ValueError:
         raise invalid_client() from None
+    return readings if readings[0] != readings[1] else readings[:1]
 
 
 def invalid_client() -> OAuth2Error:

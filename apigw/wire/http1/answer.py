@@ -25,30 +25,14 @@ class AnswerWriter:
 
     def begin(self, request: Request, status: int, reason: bytes, headers: Headers) -> bool:
         """The head, but for its end: ``end_head`` follows. Whether the body ends only with the connection."""
-        framed = dated = False
-        out = self._out
-        out.append(b"HTTP/1.1 %d %b\r\n" % (status, reason))
-        for name, value in headers:
-            # Lengths first, as they differ nearly always.
-            length = len(name)
-            if length == 14:
-                framed = framed or name == b"content-length"
-            elif length == 4:
-                dated = dated or name == b"date"
-            # Compiled, four of these take half as long as one tuple of them.
-            out.append(name)
-            out.append(b": ")
-            out.append(value)
-            out.append(b"\r\n")
-        if not dated:
-            out.append(self._dates.line())
+        framed = self._head(status, reason, headers)
         if request.method == b"HEAD" or status in BODYLESS_STATUS:
             self._enter(BODILESS)
         elif framed:
             self._enter(PLAIN)
         elif request.clientproto == b"HTTP/1.1":
             self._enter(CHUNKED)
-            out.append(b"transfer-encoding: chunked\r\n")
+            self._out.append(b"transfer-encoding: chunked\r\n")
         else:
             self._enter(PLAIN)
             return True
@@ -56,26 +40,12 @@ class AnswerWriter:
 
     def whole(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
         """An answer of which all is there, framed by its length, and with a Date if it has none."""
-        framed = request.method == b"HEAD" or status in BODYLESS_STATUS
-        if framed:
-            body = b""
-        dated = False
+        framed = self._head(status, reason, headers)
         out = self._out
-        out.append(b"HTTP/1.1 %d %b\r\n" % (status, reason))
-        for name, value in headers:
-            length = len(name)
-            if length == 14:
-                framed = framed or name == b"content-length"
-            elif length == 4:
-                dated = dated or name == b"date"
-            out.append(name)
-            out.append(b": ")
-            out.append(value)
-            out.append(b"\r\n")
-        if not framed:
+        if request.method == b"HEAD" or status in BODYLESS_STATUS:
+            body = b""
+        elif not framed:
             out.append(b"content-length: %d\r\n" % len(body))
-        if not dated:
-            out.append(self._dates.line())
         out.append(b"\r\n")
         out.append(body)
         self._out = []
@@ -113,14 +83,14 @@ class AnswerWriter:
     def refuse(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer to what was no request, behind which the connection is closed."""
         self._enter(PLAIN)
-        self._head(b"HTTP/1.1 %d %b\r\n" % (status, reason_of(status)), headers)
+        self._head(status, reason_of(status), headers)
         self.end_head(True)
         self._out.append(body)
         self.end()
 
     def switch_protocols(self, headers: Headers) -> None:
         """101, behind which the connection speaks something else."""
-        self._head(b"HTTP/1.1 101 Switching Protocols\r\n", headers)
+        self._head(101, b"Switching Protocols", headers)
         self.end_head(False)
         self.flush()
         self._enter(SHUT)
@@ -130,10 +100,26 @@ class AnswerWriter:
         self._out.clear()
         self._enter(SHUT)
 
-    def _head(self, status_line: bytes, headers: Headers) -> None:
-        self._out.append(status_line)
+    def _head(self, status: int, reason: bytes, headers: Headers) -> bool:
+        """The status line and the fields, with a Date if they have none. Whether they say the length of the body."""
+        framed = dated = False
+        out = self._out
+        out.append(b"HTTP/1.1 %d %b\r\n" % (status, reason))
         for name, value in headers:
-            self._out += (name, b": ", value, b"\r\n")
+            # Lengths first, as they differ nearly always.
+            length = len(name)
+            if length == 14:
+                framed = framed or name == b"content-length"
+            elif length == 4:
+                dated = dated or name == b"date"
+            # Compiled, four of these take half as long as one tuple of them.
+            out.append(name)
+            out.append(b": ")
+            out.append(value)
+            out.append(b"\r\n")
+        if not dated:
+            out.append(self._dates.line())
+        return framed
 
     def _enter(self, state: int) -> None:
         self.state = state

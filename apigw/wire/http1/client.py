@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import select
 from typing import Any, Final, cast
 
 from twisted.internet.error import ConnectionDone
@@ -14,9 +13,10 @@ from zope.interface import classImplements
 
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
+from apigw.wire.headers import Headers
 from apigw.wire.http1.response import BODY, COMPLETE, SWITCHED, WAITING, ResponseReader
-from apigw.wire.interfaces import Message, Receiver, Told, UpstreamConnection
-from apigw.wire.reactor.transport import beneath_tls
+from apigw.wire.interfaces import Receiver, Told, UpstreamConnection
+from apigw.wire.reactor.transport import beneath_tls, is_readable
 from apigw.wire.tunnel import End
 
 CLOSING_TIME: Final = 30.0
@@ -70,19 +70,20 @@ class _Beginnings(dict[bytes, bytes]):
 _beginnings: Final = _Beginnings()
 
 
-def rendered(message: Message) -> bytes:
-    """A message's bytes up to its body, canonical: RFC 9112 §3 to §6. Its body has exactly one framing."""
-    out = [message.method, b" ", message.target, b" HTTP/1.1\r\nhost: ", message.authority]
+def rendered(
+    method: bytes, target: bytes, authority: bytes, fields: Headers, length: int | None, upgrade: bool
+) -> bytes:
+    """A request's bytes up to its body, canonical: RFC 9112 §3 to §6. Its body has exactly one framing."""
+    out = [method, b" ", target, b" HTTP/1.1\r\nhost: ", authority]
     beginnings = _beginnings
-    for pair in cast("list[tuple[bytes, ...]]", message.fields):  # compiled, a pair would be taken apart
+    for pair in cast("list[tuple[bytes, ...]]", fields):  # compiled, a pair would be taken apart
         out.append(beginnings[pair[0]])
         out.append(pair[1])
-    length = message.content_length
     if length is None:
         out.append(b"\r\ntransfer-encoding: chunked")
-    elif length or message.method in _WITH_BODY:
+    elif length or method in _WITH_BODY:
         out.append(b"\r\ncontent-length: %d" % length)
-    if message.upgrade:
+    if upgrade:
         out.append(b"\r\nconnection: upgrade\r\nupgrade: websocket")
     out.append(b"\r\n\r\n")
     return b"".join(out)
@@ -113,9 +114,8 @@ class HTTP1Connection(UpstreamConnection):
         self._turn: int | None = None
 
     @property
-    def lost(self) -> bool:
-        """Whether no exchange can be carried any more. The connection itself may take a moment to be gone."""
-        return self._state >= CLOSING
+    def receiver(self) -> Receiver | None:
+        return self._receiver
 
     @property
     def event_stream(self) -> bool:
@@ -137,7 +137,17 @@ class HTTP1Connection(UpstreamConnection):
 
     # The exchange's side.
 
-    def send(self, message: Message, receiver: Receiver) -> None:
+    def send(
+        self,
+        method: bytes,
+        target: bytes,
+        authority: bytes,
+        fields: Headers,
+        content_length: int | None,
+        upgrade: bool,
+        timeout: float,
+        receiver: Receiver,
+    ) -> None:
         """The head goes out with the first ``write``, ``flush`` or ``finish``."""
         if self._state != IDLE:
             raise RuntimeError("the connection is not idle")
@@ -146,12 +156,12 @@ class HTTP1Connection(UpstreamConnection):
         self._receiver = receiver
         response = self._response
         response.state = WAITING
-        response.bodyless = message.method == b"HEAD"
-        response.upgrade = message.upgrade
-        self._timeout = message.timeout
-        self._chunked = message.content_length is None
+        response.bodyless = method == b"HEAD"
+        response.upgrade = upgrade
+        self._timeout = timeout
+        self._chunked = content_length is None
         self._turn = self._reactor.turn if self.knows_turns else None
-        self._out.append(rendered(message))
+        self._out.append(rendered(method, target, authority, fields, content_length, upgrade))
 
     def write(self, data: bytes) -> None:
         if not self._is_sending() or not data:
@@ -218,9 +228,13 @@ class HTTP1Connection(UpstreamConnection):
     def is_quiet(self) -> bool:
         if self._state != IDLE:
             return False
-        poll = select.poll()
-        poll.register(beneath_tls(self.transport).getHandle(), select.POLLIN)
-        return not poll.poll(0)
+        base = beneath_tls(self.transport)
+        if not is_readable(base):
+            return True
+        if base is self.transport:
+            return False
+        # TLS has messages of its own, session tickets above all (RFC 8446 §4.6): read, they are told from all else.
+        return base.doRead() is None and self._state == IDLE and not base.disconnecting and not is_readable(base)
 
     def close(self) -> None:
         if self._state < CLOSING:
@@ -265,6 +279,7 @@ class HTTP1Connection(UpstreamConnection):
             self._fail(error)
             return
         state = response.state
+        self.version = response.version
         if state == COMPLETE and before != BODY:
             pieces = response.pieces
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from apigw.wire.deadlines import NEVER
 from apigw.wire.http1.answer import AnswerWriter
-from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, HEAD, IDLE, LINGER, OVER, PAUSED, REST
-from apigw.wire.reactor.transport import unsent
+from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, HEAD, IDLE, LINGER, OVER, PAUSED, REST, TUNNEL
+from apigw.wire.reactor.transport import arrived, close_if_sent, unsent
 from apigw.wire.server import Server
 
 LINGER_FOR: Final = 5.0
 """Seconds in which a client that still sends may read the answer before the connection is reset (RFC 9112 §9.6)."""
+FAREWELL_FOR: Final = 1.0
+"""Seconds in which the client of a WebSocket that is cut may read why, and close."""
 SILENCE_FOR: Final = 5.0
 """Seconds without a byte of the answer after which a client that has ended its side is taken for gone."""
 
@@ -33,6 +36,7 @@ class ClientConnection:
         self._unsent = 0  # bytes that it had not read when it was last looked at
         self._reading_paused = False
         self._turn: int | None = None
+        self._farewell: Callable[[], bytes] | None = None
         self._answer = AnswerWriter(factory.dates)
 
     def _enter(self, state: int) -> None:
@@ -63,6 +67,10 @@ class ClientConnection:
         """TLS hands on in many pieces what was read in one turn."""
         before, self._turn = self._turn, getattr(self.factory.deadlines.clock, "turn", None)
         return self._turn is None or self._turn != before
+
+    def unsent(self) -> int:
+        """How many bytes the client has not taken yet."""
+        return unsent(self.transport)
 
     def stopProducing(self) -> None:
         """The transport is lost; ``connectionLost`` follows."""
@@ -98,6 +106,9 @@ class ClientConnection:
 
     def _half_close(self) -> None:
         self._enter(LINGER)
+        self._end_writing()
+
+    def _end_writing(self) -> None:
         self._answer.shut()
         self.transport.unregisterProducer()
         if self.secure:
@@ -115,15 +126,33 @@ class ClientConnection:
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
+    def _close_idle(self) -> None:
+        """Close, unless the next request, or a part of it, has arrived: it is read in this turn of the reactor."""
+        if not self._reading_paused and arrived(self.transport):
+            return
+        if not close_if_sent(self.transport):
+            self._close()
+
     def _over(self) -> None:
         """Nothing more is read or written."""
         self._enter(OVER)
         self._answer.shut()
 
     def cut(self) -> None:
-        """Close now, whatever is in flight."""
-        self._over()
-        self.transport.abortConnection()
+        """Close now, whatever is in flight. Only a WebSocket's client, if it reads at all, is told first."""
+        farewell = b"" if self._farewell is None or self._state != TUNNEL else self._farewell()
+        if farewell and not unsent(self.transport):
+            self.transport.write(farewell)
+            self._enter(CLOSING)
+            self._end_writing()
+            self.deadline = self._seconds() + FAREWELL_FOR
+        else:
+            self._over()
+            self.transport.abortConnection()
+
+    def say_at_the_end(self, farewell: Callable[[], bytes]) -> None:
+        """What the client of a WebSocket is told when it is cut; nothing where that could not be understood."""
+        self._farewell = farewell
 
     def make_room(self) -> None:
         """Close for another connection. What was answered still reaches the client."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -17,6 +18,7 @@ MAX_INTERIM: Final = 32
 """Interim responses before the one that counts. More are no information, but a way to keep somebody busy."""
 EVENT_STREAM: Final = b"text/event-stream"
 _SPECIAL: Final = HOP_BY_HOP | {b"content-length", b"content-type"}
+_LATER_VERSION: Final = re.compile(rb"HTTP/1\.[2-9] ").match
 _USUAL_REASONS: Final = frozenset({b"OK", b""})
 
 # The states of a response. Plain numbers, as compiled an Enum's members are looked up each time.
@@ -54,6 +56,8 @@ class ResponseReader:
         """Whether the body ends with the connection."""
         self.moved = False
         """Whether what was read last had something of a body. Chunk extensions and trailers have nothing."""
+        self.version = b"HTTP/1.1"
+        """HTTP/1.0 or HTTP/1.1, by its status line."""
         self.status = 0
         self.reason = b""
         self.headers: Headers = []
@@ -118,7 +122,11 @@ class ResponseReader:
             data = data[:end]
         persistent = data.startswith(b"HTTP/1.1 ")
         if not persistent and not data.startswith(b"HTTP/1.0 "):
-            raise UpstreamMalformed("not an HTTP/1.1 response")
+            if _LATER_VERSION(data) is None:
+                raise UpstreamMalformed("not an HTTP/1.1 response")
+            persistent = True
+            data = b"HTTP/1.1" + data[8:]
+        self.version = b"HTTP/1.1" if persistent else b"HTTP/1.0"
         self.reason = b""
         self.headers = []
         self._special = []
@@ -136,7 +144,7 @@ class ResponseReader:
             self._special = [(name, value.rstrip(b" \t")) for name, value in self._special]
             self.reason = self.reason.rstrip(b" \t")
         if self.reason not in _USUAL_REASONS and not FIELD_VALUE(self.reason):
-            raise UpstreamMalformed("the reason holds a control character")
+            raise UpstreamMalformed("the reason contains a control character")
         if status < 200:
             self._read_interim(status, persistent, rest)
             return
@@ -167,6 +175,8 @@ class ResponseReader:
         for name, value in self._special:
             if name == b"content-length":
                 framed = True
+                if len(value) > 1 and value.startswith(b"0"):
+                    value = value.lstrip(b"0") or b"0"
                 headers.append((name, value))
             elif name == b"transfer-encoding":
                 if value.lower() != b"chunked" or not persistent or framed:
@@ -185,6 +195,10 @@ class ResponseReader:
             elif name == b"proxy-connection":
                 # It says nothing to anybody (RFC 9112 appendix C.2.2), but llhttp takes no message behind it.
                 self._parser_ended = True
+        if status == 426:
+            # What the service wants to be spoken to in (RFC 9110 §15.5.22), for a client of HTTP/1.1.
+            wanted = [(name, value) for name, value in self._special if name == b"upgrade"]
+            headers = [*headers, *wanted, (b"connection", b"upgrade")] if wanted else headers
         self.headers = headers
         if not persistent:
             self.reusable = False

@@ -120,10 +120,14 @@ class HTTP1Channel(ClientConnection):
         if self._full or state == CLOSING:
             self._reader_is_late()
         elif state == HEAD and self._pending:
-            self._refuse(Refused(408, "The request's headers took too long."))
+            late = Refused(408, "The request's headers took too long.")
+            late.began_with = self._pending
+            self._refuse(late)
         elif state == BODY and self._request is not None and not self._request.started:
             self._refuse(Refused(408, "The request's body took too long."))
-        elif state in (IDLE, HEAD, REST):
+        elif state in (IDLE, HEAD):
+            self._close_idle()
+        elif state == REST:
             self._close()
         else:
             self.cut()
@@ -157,6 +161,7 @@ class HTTP1Channel(ClientConnection):
                 else:
                     return
         except Refused as refusal:
+            refusal.began_with = data
             self._refuse(refusal)
             return
         finally:
@@ -197,7 +202,17 @@ class HTTP1Channel(ClientConnection):
         request = head.read(self, data if end == len(data) else data[:end], settings.max_header_count)
         self._last = head.closing
         self._pending = data[end:]
-        self._begin(request, head.expects_continue)
+        self._request = request
+        if not self._room.kept.pop(self, False):
+            self._room.busy(self)
+        if request.body_complete:
+            # As ``_enter`` does: nothing is expected of a client whose request is complete.
+            self._state = DONE
+            self.deadline = NEVER
+        else:
+            self._body = RequestBody(request.content_length, settings.max_header_size, settings.client_least_rate)
+            self._enter(EXPECT if head.expects_continue else BODY)
+        self.factory.on_request(request)
         rest, self._pending = self._pending, b""
         return rest
 
@@ -209,20 +224,6 @@ class HTTP1Channel(ClientConnection):
         self._room.unfinished(self)
         self._pending = data
         self._searched = len(data)
-
-    def _begin(self, request: Request, expects_continue: bool) -> None:
-        self._request = request
-        if not self._room.kept.pop(self, False):
-            self._room.busy(self)
-        if request.body_complete:
-            # As ``_enter`` does: nothing is expected of a client whose request is complete.
-            self._state = DONE
-            self.deadline = NEVER
-        else:
-            settings = self.factory.settings
-            self._body = RequestBody(request.content_length, settings.max_header_size, settings.client_least_rate)
-            self._enter(EXPECT if expects_continue else BODY)
-        self.factory.on_request(request)
 
     def _take_body(self, data: bytes) -> bytes:
         """Hand on what belongs to this request's body. Returns the rest."""
@@ -356,7 +357,9 @@ class HTTP1Channel(ClientConnection):
     def drain(self) -> None:
         """Close when the exchange in flight, if any, is over, and so are those that wait behind it."""
         if (self._state == IDLE or self._state == HEAD) and not self._pending:
-            self._close()
+            self._close_idle()
+            if self._state == IDLE or self._state == HEAD:
+                self.factory.deadlines.clock.callLater(0, self.drain)
 
     def _next(self) -> None:
         """The connection is free for the next request, which may have arrived already."""
@@ -364,7 +367,7 @@ class HTTP1Channel(ClientConnection):
         if self._full:
             return
         if self.factory.draining and not self._pending:
-            self._close()
+            self.drain()
             return
         self._room.idle(self)
         if not self._taking:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from apigw.wire.http2.bounds import Bounds
+from apigw.wire.http2.numbers import Numbers
 from apigw.wire.server import Server
 
 
@@ -17,7 +19,8 @@ class Connection(Protocol):
     writing_paused: bool
     """The client does not read what is written."""
     send_window: int
-    worthwhile_frames: int
+    bounds: Bounds
+    numbers: Numbers
     waiting: dict[Any, None]
     """Streams that the window or the transport holds up."""
 
@@ -30,7 +33,7 @@ class Connection(Protocol):
 
     def flush(self) -> None: ...
 
-    def forsake(self, number: int) -> None:
-        """The client has not ended this stream, and may send more before it learns that we did."""
+    def took_some(self) -> bool:
+        """Whether the client has taken bytes since this was last asked."""
 
     def stream_closed(self, stream: Any) -> None: ...

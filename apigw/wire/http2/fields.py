@@ -12,15 +12,9 @@ from apigw.wire.errors import Refused
 from apigw.wire.headers import FIELD_VALUE, LOWER_TOKEN, TOKEN, Header, Headers
 from apigw.wire.http2.frames import Code, StreamFault
 from apigw.wire.http2.hpack import CONNECTION_SPECIFIC
+from apigw.wire.methods import METHODS
 from apigw.wire.request import Request, Stream
-from apigw.wire.target import check_authority, check_target
-
-METHODS = frozenset(
-    b"ACL BIND CHECKOUT CONNECT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY"
-    b" OPTIONS PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK"
-    b" UNLOCK UNSUBSCRIBE".split()
-)
-"""Those that llhttp takes in HTTP/1.1."""
+from apigw.wire.target import check_authority, check_target, same_authority
 
 _PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path"})
 _SPECIAL = CONNECTION_SPECIFIC | {b"content-length", b"cookie", b"expect", b"host", b"te"}
@@ -62,7 +56,7 @@ def read_request(
     if len(headers) > max_count:
         raise Refused(431, "The request has too many headers.")
     method, target = _read_start(pseudo)
-    authority = _read_authority(pseudo.get(b":authority"), host)
+    authority = _read_authority(pseudo.get(b":authority"), host, pseudo[b":scheme"])
     if host is None:
         headers.insert(0, (b"host", authority))
     path, query = check_target(target)
@@ -101,7 +95,7 @@ def _read_start(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes]:
             raise Refused(400, "The method is malformed.")
         raise Refused(501, "The method is not known.")
     if method == b"CONNECT":
-        raise Refused(405, "CONNECT is not offered.")
+        raise Refused(405, "CONNECT is not supported.")
     target = pseudo.get(b":path")
     scheme = pseudo.get(b":scheme")
     if target is None or scheme is None:
@@ -114,13 +108,13 @@ def _read_start(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes]:
     return method, target
 
 
-def _read_authority(authority: bytes | None, host: bytes | None) -> bytes:
+def _read_authority(authority: bytes | None, host: bytes | None, scheme: bytes) -> bytes:
     if authority is None:
         authority = host
     if authority is None:
         raise Refused(400, "The Host is missing.")
     check_authority(authority)
-    if host is not None and host.lower() != authority.lower():
+    if host is not None and not same_authority(host, authority, scheme):
         raise Refused(400, "The authority and the Host disagree.")
     return authority
 
@@ -145,7 +139,7 @@ def _read_special(headers: Headers, special: Headers) -> tuple[Headers, bytes | 
         elif name == b"expect":
             expects = value.lower() == b"100-continue"
         elif name != b"te" or value.lower() != b"trailers":
-            raise StreamFault(Code.PROTOCOL_ERROR, "A header belongs to a connection, of which HTTP/2 keeps none.")
+            raise StreamFault(Code.PROTOCOL_ERROR, "Connection-specific headers are not allowed in HTTP/2.")
     if len(cookies) > 1:
         headers = [field for field in headers if field[0] != b"cookie"]
         headers.append((b"cookie", b"; ".join(filter(None, cookies))))

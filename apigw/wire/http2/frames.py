@@ -58,12 +58,17 @@ class ConnectionFault(Exception):
 
 
 class StreamFault(Exception):
-    """One stream is broken: it ends, with RST_STREAM, and the others go on."""
+    """One stream is broken: it ends, with RST_STREAM, and the others go on.
 
-    def __init__(self, code: Code, reason: str) -> None:
+    ``status`` is what a malformed request is answered with, if its answer has not begun (RFC 9113 §8.1.1); 0 where the
+    rules of streams are broken, and only the reset may follow.
+    """
+
+    def __init__(self, code: Code, reason: str, status: int = 0) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.status = status
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -116,7 +121,7 @@ def read_settings(payload: bytes) -> dict[int, int]:
 def read_long(payload: bytes) -> int:
     """The number that is all of a RST_STREAM or WINDOW_UPDATE frame. Raises ``ConnectionFault``."""
     if len(payload) != _LONG.size:
-        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame of four bytes has another length.")
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame with a payload of four bytes has another length.")
     number: int = _LONG.unpack(payload)[0]
     return number
 

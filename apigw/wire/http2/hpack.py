@@ -14,7 +14,7 @@ from hpack.exceptions import HPACKDecodingError, InvalidTableIndexError, Invalid
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
-from apigw.wire.headers import Headers
+from apigw.wire.headers import Header, Headers
 
 TABLE_SIZE = HeaderTable.DEFAULT_SIZE
 LINE_OVERHEAD = 4
@@ -34,6 +34,11 @@ _STATUS = {
     int(value): bytes((0x80 | index,))
     for index, (name, value) in enumerate(HeaderTable.STATIC_TABLE, 1)
     if name == b":status"
+}
+_START = {
+    (name, value): bytes((0x80 | index,))
+    for index, (name, value) in enumerate(HeaderTable.STATIC_TABLE, 1)
+    if name in (b":method", b":scheme", b":path")
 }
 _SHORT = tuple(bytes((length,)) for length in range(0x7F))
 
@@ -91,13 +96,27 @@ class FieldDecoder:
 
 def encode_head(status: int, headers: Headers) -> bytes:
     """The field block of a response. Connection-specific fields are left out."""
-    parts = [_STATUS.get(status) or b"\x08\x03%d" % status]
+    return (_STATUS.get(status) or b"\x08\x03%d" % status) + _encode(headers)
+
+
+def _encode(headers: Headers) -> bytes:
+    parts: list[bytes] = []
     for name, value in headers:
         prefix = _usual_name(name) if len(name) <= LONGEST_REMEMBERED else _literal_name(name)
         if prefix:
             length = len(value)
             parts += (prefix, _SHORT[length] if length < 0x7F else _length(length), value)
     return b"".join(parts)
+
+
+def encode_request(method: bytes, scheme: bytes, authority: bytes, target: bytes, headers: Headers) -> bytes:
+    """The field block of a request. Connection-specific fields are left out."""
+    start = [(b":method", method), (b":scheme", scheme), (b":authority", authority), (b":path", target)]
+    return b"".join(_START.get(field) or _literal(field) for field in start) + _encode(headers)
+
+
+def _literal(field: Header) -> bytes:
+    return _usual_name(field[0]) + _length(len(field[1])) + field[1]
 
 
 @lru_cache(maxsize=1024)

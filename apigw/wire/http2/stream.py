@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IPushProducer
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
+from apigw.wire.http2.bounds import STREAM_WINDOW, WORTHWHILE
 from apigw.wire.http2.connection import Connection
 from apigw.wire.http2.fields import check_trailers
 from apigw.wire.http2.frames import (
@@ -32,15 +33,11 @@ from apigw.wire.pace import Pace
 from apigw.wire.request import BODYLESS_STATUS, Request
 from apigw.wire.tunnel import End
 
-STREAM_WINDOW = 128 * 1024
-"""Enough for 1.6 MB/s at a round trip of 80 ms; little enough that a hundred paused streams hold 12.5 MiB at worst."""
 GIVE_BACK = STREAM_WINDOW // 4
 """Window is given back in portions of at least this size."""
 UNSENT_HIGH = 64 * 1024
 UNSENT_LOW = 16 * 1024
 CONTINUE = encode_head(100, [])
-WORTHWHILE = 1024
-"""A frame of so many bytes was worth sending, however small the client keeps its windows."""
 
 
 class HTTP2Stream:
@@ -106,12 +103,11 @@ class HTTP2Stream:
         if self._remaining is not None:
             self._remaining -= len(data)
             if self._remaining < 0 or (end and self._remaining):
-                raise StreamFault(Code.PROTOCOL_ERROR, "The request's body does not match its Content-Length.")
+                raise StreamFault(Code.PROTOCOL_ERROR, "The request's body does not match its Content-Length.", 400)
             if end:
                 data, self._last = self._last + data, b""
             elif data and not self._remaining:
-                # It has its length, but not its end. A service could not tell the difference, so the last byte waits:
-                # a request that turns out to be longer must not have been forwarded (RFC 9113 §8.1.1).
+                # The last byte waits for the end: what turns out to be longer reaches no service (RFC 9113 §8.1.1).
                 data, self._last = data[:-1], data[-1:]
         request = self.request
         if request is None or request.finished:
@@ -121,10 +117,10 @@ class HTTP2Stream:
         if self._body_paused or not request.body_wanted:
             self._held += data
             return
-        if not end:
+        if not end and data:
             self._await_body()
             if self._is_slow(len(data)):
-                self.broken(StreamFault(Code.CANCEL, "The request's body came too slowly."), 408)
+                self.broken(StreamFault(Code.CANCEL, "The request's body came too slowly.", 408))
                 return
         self._deliver(request, data)
 
@@ -140,10 +136,10 @@ class HTTP2Stream:
     def window_received(self, increment: int) -> None:
         """Raises ``StreamFault``."""
         if not increment:
-            raise StreamFault(Code.PROTOCOL_ERROR, "A window is opened by nothing.")
+            raise StreamFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE with an increment of 0.")
         self.widen(increment)
         if self.send_window > LARGEST_WINDOW:
-            raise StreamFault(Code.FLOW_CONTROL_ERROR, "A window grows too large.")
+            raise StreamFault(Code.FLOW_CONTROL_ERROR, "A window exceeds 2^31-1.")
 
     def widen(self, increment: int) -> None:
         """The client's window grows, or shrinks by a new setting."""
@@ -158,12 +154,12 @@ class HTTP2Stream:
         if request is not None:
             request.client_failed(ClientLost())
 
-    def broken(self, fault: StreamFault, status: int = 400) -> None:
-        """The client broke a rule: it is told so by ``status`` where that is still possible, else by a reset."""
+    def broken(self, fault: StreamFault) -> None:
+        """The client broke a rule: it is answered so where that is still possible, else its stream is reset."""
         request = self.request
         if request is not None and not request.finished:
-            if request.listener is not None and not request.started:
-                request.client_failed(Refused(status, fault.reason))
+            if fault.status and request.listener is not None and not request.started:
+                request.client_failed(Refused(fault.status, fault.reason))
                 if request.finished:
                     # Answered. What is left of the answer goes out as the windows allow; nothing more is read.
                     return
@@ -175,7 +171,7 @@ class HTTP2Stream:
         if not self.closed:
             self.channel.emit(reset_frame(self.number, code))
             if self.remote_open:
-                self.channel.forsake(self.number)
+                self.channel.numbers.closed_early(self.number)
             self._close()
 
     # wire.request.Stream: what the exchange does with the body.
@@ -252,7 +248,8 @@ class HTTP2Stream:
             channel.emit_head(self.number, self._head, end)
             self._head = None
             if end:
-                self._sent_all()
+                self._ended = True
+            self._close_if_done()
         if self._unsent or self._ending:
             self._push_all()
         channel.flush()
@@ -265,6 +262,9 @@ class HTTP2Stream:
             self._body_due = NEVER
             self._set_deadline()
         self.flush()
+
+    def unsent(self) -> int:
+        return len(self._unsent)
 
     def abort(self) -> None:
         self.reset(Code.INTERNAL_ERROR)
@@ -319,13 +319,14 @@ class HTTP2Stream:
         self.send_window -= size
         channel.send_window -= size
         if size == length or size >= WORTHWHILE:
-            channel.worthwhile_frames += 1
+            channel.bounds.data_frames += 1
         channel.emit(frame(DATA, END_STREAM if last else 0, self.number, piece))
         if self._window_due != NEVER:
             self._window_due = NEVER
             self._set_deadline()
         if last:
-            self._sent_all()
+            self._ended = True
+            self._close_if_done()
         elif unsent:
             if self.send_window > 0 and channel.send_window > 0 and not channel.writing_paused:
                 return True
@@ -338,8 +339,8 @@ class HTTP2Stream:
         if self.send_window > 0 or channel.writing_paused:
             channel.waiting[self] = None
         if not channel.writing_paused and self._window_due == NEVER:
-            self._window_due = channel.seconds() + channel.factory.settings.client_body_timeout
-            self._set_deadline()
+            channel.took_some()
+            self._await_window()
 
     # Waiting for the client, and the end.
 
@@ -354,8 +355,11 @@ class HTTP2Stream:
         return self._pace.is_slow(size, now)
 
     def _await_body(self) -> None:
-        channel = self.channel
-        self._body_due = channel.seconds() + channel.factory.settings.client_body_timeout
+        self._body_due = self.channel.seconds() + self.channel.factory.settings.client_body_timeout
+        self._set_deadline()
+
+    def _await_window(self) -> None:
+        self._window_due = self.channel.seconds() + self.channel.factory.settings.client_body_timeout
         self._set_deadline()
 
     def _set_deadline(self) -> None:
@@ -369,18 +373,14 @@ class HTTP2Stream:
                 deadlines.watch(self)
 
     def deadline_passed(self) -> None:
-        request = self.request
         if self._window_due <= self.channel.seconds():
-            self.reset(Code.CANCEL)
-            if request is not None:
-                request.client_failed(ClientLost())
+            if self.channel.took_some():
+                self._await_window()
+                return
+            self.broken(StreamFault(Code.CANCEL, "The client opens no window."))
         else:
-            self.broken(StreamFault(Code.CANCEL, "The request's body took too long."), 408)
+            self.broken(StreamFault(Code.CANCEL, "The request's body took too long.", 408))
         self.channel.flush()
-
-    def _sent_all(self) -> None:
-        self._ended = True
-        self._close_if_done()
 
     def _close_if_done(self) -> None:
         if self._ended:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import select
+from errno import EINTR
 from typing import Any, ClassVar, Final, final
 
 from mypy_extensions import mypyc_attr
@@ -93,6 +94,33 @@ class Eager:
             sent = 0
         if sent != len(data):
             self.queue(data[sent:])
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Turns:
+    """Mixed into Twisted's epoll reactor, whose attributes these are, but for the first two."""
+
+    writes_of_turn: list[Any] | None = None
+    """During a turn: the transports that hold something to send. Each has ``send_held``."""
+    turn: int = 0
+    """Counts up. What arrives in the turn in which something was written cannot be an answer to it."""
+    _poller: Any
+    _selectables: dict[int, Any]
+
+    def doPoll(self, timeout: float | None) -> None:
+        selectables = self._selectables
+        try:
+            ready: list[tuple[int, int]] = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
+        except OSError as error:
+            if error.errno == EINTR:
+                return
+            raise
+        self.turn += 1
+        turn: list[Any] = []
+        self.writes_of_turn = turn
+        read_all(self, ready, selectables)
+        self.writes_of_turn = None
+        send_all(turn)
 
 
 def read_all(reactor: Any, ready: list[tuple[int, int]], selectables: dict[int, Any]) -> None:

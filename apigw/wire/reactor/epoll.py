@@ -12,14 +12,13 @@ set, and then all timeouts fire at once, or late. Whoever wants Unix time is giv
 
 from __future__ import annotations
 
-import errno
 import sys
 import time
 from typing import Any
 
 from twisted.internet.main import installReactor
 
-from apigw.wire.reactor.eager import read_all, send_all
+from apigw.wire.reactor.eager import Turns
 
 
 def install() -> None:
@@ -31,28 +30,8 @@ def install() -> None:
 def _make() -> Any:
     from twisted.internet.epollreactor import EPollReactor
 
-    class DirectEPollReactor(EPollReactor):
-        writes_of_turn: list[Any] | None = None
-        """During a turn: the transports that hold something to send. Each has ``send_held``."""
-        turn = 0
-        """Counts up. What arrives in the turn in which something was written cannot be an answer to it."""
-
+    class DirectEPollReactor(Turns, EPollReactor):
         seconds = staticmethod(time.monotonic)
-
-        def doPoll(self, timeout: float | None) -> None:
-            try:
-                ready = self._poller.poll(-1 if timeout is None else timeout, len(self._selectables))
-            except OSError as error:
-                if error.errno == errno.EINTR:
-                    return
-                raise
-            self.turn += 1
-            turn: list[Any] = []
-            self.writes_of_turn = turn
-            read_all(self, ready, self._selectables)
-            self.writes_of_turn = None
-            send_all(turn)
-
-        doIteration = doPoll
+        doIteration = Turns.doPoll
 
     return DirectEPollReactor()

@@ -9,16 +9,17 @@ connection become one, and a process on the other side that slept is woken once 
 
 from __future__ import annotations
 
+import select
 import sys
 from collections.abc import Callable, Iterable
 from fcntl import ioctl
 from socket import AF_UNIX
-from termios import TIOCOUTQ
+from termios import FIONREAD, TIOCOUTQ
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IAddress, IConnector, IListeningPort, ISSLTransport
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.protocol import ClientFactory, connectionDone
 from zope.interface import directlyProvides, providedBy
 
 from apigw.wire.reactor.eager import Eager
@@ -59,11 +60,25 @@ class _Eager(Eager, _Connection):
 
     def unsent(self) -> int:
         """How many bytes the other side has not taken yet: those queued here, and in the kernel."""
-        queued = len(self.dataBuffer) - self.offset + self._tempDataLen + self.held()
+        return len(self.dataBuffer) - self.offset + self._tempDataLen + self.held() + self._in_kernel(TIOCOUTQ)
+
+    def arrived(self) -> int:
+        """How many bytes have come from the other side that were not read yet."""
+        return self._in_kernel(FIONREAD)
+
+    def close_if_sent(self) -> bool:
+        """Close at once, unless something is queued. Returns whether."""
+        self.send_held()
+        if self.dataBuffer or self._tempDataLen:
+            return False
+        self.connectionLost(connectionDone)
+        return True
+
+    def _in_kernel(self, queue: int) -> int:
         try:
-            return queued + int.from_bytes(ioctl(self.socket.fileno(), TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
+            return int.from_bytes(ioctl(self.socket.fileno(), queue, b"\0\0\0\0"), sys.byteorder)
         except OSError:
-            return queued
+            return 0
 
 
 def beneath_tls(transport: Any) -> Any:
@@ -77,6 +92,27 @@ def unsent(transport: Any) -> int:
     """How many bytes the other side of a transport has not taken yet; 0 where that cannot be told."""
     base = beneath_tls(transport)
     return base.unsent() if hasattr(base, "unsent") else 0
+
+
+def arrived(transport: Any) -> int:
+    """How many bytes lie in the socket of a transport that were not read yet; 0 where that cannot be told."""
+    base = beneath_tls(transport)
+    return base.arrived() if hasattr(base, "arrived") else 0
+
+
+def close_if_sent(transport: Any) -> bool:
+    """Close a transport at once: ``loseConnection`` waits a turn of the reactor, and what arrives in it is lost.
+
+    Returns whether that was possible: nothing was queued, and there is no TLS to say good-bye.
+    """
+    return not _is_tls(transport) and hasattr(transport, "close_if_sent") and bool(transport.close_if_sent())
+
+
+def is_readable(transport: Any) -> bool:
+    """Whether something waits to be read from a socket's transport: data, or its end."""
+    poll = select.poll()
+    poll.register(transport.getHandle(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def replace_protocol(transport: Any, protocol: Any) -> Any:

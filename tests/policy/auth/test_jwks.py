@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, cast
 
 import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, globalLogPublisher
 
 from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable, GatewayError, Unauthorized
-from apigw.policy.auth.jwks import DEADLINE, KeySet, carry_over, lifetime, swap
+from apigw.policy.auth.jwks import DEADLINE, KeySet, Running, carry_over, lifetime
 from apigw.policy.auth.jwt import Authenticator
 from apigw.policy.auth.keys import MAX_SET_BYTES, key_set
 from apigw.policy.auth.model import Auth, JWTVerifier
@@ -291,19 +293,38 @@ def test_a_client_that_leaves_does_not_stop_the_fetch_of_others() -> None:
     assert staying == ["alice"]
 
 
+def test_who_waits_may_be_cancelled_by_who_was_told_first() -> None:
+    """The fetch is over for both: neither is told twice, and what comes next is fetched as ever."""
+    scene = Scene("a")
+    scene.server.silent = True
+    scene.keys.start()
+    told: list[int] = []
+    waiters = [waiter for waiter in (scene.keys.wanted(), scene.keys.wanted(), scene.keys.wanted()) if waiter]
+    for number, waiter in enumerate(waiters):
+        waiter.addCallback(partial(lambda number, _: told.append(number), number))
+        waiter.addErrback(lambda failure: failure.trap(CancelledError))
+    waiters[0].addCallback(lambda _: waiters[1].cancel())
+    scene.server.answer()
+    waiters[2].cancel()
+    assert told == [0, 2]
+    assert scene.ask(scene.token("a")) == ["alice"]
+    scene.clock.advance(480)
+    assert scene.server.fetches == 2
+
+
 def test_a_reload_keeps_the_sets_that_stay() -> None:
     """After each reload tokens are refused until the keys have been fetched again."""
     scene = Scene("a")
-    first = {URL: scene.keys}
-    swap({}, first)
+    first, running = {URL: scene.keys}, Running()
+    running.use(first)
     second = carry_over([URL, "https://new"], first, lambda url: KeySet(url, scene.server.fetch, scene.clock))
     assert second[URL] is scene.keys
     assert scene.server.fetches == 1
     scene.authenticator = scene.reloaded()
-    swap(first, {URL: scene.keys})
+    running.use({URL: scene.keys})
     assert scene.ask(scene.token("a")) == ["alice"]
     assert scene.server.fetches == 1
-    swap({URL: scene.keys}, {})
+    running.use({})
     assert scene.clock.getDelayedCalls() == []
 
 
@@ -323,8 +344,9 @@ def test_a_set_that_goes_ends_its_fetch_only_for_nobody() -> None:
     assert scene.ask(scene.token("a")) == ["alice"]
 
 
-def test_nothing_secret_of_the_url_is_logged() -> None:
-    """Credentials in the URL of a key set end up in the log."""
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """Every event, as text."""
     lines: list[str] = []
 
     def observe(event: dict[str, Any]) -> None:
@@ -332,12 +354,29 @@ def test_nothing_secret_of_the_url_is_logged() -> None:
 
     globalLogPublisher.addObserver(cast(ILogObserver, observe))
     try:
+        yield lines
+    finally:
+        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
+
+
+def test_a_silent_server_is_said_in_words() -> None:
+    """How long it was waited for, and no name of a class of ours."""
+    scene = Scene("a")
+    scene.server.silent = True
+    with logged() as lines:
+        scene.keys.start()
+        scene.clock.advance(DEADLINE)
+    assert any(f"no answer in {DEADLINE:g} s" in line for line in lines)
+    assert not any("'Deferred'" in line for line in lines)
+
+
+def test_nothing_secret_of_the_url_is_logged() -> None:
+    """Credentials in the URL of a key set end up in the log."""
+    with logged() as lines:
         scene = Scene("a")
         scene.server.down = True
         scene.keys.start()
         scene.keys.stop()
-    finally:
-        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
     assert any("https://id.example/keys" in line and "nobody listens" in line for line in lines)
     assert not any("password" in line or "hidden" in line for line in lines)
 

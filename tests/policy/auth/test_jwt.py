@@ -491,8 +491,8 @@ def config_error(auth: Auth, **arguments: Any) -> str:
     ("changes", "sentence"),
     [
         ({"public_key_file": "{}/nothing.pem"}, "does not exist"),
-        ({"public_key_file": "{}/junk.pem"}, "holds no public key in PEM"),
-        ({"public_key_file": "{}/private.pem"}, "holds a private key"),
+        ({"public_key_file": "{}/junk.pem"}, "contains no readable PEM public key"),
+        ({"public_key_file": "{}/private.pem"}, "contains a private key"),
         ({"public_key_file": "{}/small.pem"}, "an RSA key of 1024 bits"),
         ({"public_key_file": "{}/curve-public.pem"}, "is not RSA"),
         ({"public_key_file": None, "jwks_file": "{}/junk.pem"}, "not a JSON document"),
@@ -568,8 +568,8 @@ def test_a_secret_signs_too_and_is_never_published() -> None:
 @pytest.mark.parametrize(
     ("signing", "sentence"),
     [
-        (OAuthSigning("RS256", "k1", "{}/junk.pem"), "holds no private key in PEM"),
-        (OAuthSigning("RS256", "k1", "{}/public.pem"), "holds no private key in PEM"),
+        (OAuthSigning("RS256", "k1", "{}/junk.pem"), "contains no readable PEM private key"),
+        (OAuthSigning("RS256", "k1", "{}/public.pem"), "contains no readable PEM private key"),
         (OAuthSigning("RS256", "k1", "{}/none.pem"), "does not exist"),
         (OAuthSigning("RS256", "k1", "{}/curve.pem"), "is not RSA"),
         (OAuthSigning("RS256", "k1", "{}/locked.pem"), "with a passphrase"),

@@ -19,8 +19,8 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock, deferLater
 
 from apigw.config.model import Redis
+from apigw.policy.limits.arithmetic import Checks, Decision
 from apigw.policy.limits.concurrent import LEASE, Claim, Want
-from apigw.policy.limits.decision import Checks, Decision
 from apigw.policy.limits.in_redis import Outcome, Pending, RedisStore
 from apigw.policy.limits.memory import MemoryStore
 from apigw.redis.link import RedisLink

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from support.limits import NOON, limit
 
-from apigw.policy.limits.arithmetic import SECOND, Limit, Standing
-from apigw.policy.limits.decision import Decision, decide
+from apigw.policy.limits.arithmetic import SECOND, Decision, Limit, Standing, decide
 
 
 def at(one: Limit, used: int, resets: int, passes: int = 0) -> Standing:
@@ -46,12 +45,12 @@ def test_a_wait_is_rounded_up() -> None:
 def test_headers() -> None:
     """What a client is told, allowed and refused."""
     one = limit(3)
-    assert Decision(True, one, 2, NOON + 60, 0).headers() == [
+    assert Decision(True, one, 2, NOON + 60, 0).headers == [
         (b"x-ratelimit-limit", b"3"),
         (b"x-ratelimit-remaining", b"2"),
         (b"x-ratelimit-reset", b"%d" % (NOON + 60)),
     ]
-    assert Decision(False, one, 0, NOON + 61, 30).headers() == [
+    assert Decision(False, one, 0, NOON + 61, 30).headers == [
         (b"x-ratelimit-limit", b"3"),
         (b"x-ratelimit-remaining", b"0"),
         (b"x-ratelimit-reset", b"%d" % (NOON + 61)),

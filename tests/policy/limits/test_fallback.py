@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support import limits, redis_server
-from support.awaiting import wait_for, waiting
+from support.awaiting import until, wait_for, waiting
 from support.redis_peer import RedisPeer
 from support.redis_server import RedisServer
 from twisted.internet import reactor
@@ -27,8 +27,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from apigw.config.model import Redis
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits.arithmetic import Limit
-from apigw.policy.limits.decision import Checks, Decision
+from apigw.policy.limits.arithmetic import Checks, Decision, Limit
 from apigw.policy.limits.in_redis import Outcome, Pending, RedisStore
 from apigw.redis.link import RedisLink
 
@@ -37,14 +36,6 @@ TIMEOUT = 0.1
 
 def limit(number: int = 3, policy: str = "local", **rest: str) -> Limit:
     return limits.limit(number, 600.0, on_store_failure=policy, **rest)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    for _ in range(2_000):
-        if condition():
-            return
-        wait_for(deferLater(reactor, 0.01))
-    raise AssertionError("waited in vain")
 
 
 class Store:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,22 +22,6 @@ from apigw.policy.limits.keys import scope_key
 from apigw.redis.link import RedisLink
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[redis_server.RedisServer]:
-    with redis_server.running() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def shared(server: redis_server.RedisServer) -> Iterator[RedisStore]:
-    link = RedisLink(Redis(server.url, timeout=5), reactor)
-    store = RedisStore(link, reactor, time.time)
-    wait_for(link.start())
-    assert store.up
-    yield store
-    wait_for(link.stop())
-
-
 @waiting
 def test_checks_of_one_turn_travel_in_one_call(shared: RedisStore, server: redis_server.RedisServer) -> None:
     """Under load the cost of a call to Redis is shared."""
@@ -49,6 +31,23 @@ def test_checks_of_one_turn_travel_in_one_call(shared: RedisStore, server: redis
     answers = wait_for(gatherResults([shared.check([(one, b"someone")]) for _ in range(50)]))
     assert [d.allowed for d in answers] == [True] * 40 + [False] * 10
     assert b"cmdstat_evalsha:calls=1," in server("INFO", "commandstats")
+
+
+@waiting
+def test_each_is_told_although_another_fails(shared: RedisStore, server: redis_server.RedisServer) -> None:
+    """Checks that travel together are answered one by one, and none of them is counted here as well."""
+    server("FLUSHALL")
+    one = limit(5)
+    told: list[object] = []
+
+    def fail(outcome: object) -> None:
+        told.append(outcome)
+        raise RuntimeError("broken")
+
+    shared.ask([(one, b"first")], fail)
+    assert wait_for(shared.check([(one, b"second")])).remaining == 4
+    assert len(told) == 1
+    assert len(shared) == 0
 
 
 @waiting

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apigw.policy.limits.keys import scope_key
+from apigw.policy.limits.keys import network_key, scope_key
 
 USERS = st.text(st.characters(codec="utf-8") | st.sampled_from("0123456789:\0|"), max_size=60)
 
@@ -46,3 +46,22 @@ def test_scopes_count_by_what_they_say() -> None:
     assert scope_key("user", "main", "alice", "192.0.2.1") == scope_key("user", "main", "alice", "192.0.2.2")
     assert scope_key("user", "main", "alice", "::1") != scope_key("user", "other", "alice", "::1")
     assert scope_key("endpoint", "main", "alice", "192.0.2.1") == b""
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("2001:db8:1:2::3", "3620010db80001"),
+        ("2001:db8:1:ffff::", "3620010db80001"),
+        ("2001:db8:2::1", "3620010db80002"),
+        ("fe80::1%eth0", "36fe8000000000"),
+        ("192.0.2.1", None),
+        ("::ffff:192.0.2.1", None),
+        ("", None),
+        ("nonsense", None),
+    ],
+)
+def test_a_network_is_what_a_site_has(address: str, network: str | None) -> None:
+    """Only IPv6 has one."""
+    found = network_key(address)
+    assert (None if found is None else found.hex()) == network

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import redis_server
 from support.awaiting import wait_for, waiting
 from support.limits import NOON, limit
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.task import Clock
 
-from apigw.config.model import Redis
-from apigw.policy.limits.decision import Decision
+from apigw.policy.limits.arithmetic import Decision
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.memory import MemoryStore
-from apigw.redis.link import RedisLink
 
 NEXT = count()
 
@@ -31,22 +26,6 @@ Check = Callable[..., Decision]
 def key() -> bytes:
     """One that no other test has used."""
     return b"key %d" % next(NEXT)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[redis_server.RedisServer]:
-    with redis_server.running() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def shared(server: redis_server.RedisServer) -> Iterator[RedisStore]:
-    link = RedisLink(Redis(server.url, timeout=5), reactor)
-    store = RedisStore(link, reactor, time.time)
-    wait_for(link.start())
-    assert store.up
-    yield store
-    wait_for(link.stop())
 
 
 def in_memory() -> MemoryStore:

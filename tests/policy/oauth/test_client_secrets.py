@@ -86,14 +86,14 @@ SALT, DIGEST = "A" * 22, "A" * 43
 )
 def test_a_hash_that_is_none_or_weak_is_refused(stored: str) -> None:
     """A plain secret in the configuration, or parameters that cost nothing or a minute, are found out too late."""
-    with pytest.raises(ValueError, match=r"is not a hash|too weak or too dear"):
+    with pytest.raises(ValueError, match=r"is not a hash|too weak or too costly"):
         SecretHash.parse(stored)
 
 
 @given(st.text(max_size=200))
 def test_parsing_never_breaks(stored: str) -> None:
     """A typing error in the configuration becomes a traceback."""
-    with pytest.raises(ValueError, match=r"is not a hash|too weak or too dear"):
+    with pytest.raises(ValueError, match=r"is not a hash|too weak or too costly"):
         SecretHash.parse(stored)
 
 
@@ -104,7 +104,7 @@ async def test_a_hash_waits_for_the_reactor_and_not_the_reactor_for_it() -> None
     threads = SecretThreads(reactor)  # type: ignore[arg-type]
     threads.start()
     try:
-        nice = await threads.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        nice = await threads.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), "a")
         assert nice >= HASHING_NICE
     finally:
         threads.stop()
@@ -124,9 +124,9 @@ async def test_hashing_happens_in_other_threads_and_few() -> None:
         return True
 
     try:
-        answers = [threads.run(work) for _ in range(5)]
+        answers = [threads.run(work, f"client{number}") for number in range(5)]
         with pytest.raises(Overloaded) as caught:
-            threads.run(work)
+            threads.run(work, "another")
         assert caught.value.status == 503
         gone = answers.pop()
         gone.cancel()
@@ -141,8 +141,32 @@ async def test_hashing_happens_in_other_threads_and_few() -> None:
             raise MemoryError
 
         with pytest.raises(MemoryError):
-            await threads.run(broken)
-        assert await threads.run(lambda: 7) == 7
+            await threads.run(broken, "a")
+        assert await threads.run(lambda: 7, "a") == 7
+    finally:
+        gate.set()
+        threads.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_client_takes_all_places() -> None:
+    """Who guesses at one client's secret is told to wait, and others are served meanwhile."""
+    threads = SecretThreads(reactor, threads=1, queue=9, each=3)  # type: ignore[arg-type]
+    threads.start()
+    gate = threading.Event()
+
+    def work() -> bool:
+        return gate.wait(30)
+
+    try:
+        answers = [threads.run(work, "acme") for _ in range(3)]
+        for _ in range(5):
+            with pytest.raises(Overloaded):
+                threads.run(work, "acme")
+        answers += [threads.run(work, id) for id in ("nobody", "choosy") for _ in range(3)]
+        gate.set()
+        assert await gatherResults(answers) == [True] * 9
+        assert await gatherResults([threads.run(work, "acme") for _ in range(3)]) == [True] * 3
     finally:
         gate.set()
         threads.stop()

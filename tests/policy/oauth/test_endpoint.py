@@ -15,7 +15,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import RSAKey
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import ILogObserver, globalLogPublisher
 
 from apigw.config.errors import ConfigError
@@ -25,6 +25,7 @@ from apigw.errors import AuthUnavailable, Overloaded
 from apigw.policy.auth.jwt import Authenticator
 from apigw.policy.auth.model import Auth
 from apigw.policy.oauth.client_secrets import Cost, SecretHash, hash_generated, hash_secret, new_secret
+from apigw.policy.oauth.clients import Run
 from apigw.policy.oauth.endpoint import TokenEndpoint, TokenResponse, metadata
 from apigw.policy.oauth.model import OAuth, OAuthClient, OAuthSigning, Quota
 from apigw.policy.oauth.refresh import LIFETIME, MemoryFamilies
@@ -64,29 +65,47 @@ class Windows:
         return None
 
 
-def at_once(work: Callable[[], bool]) -> Deferred[bool]:
+def at_once(work: Callable[[], bool], id: str) -> Deferred[bool]:
     return maybeDeferred(work)
 
 
 class Scene:
     """An endpoint with everything that it needs, and a way to ask it."""
 
-    def __init__(self, config: OAuth = CONFIG, run: Callable[[Callable[[], bool]], Deferred[bool]] = at_once) -> None:
+    def __init__(self, config: OAuth = CONFIG, run: Run = at_once) -> None:
         self.config = config
         self.signer: Signer = load_signer(config.signing)
         self.families = MemoryFamilies()
         self.windows = Windows()
         self.run = run
+        self.endpoint: TokenEndpoint | None = None
         self.reload(config)
 
     def reload(self, config: OAuth) -> None:
-        self.endpoint = TokenEndpoint(config, self.signer, self.windows.allow, self.run, self.families)
+        self.endpoint = TokenEndpoint(
+            config, self.signer, self.windows.allow, self.run, self.families, previous=self.endpoint
+        )
 
     def ask(
-        self, body: bytes | dict[str, str], *headers: tuple[bytes, bytes], address: str = "192.0.2.1", now: float = NOW
+        self,
+        body: bytes | dict[str, str],
+        *headers: tuple[bytes, bytes],
+        address: str = "192.0.2.1",
+        networks: tuple[str, ...] = (),
+        now: float = NOW,
     ) -> TokenResponse:
         raw = body if isinstance(body, bytes) else urlencode(body).encode()
-        return now_or_never(self.endpoint.respond([FORM, *headers], raw, address, now))
+        return now_or_never(self.respond([FORM, *headers], raw, (address, *networks), now))
+
+    def respond(
+        self,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        addresses: tuple[str, ...] = ("192.0.2.1",),
+        now: float = NOW,
+    ) -> Deferred[TokenResponse]:
+        assert self.endpoint is not None
+        return self.endpoint.respond(headers, body, addresses, now)
 
     def token(self, **form: str) -> TokenResponse:
         return self.ask({"grant_type": "client_credentials", **form}, basic("acme", GENERATED))
@@ -282,9 +301,9 @@ def test_a_bad_request_has_its_error(
 def test_only_forms_are_read(types: list[bytes]) -> None:
     """A web page can make a browser send a token request as plain text."""
     headers = [BASIC, *((b"content-type", value) for value in types)]
-    assert error(now_or_never(Scene().endpoint.respond(headers, G, "192.0.2.1", NOW))) == (400, "invalid_request")
+    assert error(now_or_never(Scene().respond(headers, G))) == (400, "invalid_request")
     with_charset = [BASIC, (b"Content-Type", b"Application/X-WWW-Form-Urlencoded; charset=UTF-8")]
-    assert now_or_never(Scene().endpoint.respond(with_charset, G, "192.0.2.1", NOW)).status == 200
+    assert now_or_never(Scene().respond(with_charset, G)).status == 200
 
 
 @given(st.binary(max_size=200), st.lists(st.tuples(st.just(b"authorization"), st.binary(max_size=60)), max_size=2))
@@ -332,11 +351,11 @@ def test_during_a_rotation_both_secrets_work() -> None:
 def hashing_scene(limit: int) -> tuple[Scene, list[int]]:
     hashed: list[int] = []
 
-    def run(work: Callable[[], bool]) -> Deferred[bool]:
+    def run(work: Callable[[], bool], id: str) -> Deferred[bool]:
         hashed.append(1)
-        return at_once(work)
+        return succeed(False)
 
-    return Scene(evolve(CONFIG, clients=(ACME,), rate_limit=Quota(limit, 60.0)), run), hashed
+    return Scene(evolve(CONFIG, rate_limit=Quota(limit, 60.0)), run), hashed
 
 
 def test_guessing_is_limited_before_anything_is_hashed() -> None:
@@ -360,6 +379,17 @@ def test_one_address_cannot_guess_at_many_clients() -> None:
     assert scene.ask(G, BASIC, address="192.0.2.2").status == 200
 
 
+def test_one_network_cannot_guess_from_many_addresses() -> None:
+    """The wider the network, the more it may ask: six times a client's limit for an address, and six times that."""
+    scene, _ = hashing_scene(2)
+    answers = Counter(
+        error(scene.ask(G, basic(f"client{n}", OTHER), address=f"2001:db8:0:{n}", networks=("2001:db8:0",)))[0]
+        for n in range(100)
+    )
+    assert answers == {401: 72, 429: 28}
+    assert scene.ask(G, BASIC, address="2001:db8:1:1", networks=("2001:db8:1",)).status == 200
+
+
 def test_nobody_locks_a_client_out_by_naming_it() -> None:
     """Whoever knows a client's id can keep it from getting tokens."""
     scene, _ = hashing_scene(3)
@@ -378,10 +408,10 @@ def test_one_client_is_limited_over_all_its_addresses() -> None:
 def test_when_too_many_secrets_wait_it_says_so() -> None:
     """A flood of requests piles up in memory."""
 
-    def full(work: Callable[[], bool]) -> Deferred[bool]:
+    def full(work: Callable[[], bool], id: str) -> Deferred[bool]:
         raise Overloaded("full", [(b"retry-after", b"1")])
 
-    response = Scene(run=full).ask(G, BASIC)
+    response = Scene(run=full).ask(G, basic("choosy", CHOSEN))
     assert error(response) == (503, "temporarily_unavailable")
     assert dict(response.headers)[b"retry-after"] == b"1"
 
@@ -427,7 +457,7 @@ def test_two_refreshes_at_once_do_not_both_succeed() -> None:
 
     scene.families.replace = slowly  # type: ignore[assignment, method-assign]
     body = urlencode({"grant_type": "refresh_token", "refresh_token": token}).encode()
-    answers = [scene.endpoint.respond([FORM, BASIC], body, "192.0.2.1", NOW) for _ in range(2)]
+    answers = [scene.respond([FORM, BASIC], body) for _ in range(2)]
     for answer, arguments in waiting:
         answer.callback(now_or_never(replace(*arguments)))
     assert [now_or_never(answer).status for answer in answers] == [200, 400]

@@ -115,6 +115,11 @@ def test_what_lies_in_redis(shared: RedisFamilies, server: redis_server.RedisSer
         *(b"", b"[", b"null", b"\xff", b"[" * 100_000),
         *(b'["acme", []]', b'["acme", [], "soon"]', b'["acme", "scope", 1800000000]', b'["acme", [7], 1800000000]'),
         *(b"[7, [], 1800000000]", b'["acme", [], NaN]', b'["acme", [], Infinity]', b'["acme", [], 1%b]' % (b"0" * 400)),
+        *(
+            b'["acme", [], 1%b]' % (b"0" * 5000),
+            b'["acme", [%b], 9]' % (b"[" * 40 + b"]" * 40),
+            b'["%b"]' % (b"x" * 2**21),
+        ),
     ],
 )
 def test_a_broken_record_is_no_family(
@@ -152,3 +157,27 @@ def test_another_gateway_finds_it(shared: RedisFamilies, server: redis_server.Re
         wait_for(other.get(id, NOON))
     with pytest.raises(AuthUnavailable):
         wait_for(other.replace(id, NEXT.digest, FAMILY, NOON))
+
+
+@waiting
+def test_no_client_pushes_out_the_families_of_another() -> None:
+    """In memory there is room for so many: the longest unused one leaves of the client that has the most."""
+    families = MemoryFamilies(capacity=10)
+    for number in range(3):
+        wait_for(families.put(f"small{number}", evolve(FAMILY, client="small"), NOON))
+    for number in range(100):
+        wait_for(families.put(f"busy{number}", evolve(FAMILY, client="busy"), NOON))
+        if number == 5:
+            assert wait_for(families.replace("busy0", FAMILY.digest, evolve(NEXT, client="busy"), NOON))
+        if number == 10:  # the longest unused have left, and not the first
+            assert wait_for(families.get("busy0", NOON)) is not None
+            assert wait_for(families.get("busy1", NOON)) is None
+    assert len(families) == 10
+    kept = [wait_for(families.get(f"small{number}", NOON)) is not None for number in range(3)]
+    kept += [wait_for(families.get(f"busy{number}", NOON)) is not None for number in range(93, 100)]
+    assert all(kept)
+    for number in range(3):
+        wait_for(families.remove(f"small{number}"))
+    for number in range(100):
+        wait_for(families.remove(f"busy{number}"))
+    assert (len(families), families._of) == (0, {})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.upstream import TIMEOUT, Recorder, Upstream, message
+from support.upstream import TIMEOUT, Recorder, Upstream, send
 from twisted.internet.error import ConnectionLost
 
 from apigw import is_compiled
@@ -100,7 +100,7 @@ class Willing(Recorder):
 
 def begin(upstream: Upstream) -> None:
     if upstream.connection._state == IDLE:
-        upstream.connection.send(message(b"POST", length=None, upgrade=True), Willing(upstream))
+        send(upstream.connection, Willing(upstream), b"POST", length=None, upgrade=True)
 
 
 def is_sending(upstream: Upstream) -> bool:
@@ -202,7 +202,7 @@ def test_what_makes_no_sense_is_refused() -> None:
     upstream = Upstream()
     upstream.ask()
     with pytest.raises(RuntimeError):
-        upstream.connection.send(message(), Recorder())
+        send(upstream.connection, Recorder())
     with pytest.raises(RuntimeError):
         upstream.connection.finish()
     with pytest.raises(RuntimeError):
@@ -213,4 +213,4 @@ def test_what_makes_no_sense_is_refused() -> None:
     upstream.close()
     assert upstream.connection._state == LOST
     with pytest.raises(RuntimeError):
-        upstream.connection.send(message(), Recorder())
+        send(upstream.connection, Recorder())

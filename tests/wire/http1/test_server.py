@@ -621,6 +621,37 @@ def test_drain_closes_what_is_idle() -> None:
     assert not server.factory.channels
 
 
+def test_drain_reads_what_has_arrived_before_it_closes() -> None:
+    """A request in the socket of an idle connection is answered, also when it is the connection's first."""
+    server = Server()
+    clients = [server.connect(), server.connect()]
+    clients[0].send(GET)
+    clients[0].receive()
+    for client in clients:
+        client.transport.arrived = lambda: len(GET)  # type: ignore[attr-defined]  # which the fake has not
+    server.factory.drain()
+    assert len(server.factory.channels) == 2
+    for client in clients:
+        client.transport.arrived = lambda: 0  # type: ignore[attr-defined]  # which the fake has not
+        client.transport.deliver(GET)
+    server.wait(0)
+    assert all(b"connection: close" in client.receive() for client in clients)
+    assert not server.factory.channels
+
+
+def test_drain_does_not_wait_for_what_is_no_request() -> None:
+    """A record of TLS of its own, say."""
+    server = Server()
+    client = server.connect()
+    client.send(GET)
+    client.receive()
+    arrived = [1]
+    client.transport.arrived = lambda: arrived.pop() if arrived else 0  # type: ignore[attr-defined]  # see above
+    server.factory.drain()
+    server.wait(0)
+    assert client.end == "closed"
+
+
 def test_drain_finishes_what_is_in_flight() -> None:
     """An exchange is completed, and the client told that the connection ends."""
     server, client, echo = held(put(4) + b"ab")

@@ -15,9 +15,8 @@ from hyperframe.frame import (
 from support.http2_client import Fields, Producer, Recorder, Server, download, get, hello, listen, only, post, pour
 
 from apigw.wire.errors import ClientLost, Refused
+from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_STREAMS, STREAM_WINDOW
 from apigw.wire.http2.frames import Code
-from apigw.wire.http2.server import CONNECTION_WINDOW, MOST_STREAMS
-from apigw.wire.http2.stream import STREAM_WINDOW
 
 # Bodies that clients send.
 

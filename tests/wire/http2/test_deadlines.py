@@ -234,6 +234,37 @@ def test_a_client_that_stops_reading_is_cut() -> None:
     assert client.pipe.disconnected
 
 
+def test_a_client_that_reads_slowly_and_steadily_gets_all() -> None:
+    """Each look at the clock finds that it has taken some; only one that took nothing for that long is cut."""
+    server = Server()
+    client = server.connect({SettingsFrame.INITIAL_WINDOW_SIZE: 10_000_000})
+    client.open_window(0, 10_000_000)
+    pour(*download(server, client), 10_000_000)
+    for left in range(60_000, 0, -10_000):
+        client.pipe.left = left
+        server.pass_time(31)
+        assert not client.pipe.disconnected
+    server.pass_time(31)
+    assert client.pipe.disconnected
+
+
+def test_a_slow_reader_may_be_slow_to_open_a_window() -> None:
+    """What it has not taken yet is on its way, and it cannot give a window back for that."""
+    server = Server()
+    client = server.connect()
+    request, producer = download(server, client)
+    recorder = request.listener = Recorder()
+    client.pipe.left = 60_000
+    pour(request, producer, 1_000_000, client)
+    client.open_window(0, 1_000_000)
+    for left in range(50_000, 0, -10_000):
+        client.pipe.left = left
+        server.pass_time(31)
+        assert not recorder.errors
+    server.pass_time(31)
+    assert client.reset(1) == Code.CANCEL
+
+
 def test_streams_are_not_watched_for_nothing() -> None:
     """The list of deadlines does not grow with requests that wait for nothing from the client."""
     server = Server()

@@ -452,13 +452,14 @@ def test_what_is_written_to_a_service_does_not_wait_for_its_acknowledgement(
     endpoint = endpoint_to(turns.reactor, "127.0.0.1", port.getHost().port, PATIENCE, tls)
     given: list[Any] = []
     deadlines = Deadlines(turns.reactor)
-    Pool(endpoint, partial(HTTP1Connection, deadlines), PoolSettings(), deadlines).connect().addCallback(given.append)
+    pool = Pool(endpoint, partial(HTTP1Connection, deadlines), PoolSettings(), deadlines)
+    pool.connect().addCallback(given.append)
     turns.until(lambda: given)
     transport = beneath_tls(given[0].transport)
     assert isinstance(transport, EagerClient)
     assert transport.getTcpNoDelay()
     transport.abortConnection()
-    turns.until(lambda: given[0].lost and not channels.channels)
+    turns.until(lambda: not pool.connections and not channels.channels)
     port.stopListening()
     turns.turn()
 

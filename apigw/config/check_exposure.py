@@ -1,0 +1,54 @@
+"""Warnings about what a configuration shows to more people than its author may think. What to
+do instead is in docs/howto/harden.md."""
+
+from __future__ import annotations
+
+import os
+import stat
+from ipaddress import ip_address, ip_network
+
+from apigw.config import endpoints
+from apigw.config.check_files import named
+from apigw.config.files import Files
+from apigw.config.merge import Document
+from apigw.config.validate import shown
+
+
+def proxies(document: Document) -> None:
+    """Who trusts everybody lets every client choose its own address."""
+    for path, network in document.entries("gateway", "trusted_proxies"):
+        if isinstance(network, str) and ip_network(network).prefixlen == 0:
+            document.warn(
+                path,
+                f"{shown(document, path, network)} trusts every client's own word on its address: name your proxies",
+            )
+
+
+def admin(document: Document) -> None:
+    """The admin listener is for operators. Where it has no token, nothing tells that it is meant to be reached."""
+    path = ("gateway", "admin")
+    text = document.get(*path)
+    if not isinstance(text, str) or document.get("gateway", "admin_token_file"):
+        return
+    endpoint = endpoints.parse(text)
+    if endpoint.kind in ("tcp", "tcp6", "ssl"):
+        address = ip_address(endpoint.get("interface") or "0.0.0.0")
+        if address.is_unspecified or address.is_global:
+            document.warn(
+                path,
+                "shows services, routes and metrics to whoever reaches this machine: "
+                "name a private interface, as in tcp:9090:interface=127.0.0.1, or set admin_token_file if it is meant",
+            )
+
+
+def modes(document: Document, files: Files) -> None:
+    """What the gateway believes, nobody else may write."""
+    for path, name in named(document):
+        try:
+            mode = os.stat(files.absolute(name)).st_mode
+        except OSError:  # which has been reported
+            continue
+        if stat.S_IMODE(mode) & stat.S_IWOTH:
+            document.warn(
+                path, f"{shown(document, path, name)} may be written by every user of this machine: chmod o-w"
+            )

@@ -1,0 +1,112 @@
+"""Tunnels and event streams end with the token that opened them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from apigw.contract.exchange import Exchange, OnLasting
+from apigw.contract.principal import Principal
+from apigw.errors import AuthUnavailable, Unauthorized
+from apigw.policy.auth.jwt import Authenticator
+from apigw.policy.auth.principal import EXPIRED, Refusal
+from apigw.wire.deadlines import Deadlines
+
+REVIEW = 10.0
+"""Seconds between two looks at one of them: whether its token still holds, and whether it has ended by itself."""
+
+APART = 0.001
+"""Seconds between the looks that a reload asks for: each may verify a token, which holds the reactor for as long as
+a tenth of that."""
+
+TAKEN_BACK = Refusal("unknown_key", "the token is not accepted any more")
+
+log = Logger()
+
+
+class Lasting(OnLasting):
+    """All of them, over reloads. ``failed`` is told the reason of each that is ended."""
+
+    def __init__(self, deadlines: Deadlines, now: Callable[[], float], failed: Callable[[str], None]) -> None:
+        self._deadlines = deadlines
+        self._now = now
+        self._failed = failed
+        self._authenticator: Authenticator | None = None
+        self._watched: dict[_Watched, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    def use(self, authenticator: Authenticator | None) -> None:
+        """A configuration is in force: soon every token is asked whether it still holds."""
+        if authenticator is not self._authenticator:
+            self._authenticator = authenticator
+            seconds = self._deadlines.seconds()
+            for place, watched in enumerate(self._watched):
+                watched.deadline = min(watched.deadline, seconds + place * APART)
+
+    def run(self, exchange: Exchange) -> None:
+        principal = exchange.principal
+        if principal is not None:
+            watched = _Watched(exchange, principal, self.review)
+            self._watched[watched] = None
+            self._next(watched)
+            self._deadlines.watch(watched)
+
+    def review(self, watched: _Watched) -> None:
+        """Whether it goes on."""
+        exchange = watched.exchange
+        error = None if exchange.ended else self._refusal(watched)
+        if error is None and not exchange.ended:
+            self._next(watched)
+            return
+        self._deadlines.forget(watched)
+        del self._watched[watched]
+        if error is not None:
+            if error.reason is not None:
+                self._failed(error.reason)
+            log.info("{id}: its token ended: {reason}", id=exchange.id.decode("ascii"), reason=error.detail)
+            exchange.driver.refuse(exchange, error)
+
+    def _next(self, watched: _Watched) -> None:
+        left = watched.principal.expires - self._now()
+        watched.deadline = self._deadlines.seconds() + min(max(left, 0.0), REVIEW)
+
+    def _refusal(self, watched: _Watched) -> Unauthorized | None:
+        """Why the token does not hold any more. Where its keys cannot be had now, it holds until it expires."""
+        now = self._now()
+        if now >= watched.principal.expires:
+            return EXPIRED()
+        if self._authenticator is None:
+            return TAKEN_BACK()
+        tokens = [value for name, value in watched.exchange.request.headers if name == b"authorization"]
+        try:
+            found = self._authenticator.authenticate(tokens, now)
+        except AuthUnavailable:
+            return None
+        except Unauthorized as error:
+            return error
+        if isinstance(found, Deferred):
+            failed: list[Failure] = []
+            found.addErrback(failed.append)
+            found.cancel()
+            refused = failed[0].value if failed else None
+            return refused if isinstance(refused, Unauthorized) else None
+        return None if isinstance(found, Principal) else TAKEN_BACK()
+
+
+class _Watched:
+    """One of them, as something that is timed."""
+
+    deadline: float
+
+    def __init__(self, exchange: Exchange, principal: Principal, review: Callable[[_Watched], None]) -> None:
+        self.exchange = exchange
+        self.principal = principal
+        self._review = review
+
+    def deadline_passed(self) -> None:
+        self._review(self)

@@ -1,0 +1,56 @@
+# Compiled: see docs/decisions/compiled.md
+"""Remembers which addresses a limit in Redis has refused."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from twisted.internet.interfaces import IReactorTime
+
+from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Standing, unix_seconds
+
+MAX_REFUSED = 16_384
+"""Addresses of which it is remembered that they are refused; each costs some 200 bytes."""
+
+
+class Refused:
+    """Until when, in the clock's seconds, a limit has refused a caller, and when its window ends, in Unix seconds.
+
+    ``number`` is what the limit was then: a reload may have raised it, and its counts go on.
+    """
+
+    def __init__(self, number: int, until: float, reset: int) -> None:
+        self.number = number
+        self.until = until
+        self.reset = reset
+
+
+class Refusals:
+    """The last refusal of each limit and address, until it ends."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._refused: dict[bytes, Refused] = {}
+
+    def of(self, checks: Checks, at: float) -> Decision | None:
+        """The first refusal that lasts at ``at``, in the clock's seconds."""
+        for limit, key in checks:
+            name = limit.id + key
+            known = self._refused.get(name)
+            if known is not None:
+                if at < known.until and limit.limit <= known.number:
+                    return Decision(False, limit, 0, known.reset, ceil(known.until - at))
+                del self._refused[name]
+        return None
+
+    def remember(self, checks: Checks, standings: list[Standing], time: int) -> None:
+        """Remember what is refused of ``checks``. ``time`` and the standings are of the clock of Redis."""
+        now = self._clock.seconds()
+        for (limit, key), standing in zip(checks, standings, strict=True):
+            if limit.scope == "ip" and standing.used >= limit.limit:
+                name = limit.id + key
+                self._refused.pop(name, None)
+                until = now + (standing.passes - time) / SECOND
+                self._refused[name] = Refused(limit.limit, until, unix_seconds(standing.resets))
+                if len(self._refused) > MAX_REFUSED:
+                    del self._refused[next(iter(self._refused))]

@@ -1,0 +1,341 @@
+"""HTTP/2 towards a service: one connection and the exchanges on its streams (RFC 9113). What comes is not trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, ITransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from apigw.wire.deadlines import NEVER, Deadlines
+from apigw.wire.errors import UpstreamError, UpstreamMalformed
+from apigw.wire.headers import Headers
+from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_STREAMS, STREAM_WINDOW, Bounds, TooMuch
+from apigw.wire.http2.endpoint import Endpoint
+from apigw.wire.http2.exchange import HTTP2Exchange
+from apigw.wire.http2.frames import (
+    ACK,
+    DEFAULT_WINDOW,
+    ENABLE_PUSH,
+    INITIAL_WINDOW_SIZE,
+    LARGEST_STREAM,
+    LARGEST_WINDOW,
+    MAX_CONCURRENT_STREAMS,
+    PING,
+    PREFACE,
+    SETTINGS,
+    Code,
+    ConnectionFault,
+    StreamFault,
+    frame,
+    goaway_frame,
+    reset_frame,
+    settings_frame,
+    window_frame,
+)
+from apigw.wire.http2.response import MAX_HEAD
+
+PATIENCE = 5.0
+"""Seconds in which a service must answer a PING, once an answer of its is late."""
+CLOSING_TIME = 30.0
+"""Seconds in which the service may take what is left for it, once the connection is being closed."""
+_QUESTION = b"alive? \0"
+
+Told = Callable[["HTTP2Client"], object]
+
+
+@implementer(IPushProducer, IHandshakeListener)
+class HTTP2Client(Endpoint):
+    """``on_room`` is called when an exchange has ended, ``on_lost`` when the connection takes no exchange any more."""
+
+    max_header_size = MAX_HEAD
+
+    def __init__(self, deadlines: Deadlines, scheme: bytes, keepalive: float, on_room: Told, on_lost: Told) -> None:
+        """It is closed when it has carried nothing for ``keepalive`` seconds."""
+        super().__init__(b"")
+        self.scheme = scheme
+        self.when_ready: Deferred[HTTP2Client] = Deferred()
+        self.deadline = NEVER
+        self.used = False
+        """Whether an answer has come by it."""
+        self.send_window = DEFAULT_WINDOW
+        self.writing_paused = False
+        self.waiting: dict[HTTP2Exchange, None] = {}
+        self.bounds = Bounds()
+        self._deadlines = deadlines
+        self._keepalive = keepalive
+        self._on_room = on_room
+        self._on_lost = on_lost
+        self._exchanges: dict[int, HTTP2Exchange] = {}
+        self._touched: dict[HTTP2Exchange, None] = {}
+        self._given = 0  # exchanges that were given out, with a stream or not yet
+        self._next = 1
+        self._most = MOST_STREAMS
+        self._receive_window = CONNECTION_WINDOW
+        self._initial_window = DEFAULT_WINDOW
+        self._takes = False  # connected, and new exchanges may begin
+        self._asked = False  # whether it is still there
+
+    # The pool's side.
+
+    @property
+    def room(self) -> int:
+        """How many more exchanges may begin now."""
+        return self._most - self._given if self._takes else 0
+
+    def begin(self) -> HTTP2Exchange:
+        self._given += 1
+        if self._given == 1 and not self._asked:
+            self.deadline = NEVER
+        return HTTP2Exchange(self, self._deadlines)
+
+    def connect_until(self, deadline: float) -> None:
+        if not self.over:
+            self.deadline = deadline
+
+    def close(self) -> None:
+        """When its exchanges have ended."""
+        self._take_no_more()
+        self._close_if_empty()
+
+    # The exchanges' side.
+
+    def open(self, exchange: HTTP2Exchange) -> None:
+        """Give it a stream."""
+        if not self._takes:  # any more, since it began
+            self._deadlines.clock.callLater(0, exchange.lost, "the connection takes no more requests", True)
+        exchange.number = self._next
+        exchange.send_window = self._initial_window
+        self._next += 2
+        self._exchanges[exchange.number] = exchange
+        self.bounds.streams += 1
+        if self._next > LARGEST_STREAM // 2:
+            self._take_no_more()
+
+    def ended(self, exchange: HTTP2Exchange, code: Code | None) -> None:
+        """An exchange is over. ``code``: its stream is not, and is reset."""
+        self._given -= 1
+        self.waiting.pop(exchange, None)
+        self._touched.pop(exchange, None)
+        if exchange.number:
+            del self._exchanges[exchange.number]
+            if code is not None and not self.over:
+                self.emit(reset_frame(exchange.number, code))
+                self.flush()
+        if not self._given and not self._asked:
+            self.deadline = self._deadlines.seconds() + self._keepalive
+        self._on_room(self)
+        self._close_if_empty()
+
+    def doubt(self) -> None:
+        """An answer is late: see whether the service is there at all."""
+        if not self._asked and not self.over:
+            self._asked = True
+            self.deadline = self._deadlines.seconds() + PATIENCE
+            self.emit(frame(PING, 0, 0, _QUESTION))
+            self.flush()
+
+    # From the transport.
+
+    def makeConnection(self, transport: ITransport) -> None:
+        self.transport = transport
+        transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every TCP transport has it
+        self._deadlines.watch(self)
+        if not ISSLTransport.providedBy(transport):
+            # Endpoints put a wrapper between transport and protocol, whose work is done once they are connected.
+            transport.protocol = self  # type: ignore[attr-defined]  # every TCP transport has it
+            self._ready()
+
+    def handshakeCompleted(self) -> None:
+        if self.transport.negotiatedProtocol == b"h2":
+            self._ready()
+        else:
+            self.when_ready.errback(UpstreamMalformed("it does not choose HTTP/2 by ALPN"))
+            self.transport.abortConnection()
+
+    def _ready(self) -> None:
+        own = {ENABLE_PUSH: 0, INITIAL_WINDOW_SIZE: STREAM_WINDOW}
+        self.emit(PREFACE + settings_frame(own) + window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
+        self.flush()
+        self._takes = True
+        self.deadline = self._deadlines.seconds() + self._keepalive
+        self.when_ready.callback(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._deadlines.forget(self)
+        self._end("the connection closed", None)
+        if not self.when_ready.called:
+            self.when_ready.errback(reason)
+
+    def pauseProducing(self) -> None:
+        self.writing_paused = True
+
+    def resumeProducing(self) -> None:
+        self.writing_paused = False
+        self._go_on()
+        self.flush()
+
+    def stopProducing(self) -> None:
+        """The transport is lost; ``connectionLost`` follows."""
+
+    def deadline_passed(self) -> None:
+        self.deadline = NEVER
+        if self._takes and not self._asked:
+            self.close()  # idle for long enough
+        else:
+            self._lose(UpstreamMalformed("the service does not answer"))
+
+    # What the service says.
+
+    def block_received(self, number: int, fields: Headers, size: int, end: bool) -> None:
+        exchange = self._exchanges.get(number)
+        if exchange is None:
+            self._check_late(number)
+            return
+        try:
+            exchange.block_received(fields, size, end)
+        except UpstreamError as error:
+            exchange.fail(error, Code.PROTOCOL_ERROR)
+        else:
+            self._touched[exchange] = None
+
+    def data_received(self, number: int, payload: bytes, length: int, end: bool) -> None:
+        self._receive_window -= length
+        if self._receive_window < CONNECTION_WINDOW // 2:
+            self.emit(window_frame(0, CONNECTION_WINDOW - self._receive_window))
+            self._receive_window = CONNECTION_WINDOW
+        if not payload and not end:
+            self.trifle_received()
+        exchange = self._exchanges.get(number)
+        if exchange is None:
+            self._check_late(number)
+            return
+        try:
+            exchange.data_received(payload, length, end)
+        except UpstreamError as error:
+            exchange.fail(error, Code.PROTOCOL_ERROR)
+        except StreamFault as fault:
+            exchange.fail(UpstreamMalformed(fault.reason), fault.code)
+        else:
+            self._touched[exchange] = None
+
+    def window_received(self, number: int, increment: int) -> None:
+        self.bounds.window_update()
+        if number:
+            exchange = self._exchanges.get(number)
+            if exchange is None:
+                self._check_late(number)
+                return
+            try:
+                exchange.window_received(increment)
+            except StreamFault as fault:
+                exchange.fail(UpstreamMalformed(fault.reason), fault.code)
+            return
+        self.send_window += increment
+        if not increment:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "The connection's window is opened by nothing.")
+        if self.send_window > LARGEST_WINDOW:
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "The connection's window grows too large.")
+        self._go_on()
+
+    def reset_received(self, number: int, code: int) -> None:
+        exchange = self._exchanges.get(number)
+        if exchange is None:
+            self._check_late(number)
+            return
+        self._touched.pop(exchange, None)
+        exchange.tell()
+        exchange.reset_received(code)
+
+    def settings_received(self, settings: dict[int, int]) -> None:
+        self.emit(frame(SETTINGS, ACK, 0))
+        self._most = min(settings.get(MAX_CONCURRENT_STREAMS, self._most), MOST_STREAMS)
+        window = settings.get(INITIAL_WINDOW_SIZE, self._initial_window)
+        increment, self._initial_window = window - self._initial_window, window
+        for exchange in list(self._exchanges.values()) if increment else ():
+            exchange.widen(increment)
+            if exchange.send_window > LARGEST_WINDOW:
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "A window exceeds 2^31-1.")
+        self._on_room(self)
+
+    def ping_received(self, payload: bytes, is_answer: bool) -> None:
+        if not is_answer:
+            self.emit(frame(PING, ACK, 0, payload))
+        elif self._asked and payload == _QUESTION:
+            self._asked = False
+            self.deadline = NEVER if self._given else self._deadlines.seconds() + self._keepalive
+
+    def goaway_received(self, last: int) -> None:
+        """It still answers what it names: the other exchanges, it says, have not begun."""
+        self._take_no_more()
+        for number, exchange in list(self._exchanges.items()):
+            if number > last:
+                exchange.lost("the service takes no more requests", unsent=True)
+        self._close_if_empty()
+
+    def trifle_received(self) -> None:
+        self.bounds.trifle(self._deadlines.seconds())
+
+    def question_received(self) -> None:
+        self.bounds.question(self._deadlines.seconds())
+
+    def passed_bound(self, fault: TooMuch) -> None:
+        self.fault(fault.code)
+
+    def received(self) -> None:
+        while self._touched:
+            exchange = next(iter(self._touched))
+            del self._touched[exchange]
+            self.used = True
+            exchange.tell()
+
+    def fault(self, code: Code) -> None:
+        self.emit(goaway_frame(0, code))
+        self.write_out()
+        self._lose(UpstreamMalformed("what the service sends is not HTTP/2"))
+
+    def _check_late(self, number: int) -> None:
+        """What comes for a stream that we have ended is forgiven; there are no others."""
+        if not number & 1 or number >= self._next:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "The stream does not exist.")
+        self.trifle_received()
+
+    # The end.
+
+    def _go_on(self) -> None:
+        """Windows or the transport have room: the waiting exchanges send, each in turn."""
+        waiting, self.waiting = self.waiting, {}
+        for exchange in waiting:
+            exchange.go_on()
+
+    def _take_no_more(self) -> None:
+        if self._takes:
+            self._takes = False
+            self._on_lost(self)
+
+    def _close_if_empty(self) -> None:
+        if not self._takes and not self._given and not self.over and self.when_ready.called:
+            self.over = True
+            self.deadline = self._deadlines.seconds() + CLOSING_TIME
+            self.emit(goaway_frame(0, Code.NO_ERROR))
+            self.write_out()
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def _lose(self, error: UpstreamError) -> None:
+        self.transport.abortConnection()
+        self._end(str(error), error)
+
+    def _end(self, why: str, error: UpstreamError | None) -> None:
+        was_over, self.over = self.over, True
+        self._take_no_more()
+        if was_over:
+            return
+        for exchange in list(self._exchanges.values()):
+            if error is None:
+                exchange.lost(why, unsent=False)
+            else:
+                exchange.fail(error)

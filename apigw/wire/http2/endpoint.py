@@ -1,0 +1,280 @@
+"""What either end of an HTTP/2 connection reads and writes: frames, field blocks, and their rules.
+
+RFC 9113 §4 to §6. Whatever leaves the connection in doubt ends it, by ``fault``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpack.exceptions import HPACKError
+from twisted.internet.protocol import Protocol
+
+from apigw.wire.headers import Headers
+from apigw.wire.http2.bounds import MOST_CONTINUATIONS, TooMuch
+from apigw.wire.http2.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HAS_PRIORITY,
+    HEAD_LENGTH,
+    HEADERS,
+    LARGEST_FRAME,
+    LARGEST_STREAM,
+    LARGEST_WINDOW,
+    PADDED,
+    PING,
+    PRIORITY,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Code,
+    ConnectionFault,
+    header_frames,
+    read_long,
+    read_settings,
+    unpack_head,
+    unpad,
+)
+from apigw.wire.http2.hpack import EMPTY_TABLE, FieldDecoder
+
+OUT_HIGH = 64 * 1024
+"""Bytes that are written at once, also while more is read."""
+
+
+class Endpoint(Protocol):
+    """Whoever extends it is called with what the other side says, and may set ``over`` to read nothing more."""
+
+    transport: Any
+    over = False
+    """Nothing more is read."""
+    max_header_size: int
+
+    def __init__(self, preface: bytes) -> None:
+        """``preface`` is what the other side begins with."""
+        self.receiving = False
+        """Frames are being read: what they make us send is written together, when all are."""
+        self.block_is_open = False
+        """The beginning of a field block is here, and not its end."""
+        self._expected = preface
+        self._pending = b""  # the beginning of a frame
+        self._has_settings = False
+        self._decoder = FieldDecoder()
+        self._block: bytearray | None = None
+        self._block_stream = self._block_flags = self._continuations = 0
+        self._blocks_are_lost = False
+        self._out: list[bytes] = []
+        self._out_size = 0
+        self._size_update = EMPTY_TABLE
+
+    # What the other side says. Each may raise ``ConnectionFault``.
+
+    def block_received(self, number: int, fields: Headers, size: int, end: bool) -> None:
+        """A whole field block. ``size``: of all fields, of which those beyond ``max_header_size`` may be missing.
+        ``end``: nothing follows on this stream.
+        """
+
+    def data_received(self, number: int, payload: bytes, length: int, end: bool) -> None:
+        """``length`` bytes count against the windows, padding too."""
+
+    def window_received(self, number: int, increment: int) -> None: ...
+
+    def reset_received(self, number: int, code: int) -> None: ...
+
+    def settings_received(self, settings: dict[int, int]) -> None: ...
+
+    def ping_received(self, payload: bytes, is_answer: bool) -> None: ...
+
+    def goaway_received(self, last: int) -> None:
+        """``last`` is the highest stream that it has begun to answer, or may."""
+
+    def trifle_received(self) -> None:
+        """A frame that changes nothing."""
+
+    def question_received(self) -> None:
+        """SETTINGS or PING, of whatever content."""
+
+    def received(self) -> None:
+        """Everything that arrived is read."""
+
+    def passed_bound(self, fault: TooMuch) -> None:
+        """Too much of something came. Reading goes on, unless ``over`` is set."""
+
+    def fault(self, code: Code) -> None:
+        """The connection cannot go on."""
+
+    # What is said to it.
+
+    def emit(self, data: bytes) -> None:
+        """Write this with the next ``flush``, or before if it is much."""
+        self._out.append(data)
+        self._out_size += len(data)
+        if self._out_size > OUT_HIGH:
+            self.write_out()
+
+    def emit_head(self, number: int, block: bytes, end: bool) -> None:
+        if self._size_update:
+            block = self._size_update + block
+            self._size_update = b""
+        self.emit(header_frames(number, block, end))
+
+    def flush(self) -> None:
+        """Write what was emitted; while frames are read, this waits until all that came are."""
+        if self._out and not self.receiving:
+            self.write_out()
+
+    def write_out(self) -> None:
+        out, self._out = self._out, []
+        self._out_size = 0
+        self.transport.write(b"".join(out))
+
+    # From the transport.
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.over:
+            return
+        if self._pending:
+            data = self._pending + data
+            self._pending = b""
+        self.receiving = True
+        try:
+            at = self._read_preface(data) if self._expected else 0
+            end = len(data)
+            while end - at >= HEAD_LENGTH:
+                high, low, kind, flags, number = unpack_head(data, at)
+                length = high << 8 | low
+                if length > LARGEST_FRAME:
+                    raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame is larger than was allowed.")
+                start = at + HEAD_LENGTH
+                if end - start < length:
+                    break
+                at = start + length
+                try:
+                    self._frame_received(kind, flags, number & LARGEST_STREAM, data[start:at])
+                except TooMuch as fault:
+                    self.passed_bound(fault)
+                if self.over:
+                    return
+            if at < end:
+                self._pending = data[at:]
+            pending = self._pending
+            self.block_is_open = self._block is not None or (
+                pending != b"" and (len(pending) < HEAD_LENGTH or pending[3] == HEADERS)
+            )
+            self.received()
+        except ConnectionFault as fault:
+            self.fault(fault.code)
+        finally:
+            self.receiving = False
+            self.flush()
+
+    def _read_preface(self, data: bytes) -> int:
+        expected = self._expected
+        came = data[: len(expected)]
+        if not expected.startswith(came):
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "The connection preface is malformed.")
+        self._expected = expected[len(came) :]
+        return len(came)
+
+    def _frame_received(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        if self._block is not None and (kind != CONTINUATION or number != self._block_stream):
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "A field block is interrupted.")
+        if not self._has_settings and kind != SETTINGS:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "The first frame is not SETTINGS.")
+        if kind == HEADERS:
+            self._headers_received(flags, number, payload)
+        elif kind == DATA:
+            length = len(payload)
+            if flags & PADDED:
+                payload = unpad(payload)
+            self.data_received(number, payload, length, bool(flags & END_STREAM))
+        elif kind == WINDOW_UPDATE:
+            self.window_received(number, read_long(payload) & LARGEST_WINDOW)
+        elif kind == RST_STREAM:
+            self.reset_received(number, read_long(payload))
+        elif kind == CONTINUATION:
+            self._continuation_received(flags, payload)
+        elif kind in (SETTINGS, PING, GOAWAY):
+            if number:
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "A connection frame has a stream number.")
+            if kind == SETTINGS:
+                self._settings_frame_received(flags, payload)
+            elif kind == PING:
+                self._ping_frame_received(flags, payload)
+            elif len(payload) < 8:
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "GOAWAY is cut short.")
+            else:
+                self.goaway_received(read_long(payload[:4]) & LARGEST_STREAM)
+        elif kind == PUSH_PROMISE:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "Nobody may push here.")
+        else:
+            if kind == PRIORITY and (len(payload) != 5 or not number):
+                code = Code.FRAME_SIZE_ERROR if number else Code.PROTOCOL_ERROR
+                raise ConnectionFault(code, "PRIORITY of an odd length, or of no stream.")
+            self.trifle_received()
+
+    def _headers_received(self, flags: int, number: int, payload: bytes) -> None:
+        if flags & (PADDED | HAS_PRIORITY):
+            if flags & PADDED:
+                payload = unpad(payload)
+            if flags & HAS_PRIORITY:
+                if len(payload) < 5:
+                    raise ConnectionFault(Code.FRAME_SIZE_ERROR, "HEADERS are shorter than their priority.")
+                payload = payload[5:]
+        if flags & END_HEADERS:
+            self._whole_block(number, payload, bool(flags & END_STREAM))
+        else:
+            self._block = bytearray(payload)
+            self._block_stream = number
+            self._block_flags = flags
+            self._continuations = 0
+
+    def _continuation_received(self, flags: int, payload: bytes) -> None:
+        block = self._block
+        if block is None:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION without HEADERS.")
+        self._continuations += 1
+        if not self._blocks_are_lost:
+            block += payload
+        if flags & END_HEADERS:
+            self._block = None
+        if self._continuations > MOST_CONTINUATIONS or len(block) > LARGEST_FRAME + 4 * self.max_header_size:
+            # What was skipped is missing in the decoder's table: no block can be read any more, only that it ends.
+            self._blocks_are_lost = True
+            block.clear()
+            self._continuations = 0
+            raise TooMuch("A field block is much too long.")
+        if flags & END_HEADERS:
+            self._whole_block(self._block_stream, bytes(block), bool(self._block_flags & END_STREAM))
+
+    def _whole_block(self, number: int, block: bytes, end: bool) -> None:
+        if self._blocks_are_lost:
+            self.block_received(number, [], 0, end)
+            return
+        try:
+            # Whatever becomes of the stream, later blocks depend on this one.
+            fields, size = self._decoder.decode(block, self.max_header_size)
+        except HPACKError as error:
+            raise ConnectionFault(Code.COMPRESSION_ERROR, str(error)) from None
+        self.block_received(number, fields, size, end)
+
+    def _settings_frame_received(self, flags: int, payload: bytes) -> None:
+        self.question_received()
+        if not flags & ACK:
+            settings = read_settings(payload)
+            self._has_settings = True
+            self.settings_received(settings)
+        elif payload:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "An acknowledgement of SETTINGS is not empty.")
+        elif not self._has_settings:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "A confirmation comes before the first SETTINGS.")
+
+    def _ping_frame_received(self, flags: int, payload: bytes) -> None:
+        self.question_received()
+        if len(payload) != 8:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PING of an odd length.")
+        self.ping_received(payload, bool(flags & ACK))

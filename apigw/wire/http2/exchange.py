@@ -1,0 +1,363 @@
+# Compiled: see docs/decisions/compiled.md
+"""One exchange with a service by HTTP/2: a stream, in the place that a whole connection has with HTTP/1.1.
+
+Towards the service it holds what the service's windows do not let through, and pauses the request's body beyond
+``UNSENT_HIGH``. Of the answer it holds at most ``STREAM_WINDOW`` bytes for a client that has paused: the service is
+given more window only as the client takes them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from apigw.wire.deadlines import NEVER, Deadlines
+from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
+from apigw.wire.headers import Headers
+from apigw.wire.http2.bounds import STREAM_WINDOW
+from apigw.wire.http2.frames import (
+    DATA,
+    END_STREAM,
+    LARGEST_FRAME,
+    LARGEST_WINDOW,
+    Code,
+    StreamFault,
+    frame,
+    window_frame,
+)
+from apigw.wire.http2.hpack import encode_request
+from apigw.wire.http2.response import ResponseHead, check_field, read_head
+from apigw.wire.interfaces import Receiver, UpstreamConnection
+from apigw.wire.tunnel import End
+
+GIVE_BACK: Final = STREAM_WINDOW // 4
+"""Window is given back in portions of at least this size."""
+UNSENT_HIGH: Final = 64 * 1024
+UNSENT_LOW: Final = 16 * 1024
+MAX_INTERIM: Final = 32
+"""Interim responses before the one that counts, as for HTTP/1.1."""
+_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+
+# The states of either direction.
+UNSENT: Final = 0
+OPEN: Final = 1
+ENDED: Final = 2
+
+REQUEST = {UNSENT: {OPEN, ENDED}, OPEN: {ENDED}, ENDED: set[int]()}
+"""``send`` opens it, ``finish`` ends it; whatever ends the exchange before, ends it too."""
+RESPONSE = {UNSENT: {OPEN, ENDED}, OPEN: {ENDED}, ENDED: set[int]()}
+"""The final head opens it; END_STREAM, a reset and the loss of the connection end it, and the exchange."""
+
+
+class HTTP2Exchange(UpstreamConnection):
+    """An ``UpstreamConnection`` for one exchange. ``client`` is the connection, an ``HTTP2Client``."""
+
+    def __init__(self, client: Any, deadlines: Deadlines) -> None:
+        super().__init__()
+        self.number = 0
+        """Of its stream; 0 until it has one."""
+        self.send_window = 0
+        self._client = client
+        self._deadlines = deadlines
+        self._receiver: Receiver | None = None
+        self._request = UNSENT
+        self._response = UNSENT
+        self._head: bytes | None = None  # not sent yet
+        self._unsent = bytearray()
+        self._finishing = False
+        self._body_paused = False
+        self._answer: ResponseHead | None = None  # not told yet
+        self._pieces: list[bytes] = []
+        self._left: int | None = None  # of a body with a Content-Length
+        self._bodyless = False
+        self._interim = 0
+        self._paused = False
+        self._telling = False
+        self._complete = False  # END_STREAM came
+        self._receive_window = STREAM_WINDOW
+        self._taken = 0
+        self._timeout = 0.0
+        self._event_stream = False
+        self.version = b"HTTP/2"
+
+    @property
+    def receiver(self) -> Receiver | None:
+        return self._receiver
+
+    @property
+    def event_stream(self) -> bool:
+        return self._event_stream
+
+    # The exchange's side.
+
+    def send(
+        self,
+        method: bytes,
+        target: bytes,
+        authority: bytes,
+        fields: Headers,
+        content_length: int | None,
+        upgrade: bool,
+        timeout: float,
+        receiver: Receiver,
+    ) -> None:
+        """The head goes out with the first ``write``, ``flush`` or ``finish``. An upgrade is not asked for."""
+        if self._request != UNSENT:
+            raise RuntimeError("a stream carries one exchange")
+        self._request = OPEN
+        self._receiver = receiver
+        self._timeout = timeout
+        self._bodyless = method == b"HEAD"
+        if content_length is not None and (content_length or method in _WITH_BODY):
+            fields = [*fields, (b"content-length", b"%d" % content_length)]
+        self._head = encode_request(method, self._client.scheme, authority, target, fields)
+        self._deadlines.watch(self)
+
+    def write(self, data: bytes) -> None:
+        if self._request != OPEN or not data:
+            return
+        self._unsent += data
+        self._push()
+
+    def flush(self) -> None:
+        if self._request == OPEN:
+            self._push()
+
+    def finish(self) -> None:
+        if self._request != OPEN:
+            return
+        self._finishing = True
+        self._push()
+
+    def pause_response(self) -> None:
+        self._paused = True
+        self._wait()
+
+    def resume_response(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._wait()
+            if not self._telling:
+                self.tell()
+                self._client.flush()
+
+    def abandon(self) -> None:
+        self._end(Code.CANCEL)
+
+    def give_up(self) -> End:
+        raise RuntimeError("a stream becomes no tunnel")
+
+    # The pool's side.
+
+    def connect_until(self, deadline: float) -> None:
+        """It is connected."""
+
+    def is_quiet(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._end(Code.CANCEL)
+
+    # From the connection: what the service sends.
+
+    def block_received(self, fields: Headers, size: int, end: bool) -> None:
+        """A head, or trailers, which are dropped. Raises ``UpstreamError``."""
+        if self._complete:
+            raise UpstreamMalformed("a field block behind the end")
+        if self._response == OPEN:
+            if not end:
+                raise UpstreamMalformed("trailers that do not end the response")
+            for name, value in fields:
+                check_field(name, value)
+            self._ended()
+            return
+        head = read_head(fields, size)
+        if head.status < 200:
+            self._interim += 1
+            if end or head.status == 101 or self._interim > MAX_INTERIM:
+                raise UpstreamMalformed("an interim response that is none, or too many")
+            return
+        self._response = OPEN
+        self._answer = head
+        self._event_stream = head.event_stream
+        if not self._bodyless and head.status != 304:
+            self._left = head.content_length
+        if head.status == 204 or head.status == 304:
+            self._bodyless = True
+        if end:
+            self._ended()
+
+    def data_received(self, data: bytes, length: int, end: bool) -> None:
+        """``length`` bytes count against the window. Raises ``UpstreamError``, and ``StreamFault`` for too many."""
+        if self._response != OPEN or self._complete:
+            raise UpstreamMalformed("a body without a head, or behind its end")
+        self._receive_window -= length
+        if self._receive_window < 0:
+            raise StreamFault(Code.FLOW_CONTROL_ERROR, "more than the window allows")
+        self._taken += length - len(data)
+        if data:
+            if self._bodyless:
+                raise UpstreamMalformed("a body where none can be")
+            if self._left is not None:
+                self._left -= len(data)
+                if self._left < 0:
+                    raise UpstreamMalformed("a body longer than its Content-Length")
+            self._pieces.append(data)
+        if end:
+            self._ended()
+
+    def _ended(self) -> None:
+        if self._left:
+            raise UpstreamMalformed("a body shorter than its Content-Length")
+        self._complete = True
+
+    def tell(self) -> None:
+        """Hand on what has come, unless the client has paused."""
+        receiver = self._receiver
+        if receiver is None or self._paused or (self._answer is None and self._response != OPEN):
+            return
+        pieces, self._pieces = self._pieces, []
+        answer, self._answer = self._answer, None
+        if answer is not None and self._complete:
+            self._end(Code.NO_ERROR)
+            receiver.response_whole(answer.status, b"", answer.headers, b"".join(pieces))
+            return
+        if answer is not None:
+            receiver.response_started(answer.status, b"", answer.headers)
+        self._telling = True
+        for piece in pieces:
+            if self._receiver is not None:
+                self._taken += len(piece)
+                receiver.response_received(piece)
+        self._telling = False
+        if self._receiver is None:
+            return
+        if self._complete:
+            self._end(Code.NO_ERROR)
+            receiver.response_finished()
+            return
+        if self._taken >= GIVE_BACK:
+            self._receive_window += self._taken
+            self._client.emit(window_frame(self.number, self._taken))
+            self._taken = 0
+        receiver.response_paused()
+        if pieces or answer is not None:
+            self._wait()
+
+    def window_received(self, increment: int) -> None:
+        """Raises ``StreamFault``."""
+        if not increment:
+            raise StreamFault(Code.PROTOCOL_ERROR, "a window is opened by nothing")
+        self.widen(increment)
+        if self.send_window > LARGEST_WINDOW:
+            raise StreamFault(Code.FLOW_CONTROL_ERROR, "a window grows too large")
+
+    def widen(self, increment: int) -> None:
+        """The service's window grows, or shrinks by a new setting."""
+        self.send_window += increment
+        self.go_on()
+
+    def go_on(self) -> None:
+        """There may be room in the windows, or in the transport."""
+        if self._request == OPEN and (self._unsent or self._body_paused):
+            self._push()
+
+    def reset_received(self, code: int) -> None:
+        """The service ends the stream. Behind a whole answer that is no fault: it needs no more of the request."""
+        if code == Code.REFUSED_STREAM:
+            self.lost("the service refuses the stream", unsent=True)
+        elif self._complete:
+            self._stop_sending()
+        else:
+            self.fail(UpstreamLost(f"the service reset the stream: {code}"))
+
+    def lost(self, why: str, unsent: bool) -> None:
+        """The connection is gone. ``unsent``: the service says that it has done nothing of this exchange."""
+        silent = self._response == UNSENT and not self._interim
+        # As a connection that was used before: what the service has not begun may be sent to it again.
+        self.used = unsent or self._client.used
+        self.fail(UpstreamLost(why, silent=silent, unsent=unsent))
+
+    def fail(self, error: UpstreamError, code: Code = Code.CANCEL) -> None:
+        receiver = self._receiver
+        self._end(code)
+        if receiver is not None:
+            receiver.response_failed(error)
+
+    def deadline_passed(self) -> None:
+        self._client.doubt()
+        self.fail(UpstreamTimedOut("no answer in time"))
+
+    # Sending.
+
+    def _push(self) -> None:
+        """Send what the windows and the transport let through."""
+        client = self._client
+        if self._head is not None:
+            client.open(self)
+            ends = self._finishing and not self._unsent
+            client.emit_head(self.number, self._head, ends)
+            self._head = None
+            if ends:
+                self._stop_sending()
+                client.flush()
+                return
+        unsent = self._unsent
+        while unsent or self._finishing:
+            size = min(len(unsent), self.send_window, client.send_window, LARGEST_FRAME)
+            if unsent and (size <= 0 or client.writing_paused):
+                client.waiting[self] = None
+                break
+            ends = self._finishing and size == len(unsent)
+            client.emit(frame(DATA, END_STREAM if ends else 0, self.number, bytes(unsent[:size])))
+            client.bounds.data_frames += 1
+            del unsent[:size]
+            self.send_window -= size
+            client.send_window -= size
+            if ends:
+                self._stop_sending()
+                break
+        client.flush()
+        self._pause_or_resume()
+
+    def _pause_or_resume(self) -> None:
+        receiver = self._receiver
+        if receiver is None or self._request != OPEN:
+            return
+        left = len(self._unsent)
+        if not self._body_paused and left > UNSENT_HIGH:
+            self._body_paused = True
+            self._wait()
+            receiver.pause_body()
+        elif self._body_paused and left <= UNSENT_LOW:
+            self._body_paused = False
+            self._wait()
+            receiver.resume_body()
+
+    def _stop_sending(self) -> None:
+        self._request = ENDED
+        self._unsent.clear()
+        self._client.waiting.pop(self, None)
+        self._wait()
+
+    def _wait(self) -> None:
+        """The deadline: only while the service is waited for, for an answer or to read on."""
+        waits = (self._request == ENDED or self._body_paused) and not self._paused and self._receiver is not None
+        if waits and not self._event_stream:
+            self.deadline = self._deadlines.seconds() + self._timeout
+        else:
+            self.deadline = NEVER
+
+    def _end(self, code: Code) -> None:
+        """The exchange is over; what the service has not been told, or does not say, is cut short by a reset."""
+        if self._response == ENDED:
+            return
+        self._receiver = None
+        is_open = self._request == OPEN or not self._complete
+        self._request = self._response = ENDED
+        self._pieces.clear()
+        self._unsent.clear()
+        self.deadline = NEVER
+        self._deadlines.forget(self)
+        if code == Code.NO_ERROR and is_open:
+            code = Code.CANCEL
+        self._client.ended(self, code if is_open else None)

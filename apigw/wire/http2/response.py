@@ -1,0 +1,58 @@
+# Compiled: see docs/decisions/compiled.md
+"""From the fields of an HTTP/2 block to the head of a service's answer, and which are none: RFC 9113 §8.3.2."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from apigw.wire.errors import UpstreamMalformed
+from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, LOWER_TOKEN, Headers
+from apigw.wire.http2.hpack import CONNECTION_SPECIFIC
+
+MAX_HEAD: Final = 256 * 1024
+MAX_HEADERS: Final = 1000
+"""Both as for HTTP/1.1."""
+EVENT_STREAM: Final = b"text/event-stream"
+_STATUS: Final = re.compile(rb"[1-9][0-9]{2}").fullmatch
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}").fullmatch
+
+
+class ResponseHead:
+    """``headers`` have no pseudo-header fields and none of one hop; ``content_length`` is None where none is said."""
+
+    def __init__(self, status: int, headers: Headers, content_length: int | None, event_stream: bool) -> None:
+        self.status = status
+        self.headers = headers
+        self.content_length = content_length
+        self.event_stream = event_stream
+
+
+def read_head(fields: Headers, size: int) -> ResponseHead:
+    """``size``: of all fields, of which those beyond ``MAX_HEAD`` may be missing. Raises ``UpstreamMalformed``."""
+    if size > MAX_HEAD or len(fields) > MAX_HEADERS:
+        raise UpstreamMalformed("the response's headers are too large")
+    if not fields or fields[0][0] != b":status" or not _STATUS(fields[0][1]):
+        raise UpstreamMalformed("the response's status is missing or malformed")
+    length: int | None = None
+    event_stream = False
+    headers: Headers = []
+    for field in fields[1:]:
+        name, value = field
+        check_field(name, value)
+        if name == b"content-length":
+            if length is not None or not _DIGITS(value):
+                raise UpstreamMalformed("the Content-Length is repeated or malformed")
+            length = int(value)
+        elif name == b"content-type":
+            event_stream = value.startswith(EVENT_STREAM)
+        elif name in HOP_BY_HOP:
+            continue
+        headers.append(field)
+    return ResponseHead(int(fields[0][1]), headers, length, event_stream)
+
+
+def check_field(name: bytes, value: bytes) -> None:
+    """Of a head or a trailer. Raises ``UpstreamMalformed``."""
+    if name in CONNECTION_SPECIFIC or LOWER_TOKEN(name) is None or FIELD_VALUE(value) is None:
+        raise UpstreamMalformed("a field is malformed, or belongs to a connection")

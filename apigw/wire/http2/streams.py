@@ -1,0 +1,130 @@
+# Compiled: see docs/decisions/compiled.md
+"""A pool of streams: in place of ``wire.pool.Pool`` for a service that speaks HTTP/2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.python.failure import Failure
+
+from apigw.wire.deadlines import Deadlines
+from apigw.wire.errors import ConnectFailed, PoolExhausted
+from apigw.wire.http2.client import HTTP2Client, Told
+from apigw.wire.interfaces import Connections, UpstreamConnection
+from apigw.wire.pool import PoolSettings
+from apigw.wire.reactor.transport import OneConnection
+
+MakeClient = Callable[[Told, Told], HTTP2Client]
+"""Makes a connection that is not connected yet; see ``HTTP2Client`` for what it calls."""
+
+
+class _Waiting:
+    """An exchange's place in the queue for a stream."""
+
+    def __init__(self, streams: Streams, deadline: float) -> None:
+        self.deadline = deadline
+        self.given: Deferred[UpstreamConnection] = Deferred(lambda _: streams.forget(self))
+        self._streams = streams
+
+    def deadline_passed(self) -> None:
+        self._streams.forget(self)
+        self.given.errback(PoolExhausted("no stream became free in time"))
+
+
+class Streams(Connections):
+    """Connections are made one at a time, and only when those that are there have no room: a service is first asked how
+    many streams it takes.
+    """
+
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, make: MakeClient, settings: PoolSettings, deadlines: Deadlines
+    ) -> None:
+        self._endpoint = endpoint
+        self._make = make
+        self._settings = settings
+        self._deadlines = deadlines
+        self._clients: dict[HTTP2Client, None] = {}
+        self._dialled: HTTP2Client | None = None
+        self._waiting: dict[_Waiting, None] = {}
+        self._closed = False
+
+    @property
+    def connections(self) -> int:
+        return len(self._clients) + (self._dialled is not None)
+
+    @property
+    def tunnels(self) -> int:
+        return 0
+
+    def take(self, careful: bool = False) -> UpstreamConnection | None:
+        """Also for what could not be repeated: a service says what it has not begun, and that is."""
+        if not self._waiting:
+            for client in self._clients:
+                if client.room > 0:
+                    return client.begin()
+        return None
+
+    def connect(self) -> Deferred[UpstreamConnection]:
+        if len(self._waiting) >= self._settings.max_pending:
+            return fail(PoolExhausted("too many requests wait for a stream"))
+        waiting = _Waiting(self, self._deadlines.seconds() + self._settings.connect_timeout)
+        self._waiting[waiting] = None
+        self._deadlines.watch(waiting)
+        self._serve()
+        return waiting.given
+
+    def close(self) -> None:
+        self._closed = True
+        for client in list(self._clients):
+            client.close()
+
+    def forget(self, waiting: _Waiting) -> None:
+        """Nobody waits there any more."""
+        self._deadlines.forget(waiting)
+        self._waiting.pop(waiting, None)
+
+    def _serve(self, _: HTTP2Client | None = None) -> None:
+        """Give those that wait what room there is, and dial where that is not enough."""
+        for client in list(self._clients):
+            while self._waiting and client.room > 0:
+                waiting = next(iter(self._waiting))
+                self.forget(waiting)
+                waiting.given.callback(client.begin())
+        if self._waiting and self._dialled is None and self.connections < self._settings.max_connections:
+            self._dial()
+
+    def _dial(self) -> None:
+        client = self._make(self._serve, self._lost)
+        self._dialled = client
+        client.connect_until(self._deadlines.seconds() + self._settings.connect_timeout)
+        client.when_ready.addCallbacks(self._connected, self._not_connected)
+        self._endpoint.connect(OneConnection(client)).addErrback(self._cannot_connect, client)
+
+    def _cannot_connect(self, failure: Failure, client: HTTP2Client) -> None:
+        if not client.when_ready.called:
+            client.when_ready.errback(failure)
+
+    def _connected(self, client: HTTP2Client) -> None:
+        self._dialled = None
+        self._clients[client] = None
+        if self._closed:
+            client.close()
+        else:
+            self._serve()
+
+    def _not_connected(self, failure: Failure) -> None:
+        """Those that wait go to another target, unless there are connections that may have room soon."""
+        self._dialled = None
+        if self._clients:
+            return
+        waiting = list(self._waiting)
+        for one in waiting:
+            self.forget(one)
+        for one in waiting:
+            one.given.errback(ConnectFailed(failure.getErrorMessage()))
+
+    def _lost(self, client: HTTP2Client) -> None:
+        self._clients.pop(client, None)
+        self._serve()

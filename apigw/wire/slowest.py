@@ -1,0 +1,54 @@
+# Compiled: see docs/decisions/compiled.md
+"""Which client is the slowest, of those that hold connections for which others wait."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from apigw.wire.interfaces import Receiver, UpstreamConnection
+
+OVER: Final = 5.0
+"""Seconds over which a rate is taken, or as many as an exchange was seen for, at least ``SEEN``."""
+SEEN: Final = 0.5
+LEAST: Final = 1024.0
+"""Bytes a second: who moves so many is not slow."""
+
+
+class Slowest:
+    """Looks at exchanges from time to time, and remembers for ``OVER`` what had moved by then.
+
+    Only exchanges that wait for their clients count, to send more of a body or to read more of an answer: what a
+    service takes its time for is not the client's fault.
+    """
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, dict[Receiver, int]]] = deque()
+
+    def forget(self) -> None:
+        self._looks.clear()
+
+    def look(self, connections: Iterable[UpstreamConnection], now: float) -> Receiver | None:
+        """The one with the lowest rate, if that is below ``LEAST``."""
+        looks = self._looks
+        while looks and now - looks[0][0] > OVER:
+            looks.popleft()
+        moved: dict[Receiver, int] = {}
+        slowest: Receiver | None = None
+        lowest = LEAST
+        for connection in connections:
+            receiver = connection.receiver
+            count = None if receiver is None else receiver.moved()
+            if receiver is None or count is None:
+                continue
+            moved[receiver] = count
+            for then, before in looks:
+                if receiver in before:
+                    seconds = now - then
+                    if seconds >= SEEN and (count - before[receiver]) / seconds < lowest:
+                        lowest = (count - before[receiver]) / seconds
+                        slowest = receiver
+                    break
+        looks.append((now, moved))
+        return slowest

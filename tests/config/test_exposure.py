@@ -1,0 +1,57 @@
+"""What a configuration shows to more people than its author may think is said, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from apigw.config.load import load
+from apigw.process.rules import RULES
+
+from .conftest import Write
+
+TRUSTS = "trusts every client's own word"
+SHOWS = "shows services, routes and metrics to whoever reaches this machine"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("trusted_proxies: [10.0.0.0/8, 127.0.0.1, '::1/128']", []),
+        ("trusted_proxies: [0.0.0.0/0]", [TRUSTS]),
+        ("trusted_proxies: [10.0.0.0/8, '::/0']", [TRUSTS]),
+        ("admin: tcp:9090", [SHOWS]),
+        ("admin: tcp6:9090", [SHOWS]),
+        ("admin: tcp:9090:interface=0.0.0.0", [SHOWS]),
+        ("admin: tcp:9090:interface=8.8.8.8", [SHOWS]),
+        ("admin: tcp:9090:interface=127.0.0.1", []),
+        ("admin: tcp:9090:interface=10.1.2.3", []),
+        ("admin: tcp:9090\n  admin_token_file: token", []),
+        ("admin: null", []),
+        ("admin: unix:admin.sock", []),
+        ("admin: systemd:INET:index=0", []),
+        ("listen: [tcp:8080]", []),
+    ],
+)
+def test_what_is_open(write: Write, settings: str, said: list[str]) -> None:
+    """A network of everybody is no proxy; an admin listener for everybody has a token, or is a mistake."""
+    directory = write({"token": "a token of 16 characters".replace(" ", "-"), "a.yaml": f"gateway:\n  {settings}\n"})
+    warnings = load(directory, {}, RULES).warnings
+    assert len(warnings) == len(said)
+    for warning, sentence in zip(warnings, said, strict=True):
+        assert sentence in str(warning)
+        assert str(warning).startswith("etc/a.yaml:2:")
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [(0o400, False), (0o644, False), (0o660, False), (0o666, True), (0o602, True)]
+)
+def test_files_that_everybody_may_write(write: Write, mode: int, said: bool) -> None:
+    """What everybody may write nobody should believe; that all may read is how secrets are mounted in a cluster."""
+    directory = write({"token": "a-token-of-16-characters", "a.yaml": "gateway: {admin_token_file: token}\n"})
+    (Path(directory) / "token").chmod(mode)
+    warnings = load(directory, {}, RULES).warnings
+    assert [str(each) for each in warnings] == [
+        "etc/a.yaml:1:29: gateway.admin_token_file: 'token' may be written by every user of this machine: chmod o-w"
+    ] * said

@@ -1,0 +1,174 @@
+"""Tunnels and event streams end with the token that opened them, and no sooner."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from attrs import evolve
+from joserfc import jwt
+from prometheus_client import CollectorRegistry
+from twisted.internet.task import Clock
+
+from apigw.config.model import Secret
+from apigw.contract.exchange import Exchange, Route
+from apigw.contract.peers import Peers
+from apigw.errors import GatewayError, Unauthorized
+from apigw.ops.metrics import Metrics
+from apigw.policy.auth.jwks import KeySet
+from apigw.policy.auth.jwt import Authenticator
+from apigw.policy.auth.lasting import REVIEW, Lasting
+from apigw.policy.auth.model import Auth, JWTVerifier
+from apigw.proxy.pipeline import Pipeline, Table
+from apigw.routing.router import Router
+from apigw.wire.deadlines import Deadlines
+from apigw.wire.request import Request
+
+from .test_jwks import URL, document, jwk, rsa
+from .test_jwt import HS, NOW, accept, hs256, using
+
+
+class Stream:
+    """The client's side."""
+
+    peer = b"192.0.2.1"
+
+    def abort(self) -> None: ...
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.route = Route("/a", None, None, Metrics(CollectorRegistry(), "0").route("/a"), ())
+        table = Table(Router([("/a", None, self.route)]), None, self.route, Peers(), 100, False)
+        self.ended: list[Exchange] = []
+        self.failed: list[str] = []
+        self.pipeline = Pipeline(table, self.clock.seconds, self.ended.append, lambda request: None)
+        self.deadlines = Deadlines(self.clock)
+        self.lasting = Lasting(self.deadlines, lambda: NOW + self.clock.seconds(), self.failed.append)
+        self.authenticator = using(HS)
+        self.lasting.use(self.authenticator)
+        self.deadlines.start()
+
+    @property
+    def refused(self) -> list[GatewayError | None]:
+        """With what each was ended."""
+        return [exchange.refusal for exchange in self.ended]
+
+    def open(self, token: bytes | None) -> Exchange:
+        stream: Any = Stream()
+        headers = [] if token is None else [(b"authorization", b"Bearer " + token)]
+        request = Request(stream, b"GET", b"/a", b"/a", b"", b"x", headers, b"HTTP/1.1", 0)
+        request.started = True
+        exchange = Exchange(self.pipeline, request, Peers(), 0.0)
+        exchange.route = self.route
+        if token is not None:
+            exchange.principal = accept(self.authenticator, token, NOW + self.clock.seconds())
+        self.lasting.run(exchange)
+        return exchange
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.pump([0.1] * round(seconds * 10))
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_one_ends_when_its_token_does(scene: Scene) -> None:
+    """To the second, with the leeway that requests have; one without a token goes on."""
+    scene.open(hs256(exp=NOW + 25))
+    scene.open(None)
+    scene.pass_time(25 + HS.leeway - 0.2)
+    assert scene.refused == []
+    scene.pass_time(0.4)
+    (error,) = scene.refused
+    assert isinstance(error, Unauthorized)
+    assert (error.reason, scene.failed) == ("expired", ["expired"])
+    assert len(scene.lasting) == 0
+
+
+def test_one_that_ended_by_itself_is_forgotten(scene: Scene) -> None:
+    """Whatever its token's lifetime: nothing is kept of thousands that come and go."""
+    exchange = scene.open(hs256(exp=NOW + 10**6))
+    exchange.ended = True
+    scene.pass_time(REVIEW + 0.2)
+    assert (len(scene.lasting), scene.deadlines._watched, scene.refused) == (0, {}, [])
+
+
+OTHER_SECRET = evolve(HS, secret=Secret(b"fedcba9876543210fedcba9876543210"))
+RELOADED = {
+    "the same": ((HS,), None),
+    "one more": ((HS, evolve(OTHER_SECRET, name="more", issuer="https://more")), None),
+    "another name and more leeway": ((evolve(HS, name="renamed", leeway=60.0),), None),
+    "another secret": ((OTHER_SECRET,), "signature"),
+    "another issuer": ((evolve(HS, issuer="https://other"),), "issuer"),
+    "another audience": ((evolve(HS, audience=("others",)),), "audience"),
+    "another verifier": ((JWTVerifier("rs", "RS256", jwks_url=URL),), "algorithm"),
+}
+
+
+@pytest.mark.parametrize(("verifiers", "reason"), [pytest.param(*case, id=name) for name, case in RELOADED.items()])
+def test_one_ends_soon_after_a_reload_that_takes_its_verifier_away(
+    scene: Scene, verifiers: tuple[JWTVerifier, ...], reason: str | None
+) -> None:
+    """With the reason that a request with its token would get; all others go on."""
+    for _ in range(50):
+        scene.open(hs256(exp=NOW + 10**6))
+    key_set = KeySet(URL, None, scene.clock)  # type: ignore[arg-type]  # which is not started
+    scene.lasting.use(Authenticator(Auth(verifiers), {URL: key_set}))
+    scene.pass_time(0.2)
+    assert [getattr(error, "reason", None) for error in scene.refused] == ([reason] * 50 if reason else [])
+    scene.pass_time(100)
+    assert len(scene.refused) == (50 if reason else 0)
+
+
+def test_one_ends_when_authentication_is_dropped(scene: Scene) -> None:
+    """Nothing says any more that its caller may have it."""
+    scene.open(hs256(exp=NOW + 10**6))
+    scene.lasting.use(None)
+    scene.pass_time(0.2)
+    assert len(scene.refused) == 1
+
+
+def test_after_a_reload_tokens_are_looked_at_a_few_at_a_time(scene: Scene) -> None:
+    """A thousand streams are a second's work, which requests must not wait for."""
+    for _ in range(1000):
+        scene.open(hs256(exp=NOW + 10**6))
+    scene.lasting.use(using(OTHER_SECRET))
+    ended = []
+    for _ in range(12):
+        scene.pass_time(0.1)
+        ended.append(len(scene.refused))
+    assert ended[-1] == 1000
+    assert max(later - earlier for earlier, later in pairwise(ended)) <= 120
+
+
+def test_while_keys_cannot_be_fetched_a_token_holds_until_it_expires(scene: Scene) -> None:
+    """A provider that is down ends nobody's stream; a key that it has taken back does."""
+    answers: list[bytes] = []
+
+    async def fetch(url: str) -> tuple[bytes, dict[str, str]]:
+        if not answers:
+            raise ConnectionRefusedError
+        return answers[0], {}
+
+    answers.append(document(jwk("a")))
+    key_set = KeySet(URL, fetch, scene.clock)
+    key_set.start()
+    token = jwt.encode({"alg": "RS256", "kid": "a"}, {"sub": "a", "exp": NOW + 10_000}, rsa("a"), algorithms=["RS256"])
+    verifier = JWTVerifier("id", "RS256", jwks_url=URL)
+    scene.authenticator = Authenticator(Auth((verifier,)), {URL: key_set})
+    scene.lasting.use(scene.authenticator)
+    scene.open(token.encode())
+    answers.clear()
+    fresh = KeySet(URL, fetch, scene.clock)
+    fresh.start()
+    scene.lasting.use(Authenticator(Auth((verifier,)), {URL: fresh}))
+    scene.pass_time(60)
+    assert scene.refused == []
+    answers.append(document(jwk("b")))
+    scene.pass_time(60)
+    assert [type(error) for error in scene.refused] == [Unauthorized]

@@ -1,0 +1,55 @@
+"""Regular expressions that read bytes of strangers take a time that grows with their length and no faster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from apigw.contract import peers
+from apigw.policy.auth import jwt
+from apigw.wire import headers, target
+from apigw.wire.http1 import chunked, head, response
+
+SIZE = 128 * 1024
+MOST = 1.0
+"""Seconds of CPU: what is linear takes some milliseconds, what is quadratic some minutes."""
+CASES: list[tuple[Callable[..., Any], bytes, bytes]] = [
+    (target._ORDINARY, b"/", b"\0"),
+    (target._ORDINARY, b"/a", b"\0"),
+    (target._ORDINARY, b"/a?%41", b"\0"),
+    (target._BROKEN_ESCAPE, b"%41", b""),
+    (target._FORBIDDEN_ESCAPE, b"%4", b""),
+    (target._AUTHORITY, b"%41a", b"\0"),
+    (target._AUTHORITY, b"a:", b"\0"),
+    (target._ABSOLUTE, b"http://a/?", b"\n"),
+    (target._ABSOLUTE, b"/", b"\0"),
+    (headers.TOKEN, b"a", b"\0"),
+    (headers.FIELD_VALUE, b"a ", b" "),
+    (headers.FIELD_VALUE, b" \t", b""),
+    (headers.NO_LINE, b"\r\n", b""),
+    (head._REQUEST_LINE, b"A", b" "),
+    (head._REQUEST_LINE, b"A /a ", b"\0"),
+    (chunked._SIZE_LINE, b"5;a=b", b"\0"),
+    (chunked._SIZE_LINE, b'5;a="\\"', b"\0"),
+    (chunked._SIZE_LINE, b"5;a", b"\0"),
+    (chunked._TRAILER_LINE, b"a", b"\0"),
+    (chunked._TRAILER_LINE, b"a:", b"\0"),
+    (response._LATER_VERSION, b"HTTP/1.", b""),
+    (jwt._PARTS.fullmatch, b"a.", b"\0"),
+    (jwt._PARTS.fullmatch, b"a", b"\0"),
+    (peers._PORT, b"1.", b":"),
+    (peers._PORT, b"[::", b"]"),
+]
+
+
+@pytest.mark.parametrize(("match", "piece", "end"), CASES, ids=repr)
+def test_none_backtracks(match: Callable[..., Any], piece: bytes, end: bytes) -> None:
+    """A line of 128 KiB that is nearly right is refused in no time."""
+    data = piece[:1] + piece * (SIZE // len(piece)) + end
+    before = time.process_time()
+    match(data)
+    match(piece * (SIZE // len(piece)) + end)
+    assert time.process_time() - before < MOST

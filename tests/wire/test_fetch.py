@@ -1,0 +1,118 @@
+"""How the gateway fetches a document for itself: by name, in bounded size, and nothing but what it asked for."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.awaiting import wait_for, waiting
+from support.services import Behaviour, Received, Service
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred
+
+import apigw
+from apigw.wire.agent import Agent
+from apigw.wire.deadlines import Deadlines
+from apigw.wire.fetch import Fetch, FetchFailed
+
+reactor: Any = global_reactor
+LIMIT = 1000
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    service = Service()
+    yield service
+    service.close()
+    assert service.failures == []
+
+
+@pytest.fixture
+def agent() -> Iterator[Agent]:
+    def no_tls(host: str) -> Any:
+        raise ValueError(f"no TLS to {host}")
+
+    agent = Agent(reactor, Deadlines(reactor), no_tls)
+    yield agent
+    agent.close()
+
+
+def answering(status: int, *headers: str, body: bytes = b"") -> Behaviour:
+    def behave(received: Received) -> None:
+        received.conversation.answer(status, *headers, body=body)
+
+    return behave
+
+
+def fetched(agent: Agent, url: str) -> tuple[bytes, dict[str, str]]:
+    content, headers = wait_for(Deferred.fromCoroutine(Fetch(agent, LIMIT)(url)))
+    return content, dict(headers)
+
+
+@waiting
+def test_it_says_who_asks(service: Service, agent: Agent) -> None:
+    """And asks for JSON, as it is: a User-Agent is what firewalls in front of providers look for."""
+    service.behave = answering(200, "Cache-Control: max-age=5", body=b"{}")
+    content, headers = fetched(agent, f"{service.url}/keys?a=b")
+    assert (content, headers["cache-control"]) == (b"{}", "max-age=5")
+    asked = service.last
+    assert (asked.method, asked.target) == ("GET", "/keys?a=b")
+    assert asked.get("user-agent") == f"apigw/{apigw.__version__}"
+    assert asked.get("accept") == "application/json"
+    assert asked.get("accept-encoding") == "identity"
+
+
+BOMB = gzip.compress(bytes(50_000_000))
+
+
+@waiting
+@pytest.mark.parametrize(
+    ("coding", "body"), [("gzip", BOMB), ("GZIP", BOMB), ("deflate", zlib.compress(b"{}")), ("br, gzip", BOMB)]
+)
+def test_a_compressed_answer_is_not_unpacked(service: Service, agent: Agent, coding: str, body: bytes) -> None:
+    """Whatever is in it, and however much: it was not asked for, and its connection is given up."""
+    service.behave = answering(200, f"Content-Encoding: {coding}", body=body)
+    with pytest.raises(FetchFailed, match="compressed"):
+        fetched(agent, service.url)
+    service.behave = answering(200, "Content-Encoding: identity", body=b"{}")
+    assert fetched(agent, service.url)[0] == b"{}"
+
+
+@waiting
+@pytest.mark.parametrize("excess", [0, 1, 5_000_000])
+def test_a_document_is_bounded(service: Service, agent: Agent, excess: int) -> None:
+    """Of the limit it is read, and of one byte more it is not."""
+    service.behave = answering(200, body=b"x" * (LIMIT + excess))
+    if not excess:
+        assert len(fetched(agent, service.url)[0]) == LIMIT
+        return
+    with pytest.raises(FetchFailed, match="larger than 1000 bytes"):
+        fetched(agent, service.url)
+
+
+@waiting
+@pytest.mark.parametrize(
+    ("status", "location", "says"),
+    [
+        (301, "https://user:password@id.example/keys?token=hidden", "a redirect to https://id.example/keys;"),
+        (302, "/elsewhere", "a redirect to http://127.0.0.1:{port}/elsewhere;"),
+        (308, "//[::1", "a redirect to an address that cannot be read;"),
+        (307, "https://id.example:99999/keys", "a redirect to an address that cannot be read;"),
+        (301, None, "answered with 301$"),
+        (304, "/x", "answered with 304$"),
+        (500, "/x", "answered with 500$"),
+    ],
+)
+def test_a_redirect_says_what_to_configure(
+    service: Service, agent: Agent, status: int, location: str | None, says: str
+) -> None:
+    """It is not followed; its address is told without what may be secret in it."""
+    service.behave = answering(status, *([] if location is None else [f"Location: {location}"]))
+    with pytest.raises(FetchFailed, match=says.replace("{port}", str(service.port))) as caught:
+        fetched(agent, service.url)
+    assert ("configure the address itself" in str(caught.value)) == ("redirect" in says)
+    assert "password" not in str(caught.value)
+    assert len(service.requests) == 1
