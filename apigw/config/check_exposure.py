@@ -3,13 +3,9 @@ do instead is in docs/howto/harden.md."""
 
 from __future__ import annotations
 
-import os
-import stat
 from ipaddress import ip_address, ip_network
 
 from apigw.config import endpoints
-from apigw.config.check_files import named
-from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.validate import shown
 
@@ -17,7 +13,7 @@ from apigw.config.validate import shown
 def proxies(document: Document) -> None:
     """Who trusts everybody lets every client choose its own address."""
     for path, network in document.entries("gateway", "trusted_proxies"):
-        if isinstance(network, str) and ip_network(network).prefixlen == 0:
+        if isinstance(network, str) and network != "unix:" and ip_network(network, strict=False).prefixlen == 0:
             document.warn(
                 path,
                 f"{shown(document, path, network)} trusts every client's own word on its address: name your proxies",
@@ -38,17 +34,4 @@ def admin(document: Document) -> None:
                 path,
                 "shows services, routes and metrics to whoever reaches this machine: "
                 "name a private interface, as in tcp:9090:interface=127.0.0.1, or set admin_token_file if it is meant",
-            )
-
-
-def modes(document: Document, files: Files) -> None:
-    """What the gateway believes, nobody else may write."""
-    for path, name in named(document):
-        try:
-            mode = os.stat(files.absolute(name)).st_mode
-        except OSError:  # which has been reported
-            continue
-        if stat.S_IMODE(mode) & stat.S_IWOTH:
-            document.warn(
-                path, f"{shown(document, path, name)} may be written by every user of this machine: chmod o-w"
             )

@@ -36,14 +36,6 @@ def warn_exposed(document: Document, files: Files, path: Path, name: str, privat
         document.warn(path, f"{shown(document, path, name)} {sentence}")
 
 
-def named(document: Document) -> Iterator[tuple[Path, str]]:
-    """Each file that a key names, and where."""
-    for key, rule in document.schema.items():
-        if key in document.tree and _names_files(rule):
-            for path, name, _ in _named(document, rule, document.tree[key], (key,)):
-                yield path, name
-
-
 def pairs(document: Document, files: Files) -> None:
     """Reports each certificate that does not fit its key."""
     named: list[tuple[Path, str, str]] = []

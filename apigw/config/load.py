@@ -41,6 +41,5 @@ def judge(document: Document, files: Files, rules: Rules) -> None:
     check_network.services(document)
     check_exposure.proxies(document)
     check_exposure.admin(document)
-    check_exposure.modes(document, files)
     for check in rules.checks:
         check(document, files)

@@ -92,6 +92,8 @@ class UpstreamConnection(ABC):
     request can be repeated safely, and ``is_quiet``, a system call, is not needed before it."""
     used: bool
     """Whether it has completed an exchange. The service may be closing a used connection for being idle."""
+    receiver: Receiver | None
+    """The receiver of the exchange in progress."""
     version: bytes
     """The HTTP version of the last response, for ``Via``: ``HTTP/1.1``, as in ``Request.clientproto``."""
 
@@ -101,11 +103,7 @@ class UpstreamConnection(ABC):
         self.usable = False
         self.used = False
         self.version = b"HTTP/1.1"
-
-    @property
-    @abstractmethod
-    def receiver(self) -> Receiver | None:
-        """The receiver of the exchange in progress."""
+        self.receiver = None
 
     # The exchange's side.
 

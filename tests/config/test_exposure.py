@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from apigw.config.load import load
@@ -42,16 +40,3 @@ def test_what_is_open(write: Write, settings: str, said: list[str]) -> None:
     for warning, sentence in zip(warnings, said, strict=True):
         assert sentence in str(warning)
         assert str(warning).startswith("etc/a.yaml:2:")
-
-
-@pytest.mark.parametrize(
-    ("mode", "said"), [(0o400, False), (0o644, False), (0o660, False), (0o666, True), (0o602, True)]
-)
-def test_files_that_everybody_may_write(write: Write, mode: int, said: bool) -> None:
-    """What everybody may write nobody should believe; that all may read is how secrets are mounted in a cluster."""
-    directory = write({"token": "a-token-of-16-characters", "a.yaml": "gateway: {admin_token_file: token}\n"})
-    (Path(directory) / "token").chmod(mode)
-    warnings = load(directory, {}, RULES).warnings
-    assert [str(each) for each in warnings] == [
-        "etc/a.yaml:1:29: gateway.admin_token_file: 'token' may be written by every user of this machine: chmod o-w"
-    ] * said

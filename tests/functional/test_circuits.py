@@ -418,7 +418,7 @@ def test_a_reload_keeps_a_circuit_and_a_change_resets_it(start: Start, main: Ser
     assert daemon.get("/a").status == 500
     without = protected(main, other, LONG)
     open_it(daemon)
-    del without["services"]["main"]["circuit_breaker"]
+    without["services"]["main"]["circuit_breaker"] = None
     assert daemon.reload(without)
     assert circuit(daemon)["state"] is None
     eventually(lambda: 'gateway_circuit_breaker_state{service="main"} 0.0' in metrics(daemon))

@@ -84,7 +84,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         configuration = {
             "gateway": {"listen": ["tcp:0:interface=127.0.0.1"], "admin": None, "access_log": None},
-            "services": {"main": {"targets": [f"http://127.0.0.1:{listening.getsockname()[1]}"]}},
+            # Without a circuit, as it was when the number was set.
+            "services": {
+                "main": {"targets": [f"http://127.0.0.1:{listening.getsockname()[1]}"], "circuit_breaker": None}
+            },
             "routes": [{"path": "/orders/:id", "service": "main", "roles": ["user"]}],
             "auth": {"jwt": [{"name": "main", "algorithm": "HS256", "secret": SECRET}]},
             "rate_limits": [{"endpoint": "/orders/*", "limit": 100_000, "window": "1h", "scope": "user"}],

@@ -21,7 +21,7 @@ from .test_pool import use as exchange_on
 def connection(receiver: Recorder | None) -> HTTP1Connection:
     """One that carries an exchange, or is idle."""
     made = HTTP1Connection(Deadlines(Clock()), *[lambda _: None] * 3)
-    made._receiver = receiver
+    made.receiver = receiver
     return made
 
 

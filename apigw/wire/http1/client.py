@@ -22,10 +22,8 @@ from apigw.wire.tunnel import End
 CLOSING_TIME: Final = 30.0
 """Seconds in which the upstream may take what is left for it, once the connection is being closed."""
 _REMEMBERED: Final = 4096
-_LONGEST: Final = 64
-"""Of the names that are remembered, so that they take 1 MiB at most."""
-_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
-"""Methods whose requests say that they have no body (RFC 9110 §8.6)."""
+_LONGEST: Final = 64  # of the names that are remembered, so that they take 1 MiB at most
+_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})  # they say that they have no body (RFC 9110 §8.6)
 
 # The states of a connection.
 CONNECTING: Final = 0
@@ -105,17 +103,12 @@ class HTTP1Connection(UpstreamConnection):
         self._state = CONNECTING
         self._request = UNSENT
         self._response = ResponseReader()
-        self._receiver: Receiver | None = None
         self._out: list[bytes] = []
         self._timeout = 0.0
         self._chunked = False
         self._reading_paused = False
         self._writing_paused = False
         self._turn: int | None = None
-
-    @property
-    def receiver(self) -> Receiver | None:
-        return self._receiver
 
     @property
     def event_stream(self) -> bool:
@@ -153,7 +146,7 @@ class HTTP1Connection(UpstreamConnection):
             raise RuntimeError("the connection is not idle")
         self._become(BUSY)
         self._request = SENDING
-        self._receiver = receiver
+        self.receiver = receiver
         response = self._response
         response.state = WAITING
         response.bodyless = method == b"HEAD"
@@ -264,7 +257,7 @@ class HTTP1Connection(UpstreamConnection):
         self.when_ready.callback(self)
 
     def dataReceived(self, data: bytes) -> None:
-        response, receiver = self._response, self._receiver
+        response, receiver = self._response, self.receiver
         if receiver is None:
             # Nobody asked. Whoever would be next must not get it for an answer.
             self._drop()
@@ -299,10 +292,10 @@ class HTTP1Connection(UpstreamConnection):
         if begun:
             receiver.response_started(response.status, response.reason, response.headers)
         for piece in pieces:
-            if self._receiver is not receiver:
+            if self.receiver is not receiver:
                 return
             receiver.response_received(piece)
-        if self._receiver is not receiver:
+        if self.receiver is not receiver:
             return
         if response.state == COMPLETE:
             reusable = response.reusable
@@ -311,7 +304,7 @@ class HTTP1Connection(UpstreamConnection):
             receiver.response_finished()
             return
         receiver.response_paused()
-        if response.moved and self._receiver is receiver:
+        if response.moved and self.receiver is receiver:
             self._wait()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -331,7 +324,7 @@ class HTTP1Connection(UpstreamConnection):
             self.when_ready.errback(reason)
 
     def deadline_passed(self) -> None:
-        if self._receiver is not None:
+        if self.receiver is not None:
             self._fail(UpstreamTimedOut("no answer in time"))
         elif self._state == IDLE and self.used:
             self.close()
@@ -342,14 +335,14 @@ class HTTP1Connection(UpstreamConnection):
 
     def pauseProducing(self) -> None:
         self._writing_paused = True
-        receiver = self._receiver
+        receiver = self.receiver
         if receiver is not None:
             self._wait()
             receiver.pause_body()
 
     def resumeProducing(self) -> None:
         self._writing_paused = False
-        receiver = self._receiver
+        receiver = self.receiver
         if receiver is not None:
             self._wait()
             receiver.resume_body()
@@ -361,7 +354,7 @@ class HTTP1Connection(UpstreamConnection):
 
     def _complete(self, reusable: bool) -> None:
         """The answer is complete: the connection is free for the next exchange, or of no more use."""
-        self._receiver = None
+        self.receiver = None
         self.used = True
         if reusable and self._request == SENT and not self._writing_paused:
             if self._reading_paused:
@@ -390,7 +383,7 @@ class HTTP1Connection(UpstreamConnection):
 
     def _forget(self) -> Receiver | None:
         """The exchange is over, and its receiver is told nothing more."""
-        receiver, self._receiver = self._receiver, None
+        receiver, self.receiver = self.receiver, None
         self._response.forget()
         return receiver
 
@@ -400,7 +393,7 @@ class HTTP1Connection(UpstreamConnection):
             self.transport.abortConnection()
 
     def _is_unsent(self) -> bool:
-        """Whether the request is still held for the end of this turn, so that nothing read by now can be its answer."""
+        """Whether the request is held until the end of this turn: nothing read by now can be its answer."""
         return self._turn is not None and self._turn == self._reactor.turn
 
 

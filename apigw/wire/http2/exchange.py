@@ -58,7 +58,6 @@ class HTTP2Exchange(UpstreamConnection):
         self.send_window = 0
         self._client = client
         self._deadlines = deadlines
-        self._receiver: Receiver | None = None
         self._request = UNSENT
         self._response = UNSENT
         self._head: bytes | None = None  # not sent yet
@@ -78,10 +77,6 @@ class HTTP2Exchange(UpstreamConnection):
         self._timeout = 0.0
         self._event_stream = False
         self.version = b"HTTP/2"
-
-    @property
-    def receiver(self) -> Receiver | None:
-        return self._receiver
 
     @property
     def event_stream(self) -> bool:
@@ -104,7 +99,7 @@ class HTTP2Exchange(UpstreamConnection):
         if self._request != UNSENT:
             raise RuntimeError("a stream carries one exchange")
         self._request = OPEN
-        self._receiver = receiver
+        self.receiver = receiver
         self._timeout = timeout
         self._bodyless = method == b"HEAD"
         if content_length is not None and (content_length or method in _WITH_BODY):
@@ -212,7 +207,7 @@ class HTTP2Exchange(UpstreamConnection):
 
     def tell(self) -> None:
         """Hand on what has come, unless the client has paused."""
-        receiver = self._receiver
+        receiver = self.receiver
         if receiver is None or self._paused or (self._answer is None and self._response != OPEN):
             return
         pieces, self._pieces = self._pieces, []
@@ -225,11 +220,11 @@ class HTTP2Exchange(UpstreamConnection):
             receiver.response_started(answer.status, b"", answer.headers)
         self._telling = True
         for piece in pieces:
-            if self._receiver is not None:
+            if self.receiver is not None:
                 self._taken += len(piece)
                 receiver.response_received(piece)
         self._telling = False
-        if self._receiver is None:
+        if self.receiver is None:
             return
         if self._complete:
             self._end(Code.NO_ERROR)
@@ -278,7 +273,7 @@ class HTTP2Exchange(UpstreamConnection):
         self.fail(UpstreamLost(why, silent=silent, unsent=unsent))
 
     def fail(self, error: UpstreamError, code: Code = Code.CANCEL) -> None:
-        receiver = self._receiver
+        receiver = self.receiver
         self._end(code)
         if receiver is not None:
             receiver.response_failed(error)
@@ -320,7 +315,7 @@ class HTTP2Exchange(UpstreamConnection):
         self._pause_or_resume()
 
     def _pause_or_resume(self) -> None:
-        receiver = self._receiver
+        receiver = self.receiver
         if receiver is None or self._request != OPEN:
             return
         left = len(self._unsent)
@@ -341,7 +336,7 @@ class HTTP2Exchange(UpstreamConnection):
 
     def _wait(self) -> None:
         """The deadline: only while the service is waited for, for an answer or to read on."""
-        waits = (self._request == ENDED or self._body_paused) and not self._paused and self._receiver is not None
+        waits = (self._request == ENDED or self._body_paused) and not self._paused and self.receiver is not None
         if waits and not self._event_stream:
             self.deadline = self._deadlines.seconds() + self._timeout
         else:
@@ -351,7 +346,7 @@ class HTTP2Exchange(UpstreamConnection):
         """The exchange is over; what the service has not been told, or does not say, is cut short by a reset."""
         if self._response == ENDED:
             return
-        self._receiver = None
+        self.receiver = None
         is_open = self._request == OPEN or not self._complete
         self._request = self._response = ENDED
         self._pieces.clear()

@@ -56,8 +56,7 @@ class HTTP2Stream:
     _expects_continue = False
     _head: bytes | None = None
     _bodyless = False
-    _ending = False
-    _ended = False  # END_STREAM is sent
+    _ending = _ended = False  # END_STREAM is to be sent, and is
     _producer: IPushProducer | None = None
     _producer_paused = False
     _window_due = NEVER
@@ -83,8 +82,7 @@ class HTTP2Stream:
 
     def refuse(self, refusal: Refused, bodyless: bool) -> None:
         """Answer what did not become a request."""
-        channel = self.channel
-        status, headers, body = channel.factory.refuse(refusal, self.peer, self.secure, b"HTTP/2")
+        status, headers, body = self.channel.factory.refuse(refusal, self.peer, self.secure, b"HTTP/2")
         self._head = encode_head(status, headers)
         if not bodyless:
             self._unsent += body
