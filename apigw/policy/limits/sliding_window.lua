@@ -15,7 +15,8 @@
 --   places   how many are taken, 0, 0
 --
 -- Places are a sorted set of the names of leases, by the microsecond in which each ends. A log is a list of stamps,
--- oldest first. A counter is its last time, current and previous count, packed. Numbers are doubles, exact to 2^53: limits below 2^31 and windows up to 2^43 microseconds stay exact throughout.
+-- oldest first. A counter is its last time, current and previous count, packed. Numbers are doubles, exact to 2^53:
+-- limits below 2^31 and windows up to 2^43 microseconds stay exact throughout.
 
 local HALF = 2097152 -- 2^21
 local LOG, PLACES, NAME = 1, 3, 16 -- NAME: bytes of a lease's name
