@@ -157,7 +157,8 @@ PANELS: dict[str, list[Panel]] = {
               query(f'sum by (class) (label_replace(rate({REQUESTS}{{{ROUTE}}}{RATE}), '
                     '"class", "${1}xx", "status", "(.).*"))', "{{class}}"), unit="reqps", stacked=True),
         lines("Rate-limit violations by limit", "Requests per second that a limit refused.", 12,
-              query(rate("gateway_rate_limit_violations_total", by="endpoint, scope"), "{{endpoint}} by {{scope}}"),
+              query(rate("gateway_rate_limit_violations_total", by="endpoint, kind, scope"),
+                    "{{endpoint}} by {{scope}}, {{kind}}"),
               unit="reqps"),
     ],
     "Whose fault": [
@@ -192,6 +193,8 @@ PANELS: dict[str, list[Panel]] = {
               query(f"sum by (instance) (gateway_requests_in_flight{{{WHERE}}})", "{{instance}}")),
         lines("Connections", "Open connections of clients.", 8,
               query(f"sum by (protocol) (gateway_connections{{{WHERE}}})", "{{protocol}}")),
+        lines("Connections refused", "Per second, closed at once: the gateway is full, or one address has its part.", 8,
+              query(f"sum by (reason) (rate(gateway_connections_refused_total{{{WHERE}}}{RATE}))", "{{reason}}")),
         lines("Reactor lag, p99", "How late the gateway gets to what it has to do: blocked, or full.", 8,
               query(quantile("0.99", "le, instance", "gateway_reactor_lag_seconds", WHERE), "{{instance}}"), unit="s"),
         lines("Name lookups", "Per second, by result; old: the last good addresses were used.", 8,

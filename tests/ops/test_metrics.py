@@ -35,6 +35,7 @@ FAMILIES = {
     "gateway_circuit_breaker_transitions": ("counter", {"service", "to"}),
     "gateway_requests_in_flight": ("gauge", set()),
     "gateway_connections": ("gauge", {"protocol"}),
+    "gateway_connections_refused": ("counter", {"reason"}),
     "gateway_config_reloads": ("counter", {"result"}),
     "gateway_config_last_reload_successful": ("gauge", set()),
     "gateway_dns_lookups": ("counter", {"result"}),

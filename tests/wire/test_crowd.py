@@ -14,6 +14,7 @@ from support.http1_server import Server as Plain
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from apigw.wire.channel import Settings
+from apigw.wire.proxy_protocol import ProxiedFactory
 from apigw.wire.room import Crowd
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
 
@@ -138,6 +139,36 @@ def test_over_tls_there_is_no_handshake(tmp_path: Path) -> None:
     over_tls = TLSFactory(ServerContexts([pair]), server.factory, server.clock)
     assert server.came()
     assert over_tls.buildProtocol(PEER) is None
+
+
+def test_behind_the_proxy_protocol_clients_are_counted() -> None:
+    """Not the load balancer, of whose connections each is of the client that its header names."""
+    server = Server(1)
+    factory = ProxiedFactory(server.factory, server.factory)
+
+    def came(client: bytes) -> FakeTransport:
+        built: Any = factory.buildProtocol(PEER)
+        transport = FakeTransport(server.clock).connect(built)
+        transport.deliver(b"PROXY TCP4 %b 192.0.2.1 5120 80\r\n" % client)
+        return transport
+
+    transports = [came(b"203.0.113.1"), came(b"203.0.113.2"), came(b"203.0.113.1")]
+    assert [transport.aborted for transport in transports] == [False, False, True]
+    assert server.turned_away == ["address"]
+    for transport in transports[:2]:
+        transport.disconnect()
+    assert server.factory.crowd._open == {}
+
+
+def test_what_is_closed_before_its_header_is_counted_as_turned_away() -> None:
+    """Where the gateway is full of connections that are in use."""
+    server = Server(None)
+    server.factory.settings = evolve(server.factory.settings, max_connections=1)
+    client = server.came()
+    assert client
+    client.send(GET)
+    assert ProxiedFactory(server.factory, server.factory).buildProtocol(PEER) is None
+    assert server.turned_away == ["full"]
 
 
 def test_an_address_that_left_takes_no_memory() -> None:

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import pytest
 from support import redis_server
 from support.awaiting import wait_for, waiting
-from support.limits import NOON, limit
+from support.limits import NOON, concurrent, limit
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 
 from apigw.config.model import Redis
 from apigw.policy.limits import refusals
+from apigw.policy.limits.concurrent import Claim
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.memory import MemoryStore
 from apigw.redis.link import RedisLink
@@ -78,6 +79,18 @@ def test_of_redis_the_last_refusal_is_known(shared: RedisStore, clock: Clock) ->
     assert shared.spent([(limit(1, 60, "log"), b"a")], clock.seconds()) is not None
     assert shared.spent(checks, clock.seconds() + 60) is None
     assert shared._refusals._refused == {}
+
+
+@waiting
+@pytest.mark.parametrize("most", [1, 5])
+def test_a_refusal_is_known_where_a_place_was_wanted_too(shared: RedisStore, clock: Clock, most: int) -> None:
+    """As without one; whether there was a place or not."""
+    one, places = limit(1, 60, "log"), concurrent(most)
+    for _ in range(2):
+        claim = Claim([(places, b"a")], shared)
+        wait_for(shared.admit([(one, b"a")], claim))
+    assert shared.spent([(one, b"a")], clock.seconds()) is not None
+    assert shared.spent([(one, b"b")], clock.seconds()) is None
 
 
 @waiting
