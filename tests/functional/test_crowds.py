@@ -6,7 +6,6 @@ As many as ``max_connections`` of a service, so that the last would get nothing 
 from __future__ import annotations
 
 import re
-import ssl
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -122,7 +121,9 @@ def behave(received: Received) -> None:
 
 
 @pytest.mark.parametrize(
-    "crowd", [uploads, small_uploads, readers, websockets, streams, handshakes, refusals], ids=lambda kind: kind.__name__
+    "crowd",
+    [uploads, small_uploads, readers, websockets, streams, handshakes, refusals],
+    ids=lambda kind: kind.__name__,
 )
 def test_a_crowd_takes_nothing_from_others(
     daemon: Daemon, service: Service, crowd: Callable[[Daemon], list[Client | H2Client]]
