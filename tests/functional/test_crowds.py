@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -101,10 +101,8 @@ def refusals(daemon: Daemon) -> list[Client | H2Client]:
     clients = [daemon.connect() for _ in range(CROWD)]
     for client in clients:
         client.socket.setblocking(False)
-        try:
+        with suppress(BlockingIOError):
             client.socket.send(encode("GET", "/health/none") * 1000)
-        except BlockingIOError:
-            pass
     return [*clients]
 
 
