@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable
-from threading import Event, Lock
+from threading import Event, RLock
 from typing import Any
 
 from twisted.application.service import IService, MultiService
@@ -39,7 +39,7 @@ class OwnLog:
         self._file = file if file == STDOUT else os.path.abspath(file)
         self._appender = Appender(self._file, self._failed, self._complain, self._end, self._written)
         self._ended = Event()
-        self._lock = Lock()
+        self._lock = RLock()  # a collection meanwhile may log what nobody handled
         self._handed = 0
         self._uncounted = 0
         self._unsaid = 0

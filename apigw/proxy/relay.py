@@ -64,6 +64,7 @@ class Relay(Relaying):
     def send(self, target: Target, connection: UpstreamConnection) -> None:
         """Send the request to ``target``. From then on the answer is relayed."""
         self.target, self.connection = target, connection
+        self.full = False
         exchange, request, destination = self.exchange, self.request, self.destination
         host = request.authority if destination.preserve_host and request.authority else target.authority
         uri = request.uri if not destination.strip else without_segments(request, destination.strip)

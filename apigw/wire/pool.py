@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from apigw.wire.deadlines import NEVER, Deadlines
-from apigw.wire.errors import ConnectFailed, PoolExhausted
+from apigw.wire.errors import ConnectFailed, PoolExhausted, UpstreamError
 from apigw.wire.interfaces import Connections, Make, UpstreamConnection
 from apigw.wire.reactor.transport import OneConnection
 from apigw.wire.slowest import Slowest
@@ -51,7 +51,14 @@ class _Waiting:
         self.given.errback(PoolExhausted("no connection became free in time"))
 
 
-class _Dialling:
+def why_not(failure: Failure) -> UpstreamError:
+    """What a failure to connect means: that the service cannot be reached, or that this process has no room."""
+    if getattr(failure.value, "osError", None) in NO_FILES:
+        return PoolExhausted("the process may open no more files")
+    return ConnectFailed(failure.getErrorMessage())
+
+
+class Dialling:
     """A connection that is being made, with all that needs: a name's lookup, the attempts at each of its addresses."""
 
     def __init__(self, deadline: float) -> None:
@@ -146,7 +153,7 @@ class Pool(Connections):
         if self.deadline == NEVER and len(self._open) >= self._settings.max_connections:
             self.deadline = self._deadlines.seconds()
             self._deadlines.watch(self)
-        dialling = _Dialling(self._deadlines.seconds() + self._settings.connect_timeout)
+        dialling = Dialling(self._deadlines.seconds() + self._settings.connect_timeout)
         connection.connect_until(dialling.deadline)
         self._deadlines.watch(dialling)
 
@@ -159,10 +166,7 @@ class Pool(Connections):
         def failed(failure: Failure) -> None:
             if given.called:
                 return
-            if getattr(failure.value, "osError", None) in NO_FILES:
-                given.errback(PoolExhausted("the process may open no more files"))
-            else:
-                given.errback(ConnectFailed(failure.getErrorMessage()))
+            given.errback(why_not(failure))
 
         def connected(_: object) -> None:
             # From here on, a TLS handshake for instance, the connection keeps the same deadline by itself.

@@ -81,7 +81,9 @@ def _parse_block(data: bytes) -> Header | None:
     if len(data) < 16:
         return None
     command, family, length = data[12], data[13], int.from_bytes(data[14:16], "big")
-    if command not in (0x20, 0x21) or family not in _SIZES or not _SIZES[family] <= length <= MOST_OF_BLOCK:
+    if command not in (0x20, 0x21) or length > MOST_OF_BLOCK:
+        raise Malformed
+    if command == 0x21 and (family not in _SIZES or length < _SIZES[family]):
         raise Malformed
     if len(data) < 16 + length:
         return None

@@ -69,7 +69,7 @@ def test_it_ends_when_its_token_expires(start: Start, service: Service, tmp_path
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         status = 101 if path == "/socket" else 200
         assert [(line["status"], line["code"]) for line in lines] == [(status, "unauthorized")]
-        assert "the token has expired" in daemon.log
+        eventually(lambda: "the token has expired" in daemon.log)
         assert daemon.get(path, bearer(short)).status == 401
         staying.socket.settimeout(0.3)
         with pytest.raises(TimeoutError):

@@ -186,8 +186,10 @@ def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, author
 def test_the_log_says_what_runs_and_which_ports_speak_tls(daemon: Daemon) -> None:
     """Version, whether it is compiled, how much it has loaded; and ``tls:`` before such an endpoint."""
     kind = "compiled" if is_compiled() else "not compiled"
-    assert re.search(rf"\] apigw {re.escape(__version__)}, {kind}: \d+ routes to \d+ services\n", daemon.log)
-    assert ": tls:tcp:0:interface=127.0.0.1\n" in daemon.log
+    eventually(
+        lambda: re.search(rf"\] apigw {re.escape(__version__)}, {kind}: \d+ routes to \d+ services\n", daemon.log)
+    )
+    eventually(lambda: ": tls:tcp:0:interface=127.0.0.1\n" in daemon.log)
 
 
 def test_a_renewed_certificate_is_used_after_a_reload(
@@ -212,7 +214,7 @@ def test_a_renewed_certificate_is_used_after_a_reload(
     assert shown(daemon, 0, "localhost")[0] == "new.example"
     Path(pair.key).write_text(Path(authority.issue("other.example").key).read_text())
     assert not daemon.reload()
-    assert "not reloaded: " in daemon.log
+    eventually(lambda: "not reloaded: " in daemon.log)
     assert shown(daemon, 0, "localhost")[0] == "new.example"
 
 

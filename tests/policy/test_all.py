@@ -14,7 +14,7 @@ import pytest
 from support.client import Client
 from support.daemon import TWISTD, Daemon, Document, gateway
 from support.services import Service
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, eventually
 
 import apigw
 from apigw.policy.all import POLICIES
@@ -111,7 +111,7 @@ def test_what_it_adds_is_in_every_answer(grown: Grown, tmp_path: Path) -> None:
             assert b"broken" not in broken.body
             served = client.get("/a")
             assert (served.status, served.get("x-greeting")) == (200, "hello")
-        assert "RuntimeError: broken" in daemon.log
+        eventually(lambda: "RuntimeError: broken" in daemon.log)
         assert daemon.get("/elsewhere").get("x-greeting") is None
         assert len(service.requests) == 2
     finally:

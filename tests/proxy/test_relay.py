@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
+from apigw import is_compiled
 from apigw.config.model import Service as ServiceConfig
 from apigw.config.model import Target as TargetConfig
 from apigw.contract.exchange import Answer, Exchange, Head, Hook, Outcome, Route, Stage
@@ -31,6 +32,8 @@ from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import Refused
+
+pytestmark = pytest.mark.skipif(is_compiled(), reason="what is compiled knows an actor from the real part")
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 UPGRADE = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"

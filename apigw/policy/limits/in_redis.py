@@ -36,8 +36,7 @@ _LEASE = Struct("<q")
 _RENEWED = _LEASE.pack(int(LEASE * SECOND))
 _ENDED = _LEASE.pack(0)
 _NUMBER = Struct("<Q")
-_AT_A_TIME = 1_000
-"""So many leases are renewed in one call, which takes Redis a millisecond."""
+_AT_A_TIME = 1_000  # leases renewed in one call, which takes Redis a millisecond
 _PEEK = 128
 _PROBE = compile_limit(RateLimit("/", 2**31 - 1, 1.0, scope="endpoint", algorithm="counter"))
 
@@ -124,6 +123,7 @@ class RedisStore(ClaimStore):
         self._claims = 0
         self._held: dict[bytes, Claim] = {}
         self._ended: list[Claim] = []
+        self._down_since = -LEASE
         self._unsaid: list[Claim] = []  # ended while Redis could not be told
         self._renewing = LoopingCall(self.renew)
         self._renewing.clock = self._clock
@@ -241,12 +241,12 @@ class RedisStore(ClaimStore):
         claim.name = self._gateway + _NUMBER.pack(self._claims)
 
     def _end_lease(self, claim: Claim) -> None:
-        if not self._link.takes_calls:
+        if self._link.takes_calls:
+            if not self._waiting and not self._ended:
+                self._at_end_of_turn()
+            self._ended.append(claim)
+        elif self._clock.seconds() - self._down_since < LEASE:  # else it has ended by itself
             self._unsaid.append(claim)
-            return
-        if not self._waiting and not self._ended:
-            self._at_end_of_turn()
-        self._ended.append(claim)
 
     def _at_end_of_turn(self) -> None:
         turn = getattr(self._reactor, "writes_of_turn", None)
@@ -375,6 +375,8 @@ class RedisStore(ClaimStore):
         self._on_store_up(up)
         if up:
             self.renew()
+        else:
+            self._down_since = self._clock.seconds()
 
     async def _probe(self, execute: Execute) -> None:
         """What a check does, writing included: a server that is full or a replica is not up because it answers."""

@@ -63,6 +63,12 @@ class Bounds:
         self._streams_then = 0
         self._questions: deque[float] = deque(maxlen=MOST_QUESTIONS + 1)
 
+    def anew(self) -> Bounds:
+        """The same bounds once more, for a client that has been warned. What it has earned stays."""
+        bounds = Bounds()
+        bounds.streams, bounds.data_frames = self.streams, self.data_frames
+        return bounds
+
     def reset(self, now: float) -> None:
         """A stream ended before its answer began, and the client is the reason."""
         self._resets += 1

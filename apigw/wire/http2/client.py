@@ -211,7 +211,8 @@ class HTTP2Client(Endpoint):
             self.trifle_received()
         exchange = self._exchanges.get(number)
         if exchange is None:
-            self._check_late(number)
+            # The window of the stream bounds how much may still come of one that we have reset.
+            self._check_late(number, counts=not payload)
             return
         try:
             exchange.data_received(payload, length, end)
@@ -297,11 +298,12 @@ class HTTP2Client(Endpoint):
         self.write_out()
         self._lose(UpstreamMalformed("what the service sends is not HTTP/2"))
 
-    def _check_late(self, number: int) -> None:
+    def _check_late(self, number: int, counts: bool = True) -> None:
         """What comes for a stream that we have ended is forgiven; there are no others."""
         if not number & 1 or number >= self._next:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "The stream does not exist.")
-        self.trifle_received()
+        if counts:
+            self.trifle_received()
 
     # The end.
 
@@ -335,7 +337,9 @@ class HTTP2Client(Endpoint):
         if was_over:
             return
         for exchange in list(self._exchanges.values()):
-            if error is None:
+            if exchange.is_complete:
+                exchange.stop_sending()  # what it has is told when the client reads on
+            elif error is None:
                 exchange.lost(why, unsent=False)
             else:
-                exchange.fail(error)
+                exchange.fail(error, None)

@@ -71,7 +71,8 @@ class HTTP2Exchange(UpstreamConnection):
         self._interim = 0
         self._paused = False
         self._telling = False
-        self._complete = False  # END_STREAM came
+        self.is_complete = False
+        """Whether all of the answer has come, though not all of it may have been told."""
         self._receive_window = STREAM_WINDOW
         self._taken = 0
         self._timeout = 0.0
@@ -122,6 +123,7 @@ class HTTP2Exchange(UpstreamConnection):
             return
         self._finishing = True
         self._push()
+        self._wait()
 
     def pause_response(self) -> None:
         self._paused = True
@@ -156,7 +158,7 @@ class HTTP2Exchange(UpstreamConnection):
 
     def block_received(self, fields: Headers, size: int, end: bool) -> None:
         """A head, or trailers, which are dropped. Raises ``UpstreamError``."""
-        if self._complete:
+        if self.is_complete:
             raise UpstreamMalformed("a field block behind the end")
         if self._response == OPEN:
             if not end:
@@ -183,7 +185,7 @@ class HTTP2Exchange(UpstreamConnection):
 
     def data_received(self, data: bytes, length: int, end: bool) -> None:
         """``length`` bytes count against the window. Raises ``UpstreamError``, and ``StreamFault`` for too many."""
-        if self._response != OPEN or self._complete:
+        if self._response != OPEN or self.is_complete:
             raise UpstreamMalformed("a body without a head, or behind its end")
         self._receive_window -= length
         if self._receive_window < 0:
@@ -203,7 +205,7 @@ class HTTP2Exchange(UpstreamConnection):
     def _ended(self) -> None:
         if self._left:
             raise UpstreamMalformed("a body shorter than its Content-Length")
-        self._complete = True
+        self.is_complete = True
 
     def tell(self) -> None:
         """Hand on what has come, unless the client has paused."""
@@ -212,7 +214,7 @@ class HTTP2Exchange(UpstreamConnection):
             return
         pieces, self._pieces = self._pieces, []
         answer, self._answer = self._answer, None
-        if answer is not None and self._complete:
+        if answer is not None and self.is_complete:
             self._end(Code.NO_ERROR)
             receiver.response_whole(answer.status, b"", answer.headers, b"".join(pieces))
             return
@@ -226,7 +228,7 @@ class HTTP2Exchange(UpstreamConnection):
         self._telling = False
         if self.receiver is None:
             return
-        if self._complete:
+        if self.is_complete:
             self._end(Code.NO_ERROR)
             receiver.response_finished()
             return
@@ -260,19 +262,20 @@ class HTTP2Exchange(UpstreamConnection):
         """The service ends the stream. Behind a whole answer that is no fault: it needs no more of the request."""
         if code == Code.REFUSED_STREAM:
             self.lost("the service refuses the stream", unsent=True)
-        elif self._complete:
-            self._stop_sending()
+        elif self.is_complete:
+            self.stop_sending()
         else:
-            self.fail(UpstreamLost(f"the service reset the stream: {code}"))
+            self.fail(UpstreamLost(f"the service reset the stream: {code}"), None)
 
     def lost(self, why: str, unsent: bool) -> None:
         """The connection is gone. ``unsent``: the service says that it has done nothing of this exchange."""
         silent = self._response == UNSENT and not self._interim
         # As a connection that was used before: what the service has not begun may be sent to it again.
         self.used = unsent or self._client.used
-        self.fail(UpstreamLost(why, silent=silent, unsent=unsent))
+        self.fail(UpstreamLost(why, silent=silent, unsent=unsent), None)
 
-    def fail(self, error: UpstreamError, code: Code = Code.CANCEL) -> None:
+    def fail(self, error: UpstreamError, code: Code | None = Code.CANCEL) -> None:
+        """``code`` resets the stream, unless the service has ended it, or it is gone: None."""
         receiver = self.receiver
         self._end(code)
         if receiver is not None:
@@ -293,7 +296,7 @@ class HTTP2Exchange(UpstreamConnection):
             client.emit_head(self.number, self._head, ends)
             self._head = None
             if ends:
-                self._stop_sending()
+                self.stop_sending()
                 client.flush()
                 return
         unsent = self._unsent
@@ -308,8 +311,9 @@ class HTTP2Exchange(UpstreamConnection):
             del unsent[:size]
             self.send_window -= size
             client.send_window -= size
+            self._wait()
             if ends:
-                self._stop_sending()
+                self.stop_sending()
                 break
         client.flush()
         self._pause_or_resume()
@@ -328,7 +332,7 @@ class HTTP2Exchange(UpstreamConnection):
             self._wait()
             receiver.resume_body()
 
-    def _stop_sending(self) -> None:
+    def stop_sending(self) -> None:
         self._request = ENDED
         self._unsent.clear()
         self._client.waiting.pop(self, None)
@@ -336,18 +340,22 @@ class HTTP2Exchange(UpstreamConnection):
 
     def _wait(self) -> None:
         """The deadline: only while the service is waited for, for an answer or to read on."""
-        waits = (self._request == ENDED or self._body_paused) and not self._paused and self.receiver is not None
+        waits = (
+            (self._request == ENDED or self._finishing or self._body_paused)
+            and not self._paused
+            and self.receiver is not None
+        )
         if waits and not self._event_stream:
             self.deadline = self._deadlines.seconds() + self._timeout
         else:
             self.deadline = NEVER
 
-    def _end(self, code: Code) -> None:
+    def _end(self, code: Code | None) -> None:
         """The exchange is over; what the service has not been told, or does not say, is cut short by a reset."""
         if self._response == ENDED:
             return
         self.receiver = None
-        is_open = self._request == OPEN or not self._complete
+        is_open = self._request == OPEN or not self.is_complete
         self._request = self._response = ENDED
         self._pieces.clear()
         self._unsent.clear()

@@ -261,7 +261,7 @@ class HTTP2Channel(Endpoint):
             self.fault(fault.code)
         else:
             self._warned = self._final = True
-            self.bounds = Bounds()
+            self.bounds = self.bounds.anew()
             self.emit(goaway_frame(self.numbers.last, fault.code))
 
     def _stream_broken(self, stream: HTTP2Stream, fault: StreamFault) -> None:

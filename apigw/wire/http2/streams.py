@@ -10,10 +10,10 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.errors import ConnectFailed, PoolExhausted
+from apigw.wire.errors import PoolExhausted
 from apigw.wire.http2.client import HTTP2Client, Told
 from apigw.wire.interfaces import Connections, UpstreamConnection
-from apigw.wire.pool import PoolSettings
+from apigw.wire.pool import Dialling, PoolSettings, why_not
 from apigw.wire.reactor.transport import OneConnection
 
 MakeClient = Callable[[Told, Told], HTTP2Client]
@@ -47,6 +47,7 @@ class Streams(Connections):
         self._deadlines = deadlines
         self._clients: dict[HTTP2Client, None] = {}
         self._dialled: HTTP2Client | None = None
+        self._dialling: Dialling | None = None
         self._waiting: dict[_Waiting, None] = {}
         self._closed = False
 
@@ -76,9 +77,9 @@ class Streams(Connections):
         return waiting.given
 
     def close(self) -> None:
+        """What waits is still served, by connections that take nothing more after it."""
         self._closed = True
-        for client in list(self._clients):
-            client.close()
+        self._serve()
 
     def forget(self, waiting: _Waiting) -> None:
         """Nobody waits there any more."""
@@ -94,36 +95,46 @@ class Streams(Connections):
                 waiting.given.callback(client.begin())
         if self._waiting and self._dialled is None and self.connections < self._settings.max_connections:
             self._dial()
+        if self._closed and not self._waiting:
+            for client in list(self._clients):
+                client.close()
 
     def _dial(self) -> None:
         client = self._make(self._serve, self._lost)
         self._dialled = client
-        client.connect_until(self._deadlines.seconds() + self._settings.connect_timeout)
+        # A little before those that wait give up: they are to hear that the service cannot be reached.
+        dialling = self._dialling = Dialling(self._deadlines.seconds() + 0.9 * self._settings.connect_timeout)
+        self._deadlines.watch(dialling)
+        client.connect_until(dialling.deadline)
         client.when_ready.addCallbacks(self._connected, self._not_connected)
-        self._endpoint.connect(OneConnection(client)).addErrback(self._cannot_connect, client)
+        dialling.connecting = self._endpoint.connect(OneConnection(client))
+        dialling.connecting.addErrback(self._cannot_connect, client)
 
     def _cannot_connect(self, failure: Failure, client: HTTP2Client) -> None:
         if not client.when_ready.called:
             client.when_ready.errback(failure)
 
     def _connected(self, client: HTTP2Client) -> None:
-        self._dialled = None
+        self._dialled_one()
         self._clients[client] = None
-        if self._closed:
-            client.close()
-        else:
-            self._serve()
+        self._serve()
+
+    def _dialled_one(self) -> None:
+        self._dialled = None
+        if self._dialling is not None:
+            self._deadlines.forget(self._dialling)
+            self._dialling = None
 
     def _not_connected(self, failure: Failure) -> None:
         """Those that wait go to another target, unless there are connections that may have room soon."""
-        self._dialled = None
+        self._dialled_one()
         if self._clients:
             return
         waiting = list(self._waiting)
         for one in waiting:
             self.forget(one)
         for one in waiting:
-            one.given.errback(ConnectFailed(failure.getErrorMessage()))
+            one.given.errback(why_not(failure))
 
     def _lost(self, client: HTTP2Client) -> None:
         self._clients.pop(client, None)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 from hpack import Encoder
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 from support.http2_client import Pipe, raw
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
+from apigw.wire.errors import ConnectFailed, UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
 from apigw.wire.headers import Headers
 from apigw.wire.http2.bounds import STREAM_WINDOW
 from apigw.wire.http2.client import PATIENCE, HTTP2Client
 from apigw.wire.http2.exchange import HTTP2Exchange
 from apigw.wire.http2.frames import PREFACE, Code
+from apigw.wire.http2.streams import Streams
 from apigw.wire.pool import PoolSettings
 
 KEEPALIVE = PoolSettings().keepalive_timeout
@@ -289,3 +292,104 @@ def test_an_answer_before_the_body_ends_the_body() -> None:
     exchange.write(b"more")
     exchange.finish()
     assert scene.heard() == []
+
+
+def test_a_service_that_takes_no_more_of_a_whole_body_is_waited_for_no_longer_than_its_timeout() -> None:
+    """Also where what is left fits into what may be held."""
+    scene = Scene()
+    scene.say(SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 1000}))
+    exchange, asker = scene.ask(b"POST", 20_000)
+    exchange.write(b"x" * 20_000)
+    exchange.finish()
+    scene.pass_time(9)
+    scene.say(raw(8, 0, 1, b"\0\0\0\1"))
+    scene.pass_time(9)
+    assert asker.error is None
+    scene.pass_time(2)
+    assert isinstance(asker.error, UpstreamTimedOut)
+
+
+def test_an_answer_that_is_whole_outlives_its_connection() -> None:
+    """The client reads the rest of it when it reads on."""
+    scene = Scene()
+    exchange, asker = scene.ask()
+    scene.say(scene.head(1, OK))
+    exchange.pause_response()
+    scene.say(DataFrame(1, b"x" * 5000, flags=["END_STREAM"]), GoAwayFrame(0, last_stream_id=1))
+    scene.client.connectionLost()
+    assert asker.error is None
+    exchange.resume_response()
+    assert (len(asker.body), asker.finished) == (5000, True)
+
+
+def test_a_reset_is_not_answered_by_a_reset() -> None:
+    """RFC 9113 §5.4.2."""
+    scene = Scene()
+    _, asker = scene.ask()
+    scene.say(RstStreamFrame(1, error_code=2))
+    assert isinstance(asker.error, UpstreamLost)
+    assert not [frame for frame in scene.heard() if isinstance(frame, RstStreamFrame)]
+
+
+def test_what_is_late_of_cancelled_downloads_is_forgiven() -> None:
+    """A service sends on until it has read the reset, up to the stream's window."""
+    scene = Scene()
+    _, bystander = scene.ask()
+    for _ in range(200):
+        exchange, _ = scene.ask()
+        number = exchange.number
+        exchange.abandon()
+        for _ in range(7):
+            scene.say(DataFrame(number, b"x" * 16_384))
+        scene.heard()
+    assert bystander.error is None
+
+
+class Endpoint:
+    """Connects, or does not, when the test says so."""
+
+    def __init__(self) -> None:
+        self.attempts: list[Deferred[object]] = []
+
+    def connect(self, factory: object) -> Deferred[object]:
+        self.attempts.append(Deferred())
+        return self.attempts[-1]
+
+
+def pool() -> tuple[Scene, Endpoint, Streams]:
+    scene, endpoint = Scene(), Endpoint()
+    make = partial(HTTP2Client, scene.deadlines, b"http", KEEPALIVE)
+    made: Any = endpoint
+    return scene, endpoint, Streams(made, make, PoolSettings(connect_timeout=5.0), scene.deadlines)
+
+
+def test_a_service_that_cannot_be_reached_is_no_overload() -> None:
+    """Whoever waits is told so in time, so that another target may be tried."""
+    scene, endpoint, streams = pool()
+    errors: list[object] = []
+    streams.connect().addErrback(lambda failure: errors.append(failure.value))
+    scene.pass_time(4.8)
+    assert [type(error) for error in errors] == [ConnectFailed]
+    assert len(endpoint.attempts) == 1
+
+
+def test_a_pool_that_is_closed_serves_who_waits_and_nobody_else() -> None:
+    """One connection is made for them, and it closes when they are done."""
+    scene, endpoint, streams = pool()
+    given: list[Any] = []
+    streams.connect().addCallback(given.append)
+    streams.close()
+    assert len(endpoint.attempts) == 1
+    client = streams._dialled
+    assert client is not None
+    pipe = Pipe()
+    client.makeConnection(pipe)
+    assert len(given) == 1
+    asker = Asker()
+    given[0].send(b"GET", b"/a", b"main", [], 0, False, 10.0, asker)
+    given[0].finish()
+    assert not pipe.disconnecting
+    client.dataReceived(SettingsFrame(0).serialize() + scene.head(1, OK, end=True).serialize())
+    assert asker.finished
+    assert pipe.disconnecting
+    assert len(endpoint.attempts) == 1
