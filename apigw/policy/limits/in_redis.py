@@ -373,10 +373,9 @@ class RedisStore(ClaimStore):
 
     def _link_up(self, up: bool) -> None:
         self._on_store_up(up)
+        self._down_since = self._clock.seconds()
         if up:
             self.renew()
-        else:
-            self._down_since = self._clock.seconds()
 
     async def _probe(self, execute: Execute) -> None:
         """What a check does, writing included: a server that is full or a replica is not up because it answers."""
