@@ -1,8 +1,8 @@
 """Authorization on the admin listener (docs/decisions/admin-writes.md).
 
-Reads need no token, but a ``Host`` that is an address, ``localhost`` or a configured name: a web page's own name,
-resolved anew to this machine, would let the page read the answers (DNS rebinding). A write needs what no web page can
-send: the token, a JSON content type, and a ``Host`` that is an address of this machine.
+Reads need no token, but a ``Host`` that is an address, ``localhost`` or a configured name, against DNS rebinding: a web
+page could point its own name to this machine and read the answers. A write needs what no web page can send: the token,
+a JSON content type, and a ``Host`` that is an address of this machine.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ REALM = b'Bearer realm="apigw admin"'
 JSON_TYPE = b"application/json"
 
 MOST_WRONG, WINDOW = 10, 60.0
-"""So many wrong tokens of one address are looked at in so many seconds."""
+"""Wrong tokens of one address that are checked in a window, and the window in seconds."""
 
 MOST_ADDRESSES = 1024
-"""Of those whose wrong tokens are counted."""
+"""Maximum number of addresses whose wrong tokens are counted."""
 
 log = Logger()
 
 
 def may_read(request: WebRequest, hosts: Collection[str]) -> None:
-    """Raises what a request is refused with whose Host is neither an address, nor ``localhost``, nor in ``hosts``."""
+    """Raises the refusal if the Host is neither an address, nor ``localhost``, nor in ``hosts``."""
     host = _host(request.authority)
-    # A browser always sends a Host, and reaches no unix socket.
+    # No Host: not a browser, which always sends one.
     known = {"", "localhost", *map(str.lower, hosts)}
     if host in known or _address(host) is not None or isinstance(request.transport.getHost(), UNIXAddress):
         return
@@ -42,15 +42,15 @@ def may_read(request: WebRequest, hosts: Collection[str]) -> None:
 
 
 class Writes:
-    """Decides who may write. Wrong tokens are logged, and only so many of one address are looked at."""
+    """Authorizes writes. Wrong tokens are logged, and limited for each address."""
 
     def __init__(self, seconds: Callable[[], float], token: Callable[[], bytes | None]) -> None:
         self._seconds = seconds
         self._token = token
-        self._wrong: dict[bytes, tuple[float, int]] = {}  # when the window of an address began, and how many it were
+        self._wrong: dict[bytes, tuple[float, int]] = {}  # by address: start of its window, and the count
 
     def check(self, request: WebRequest) -> None:
-        """Raises what a request is refused with that must not change anything."""
+        """Raises the refusal if the request may not write."""
         if not _is_here(request.authority, request.transport):
             raise errors.Misdirected("A write must be sent to an address of this listener, not to a name.")
         given = [value for name, value in request.headers if name == b"content-type"]
@@ -107,7 +107,7 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _is_here(authority: bytes, transport: ITransport) -> bool:
-    """Whether a Host names the loopback, or the address at which the connection arrived. A name could be anybody's."""
+    """Whether a Host is a loopback address, or the local address of the connection. Names are not trusted."""
     host = _host(authority)
     if host == "localhost":
         return True

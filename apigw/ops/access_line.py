@@ -1,8 +1,8 @@
 # Compiled: see docs/decisions/compiled.md
 """One exchange as one line: JSON, or the Combined Log Format of Apache and nginx with more at its end.
 
-Nothing that a client sends can end a line, leave its quotes, or reach a terminal as a control sequence: what is not
-printable is written as nginx does, ``\\xHH``. Query values of names that sound like a secret's are shown as ``***``.
+Log injection is prevented: what is not printable ASCII is escaped as ``\\xHH``, as in nginx, so that no request can end
+a line, leave its quotes, or send a control sequence to a terminal. Values of secrets in queries are shown as ``***``.
 """
 
 from __future__ import annotations

@@ -22,17 +22,17 @@ from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 
 CLIENT_LEFT = 499
-"""The status, in logs and metrics, of an exchange whose client left."""
+"""The status in logs and metrics for an exchange whose client has left, as in nginx."""
 SWITCHED = 101
 
 log = Logger(namespace=__name__)
 
 
 class Table:
-    """What requests are matched with; a new one takes its place at each reload.
+    """The routes of one configuration. A reload replaces it.
 
-    ``own`` has the routes that policies answer themselves: they are looked at where ``router`` finds nothing.
-    ``unmatched`` is for requests that neither has. There may be ``most`` exchanges at a time.
+    Routes of ``own`` are answered by policies, and are tried after ``router``. ``unmatched`` is the route of requests
+    that neither matches. ``most`` is the maximum number of concurrent exchanges.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Table:
         self.log_decisions = log_decisions
 
     def otherwise(self, request: Request) -> Route:
-        """For what ``router`` does not match."""
+        """The route of a request that ``router`` does not match."""
         match = None if self.own is None else self.own.match(request.method, request.path)
         return self.unmatched if match is None else match.value
 
@@ -73,9 +73,9 @@ class NoRoute(Stage):
 
 
 class Pipeline(Driver):
-    """The proxy. ``table`` is replaced by a reload; an exchange keeps the route that it found.
+    """The proxy. A reload replaces ``table``; exchanges in flight keep their route.
 
-    Requests for a path of ``reserved`` go to ``resources`` instead.
+    Requests for the paths in ``reserved`` go to ``resources``.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class Pipeline(Driver):
         self._resources = resources
         self.in_flight = 0
         self.cut = False
-        """Whether the gateway itself ends what is in flight: a drain has lasted too long."""
+        """Whether the gateway is closing the connections in flight, because ``drain_timeout`` has passed."""
 
     def on_request(self, request: Request) -> None:
-        """Runs when the headers are complete; the body has not been read."""
+        """Called when the headers are complete. The body has not been read."""
         if request.path in self.reserved:
             self._resources(request)
         else:
@@ -108,10 +108,10 @@ class Pipeline(Driver):
             self._walk(exchange.request, exchange, outcome)
 
     def _walk(self, request: Request, exchange: Exchange | None, outcome: Outcome) -> None:
-        """One request's way: find its route, then do the route's stages, until one answers, refuses, or waits.
+        """One request's way: find its route, then run the route's stages, until one answers, refuses, or waits.
 
-        Each is done at once unless it must wait; when what it waited for is there, the walk goes on from where
-        ``exchange`` stands, with the ``outcome``. After the last stage the relay has the exchange.
+        After a stage that waited, the walk resumes at the position of ``exchange``, with the ``outcome``. After the
+        last stage, the exchange belongs to the relay.
         """
         if exchange is None:
             table = self.table
@@ -143,7 +143,7 @@ class Pipeline(Driver):
             self.respond(exchange, outcome)
 
     def fail(self, exchange: Exchange, error: BaseException) -> None:
-        """A stage has raised ``error``, or what the exchange waited for has failed with it."""
+        """A stage has raised ``error``, or what it waited for has failed with it."""
         if exchange.ended or isinstance(error, CancelledError):
             return
         if not isinstance(error, GatewayError):
@@ -153,7 +153,7 @@ class Pipeline(Driver):
         self._refuse_unless(exchange)
 
     def _refuse_unless(self, exchange: Exchange) -> None:
-        """Refuse, unless one of the route's ``on_refusal`` has to wait first. Each is asked once."""
+        """Run each ``on_refusal`` of the route once, then refuse. One that waits delays the refusal."""
         asked = exchange.route.on_refusal
         while exchange.asked < len(asked):
             at = exchange.asked
@@ -175,7 +175,7 @@ class Pipeline(Driver):
         self.refuse(exchange, exchange.refusal)
 
     def refuse(self, exchange: Exchange, error: GatewayError) -> None:
-        """The gateway's own answer, or where an answer has begun, its end in a way that cannot look complete."""
+        """Answer with ``error``. If an answer has begun, abort it, so that it cannot look complete."""
         if exchange.ended:
             return
         self._abandon(exchange)
@@ -208,7 +208,7 @@ class Pipeline(Driver):
         self.end(exchange)
 
     def end(self, exchange: Exchange) -> None:
-        """Account for the exchange, exactly once."""
+        """End the exchange, and account for it exactly once."""
         if not exchange.ended:
             exchange.ended = True
             exchange.request.listener = None
@@ -219,10 +219,10 @@ class Pipeline(Driver):
             for each in exchange.at_end:
                 each.run(exchange)
             self._account(exchange)
-            exchange.relay = None  # a cycle would be left to the garbage collector
+            exchange.relay = None  # breaks a reference cycle, for the garbage collector's sake
 
     def _abandon(self, exchange: Exchange) -> None:
-        """Stop waiting, and let go of the service."""
+        """Cancel what the exchange waits for, and its request to the service."""
         waiting, exchange.waiting = exchange.waiting, None
         if waiting is not None:
             waiting.cancel()

@@ -26,8 +26,8 @@ LEASE = 5.0
 the place to another; its outcome still counts."""
 
 Permit = int
-"""Leave to send one request, given back with its outcome. Those given since the last transition are not below the
-number of that transition."""
+"""Permission to send one request, returned with its outcome. Permits since the last transition are not below the number
+of that transition."""
 
 
 class State(IntEnum):
@@ -41,7 +41,7 @@ class State(IntEnum):
         return ("closed", "open", "half-open")[self]
 
 
-# Looking these up on the class costs as much as all the rest of ``admit``.
+# Looking up the members on the class takes as long as the rest of ``admit``.
 CLOSED, OPEN, HALF_OPEN = State
 
 
@@ -292,7 +292,7 @@ class Breaker:
         self._become(CLOSED, why, now)
 
     def _retry_in(self, now: float) -> float:
-        """Seconds until it is worth asking again, for a circuit that is not closed."""
+        """Seconds until the next attempt may succeed, for a circuit that is not closed."""
         if self._state is HALF_OPEN or self._since is None:
             return 0.0
         if self._forced:

@@ -19,14 +19,14 @@ from apigw.upstream.upstream import Upstream
 from apigw.wire.agent import endpoint_to
 
 AT_ONCE = 20
-"""Checks that are under way at a time, of all services together: what begins in one instant holds up requests."""
+"""Maximum number of concurrent checks, of all services together: many at once would delay requests."""
 FIRST_WITHIN = 10.0
-"""Seconds over which first checks are spread, where their interval is not shorter."""
+"""Seconds over which first checks are spread, or their interval if that is shorter."""
 DIAL_TIMEOUT = 2.0
 """Seconds in which a target without a health check must accept a connection."""
 DIALLED_FOR = (2.5, 5.0)
-"""Seconds for which a service that was dialled well is known to be so: at random between these, so that not all are
-dialled again in one instant."""
+"""Seconds for which a successful connection attempt is cached: at random between these, so that the attempts for many
+services do not coincide."""
 MAX_ANSWER = 64 * 1024
 
 
@@ -35,14 +35,14 @@ class Unhealthy(Exception):
 
 
 class Turns(DeferredSemaphore):
-    """Who checks waits for a turn; what is cancelled waits no longer."""
+    """Limits concurrent checks. A cancelled check leaves the queue."""
 
     def __init__(self) -> None:
         super().__init__(AT_ONCE)
 
 
 def ask(upstream: Upstream, target: Target, check: HealthCheck, clock: Any) -> Deferred[None]:
-    """Fires when the target answers its health check whole, in time and with a status that is well; else fails."""
+    """Fires when the target gives a complete answer to its health check, in time and with a good status; else fails."""
     headers = Headers({"user-agent": ["apigw-health"]})
     if check.host is not None:
         headers.setRawHeaders("host", [f"[{check.host}]" if ":" in check.host else check.host])
@@ -73,7 +73,7 @@ def ask(upstream: Upstream, target: Target, check: HealthCheck, clock: Any) -> D
 
 
 class _Ignored(Protocol):
-    """Reads a body to its end, so that the service need not be cut short, and keeps nothing of it."""
+    """Reads a body to its end and drops it, so that the connection is not aborted."""
 
     transport: Any
 
@@ -96,7 +96,7 @@ class _Ignored(Protocol):
 
 
 def dial(target: Target, reactor: Any) -> Deferred[object]:
-    """Fires when a TCP connection to the target can be made. It is closed at once, and not one of the pool."""
+    """Fires when a TCP connection to the target is made. It is closed at once, and is not taken from the pool."""
     endpoint = endpoint_to(reactor, target.config.host, target.config.port, DIAL_TIMEOUT, None)
     connecting: Deferred[Any] = endpoint.connect(Factory.forProtocol(Protocol))
 
@@ -137,7 +137,7 @@ def first_success(attempts: Iterable[Deferred[Any]]) -> Deferred[object]:
 
 
 class Dialled:
-    """What is known of an upstream without health checks: whether a connection can be made, tried on demand."""
+    """Readiness of an upstream without health checks: whether a connection can be made, tried on demand."""
 
     def __init__(self, upstream: Upstream, reactor: Any, turns: Turns, random: Callable[[], float]) -> None:
         self._upstream = upstream
@@ -147,7 +147,7 @@ class Dialled:
         self._until = float("-inf")
 
     def any_answers(self) -> Deferred[object]:
-        """Fires when a target accepts a connection, or did a moment ago. Fails when none does."""
+        """Fires when a target accepts a connection, or if one has lately. Fails when none does."""
         if self._reactor.seconds() < self._until:
             return succeed(None)
         dialling = first_success(self._turns.run(dial, target, self._reactor) for target in self._upstream.targets)
@@ -160,7 +160,7 @@ class Dialled:
 
 
 class HealthChecks:
-    """The periodic checks of one upstream's targets. A target changes sides after so many equal results in a row.
+    """The periodic checks of one upstream's targets. Some equal results in a row change a target's health.
 
     ``random`` gives numbers from 0 to 1, for the moment of each first check.
     """
@@ -185,7 +185,7 @@ class HealthChecks:
             self._upstream.circuit.probe = self.any_passes
 
     def _follow(self) -> None:
-        """Check the targets that there are now, and no others."""
+        """Start checks of new targets, and end those of removed ones."""
         for target in [target for target in self._next if target not in self._upstream.targets]:
             self._leave(target)
         for target in self._upstream.targets:
@@ -220,7 +220,7 @@ class HealthChecks:
             asking.cancel()
 
     def any_answers(self) -> Deferred[object]:
-        """Fires when a target passed its last check; fails when none did. One that had none yet is checked now."""
+        """Fires when a target passed its last check; fails when none did. Targets without a check are checked now."""
         known = [self._last[target] for target in self._upstream.targets if target in self._last]
         if None in known:
             return succeed(None)
@@ -245,13 +245,13 @@ class HealthChecks:
         return ended
 
     def probe(self, target: Target) -> Deferred[bool]:
-        """Check one target when it has its turn. Fires with whether it passed."""
+        """Check one target, after its turn in the queue. Fires with whether it passed."""
         return self._count(target, self._turns.run(ask, self._upstream, target, self._check, self._clock))
 
     def any_passes(self) -> Deferred[bool]:
-        """Check every target now. Fires as soon as one passes, or when none has: one that hangs holds nobody up.
+        """Check every target now. Fires with True as soon as one passes, or with False when all have failed.
 
-        For a circuit, which waits for it with all its clients: nobody's turn is waited for.
+        It is for a half-open circuit, which refuses requests until then, so it does not queue for a turn.
         """
         ended: Deferred[bool] = Deferred()
         left = len(self._upstream.targets)
@@ -268,7 +268,7 @@ class HealthChecks:
         return ended
 
     def _count(self, target: Target, asking: Deferred[Any]) -> Deferred[bool]:
-        # The circuit may ask while the periodic check is under way.
+        # The circuit's check may coincide with the periodic one.
         self._probes.add(asking)
         return asking.addCallback(lambda _: None).addBoth(self._counted, target, asking)
 

@@ -53,7 +53,7 @@ GetAddrInfo = Callable[..., Sequence[tuple[int, int, int, str, Sockaddr]]]
 
 @implementer(IHostResolution)
 class _Resolution:
-    """One who asks."""
+    """One caller's request for addresses."""
 
     def __init__(self, name: str, receiver: IResolutionReceiver, port: int, types: Any, transport: str) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class _Resolution:
         self._transport: Any = transport
 
     def tell(self, found: Sequence[tuple[int, Sockaddr]]) -> None:
-        """These are the addresses, or there are none. Later calls mean nothing."""
+        """Give the caller the addresses, or an error if there are none. Later calls have no effect."""
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             for family, sockaddr in found:
@@ -77,13 +77,13 @@ class _Resolution:
             receiver.resolutionComplete()
 
     def cancel(self) -> None:
-        """The lookup goes on, for the next who asks."""
+        """The look-up goes on, for the next caller."""
         self.tell(())
 
 
 @define(eq=False)
 class _Name:
-    """What is known of one name, and who waits for it. ``began`` is None while it is not being looked up."""
+    """One name: its addresses, and its waiting callers. ``began`` is None while it is not being looked up."""
 
     host: str
     asked_at: float
@@ -93,7 +93,7 @@ class _Name:
     asking: list[_Resolution] = field(factory=list)
     timer: IDelayedCall | None = None
     slow: bool = False
-    """Whether the last lookup was, or this one is."""
+    """Whether the last look-up was slow, or the current one is."""
     failing: bool = False
 
     def answer(self) -> None:
@@ -171,7 +171,7 @@ class Resolver:
             self._answer_early(name, now)
 
     def _answer_early(self, name: _Name, now: float) -> None:
-        """Let nobody wait longer than it is worth, while the lookup goes on."""
+        """Answer with old addresses after ``PATIENCE``, or with an error after ``GIVE_UP``. The look-up goes on."""
         assert name.began is not None
         if now >= name.good_until:
             name.addresses = ()
@@ -196,7 +196,7 @@ class Resolver:
         self._answer_early(name, now)
 
     def _begin(self) -> None:
-        """Give waiting names to threads, as far as there are some for them."""
+        """Start threads for the waiting names, up to the limits."""
         left = len(self._waiting)
         while left and len(self._busy) < THREADS:
             left -= 1
@@ -213,7 +213,7 @@ class Resolver:
         self._series.in_progress = len(self._busy) + len(self._waiting)
 
     def _look_up(self) -> None:
-        """A thread's life."""
+        """The main function of a thread."""
         while (name := self._work.get()) is not None:
             found: list[tuple[int, Sockaddr]] = []
             why = "it has no addresses"
@@ -223,7 +223,7 @@ class Resolver:
                         found.append((family, sockaddr))
             except OSError as error:
                 why = error.strerror or str(error)
-            except Exception as error:  # UnicodeError, for a name that is none
+            except Exception as error:  # UnicodeError, for an invalid name
                 why = str(error)
             self._reactor.callFromThread(self._ended, name, found, why)
 
@@ -251,13 +251,13 @@ class Resolver:
         self._begin()
 
     def _note_failure(self, name: _Name, why: str) -> None:
-        """In the log when it begins: a line for each lookup would drown what else happens in an outage."""
+        """Log the first failure only: a line for each look-up would flood the log in an outage."""
         if not name.failing:
             name.failing = True
             log.warn("{host} cannot be looked up: {why}", host=name.host, why=why)
 
     def _forget_unused(self, now: float) -> None:
-        """Names of former configurations: no more are kept than were asked for lately."""
+        """Forget names that were not used lately, such as those of former configurations."""
         for name in list(self._names.values()):
             if name.began is None and now - name.asked_at >= KEPT_FOR:
                 del self._names[name.host]

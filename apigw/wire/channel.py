@@ -35,9 +35,9 @@ class ChannelFactory(Server, protocol.ServerFactory):
 
 
 class Opening(protocol.Protocol):
-    """A connection whose HTTP version is not known yet; ALPN or the first bytes tell it.
+    """A connection whose HTTP version is not known yet. ALPN or the first bytes decide it.
 
-    Then the channel of that version replaces this one as the transport's protocol.
+    Then the channel of that version replaces this protocol.
     """
 
     version = "opening"
@@ -52,7 +52,7 @@ class Opening(protocol.Protocol):
         self.transport = transport
         settings = self._factory.settings
         self._secure = interfaces.ISSLTransport.providedBy(transport)
-        # A handshake is part of what must not take long; a plain connection that is silent is merely idle.
+        # A TLS handshake has the deadline of a head; a silent plain connection is idle.
         patience = settings.client_header_timeout if self._secure else settings.keepalive_timeout
         self.deadline = self._factory.deadlines.seconds() + patience
         self._factory.opened(self)

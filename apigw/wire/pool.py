@@ -19,12 +19,12 @@ from apigw.wire.reactor.transport import OneConnection
 from apigw.wire.slowest import Slowest
 
 PATIENCE = 0.25
-"""Seconds for which a request waits for a connection before the slowest client loses its own; so long one by one."""
+"""Seconds that a request waits for a connection before the slowest client is cut; then the next slowest, and so on."""
 LOOKS_EVERY = 1.0
-"""Seconds between two looks at how fast clients are, while no more connections may be made and nobody waits."""
+"""Seconds between two samples of the clients' rates, while the pool is full and no request waits."""
 
 NO_FILES = frozenset({EMFILE, ENFILE})
-"""Errors that are about this machine, and not about the service."""
+"""Errors of this machine, not of the service."""
 
 
 @frozen
@@ -52,14 +52,14 @@ class _Waiting:
 
 
 def why_not(failure: Failure) -> UpstreamError:
-    """What a failure to connect means: that the service cannot be reached, or that this process has no room."""
+    """The error for a failed connection attempt: of the service, or of this process, which has no more files."""
     if getattr(failure.value, "osError", None) in NO_FILES:
         return PoolExhausted("the process may open no more files")
     return ConnectFailed(failure.getErrorMessage())
 
 
 class Dialling:
-    """A connection that is being made, with all that needs: a name's lookup, the attempts at each of its addresses."""
+    """A connection attempt: the look-up of the name, and the attempts for each of its addresses."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
@@ -74,7 +74,7 @@ class Dialling:
 
 
 class Pool(Connections):
-    """The connections to one endpoint. The last used idle one is taken first, so that unneeded ones time out."""
+    """The connections to one endpoint. The last used idle one is taken first (LIFO), so that unneeded ones time out."""
 
     def __init__(
         self, endpoint: IStreamClientEndpoint, make: Make, settings: PoolSettings, deadlines: Deadlines
@@ -91,7 +91,7 @@ class Pool(Connections):
         self._dialling = False
         self._slowest = Slowest()
         self.deadline = NEVER
-        """When the clients of this pool are looked at; only while it is full."""
+        """When the clients' rates are sampled next; only while the pool is full."""
 
     @property
     def connections(self) -> int:
@@ -107,7 +107,7 @@ class Pool(Connections):
             connection = idle.pop()
             if (connection.usable and not careful) or connection.is_quiet():
                 return connection
-            # The reactor is about to read what is there: its end, or what nobody asked for.
+            # The reactor will read what has arrived: its end, or unrequested bytes.
         return None
 
     def connect(self) -> Deferred[UpstreamConnection]:
@@ -123,7 +123,7 @@ class Pool(Connections):
         return waiting.given
 
     def deadline_passed(self) -> None:
-        """While no more connections may be made: see how fast clients are, and where others wait, end the slowest."""
+        """The pool is full: sample the clients' rates, and cut the slowest if requests wait."""
         if len(self._open) < self._settings.max_connections:
             self.deadline = NEVER
             self._deadlines.forget(self)
@@ -169,7 +169,7 @@ class Pool(Connections):
             given.errback(why_not(failure))
 
         def connected(_: object) -> None:
-            # From here on, a TLS handshake for instance, the connection keeps the same deadline by itself.
+            # From here on, for instance during a TLS handshake, the connection has the same deadline itself.
             self._deadlines.forget(dialling)
 
         def not_connected(failure: Failure) -> None:
@@ -194,7 +194,7 @@ class Pool(Connections):
         self._idle.append(connection)
 
     def _set_apart(self, connection: UpstreamConnection) -> None:
-        """It is a tunnel now, which may last for hours: its place is free for exchanges."""
+        """The connection is a tunnel now, which may last for hours. Its place in the pool is free."""
         self._tunnels.add(connection)
         del self._open[connection]
         self._dial_for_waiting()

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Which client is the slowest, of those that hold connections for which others wait."""
+"""Finds the slowest of the clients that hold a pool's connections."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ OVER: Final = 5.0
 """Seconds over which a rate is taken, or as many as an exchange was seen for, at least ``SEEN``."""
 SEEN: Final = 0.5
 LEAST: Final = 1024.0
-"""Bytes a second: who moves so many is not slow."""
+"""Bytes a second. A client at this rate or above is not slow."""
 
 
 class Slowest:
-    """Looks at exchanges from time to time, and remembers for ``OVER`` what had moved by then.
+    """Samples the progress of exchanges, and keeps the samples for ``OVER``.
 
-    Only exchanges that wait for their clients count, to send more of a body or to read more of an answer: what a
-    service takes its time for is not the client's fault.
+    Only exchanges that wait for their client count, to send a body or to read an answer. Waiting for the service does
+    not count against the client.
     """
 
     def __init__(self) -> None:

@@ -16,12 +16,12 @@ CLOSE = bytes((0x88, 2)) + (1001).to_bytes(2, "big")
 
 
 class End(NamedTuple):
-    """A connection that was given up for a tunnel. ``close`` ends it when what was written to it is sent, or nobody
-    takes that in time."""
+    """A connection that becomes one end of a tunnel. ``close`` closes it when what was written is sent, or the other
+    side does not read that in time."""
 
     transport: Any
     early: bytes
-    """Bytes that arrived behind the handshake."""
+    """Bytes that arrived after the handshake."""
     close: Callable[[], None]
 
 
@@ -65,12 +65,12 @@ class _Tunnel:
             other.close()
         if not self._ends:
             self._deadlines.forget(self)
-            if not self.done.called:  # by who cancelled it
+            if not self.done.called:  # by a cancel
                 self.done.callback(None)
 
 
 class _Side:
-    """The protocol of one end from now on. The one before it is still told when its connection is lost."""
+    """The new protocol of one end. Its ``connectionLost`` also calls that of the previous protocol."""
 
     def __init__(self, tunnel: _Tunnel, end: End, sink: Any, frames: Frames | None = None) -> None:
         self._tunnel = tunnel
@@ -96,7 +96,7 @@ class Frames:
 
     def __init__(self) -> None:
         self._head = b""  # the beginning of a frame's head
-        self._left = 0  # of a frame's payload
+        self._left = 0  # bytes left of a frame's payload
         self._closed = False
 
     @property
@@ -105,7 +105,7 @@ class Frames:
         return not (self._head or self._left or self._closed)
 
     def passed(self, data: bytes) -> None:
-        """Account for bytes that have been sent."""
+        """Parse bytes that have been sent."""
         if len(data) <= self._left:
             self._left -= len(data)
             return
@@ -117,7 +117,7 @@ class Frames:
         self._head = b"" if size else data[at:]
 
     def _size(self, data: bytes, at: int) -> int:
-        """Of the frame that begins at ``at``, with its head; 0 where that is not all there."""
+        """The size of the frame that begins at ``at``, with its head; 0 if the head is incomplete."""
         if len(data) < at + 2:
             return 0
         length = data[at + 1] & 0x7F

@@ -1,4 +1,4 @@
-"""Tunnels and event streams end with the token that opened them."""
+"""Ends tunnels and event streams when the token that opened them is no longer valid."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from apigw.policy.auth.principal import EXPIRED, Refusal
 from apigw.wire.deadlines import Deadlines
 
 REVIEW = 10.0
-"""Seconds between two looks at one of them: whether its token still holds, and whether it has ended by itself."""
+"""Seconds between two checks of one of them: is its token still valid, and has it ended by itself?"""
 
 APART = 0.001
-"""Seconds between the looks that a reload asks for: each may verify a token, which holds the reactor for as long as
-a tenth of that."""
+"""Seconds between the checks after a reload. Each may verify a token, which blocks the reactor for up to a tenth of
+this time."""
 
 TAKEN_BACK = Refusal("unknown_key", "the token is not accepted any more")
 
@@ -28,7 +28,7 @@ log = Logger()
 
 
 class Lasting(OnLasting):
-    """All of them, over reloads. ``failed`` is told the reason of each that is ended."""
+    """All of them, across reloads. ``failed`` is called with the reason for each that is ended."""
 
     def __init__(self, deadlines: Deadlines, now: Callable[[], float], failed: Callable[[str], None]) -> None:
         self._deadlines = deadlines
@@ -41,7 +41,7 @@ class Lasting(OnLasting):
         return len(self._watched)
 
     def use(self, authenticator: Authenticator | None) -> None:
-        """A configuration is in force: soon every token is asked whether it still holds."""
+        """A new configuration is in force: check every token again, one after the other."""
         if authenticator is not self._authenticator:
             self._authenticator = authenticator
             seconds = self._deadlines.seconds()
@@ -57,7 +57,7 @@ class Lasting(OnLasting):
             self._deadlines.watch(watched)
 
     def review(self, watched: _Watched) -> None:
-        """Whether it goes on."""
+        """Check one of them. It is ended if its token is no longer valid."""
         exchange = watched.exchange
         error = None if exchange.ended else self._refusal(watched)
         if error is None and not exchange.ended:
@@ -76,7 +76,7 @@ class Lasting(OnLasting):
         watched.deadline = self._deadlines.seconds() + min(max(left, 0.0), REVIEW)
 
     def _refusal(self, watched: _Watched) -> Unauthorized | None:
-        """Why the token does not hold any more. Where its keys cannot be had now, it holds until it expires."""
+        """The reason why the token is no longer valid. While its keys are unavailable, it is valid until it expires."""
         now = self._now()
         if now >= watched.principal.expires:
             return EXPIRED()
@@ -99,7 +99,7 @@ class Lasting(OnLasting):
 
 
 class _Watched:
-    """One of them, as something that is timed."""
+    """One of them, with the deadline of its next check."""
 
     deadline: float
 

@@ -1,7 +1,7 @@
-"""A strict JSON parser for documents from outside: tokens, key sets, records in Redis.
+"""A strict JSON parser for untrusted documents: tokens, key sets, records in Redis.
 
-A document must have one meaning for all parsers, and must not make this one fail. RFC 8259 §9 lets a
-parser bound how deep a document is, and §4 leaves open what a name that occurs twice means.
+It refuses documents that parsers read differently, such as duplicate names (RFC 8259 §4), and bounds the nesting
+(§9).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def parse_object(document: bytes) -> dict[str, Any]:
 
 
 def _is_deep(document: bytes) -> bool:
-    if document.count(b"[") + document.count(b"{") <= MAX_DEPTH:  # as in every token but a very odd one
+    if document.count(b"[") + document.count(b"{") <= MAX_DEPTH:  # the usual case
         return False
     depth = 0
     for found in _TEXT_OR_BRACKET.finditer(document):

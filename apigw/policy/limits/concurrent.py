@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Limits of what runs at a time: an exchange takes a place before it is forwarded, and gives it back when it ends."""
+"""Concurrency limits: an exchange takes a place before it is forwarded, and frees it when it ends."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from apigw.policy.limits.quota import Quota, identify
 
 MOST_PLACES: Final = 1_000_000
 LEASE = 30.0
-"""Seconds for which a place in Redis is taken. A gateway that lives renews it; that of one which died is free then."""
+"""Seconds of the lease of a place in Redis. Its gateway renews it; after a crash, the place is free when it ends."""
 RENEWAL = 10.0
-"""Seconds between two renewals: two of them may fail."""
+"""Seconds between two renewals of a lease: two of them may fail."""
 
 _PACKED = Struct("<Bqq")
 _CODE = 3
@@ -24,8 +24,8 @@ WANTED, HELD, OVER = 0, 1, 2
 
 
 class ConcurrentLimit(Quota):
-    """At most ``most`` exchanges of one caller at a time. ``id`` is the same whatever the number is; ``packed`` is for
-    the script in Redis."""
+    """At most ``most`` concurrent exchanges of one caller. ``id`` does not depend on ``most``; ``packed`` is for the
+    script in Redis."""
 
     kind: ClassVar[str] = "concurrent"
 
@@ -40,47 +40,47 @@ class ConcurrentLimit(Quota):
 
 
 Want = tuple[ConcurrentLimit, bytes]
-"""A limit, and the key of the caller who wants one of its places."""
+"""A limit, and the key of the caller that needs one of its places."""
 
 
 class Claim(AtEnd):
-    """The places that one exchange wants, one of each limit, and holds until it ends: all of them, or none."""
+    """The places of one exchange, one for each limit. It gets all of them, until it ends, or none."""
 
     def __init__(self, wanted: list[Want], store: ClaimStore) -> None:
         self.wanted = wanted
         self.state: int = WANTED
         self.full: ConcurrentLimit | None = None
-        """Which limit has no place left, once the store has said."""
+        """The limit that has no place left, as the store reports it."""
         self.name = b""
-        """Of the lease in Redis."""
+        """The id of the lease in Redis."""
         self._store = store
 
     def run(self, exchange: Exchange) -> None:
         self.release()
 
     def release(self) -> None:
-        """The exchange is over. What is granted after this is given back by the store."""
+        """Free the places at the end of the exchange. The store frees what it grants later."""
         before, self.state = self.state, OVER
         if before == HELD:
             self._store.free(self)
 
 
 class ClaimStore:
-    """What grants claims."""
+    """A store that grants claims."""
 
     def free(self, claim: Claim) -> None:
-        """Take back the places of a claim that held them."""
+        """Free the places of a granted claim."""
         raise NotImplementedError
 
 
 class Places:
-    """The places that are taken through this process. Exact, and as many as exchanges in flight have."""
+    """The places in use by this process: exact, and bounded by the exchanges in flight."""
 
     def __init__(self) -> None:
         self._taken: dict[bytes, dict[bytes, int]] = {}
 
     def full(self, wanted: list[Want]) -> ConcurrentLimit | None:
-        """The first of the limits that has no place left for its caller."""
+        """The first limit without a place for its caller."""
         for limit, key in wanted:
             taken = self._taken.get(limit.id)
             if taken is not None and taken.get(key, 0) >= limit.most:
@@ -104,7 +104,7 @@ class Places:
                     del self._taken[limit.id]
 
     def of(self, limit: ConcurrentLimit) -> tuple[int, int]:
-        """How many callers hold places of a limit, and how many places."""
+        """The number of callers that hold places of a limit, and the number of these places."""
         taken = self._taken.get(limit.id, {})
         return len(taken), sum(taken.values())
 

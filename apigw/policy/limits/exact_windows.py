@@ -1,4 +1,4 @@
-"""Exact windows in memory, for who counts by numbers of his own and not by limits of the configuration."""
+"""Exact windows in memory with limits that the caller gives, in place of limits of the configuration."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from apigw.policy.limits.model import RateLimit
 
 
 class ExactWindows:
-    """What the token endpoint counts by (``policy.oauth.endpoint.Allow``), over a store that somebody else runs."""
+    """The ``Allow`` of the token endpoint (``policy.oauth.endpoint``), on a store that the caller starts and stops."""
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self._limits: dict[tuple[int, float], Limit] = {}
 
     def __call__(self, key: bytes, limit: int, window: float) -> float | None:
-        """Count one for ``key``, or the seconds to wait where that would be more than ``limit`` in ``window``."""
+        """Count one for ``key``. Beyond ``limit`` in ``window``, returns the seconds to wait and counts nothing."""
         exact = self._limits.get((limit, window))
         if exact is None:
             exact = compile_limit(RateLimit("/oauth/token", limit, window, scope="endpoint", algorithm="log"))

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Remembers which addresses a limit in Redis has refused."""
+"""A bounded memory of the addresses that limits in Redis have refused."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from twisted.internet.interfaces import IReactorTime
 from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Standing, unix_seconds
 
 MAX_REFUSED = 16_384
-"""Addresses of which it is remembered that they are refused; each costs some 200 bytes."""
+"""Maximum number of refused addresses that are remembered, with some 200 bytes each."""
 
 
 class Refused:
-    """Until when, in the clock's seconds, a limit has refused a caller, and when its window ends, in Unix seconds.
+    """One refusal: ``until`` is its end in the clock's seconds, ``reset`` the end of the window in Unix seconds.
 
-    ``number`` is what the limit was then: a reload may have raised it, and its counts go on.
+    ``number`` is the limit at that time. A reload may raise the limit, and its counts continue.
     """
 
     def __init__(self, number: int, until: float, reset: int) -> None:
@@ -33,7 +33,7 @@ class Refusals:
         self._refused: dict[bytes, Refused] = {}
 
     def of(self, checks: Checks, at: float) -> Decision | None:
-        """The first refusal that lasts at ``at``, in the clock's seconds."""
+        """The first refusal that still holds at ``at``, in the clock's seconds."""
         for limit, key in checks:
             name = limit.id + key
             known = self._refused.get(name)
@@ -44,7 +44,7 @@ class Refusals:
         return None
 
     def remember(self, checks: Checks, standings: list[Standing], time: int) -> None:
-        """Remember what is refused of ``checks``. ``time`` and the standings are of the clock of Redis."""
+        """Remember the refused ones of ``checks``. ``time`` and the standings are in the time of Redis."""
         now = self._clock.seconds()
         for (limit, key), standing in zip(checks, standings, strict=True):
             if limit.scope == "ip" and standing.used >= limit.limit:

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The stage of rate limits: counts an exchange, and refuses it if a limit is exceeded."""
+"""The stages of limits: they count an exchange, and refuse it if a limit is exceeded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Count(Stage):
 
 
 class CountAndClaim(Stage):
-    """What ``Count`` does, for a route on which only so many exchanges may run at a time."""
+    """``Count`` for a route with a concurrency limit."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class CountAndClaim(Stage):
 
 
 class ChargeAddress(OnRefusal):
-    """Counts a 401 in the ``ip`` limits of its address, so that guessing tokens leads to 429."""
+    """Counts a 401 in the ``ip`` limits of its address, so that guesses of tokens lead to 429."""
 
     def __init__(self, selection: Selection[Limit], store: LimitStore, violated: Violated) -> None:
         self._selection = selection
@@ -87,9 +87,9 @@ class ChargeAddress(OnRefusal):
 
 
 class RefuseSpent(Screen):
-    """Refuses where an address has used up a limit, so that nobody has the gateway verify tokens without end.
+    """Refuses an address that has used up a limit before its token is verified, because that costs CPU time.
 
-    Where limits are counted in Redis, it knows what was refused here.
+    For limits in Redis, it only uses refusals that this process has remembered.
     """
 
     def __init__(self, selection: Selection[Limit], store: LimitStore, violated: Violated) -> None:
@@ -126,7 +126,7 @@ def count(exchange: Exchange, selection: Selection[Limit], store: LimitStore, vi
 
 
 def _caller(exchange: Exchange, scope: str) -> bytes:
-    """What a limit of ``scope`` counts an exchange by."""
+    """The key by which a limit of ``scope`` counts an exchange."""
     if scope == "endpoint":
         return b""
     principal = exchange.principal
@@ -160,7 +160,7 @@ def _admitted(exchange: Exchange, claim: Claim, violated: Violated, outcome: Cou
 
 
 def admit(exchange: Exchange, decision: Decision | None, claim: Claim, violated: Violated) -> None:
-    """``decide``, and raise ``RateLimited`` also where there is no place for the exchange."""
+    """``decide``, and raise ``RateLimited`` if the exchange gets no place."""
     decide(exchange, decision, violated)
     full = claim.full
     if full is not None:

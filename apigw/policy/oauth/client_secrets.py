@@ -130,10 +130,10 @@ def verify(secret: str, hashes: tuple[SecretHash, ...], decoys: tuple[SecretHash
 
 
 class _PatientThread(threading.Thread):
-    """Where cores are few, it gets a tenth of one that the reactor wants."""
+    """A thread with a high niceness: on a busy core, it gets about a tenth of the reactor's share."""
 
     def run(self) -> None:
-        if sys.platform == "linux":  # elsewhere a niceness is that of the whole process
+        if sys.platform == "linux":  # on other systems, niceness applies to the whole process
             with suppress(OSError):
                 thread = threading.get_native_id()
                 os.setpriority(os.PRIO_PROCESS, thread, max(HASHING_NICE, os.getpriority(os.PRIO_PROCESS, thread)))
@@ -147,7 +147,7 @@ class _PatientPool(ThreadPool):
 class SecretThreads:
     """A small thread pool for hashing, separate from the reactor's, with a short queue.
 
-    One client id may have at most ``each`` of its places, so that guesses at one secret do not take them all.
+    One client id may use at most ``each`` of its places, so that guesses at one secret do not take them all.
     """
 
     def __init__(self, reactor: IReactorFromThreads, threads: int = 2, queue: int = 32, each: int = 8) -> None:
@@ -165,7 +165,7 @@ class SecretThreads:
         self._pool.stop()
 
     def run(self, work: Callable[[], T], id: str) -> Deferred[T]:
-        """Run ``work()`` in a thread, for the client id ``id``, known or not. Cancelled work is not started.
+        """Run ``work()`` in a thread for the client id ``id``, which need not exist. Cancelled work is not started.
 
         Raises ``Overloaded`` if too much work is queued, in all or for this id.
         """

@@ -116,7 +116,7 @@ class Clients:
             return None
 
         def right() -> bool:
-            # Of several requests of one client that wait, the first may have been found right meanwhile
+            # An earlier request of the same client may have verified the secret meanwhile
             if any(secret in client.remembered for secret in secrets):
                 return True
             for secret in secrets:

@@ -1,7 +1,7 @@
 """The token endpoint: client credentials (RFC 6749 §4.4) and refresh tokens (§6), on authlib's ``AuthorizationServer``.
 
-A request is read strictly, held against the limits, and only then is its secret hashed, in a thread. What authlib sees
-is a client that has proved itself; it chooses the grant, judges grant and scope, and words its refusals.
+A request is parsed strictly and counted against the limits. Only then is its secret hashed, in a thread. authlib gets
+authenticated clients only: it selects the grant, checks grant and scope, and makes the error responses.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ BASIC = b'Basic realm="apigw", charset="UTF-8"'
 
 
 class Allow(Protocol):
-    """Count one in an exact window; or the seconds to wait if that would exceed ``limit``: then nothing is counted."""
+    """Count one in an exact window. Beyond ``limit``, returns the seconds to wait and counts nothing."""
 
     def __call__(self, key: bytes, limit: int, window: float, /) -> float | None: ...
 
 
 @frozen
 class TokenResponse:
-    """An answer of the token endpoint. ``client`` is one that has proved itself, ``error`` the code in the body."""
+    """An answer of the token endpoint. ``client`` is the authenticated client, ``error`` the code in the body."""
 
     status: int
     headers: Headers
@@ -55,8 +55,8 @@ class TokenResponse:
 class TokenEndpoint:
     """``POST /oauth/token`` for the clients of one configuration. Made once for each snapshot.
 
-    ``families`` (of refresh tokens, if the configuration has them), ``allow`` and ``run`` outlive it; what is known of
-    clients goes on from ``previous``. Raises ``ConfigError`` for clients that cannot be used.
+    ``families`` (of refresh tokens, if the configuration has them), ``allow`` and ``run`` outlive it. Remembered
+    secrets are taken over from ``previous``. Raises ``ConfigError`` for clients that cannot be used.
     """
 
     log = Logger()
@@ -84,10 +84,10 @@ class TokenEndpoint:
     def respond(
         self, headers: Sequence[tuple[bytes, bytes]], body: bytes, addresses: Sequence[str], now: float
     ) -> Deferred[TokenResponse]:
-        """Answer one request: its headers, its body, what its caller is counted by, and Unix seconds.
+        """Answer one request. ``now`` is in Unix seconds.
 
-        ``addresses`` go from narrow to wide: the caller's address, and the network that it is in, where that may have
-        many. It always fires with an answer, unless it is cancelled or something is broken.
+        ``addresses`` are the keys by which its caller is counted, from narrow to wide: the address, and for IPv6 also
+        its network. Fires with an answer, unless it is cancelled or there is a bug.
         """
         return Deferred.fromCoroutine(self._respond(headers, body, addresses, now))
 
@@ -132,7 +132,7 @@ class TokenEndpoint:
         return _answer(status, body, (), request.verified.id)
 
     async def _current(self, presented: tuple[str, str], request: _Request) -> Family | None:
-        """The family of the presented token, if it is its current one. A token that was used before ends its family."""
+        """The family whose current token is the presented one. A token that was used before ends its family."""
         assert self._families is not None
         id, digest = presented
         family = await self._families.get(id, request.now)
@@ -144,7 +144,7 @@ class TokenEndpoint:
         return family
 
     async def _rotate(self, request: _Request, presented: tuple[str, str] | None, body: dict[str, Any]) -> str | None:
-        """The next refresh token. ``None`` if a new one cannot be kept: a client gets its access token all the same."""
+        """The next refresh token. ``None`` if a new one cannot be stored: the client still gets its access token."""
         assert self._families is not None
         if request.family is None or presented is None:
             id, token, digest = refresh.new_token()
@@ -197,13 +197,13 @@ class _TooMany(OAuth2Error):  # type: ignore[misc]  # authlib has no types
 
 
 class _Request(OAuth2Request):  # type: ignore[misc]  # authlib has no types
-    """A token request. ``verified`` and ``family`` are there once they have been proved."""
+    """A token request. ``verified`` and ``family`` are set once they are authenticated."""
 
     verified: Client
     family: Family | None = None
 
     def __init__(self, form: dict[str, str], now: float) -> None:
-        # authlib refuses http:// here; whether the listener has TLS is not the endpoint's to decide
+        # authlib refuses http:// here; TLS is a matter of the listener
         super().__init__("POST", "https://gateway.invalid/oauth/token")
         self.payload = BasicOAuth2Payload(form)
         self.now = now

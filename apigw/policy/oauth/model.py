@@ -1,4 +1,4 @@
-"""What the configuration says of the gateway's own tokens, as values."""
+"""The configuration of the gateway's own tokens, as values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from apigw.policy.auth.model import auth_of
 
 @frozen
 class AcceptedKey:
-    """A key that verifies the gateway's own tokens without signing them: the one before, or the next."""
+    """A key that verifies the gateway's own tokens but does not sign: the previous or the next one."""
 
     key_id: str
     public_key_file: str | None = None
@@ -21,7 +21,7 @@ class AcceptedKey:
 class OAuthSigning:
     """``accepted`` holds the other keys while the signing key is rotated; with RS256 they are published too.
 
-    RS256 without ``private_key_file`` signs with a key that is made at start, whose id begins with ``key_id``.
+    RS256 without ``private_key_file`` signs with a key that is generated at start, whose id begins with ``key_id``.
     """
 
     algorithm: str

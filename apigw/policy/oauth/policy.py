@@ -1,4 +1,4 @@
-"""The gateway's own token endpoint as a policy: it demands nothing of routes, and answers paths of its own."""
+"""The gateway's own token endpoint as a policy: it has no stages on routes, but resources of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from apigw.wire.request import Request
 
 
 class OAuthPolicy(Policy):
-    """Refresh tokens are kept in Redis where there is one. Callers are counted in this process."""
+    """Refresh tokens are stored in Redis if there is one. Callers are counted in this process."""
 
     name = "oauth"
     rules = RULES
@@ -65,7 +65,7 @@ class OAuthPolicy(Policy):
         return PreparedOAuth(oauth, endpoint, signer, self._now, self._caller)
 
     def _caller(self, request: Request) -> tuple[str, ...]:
-        """What the token endpoint counts a caller by: as limits do, and IPv6 also by /48, as a site may have."""
+        """The keys by which a caller is counted: that of limits, and for IPv6 also the /48, as a site may have."""
         address = self._client_address(request).decode("ascii")
         network = network_key(address)
         own = address_key(address).hex()
@@ -85,7 +85,7 @@ class PreparedOAuth(Prepared):
         self.metadata = metadata(oauth)
         self.signer = signer
         self.own = own_tokens(oauth, signer)
-        """What its tokens are verified with on the gateway's routes."""
+        """The verifier of its tokens on the gateway's routes."""
         self._now = now
         self._caller = caller
 

@@ -1,4 +1,4 @@
-"""Families of refresh tokens in Redis, where every gateway finds them and a restart does not end them."""
+"""Families of refresh tokens in Redis: shared by all gateways, and kept over restarts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from apigw.redis.errors import RedisUnavailable
 from apigw.redis.link import RedisLink, Script
 
 VERSION = 1
-"""Of the format of what is stored: part of each key, so that two versions of the gateway can share one Redis."""
+"""The version of the stored format. It is part of each key, so that two versions of the gateway can share a Redis."""
 
 MAX_RECORD = 1024 * 1024
 """Bytes: more than the scopes of any client take. To read 16 MiB, which Redis may send, takes a tenth of a second."""
 
 _NO_TIME = 2**40
-"""Unix seconds that no record has: the year 36812."""
+"""Unix seconds beyond those of any record: the year 36812."""
 
 # A record begins with the digest of the family's current secret, 64 characters, so that the server can compare it.
 _REPLACE = Script(
@@ -38,7 +38,7 @@ log = Logger()
 
 
 class RedisFamilies:
-    """A ``FamilyStore`` over ``link``, which others use too and somebody else starts and stops.
+    """A ``FamilyStore`` on ``link``, which is shared; the caller starts and stops it.
 
     Keys begin with its prefix and expire with their family. What is stored is a digest, never a token. Every answer
     fails with ``AuthUnavailable`` when Redis does not give one in time.
@@ -66,7 +66,7 @@ class RedisFamilies:
         return self._asked(self._link.call(b"GET", key)).addCallback(found)
 
     def replace(self, id: str, digest: str, family: Family, now: float) -> Deferred[bool]:
-        """One script, so that of two that come with the same token only one gets the next."""
+        """One script, so that of two requests with the same token only one gets the next."""
         words = (digest.encode(), _record(family), _left(family, now))
         return self._asked(self._link.evaluate(_REPLACE, [self._key(id)], *words)).addCallback(bool)
 
@@ -90,7 +90,7 @@ def _nothing(_: object) -> None:
 
 
 def _left(family: Family, now: float) -> bytes:
-    """Milliseconds for which it is kept: at least one, because Redis takes no less."""
+    """Milliseconds until a family expires: at least one, the minimum of Redis."""
     return b"%d" % max(1, int((family.expires - now) * 1000))
 
 
@@ -99,7 +99,7 @@ def _record(family: Family) -> bytes:
 
 
 def _family(record: object) -> Family | None:
-    """None for a record that ``_record`` has not written."""
+    """Parse a record. None if it is not one of ``_record``."""
     if not isinstance(record, bytes) or len(record) > MAX_RECORD:
         return None
     try:

@@ -1,7 +1,7 @@
 """Refresh tokens (RFC 6749 §6), rotated at each use, with reuse detection (RFC 9700 §4.14.2).
 
-A refresh token is ``<family>.<secret>``. A family has one record, which knows the digest of its current secret: what
-has the right family and another secret was used before, or stolen, and ends the family.
+A refresh token is ``<family>.<secret>``. A family has one record, with the digest of its current secret. A token with
+another secret was used before, or is stolen: it ends the family.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FORM = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
 
 @frozen
 class Family:
-    """All refresh tokens that came one from the other. ``expires`` is in Unix seconds, and does not move."""
+    """All refresh tokens of one chain of rotations. ``expires`` is in Unix seconds, and rotation does not change it."""
 
     client: str
     scopes: tuple[str, ...]
@@ -31,7 +31,7 @@ class Family:
 
 
 class FamilyStore(Protocol):
-    """Where families are kept, by an id that holds no personal data. Every answer may have to wait.
+    """Stores families by an id without personal data.
 
     A store forgets a family when it ``expires``, by its own clock or by ``now``. Its answer is a failure with a
     ``GatewayError`` when it cannot be reached.
@@ -42,21 +42,21 @@ class FamilyStore(Protocol):
     def get(self, id: str, now: float) -> Deferred[Family | None]: ...
 
     def replace(self, id: str, digest: str, family: Family, now: float) -> Deferred[bool]:
-        """Put ``family`` there if the one that is there has ``digest``, in one step; whether that was so."""
+        """Store ``family`` if the stored one has ``digest`` (compare and set). Fires with whether it was stored."""
         ...
 
     def remove(self, id: str) -> Deferred[None]: ...
 
 
 class MemoryFamilies:
-    """A ``FamilyStore`` in memory, for one process. Beyond ``capacity`` families, the longest unused one leaves of the
-    client that has the most: so none pushes out another's."""
+    """A ``FamilyStore`` in memory, for one process. Beyond ``capacity`` families, the client with the most loses its
+    least recently used one, so that one client cannot displace another's."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._families: dict[str, Family] = {}
         self._of: dict[str, dict[str, None]] = {}
-        """The ids of each client's families, the longest unused first."""
+        """The ids of each client's families, the least recently used first."""
 
     def __len__(self) -> int:
         return len(self._families)
@@ -98,7 +98,7 @@ class MemoryFamilies:
 
 
 def new_token(family: str | None = None) -> tuple[str, str, str]:
-    """The id of a family (a new one if none is given), a new token of it, and the digest under which it is kept."""
+    """The id of a family (a new one if none is given), a new token of it, and the digest that is stored."""
     id, secret = family or secrets.token_urlsafe(16), secrets.token_urlsafe(32)
     return id, f"{id}.{secret}", digest(secret)
 
@@ -110,5 +110,5 @@ def take_apart(token: str) -> tuple[str, str] | None:
 
 
 def digest(secret: str) -> str:
-    """Of 256 random bits, so that a plain hash hides them."""
+    """The SHA-256 of a secret. It has 256 random bits, so that a plain hash suffices."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What a configuration may say of the gateway's own tokens."""
+"""Checks across the keys of the gateway's own tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from apigw.policy.oauth.token_request import check_client_id
 
 
 def token_endpoint(document: Document, files: Files) -> None:
-    """A key that can sign, and clients that can be told apart."""
+    """There must be a key that can sign, and client ids must be unique."""
     path: Path = ("auth", "oauth")
     signing = document.get(*path, "signing")
     if signing:
@@ -54,7 +54,7 @@ def _signing_keys(document: Document, path: Path, signing: dict[str, Any]) -> No
 
 
 def _apart_from_others(document: Document, path: Path, signing: dict[str, Any]) -> None:
-    """The gateway's own tokens are taken for nobody else's, and those of nobody else for its own."""
+    """No verifier of ``auth.jwt`` may be confused with the gateway's own tokens."""
     for verifier, entry in document.entries("auth", "jwt"):
         at = (*verifier, "name")
         if isinstance(entry, dict) and entry.get("name") == PROVIDER:
@@ -73,7 +73,7 @@ def issues_tokens(document: Document) -> bool:
 
 
 def publishes_keys(document: Document) -> bool:
-    """As long as it is not known to sign with HS256, which has nothing to publish."""
+    """Whether it has public keys to publish: always, unless it is known to sign with HS256."""
     return issues_tokens(document) and document.get("auth", "oauth", "signing", "algorithm") != "HS256"
 
 

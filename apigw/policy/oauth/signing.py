@@ -1,4 +1,4 @@
-"""The key with which the gateway signs the tokens that it issues, and what it publishes of it (RFC 7517, 9068)."""
+"""The key that signs the gateway's own tokens (RFC 9068), and the published key set (RFC 7517)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from apigw.policy.oauth.model import OAuth, OAuthSigning
 class Signer:
     """Signs access tokens; ``keys`` verify them: this key's public half, and those of ``accepted``.
 
-    ``own`` is the public half where the key was made here, for want of a file.
+    ``own`` is the public half if the key was generated here, without a file.
     """
 
     algorithm: str
@@ -32,7 +32,7 @@ class Signer:
     own: Key | None = None
 
     def sign(self, claims: dict[str, Any]) -> str:
-        """An access token as RFC 9068 has it. RS256 takes about a third of a millisecond."""
+        """An access token (RFC 9068). RS256 takes about a third of a millisecond."""
         header = {"alg": self.algorithm, "typ": "at+jwt", "kid": self.key_id}
         return jwt.encode(header, claims, self._material, algorithms=[self.algorithm])
 
@@ -49,8 +49,8 @@ def load_signer(
 ) -> Signer:
     """Read the keys. Raises ``ConfigError`` with the first problem of the section ``auth.oauth.signing``.
 
-    Without a ``private_key_file`` RS256 signs with a key that is made here, which takes a fraction of a second, and
-    lives as long as the process: a reload takes it over from ``previous``.
+    Without a ``private_key_file``, RS256 signs with a key that is generated here, in a fraction of a second. It is kept
+    as long as the process runs: a reload takes it over from ``previous``.
     """
     at: Path = ("auth", "oauth", "signing")
     key_id, made = signing.key_id, None
@@ -63,7 +63,7 @@ def load_signer(
                 material, own = previous._material, previous.own
             else:
                 material = RSAKey.import_key(generate_private_key(public_exponent=65537, key_size=2048))
-                # each has a name of its own, lest a verifier keeps the one before under the same
+                # a unique id: verifiers may have cached the key of an earlier process
                 name = f"{key_id}-{material.thumbprint()[:8]}"
                 own = Key("RS256", name, RSAKey.import_key(material.public_key))
             key_id, made = own.id or key_id, own
@@ -84,7 +84,7 @@ def load_signer(
 
 
 def own_tokens(oauth: OAuth, signer: Signer) -> OwnTokens:
-    """What verifies the tokens that ``signer`` signs for ``oauth``."""
+    """The verifier of the tokens that ``signer`` signs for ``oauth``."""
     return OwnTokens(signer.algorithm, signer.keys, oauth.issuer, oauth.audience or (oauth.issuer,))
 
 

@@ -1,4 +1,4 @@
-"""What a client sends to the token endpoint, read strictly: its form and its credentials (RFC 6749 §2.3.1, §3.2)."""
+"""Strict parser for token requests: the form and the credentials (RFC 6749 §2.3.1, §3.2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _READINGS = (unquote_plus, unquote)
 
 
 def check_client_id(text: str) -> None:
-    """RFC 6749 §A.1, but for the colon, which ends the id in Basic credentials that nobody form-encoded.
+    """RFC 6749 §A.1, without the colon, which ends the id in Basic credentials that are not form-encoded.
 
     Raises ``ValueError``: the end of a sentence that begins with the id.
     """
@@ -28,7 +28,7 @@ def check_client_id(text: str) -> None:
 
 
 def read_form(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> dict[str, str]:
-    """The parameters of the body; those without a value count as left out. Raises ``InvalidRequestError``."""
+    """The parameters of the body; those without a value are omitted (§3.2). Raises ``InvalidRequestError``."""
     types = [value for name, value in headers if name.lower() == b"content-type"]
     if len(types) != 1 or types[0].partition(b";")[0].strip().lower() != b"application/x-www-form-urlencoded":
         raise InvalidRequestError("the content type is not application/x-www-form-urlencoded")
@@ -54,7 +54,7 @@ class Credentials:
 
 
 def credentials(authorization: list[bytes], form: dict[str, str]) -> list[Credentials]:
-    """Id and secret, by HTTP Basic or from the body, in each way in which they may be meant: at least one.
+    """Id and secret, from HTTP Basic or the body, in each possible decoding: at least one.
 
     Raises ``InvalidRequestError`` or ``InvalidClientError``.
     """
@@ -76,9 +76,9 @@ def credentials(authorization: list[bytes], form: dict[str, str]) -> list[Creden
 
 
 def _basic(authorization: bytes) -> list[Credentials]:
-    """As RFC 6749 §2.3.1 and Appendix B have it: form-encoded, where ``+`` is a space; and with ``+`` as it is.
+    """Two decodings: form-encoded, where ``+`` is a space (RFC 6749 §2.3.1, Appendix B), and with ``+`` unchanged.
 
-    Many clients encode nothing, and base64, which is what many secrets are, has ``+`` in it.
+    Many clients encode nothing, and many secrets are base64, which uses ``+``.
     """
     scheme, _, encoded = authorization.partition(b" ")
     if scheme.lower() != b"basic":
@@ -92,5 +92,5 @@ def _basic(authorization: bytes) -> list[Credentials]:
 
 
 def invalid_client() -> OAuth2Error:
-    """The 401 for every way in which a client can fail to prove itself: which one it was is not said."""
+    """The same 401 for every failed authentication: it does not reveal the reason."""
     return InvalidClientError("the client could not be authenticated", status_code=401)

@@ -24,7 +24,7 @@ class AnswerWriter:
         self._out: list[bytes] = []
 
     def begin(self, request: Request, status: int, reason: bytes, headers: Headers) -> bool:
-        """The head, but for its end: ``end_head`` follows. Whether the body ends only with the connection."""
+        """Begin the head, which ``end_head`` completes. Returns whether the body ends only with the connection."""
         framed = self._head(status, reason, headers)
         if request.method == b"HEAD" or status in BODYLESS_STATUS:
             self._enter(BODILESS)
@@ -39,7 +39,7 @@ class AnswerWriter:
         return False
 
     def whole(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
-        """An answer of which all is there, framed by its length, and with a Date if it has none."""
+        """Write a complete answer, with a Content-Length and a Date if it has none."""
         framed = self._head(status, reason, headers)
         out = self._out
         if request.method == b"HEAD" or status in BODYLESS_STATUS:
@@ -52,11 +52,11 @@ class AnswerWriter:
         self.transport.write(b"".join(out))
 
     def end_head(self, last: bool) -> None:
-        """``last``: the connection is closed behind this answer."""
+        """Complete the head. ``last``: the connection is closed after this answer."""
         self._out.append(b"connection: close\r\n\r\n" if last else b"\r\n")
 
     def send(self, data: bytes) -> None:
-        """A piece of the body, which goes out with the next ``flush`` or ``end``."""
+        """Add a piece of the body. The next ``flush`` or ``end`` writes it, if not this call."""
         state = self.state
         if state == BODILESS or not data:
             return
@@ -74,14 +74,14 @@ class AnswerWriter:
             self.transport.write(b"".join(out))
 
     def end(self) -> None:
-        """The answer is complete."""
+        """Complete the body, and write what is left of it."""
         if self.state == CHUNKED:
             self._out.append(b"0\r\n\r\n")
         self.flush()
         self._enter(SILENT)
 
     def refuse(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole answer to what was no request, behind which the connection is closed."""
+        """Write a complete answer to a malformed request. The connection is closed after it."""
         self._enter(PLAIN)
         self._head(status, reason_of(status), headers)
         self.end_head(True)
@@ -89,30 +89,30 @@ class AnswerWriter:
         self.end()
 
     def switch_protocols(self, headers: Headers) -> None:
-        """101, behind which the connection speaks something else."""
+        """Write 101. What follows it on the connection is not HTTP."""
         self._head(101, b"Switching Protocols", headers)
         self.end_head(False)
         self.flush()
         self._enter(SHUT)
 
     def shut(self) -> None:
-        """Nothing more is written. What was not flushed is forgotten."""
+        """Write nothing more. What was not flushed is dropped."""
         self._out.clear()
         self._enter(SHUT)
 
     def _head(self, status: int, reason: bytes, headers: Headers) -> bool:
-        """The status line and the fields, with a Date if they have none. Whether they say the length of the body."""
+        """Add the status line and the fields, with a Date if they have none. Returns whether they have a length."""
         framed = dated = False
         out = self._out
         out.append(b"HTTP/1.1 %d %b\r\n" % (status, reason))
         for name, value in headers:
-            # Lengths first, as they differ nearly always.
+            # Lengths are compared first, because they nearly always differ.
             length = len(name)
             if length == 14:
                 framed = framed or name == b"content-length"
             elif length == 4:
                 dated = dated or name == b"date"
-            # Compiled, four of these take half as long as one tuple of them.
+            # In compiled code, four calls of append take half as long as adding one tuple.
             out.append(name)
             out.append(b": ")
             out.append(value)

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The body of one request, as its head frames it (RFC 9112 §6.3), and whether it comes fast enough."""
+"""The body of one request: its framing (RFC 9112 §6.3), and its least rate."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from apigw.wire.http1.chunked import ChunkedBody
 from apigw.wire.pace import Pace
 
 MOST_DROPPED = 64 * 1024
-"""How much of a body that nobody reads is worth reading to keep the connection; beyond it, closing is cheaper."""
+"""Maximum bytes of an unneeded body that are read to keep the connection. With more, closing it is cheaper."""
 
 
 class RequestBody:
-    """Takes one body off what the client sends. ``complete`` when its last byte has been taken."""
+    """Separates one body from what follows it. ``complete`` is set when its last byte has been taken."""
 
     def __init__(self, length: int | None, max_trailers: int, least_rate: int | None) -> None:
-        """A body of no known length is chunked. ``least_rate``, in bytes a second, is for one whose length is known."""
+        """``length`` is None for a chunked body. ``least_rate``, in bytes a second, applies only to a known length."""
         self.complete = False
         self._left = 0 if length is None else length
         self._chunks: ChunkedBody | None = ChunkedBody(max_trailers) if length is None else None
@@ -22,7 +22,7 @@ class RequestBody:
         self._pace: Pace | None = None  # from the first piece on
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """What of the body is in ``data``, and what follows its end. Raises ``Refused``."""
+        """Split ``data`` into bytes of the body and bytes behind its end. Raises ``Refused``."""
         if self._chunks is not None:
             piece, rest = self._chunks.feed(data)
             self.complete = self._chunks.complete
@@ -37,7 +37,7 @@ class RequestBody:
         return self._chunks is None and self._left <= MOST_DROPPED
 
     def is_slow(self, size: int, now: float) -> bool:
-        """Note that ``size`` bytes came. Whether they come more slowly than they may."""
+        """Count ``size`` received bytes. Returns whether the body is below its least rate."""
         if self._least_rate is None:
             return False
         if self._pace is None:
@@ -45,7 +45,7 @@ class RequestBody:
         return self._pace.is_slow(size, now)
 
     def pause(self, now: float) -> None:
-        """The client is made to wait, and is not slow meanwhile."""
+        """Stop the measurement, while reading from the client is paused."""
         if self._pace is not None:
             self._pace.pause(now)
 

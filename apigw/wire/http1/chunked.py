@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The chunked coding of a request's body: RFC 9112 §7.1, read strictly and in whatever pieces it arrives."""
+"""Decoder for the chunked coding of a request's body (RFC 9112 §7.1): strict, and incremental."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from apigw.wire.errors import Refused
 from apigw.wire.headers import NO_LINE
 
 MAX_SIZE_LINE = 1024
-"""Bytes of a chunk's size and extensions. Extensions mean nothing to anybody, so there is no reason for long ones."""
+"""Maximum bytes of a chunk's size and extensions, which are ignored (RFC 9112 §7.1.1; CVE-2023-39326)."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
-# No white space: §7.1.1 calls it bad, and readers are known to disagree on it.
+# No white space: §7.1.1 calls it bad, and parsers disagree on it.
 _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,15})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*\r\n"
 ).match
@@ -23,13 +23,13 @@ _SIZE, _DATA, _TRAILERS, _OVER = range(4)
 
 
 class ChunkedBody:
-    """Takes one body apart. ``max_trailers`` bounds the bytes of its trailers, which are checked and dropped."""
+    """Decodes one body. Its trailers, of at most ``max_trailers`` bytes, are checked and dropped."""
 
     def __init__(self, max_trailers: int) -> None:
         self._state = _SIZE
-        self._left = 0  # of a chunk's data and the CRLF behind it
+        self._left = 0  # bytes of a chunk's data and the CRLF behind it
         self._held = b""  # the beginning of a line
-        self._searched = 0  # how much of it cannot hold the end
+        self._searched = 0  # bytes of it that do not contain the line's end
         self._trailers_left = max_trailers
 
     @property
@@ -37,7 +37,7 @@ class ChunkedBody:
         return self._state == _OVER
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """What of the body is in ``data``, and what follows the message's end. Raises ``Refused``."""
+        """Split ``data`` into decoded bytes of the body and bytes behind the message. Raises ``Refused``."""
         if self._held:
             data = self._held + data
             self._held = b""
@@ -72,7 +72,7 @@ class ChunkedBody:
         return at
 
     def _read_line(self, data: bytes, at: int) -> int:
-        """Read one line, and return where it ends; -1 where it has not."""
+        """Read one line. Returns the index behind it, or -1 if it is incomplete."""
         most = MAX_SIZE_LINE if self._state == _SIZE else self._trailers_left
         start = at + max(0, self._searched - 1)
         end = data.find(b"\r\n", start, at + most + 2)

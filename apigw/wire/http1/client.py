@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""HTTP/1.1 towards upstreams: one connection, one exchange at a time, and no trust in what comes back (RFC 9112)."""
+"""HTTP/1.1 client for upstreams: one exchange at a time on a connection, answers checked strictly (RFC 9112)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from apigw.wire.reactor.transport import beneath_tls, is_readable
 from apigw.wire.tunnel import End
 
 CLOSING_TIME: Final = 30.0
-"""Seconds in which the upstream may take what is left for it, once the connection is being closed."""
+"""Seconds that the upstream has to read what was written, once the connection is being closed."""
 _REMEMBERED: Final = 4096
-_LONGEST: Final = 64  # of the names that are remembered, so that they take 1 MiB at most
-_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})  # they say that they have no body (RFC 9110 §8.6)
+_LONGEST: Final = 64  # bytes of a cached name: the cache takes 1 MiB at most
+_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})  # empty ones have a Content-Length too (RFC 9110 §8.6)
 
 # The states of a connection.
 CONNECTING: Final = 0
 IDLE: Final = 1
-BUSY: Final = 2  # it carries an exchange, whose request and response have states of their own
+BUSY: Final = 2  # with an exchange, whose request and response have states of their own
 TUNNEL: Final = 3
-CLOSING: Final = 4  # no exchange can be carried any more
+CLOSING: Final = 4  # takes no further exchange
 LOST: Final = 5
 
 CONNECTION = {
@@ -41,9 +41,9 @@ CONNECTION = {
     CLOSING: {LOST},
     LOST: set[int](),
 }
-"""Which may follow which. Those of a response are in ``response``.
+"""The transitions of a connection. Those of a response are in ``response``.
 
-A call that would lead elsewhere raises ``RuntimeError``; that nothing else does is for the tests to show.
+A call that allows no transition from the current state raises ``RuntimeError``. The tests check all others.
 """
 
 # The states of a request.
@@ -52,11 +52,11 @@ SENDING: Final = 1
 SENT: Final = 2
 
 REQUEST = {UNSENT: {SENDING}, SENDING: {SENT}, SENT: {UNSENT}}
-"""Which may follow which. ``send`` and ``finish`` lead on, and the end of the exchange back."""
+"""The transitions of a request: by ``send``, by ``finish``, and by the end of the exchange."""
 
 
 class _Beginnings(dict[bytes, bytes]):
-    """A field's line up to its value, by its name: made once, as most names come all the time. Up to a bound."""
+    """A bounded cache: a field's name to its line up to the value. Most requests have the same few names."""
 
     def __missing__(self, name: bytes) -> bytes:
         beginning = b"\r\n%b: " % name
@@ -71,10 +71,10 @@ _beginnings: Final = _Beginnings()
 def rendered(
     method: bytes, target: bytes, authority: bytes, fields: Headers, length: int | None, upgrade: bool
 ) -> bytes:
-    """A request's bytes up to its body, canonical: RFC 9112 §3 to §6. Its body has exactly one framing."""
+    """The head of a request in canonical form, with exactly one framing (RFC 9112 §3 to §6)."""
     out = [method, b" ", target, b" HTTP/1.1\r\nhost: ", authority]
     beginnings = _beginnings
-    for pair in cast("list[tuple[bytes, ...]]", fields):  # compiled, a pair would be taken apart
+    for pair in cast("list[tuple[bytes, ...]]", fields):  # when compiled, iterating over pairs would unpack each
         out.append(beginnings[pair[0]])
         out.append(pair[1])
     if length is None:
@@ -88,11 +88,11 @@ def rendered(
 
 
 class HTTP1Connection(UpstreamConnection):
-    """An ``UpstreamConnection`` by HTTP/1.1. ``on_free``, ``on_tunnel`` and ``on_lost`` are those of ``Make``."""
+    """An ``UpstreamConnection`` for HTTP/1.1. ``on_free``, ``on_tunnel`` and ``on_lost`` are those of ``Make``."""
 
     transport: Any
     knows_turns = False
-    """Whether what was there before a request is told from its answer, although nobody looked for it then."""
+    """Whether bytes that arrived before a request are recognised later: the socket need not be checked first."""
 
     def __init__(self, deadlines: Deadlines, on_free: Told, on_tunnel: Told, on_lost: Told) -> None:
         super().__init__()
@@ -115,13 +115,13 @@ class HTTP1Connection(UpstreamConnection):
         return self._response.event_stream
 
     def _become(self, state: int, deadline: float = NEVER) -> None:
-        """Enter a state with its deadline. The state that is left takes its own along."""
+        """Enter a state with its deadline, which replaces that of the previous state."""
         self._state = state
         self.deadline = deadline
         self.usable = state == IDLE and self.knows_turns
 
     def _wait(self) -> None:
-        """The deadline of a busy connection: only while the upstream is waited for, for an answer or to read on."""
+        """Set the deadline of a busy connection: only while the upstream has to answer, or to read more."""
         waits = (self._request == SENT or self._writing_paused) and not self._reading_paused
         if waits and not self._response.event_stream:
             self.deadline = self._deadlines.seconds() + self._timeout
@@ -181,7 +181,7 @@ class HTTP1Connection(UpstreamConnection):
         self.flush()
 
     def _is_sending(self) -> bool:
-        """False for a connection that is being lost: whoever sends need not know it yet."""
+        """False for a connection that is closing or lost: the caller may not have been notified yet."""
         if self._state == BUSY and self._request == SENDING:
             return True
         if self._state >= CLOSING:
@@ -201,7 +201,7 @@ class HTTP1Connection(UpstreamConnection):
             self.transport.resumeProducing()
 
     def abandon(self) -> None:
-        """The connection is of no use to others, as the answer may still come."""
+        """End the exchange and the connection: its answer could still arrive, so no other exchange can use it."""
         self._forget()
         self._out.clear()
         self._drop()
@@ -226,7 +226,7 @@ class HTTP1Connection(UpstreamConnection):
             return True
         if base is self.transport:
             return False
-        # TLS has messages of its own, session tickets above all (RFC 8446 §4.6): read, they are told from all else.
+        # It may be a message of TLS itself, such as a session ticket (RFC 8446 §4.6): reading shows which it is.
         return base.doRead() is None and self._state == IDLE and not base.disconnecting and not is_readable(base)
 
     def close(self) -> None:
@@ -244,7 +244,7 @@ class HTTP1Connection(UpstreamConnection):
         self._reactor = beneath_tls(transport).reactor
         self.knows_turns = hasattr(self._reactor, "turn")
         if not ISSLTransport.providedBy(transport):
-            # Endpoints put a wrapper between transport and protocol, whose work is done once they are connected.
+            # The wrapper that endpoints put between transport and protocol is not needed after the connect.
             transport.protocol = self  # type: ignore[attr-defined]  # every TCP transport has it
             self._ready()
 
@@ -259,7 +259,7 @@ class HTTP1Connection(UpstreamConnection):
     def dataReceived(self, data: bytes) -> None:
         response, receiver = self._response, self.receiver
         if receiver is None:
-            # Nobody asked. Whoever would be next must not get it for an answer.
+            # Nothing was requested: these bytes must not become the answer to the next request.
             self._drop()
             return
         before = response.state
@@ -286,7 +286,7 @@ class HTTP1Connection(UpstreamConnection):
             self._tell(receiver, before != BODY)
 
     def _tell(self, receiver: Receiver, begun: bool) -> None:
-        """Hand on what has come of an answer. ``begun``: its head came with it."""
+        """Pass what has been read of an answer to the receiver. ``begun``: its head is new."""
         response = self._response
         pieces, response.pieces = response.pieces, []
         if begun:
@@ -331,7 +331,7 @@ class HTTP1Connection(UpstreamConnection):
         else:
             self._drop()
 
-    # The transport's buffer to the upstream fills and drains.
+    # Back-pressure: the transport's buffer to the upstream is full, or has room again.
 
     def pauseProducing(self) -> None:
         self._writing_paused = True
@@ -348,17 +348,17 @@ class HTTP1Connection(UpstreamConnection):
             receiver.resume_body()
 
     def stopProducing(self) -> None:
-        """The transport is lost; ``connectionLost`` follows."""
+        """The transport is lost. ``connectionLost`` follows."""
 
     # Endings of an exchange.
 
     def _complete(self, reusable: bool) -> None:
-        """The answer is complete: the connection is free for the next exchange, or of no more use."""
+        """The answer is complete: free the connection for the next exchange, or drop it."""
         self.receiver = None
         self.used = True
         if reusable and self._request == SENT and not self._writing_paused:
             if self._reading_paused:
-                # By the last piece, which filled the client's buffer: nobody else will let it go on.
+                # The last piece filled the client's buffer, and nothing else will resume reading.
                 self._reading_paused = False
                 self.transport.resumeProducing()
             self._request = UNSENT
@@ -368,7 +368,7 @@ class HTTP1Connection(UpstreamConnection):
             self._drop()
 
     def _switch(self) -> None:
-        """The answer is 101: the receiver gives the connection up."""
+        """The answer is 101: the receiver takes the connection with ``give_up``."""
         receiver = self._forget()
         self._become(TUNNEL)
         self.transport.unregisterProducer()
@@ -382,7 +382,7 @@ class HTTP1Connection(UpstreamConnection):
             receiver.response_failed(error)
 
     def _forget(self) -> Receiver | None:
-        """The exchange is over, and its receiver is told nothing more."""
+        """End the exchange. Its receiver gets no further calls."""
         receiver, self.receiver = self.receiver, None
         self._response.forget()
         return receiver
@@ -393,7 +393,7 @@ class HTTP1Connection(UpstreamConnection):
             self.transport.abortConnection()
 
     def _is_unsent(self) -> bool:
-        """Whether the request is held until the end of this turn: nothing read by now can be its answer."""
+        """Whether the request is held until the end of this turn: nothing read so far can be its answer."""
         return self._turn is not None and self._turn == self._reactor.turn
 
 

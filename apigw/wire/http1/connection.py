@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""One connection to a client: its state, how long is waited in each, and the ways in which it ends."""
+"""One connection to a client: the deadline of each state, and the ways in which it is closed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from apigw.wire.reactor.transport import arrived, close_if_sent, unsent
 from apigw.wire.server import Server
 
 LINGER_FOR: Final = 5.0
-"""Seconds in which a client that still sends may read the answer before the connection is reset (RFC 9112 §9.6)."""
+"""Seconds that a client that still sends has to read the answer before the connection is reset (RFC 9112 §9.6)."""
 FAREWELL_FOR: Final = 1.0
-"""Seconds in which the client of a WebSocket that is cut may read why, and close."""
+"""Seconds that the client of a WebSocket has to read the close frame, and to close."""
 SILENCE_FOR: Final = 5.0
-"""Seconds without a byte of the answer after which a client that has ended its side is taken for gone."""
+"""Seconds without a byte of the answer after which a client that has closed its side is considered gone."""
 
 
 class ClientConnection:
-    """What ``HTTP1Channel`` stands on. ``_state`` is one of those of reading, and changed by ``_enter`` only."""
+    """The base of ``HTTP1Channel``. ``_state`` is a state of ``READING``; only ``_enter`` and that class set it."""
 
     transport: Any
     deadline: float
@@ -32,20 +32,20 @@ class ClientConnection:
         self.deadline = NEVER
         self._seconds = factory.deadlines.seconds
         self._state = IDLE
-        self._full = False  # the client does not read what is written
-        self._unsent = 0  # bytes that it had not read when it was last looked at
+        self._full = False  # the transport's buffer is full
+        self._unsent = 0  # ``unsent`` at the last check
         self._reading_paused = False
         self._turn: int | None = None
         self._farewell: Callable[[], bytes] | None = None
         self._answer = AnswerWriter(factory.dates)
 
     def _enter(self, state: int) -> None:
-        """Leave a state, and the deadline that belongs to it, for another that brings its own."""
+        """Enter a state, and set its deadline."""
         self._state = state
         if state == OVER:
             self.deadline = NEVER
         elif self._full or state == CLOSING:
-            # The client is to read.
+            # The client has to read.
             self.deadline = self._seconds() + self.factory.settings.client_body_timeout
         elif state == DONE:
             self.deadline = NEVER
@@ -60,23 +60,23 @@ class ClientConnection:
         elif state == LINGER:
             self.deadline = self._seconds() + LINGER_FOR
         else:
-            # Nothing is expected of the client.
+            # The client has nothing to do.
             self.deadline = NEVER
 
     def _is_new_turn(self) -> bool:
-        """TLS hands on in many pieces what was read in one turn."""
+        """Whether this is the first call in a turn. TLS delivers what was read in one turn in many pieces."""
         before, self._turn = self._turn, getattr(self.factory.deadlines.clock, "turn", None)
         return self._turn is None or self._turn != before
 
     def unsent(self) -> int:
-        """How many bytes the client has not taken yet."""
+        """Bytes that the client has not acknowledged yet."""
         return unsent(self.transport)
 
     def stopProducing(self) -> None:
-        """The transport is lost; ``connectionLost`` follows."""
+        """The transport is lost. ``connectionLost`` follows."""
 
     def writeConnectionLost(self) -> None:
-        """Our side is ended, as it was asked to."""
+        """The half-close that ``_end_writing`` requested is done."""
 
     def _pause_reading(self) -> None:
         if not self._reading_paused:
@@ -89,7 +89,7 @@ class ClientConnection:
             self.transport.resumeProducing()
 
     def _reader_is_late(self) -> None:
-        """The client may be slow. It has stalled when it took nothing for a whole ``client_body_timeout``."""
+        """Cut a client that read nothing for a whole ``client_body_timeout``. One that is merely slow goes on."""
         left = unsent(self.transport)
         if 0 < left < self._unsent:
             self._unsent = left
@@ -98,7 +98,7 @@ class ClientConnection:
             self.cut()
 
     def _linger(self) -> None:
-        """Read, and forget, what the client still sends, so that no reset destroys its answer before it is read."""
+        """Lingering close: read and drop what the client still sends, so that a reset does not destroy its answer."""
         self._enter(LINGER)
         self._resume_reading()
         if not self._full:
@@ -112,13 +112,13 @@ class ClientConnection:
         self._answer.shut()
         self.transport.unregisterProducer()
         if self.secure:
-            # TLS says good-bye by itself, and waits for the other side to do so.
+            # TLS sends close_notify by itself, and waits for that of the other side.
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
 
     def _close(self) -> None:
-        """Close when what was written is sent, which the client may take its time for, but not stall."""
+        """Close when the client has read what was written. It may be slow, but not stall."""
         self._full = False
         self._enter(CLOSING)
         self._unsent = unsent(self.transport)
@@ -127,19 +127,19 @@ class ClientConnection:
         self.transport.loseConnection()
 
     def _close_idle(self) -> None:
-        """Close, unless the next request, or a part of it, has arrived: it is read in this turn of the reactor."""
+        """Close, unless a part of the next request has arrived, which is read in this turn of the reactor."""
         if not self._reading_paused and arrived(self.transport):
             return
         if not close_if_sent(self.transport):
             self._close()
 
     def _over(self) -> None:
-        """Nothing more is read or written."""
+        """Enter ``OVER``: nothing more is read or written."""
         self._enter(OVER)
         self._answer.shut()
 
     def cut(self) -> None:
-        """Close now, whatever is in flight. Only a WebSocket's client, if it reads at all, is told first."""
+        """Close now, whatever is in flight. A WebSocket's client gets a close frame first, unless it does not read."""
         farewell = b"" if self._farewell is None or self._state != TUNNEL else self._farewell()
         if farewell and not unsent(self.transport):
             self.transport.write(farewell)
@@ -151,11 +151,11 @@ class ClientConnection:
             self.transport.abortConnection()
 
     def say_at_the_end(self, farewell: Callable[[], bytes]) -> None:
-        """What the client of a WebSocket is told when it is cut; nothing where that could not be understood."""
+        """Set what makes a WebSocket's close frame for ``cut``: empty where none can be inserted."""
         self._farewell = farewell
 
     def make_room(self) -> None:
-        """Close for another connection. What was answered still reaches the client."""
+        """Close in favour of another connection. Answers that were written still reach the client."""
         if unsent(self.transport):
             self._close()
         else:

@@ -1,8 +1,8 @@
 # Compiled: see docs/decisions/compiled.md
-"""The head of an HTTP/1.1 request: RFC 9112, read strictly.
+"""The head of an HTTP/1.1 request, parsed strictly (RFC 9112).
 
-llhttp parses. It is given one head alone and whole, so that the request line that it read can be compared with the
-bytes that were sent; whatever it lets through that two programs could read in two ways is refused here.
+The parser is llhttp. It gets one complete head at a time, so that its request line can be compared with the bytes
+that were sent. Where llhttp accepts what two programs could read in two ways, this module refuses it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from apigw.wire.request import Request, Stream
 from apigw.wire.target import check_authority, check_target, split_absolute
 
 _SPECIAL = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
-"""Fields that say how to read the message, or that end here: what is left is for whoever is asked."""
+"""Fields about the framing or for this hop only. All others go to the service."""
 _NOT_NAMED_AWAY = frozenset(
     b"close keep-alive upgrade forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip".split()
 )
-"""Options of ``Connection`` that take away no field. A proxy in front may pass on what its client says there, and a
-client could make a request seem to be the proxy's (as CVE-2022-31813)."""
+"""Options of ``Connection`` that remove no field. A proxy in front may forward its client's ``Connection``; the client
+could remove the proxy's fields with it, and hide its own address (CVE-2022-31813)."""
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)( [^ \r\n]+ HTTP/1\.)([0-9])\r\n").match
 _IMPOSSIBLE = b"\0"
@@ -31,9 +31,9 @@ _BLANKS = (b" ", b"\t")
 
 
 def check_beginning(data: bytes, searched: int, most: int) -> None:
-    """Raises ``Refused`` for the beginning of what cannot become a head, so that nobody waits for its end.
+    """Raises ``Refused`` at once for a beginning that cannot become a valid head.
 
-    ``searched`` bytes have been looked at before; a head may have ``most``.
+    The first ``searched`` bytes were checked before. A head may have ``most`` bytes.
     """
     if NO_LINE(data, max(0, searched - 1), most + 4):
         raise Refused(400, "The request's head contains a control character, a bare CR or a bare LF.")
@@ -44,19 +44,19 @@ def check_beginning(data: bytes, searched: int, most: int) -> None:
 
 
 class HeadReader:
-    """Reads the heads of one connection, one after the other."""
+    """Parses the heads of one connection, one after the other."""
 
     closing = False
-    """Whether the client wants the connection closed after the last request, or cannot keep it."""
+    """Whether the last request asks to close the connection, or is HTTP/1.0."""
     expects_continue = False
-    """Whether it waits for ``100 Continue`` before it sends the last request's body."""
+    """Whether the client waits for ``100 Continue`` before it sends the last request's body."""
 
     def __init__(self) -> None:
         self._parser = HttpRequestParser(self)
-        self._authority = _IMPOSSIBLE  # that of the last request: nearly always that of the next
+        self._authority = _IMPOSSIBLE  # of the last request, and nearly always also of the next
 
     def read(self, stream: Stream, head: bytes, max_count: int) -> Request:
-        """The request whose head these bytes are, up to and with its empty line. Raises ``Refused``."""
+        """Parse a head, which ends with its empty line. Raises ``Refused``."""
         renamed = b""
         try:
             upgrade = self._parse(head)
@@ -107,7 +107,7 @@ class HeadReader:
             elif name == b"expect":
                 expects = value.lower() == b"100-continue"
             elif name == b"proxy-connection":
-                stopped = True  # llhttp reads it as Connection, which it is not (RFC 9112 Appendix C.2.2)
+                stopped = True  # llhttp takes it for Connection, wrongly (RFC 9112 Appendix C.2.2)
         if authority != self._authority:
             self._authority = _checked_authority(authority, protocol)
         if method == b"CONNECT":
@@ -116,7 +116,7 @@ class HeadReader:
             if uri == b"*":
                 raise Refused(400, "The request target * has no path.")
             uri, named = split_absolute(uri, self._authority)
-            self._authority = self._authority or named  # HTTP/1.0 may leave it to the target
+            self._authority = self._authority or named  # in HTTP/1.0, only the target may have it
         path, query = check_target(uri)
         request = Request(stream, method, uri, path, query, self._authority, headers, protocol, length)
         request.body_complete = length == 0
@@ -126,13 +126,13 @@ class HeadReader:
         if upgrade and method == b"GET" and length == 0 and protocol == b"HTTP/1.1":
             request.upgrade = _names_websocket(special)
         if upgrade or length != 0 or stopped:
-            # It may have stopped for good, or waits for a body, which others read.
+            # The parser may have stopped for good, or wait for a body, which ``RequestBody`` reads.
             self._parser = HttpRequestParser(self)
         self.expects_continue = expects and length != 0 and protocol == b"HTTP/1.1"
         return request
 
     def _parse(self, head: bytes) -> bool:
-        """Whether it asks for an upgrade."""
+        """Returns whether the head asks for an upgrade."""
         self._url = b""
         self._headers: Headers = []
         self._special: Headers = []
@@ -158,9 +158,9 @@ class HeadReader:
 
 
 def _as_llhttp_knows_it(head: bytes) -> bytes | None:
-    """The same head for llhttp, where it is only the method or the version that is not known to it; else None.
+    """The head with a method and version that llhttp accepts. None if these are not why llhttp refused it.
 
-    A higher minor version is taken for 1.1 (RFC 9110 §6.2), and the framing of a request says nothing of its method.
+    A higher minor version is processed as 1.1 (RFC 9110 §6.2). The framing of a request does not depend on its method.
     """
     line = _REQUEST_LINE(head)
     if line is None or line[1] not in METHODS:

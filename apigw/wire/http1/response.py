@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Reads a service's answers: where each begins and ends, and which are none (RFC 9112 §4 to §7)."""
+"""Parses a service's answers, and refuses malformed ones (RFC 9112 §4 to §7)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ END_OF_HEAD: Final = b"\r\n\r\n"
 MAX_HEAD: Final = 256 * 1024
 MAX_HEADERS: Final = 1000
 MAX_INTERIM: Final = 32
-"""Interim responses before the one that counts. More are no information, but a way to keep somebody busy."""
+"""Maximum number of interim responses before the final one. A service that sends more is faulty."""
 EVENT_STREAM: Final = b"text/event-stream"
 _SPECIAL: Final = HOP_BY_HOP | {b"content-length", b"content-type"}
 _LATER_VERSION: Final = re.compile(rb"HTTP/1\.[2-9] ").match
 _USUAL_REASONS: Final = frozenset({b"OK", b""})
 
-# The states of a response. Plain numbers, as compiled an Enum's members are looked up each time.
+# The states of a response. They are plain numbers: compiled code looks up an Enum's members at each use.
 UNASKED: Final = 0
-WAITING: Final = 1  # for its first byte
-HEAD: Final = 2  # some of it has come, or an interim response
+WAITING: Final = 1  # for the first byte
+HEAD: Final = 2  # a part of it has arrived, or an interim response
 BODY: Final = 3
 COMPLETE: Final = 4
 SWITCHED: Final = 5  # 101: what follows is not HTTP
@@ -37,39 +37,39 @@ RESPONSE = {
     COMPLETE: {UNASKED},
     SWITCHED: {UNASKED},
 }
-"""Which may follow which. Who sends a request begins with ``WAITING``, ``forget`` ends; what comes does the rest."""
+"""The transitions. Sending a request enters ``WAITING``, ``forget`` enters ``UNASKED``, ``read`` all others."""
 
 
 class ResponseReader:
-    """``read`` what comes from ``WAITING`` on, until it is ``COMPLETE``; then ``forget`` it.
+    """Call ``read`` from ``WAITING`` until ``COMPLETE``, then ``forget``.
 
-    From ``BODY`` on ``status``, ``reason`` and ``headers`` are the final response's. ``pieces`` are what has come of
-    its body: whoever takes them takes the list.
+    From ``BODY`` on, ``status``, ``reason`` and ``headers`` are those of the final response. ``pieces`` are the new
+    pieces of its body: the caller takes the list and leaves an empty one.
     """
 
     def __init__(self) -> None:
         self.state = UNASKED
         self.reusable = True
-        """Whether the connection may carry another exchange, as far as this answer says."""
+        """Whether this answer allows another exchange on the connection."""
         self.event_stream = False
         self.close_delimited = False
-        """Whether the body ends with the connection."""
+        """Whether the body is framed by the close of the connection (RFC 9112 §6.3)."""
         self.moved = False
-        """Whether what was read last had something of a body. Chunk extensions and trailers have nothing."""
+        """Whether the last ``read`` brought bytes of a body. Chunk extensions and trailers do not count."""
         self.version = b"HTTP/1.1"
-        """HTTP/1.0 or HTTP/1.1, by its status line."""
+        """HTTP/1.0 or HTTP/1.1, from the status line."""
         self.status = 0
         self.reason = b""
         self.headers: Headers = []
         self.pieces: list[bytes] = []
         self.rest = b""
-        """What came behind a 101."""
+        """Bytes that arrived behind a 101."""
         self._special: Headers = []
         self._parser = HttpResponseParser(self)
-        self._parser_ended = False  # it takes no further message
-        self._message_ended = False  # and was no longer than its head
+        self._parser_ended = False  # the parser takes no further message
+        self._message_ended = False  # and the message ended with its head
         self.bodyless = False
-        """Whether the request is a HEAD, whose answer ends with its head."""
+        """Whether the request is a HEAD: its answer has no body."""
         self.upgrade = False
         """Whether the request asks for a WebSocket."""
         self._pending = b""
@@ -77,7 +77,7 @@ class ResponseReader:
         self._fruitless = 0
 
     def forget(self) -> None:
-        """The exchange is over: be ready for the next."""
+        """Reset for the next exchange."""
         self.state = UNASKED
         self.reusable = True
         self.event_stream = self.close_delimited = False
@@ -139,7 +139,7 @@ class ResponseReader:
         except HttpParserError as error:
             raise UpstreamMalformed(str(error)) from None
         status: int = parser.get_status_code()
-        if data.find(b" \r\n") >= 0 or data.find(b"\t\r\n") >= 0:  # ``in`` first tries whether bytes are a number
+        if data.find(b" \r\n") >= 0 or data.find(b"\t\r\n") >= 0:  # ``in`` first tries the bytes as a number
             self.headers = [(name, value.rstrip(b" \t")) for name, value in self.headers]
             self._special = [(name, value.rstrip(b" \t")) for name, value in self._special]
             self.reason = self.reason.rstrip(b" \t")
@@ -152,9 +152,9 @@ class ResponseReader:
         self._begin(status, rest)
 
     def _begin(self, status: int, rest: bytes) -> None:
-        """The head is judged; ``rest`` is what came behind it."""
+        """Begin the body, after ``_judge``. ``rest``: bytes behind the head."""
         if self.bodyless:
-            # llhttp would take the announced body from the next response.
+            # llhttp would read the announced body from the next response.
             self._message_ended = self._parser_ended = True
         self.state = BODY
         self.moved = True
@@ -167,7 +167,7 @@ class ResponseReader:
             self._read_body(rest)
 
     def _judge(self, status: int, persistent: bool) -> None:
-        """Decide the framing as RFC 9112 §6.3 does, refuse what reads in two ways, and drop what is for this hop."""
+        """Determine the framing (RFC 9112 §6.3), refuse ambiguous heads, and drop hop-by-hop fields."""
         headers = self.headers
         if status > 999 or len(headers) > MAX_HEADERS:
             raise UpstreamMalformed("the status or the number of headers is not acceptable")
@@ -193,10 +193,10 @@ class ResponseReader:
                     if b"close" in options:
                         self.reusable = False
             elif name == b"proxy-connection":
-                # It says nothing to anybody (RFC 9112 appendix C.2.2), but llhttp takes no message behind it.
+                # Proxy-Connection has no meaning (RFC 9112 Appendix C.2.2), but llhttp takes no message after it.
                 self._parser_ended = True
         if status == 426:
-            # What the service wants to be spoken to in (RFC 9110 §15.5.22), for a client of HTTP/1.1.
+            # The protocols that a 426 requires (RFC 9110 §15.5.22), for a client of HTTP/1.1.
             wanted = [(name, value) for name, value in self._special if name == b"upgrade"]
             headers = [*headers, *wanted, (b"connection", b"upgrade")] if wanted else headers
         self.headers = headers
@@ -207,7 +207,7 @@ class ResponseReader:
             self.reusable = False
 
     def _read_interim(self, status: int, persistent: bool, rest: bytes) -> None:
-        """100 and 103 are dropped; 101 is the answer to an upgrade, and malformed to anything else (RFC 9110 §15.2)."""
+        """Drop an interim response. 101 accepts an upgrade, and is malformed as an answer to anything else."""
         if status == 101:
             special = self._special
             wanted = [value.lower() for name, value in special if name == b"upgrade"] == [b"websocket"]
@@ -222,7 +222,7 @@ class ResponseReader:
         self._interim += 1
         if self._interim > MAX_INTERIM:
             raise UpstreamMalformed("too many interim responses")
-        self._renew_parser()  # what an interim response says of the connection would end llhttp's
+        self._renew_parser()  # ``Connection: close`` in an interim response would stop llhttp
         if rest:
             self._read_head(rest)
 
@@ -234,7 +234,7 @@ class ResponseReader:
         except HttpParserError as error:
             if self.state == BODY:
                 raise UpstreamMalformed(str(error)) from None
-            # The response is whole; what came behind it is not.
+            # Bytes behind a complete response: the connection is not used again.
             self.reusable = False
         if self.moved:
             self._fruitless = 0
@@ -254,11 +254,11 @@ class ResponseReader:
             self.reusable = False
 
     def on_status(self, reason: bytes) -> None:
-        if self.state == HEAD:  # else it is another message's, which nobody asked for
+        if self.state == HEAD:  # else it belongs to a second message, which was not requested
             self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.state == HEAD:  # else it is a trailer, and dropped
+        if self.state == HEAD:  # else it is a trailer, which is dropped
             name = name.lower()
             if name in _SPECIAL:
                 self._special.append((name, value))

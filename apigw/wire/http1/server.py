@@ -1,9 +1,9 @@
 # Compiled: see docs/decisions/compiled.md
-"""HTTP/1.1 towards clients: one connection, on which requests are answered in order (RFC 9112).
+"""HTTP/1.1 server: one connection, on which requests are answered in order (RFC 9112).
 
-This file decides where each message begins and ends, and when the connection does. ``states`` has what may follow on
-what, ``head`` reads a head that is whole, ``body`` takes a body off what comes, ``answer`` writes. What follows a
-message is never looked at before it is answered.
+This file finds where each message begins and ends, and decides when the connection is closed. ``states`` has the
+transitions, ``head`` parses complete heads, ``body`` separates bodies, ``answer`` writes. Bytes behind a message are
+not parsed before it is answered.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from apigw.wire.tunnel import End
 END_OF_HEAD = b"\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 MOST_OF_TURN: Final = 16
-"""Requests that one connection may begin in a turn of the reactor: others want to be read too."""
+"""Requests that one connection may begin in a turn of the reactor, so that others are served too."""
 
 
 class HTTP1Channel(ClientConnection):
@@ -43,15 +43,15 @@ class HTTP1Channel(ClientConnection):
         self.peer = peer
         self._room = factory.room
         self._request: Request | None = None
-        self._last = False  # the connection is closed behind this answer
+        self._last = False  # the connection is closed after this answer
         self._head = HeadReader()
-        self._pending = b""  # the beginning of a head, or requests that came before their turn
-        self._searched = 0  # how much of it cannot hold the end of a head
+        self._pending = b""  # the beginning of a head, or pipelined requests
+        self._searched = 0  # bytes of it that do not contain the end of a head
         self._blank_skipped = False
         self._body: RequestBody | None = None
         self._producer: IPushProducer | None = None
         self._taking = False  # the loop of ``_take`` runs
-        self._begun = 0  # requests in this turn
+        self._begun = 0  # requests begun in this turn
 
     # From the transport.
 
@@ -81,7 +81,7 @@ class HTTP1Channel(ClientConnection):
             self._take(data)
 
     def readConnectionLost(self) -> None:
-        """The client has ended its side. That ends the connection, unless there is something left to say to it."""
+        """The client has closed its side. The connection is closed too, unless an answer is left to send."""
         request = self._request
         if self._state == DONE and request is not None and not request.upgrade:
             self._last = True
@@ -91,7 +91,7 @@ class HTTP1Channel(ClientConnection):
         else:
             self.transport.connectionLost(connectionDone)
 
-    # The transport's buffer to the client fills and drains.
+    # Back-pressure: the transport's buffer to the client is full, or has room again.
 
     def pauseProducing(self) -> None:
         self._full = True
@@ -132,10 +132,10 @@ class HTTP1Channel(ClientConnection):
         else:
             self.cut()
 
-    # What comes from the client.
+    # Reading from the client.
 
     def _take(self, data: bytes) -> None:
-        """Take apart what has come, as far as it is its turn."""
+        """Parse what has arrived, up to the end of the request in progress."""
         if not self.secure or self._is_new_turn():
             self._begun = 0
         self._taking = True
@@ -144,7 +144,7 @@ class HTTP1Channel(ClientConnection):
                 state = self._state
                 if state in (IDLE, HEAD):
                     if self._full:
-                        # Not before the client has read what it asked for.
+                        # The client first has to read the answers to its earlier requests.
                         break
                     if self._begun == MOST_OF_TURN:
                         self._enter(TURN)
@@ -156,7 +156,7 @@ class HTTP1Channel(ClientConnection):
                 elif state in (BODY, PAUSED, EXPECT, REST):
                     data = self._take_body(data)
                 elif state < TUNNEL:
-                    # Pipelined: not before the request that is being answered.
+                    # A pipelined request: it begins after the answer in progress.
                     break
                 else:
                     return
@@ -167,7 +167,7 @@ class HTTP1Channel(ClientConnection):
         finally:
             self._taking = False
         if data:
-            # It waits in one buffer, and the client with it.
+            # Kept in one buffer. Reading is paused, so it cannot grow.
             self._pending = data
             self._pause_reading()
         elif self._reading_paused:
@@ -178,7 +178,7 @@ class HTTP1Channel(ClientConnection):
         self._take(data)
 
     def _take_turn(self) -> None:
-        """A later turn of the reactor."""
+        """Go on, in a later turn of the reactor."""
         if self._state == TURN:
             self._enter(IDLE)
             self._turn = None
@@ -188,7 +188,7 @@ class HTTP1Channel(ClientConnection):
         """Parse one head off the front of ``data`` and start its exchange. Returns the rest."""
         settings = self.factory.settings
         if data.startswith(b"\r\n") and not self._blank_skipped:
-            # RFC 9112 §2.2: one empty line before a request is forgiven.
+            # RFC 9112 §2.2: one empty line before a request is ignored.
             self._blank_skipped = True
             data = data[2:]
         end = data.find(END_OF_HEAD, max(0, self._searched - 3))
@@ -206,7 +206,7 @@ class HTTP1Channel(ClientConnection):
         if not self._room.kept.pop(self, False):
             self._room.busy(self)
         if request.body_complete:
-            # As ``_enter`` does: nothing is expected of a client whose request is complete.
+            # As ``_enter`` does: a client whose request is complete has nothing to do.
             self._state = DONE
             self.deadline = NEVER
         else:
@@ -217,7 +217,7 @@ class HTTP1Channel(ClientConnection):
         return rest
 
     def _await_head(self, data: bytes, most: int) -> None:
-        """Keep the beginning of a head. Raises ``Refused`` for what cannot become one."""
+        """Keep the beginning of a head. Raises ``Refused`` if it cannot become a valid one."""
         check_beginning(data, self._searched, most)
         if self._state != HEAD:
             self._enter(HEAD)
@@ -226,7 +226,7 @@ class HTTP1Channel(ClientConnection):
         self._searched = len(data)
 
     def _take_body(self, data: bytes) -> bytes:
-        """Hand on what belongs to this request's body. Returns the rest."""
+        """Pass on what belongs to this request's body. Returns the rest."""
         body = self._body
         assert body is not None
         request = self._request
@@ -291,7 +291,7 @@ class HTTP1Channel(ClientConnection):
             self.send(body)
             self.end_response(request)
             return
-        # What nearly every answer is: whole, and the connection is kept.
+        # The usual case: a complete answer, after which the connection is kept.
         self._request = self._producer = None
         self._state = IDLE
         self.deadline = self._seconds() + factory.settings.keepalive_timeout
@@ -301,7 +301,7 @@ class HTTP1Channel(ClientConnection):
             self._take_pending()
 
     def _may_follow(self) -> bool:
-        """Whether another request may come behind the one that is being answered."""
+        """Whether another request may follow the one that is being answered."""
         state = self._state
         if state in (BODY, PAUSED):
             assert self._body is not None
@@ -352,17 +352,17 @@ class HTTP1Channel(ClientConnection):
         self._resume_reading()
         return End(self.transport, early, self._close)
 
-    # Between requests, and the end.
+    # Between requests, and closing.
 
     def drain(self) -> None:
-        """Close when the exchange in flight, if any, is over, and so are those that wait behind it."""
+        """Close after the exchange in flight, if any, and after the pipelined ones behind it."""
         if (self._state == IDLE or self._state == HEAD) and not self._pending:
             self._close_idle()
             if self._state == IDLE or self._state == HEAD:
                 self.factory.deadlines.clock.callLater(0, self.drain)
 
     def _next(self) -> None:
-        """The connection is free for the next request, which may have arrived already."""
+        """Begin the next request, which may have arrived already."""
         self._enter(IDLE)
         if self._full:
             return
@@ -374,7 +374,7 @@ class HTTP1Channel(ClientConnection):
             self._take_pending()
 
     def _refuse(self, refusal: Refused) -> None:
-        """Answer what is not a request, and close."""
+        """Answer a malformed request, and close."""
         request = self._request
         self._pending = b""
         self._last = True

@@ -1,41 +1,42 @@
 # Compiled: see docs/decisions/compiled.md
-"""The states of an HTTP/1.1 connection to a client, and which may follow which: one for each direction.
+"""The states of an HTTP/1.1 connection to a client, and their transitions: one state for each direction.
 
-They are plain numbers, because each request goes through four of them. Nothing looks at the tables while the gateway
-runs; the tests hold every change of state against them.
+They are plain numbers for speed, as each request goes through four of them. The gateway itself does not use the tables
+of transitions; the tests check every change of state against them.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# What is read from the client. Those from TUNNEL on read no more requests.
+# States of reading. From TUNNEL on, no more requests are read.
 
 IDLE: Final = 0
-"""Between two requests: nothing of the next has come, or it may not begin before the client reads its answers."""
+"""Between two requests. Nothing of the next has arrived, or the client must first read its answers."""
 HEAD: Final = 1
-"""A head has begun and not ended."""
+"""A part of a head has arrived."""
 EXPECT: Final = 2
-"""The client keeps the body back until it gets ``100 Continue``, for which it is not time yet (RFC 9110 §10.1.1)."""
+"""The client waits for ``100 Continue``, which is sent when the body is needed (RFC 9110 §10.1.1)."""
 BODY: Final = 3
 PAUSED: Final = 4
-"""Within a body: the client is made to wait until there is room for more."""
+"""Within a body. Reading is paused until there is room for more."""
 DONE: Final = 5
-"""Nothing more is read of this request, whose answer is not complete."""
+"""The request is complete, its answer is not."""
 ENDED: Final = 6
-"""The same, and the client has ended its side of the connection: it may wait for the answer, or be gone."""
+"""The same, and the client has closed its side of the connection: it may wait for the answer, or be gone."""
 REST: Final = 7
-"""The answer is complete before the request is, the rest of which is dropped."""
+"""The answer is complete before the request: the rest of the request is read and dropped."""
 TURN: Final = 8
-"""More requests have come than are answered in one turn of the reactor. The next begins in a later turn."""
+"""More requests have arrived than may begin in one turn of the reactor. The next begins in a later turn."""
 TUNNEL: Final = 9
 """The connection belongs to a WebSocket."""
 LINGER: Final = 10
-"""Behind the last answer. What still comes is dropped, so that no reset destroys the answer (RFC 9112 §9.6)."""
+"""Lingering close: after the last answer, input is dropped, so that a reset does not destroy the answer (RFC 9112
+§9.6)."""
 CLOSING: Final = 11
-"""The connection is closed when the client has taken what was written to it."""
+"""The connection is closed when the client has read what was written to it."""
 OVER: Final = 12
-"""The connection is cut, or lost."""
+"""The connection is aborted or lost."""
 
 READING: Final[dict[int, set[int]]] = {
     IDLE: {HEAD, EXPECT, BODY, DONE, TURN, LINGER, CLOSING, OVER},
@@ -52,19 +53,19 @@ READING: Final[dict[int, set[int]]] = {
     CLOSING: {OVER},
     OVER: set(),
 }
-"""What may follow on what. Any state may be entered anew, which moves its deadline."""
+"""The transitions. Any state may also be entered again, which moves its deadline."""
 
-# What is written to the client.
+# States of writing.
 
 SILENT: Final = 0
-"""No answer has begun, or the last one is complete."""
+"""Between two answers."""
 PLAIN: Final = 1
-"""An answer whose body goes out as it is: its length is known, or it ends with the connection."""
+"""An answer whose body is written unchanged: framed by its length, or by the close of the connection."""
 CHUNKED: Final = 2
 BODILESS: Final = 3
 """An answer without a body, whatever its Content-Length says (RFC 9112 §6.3)."""
 SHUT: Final = 4
-"""Nothing more is written: a tunnel has the connection, or it is being closed, or cut."""
+"""Nothing more is written: the connection is a tunnel, is being closed, or is lost."""
 
 WRITING: Final[dict[int, set[int]]] = {
     SILENT: {PLAIN, CHUNKED, BODILESS, SHUT},

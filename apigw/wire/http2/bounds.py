@@ -1,7 +1,7 @@
-"""Every bound on what one HTTP/2 client may ask for, and the attack that each stands against.
+"""The bounds on one HTTP/2 client, and the attack that each prevents.
 
 Honest clients stay far below them. Go's net/http sends up to 8 WINDOW_UPDATE frames for a DATA frame, httpx one for
-each request, and a proxy in front that puts many users on one connection sends the cancels of all of them there.
+each request. A proxy in front that shares one connection among many users resets the streams of all of them on it.
 """
 
 from __future__ import annotations
@@ -11,49 +11,49 @@ from collections import deque
 from apigw.wire.http2.frames import Code, ConnectionFault
 
 MOST_STREAMS = 100
-"""Open at a time: RFC 9113 §6.5.2 recommends no fewer, and browsers use as many."""
+"""Concurrent streams. RFC 9113 §6.5.2 recommends at least 100, and browsers use as many."""
 STREAM_WINDOW = 128 * 1024
-"""Enough for 1.6 MB/s at a round trip of 80 ms; little enough that a hundred paused streams hold 12.5 MiB at worst."""
+"""Bytes. It allows 1.6 MB/s at a round trip of 80 ms, and bounds a hundred paused streams to 12.5 MiB."""
 CONNECTION_WINDOW = 1024 * 1024
-"""Given back as data arrives, whether or not anybody takes it: what a stream may hold is bounded by its own window, so
-one whose listener has paused cannot keep the others waiting."""
+"""Bytes. Given back as data arrives, also when its stream is paused, so that a paused stream does not block the others.
+What a stream holds is bounded by its own window."""
 MOST_CONTINUATIONS = 8
-"""CONTINUATION frames of one field block (CVE-2024-27983 and its kin). nghttp2 has the same bound."""
+"""CONTINUATION frames of one field block (CVE-2024-27983, CVE-2024-27316). nghttp2 has the same bound."""
 MOST_CLOSED = 1000
-"""Streams that we have closed and the client may not know of yet, of which late frames are forgiven."""
+"""Streams that we closed first and that are remembered. Late frames of these are ignored."""
 
 MOST_RESETS, RESETS_A_SECOND = 1000, 33
-"""Streams that end before their answer begins, by the client's reset (rapid reset, CVE-2023-44487) or by a fault that
-it provokes (CVE-2025-8671): nghttp2's token bucket. As in Envoy, they count only for a client that has so ended more
-than half of its streams."""
+"""nghttp2's token bucket for streams that end before their answer begins: by the client's reset (rapid reset,
+CVE-2023-44487) or by an error that it provokes (MadeYouReset, CVE-2025-8671). As in Envoy, it applies only to a client
+that has ended more than half of its streams in this way."""
 MOST_WINDOW_UPDATES, UPDATES_A_DATA_FRAME = 5, 10
-"""Envoy's formula: 5 + 2 × (streams + 10 × DATA frames sent) (CVE-2019-9511, data dribble)."""
+"""WINDOW_UPDATE frames by Envoy's formula: 5 + 2 × (streams + 10 × DATA frames sent) (data dribble, CVE-2019-9511)."""
 WORTHWHILE = 1024
-"""A DATA frame of so many bytes was worth sending, however small the client keeps its windows."""
+"""Bytes. A DATA frame of at least this size counts as sent, however small the client's windows are."""
 MOST_QUESTIONS = 100
-"""PING and SETTINGS frames in ``PERIOD``, each of which must be answered (CVE-2019-9512, CVE-2019-9515)."""
+"""PING and SETTINGS frames in ``PERIOD``. Each must be answered (CVE-2019-9512, CVE-2019-9515)."""
 MOST_TRIFLES = 1000
-"""Frames in ``PERIOD`` that change nothing: empty DATA (CVE-2019-9518), PRIORITY (CVE-2019-9513), late resets, unknown
-ones. Each stream opened meanwhile earns one more, for its late reset."""
+"""Frames in ``PERIOD`` without effect: empty DATA (CVE-2019-9518), PRIORITY (CVE-2019-9513), late resets, frames of
+unknown types. Each stream opened meanwhile allows one more, for its late reset."""
 PERIOD = 10.0
 """Seconds."""
 
 
 class TooMuch(ConnectionFault):
-    """A bound is passed. What was accepted is still answered."""
+    """A bound is exceeded. Requests that were accepted are still answered."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(Code.ENHANCE_YOUR_CALM, reason)
 
 
 class Bounds:
-    """What one connection has done so far. Every method that counts raises ``TooMuch`` once there is too much of it."""
+    """The counts of one connection. Each method counts one event, and raises ``TooMuch`` beyond its bound."""
 
     def __init__(self) -> None:
         self.streams = 0
-        """Opened so far."""
+        """Streams opened so far."""
         self.data_frames = 0
-        """Sent, and worth it."""
+        """DATA frames sent that count: see ``WORTHWHILE``."""
         self._resets = 0
         self._tokens = float(MOST_RESETS)
         self._tokens_at = 0.0
@@ -70,7 +70,7 @@ class Bounds:
         return bounds
 
     def reset(self, now: float) -> None:
-        """A stream ended before its answer began, and the client is the reason."""
+        """A stream ended before its answer began, because of the client."""
         self._resets += 1
         tokens = self._tokens + (now - self._tokens_at) * RESETS_A_SECOND
         self._tokens = tokens = (tokens if tokens < MOST_RESETS else MOST_RESETS) - 1
@@ -94,7 +94,7 @@ class Bounds:
             raise TooMuch("Too many PING and SETTINGS frames.")
 
     def trifle(self, now: float) -> None:
-        """A frame that changes nothing."""
+        """A frame without effect."""
         self._trifles += 1
         if self._trifles > MOST_TRIFLES + self.streams - self._streams_then:
             if now - self._trifles_since < PERIOD:

@@ -1,4 +1,4 @@
-"""HTTP/2 towards a service: one connection and the exchanges on its streams (RFC 9113). What comes is not trusted."""
+"""HTTP/2 client for a service: one connection, its streams, and strict checks of what is received (RFC 9113)."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from apigw.wire.http2.frames import (
 from apigw.wire.http2.response import MAX_HEAD
 
 PATIENCE = 5.0
-"""Seconds in which a service must answer a PING, once an answer of its is late."""
+"""Seconds that a service has to answer a PING, which is sent when one of its answers is late."""
 CLOSING_TIME = 30.0
-"""Seconds in which the service may take what is left for it, once the connection is being closed."""
+"""Seconds that the service has to read what was written, once the connection is being closed."""
 _QUESTION = b"alive? \0"
 
 Told = Callable[["HTTP2Client"], object]
@@ -49,18 +49,18 @@ Told = Callable[["HTTP2Client"], object]
 
 @implementer(IPushProducer, IHandshakeListener)
 class HTTP2Client(Endpoint):
-    """``on_room`` is called when an exchange has ended, ``on_lost`` when the connection takes no exchange any more."""
+    """One connection. Calls ``on_room`` after each exchange, and ``on_lost`` when it takes no further exchange."""
 
     max_header_size = MAX_HEAD
 
     def __init__(self, deadlines: Deadlines, scheme: bytes, keepalive: float, on_room: Told, on_lost: Told) -> None:
-        """It is closed when it has carried nothing for ``keepalive`` seconds."""
+        """``keepalive``: seconds without an exchange after which the connection is closed."""
         super().__init__(b"")
         self.scheme = scheme
         self.when_ready: Deferred[HTTP2Client] = Deferred()
         self.deadline = NEVER
         self.used = False
-        """Whether an answer has come by it."""
+        """Whether an answer has arrived on this connection."""
         self.send_window = DEFAULT_WINDOW
         self.writing_paused = False
         self.waiting: dict[HTTP2Exchange, None] = {}
@@ -71,19 +71,19 @@ class HTTP2Client(Endpoint):
         self._on_lost = on_lost
         self._exchanges: dict[int, HTTP2Exchange] = {}
         self._touched: dict[HTTP2Exchange, None] = {}
-        self._given = 0  # exchanges that were given out, with a stream or not yet
+        self._given = 0  # exchanges begun and not ended, with or without a stream
         self._next = 1
         self._most = MOST_STREAMS
         self._receive_window = CONNECTION_WINDOW
         self._initial_window = DEFAULT_WINDOW
         self._takes = False  # connected, and new exchanges may begin
-        self._asked = False  # whether it is still there
+        self._asked = False  # a PING is not answered yet
 
     # The pool's side.
 
     @property
     def room(self) -> int:
-        """How many more exchanges may begin now."""
+        """The number of exchanges that may begin now."""
         return self._most - self._given if self._takes else 0
 
     def begin(self) -> HTTP2Exchange:
@@ -97,15 +97,15 @@ class HTTP2Client(Endpoint):
             self.deadline = deadline
 
     def close(self) -> None:
-        """When its exchanges have ended."""
+        """Take no further exchange, and close when those in flight have ended."""
         self._take_no_more()
         self._close_if_empty()
 
     # The exchanges' side.
 
     def open(self, exchange: HTTP2Exchange) -> None:
-        """Give it a stream."""
-        if not self._takes:  # any more, since it began
+        """Open a stream for an exchange."""
+        if not self._takes:  # this has changed since the exchange began
             self._deadlines.clock.callLater(0, exchange.lost, "the connection takes no more requests", True)
         exchange.number = self._next
         exchange.send_window = self._initial_window
@@ -116,7 +116,7 @@ class HTTP2Client(Endpoint):
             self._take_no_more()
 
     def ended(self, exchange: HTTP2Exchange, code: Code | None) -> None:
-        """An exchange is over. ``code``: its stream is not, and is reset."""
+        """An exchange has ended. With a ``code``, its stream is still open and is reset."""
         self._given -= 1
         self.waiting.pop(exchange, None)
         self._touched.pop(exchange, None)
@@ -131,7 +131,7 @@ class HTTP2Client(Endpoint):
         self._close_if_empty()
 
     def doubt(self) -> None:
-        """An answer is late: see whether the service is there at all."""
+        """An answer is late: send a PING, to detect a dead connection."""
         if not self._asked and not self.over:
             self._asked = True
             self.deadline = self._deadlines.seconds() + PATIENCE
@@ -145,7 +145,7 @@ class HTTP2Client(Endpoint):
         transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every TCP transport has it
         self._deadlines.watch(self)
         if not ISSLTransport.providedBy(transport):
-            # Endpoints put a wrapper between transport and protocol, whose work is done once they are connected.
+            # The wrapper that endpoints put between transport and protocol is not needed after the connect.
             transport.protocol = self  # type: ignore[attr-defined]  # every TCP transport has it
             self._ready()
 
@@ -179,16 +179,16 @@ class HTTP2Client(Endpoint):
         self.flush()
 
     def stopProducing(self) -> None:
-        """The transport is lost; ``connectionLost`` follows."""
+        """The transport is lost. ``connectionLost`` follows."""
 
     def deadline_passed(self) -> None:
         self.deadline = NEVER
         if self._takes and not self._asked:
-            self.close()  # idle for long enough
+            self.close()  # idle for ``keepalive``
         else:
             self._lose(UpstreamMalformed("the service does not answer"))
 
-    # What the service says.
+    # Frames from the service.
 
     def block_received(self, number: int, fields: Headers, size: int, end: bool) -> None:
         exchange = self._exchanges.get(number)
@@ -270,7 +270,7 @@ class HTTP2Client(Endpoint):
             self.deadline = NEVER if self._given else self._deadlines.seconds() + self._keepalive
 
     def goaway_received(self, last: int) -> None:
-        """It still answers what it names: the other exchanges, it says, have not begun."""
+        """Exchanges up to the stream ``last`` are still answered. Those after it were not processed (RFC 9113 §6.8)."""
         self._take_no_more()
         for number, exchange in list(self._exchanges.items()):
             if number > last:
@@ -299,16 +299,16 @@ class HTTP2Client(Endpoint):
         self._lose(UpstreamMalformed("what the service sends is not HTTP/2"))
 
     def _check_late(self, number: int, counts: bool = True) -> None:
-        """What comes for a stream that we have ended is forgiven; there are no others."""
+        """Ignore a frame for a stream that we have ended. Raises ``ConnectionFault`` if there was no such stream."""
         if not number & 1 or number >= self._next:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "The stream does not exist.")
         if counts:
             self.trifle_received()
 
-    # The end.
+    # Closing.
 
     def _go_on(self) -> None:
-        """Windows or the transport have room: the waiting exchanges send, each in turn."""
+        """The windows or the transport have room again: the waiting exchanges send, in turn."""
         waiting, self.waiting = self.waiting, {}
         for exchange in waiting:
             exchange.go_on()

@@ -1,4 +1,4 @@
-"""What a stream of HTTP/2 asks of its connection."""
+"""The interface of an HTTP/2 connection towards its streams."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from apigw.wire.server import Server
 
 
 class Connection(Protocol):
-    """``HTTP2Channel`` is one."""
+    """Implemented by ``HTTP2Channel``."""
 
     transport: Any
     factory: Server
     peer: bytes
     secure: bool
     writing_paused: bool
-    """The client does not read what is written."""
+    """The transport's buffer to the client is full."""
     send_window: int
     bounds: Bounds
     numbers: Numbers
     waiting: dict[Any, None]
-    """Streams that the window or the transport holds up."""
+    """Streams that wait for the connection's window or the transport."""
 
     def seconds(self) -> float: ...
 
     def emit(self, data: bytes) -> None:
-        """Send this with the next ``flush``, or before if it is much."""
+        """Send ``data`` with the next ``flush``, or earlier if much is buffered."""
 
     def emit_head(self, number: int, block: bytes, end: bool) -> None: ...
 
     def flush(self) -> None: ...
 
     def took_some(self) -> bool:
-        """Whether the client has taken bytes since this was last asked."""
+        """Whether the client has read bytes since the last call."""
 
     def stream_closed(self, stream: Any) -> None: ...

@@ -1,6 +1,6 @@
-"""What either end of an HTTP/2 connection reads and writes: frames, field blocks, and their rules.
+"""Frames and field blocks of an HTTP/2 connection, for client and server (RFC 9113 §4 to §6).
 
-RFC 9113 §4 to §6. Whatever leaves the connection in doubt ends it, by ``fault``.
+A connection error ends the connection, by ``fault``.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ from apigw.wire.http2.frames import (
 from apigw.wire.http2.hpack import EMPTY_TABLE, FieldDecoder
 
 OUT_HIGH = 64 * 1024
-"""Bytes that are written at once, also while more is read."""
+"""Buffered bytes that are written at once, also while frames are being read."""
 
 
 class Endpoint(Protocol):
-    """Whoever extends it is called with what the other side says, and may set ``over`` to read nothing more."""
+    """The base of ``HTTP2Channel`` and ``HTTP2Client``: they implement a method for each kind of frame."""
 
     transport: Any
     over = False
-    """Nothing more is read."""
+    """Set to read nothing more."""
     max_header_size: int
 
     def __init__(self, preface: bytes) -> None:
-        """``preface`` is what the other side begins with."""
+        """``preface``: the bytes with which the other side must begin."""
         self.receiving = False
-        """Frames are being read: what they make us send is written together, when all are."""
+        """Frames are being read. What is sent meanwhile is written together afterwards."""
         self.block_is_open = False
-        """The beginning of a field block is here, and not its end."""
+        """A field block has begun and not ended."""
         self._expected = preface
         self._pending = b""  # the beginning of a frame
         self._has_settings = False
@@ -71,15 +71,15 @@ class Endpoint(Protocol):
         self._out_size = 0
         self._size_update = EMPTY_TABLE
 
-    # What the other side says. Each may raise ``ConnectionFault``.
+    # Frames from the other side. Each method may raise ``ConnectionFault``.
 
     def block_received(self, number: int, fields: Headers, size: int, end: bool) -> None:
-        """A whole field block. ``size``: of all fields, of which those beyond ``max_header_size`` may be missing.
-        ``end``: nothing follows on this stream.
+        """A complete field block. ``size`` is that of all fields; ``fields`` beyond ``max_header_size`` may be missing.
+        ``end``: END_STREAM is set.
         """
 
     def data_received(self, number: int, payload: bytes, length: int, end: bool) -> None:
-        """``length`` bytes count against the windows, padding too."""
+        """``length``: bytes that count against the windows, with padding."""
 
     def window_received(self, number: int, increment: int) -> None: ...
 
@@ -90,27 +90,27 @@ class Endpoint(Protocol):
     def ping_received(self, payload: bytes, is_answer: bool) -> None: ...
 
     def goaway_received(self, last: int) -> None:
-        """``last`` is the highest stream that it has begun to answer, or may."""
+        """``last``: the highest stream that the other side has processed or may still process."""
 
     def trifle_received(self) -> None:
-        """A frame that changes nothing."""
+        """A frame without effect."""
 
     def question_received(self) -> None:
-        """SETTINGS or PING, of whatever content."""
+        """A SETTINGS or PING frame, valid or not."""
 
     def received(self) -> None:
-        """Everything that arrived is read."""
+        """All frames that have arrived are read."""
 
     def passed_bound(self, fault: TooMuch) -> None:
-        """Too much of something came. Reading goes on, unless ``over`` is set."""
+        """A bound is exceeded. Reading goes on, unless ``over`` is set."""
 
     def fault(self, code: Code) -> None:
-        """The connection cannot go on."""
+        """A connection error (RFC 9113 §5.4.1)."""
 
-    # What is said to it.
+    # Frames to the other side.
 
     def emit(self, data: bytes) -> None:
-        """Write this with the next ``flush``, or before if it is much."""
+        """Write ``data`` with the next ``flush``, or earlier if much is buffered."""
         self._out.append(data)
         self._out_size += len(data)
         if self._out_size > OUT_HIGH:
@@ -123,7 +123,7 @@ class Endpoint(Protocol):
         self.emit(header_frames(number, block, end))
 
     def flush(self) -> None:
-        """Write what was emitted; while frames are read, this waits until all that came are."""
+        """Write what was emitted: at once, or after the frames that are being read."""
         if self._out and not self.receiving:
             self.write_out()
 
@@ -243,7 +243,7 @@ class Endpoint(Protocol):
         if flags & END_HEADERS:
             self._block = None
         if self._continuations > MOST_CONTINUATIONS or len(block) > LARGEST_FRAME + 4 * self.max_header_size:
-            # What was skipped is missing in the decoder's table: no block can be read any more, only that it ends.
+            # The skipped bytes are missing in the HPACK table: no later block can be decoded, only its end be found.
             self._blocks_are_lost = True
             block.clear()
             self._continuations = 0
@@ -256,7 +256,7 @@ class Endpoint(Protocol):
             self.block_received(number, [], 0, end)
             return
         try:
-            # Whatever becomes of the stream, later blocks depend on this one.
+            # Decoded even if the stream is refused: later blocks depend on the HPACK table.
             fields, size = self._decoder.decode(block, self.max_header_size)
         except HPACKError as error:
             raise ConnectionFault(Code.COMPRESSION_ERROR, str(error)) from None

@@ -1,9 +1,9 @@
 # Compiled: see docs/decisions/compiled.md
-"""One exchange with a service by HTTP/2: a stream, in the place that a whole connection has with HTTP/1.1.
+"""One exchange with a service on an HTTP/2 stream, which has the role of a connection in HTTP/1.1.
 
-Towards the service it holds what the service's windows do not let through, and pauses the request's body beyond
-``UNSENT_HIGH``. Of the answer it holds at most ``STREAM_WINDOW`` bytes for a client that has paused: the service is
-given more window only as the client takes them.
+Flow control: bytes of the request that the service's windows do not allow yet are held, and the body is paused beyond
+``UNSENT_HIGH``. While the client is paused, at most ``STREAM_WINDOW`` bytes of the answer are held: the service gets
+new window only as the client reads.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from apigw.wire.interfaces import Receiver, UpstreamConnection
 from apigw.wire.tunnel import End
 
 GIVE_BACK: Final = STREAM_WINDOW // 4
-"""Window is given back in portions of at least this size."""
+"""Bytes. Smaller amounts of window are not given back."""
 UNSENT_HIGH: Final = 64 * 1024
 UNSENT_LOW: Final = 16 * 1024
 MAX_INTERIM: Final = 32
-"""Interim responses before the one that counts, as for HTTP/1.1."""
+"""Maximum number of interim responses before the final one, as for HTTP/1.1."""
 _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 
 # The states of either direction.
@@ -43,18 +43,18 @@ OPEN: Final = 1
 ENDED: Final = 2
 
 REQUEST = {UNSENT: {OPEN, ENDED}, OPEN: {ENDED}, ENDED: set[int]()}
-"""``send`` opens it, ``finish`` ends it; whatever ends the exchange before, ends it too."""
+"""``send`` opens it. ``finish`` or the end of the exchange ends it."""
 RESPONSE = {UNSENT: {OPEN, ENDED}, OPEN: {ENDED}, ENDED: set[int]()}
-"""The final head opens it; END_STREAM, a reset and the loss of the connection end it, and the exchange."""
+"""The final head opens it. END_STREAM, a reset or the loss of the connection ends it, and the exchange."""
 
 
 class HTTP2Exchange(UpstreamConnection):
-    """An ``UpstreamConnection`` for one exchange. ``client`` is the connection, an ``HTTP2Client``."""
+    """An ``UpstreamConnection`` for one exchange. ``client`` is the ``HTTP2Client`` that has its stream."""
 
     def __init__(self, client: Any, deadlines: Deadlines) -> None:
         super().__init__()
         self.number = 0
-        """Of its stream; 0 until it has one."""
+        """The number of its stream; 0 until it has one."""
         self.send_window = 0
         self._client = client
         self._deadlines = deadlines
@@ -64,15 +64,15 @@ class HTTP2Exchange(UpstreamConnection):
         self._unsent = bytearray()
         self._finishing = False
         self._body_paused = False
-        self._answer: ResponseHead | None = None  # not told yet
+        self._answer: ResponseHead | None = None  # not passed on yet
         self._pieces: list[bytes] = []
-        self._left: int | None = None  # of a body with a Content-Length
+        self._left: int | None = None  # bytes left of a body with a Content-Length
         self._bodyless = False
         self._interim = 0
         self._paused = False
         self._telling = False
         self.is_complete = False
-        """Whether all of the answer has come, though not all of it may have been told."""
+        """Whether END_STREAM has arrived. The receiver may not have got all of the answer."""
         self._receive_window = STREAM_WINDOW
         self._taken = 0
         self._timeout = 0.0
@@ -96,7 +96,7 @@ class HTTP2Exchange(UpstreamConnection):
         timeout: float,
         receiver: Receiver,
     ) -> None:
-        """The head goes out with the first ``write``, ``flush`` or ``finish``. An upgrade is not asked for."""
+        """The head is sent with the first ``write``, ``flush`` or ``finish``. ``upgrade`` has no effect."""
         if self._request != UNSENT:
             raise RuntimeError("a stream carries one exchange")
         self._request = OPEN
@@ -146,7 +146,7 @@ class HTTP2Exchange(UpstreamConnection):
     # The pool's side.
 
     def connect_until(self, deadline: float) -> None:
-        """It is connected."""
+        """No effect: the connection is made already."""
 
     def is_quiet(self) -> bool:
         return True
@@ -154,10 +154,10 @@ class HTTP2Exchange(UpstreamConnection):
     def close(self) -> None:
         self._end(Code.CANCEL)
 
-    # From the connection: what the service sends.
+    # From the connection: frames of the service.
 
     def block_received(self, fields: Headers, size: int, end: bool) -> None:
-        """A head, or trailers, which are dropped. Raises ``UpstreamError``."""
+        """A head, or trailers, which are checked and dropped. Raises ``UpstreamError``."""
         if self.is_complete:
             raise UpstreamMalformed("a field block behind the end")
         if self._response == OPEN:
@@ -208,7 +208,7 @@ class HTTP2Exchange(UpstreamConnection):
         self.is_complete = True
 
     def tell(self) -> None:
-        """Hand on what has come, unless the client has paused."""
+        """Pass what has arrived to the receiver, unless the client is paused."""
         receiver = self.receiver
         if receiver is None or self._paused or (self._answer is None and self._response != OPEN):
             return
@@ -249,17 +249,17 @@ class HTTP2Exchange(UpstreamConnection):
             raise StreamFault(Code.FLOW_CONTROL_ERROR, "a window grows too large")
 
     def widen(self, increment: int) -> None:
-        """The service's window grows, or shrinks by a new setting."""
+        """The service's window grows. It shrinks if a new setting is smaller (RFC 9113 §6.9.2)."""
         self.send_window += increment
         self.go_on()
 
     def go_on(self) -> None:
-        """There may be room in the windows, or in the transport."""
+        """The windows or the transport may have room again."""
         if self._request == OPEN and (self._unsent or self._body_paused):
             self._push()
 
     def reset_received(self, code: int) -> None:
-        """The service ends the stream. Behind a whole answer that is no fault: it needs no more of the request."""
+        """RST_STREAM. After a complete answer it is no error: the rest of the request is not needed (RFC 9113 §8.1)."""
         if code == Code.REFUSED_STREAM:
             self.lost("the service refuses the stream", unsent=True)
         elif self.is_complete:
@@ -268,14 +268,14 @@ class HTTP2Exchange(UpstreamConnection):
             self.fail(UpstreamLost(f"the service reset the stream: {code}"), None)
 
     def lost(self, why: str, unsent: bool) -> None:
-        """The connection is gone. ``unsent``: the service says that it has done nothing of this exchange."""
+        """The stream is lost. ``unsent``: the service has not processed the request, by GOAWAY or REFUSED_STREAM."""
         silent = self._response == UNSENT and not self._interim
-        # As a connection that was used before: what the service has not begun may be sent to it again.
+        # ``used`` allows a retry, as for a kept connection: the service has not processed the request.
         self.used = unsent or self._client.used
         self.fail(UpstreamLost(why, silent=silent, unsent=unsent), None)
 
     def fail(self, error: UpstreamError, code: Code | None = Code.CANCEL) -> None:
-        """``code`` resets the stream, unless the service has ended it, or it is gone: None."""
+        """Fail the exchange. ``code`` resets the stream; None if the service has reset it, or the connection is lost."""
         receiver = self.receiver
         self._end(code)
         if receiver is not None:
@@ -288,7 +288,7 @@ class HTTP2Exchange(UpstreamConnection):
     # Sending.
 
     def _push(self) -> None:
-        """Send what the windows and the transport let through."""
+        """Send what the windows and the transport allow."""
         client = self._client
         if self._head is not None:
             client.open(self)
@@ -339,7 +339,7 @@ class HTTP2Exchange(UpstreamConnection):
         self._wait()
 
     def _wait(self) -> None:
-        """The deadline: only while the service is waited for, for an answer or to read on."""
+        """Set the deadline: only while the service has to answer, or to read more."""
         waits = (
             (self._request == ENDED or self._finishing or self._body_paused)
             and not self._paused
@@ -351,7 +351,7 @@ class HTTP2Exchange(UpstreamConnection):
             self.deadline = NEVER
 
     def _end(self, code: Code | None) -> None:
-        """The exchange is over; what the service has not been told, or does not say, is cut short by a reset."""
+        """End the exchange. If its stream is still open in either direction, it is reset by ``code``, unless that is None."""
         if self._response == ENDED:
             return
         self.receiver = None

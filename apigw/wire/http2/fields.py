@@ -1,7 +1,7 @@
-"""From the fields of an HTTP/2 block to a Request, as strictly as HTTP/1.1 reads its head: RFC 9113 §8.
+"""Makes a Request of the fields of an HTTP/2 block, as strictly as for HTTP/1.1 (RFC 9113 §8).
 
-What HTTP/1.1 answers with a status is answered with the same status here. What HTTP/1.1 has no words for, pseudo-header
-fields and fields that belong to one connection, is a stream error.
+What is refused with a status on HTTP/1.1 gets the same status here. Faults that only HTTP/2 has, in pseudo-header
+fields and connection-specific fields, are stream errors.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _DIGITS = re.compile(rb"[0-9]{1,18}").fullmatch
 def read_request(
     stream: Stream, fields: Headers, size: int, ended: bool, max_size: int, max_count: int
 ) -> tuple[Request, bool]:
-    """The request, and whether the client waits for ``100 Continue`` before it sends the body.
+    """Returns the request, and whether the client waits for ``100 Continue`` before it sends the body.
 
-    ``size``: of all fields, of which those beyond ``max_size`` may be missing. ``ended``: the stream has no body.
-    Raises ``Refused`` for what can be answered, and ``StreamFault`` for the rest.
+    ``size`` is that of all fields; ``fields`` beyond ``max_size`` may be missing. ``ended``: the stream has no body.
+    Raises ``Refused`` for what has a status on HTTP/1.1 too, and ``StreamFault`` for the rest.
     """
     pseudo: dict[bytes, bytes] = {}
     headers: Headers = []
@@ -70,7 +70,7 @@ def read_request(
 
 
 def check_trailers(fields: Headers) -> None:
-    """Raise ``StreamFault`` for trailers that are malformed. The others are nobody's business."""
+    """Raises ``StreamFault`` for malformed trailers."""
     for name, value in fields:
         if name in CONNECTION_SPECIFIC or not LOWER_TOKEN(name) or not FIELD_VALUE(value):
             raise StreamFault(Code.PROTOCOL_ERROR, "A trailer field is malformed.")
@@ -100,7 +100,7 @@ def _read_start(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes]:
     scheme = pseudo.get(b":scheme")
     if target is None or scheme is None:
         raise StreamFault(Code.PROTOCOL_ERROR, "The path or the scheme is missing.")
-    # A proxy in front that ended TLS may truthfully say https on a plain connection.
+    # On a plain connection, https may be right: a proxy in front may have terminated TLS.
     if scheme.lower() not in (b"http", b"https"):
         raise Refused(400, "The scheme is neither http nor https.")
     if target == b"*":

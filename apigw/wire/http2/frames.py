@@ -1,4 +1,4 @@
-"""HTTP/2 frames as bytes, and the two ways in which a client can break the rules: RFC 9113 §4 to §7."""
+"""HTTP/2 frames as bytes, and the two kinds of errors (RFC 9113 §4 to §7)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HE
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_LENGTH = 9
 LARGEST_FRAME = 16_384
-"""The longest payload that either side sends: the default, and fair to the other streams."""
+"""Maximum bytes of a payload, for both sides: the default (RFC 9113 §6.5.2). Longer ones would delay other streams."""
 LARGEST_WINDOW = LARGEST_STREAM = 2**31 - 1
 DEFAULT_WINDOW = 65_535
 
@@ -50,7 +50,7 @@ class Code(IntEnum):
 
 
 class ConnectionFault(Exception):
-    """What the client sent leaves the connection in no known state: it ends, with GOAWAY."""
+    """A connection error (RFC 9113 §5.4.1): the connection ends with GOAWAY."""
 
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(reason)
@@ -58,10 +58,10 @@ class ConnectionFault(Exception):
 
 
 class StreamFault(Exception):
-    """One stream is broken: it ends, with RST_STREAM, and the others go on.
+    """A stream error (RFC 9113 §5.4.2): the stream ends with RST_STREAM, and the others go on.
 
-    ``status`` is what a malformed request is answered with, if its answer has not begun (RFC 9113 §8.1.1); 0 where the
-    rules of streams are broken, and only the reset may follow.
+    ``status``: the status that answers a malformed request, if its answer has not begun (RFC 9113 §8.1.1). With 0, the
+    stream is only reset.
     """
 
     def __init__(self, code: Code, reason: str, status: int = 0) -> None:
@@ -77,7 +77,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def header_frames(stream: int, block: bytes, end: bool) -> bytes:
-    """A field block in HEADERS and as many CONTINUATION frames as it takes. ``end``: nothing follows on the stream."""
+    """A field block as a HEADERS frame and the CONTINUATION frames that it needs. ``end``: with END_STREAM."""
     if len(block) <= LARGEST_FRAME:
         return frame(HEADERS, END_HEADERS | end, stream, block)
     pieces = [block[at : at + LARGEST_FRAME] for at in range(0, len(block), LARGEST_FRAME)]
@@ -119,7 +119,7 @@ def read_settings(payload: bytes) -> dict[int, int]:
 
 
 def read_long(payload: bytes) -> int:
-    """The number that is all of a RST_STREAM or WINDOW_UPDATE frame. Raises ``ConnectionFault``."""
+    """The number in a RST_STREAM or WINDOW_UPDATE frame. Raises ``ConnectionFault``."""
     if len(payload) != _LONG.size:
         raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame with a payload of four bytes has another length.")
     number: int = _LONG.unpack(payload)[0]
@@ -127,7 +127,7 @@ def read_long(payload: bytes) -> int:
 
 
 def unpad(payload: bytes) -> bytes:
-    """What is left of a padded frame's payload. Raises ``ConnectionFault``."""
+    """The payload of a padded frame, without the padding. Raises ``ConnectionFault``."""
     if not payload:
         raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A padded frame is empty.")
     padding = payload[0]

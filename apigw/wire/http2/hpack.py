@@ -1,9 +1,9 @@
-"""Field blocks: HPACK, RFC 7541.
+"""Field blocks: HPACK (RFC 7541).
 
-The table of a client's fields and the Huffman code are those of the ``hpack`` library. The loops are ours, for two
-reasons: a block that is over the limit is read to its end, so that the connection outlives it, but not kept; and a
-field that was indexed before costs one look-up. What we send uses the static table alone: no state, no
-search, and nothing in a table that an attacker could measure.
+The dynamic table and the Huffman code are those of the ``hpack`` library. The loops are ours, for two reasons. A block
+beyond the limit is decoded to its end but not kept, so that the connection can go on. And an indexed field costs one
+look-up. The encoder uses the static table only: it has no state and no search, and there is no dynamic table whose
+content an attacker could learn from sizes (RFC 7541 §7.1).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from apigw.wire.headers import Header, Headers
 
 TABLE_SIZE = HeaderTable.DEFAULT_SIZE
 LINE_OVERHEAD = 4
-"""What a field takes besides its name and value in an HTTP/1.1 head, where the same limit on size applies."""
+"""Bytes that a field takes in an HTTP/1.1 head besides its name and value. Both protocols have the same limit."""
 CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
-"""Fields that mean nothing on HTTP/2 and make a message malformed (RFC 9113 §8.2.2)."""
+"""Connection-specific fields, which make an HTTP/2 message malformed (RFC 9113 §8.2.2)."""
 
 LONGEST_REMEMBERED = 64
-"""Bytes of a field's name. Services choose them, and what they choose must not stay in memory."""
+"""Maximum bytes of a name that is cached. Services choose the names, so the cache must be bounded."""
 
 EMPTY_TABLE = b"\x20"
-"""Said once, in front of the first block: no table is kept for what we send, whatever size the client would allow."""
+"""Sent once, in front of the first block: sets the dynamic table of our encoder to size 0 (RFC 7541 §6.3)."""
 
 _STATIC = (None, *HeaderTable.STATIC_TABLE)
 _STATIC_NAMES = {name: index for index, (name, _) in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))}
@@ -44,15 +44,15 @@ _SHORT = tuple(bytes((length,)) for length in range(0x7F))
 
 
 class FieldDecoder:
-    """Reads the field blocks of one connection, each of which depends on those before it."""
+    """Decodes the field blocks of one connection, in their order."""
 
     def __init__(self) -> None:
         self._table = HeaderTable()
 
     def decode(self, block: bytes, limit: int) -> tuple[Headers, int]:
-        """The fields, and the bytes they would take as lines of an HTTP/1.1 head. Those beyond ``limit`` are not kept.
+        """Returns the fields, and the bytes they would take in an HTTP/1.1 head. Those beyond ``limit`` are not kept.
 
-        Raises ``hpack.exceptions.HPACKError``, after which the connection is of no more use.
+        Raises ``hpack.exceptions.HPACKError``, which is a connection error.
         """
         table = self._table
         fields: Headers = []
@@ -125,7 +125,7 @@ def _usual_name(name: bytes) -> bytes:
 
 
 def _literal_name(name: bytes) -> bytes:
-    """The beginning of a literal field that enters no table, up to its value; empty for a field not to be sent."""
+    """A literal field without indexing, up to its value (RFC 7541 §6.2.2). Empty for a field that is not sent."""
     name = name.lower()
     if name in CONNECTION_SPECIFIC:
         return b""
@@ -136,7 +136,7 @@ def _literal_name(name: bytes) -> bytes:
 
 
 def _length(length: int) -> bytes:
-    """RFC 7541 §5.1, with a prefix of seven bits."""
+    """A string's length, without Huffman code: an integer with a prefix of seven bits (RFC 7541 §5.1)."""
     if length < 0x7F:
         return _SHORT[length]
     length -= 0x7F
@@ -149,7 +149,7 @@ def _length(length: int) -> bytes:
 
 
 def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
-    """The number at ``at``, its first bits under ``mask``, and where it ends. It takes five bytes at most."""
+    """Decode an integer at ``at`` whose prefix is ``mask``: at most five bytes. Returns it, and the index behind it."""
     number = block[at] & mask
     at += 1
     if number < mask:

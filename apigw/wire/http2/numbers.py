@@ -1,4 +1,4 @@
-"""Which streams of a connection were used: RFC 9113 §5.1.1."""
+"""The stream identifiers that a connection has used (RFC 9113 §5.1.1)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from apigw.wire.http2.bounds import MOST_CLOSED
 from apigw.wire.http2.frames import Code, ConnectionFault
 
 MOST_GAPS = 16
-"""Skipped numbers that are remembered, to say the right code for one that comes late."""
+"""Ranges of skipped numbers that are remembered, for the right error code when one is used later."""
 
 
 class Numbers:
-    """The other side opens streams by rising numbers. What comes for a closed one is forgiven only while the other side
-    cannot know that we closed it.
+    """Checks the numbers of streams, which must increase. A frame for a closed stream is allowed only if the other side
+    may not have noticed that we closed it.
     """
 
     def __init__(self) -> None:
         self.last = 0
-        """The highest that was used."""
+        """The highest number used."""
         self._closed_early: dict[int, None] = {}
         self._gaps: deque[range] = deque(maxlen=MOST_GAPS)
 
     def is_new(self, number: int) -> bool:
-        """Whether a field block opens this stream."""
+        """Whether a field block on this stream opens it. Raises ``ConnectionFault`` for an even number."""
         last = self.last
         if number <= last:
             return False
@@ -35,19 +35,19 @@ class Numbers:
         return True
 
     def closed_early(self, number: int) -> None:
-        """We have closed a stream that the other side has not ended."""
+        """Count a stream that we closed before the other side ended it."""
         self._closed_early[number] = None
         if len(self._closed_early) > MOST_CLOSED:
             del self._closed_early[next(iter(self._closed_early))]
 
     def reset(self, number: int) -> None:
-        """The other side resets a stream that is not open."""
+        """Check RST_STREAM for a stream that is not open. Raises ``ConnectionFault``."""
         if not number or number > self.last:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM for a stream that is idle.")
         self._closed_early.pop(number, None)
 
     def check_late(self, number: int, end: bool) -> None:
-        """DATA or HEADERS for a stream that is not open."""
+        """Check DATA or HEADERS for a stream that is not open. Raises ``ConnectionFault``."""
         if number not in self._closed_early:
             was_open = 0 < number <= self.last and not any(number in gap for gap in self._gaps)
             raise ConnectionFault(Code.STREAM_CLOSED if was_open else Code.PROTOCOL_ERROR, "The stream is not open.")

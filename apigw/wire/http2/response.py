@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""From the fields of an HTTP/2 block to the head of a service's answer, and which are none: RFC 9113 §8.3.2."""
+"""Makes the head of a service's answer of the fields of an HTTP/2 block (RFC 9113 §8.3.2)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from apigw.wire.http2.hpack import CONNECTION_SPECIFIC
 
 MAX_HEAD: Final = 256 * 1024
 MAX_HEADERS: Final = 1000
-"""Both as for HTTP/1.1."""
+"""Both bounds are those for HTTP/1.1."""
 EVENT_STREAM: Final = b"text/event-stream"
 _STATUS: Final = re.compile(rb"[1-9][0-9]{2}").fullmatch
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}").fullmatch
 
 
 class ResponseHead:
-    """``headers`` have no pseudo-header fields and none of one hop; ``content_length`` is None where none is said."""
+    """``headers`` are without pseudo-header and hop-by-hop fields. ``content_length`` is None if there is none."""
 
     def __init__(self, status: int, headers: Headers, content_length: int | None, event_stream: bool) -> None:
         self.status = status
@@ -29,7 +29,7 @@ class ResponseHead:
 
 
 def read_head(fields: Headers, size: int) -> ResponseHead:
-    """``size``: of all fields, of which those beyond ``MAX_HEAD`` may be missing. Raises ``UpstreamMalformed``."""
+    """``size`` is that of all fields; ``fields`` beyond ``MAX_HEAD`` may be missing. Raises ``UpstreamMalformed``."""
     if size > MAX_HEAD or len(fields) > MAX_HEADERS:
         raise UpstreamMalformed("the response's headers are too large")
     if not fields or fields[0][0] != b":status" or not _STATUS(fields[0][1]):
@@ -53,6 +53,6 @@ def read_head(fields: Headers, size: int) -> ResponseHead:
 
 
 def check_field(name: bytes, value: bytes) -> None:
-    """Of a head or a trailer. Raises ``UpstreamMalformed``."""
+    """Check a field of a head or of trailers. Raises ``UpstreamMalformed``."""
     if name in CONNECTION_SPECIFIC or LOWER_TOKEN(name) is None or FIELD_VALUE(value) is None:
         raise UpstreamMalformed("a field is malformed, or belongs to a connection")

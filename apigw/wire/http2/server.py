@@ -1,9 +1,9 @@
-"""HTTP/2 towards clients: RFC 9113, read as strictly as HTTP/1.1.
+"""HTTP/2 server (RFC 9113), as strict as that for HTTP/1.1.
 
-This file keeps the connection's streams and windows, and decides when the connection ends. ``endpoint`` reads and
-writes frames, ``stream`` is one exchange, ``fields`` decides what is a request, ``hpack`` and ``frames`` are the bytes,
-``bounds`` says how much of anything a client may do. Why this is not built on the state machine of the ``h2`` library:
-docs/decisions/http2.md.
+This file has the connection's streams and windows, and decides when the connection is closed. ``endpoint`` reads and
+writes frames, ``stream`` is one exchange, ``fields`` makes requests, ``hpack`` and ``frames`` encode and decode,
+``bounds`` limits what a client may do. docs/decisions/http2.md has the reasons not to use the state machine of the
+``h2`` library.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ from apigw.wire.reactor.transport import unsent
 from apigw.wire.server import Server
 
 LINGER = 5.0
-"""Seconds in which a client that still sends may read why, before the connection is reset."""
+"""Seconds that a client that still sends has to read the GOAWAY before the connection is reset."""
 FAREWELL = 1.0
-"""Seconds in which a client must have noticed that we drain, if it does not confirm it."""
+"""Seconds between the two GOAWAY frames of a drain, if the client does not answer the PING (RFC 9113 §6.8)."""
 FAREWELL_PING = b"drained?"
 
 
 @implementer(IPushProducer)
 class HTTP2Channel(Endpoint):
-    """One connection, with any number of requests in flight up to ``MOST_STREAMS``."""
+    """One connection, with up to ``MOST_STREAMS`` requests in flight."""
 
     deadline: float = NEVER
     writing_paused = False
@@ -68,17 +68,17 @@ class HTTP2Channel(Endpoint):
         self.secure = secure
         self.seconds = factory.deadlines.seconds
         self.streams: dict[int, HTTP2Stream] = {}
-        self.waiting: dict[HTTP2Stream, None] = {}  # streams that the connection's window or the transport holds up
+        self.waiting: dict[HTTP2Stream, None] = {}  # streams that wait for the connection's window or the transport
         self.bounds = Bounds()
         self.numbers = Numbers()
-        self._settled = False  # the client's first SETTINGS came
+        self._settled = False  # the client's first SETTINGS has arrived
         self._block_due = self._idle_due = self._stalled_due = self._farewell_due = NEVER
         self._receive_window = CONNECTION_WINDOW
         self._stream_send_window = DEFAULT_WINDOW
-        self._unsent = 0  # what the client had not taken when it was last looked at
+        self._unsent = 0  # ``unsent`` at the last check
         self._draining = False
         self._final = False  # no new streams
-        self._warned = False  # the client has passed a bound
+        self._warned = False  # the client has exceeded a bound
 
     @property
     def max_header_size(self) -> int:  # type: ignore[override]  # it may change while the connection lives
@@ -104,7 +104,7 @@ class HTTP2Channel(Endpoint):
         self._lose_streams()
 
     def received(self) -> None:
-        """A request's fields must be complete in time, be it a frame that is cut short or a block of several."""
+        """Set the deadline of an incomplete field block, in one frame or several."""
         if not self.block_is_open:
             if self._block_due != NEVER:
                 self._block_due = NEVER
@@ -113,10 +113,10 @@ class HTTP2Channel(Endpoint):
             self._block_due = self.seconds() + self.factory.settings.client_header_timeout
             self._set_deadline()
 
-    # The transport's buffer to the client fills and drains.
+    # Back-pressure: the transport's buffer to the client is full, or has room again.
 
     def pauseProducing(self) -> None:
-        # Nothing is read meanwhile, so that what reading makes us send cannot pile up.
+        # Reading is paused too, so that answers to frames cannot pile up (CVE-2019-9512).
         self.writing_paused = True
         self._unsent = unsent(self.transport)
         self._await_reader()
@@ -134,9 +134,9 @@ class HTTP2Channel(Endpoint):
         self.flush()
 
     def stopProducing(self) -> None:
-        """The transport is lost; ``connectionLost`` follows."""
+        """The transport is lost. ``connectionLost`` follows."""
 
-    # What the client says.
+    # Frames from the client.
 
     def block_received(self, number: int, fields: Headers, size: int, end: bool) -> None:
         if self.numbers.is_new(number):
@@ -243,7 +243,7 @@ class HTTP2Channel(Endpoint):
             self._say_last()
 
     def goaway_received(self, last: int) -> None:
-        # It still reads what it has asked for.
+        # The client still reads the answers to its requests.
         self.trifle_received()
         self._final = True
         if not self.streams:
@@ -256,7 +256,7 @@ class HTTP2Channel(Endpoint):
         self.bounds.question(self.seconds())
 
     def passed_bound(self, fault: TooMuch) -> None:
-        """No new stream, and what was accepted is answered. Whoever passes a bound again is cut off."""
+        """Refuse new streams, and answer the accepted ones. The second time, close the connection."""
         if self._warned or not self.streams:
             self.fault(fault.code)
         else:
@@ -280,7 +280,7 @@ class HTTP2Channel(Endpoint):
                 self._await_request()
 
     def _push_waiting(self) -> None:
-        """Let the waiting streams send, a frame each in turn."""
+        """Send for the waiting streams in turn, one frame each."""
         waiting = self.waiting
         while waiting and not self.writing_paused and self.send_window > 0:
             stream = next(iter(waiting))
@@ -290,7 +290,7 @@ class HTTP2Channel(Endpoint):
             else:
                 stream.resume_producer()
 
-    # Deadlines, and the end.
+    # Deadlines, and closing.
 
     def _await_request(self) -> None:
         self._idle_due = self.seconds() + self.factory.settings.keepalive_timeout
@@ -335,15 +335,15 @@ class HTTP2Channel(Endpoint):
         self.flush()
 
     def took_some(self) -> bool:
-        """Whether the client, which may be slow, has taken bytes since this was last asked."""
+        """Whether the client has read bytes since the last call. It may be slow, but not stall."""
         before, self._unsent = self._unsent, unsent(self.transport)
         return 0 < self._unsent < before
 
     def drain(self) -> None:
-        """Close when the streams in flight are over.
+        """Graceful shutdown: close after the streams in flight (RFC 9113 §6.8).
 
-        RFC 9113 §6.8: the client is first told to open no more, then given the time to hear it, in which what it had
-        already sent is still served; only then is the last stream named.
+        The first GOAWAY announces it; requests that were already under way are still served. The second names the last
+        stream, after an answered PING or ``FAREWELL``.
         """
         if self._draining or self.over:
             return
@@ -369,7 +369,7 @@ class HTTP2Channel(Endpoint):
             self._close()
 
     def _close(self) -> None:
-        """Everything is said."""
+        """Write what is buffered, and close."""
         self.over = True
         self.deadline = self.seconds() + self.factory.settings.client_body_timeout
         self.receiving = False
@@ -378,7 +378,7 @@ class HTTP2Channel(Endpoint):
         self.transport.loseConnection()
 
     def fault(self, code: Code) -> None:
-        """The connection is broken: say so, and let the client read it before a reset destroys it."""
+        """A connection error: send GOAWAY, and half-close, so that a reset does not destroy the GOAWAY."""
         self.over = True
         self.factory.room.unfinished(self)
         self.deadline = self.seconds() + LINGER

@@ -1,8 +1,8 @@
-"""One stream of an HTTP/2 connection: what ``wire.request.Request`` stands on, with flow control both ways.
+"""One stream of an HTTP/2 server connection, with flow control both ways. It is the ``Stream`` of a ``Request``.
 
-Towards the service, a stream holds at most ``STREAM_WINDOW`` bytes for a listener that has paused; the client is given
-more window only as the listener takes them. Towards the client, a stream holds what the client's windows, or the
-transport, do not let through, and pauses the producer beyond ``UNSENT_HIGH``.
+A stream holds at most ``STREAM_WINDOW`` bytes of the body for a listener that has paused: the client gets new window
+only as the listener reads. Bytes of the answer that the client's windows or the transport do not allow yet are held
+too, and the producer is paused beyond ``UNSENT_HIGH``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from apigw.wire.request import BODYLESS_STATUS, Request
 from apigw.wire.tunnel import End
 
 GIVE_BACK = STREAM_WINDOW // 4
-"""Window is given back in portions of at least this size."""
+"""Bytes. Smaller amounts of window are not given back."""
 UNSENT_HIGH = 64 * 1024
 UNSENT_LOW = 16 * 1024
 CONTINUE = encode_head(100, [])
@@ -47,16 +47,16 @@ class HTTP2Stream:
     closed = False
     request: Request | None = None
     receive_window = STREAM_WINDOW
-    _remaining: int | None = None  # of a body with a Content-Length
-    _last = b""  # of it, until the client says that it is the last
-    _taken = 0  # bytes for which the client was not yet given new window
+    _remaining: int | None = None  # bytes left of a body with a Content-Length
+    _last = b""  # the last byte of such a body, until END_STREAM
+    _taken = 0  # bytes read whose window was not given back yet
     _body_paused = False
     _body_due = NEVER
     _pace: Pace | None = None
     _expects_continue = False
     _head: bytes | None = None
     _bodyless = False
-    _ending = _ended = False  # END_STREAM is to be sent, and is
+    _ending = _ended = False  # END_STREAM is to be sent, and has been sent
     _producer: IPushProducer | None = None
     _producer_paused = False
     _window_due = NEVER
@@ -69,19 +69,19 @@ class HTTP2Stream:
         self.number = number
         self.send_window = send_window
         self.remote_open = remote_open
-        self._held = bytearray()  # for a listener that has paused, or does not exist yet
+        self._held = bytearray()  # for a listener that is paused, or does not exist yet
         self._unsent = bytearray()
 
-    # From the channel: what the client sends.
+    # From the channel: frames of the client.
 
     def begin(self, request: Request, expects_continue: bool) -> None:
-        """The fields are a request, which is about to be handled."""
+        """The fields made a request, whose exchange begins now."""
         self.request = request
         self._remaining = request.content_length
         self._expects_continue = expects_continue
 
     def refuse(self, refusal: Refused, bodyless: bool) -> None:
-        """Answer what did not become a request."""
+        """Answer a malformed request."""
         status, headers, body = self.channel.factory.refuse(refusal, self.peer, self.secure, b"HTTP/2")
         self._head = encode_head(status, headers)
         if not bodyless:
@@ -90,7 +90,7 @@ class HTTP2Stream:
         self.flush()
 
     def data_received(self, data: bytes, length: int, end: bool) -> None:
-        """A DATA frame, of which ``length`` bytes count against the windows. Raises ``StreamFault``."""
+        """A DATA frame. ``length``: bytes that count against the windows. Raises ``StreamFault``."""
         if not self.remote_open:
             raise StreamFault(Code.STREAM_CLOSED, "DATA on a stream that the client has ended.")
         self.remote_open = not end
@@ -105,7 +105,7 @@ class HTTP2Stream:
             if end:
                 data, self._last = self._last + data, b""
             elif data and not self._remaining:
-                # The last byte waits for the end: what turns out to be longer reaches no service (RFC 9113 §8.1.1).
+                # The last byte waits for END_STREAM: a body that is too long must not look complete (RFC 9113 §8.1.1).
                 data, self._last = data[:-1], data[-1:]
         request = self.request
         if request is None or request.finished:
@@ -123,7 +123,7 @@ class HTTP2Stream:
         self._deliver(request, data)
 
     def trailers_received(self, fields: Headers, end: bool) -> None:
-        """A second field block: checked, and dropped. Raises ``StreamFault``."""
+        """Trailers, which are checked and dropped. Raises ``StreamFault``."""
         if not self.remote_open:
             raise StreamFault(Code.STREAM_CLOSED, "HEADERS on a stream that the client has ended.")
         if not end:
@@ -140,7 +140,7 @@ class HTTP2Stream:
             raise StreamFault(Code.FLOW_CONTROL_ERROR, "A window exceeds 2^31-1.")
 
     def widen(self, increment: int) -> None:
-        """The client's window grows, or shrinks by a new setting."""
+        """The client's window grows. It shrinks if a new setting is smaller (RFC 9113 §6.9.2)."""
         self.send_window += increment
         if self._head is None and self._unsent and self.send_window > 0:
             self._push_all()
@@ -153,13 +153,13 @@ class HTTP2Stream:
             request.client_failed(ClientLost())
 
     def broken(self, fault: StreamFault) -> None:
-        """The client broke a rule: it is answered so where that is still possible, else its stream is reset."""
+        """A stream error: answer it with a status if no answer has begun, else reset the stream."""
         request = self.request
         if request is not None and not request.finished:
             if fault.status and request.listener is not None and not request.started:
                 request.client_failed(Refused(fault.status, fault.reason))
                 if request.finished:
-                    # Answered. What is left of the answer goes out as the windows allow; nothing more is read.
+                    # Answered. The rest of the answer is sent as the windows allow; nothing more is read.
                     return
             else:
                 request.client_failed(ClientLost())
@@ -280,7 +280,7 @@ class HTTP2Stream:
             self._producer.pauseProducing()
 
     def resume_producer(self) -> None:
-        """Let the producer go on if there is room for what it makes."""
+        """Resume the producer if there is room."""
         if self._producer_paused and len(self._unsent) <= UNSENT_LOW and not self.channel.writing_paused:
             self._producer_paused = False
             if self._producer is not None:
@@ -295,7 +295,7 @@ class HTTP2Stream:
         self.resume_producer()
 
     def push(self) -> bool:
-        """Send the next DATA frame. Returns whether another could follow at once."""
+        """Send the next DATA frame. Returns whether another may follow at once."""
         if self._ended or self.closed:
             return False
         channel = self.channel
@@ -332,7 +332,7 @@ class HTTP2Stream:
         return False
 
     def _wait(self) -> None:
-        """What is left waits for the transport, which has a deadline of its own, or for the client to open a window."""
+        """Wait for the transport, which has a deadline of its own, or for the client to open a window."""
         channel = self.channel
         if self.send_window > 0 or channel.writing_paused:
             channel.waiting[self] = None
@@ -340,7 +340,7 @@ class HTTP2Stream:
             channel.took_some()
             self._await_window()
 
-    # Waiting for the client, and the end.
+    # Waiting for the client, and closing.
 
     def _is_slow(self, size: int) -> bool:
         channel = self.channel
@@ -383,7 +383,7 @@ class HTTP2Stream:
     def _close_if_done(self) -> None:
         if self._ended:
             if self.remote_open:
-                # RFC 9113 §8.1: the answer does not depend on the rest of the body, which need not be sent.
+                # RFC 9113 §8.1: a complete answer before the end of the request; the client need not send the rest.
                 self.reset(Code.NO_ERROR)
             else:
                 self._close()

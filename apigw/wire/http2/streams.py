@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""A pool of streams: in place of ``wire.pool.Pool`` for a service that speaks HTTP/2."""
+"""The pool of streams of a service with HTTP/2. For HTTP/1.1 there is ``wire.pool.Pool``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from apigw.wire.pool import Dialling, PoolSettings, why_not
 from apigw.wire.reactor.transport import OneConnection
 
 MakeClient = Callable[[Told, Told], HTTP2Client]
-"""Makes a connection that is not connected yet; see ``HTTP2Client`` for what it calls."""
+"""Makes an unconnected ``HTTP2Client`` from its ``on_room`` and ``on_lost``."""
 
 
 class _Waiting:
@@ -34,8 +34,8 @@ class _Waiting:
 
 
 class Streams(Connections):
-    """Connections are made one at a time, and only when those that are there have no room: a service is first asked how
-    many streams it takes.
+    """The streams of one address. A connection is made only when all others are full, and one at a time: the number of
+    streams that a service allows is known only when it is connected.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Streams(Connections):
         return 0
 
     def take(self, careful: bool = False) -> UpstreamConnection | None:
-        """Also for what could not be repeated: a service says what it has not begun, and that is."""
+        """Also for requests that cannot be repeated: HTTP/2 says which requests were not processed (RFC 9113 §8.7)."""
         if not self._waiting:
             for client in self._clients:
                 if client.room > 0:
@@ -77,17 +77,17 @@ class Streams(Connections):
         return waiting.given
 
     def close(self) -> None:
-        """What waits is still served, by connections that take nothing more after it."""
+        """Waiting exchanges are still served; then every connection is closed when its exchanges have ended."""
         self._closed = True
         self._serve()
 
     def forget(self, waiting: _Waiting) -> None:
-        """Nobody waits there any more."""
+        """Remove an entry from the queue."""
         self._deadlines.forget(waiting)
         self._waiting.pop(waiting, None)
 
     def _serve(self, _: HTTP2Client | None = None) -> None:
-        """Give those that wait what room there is, and dial where that is not enough."""
+        """Give free streams to the waiting exchanges, and connect if there are too few."""
         for client in list(self._clients):
             while self._waiting and client.room > 0:
                 waiting = next(iter(self._waiting))
@@ -126,7 +126,7 @@ class Streams(Connections):
             self._dialling = None
 
     def _not_connected(self, failure: Failure) -> None:
-        """Those that wait go to another target, unless there are connections that may have room soon."""
+        """Fail the waiting exchanges, which then try another target, unless other connections may have room soon."""
         self._dialled_one()
         if self._clients:
             return

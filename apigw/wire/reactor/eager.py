@@ -1,7 +1,8 @@
 # Compiled: see docs/decisions/compiled.md
-"""What every request goes through of a TCP transport and of a reactor's turn: reading, and sending at once.
+"""The hot path of the TCP transport and of the reactor's turn: reading, and sending at once.
 
-``transport`` and ``reactor`` are the rest, on Twisted's classes. This is apart because it compiles (see setup.py).
+``transport`` and ``epoll`` have the rest, on Twisted's classes. This module is separate because it is compiled (see
+setup.py).
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python import log
 
 MOST_HELD: Final = 16
-"""Writes that are joined into one. More are sent at once, so that a producer is told in time that nobody reads."""
+"""Maximum writes that are joined into one. Then they are sent, so that back-pressure reaches the producer in time."""
 _READABLE: Final = select.EPOLLIN
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Eager:
-    """Mixed into a ``twisted.internet.tcp.Connection``, whose attributes these are, but for the last."""
+    """A mixin for ``twisted.internet.tcp.Connection``. The attributes are those of that class, but for ``_held``."""
 
     __deletable__: ClassVar = ["socket", "protocol"]
 
@@ -36,7 +37,7 @@ class Eager:
     _held: list[bytes] | None = None
 
     def queue(self, data: bytes) -> None:
-        """Send when the socket has room again: what ``write`` of Twisted does."""
+        """Send when the socket has room again, as Twisted's ``write`` does."""
         raise NotImplementedError
 
     def doRead(self) -> Any:
@@ -68,7 +69,7 @@ class Eager:
 
     @final
     def send_held(self) -> None:
-        """The turn is over, or the connection about to be closed."""
+        """Send what is held: at the end of the turn, or before the connection is closed."""
         held, self._held = self._held, None
         if held is not None:
             self._send(held[0] if len(held) == 1 else b"".join(held))
@@ -79,7 +80,7 @@ class Eager:
 
     @final
     def held(self) -> int:
-        """How many bytes wait for the end of the turn."""
+        """Bytes that are held until the end of the turn."""
         return sum([len(data) for data in self._held or ()])
 
     @final
@@ -90,7 +91,7 @@ class Eager:
         try:
             sent: int = self.socket.send(data)
         except OSError:
-            # A full buffer, or a broken connection: the queued write finds out which, outside of this call.
+            # The buffer is full, or the connection broken: the queued write finds out later which it is.
             sent = 0
         if sent != len(data):
             self.queue(data[sent:])
@@ -98,12 +99,12 @@ class Eager:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Turns:
-    """Mixed into Twisted's epoll reactor, whose attributes these are, but for the first two."""
+    """A mixin for Twisted's epoll reactor. The attributes are those of that class, but for the first two."""
 
     writes_of_turn: list[Any] | None = None
-    """During a turn: the transports that hold something to send. Each has ``send_held``."""
+    """The transports with something to send at the end of this turn, by ``send_held``. None between turns."""
     turn: int = 0
-    """Counts up. What arrives in the turn in which something was written cannot be an answer to it."""
+    """The number of this turn. Bytes that arrive in the turn of a write cannot be an answer to it."""
     _poller: Any
     _selectables: dict[int, Any]
 
@@ -124,7 +125,7 @@ class Turns:
 
 
 def read_all(reactor: Any, ready: list[tuple[int, int]], selectables: dict[int, Any]) -> None:
-    """The first half of a turn: everything that epoll says is there."""
+    """The first half of a turn: read from every descriptor that epoll reports."""
     for descriptor, event in ready:
         selectable = selectables.get(descriptor)
         if selectable is None:
@@ -132,7 +133,7 @@ def read_all(reactor: Any, ready: list[tuple[int, int]], selectables: dict[int, 
         if event != _READABLE:
             reactor._doReadOrWrite(selectable, descriptor, event)
             continue
-        # What nearly every event is, without the questions that only the others need.
+        # The usual event: readable, and nothing else.
         try:
             lost = selectable.doRead()
         except Exception as error:
@@ -143,7 +144,7 @@ def read_all(reactor: Any, ready: list[tuple[int, int]], selectables: dict[int, 
 
 
 def send_all(turn: list[Any]) -> None:
-    """The second half: what came of it. Each of ``turn`` holds something."""
+    """The second half of a turn: send what the transports in ``turn`` hold."""
     for holder in turn:
         try:
             holder.send_held()

@@ -1,10 +1,10 @@
-"""Twisted's TCP transports, but a write is sent at once when nothing is queued before it.
+"""Twisted's TCP transports, with writes that are sent at once if nothing is queued before them.
 
 ``FileDescriptor.write`` queues, registers with epoll, goes through the reactor, sends and unregisters. For a
-proxy, whose writes nearly always fit the socket buffer, that is two system calls and a turn of the loop too many.
+proxy, whose writes nearly always fit the socket buffer, two system calls and a turn of the reactor can be saved.
 
-On a ``DirectEPollReactor`` (see ``reactor``) the writes of one turn are sent together at its end: several for one
-connection become one, and a process on the other side that slept is woken once for many.
+On a ``DirectEPollReactor`` (see ``epoll``), the writes of one turn are sent together at its end: several for one
+connection become one, and a sleeping process on the other side is woken once for many.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ else:
     _Connection = object
 
 DEFAULT_BACKLOG = 50
-"""What Twisted's endpoints ask for where the string does not say: too few for a busy gateway."""
+"""The backlog of Twisted's endpoints by default: too small for a busy gateway."""
 
 BACKLOG = 4096
 
@@ -59,15 +59,15 @@ class _Eager(Eager, _Connection):
         self.write(b"".join(iovec))
 
     def unsent(self) -> int:
-        """How many bytes the other side has not taken yet: those queued here, and in the kernel."""
+        """Bytes that the other side has not acknowledged yet: those queued here, and in the kernel."""
         return len(self.dataBuffer) - self.offset + self._tempDataLen + self.held() + self._in_kernel(TIOCOUTQ)
 
     def arrived(self) -> int:
-        """How many bytes have come from the other side that were not read yet."""
+        """Bytes that have arrived and were not read yet."""
         return self._in_kernel(FIONREAD)
 
     def close_if_sent(self) -> bool:
-        """Close at once, unless something is queued. Returns whether."""
+        """Close at once, unless something is queued. Returns whether it was closed."""
         self.send_held()
         if self.dataBuffer or self._tempDataLen:
             return False
@@ -89,34 +89,34 @@ def beneath_tls(transport: Any) -> Any:
 
 
 def unsent(transport: Any) -> int:
-    """How many bytes the other side of a transport has not taken yet; 0 where that cannot be told."""
+    """Bytes that the other side of a transport has not acknowledged yet; 0 where that is unknown."""
     base = beneath_tls(transport)
     return base.unsent() if hasattr(base, "unsent") else 0
 
 
 def arrived(transport: Any) -> int:
-    """How many bytes lie in the socket of a transport that were not read yet; 0 where that cannot be told."""
+    """Bytes that have arrived at the socket of a transport and were not read yet; 0 where that is unknown."""
     base = beneath_tls(transport)
     return base.arrived() if hasattr(base, "arrived") else 0
 
 
 def close_if_sent(transport: Any) -> bool:
-    """Close a transport at once: ``loseConnection`` waits a turn of the reactor, and what arrives in it is lost.
+    """Close a transport at once. ``loseConnection`` waits a turn of the reactor, and bytes that arrive in it are lost.
 
-    Returns whether that was possible: nothing was queued, and there is no TLS to say good-bye.
+    Returns whether it was closed: it is not if something is queued, or over TLS, which has to send close_notify.
     """
     return not _is_tls(transport) and hasattr(transport, "close_if_sent") and bool(transport.close_if_sent())
 
 
 def is_readable(transport: Any) -> bool:
-    """Whether something waits to be read from a socket's transport: data, or its end."""
+    """Whether a socket's transport has something to read: data, or its end."""
     poll = select.poll()
     poll.register(transport.getHandle(), select.POLLIN)
     return bool(poll.poll(0))
 
 
 def replace_protocol(transport: Any, protocol: Any) -> Any:
-    """Give a connection to another protocol. Returns the one that had it."""
+    """Replace the protocol of a connection. Returns the previous one."""
     name = "wrappedProtocol" if hasattr(transport, "wrappedProtocol") else "protocol"  # over TLS, and without
     before = getattr(transport, name)
     setattr(transport, name, protocol)
