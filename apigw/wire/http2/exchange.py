@@ -184,7 +184,7 @@ class HTTP2Exchange(UpstreamConnection):
             self._ended()
 
     def data_received(self, data: bytes, length: int, end: bool) -> None:
-        """``length`` bytes count against the window. Raises ``UpstreamError``, and ``StreamFault`` for too many."""
+        """``length``: bytes that count against the window. Raises ``StreamFault`` beyond it, and ``UpstreamError``."""
         if self._response != OPEN or self.is_complete:
             raise UpstreamMalformed("a body without a head, or behind its end")
         self._receive_window -= length
@@ -275,7 +275,7 @@ class HTTP2Exchange(UpstreamConnection):
         self.fail(UpstreamLost(why, silent=silent, unsent=unsent), None)
 
     def fail(self, error: UpstreamError, code: Code | None = Code.CANCEL) -> None:
-        """Fail the exchange. ``code`` resets the stream; None if the service has reset it, or the connection is lost."""
+        """Fail the exchange, and reset its stream with ``code``: None if the service has reset it, or it is lost."""
         receiver = self.receiver
         self._end(code)
         if receiver is not None:
@@ -351,7 +351,7 @@ class HTTP2Exchange(UpstreamConnection):
             self.deadline = NEVER
 
     def _end(self, code: Code | None) -> None:
-        """End the exchange. If its stream is still open in either direction, it is reset by ``code``, unless that is None."""
+        """End the exchange. A stream that is still open in either direction is reset, unless ``code`` is None."""
         if self._response == ENDED:
             return
         self.receiver = None
