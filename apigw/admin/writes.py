@@ -82,7 +82,7 @@ class Writes:
         if len(self._wrong) >= MOST_ADDRESSES:
             del self._wrong[next(iter(self._wrong))]
         self._wrong[peer] = began, wrong
-        shown = peer.decode("ascii", "replace") or "the unix socket"
+        shown = peer.decode("ascii", "replace")
         if wrong < MOST_WRONG:
             log.warn("admin: a wrong token from {peer}", peer=shown)
         else:

@@ -103,25 +103,25 @@ class OnRefusal:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Screen:
-    """Is asked before something dear is done for a caller who is not known yet, such as verifying a signature."""
+    """Runs before costly work for an unknown caller, such as the verification of a signature."""
 
     def run(self, exchange: Exchange) -> None:
-        """Raises the ``GatewayError`` with which the request would be refused anyway. It counts nothing."""
+        """Raises the ``GatewayError`` of a request that would be refused anyway. Must not count it."""
         raise NotImplementedError
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class OnLasting:
-    """Is told of an exchange that has become one without an end of its own: a tunnel, or an event stream."""
+    """Runs when an exchange becomes a tunnel or an event stream, which may last for days."""
 
     def run(self, exchange: Exchange) -> None:
-        """``exchange.driver.refuse`` ends it, at any time from now on until it has ``ended``."""
+        """To end the exchange later, call ``exchange.driver.refuse``; no effect once it has ``ended``."""
         raise NotImplementedError
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class AtEnd:
-    """Gives back what a stage has taken for an exchange. A stage adds it to ``Exchange.at_end``."""
+    """Frees a resource that a stage has taken for an exchange. The stage adds it to ``Exchange.at_end``."""
 
     def run(self, exchange: Exchange) -> None:
         """The exchange is over, however it ended. Called once; must not fail."""
@@ -237,8 +237,8 @@ def request_id(headers: Headers) -> bytes:
 class Exchange:
     """One request and its answer: what is known of them, and how far they have been processed.
 
-    ``started_at`` is in seconds of the reactor. Stages and hooks may read all attributes. They may set ``principal``
-    and ``dropped``, and call ``add``; the others are the pipeline's.
+    ``started_at`` is in seconds of the reactor. Stages and hooks may read all attributes. They may set ``principal``,
+    ``added``, ``dropped`` and ``at_end``; the others are the pipeline's.
     """
 
     route: Route

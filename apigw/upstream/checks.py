@@ -284,5 +284,5 @@ class HealthChecks:
         if streak >= self._check.healthy_after:
             self._upstream.health_changed(target, True)
         elif -streak >= self._check.unhealthy_after:
-            self._upstream.health_changed(target, False)
+            self._upstream.health_changed(target, False, "" if result is None else result.getErrorMessage())
         return passed

@@ -17,12 +17,10 @@ from apigw.upstream.balancing import Balancer, RoundRobin
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.target import ASIDE_FOR, FAILURES_IN_A_ROW, Target
 from apigw.upstream.tls import no_tls, tls_for
-from apigw.wire.agent import Agent, endpoint_to
+from apigw.wire.agent import Agent, MakePool, endpoint_to, http1_pool
 from apigw.wire.deadlines import NEVER, Deadlines
-from apigw.wire.http1.client import HTTP1Connection
-from apigw.wire.http2.client import HTTP2Client
-from apigw.wire.http2.streams import Streams
-from apigw.wire.pool import Pool, PoolSettings
+from apigw.wire.http2.streams import http2_pool
+from apigw.wire.pool import PoolSettings
 
 log = Logger(namespace=__name__)
 
@@ -135,8 +133,8 @@ class Upstream:
         target.deadline = self._deadlines.seconds() + ASIDE_FOR
         return True
 
-    def health_changed(self, target: Target, healthy: bool) -> None:
-        """The result of the health checks has changed, or was confirmed."""
+    def health_changed(self, target: Target, healthy: bool, why: str = "") -> None:
+        """The result of the health checks has changed, or was confirmed. ``why``: the reason of the last failure."""
         if target.healthy != healthy:
             target.healthy = healthy
             target.available = healthy
@@ -145,7 +143,7 @@ class Upstream:
                 "{service}: {target} is {state}",
                 service=self.name,
                 target=target.name,
-                state="healthy again" if healthy else "unhealthy",
+                state="healthy again" if healthy else f"unhealthy: {why}",
             )
 
 
@@ -162,20 +160,18 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
         max_pending=service.max_pending,
     )
     secure = any(target.scheme == "https" for target in service.targets)
-    verified = tls_for(service.tls) if secure else no_tls
-    http2 = service.protocol != "http1"
-    verified_http2 = tls_for(service.tls, [b"h2"]) if secure and http2 else verified
-    make_connection = partial(HTTP1Connection, deadlines)
-    make_client = partial(HTTP2Client, deadlines, b"https" if secure else b"http", service.keepalive_timeout)
+    protocols = None if service.protocol == "http1" else [b"h2"]
+    verified = tls_for(service.tls, protocols) if secure else no_tls
+    make_pool: MakePool = partial(http1_pool, deadlines)
+    if service.protocol != "http1":
+        make_pool = partial(http2_pool, deadlines, b"https" if secure else b"http")
 
     def make_target(config: TargetConfig) -> Target:
-        tls = verified_http2(config.host) if config.scheme == "https" else None
+        tls = verified(config.host) if config.scheme == "https" else None
         endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
-        if http2:
-            return Target(config, Streams(endpoint, make_client, settings, deadlines))
-        return Target(config, Pool(endpoint, make_connection, settings, deadlines))
+        return Target(config, make_pool(endpoint, settings))
 
-    agent = Agent(reactor, deadlines, verified, timeout=NEVER)
+    agent = Agent(reactor, deadlines, verified, timeout=NEVER, make_pool=make_pool)
     circuit = None
     if service.circuit_breaker is not None:
         probed = service.health_check is not None

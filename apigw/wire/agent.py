@@ -23,7 +23,7 @@ from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, TOKEN, Headers, first
 from apigw.wire.http1.client import HTTP1Connection
-from apigw.wire.interfaces import UpstreamConnection
+from apigw.wire.interfaces import Connections, UpstreamConnection
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.reactor.transport import EagerReactor
 
@@ -41,6 +41,13 @@ def endpoint_to(
     else:
         endpoint = HostnameEndpoint(eager, host.encode("idna"), port, timeout=timeout)
     return wrapClientTLS(tls, endpoint) if tls is not None else endpoint
+
+
+MakePool = Callable[[IStreamClientEndpoint, PoolSettings], Connections]
+
+
+def http1_pool(deadlines: Deadlines, endpoint: IStreamClientEndpoint, settings: PoolSettings) -> Pool:
+    return Pool(endpoint, partial(HTTP1Connection, deadlines), settings, deadlines)
 
 
 TLSFor = Callable[[str], IOpenSSLClientConnectionCreator]
@@ -63,13 +70,16 @@ class Agent:
         tls_for: TLSFor,
         settings: PoolSettings | None = None,
         timeout: float = 10.0,
+        make_pool: MakePool | None = None,
     ) -> None:
+        """``make_pool`` makes the connections to one endpoint, by default those of HTTP/1.1."""
         self._reactor = reactor
         self._deadlines = deadlines
         self._tls_for = tls_for
         self._settings = settings or PoolSettings()
         self._timeout = timeout
-        self._pools: dict[tuple[bytes, bytes, int], Pool] = {}
+        self._make_pool = make_pool or partial(http1_pool, deadlines)
+        self._pools: dict[tuple[bytes, bytes, int], Connections] = {}
 
     def request(
         self,
@@ -99,15 +109,13 @@ class Agent:
             pool.close()
         self._pools.clear()
 
-    def _pool(self, where: URI) -> Pool:
+    def _pool(self, where: URI) -> Connections:
         key = (where.scheme, where.host, where.port)
         if key not in self._pools:
             host = where.host.decode("ascii")
             tls = self._tls_for(host) if where.scheme == b"https" else None
             endpoint = endpoint_to(self._reactor, host, where.port, self._settings.connect_timeout, tls)
-            self._pools[key] = Pool(
-                endpoint, partial(HTTP1Connection, self._deadlines), self._settings, self._deadlines
-            )
+            self._pools[key] = self._make_pool(endpoint, self._settings)
         return self._pools[key]
 
 
@@ -150,10 +158,10 @@ class _Call:
         self._asked = asked
         self._body = body
         self._timeout = timeout
-        self._pool: Pool
+        self._pool: Connections
         self.answer: Deferred[IResponse] = Deferred(lambda _: self._abandon())
 
-    def begin_on(self, pool: Pool) -> None:
+    def begin_on(self, pool: Connections) -> None:
         self._pool = pool
         connection = pool.take(careful=not self._is_repeatable())
         if connection is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -20,6 +20,13 @@ from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import UpstreamError
 from apigw.wire.headers import Headers
 from apigw.wire.tunnel import End
+
+MAX_HEAD: Final = 256 * 1024
+"""Bytes of the head of a service's answer. Clients are held to ``max_header_size``; services are trusted with more."""
+MAX_HEADERS: Final = 1000
+MAX_INTERIM: Final = 32
+"""Interim responses before the final one. More carry no information, but keep the gateway busy."""
+EVENT_STREAM: Final = b"text/event-stream"
 
 
 class Receiver(Protocol):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from errno import EMFILE, ENFILE
 from typing import Any
 
@@ -37,18 +38,20 @@ class PoolSettings:
     max_pending: int = 1024
 
 
-class _Waiting:
-    """An exchange's place in the queue for a connection."""
+class Queued:
+    """An exchange's place in the queue for a connection. ``forget`` removes it there."""
 
-    def __init__(self, pool: Pool, since: float, deadline: float) -> None:
+    def __init__(self, since: float, deadline: float, forget: Callable[[Queued], None]) -> None:
         self.since = since
         self.deadline = deadline
-        self.given: Deferred[UpstreamConnection] = Deferred(lambda _: pool._forget(self))
-        self._pool = pool
+        self.given: Deferred[UpstreamConnection] = Deferred(lambda _: forget(self))
+        self.error: UpstreamError = PoolExhausted("no connection became free in time")
+        """The reason for which it has waited in vain at its deadline."""
+        self._forget = forget
 
     def deadline_passed(self) -> None:
-        self._pool._forget(self)
-        self.given.errback(PoolExhausted("no connection became free in time"))
+        self._forget(self)
+        self.given.errback(self.error)
 
 
 def why_not(failure: Failure) -> UpstreamError:
@@ -84,7 +87,7 @@ class Pool(Connections):
         self._settings = settings
         self._deadlines = deadlines
         self._idle: list[UpstreamConnection] = []
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Queued] = deque()
         self._open: dict[UpstreamConnection, None] = {}  # connected or connecting, but for tunnels
         self._tunnels: set[UpstreamConnection] = set()
         self._closed = False
@@ -116,7 +119,7 @@ class Pool(Connections):
         if len(self._waiting) >= self._settings.max_pending:
             return fail(PoolExhausted("too many requests wait for a connection"))
         now = self._deadlines.seconds()
-        waiting = _Waiting(self, now, now + self._settings.connect_timeout)
+        waiting = Queued(now, now + self._settings.connect_timeout, self._forget)
         self._waiting.append(waiting)
         self.deadline = min(self.deadline, now + PATIENCE)
         self._deadlines.watch(waiting)
@@ -221,7 +224,7 @@ class Pool(Connections):
         self._deadlines.forget(waiting)
         return waiting.given
 
-    def _forget(self, waiting: _Waiting) -> None:
+    def _forget(self, waiting: Queued) -> None:
         self._deadlines.forget(waiting)
         if waiting in self._waiting:
             self._waiting.remove(waiting)

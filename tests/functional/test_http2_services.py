@@ -290,6 +290,20 @@ def test_over_tls_it_is_chosen_by_alpn(start: Start, tmp_path: Path, alpn: list[
             assert answer.code == "upstream_unreachable"
 
 
+def test_health_checks_speak_the_protocol_of_the_service(start: Start) -> None:
+    """A service that knows HTTP/2 alone is healthy, with many exchanges or with none."""
+    with closing(H2Service()) as service:
+        check = {"path": "/health", "interval": "100ms", "unhealthy_after": 1}
+        main = {"targets": [service.url], "protocol": "h2c", "critical": True, "health_check": check}
+        daemon = start(gateway(services={"main": main}, routes=[{"path": "/*", "service": "main"}]))
+        eventually(lambda: sum(received.target == "/health" for received in service.requests) >= 3)
+        assert daemon.get("/ready").status == 200
+        assert daemon.get("/a").status == 200
+        service.behave = lambda received: received.start(500, end=True)
+        eventually(lambda: daemon.get("/ready").status == 503)
+        assert service.failures == []
+
+
 def test_a_service_that_speaks_http1_gives_no_answer(start: Start) -> None:
     """It is a 502, and the gateway goes on."""
     with closing(Service()) as service:

@@ -178,7 +178,10 @@ def test_gateways_share_a_limit_whatever_their_clocks(start: Start, quick_servic
         document = sharing(quick_service, {"url": redis.url}, limits)
         document["routes"] += [{"path": f"/{name}/*", "service": "free"} for name in ("log", "counter")]
         right = start(document)
-        with Daemon(tmp_path / "ahead", document).start(ahead.environ) as wrong:
+        with ExitStack() as stack:
+            wrong = Daemon(tmp_path / "ahead", document)
+            stack.callback(wrong.kill)
+            wrong.start(ahead.environ)
             for daemon in (right, wrong):
                 eventually(lambda daemon=daemon: up(daemon))  # type: ignore[misc]
             for name in ("log", "counter"):

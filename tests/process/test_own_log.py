@@ -123,3 +123,21 @@ def test_an_end_does_not_wait_for_ever(pipe: tuple[Path, int]) -> None:
     began = time.monotonic()
     own.close()
     assert time.monotonic() - began < 5
+
+
+def test_what_is_logged_while_a_line_is_handed_over_is_logged_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a garbage collection in the middle does, which logs an error that nobody has handled."""
+    own = started(tmp_path / "log")
+    append = own._appender.append
+
+    def collecting(data: bytes) -> None:
+        monkeypatch.undo()
+        note(own, "within")
+        append(data)
+
+    monkeypatch.setattr(own._appender, "append", collecting)
+    note(own, "without")
+    own.close()
+    assert messages(tmp_path / "log") == ["within", "without"]

@@ -67,6 +67,7 @@ class Daemon:
 
     def launch(self, environ: Mapping[str, str] | None = None) -> Daemon:
         """Start, and wait for nothing."""
+        assert not hasattr(self, "process") or self.process.poll() is not None, "it runs already"
         command = [TWISTD, "-n", "--pidfile=", "apigw", "--config", str(self.directory), *self.arguments]
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(

@@ -34,6 +34,8 @@ GOOD = [
     (block(0x21, SIX), "2001:db8::1"),
     (block(0x11, FOUR, command=0x20), None),
     (block(0, b"", command=0x20), None),
+    (block(0x11, b"", command=0x20), None),
+    (block(0x12, FOUR, command=0x20), None),
     (block(0, b"whatever"), None),
     (block(0x31, b"/run/a".ljust(216, b"\0")), None),
     (block(0x11, FOUR + bytes(MOST_OF_BLOCK - 12)), "203.0.113.7"),

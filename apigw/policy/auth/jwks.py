@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -17,16 +17,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from apigw.contract.policy import Fetch
 from apigw.errors import AuthUnavailable
 from apigw.policy.auth.keys import Keys, key_set
 
-Fetch = Callable[[str], Awaitable[tuple[bytes, Mapping[str, str]]]]
-"""GET a URL. The body of a 200 answer and its headers, by lower-case names; raises for every other outcome.
-
-It should stop reading after ``keys.MAX_SET_BYTES``. It has ``DEADLINE`` seconds, then it is cancelled.
-"""
-
-DEADLINE = 5.0
+DEADLINE = 5.0  # seconds for a fetch
 DEFAULT_AGE, MIN_AGE, MAX_AGE = 600.0, 60.0, 3600.0
 UNKNOWN_KID_INTERVAL = 30.0
 LONGEST_BACKOFF = 30.0

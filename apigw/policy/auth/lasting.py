@@ -16,7 +16,7 @@ from apigw.policy.auth.principal import EXPIRED, Refusal
 from apigw.wire.deadlines import Deadlines
 
 REVIEW = 10.0
-"""Seconds between two checks of one of them: is its token still valid, and has it ended by itself?"""
+"""Seconds between two checks of an exchange: whether its token is still valid, and whether it has ended."""
 
 APART = 0.001
 """Seconds between the checks after a reload. Each may verify a token, which blocks the reactor for up to a tenth of
@@ -28,7 +28,7 @@ log = Logger()
 
 
 class Lasting(OnLasting):
-    """All of them, across reloads. ``failed`` is called with the reason for each that is ended."""
+    """All tunnels and event streams, across reloads. ``failed`` is called with the reason for each that is ended."""
 
     def __init__(self, deadlines: Deadlines, now: Callable[[], float], failed: Callable[[str], None]) -> None:
         self._deadlines = deadlines
@@ -57,7 +57,7 @@ class Lasting(OnLasting):
             self._deadlines.watch(watched)
 
     def review(self, watched: _Watched) -> None:
-        """Check one of them. It is ended if its token is no longer valid."""
+        """Check an exchange. It is ended if its token is no longer valid."""
         exchange = watched.exchange
         error = None if exchange.ended else self._refusal(watched)
         if error is None and not exchange.ended:
@@ -99,7 +99,7 @@ class Lasting(OnLasting):
 
 
 class _Watched:
-    """One of them, with the deadline of its next check."""
+    """A tunnel or an event stream, with the deadline of its next check."""
 
     deadline: float
 

@@ -71,7 +71,7 @@ class Pending(Waiting):
         try:
             then(outcome)
         except Exception:
-            log.failure("a check of the rate limits was answered to one who failed")  # the others are still to be told
+            log.failure("an exchange failed at the decision of its limits")  # the others still get theirs
 
 
 @lru_cache(4096)

@@ -65,7 +65,7 @@ class CountAndClaim(Stage):
         if isinstance(store, MemoryStore):
             admit(exchange, store.admit(checks, claim, exchange.started_at), claim, self._violated)
             return None
-        decision = store.ask(checks, partial(_admitted, exchange, claim, self._violated), claim)
+        decision = store.ask(checks, partial(_told, exchange, claim, self._violated), claim)
         if isinstance(decision, Pending):
             return decision
         admit(exchange, decision, claim, self._violated)
@@ -118,7 +118,7 @@ def count(exchange: Exchange, selection: Selection[Limit], store: LimitStore, vi
     if isinstance(store, MemoryStore):
         decide(exchange, store.check(checks, exchange.started_at), violated)
         return None
-    decision = store.ask(checks, partial(_told, exchange, violated))
+    decision = store.ask(checks, partial(_told, exchange, None, violated))
     if isinstance(decision, Pending):
         return decision
     decide(exchange, decision, violated)
@@ -135,24 +135,15 @@ def _caller(exchange: Exchange, scope: str) -> bytes:
     return address_key(exchange.client_address)
 
 
-def _told(exchange: Exchange, violated: Violated, outcome: Counted) -> None:
+def _told(exchange: Exchange, claim: Claim | None, violated: Violated, outcome: Counted) -> None:
     """Redis has answered, or has failed to."""
     try:
         if isinstance(outcome, errors.LimitsUnavailable):
             raise outcome
-        decide(exchange, outcome, violated)
-    except GatewayError as error:
-        exchange.fail(error)
-    else:
-        exchange.resume(None)
-
-
-def _admitted(exchange: Exchange, claim: Claim, violated: Violated, outcome: Counted) -> None:
-    """Redis has answered, or has failed to."""
-    try:
-        if isinstance(outcome, errors.LimitsUnavailable):
-            raise outcome
-        admit(exchange, outcome, claim, violated)
+        if claim is None:
+            decide(exchange, outcome, violated)
+        else:
+            admit(exchange, outcome, claim, violated)
     except GatewayError as error:
         exchange.fail(error)
     else:

@@ -10,13 +10,9 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from apigw.wire.errors import UpstreamMalformed
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, NO_LINE, Headers, connection_options
+from apigw.wire.interfaces import EVENT_STREAM, MAX_HEAD, MAX_HEADERS, MAX_INTERIM
 
 END_OF_HEAD: Final = b"\r\n\r\n"
-MAX_HEAD: Final = 256 * 1024
-MAX_HEADERS: Final = 1000
-MAX_INTERIM: Final = 32
-"""Maximum number of interim responses before the final one. A service that sends more is faulty."""
-EVENT_STREAM: Final = b"text/event-stream"
 _SPECIAL: Final = HOP_BY_HOP | {b"content-length", b"content-type"}
 _LATER_VERSION: Final = re.compile(rb"HTTP/1\.[2-9] ").match
 _USUAL_REASONS: Final = frozenset({b"OK", b""})

@@ -36,7 +36,7 @@ from apigw.wire.http2.frames import (
     settings_frame,
     window_frame,
 )
-from apigw.wire.http2.response import MAX_HEAD
+from apigw.wire.interfaces import MAX_HEAD
 
 PATIENCE = 5.0
 """Seconds that a service has to answer a PING, which is sent when one of its answers is late."""

@@ -26,15 +26,13 @@ from apigw.wire.http2.frames import (
 )
 from apigw.wire.http2.hpack import encode_request
 from apigw.wire.http2.response import ResponseHead, check_field, read_head
-from apigw.wire.interfaces import Receiver, UpstreamConnection
+from apigw.wire.interfaces import MAX_INTERIM, Receiver, UpstreamConnection
 from apigw.wire.tunnel import End
 
 GIVE_BACK: Final = STREAM_WINDOW // 4
 """Bytes. Smaller amounts of window are not given back."""
 UNSENT_HIGH: Final = 64 * 1024
 UNSENT_LOW: Final = 16 * 1024
-MAX_INTERIM: Final = 32
-"""Maximum number of interim responses before the final one, as for HTTP/1.1."""
 _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 
 # The states of either direction.
@@ -260,10 +258,10 @@ class HTTP2Exchange(UpstreamConnection):
 
     def reset_received(self, code: int) -> None:
         """RST_STREAM. After a complete answer it is no error: the rest of the request is not needed (RFC 9113 §8.1)."""
-        if code == Code.REFUSED_STREAM:
-            self.lost("the service refuses the stream", unsent=True)
-        elif self.is_complete:
+        if self.is_complete:
             self.stop_sending()
+        elif code == Code.REFUSED_STREAM:
+            self.lost("the service refuses the stream", unsent=True)
         else:
             self.fail(UpstreamLost(f"the service reset the stream: {code}"), None)
 

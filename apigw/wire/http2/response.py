@@ -9,11 +9,8 @@ from typing import Final
 from apigw.wire.errors import UpstreamMalformed
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, LOWER_TOKEN, Headers
 from apigw.wire.http2.hpack import CONNECTION_SPECIFIC
+from apigw.wire.interfaces import EVENT_STREAM, MAX_HEAD, MAX_HEADERS
 
-MAX_HEAD: Final = 256 * 1024
-MAX_HEADERS: Final = 1000
-"""Both bounds are those for HTTP/1.1."""
-EVENT_STREAM: Final = b"text/event-stream"
 _STATUS: Final = re.compile(rb"[1-9][0-9]{2}").fullmatch
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}").fullmatch
 

@@ -4,33 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.errors import PoolExhausted
+from apigw.wire.errors import ConnectFailed, PoolExhausted
 from apigw.wire.http2.client import HTTP2Client, Told
 from apigw.wire.interfaces import Connections, UpstreamConnection
-from apigw.wire.pool import Dialling, PoolSettings, why_not
+from apigw.wire.pool import Dialling, PoolSettings, Queued, why_not
 from apigw.wire.reactor.transport import OneConnection
 
 MakeClient = Callable[[Told, Told], HTTP2Client]
 """Makes an unconnected ``HTTP2Client`` from its ``on_room`` and ``on_lost``."""
-
-
-class _Waiting:
-    """An exchange's place in the queue for a stream."""
-
-    def __init__(self, streams: Streams, deadline: float) -> None:
-        self.deadline = deadline
-        self.given: Deferred[UpstreamConnection] = Deferred(lambda _: streams.forget(self))
-        self._streams = streams
-
-    def deadline_passed(self) -> None:
-        self._streams.forget(self)
-        self.given.errback(PoolExhausted("no stream became free in time"))
 
 
 class Streams(Connections):
@@ -48,7 +36,7 @@ class Streams(Connections):
         self._clients: dict[HTTP2Client, None] = {}
         self._dialled: HTTP2Client | None = None
         self._dialling: Dialling | None = None
-        self._waiting: dict[_Waiting, None] = {}
+        self._waiting: dict[Queued, None] = {}
         self._closed = False
 
     @property
@@ -70,7 +58,10 @@ class Streams(Connections):
     def connect(self) -> Deferred[UpstreamConnection]:
         if len(self._waiting) >= self._settings.max_pending:
             return fail(PoolExhausted("too many requests wait for a stream"))
-        waiting = _Waiting(self, self._deadlines.seconds() + self._settings.connect_timeout)
+        now = self._deadlines.seconds()
+        waiting = Queued(now, now + self._settings.connect_timeout, self.forget)
+        if not self._clients:
+            waiting.error = ConnectFailed(f"no connection within {self._settings.connect_timeout:g} s")
         self._waiting[waiting] = None
         self._deadlines.watch(waiting)
         self._serve()
@@ -81,7 +72,7 @@ class Streams(Connections):
         self._closed = True
         self._serve()
 
-    def forget(self, waiting: _Waiting) -> None:
+    def forget(self, waiting: Queued) -> None:
         """Remove an entry from the queue."""
         self._deadlines.forget(waiting)
         self._waiting.pop(waiting, None)
@@ -102,8 +93,7 @@ class Streams(Connections):
     def _dial(self) -> None:
         client = self._make(self._serve, self._lost)
         self._dialled = client
-        # A little before those that wait give up: they are to hear that the service cannot be reached.
-        dialling = self._dialling = Dialling(self._deadlines.seconds() + 0.9 * self._settings.connect_timeout)
+        dialling = self._dialling = Dialling(self._deadlines.seconds() + self._settings.connect_timeout)
         self._deadlines.watch(dialling)
         client.connect_until(dialling.deadline)
         client.when_ready.addCallbacks(self._connected, self._not_connected)
@@ -139,3 +129,8 @@ class Streams(Connections):
     def _lost(self, client: HTTP2Client) -> None:
         self._clients.pop(client, None)
         self._serve()
+
+
+def http2_pool(deadlines: Deadlines, scheme: bytes, endpoint: IStreamClientEndpoint, settings: PoolSettings) -> Streams:
+    make = partial(HTTP2Client, deadlines, scheme, settings.keepalive_timeout)
+    return Streams(endpoint, make, settings, deadlines)

@@ -369,3 +369,22 @@ def until(holds: Callable[[], bool]) -> None:
             return
         wait_for(deferLater(reactor, 0.01))
     raise AssertionError("waited in vain")
+
+
+def test_what_ends_in_a_long_outage_is_not_kept() -> None:
+    """Redis ends a lease by itself after 30 s: only what ends before that is told later."""
+    clock = Clock()
+    link = RedisLink(Redis("redis://127.0.0.1:1"), reactor, clock)
+    store = RedisStore(link, reactor, time.time, clock=clock)
+
+    def one_ends() -> None:
+        claim = Claim([(concurrent(10), key())], store)
+        store.admit([], claim)
+        claim.release()
+
+    link.on_up(False)
+    for seconds, kept in ((1, 1), (28, 2), (1, 2), (1000, 2)):
+        clock.advance(seconds)
+        one_ends()
+        assert len(store._unsaid) == kept
+    assert not store._held

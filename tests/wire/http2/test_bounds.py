@@ -113,6 +113,23 @@ def test_too_much_twice_is_the_end() -> None:
     assert client.pipe.ended
 
 
+def test_after_a_warning_the_windows_of_what_was_answered_before_are_fine() -> None:
+    """They are earned by the streams and the data of the whole connection."""
+    server = Server(on_request=lambda request: None)
+    client = server.connect()
+    for number in range(1, 41, 2):
+        client.ask(number, get())
+    for request in server.requests[:10]:
+        hello(request)
+    until_goaway(client, 200, lambda count: client.send(PingFrame(0)))
+    for _ in range(20):
+        client.open_window(0, 100)
+    assert not client.pipe.ended
+    for request in server.requests[10:]:
+        hello(request)
+    assert client.answer(39)[2] == b"hello"
+
+
 def test_a_proxy_may_reset_half_of_its_streams() -> None:
     """Many users on one connection cancel more often than 33 times a second together: what is answered counts too."""
     server = Server()

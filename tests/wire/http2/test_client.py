@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import EMFILE
 from functools import partial
 from typing import Any
 
@@ -10,10 +11,19 @@ from hpack import Encoder
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 from support.http2_client import Pipe, raw
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.errors import ConnectFailed, UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
+from apigw.wire.errors import (
+    ConnectFailed,
+    PoolExhausted,
+    UpstreamError,
+    UpstreamLost,
+    UpstreamMalformed,
+    UpstreamTimedOut,
+)
 from apigw.wire.headers import Headers
 from apigw.wire.http2.bounds import STREAM_WINDOW
 from apigw.wire.http2.client import PATIENCE, HTTP2Client
@@ -368,9 +378,21 @@ def test_a_service_that_cannot_be_reached_is_no_overload() -> None:
     scene, endpoint, streams = pool()
     errors: list[object] = []
     streams.connect().addErrback(lambda failure: errors.append(failure.value))
-    scene.pass_time(4.8)
+    scene.pass_time(4.9)
+    assert errors == []
+    scene.pass_time(0.1)
     assert [type(error) for error in errors] == [ConnectFailed]
     assert len(endpoint.attempts) == 1
+
+
+def test_a_process_without_files_is_not_the_service_s_fault() -> None:
+    """It is an overload of this machine."""
+    _, endpoint, streams = pool()
+    errors: list[object] = []
+    streams.connect().addErrback(lambda failure: errors.append(failure.value))
+    error = ConnectError(osError=EMFILE)
+    endpoint.attempts[0].errback(Failure(error))
+    assert [type(error) for error in errors] == [PoolExhausted]
 
 
 def test_a_pool_that_is_closed_serves_who_waits_and_nobody_else() -> None:
