@@ -124,7 +124,8 @@ def daemonised(tmp_path: Path, module_service: Service) -> Iterator[Daemon]:
 def test_a_daemon_in_the_background(daemonised: Daemon, tmp_path: Path, module_service: Service) -> None:
     """A daemon in the background finds its files, takes signals by its pid file, and leaves nothing behind."""
     pid = int((tmp_path / "pid").read_text())
-    eventually(lambda: daemonised.get("/a").status == 200)
+    eventually(lambda: len(list(daemonised._listening())) == 2)
+    assert daemonised.get("/a").status == 200
     assert os.readlink(f"/proc/{pid}/cwd") in ("/", str(tmp_path / "work"))
     with Client(str(tmp_path / "etc" / "admin.sock")) as client:
         assert client.get("/ready").status == 200
