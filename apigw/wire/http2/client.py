@@ -61,7 +61,6 @@ class HTTP2Client(Endpoint):
         self.deadline = NEVER
         self.used = False
         """Whether an answer has arrived on this connection."""
-        self.send_window = DEFAULT_WINDOW
         self.writing_paused = False
         self.waiting: dict[HTTP2Exchange, None] = {}
         self.bounds = Bounds()
@@ -74,7 +73,6 @@ class HTTP2Client(Endpoint):
         self._given = 0  # exchanges begun and not ended, with or without a stream
         self._next = 1
         self._most = MOST_STREAMS
-        self._receive_window = CONNECTION_WINDOW
         self._initial_window = DEFAULT_WINDOW
         self._takes = False  # connected, and new exchanges may begin
         self._asked = False  # a PING is not answered yet
@@ -203,10 +201,7 @@ class HTTP2Client(Endpoint):
             self._touched[exchange] = None
 
     def data_received(self, number: int, payload: bytes, length: int, end: bool) -> None:
-        self._receive_window -= length
-        if self._receive_window < CONNECTION_WINDOW // 2:
-            self.emit(window_frame(0, CONNECTION_WINDOW - self._receive_window))
-            self._receive_window = CONNECTION_WINDOW
+        self.count_received(length)
         if not payload and not end:
             self.trifle_received()
         exchange = self._exchanges.get(number)
@@ -235,11 +230,7 @@ class HTTP2Client(Endpoint):
             except StreamFault as fault:
                 exchange.fail(UpstreamMalformed(fault.reason), fault.code)
             return
-        self.send_window += increment
-        if not increment:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "The connection's window is opened by nothing.")
-        if self.send_window > LARGEST_WINDOW:
-            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "The connection's window grows too large.")
+        self.widen_connection(increment)
         self._go_on()
 
     def reset_received(self, number: int, code: int) -> None:

@@ -11,11 +11,12 @@ from hpack.exceptions import HPACKError
 from twisted.internet.protocol import Protocol
 
 from apigw.wire.headers import Headers
-from apigw.wire.http2.bounds import MOST_CONTINUATIONS, TooMuch
+from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_CONTINUATIONS, TooMuch
 from apigw.wire.http2.frames import (
     ACK,
     CONTINUATION,
     DATA,
+    DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
     GOAWAY,
@@ -39,6 +40,7 @@ from apigw.wire.http2.frames import (
     read_settings,
     unpack_head,
     unpad,
+    window_frame,
 )
 from apigw.wire.http2.hpack import EMPTY_TABLE, FieldDecoder
 
@@ -67,6 +69,9 @@ class Endpoint(Protocol):
         self._block: bytearray | None = None
         self._block_stream = self._block_flags = self._continuations = 0
         self._blocks_are_lost = False
+        self.send_window = DEFAULT_WINDOW
+        """Bytes of DATA that the other side takes, on all streams together."""
+        self._receive_window = CONNECTION_WINDOW
         self._out: list[bytes] = []
         self._out_size = 0
         self._size_update = EMPTY_TABLE
@@ -108,6 +113,21 @@ class Endpoint(Protocol):
         """A connection error (RFC 9113 §5.4.1)."""
 
     # Frames to the other side.
+
+    def count_received(self, length: int) -> None:
+        """Count DATA against the connection's window, and give it back in portions of at least half."""
+        self._receive_window -= length
+        if self._receive_window < CONNECTION_WINDOW // 2:
+            self.emit(window_frame(0, CONNECTION_WINDOW - self._receive_window))
+            self._receive_window = CONNECTION_WINDOW
+
+    def widen_connection(self, increment: int) -> None:
+        """WINDOW_UPDATE of the connection. Raises ``ConnectionFault``."""
+        self.send_window += increment
+        if not increment:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE with an increment of 0.")
+        if self.send_window > LARGEST_WINDOW:
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "The connection's window exceeds 2^31-1.")
 
     def emit(self, data: bytes) -> None:
         """Write ``data`` with the next ``flush``, or earlier if much is buffered."""

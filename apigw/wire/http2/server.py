@@ -57,7 +57,6 @@ class HTTP2Channel(Endpoint):
 
     deadline: float = NEVER
     writing_paused = False
-    send_window = DEFAULT_WINDOW
 
     version = "HTTP/2"
 
@@ -73,7 +72,6 @@ class HTTP2Channel(Endpoint):
         self.numbers = Numbers()
         self._settled = False  # the client's first SETTINGS has arrived
         self._block_due = self._idle_due = self._stalled_due = self._farewell_due = NEVER
-        self._receive_window = CONNECTION_WINDOW
         self._stream_send_window = DEFAULT_WINDOW
         self._unsent = 0  # ``unsent`` at the last check
         self._draining = False
@@ -175,10 +173,7 @@ class HTTP2Channel(Endpoint):
             self.factory.on_request(request)
 
     def data_received(self, number: int, payload: bytes, length: int, end: bool) -> None:
-        self._receive_window -= length
-        if self._receive_window < CONNECTION_WINDOW // 2:
-            self.emit(window_frame(0, CONNECTION_WINDOW - self._receive_window))
-            self._receive_window = CONNECTION_WINDOW
+        self.count_received(length)
         if not payload and not end:
             self.trifle_received()
         stream = self.streams.get(number)
@@ -202,11 +197,7 @@ class HTTP2Channel(Endpoint):
             elif number > self.numbers.last:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE for a stream that is idle.")
             return
-        self.send_window += increment
-        if not increment:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "The connection's window is opened by nothing.")
-        if self.send_window > LARGEST_WINDOW:
-            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "The connection's window grows too large.")
+        self.widen_connection(increment)
         self._push_waiting()
 
     def reset_received(self, number: int, code: int) -> None:
