@@ -1,4 +1,4 @@
-"""Holds every change of state of an HTTP/1.1 connection against the tables of ``wire.http1.states``."""
+"""Holds every change of state of an HTTP/1.1 connection or an HTTP/2 stream against the tables of its states."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ import pytest
 from apigw.wire.http1.answer import AnswerWriter
 from apigw.wire.http1.connection import ClientConnection
 from apigw.wire.http1.states import READING, WRITING
+from apigw.wire.http2 import states as http2
+from apigw.wire.http2.stream import HTTP2Stream
 
 Changes = set[tuple[int, int]]
+Table = tuple[type, str, Mapping[int, Set[int]]]
+"""A class, its attribute, and the transitions."""
+HTTP1: tuple[Table, Table] = ((ClientConnection, "_state", READING), (AnswerWriter, "state", WRITING))
+HTTP2: tuple[Table, Table] = ((HTTP2Stream, "_reading", http2.READING), (HTTP2Stream, "_writing", http2.WRITING))
 
 
 @contextmanager
-def held_to_the_tables() -> Iterator[tuple[Changes, Changes]]:
+def held_to(tables: tuple[Table, Table]) -> Iterator[tuple[Changes, Changes]]:
     """Meanwhile a change that the tables do not allow raises. Gives those of reading and of writing that were made."""
     reading: Changes = set()
     writing: Changes = set()
     with pytest.MonkeyPatch.context() as patch:
-        for kind, state, table, made in (
-            (ClientConnection, "_state", READING, reading),
-            (AnswerWriter, "state", WRITING, writing),
-        ):
+        for (kind, state, table), made in zip(tables, (reading, writing), strict=True):
             patch.setattr(kind, state, _checked(state, table, made), raising=False)
         yield reading, writing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.state_tables import held_to_the_tables
+from support.state_tables import HTTP1, HTTP2, held_to
 
 from apigw import is_compiled
 
@@ -15,5 +15,5 @@ def _legal_states() -> Iterator[None]:
     if is_compiled():  # nobody can put a function in place of a method there
         yield
         return
-    with held_to_the_tables():
+    with held_to(HTTP1), held_to(HTTP2):
         yield

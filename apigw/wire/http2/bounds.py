@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """The bounds on one HTTP/2 client, and the attack that each prevents.
 
 Honest clients stay far below them. Go's net/http sends up to 8 WINDOW_UPDATE frames for a DATA frame, httpx one for
@@ -7,35 +8,38 @@ each request. A proxy in front that shares one connection among many users reset
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from apigw.wire.http2.frames import Code, ConnectionFault
 
-MOST_STREAMS = 100
+MOST_STREAMS: Final = 100
 """Concurrent streams. RFC 9113 §6.5.2 recommends at least 100, and browsers use as many."""
-STREAM_WINDOW = 128 * 1024
+STREAM_WINDOW: Final = 128 * 1024
 """Bytes. It allows 1.6 MB/s at a round trip of 80 ms, and bounds a hundred paused streams to 12.5 MiB."""
-CONNECTION_WINDOW = 1024 * 1024
+CONNECTION_WINDOW: Final = 1024 * 1024
 """Bytes. Given back as data arrives, also when its stream is paused, so that a paused stream does not block the others.
 What a stream holds is bounded by its own window."""
-MOST_CONTINUATIONS = 8
+MOST_CONTINUATIONS: Final = 8
 """CONTINUATION frames of one field block (CVE-2024-27983, CVE-2024-27316). nghttp2 has the same bound."""
-MOST_CLOSED = 1000
+MOST_CLOSED: Final = 1000
 """Streams that we closed first and that are remembered. Late frames of these are ignored."""
 
-MOST_RESETS, RESETS_A_SECOND = 1000, 33
+MOST_RESETS: Final = 1000
+RESETS_A_SECOND: Final = 33
 """nghttp2's token bucket for streams that end before their answer begins: by the client's reset (rapid reset,
 CVE-2023-44487) or by an error that it provokes (MadeYouReset, CVE-2025-8671). As in Envoy, it applies only to a client
 that has ended more than half of its streams in this way."""
-MOST_WINDOW_UPDATES, UPDATES_A_DATA_FRAME = 5, 10
+MOST_WINDOW_UPDATES: Final = 5
+UPDATES_A_DATA_FRAME: Final = 10
 """WINDOW_UPDATE frames by Envoy's formula: 5 + 2 × (streams + 10 × DATA frames sent) (data dribble, CVE-2019-9511)."""
-WORTHWHILE = 1024
+WORTHWHILE: Final = 1024
 """Bytes. A DATA frame of at least this size counts as sent, however small the client's windows are."""
-MOST_QUESTIONS = 100
+MOST_QUESTIONS: Final = 100
 """PING and SETTINGS frames in ``PERIOD``. Each must be answered (CVE-2019-9512, CVE-2019-9515)."""
-MOST_TRIFLES = 1000
+MOST_TRIFLES: Final = 1000
 """Frames in ``PERIOD`` without effect: empty DATA (CVE-2019-9518), PRIORITY (CVE-2019-9513), late resets, frames of
 unknown types. Each stream opened meanwhile allows one more, for its late reset."""
-PERIOD = 10.0
+PERIOD: Final = 10.0
 """Seconds."""
 
 

@@ -1,21 +1,23 @@
+# Compiled: see docs/decisions/compiled.md
 """HTTP/2 client for a service: one connection, its streams, and strict checks of what is received (RFC 9113)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, ITransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamMalformed
-from apigw.wire.headers import Headers
-from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_STREAMS, STREAM_WINDOW, Bounds, TooMuch
+from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_STREAMS, STREAM_WINDOW, TooMuch
 from apigw.wire.http2.endpoint import Endpoint
 from apigw.wire.http2.exchange import HTTP2Exchange
+from apigw.wire.http2.field import Field
 from apigw.wire.http2.frames import (
     ACK,
     DEFAULT_WINDOW,
@@ -38,32 +40,26 @@ from apigw.wire.http2.frames import (
 )
 from apigw.wire.interfaces import MAX_HEAD
 
-PATIENCE = 5.0
+PATIENCE: Final = 5.0
 """Seconds that a service has to answer a PING, which is sent when one of its answers is late."""
-CLOSING_TIME = 30.0
+CLOSING_TIME: Final = 30.0
 """Seconds that the service has to read what was written, once the connection is being closed."""
-_QUESTION = b"alive? \0"
+_QUESTION: Final = b"alive? \0"
 
 Told = Callable[["HTTP2Client"], object]
 
 
-@implementer(IPushProducer, IHandshakeListener)
 class HTTP2Client(Endpoint):
     """One connection. Calls ``on_room`` after each exchange, and ``on_lost`` when it takes no further exchange."""
 
-    max_header_size = MAX_HEAD
-
     def __init__(self, deadlines: Deadlines, scheme: bytes, keepalive: float, on_room: Told, on_lost: Told) -> None:
         """``keepalive``: seconds without an exchange after which the connection is closed."""
-        super().__init__(b"")
+        super().__init__(b"", deadlines.seconds)
         self.scheme = scheme
         self.when_ready: Deferred[HTTP2Client] = Deferred()
-        self.deadline = NEVER
+        self.deadline: float = NEVER
         self.used = False
         """Whether an answer has arrived on this connection."""
-        self.writing_paused = False
-        self.waiting: dict[HTTP2Exchange, None] = {}
-        self.bounds = Bounds()
         self._deadlines = deadlines
         self._keepalive = keepalive
         self._on_room = on_room
@@ -72,10 +68,14 @@ class HTTP2Client(Endpoint):
         self._touched: dict[HTTP2Exchange, None] = {}
         self._given = 0  # exchanges begun and not ended, with or without a stream
         self._next = 1
-        self._most = MOST_STREAMS
-        self._initial_window = DEFAULT_WINDOW
+        self._most: int = MOST_STREAMS
+        self._initial_window: int = DEFAULT_WINDOW
         self._takes = False  # connected, and new exchanges may begin
         self._asked = False  # a PING is not answered yet
+
+    @property
+    def max_header_size(self) -> int:
+        return MAX_HEAD
 
     # The pool's side.
 
@@ -188,13 +188,13 @@ class HTTP2Client(Endpoint):
 
     # Frames from the service.
 
-    def block_received(self, number: int, fields: Headers, size: int, end: bool) -> None:
+    def block_received(self, number: int, fields: list[Field], size: int, end: bool) -> None:
         exchange = self._exchanges.get(number)
-        if exchange is None:
+        if exchange is None or exchange.is_complete:
             self._check_late(number)
             return
         try:
-            exchange.block_received(fields, size, end)
+            exchange.block_received([field.pair for field in fields], size, end)
         except UpstreamError as error:
             exchange.fail(error, Code.PROTOCOL_ERROR)
         else:
@@ -205,7 +205,7 @@ class HTTP2Client(Endpoint):
         if not payload and not end:
             self.trifle_received()
         exchange = self._exchanges.get(number)
-        if exchange is None:
+        if exchange is None or exchange.is_complete:
             # The window of the stream bounds how much may still come of one that we have reset.
             self._check_late(number, counts=not payload)
             return
@@ -285,6 +285,9 @@ class HTTP2Client(Endpoint):
             exchange.tell()
 
     def fault(self, code: Code) -> None:
+        self._take_no_more()
+        self.over = True
+        self.received()  # what came before is as good as if it had come in a segment of its own
         self.emit(goaway_frame(0, code))
         self.write_out()
         self._lose(UpstreamMalformed("what the service sends is not HTTP/2"))
@@ -323,10 +326,8 @@ class HTTP2Client(Endpoint):
         self._end(str(error), error)
 
     def _end(self, why: str, error: UpstreamError | None) -> None:
-        was_over, self.over = self.over, True
+        self.over = True
         self._take_no_more()
-        if was_over:
-            return
         for exchange in list(self._exchanges.values()):
             if exchange.is_complete:
                 exchange.stop_sending()  # what it has is told when the client reads on
@@ -334,3 +335,6 @@ class HTTP2Client(Endpoint):
                 exchange.lost(why, unsent=False)
             else:
                 exchange.fail(error, None)
+
+
+classImplements(HTTP2Client, IPushProducer, IHandshakeListener)

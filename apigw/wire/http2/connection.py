@@ -1,39 +1,29 @@
-"""The interface of an HTTP/2 connection towards its streams."""
+# Compiled: see docs/decisions/compiled.md
+"""The interface of a client's HTTP/2 connection towards its streams."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
-from apigw.wire.http2.bounds import Bounds
+from apigw.wire.http2.endpoint import Endpoint
+from apigw.wire.http2.frames import PREFACE
 from apigw.wire.http2.numbers import Numbers
 from apigw.wire.server import Server
 
 
-class Connection(Protocol):
-    """Implemented by ``HTTP2Channel``."""
+class Connection(Endpoint):
+    """The base of ``HTTP2Channel``."""
 
-    transport: Any
-    factory: Server
-    peer: bytes
-    secure: bool
-    writing_paused: bool
-    """The transport's buffer to the client is full."""
-    send_window: int
-    bounds: Bounds
-    numbers: Numbers
-    waiting: dict[Any, None]
-    """Streams that wait for the connection's window or the transport."""
-
-    def seconds(self) -> float: ...
-
-    def emit(self, data: bytes) -> None:
-        """Send ``data`` with the next ``flush``, or earlier if much is buffered."""
-
-    def emit_head(self, number: int, block: bytes, end: bool) -> None: ...
-
-    def flush(self) -> None: ...
+    def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
+        super().__init__(PREFACE, factory.deadlines.seconds)
+        self.factory = factory
+        self.peer = peer
+        self.secure = secure
+        self.numbers = Numbers()
 
     def took_some(self) -> bool:
         """Whether the client has read bytes since the last call."""
+        raise NotImplementedError
 
-    def stream_closed(self, stream: Any) -> None: ...
+    def stream_closed(self, stream: Any) -> None:
+        raise NotImplementedError

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """Frames and field blocks of an HTTP/2 connection, for client and server (RFC 9113 §4 to §6).
 
 A connection error ends the connection, by ``fault``.
@@ -5,13 +6,13 @@ A connection error ends the connection, by ``fault``.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
-from hpack.exceptions import HPACKError
-from twisted.internet.protocol import Protocol
+from mypy_extensions import i64
 
-from apigw.wire.headers import Headers
-from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_CONTINUATIONS, TooMuch
+from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_CONTINUATIONS, Bounds, TooMuch
+from apigw.wire.http2.field import Field
 from apigw.wire.http2.frames import (
     ACK,
     CONTINUATION,
@@ -35,50 +36,62 @@ from apigw.wire.http2.frames import (
     WINDOW_UPDATE,
     Code,
     ConnectionFault,
+    frame_head,
     header_frames,
+    long_at,
     read_long,
     read_settings,
-    unpack_head,
     unpad,
     window_frame,
 )
 from apigw.wire.http2.hpack import EMPTY_TABLE, FieldDecoder
 
-OUT_HIGH = 64 * 1024
+OUT_HIGH: Final = 64 * 1024
 """Buffered bytes that are written at once, also while frames are being read."""
 
 
-class Endpoint(Protocol):
+class Endpoint:
     """The base of ``HTTP2Channel`` and ``HTTP2Client``: they implement a method for each kind of frame."""
 
-    transport: Any
-    over = False
-    """Set to read nothing more."""
-    max_header_size: int
-
-    def __init__(self, preface: bytes) -> None:
+    def __init__(self, preface: bytes, seconds: Callable[[], float]) -> None:
         """``preface``: the bytes with which the other side must begin."""
+        self.seconds = seconds
+        self.transport: Any = None
+        self.bounds = Bounds()
+        self.over = False
+        """Set to read nothing more."""
+        self.writing_paused = False
+        """The transport's buffer to the other side is full."""
+        self.waiting: dict[Any, None] = {}
+        """Streams that wait for the connection's window or the transport."""
         self.receiving = False
         """Frames are being read. What is sent meanwhile is written together afterwards."""
         self.block_is_open = False
         """A field block has begun and not ended."""
+        self.send_window: int = DEFAULT_WINDOW
+        """Bytes of DATA that the other side takes, on all streams together."""
         self._expected = preface
         self._pending = b""  # the beginning of a frame
         self._has_settings = False
         self._decoder = FieldDecoder()
         self._block: bytearray | None = None
-        self._block_stream = self._block_flags = self._continuations = 0
+        self._block_stream = 0
+        self._block_flags = 0
+        self._continuations = 0
         self._blocks_are_lost = False
-        self.send_window = DEFAULT_WINDOW
-        """Bytes of DATA that the other side takes, on all streams together."""
-        self._receive_window = CONNECTION_WINDOW
+        self._receive_window: int = CONNECTION_WINDOW
         self._out: list[bytes] = []
         self._out_size = 0
-        self._size_update = EMPTY_TABLE
+        self._size_update: bytes = EMPTY_TABLE
+
+    @property
+    def max_header_size(self) -> int:
+        """Bytes of a field block, as an HTTP/1.1 head."""
+        raise NotImplementedError
 
     # Frames from the other side. Each method may raise ``ConnectionFault``.
 
-    def block_received(self, number: int, fields: Headers, size: int, end: bool) -> None:
+    def block_received(self, number: int, fields: list[Field], size: int, end: bool) -> None:
         """A complete field block. ``size`` is that of all fields; ``fields`` beyond ``max_header_size`` may be missing.
         ``end``: END_STREAM is set.
         """
@@ -136,11 +149,22 @@ class Endpoint(Protocol):
         if self._out_size > OUT_HIGH:
             self.write_out()
 
+    def emit_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        length = len(payload)
+        self._out.append(frame_head(length, kind, flags, number))
+        self._out.append(payload)
+        self._out_size += HEAD_LENGTH + length
+        if self._out_size > OUT_HIGH:
+            self.write_out()
+
     def emit_head(self, number: int, block: bytes, end: bool) -> None:
         if self._size_update:
             block = self._size_update + block
             self._size_update = b""
-        self.emit(header_frames(number, block, end))
+        if len(block) <= LARGEST_FRAME:
+            self.emit_frame(HEADERS, END_HEADERS | END_STREAM if end else END_HEADERS, number, block)
+        else:
+            self.emit(header_frames(number, block, end))
 
     def flush(self) -> None:
         """Write what was emitted: at once, or after the frames that are being read."""
@@ -162,21 +186,22 @@ class Endpoint(Protocol):
             self._pending = b""
         self.receiving = True
         try:
-            at = self._read_preface(data) if self._expected else 0
-            end = len(data)
+            at: i64 = self._read_preface(data) if self._expected else 0
+            end: i64 = len(data)
             while end - at >= HEAD_LENGTH:
-                high, low, kind, flags, number = unpack_head(data, at)
-                length = high << 8 | low
+                length: i64 = long_at(data, at) >> 8
                 if length > LARGEST_FRAME:
                     raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame is larger than was allowed.")
-                start = at + HEAD_LENGTH
+                start: i64 = at + HEAD_LENGTH
                 if end - start < length:
                     break
+                kind, flags = data[at + 3], data[at + 4]
+                number = int(long_at(data, at + 5) & LARGEST_STREAM)
                 at = start + length
                 try:
-                    self._frame_received(kind, flags, number & LARGEST_STREAM, data[start:at])
-                except TooMuch as fault:
-                    self.passed_bound(fault)
+                    self._frame_received(kind, flags, number, data[start:at])
+                except TooMuch as excess:
+                    self.passed_bound(excess)
                 if self.over:
                     return
             if at < end:
@@ -275,11 +300,8 @@ class Endpoint(Protocol):
         if self._blocks_are_lost:
             self.block_received(number, [], 0, end)
             return
-        try:
-            # Decoded even if the stream is refused: later blocks depend on the HPACK table.
-            fields, size = self._decoder.decode(block, self.max_header_size)
-        except HPACKError as error:
-            raise ConnectionFault(Code.COMPRESSION_ERROR, str(error)) from None
+        # Decoded even if the stream is refused: later blocks depend on the HPACK table.
+        fields, size = self._decoder.decode(block, self.max_header_size)
         self.block_received(number, fields, size, end)
 
     def _settings_frame_received(self, flags: int, payload: bytes) -> None:

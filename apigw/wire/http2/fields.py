@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """Makes a Request of the fields of an HTTP/2 block, as strictly as for HTTP/1.1 (RFC 9113 §8).
 
 What is refused with a status on HTTP/1.1 gets the same status here. Faults that only HTTP/2 has, in pseudo-header
@@ -7,56 +8,100 @@ fields and connection-specific fields, are stream errors.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from apigw.wire.errors import Refused
-from apigw.wire.headers import FIELD_VALUE, LOWER_TOKEN, TOKEN, Header, Headers
+from apigw.wire.headers import TOKEN, Header, Headers
+from apigw.wire.http2.field import (
+    AUTHORITY,
+    BAD_NAME,
+    BAD_VALUE,
+    CONNECTION,
+    CONTENT_LENGTH,
+    COOKIE,
+    EXPECT,
+    FIRST_PSEUDO,
+    HOST,
+    LAST_REGULAR,
+    METHOD,
+    PATH,
+    PLAIN,
+    SCHEME,
+    TE,
+    Field,
+)
 from apigw.wire.http2.frames import Code, StreamFault
-from apigw.wire.http2.hpack import CONNECTION_SPECIFIC
 from apigw.wire.methods import METHODS
 from apigw.wire.request import Request, Stream
 from apigw.wire.target import check_authority, check_target, same_authority
 
-_PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path"})
-_SPECIAL = CONNECTION_SPECIFIC | {b"content-length", b"cookie", b"expect", b"host", b"te"}
-_DIGITS = re.compile(rb"[0-9]{1,18}").fullmatch
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}").fullmatch
+
+
+class _Pseudo:
+    """The pseudo-header fields of a request (RFC 9113 §8.3.1), of which each may be missing."""
+
+    def __init__(self) -> None:
+        self.method: bytes | None = None
+        self.scheme: bytes | None = None
+        self.authority: bytes | None = None
+        self.path: bytes | None = None
+
+    def set(self, field: Field) -> None:
+        kind = field.kind
+        if kind == METHOD:
+            before, self.method = self.method, field.value
+        elif kind == SCHEME:
+            before, self.scheme = self.scheme, field.value
+        elif kind == AUTHORITY:
+            before, self.authority = self.authority, field.value
+        elif kind == PATH:
+            before, self.path = self.path, field.value
+        else:
+            raise StreamFault(Code.PROTOCOL_ERROR, "A pseudo-header field is not one of a request's.")
+        if before is not None:
+            raise StreamFault(Code.PROTOCOL_ERROR, "A pseudo-header field is repeated.")
 
 
 def read_request(
-    stream: Stream, fields: Headers, size: int, ended: bool, max_size: int, max_count: int
+    stream: Stream, fields: list[Field], size: int, ended: bool, max_size: int, max_count: int
 ) -> tuple[Request, bool]:
     """Returns the request, and whether the client waits for ``100 Continue`` before it sends the body.
 
     ``size`` is that of all fields; ``fields`` beyond ``max_size`` may be missing. ``ended``: the stream has no body.
     Raises ``Refused`` for what has a status on HTTP/1.1 too, and ``StreamFault`` for the rest.
     """
-    pseudo: dict[bytes, bytes] = {}
+    pseudo = _Pseudo()
     headers: Headers = []
-    special: list[Header] = []
+    special: list[Field] = []
     for field in fields:
-        name, value = field
-        if name in _PSEUDO:
-            if headers or special:
+        kind = field.kind
+        if kind == PLAIN:
+            headers.append(field.pair)
+        elif kind >= FIRST_PSEUDO:
+            if headers:
                 raise StreamFault(Code.PROTOCOL_ERROR, "A pseudo-header field follows a regular one.")
-            if name in pseudo:
-                raise StreamFault(Code.PROTOCOL_ERROR, "A pseudo-header field is repeated.")
-            pseudo[name] = value
-            continue
-        _check_field(name, value)
-        if name in _SPECIAL:
+            pseudo.set(field)
+        elif kind == BAD_NAME:
+            raise Refused(400, "A header's name is malformed, or not in lower case.")
+        elif kind == BAD_VALUE:
+            raise Refused(400, "A header's value is malformed.")
+        else:
             special.append(field)
-        headers.append(field)
+            headers.append(field.pair)
     if size > max_size:
-        if len(pseudo.get(b":path", b"")) > max_size:
+        if pseudo.path is not None and len(pseudo.path) > max_size:
             raise Refused(414, "The request target is too long.")
         raise Refused(431, "The request's headers are too large.")
+    host: bytes | None = None
+    length: int | None = None
+    expects = False
     if special:
         headers, host, length, expects = _read_special(headers, special)
-    else:
-        host, length, expects = None, None, False
     if len(headers) > max_count:
         raise Refused(431, "The request has too many headers.")
-    method, target = _read_start(pseudo)
-    authority = _read_authority(pseudo.get(b":authority"), host, pseudo[b":scheme"])
+    method, scheme, target = _read_start(pseudo)
+    authority = _read_authority(pseudo.authority, host, scheme)
     if host is None:
         headers.insert(0, (b"host", authority))
     path, query = check_target(target)
@@ -69,25 +114,16 @@ def read_request(
     return request, expects and length != 0
 
 
-def check_trailers(fields: Headers) -> None:
+def check_trailers(fields: list[Field]) -> None:
     """Raises ``StreamFault`` for malformed trailers."""
-    for name, value in fields:
-        if name in CONNECTION_SPECIFIC or not LOWER_TOKEN(name) or not FIELD_VALUE(value):
+    for field in fields:
+        if field.kind > LAST_REGULAR:
             raise StreamFault(Code.PROTOCOL_ERROR, "A trailer field is malformed.")
 
 
-def _check_field(name: bytes, value: bytes) -> None:
-    if LOWER_TOKEN(name) is None:
-        if name.startswith(b":"):
-            raise StreamFault(Code.PROTOCOL_ERROR, "A pseudo-header field is not one of a request's.")
-        raise Refused(400, "A header's name is malformed, or not in lower case.")
-    if FIELD_VALUE(value) is None:
-        raise Refused(400, "A header's value is malformed.")
-
-
-def _read_start(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes]:
-    """The method and the target, which RFC 9112 calls the start line."""
-    method = pseudo.get(b":method")
+def _read_start(pseudo: _Pseudo) -> tuple[bytes, bytes, bytes]:
+    """The method, the scheme, and the target."""
+    method = pseudo.method
     if method is None:
         raise StreamFault(Code.PROTOCOL_ERROR, "The method is missing.")
     if method not in METHODS:
@@ -96,16 +132,16 @@ def _read_start(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes]:
         raise Refused(501, "The method is not known.")
     if method == b"CONNECT":
         raise Refused(405, "CONNECT is not supported.")
-    target = pseudo.get(b":path")
-    scheme = pseudo.get(b":scheme")
+    target = pseudo.path
+    scheme = pseudo.scheme
     if target is None or scheme is None:
         raise StreamFault(Code.PROTOCOL_ERROR, "The path or the scheme is missing.")
     # On a plain connection, https may be right: a proxy in front may have terminated TLS.
-    if scheme.lower() not in (b"http", b"https"):
+    if scheme != b"http" and scheme != b"https" and scheme.lower() not in (b"http", b"https"):
         raise Refused(400, "The scheme is neither http nor https.")
     if target == b"*":
         raise Refused(400, "The request target * has no path.")
-    return method, target
+    return method, scheme, target
 
 
 def _read_authority(authority: bytes | None, host: bytes | None, scheme: bytes) -> bytes:
@@ -119,28 +155,30 @@ def _read_authority(authority: bytes | None, host: bytes | None, scheme: bytes) 
     return authority
 
 
-def _read_special(headers: Headers, special: Headers) -> tuple[Headers, bytes | None, int | None, bool]:
+def _read_special(headers: Headers, special: list[Field]) -> tuple[Headers, bytes | None, int | None, bool]:
     """The headers with their cookies joined (RFC 9113 §8.2.3), the Host, the Content-Length, and the wish for a 100."""
     host: bytes | None = None
     length: int | None = None
     expects = False
     cookies: list[bytes] = []
-    for name, value in special:
-        if name == b"host":
+    for field in special:
+        kind, value = field.kind, field.value
+        if kind == HOST:
             if host is not None:
                 raise Refused(400, "The Host is repeated.")
             host = value
-        elif name == b"content-length":
+        elif kind == CONTENT_LENGTH:
             if length is not None or not _DIGITS(value):
                 raise Refused(400, "The Content-Length is repeated or malformed.")
             length = int(value)
-        elif name == b"cookie":
+        elif kind == COOKIE:
             cookies.append(value)
-        elif name == b"expect":
+        elif kind == EXPECT:
             expects = value.lower() == b"100-continue"
-        elif name != b"te" or value.lower() != b"trailers":
+        elif kind == CONNECTION or (kind == TE and value.lower() != b"trailers"):
             raise StreamFault(Code.PROTOCOL_ERROR, "Connection-specific headers are not allowed in HTTP/2.")
     if len(cookies) > 1:
-        headers = [field for field in headers if field[0] != b"cookie"]
-        headers.append((b"cookie", b"; ".join(filter(None, cookies))))
+        joined: Header = (b"cookie", b"; ".join([cookie for cookie in cookies if cookie]))
+        headers = [pair for pair in headers if pair[0] != b"cookie"]
+        headers.append(joined)
     return headers, host, length, expects

@@ -1,33 +1,44 @@
+# Compiled: see docs/decisions/compiled.md
 """HTTP/2 frames as bytes, and the two kinds of errors (RFC 9113 §4 to §7)."""
 
 from __future__ import annotations
 
 from enum import IntEnum
-from struct import Struct
+from typing import Final
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+from mypy_extensions import i64
 
-ACK = END_STREAM = 0x01
-END_HEADERS = 0x04
-PADDED = 0x08
-HAS_PRIORITY = 0x20
+DATA: Final = 0
+HEADERS: Final = 1
+PRIORITY: Final = 2
+RST_STREAM: Final = 3
+SETTINGS: Final = 4
+PUSH_PROMISE: Final = 5
+PING: Final = 6
+GOAWAY: Final = 7
+WINDOW_UPDATE: Final = 8
+CONTINUATION: Final = 9
 
-ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = range(2, 7)
+ACK: Final = 0x01
+END_STREAM: Final = 0x01
+END_HEADERS: Final = 0x04
+PADDED: Final = 0x08
+HAS_PRIORITY: Final = 0x20
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEAD_LENGTH = 9
-LARGEST_FRAME = 16_384
+ENABLE_PUSH: Final = 2
+MAX_CONCURRENT_STREAMS: Final = 3
+INITIAL_WINDOW_SIZE: Final = 4
+MAX_FRAME_SIZE: Final = 5
+MAX_HEADER_LIST_SIZE: Final = 6
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEAD_LENGTH: Final = 9
+LARGEST_FRAME: Final = 16_384
 """Maximum bytes of a payload, for both sides: the default (RFC 9113 §6.5.2). Longer ones would delay other streams."""
-LARGEST_WINDOW = LARGEST_STREAM = 2**31 - 1
-DEFAULT_WINDOW = 65_535
-
-_HEAD = Struct(">HBBBL")
-_SETTING = Struct(">HL")
-_LONG = Struct(">L")
-_LONGS = Struct(">LL")
-
-unpack_head = _HEAD.unpack_from
-"""The upper 16 and the lower 8 bits of the length, the kind, the flags, and the stream with its reserved bit."""
+LARGEST_WINDOW: Final = 2**31 - 1
+LARGEST_STREAM: Final = 2**31 - 1
+DEFAULT_WINDOW: Final = 65_535
+_SETTING_LENGTH: Final = 6
 
 
 class Code(IntEnum):
@@ -72,42 +83,51 @@ class StreamFault(Exception):
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    length = len(payload)
-    return _HEAD.pack(length >> 8, length & 0xFF, kind, flags, stream) + payload
+    return frame_head(len(payload), kind, flags, stream) + payload
+
+
+def frame_head(length: i64, kind: i64, flags: i64, stream: i64) -> bytes:
+    """The nine bytes before a payload (RFC 9113 §4.1)."""
+    return int(length << 48 | kind << 40 | flags << 32 | stream).to_bytes(HEAD_LENGTH, "big")
 
 
 def header_frames(stream: int, block: bytes, end: bool) -> bytes:
     """A field block as a HEADERS frame and the CONTINUATION frames that it needs. ``end``: with END_STREAM."""
+    flags = END_STREAM if end else 0
     if len(block) <= LARGEST_FRAME:
-        return frame(HEADERS, END_HEADERS | end, stream, block)
+        return frame(HEADERS, END_HEADERS | flags, stream, block)
     pieces = [block[at : at + LARGEST_FRAME] for at in range(0, len(block), LARGEST_FRAME)]
-    frames = [frame(HEADERS, int(end), stream, pieces[0])]
+    frames = [frame(HEADERS, flags, stream, pieces[0])]
     frames += [frame(CONTINUATION, 0, stream, piece) for piece in pieces[1:-1]]
-    return b"".join((*frames, frame(CONTINUATION, END_HEADERS, stream, pieces[-1])))
+    frames.append(frame(CONTINUATION, END_HEADERS, stream, pieces[-1]))
+    return b"".join(frames)
 
 
-def reset_frame(stream: int, code: Code) -> bytes:
-    return frame(RST_STREAM, 0, stream, _LONG.pack(code))
+def reset_frame(stream: int, code: int) -> bytes:
+    return frame(RST_STREAM, 0, stream, code.to_bytes(4, "big"))
 
 
 def window_frame(stream: int, increment: int) -> bytes:
-    return frame(WINDOW_UPDATE, 0, stream, _LONG.pack(increment))
+    return frame(WINDOW_UPDATE, 0, stream, increment.to_bytes(4, "big"))
 
 
-def goaway_frame(last_stream: int, code: Code) -> bytes:
-    return frame(GOAWAY, 0, 0, _LONGS.pack(last_stream, code))
+def goaway_frame(last_stream: int, code: int) -> bytes:
+    return frame(GOAWAY, 0, 0, (last_stream << 32 | code).to_bytes(8, "big"))
 
 
 def settings_frame(settings: dict[int, int]) -> bytes:
-    return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(number, value) for number, value in settings.items()))
+    pairs = [(number << 32 | value).to_bytes(_SETTING_LENGTH, "big") for number, value in settings.items()]
+    return frame(SETTINGS, 0, 0, b"".join(pairs))
 
 
 def read_settings(payload: bytes) -> dict[int, int]:
     """The settings of a frame, each with its last value. Raises ``ConnectionFault`` (RFC 9113 §6.5.2)."""
-    if len(payload) % _SETTING.size:
+    if len(payload) % _SETTING_LENGTH:
         raise ConnectionFault(Code.FRAME_SIZE_ERROR, "SETTINGS of an odd length.")
     settings: dict[int, int] = {}
-    for number, value in _SETTING.iter_unpack(payload):
+    for at in range(0, len(payload), _SETTING_LENGTH):
+        number = payload[at] << 8 | payload[at + 1]
+        value = int(long_at(payload, at + 2))
         settings[number] = value
         if number == ENABLE_PUSH and value > 1:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1.")
@@ -118,12 +138,20 @@ def read_settings(payload: bytes) -> dict[int, int]:
     return settings
 
 
+def long_at(data: bytes, at: i64) -> i64:
+    """The four bytes at ``at`` as a number."""
+    high: i64 = data[at]
+    upper: i64 = data[at + 1]
+    lower: i64 = data[at + 2]
+    low: i64 = data[at + 3]
+    return high << 24 | upper << 16 | lower << 8 | low
+
+
 def read_long(payload: bytes) -> int:
     """The number in a RST_STREAM or WINDOW_UPDATE frame. Raises ``ConnectionFault``."""
-    if len(payload) != _LONG.size:
+    if len(payload) != 4:
         raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame with a payload of four bytes has another length.")
-    number: int = _LONG.unpack(payload)[0]
-    return number
+    return int(long_at(payload, 0))
 
 
 def unpad(payload: bytes) -> bytes:

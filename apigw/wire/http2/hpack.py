@@ -1,138 +1,207 @@
+# Compiled: see docs/decisions/compiled.md
 """Field blocks: HPACK (RFC 7541).
 
-The dynamic table and the Huffman code are those of the ``hpack`` library. The loops are ours, for two reasons. A block
-beyond the limit is decoded to its end but not kept, so that the connection can go on. And an indexed field costs one
-look-up. The encoder uses the static table only: it has no state and no search, and there is no dynamic table whose
-content an attacker could learn from sizes (RFC 7541 §7.1).
+The decoder reads a block beyond the limit to its end but does not keep it, so that the connection can go on. The
+encoder uses the static table only: it has no state and no search, and there is no dynamic table whose content an
+attacker could learn from sizes (RFC 7541 §7.1). docs/decisions/hpack.md says why it is not the ``hpack`` library.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from typing import Final
 
-from hpack.exceptions import HPACKDecodingError, InvalidTableIndexError, InvalidTableSizeError
-from hpack.huffman_table import decode_huffman
-from hpack.table import HeaderTable
+from mypy_extensions import i64
 
-from apigw.wire.headers import Header, Headers
+from apigw.wire.headers import Headers
+from apigw.wire.http2.field import CONNECTION_SPECIFIC, Field, kind_of
+from apigw.wire.http2.frames import Code, ConnectionFault
+from apigw.wire.http2.hpack_tables import EMITS, ENDINGS, NEXT, STATIC, TRANSITIONS
 
-TABLE_SIZE = HeaderTable.DEFAULT_SIZE
-LINE_OVERHEAD = 4
-"""Bytes that a field takes in an HTTP/1.1 head besides its name and value. Both protocols have the same limit."""
-CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
-"""Connection-specific fields, which make an HTTP/2 message malformed (RFC 9113 §8.2.2)."""
-
-LONGEST_REMEMBERED = 64
+TABLE_SIZE: Final = 4096
+"""Bytes of the dynamic table, by default (RFC 9113 §6.5.2). The peer's encoder may use less."""
+ENTRY_OVERHEAD: Final = 32
+"""RFC 7541 §4.1."""
+MOST_ENTRIES: Final = 128
+"""``TABLE_SIZE`` has room for so many empty ones. A power of two."""
+LONGEST_REMEMBERED: Final = 64
 """Maximum bytes of a name that is cached. Services choose the names, so the cache must be bounded."""
-
-EMPTY_TABLE = b"\x20"
+MOST_REMEMBERED: Final = 1024
+"""Names that are cached. Those of a gateway's services are far fewer."""
+EMPTY_TABLE: Final = b"\x20"
 """Sent once, in front of the first block: sets the dynamic table of our encoder to size 0 (RFC 7541 §6.3)."""
 
-_STATIC = (None, *HeaderTable.STATIC_TABLE)
-_STATIC_NAMES = {name: index for index, (name, _) in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))}
-_STATUS = {
-    int(value): bytes((0x80 | index,))
-    for index, (name, value) in enumerate(HeaderTable.STATIC_TABLE, 1)
-    if name == b":status"
+_STATIC: Final = [Field(name, value, kind_of(name)) for name, value in STATIC]
+_FIRST_DYNAMIC: Final = 62
+_NAMES: Final = {name: index for index, (name, _) in reversed(list(enumerate(STATIC, 1)))}
+_STATUS: Final = {
+    int(value): bytes((0x80 | index,)) for index, (name, value) in enumerate(STATIC, 1) if name == b":status"
 }
-_START = {
-    (name, value): bytes((0x80 | index,))
-    for index, (name, value) in enumerate(HeaderTable.STATIC_TABLE, 1)
-    if name in (b":method", b":scheme", b":path")
-}
-_SHORT = tuple(bytes((length,)) for length in range(0x7F))
+_METHODS: Final = {b"GET": b"\x82", b"POST": b"\x83"}
+_SCHEMES: Final = {b"http": b"\x86", b"https": b"\x87"}
+_PREFIXES: Final[dict[bytes, bytes]] = {}
+"""A cache of ``_prefix``."""
+_SHORT: Final = [bytes((length,)) for length in range(0x7F)]
+
+
+def fault(reason: str) -> ConnectionFault:
+    return ConnectionFault(Code.COMPRESSION_ERROR, reason)
 
 
 class FieldDecoder:
     """Decodes the field blocks of one connection, in their order."""
 
     def __init__(self) -> None:
-        self._table = HeaderTable()
+        # The dynamic table is a ring: ``_last`` is the place of the newest entry, older ones are before it.
+        self._ring: list[Field | None] = [None] * MOST_ENTRIES
+        self._last: i64 = 0
+        self._count: i64 = 0
+        self._size: i64 = 0
+        self._most: i64 = TABLE_SIZE
 
-    def decode(self, block: bytes, limit: int) -> tuple[Headers, int]:
+    @property
+    def table(self) -> Headers:
+        """The dynamic table, newest entry first."""
+        return [self._entry(_FIRST_DYNAMIC + at).pair for at in range(int(self._count))]
+
+    @property
+    def table_size(self) -> int:
+        """RFC 7541 §4.1."""
+        return int(self._size)
+
+    def decode(self, block: bytes, limit: int) -> tuple[list[Field], int]:
         """Returns the fields, and the bytes they would take in an HTTP/1.1 head. Those beyond ``limit`` are not kept.
 
-        Raises ``hpack.exceptions.HPACKError``, which is a connection error.
+        Raises ``ConnectionFault``.
         """
-        table = self._table
-        fields: Headers = []
+        fields: list[Field] = []
         size = 0
-        at = 0
-        end = len(block)
+        at: i64 = 0
+        end: i64 = len(block)
         while at < end:
-            first = block[at]
-            if first & 0x80:
+            first: i64 = block[at]
+            if first >= 0x80:
                 index = first & 0x7F
+                at += 1
                 if index == 0x7F:
-                    index, at = _integer(block, at, 0x7F)
-                else:
-                    at += 1
-                field = _STATIC[index] if index <= 61 else table.get_by_index(index)
-                if field is None:
-                    raise InvalidTableIndexError("Index 0")
+                    index, at = _integer(block, at - 1, 0x7F)
+                field = self._entry(index)
             elif first & 0xE0 == 0x20:
                 if size:
-                    raise HPACKDecodingError("A table size update after a field")
+                    raise fault("A table size update after a field.")
                 table_size, at = _integer(block, at, 0x1F)
                 if table_size > TABLE_SIZE:
-                    raise InvalidTableSizeError("The table is larger than was allowed")
-                table.maxsize = table_size
+                    raise fault("The table is larger than was allowed.")
+                self._most = table_size
+                self._evict(table_size)
                 continue
             else:
                 index, at = _integer(block, at, 0x3F if first & 0x40 else 0x0F)
                 if index:
-                    name = table.get_by_index(index)[0]
+                    named = self._entry(index)
+                    name, kind = named.name, named.named
                 else:
                     name, at = _string(block, at)
+                    kind = kind_of(name)
                 value, at = _string(block, at)
-                field = (name, value)
+                field = Field(name, value, kind)
                 if first & 0x40:
-                    table.add(name, value)
+                    self._add(field)
             if size <= limit:
                 fields.append(field)
-            size += len(field[0]) + len(field[1]) + LINE_OVERHEAD
+            size += field.size
         return fields, size
+
+    def _entry(self, index: i64) -> Field:
+        if index < _FIRST_DYNAMIC:
+            if not index:
+                raise fault("Index 0.")
+            return _STATIC[index - 1]
+        index -= _FIRST_DYNAMIC
+        if index >= self._count:
+            raise fault("An index beyond the table.")
+        field = self._ring[(self._last - index) & (MOST_ENTRIES - 1)]
+        assert field is not None
+        return field
+
+    def _add(self, field: Field) -> None:
+        """A larger field than the table empties it, and is not kept (RFC 7541 §4.4)."""
+        size: i64 = len(field.name) + len(field.value) + ENTRY_OVERHEAD
+        self._evict(self._most - size)
+        if size <= self._most:
+            self._last = (self._last + 1) & (MOST_ENTRIES - 1)
+            self._ring[self._last] = field
+            self._count += 1
+            self._size += size
+
+    def _evict(self, most: i64) -> None:
+        """Remove the oldest entries until at most ``most`` bytes are left."""
+        while self._size > most and self._count:
+            self._count -= 1
+            place: i64 = (self._last - self._count) & (MOST_ENTRIES - 1)
+            field = self._ring[place]
+            assert field is not None
+            self._size -= len(field.name) + len(field.value) + ENTRY_OVERHEAD
+            self._ring[place] = None
 
 
 def encode_head(status: int, headers: Headers) -> bytes:
     """The field block of a response. Connection-specific fields are left out."""
-    return (_STATUS.get(status) or b"\x08\x03%d" % status) + _encode(headers)
-
-
-def _encode(headers: Headers) -> bytes:
-    parts: list[bytes] = []
-    for name, value in headers:
-        prefix = _usual_name(name) if len(name) <= LONGEST_REMEMBERED else _literal_name(name)
-        if prefix:
-            length = len(value)
-            parts += (prefix, _SHORT[length] if length < 0x7F else _length(length), value)
-    return b"".join(parts)
+    return _encode([_STATUS.get(status) or b"\x08\x03%d" % status], headers)
 
 
 def encode_request(method: bytes, scheme: bytes, authority: bytes, target: bytes, headers: Headers) -> bytes:
     """The field block of a request. Connection-specific fields are left out."""
-    start = [(b":method", method), (b":scheme", scheme), (b":authority", authority), (b":path", target)]
-    return b"".join(_START.get(field) or _literal(field) for field in start) + _encode(headers)
+    parts = [
+        _METHODS.get(method) or b"\x02" + _string_of(method),
+        _SCHEMES.get(scheme) or b"\x06" + _string_of(scheme),
+        b"\x01",
+        _length(len(authority)),
+        authority,
+        b"\x04",
+        _length(len(target)),
+        target,
+    ]
+    return _encode(parts, headers)
 
 
-def _literal(field: Header) -> bytes:
-    return _usual_name(field[0]) + _length(len(field[1])) + field[1]
+def encode_fields(headers: Headers) -> bytes:
+    """The field block of trailers. Connection-specific fields are left out."""
+    return _encode([], headers)
 
 
-@lru_cache(maxsize=1024)
-def _usual_name(name: bytes) -> bytes:
-    return _literal_name(name)
+def _encode(parts: list[bytes], headers: Headers) -> bytes:
+    for name, value in headers:
+        prefix = _PREFIXES.get(name)
+        if prefix is None:
+            prefix = _remember(name)
+        if prefix:
+            parts.append(prefix)
+            length = len(value)
+            parts.append(_SHORT[length] if length < 0x7F else _length(length))
+            parts.append(value)
+    return b"".join(parts)
 
 
-def _literal_name(name: bytes) -> bytes:
+def _remember(name: bytes) -> bytes:
+    prefix = _prefix(name)
+    if len(name) <= LONGEST_REMEMBERED and len(_PREFIXES) < MOST_REMEMBERED:
+        _PREFIXES[name] = prefix
+    return prefix
+
+
+def _prefix(name: bytes) -> bytes:
     """A literal field without indexing, up to its value (RFC 7541 §6.2.2). Empty for a field that is not sent."""
     name = name.lower()
     if name in CONNECTION_SPECIFIC:
         return b""
-    index = _STATIC_NAMES.get(name)
+    index = _NAMES.get(name)
     if index is None:
         return b"\x00" + _length(len(name)) + name
     return bytes((index,)) if index < 0x0F else bytes((0x0F, index - 0x0F))
+
+
+def _string_of(value: bytes) -> bytes:
+    return _length(len(value)) + value
 
 
 def _length(length: int) -> bytes:
@@ -140,7 +209,7 @@ def _length(length: int) -> bytes:
     if length < 0x7F:
         return _SHORT[length]
     length -= 0x7F
-    encoded = bytearray((0x7F,))
+    encoded = [0x7F]
     while length >= 0x80:
         encoded.append(length & 0x7F | 0x80)
         length >>= 7
@@ -148,27 +217,50 @@ def _length(length: int) -> bytes:
     return bytes(encoded)
 
 
-def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
+def _integer(block: bytes, at: i64, mask: i64) -> tuple[i64, i64]:
     """Decode an integer at ``at`` whose prefix is ``mask``: at most five bytes. Returns it, and the index behind it."""
-    number = block[at] & mask
+    number: i64 = block[at] & mask
     at += 1
     if number < mask:
         return number, at
-    for shift, byte in zip((0, 7, 14, 21), block[at : at + 4], strict=False):
+    end: i64 = len(block)
+    shift: i64 = 0
+    while at < end and shift < 28:
+        byte: i64 = block[at]
         number += (byte & 0x7F) << shift
+        shift += 7
         at += 1
         if byte < 0x80:
             return number, at
-    raise HPACKDecodingError("An integer is cut short, or too long")
+    raise fault("An integer is cut short, or too long.")
 
 
-def _string(block: bytes, at: int) -> tuple[bytes, int]:
+def _string(block: bytes, at: i64) -> tuple[bytes, i64]:
+    """Decode a string at ``at``. Returns it, and the index behind it."""
     if at >= len(block):
-        raise HPACKDecodingError("A field is cut short")
-    encoded = block[at] & 0x80
+        raise fault("A field is cut short.")
+    is_encoded = block[at] >= 0x80
     length, at = _integer(block, at, 0x7F)
-    end = at + length
+    end: i64 = at + length
     if end > len(block):
-        raise HPACKDecodingError("A string is cut short")
-    string = block[at:end]
-    return (decode_huffman(string) if encoded else string), end
+        raise fault("A string is cut short.")
+    return (_huffman(block, at, end) if is_encoded else block[at:end]), end
+
+
+def _huffman(block: bytes, at: i64, end: i64) -> bytes:
+    """Decode a string in Huffman code (RFC 7541 §5.2)."""
+    symbols: list[int] = []
+    state: i64 = 0
+    while at < end:
+        byte: i64 = block[at]
+        at += 1
+        step: i64 = TRANSITIONS[state | byte >> 4]
+        if step & EMITS:
+            symbols.append(int(step & 0xFF))
+        step = TRANSITIONS[step >> NEXT | byte & 0x0F]
+        if step & EMITS:
+            symbols.append(int(step & 0xFF))
+        state = step >> NEXT
+    if state not in ENDINGS:
+        raise fault("A Huffman code is cut short, badly padded, or contains EOS.")
+    return bytes(symbols)

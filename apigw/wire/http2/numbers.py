@@ -1,13 +1,15 @@
+# Compiled: see docs/decisions/compiled.md
 """The stream identifiers that a connection has used (RFC 9113 §5.1.1)."""
 
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from apigw.wire.http2.bounds import MOST_CLOSED
 from apigw.wire.http2.frames import Code, ConnectionFault
 
-MOST_GAPS = 16
+MOST_GAPS: Final = 16
 """Ranges of skipped numbers that are remembered, for the right error code when one is used later."""
 
 

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """HTTP/2 server (RFC 9113), as strict as that for HTTP/1.1.
 
 This file has the connection's streams and windows, and decides when the connection is closed. ``endpoint`` reads and
@@ -8,27 +9,27 @@ writes frames, ``stream`` is one exchange, ``fields`` makes requests, ``hpack`` 
 
 from __future__ import annotations
 
+from typing import Final
+
 from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import Refused
-from apigw.wire.headers import Headers
-from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_STREAMS, STREAM_WINDOW, Bounds, TooMuch
-from apigw.wire.http2.endpoint import Endpoint
+from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_STREAMS, STREAM_WINDOW, TooMuch
+from apigw.wire.http2.connection import Connection
+from apigw.wire.http2.field import METHOD, Field
 from apigw.wire.http2.fields import read_request
 from apigw.wire.http2.frames import (
     ACK,
     DEFAULT_WINDOW,
     INITIAL_WINDOW_SIZE,
     LARGEST_STREAM,
-    LARGEST_WINDOW,
     MAX_CONCURRENT_STREAMS,
     MAX_HEADER_LIST_SIZE,
     PING,
-    PREFACE,
     SETTINGS,
     Code,
     ConnectionFault,
@@ -39,47 +40,39 @@ from apigw.wire.http2.frames import (
     settings_frame,
     window_frame,
 )
-from apigw.wire.http2.numbers import Numbers
 from apigw.wire.http2.stream import HTTP2Stream
 from apigw.wire.reactor.transport import unsent
 from apigw.wire.server import Server
 
-LINGER = 5.0
+LINGER: Final = 5.0
 """Seconds that a client that still sends has to read the GOAWAY before the connection is reset."""
-FAREWELL = 1.0
+FAREWELL: Final = 1.0
 """Seconds between the two GOAWAY frames of a drain, if the client does not answer the PING (RFC 9113 §6.8)."""
-FAREWELL_PING = b"drained?"
+FAREWELL_PING: Final = b"drained?"
 
 
-@implementer(IPushProducer)
-class HTTP2Channel(Endpoint):
+class HTTP2Channel(Connection):
     """One connection, with up to ``MOST_STREAMS`` requests in flight."""
-
-    deadline: float = NEVER
-    writing_paused = False
 
     version = "HTTP/2"
 
     def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
-        super().__init__(PREFACE)
-        self.factory = factory
-        self.peer = peer
-        self.secure = secure
-        self.seconds = factory.deadlines.seconds
+        super().__init__(factory, peer, secure)
+        self.deadline: float = NEVER
         self.streams: dict[int, HTTP2Stream] = {}
-        self.waiting: dict[HTTP2Stream, None] = {}  # streams that wait for the connection's window or the transport
-        self.bounds = Bounds()
-        self.numbers = Numbers()
         self._settled = False  # the client's first SETTINGS has arrived
-        self._block_due = self._idle_due = self._stalled_due = self._farewell_due = NEVER
-        self._stream_send_window = DEFAULT_WINDOW
+        self._block_due: float = NEVER
+        self._idle_due: float = NEVER
+        self._stalled_due: float = NEVER
+        self._farewell_due: float = NEVER
+        self._stream_send_window: int = DEFAULT_WINDOW
         self._unsent = 0  # ``unsent`` at the last check
         self._draining = False
         self._final = False  # no new streams
         self._warned = False  # the client has exceeded a bound
 
     @property
-    def max_header_size(self) -> int:  # type: ignore[override]  # it may change while the connection lives
+    def max_header_size(self) -> int:
         return self.factory.settings.max_header_size
 
     # From the transport.
@@ -136,7 +129,7 @@ class HTTP2Channel(Endpoint):
 
     # Frames from the client.
 
-    def block_received(self, number: int, fields: Headers, size: int, end: bool) -> None:
+    def block_received(self, number: int, fields: list[Field], size: int, end: bool) -> None:
         if self.numbers.is_new(number):
             if self._final or len(self.streams) >= MOST_STREAMS:
                 self.emit(reset_frame(number, Code.REFUSED_STREAM))
@@ -153,10 +146,10 @@ class HTTP2Channel(Endpoint):
         else:
             self.numbers.check_late(number, end)
 
-    def _open_stream(self, number: int, end: bool, fields: Headers, size: int) -> None:
+    def _open_stream(self, number: int, end: bool, fields: list[Field], size: int) -> None:
         settings = self.factory.settings
         self.bounds.streams += 1
-        stream = HTTP2Stream(self, number, self._stream_send_window, not end)
+        stream = HTTP2Stream(self, number, self._stream_send_window, end)
         self.streams[number] = stream
         if len(self.streams) == 1:
             self._set_deadline()
@@ -165,7 +158,8 @@ class HTTP2Channel(Endpoint):
                 stream, fields, size, end, settings.max_header_size, settings.max_header_count
             )
         except Refused as refusal:
-            stream.refuse(refusal, (b":method", b"HEAD") in fields)
+            is_head = any(field.kind == METHOD and field.value == b"HEAD" for field in fields)
+            stream.refuse(refusal, is_head)
         except StreamFault as fault:
             self._stream_broken(stream, fault)
         else:
@@ -218,9 +212,10 @@ class HTTP2Channel(Endpoint):
             increment = window - self._stream_send_window
             self._stream_send_window = window
             for stream in list(self.streams.values()):
-                stream.widen(increment)
-                if stream.send_window > LARGEST_WINDOW:
-                    raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "A window exceeds 2^31-1.")
+                try:
+                    stream.widen(increment)
+                except StreamFault as fault:
+                    raise ConnectionFault(fault.code, fault.reason) from None
         if not self._settled:
             self._settled = True
             self._await_request()
@@ -348,7 +343,8 @@ class HTTP2Channel(Endpoint):
         """Close now, whatever is in flight."""
         self.transport.abortConnection()
 
-    make_room = cut
+    def make_room(self) -> None:
+        self.cut()
 
     def _say_last(self) -> None:
         if not self._final:
@@ -389,3 +385,6 @@ class HTTP2Channel(Endpoint):
     def _lose_streams(self) -> None:
         for stream in list(self.streams.values()):
             stream.lost()
+
+
+classImplements(HTTP2Channel, IPushProducer)

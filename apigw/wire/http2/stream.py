@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """One stream of an HTTP/2 server connection, with flow control both ways. It is the ``Stream`` of a ``Request``.
 
 A stream holds at most ``STREAM_WINDOW`` bytes of the body for a listener that has paused: the client gets new window
@@ -7,70 +8,68 @@ too, and the producer is paused beyond ``UNSENT_HIGH``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IPushProducer
 
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
-from apigw.wire.http2.bounds import STREAM_WINDOW, WORTHWHILE
 from apigw.wire.http2.connection import Connection
+from apigw.wire.http2.field import Field
 from apigw.wire.http2.fields import check_trailers
-from apigw.wire.http2.frames import (
-    DATA,
-    END_STREAM,
-    LARGEST_FRAME,
-    LARGEST_WINDOW,
-    Code,
-    StreamFault,
-    frame,
-    reset_frame,
-    window_frame,
-)
+from apigw.wire.http2.flow import BLOCKED, LAST, NOTHING, UNSENT_HIGH, UNSENT_LOW, Flow
+from apigw.wire.http2.frames import Code, StreamFault, reset_frame
 from apigw.wire.http2.hpack import encode_head
+from apigw.wire.http2.states import (
+    BODY,
+    CLOSED,
+    DONE,
+    ENDED,
+    ENDING,
+    EXPECT,
+    HELD,
+    OPEN,
+    PAUSED,
+    SHUT,
+    SILENT,
+)
 from apigw.wire.pace import Pace
 from apigw.wire.request import BODYLESS_STATUS, Request
 from apigw.wire.tunnel import End
 
-GIVE_BACK = STREAM_WINDOW // 4
-"""Bytes. Smaller amounts of window are not given back."""
-UNSENT_HIGH = 64 * 1024
-UNSENT_LOW = 16 * 1024
-CONTINUE = encode_head(100, [])
+CONTINUE: Final = encode_head(100, [])
 
 
 class HTTP2Stream:
     """Provides ``wire.request.Stream``, and ``wire.deadlines.Timed`` while it waits for the client."""
 
-    deadline = NEVER
-    closed = False
-    request: Request | None = None
-    receive_window = STREAM_WINDOW
-    _remaining: int | None = None  # bytes left of a body with a Content-Length
-    _last = b""  # the last byte of such a body, until END_STREAM
-    _taken = 0  # bytes read whose window was not given back yet
-    _body_paused = False
-    _body_due = NEVER
-    _pace: Pace | None = None
-    _expects_continue = False
-    _head: bytes | None = None
-    _bodyless = False
-    _ending = _ended = False  # END_STREAM is to be sent, and has been sent
-    _producer: IPushProducer | None = None
-    _producer_paused = False
-    _window_due = NEVER
-
-    def __init__(self, channel: Connection, number: int, send_window: int, remote_open: bool) -> None:
+    def __init__(self, channel: Connection, number: int, send_window: int, ended: bool) -> None:
+        """``ended``: the client's HEADERS have END_STREAM."""
         self.channel = channel
         self.transport: Any = channel.transport
         self.peer = channel.peer
         self.secure = channel.secure
         self.number = number
-        self.send_window = send_window
-        self.remote_open = remote_open
-        self._held = bytearray()  # for a listener that is paused, or does not exist yet
-        self._unsent = bytearray()
+        self.flow = Flow(channel, number, send_window)
+        self.deadline: float = NEVER
+        self.request: Request | None = None
+        self._reading: int = DONE if ended else PAUSED
+        self._writing: int = SILENT
+        self._remaining: int | None = None  # bytes left of a body with a Content-Length
+        self._last = b""  # the last byte of such a body, until END_STREAM
+        self._held: bytearray | None = None  # for a listener that is paused, or does not exist yet
+        self._pace: Pace | None = None
+        self._head: bytes | None = None  # of the answer, not sent yet
+        self._bodyless = False
+        self._producer: IPushProducer | None = None
+        self._producer_paused = False
+        self._body_due: float = NEVER
+        self._window_due: float = NEVER
+
+    @property
+    def closed(self) -> bool:
+        return self._writing == CLOSED
 
     # From the channel: frames of the client.
 
@@ -78,26 +77,26 @@ class HTTP2Stream:
         """The fields made a request, whose exchange begins now."""
         self.request = request
         self._remaining = request.content_length
-        self._expects_continue = expects_continue
+        if expects_continue:
+            self._reading = EXPECT
 
     def refuse(self, refusal: Refused, bodyless: bool) -> None:
         """Answer a malformed request."""
         status, headers, body = self.channel.factory.refuse(refusal, self.peer, self.secure, b"HTTP/2")
         self._head = encode_head(status, headers)
         if not bodyless:
-            self._unsent += body
-        self._ending = True
+            self.flow.add(body)
+        self._writing = ENDING
         self.flush()
 
     def data_received(self, data: bytes, length: int, end: bool) -> None:
         """A DATA frame. ``length``: bytes that count against the windows. Raises ``StreamFault``."""
-        if not self.remote_open:
+        before = self._reading
+        if before >= HELD:
             raise StreamFault(Code.STREAM_CLOSED, "DATA on a stream that the client has ended.")
-        self.remote_open = not end
-        self.receive_window -= length
-        if self.receive_window < 0:
-            raise StreamFault(Code.FLOW_CONTROL_ERROR, "More DATA than the stream's window allows.")
-        self._taken += length - len(data)
+        if end:
+            self._reading = HELD
+        self.flow.received(length, length - len(data))
         if self._remaining is not None:
             self._remaining -= len(data)
             if self._remaining < 0 or (end and self._remaining):
@@ -112,8 +111,11 @@ class HTTP2Stream:
             if end:
                 self._close_if_done()
             return
-        if self._body_paused or not request.body_wanted:
-            self._held += data
+        if before != BODY:
+            if data:
+                self._held = (self._held or bytearray()) + data
+                if before == EXPECT and not end:
+                    self._reading = PAUSED
             return
         if not end and data:
             self._await_body()
@@ -122,9 +124,9 @@ class HTTP2Stream:
                 return
         self._deliver(request, data)
 
-    def trailers_received(self, fields: Headers, end: bool) -> None:
+    def trailers_received(self, fields: list[Field], end: bool) -> None:
         """Trailers, which are checked and dropped. Raises ``StreamFault``."""
-        if not self.remote_open:
+        if self._reading >= HELD:
             raise StreamFault(Code.STREAM_CLOSED, "HEADERS on a stream that the client has ended.")
         if not end:
             raise StreamFault(Code.PROTOCOL_ERROR, "Trailers that do not end the stream.")
@@ -132,17 +134,17 @@ class HTTP2Stream:
         self.data_received(b"", 0, True)
 
     def window_received(self, increment: int) -> None:
-        """Raises ``StreamFault``."""
-        if not increment:
-            raise StreamFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE with an increment of 0.")
-        self.widen(increment)
-        if self.send_window > LARGEST_WINDOW:
-            raise StreamFault(Code.FLOW_CONTROL_ERROR, "A window exceeds 2^31-1.")
+        """WINDOW_UPDATE. Raises ``StreamFault``."""
+        self.flow.window_received(increment)
+        self._go_on()
 
     def widen(self, increment: int) -> None:
-        """The client's window grows. It shrinks if a new setting is smaller (RFC 9113 §6.9.2)."""
-        self.send_window += increment
-        if self._head is None and self._unsent and self.send_window > 0:
+        """The client's window changes by a new setting. Raises ``StreamFault``."""
+        self.flow.widen(increment)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._head is None and self.flow.unsent and self.flow.send_window > 0:
             self._push_all()
 
     def lost(self) -> None:
@@ -166,24 +168,27 @@ class HTTP2Stream:
         self.reset(fault.code)
 
     def reset(self, code: Code) -> None:
-        if not self.closed:
+        if self._writing != CLOSED:
             self.channel.emit(reset_frame(self.number, code))
-            if self.remote_open:
+            if self._reading < HELD:
                 self.channel.numbers.closed_early(self.number)
             self._close()
 
     # wire.request.Stream: what the exchange does with the body.
 
     def want_body(self, request: Request) -> None:
-        if self._expects_continue:
-            self._expects_continue = False
-            if self.remote_open and not request.started and not self._held:
+        if self._reading == EXPECT:
+            self._reading = PAUSED
+            if not request.started:
                 self.channel.emit_head(self.number, CONTINUE, False)
                 self.channel.flush()
 
     def pause_body(self) -> None:
-        if not self._body_paused:
-            self._body_paused = True
+        if self._reading == DONE:
+            if self.request is not None and not self.request.body_complete:
+                self._reading = HELD
+        elif self._reading == BODY:
+            self._reading = PAUSED
             if self._pace is not None:
                 self._pace.pause(self.channel.seconds())
             self._body_due = NEVER
@@ -191,39 +196,40 @@ class HTTP2Stream:
 
     def resume_body(self) -> None:
         request = self.request
-        if self.closed or request is None:
+        if request is None:
             return
-        self._body_paused = False
         if self._pace is not None:
             self._pace.resume(self.channel.seconds())
-        if self.remote_open:
+        if self._reading < HELD:
+            self._reading = BODY
             self._await_body()
-        data = bytes(self._held)
-        self._held.clear()
-        self._deliver(request, data)
+        held, self._held = self._held, None
+        self._deliver(request, b"" if held is None else bytes(held))
         self.channel.flush()
 
     def _deliver(self, request: Request, data: bytes) -> None:
+        if self._reading == HELD:
+            self._reading = DONE
         if data:
-            self._taken += len(data)
+            self.flow.taken += len(data)
             request.body_received(data)
-            if self.closed or self._body_paused:
-                return
-        if not self.remote_open:
-            self._body_due = NEVER
-            self._set_deadline()
+        if self._reading == DONE:
+            if self._body_due != NEVER:
+                self._body_due = NEVER
+                self._set_deadline()
             if not request.body_complete:
                 request.body_finished()
-        elif self._taken >= GIVE_BACK:
-            self.receive_window += self._taken
-            self.channel.emit(window_frame(self.number, self._taken))
-            self._taken = 0
+        elif self._reading == BODY:
+            self.flow.give_back()
 
     # wire.request.Stream: the response.
 
     def start_response(self, request: Request, status: int, reason: bytes, headers: Headers) -> None:
+        if self._writing == CLOSED:
+            return
         self._bodyless = status in BODYLESS_STATUS or request.method == b"HEAD"
         self._head = encode_head(status, self.channel.factory.dates.dated(headers))
+        self._writing = OPEN
 
     def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
         self.start_response(request, status, reason, headers)
@@ -231,38 +237,40 @@ class HTTP2Stream:
         self.end_response(request)
 
     def send(self, data: bytes) -> None:
-        if self._bodyless or self.closed:
+        if self._bodyless or not data or self._writing == CLOSED:
             return
-        self._unsent += data
-        if len(self._unsent) > UNSENT_HIGH:
+        self.flow.add(data)
+        if self.flow.unsent > UNSENT_HIGH:
             self.pause_producer()
 
     def flush(self) -> None:
-        if self.closed:
+        if self._writing == CLOSED:
             return
         channel = self.channel
         if self._head is not None:
-            end = self._ending and not self._unsent
+            end = self._writing == ENDING and not self.flow.unsent
             channel.emit_head(self.number, self._head, end)
             self._head = None
             if end:
-                self._ended = True
-            self._close_if_done()
-        if self._unsent or self._ending:
+                self._writing = ENDED
+                self._close_if_done()
+        if self.flow.unsent or self._writing == ENDING:
             self._push_all()
         channel.flush()
 
     def end_response(self, request: Request) -> None:
-        self._ending = True
+        if self._writing == CLOSED:
+            return
+        self._writing = ENDING
         self._producer = None
-        self._held.clear()
+        self._held = None
         if self._body_due != NEVER:
             self._body_due = NEVER
             self._set_deadline()
         self.flush()
 
     def unsent(self) -> int:
-        return len(self._unsent)
+        return self.flow.unsent
 
     def abort(self) -> None:
         self.reset(Code.INTERNAL_ERROR)
@@ -271,7 +279,7 @@ class HTTP2Stream:
     def set_producer(self, producer: IPushProducer | None) -> None:
         self._producer = producer
         self._producer_paused = False
-        if self.channel.writing_paused or len(self._unsent) > UNSENT_HIGH:
+        if self.channel.writing_paused or self.flow.unsent > UNSENT_HIGH:
             self.pause_producer()
 
     def pause_producer(self) -> None:
@@ -281,7 +289,7 @@ class HTTP2Stream:
 
     def resume_producer(self) -> None:
         """Resume the producer if there is room."""
-        if self._producer_paused and len(self._unsent) <= UNSENT_LOW and not self.channel.writing_paused:
+        if self._producer_paused and self.flow.unsent <= UNSENT_LOW and not self.channel.writing_paused:
             self._producer_paused = False
             if self._producer is not None:
                 self._producer.resumeProducing()
@@ -296,45 +304,28 @@ class HTTP2Stream:
 
     def push(self) -> bool:
         """Send the next DATA frame. Returns whether another may follow at once."""
-        if self._ended or self.closed:
+        if self._writing >= ENDED:
             return False
-        channel = self.channel
-        unsent = self._unsent
-        length = len(unsent)
-        size = min(length, self.send_window, channel.send_window, LARGEST_FRAME)
-        if length and (size <= 0 or channel.writing_paused):
+        sent = self.flow.send(self._writing == ENDING)
+        if sent == BLOCKED:
             self._wait()
-            return False
-        last = self._ending and size == length
-        if not (length or last):
-            return False
-        if size == length:
-            piece = bytes(unsent)
-            unsent.clear()
-        else:
-            piece = bytes(memoryview(unsent)[:size])
-            del unsent[:size]
-        self.send_window -= size
-        channel.send_window -= size
-        if size == length or size >= WORTHWHILE:
-            channel.bounds.data_frames += 1
-        channel.emit(frame(DATA, END_STREAM if last else 0, self.number, piece))
-        if self._window_due != NEVER:
-            self._window_due = NEVER
-            self._set_deadline()
-        if last:
-            self._ended = True
-            self._close_if_done()
-        elif unsent:
-            if self.send_window > 0 and channel.send_window > 0 and not channel.writing_paused:
-                return True
-            self._wait()
+        elif sent != NOTHING:
+            if self._window_due != NEVER:
+                self._window_due = NEVER
+                self._set_deadline()
+            if sent == LAST:
+                self._writing = ENDED
+                self._close_if_done()
+            elif self.flow.unsent:
+                if self.flow.may_send():
+                    return True
+                self._wait()
         return False
 
     def _wait(self) -> None:
         """Wait for the transport, which has a deadline of its own, or for the client to open a window."""
         channel = self.channel
-        if self.send_window > 0 or channel.writing_paused:
+        if self.flow.send_window > 0 or channel.writing_paused:
             channel.waiting[self] = None
         if not channel.writing_paused and self._window_due == NEVER:
             channel.took_some()
@@ -365,7 +356,7 @@ class HTTP2Stream:
         if deadline != self.deadline:
             self.deadline = deadline
             deadlines = self.channel.factory.deadlines
-            if deadline == NEVER or self.closed:
+            if deadline == NEVER or self._writing == CLOSED:
                 deadlines.forget(self)
             else:
                 deadlines.watch(self)
@@ -381,20 +372,22 @@ class HTTP2Stream:
         self.channel.flush()
 
     def _close_if_done(self) -> None:
-        if self._ended:
-            if self.remote_open:
+        if self._writing == ENDED:
+            if self._reading < HELD:
                 # RFC 9113 §8.1: a complete answer before the end of the request; the client need not send the rest.
                 self.reset(Code.NO_ERROR)
             else:
                 self._close()
 
     def _close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self._body_due = self._window_due = NEVER
-            self._set_deadline()
-            self._held.clear()
-            self._unsent.clear()
+        if self._writing != CLOSED:
+            self._writing = CLOSED
+            self._reading = SHUT
+            if self.deadline != NEVER:
+                self._body_due = self._window_due = NEVER
+                self._set_deadline()
+            self._held = None
+            self.flow.clear()
             self._producer = None
             self.request = None
             self.channel.stream_closed(self)

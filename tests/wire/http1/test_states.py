@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 from support.http1_server import Client, Ignore, Server
-from support.state_tables import held_to_the_tables
+from support.state_tables import HTTP1, held_to
 from twisted.internet.error import ConnectionLost
 
 from apigw import is_compiled
@@ -170,7 +170,7 @@ def has_its_deadline(server: Server, channel: Any) -> bool:
 def test_any_walk_keeps_to_the_tables_and_all_of_them_is_walked() -> None:
     """No change of state but those in the tables, none there that cannot happen, and each state has its deadline."""
     settings = Settings(client_header_timeout=HEADER, client_body_timeout=BODY, keepalive_timeout=KEEPALIVE)
-    with held_to_the_tables() as (reading, writing):
+    with held_to(HTTP1) as (reading, writing):
         for seed in range(3000):
             chance = random.Random(seed)
             Application.at_once = bool(seed % 2)

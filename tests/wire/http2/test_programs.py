@@ -13,12 +13,10 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
-from hpack import Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 from support.http2_client import Pipe, Recorder, Server, get, hello, post, raw
 
-from apigw.wire.http2.hpack import FieldDecoder
 from apigw.wire.request import Request
 
 
@@ -72,21 +70,6 @@ def test_the_h2_library_as_client() -> None:
     assert came == {1: size, 3: size}
     assert heads == [{b":status": b"200", b"x-size": b"%d" % size, b"date": b"now"}] * 2
     assert not channel.streams
-
-
-@given(
-    st.lists(
-        st.lists(st.tuples(st.binary(max_size=40), st.binary(max_size=300), st.booleans()), max_size=20), max_size=10
-    ),
-    st.booleans(),
-)
-def test_blocks_decode_as_they_were_encoded(blocks: list[list[tuple[bytes, bytes, bool]]], huffman: bool) -> None:
-    """Whatever fields a client sends, indexed or not, in whatever order, they arrive as they were."""
-    encoder, decoder = Encoder(), FieldDecoder()
-    for block in blocks:
-        fields, size = decoder.decode(encoder.encode(block, huffman=huffman), 1_000_000)
-        assert fields == [(name, value) for name, value, _ in block]
-        assert size == sum(len(name) + len(value) + 4 for name, value, _ in block)
 
 
 @given(st.binary(max_size=200))
