@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuzz import answers, bodies, heads, proxied, replies, targets, tokens, yaml_files
+from fuzz import answers, blocks, bodies, frames, heads, proxied, replies, targets, tokens, yaml_files
 
 TARGETS = {
     target.name: target
@@ -15,5 +15,8 @@ TARGETS = {
         yaml_files.TARGET,
         replies.TARGET,
         answers.TARGET,
+        blocks.TARGET,
+        frames.CLIENT,
+        frames.SERVICE,
     )
 }
