@@ -22,7 +22,8 @@ _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
 _FORBIDDEN_ESCAPE = re.compile(rb"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF])|\\").search
 _DOT = re.compile(rb"%2[eE]").sub
 _AUTHORITY = re.compile(
-    rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+(?::\d{0,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::\d{0,5})?"
+    rb"(?=[^:])[A-Za-z0-9\-._~!$&'()*+,;=]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9\-._~!$&'()*+,;=]*)*(?::\d{0,5})?"
+    rb"|\[[0-9A-Fa-f:.]{2,45}\](?::\d{0,5})?"
 ).fullmatch
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
 _ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)(/[^?]*)?(\?.*)?", re.DOTALL).fullmatch
