@@ -8,7 +8,7 @@ each request. A proxy in front that shares one connection among many users reset
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, final
 
 from apigw.wire.http2.frames import Code, ConnectionFault
 
@@ -50,6 +50,7 @@ class TooMuch(ConnectionFault):
         super().__init__(Code.ENHANCE_YOUR_CALM, reason)
 
 
+@final
 class Bounds:
     """The counts of one connection. Each method counts one event, and raises ``TooMuch`` beyond its bound."""
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, ITransport
@@ -15,7 +15,7 @@ from zope.interface import classImplements
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamMalformed
 from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_STREAMS, STREAM_WINDOW, TooMuch
-from apigw.wire.http2.endpoint import Endpoint
+from apigw.wire.http2.connection import ServiceConnection
 from apigw.wire.http2.exchange import HTTP2Exchange
 from apigw.wire.http2.field import Field
 from apigw.wire.http2.frames import (
@@ -24,7 +24,6 @@ from apigw.wire.http2.frames import (
     ENABLE_PUSH,
     INITIAL_WINDOW_SIZE,
     LARGEST_STREAM,
-    LARGEST_WINDOW,
     MAX_CONCURRENT_STREAMS,
     PING,
     PREFACE,
@@ -49,17 +48,15 @@ _QUESTION: Final = b"alive? \0"
 Told = Callable[["HTTP2Client"], object]
 
 
-class HTTP2Client(Endpoint):
+@final
+class HTTP2Client(ServiceConnection):
     """One connection. Calls ``on_room`` after each exchange, and ``on_lost`` when it takes no further exchange."""
 
     def __init__(self, deadlines: Deadlines, scheme: bytes, keepalive: float, on_room: Told, on_lost: Told) -> None:
         """``keepalive``: seconds without an exchange after which the connection is closed."""
-        super().__init__(b"", deadlines.seconds)
-        self.scheme = scheme
+        super().__init__(deadlines, scheme)
         self.when_ready: Deferred[HTTP2Client] = Deferred()
         self.deadline: float = NEVER
-        self.used = False
-        """Whether an answer has arrived on this connection."""
         self._deadlines = deadlines
         self._keepalive = keepalive
         self._on_room = on_room
@@ -102,26 +99,25 @@ class HTTP2Client(Endpoint):
     # The exchanges' side.
 
     def open(self, exchange: HTTP2Exchange) -> None:
-        """Open a stream for an exchange."""
         if not self._takes:  # this has changed since the exchange began
             self._deadlines.clock.callLater(0, exchange.lost, "the connection takes no more requests", True)
-        exchange.number = self._next
-        exchange.send_window = self._initial_window
+        exchange.flow.number = self._next
+        exchange.flow.send_window = self._initial_window
+        self._exchanges[self._next] = exchange
         self._next += 2
-        self._exchanges[exchange.number] = exchange
         self.bounds.streams += 1
         if self._next > LARGEST_STREAM // 2:
             self._take_no_more()
 
     def ended(self, exchange: HTTP2Exchange, code: Code | None) -> None:
-        """An exchange has ended. With a ``code``, its stream is still open and is reset."""
         self._given -= 1
         self.waiting.pop(exchange, None)
         self._touched.pop(exchange, None)
-        if exchange.number:
-            del self._exchanges[exchange.number]
+        number = exchange.flow.number
+        if number:
+            del self._exchanges[number]
             if code is not None and not self.over:
-                self.emit(reset_frame(exchange.number, code))
+                self.emit(reset_frame(number, code))
                 self.flush()
         if not self._given and not self._asked:
             self.deadline = self._deadlines.seconds() + self._keepalive
@@ -129,7 +125,6 @@ class HTTP2Client(Endpoint):
         self._close_if_empty()
 
     def doubt(self) -> None:
-        """An answer is late: send a PING, to detect a dead connection."""
         if not self._asked and not self.over:
             self._asked = True
             self.deadline = self._deadlines.seconds() + PATIENCE
@@ -194,7 +189,7 @@ class HTTP2Client(Endpoint):
             self._check_late(number)
             return
         try:
-            exchange.block_received([field.pair for field in fields], size, end)
+            exchange.block_received(fields, size, end)
         except UpstreamError as error:
             exchange.fail(error, Code.PROTOCOL_ERROR)
         else:
@@ -248,9 +243,10 @@ class HTTP2Client(Endpoint):
         window = settings.get(INITIAL_WINDOW_SIZE, self._initial_window)
         increment, self._initial_window = window - self._initial_window, window
         for exchange in list(self._exchanges.values()) if increment else ():
-            exchange.widen(increment)
-            if exchange.send_window > LARGEST_WINDOW:
-                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "A window exceeds 2^31-1.")
+            try:
+                exchange.widen(increment)
+            except StreamFault as fault:
+                raise ConnectionFault(fault.code, fault.reason) from None
         self._on_room(self)
 
     def ping_received(self, payload: bytes, is_answer: bool) -> None:

@@ -1,18 +1,19 @@
 # Compiled: see docs/decisions/compiled.md
-"""The interface of a client's HTTP/2 connection towards its streams."""
+"""The interfaces of HTTP/2 connections towards their streams."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from apigw.wire.deadlines import Deadlines
 from apigw.wire.http2.endpoint import Endpoint
-from apigw.wire.http2.frames import PREFACE
+from apigw.wire.http2.frames import PREFACE, Code
 from apigw.wire.http2.numbers import Numbers
 from apigw.wire.server import Server
 
 
 class Connection(Endpoint):
-    """The base of ``HTTP2Channel``."""
+    """A connection of a client: the base of ``HTTP2Channel``."""
 
     def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
         super().__init__(PREFACE, factory.deadlines.seconds)
@@ -26,4 +27,26 @@ class Connection(Endpoint):
         raise NotImplementedError
 
     def stream_closed(self, stream: Any) -> None:
+        raise NotImplementedError
+
+
+class ServiceConnection(Endpoint):
+    """A connection to a service: the base of ``HTTP2Client``. Its streams are ``HTTP2Exchange``."""
+
+    def __init__(self, deadlines: Deadlines, scheme: bytes) -> None:
+        super().__init__(b"", deadlines.seconds)
+        self.scheme = scheme
+        self.used = False
+        """Whether an answer has arrived on this connection."""
+
+    def open(self, exchange: Any) -> None:
+        """Open a stream for an exchange."""
+        raise NotImplementedError
+
+    def ended(self, exchange: Any, code: Code | None) -> None:
+        """An exchange has ended. With a ``code``, its stream is still open and is reset."""
+        raise NotImplementedError
+
+    def doubt(self) -> None:
+        """An answer is late: send a PING, to detect a dead connection."""
         raise NotImplementedError

@@ -8,31 +8,20 @@ new window only as the client reads.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final, final
 
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
 from apigw.wire.headers import Headers
-from apigw.wire.http2.bounds import STREAM_WINDOW
-from apigw.wire.http2.frames import (
-    DATA,
-    END_STREAM,
-    LARGEST_FRAME,
-    LARGEST_WINDOW,
-    Code,
-    StreamFault,
-    frame,
-    window_frame,
-)
+from apigw.wire.http2.connection import ServiceConnection
+from apigw.wire.http2.field import Field
+from apigw.wire.http2.flow import BLOCKED, LAST, UNSENT_HIGH, UNSENT_LOW, Flow
+from apigw.wire.http2.frames import Code
 from apigw.wire.http2.hpack import encode_request
 from apigw.wire.http2.response import ResponseHead, check_field, read_head
 from apigw.wire.interfaces import MAX_INTERIM, Receiver, UpstreamConnection
 from apigw.wire.tunnel import End
 
-GIVE_BACK: Final = STREAM_WINDOW // 4
-"""Bytes. Smaller amounts of window are not given back."""
-UNSENT_HIGH: Final = 64 * 1024
-UNSENT_LOW: Final = 16 * 1024
 _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 
 # The states of either direction.
@@ -46,20 +35,19 @@ RESPONSE = {UNSENT: {OPEN, ENDED}, OPEN: {ENDED}, ENDED: set[int]()}
 """The final head opens it. END_STREAM, a reset or the loss of the connection ends it, and the exchange."""
 
 
+@final
 class HTTP2Exchange(UpstreamConnection):
-    """An ``UpstreamConnection`` for one exchange. ``client`` is the ``HTTP2Client`` that has its stream."""
+    """An ``UpstreamConnection`` for one exchange."""
 
-    def __init__(self, client: Any, deadlines: Deadlines) -> None:
+    def __init__(self, client: ServiceConnection, deadlines: Deadlines) -> None:
         super().__init__()
-        self.number = 0
-        """The number of its stream; 0 until it has one."""
-        self.send_window = 0
+        self.flow = Flow(client, 0, 0)
+        """Its number is 0 until there is a stream."""
         self._client = client
         self._deadlines = deadlines
         self._request = UNSENT
         self._response = UNSENT
         self._head: bytes | None = None  # not sent yet
-        self._unsent = bytearray()
         self._finishing = False
         self._body_paused = False
         self._answer: ResponseHead | None = None  # not passed on yet
@@ -71,8 +59,6 @@ class HTTP2Exchange(UpstreamConnection):
         self._telling = False
         self.is_complete = False
         """Whether END_STREAM has arrived. The receiver may not have got all of the answer."""
-        self._receive_window = STREAM_WINDOW
-        self._taken = 0
         self._timeout = 0.0
         self._event_stream = False
         self.version = b"HTTP/2"
@@ -109,7 +95,7 @@ class HTTP2Exchange(UpstreamConnection):
     def write(self, data: bytes) -> None:
         if self._request != OPEN or not data:
             return
-        self._unsent += data
+        self.flow.add(data)
         self._push()
 
     def flush(self) -> None:
@@ -154,15 +140,13 @@ class HTTP2Exchange(UpstreamConnection):
 
     # From the connection: frames of the service.
 
-    def block_received(self, fields: Headers, size: int, end: bool) -> None:
+    def block_received(self, fields: list[Field], size: int, end: bool) -> None:
         """A head, or trailers, which are checked and dropped. Raises ``UpstreamError``."""
-        if self.is_complete:
-            raise UpstreamMalformed("a field block behind the end")
         if self._response == OPEN:
             if not end:
                 raise UpstreamMalformed("trailers that do not end the response")
-            for name, value in fields:
-                check_field(name, value)
+            for field in fields:
+                check_field(field)
             self._ended()
             return
         head = read_head(fields, size)
@@ -183,12 +167,9 @@ class HTTP2Exchange(UpstreamConnection):
 
     def data_received(self, data: bytes, length: int, end: bool) -> None:
         """``length``: bytes that count against the window. Raises ``StreamFault`` beyond it, and ``UpstreamError``."""
-        if self._response != OPEN or self.is_complete:
-            raise UpstreamMalformed("a body without a head, or behind its end")
-        self._receive_window -= length
-        if self._receive_window < 0:
-            raise StreamFault(Code.FLOW_CONTROL_ERROR, "more than the window allows")
-        self._taken += length - len(data)
+        if self._response != OPEN:
+            raise UpstreamMalformed("a body without a head")
+        self.flow.received(length, length - len(data))
         if data:
             if self._bodyless:
                 raise UpstreamMalformed("a body where none can be")
@@ -221,7 +202,7 @@ class HTTP2Exchange(UpstreamConnection):
         self._telling = True
         for piece in pieces:
             if self.receiver is not None:
-                self._taken += len(piece)
+                self.flow.taken += len(piece)
                 receiver.response_received(piece)
         self._telling = False
         if self.receiver is None:
@@ -230,30 +211,24 @@ class HTTP2Exchange(UpstreamConnection):
             self._end(Code.NO_ERROR)
             receiver.response_finished()
             return
-        if self._taken >= GIVE_BACK:
-            self._receive_window += self._taken
-            self._client.emit(window_frame(self.number, self._taken))
-            self._taken = 0
+        self.flow.give_back()
         receiver.response_paused()
         if pieces or answer is not None:
             self._wait()
 
     def window_received(self, increment: int) -> None:
-        """Raises ``StreamFault``."""
-        if not increment:
-            raise StreamFault(Code.PROTOCOL_ERROR, "a window is opened by nothing")
-        self.widen(increment)
-        if self.send_window > LARGEST_WINDOW:
-            raise StreamFault(Code.FLOW_CONTROL_ERROR, "a window grows too large")
+        """WINDOW_UPDATE. Raises ``StreamFault``."""
+        self.flow.window_received(increment)
+        self.go_on()
 
     def widen(self, increment: int) -> None:
-        """The service's window grows. It shrinks if a new setting is smaller (RFC 9113 §6.9.2)."""
-        self.send_window += increment
+        """The service's window changes by a new setting. Raises ``StreamFault``."""
+        self.flow.widen(increment)
         self.go_on()
 
     def go_on(self) -> None:
         """The windows or the transport may have room again."""
-        if self._request == OPEN and (self._unsent or self._body_paused):
+        if self._request == OPEN and (self.flow.unsent or self._body_paused):
             self._push()
 
     def reset_received(self, code: int) -> None:
@@ -288,29 +263,23 @@ class HTTP2Exchange(UpstreamConnection):
     def _push(self) -> None:
         """Send what the windows and the transport allow."""
         client = self._client
+        flow = self.flow
         if self._head is not None:
             client.open(self)
-            ends = self._finishing and not self._unsent
-            client.emit_head(self.number, self._head, ends)
+            ends = self._finishing and not flow.unsent
+            client.emit_head(flow.number, self._head, ends)
             self._head = None
             if ends:
                 self.stop_sending()
                 client.flush()
                 return
-        unsent = self._unsent
-        while unsent or self._finishing:
-            size = min(len(unsent), self.send_window, client.send_window, LARGEST_FRAME)
-            if unsent and (size <= 0 or client.writing_paused):
+        while flow.unsent or self._finishing:
+            sent = flow.send(self._finishing)
+            if sent == BLOCKED:
                 client.waiting[self] = None
                 break
-            ends = self._finishing and size == len(unsent)
-            client.emit(frame(DATA, END_STREAM if ends else 0, self.number, bytes(unsent[:size])))
-            client.bounds.data_frames += 1
-            del unsent[:size]
-            self.send_window -= size
-            client.send_window -= size
             self._wait()
-            if ends:
+            if sent == LAST:
                 self.stop_sending()
                 break
         client.flush()
@@ -320,7 +289,7 @@ class HTTP2Exchange(UpstreamConnection):
         receiver = self.receiver
         if receiver is None or self._request != OPEN:
             return
-        left = len(self._unsent)
+        left = self.flow.unsent
         if not self._body_paused and left > UNSENT_HIGH:
             self._body_paused = True
             self._wait()
@@ -332,7 +301,7 @@ class HTTP2Exchange(UpstreamConnection):
 
     def stop_sending(self) -> None:
         self._request = ENDED
-        self._unsent.clear()
+        self.flow.clear()
         self._client.waiting.pop(self, None)
         self._wait()
 
@@ -356,7 +325,7 @@ class HTTP2Exchange(UpstreamConnection):
         is_open = self._request == OPEN or not self.is_complete
         self._request = self._response = ENDED
         self._pieces.clear()
-        self._unsent.clear()
+        self.flow.clear()
         self.deadline = NEVER
         self._deadlines.forget(self)
         if code == Code.NO_ERROR and is_open:

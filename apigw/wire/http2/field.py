@@ -7,7 +7,7 @@ are not checked again.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, final
 
 from apigw.wire.headers import FIELD_VALUE, LOWER_TOKEN, Header
 
@@ -59,6 +59,7 @@ _KINDS: Final[dict[bytes, int]] = {
 }
 
 
+@final
 class Field:
     """``kind`` includes the check of its value, ``named`` does not. Values of pseudo-header fields are not checked."""
 

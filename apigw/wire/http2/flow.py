@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, final
 
 from apigw.wire.http2.bounds import STREAM_WINDOW, WORTHWHILE
 from apigw.wire.http2.endpoint import Endpoint
@@ -25,6 +25,7 @@ LAST: Final = 3
 """The frame with END_STREAM is sent."""
 
 
+@final
 class Flow:
     """``send_window`` is what the other side takes, and may be negative. ``unsent`` is the number of waiting bytes."""
 

@@ -8,7 +8,7 @@ attacker could learn from sizes (RFC 7541 §7.1). docs/decisions/hpack.md says w
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, final
 
 from mypy_extensions import i64
 
@@ -47,6 +47,7 @@ def fault(reason: str) -> ConnectionFault:
     return ConnectionFault(Code.COMPRESSION_ERROR, reason)
 
 
+@final
 class FieldDecoder:
     """Decodes the field blocks of one connection, in their order."""
 
@@ -184,7 +185,9 @@ def _encode(parts: list[bytes], headers: Headers) -> bytes:
 
 def _remember(name: bytes) -> bytes:
     prefix = _prefix(name)
-    if len(name) <= LONGEST_REMEMBERED and len(_PREFIXES) < MOST_REMEMBERED:
+    if len(name) <= LONGEST_REMEMBERED:
+        if len(_PREFIXES) >= MOST_REMEMBERED:
+            _PREFIXES.clear()
         _PREFIXES[name] = prefix
     return prefix
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, final
 
 from apigw.wire.http2.bounds import MOST_CLOSED
 from apigw.wire.http2.frames import Code, ConnectionFault
@@ -13,6 +13,7 @@ MOST_GAPS: Final = 16
 """Ranges of skipped numbers that are remembered, for the right error code when one is used later."""
 
 
+@final
 class Numbers:
     """Checks the numbers of streams, which must increase. A frame for a closed stream is allowed only if the other side
     may not have noticed that we closed it.

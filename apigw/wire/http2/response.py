@@ -7,8 +7,17 @@ import re
 from typing import Final
 
 from apigw.wire.errors import UpstreamMalformed
-from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, LOWER_TOKEN, Headers
-from apigw.wire.http2.field import CONNECTION_SPECIFIC
+from apigw.wire.headers import Headers
+from apigw.wire.http2.field import (
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    HOP,
+    LAST_REGULAR,
+    PLAIN,
+    STATUS,
+    TE,
+    Field,
+)
 from apigw.wire.interfaces import EVENT_STREAM, MAX_HEAD, MAX_HEADERS
 
 _STATUS: Final = re.compile(rb"[1-9][0-9]{2}").fullmatch
@@ -25,31 +34,32 @@ class ResponseHead:
         self.event_stream = event_stream
 
 
-def read_head(fields: Headers, size: int) -> ResponseHead:
+def read_head(fields: list[Field], size: int) -> ResponseHead:
     """``size`` is that of all fields; ``fields`` beyond ``MAX_HEAD`` may be missing. Raises ``UpstreamMalformed``."""
     if size > MAX_HEAD or len(fields) > MAX_HEADERS:
         raise UpstreamMalformed("the response's headers are too large")
-    if not fields or fields[0][0] != b":status" or not _STATUS(fields[0][1]):
+    if not fields or fields[0].kind != STATUS or not _STATUS(fields[0].value):
         raise UpstreamMalformed("the response's status is missing or malformed")
     length: int | None = None
     event_stream = False
     headers: Headers = []
     for field in fields[1:]:
-        name, value = field
-        check_field(name, value)
-        if name == b"content-length":
-            if length is not None or not _DIGITS(value):
-                raise UpstreamMalformed("the Content-Length is repeated or malformed")
-            length = int(value)
-        elif name == b"content-type":
-            event_stream = value.startswith(EVENT_STREAM)
-        elif name in HOP_BY_HOP:
-            continue
-        headers.append(field)
-    return ResponseHead(int(fields[0][1]), headers, length, event_stream)
+        kind = field.kind
+        if kind != PLAIN:
+            check_field(field)
+            if kind == CONTENT_LENGTH:
+                if length is not None or not _DIGITS(field.value):
+                    raise UpstreamMalformed("the Content-Length is repeated or malformed")
+                length = int(field.value)
+            elif kind == CONTENT_TYPE:
+                event_stream = field.value.startswith(EVENT_STREAM)
+            elif kind in (TE, HOP):
+                continue
+        headers.append(field.pair)
+    return ResponseHead(int(fields[0].value), headers, length, event_stream)
 
 
-def check_field(name: bytes, value: bytes) -> None:
+def check_field(field: Field) -> None:
     """Check a field of a head or of trailers. Raises ``UpstreamMalformed``."""
-    if name in CONNECTION_SPECIFIC or LOWER_TOKEN(name) is None or FIELD_VALUE(value) is None:
+    if field.kind > LAST_REGULAR:
         raise UpstreamMalformed("a field is malformed, or belongs to a connection")

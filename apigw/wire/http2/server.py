@@ -9,7 +9,7 @@ writes frames, ``stream`` is one exchange, ``fields`` makes requests, ``hpack`` 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, final
 
 from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.internet.protocol import connectionDone
@@ -51,6 +51,7 @@ FAREWELL: Final = 1.0
 FAREWELL_PING: Final = b"drained?"
 
 
+@final
 class HTTP2Channel(Connection):
     """One connection, with up to ``MOST_STREAMS`` requests in flight."""
 

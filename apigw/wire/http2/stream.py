@@ -8,7 +8,7 @@ too, and the producer is paused beyond ``UNSENT_HIGH``.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, final
 
 from twisted.internet.interfaces import IPushProducer
 
@@ -41,6 +41,7 @@ from apigw.wire.tunnel import End
 CONTINUE: Final = encode_head(100, [])
 
 
+@final
 class HTTP2Stream:
     """Provides ``wire.request.Stream``, and ``wire.deadlines.Timed`` while it waits for the client."""
 

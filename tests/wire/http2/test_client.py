@@ -347,7 +347,7 @@ def test_what_is_late_of_cancelled_downloads_is_forgiven() -> None:
     _, bystander = scene.ask()
     for _ in range(200):
         exchange, _ = scene.ask()
-        number = exchange.number
+        number = exchange.flow.number
         exchange.abandon()
         for _ in range(7):
             scene.say(DataFrame(number, b"x" * 16_384))
