@@ -31,7 +31,8 @@ CERTIFICATE: Rule = {
 
 SERVER_TLS: Rule = {
     "certificates": list_of(
-        "Chosen by the client's server name (SNI); the first is for clients without one.",
+        "Chosen by the client's server name (SNI); the first is for clients without one. Of two with the same names, "
+        "an ECDSA and an RSA one, each client gets what it can verify.",
         map_of("", model.Certificate, CERTIFICATE),
         required=True,
         minlength=1,
