@@ -101,6 +101,8 @@ class UpstreamConnection(ABC):
     """Whether it has completed an exchange. The service may be closing a used connection for being idle."""
     receiver: Receiver | None
     """The receiver of the exchange in progress."""
+    timeout: float
+    """That of ``send``. A change holds from the next wait on."""
     version: bytes
     """The HTTP version of the last response, for ``Via``: ``HTTP/1.1``, as in ``Request.clientproto``."""
 
@@ -109,6 +111,7 @@ class UpstreamConnection(ABC):
         self.deadline = NEVER
         self.usable = False
         self.used = False
+        self.timeout = 0.0
         self.version = b"HTTP/1.1"
         self.receiver = None
 
