@@ -41,7 +41,7 @@ class Receiver(Protocol):
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         """The head of the final response; interim responses (1xx) are dropped.
 
-        ``status`` is 200 to 999, or 101 for a request with ``upgrade``. 101 is the last call: the receiver must call
+        ``status`` is 200 to 599, or 101 for a request with ``upgrade``. 101 is the last call: the receiver must call
         ``UpstreamConnection.give_up``. ``headers`` have been validated. They have no hop-by-hop fields, except
         ``Upgrade`` and ``Connection`` of a 426 (RFC 9110 §15.5.22), and no ``Transfer-Encoding``.
         """
