@@ -80,6 +80,14 @@ class ClientConnection:
         self._patience = settings.stream_idle_timeout if request.is_stream else settings.client_body_timeout
         self._enter(BODY)
 
+    def _answer_moved(self, request: Request | None) -> None:
+        """A piece of the answer was written, which ends a silence."""
+        if not self._full and request is not None:
+            if self._state == ENDED:
+                self._enter(ENDED)
+            elif self._state == BODY and request.is_stream:
+                self._await_body(request)
+
     def _is_new_turn(self) -> bool:
         """Whether this is the first call in a turn. TLS delivers what was read in one turn in many pieces."""
         before, self._turn = self._turn, getattr(self.factory.deadlines.clock, "turn", None)

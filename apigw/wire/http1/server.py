@@ -201,7 +201,12 @@ class HTTP1Channel(ClientConnection):
         head = self._head
         request = head.read(self, data if end == len(data) else data[:end], settings.max_header_count)
         self._last = head.closing
-        self._pending = data[end:]
+        rest = data[end:]
+        length = request.content_length
+        if length and length <= len(rest):
+            request.body_came_whole(rest[:length])
+            rest = rest[length:]
+        self._pending = rest
         self._request = request
         if not self._room.kept.pop(self, False):
             self._room.busy(self)
@@ -210,7 +215,7 @@ class HTTP1Channel(ClientConnection):
             self._state = DONE
             self.deadline = NEVER
         else:
-            self._body = RequestBody(request.content_length, settings.max_header_size, settings.client_least_rate)
+            self._body = RequestBody(length, settings.max_header_size, settings.client_least_rate)
             self._begin_body()
             self._enter(EXPECT if head.expects_continue else BODY)
         self.factory.on_request(request)
@@ -316,12 +321,7 @@ class HTTP1Channel(ClientConnection):
 
     def flush(self) -> None:
         self._answer.flush()
-        request = self._request
-        if not self._full and request is not None:
-            if self._state == ENDED:
-                self._enter(ENDED)
-            elif self._state == BODY and request.is_stream:
-                self._await_body(request)
+        self._answer_moved(self._request)
 
     def end_response(self, request: Request) -> None:
         self._answer.end()
