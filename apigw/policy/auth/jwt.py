@@ -75,7 +75,8 @@ class _Verifier:
         """Whether both accept the same tokens, and say the same of them."""
         mine, others = self.keys, other.keys
         same_keys = mine.same_as(others) if isinstance(mine, Keys) and isinstance(others, Keys) else mine is others
-        return same_keys and (self.rules, self.key_ids, self.typ) == (other.rules, other.key_ids, other.typ)
+        rules: object = self.rules  # attrs compares it by value, but to mypyc it would be equal to itself alone
+        return same_keys and rules == other.rules and self.key_ids == other.key_ids and self.typ == other.typ
 
 
 @frozen(eq=False, repr=False)
