@@ -25,7 +25,7 @@ from twisted.web.pages import notFound
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.static import Data, File
-from twisted.web.util import DeferredResource, Redirect
+from twisted.web.util import DeferredResource
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -248,13 +248,6 @@ def test_errors() -> None:
     assert (answer.status, sorted(answer.headers[b"allow"].split(b", "))) == (405, [b"GET", b"HEAD"])
     assert page(lambda request: b"").ask(b"PUT").status == 501  # Twisted's own opinion
     assert page(lambda request: b"").ask(b"GET", b"/other").status == 404
-
-
-def test_redirect() -> None:
-    """``util.Redirect``."""
-    answer = Web(Redirect(b"http://example.com/there")).ask()
-    assert (answer.status, answer.headers[b"location"]) == (302, b"http://example.com/there")
-    assert b"there" in answer.body
 
 
 def test_status_reason_and_fields() -> None:

@@ -478,16 +478,6 @@ def test_a_client_that_leaves_is_reported_once() -> None:
         assert not server.factory.channels
 
 
-def test_a_client_that_leaves_between_requests_troubles_nobody() -> None:
-    """A finished exchange is not reported again."""
-    server = Server()
-    client = server.connect()
-    client.send(GET)
-    client.transport.disconnect()
-    assert server.seen[0].error is None
-    assert not server.factory.channels
-
-
 def test_a_client_that_ends_its_side_is_still_answered() -> None:
     """Who has nothing more to ask may say so (``nc -N``), and gets its answer, the last on the connection."""
     _, client, echo = held()
