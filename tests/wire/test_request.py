@@ -14,11 +14,11 @@ from support import http2_client
 from support.awaiting import eventually
 from support.fake_transport import FakeTransport
 from support.http1_server import PEER
+from support.logged import failures, logged
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock, deferLater
-from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.pages import notFound
@@ -343,23 +343,21 @@ def test_faking_head() -> None:
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_resource_that_raises(begun: bool) -> None:
     """The client learns nothing of it, and an answer that had begun does not look complete."""
-    logged: Any = []
 
     def render(request: Any) -> bytes:
         if begun:
             request.write(b"half")
         raise RuntimeError("a secret")
 
-    globalLogPublisher.addObserver(logged.append)
     web = page(render)
-    web.send()
-    globalLogPublisher.removeObserver(logged.append)
+    with logged() as events:
+        web.send()
     assert b"secret" not in web.transport.taken
     if begun:
         assert web.transport.aborted
     else:
         assert web.answer().status == 500
-    assert any("log_failure" in event for event in logged)
+    assert failures(events) == ["a secret"]
 
 
 def test_the_end_is_told() -> None:

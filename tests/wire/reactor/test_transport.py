@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 from attrs import define
 from support.certificates import Authority
+from support.logged import logged
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
-from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from apigw.wire.agent import endpoint_to
 from apigw.wire.channel import ChannelFactory, Settings
@@ -409,19 +408,10 @@ def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement(
 @pytest.mark.parametrize("adopted", [False, True])
 def test_a_unix_socket_has_no_such_algorithm(turns: Turns, tmp_path: Path, adopted: bool) -> None:
     """It is listened on as any other, also where a supervisor opened it, and nothing fails and is logged."""
-    errors: list[Any] = []
-
-    @implementer(ILogObserver)
-    def note(event: Any) -> None:
-        if event.get("isError") or event.get("log_failure"):
-            errors.append(event)
-
     channels = served(turns)
     path = str(tmp_path / "a.sock")
     eager = EagerReactor(turns.reactor)
-    globalLogPublisher.addObserver(note)
-    with contextlib.ExitStack() as stack:
-        stack.callback(globalLogPublisher.removeObserver, note)
+    with contextlib.ExitStack() as stack, logged() as events:
         if adopted:
             listening = stack.enter_context(socket.socket(socket.AF_UNIX))
             listening.bind(path)
@@ -436,7 +426,7 @@ def test_a_unix_socket_has_no_such_algorithm(turns: Turns, tmp_path: Path, adopt
         turns.until(lambda: not channels.channels)
         port.stopListening()
         turns.turn()
-    assert errors == []
+    assert not [event for event in events if event.get("isError") or event.get("log_failure")]
 
 
 @pytest.mark.parametrize("secure", [False, True])
