@@ -47,7 +47,7 @@ class HoldBody(Stage):
         allowed, small = destination.max_body_size, destination.buffer_body
         if allowed is not None and length is not None and length > allowed:
             raise errors.BodyTooLarge(f"The body may have up to {allowed} bytes.")
-        if request.body_complete or not small or is_grpc(request.headers):
+        if not small or is_grpc(request.headers):
             return None
         circuit = destination.upstream.circuit
         if circuit is not None:

@@ -80,7 +80,8 @@ class Relay(Relaying):
             if request.body_complete and not request.bytes_received:
                 connection.finish()
             else:
-                connection.flush()
+                if not request.bytes_received:
+                    connection.flush()  # else the head goes out with the first piece
                 request.read_body()
             return
         connection.write(held.read())
