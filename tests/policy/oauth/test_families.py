@@ -145,8 +145,9 @@ def test_another_gateway_finds_it(shared: RedisFamilies, server: redis_server.Re
     assert wait_for(other.replace(id, FAMILY.digest, NEXT, NOON)) is True
     wait_for(link.stop())
     assert wait_for(shared.get(id, NOON)) == NEXT
-    with pytest.raises(AuthUnavailable):
+    with pytest.raises(AuthUnavailable) as raised:
         wait_for(other.get(id, NOON))
+    assert raised.value.headers == [(b"retry-after", b"1")]
     with pytest.raises(AuthUnavailable):
         wait_for(other.replace(id, NEXT.digest, FAMILY, NOON))
 
