@@ -298,27 +298,6 @@ def test_a_client_writes_eagerly_too(turns: Turns) -> None:
         turns.until(lambda: made[0].lost)
 
 
-def test_a_listening_socket_can_be_given(turns: Turns) -> None:
-    """Several processes can share a port, or a supervisor open it."""
-    peers: list[Peer] = []
-    factory = Factory()
-
-    def build(addr: object) -> Peer:
-        peers.append(Peer())
-        return peers[-1]
-
-    factory.buildProtocol = build  # type: ignore[method-assign]
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.setblocking(False)
-        port: Any = EagerReactor(turns.reactor).adoptStreamPort(listening.fileno(), socket.AF_INET, factory)
-        with socket.create_connection(listening.getsockname()):
-            turns.until(lambda: peers and peers[0].transport)
-            assert isinstance(peers[0].transport, EagerServer)
-        turns.until(lambda: peers[0].lost)
-        port.stopListening()
-    turns.turn()
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("keys"))
