@@ -17,6 +17,7 @@ from apigw.config.keys import (
     list_of,
     map_of,
     optional_file,
+    share,
     size,
     switch,
     text,
@@ -31,7 +32,8 @@ CERTIFICATE: Rule = {
 
 SERVER_TLS: Rule = {
     "certificates": list_of(
-        "Chosen by the client's server name (SNI); the first is for clients without one.",
+        "Chosen by the client's server name (SNI); the first is for clients without one. Of two with the same names, "
+        "an ECDSA and an RSA one, each client gets what it can verify.",
         map_of("", model.Certificate, CERTIFICATE),
         required=True,
         minlength=1,
@@ -99,6 +101,20 @@ GATEWAY: Rule = {
         "1",
         "1GiB",
         nullable=True,
+    ),
+    "client_request_timeout": duration(
+        "How long a client may take to send a whole body, from its request's headers on; then it is answered 408, or "
+        "cut where the answer has begun. `null` for no such limit.",
+        "1ms",
+        DAY,
+        nullable=True,
+    ),
+    "stream_idle_timeout": duration(
+        "How long a request whose body has no known length may be silent in both directions, once it is sent to the "
+        "service and until its body ends. It replaces `client_body_timeout` and `request_timeout` for it, and for gRPC "
+        "to the end of the answer.",
+        "1ms",
+        MONTH,
     ),
     "keepalive_timeout": duration("How long an idle connection of a client stays open.", "1ms", DAY),
     "tunnel_idle_timeout": duration(
@@ -203,12 +219,7 @@ HEALTH_CHECK: Rule = {
 }
 
 CIRCUIT_BREAKER: Rule = {
-    "error_rate": {
-        "type": "number",
-        "min": 0.001,
-        "max": 1,
-        "meta": {"doc": "The circuit opens when this share of the requests has failed: above 0, up to 1."},
-    },
+    "error_rate": share("The circuit opens when this share of the requests has failed.", "0.1%", "100%"),
     "window": duration("The sliding window in which outcomes are counted.", "1s", "1h"),
     "min_requests": whole("The circuit does not open on fewer outcomes.", 1, 1_000_000),
     "open_for": duration("How long it stays open before it becomes half-open.", "100ms", "1h"),
@@ -229,6 +240,7 @@ SERVICE: Rule = {
         "http1",
         "h2",
         "h2c",
+        meant={"http2": "h2", "http/2": "h2", "http/1.1": "http1", "http1.1": "http1", "http": "http1"},
     ),
     "tls": map_of("For `https` targets, which are always verified.", model.UpstreamTLS, UPSTREAM_TLS),
     "connect_timeout": duration(

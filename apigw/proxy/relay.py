@@ -11,7 +11,7 @@ from zope.interface import classImplements
 from apigw import errors
 from apigw.contract.exchange import Exchange, Head, Relaying
 from apigw.proxy.destination import Destination
-from apigw.proxy.headers import client_headers, upstream_fields, without_segments
+from apigw.proxy.headers import client_headers, is_grpc, upstream_fields, without_segments
 from apigw.proxy.held_body import HeldBody
 from apigw.upstream.failover import again
 from apigw.upstream.target import Target
@@ -74,7 +74,11 @@ class Relay(Relaying):
         fields = upstream_fields(request, trusted, exchange.id, own, destination.copied)
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
-        connection.send(request.method, uri, host, fields, length, upgrade, destination.timeout, self)
+        timeout = destination.timeout
+        if length is None and (not request.body_complete or is_grpc(request.headers)):
+            request.is_stream = True
+            timeout = destination.stream_timeout
+        connection.send(request.method, uri, host, fields, length, upgrade, timeout, self)
         held = self.held
         if held is None:
             if request.body_complete and not request.bytes_received:
@@ -111,10 +115,13 @@ class Relay(Relaying):
             self._body_held()
 
     def body_finished(self) -> None:
-        if self.connection is not None:
-            self.connection.finish()
-        else:
+        connection = self.connection
+        if connection is None:
             self._body_held()
+            return
+        if self.request.is_stream and not is_grpc(self.request.headers):
+            connection.timeout = self.destination.timeout
+        connection.finish()
 
     def client_failed(self, error: Refused | ClientLost) -> None:
         self.exchange.driver.client_failed(self.exchange, error)

@@ -41,7 +41,7 @@ class Receiver(Protocol):
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         """The head of the final response; interim responses (1xx) are dropped.
 
-        ``status`` is 200 to 999, or 101 for a request with ``upgrade``. 101 is the last call: the receiver must call
+        ``status`` is 200 to 599, or 101 for a request with ``upgrade``. 101 is the last call: the receiver must call
         ``UpstreamConnection.give_up``. ``headers`` have been validated. They have no hop-by-hop fields, except
         ``Upgrade`` and ``Connection`` of a 426 (RFC 9110 §15.5.22), and no ``Transfer-Encoding``.
         """
@@ -101,6 +101,8 @@ class UpstreamConnection(ABC):
     """Whether it has completed an exchange. The service may be closing a used connection for being idle."""
     receiver: Receiver | None
     """The receiver of the exchange in progress."""
+    timeout: float
+    """That of ``send``. A change holds from the next wait on."""
     version: bytes
     """The HTTP version of the last response, for ``Via``: ``HTTP/1.1``, as in ``Request.clientproto``."""
 
@@ -109,6 +111,7 @@ class UpstreamConnection(ABC):
         self.deadline = NEVER
         self.usable = False
         self.used = False
+        self.timeout = 0.0
         self.version = b"HTTP/1.1"
         self.receiver = None
 

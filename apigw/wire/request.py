@@ -91,6 +91,8 @@ class Request:
     upgrade: bool = False
     """Whether the client asks for a WebSocket."""
     body_wanted: bool = False
+    is_stream: bool = False
+    """Whether its body, of unknown length, is sent on as it comes: then ``stream_idle_timeout`` applies to it."""
     bytes_received: int = 0
     started: bool = False
     finished: bool = False

@@ -22,6 +22,7 @@ def hasty(in_front: Start, module_service: Service) -> Daemon:
             routes=ALL,
             client_header_timeout="300ms",
             client_body_timeout="300ms",
+            stream_idle_timeout="300ms",
             keepalive_timeout="300ms",
         )
     )

@@ -99,6 +99,7 @@ class Scene:
             deadlines,
             30.0,
             60.0,
+            60.0,
             None,
             buffered,
             strip=0,
