@@ -225,7 +225,9 @@ SERVICE: Rule = {
         minlength=1,
     ),
     "protocol": choice(
-        "HTTP/1.1 (`http1`), HTTP/2 over TLS to `https` targets (`h2`), or HTTP/2 without TLS (`h2c`).",
+        "HTTP/1.1 (`http1`), HTTP/2 over TLS to `https` targets (`h2`), or HTTP/2 without TLS (`h2c`). `auto`: what an "
+        "`https` target chooses by ALPN, and HTTP/1.1 to `http` targets.",
+        "auto",
         "http1",
         "h2",
         "h2c",

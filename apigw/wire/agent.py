@@ -43,10 +43,11 @@ def endpoint_to(
     return wrapClientTLS(tls, endpoint) if tls is not None else endpoint
 
 
-MakePool = Callable[[IStreamClientEndpoint, PoolSettings], Connections]
+MakePool = Callable[[bytes, IStreamClientEndpoint, PoolSettings], Connections]
+"""Makes the pool of one address, from its scheme, its endpoint and the settings."""
 
 
-def http1_pool(deadlines: Deadlines, endpoint: IStreamClientEndpoint, settings: PoolSettings) -> Pool:
+def http1_pool(deadlines: Deadlines, scheme: bytes, endpoint: IStreamClientEndpoint, settings: PoolSettings) -> Pool:
     return Pool(endpoint, partial(HTTP1Connection, deadlines), settings, deadlines)
 
 
@@ -115,7 +116,7 @@ class Agent:
             host = where.host.decode("ascii")
             tls = self._tls_for(host) if where.scheme == b"https" else None
             endpoint = endpoint_to(self._reactor, host, where.port, self._settings.connect_timeout, tls)
-            self._pools[key] = self._make_pool(endpoint, self._settings)
+            self._pools[key] = self._make_pool(where.scheme, endpoint, self._settings)
         return self._pools[key]
 
 

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
+from apigw.wire.alpn import OtherProtocol, take_over
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted, UpstreamError
 from apigw.wire.interfaces import Connections, Make, UpstreamConnection
@@ -36,6 +37,10 @@ class PoolSettings:
     keepalive_timeout: float = 4.0
     max_connections: int = 256
     max_pending: int = 1024
+
+
+OnOther = Callable[[Any, list[Deferred[UpstreamConnection]]], None]
+"""Gets the transport of a connection for which the service chose the other protocol, and what waits for connections."""
 
 
 class Queued:
@@ -95,6 +100,8 @@ class Pool(Connections):
         self._slowest = Slowest()
         self.deadline = NEVER
         """When the clients' rates are sampled next; only while the pool is full."""
+        self.on_other: OnOther | None = None
+        """Set if the service may choose HTTP/2 for a connection instead."""
 
     @property
     def connections(self) -> int:
@@ -145,6 +152,19 @@ class Pool(Connections):
         for connection in idle:
             connection.close()
 
+    def adopt(self, transport: Any) -> None:
+        """Add a connection that was made elsewhere, and whose handshake is complete."""
+        connection = self._make(self._free, self._set_apart, self._lose)
+        self._opened(connection)
+        connection.when_ready.addCallbacks(self._free, lambda _: None)
+        take_over(transport, connection)
+
+    def _opened(self, connection: UpstreamConnection) -> None:
+        self._open[connection] = None
+        if self.deadline == NEVER and len(self._open) >= self._settings.max_connections:
+            self.deadline = self._deadlines.seconds()
+            self._deadlines.watch(self)
+
     def _dial(self) -> Deferred[UpstreamConnection]:
         given: Deferred[UpstreamConnection] = Deferred()
         self._dial_for(given)
@@ -152,10 +172,7 @@ class Pool(Connections):
 
     def _dial_for(self, given: Deferred[UpstreamConnection]) -> None:
         connection = self._make(self._free, self._set_apart, self._lose)
-        self._open[connection] = None
-        if self.deadline == NEVER and len(self._open) >= self._settings.max_connections:
-            self.deadline = self._deadlines.seconds()
-            self._deadlines.watch(self)
+        self._opened(connection)
         dialling = Dialling(self._deadlines.seconds() + self._settings.connect_timeout)
         connection.connect_until(dialling.deadline)
         self._deadlines.watch(dialling)
@@ -178,6 +195,9 @@ class Pool(Connections):
         def not_connected(failure: Failure) -> None:
             self._deadlines.forget(dialling)
             self._lose(connection)
+            if self.on_other is not None and isinstance(failure.value, OtherProtocol):
+                self.on_other(failure.value.transport, [given])
+                return
             if dialling.late:
                 failure = Failure(ConnectFailed(f"no connection within {self._settings.connect_timeout:g} s"))
             connection.when_ready.errback(failure)

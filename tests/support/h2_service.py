@@ -152,7 +152,11 @@ class H2Service:
     """Listens on a port of its own until ``close``. ``behave`` may be replaced at any time."""
 
     def __init__(
-        self, behave: Behaviour = echo, tls: ssl.SSLContext | None = None, most_streams: int | None = None
+        self,
+        behave: Behaviour = echo,
+        tls: ssl.SSLContext | None = None,
+        most_streams: int | None = None,
+        port: int = 0,
     ) -> None:
         self.behave = behave
         self.requests: list[Received] = []
@@ -160,7 +164,7 @@ class H2Service:
         self.conversations: list[H2Conversation] = []
         self.most_streams = most_streams
         self._tls = tls
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listening = socket.create_server(("127.0.0.1", port), backlog=512)
         self.port: int = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
