@@ -11,7 +11,7 @@ from zope.interface import classImplements
 from apigw import errors
 from apigw.contract.exchange import Exchange, Head, Relaying
 from apigw.proxy.destination import Destination
-from apigw.proxy.headers import client_headers, upstream_fields, without_segments
+from apigw.proxy.headers import client_headers, client_trailers, upstream_fields, upstream_trailers, without_segments
 from apigw.proxy.held_body import HeldBody
 from apigw.upstream.failover import again
 from apigw.upstream.target import Target
@@ -46,6 +46,8 @@ class Relay(Relaying):
         self.upstream_ended_at = 0.0
         self.full = False
         """Whether the buffer towards the service is full."""
+        self.trailers: Headers | None = None
+        """Those of the service's answer, for the client."""
         self.event_stream = False
         self.tunnelled = False
         self._tunnel: Deferred[None] | None = None
@@ -74,7 +76,8 @@ class Relay(Relaying):
         fields = upstream_fields(request, trusted, exchange.id, own, destination.copied)
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
-        connection.send(request.method, uri, host, fields, length, upgrade, destination.timeout, self)
+        timeout, trailers = destination.timeout, request.wants_trailers
+        connection.send(request.method, uri, host, fields, length, upgrade, trailers, timeout, self)
         held = self.held
         if held is None:
             if request.body_complete and not request.bytes_received:
@@ -85,7 +88,7 @@ class Relay(Relaying):
             return
         connection.write(held.read())
         if request.body_complete:
-            connection.finish()
+            connection.finish(self._trailers())
         else:
             self._release_body()
             if not self.full:
@@ -111,9 +114,13 @@ class Relay(Relaying):
 
     def body_finished(self) -> None:
         if self.connection is not None:
-            self.connection.finish()
+            self.connection.finish(self._trailers())
         else:
             self._body_held()
+
+    def _trailers(self) -> Headers | None:
+        trailers = self.request.trailers
+        return None if trailers is None else upstream_trailers(trailers, self.destination.copied)
 
     def client_failed(self, error: Refused | ClientLost) -> None:
         self.exchange.driver.client_failed(self.exchange, error)
@@ -187,9 +194,12 @@ class Relay(Relaying):
         self.request.flush()
         self.request.stream.set_producer(self)
 
+    def response_trailers(self, trailers: Headers) -> None:
+        self.trailers = client_trailers(trailers, self.exchange.dropped) or None
+
     def response_finished(self) -> None:
         self._upstream_ended(self.exchange.status)
-        self.request.finish()
+        self.request.finish(self.trailers)
         self.exchange.driver.end(self.exchange)
 
     def response_failed(self, error: UpstreamError) -> None:

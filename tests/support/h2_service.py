@@ -27,6 +27,7 @@ class Received:
     stream: int
     headers: Fields
     body: bytearray = Factory(bytearray)
+    trailers: Fields = Factory(list)
     ended: bool = False
     reset: int | None = None
 
@@ -68,6 +69,10 @@ class Received:
             at += room
             if not data:
                 return
+
+    def end(self, *trailers: tuple[str, str]) -> None:
+        self.connection.state.send_headers(self.stream, trailers, end_stream=True)
+        self.connection.flush()
 
     def refuse(self, code: int) -> None:
         self.connection.state.reset_stream(self.stream, code)
@@ -130,6 +135,9 @@ class H2Conversation:
             received.body += event.data
             if self.gives_back and event.flow_controlled_length:
                 self.state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.TrailersReceived):
+            assert event.headers is not None
+            self.streams[event.stream_id].trailers = [(str(name), str(value)) for name, value in event.headers]
         elif isinstance(event, h2.events.StreamEnded):
             received = self.streams[event.stream_id]
             if not received.ended:

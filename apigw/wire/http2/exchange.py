@@ -24,8 +24,8 @@ from apigw.wire.http2.frames import (
     frame,
     window_frame,
 )
-from apigw.wire.http2.hpack import encode_request
-from apigw.wire.http2.response import ResponseHead, check_field, read_head
+from apigw.wire.http2.hpack import encode_request, encode_trailers
+from apigw.wire.http2.response import ResponseHead, read_head, read_trailers
 from apigw.wire.interfaces import MAX_INTERIM, Receiver, UpstreamConnection
 from apigw.wire.tunnel import End
 
@@ -59,11 +59,13 @@ class HTTP2Exchange(UpstreamConnection):
         self._request = UNSENT
         self._response = UNSENT
         self._head: bytes | None = None  # not sent yet
+        self._own_trailers: bytes | None = None  # of the request
         self._unsent = bytearray()
         self._finishing = False
         self._body_paused = False
         self._answer: ResponseHead | None = None  # not passed on yet
         self._pieces: list[bytes] = []
+        self._trailers: Headers = []
         self._left: int | None = None  # bytes left of a body with a Content-Length
         self._bodyless = False
         self._interim = 0
@@ -91,6 +93,7 @@ class HTTP2Exchange(UpstreamConnection):
         fields: Headers,
         content_length: int | None,
         upgrade: bool,
+        trailers: bool,
         timeout: float,
         receiver: Receiver,
     ) -> None:
@@ -103,6 +106,8 @@ class HTTP2Exchange(UpstreamConnection):
         self._bodyless = method == b"HEAD"
         if content_length is not None and (content_length or method in _WITH_BODY):
             fields = [*fields, (b"content-length", b"%d" % content_length)]
+        if trailers:
+            fields = [*fields, (b"te", b"trailers")]
         self._head = encode_request(method, self._client.scheme, authority, target, fields)
         self._deadlines.watch(self)
 
@@ -116,9 +121,11 @@ class HTTP2Exchange(UpstreamConnection):
         if self._request == OPEN:
             self._push()
 
-    def finish(self) -> None:
+    def finish(self, trailers: Headers | None = None) -> None:
         if self._request != OPEN:
             return
+        if trailers:
+            self._own_trailers = encode_trailers(trailers)
         self._finishing = True
         self._push()
         self._wait()
@@ -155,14 +162,13 @@ class HTTP2Exchange(UpstreamConnection):
     # From the connection: frames of the service.
 
     def block_received(self, fields: Headers, size: int, end: bool) -> None:
-        """A head, or trailers, which are checked and dropped. Raises ``UpstreamError``."""
+        """A head, or trailers. Raises ``UpstreamError``."""
         if self.is_complete:
             raise UpstreamMalformed("a field block behind the end")
         if self._response == OPEN:
             if not end:
                 raise UpstreamMalformed("trailers that do not end the response")
-            for name, value in fields:
-                check_field(name, value)
+            self._trailers = read_trailers(fields, size)
             self._ended()
             return
         head = read_head(fields, size)
@@ -212,7 +218,7 @@ class HTTP2Exchange(UpstreamConnection):
             return
         pieces, self._pieces = self._pieces, []
         answer, self._answer = self._answer, None
-        if answer is not None and self.is_complete:
+        if answer is not None and self.is_complete and not self._trailers:
             self._end(Code.NO_ERROR)
             receiver.response_whole(answer.status, b"", answer.headers, b"".join(pieces))
             return
@@ -227,7 +233,10 @@ class HTTP2Exchange(UpstreamConnection):
         if self.receiver is None:
             return
         if self.is_complete:
+            trailers = self._trailers
             self._end(Code.NO_ERROR)
+            if trailers:
+                receiver.response_trailers(trailers)
             receiver.response_finished()
             return
         if self._taken >= GIVE_BACK:
@@ -290,7 +299,7 @@ class HTTP2Exchange(UpstreamConnection):
         client = self._client
         if self._head is not None:
             client.open(self)
-            ends = self._finishing and not self._unsent
+            ends = self._finishing and not self._unsent and self._own_trailers is None
             client.emit_head(self.number, self._head, ends)
             self._head = None
             if ends:
@@ -304,7 +313,12 @@ class HTTP2Exchange(UpstreamConnection):
                 client.waiting[self] = None
                 break
             ends = self._finishing and size == len(unsent)
-            client.emit(frame(DATA, END_STREAM if ends else 0, self.number, bytes(unsent[:size])))
+            trailers = self._own_trailers if ends else None
+            if size or trailers is None:
+                last = ends and trailers is None
+                client.emit(frame(DATA, END_STREAM if last else 0, self.number, bytes(unsent[:size])))
+            if trailers is not None:
+                client.emit_head(self.number, trailers, True)
             client.bounds.data_frames += 1
             del unsent[:size]
             self.send_window -= size

@@ -14,6 +14,7 @@ from apigw.wire.http2.frames import Code, StreamFault
 from apigw.wire.http2.hpack import CONNECTION_SPECIFIC
 from apigw.wire.methods import METHODS
 from apigw.wire.request import Request, Stream
+from apigw.wire.server import Settings
 from apigw.wire.target import check_authority, check_target, same_authority
 
 _PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path"})
@@ -66,11 +67,14 @@ def read_request(
         length = 0
     request = Request(stream, method, target, path, query, authority, headers, b"HTTP/2", length)
     request.body_complete = length == 0
+    request.wants_trailers = any(name == b"te" for name, _ in special)
     return request, expects and length != 0
 
 
-def check_trailers(fields: Headers) -> None:
-    """Raises ``StreamFault`` for malformed trailers."""
+def check_trailers(fields: Headers, size: int, settings: Settings) -> None:
+    """``size`` is that of all fields; ``fields`` beyond ``max_header_size`` may be missing. Raises ``StreamFault``."""
+    if size > settings.max_header_size or len(fields) > settings.max_header_count:
+        raise StreamFault(Code.PROTOCOL_ERROR, "The trailers are too large, or too many.", 431)
     for name, value in fields:
         if name in CONNECTION_SPECIFIC or not LOWER_TOKEN(name) or not FIELD_VALUE(value):
             raise StreamFault(Code.PROTOCOL_ERROR, "A trailer field is malformed.")

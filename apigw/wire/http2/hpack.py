@@ -99,6 +99,11 @@ def encode_head(status: int, headers: Headers) -> bytes:
     return (_STATUS.get(status) or b"\x08\x03%d" % status) + _encode(headers)
 
 
+def encode_trailers(fields: Headers) -> bytes:
+    """The field block of trailers. Connection-specific fields are left out."""
+    return _encode(fields)
+
+
 def _encode(headers: Headers) -> bytes:
     parts: list[bytes] = []
     for name, value in headers:

@@ -49,6 +49,15 @@ def read_head(fields: Headers, size: int) -> ResponseHead:
     return ResponseHead(int(fields[0][1]), headers, length, event_stream)
 
 
+def read_trailers(fields: Headers, size: int) -> Headers:
+    """``size`` is that of all fields, as for ``read_head``. Raises ``UpstreamMalformed``."""
+    if size > MAX_HEAD or len(fields) > MAX_HEADERS:
+        raise UpstreamMalformed("the response's trailers are too large")
+    for name, value in fields:
+        check_field(name, value)
+    return fields
+
+
 def check_field(name: bytes, value: bytes) -> None:
     """Check a field of a head or of trailers. Raises ``UpstreamMalformed``."""
     if name in CONNECTION_SPECIFIC or LOWER_TOKEN(name) is None or FIELD_VALUE(value) is None:

@@ -28,7 +28,7 @@ from apigw.wire.http2.frames import (
     reset_frame,
     window_frame,
 )
-from apigw.wire.http2.hpack import encode_head
+from apigw.wire.http2.hpack import encode_head, encode_trailers
 from apigw.wire.pace import Pace
 from apigw.wire.request import BODYLESS_STATUS, Request
 from apigw.wire.tunnel import End
@@ -55,6 +55,7 @@ class HTTP2Stream:
     _pace: Pace | None = None
     _expects_continue = False
     _head: bytes | None = None
+    _trailers: bytes | None = None
     _bodyless = False
     _ending = _ended = False  # END_STREAM is to be sent, and has been sent
     _producer: IPushProducer | None = None
@@ -122,13 +123,15 @@ class HTTP2Stream:
                 return
         self._deliver(request, data)
 
-    def trailers_received(self, fields: Headers, end: bool) -> None:
-        """Trailers, which are checked and dropped. Raises ``StreamFault``."""
+    def trailers_received(self, fields: Headers, size: int, end: bool) -> None:
+        """``size``: as for ``Endpoint.block_received``. Raises ``StreamFault``."""
         if not self.remote_open:
             raise StreamFault(Code.STREAM_CLOSED, "HEADERS on a stream that the client has ended.")
         if not end:
             raise StreamFault(Code.PROTOCOL_ERROR, "Trailers that do not end the stream.")
-        check_trailers(fields)
+        check_trailers(fields, size, self.channel.factory.settings)
+        if self.request is not None and fields:
+            self.request.trailers = fields
         self.data_received(b"", 0, True)
 
     def window_received(self, increment: int) -> None:
@@ -175,11 +178,10 @@ class HTTP2Stream:
     # wire.request.Stream: what the exchange does with the body.
 
     def want_body(self, request: Request) -> None:
-        if self._expects_continue:
-            self._expects_continue = False
-            if self.remote_open and not request.started and not self._held:
-                self.channel.emit_head(self.number, CONTINUE, False)
-                self.channel.flush()
+        expects, self._expects_continue = self._expects_continue, False
+        if expects and self.remote_open and not request.started and not self._held:
+            self.channel.emit_head(self.number, CONTINUE, False)
+            self.channel.flush()
 
     def pause_body(self) -> None:
         if not self._body_paused:
@@ -198,8 +200,7 @@ class HTTP2Stream:
             self._pace.resume(self.channel.seconds())
         if self.remote_open:
             self._await_body()
-        data = bytes(self._held)
-        self._held.clear()
+        data, self._held = bytes(self._held), bytearray()
         self._deliver(request, data)
         self.channel.flush()
 
@@ -242,23 +243,23 @@ class HTTP2Stream:
             return
         channel = self.channel
         if self._head is not None:
-            end = self._ending and not self._unsent
+            end = self._ending and not self._unsent and self._trailers is None
             channel.emit_head(self.number, self._head, end)
             self._head = None
-            if end:
-                self._ended = True
+            self._ended = end
             self._close_if_done()
         if self._unsent or self._ending:
             self._push_all()
         channel.flush()
 
-    def end_response(self, request: Request) -> None:
+    def end_response(self, request: Request, trailers: Headers | None = None) -> None:
         self._ending = True
+        if trailers is not None and not self._bodyless:
+            self._trailers = encode_trailers(trailers)
         self._producer = None
         self._held.clear()
-        if self._body_due != NEVER:
-            self._body_due = NEVER
-            self._set_deadline()
+        self._body_due = NEVER
+        self._set_deadline()
         self.flush()
 
     def unsent(self) -> int:
@@ -308,17 +309,17 @@ class HTTP2Stream:
         last = self._ending and size == length
         if not (length or last):
             return False
-        if size == length:
-            piece = bytes(unsent)
-            unsent.clear()
-        else:
-            piece = bytes(memoryview(unsent)[:size])
-            del unsent[:size]
+        piece = bytes(unsent) if size == length else bytes(memoryview(unsent)[:size])
+        del unsent[:size]
         self.send_window -= size
         channel.send_window -= size
         if size == length or size >= WORTHWHILE:
             channel.bounds.data_frames += 1
-        channel.emit(frame(DATA, END_STREAM if last else 0, self.number, piece))
+        ends = last and self._trailers is None
+        if size or ends:
+            channel.emit(frame(DATA, END_STREAM if ends else 0, self.number, piece))
+        if last and self._trailers is not None:
+            channel.emit_head(self.number, self._trailers, True)
         if self._window_due != NEVER:
             self._window_due = NEVER
             self._set_deadline()
@@ -348,8 +349,7 @@ class HTTP2Stream:
         if least is None or self._remaining is None:
             return False
         now = channel.seconds()
-        if self._pace is None:
-            self._pace = Pace(least, now)
+        self._pace = self._pace or Pace(least, now)
         return self._pace.is_slow(size, now)
 
     def _await_body(self) -> None:
