@@ -158,6 +158,8 @@ class Service(Open):
     keepalive_timeout: float = 4.0
     max_connections: int = 256
     max_pending: int = 1024
+    max_connection_age: float | None = 300.0
+    max_connection_requests: int | None = 10_000
     preserve_host: bool = False
     critical: bool = False
     health_check: HealthCheck | None = None

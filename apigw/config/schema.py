@@ -256,6 +256,19 @@ SERVICE: Rule = {
         0,
         1_000_000,
     ),
+    "max_connection_age": duration(
+        "An older connection gets no further request, and is closed when it is idle: so a change of the name's "
+        "addresses is followed. Up to a tenth less, at random. `null` for no limit.",
+        "1s",
+        DAY,
+        nullable=True,
+    ),
+    "max_connection_requests": whole(
+        "A connection gets no more requests than this; up to a tenth fewer, at random. `null` for no limit.",
+        1,
+        1_000_000_000,
+        nullable=True,
+    ),
     "preserve_host": switch("Whether the service gets the client's `Host`, instead of the target's."),
     "critical": switch("Whether `/ready` is 503 while none of its targets answers."),
     "health_check": map_of(

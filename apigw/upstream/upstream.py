@@ -21,7 +21,7 @@ from apigw.wire.agent import Agent, MakePool, endpoint_to, http1_pool
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.http2.streams import http2_pool
 from apigw.wire.negotiated import negotiated_pool
-from apigw.wire.pool import PoolSettings
+from apigw.wire.pool import ENDLESS, PoolSettings
 
 log = Logger(namespace=__name__)
 
@@ -164,6 +164,8 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
         keepalive_timeout=service.keepalive_timeout,
         max_connections=service.max_connections,
         max_pending=service.max_pending,
+        max_age=NEVER if service.max_connection_age is None else service.max_connection_age,
+        max_requests=service.max_connection_requests or ENDLESS,
     )
     secure = any(target.scheme == "https" for target in service.targets)
     verified = tls_for(service.tls, _ALPN.get(service.protocol)) if secure else no_tls
@@ -174,7 +176,8 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
         endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
         return Target(config, make_pool(config.scheme.encode("ascii"), endpoint, settings))
 
-    agent = Agent(reactor, deadlines, verified, timeout=NEVER, make_pool=make_pool)
+    bounded = PoolSettings(max_age=settings.max_age, max_requests=settings.max_requests)
+    agent = Agent(reactor, deadlines, verified, bounded, NEVER, make_pool)
     circuit = None
     if service.circuit_breaker is not None:
         probed = service.health_check is not None

@@ -106,6 +106,10 @@ class UpstreamConnection(ABC):
     """Whether it has completed an exchange. The service may be closing a used connection for being idle."""
     receiver: Receiver | None
     """The receiver of the exchange in progress."""
+    expires: float
+    """When its pool closes it, in seconds: as soon as it is idle. Its pool sets it."""
+    left: int
+    """The number of exchanges that it may still carry, with the present one."""
     version: bytes
     """The HTTP version of the last response, for ``Via``: ``HTTP/1.1``, as in ``Request.clientproto``."""
 
@@ -114,6 +118,8 @@ class UpstreamConnection(ABC):
         self.deadline = NEVER
         self.usable = False
         self.used = False
+        self.expires = NEVER
+        self.left = 0
         self.version = b"HTTP/1.1"
         self.receiver = None
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from errno import EMFILE, ENFILE
-from typing import Any
+from random import random
+from typing import Any, Final
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail
@@ -29,14 +30,28 @@ NO_FILES = frozenset({EMFILE, ENFILE})
 """Errors of this machine, not of the service."""
 
 
+ENDLESS: Final = 2**31
+"""More requests than one connection carries."""
+
+
 @frozen
 class PoolSettings:
-    """Times are seconds. Up to ``max_pending`` exchanges wait for a connection, for up to ``connect_timeout``."""
+    """Times are seconds. Up to ``max_pending`` exchanges wait for a connection, for up to ``connect_timeout``.
+
+    A connection takes no further exchange after ``max_age``, or ``max_requests``.
+    """
 
     connect_timeout: float = 5.0
     keepalive_timeout: float = 4.0
     max_connections: int = 256
     max_pending: int = 1024
+    max_age: float = NEVER
+    max_requests: int = ENDLESS
+
+
+def jittered(most: float) -> float:
+    """Up to a tenth less, at random, so that connections that began together do not end together."""
+    return most * (1 - random() / 10)
 
 
 OnOther = Callable[[Any, list[Deferred[UpstreamConnection]]], None]
@@ -161,6 +176,9 @@ class Pool(Connections):
 
     def _opened(self, connection: UpstreamConnection) -> None:
         self._open[connection] = None
+        settings = self._settings
+        connection.expires = self._deadlines.seconds() + jittered(settings.max_age)
+        connection.left = max(1, round(jittered(settings.max_requests)))
         if self.deadline == NEVER and len(self._open) >= self._settings.max_connections:
             self.deadline = self._deadlines.seconds()
             self._deadlines.watch(self)
@@ -207,13 +225,22 @@ class Pool(Connections):
         dialling.connecting.addCallbacks(connected, not_connected)
 
     def _free(self, connection: UpstreamConnection) -> None:
+        now = self._deadlines.seconds()
+        if connection.used:
+            connection.left -= 1
+        if connection.left <= 0 or connection.expires <= now:
+            del self._open[connection]  # it may take its time to close, and its place is free
+            connection.close()
+            self._dial_for_waiting()
+            return
         if self._waiting:
             self._next_waiting().callback(connection)
             return
         if self._closed:
             connection.close()
             return
-        connection.deadline = self._deadlines.seconds() + self._settings.keepalive_timeout
+        deadline = now + self._settings.keepalive_timeout
+        connection.deadline = deadline if deadline < connection.expires else connection.expires
         self._idle.append(connection)
 
     def _set_apart(self, connection: UpstreamConnection) -> None:
@@ -226,7 +253,7 @@ class Pool(Connections):
         if connection in self._tunnels:
             self._tunnels.remove(connection)
             return
-        del self._open[connection]
+        self._open.pop(connection, None)
         if connection in self._idle:
             self._idle.remove(connection)
         self._dial_for_waiting()

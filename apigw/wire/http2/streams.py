@@ -8,15 +8,15 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from apigw.wire.alpn import OtherProtocol, take_over
-from apigw.wire.deadlines import Deadlines
+from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 from apigw.wire.http2.client import HTTP2Client, Told
 from apigw.wire.interfaces import Connections, UpstreamConnection
-from apigw.wire.pool import Dialling, OnOther, PoolSettings, Queued, why_not
+from apigw.wire.pool import Dialling, OnOther, PoolSettings, Queued, jittered, why_not
 from apigw.wire.reactor.transport import OneConnection
 
 MakeClient = Callable[[Told, Told], HTTP2Client]
@@ -35,7 +35,8 @@ class Streams(Connections):
         self._make = make
         self._settings = settings
         self._deadlines = deadlines
-        self._clients: dict[HTTP2Client, None] = {}
+        self._clients: dict[HTTP2Client, IDelayedCall | None] = {}
+        """Those that take exchanges, with the call that ends them for their age."""
         self._dialled: HTTP2Client | None = None
         self._dialling: Dialling | None = None
         self._waiting: dict[Queued, None] = {}
@@ -119,7 +120,11 @@ class Streams(Connections):
         self._add(client)
 
     def _add(self, client: HTTP2Client) -> None:
+        settings = self._settings
+        client.last_number = min(client.last_number, 2 * max(1, round(jittered(settings.max_requests))) - 1)
         self._clients[client] = None
+        if settings.max_age != NEVER:
+            self._clients[client] = self._deadlines.clock.callLater(jittered(settings.max_age), client.close)
         self._serve()
 
     def _dialled_one(self) -> None:
@@ -145,7 +150,9 @@ class Streams(Connections):
             one.given.errback(why_not(failure))
 
     def _lost(self, client: HTTP2Client) -> None:
-        self._clients.pop(client, None)
+        aging = self._clients.pop(client, None)
+        if aging is not None and aging.active():
+            aging.cancel()
         self._serve()
 
 
