@@ -131,6 +131,8 @@ class HealthCheck:
     path: str = "/health"
     host: str | None = None
     expected_status: tuple[int, ...] | None = None
+    grpc: bool | None = None
+    grpc_service: str | None = None
     interval: float = 10.0
     timeout: float = 2.0
     unhealthy_after: int = 3

@@ -152,7 +152,7 @@ def _address(config: TargetConfig) -> tuple[str, str, int]:
     return config.scheme, config.host, config.port
 
 
-_ALPN = {"auto": [b"h2", b"http/1.1"], "h2": [b"h2"]}
+_ALPN = {"auto": [b"h2", b"http/1.1"], "h2": [b"h2"], "grpc": [b"h2"]}
 """What is offered for a ``protocol``."""
 _POOLS: dict[str, Any] = {"auto": negotiated_pool, "http1": http1_pool}
 

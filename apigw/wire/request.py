@@ -63,7 +63,7 @@ class Stream(Protocol):
     def send(self, data: bytes) -> None: ...
     def flush(self) -> None: ...
     def end_response(self, request: Request, trailers: Headers | None) -> None: ...
-    def abort(self) -> None: ...
+    def abort(self, code: int = 2) -> None: ...
     def unsent(self) -> int:
         """How many bytes the client has not taken yet."""
 
@@ -214,11 +214,12 @@ class Request:
             self.stream.end_response(self, trailers)
             self._ended(None)
 
-    def abort(self) -> None:
-        """Cut the response, so that the client cannot mistake it for complete."""
+    def abort(self, code: int = 2) -> None:
+        """Cut the response, so that the client cannot mistake it for complete. Over HTTP/2 its stream is reset with
+        ``code``, by default INTERNAL_ERROR."""
         if not self.finished:
             self.finished = True
-            self.stream.abort()
+            self.stream.abort(code)
             self._ended(ClientLost())
 
     def respond(self, status: int, headers: Headers, body: bytes, reason: bytes = b"") -> None:

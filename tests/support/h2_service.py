@@ -133,6 +133,8 @@ class H2Conversation:
         elif isinstance(event, h2.events.DataReceived):
             received = self.streams[event.stream_id]
             received.body += event.data
+            if self.service.behave_on_data:
+                self.service.behave(received)
             if self.gives_back and event.flow_controlled_length:
                 self.state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.TrailersReceived):
@@ -167,6 +169,8 @@ class H2Service:
         port: int = 0,
     ) -> None:
         self.behave = behave
+        self.behave_on_data = False
+        """Whether ``behave`` is called for pieces of a body, too."""
         self.requests: list[Received] = []
         self.failures: list[BaseException] = []
         self.conversations: list[H2Conversation] = []

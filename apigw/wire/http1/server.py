@@ -334,7 +334,7 @@ class HTTP1Channel(ClientConnection):
         else:
             self._next()
 
-    def abort(self) -> None:
+    def abort(self, code: int = 2) -> None:
         self._request = self._producer = None
         self.cut()
 

@@ -272,7 +272,7 @@ class HTTP2Exchange(UpstreamConnection):
         elif code == Code.REFUSED_STREAM:
             self.lost("the service refuses the stream", unsent=True)
         else:
-            self.fail(UpstreamLost(f"the service reset the stream: {code}"), None)
+            self.fail(UpstreamLost(f"the service reset the stream: {code}", reset=code), None)
 
     def lost(self, why: str, unsent: bool) -> None:
         """The stream is lost. ``unsent``: the service has not processed the request, by GOAWAY or REFUSED_STREAM."""

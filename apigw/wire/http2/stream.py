@@ -265,8 +265,8 @@ class HTTP2Stream:
     def unsent(self) -> int:
         return len(self._unsent)
 
-    def abort(self) -> None:
-        self.reset(Code.INTERNAL_ERROR)
+    def abort(self, code: int = Code.INTERNAL_ERROR) -> None:
+        self.reset(Code(code))
         self.channel.flush()
 
     def set_producer(self, producer: IPushProducer | None) -> None:
