@@ -1,4 +1,4 @@
-"""The ``apigw`` script: commands that check and show a configuration, or inspect a running gateway.
+"""The ``apigw`` script: commands that check and show a configuration, or inspect and reload a running gateway.
 
 The module of a command is imported when the command runs, so that ``apigw -h`` does not load the gateway.
 """
@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="apigw",
-        description="Check and show a configuration, or inspect a running gateway. To start the gateway: twistd apigw",
+        description="Check and show a configuration, or inspect and reload a running gateway. "
+        "To start the gateway: twistd apigw",
     )
     build = "compiled" if is_compiled() else "plain Python"
     whole.add_argument("--version", action="version", version=f"apigw {__version__}, {build}")
@@ -89,11 +90,17 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="make a random secret (better than a chosen one), and print it with its hash",
     )
+
+    def where(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--config", metavar="DIR", default="etc", help="the gateway's configuration (default: etc)"
+        )
+        command.add_argument(
+            "--admin", metavar="URL", help="http://HOST:PORT or unix:PATH (default: gateway.admin of the configuration)"
+        )
+
     asking = argparse.ArgumentParser(add_help=False)
-    asking.add_argument("--config", metavar="DIR", default="etc", help="the gateway's configuration (default: etc)")
-    asking.add_argument(
-        "--admin", metavar="URL", help="http://HOST:PORT or unix:PATH (default: gateway.admin of the configuration)"
-    )
+    where(asking)
     asking.add_argument(
         "--json", action="store_true", help="print the answer of the gateway as JSON, instead of a table"
     )
@@ -124,6 +131,17 @@ def parser() -> argparse.ArgumentParser:
         "--token-file",
         metavar="FILE",
         help="holds the admin token (default: that of the configuration)",
+    )
+    reload_parser = add(
+        "reload",
+        ("reload", "reload"),
+        "reload a running gateway and wait for the outcome",
+        "Run it where the gateway runs, as its user or root. Exits 1 if the gateway goes on as before, and says why.",
+        directory=False,
+    )
+    where(reload_parser)
+    reload_parser.add_argument(
+        "--timeout", metavar="SECONDS", type=float, default=60.0, help="how long to wait (default: 60)"
     )
     add("version", ("main", "version"), "print the version", directory=False)
     return whole

@@ -34,6 +34,7 @@ from apigw.process.reload import Reload
 from apigw.process.rules import RULES
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
 from apigw.process.snapshot import Parts, Snapshot, compile
+from apigw.process.systemd import watchdog
 from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
 from apigw.proxy.held_body import Buffers
@@ -158,6 +159,9 @@ class Program:
         )
         own = own_resources(reactor, current, facts, readiness, exposition)
         self.root = Ordered()
+        alive = watchdog(reactor, os.environ)
+        if alive is not None:
+            self._add(alive)
         self._add(Ticking(deadlines), Running(Resolver(reactor, metrics.lookups)))
         self._add(Running(LagProbe(reactor, metrics.reactor_lag)), Running(history))
         if access_log is not None:

@@ -47,6 +47,10 @@ class Reload(Service):
         self._again = False
         self.succeeded: bool | None = None
         """Whether the last reload succeeded; None before the first one."""
+        self.count = 0
+        """Number of reloads that have ended."""
+        self.problems: tuple[str, ...] = ()
+        """Why the last reload failed."""
         self.ended_at = 0.0
         """When the last reload ended, in seconds of the reactor."""
 
@@ -58,6 +62,11 @@ class Reload(Service):
         super().stopService()
         self._again = False
         return self._running or succeed(None)
+
+    @property
+    def runs(self) -> bool:
+        """Whether a reload is in progress."""
+        return self._running is not None
 
     def reload(self) -> Deferred[bool]:
         """Fires with whether the new configuration is in use. Calls during a reload cause one more reload."""
@@ -85,19 +94,23 @@ class Reload(Service):
         self._current.use(snapshot)
         for use in certificates:
             use()
+        self.problems = ()
         log.info("configuration reloaded: {routes} routes", routes=len(snapshot.config.routes))
         return True
 
     def _failed(self, failure: Failure) -> bool:
         error = failure.value
         if isinstance(error, ConfigError):
-            for problem in error.problems:
-                log.error("not reloaded: {problem}", problem=str(problem))
+            self.problems = tuple(map(str, error.problems))
+            for problem in self.problems:
+                log.error("not reloaded: {problem}", problem=problem)
         else:
+            self.problems = ("an error in the gateway; its log has the details",)
             log.failure("not reloaded", failure=failure)
         return False
 
     def _done(self, succeeded: bool) -> bool:
+        self.count += 1
         self.succeeded, self.ended_at = succeeded, self._reactor.seconds()
         self._current.reload_ended(succeeded)
         notify("READY=1")

@@ -1,9 +1,13 @@
-"""The readiness protocol of systemd's ``Type=notify-reload`` services: sd_notify(3)."""
+"""What systemd is told: that the gateway is ready, reloads, stops (sd_notify(3)), and that its reactor runs."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
+
+from twisted.application.internet import TimerService
+from twisted.internet.interfaces import IReactorTime
 
 
 def notify(state: str) -> None:
@@ -18,3 +22,16 @@ def notify(state: str) -> None:
             to.sendto(state.encode("ascii"), address)
         except OSError:
             return
+
+
+def watchdog(clock: IReactorTime, environ: Mapping[str, str]) -> TimerService | None:
+    """Tells the service manager twice in each ``WatchdogSec`` that the reactor runs; a reactor that hangs is restarted.
+
+    None where there is no watchdog, or where it is another process's (sd_watchdog_enabled(3)).
+    """
+    interval, process = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID")
+    if not interval.isdecimal() or not int(interval) or process not in (None, str(os.getpid())):
+        return None
+    timer = TimerService(int(interval) / 2_000_000, notify, "WATCHDOG=1")
+    timer.clock = clock
+    return timer

@@ -53,7 +53,7 @@ class HoldBody(Stage):
             if small:
                 Relay(exchange, destination).repeatable = HeldBody(self._buffers, small)
             return None
-        if request.body_complete or not small:
+        if not small:
             return None
         circuit = destination.upstream.circuit
         if circuit is not None:

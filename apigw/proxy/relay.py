@@ -94,7 +94,8 @@ class Relay(Relaying):
             elif request.body_complete and not request.bytes_received:
                 connection.finish()
             else:
-                connection.flush()
+                if not request.bytes_received:
+                    connection.flush()  # else the head goes out with the first piece
                 request.read_body()
             return
         connection.write(held.read())

@@ -159,6 +159,12 @@ class Request:
         if not self.body_complete:
             self.stream.resume_body()
 
+    def body_came_whole(self, body: bytes) -> None:
+        """Called by the stream, before the exchange begins: the body came together with the head."""
+        self._unread = body
+        self.bytes_received = len(body)
+        self.body_complete = True
+
     def body_received(self, data: bytes) -> None:
         """Called by the stream with a piece of the body. It is buffered, and reading pauses, until ``read_body``."""
         self.bytes_received += len(data)

@@ -40,8 +40,11 @@ def service(module_grpc: GrpcService) -> GrpcService:
 
 @pytest.fixture(scope="module")
 def daemon(in_front: Start, module_grpc: GrpcService) -> Daemon:
-    main = {"targets": [module_grpc.url()], "protocol": "grpc", "timeout": "2s"}
-    routes = [{"path": "/test.Service/*", "service": "main", "max_body_size": None}]
+    main = {"targets": [module_grpc.url()], "protocol": "grpc"}
+    routes = [
+        {"path": "/test.Service/*", "service": "main", "max_body_size": None},
+        {"path": "/test.Hasty/*", "service": "main", "timeout": "500ms"},
+    ]
     return in_front(gateway(services={"main": main}, routes=routes))
 
 
@@ -109,9 +112,10 @@ def test_a_deadline_ends_the_call_at_the_service(client: GrpcClient, service: Gr
     assert service.cancelled.wait(10)
 
 
-def test_the_timeout_of_the_service_is_a_deadline_too(client: GrpcClient, service: GrpcService) -> None:
-    """Here 2 s."""
-    assert code_of(lambda: client.unary("Hang", timeout=15)) is grpc.StatusCode.DEADLINE_EXCEEDED
+def test_the_timeout_of_the_route_is_a_deadline_too(daemon: Daemon, service: GrpcService) -> None:
+    """Where it is shorter."""
+    with GrpcClient(daemon.address, "/test.Hasty") as client:
+        assert code_of(lambda: client.unary("Hang", timeout=15)) is grpc.StatusCode.DEADLINE_EXCEEDED
     assert service.cancelled.wait(10)
 
 

@@ -76,7 +76,7 @@ class Line:
 class Scene:
     """A client, the gateway, and a service."""
 
-    def __init__(self, *hooks: Hook, stages: tuple[Stage, ...] = ()) -> None:
+    def __init__(self, *hooks: Hook, stages: tuple[Stage, ...] = (), buffered: int = BUFFERED) -> None:
         self.clock = Clock()
         deadlines = Deadlines(self.clock)
         deadlines.start()
@@ -101,7 +101,7 @@ class Scene:
             30.0,
             60.0,
             None,
-            BUFFERED,
+            buffered,
             strip=0,
             preserve_host=False,
             log_decisions=False,
@@ -219,3 +219,17 @@ def test_a_client_waits_until_the_service_has_taken_what_was_held() -> None:
     scene.service.transport.drain()
     scene.clock.advance(0)
     assert scene.client.reading
+
+
+@pytest.mark.parametrize("buffered", [0, 3, BUFFERED], ids=["streamed", "larger than what is buffered", "buffered"])
+def test_a_body_that_came_with_its_head_goes_out_with_it(buffered: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one write, and what follows it is the next request."""
+    scene = Scene(buffered=buffered)
+    scene.client.deliver(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody" + GET)
+    written: list[bytes] = []
+    monkeypatch.setattr(scene.service.transport, "write", written.append)
+    scene.line.waiting.pop().callback(scene.service.connection)
+    assert [(data.startswith(b"POST /a "), data.endswith(b"\r\n\r\nbody")) for data in written] == [(True, True)]
+    scene.answer(WHOLE)
+    assert [data.startswith(b"GET /a ") for data in written] == [False, True]
+    assert [exchange.request.bytes_received for exchange in scene.accounted] == [4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from apigw.wire.channel import ChannelFactory
 
 
 class Facts:
-    """Numbers that can be added up over several processes. Times are seconds."""
+    """What is shown. Times are seconds."""
 
     def __init__(
         self,
@@ -42,6 +43,10 @@ class Facts:
             "connections": len(self._channels.channels),
             "in_flight": self._pipeline.in_flight,
             "last_reload": None if succeeded is None else "succeeded" if succeeded else "failed",
+            "process": os.getpid(),
+            "reloads": self._reload.count,
+            "reloading": self._reload.runs,
+            "problems": self._reload.problems,
         }
 
     def page(self) -> Iterator[dict[str, Any] | None]:

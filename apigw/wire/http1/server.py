@@ -201,7 +201,12 @@ class HTTP1Channel(ClientConnection):
         head = self._head
         request = head.read(self, data if end == len(data) else data[:end], settings.max_header_count)
         self._last = head.closing
-        self._pending = data[end:]
+        rest = data[end:]
+        length = request.content_length
+        if length and length <= len(rest):
+            request.body_came_whole(rest[:length])
+            rest = rest[length:]
+        self._pending = rest
         self._request = request
         if not self._room.kept.pop(self, False):
             self._room.busy(self)
@@ -210,7 +215,7 @@ class HTTP1Channel(ClientConnection):
             self._state = DONE
             self.deadline = NEVER
         else:
-            self._body = RequestBody(request.content_length, settings)
+            self._body = RequestBody(length, settings)
             self._enter(EXPECT if head.expects_continue else BODY)
         self.factory.on_request(request)
         rest, self._pending = self._pending, b""

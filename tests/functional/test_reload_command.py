@@ -1,0 +1,103 @@
+"""``apigw reload``: its exit code and its words are the outcome of the reload."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+from support.daemon import Daemon, gateway
+from support.services import Service
+
+from apigw.cli import main as cli
+
+from .conftest import Start
+
+Reload = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def daemon(start: Start, service: Service) -> Daemon:
+    routes = [{"path": "${APIGW_TEST_PATH:-/a}", "service": "main"}]
+    return start(gateway(services={"main": service.url}, routes=routes))
+
+
+@pytest.fixture
+def reload(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> Reload:
+    """The exit code of the command, and what it prints."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main(["reload", "--config", str(daemon.directory), "--admin", daemon.admin_text, *arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_a_good_configuration_is_in_use_when_the_command_ends(daemon: Daemon, reload: Reload, service: Service) -> None:
+    """The exit code is 0, and the next request takes the new route."""
+    daemon.configure(gateway(services={"main": service.url}, routes=[{"path": "/b", "service": "main"}]))
+    code, out, err = reload()
+    assert (code, out) == (0, f"process {daemon.process.pid}: reloaded\n")
+    assert err.endswith("warning: routes: 1 of 1 routes need no authentication: /b\n")
+    assert daemon.get("/b").status == 200
+
+
+def test_what_the_gateway_refuses_is_printed(daemon: Daemon, reload: Reload, service: Service) -> None:
+    """A change that needs a restart is found by the gateway only: 1, with its sentence, and nothing has changed."""
+    listen = ["tcp:0:interface=127.0.0.1", "tcp:0:interface=127.0.0.1"]
+    daemon.configure(gateway(services={"main": service.url}, routes=[], listen=listen))
+    code, out, err = reload()
+    assert (code, out) == (1, "")
+    assert err.startswith("not reloaded: ") and err.endswith("gateway.listen: a change here needs a restart\n")
+    assert daemon.get("/a").status == 200
+
+
+def test_a_broken_configuration_does_not_reach_the_gateway(daemon: Daemon, reload: Reload) -> None:
+    """Its problems are those of ``apigw check``, and the gateway is not asked to reload."""
+    daemon.directory.joinpath("gateway.yaml").write_text("routes: 7\n")
+    code, _, err = reload()
+    assert code == 1 and "gateway.yaml:1:9: routes: " in err
+    assert daemon.status()["reloads"] == 0
+
+
+@pytest.mark.parametrize(("value", "code"), [("/b", 1), ("/a", 1), (None, 0)], ids=["other", "new", "not here"])
+def test_another_environment_needs_a_restart(
+    daemon: Daemon, reload: Reload, monkeypatch: pytest.MonkeyPatch, value: str | None, code: int
+) -> None:
+    """The gateway has the environment with which it was started. The names are printed, not the values."""
+    if value is not None:
+        monkeypatch.setenv("APIGW_TEST_PATH", value)
+    got, _, err = reload()
+    assert got == code
+    assert ("needs a restart" in err) == ("APIGW_TEST_PATH" in err) == (code == 1)
+    assert value is None or value not in err
+    assert daemon.status()["reloads"] == (code == 0)
+
+
+def test_an_equal_environment_does_not(
+    start: Start, service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variable that both have with one value is no reason to refuse."""
+    monkeypatch.setenv("APIGW_TEST_PATH", "/b")
+    daemon = start(gateway(services={"main": service.url}, routes=[{"path": "${APIGW_TEST_PATH}", "service": "main"}]))
+    assert cli.main(["reload", "--config", str(daemon.directory), "--admin", daemon.admin_text]) == 0
+    assert "reloaded" in capsys.readouterr().out
+
+
+def test_only_a_gateway_is_signalled(daemon: Daemon, reload: Reload, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that is another process here, as that of a gateway in a container may be, gets no signal."""
+    with subprocess.Popen(["sleep", "60"]) as other:
+        monkeypatch.setattr("apigw.cli.reload.Admin.get", lambda *_: {"process": other.pid, "reloads": 0})
+        code, _, err = reload()
+        assert code == 1 and f"is process {other.pid}, but not here" in err
+        assert other.poll() is None
+        other.kill()
+
+
+def test_who_does_not_answer(daemon: Daemon, reload: Reload) -> None:
+    """Without a gateway there is nothing to reload."""
+    daemon.terminate()
+    assert daemon.wait() == 0
+    code, _, err = reload()
+    assert code == 1 and "no answer from a gateway" in err
