@@ -33,6 +33,7 @@ def module_grpc() -> Iterator[GrpcService]:
 @pytest.fixture
 def service(module_grpc: GrpcService) -> GrpcService:
     module_grpc.seen.clear()
+    module_grpc.hangs.clear()
     module_grpc.cancelled.clear()
     module_grpc.sent = 0
     return module_grpc
@@ -122,7 +123,7 @@ def test_the_timeout_of_the_route_is_a_deadline_too(daemon: Daemon, service: Grp
 def test_a_client_that_cancels(client: GrpcClient, service: GrpcService) -> None:
     """The service learns of it."""
     call = client.of("Hang").future(b"")
-    eventually(lambda: service.seen)
+    assert service.hangs.wait(10)
     call.cancel()
     assert service.cancelled.wait(10)
 

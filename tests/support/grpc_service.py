@@ -23,6 +23,7 @@ class GrpcService:
         self.seen: list[dict[str, str | bytes]] = []
         self.health = SERVING
         self.health_checks: list[bytes] = []
+        self.hangs = threading.Event()
         self.cancelled = threading.Event()
         self.sent = 0
         self.name = ""
@@ -68,6 +69,7 @@ class GrpcService:
     def Hang(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         ended = threading.Event()
         if context.add_callback(ended.set):  # else it has ended already
+            self.hangs.set()
             ended.wait(30)
         self.cancelled.set()
         return b""
