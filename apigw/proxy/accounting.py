@@ -74,6 +74,7 @@ class Accounting:
                     protocol=request.clientproto.decode("ascii"),
                     referer=first(request.headers, b"referer") if quotes else None,
                     user_agent=first(request.headers, b"user-agent") if quotes else None,
+                    grpc_status=None if exchange.call is None else exchange.call.status,
                 )
             )
 

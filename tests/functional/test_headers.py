@@ -206,8 +206,8 @@ def test_no_100_where_the_answer_is_no(daemon: Daemon, service: Service) -> None
         assert client.head().status == 400
 
 
-def test_trailers_are_dropped_both_ways(daemon: Daemon, service: Service) -> None:
-    """Trailers go neither way."""
+def test_trailers_that_nobody_asked_for(daemon: Daemon, service: Service) -> None:
+    """They go neither way over HTTP/1.1, where those who take them say so."""
     with daemon.connect() as client:
         client.send(encode("POST", "/a", "Transfer-Encoding: chunked", "Trailer: X-User-ID"))
         client.send(chunked(b"hello ", b"world", trailer=b"X-User-ID: root\r\nX-Sum: 1\r\n"))

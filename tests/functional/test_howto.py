@@ -45,7 +45,7 @@ def running(checkout: Path) -> Iterator[Running]:
     running.stop()
 
 
-@pytest.mark.parametrize("page", ["add-a-service", "issue-tokens", "verify-tokens", "rotate-keys"])
+@pytest.mark.parametrize("page", ["add-a-service", "grpc", "issue-tokens", "verify-tokens", "rotate-keys"])
 def test_commands_do_what_the_page_shows(page: str, checkout: Path, running: Running) -> None:
     """A reader who types what is printed gets what is printed."""
     before = {file: file.read_text() for file in (checkout / "etc").rglob("*.yaml")}

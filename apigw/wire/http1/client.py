@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, ITransport
@@ -14,6 +14,7 @@ from zope.interface import classImplements
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
+from apigw.wire.http1.rendering import rendered
 from apigw.wire.http1.response import BODY, COMPLETE, SWITCHED, WAITING, ResponseReader
 from apigw.wire.interfaces import Receiver, Told, UpstreamConnection
 from apigw.wire.reactor.transport import beneath_tls, is_readable
@@ -21,9 +22,6 @@ from apigw.wire.tunnel import End
 
 CLOSING_TIME: Final = 30.0
 """Seconds that the upstream has to read what was written, once the connection is being closed."""
-_REMEMBERED: Final = 4096
-_LONGEST: Final = 64  # bytes of a cached name: the cache takes 1 MiB at most
-_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})  # empty ones have a Content-Length too (RFC 9110 §8.6)
 
 # The states of a connection.
 CONNECTING: Final = 0
@@ -53,38 +51,6 @@ SENT: Final = 2
 
 REQUEST = {UNSENT: {SENDING}, SENDING: {SENT}, SENT: {UNSENT}}
 """The transitions of a request: by ``send``, by ``finish``, and by the end of the exchange."""
-
-
-class _Beginnings(dict[bytes, bytes]):
-    """A bounded cache: a field's name to its line up to the value. Most requests have the same few names."""
-
-    def __missing__(self, name: bytes) -> bytes:
-        beginning = b"\r\n%b: " % name
-        if len(name) <= _LONGEST and len(self) < _REMEMBERED:
-            self[name] = beginning
-        return beginning
-
-
-_beginnings: Final = _Beginnings()
-
-
-def rendered(
-    method: bytes, target: bytes, authority: bytes, fields: Headers, length: int | None, upgrade: bool
-) -> bytes:
-    """The head of a request in canonical form, with exactly one framing (RFC 9112 §3 to §6)."""
-    out = [method, b" ", target, b" HTTP/1.1\r\nhost: ", authority]
-    beginnings = _beginnings
-    for pair in cast("list[tuple[bytes, ...]]", fields):  # when compiled, iterating over pairs would unpack each
-        out.append(beginnings[pair[0]])
-        out.append(pair[1])
-    if length is None:
-        out.append(b"\r\ntransfer-encoding: chunked")
-    elif length or method in _WITH_BODY:
-        out.append(b"\r\ncontent-length: %d" % length)
-    if upgrade:
-        out.append(b"\r\nconnection: upgrade\r\nupgrade: websocket")
-    out.append(b"\r\n\r\n")
-    return b"".join(out)
 
 
 class HTTP1Connection(UpstreamConnection):
@@ -138,6 +104,7 @@ class HTTP1Connection(UpstreamConnection):
         fields: Headers,
         content_length: int | None,
         upgrade: bool,
+        trailers: bool,
         timeout: float,
         receiver: Receiver,
     ) -> None:
@@ -171,7 +138,7 @@ class HTTP1Connection(UpstreamConnection):
             self._out.clear()
             self.transport.write(data)
 
-    def finish(self) -> None:
+    def finish(self, trailers: Headers | None = None) -> None:
         if not self._is_sending():
             return
         if self._chunked:
@@ -273,7 +240,7 @@ class HTTP1Connection(UpstreamConnection):
             return
         state = response.state
         self.version = response.version
-        if state == COMPLETE and before != BODY:
+        if state == COMPLETE and before != BODY and not response.trailers:
             pieces = response.pieces
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             status, reason, headers, reusable = response.status, response.reason, response.headers, response.reusable
@@ -298,9 +265,11 @@ class HTTP1Connection(UpstreamConnection):
         if self.receiver is not receiver:
             return
         if response.state == COMPLETE:
-            reusable = response.reusable
+            reusable, trailers = response.reusable, response.trailers
             response.forget()
             self._complete(reusable)
+            if trailers:
+                receiver.response_trailers(trailers)
             receiver.response_finished()
             return
         receiver.response_paused()

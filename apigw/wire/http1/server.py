@@ -215,7 +215,7 @@ class HTTP1Channel(ClientConnection):
             self._state = DONE
             self.deadline = NEVER
         else:
-            self._body = RequestBody(length, settings.max_header_size, settings.client_least_rate)
+            self._body = RequestBody(length, settings)
             self._enter(EXPECT if head.expects_continue else BODY)
         self.factory.on_request(request)
         rest, self._pending = self._pending, b""
@@ -254,6 +254,7 @@ class HTTP1Channel(ClientConnection):
             if piece:
                 request.body_received(piece)
             if body.complete and request is self._request:
+                request.trailers = body.trailers()
                 request.body_finished()
         elif body.complete:
             self._next()
@@ -321,8 +322,8 @@ class HTTP1Channel(ClientConnection):
         if self._state == ENDED and not self._full:
             self._enter(ENDED)
 
-    def end_response(self, request: Request) -> None:
-        self._answer.end()
+    def end_response(self, request: Request, trailers: Headers | None = None) -> None:
+        self._answer.end(trailers if request.wants_trailers else None)
         self._producer = None
         self._request = None
         state = self._state
@@ -338,7 +339,7 @@ class HTTP1Channel(ClientConnection):
         else:
             self._next()
 
-    def abort(self) -> None:
+    def abort(self, code: int = 2) -> None:
         self._request = self._producer = None
         self.cut()
 

@@ -20,7 +20,7 @@ from apigw.wire.http2.field import Field
 from apigw.wire.http2.fields import check_trailers
 from apigw.wire.http2.flow import BLOCKED, LAST, NOTHING, UNSENT_HIGH, UNSENT_LOW, Flow
 from apigw.wire.http2.frames import Code, StreamFault, reset_frame
-from apigw.wire.http2.hpack import encode_head
+from apigw.wire.http2.hpack import encode_head, encode_trailers
 from apigw.wire.http2.states import (
     BODY,
     CLOSED,
@@ -125,13 +125,15 @@ class HTTP2Stream:
                 return
         self._deliver(request, data)
 
-    def trailers_received(self, fields: list[Field], end: bool) -> None:
-        """Trailers, which are checked and dropped. Raises ``StreamFault``."""
+    def trailers_received(self, fields: list[Field], size: int, end: bool) -> None:
+        """``size``: as for ``Endpoint.block_received``. Raises ``StreamFault``."""
         if self._reading >= HELD:
             raise StreamFault(Code.STREAM_CLOSED, "HEADERS on a stream that the client has ended.")
         if not end:
             raise StreamFault(Code.PROTOCOL_ERROR, "Trailers that do not end the stream.")
-        check_trailers(fields)
+        check_trailers(fields, size, self.channel.factory.settings)
+        if self.request is not None and fields:
+            self.request.trailers = [field.pair for field in fields]
         self.data_received(b"", 0, True)
 
     def window_received(self, increment: int) -> None:
@@ -249,7 +251,7 @@ class HTTP2Stream:
             return
         channel = self.channel
         if self._head is not None:
-            end = self._writing == ENDING and not self.flow.unsent
+            end = self._writing == ENDING and not self.flow.unsent and self.flow.trailers is None
             channel.emit_head(self.number, self._head, end)
             self._head = None
             if end:
@@ -259,10 +261,12 @@ class HTTP2Stream:
             self._push_all()
         channel.flush()
 
-    def end_response(self, request: Request) -> None:
+    def end_response(self, request: Request, trailers: Headers | None = None) -> None:
         if self._writing == CLOSED:
             return
         self._writing = ENDING
+        if trailers is not None and not self._bodyless:
+            self.flow.trailers = encode_trailers(trailers)
         self._producer = None
         self._held = None
         if self._body_due != NEVER:
@@ -273,8 +277,8 @@ class HTTP2Stream:
     def unsent(self) -> int:
         return self.flow.unsent
 
-    def abort(self) -> None:
-        self.reset(Code.INTERNAL_ERROR)
+    def abort(self, code: int = Code.INTERNAL_ERROR) -> None:
+        self.reset(Code(code))
         self.channel.flush()
 
     def set_producer(self, producer: IPushProducer | None) -> None:
@@ -340,8 +344,7 @@ class HTTP2Stream:
         if least is None or self._remaining is None:
             return False
         now = channel.seconds()
-        if self._pace is None:
-            self._pace = Pace(least, now)
+        self._pace = self._pace or Pace(least, now)
         return self._pace.is_slow(size, now)
 
     def _await_body(self) -> None:

@@ -43,6 +43,7 @@ class Asker:
         self.status = 0
         self.headers: Headers = []
         self.body = b""
+        self.trailers: Headers = []
         self.finished = False
         self.error: UpstreamError | None = None
         self.pauses: list[bool] = []
@@ -57,6 +58,9 @@ class Asker:
         self.body += data
 
     def response_paused(self) -> None: ...
+
+    def response_trailers(self, trailers: Headers) -> None:
+        self.trailers = trailers
 
     def response_finished(self) -> None:
         self.finished = True
@@ -105,7 +109,7 @@ class Scene:
 
     def ask(self, method: bytes = b"GET", length: int | None = 0) -> tuple[HTTP2Exchange, Asker]:
         exchange, asker = self.client.begin(), Asker()
-        exchange.send(method, b"/a", b"main", [(b"a", b"b")], length, False, 10.0, asker)
+        exchange.send(method, b"/a", b"main", [(b"a", b"b")], length, False, False, 10.0, asker)
         if length == 0:
             exchange.finish()
         return exchange, asker
@@ -134,7 +138,7 @@ def test_an_answer_that_comes_at_once_is_told_at_once() -> None:
 
 
 def test_trailers_end_an_answer() -> None:
-    """They are dropped."""
+    """They are told before its end."""
     scene = Scene()
     _, asker = scene.ask()
     scene.say(scene.head(1, OK), DataFrame(1, b"hi"), scene.head(1, ("grpc-status", "0"), end=True))
@@ -408,7 +412,7 @@ def test_a_pool_that_is_closed_serves_who_waits_and_nobody_else() -> None:
     client.makeConnection(pipe)
     assert len(given) == 1
     asker = Asker()
-    given[0].send(b"GET", b"/a", b"main", [], 0, False, 10.0, asker)
+    given[0].send(b"GET", b"/a", b"main", [], 0, False, False, 10.0, asker)
     given[0].finish()
     assert not pipe.disconnecting
     client.dataReceived(SettingsFrame(0).serialize() + scene.head(1, OK, end=True).serialize())
