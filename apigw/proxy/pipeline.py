@@ -197,7 +197,7 @@ class Pipeline(Driver):
         request = exchange.request
         call.status = status_of(error)
         begun = request.started
-        if error.reset is not None:
+        if error.reset is not None and request.clientproto == b"HTTP/2":
             request.abort(error.reset)
         elif not begun:
             self._send(exchange, 200, head_of(error, request), b"")
