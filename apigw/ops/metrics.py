@@ -11,7 +11,6 @@ Labels come from the configuration and from this code, never from what a client 
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator
 from itertools import accumulate
 
@@ -29,11 +28,7 @@ from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from apigw.config.model import ALWAYS
-from apigw.ops.service_series import ServiceSeries
-from apigw.ops.spread import BUCKETS, Spread
-
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-OTHER = "OTHER"
+from apigw.ops.series import BUCKETS, RouteSeries, ServiceSeries, Spread
 
 UNMATCHED = "unmatched"
 RESERVED = frozenset({UNMATCHED, *ALWAYS})
@@ -49,49 +44,6 @@ TURNED_AWAY = ("full", "address")
 
 LOGS = ("access", "daemon")
 """Values of the label ``log``."""
-
-
-class MethodSeries(Spread):
-    """The series of one method of one route: durations, and answers by status."""
-
-    __slots__ = ("statuses",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.statuses: dict[int, int] = {}
-
-
-class RouteSeries:
-    """The series of one value of the label ``path``."""
-
-    __slots__ = ("_known", "methods")
-
-    def __init__(self) -> None:
-        self.methods: dict[str, MethodSeries] = {}
-        self._known: dict[bytes | str, MethodSeries] = {}
-
-    def observe(self, method: bytes | str, status: int, seconds: float | None) -> None:
-        """Count one exchange at its end. ``seconds`` is ``None`` for tunnels and event streams."""
-        try:
-            series = self._known[method]
-        except KeyError:
-            series = self._of(method)
-        try:
-            series.statuses[status] += 1
-        except KeyError:
-            # RFC 9110 §15: what is outside of 100..599 is to be taken for a server error.
-            known = status if 100 <= status <= 599 else 599
-            series.statuses[known] = series.statuses.get(known, 0) + 1
-        if seconds is not None:
-            series.buckets[bisect_left(BUCKETS, seconds)] += 1
-            series.sum += seconds
-
-    def _of(self, method: bytes | str) -> MethodSeries:
-        name = method if isinstance(method, str) else method.decode("latin-1")
-        if name not in METHODS:
-            return self.methods.setdefault(OTHER, MethodSeries())
-        series = self._known[method] = self.methods.setdefault(name, MethodSeries())
-        return series
 
 
 class LookupSeries:

@@ -92,7 +92,7 @@ class Relay(Relaying):
             if self.repeatable is not None and request.body_wanted:
                 self._repeat(connection, self.repeatable)
             elif request.body_complete and not request.bytes_received:
-                connection.finish(self._trailers())
+                connection.finish(None if request.trailers is None else self._trailers())
             else:
                 if not request.bytes_received:
                     connection.flush()  # else the head goes out with the first piece

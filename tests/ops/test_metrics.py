@@ -18,8 +18,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from apigw.ops.exposition import Exposition, Page, prefers_openmetrics
-from apigw.ops.metrics import LagProbe, Metrics, RouteSeries
-from apigw.ops.spread import BUCKETS
+from apigw.ops.metrics import LagProbe, Metrics
+from apigw.ops.series import BUCKETS, RouteSeries
 
 Parse = Callable[[str], Iterable[Metric]]
 parse_plain: Parse = plain_parser.text_string_to_metric_families

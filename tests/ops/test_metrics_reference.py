@@ -10,9 +10,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from apigw.ops.access_line import JSON, Combined, Entry
-from apigw.ops.metrics import METHODS, PROTOCOLS, RESERVED, Metrics
-from apigw.ops.service_series import UPSTREAM_ERRORS
-from apigw.ops.spread import BUCKETS
+from apigw.ops.metrics import PROTOCOLS, RESERVED, Metrics
+from apigw.ops.series import BUCKETS, METHODS, UPSTREAM_ERRORS
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.limits.series import LimitSeries
 

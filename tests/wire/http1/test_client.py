@@ -14,8 +14,7 @@ from twisted.internet.error import ConnectionLost
 
 from apigw.wire.errors import UpstreamLost
 from apigw.wire.headers import HOP_BY_HOP, Headers
-from apigw.wire.http1.client import CLOSING_TIME
-from apigw.wire.http1.rendering import _beginnings, rendered
+from apigw.wire.http1.client import CLOSING_TIME, _beginnings, rendered
 from apigw.wire.interfaces import MAX_HEAD, MAX_HEADERS, MAX_INTERIM
 
 GET, HEAD = b"GET", b"HEAD"
