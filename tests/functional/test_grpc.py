@@ -44,6 +44,7 @@ def daemon(in_front: Start, module_grpc: GrpcService) -> Daemon:
     main = {"targets": [module_grpc.url()], "protocol": "grpc"}
     routes = [
         {"path": "/test.Service/*", "service": "main", "max_body_size": None},
+        {"path": "/test.Small/*", "service": "main", "max_body_size": "64KiB"},
         {"path": "/test.Hasty/*", "service": "main", "timeout": "500ms"},
     ]
     return in_front(gateway(services={"main": main}, routes=routes))
@@ -98,6 +99,23 @@ def test_a_stream_that_fails_half_way(client: GrpcClient) -> None:
     stream = client.chat(iter([b"one", b"fail"]))
     assert next(stream) == b"ONE"
     assert code_of(lambda: next(stream)) is grpc.StatusCode.ABORTED
+
+
+def test_a_refusal_while_the_client_still_sends(daemon: Daemon, service: GrpcService) -> None:
+    """The client learns the status, whether or not it has an end of its own; before the service, and half-way."""
+    over = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        while not over.wait(0.001):
+            yield b"x" * 1000
+
+    with GrpcClient(daemon.address, "/test.Nowhere") as client:
+        assert code_of(lambda: client.upload(endless())) is grpc.StatusCode.UNIMPLEMENTED
+    with GrpcClient(daemon.address, "/test.Small") as client:
+        assert code_of(lambda: client.upload(endless())) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        stream = client.chat(endless())
+        assert code_of(lambda: list(stream)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    over.set()
 
 
 def test_the_deadline_goes_on_reduced(client: GrpcClient) -> None:
