@@ -205,6 +205,22 @@ def test_health_checks(start: Start) -> None:
             eventually(lambda: {client.unary() for _ in range(4)} == {b"hello from 0"})
 
 
+def test_calls_in_flight_survive_the_stop_of_their_server(start: Start) -> None:
+    """Its GOAWAY ends no stream: those that it has begun are answered within its grace period."""
+    service = GrpcService()
+    main = {"targets": [service.url()], "protocol": "grpc"}
+    daemon = start(gateway(services={"main": main}, routes=[{"path": "/*", "service": "main"}]))
+    with GrpcClient(daemon.address) as client:
+        calls = [client.of("Slow").future(b"late", timeout=20) for _ in range(5)]
+        eventually(lambda: service.slow == 5)
+        stopping = threading.Thread(target=service.stop, args=(10,))
+        stopping.start()
+        eventually(lambda: code_of(client.unary) is grpc.StatusCode.UNAVAILABLE)
+        service.release.set()
+        assert [call.result() for call in calls] == [b"late"] * 5
+        stopping.join()
+
+
 def test_a_rolling_restart_loses_no_call(start: Start) -> None:
     """Two servers say that they are not serving, are stopped, and are started again, one after the other, under load.
 
