@@ -86,7 +86,7 @@ class Relay(Relaying):
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
         timeout, trailers = destination.timeout, request.wants_trailers
-        connection.send(request.method, uri, host, fields, length, upgrade, trailers, timeout, self)
+        connection.send(request.method, uri, host, fields, length, upgrade, timeout, self, trailers)
         held = self.held
         if held is None:
             if self.repeatable is not None and request.body_wanted:

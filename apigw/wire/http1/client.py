@@ -136,9 +136,9 @@ class HTTP1Connection(UpstreamConnection):
         fields: Headers,
         content_length: int | None,
         upgrade: bool,
-        trailers: bool,
         timeout: float,
         receiver: Receiver,
+        trailers: bool = False,
     ) -> None:
         """The head goes out with the first ``write``, ``flush`` or ``finish``."""
         if self._state != IDLE:

@@ -403,7 +403,7 @@ def test_a_strict_reader_finds_exactly_one_request(
     """Whatever a message holds, a strict reader finds that very message, and its body up to the last byte."""
     fields = [field for field in fields if field[0] not in HOP_BY_HOP | {b"host", b"content-length"}]
     upstream = Upstream()
-    upstream.connection.send(method, target, b"a.example:81", fields, length, upgrade, False, TIMEOUT, Recorder())
+    upstream.connection.send(method, target, b"a.example:81", fields, length, upgrade, TIMEOUT, Recorder())
     body = b"0\r\n\r\nGET" * 100
     body = body[: 7 if length is None else length]
     upstream.connection.write(body)
