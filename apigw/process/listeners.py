@@ -39,7 +39,7 @@ class Listener(Service):
         self.contexts: ServerContexts | None = None
         if config.tls is not None:
             self.contexts = ServerContexts(self._pairs(), config.tls.min_version, config.tls.client_ca_file)
-            self._factory = TLSFactory(self.contexts, factory, reactor)
+            self._factory = TLSFactory(self.contexts, factory)
         if config.proxy_protocol:
             self._factory = ProxiedFactory(factory, self._factory)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,7 +21,7 @@ from apigw.config.model import Redis
 from apigw.redis.address import Address
 from apigw.redis.errors import RedisUnavailable, in_words
 from apigw.redis.protocol import ConnectionFactory
-from apigw.wire.client_tls import ClientTLS
+from apigw.wire.client_tls import ClientTLS, SecureEndpoint
 
 FAILURES = 3
 """After so many failures in a row, only a probe is sent, every ``PROBE_INTERVAL`` seconds."""
@@ -313,7 +313,7 @@ class RedisLink:
         endpoint = HostnameEndpoint(self._reactor, host, port)
         if not self._address.secure:
             return endpoint
-        return wrapClientTLS(ClientTLS(self._config.ca_file).to(host), endpoint)
+        return SecureEndpoint(ClientTLS(self._config.ca_file).to(host), endpoint)
 
     async def _master(self) -> tuple[str, int]:
         """What the first sentinel that knows the master says. The next attempt begins with the next sentinel."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IProtocol, IStreamClientEndpoint
 from twisted.python.failure import Failure
@@ -19,6 +19,7 @@ from twisted.web.http_headers import Headers as HeadersObject
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IClientRequest, IResponse
 from zope.interface import implementer
 
+from apigw.wire.client_tls import SecureEndpoint
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, TOKEN, Headers, first
@@ -40,7 +41,7 @@ def endpoint_to(
         endpoint = TCP4ClientEndpoint(eager, host, port, timeout=timeout)
     else:
         endpoint = HostnameEndpoint(eager, host.encode("idna"), port, timeout=timeout)
-    return wrapClientTLS(tls, endpoint) if tls is not None else endpoint
+    return SecureEndpoint(tls, endpoint) if tls is not None else endpoint
 
 
 MakePool = Callable[[bytes, IStreamClientEndpoint, PoolSettings], Connections]

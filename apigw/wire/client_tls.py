@@ -9,15 +9,18 @@ from __future__ import annotations
 import re
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IOpenSSLClientConnectionCreator, IStreamClientEndpoint
+from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from apigw.wire.reactor.secure import Secure
 from apigw.wire.tls import KeyPair
 
 # Forward secrecy and authenticated encryption first; the rest is for services that are older than that.
@@ -152,16 +155,14 @@ class _ToHost:
         self._context = context
         self._reference = reference
 
-    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
         if self._reference.name:  # RFC 6066 §3: no addresses, and no dot at the end
             connection.set_tlsext_host_name(self._reference.name.encode("ascii"))
         connection.set_verify(_MUST_VERIFY, partial(self._accept, tlsProtocol))
         return connection
 
-    def _accept(
-        self, protocol: TLSMemoryBIOProtocol, _: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
-    ) -> bool:
+    def _accept(self, protocol: Any, _: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
         """OpenSSL's verify callback, for each certificate of the chain from the authority down to the server's own.
 
         The handshake goes on only if it returns true, and it runs before the client shows its certificate or sends a
@@ -178,3 +179,47 @@ class _ToHost:
             protocol.failVerification(Failure(CertificateRefused(f"the certificate is refused: {why}")))
             return False
         return True
+
+
+@implementer(IStreamClientEndpoint)
+class SecureEndpoint:
+    """Connections to ``endpoint`` over TLS. They are there when the TCP connection is; the handshake follows."""
+
+    def __init__(self, tls: IOpenSSLClientConnectionCreator, endpoint: IStreamClientEndpoint) -> None:
+        self._tls = tls
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        connecting: Deferred[Any] = self._endpoint.connect(_SecureFactory(self._tls, protocolFactory))
+        return connecting.addCallback(_wrapped)
+
+
+def _wrapped(layer: Any) -> Any:
+    return layer.wrappedProtocol
+
+
+class _SecureFactory(ClientFactory):
+    noisy = False
+
+    def __init__(self, tls: IOpenSSLClientConnectionCreator, wrapped: Any) -> None:
+        self._tls = tls
+        self._factory = wrapped
+
+    def doStart(self) -> None:
+        super().doStart()
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        super().doStop()
+        self._factory.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        wrapped = self._factory.buildProtocol(addr)
+        return None if wrapped is None else Secure(wrapped, self._connect)
+
+    def _connect(self, layer: Any) -> SSL.Connection:
+        # The wrapper that endpoints put between transport and protocol is not needed after the connect.
+        layer.transport.protocol = layer
+        connection: SSL.Connection = self._tls.clientConnectionForTLS(layer)
+        connection.set_connect_state()
+        return connection

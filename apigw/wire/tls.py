@@ -8,9 +8,11 @@ from typing import Any
 from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL
-from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.internet.interfaces import IAddress, IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
+from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
+
+from apigw.wire.reactor.secure import Secure
 
 ALPN = (b"h2", b"http/1.1")
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
@@ -52,7 +54,7 @@ class ServerContexts:
                 exact.setdefault(name, context)
         self._exact, self._default = exact, loaded[0][1]
 
-    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+    def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         return SSL.Connection(self._default, None)
 
     def _context(self, pair: KeyPair) -> SSL.Context:
@@ -109,20 +111,36 @@ def reason(error: Exception) -> str:
     return str(error)
 
 
-class _EagerTLS(TLSMemoryBIOProtocol):
-    """Channels write whole responses, so nothing is gained by holding writes back for a turn of the reactor."""
-
-
-class TLSFactory(TLSMemoryBIOFactory):
+class TLSFactory(ServerFactory):
     """Wraps a channel factory in TLS. ``contexts``: a ``ServerContexts``, or an endpoint's own."""
 
     noisy = False
-    protocol = _EagerTLS
 
-    def __init__(self, contexts: Any, wrapped: Any, clock: Any) -> None:
-        super().__init__(contexts, False, wrapped, clock)
+    def __init__(self, contexts: Any, wrapped: Any) -> None:
+        self._contexts = contexts
+        self._wrapped = wrapped
+        self._has_context = IOpenSSLContextFactory.providedBy(contexts)  # that of an ``ssl:`` endpoint
+        if self._has_context:
+            contexts.getContext().set_alpn_select_callback(_select)
+
+    def doStart(self) -> None:
+        super().doStart()
+        self._wrapped.doStart()
+
+    def doStop(self) -> None:
+        super().doStop()
+        self._wrapped.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """``None``, which closes the connection before a handshake, where the wrapped factory takes none."""
-        wrapped = self.wrappedFactory.buildProtocol(addr)
-        return None if wrapped is None else self.protocol(self, wrapped)
+        wrapped = self._wrapped.buildProtocol(addr)
+        return None if wrapped is None else Secure(wrapped, self._connect)
+
+    def _connect(self, layer: Any) -> SSL.Connection:
+        contexts = self._contexts
+        if self._has_context:
+            connection = SSL.Connection(contexts.getContext(), None)
+        else:
+            connection = contexts.serverConnectionForTLS(layer)
+        connection.set_accept_state()
+        return connection

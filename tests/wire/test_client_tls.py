@@ -25,14 +25,14 @@ from OpenSSL import SSL
 from support.secure_peer import SecurePeer
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from apigw.wire.client_tls import CertificateRefused, ClientTLS, Reference
+from apigw.wire.client_tls import CertificateRefused, ClientTLS, Reference, SecureEndpoint
+from apigw.wire.reactor.secure import Secure
 from apigw.wire.tls import KeyPair
 
 SECRET = b"AUTH pa55word\r\n"
@@ -327,7 +327,7 @@ class Client(Protocol):
 
 async def meet(tls: ClientTLS, host: str, server: Server) -> tuple[Client, BaseException | None]:
     """One connection to ``server``, by a client that means ``host``, and how it ended."""
-    endpoint = wrapClientTLS(tls.to(host), TCP4ClientEndpoint(reactor, "127.0.0.1", server.port))
+    endpoint = SecureEndpoint(tls.to(host), TCP4ClientEndpoint(reactor, "127.0.0.1", server.port))
     client = await endpoint.connect(Factory.forProtocol(Client))
     assert isinstance(client, Client)
     return client, await client.ended
@@ -404,7 +404,7 @@ async def test_a_fault_of_our_own_refuses(
 @pytest_twisted.ensureDeferred
 async def test_a_fault_in_saying_so_refuses(authorities: Authorities, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is believed either where it cannot be told why."""
-    monkeypatch.setattr(TLSMemoryBIOProtocol, "failVerification", None)
+    monkeypatch.setattr(Secure, "failVerification", None)
     with closing(Server(authorities.issue(WRONG))) as server:
         client, why = await meet(ClientTLS(authorities.file), "good.test", server)
     assert (client.shaken, client.received, server.received) == (False, b"", b"")

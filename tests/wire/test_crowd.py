@@ -136,7 +136,7 @@ def test_over_tls_there_is_no_handshake(tmp_path: Path) -> None:
     """What is not taken is closed before it costs anything."""
     server, issued = Server(1), Authority(tmp_path).issue("localhost")
     pair = KeyPair(str(issued.certificate), str(issued.key))
-    over_tls = TLSFactory(ServerContexts([pair]), server.factory, server.clock)
+    over_tls = TLSFactory(ServerContexts([pair]), server.factory)
     assert server.came()
     assert over_tls.buildProtocol(PEER) is None
 

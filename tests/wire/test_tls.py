@@ -56,7 +56,7 @@ class Server:
         deadlines = Deadlines(self.clock)
         deadlines.start()
         self.channels = ChannelFactory(self.settings, deadlines, self._requested, self._refused, lambda: 0.0)
-        self.factory = TLSFactory(self.contexts, self.channels, self.clock)
+        self.factory = TLSFactory(self.contexts, self.channels)
 
     def _requested(self, request: Request) -> None:
         self.seen.append(self.application(request))

@@ -90,8 +90,11 @@ def beneath_tls(transport: Any) -> Any:
 
 def unsent(transport: Any) -> int:
     """Bytes that the other side of a transport has not acknowledged yet; 0 where that is unknown."""
-    base = beneath_tls(transport)
-    return base.unsent() if hasattr(base, "unsent") else 0
+    held = 0
+    while _is_tls(transport):
+        held += transport.held() if hasattr(transport, "held") else 0
+        transport = transport.transport
+    return held + transport.unsent() if hasattr(transport, "unsent") else 0
 
 
 def arrived(transport: Any) -> int:
@@ -184,7 +187,7 @@ class EagerReactor:
     def listenSSL(
         self, port: int, factory: Any, contextFactory: Any, backlog: int = DEFAULT_BACKLOG, interface: str = ""
     ) -> IListeningPort:
-        over_tls = TLSFactory(contextFactory, factory, self._reactor)
+        over_tls = TLSFactory(contextFactory, factory)
         return self.listenTCP(port, over_tls, backlog, interface)
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:

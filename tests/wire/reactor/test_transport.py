@@ -19,13 +19,13 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from apigw.wire.agent import endpoint_to
 from apigw.wire.channel import ChannelFactory, Settings
+from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.http1.client import HTTP1Connection
 from apigw.wire.pool import Pool, PoolSettings
@@ -337,7 +337,7 @@ def served(turns: Turns) -> ChannelFactory:
 
 def over_tls(turns: Turns, authority: Authority, channels: ChannelFactory) -> TLSFactory:
     pair = authority.issue("localhost")
-    return TLSFactory(ServerContexts([KeyPair(pair.certificate, pair.key)]), channels, turns.reactor)
+    return TLSFactory(ServerContexts([KeyPair(pair.certificate, pair.key)]), channels)
 
 
 def ask(turns: Turns, client: socket.socket, tls: ssl.SSLContext | None = None) -> None:
@@ -447,8 +447,7 @@ def test_what_is_written_to_a_service_does_not_wait_for_its_acknowledgement(
     channels = served(turns)
     factory: Any = over_tls(turns, authority, channels) if secure else channels
     port: Any = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
-    trust = trustRootFromCertificates([Certificate.loadPEM(Path(authority.file).read_bytes())])
-    tls = optionsForClientTLS("localhost", trustRoot=trust) if secure else None
+    tls = ClientTLS(authority.file).to("localhost") if secure else None
     endpoint = endpoint_to(turns.reactor, "127.0.0.1", port.getHost().port, PATIENCE, tls)
     given: list[Any] = []
     deadlines = Deadlines(turns.reactor)

@@ -1,0 +1,347 @@
+# Compiled: see docs/decisions/compiled.md
+"""TLS between a transport and a protocol (docs/decisions/tls-layer.md).
+
+OpenSSL reads and writes two buffers in memory. What a protocol writes in one turn of the reactor is encrypted together
+at its end. As records are counted when they arrive, OpenSSL is not asked for more than there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener, INegotiated, IPushProducer, ISSLTransport
+from twisted.internet.main import CONNECTION_LOST
+from twisted.python.failure import Failure
+from zope.interface import classImplements
+
+from apigw.wire.reactor.eager import MOST_HELD
+
+HEADER: Final = 5
+"""Bytes of a record's header (RFC 8446 §5.1)."""
+LARGEST: Final = 16384
+"""Bytes of text in a record (RFC 8446 §5.1)."""
+ADDED: Final = 64
+"""At most so many bytes a record is longer than its text, with the ciphers that are used; it only must not be less."""
+
+# The states of a connection.
+HANDSHAKE: Final = 0
+OPEN: Final = 1
+CLOSING: Final = 2  # close_notify is sent, that of the other side is waited for
+OVER: Final = 3  # nothing more is read or written
+
+STATES = {
+    HANDSHAKE: {OPEN, OVER},
+    OPEN: {CLOSING, OVER},
+    CLOSING: {OVER},
+    OVER: set[int](),
+}
+"""The transitions of a connection."""
+
+Connect = Callable[[Any], SSL.Connection]
+"""Makes OpenSSL's side of a connection. It is given the layer, whose ``failVerification`` says why a certificate is
+refused."""
+
+
+class Records:
+    """Counts the records in a stream of bytes."""
+
+    def __init__(self) -> None:
+        self._left = 0
+        """Bytes until the end of the record in progress."""
+        self._header = b""
+        """The beginning of a header that has not arrived completely."""
+
+    def completed(self, data: bytes) -> int:
+        """The number of records that end in ``data``, which follows what was given before."""
+        count = 0
+        at = self._left
+        size = len(data)
+        if self._header:
+            data = self._header + data
+            size = len(data)
+            self._header = b""
+            at = 0
+        elif at:
+            if at > size:
+                self._left = at - size
+                return 0
+            count = 1
+        while size - at >= HEADER:
+            at += HEADER + (data[at + 3] << 8 | data[at + 4])
+            if at <= size:
+                count += 1
+        if at < size:
+            self._header = data[at:]
+        self._left = at - size if at > size else 0
+        return count
+
+
+class Secure:
+    """The protocol of a transport, and the transport of ``wrappedProtocol``.
+
+    Errors of TLS are the reason of its ``connectionLost``. An end without close_notify is ``ConnectionLost``, so that
+    a truncated body does not look complete.
+    """
+
+    transport: Any
+
+    def __init__(self, wrapped: Any, connect: Connect) -> None:
+        self.wrappedProtocol = wrapped
+        self.disconnecting = False
+        self.connected = False
+        self._connect = connect
+        self._state = HANDSHAKE
+        self._records = Records()
+        self._held: list[bytes] = []
+        self._produced = False
+        """Whether a producer is registered."""
+        self._reason: Failure | None = None
+        self._tls: Any = None
+        self._reactor: Any = None
+
+    # From the transport.
+
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        self.connected = True
+        self._tls = self._connect(self)
+        self._reactor = getattr(transport, "reactor", None)
+        self.wrappedProtocol.makeConnection(self)
+        self._shake_hands()
+
+    def dataReceived(self, data: bytes) -> None:
+        state = self._state
+        if state == OVER:
+            return
+        count = self._records.completed(data)
+        self._tls.bio_write(data)
+        if state == HANDSHAKE:
+            self._shake_hands()
+            # Of the records that have arrived, OpenSSL does not say how many belonged to the handshake.
+            count = -1 if self._is_open() else 0
+        if count:
+            self._read(count)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._reason is not None:
+            reason = self._reason
+        elif self._state != OVER and reason.check(ConnectionDone):
+            reason = Failure(CONNECTION_LOST)
+        self._state = OVER
+        self.connected = False
+        self._held = []
+        self.wrappedProtocol.connectionLost(reason)
+        self._tls = None
+
+    # The connection.
+
+    def _shake_hands(self) -> None:
+        if self._state != HANDSHAKE:
+            return
+        try:
+            self._tls.do_handshake()
+        except SSL.WantReadError:
+            self._flush(LARGEST)
+            return
+        except SSL.Error as error:
+            self._fail(error)
+            return
+        self._state = OPEN
+        self._flush(LARGEST)
+        if IHandshakeListener.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.handshakeCompleted()
+        self.send_held()
+        if self.disconnecting and not self._produced:
+            self._say_goodbye()
+
+    def _is_open(self) -> bool:
+        return self._state == OPEN or self._state == CLOSING
+
+    def _read(self, count: int) -> None:
+        """Decrypt ``count`` records, or all with -1, and deliver what is in them."""
+        tls = self._tls
+        pieces: list[bytes] = []
+        ended = False
+        failed: Exception | None = None
+        while count:
+            count -= 1
+            try:
+                pieces.append(tls.recv(LARGEST))
+            except SSL.WantReadError:
+                # A record of the handshake, such as a ticket or a change of keys, which may have an answer.
+                self._flush(LARGEST)
+                if count < 0:
+                    break
+            except SSL.ZeroReturnError:
+                ended = True
+                break
+            except SSL.Error as error:
+                failed = error
+                break
+        if pieces:
+            self.wrappedProtocol.dataReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if failed is not None:
+            self._fail(failed)
+        elif ended and self._state != OVER:
+            self.send_held()
+            self._say_goodbye()
+            if self._state != OVER:
+                self._state = OVER
+                self.transport.loseConnection()
+
+    def _say_goodbye(self) -> None:
+        """Send close_notify. If that of the other side is here, close the connection."""
+        self._state = CLOSING
+        try:
+            both: bool = self._tls.shutdown()
+        except SSL.Error:
+            both = False
+        self._flush(LARGEST)
+        if both:
+            self._state = OVER
+            self.transport.loseConnection()
+
+    def _fail(self, error: Exception) -> None:
+        if self._state == OVER:
+            return
+        if self._reason is None:
+            self._reason = Failure(CONNECTION_LOST if isinstance(error, SSL.SysCallError) else error)
+        self._state = OVER
+        self._flush(LARGEST)  # an alert, which says why
+        self.transport.loseConnection()
+
+    def _flush(self, expected: int) -> None:
+        """Send what OpenSSL has written: ``expected`` bytes of text, or some message of its own."""
+        most = expected + ADDED * (2 + expected // LARGEST)
+        try:
+            while True:
+                data: bytes = self._tls.bio_read(most)
+                self.transport.write(data)
+                if len(data) < most:
+                    return
+        except SSL.WantReadError:
+            return
+
+    # To the protocol: its transport.
+
+    def write(self, data: bytes) -> None:
+        if self._state == OVER or (self.disconnecting and not self._produced):
+            return
+        held = self._held
+        held.append(data)
+        if self._state == HANDSHAKE:
+            return
+        if len(held) == 1:
+            turn = getattr(self._reactor, "writes_of_turn", None)
+            if turn is None:
+                self.send_held()
+            else:
+                turn.append(self)
+        elif len(held) >= MOST_HELD:
+            self.send_held()
+
+    def writeSequence(self, pieces: Any) -> None:
+        self.write(b"".join(pieces))
+
+    def send_held(self) -> None:
+        """Encrypt and send what is held: at the end of the turn, or before the connection is closed."""
+        if not self._held or self._state == HANDSHAKE or self._state == OVER:
+            return
+        held, self._held = self._held, []
+        data = held[0] if len(held) == 1 else b"".join(held)
+        if not data:
+            return
+        size = len(data)
+        try:
+            sent: int = self._tls.send(data)
+            while sent < size:  # a record at a time
+                sent += self._tls.send(memoryview(data)[sent:])
+        except SSL.Error as error:
+            self._fail(error)
+            return
+        self._flush(size)
+
+    def held(self) -> int:
+        """Bytes that are held until the end of the turn, or of the handshake."""
+        return sum([len(data) for data in self._held])
+
+    def loseConnection(self) -> None:
+        if self.disconnecting or not self.connected:
+            return
+        if self._state == HANDSHAKE and not self._held:
+            self.abortConnection()
+            return
+        self.disconnecting = True
+        if self._state == OPEN and not self._produced:
+            self.send_held()
+            if self._state == OPEN:
+                self._say_goodbye()
+
+    def abortConnection(self) -> None:
+        self.disconnecting = True
+        self._state = OVER
+        self._held = []
+        self.transport.abortConnection()
+
+    def failVerification(self, reason: Failure) -> None:
+        """The other side's certificate is refused: end the connection for ``reason``."""
+        self._reason = reason
+        self.abortConnection()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self._produced = True
+        self.transport.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        if not self._produced:
+            return
+        self._produced = False
+        self.transport.unregisterProducer()
+        if self.disconnecting and self._state == OPEN:
+            self.send_held()
+            self._say_goodbye()
+
+    def pauseProducing(self) -> None:
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self.transport.stopProducing()
+
+    def getHost(self) -> Any:
+        return self.transport.getHost()
+
+    def getPeer(self) -> Any:
+        return self.transport.getPeer()
+
+    def loseWriteConnection(self) -> None:
+        """TLS has no half of a connection that may be closed for long (RFC 8446 §6.1): this closes it."""
+        self.loseConnection()
+
+    def getTcpNoDelay(self) -> Any:
+        return self.transport.getTcpNoDelay()
+
+    def getTcpKeepAlive(self) -> Any:
+        return self.transport.getTcpKeepAlive()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.transport.setTcpNoDelay(enabled)
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.transport.setTcpKeepAlive(enabled)
+
+    def getPeerCertificate(self) -> Any:
+        return self._tls.get_peer_certificate()
+
+    @property
+    def negotiatedProtocol(self) -> bytes | None:
+        """The protocol that was agreed on by ALPN (RFC 7301)."""
+        return None if self._tls is None else self._tls.get_alpn_proto_negotiated() or None
+
+
+classImplements(Secure, ISSLTransport, INegotiated, IPushProducer)
