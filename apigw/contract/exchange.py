@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from apigw.contract.peers import Peers
 from apigw.contract.principal import Principal
 from apigw.errors import GatewayError
-from apigw.ops.metrics import RouteSeries
+from apigw.ops.series import RouteSeries
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers

@@ -49,6 +49,7 @@ CANCEL: Final = 8
 _RESET: Final = 2  # INTERNAL_ERROR
 _OF_RESET: Final = {_RESET: INTERNAL, CANCEL: CANCELLED, 11: RESOURCE_EXHAUSTED, 12: PERMISSION_DENIED}
 """The codes that are passed on, with what they mean to a client: 11 is ENHANCE_YOUR_CALM, 12 INADEQUATE_SECURITY."""
+_WEB: Final = b"application/grpc-web"
 _STATUS: Final = re.compile(rb"[0-9]{1,3}").fullmatch
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])").fullmatch
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -62,6 +63,12 @@ def call_of(exchange: Exchange) -> Call | None:
     if exchange.call is None and request.method == b"POST" and is_grpc(request.headers):
         exchange.call = Call()
     return exchange.call
+
+
+def takes_trailers(request: Request) -> bool:
+    """Whether a call that has begun to be answered can end by trailers. gRPC-Web has them in the body."""
+    content_type = first(request.headers, b"content-type")
+    return request.clientproto == b"HTTP/2" and content_type is not None and not content_type.startswith(_WEB)
 
 
 def begin_call(exchange: Exchange, deadlines: Deadlines) -> None:

@@ -14,7 +14,7 @@ from apigw import errors
 from apigw.contract.exchange import Answer, Call, Driver, Exchange, Outcome, Route, Stage, Waiting
 from apigw.contract.peers import Peers
 from apigw.errors import GatewayError
-from apigw.proxy.grpc import call_of, head_of, status_of, trailers_of
+from apigw.proxy.grpc import call_of, head_of, status_of, takes_trailers, trailers_of
 from apigw.proxy.refusals import refused
 from apigw.proxy.relay import Relay, hooked
 from apigw.routing.router import Router
@@ -196,15 +196,17 @@ class Pipeline(Driver):
         """Refuse a gRPC call: by the service's reset, by trailers, or where nothing was sent, by a head alone."""
         request = exchange.request
         call.status = status_of(error)
-        if error.reset is not None:
+        begun = request.started
+        if error.reset is not None and request.clientproto == b"HTTP/2":
             request.abort(error.reset)
-        elif not request.started:
+        elif not begun:
             self._send(exchange, 200, head_of(error, request), b"")
-        elif request.clientproto == b"HTTP/2":
+        elif takes_trailers(request):
             request.finish(trailers_of(error))
         else:
             request.abort()
-        exchange.status = error.status
+        if not begun:
+            exchange.status = error.status
 
     def respond(self, exchange: Exchange, answer: Answer) -> None:
         if exchange.ended:

@@ -86,13 +86,13 @@ class Relay(Relaying):
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
         timeout, trailers = destination.timeout, request.wants_trailers
-        connection.send(request.method, uri, host, fields, length, upgrade, trailers, timeout, self)
+        connection.send(request.method, uri, host, fields, length, upgrade, timeout, self, trailers)
         held = self.held
         if held is None:
             if self.repeatable is not None and request.body_wanted:
                 self._repeat(connection, self.repeatable)
             elif request.body_complete and not request.bytes_received:
-                connection.finish()
+                connection.finish(None if request.trailers is None else self._trailers())
             else:
                 if not request.bytes_received:
                     connection.flush()  # else the head goes out with the first piece

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
-from apigw.ops.metrics import ServiceSeries
+from apigw.ops.series import ServiceSeries
 from apigw.upstream.balancing import Balancer, RoundRobin
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.target import ASIDE_FOR, FAILURES_IN_A_ROW, Target

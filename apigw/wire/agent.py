@@ -189,9 +189,9 @@ class _Call:
             asked.fields,
             length,
             False,
-            asked.trailers,
             self._timeout,
             self,
+            asked.trailers,
         )
         if body is None:
             connection.finish()

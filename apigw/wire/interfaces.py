@@ -134,9 +134,9 @@ class UpstreamConnection(ABC):
         fields: Headers,
         content_length: int | None,
         upgrade: bool,
-        trailers: bool,
         timeout: float,
         receiver: Receiver,
+        trailers: bool = False,
     ) -> None:
         """Begin an exchange. The head is sent with the first ``write``, ``flush`` or ``finish``.
 
@@ -148,10 +148,10 @@ class UpstreamConnection(ABC):
         without ``Content-Length`` and ``Transfer-Encoding``: the protocol adds its own.
         ``content_length``: bytes of the body; 0 if there is none, None if the length is unknown.
         ``upgrade``: whether to ask for a WebSocket (RFC 6455 §4.1).
-        ``trailers``: whether to tell the service that trailers are welcome (``TE``, RFC 9110 §10.1.4). Over HTTP/1.1 it
-        is not told.
         ``timeout``: seconds that the service may take to the head of the answer, and then between two pieces of its
         body.
+        ``trailers``: whether to tell the service that trailers are welcome (``TE``, RFC 9110 §10.1.4). Over HTTP/1.1 it
+        is not told.
 
         Raises ``RuntimeError`` if the connection is not idle.
         """

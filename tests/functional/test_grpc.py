@@ -44,6 +44,7 @@ def daemon(in_front: Start, module_grpc: GrpcService) -> Daemon:
     main = {"targets": [module_grpc.url()], "protocol": "grpc"}
     routes = [
         {"path": "/test.Service/*", "service": "main", "max_body_size": None},
+        {"path": "/test.Small/*", "service": "main", "max_body_size": "64KiB"},
         {"path": "/test.Hasty/*", "service": "main", "timeout": "500ms"},
     ]
     return in_front(gateway(services={"main": main}, routes=routes))
@@ -98,6 +99,23 @@ def test_a_stream_that_fails_half_way(client: GrpcClient) -> None:
     stream = client.chat(iter([b"one", b"fail"]))
     assert next(stream) == b"ONE"
     assert code_of(lambda: next(stream)) is grpc.StatusCode.ABORTED
+
+
+def test_a_refusal_while_the_client_still_sends(daemon: Daemon, service: GrpcService) -> None:
+    """The client learns the status, whether or not it has an end of its own; before the service, and half-way."""
+    over = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        while not over.wait(0.001):
+            yield b"x" * 1000
+
+    with GrpcClient(daemon.address, "/test.Nowhere") as client:
+        assert code_of(lambda: client.upload(endless())) is grpc.StatusCode.UNIMPLEMENTED
+    with GrpcClient(daemon.address, "/test.Small") as client:
+        assert code_of(lambda: client.upload(endless())) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        stream = client.chat(endless())
+        assert code_of(lambda: list(stream)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    over.set()
 
 
 def test_the_deadline_goes_on_reduced(client: GrpcClient) -> None:
@@ -185,6 +203,22 @@ def test_health_checks(start: Start) -> None:
             first.health = SERVING
             eventually(lambda: daemon.get("/ready").status == 200)
             eventually(lambda: {client.unary() for _ in range(4)} == {b"hello from 0"})
+
+
+def test_calls_in_flight_survive_the_stop_of_their_server(start: Start) -> None:
+    """Its GOAWAY ends no stream: those that it has begun are answered within its grace period."""
+    service = GrpcService()
+    main = {"targets": [service.url()], "protocol": "grpc"}
+    daemon = start(gateway(services={"main": main}, routes=[{"path": "/*", "service": "main"}]))
+    with GrpcClient(daemon.address) as client:
+        calls = [client.of("Slow").future(b"late", timeout=20) for _ in range(5)]
+        eventually(lambda: service.slow == 5)
+        stopping = threading.Thread(target=service.stop, args=(10,))
+        stopping.start()
+        eventually(lambda: code_of(client.unary) is grpc.StatusCode.UNAVAILABLE)
+        service.release.set()
+        assert [call.result() for call in calls] == [b"late"] * 5
+        stopping.join()
 
 
 def test_a_rolling_restart_loses_no_call(start: Start) -> None:

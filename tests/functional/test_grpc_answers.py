@@ -13,6 +13,7 @@ from support.client import Answer
 from support.daemon import Daemon, Document, gateway
 from support.h2_client import Exchange, H2Client
 from support.h2_service import H2Service, Received
+from support.samples import counted
 from support.services import port_nobody_listens_on
 from support.waiting import eventually
 
@@ -149,6 +150,16 @@ def test_a_limit_refuses_calls(client: H2Client, service: H2Service) -> None:
     assert refused(stream) == 14
     assert stream.answer is not None
     assert stream.answer.get("retry-after")
+
+
+def test_the_metrics_count_the_status_of_calls(start: Start, service: H2Service) -> None:
+    """By the service's name, and whoever has answered."""
+    main = {"targets": [service.url], "protocol": "grpc"}
+    daemon = start(gateway(services={"main": main}, routes=[{"path": "/*", "service": "main", "max_body_size": 10}]))
+    with H2Client(daemon.address) as client:
+        for body in (MESSAGE, MESSAGE, MESSAGE * 2):
+            call(client, "/a", body=body)
+    eventually(lambda: counted(daemon, "gateway_grpc_calls_total", "grpc_status") == {("0",): 2, ("8",): 1})
 
 
 def test_the_log_has_the_status_of_calls(client: H2Client, service: H2Service, log: Path) -> None:

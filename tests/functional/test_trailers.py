@@ -36,8 +36,14 @@ def one() -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def daemon(in_front: Start, one: Service, two: H2Service) -> Daemon:
-    services = {"one": {"targets": [one.url]}, "two": {"targets": [two.url], "protocol": "h2c"}}
-    routes = [{"path": "/one/*", "service": "one"}, {"path": "/two/*", "service": "two"}]
+    h2c = {"targets": [two.url], "protocol": "h2c"}
+    # Every request to ``new`` waits for a connection.
+    services = {"one": {"targets": [one.url]}, "two": h2c, "new": {**h2c, "max_connection_requests": 1}}
+    routes = [
+        {"path": "/one/*", "service": "one"},
+        {"path": "/two/*", "service": "two"},
+        {"path": "/new/*", "service": "new", "buffer_body": 0},
+    ]
     return in_front(gateway(services=services, routes=routes))
 
 
@@ -129,6 +135,18 @@ def test_those_of_an_upload_that_is_streamed(daemon: Daemon, two: H2Service) -> 
                 client.send(number, body)
             client.end(number, SUM)
             assert client.finish(number).json["body"] == body.decode()
+            assert two.last.trailers == [SUM]
+
+
+def test_those_of_a_body_that_is_complete_before_it_can_be_sent(daemon: Daemon, two: H2Service) -> None:
+    """As where a connection is made meanwhile; with a body and without."""
+    two.behave = echo
+    with Client(daemon.address) as client:
+        for pieces in ([], [b"body"]):
+            client.send(
+                encode("POST", "/new/a", "Transfer-Encoding: chunked") + chunked(*pieces, trailer=b"X-Sum: 42\r\n")
+            )
+            assert client.answer().json["body"] == b"".join(pieces).decode()
             assert two.last.trailers == [SUM]
 
 

@@ -11,7 +11,7 @@ from support.oracle import read_all
 
 from apigw.proxy.headers import CopyRules, upstream_fields
 from apigw.wire.headers import HOP_BY_HOP, Headers
-from apigw.wire.http1.rendering import rendered
+from apigw.wire.http1.client import rendered
 from apigw.wire.request import Request
 from fuzz.target import Target
 

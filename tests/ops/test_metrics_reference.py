@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from apigw.ops.access_line import JSON, Combined, Entry
-from apigw.ops.metrics import BUCKETS, METHODS, PROTOCOLS, RESERVED, UPSTREAM_ERRORS, Metrics
+from apigw.ops.metrics import PROTOCOLS, RESERVED, Metrics
+from apigw.ops.series import BUCKETS, METHODS, UPSTREAM_ERRORS
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.limits.series import LimitSeries
 
@@ -22,6 +23,7 @@ def test_every_family_is_described() -> None:
     metrics = Metrics(CollectorRegistry(), "1.2.3")
     metrics.route("/a").observe(b"GET", 200, 0.1)
     metrics.service("a").observe(0.1)
+    metrics.service("a").called(0)
     LimitSeries(metrics.registry).retain({("/a", "rate", "ip")})
     metrics.connections("HTTP/2")
     AuthSeries(metrics.registry).failed("missing")

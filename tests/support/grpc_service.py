@@ -24,6 +24,8 @@ class GrpcService:
         self.health = SERVING
         self.health_checks: list[bytes] = []
         self.hangs = threading.Event()
+        self.slow = 0
+        self.release = threading.Event()
         self.cancelled = threading.Event()
         self.sent = 0
         self.name = ""
@@ -73,6 +75,11 @@ class GrpcService:
             ended.wait(30)
         self.cancelled.set()
         return b""
+
+    def Slow(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self.slow += 1
+        assert self.release.wait(30)
+        return request
 
     def Upload(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         return b"%d" % sum(map(len, requests))

@@ -27,7 +27,7 @@ def send(
     upgrade: bool = False,
     length: int | None = 0,
 ) -> None:
-    connection.send(method, b"/a", b"a", [], length, upgrade, False, TIMEOUT, receiver)
+    connection.send(method, b"/a", b"a", [], length, upgrade, TIMEOUT, receiver)
 
 
 class Recorder:

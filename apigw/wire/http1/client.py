@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, ITransport
@@ -14,7 +14,6 @@ from zope.interface import classImplements
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
-from apigw.wire.http1.rendering import rendered
 from apigw.wire.http1.response import BODY, COMPLETE, SWITCHED, WAITING, ResponseReader
 from apigw.wire.interfaces import Receiver, Told, UpstreamConnection
 from apigw.wire.reactor.transport import beneath_tls, is_readable
@@ -22,6 +21,9 @@ from apigw.wire.tunnel import End
 
 CLOSING_TIME: Final = 30.0
 """Seconds that the upstream has to read what was written, once the connection is being closed."""
+_REMEMBERED: Final = 4096
+_LONGEST: Final = 64  # bytes of a cached name: the cache takes 1 MiB at most
+_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})  # empty ones have a Content-Length too (RFC 9110 §8.6)
 
 # The states of a connection.
 CONNECTING: Final = 0
@@ -39,10 +41,8 @@ CONNECTION = {
     CLOSING: {LOST},
     LOST: set[int](),
 }
-"""The transitions of a connection. Those of a response are in ``response``.
-
-A call that allows no transition from the current state raises ``RuntimeError``. The tests check all others.
-"""
+"""The transitions of a connection. Those of a response are in ``response``. A call that allows no transition from the
+current state raises ``RuntimeError``."""
 
 # The states of a request.
 UNSENT: Final = 0
@@ -51,6 +51,38 @@ SENT: Final = 2
 
 REQUEST = {UNSENT: {SENDING}, SENDING: {SENT}, SENT: {UNSENT}}
 """The transitions of a request: by ``send``, by ``finish``, and by the end of the exchange."""
+
+
+class _Beginnings(dict[bytes, bytes]):
+    """A bounded cache: a field's name to its line up to the value. Most requests have the same few names."""
+
+    def __missing__(self, name: bytes) -> bytes:
+        beginning = b"\r\n%b: " % name
+        if len(name) <= _LONGEST and len(self) < _REMEMBERED:
+            self[name] = beginning
+        return beginning
+
+
+_beginnings: Final = _Beginnings()
+
+
+def rendered(
+    method: bytes, target: bytes, authority: bytes, fields: Headers, length: int | None, upgrade: bool
+) -> bytes:
+    """The head of a request in canonical form, with exactly one framing (RFC 9112 §3 to §6)."""
+    out = [method, b" ", target, b" HTTP/1.1\r\nhost: ", authority]
+    beginnings = _beginnings
+    for pair in cast("list[tuple[bytes, ...]]", fields):  # when compiled, iterating over pairs would unpack each
+        out.append(beginnings[pair[0]])
+        out.append(pair[1])
+    if length is None:
+        out.append(b"\r\ntransfer-encoding: chunked")
+    elif length or method in _WITH_BODY:
+        out.append(b"\r\ncontent-length: %d" % length)
+    if upgrade:
+        out.append(b"\r\nconnection: upgrade\r\nupgrade: websocket")
+    out.append(b"\r\n\r\n")
+    return b"".join(out)
 
 
 class HTTP1Connection(UpstreamConnection):
@@ -104,9 +136,9 @@ class HTTP1Connection(UpstreamConnection):
         fields: Headers,
         content_length: int | None,
         upgrade: bool,
-        trailers: bool,
         timeout: float,
         receiver: Receiver,
+        trailers: bool = False,
     ) -> None:
         """The head goes out with the first ``write``, ``flush`` or ``finish``."""
         if self._state != IDLE:
@@ -304,17 +336,15 @@ class HTTP1Connection(UpstreamConnection):
 
     def pauseProducing(self) -> None:
         self._writing_paused = True
-        receiver = self.receiver
-        if receiver is not None:
+        if self.receiver is not None:
             self._wait()
-            receiver.pause_body()
+            self.receiver.pause_body()
 
     def resumeProducing(self) -> None:
         self._writing_paused = False
-        receiver = self.receiver
-        if receiver is not None:
+        if self.receiver is not None:
             self._wait()
-            receiver.resume_body()
+            self.receiver.resume_body()
 
     def stopProducing(self) -> None:
         """The transport is lost. ``connectionLost`` follows."""

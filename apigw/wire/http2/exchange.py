@@ -78,9 +78,9 @@ class HTTP2Exchange(UpstreamConnection):
         fields: Headers,
         content_length: int | None,
         upgrade: bool,
-        trailers: bool,
         timeout: float,
         receiver: Receiver,
+        trailers: bool = False,
     ) -> None:
         """The head is sent with the first ``write``, ``flush`` or ``finish``. ``upgrade`` has no effect."""
         if self._request != UNSENT:

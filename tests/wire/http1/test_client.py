@@ -14,8 +14,7 @@ from twisted.internet.error import ConnectionLost
 
 from apigw.wire.errors import UpstreamLost
 from apigw.wire.headers import HOP_BY_HOP, Headers
-from apigw.wire.http1.client import CLOSING_TIME
-from apigw.wire.http1.rendering import _beginnings, rendered
+from apigw.wire.http1.client import CLOSING_TIME, _beginnings, rendered
 from apigw.wire.interfaces import MAX_HEAD, MAX_HEADERS, MAX_INTERIM
 
 GET, HEAD = b"GET", b"HEAD"
@@ -404,7 +403,7 @@ def test_a_strict_reader_finds_exactly_one_request(
     """Whatever a message holds, a strict reader finds that very message, and its body up to the last byte."""
     fields = [field for field in fields if field[0] not in HOP_BY_HOP | {b"host", b"content-length"}]
     upstream = Upstream()
-    upstream.connection.send(method, target, b"a.example:81", fields, length, upgrade, False, TIMEOUT, Recorder())
+    upstream.connection.send(method, target, b"a.example:81", fields, length, upgrade, TIMEOUT, Recorder())
     body = b"0\r\n\r\nGET" * 100
     body = body[: 7 if length is None else length]
     upstream.connection.write(body)

@@ -109,7 +109,7 @@ class Scene:
 
     def ask(self, method: bytes = b"GET", length: int | None = 0) -> tuple[HTTP2Exchange, Asker]:
         exchange, asker = self.client.begin(), Asker()
-        exchange.send(method, b"/a", b"main", [(b"a", b"b")], length, False, False, 10.0, asker)
+        exchange.send(method, b"/a", b"main", [(b"a", b"b")], length, False, 10.0, asker)
         if length == 0:
             exchange.finish()
         return exchange, asker
@@ -412,7 +412,7 @@ def test_a_pool_that_is_closed_serves_who_waits_and_nobody_else() -> None:
     client.makeConnection(pipe)
     assert len(given) == 1
     asker = Asker()
-    given[0].send(b"GET", b"/a", b"main", [], 0, False, False, 10.0, asker)
+    given[0].send(b"GET", b"/a", b"main", [], 0, False, 10.0, asker)
     given[0].finish()
     assert not pipe.disconnecting
     client.dataReceived(SettingsFrame(0).serialize() + scene.head(1, OK, end=True).serialize())
