@@ -127,7 +127,7 @@ def answered(pieces: list[bytes]) -> tuple[Outcome, bytes]:
     client.makeConnection(pipe)
     asker = Asker()
     exchange = client.begin()
-    exchange.send(b"GET", b"/", b"a", [], None, False, False, 30.0, asker)
+    exchange.send(b"GET", b"/", b"a", [], None, False, 30.0, asker)
     exchange.finish()
     pipe.drain()
     for piece in (raw.settings(), *pieces):

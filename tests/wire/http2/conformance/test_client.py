@@ -128,7 +128,7 @@ def test_a_case(case: str) -> None:
     assert list(said(pipe.drain().removeprefix(PREFACE))) == ["SETTINGS", "0+983041"]
     asker = Asker()
     exchange = client.begin()
-    exchange.send(b"GET", b"/", b"a", [], None, False, False, 30.0, asker)
+    exchange.send(b"GET", b"/", b"a", [], None, False, 30.0, asker)
     exchange.finish()
     assert list(said(pipe.drain())) == ["1:head."]
     if "first frame" in case:
