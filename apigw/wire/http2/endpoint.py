@@ -54,6 +54,8 @@ class Endpoint(Protocol):
     transport: Any
     over = False
     """Set to read nothing more."""
+    turn_over = False
+    """Set to keep the rest of what was read."""
     max_header_size: int
 
     def __init__(self, preface: bytes) -> None:
@@ -179,6 +181,8 @@ class Endpoint(Protocol):
                     self.passed_bound(fault)
                 if self.over:
                     return
+                if self.turn_over:
+                    break
             if at < end:
                 self._pending = data[at:]
             pending = self._pending

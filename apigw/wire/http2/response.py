@@ -11,7 +11,7 @@ from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, LOWER_TOKEN, Headers
 from apigw.wire.http2.hpack import CONNECTION_SPECIFIC
 from apigw.wire.interfaces import EVENT_STREAM, MAX_HEAD, MAX_HEADERS
 
-_STATUS: Final = re.compile(rb"[1-9][0-9]{2}").fullmatch
+_STATUS: Final = re.compile(rb"[1-5][0-9]{2}").fullmatch
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}").fullmatch
 
 

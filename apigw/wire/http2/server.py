@@ -17,7 +17,6 @@ from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import Refused
 from apigw.wire.headers import Headers
 from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_STREAMS, STREAM_WINDOW, Bounds, TooMuch
-from apigw.wire.http2.endpoint import Endpoint
 from apigw.wire.http2.fields import read_request
 from apigw.wire.http2.frames import (
     ACK,
@@ -28,7 +27,6 @@ from apigw.wire.http2.frames import (
     MAX_CONCURRENT_STREAMS,
     MAX_HEADER_LIST_SIZE,
     PING,
-    PREFACE,
     SETTINGS,
     Code,
     ConnectionFault,
@@ -41,6 +39,7 @@ from apigw.wire.http2.frames import (
 )
 from apigw.wire.http2.numbers import Numbers
 from apigw.wire.http2.stream import HTTP2Stream
+from apigw.wire.http2.turns import InTurns
 from apigw.wire.reactor.transport import unsent
 from apigw.wire.server import Server
 
@@ -52,16 +51,15 @@ FAREWELL_PING = b"drained?"
 
 
 @implementer(IPushProducer)
-class HTTP2Channel(Endpoint):
+class HTTP2Channel(InTurns):
     """One connection, with up to ``MOST_STREAMS`` requests in flight."""
 
     deadline: float = NEVER
-    writing_paused = False
 
     version = "HTTP/2"
 
     def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
-        super().__init__(PREFACE)
+        super().__init__(factory.deadlines.clock)
         self.factory = factory
         self.peer = peer
         self.secure = secure
@@ -103,6 +101,8 @@ class HTTP2Channel(Endpoint):
 
     def received(self) -> None:
         """Set the deadline of an incomplete field block, in one frame or several."""
+        if self.turn_over:
+            self.end_turn()
         if not self.block_is_open:
             if self._block_due != NEVER:
                 self._block_due = NEVER
@@ -125,11 +125,11 @@ class HTTP2Channel(Endpoint):
     def resumeProducing(self) -> None:
         self.writing_paused = False
         self._set_deadline()
-        self.transport.resumeProducing()
         self._push_waiting()
         for stream in list(self.streams.values()):
             stream.resume_producer()
         self.flush()
+        self.read_on()
 
     def stopProducing(self) -> None:
         """The transport is lost. ``connectionLost`` follows."""
@@ -138,6 +138,7 @@ class HTTP2Channel(Endpoint):
 
     def block_received(self, number: int, fields: Headers, size: int, end: bool) -> None:
         if self.numbers.is_new(number):
+            self.begin_request()
             if self._final or len(self.streams) >= MOST_STREAMS:
                 self.emit(reset_frame(number, Code.REFUSED_STREAM))
                 if not end:
@@ -295,7 +296,7 @@ class HTTP2Channel(Endpoint):
         if self.over:
             return
         room = self.factory.room
-        if self.streams or self.writing_paused:
+        if self.streams or self.writing_paused or self.turn_over:
             room.busy(self)
         elif self._block_due != NEVER or not self.numbers.last:
             room.unfinished(self)
@@ -366,6 +367,8 @@ class HTTP2Channel(Endpoint):
         self.receiving = False
         self.flush()
         self.transport.unregisterProducer()
+        if self.turn_over:
+            self.transport.resumeProducing()
         self.transport.loseConnection()
 
     def fault(self, code: Code) -> None:
@@ -376,8 +379,8 @@ class HTTP2Channel(Endpoint):
         self.emit(goaway_frame(self.numbers.last, code))
         self.write_out()
         self.transport.unregisterProducer()
-        if self.writing_paused:
-            self.writing_paused = False
+        if self.writing_paused or self.turn_over:
+            self.writing_paused = self.turn_over = False
             self.transport.resumeProducing()
         half_close = getattr(self.transport, "loseWriteConnection", None)
         if half_close is not None and not self.secure:

@@ -29,7 +29,7 @@ from apigw.wire.http2.frames import (
     window_frame,
 )
 from apigw.wire.http2.hpack import encode_head, encode_trailers
-from apigw.wire.pace import Pace
+from apigw.wire.http2.patience import Patience
 from apigw.wire.request import BODYLESS_STATUS, Request
 from apigw.wire.tunnel import End
 
@@ -40,19 +40,13 @@ UNSENT_LOW = 16 * 1024
 CONTINUE = encode_head(100, [])
 
 
-class HTTP2Stream:
-    """Provides ``wire.request.Stream``, and ``wire.deadlines.Timed`` while it waits for the client."""
+class HTTP2Stream(Patience):
+    """Provides ``wire.request.Stream``."""
 
-    deadline = NEVER
-    closed = False
-    request: Request | None = None
     receive_window = STREAM_WINDOW
-    _remaining: int | None = None  # bytes left of a body with a Content-Length
     _last = b""  # the last byte of such a body, until END_STREAM
     _taken = 0  # bytes read whose window was not given back yet
     _body_paused = False
-    _body_due = NEVER
-    _pace: Pace | None = None
     _expects_continue = False
     _head: bytes | None = None
     _trailers: bytes | None = None
@@ -60,7 +54,6 @@ class HTTP2Stream:
     _ending = _ended = False  # END_STREAM is to be sent, and has been sent
     _producer: IPushProducer | None = None
     _producer_paused = False
-    _window_due = NEVER
 
     def __init__(self, channel: Connection, number: int, send_window: int, remote_open: bool) -> None:
         self.channel = channel
@@ -80,6 +73,8 @@ class HTTP2Stream:
         self.request = request
         self._remaining = request.content_length
         self._expects_continue = expects_continue
+        if self.remote_open:
+            self._await_whole_body()
 
     def refuse(self, refusal: Refused, bodyless: bool) -> None:
         """Answer a malformed request."""
@@ -108,6 +103,8 @@ class HTTP2Stream:
             elif data and not self._remaining:
                 # The last byte waits for END_STREAM: a body that is too long must not look complete (RFC 9113 §8.1.1).
                 data, self._last = data[:-1], data[-1:]
+        if end:
+            self._body_came()
         request = self.request
         if request is None or request.finished:
             if end:
@@ -211,8 +208,6 @@ class HTTP2Stream:
             if self.closed or self._body_paused:
                 return
         if not self.remote_open:
-            self._body_due = NEVER
-            self._set_deadline()
             if not request.body_complete:
                 request.body_finished()
         elif self._taken >= GIVE_BACK:
@@ -250,6 +245,8 @@ class HTTP2Stream:
             self._close_if_done()
         if self._unsent or self._ending:
             self._push_all()
+        if self._body_due != NEVER and self.request is not None and self.request.is_stream:
+            self._await_body()  # the answer has moved
         channel.flush()
 
     def end_response(self, request: Request, trailers: Headers | None = None) -> None:
@@ -258,8 +255,7 @@ class HTTP2Stream:
             self._trailers = encode_trailers(trailers)
         self._producer = None
         self._held.clear()
-        self._body_due = NEVER
-        self._set_deadline()
+        self._body_came()
         self.flush()
 
     def unsent(self) -> int:
@@ -343,33 +339,6 @@ class HTTP2Stream:
 
     # Waiting for the client, and closing.
 
-    def _is_slow(self, size: int) -> bool:
-        channel = self.channel
-        least = channel.factory.settings.client_least_rate
-        if least is None or self._remaining is None:
-            return False
-        now = channel.seconds()
-        self._pace = self._pace or Pace(least, now)
-        return self._pace.is_slow(size, now)
-
-    def _await_body(self) -> None:
-        self._body_due = self.channel.seconds() + self.channel.factory.settings.client_body_timeout
-        self._set_deadline()
-
-    def _await_window(self) -> None:
-        self._window_due = self.channel.seconds() + self.channel.factory.settings.client_body_timeout
-        self._set_deadline()
-
-    def _set_deadline(self) -> None:
-        deadline = self._body_due if self._body_due < self._window_due else self._window_due
-        if deadline != self.deadline:
-            self.deadline = deadline
-            deadlines = self.channel.factory.deadlines
-            if deadline == NEVER or self.closed:
-                deadlines.forget(self)
-            else:
-                deadlines.watch(self)
-
     def deadline_passed(self) -> None:
         if self._window_due <= self.channel.seconds():
             if self.channel.took_some():
@@ -391,7 +360,7 @@ class HTTP2Stream:
     def _close(self) -> None:
         if not self.closed:
             self.closed = True
-            self._body_due = self._window_due = NEVER
+            self._body_due = self._whole_due = self._window_due = NEVER
             self._set_deadline()
             self._held.clear()
             self._unsent.clear()
