@@ -22,7 +22,7 @@ from support.wall_clock import WallClock
 
 from .conftest import check_log
 
-STEPS = [3600, -3600]
+STEPS = [60, -60, 3600, -3600]
 BREAKER = {"error_rate": 0.5, "window": "10s", "min_requests": 2, "half_open_requests": 1}
 
 

@@ -16,18 +16,6 @@ from .test_run import ROOT, Running, free_ports
 
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "=== the next block ==="
-RELOADED = """
-kill() {
-  if [ "$1" = -HUP ]; then sleep 0; before=$(grep -c 'reloaded: ' run/log) || true; fi
-  builtin kill "$@"
-}
-sleep() {
-  if [ -z "$before" ]; then command sleep "$@"; return; fi
-  until [ "$(grep -c 'reloaded: ' run/log)" -gt "$before" ]; do command sleep 0.02; done
-  before=
-}
-"""
-"""A reader waits for a second after a reload, and this for the reload, each time."""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +57,7 @@ def test_commands_do_what_the_page_shows(page: str, checkout: Path, running: Run
     for printed, port in ports.items():
         text = re.sub(rf"\b{printed}\b", str(port), text)
     blocks = BLOCK.findall(text)
-    script = RELOADED + "".join(content + f"echo '{MARK}'\n" for kind, content in blocks if kind == "sh") + "sleep 0\n"
+    script = "".join(content + f"echo '{MARK}'\n" for kind, content in blocks if kind == "sh")
     environ = {**os.environ, **{name: str(port) for name, port in running.ports.items()}}
     environ["APIGW_ADMIN"] = f"tcp:{running.ports['ADMIN_PORT']}:interface=127.0.0.1"
     (checkout / "run/page.sh").write_text(script)

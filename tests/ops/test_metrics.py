@@ -252,6 +252,7 @@ def test_what_a_reload_removes_goes_away() -> None:
     assert {pairs["service"] for pairs in labels if "service" in pairs} == {"kept"}
     assert value(found, "gateway_requests_total", method="GET", path="/kept", status="200") == 1
     assert value(found, "gateway_upstream_errors_total", service="kept", kind="timeout") == 1
+    assert value(found, "gateway_upstream_duration_seconds_count", service="kept") == 1
     assert value(found, "gateway_circuit_breaker_state", service="kept") == 1
     assert value(found, "gateway_grpc_calls_total", service="kept", grpc_status="0") == 1
     assert value(found, "gateway_grpc_calls_total", service="kept", grpc_status="2") == 1
