@@ -154,7 +154,8 @@ def what_to_try(python: Path, ports: dict[str, int]) -> str:
     for command, comment in TRY:
         filled = command.format(python=shown(python), run=shown(RUN), **ports)
         lines.append(f"  {filled:{WIDTH}} # {comment}" if comment else f"  {filled}")
-    reload = f"To apply a change in etc/: kill -HUP $(cat {shown(RUN)}/apigw.pid)"
+    apigw = shown(python.with_name("apigw"))
+    reload = f"To apply a change in etc/: {apigw} reload --admin http://127.0.0.1:{ports['ADMIN_PORT']}"
     lines += ["", reload, "Ctrl-C ends everything.", ""]
     return "\n".join(lines)
 

@@ -87,6 +87,8 @@ def network(text: str) -> str:
 
 def proxy(text: str) -> str:
     """A network, or ``unix:`` for all peers of a unix socket. Raises ``ValueError`` (see above)."""
+    if text == "unix":
+        raise ValueError("is not a network: write 'unix:', in quotes, for the peers of unix sockets")
     return text if text == "unix:" else network(text)
 
 

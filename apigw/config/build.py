@@ -53,6 +53,8 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
         return units.seconds(value)
     if "size" in rule:
         return units.size(value)
+    if "share" in rule:
+        return units.share(value)
     meta = rule.get("meta", {})
     if "file" in meta:
         return Secret(text(files.data(value))) if "into" in meta else files.absolute(value)

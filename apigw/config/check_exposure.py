@@ -20,6 +20,22 @@ def proxies(document: Document) -> None:
             )
 
 
+def announced(document: Document) -> None:
+    """Whoever reaches a listener with ``proxy_protocol`` says himself which address he has."""
+    for path, listen in document.entries("gateway", "listen"):
+        if not isinstance(listen, dict) or listen.get("proxy_protocol") is not True or "endpoint" not in listen:
+            continue
+        endpoint = endpoints.parse(listen["endpoint"])
+        if endpoint.kind in ("tcp", "tcp6") and _is_open(endpoint):
+            at = (*path, "proxy_protocol")
+            document.warn(
+                at,
+                "lets whoever reaches this listener choose its own address: name a private interface, as in "
+                "tcp:8080:interface=10.0.0.5, or see to it that only your load balancers reach the port",
+                document.key(at),
+            )
+
+
 def admin(document: Document) -> None:
     """The admin listener is for operators. Where it has no token, nothing tells that it is meant to be reached."""
     path = ("gateway", "admin")
@@ -27,11 +43,14 @@ def admin(document: Document) -> None:
     if not isinstance(text, str) or document.get("gateway", "admin_token_file"):
         return
     endpoint = endpoints.parse(text)
-    if endpoint.kind in ("tcp", "tcp6", "ssl"):
-        address = ip_address(endpoint.get("interface") or "0.0.0.0")
-        if address.is_unspecified or address.is_global:
-            document.warn(
-                path,
-                "shows services, routes and metrics to whoever reaches this machine: "
-                "name a private interface, as in tcp:9090:interface=127.0.0.1, or set admin_token_file if it is meant",
-            )
+    if endpoint.kind in ("tcp", "tcp6", "ssl") and _is_open(endpoint):
+        document.warn(
+            path,
+            "shows services, routes and metrics to whoever reaches this machine: "
+            "name a private interface, as in tcp:9090:interface=127.0.0.1, or set admin_token_file if it is meant",
+        )
+
+
+def _is_open(endpoint: endpoints.Endpoint) -> bool:
+    address = ip_address(endpoint.get("interface") or "0.0.0.0")
+    return address.is_unspecified or address.is_global

@@ -12,10 +12,12 @@ from apigw.config.model import UNSET, Config, Route, Service
 
 @frozen
 class Effective:
-    """The settings of a route. ``timeout`` in seconds; ``max_body_size`` in bytes, ``None`` for no limit."""
+    """The settings of a route: ``timeout``, and ``stream_timeout`` in its place for streams, in seconds;
+    ``max_body_size`` in bytes, ``None`` for no limit."""
 
     service: Service
     timeout: float
+    stream_timeout: float
     max_body_size: int | None
     buffer_body: int
 
@@ -26,6 +28,7 @@ def effective(config: Config, route: Route, service: Service) -> Effective:
     return Effective(
         service=service,
         timeout=route.timeout or service.timeout or gateway.request_timeout,
+        stream_timeout=route.timeout or service.timeout or gateway.stream_idle_timeout,
         max_body_size=gateway.max_body_size if route.max_body_size == UNSET else route.max_body_size,
         buffer_body=route.buffer_body,
     )

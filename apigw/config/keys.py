@@ -1,12 +1,13 @@
 """How a key of the configuration is declared: rules of a Cerberus schema, and who adds which keys to which map.
 
-Besides the rules of Cerberus there are three more: ``duration`` and ``size`` have the minimum and the maximum, ``form``
-names an entry of ``Rules.forms``. ``meta`` is for the reference page and for the steps after validation:
+Besides the rules of Cerberus there are more: ``duration``, ``size`` and ``share`` have the minimum and the maximum,
+``form`` names an entry of ``Rules.forms``. ``meta`` is for the reference page and for the steps after validation:
 
 - ``doc`` explains the key; ``default`` describes its default, if that is not in the model.
 - ``model`` is the class for the values of a map; its attributes have the defaults.
 - ``file`` names the check of the file's content, an entry of ``Rules.contents``. With ``into``, the file's text becomes
   the value of the key that ``into`` names.
+- ``meant`` has what people write in place of an allowed value, with that value: the hint of the error.
 - ``secret`` marks values that are never shown.
 """
 
@@ -21,7 +22,7 @@ Rule = dict[str, Any]
 
 DAY, MONTH = "24h", "744h"
 
-_META = ("default", "into", "secret")
+_META = ("default", "into", "meant", "secret")
 
 
 @frozen
@@ -44,6 +45,10 @@ def duration(doc: str, least: str, most: str, **more: Any) -> Rule:
 
 def size(doc: str, least: str, most: str, **more: Any) -> Rule:
     return _rule(doc, more, size=[least, most])
+
+
+def share(doc: str, least: str, most: str, **more: Any) -> Rule:
+    return _rule(doc, more, share=[least, most])
 
 
 def whole(doc: str, least: int, most: int, **more: Any) -> Rule:

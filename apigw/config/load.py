@@ -40,6 +40,7 @@ def judge(document: Document, files: Files, rules: Rules) -> None:
     check_network.redis(document)
     check_network.services(document)
     check_exposure.proxies(document)
+    check_exposure.announced(document)
     check_exposure.admin(document)
     for check in rules.checks:
         check(document, files)

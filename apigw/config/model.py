@@ -81,6 +81,8 @@ class Gateway(Open):
     client_body_timeout: float = 30.0
     client_header_timeout: float = 10.0
     client_least_rate: int | None = 1024
+    client_request_timeout: float | None = None
+    stream_idle_timeout: float = 3600.0
     keepalive_timeout: float = 75.0
     tunnel_idle_timeout: float = 3600.0
     drain_timeout: float = 30.0

@@ -62,6 +62,7 @@ secrets masked.
 
 - **Durations** are `250ms`, `30s`, `1.5m`, `1h`. Only `0` may be written without a unit.
 - **Sizes** are `512B`, `64KiB`, `10MiB`, `1GiB`, or a plain number of bytes.
+- **Shares** are `20%` or `0.2`.
 - **Files** are relative to DIR. They must exist and have the expected content; a certificate must fit its key.
 - **Secrets**: instead of `secret`, `secret_file` may name a file. One newline at the end of the file is ignored.
 - **Environment variables** are replaced in values, not in keys: `${{VAR}}` (an error if it is not set),
@@ -142,6 +143,8 @@ class _Page:
         null = ", or `null`" if rule.get("nullable") else ""
         if "duration" in rule:
             return "duration, {} to {}".format(*rule["duration"]) + null
+        if "share" in rule:
+            return "share, {} to {}".format(*rule["share"]) + null
         if "size" in rule:
             least, most = (units.size_text(units.size(bound)) for bound in rule["size"])
             return f"size, {least} to {most}{null}"

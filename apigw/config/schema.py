@@ -32,7 +32,8 @@ CERTIFICATE: Rule = {
 
 SERVER_TLS: Rule = {
     "certificates": list_of(
-        "Chosen by the client's server name (SNI); the first is for clients without one.",
+        "Chosen by the client's server name (SNI); the first is for clients without one. Of two with the same names, "
+        "an ECDSA and an RSA one, each client gets what it can verify.",
         map_of("", model.Certificate, CERTIFICATE),
         required=True,
         minlength=1,
@@ -100,6 +101,20 @@ GATEWAY: Rule = {
         "1",
         "1GiB",
         nullable=True,
+    ),
+    "client_request_timeout": duration(
+        "How long a client may take to send a whole body, from its request's headers on; then it is answered 408, or "
+        "cut where the answer has begun. `null` for no such limit.",
+        "1ms",
+        DAY,
+        nullable=True,
+    ),
+    "stream_idle_timeout": duration(
+        "How long a request whose body has no known length may be silent in both directions, once it is sent to the "
+        "service and until its body ends. It replaces `client_body_timeout` and `request_timeout` for it, and for gRPC "
+        "to the end of the answer.",
+        "1ms",
+        MONTH,
     ),
     "keepalive_timeout": duration("How long an idle connection of a client stays open.", "1ms", DAY),
     "tunnel_idle_timeout": duration(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apigw.config import model
-from apigw.config.keys import DAY, Rule, choice, duration, list_of, map_of, optional_file, switch, text, whole
+from apigw.config.keys import DAY, Rule, choice, duration, list_of, map_of, optional_file, share, switch, text, whole
 
 TARGET: Rule = {
     "url": text(
@@ -53,12 +53,7 @@ HEALTH_CHECK: Rule = {
 }
 
 CIRCUIT_BREAKER: Rule = {
-    "error_rate": {
-        "type": "number",
-        "min": 0.001,
-        "max": 1,
-        "meta": {"doc": "The circuit opens when this share of the requests has failed: above 0, up to 1."},
-    },
+    "error_rate": share("The circuit opens when this share of the requests has failed.", "0.1%", "100%"),
     "window": duration("The sliding window in which outcomes are counted.", "1s", "1h"),
     "min_requests": whole("The circuit does not open on fewer outcomes.", 1, 1_000_000),
     "open_for": duration("How long it stays open before it becomes half-open.", "100ms", "1h"),
@@ -83,6 +78,7 @@ SERVICE: Rule = {
         "h2",
         "h2c",
         "grpc",
+        meant={"http2": "h2", "http/2": "h2", "http/1.1": "http1", "http1.1": "http1", "http": "http1"},
     ),
     "tls": map_of("For `https` targets, which are always verified.", model.UpstreamTLS, UPSTREAM_TLS),
     "connect_timeout": duration(

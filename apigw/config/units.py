@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them, in seconds and bytes, and back."""
+"""Durations, sizes and shares as people write them, in seconds, bytes and fractions, and back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _MEANT = {"k": "KiB", "m": "MiB", "g": "GiB"}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h)")
 _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)?")
+_SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,4})?)%")
 _NEAR_SIZE = re.compile(r"([0-9]{1,15})\s*([A-Za-z]{1,3})")
 
 
@@ -42,6 +43,20 @@ def size(value: object) -> int:
         if near and re.fullmatch(r"[kmg](i?b)?", near[2].lower()):
             raise ValueError(f"is not a size: write {near[1]}{_MEANT[near[2][0].lower()]}")
     raise ValueError("is not a size: write it like 512B, 64KiB, 10MiB or 1GiB")
+
+
+def share(value: object) -> float:
+    """``20%``, or 0.2, as 0.2. Raises ``ValueError`` like ``seconds``."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if value > 1:
+            raise ValueError(f"is more than the whole: write {value:g}%")
+        return float(value)
+    if isinstance(value, str):
+        if match := _SHARE.fullmatch(value):
+            return round(float(match[1]) / 100, 6)
+        if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
+            return share(float(value))
+    raise ValueError("is not a share: write it like 20% or 0.2")
 
 
 def duration_text(value: float) -> str:

@@ -46,6 +46,10 @@ class _Validator(cerberus.Validator):  # type: ignore[misc]  # cerberus has no t
         """The rule's arguments are validated against this schema: {'type': 'list'}"""
         self._between(units.size, bounds, field, value)
 
+    def _validate_share(self, bounds: list[str], field: Any, value: Any) -> None:
+        """The rule's arguments are validated against this schema: {'type': 'list'}"""
+        self._between(units.share, bounds, field, value)
+
     def _validate_form(self, form: str, field: Any, value: Any) -> None:
         """The rule's arguments are validated against this schema: {'type': 'string'}"""
         if isinstance(value, str):
@@ -133,7 +137,9 @@ def _sentence(document: Document, path: Path, error: Any) -> str:
         return _type_sentence(document, path, value, error.constraint)
     if error.code == codes.UNALLOWED_VALUE.code:
         allowed = [str(each) for each in error.constraint]
-        near = hint(str(value), allowed)
+        rule = rule_at(document.schema, path) or {}
+        meant = rule.get("meta", {}).get("meant", {}).get(str(value).lower())
+        near = f"; did you mean {meant!r}?" if meant is not None else hint(str(value), allowed)
         return f"{quoted} is not one of {', '.join(allowed)}{near if 'mean' in near else ''}"
     if error.code == codes.MIN_VALUE.code:
         return f"{quoted} is less than {error.constraint}"

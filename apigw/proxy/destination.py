@@ -14,7 +14,8 @@ class Destination:
     """A service, and the route's settings for it. Times are seconds, sizes bytes.
 
     ``max_body_size`` is None for no limit. ``buffer_body``: a body up to this size is read whole before a connection
-    is taken; 0 for no buffering. ``strip``: number of segments that are removed from the beginning of the path.
+    is taken; 0 for no buffering. ``stream_timeout`` replaces ``timeout`` while a body of unknown length is open.
+    ``strip``: number of segments that are removed from the beginning of the path.
     """
 
     def __init__(
@@ -23,6 +24,7 @@ class Destination:
         copied: CopyRules,
         deadlines: Deadlines,
         timeout: float,
+        stream_timeout: float,
         tunnel_idle_timeout: float,
         max_body_size: int | None,
         buffer_body: int,
@@ -35,6 +37,7 @@ class Destination:
         self.deadlines = deadlines
         self.seconds: Callable[[], float] = deadlines.seconds
         self.timeout = timeout
+        self.stream_timeout = stream_timeout
         self.tunnel_idle_timeout = tunnel_idle_timeout
         self.max_body_size = max_body_size
         self.buffer_body = buffer_body

@@ -18,12 +18,14 @@ _MOST: Final = 999
 def count_hop(exchange: Exchange) -> Answer | None:
     """The answer to an OPTIONS with 0; otherwise reduces the field by one, if there is one, and returns None.
 
-    Raises ``GatewayError`` for a TRACE with 0, which the gateway does not answer.
+    Raises ``GatewayError`` for a TRACE with 0, which the gateway does not answer, and for what is no number.
     """
     request = exchange.request
     given = first(request.headers, b"max-forwards")
-    if given is None or not given.isdigit():
+    if given is None:
         return None
+    if not given.isdigit():
+        raise errors.BadRequest("Max-Forwards is not a number.")
     digits = given.lstrip(b"0")
     if digits:
         left = int(digits) if len(digits) <= 3 else _MOST + 1

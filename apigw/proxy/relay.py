@@ -86,6 +86,9 @@ class Relay(Relaying):
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
         timeout, trailers = destination.timeout, request.wants_trailers
+        if length is None and (not request.body_complete or call is not None):
+            request.is_stream = True
+            timeout = destination.stream_timeout
         connection.send(request.method, uri, host, fields, length, upgrade, timeout, self, trailers)
         held = self.held
         if held is None:
@@ -144,10 +147,13 @@ class Relay(Relaying):
             self._body_held()
 
     def body_finished(self) -> None:
-        if self.connection is not None:
-            self.connection.finish(self._trailers())
-        else:
+        connection = self.connection
+        if connection is None:
             self._body_held()
+            return
+        if self.request.is_stream and self.exchange.call is None:
+            connection.timeout = self.destination.timeout
+        connection.finish(self._trailers())
 
     def _trailers(self) -> Headers | None:
         trailers = self.request.trailers

@@ -42,7 +42,7 @@ class Receiver(Protocol):
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         """The head of the final response; interim responses (1xx) are dropped.
 
-        ``status`` is 200 to 999, or 101 for a request with ``upgrade``. 101 is the last call: the receiver must call
+        ``status`` is 200 to 599, or 101 for a request with ``upgrade``. 101 is the last call: the receiver must call
         ``UpstreamConnection.give_up``. ``headers`` have been validated. They have no hop-by-hop fields, except
         ``Upgrade`` and ``Connection`` of a 426 (RFC 9110 §15.5.22), and no ``Transfer-Encoding``.
         """
@@ -110,6 +110,8 @@ class UpstreamConnection(ABC):
     """When its pool closes it, in seconds: as soon as it is idle. Its pool sets it."""
     left: int
     """The number of exchanges that it may still carry, with the present one."""
+    timeout: float
+    """That of ``send``. A change holds from the next wait on."""
     version: bytes
     """The HTTP version of the last response, for ``Via``: ``HTTP/1.1``, as in ``Request.clientproto``."""
 
@@ -120,6 +122,7 @@ class UpstreamConnection(ABC):
         self.used = False
         self.expires = NEVER
         self.left = 0
+        self.timeout = 0.0
         self.version = b"HTTP/1.1"
         self.receiver = None
 

@@ -95,6 +95,8 @@ class Request:
     trailers: Headers | None = None
     """Those of the body, validated, when it is complete; None if there are none."""
     body_wanted: bool = False
+    is_stream: bool = False
+    """Whether its body, of unknown length, is sent on as it comes: then ``stream_idle_timeout`` applies to it."""
     bytes_received: int = 0
     started: bool = False
     finished: bool = False

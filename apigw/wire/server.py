@@ -26,6 +26,8 @@ class Settings:
     client_header_timeout: float = 10.0
     client_body_timeout: float = 30.0
     client_least_rate: int | None = 1024
+    client_request_timeout: float | None = None
+    stream_idle_timeout: float = 3600.0
     keepalive_timeout: float = 75.0
     max_header_size: int = 32 * 1024
     max_header_count: int = 100

@@ -33,7 +33,8 @@ class KeyPair:
 class ServerContexts:
     """The server's side of TLS connections. ``use`` replaces the certificates for new connections.
 
-    The first certificate is for names that no certificate has, and for clients without SNI.
+    The first certificate is for names that no certificate has, and for clients without SNI. Of two with the same names
+    and keys of different kinds, each client gets the one that it can verify: ECDSA before RSA where it can do both.
     """
 
     def __init__(self, pairs: Iterable[KeyPair], min_version: str = "1.2", client_ca_file: str | None = None) -> None:
@@ -45,7 +46,20 @@ class ServerContexts:
 
     def load(self, pairs: Iterable[KeyPair]) -> list[tuple[list[str], SSL.Context]]:
         """Read the files. Raises ``OSError`` and ``SSL.Error``, and changes nothing."""
-        return [(names_of(pair.certificate), self._context(pair)) for pair in pairs]
+        loaded: list[tuple[list[str], SSL.Context]] = []
+        kinds: list[set[type]] = []
+        for pair in pairs:
+            certificate = _first(pair.certificate)
+            names, kind = _names(certificate), type(certificate.public_key())
+            for (others, context), had in zip(loaded, kinds, strict=True):
+                if names and sorted(names) == sorted(others) and kind not in had:
+                    _use(context, pair)
+                    had.add(kind)
+                    break
+            else:
+                loaded.append((names, self._context(pair)))
+                kinds.append({kind})
+        return loaded
 
     def use(self, loaded: list[tuple[list[str], SSL.Context]]) -> None:
         exact: dict[str, SSL.Context] = {}
@@ -66,9 +80,7 @@ class ServerContexts:
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         # Without one, OpenSSL ends the handshake of a client that shows its certificate and resumes a session.
         context.set_session_id(b"apigw")
-        context.use_certificate_chain_file(pair.certificate)
-        context.use_privatekey_file(pair.key)
-        context.check_privatekey()
+        _use(context, pair)
         context.set_alpn_select_callback(_select)
         context.set_tlsext_servername_callback(self._choose)
         if self._client_ca_file is not None:
@@ -95,10 +107,24 @@ def _select(connection: SSL.Connection, offered: list[bytes]) -> Any:
 
 def names_of(certificate: str) -> list[str]:
     """The DNS names in a PEM file's first certificate, in lower case."""
-    with open(certificate, "rb") as pem:
-        parsed = x509.load_pem_x509_certificate(pem.read())
+    return _names(_first(certificate))
+
+
+def _use(context: SSL.Context, pair: KeyPair) -> None:
+    """A context has one certificate for each kind of key."""
+    context.use_certificate_chain_file(pair.certificate)
+    context.use_privatekey_file(pair.key)
+    context.check_privatekey()
+
+
+def _first(file: str) -> x509.Certificate:
+    with open(file, "rb") as pem:
+        return x509.load_pem_x509_certificate(pem.read())
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
     try:
-        names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return []
     return [name.lower() for name in names.get_values_for_type(x509.DNSName)]

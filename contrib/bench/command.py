@@ -43,7 +43,7 @@ COMMANDS = {
     "reload": "SIGHUP again and again under full load",
     "drain": "SIGTERM under load",
     "kill": "one of two targets killed under load",
-    "flood": "wrong client secrets under load",
+    "flood": "wrong client secrets and wrong tokens under load",
     "profile": "where the gateway's time goes",
 }
 KEPT, BROKEN, UNUSABLE = 0, 1, 2

@@ -10,6 +10,7 @@ from apigw.process.rules import RULES
 from .conftest import Write
 
 TRUSTS = "trusts every client's own word"
+CHOOSES = "lets whoever reaches this listener choose its own address"
 SHOWS = "shows services, routes and metrics to whoever reaches this machine"
 
 
@@ -30,6 +31,12 @@ SHOWS = "shows services, routes and metrics to whoever reaches this machine"
         ("admin: unix:admin.sock", []),
         ("admin: systemd:INET:index=0", []),
         ("listen: [tcp:8080]", []),
+        ("listen: [{endpoint: tcp:8080, proxy_protocol: true}]", [CHOOSES]),
+        ("listen: [{endpoint: 'tcp6:8080:interface=\\:\\:', proxy_protocol: true}]", [CHOOSES]),
+        ("listen: [{endpoint: tcp:8080:interface=8.8.8.8, proxy_protocol: true}]", [CHOOSES]),
+        ("listen: [{endpoint: tcp:8080:interface=10.0.0.5, proxy_protocol: true}]", []),
+        ("listen: [{endpoint: tcp:8080, proxy_protocol: false}]", []),
+        ("listen: [{endpoint: unix:a.sock, proxy_protocol: true}]", []),
     ],
 )
 def test_what_is_open(write: Write, settings: str, said: list[str]) -> None:

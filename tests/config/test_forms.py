@@ -91,6 +91,21 @@ def test_what_is_no_size(text: object) -> None:
         units.size(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "share"), [("20%", 0.2), ("0.2", 0.2), (0.2, 0.2), (1, 1.0), ("100%", 1.0), ("0.1%", 0.001)]
+)
+def test_shares(text: object, share: float) -> None:
+    """In percent, or as a fraction."""
+    assert units.share(text) == share
+
+
+@pytest.mark.parametrize("text", ["", "%", "-1%", "1,5%", "20 %", "half", 20, True, None, [], "1e2"])
+def test_what_is_no_share(text: object) -> None:
+    """What would be guessed is refused: 20 may mean 20% or all of it, twenty times."""
+    with pytest.raises(ValueError, match=r"share|whole"):
+        units.share(text)
+
+
 @given(st.integers(0, 10**9))
 def test_units_are_written_as_they_are_read(number: int) -> None:
     """The reference shows a default that means something else."""

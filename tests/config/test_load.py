@@ -39,7 +39,7 @@ from apigw.process.rules import RULES
 HASH = f"scrypt$16384$8$1${22 * 'A'}${43 * 'A'}"
 Write = Callable[[Mapping[str, str | bytes]], str]
 
-# SEMANTICS' own example, with the hash of a secret in full.
+# Every key, most with its default.
 EXAMPLE = """\
 gateway:
   listen:

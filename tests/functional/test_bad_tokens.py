@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable
@@ -10,9 +9,9 @@ from typing import Any
 
 import pytest
 from support.client import Client
-from support.guarded import GATEWAY, HS_ISSUER, REALM, Guarded, identity
+from support.guarded import GATEWAY, REALM, Guarded, identity
 from support.services import Service
-from support.tokens import Provider, bearer, claims, encode, hs256
+from support.tokens import Provider, bearer, claims, encode
 
 from .conftest import Get
 
@@ -28,60 +27,17 @@ NOW = int(time.time())
 Make = Callable[[Provider, Provider], str]
 
 
-def tampered(token: str, part: int, **changes: Any) -> str:
-    parts = token.split(".")
-    parts[part] = encode(claims("https://id.example", sub="root")) if part == 1 else encode({"alg": "RS256", **changes})
-    return ".".join(parts)
-
-
-def by_secret(secret: Callable[[Provider], bytes], issuer: str = HS_ISSUER) -> Make:
-    return lambda provider, _: hs256(secret(provider), issuer, {"kid": "main"})
-
-
-def embedded(**header: Any) -> Make:
-    """Signed by the stranger, who sends the key along."""
-    return lambda _, stranger: stranger.token({"jwk": stranger.jwk, **header})
-
-
-def duplicated(provider: Provider, _: Provider) -> str:
-    good = json.dumps(claims(provider.issuer))
-    return provider.token(payload=f'{good[:-1]}, "sub": "root"}}'.encode())
-
-
 def with_claim(**changes: Any) -> Make:
     return lambda provider, _: provider.token(**changes)
 
 
-def with_header(**header: Any) -> Make:
-    return lambda provider, _: provider.token(header)
-
-
-def unsigned(algorithm: str) -> Make:
-    return lambda provider, _: f"{encode({'alg': algorithm})}.{encode(claims(provider.issuer))}."
-
-
-DEEP = b'{"alg":"RS256","x":' + b"[" * 977 + b"]" * 977 + b"}"
 BAD = {
     "expired": ("has expired", with_claim(exp=NOW - 31)),
-    "issued in the future": ("issued in the future", with_claim(iat=NOW + 600)),
-    "tampered payload": ("signature", lambda p, _: tampered(p.token(), 1)),
-    "no signature": ("signature", lambda p, _: p.token().rpartition(".")[0] + "."),
     "somebody else's key": ("signature", lambda _, s: s.token()),
-    "alg none": ("algorithm", unsigned("none")),
-    "public key as secret": ("signature", by_secret(lambda p: p.public_pem)),
-    "embedded jwk": ("signature", embedded()),
-    "kid with a path": ("no key", with_header(kid="../../../../dev/null")),
-    "unknown crit": ("extension", with_header(crit=["exp2"], exp2=1)),
-    "duplicate claims": ("twice", duplicated),
+    "alg none": ("algorithm", lambda p, _: f"{encode({'alg': 'none'})}.{encode(claims(p.issuer))}."),
     "huge": ("larger", with_claim(x="x" * 9000)),
-    "payload is no JSON": ("well-formed", lambda p, _: p.token(payload=b"hello")),
     "payload deep": ("well-formed", lambda p, _: p.token(payload=b"[" * 5000)),
-    "header deep": ("well-formed", lambda p, _: f"{encode(DEEP)}.{p.token().partition('.')[2]}"),
-    "exp is a string": ("number", with_claim(exp=str(NOW + 600))),
     "sub with a line break": ("name its user", with_claim(sub="alice\r\nX-User-Roles: admin")),
-    "a role with a comma": ("roles", with_claim(realm_access={"roles": ["user,admin"]})),
-    "another audience": ("another audience", with_claim(aud=["billing"])),
-    "another issuer": ("another issuer", with_claim(iss="https://evil.example")),
     "the gateway's issuer": ("not an access token", with_claim(iss=GATEWAY)),
 }  # fmt: skip
 
@@ -105,13 +61,6 @@ def test_refusals_are_counted_by_their_reason(get: Get, guarded: Guarded) -> Non
         metrics = client.get("/metrics").body.decode()
     reasons = set(re.findall(r'^gateway_auth_failures_total\{reason="(\w+)"\} [1-9]', metrics, re.MULTILINE))
     assert reasons >= {"expired", "missing"}
-
-
-def test_tokens_that_only_just_hold(get: Get, provider: Provider) -> None:
-    """Within the leeway a token holds."""
-    now = int(time.time())
-    assert get("/api/a", provider.token(exp=now - 15)).status == 200
-    assert get("/api/a", provider.token(nbf=now + 15, iat=now + 15)).status == 200
 
 
 def test_a_token_larger_than_a_header_may_be(get: Get, provider: Provider) -> None:

@@ -40,15 +40,6 @@ def hang(received: Received) -> None:
     received.conversation.wait_for_end()
 
 
-def sick(status: int = 500) -> Callable[[Received], None]:
-    """Passes its health check, and fails at everything else."""
-
-    def behave(received: Received) -> None:
-        answer(200 if received.target == "/health" else status)(received)
-
-    return behave
-
-
 @pytest.fixture
 def main() -> Iterator[Service]:
     service = Service(answer(200))
@@ -86,25 +77,20 @@ class Scene:
         self.daemon: Daemon
 
     def document(self) -> Document:
-        quick = {**BREAKER, "open_for": "100ms"}
         eager = {**BREAKER, "error_rate": 0.01, "min_requests": 1}
-        never = {**CHECK, "interval": "10m", "timeout": "60s"}
         more: dict[str, Document] = {
             "told": {"breaker": LONG},
             "open": {"breaker": LONG, "keepalive_timeout": "100ms"},
             "rate": {"breaker": LONG},
             "probed": {"breaker": {**BREAKER, "open_for": "200ms"}, "timeout": "10s"},
             "checked": {"health_check": CHECK},
-            "hung": {"health_check": never},
-            "only-checks": {"breaker": quick, "health_check": CHECK},
             "dying": {"breaker": eager},
             "slow-clients": {"breaker": eager, "timeout": "10s"},
             **{fault: {} for fault in FAULTS},
         }
-        self.at = {name: Service(answer(200)) for name in [*more, "second"]}
+        self.at = {name: Service(answer(200)) for name in more}
         services: Document = {name: one(self.at[name], **settings) for name, settings in more.items()}
         services["killed"]["targets"] = [f"http://127.0.0.1:{self.killed}"]
-        services["hung"]["targets"].append(self.at["second"].url)
         services["dying"]["targets"].append(self.other.url)
         services["other"] = self.other.url
         routes = [{"path": f"/{name}/*", "service": name, "strip_prefix": f"/{name}"} for name in services]
@@ -298,32 +284,6 @@ def test_a_health_check_decides(scene: Scene) -> None:
     eventually(lambda: scene.state("checked") == "closed")
     eventually(lambda: "closed: a health check passed" in scene.daemon.log)
     assert scene.get("checked").status == 200
-
-
-def test_a_target_that_hangs_does_not_hold_up_one_that_is_well(scene: Scene) -> None:
-    """One target that passes its health check closes the circuit, whatever the other's check waits for."""
-    main, second = scene.at["hung"], scene.at["second"]
-    main.behave = second.behave = answer(500)
-    scene.open_it("hung")
-    main.behave, second.behave = hang, answer(200)
-    eventually(lambda: scene.state("hung") == "closed")
-
-
-def test_a_service_that_answers_its_health_check_and_nothing_else(scene: Scene) -> None:
-    """Such a service is left alone for longer each time."""
-    main = scene.at["only-checks"]
-    main.behave = sick()
-    with (
-        Traffic(scene.daemon.address, "/other/a") as others,
-        Traffic(scene.daemon.address, "/only-checks/a", 4) as traffic,
-    ):
-        eventually(lambda: scene.circuit("only-checks")["opened"] >= 4)
-        main.behave = answer(200)
-        eventually(lambda: scene.state("only-checks") == "closed" and traffic.statuses[200] > 50)
-    eventually(lambda: "only-checks half-open: 0.8 s have passed" in scene.daemon.log)
-    assert set(traffic.statuses) == {200, 500, 503}
-    assert not traffic.surprises
-    assert set(others.statuses) == {200}
 
 
 def test_one_of_two_targets_killed(start: Start) -> None:

@@ -16,6 +16,8 @@ ROUTES = [
     {"path": "/h", "service": "main", "cors": {
         "origins": [APP], "allow_headers": ["X-A", "Authorization"], "expose_headers": ["X-Request-ID", "X-B"]}},
     {"path": "/nothing", "service": "main", "cors": {"origins": [APP], "allow_headers": []}},
+    {"path": "/c", "service": "main", "cors": {"origins": [APP], "credentials": True, "max_age": "10m"}},
+    {"path": "/none", "service": "main"},
 ]  # fmt: skip
 
 
@@ -37,6 +39,22 @@ def test_the_methods_that_a_page_may_use(daemon: Daemon, origin: str, wanted: st
     """A preflight lists the methods of the routes that let this origin call, and of no other."""
     answer = daemon.request("OPTIONS", "/m", f"Origin: {origin}", f"Access-Control-Request-Method: {wanted}")
     assert (answer.status, answer.get("access-control-allow-methods")) == (204, allowed)
+
+
+def test_the_gateway_decides_whatever_the_service_says(daemon: Daemon, service: Service) -> None:
+    """Preflights are answered here, a service's own permission is taken out, and the gateway's answers can be read."""
+    allow = ("access-control-allow-origin", "access-control-allow-credentials", "access-control-max-age", "vary")
+    ask = (f"Origin: {APP}", "Access-Control-Request-Method: PUT")
+    answer = daemon.request("OPTIONS", "/c", *ask)
+    assert (answer.status, [answer.get(name) for name in allow]) == (204, [APP, "true", "600", "Origin"])
+    assert service.requests == []
+    assert daemon.request("OPTIONS", "/none", *ask).json["method"] == "OPTIONS"
+    own = ("Access-Control-Allow-Origin: *", "Access-Control-Allow-Credentials: true")
+    service.behave = lambda received: received.conversation.answer(200, *own)
+    assert [daemon.get("/c", ask[0]).get(name) for name in allow] == [APP, "true", None, "Origin"]
+    assert daemon.get("/c", "Origin: https://evil.example").all(allow[0]) == []
+    assert daemon.get("/none", ask[0]).get(allow[0]) == "*"
+    assert daemon.get("/c", ask[0], "Content-Length: 999999999999").get(allow[0]) == APP
 
 
 def test_the_headers_that_a_page_may_send(daemon: Daemon) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -22,7 +23,14 @@ from support.waiting import eventually
 from apigw.ops.series import METHODS
 
 from .conftest import Start
-from .test_access_log import COMBINED, as_expected
+from .test_access_log import as_expected
+
+COMBINED = re.compile(
+    r'(?P<client>\S+) - (?P<principal>\S+) \[(?P<time>[^\]]+)\] "(?P<method>\S+) (?P<path>\S+) (?P<protocol>\S+)" '
+    r'(?P<status>\d{3}) (?P<bytes_out>\d+) "(?P<referer>[^"]*)" "(?P<agent>[^"]*)" '
+    r'(?P<request_id>\S+) "(?P<route>[^"]*)" (?P<made_by>\S+) (?P<code>\S+) (?P<bytes_in>\d+) '
+    r"(?P<duration_ms>[\d.]+) (?P<upstream>\S+) (?P<upstream_ms>[\d.]+|-)"
+)
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,6 @@ from .test_run import ROOT, Running, free_ports
 
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "=== the next block ==="
-RELOADED = """
-kill() { if [ "$1" = -HUP ]; then before=$(grep -c 'reloaded: ' run/log) || true; fi; builtin kill "$@"; }
-sleep() {
-  if [ -z "$before" ]; then command sleep "$@"; return; fi
-  until [ "$(grep -c 'reloaded: ' run/log)" -gt "$before" ]; do command sleep 0.02; done
-  before=
-}
-"""
-"""A reader waits for a second after a reload, and this for the reload."""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +36,18 @@ def running(checkout: Path) -> Iterator[Running]:
     running.stop()
 
 
-@pytest.mark.parametrize("page", ["add-a-service", "grpc", "issue-tokens", "verify-tokens", "rotate-keys"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "add-a-service",
+        "choose-breaker-thresholds",
+        "grpc",
+        "issue-tokens",
+        "limit-a-route",
+        "verify-tokens",
+        "rotate-keys",
+    ],
+)
 def test_commands_do_what_the_page_shows(page: str, checkout: Path, running: Running) -> None:
     """A reader who types what is printed gets what is printed."""
     before = {file: file.read_text() for file in (checkout / "etc").rglob("*.yaml")}
@@ -55,8 +57,9 @@ def test_commands_do_what_the_page_shows(page: str, checkout: Path, running: Run
     for printed, port in ports.items():
         text = re.sub(rf"\b{printed}\b", str(port), text)
     blocks = BLOCK.findall(text)
-    script = RELOADED + "".join(content + f"echo '{MARK}'\n" for kind, content in blocks if kind == "sh")
+    script = "".join(content + f"echo '{MARK}'\n" for kind, content in blocks if kind == "sh")
     environ = {**os.environ, **{name: str(port) for name, port in running.ports.items()}}
+    environ["APIGW_ADMIN"] = f"tcp:{running.ports['ADMIN_PORT']}:interface=127.0.0.1"
     (checkout / "run/page.sh").write_text(script)
     done = subprocess.run(
         ["bash", "-e", "run/page.sh"], capture_output=True, text=True, timeout=120, cwd=checkout, env=environ

@@ -12,7 +12,7 @@ from bench.origin import pieces
 from hyperframe.frame import DataFrame, GoAwayFrame
 from support.certificates import Authority
 from support.daemon import LOOPBACK, Daemon, gateway
-from support.h2_client import H2Client
+from support.h2_client import Exchange, H2Client
 from support.services import Received, Service, port_nobody_listens_on
 from support.waiting import eventually
 
@@ -106,6 +106,21 @@ def test_many_at_once(client: H2Client, service: Service) -> None:
         assert client.streams[slow].answer is None
         go_on.set()
         assert client.finish(slow).body == b"/m/slow"
+
+
+def test_many_in_one_segment(client: H2Client) -> None:
+    """They are answered over several turns of the reactor, in order, and so is what comes behind them."""
+    head = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/nothing")]
+    with client:
+        assert client.request("GET", "/nothing").status == 404
+        for _ in range(3):
+            numbers = [client.connection.get_next_available_stream_id() + 2 * count for count in range(90)]
+            for number in numbers:
+                client.connection.send_headers(number, head, end_stream=True)
+                client.streams[number] = Exchange()
+            client.flush()
+            assert [client.finish(number).status for number in numbers] == [404] * 90
+        assert client.request("GET", "/m/a").status == 200
 
 
 def test_large_bodies(client: H2Client, daemon: Daemon, service: Service) -> None:

@@ -103,18 +103,3 @@ def test_connections_go_back_to_zero(quiet: Daemon, service: Service) -> None:
         client.get("/kept")
         eventually(lambda: value(quiet, "gateway_connections", protocol="HTTP/1.1") == 1)
     eventually(lambda: value(quiet, "gateway_connections", protocol="HTTP/1.1") == 0)
-
-
-def test_hundreds_of_routes(start: Start, service: Service) -> None:
-    """A large configuration has a series for each route that was used."""
-    routes = [{"path": f"/route{number}/:id", "service": "main"} for number in range(300)]
-    daemon = start(gateway(services={"main": service.url}, routes=routes))
-    with daemon.connect() as client:
-        for number in range(300):
-            assert client.get(f"/route{number}/1").status == 200
-
-    def seen() -> bool:
-        return len(counted(daemon, "gateway_requests_total", "path")) == 300
-
-    eventually(seen)
-    assert len(counted(daemon, "gateway_request_duration_seconds_count", "path")) == 300

@@ -82,18 +82,6 @@ def test_another_gateway_takes_a_refresh_token(start: Start, service: Service, r
             assert all(token.partition(".")[2].encode() not in key for key in keys)
 
 
-def test_a_client_logs_in_while_redis_is_down(start: Start, service: Service, redis: redis_server.RedisServer) -> None:
-    """Redis is away, and no partner can call any more."""
-    daemon = start(configured(service, redis))
-    token = eventually(lambda: login(daemon).get("refresh_token"))
-    redis.kill()
-    answer = eventually(lambda: refused if (refused := refresh(daemon, token)).status == 503 else None)
-    assert (answer.json["error"], answer.get("retry-after")) == ("temporarily_unavailable", "1")
-    given = login(daemon)
-    assert "refresh_token" not in given
-    assert daemon.get("/api/a", bearer(given["access_token"])).status == 200
-
-
 def test_a_key_that_the_gateway_made_outlives_reloads(start: Start, service: Service) -> None:
     """Every reload ends the tokens of a gateway that has no key file."""
     document = configured(service, None)

@@ -126,7 +126,7 @@ def test_every_printed_line_is_for_these_ports(running: Running) -> None:
     """What is printed asks somebody else's ports."""
     printed = running.log.read_text()
     assert f"http://127.0.0.1:{running.ports['PORT']}/api/v1/users" in printed
-    assert f"kill -HUP $(cat {running.directory}/apigw.pid)" in printed
+    assert f"apigw reload --admin http://127.0.0.1:{running.ports['ADMIN_PORT']}\n" in printed
 
 
 def test_a_port_that_is_taken_is_named(running: Running) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from support.client import HANDSHAKE, Client, encode
+from support.client import Client, encode
 from support.daemon import Daemon, gateway
 from support.h2_client import H2Client
-from support.services import SWITCH, Received, Service, echo
+from support.services import Service
 from support.waiting import eventually
 
 from .conftest import Start
@@ -74,23 +74,6 @@ def test_nor_do_streams_of_http2(daemon: Daemon, service: Service, held: ExitSta
     assert [request.target for request in service.requests] == ["/main/other", "/main/mine"]
 
 
-def test_idle_websockets_hold_no_connection(daemon: Daemon, service: Service, held: ExitStack) -> None:
-    """A WebSocket is not one of ``max_connections``."""
-
-    def behave(received: Received) -> None:
-        if received.get("upgrade") is None:
-            echo(received)
-            return
-        received.conversation.send(SWITCH)
-        received.conversation.wait_for_end()
-
-    service.behave = behave
-    for _ in range(MANY):
-        client = held.enter_context(daemon.connect())
-        assert client.send(encode("GET", "/main/socket", *HANDSHAKE)).head().status == 101
-    assert daemon.get("/main/other").status == 200
-
-
 @pytest.mark.parametrize(("size", "pieces"), [(1, 1), (1000, 7), (65_536, 2), (65_537, 1), (65_537, 2), (300_000, 7)])
 @pytest.mark.parametrize("path", ["/main/a", "/at-once/a"])
 def test_a_body_arrives_whole(daemon: Daemon, service: Service, size: int, path: str, pieces: int) -> None:
@@ -133,23 +116,6 @@ def test_an_open_circuit_asks_for_no_body(daemon: Daemon, service: Service) -> N
         client.send(encode("POST", "/broken/a", "Content-Length: 5", "Expect: 100-continue"))
         answer = client.answer()
     assert (answer.status, answer.code) == (503, "circuit_open")
-
-
-def test_a_kept_body_is_sent_again(daemon: Daemon, service: Service) -> None:
-    """A service that closes a kept-alive connection just when a request comes gets the request on a new one."""
-
-    def behave(received: Received) -> None:
-        body = received.body()
-        if received.conversation.answered:
-            received.conversation.close()
-            return
-        received.conversation.answer(200, body=body)
-
-    service.behave = behave
-    assert daemon.request("PUT", "/main/a", body=b"one").body == b"one"
-    before = len(service.requests)
-    assert daemon.request("PUT", "/main/a", body=b"two").body == b"two"
-    assert len(service.requests) == before + 2
 
 
 def test_what_is_kept_of_bodies_is_in_the_metrics(daemon: Daemon, held: ExitStack) -> None:

@@ -20,7 +20,6 @@ from support.waiting import PATIENCE, eventually
 from .conftest import Start
 
 ALL = [{"path": "/*", "service": "main"}]
-APIGW = str(Path(TWISTD).with_name("apigw"))
 NOWHERE = {"main": "http://127.0.0.1:9"}
 
 
@@ -56,35 +55,6 @@ def test_a_daemon_has_no_standard_output(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "gateway.access_log.file: standard output is lost" in done.stderr
     assert not (tmp_path / "pid").exists()
-
-
-def with_clients(*hashes: str) -> Document:
-    """An `auth` section with a token endpoint."""
-    signing = {"algorithm": "HS256", "key_id": "k", "secret": "0123456789abcdef" * 2}
-    return {"oauth": {"issuer": "me", "signing": signing, "clients": [{"id": "a", "secret_hash": list(hashes)}]}}
-
-
-@pytest.mark.parametrize(
-    ("changes", "settings", "good"),
-    [
-        ({"auth": with_clients("sha256$" + 64 * "0")}, {"auth_default": "none"}, True),
-        ({"auth": with_clients("sha256$abc")}, {"auth_default": "none"}, False),
-        ({}, {"listen": ["ssl:0:interface=127.0.0.1:privateKey=short:certKey=short"]}, False),
-    ],
-)
-def test_check_and_the_daemon_agree(tmp_path: Path, changes: Document, settings: Document, good: bool) -> None:
-    """What the one calls good starts in the other, and what it refuses does not."""
-    document = {**gateway(services=NOWHERE, routes=ALL, **settings), **changes}
-    daemon = Daemon(tmp_path / "etc", document)
-    (tmp_path / "etc" / "short").write_text("abcde")
-    checked = subprocess.run([APIGW, "check", str(tmp_path / "etc")], capture_output=True, text=True, check=False)
-    assert (checked.returncode == 0) == good, checked.stderr
-    if good:
-        daemon.start().kill()
-        return
-    done = twistd("-n", "--pidfile=", "apigw", "--config", str(tmp_path / "etc"), cwd=tmp_path)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -175,16 +145,6 @@ def test_no_admin_listener(start: Start, module_service: Service) -> None:
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL, admin=None))
     assert daemon.log.count("listening on") == 1
     assert daemon.get("/ready").status == 200
-
-
-def test_the_public_listener_on_a_unix_socket(start: Start, module_service: Service, tmp_path: Path) -> None:
-    """The public listener may be a socket in the file system."""
-    path = tmp_path / "public.sock"
-    daemon = start(gateway(services={"main": module_service.url}, routes=ALL, listen=[f"unix:{path}"]))
-    with Client(str(path)) as client:
-        for _ in range(2):
-            assert client.request("POST", "/a", body=b"hello").json["body"] == "hello"
-    assert "Traceback" not in daemon.log
 
 
 def test_ipv6(start: Start, module_service: Service) -> None:

@@ -24,7 +24,7 @@ IN_SOCKETS = 40 * MIB
 
 @pytest.fixture(scope="module")
 def daemon(in_front: Start, module_service: Service) -> Daemon:
-    services = {"main": module_service.url, "hasty": {"targets": [module_service.url], "timeout": "300ms"}}
+    services = {"main": module_service.url}
     routes: list[dict[str, object]] = [{"path": f"/{name}/*", "service": name} for name in services]
     routes.append({"path": "/at-once/*", "service": "main", "buffer_body": 0})
     return in_front(gateway(services=services, routes=routes, max_body_size=None))
@@ -56,41 +56,6 @@ def test_events_arrive_one_by_one(daemon: Daemon, service: Service) -> None:
             assert client.chunk() == b"data: %d\n\n" % number
             seen.release()
         assert client.chunk() is None
-
-
-def test_a_silent_event_stream_is_not_cut(daemon: Daemon, service: Service) -> None:
-    """An event stream may be silent for longer than a timeout."""
-    nobody = threading.Event()
-
-    def behave(received: Received) -> None:
-        received.conversation.send(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream;charset=utf-8\r\n\r\ndata: 1\n\n"
-        )
-        nobody.wait(1.0)  # three times what this service may take between two pieces of any other body
-        received.conversation.send(b"data: 2\n\n")
-        received.conversation.close()
-
-    service.behave = behave
-    with daemon.connect() as client:
-        assert client.get("/hasty/events").body == b"data: 1\n\ndata: 2\n\n"
-
-
-def test_a_client_that_leaves_ends_an_event_stream(daemon: Daemon, service: Service) -> None:
-    """When the client leaves, the stream ends at the service too."""
-    ended = threading.Event()
-
-    def behave(received: Received) -> None:
-        received.conversation.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
-        if received.conversation.wait_for_end():
-            ended.set()
-
-    service.behave = behave
-    with daemon.connect() as client:
-        client.send(encode("GET", "/main/events")).head()
-        assert client.chunk() == b"data: 1\n\n"
-        client.reset()
-    assert ended.wait(10)
-    eventually(daemon.is_quiet)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks", "end"])

@@ -79,23 +79,6 @@ def test_a_request_over_tls_says_so(daemon: Daemon, service: Service, authority:
     assert service.last.get("x-forwarded-proto") == "http"
 
 
-@pytest.mark.parametrize(
-    ("asked", "named"),
-    [
-        ("a.example", "a.example"),
-        ("b.example", "b.example"),
-        ("B.Example", "b.example"),
-        ("x.wild.example", "b.example"),
-        ("x.y.wild.example", "a.example"),
-        ("other.example", "a.example"),
-        (None, "a.example"),
-    ],
-)
-def test_the_certificate_is_the_one_of_the_name_asked_for(daemon: Daemon, asked: str | None, named: str) -> None:
-    """Each name on a port has its own certificate."""
-    assert shown(daemon, TWO, asked)[0] == named
-
-
 def test_a_client_must_show_a_certificate_where_one_is_wanted(
     daemon: Daemon, service: Service, authority: Authority, stranger: Authority
 ) -> None:

@@ -91,19 +91,11 @@ GRANT = "grant_type=client_credentials"
 IN_BODY = urlencode({"client_id": "acme", "client_secret": SECRET})
 WRONG = new_secret()
 WRONG_REQUESTS = {
-    "empty": ((FORM, ACME), "", 400, "invalid_request"),
     "JSON": (("Content-Type: application/json", ACME), '{"grant_type": "client_credentials"}', 400, "invalid_request"),
-    "secret twice": ((FORM,), f"{GRANT}&{IN_BODY}&client_secret=x", 400, "invalid_request"),
-    "both kinds of credentials": ((FORM, ACME), f"{GRANT}&{IN_BODY}", 400, "invalid_request"),
     "two Authorization headers": ((FORM, ACME, ACME), GRANT, 400, "invalid_request"),
-    "not UTF-8": ((FORM, ACME), f"{GRANT}&scope=%ff", 400, "invalid_request"),
     "oversized": ((FORM, ACME), f"{GRANT}&x={'x' * 9000}", 400, "invalid_request"),
-    "unknown grant": ((FORM, ACME), "grant_type=password&username=a&password=b", 400, "unsupported_grant_type"),
-    "unknown scope": ((FORM, ACME), f"{GRANT}&scope=orders.write", 400, "invalid_scope"),
-    "no credentials": ((FORM,), GRANT, 401, "invalid_client"),
     "wrong secret": ((FORM, basic("acme", WRONG)), GRANT, 401, "invalid_client"),
     "wrong secret in the body": ((FORM,), f"{GRANT}&client_id=acme&client_secret={WRONG}", 401, "invalid_client"),
-    "bad base64": ((FORM, "Authorization: Basic !!!!"), GRANT, 401, "invalid_client"),
     "foreign refresh token": ((FORM, ACME), "grant_type=refresh_token&refresh_token=abc", 400, "invalid_grant"),
 }  # fmt: skip
 
@@ -131,12 +123,6 @@ def test_credentials_in_the_query_are_none(daemon: Daemon) -> None:
         answer = daemon.request("POST", f"/oauth/token?{GRANT}&{IN_BODY}", *headers, body=body)
         assert answer.status in (400, 401)
         check_silent(answer, SECRET)
-
-
-def test_a_body_that_no_token_request_has(daemon: Daemon) -> None:
-    """A body larger than any token request is refused."""
-    answer = daemon.request("POST", "/oauth/token", FORM, ACME, body=b"x" * 65537)
-    assert answer.code == "body_too_large"
 
 
 # Guessing at secrets.
@@ -178,28 +164,6 @@ class Guesses:
     @property
     def statuses(self) -> Counter[int]:
         return Counter(answer.status for answer in list(self.answers))
-
-
-def test_guessing_ends_before_anything_is_hashed(
-    start: Start, service: Service, provider: Provider, tmp_path: Path
-) -> None:
-    """Whoever guesses at secrets is soon refused without any hashing, and others notice nothing."""
-    document = with_auth(tmp_path, provider, service)
-    document["auth"]["oauth"]["rate_limit"] = {"limit": 5, "window": "1h"}
-    daemon = start(document)
-    token = bearer(provider.token())
-    with Guesses(daemon) as guesses, daemon.connect() as client:
-        others: list[int] = []
-        while len(guesses.answers) < 400 or len(others) < 200:
-            others.append(client.get("/api/a", token).status)
-    assert set(others) == {200}
-    statuses = guesses.statuses
-    # A 401 has cost a hash: for one address there are six times the limit, however many clients it names
-    assert statuses[401] == 30
-    assert statuses[429] == len(guesses.answers) - 30
-    for answer in guesses.answers:
-        assert (answer.status == 429) == (answer.get("retry-after") is not None)
-        assert answer.json["error"] == {401: "invalid_client", 429: "temporarily_unavailable"}[answer.status]
 
 
 def test_hashing_keeps_nobody_waiting(start: Start, service: Service, provider: Provider, tmp_path: Path) -> None:

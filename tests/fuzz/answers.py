@@ -51,6 +51,8 @@ def read_answer(data: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes, int
         fields = list(read_fields(cursor))
         if status >= 200:
             break
+    if status > 599:
+        raise Malformed("a status of no class")
     names = [name.lower() for name, _ in fields]
     lengths = [value for name, value in fields if name.lower() == b"content-length"]
     codings = [value.lower() for name, value in fields if name.lower() == b"transfer-encoding"]
@@ -77,7 +79,8 @@ LINES = [b"HTTP/1.1 200 OK"] * 4 + [
     b"HTTP/1.0 200 OK",
     b"HTTP/1.1 204 ",
     b"HTTP/1.1 304",
-    b"HTTP/1.1 999 x",
+    b"HTTP/1.1 599 x",
+    b"HTTP/1.1 600 x",
     b"HTTP/1.1 100 Continue",
     b"HTTP/2 200",
     b"HTTP/1.1 2000 OK",

@@ -360,12 +360,6 @@ def test_the_file_is_not_for_everybody(tmp_path: Path) -> None:
     assert (tmp_path / "log").stat().st_mode & 0o007 == 0
 
 
-def test_a_file_that_cannot_be_opened_is_an_error_at_start(tmp_path: Path) -> None:
-    """A mistyped directory is told when the daemon starts, not when a log is needed."""
-    with pytest.raises(FileNotFoundError):
-        Logged(tmp_path / "missing" / "log")
-
-
 def test_logrotate_loses_nothing(tmp_path: Path) -> None:
     """What was logged before the signal is in the renamed file, what comes after in the new one."""
     file, old = tmp_path / "log", tmp_path / "log.1"

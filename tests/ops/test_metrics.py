@@ -145,19 +145,6 @@ def test_the_promised_bounds_are_there() -> None:
     assert list(BUCKETS) == sorted(BUCKETS)
 
 
-@given(st.lists(st.floats(0, 100, allow_nan=False), max_size=50))
-def test_a_histogram_counts_what_is_at_most_its_bound(durations: list[float]) -> None:
-    """A percentile is computed from buckets that hold exactly the durations up to their bound."""
-    metrics = fresh()
-    route = metrics.route("/x")
-    for duration in durations:
-        route.observe(b"GET", 200, duration)
-    found = samples(metrics)
-    for bound in BUCKETS if durations else ():
-        bucket = value(found, "gateway_request_duration_seconds_bucket", method="GET", path="/x", le=str(bound))
-        assert bucket == sum(duration <= bound for duration in durations)
-
-
 def test_tunnels_stay_out_of_the_durations() -> None:
     """A WebSocket that lives for an hour does not spoil the percentiles, but is counted."""
     metrics = fresh()
@@ -245,13 +232,6 @@ def test_gauges_follow() -> None:
     assert value(found, "gateway_build_info", version="1.2.3") == 1
 
 
-def test_asking_again_gives_the_same_series() -> None:
-    """A reload that keeps a route or a service goes on counting where it was."""
-    metrics = fresh()
-    assert metrics.route("/a") is metrics.route("/a")
-    assert metrics.service("a") is metrics.service("a")
-
-
 def test_what_a_reload_removes_goes_away() -> None:
     """Removed routes and services leave the scrape; the others keep their counts, reserved paths too."""
     metrics = fresh()
@@ -272,6 +252,7 @@ def test_what_a_reload_removes_goes_away() -> None:
     assert {pairs["service"] for pairs in labels if "service" in pairs} == {"kept"}
     assert value(found, "gateway_requests_total", method="GET", path="/kept", status="200") == 1
     assert value(found, "gateway_upstream_errors_total", service="kept", kind="timeout") == 1
+    assert value(found, "gateway_upstream_duration_seconds_count", service="kept") == 1
     assert value(found, "gateway_circuit_breaker_state", service="kept") == 1
     assert value(found, "gateway_grpc_calls_total", service="kept", grpc_status="0") == 1
     assert value(found, "gateway_grpc_calls_total", service="kept", grpc_status="2") == 1

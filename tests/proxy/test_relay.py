@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 from support.fake_transport import FakeTransport
 from support.http1_server import PEER
+from support.logged import failures, logged
 from support.upstream import Upstream as Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 
 from apigw import is_compiled
 from apigw.config.model import Service as ServiceConfig
@@ -100,6 +99,7 @@ class Scene:
             deadlines,
             30.0,
             60.0,
+            60.0,
             None,
             buffered,
             strip=0,
@@ -144,21 +144,6 @@ class Reply(Stage):
         return Answer(200, [], b"secret")
 
 
-@pytest.fixture
-def failures() -> Iterator[list[Any]]:
-    """What is logged with a traceback."""
-    logged: list[Any] = []
-
-    def note(event: Any) -> None:
-        if "log_failure" in event:
-            logged.append(event["log_failure"].value)
-
-    observe: Any = note
-    globalLogPublisher.addObserver(observe)
-    yield logged
-    globalLogPublisher.removeObserver(observe)
-
-
 def test_hooks_see_the_services_answers() -> None:
     """A route's hooks may change the head of what a service answers, whole or in pieces."""
     for said in (WHOLE, BEGUN):
@@ -170,15 +155,16 @@ def test_hooks_see_the_services_answers() -> None:
 @pytest.mark.parametrize(
     ("asked", "said"), [(GET, WHOLE), (GET, BEGUN), (UPGRADE, SWITCHED)], ids=["whole", "begun", "101"]
 )
-def test_an_answer_whose_hook_fails_is_a_500(asked: bytes, said: bytes, failures: list[Any]) -> None:
+def test_an_answer_whose_hook_fails_is_a_500(asked: bytes, said: bytes) -> None:
     """Nothing of it reaches the client, the failure is logged once, and both connections stay in order."""
     scene = Scene(Sign(), Fail())
     scene.ask(asked)
-    answered = scene.answer(said)
+    with logged() as events:
+        answered = scene.answer(said)
     assert answered.startswith(b"HTTP/1.1 500 ")
     assert b"secret" not in answered
     assert b"x-seen" not in answered
-    assert [str(failure) for failure in failures] == ["broken"]
+    assert failures(events) == ["broken"]
     (exchange,) = scene.accounted
     assert (exchange.status, scene.pipeline.in_flight, scene.balancer.under_way) == (500, 0, 0)
     assert scene.service.reusable if said == WHOLE else scene.service.transport.aborted
@@ -187,14 +173,15 @@ def test_an_answer_whose_hook_fails_is_a_500(asked: bytes, said: bytes, failures
         assert scene.ask(GET).startswith(b"GET /a ")
 
 
-def test_the_gateways_own_answer_whose_hook_fails_is_a_500(failures: list[Any]) -> None:
+def test_the_gateways_own_answer_whose_hook_fails_is_a_500() -> None:
     """It goes out without hooks, and is accounted for once."""
     scene = Scene(Fail(), stages=(Reply(),))
-    scene.client.deliver(GET)
+    with logged() as events:
+        scene.client.deliver(GET)
     answered = scene.client.take()
     assert answered.startswith(b"HTTP/1.1 500 ")
     assert b"secret" not in answered
-    assert [str(failure) for failure in failures] == ["broken"]
+    assert failures(events) == ["broken"]
     assert [exchange.status for exchange in scene.accounted] == [500]
 
 

@@ -119,16 +119,23 @@ def said_of(scene: Scene, url: str, **config: Any) -> str:
     return scene.said[0]
 
 
-@waiting
-def test_a_refused_connection_in_words(scene: Scene) -> None:
-    """Operators read what happened, and not how it is written in Python."""
-    assert said_of(scene, f"redis://127.0.0.1:{free_port()}") == "the connection was refused"
+NOBODY = f"redis://127.0.0.1:{free_port()}"
+SENTINELS = {"sentinels": (("127.0.0.1", free_port()),), "sentinel_name": "limits"}
 
 
 @waiting
-def test_a_name_that_is_not_known_in_words(scene: Scene) -> None:
-    """Nothing of the resolver's own words."""
-    assert said_of(scene, "redis://nowhere.invalid") == "its name cannot be resolved"
+@pytest.mark.parametrize(
+    ("url", "config", "said"),
+    [
+        (NOBODY, {}, "the connection was refused"),
+        ("redis://nowhere.invalid", {}, "its name cannot be resolved"),
+        (NOBODY, {"password_file": "/no/file"}, "/no/file cannot be read: No such file or directory"),
+        ("redis://x", SENTINELS, "no sentinel gave the address of the master 'limits'"),
+    ],
+)
+def test_why_there_is_no_connection_in_words(scene: Scene, url: str, config: dict[str, Any], said: str) -> None:
+    """Operators read what happened, and not how it is written in Python, or in the resolver."""
+    assert said_of(scene, url, **config) == said
 
 
 @waiting
@@ -140,13 +147,6 @@ def test_a_silent_peer_in_words(scene: Scene) -> None:
     scene.time.advance(CONNECT_TIMEOUT)
     wait_for(started)
     assert scene.said == ["no connection that answers within 2 s"]
-
-
-@waiting
-def test_a_missing_password_file_in_words(scene: Scene) -> None:
-    """With its name."""
-    said = said_of(scene, scene.peer.url, password_file="/nowhere/password")
-    assert said == "/nowhere/password cannot be read: No such file or directory"
 
 
 @waiting
@@ -166,15 +166,6 @@ def test_a_peer_that_hangs_up_in_words(scene: Scene) -> None:
 
     scene.peer.answer = hang_up
     assert said_of(scene, scene.peer.url) == "it closed the connection"
-
-
-@waiting
-def test_sentinels_that_do_not_answer_in_words(scene: Scene) -> None:
-    """The name of the master that was asked for."""
-    silent = (("127.0.0.1", free_port()),)
-    assert said_of(scene, "redis://x", sentinels=silent, sentinel_name="limits") == (
-        "no sentinel gave the address of the master 'limits'"
-    )
 
 
 @waiting

@@ -9,7 +9,7 @@ from pathlib import Path
 from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
@@ -48,13 +48,13 @@ class Authority:
         self.file = str(directory / f"{name}.pem")
         Path(self.file).write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
-    def issue(self, *names: str, file: str = "") -> Pair:
+    def issue(self, *names: str, file: str = "", rsa_key: bool = False) -> Pair:
         """A certificate for ``names``, of which the first also names the files, unless ``file`` does."""
-        return self.sign(names[0], *(x509.DNSName(name) for name in names), file=file)
+        return self.sign(names[0], *(x509.DNSName(name) for name in names), file=file, rsa_key=rsa_key)
 
-    def sign(self, common_name: str, *names: x509.GeneralName, file: str = "") -> Pair:
+    def sign(self, common_name: str, *names: x509.GeneralName, file: str = "", rsa_key: bool = False) -> Pair:
         """A certificate with names of any kind, or without a subjectAltName."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = rsa.generate_private_key(65537, 2048) if rsa_key else ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]), key)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -64,7 +64,9 @@ class Authority:
         Path(pair.key).write_bytes(private)
         return pair
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+    ) -> x509.CertificateBuilder:
         """With both key identifiers, which Python 3.13 demands (RFC 5280 §4.2.1.1, §4.2.1.2)."""
         public, number = key.public_key(), x509.random_serial_number()
         builder = x509.CertificateBuilder(self._name, subject, public, number, _BEGIN, _END)

@@ -29,7 +29,6 @@ ROUTES = [
     {"path": "/scoped/*", "service": "main", "scopes": ["orders.read", "orders.write"]},
     {"path": "/partner/*", "service": "main", "roles": ["partner"], "scopes": ["orders.read"]},
     {"path": "/hidden/*", "service": "main", "forward_token": False},
-    {"path": "/guess/*", "service": "main"},
 ]
 
 
@@ -72,7 +71,6 @@ def with_auth(directory: Path, provider: Provider, service: Service, **settings:
             "clients": clients,
         },
     }
-    document["rate_limits"] = [{"endpoint": "/guess/*", "limit": 3, "window": "60s", "scope": "ip"}]
     return document
 
 

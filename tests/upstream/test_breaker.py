@@ -69,15 +69,6 @@ def test_opens_at_the_error_rate_with_its_numbers() -> None:
     assert circuit.transitions == [Transition(State.CLOSED, State.OPEN, "21 of 42 failed in 60 s", 59.9, 30)]
 
 
-def test_needs_min_requests() -> None:
-    """One failed request on a quiet service would open its circuit."""
-    circuit = Circuit()
-    circuit.fail(0, 19)
-    assert circuit.state == "closed"
-    circuit.succeed(0)
-    assert circuit.said == ["opened: 19 of 20 failed in 60 s"]
-
-
 @pytest.mark.parametrize(("rate", "failures", "total"), [(0.07, 7, 100), (0.29, 29, 100), (0.1, 3, 30), (1.0, 20, 20)])
 def test_the_rate_is_reached_exactly(rate: float, failures: int, total: int) -> None:
     """Rounding would let a service fail once more than configured."""
@@ -89,18 +80,6 @@ def test_the_rate_is_reached_exactly(rate: float, failures: int, total: int) -> 
     assert circuit.state == "open"
 
 
-def test_forgets_after_the_window() -> None:
-    """Failures of an hour ago would open the circuit of a service that is well."""
-    circuit = Circuit()
-    circuit.fail(0.5, 19)
-    assert circuit.breaker.status(59.9).failures == 19
-    assert circuit.breaker.status(60).total == 0
-    circuit.fail(60, 19)
-    assert circuit.state == "closed"
-    circuit.fail(119, 1)
-    assert circuit.state == "open"
-
-
 def test_old_successes_leave_the_window_too() -> None:
     """Yesterday's successes would hide today's failures."""
     circuit = Circuit()
@@ -109,14 +88,6 @@ def test_old_successes_leave_the_window_too() -> None:
     assert circuit.state == "closed"
     circuit.succeed(60)
     assert circuit.said == ["opened: 20 of 21 failed in 60 s"]
-
-
-def test_cancelled_requests_count_for_nothing() -> None:
-    """Impatient clients would open a circuit, or keep it closed."""
-    circuit = Circuit()
-    for _ in range(100):
-        circuit.breaker.cancel(circuit.breaker.admit(0), 0)
-    assert (circuit.state, circuit.breaker.status(0).total) == ("closed", 0)
 
 
 def test_a_window_shorter_than_a_second() -> None:
@@ -286,16 +257,6 @@ def test_flapping_keeps_it_open_twice_as_long_each_time_up_to_five_minutes() -> 
     assert circuit.transitions[-1].open_for == 30
 
 
-def test_a_failed_probe_after_flapping_keeps_the_longer_time() -> None:
-    """A probe in the middle would undo the patience that flapping had earned."""
-    circuit = opened()
-    circuit.succeed(130, 3)
-    circuit.fail(140)
-    assert circuit.breaker.probe_at == 200
-    circuit.fail(200, 1)
-    assert circuit.breaker.probe_at == 260
-
-
 def test_an_open_time_over_five_minutes_is_not_shortened() -> None:
     """Flapping would make a patient configuration less patient."""
     circuit = Circuit(CircuitBreaker(open_for=900))
@@ -342,20 +303,6 @@ def test_an_operator_closes_it() -> None:
     assert circuit.transitions[-1].open_for == 30
 
 
-def test_an_operator_holds_it_as_it_is() -> None:
-    """An open circuit held by hand would half-open by itself, or be counted as opened twice."""
-    circuit = opened()
-    circuit.breaker.open(110)
-    assert refused(circuit, 200) == 30
-    assert circuit.breaker.status(200).opened == len(circuit.transitions) == 1
-    circuit.breaker.free(200)
-    circuit.breaker.free(201)
-    circuit.succeed(201, 3)
-    assert circuit.state == "closed"
-    circuit.breaker.free(202)
-    assert circuit.state == "closed"
-
-
 @pytest.mark.parametrize("by_hand", [Breaker.open, Breaker.close])
 def test_after_an_operator_the_open_time_begins_anew(by_hand: Callable[[Breaker, float], None]) -> None:
     """A service repaired by hand would be punished for what it did before."""
@@ -367,13 +314,6 @@ def test_after_an_operator_the_open_time_begins_anew(by_hand: Callable[[Breaker,
     circuit.breaker.free(193)
     circuit.fail(194, 1 if circuit.state == "half-open" else 20)
     assert circuit.breaker.probe_at == 224
-
-
-def test_freeing_a_circuit_that_nobody_holds_changes_nothing() -> None:
-    """A stray command would send requests to a broken service early."""
-    circuit = opened()
-    circuit.breaker.free(101)
-    assert refused(circuit, 101) == 29
 
 
 # What operators see

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from support.logged import logged
 from support.waiting import PATIENCE as ENOUGH
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
-from zope.interface import provider
+from twisted.logger import formatEvent
 
 from apigw.ops.metrics import LookupSeries
 from apigw.upstream.resolver import GIVE_UP, KEPT_FOR, PATIENCE, SLOW_THREADS, THREADS, Resolver
@@ -257,19 +257,12 @@ def test_names_that_nobody_asks_for_are_forgotten(scene: Scene) -> None:
 
 def test_an_outage_is_two_lines_in_the_log(scene: Scene) -> None:
     """One when it begins and one when it ends, however many ask meanwhile."""
-    said: list[str | None] = []
-
-    @provider(ILogObserver)
-    def note(event: LogEvent) -> None:
-        said.append(formatEvent(event))
-
-    observe: Any = note
-    globalLogPublisher.addObserver(observe)
-    try:
+    with logged() as events:
         for answer in ([], [], ["192.0.2.1"], ["192.0.2.1"]):
             scene.names["a.test"] = answer
             scene.ask("a.test")
             scene.reactor.take()
-    finally:
-        globalLogPublisher.removeObserver(observe)
-    assert said == ["a.test cannot be looked up: it has no addresses", "a.test has addresses again"]
+    assert list(map(formatEvent, events)) == [
+        "a.test cannot be looked up: it has no addresses",
+        "a.test has addresses again",
+    ]

@@ -259,47 +259,6 @@ async def test_connections_are_used_again(server: Server) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_redirects_are_the_callers_choice(server: Server) -> None:
-    """With treq they are followed, or not."""
-
-    def behave(request: Any) -> bytes:
-        if request.uri == b"/there":
-            return b"there"
-        request.redirect(b"/there")
-        return b"elsewhere"
-
-    server.root.behave = behave
-    client = server.client()
-    response = await client.get(server.base + "/here", allow_redirects=False)
-    assert (response.code, await response.content()) == (302, b"elsewhere")
-    response = await client.get(server.base + "/here")
-    assert (response.code, await response.content()) == (200, b"there")
-    assert [each.code for each in response.history()] == [302]
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_compressed_answer(server: Server) -> None:
-    """treq unpacks it."""
-    import gzip
-
-    def behave(request: Any) -> bytes:
-        request.setHeader("content-encoding", "gzip")
-        return gzip.compress(b"hello" * 1000)
-
-    server.root.behave = behave
-    response = await server.client().get(server.base)
-    assert await response.content() == b"hello" * 1000
-
-
-@pytest_twisted.ensureDeferred
-async def test_no_answer(server: Server) -> None:
-    """The agent's own timeout."""
-    server.root.behave = lambda request: NOT_DONE_YET
-    with pytest.raises(UpstreamTimedOut):
-        await server.agent(timeout=0.1).request(b"GET", server.base.encode())
-
-
-@pytest_twisted.ensureDeferred
 async def test_an_answer_that_stalls(server: Server) -> None:
     """The same, in the middle of a body: it does not look complete."""
 
@@ -342,14 +301,6 @@ async def test_cancelling(server: Server) -> None:
     pieces.consumer.write(b"late")
     server.root.behave = report
     assert (await agent.request(b"GET", server.base.encode())).code == 200
-
-
-@pytest_twisted.ensureDeferred
-async def test_treqs_timeout(server: Server) -> None:
-    """treq's own ``timeout`` is a cancellation."""
-    server.root.behave = lambda request: NOT_DONE_YET
-    with pytest.raises(CancelledError):
-        await server.client().get(server.base, timeout=0.05)
 
 
 @pytest_twisted.ensureDeferred

@@ -19,9 +19,10 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 from OpenSSL import SSL
+from support.pem import private_pem
 from support.secure_peer import SecurePeer
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -268,7 +269,7 @@ class Authorities:
         chain = b"" if own else pem(signer.certificate)
         pair = KeyPair(*(str(self._directory / f"{file}.{kind}") for kind in ("pem", "key")))
         Path(pair.certificate).write_bytes(pem(certificate) + chain)
-        Path(pair.key).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        Path(pair.key).write_bytes(private_pem(key))
         return pair
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
+from support.logged import failures, logged
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 
 from apigw.wire.deadlines import NEVER, Deadlines
 
@@ -74,7 +73,6 @@ def test_who_is_moved_in_the_same_tick_is_left_alone() -> None:
 
 def test_a_fault_in_one_does_not_stop_the_others() -> None:
     """All timeouts of the process hang on one loop: it outlives any of them."""
-    logged: Any = []
 
     def fail(wait: Wait) -> None:
         wait.deadline = NEVER
@@ -82,13 +80,10 @@ def test_a_fault_in_one_does_not_stop_the_others() -> None:
 
     other = Wait(2)
     clock, _ = running(Wait(1, fail), other)
-    globalLogPublisher.addObserver(logged.append)
-    try:
+    with logged() as events:
         clock.pump([0.1] * 30)
-    finally:
-        globalLogPublisher.removeObserver(logged.append)
     assert other.passed
-    assert len(logged) == 1
+    assert failures(events) == ["a bug"]
 
 
 def test_stop() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -156,56 +157,26 @@ def test_an_idle_connection_is_closed_in_time() -> None:
     assert setup.pool.take() is None
 
 
-def test_a_connection_that_is_being_closed_is_not_given_out() -> None:
-    """Neither between the decision to close it and its end."""
-    setup = Setup()
-    connection, transport = setup.open()
-    use(connection, transport)
-    connection.deadline_passed()
-    assert not transport.lost
-    assert setup.pool.take() is None
-
-
-def test_a_connection_on_which_nobody_was_asked_is_not_given_out() -> None:
-    """The answer that nobody asked for is not the answer to the next request."""
-    setup = Setup()
-    connection, transport = setup.open()
-    use(connection, transport)
-    transport.deliver(ANSWER)
-    assert setup.pool.take() is None
-    setup.wait(0)
-    assert setup.pool.connections == 0
-
-
-def test_what_has_arrived_and_is_not_read_yet() -> None:
-    """Neither one of which the reactor has not yet read the answer that nobody asked for, or the end."""
-    setup = Setup()
-    connection, transport = setup.open()
-    use(connection, transport)
-    transport.announce()
-    assert setup.pool.take(careful=True) is None
+OF_NO_USE: dict[str, Callable[[HTTP1Connection, FakeTransport], object]] = {
+    "it is being closed": lambda connection, transport: connection.deadline_passed(),
+    "an answer that nobody asked for": lambda connection, transport: transport.deliver(ANSWER),
+    "something that is not read yet": lambda connection, transport: transport.announce(),
+    "the service has closed it": lambda connection, transport: transport.disconnect(),
+}
 
 
 @pytest.mark.parametrize("careful", [False, True])
-def test_what_nobody_could_tell_apart_later_is_looked_for_first(careful: bool) -> None:
-    """On a reactor that does not count its turns, every exchange is careful."""
+@pytest.mark.parametrize("what", OF_NO_USE)
+def test_what_is_of_no_use_is_not_given_out(what: str, careful: bool) -> None:
+    """What nobody asked for is not the answer to the next request. Where turns are not counted, all are careful."""
     setup = Setup()
     connection, transport = setup.open()
     use(connection, transport)
-    assert isinstance(connection, HTTP1Connection)
     assert not connection.knows_turns
-    transport.announce()
+    OF_NO_USE[what](connection, transport)
     assert setup.pool.take(careful) is None
-
-
-def test_an_upstream_that_closes_is_forgotten() -> None:
-    """It makes room for a new connection."""
-    setup = Setup()
-    connection, transport = setup.open()
-    use(connection, transport)
-    transport.disconnect()
-    assert setup.pool.connections == 0
-    assert setup.pool.take() is None
+    setup.wait(0)
+    assert setup.pool.connections == (what == "something that is not read yet")
 
 
 def test_too_many_wait_their_turn() -> None:

@@ -14,18 +14,18 @@ from support import http2_client
 from support.awaiting import eventually
 from support.fake_transport import FakeTransport
 from support.http1_server import PEER
+from support.logged import failures, logged
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock, deferLater
-from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.pages import notFound
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.static import Data, File
-from twisted.web.util import DeferredResource, Redirect
+from twisted.web.util import DeferredResource
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -250,13 +250,6 @@ def test_errors() -> None:
     assert page(lambda request: b"").ask(b"GET", b"/other").status == 404
 
 
-def test_redirect() -> None:
-    """``util.Redirect``."""
-    answer = Web(Redirect(b"http://example.com/there")).ask()
-    assert (answer.status, answer.headers[b"location"]) == (302, b"http://example.com/there")
-    assert b"there" in answer.body
-
-
 def test_status_reason_and_fields() -> None:
     """What a Resource sets is what is sent; what belongs to the connection is ours alone."""
 
@@ -350,23 +343,21 @@ def test_faking_head() -> None:
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_resource_that_raises(begun: bool) -> None:
     """The client learns nothing of it, and an answer that had begun does not look complete."""
-    logged: Any = []
 
     def render(request: Any) -> bytes:
         if begun:
             request.write(b"half")
         raise RuntimeError("a secret")
 
-    globalLogPublisher.addObserver(logged.append)
     web = page(render)
-    web.send()
-    globalLogPublisher.removeObserver(logged.append)
+    with logged() as events:
+        web.send()
     assert b"secret" not in web.transport.taken
     if begun:
         assert web.transport.aborted
     else:
         assert web.answer().status == 500
-    assert any("log_failure" in event for event in logged)
+    assert failures(events) == ["a secret"]
 
 
 def test_the_end_is_told() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from attrs import define, field
+from cryptography import x509
 from OpenSSL import SSL
 from support.certificates import Authority, Pair
 from support.fake_transport import FakeTransport
@@ -172,6 +173,31 @@ def test_the_certificate_of_the_name(server: Server, authority: Authority, name:
     """A client sees the certificate of the name that it asked for, else the first."""
     client = server.connect(unchecked(authority), name).shake()
     assert client.certificate[0] == expected
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["RSA first", "ECDSA first"])
+@pytest.mark.parametrize(
+    ("ciphers", "expected"),
+    [
+        ("ECDHE-RSA-AES128-GCM-SHA256", "RSA"),
+        ("ECDHE-ECDSA-AES128-GCM-SHA256", "EC"),
+        (None, "EC"),
+    ],
+)
+def test_a_client_gets_the_certificate_that_it_can_verify(
+    authority: Authority, tmp_path: Path, order: int, ciphers: str | None, expected: str
+) -> None:
+    """Two certificates for the same names, one with an RSA key: the other is for whoever can do ECDSA."""
+    names = ("both.example", "www.both.example")
+    kinds = [authority.issue(*names, file="rsa", rsa_key=True), authority.issue(*reversed(names), file="ecdsa")]
+    context = authority.client()
+    if ciphers is not None:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(ciphers)
+    client = Server(ServerContexts(keys(kinds[::order]))).connect(context, "www.both.example").shake()
+    shown = client.tls.getpeercert(binary_form=True)
+    assert shown is not None
+    assert type(x509.load_der_x509_certificate(shown).public_key()).__name__.endswith(f"{expected}PublicKey")
 
 
 def test_certificates_are_replaced(server: Server, authority: Authority, pairs: list[Pair], tmp_path: Path) -> None:

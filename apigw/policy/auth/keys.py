@@ -90,6 +90,10 @@ class Keys:
             yield from group
         yield from self.nameless
 
+    def same_as(self, other: Keys) -> bool:
+        mine, others = list(self), list(other)
+        return len(mine) == len(others) and all(map(Key.same_as, mine, others))
+
     def succeeded_by(self, newer: Keys) -> Keys:
         """``newer``, with the same objects for keys that are here too. Keys that it lacks are marked as retired."""
         kept = Keys.of(next((old for old in self if old.same_as(key)), key) for key in newer)

@@ -88,4 +88,7 @@ class PreparedAuth(Prepared):
         return self._policy.stages(self._authenticator, demand == "required", of_route)
 
     def adopt(self, previous: Prepared | None) -> None:
+        before = previous._authenticator if isinstance(previous, PreparedAuth) else None
+        if self._authenticator is not None and before is not None:
+            self._authenticator.take_over(before)
         self._policy.adopt(self._authenticator, self.key_sets)

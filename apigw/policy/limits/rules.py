@@ -8,6 +8,7 @@ from typing import Any
 from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.model import Config, Path, Route
+from apigw.config.nearest import hint
 from apigw.config.rules import Rules
 from apigw.config.units import duration_text
 from apigw.config.validate import shown
@@ -19,6 +20,9 @@ from apigw.routing.rules import Patterns
 
 def limited_endpoint(text: str) -> None:
     if text != UNMATCHED:
+        if not text.startswith("/"):
+            near = hint(text, [UNMATCHED])
+            raise ValueError(f"does not begin with /{near if 'mean' in near else ''}")
         Pattern.parse(text)
 
 

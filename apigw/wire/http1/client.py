@@ -102,7 +102,6 @@ class HTTP1Connection(UpstreamConnection):
         self._request = UNSENT
         self._response = ResponseReader()
         self._out: list[bytes] = []
-        self._timeout = 0.0
         self._chunked = False
         self._reading_paused = False
         self._writing_paused = False
@@ -122,7 +121,7 @@ class HTTP1Connection(UpstreamConnection):
         """Set the deadline of a busy connection: only while the upstream has to answer, or to read more."""
         waits = (self._request == SENT or self._writing_paused) and not self._reading_paused
         if waits and not self._response.event_stream:
-            self.deadline = self._deadlines.seconds() + self._timeout
+            self.deadline = self._deadlines.seconds() + self.timeout
         else:
             self.deadline = NEVER
 
@@ -150,7 +149,7 @@ class HTTP1Connection(UpstreamConnection):
         response.state = WAITING
         response.bodyless = method == b"HEAD"
         response.upgrade = upgrade
-        self._timeout = timeout
+        self.timeout = timeout
         self._chunked = content_length is None
         self._turn = self._reactor.turn if self.knows_turns else None
         self._out.append(rendered(method, target, authority, fields, content_length, upgrade))

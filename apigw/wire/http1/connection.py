@@ -10,6 +10,7 @@ from apigw.wire.deadlines import NEVER
 from apigw.wire.http1.answer import AnswerWriter
 from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, HEAD, IDLE, LINGER, OVER, PAUSED, REST, TUNNEL
 from apigw.wire.reactor.transport import arrived, close_if_sent, unsent
+from apigw.wire.request import Request
 from apigw.wire.server import Server
 
 LINGER_FOR: Final = 5.0
@@ -32,6 +33,8 @@ class ClientConnection:
         self.deadline = NEVER
         self._seconds = factory.deadlines.seconds
         self._state = IDLE
+        self._patience = 0.0  # seconds for the next piece of the body
+        self._body_due = NEVER  # for all of it
         self._full = False  # the transport's buffer is full
         self._unsent = 0  # ``unsent`` at the last check
         self._reading_paused = False
@@ -52,7 +55,9 @@ class ClientConnection:
         elif state == IDLE:
             self.deadline = self._seconds() + self.factory.settings.keepalive_timeout
         elif state in (BODY, REST):
-            self.deadline = self._seconds() + self.factory.settings.client_body_timeout
+            self.deadline = min(self._seconds() + self._patience, self._body_due)
+        elif state == PAUSED:
+            self.deadline = self._body_due
         elif state == HEAD:
             self.deadline = self._seconds() + self.factory.settings.client_header_timeout
         elif state == ENDED:
@@ -62,6 +67,26 @@ class ClientConnection:
         else:
             # The client has nothing to do.
             self.deadline = NEVER
+
+    def _begin_body(self) -> None:
+        """A request's head has arrived, and its body follows."""
+        settings = self.factory.settings
+        most = settings.client_request_timeout
+        self._body_due = NEVER if most is None else self._seconds() + most
+        self._patience = settings.client_body_timeout
+
+    def _await_body(self, request: Request) -> None:
+        settings = self.factory.settings
+        self._patience = settings.stream_idle_timeout if request.is_stream else settings.client_body_timeout
+        self._enter(BODY)
+
+    def _answer_moved(self, request: Request | None) -> None:
+        """A piece of the answer was written, which ends a silence."""
+        if not self._full and request is not None:
+            if self._state == ENDED:
+                self._enter(ENDED)
+            elif self._state == BODY and request.is_stream:
+                self._await_body(request)
 
     def _is_new_turn(self) -> bool:
         """Whether this is the first call in a turn. TLS delivers what was read in one turn in many pieces."""

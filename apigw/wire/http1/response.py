@@ -168,7 +168,7 @@ class ResponseReader:
     def _judge(self, status: int, persistent: bool) -> None:
         """Determine the framing (RFC 9112 §6.3), refuse ambiguous heads, and drop hop-by-hop fields."""
         headers = self.headers
-        if status > 999 or len(headers) > MAX_HEADERS:
+        if status > 599 or len(headers) > MAX_HEADERS:
             raise UpstreamMalformed("the status or the number of headers is not acceptable")
         framed = False
         for name, value in self._special:

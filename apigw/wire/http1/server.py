@@ -123,7 +123,7 @@ class HTTP1Channel(ClientConnection):
             late = Refused(408, "The request's headers took too long.")
             late.began_with = self._pending
             self._refuse(late)
-        elif state == BODY and self._request is not None and not self._request.started:
+        elif state in (BODY, PAUSED) and self._request is not None and not self._request.started:
             self._refuse(Refused(408, "The request's body took too long."))
         elif state in (IDLE, HEAD):
             self._close_idle()
@@ -216,6 +216,7 @@ class HTTP1Channel(ClientConnection):
             self.deadline = NEVER
         else:
             self._body = RequestBody(length, settings)
+            self._begin_body()
             self._enter(EXPECT if head.expects_continue else BODY)
         self.factory.on_request(request)
         rest, self._pending = self._pending, b""
@@ -264,10 +265,11 @@ class HTTP1Channel(ClientConnection):
     # wire.request.Stream: what the exchange does with the body.
 
     def want_body(self, request: Request) -> None:
-        if self._state == EXPECT:
-            self._enter(BODY)
-            if not request.started:
-                self.transport.write(CONTINUE)
+        expected = self._state == EXPECT
+        if expected or self._state == BODY:
+            self._await_body(request)
+        if expected and not request.started:
+            self.transport.write(CONTINUE)
 
     def pause_body(self) -> None:
         if self._state == BODY or self._state == EXPECT:
@@ -278,8 +280,9 @@ class HTTP1Channel(ClientConnection):
 
     def resume_body(self) -> None:
         if self._state == PAUSED:
-            self._enter(BODY)
             assert self._body is not None
+            assert self._request is not None
+            self._await_body(self._request)
             self._body.resume(self._seconds())
             self._resume_reading()
 
@@ -319,8 +322,7 @@ class HTTP1Channel(ClientConnection):
 
     def flush(self) -> None:
         self._answer.flush()
-        if self._state == ENDED and not self._full:
-            self._enter(ENDED)
+        self._answer_moved(self._request)
 
     def end_response(self, request: Request, trailers: Headers | None = None) -> None:
         self._answer.end(trailers if request.wants_trailers else None)

@@ -14,6 +14,8 @@ from apigw.wire.http2.frames import Code, ConnectionFault
 
 MOST_STREAMS: Final = 100
 """Concurrent streams. RFC 9113 §6.5.2 recommends at least 100, and browsers use as many."""
+MOST_OF_TURN: Final = 16
+"""Requests that one connection may begin in a turn of the reactor, as over HTTP/1.1, so that others are served too."""
 STREAM_WINDOW: Final = 128 * 1024
 """Bytes. It allows 1.6 MB/s at a round trip of 80 ms, and bounds a hundred paused streams to 12.5 MiB."""
 CONNECTION_WINDOW: Final = 1024 * 1024

@@ -60,6 +60,8 @@ class Endpoint:
         self.bounds = Bounds()
         self.over = False
         """Set to read nothing more."""
+        self.turn_over = False
+        """Set to keep the rest of what was read."""
         self.writing_paused = False
         """The transport's buffer to the other side is full."""
         self.waiting: dict[Any, None] = {}
@@ -204,6 +206,8 @@ class Endpoint:
                     self.passed_bound(excess)
                 if self.over:
                     return
+                if self.turn_over:
+                    break
             if at < end:
                 self._pending = data[at:]
             pending = self._pending

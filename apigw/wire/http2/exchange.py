@@ -60,7 +60,6 @@ class HTTP2Exchange(UpstreamConnection):
         self._telling = False
         self.is_complete = False
         """Whether END_STREAM has arrived. The receiver may not have got all of the answer."""
-        self._timeout = 0.0
         self._event_stream = False
         self.version = b"HTTP/2"
 
@@ -87,7 +86,7 @@ class HTTP2Exchange(UpstreamConnection):
             raise RuntimeError("a stream carries one exchange")
         self._request = OPEN
         self.receiver = receiver
-        self._timeout = timeout
+        self.timeout = timeout
         self._bodyless = method == b"HEAD"
         if content_length is not None and (content_length or method in _WITH_BODY):
             fields = [*fields, (b"content-length", b"%d" % content_length)]
@@ -321,7 +320,7 @@ class HTTP2Exchange(UpstreamConnection):
             and self.receiver is not None
         )
         if waits and not self._event_stream:
-            self.deadline = self._deadlines.seconds() + self._timeout
+            self.deadline = self._deadlines.seconds() + self.timeout
         else:
             self.deadline = NEVER
 

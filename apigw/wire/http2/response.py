@@ -20,7 +20,7 @@ from apigw.wire.http2.field import (
 )
 from apigw.wire.interfaces import EVENT_STREAM, MAX_HEAD, MAX_HEADERS
 
-_STATUS: Final = re.compile(rb"[1-9][0-9]{2}").fullmatch
+_STATUS: Final = re.compile(rb"[1-5][0-9]{2}").fullmatch
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}").fullmatch
 
 

@@ -19,7 +19,6 @@ from zope.interface import classImplements
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import Refused
 from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_STREAMS, STREAM_WINDOW, TooMuch
-from apigw.wire.http2.connection import Connection
 from apigw.wire.http2.field import METHOD, Field
 from apigw.wire.http2.fields import read_request
 from apigw.wire.http2.frames import (
@@ -41,6 +40,7 @@ from apigw.wire.http2.frames import (
     window_frame,
 )
 from apigw.wire.http2.stream import HTTP2Stream
+from apigw.wire.http2.turns import InTurns
 from apigw.wire.reactor.transport import unsent
 from apigw.wire.server import Server
 
@@ -52,7 +52,7 @@ FAREWELL_PING: Final = b"drained?"
 
 
 @final
-class HTTP2Channel(Connection):
+class HTTP2Channel(InTurns):
     """One connection, with up to ``MOST_STREAMS`` requests in flight."""
 
     version = "HTTP/2"
@@ -97,6 +97,8 @@ class HTTP2Channel(Connection):
 
     def received(self) -> None:
         """Set the deadline of an incomplete field block, in one frame or several."""
+        if self.turn_over:
+            self.end_turn()
         if not self.block_is_open:
             if self._block_due != NEVER:
                 self._block_due = NEVER
@@ -119,11 +121,11 @@ class HTTP2Channel(Connection):
     def resumeProducing(self) -> None:
         self.writing_paused = False
         self._set_deadline()
-        self.transport.resumeProducing()
         self._push_waiting()
         for stream in list(self.streams.values()):
             stream.resume_producer()
         self.flush()
+        self.read_on()
 
     def stopProducing(self) -> None:
         """The transport is lost. ``connectionLost`` follows."""
@@ -132,6 +134,7 @@ class HTTP2Channel(Connection):
 
     def block_received(self, number: int, fields: list[Field], size: int, end: bool) -> None:
         if self.numbers.is_new(number):
+            self.begin_request()
             if self._final or len(self.streams) >= MOST_STREAMS:
                 self.emit(reset_frame(number, Code.REFUSED_STREAM))
                 if not end:
@@ -291,7 +294,7 @@ class HTTP2Channel(Connection):
         if self.over:
             return
         room = self.factory.room
-        if self.streams or self.writing_paused:
+        if self.streams or self.writing_paused or self.turn_over:
             room.busy(self)
         elif self._block_due != NEVER or not self.numbers.last:
             room.unfinished(self)
@@ -363,6 +366,8 @@ class HTTP2Channel(Connection):
         self.receiving = False
         self.flush()
         self.transport.unregisterProducer()
+        if self.turn_over:
+            self.transport.resumeProducing()
         self.transport.loseConnection()
 
     def fault(self, code: Code) -> None:
@@ -373,8 +378,8 @@ class HTTP2Channel(Connection):
         self.emit(goaway_frame(self.numbers.last, code))
         self.write_out()
         self.transport.unregisterProducer()
-        if self.writing_paused:
-            self.writing_paused = False
+        if self.writing_paused or self.turn_over:
+            self.writing_paused = self.turn_over = False
             self.transport.resumeProducing()
         half_close = getattr(self.transport, "loseWriteConnection", None)
         if half_close is not None and not self.secure:

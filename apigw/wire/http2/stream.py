@@ -21,6 +21,7 @@ from apigw.wire.http2.fields import check_trailers
 from apigw.wire.http2.flow import BLOCKED, LAST, NOTHING, UNSENT_HIGH, UNSENT_LOW, Flow
 from apigw.wire.http2.frames import Code, StreamFault, reset_frame
 from apigw.wire.http2.hpack import encode_head, encode_trailers
+from apigw.wire.http2.patience import Patience
 from apigw.wire.http2.states import (
     BODY,
     CLOSED,
@@ -34,7 +35,6 @@ from apigw.wire.http2.states import (
     SHUT,
     SILENT,
 )
-from apigw.wire.pace import Pace
 from apigw.wire.request import BODYLESS_STATUS, Request
 from apigw.wire.tunnel import End
 
@@ -42,31 +42,25 @@ CONTINUE: Final = encode_head(100, [])
 
 
 @final
-class HTTP2Stream:
-    """Provides ``wire.request.Stream``, and ``wire.deadlines.Timed`` while it waits for the client."""
+class HTTP2Stream(Patience):
+    """Provides ``wire.request.Stream``."""
 
     def __init__(self, channel: Connection, number: int, send_window: int, ended: bool) -> None:
         """``ended``: the client's HEADERS have END_STREAM."""
-        self.channel = channel
+        super().__init__(channel)
         self.transport: Any = channel.transport
         self.peer = channel.peer
         self.secure = channel.secure
         self.number = number
         self.flow = Flow(channel, number, send_window)
-        self.deadline: float = NEVER
-        self.request: Request | None = None
         self._reading: int = DONE if ended else PAUSED
         self._writing: int = SILENT
-        self._remaining: int | None = None  # bytes left of a body with a Content-Length
         self._last = b""  # the last byte of such a body, until END_STREAM
         self._held: bytearray | None = None  # for a listener that is paused, or does not exist yet
-        self._pace: Pace | None = None
         self._head: bytes | None = None  # of the answer, not sent yet
         self._bodyless = False
         self._producer: IPushProducer | None = None
         self._producer_paused = False
-        self._body_due: float = NEVER
-        self._window_due: float = NEVER
 
     @property
     def closed(self) -> bool:
@@ -80,6 +74,8 @@ class HTTP2Stream:
         self._remaining = request.content_length
         if expects_continue:
             self._reading = EXPECT
+        if self._reading < HELD:
+            self._await_whole_body()
 
     def refuse(self, refusal: Refused, bodyless: bool) -> None:
         """Answer a malformed request."""
@@ -107,6 +103,8 @@ class HTTP2Stream:
             elif data and not self._remaining:
                 # The last byte waits for END_STREAM: a body that is too long must not look complete (RFC 9113 §8.1.1).
                 data, self._last = data[:-1], data[-1:]
+        if end:
+            self._body_came()
         request = self.request
         if request is None or request.finished:
             if end:
@@ -217,9 +215,6 @@ class HTTP2Stream:
             self.flow.taken += len(data)
             request.body_received(data)
         if self._reading == DONE:
-            if self._body_due != NEVER:
-                self._body_due = NEVER
-                self._set_deadline()
             if not request.body_complete:
                 request.body_finished()
         elif self._reading == BODY:
@@ -259,6 +254,8 @@ class HTTP2Stream:
                 self._close_if_done()
         if self.flow.unsent or self._writing == ENDING:
             self._push_all()
+        if self._body_due != NEVER and self.request is not None and self.request.is_stream:
+            self._await_body()  # the answer has moved
         channel.flush()
 
     def end_response(self, request: Request, trailers: Headers | None = None) -> None:
@@ -269,9 +266,7 @@ class HTTP2Stream:
             self.flow.trailers = encode_trailers(trailers)
         self._producer = None
         self._held = None
-        if self._body_due != NEVER:
-            self._body_due = NEVER
-            self._set_deadline()
+        self._body_came()
         self.flush()
 
     def unsent(self) -> int:
@@ -338,33 +333,6 @@ class HTTP2Stream:
 
     # Waiting for the client, and closing.
 
-    def _is_slow(self, size: int) -> bool:
-        channel = self.channel
-        least = channel.factory.settings.client_least_rate
-        if least is None or self._remaining is None:
-            return False
-        now = channel.seconds()
-        self._pace = self._pace or Pace(least, now)
-        return self._pace.is_slow(size, now)
-
-    def _await_body(self) -> None:
-        self._body_due = self.channel.seconds() + self.channel.factory.settings.client_body_timeout
-        self._set_deadline()
-
-    def _await_window(self) -> None:
-        self._window_due = self.channel.seconds() + self.channel.factory.settings.client_body_timeout
-        self._set_deadline()
-
-    def _set_deadline(self) -> None:
-        deadline = self._body_due if self._body_due < self._window_due else self._window_due
-        if deadline != self.deadline:
-            self.deadline = deadline
-            deadlines = self.channel.factory.deadlines
-            if deadline == NEVER or self._writing == CLOSED:
-                deadlines.forget(self)
-            else:
-                deadlines.watch(self)
-
     def deadline_passed(self) -> None:
         if self._window_due <= self.channel.seconds():
             if self.channel.took_some():
@@ -388,7 +356,7 @@ class HTTP2Stream:
             self._writing = CLOSED
             self._reading = SHUT
             if self.deadline != NEVER:
-                self._body_due = self._window_due = NEVER
+                self._body_due = self._whole_due = self._window_due = NEVER
                 self._set_deadline()
             self._held = None
             self.flow.clear()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
+from support.logged import logged
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, globalLogPublisher
 
 from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable, GatewayError, Unauthorized
@@ -344,39 +342,26 @@ def test_a_set_that_goes_ends_its_fetch_only_for_nobody() -> None:
     assert scene.ask(scene.token("a")) == ["alice"]
 
 
-@contextmanager
-def logged() -> Iterator[list[str]]:
-    """Every event, as text."""
-    lines: list[str] = []
-
-    def observe(event: dict[str, Any]) -> None:
-        lines.append(str(event))
-
-    globalLogPublisher.addObserver(cast(ILogObserver, observe))
-    try:
-        yield lines
-    finally:
-        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
-
-
 def test_a_silent_server_is_said_in_words() -> None:
     """How long it was waited for, and no name of a class of ours."""
     scene = Scene("a")
     scene.server.silent = True
-    with logged() as lines:
+    with logged() as events:
         scene.keys.start()
         scene.clock.advance(DEADLINE)
+    lines = list(map(str, events))
     assert any(f"no answer in {DEADLINE:g} s" in line for line in lines)
     assert not any("'Deferred'" in line for line in lines)
 
 
 def test_nothing_secret_of_the_url_is_logged() -> None:
     """Credentials in the URL of a key set end up in the log."""
-    with logged() as lines:
+    with logged() as events:
         scene = Scene("a")
         scene.server.down = True
         scene.keys.start()
         scene.keys.stop()
+    lines = list(map(str, events))
     assert any("https://id.example/keys" in line and "nobody listens" in line for line in lines)
     assert not any("password" in line or "hidden" in line for line in lines)
 

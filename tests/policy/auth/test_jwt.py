@@ -20,15 +20,12 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
+from support.pem import private_pem, public_pem
 
 from apigw.config.errors import ConfigError
 from apigw.config.model import Origin, Secret
@@ -49,14 +46,6 @@ SECRET = b"0123456789abcdef0123456789abcdef"
 @cache
 def rsa(number: int) -> RSAPrivateKey:
     return generate_private_key(public_exponent=65537, key_size=1024 if number == SMALL else 2048)
-
-
-def public_pem(number: int = 0) -> bytes:
-    return rsa(number).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def private_pem(number: int = 0) -> bytes:
-    return rsa(number).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def jwk(number: int = 0, **members: Any) -> dict[str, Any]:
@@ -99,16 +88,18 @@ def hs256(**changes: Any) -> bytes:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("keys")
-    (directory / "public.pem").write_bytes(public_pem())
-    (directory / "private.pem").write_bytes(private_pem())
-    (directory / "next.pem").write_bytes(public_pem(1))
     curve = generate_curve_key(SECP256R1())
-    (directory / "curve.pem").write_bytes(curve.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    spki = PublicFormat.SubjectPublicKeyInfo
-    (directory / "curve-public.pem").write_bytes(curve.public_key().public_bytes(Encoding.PEM, spki))
-    locked = rsa(0).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase"))
-    (directory / "locked.pem").write_bytes(locked)
-    (directory / "small.pem").write_bytes(public_pem(SMALL))
+    files = {
+        "public": public_pem(rsa(0)),
+        "private": private_pem(rsa(0)),
+        "next": public_pem(rsa(1)),
+        "curve": private_pem(curve),
+        "curve-public": public_pem(curve),
+        "locked": private_pem(rsa(0), BestAvailableEncryption(b"passphrase")),
+        "small": public_pem(rsa(SMALL)),
+    }
+    for name, pem in files.items():
+        (directory / f"{name}.pem").write_bytes(pem)
     (directory / "junk.pem").write_bytes(b"junk")
     (directory / "set.json").write_text(json.dumps({"keys": [jwk(0, kid="a"), jwk(1, kid="b"), jwk(2)]}))
     (directory / "empty.json").write_text('{"keys": []}')
@@ -202,7 +193,7 @@ BAD_TOKENS = [
     bad("algorithm", encode({"typ": "JWT"}) + b"." + BODY + b"." + TAIL, "no alg"),
     bad("algorithm", encode({"alg": "ES256"}) + b"." + BODY + b"." + encode(bytes(64)), "ES256 blank signature"),
     bad("algorithm", encode({"alg": "HS512"}) + b"." + BODY + b"." + TAIL, "another HMAC"),
-    bad("signature", lambda: sign(HEADER, claims(), public_pem()), "RS256 key used as HS256 secret"),
+    bad("signature", lambda: sign(HEADER, claims(), public_pem(rsa(0))), "RS256 key used as HS256 secret"),
     bad("signature", lambda: rs256(claims(), key=9), "RS256 with somebody's key"),
     bad("signature", lambda: rs256(claims(), key=9, jwk=jwk(9)), "embedded jwk"),
     bad("signature", lambda: rs256(claims(), key=9, jku="https://evil/set.json"), "embedded jku"),
@@ -418,11 +409,11 @@ def test_a_token_seen_before_still_expires() -> None:
 def test_a_reload_that_removes_a_key_ends_its_tokens(directory: Path) -> None:
     """A key is taken out because it leaked, and its tokens go on working until they expire."""
     key_file = directory / "rotated.pem"
-    key_file.write_bytes(public_pem(0))
+    key_file.write_bytes(public_pem(rsa(0)))
     verifier = rs(directory, public_key_file=str(key_file))
     before = using(verifier)
     accept(before, rs256(claims()))
-    key_file.write_bytes(public_pem(1))
+    key_file.write_bytes(public_pem(rsa(1)))
     assert refuse(using(verifier), rs256(claims())).reason == "signature"
     assert accept(before, rs256(claims())).id == "alice"
 
@@ -502,7 +493,7 @@ def config_error(auth: Auth, **arguments: Any) -> str:
         ({"public_key_file": None, "secret": Secret(SECRET)}, "HS256 with a secret"),
         ({"algorithm": "HS256"}, "HS256 with a secret"),
         ({"algorithm": "HS256", "secret": Secret(b"short")}, "is a secret of 5 bytes"),
-        ({"algorithm": "HS256", "secret": Secret(public_pem())}, "is a key in PEM"),
+        ({"algorithm": "HS256", "secret": Secret(public_pem(rsa(0)))}, "is a key in PEM"),
         ({"algorithm": "ES256"}, "is not one of RS256, HS256"),
         ({"public_key_file": None}, "RS256 verifies with a public_key_file"),
         ({"name": "a\nb"}, "is not a name"),

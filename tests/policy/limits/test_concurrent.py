@@ -100,21 +100,6 @@ def test_so_many_at_a_time(store: Any) -> None:
 
 
 @waiting
-def test_all_places_or_none(store: Any) -> None:
-    """An exchange that one limit refuses takes no place of the others, and is told of the first that has none."""
-    narrow, wide, name = concurrent(1), concurrent(3, scope="endpoint"), key()
-    held = passes(store, (wide, name), (narrow, name))
-    assert held
-    for _ in range(5):
-        assert admit(store, [], (wide, name), (narrow, name))[0].full is narrow
-    assert passes(store, (wide, name))
-    assert passes(store, (wide, name))
-    assert admit(store, [], (wide, name), (narrow, name))[0].full is wide
-    held.release()
-    assert passes(store, (wide, name), (narrow, name))
-
-
-@waiting
 def test_rates_and_places_are_one_question(store: Any) -> None:
     """What has no place is counted by no rate, and what a rate refuses takes no place."""
     rate, places, name = limit(3), concurrent(1), key()
@@ -273,19 +258,6 @@ def test_a_redis_that_fails_now_and_then(server: redis_server.RedisServer) -> No
 
     holds()
     wait_for(link.stop())
-
-
-@waiting
-def test_gateways_share_places(shared: RedisStore, other: RedisStore) -> None:
-    """Two of them let through together what one would."""
-    one, name = concurrent(2), key()
-    mine, theirs = passes(shared, (one, name)), passes(other, (one, name))
-    assert mine
-    assert theirs
-    assert passes(shared, (one, name)) is None
-    mine.release()
-    settled(shared)
-    assert passes(other, (one, name))
 
 
 @waiting

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from struct import pack
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from support import limits, redis_server
 from support.awaiting import until, wait_for, waiting
+from support.certificates import Authority
+from support.logged import logged
 from support.redis_peer import RedisPeer
 from support.redis_server import RedisServer
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock, deferLater
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from apigw.config.model import Redis
 from apigw.errors import LimitsUnavailable
@@ -296,17 +293,6 @@ def test_made_a_replica(server: RedisServer, open_store: Open) -> None:
 
 
 @waiting
-def test_a_connection_that_is_cut_is_made_again(server: RedisServer, open_store: Open) -> None:
-    """An administrator who cuts the connection cuts no limit off."""
-    store = open_store(server.url)
-    store.time.advance(10)
-    server("CLIENT", "KILL", "TYPE", "normal")
-    until(lambda: not store.up)
-    store.until_up()
-    assert store.told == [True, False, True]
-
-
-@waiting
 def test_a_password_that_was_wrong_and_is_corrected(server: RedisServer, open_store: Open, tmp_path: Path) -> None:
     """Rotating the password takes a new file, not a restart; and no password is ever told."""
     file = tmp_path / "password"
@@ -336,42 +322,19 @@ def test_counts_are_in_the_database_of_the_url(server: RedisServer, open_store: 
     assert b"db3:keys=" in server("INFO", "keyspace")
 
 
-def authority(directory: Path, name: str) -> str:
-    """A certificate for 127.0.0.1, signed by itself, and its key; the file of the former."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    file = directory / f"{name}.pem"
-    file.write_bytes(certificate.public_bytes(pem))
-    (directory / f"{name}.key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    return str(file)
-
-
 @waiting
 def test_tls_that_verifies(open_store: Open, tmp_path: Path) -> None:
     """Counts travel encrypted, to the server that we trust and to no other."""
     if b"libssl" not in subprocess.run(["ldd", redis_server.binary()], capture_output=True, check=False).stdout:
         pytest.skip("this server was built without TLS")
-    right, wrong = authority(tmp_path, "right"), authority(tmp_path, "wrong")
+    right, wrong = Authority(tmp_path, "right"), Authority(tmp_path, "wrong")
+    own = right.sign("redis", x509.IPAddress(ip_address("127.0.0.1")))
     secure = redis_server.free_port()
-    tls = ["--tls-port", str(secure), "--tls-cert-file", right, "--tls-key-file", right.replace(".pem", ".key")]
-    with redis_server.running(*tls, "--tls-auth-clients", "no", "--tls-ca-cert-file", right):
+    tls = ["--tls-port", str(secure), "--tls-cert-file", own.certificate, "--tls-key-file", own.key]
+    with redis_server.running(*tls, "--tls-auth-clients", "no", "--tls-ca-cert-file", right.file):
         url = f"rediss://127.0.0.1:{secure}"
-        assert open_store(url, ca_file=right, timeout=5.0).ask(limit()).remaining == 2
-        for refused in (open_store(url, ca_file=wrong), open_store(url)):
+        assert open_store(url, ca_file=right.file, timeout=5.0).ask(limit()).remaining == 2
+        for refused in (open_store(url, ca_file=wrong.file), open_store(url)):
             assert not refused.up
             assert "certificate" in refused.link._reason
 
@@ -422,14 +385,7 @@ def test_a_reply_that_is_none_to_a_check(open_store: Open, reply: bytes) -> None
     time, one = 1_700_006_400_000_000, limit()
     honest = pack("<4q", time, time, 0, 0)
     peer = RedisPeer(reactor, lambda words: b"$%d\r\n%b\r\n" % (len(honest), honest))
-    said: list[str] = []
-
-    def hear(event: LogEvent) -> None:
-        if event.get("log_namespace") == "apigw.redis.link.RedisLink" and event["log_level"].name == "warn":
-            said.append(str(event["reason"]))
-
-    globalLogPublisher.addObserver(cast(ILogObserver, hear))
-    try:
+    with logged() as events:
         store = open_store(peer.url)
         assert store.up
         peer.answer = lambda words: reply
@@ -438,10 +394,10 @@ def test_a_reply_that_is_none_to_a_check(open_store: Open, reply: bytes) -> None
         for _ in range(3):
             store.second()
         assert not store.up
-        assert said == ["its replies to checks have the wrong length or kind"]
-    finally:
-        globalLogPublisher.removeObserver(cast(ILogObserver, hear))
-        wait_for(ensureDeferred(peer.close()))
+    ours = [event for event in events if event.get("log_namespace") == "apigw.redis.link.RedisLink"]
+    warned = [str(event["reason"]) for event in ours if event["log_level"].name == "warn"]
+    assert warned == ["its replies to checks have the wrong length or kind"]
+    wait_for(ensureDeferred(peer.close()))
 
 
 @waiting

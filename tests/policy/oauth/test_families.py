@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from attrs import evolve
 from support import redis_server
 from support.awaiting import wait_for, waiting
+from support.logged import logged
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from apigw.config.model import Redis
 from apigw.errors import AuthUnavailable
@@ -126,19 +126,11 @@ def test_a_broken_record_is_no_family(
     shared: RedisFamilies, server: redis_server.RedisServer, id: str, rest: bytes
 ) -> None:
     """Its refresh token is refused like one that is not known, and the log names the key."""
-    said: list[str] = []
-
-    def hear(event: LogEvent) -> None:
-        if event.get("log_namespace") == "apigw.policy.oauth.redis_families":
-            said.append(str(event["key"]))
-
-    globalLogPublisher.addObserver(cast(ILogObserver, hear))
-    try:
+    with logged() as events:
         for digits in (FAMILY.digest.encode(), b"\xff" * 64):
             server("SET", f"test:refresh:1:{id}", digits + rest)
             assert wait_for(shared.get(id, NOON)) is None
-    finally:
-        globalLogPublisher.removeObserver(cast(ILogObserver, hear))
+    said = [event["key"] for event in events if event.get("log_namespace") == "apigw.policy.oauth.redis_families"]
     assert said == [f"test:refresh:1:{id}"] * 2
 
 
@@ -153,8 +145,9 @@ def test_another_gateway_finds_it(shared: RedisFamilies, server: redis_server.Re
     assert wait_for(other.replace(id, FAMILY.digest, NEXT, NOON)) is True
     wait_for(link.stop())
     assert wait_for(shared.get(id, NOON)) == NEXT
-    with pytest.raises(AuthUnavailable):
+    with pytest.raises(AuthUnavailable) as raised:
         wait_for(other.get(id, NOON))
+    assert raised.value.headers == [(b"retry-after", b"1")]
     with pytest.raises(AuthUnavailable):
         wait_for(other.replace(id, NEXT.digest, FAMILY, NOON))
 

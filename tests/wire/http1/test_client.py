@@ -83,9 +83,10 @@ CASES = [
     ok("no reason", length(b"hello", line=b"HTTP/1.1 200 "), b"hello"),
     ok("no reason and no space", length(b"hello", line=b"HTTP/1.1 200"), b"hello"),
     ok("a reason that is not ASCII", length(b"hello", line=b"HTTP/1.1 200 F\xfcr"), b"hello"),
-    ok("an unknown status", length(b"hello", line=b"HTTP/1.1 799 Odd"), b"hello", 799),
+    ok("an unknown status", length(b"hello", line=b"HTTP/1.1 599 Odd"), b"hello", 599),
     ok("204", response(line=b"HTTP/1.1 204 No Content"), status=204),
     ok("304", response(line=b"HTTP/1.1 304 Not Modified"), status=304),
+    ok("204 with a length", response(b"Content-Length: 5", line=b"HTTP/1.1 204 No Content"), status=204),
     ok("304 with a length", response(b"Content-Length: 5", line=b"HTTP/1.1 304 Not Modified"), status=304),
     ok("HEAD", response(), method=HEAD),
     ok("HEAD with a length", response(b"Content-Length: 5"), method=HEAD),
@@ -102,6 +103,7 @@ CASES = [
     ok("100 and 103", response(line=b"HTTP/1.1 100 ") + response(b"Link: a", line=b"HTTP/1.1 103 E") + length(b"hello"), b"hello"),  # noqa: E501
     ok("102 with a length", response(b"Content-Length: 5", line=b"HTTP/1.1 102 P") + length(b"hello"), b"hello"),
     ok("103, chunked", response(b"Transfer-Encoding: chunked", line=b"HTTP/1.1 103 E") + length(b"hello"), b"hello"),
+    ok("103 that closes", response(b"Connection: x, close", line=b"HTTP/1.1 103 E") + length(b"hello"), b"hello"),
     ok("100 before HEAD", response(line=b"HTTP/1.1 100 C") + response(b"Content-Length: 5"), method=HEAD),
     ok("as many interim responses as may be", response(line=b"HTTP/1.1 100 C") * MAX_INTERIM + length(b"hello"), b"hello"),  # noqa: E501
     ok("an upgrade offered", length(b"hello", b"Upgrade: h2c", b"Connection: upgrade"), b"hello"),
@@ -148,6 +150,8 @@ CASES = [
     lie("ICY", response(line=b"ICY 200 OK")),
     lie("http in lower case", response(line=b"http/1.1 200 OK")),
     lie("a request", HEAD_OF_GET),
+    lie("a status of no class", length(b"hello", line=b"HTTP/1.1 600 Odd")),
+    lie("the last status of three digits", length(b"hello", line=b"HTTP/1.1 999 Odd")),
     lie("a status of two digits", response(line=b"HTTP/1.1 20 OK")),
     lie("a status of four digits", response(line=b"HTTP/1.1 2000 OK")),
     lie("a status in words", response(line=b"HTTP/1.1 OK")),
@@ -224,12 +228,6 @@ def test_what_an_upstream_says(case: Case) -> None:
     assert judged(run(case, one_by_one(case.raw))) == whole
     for place in range(1, min(len(case.raw), 250)):
         assert judged(run(case, cut_at(case.raw, [place]))) == whole, place
-
-
-@given(case=st.sampled_from(CASES), places=st.lists(st.integers(1, 200), max_size=8))
-def test_in_any_pieces(case: Case, places: list[int]) -> None:
-    """However the network cuts an answer, the same comes of it."""
-    assert judged(run(case, cut_at(case.raw, places))) == judged(run(case, [case.raw]))
 
 
 @given(
@@ -405,8 +403,9 @@ def test_a_strict_reader_finds_exactly_one_request(
     upstream = Upstream()
     upstream.connection.send(method, target, b"a.example:81", fields, length, upgrade, TIMEOUT, Recorder())
     body = b"0\r\n\r\nGET" * 100
-    body = body[: 7 if length is None else length]
-    upstream.connection.write(body)
+    body = body[: 70 if length is None else length]
+    for piece in (body[:3], b"", body[3:]):  # an empty one does not end a chunked body early
+        upstream.connection.write(piece)
     upstream.connection.finish()
     own = [(b"connection", b"upgrade"), (b"upgrade", b"websocket")] if upgrade else []
     found = strictly_read(upstream.transport.take())
@@ -431,32 +430,6 @@ def test_a_request_is_one_write() -> None:
     upstream.transport.write = writes.append  # type: ignore[method-assign, assignment]
     upstream.ask()
     assert writes == [HEAD_OF_GET]
-
-
-def test_a_body_of_known_length() -> None:
-    """An upload goes to the upstream as it comes."""
-    upstream = Upstream()
-    upstream.begin(b"POST", length=6)
-    for piece in (b"one", b"", b"two"):
-        upstream.connection.write(piece)
-    head, _, body = upstream.transport.take().partition(b"\r\n\r\n")
-    assert head.endswith(b"\r\ncontent-length: 6")
-    assert body == b"onetwo"
-    upstream.connection.finish()
-    assert upstream.transport.take() == b""
-
-
-def test_a_body_of_unknown_length() -> None:
-    """An empty piece does not end a chunked body early."""
-    upstream = Upstream()
-    upstream.begin(b"POST", length=None)
-    upstream.connection.flush()
-    for piece in (b"one", b"", b"x" * 17):
-        upstream.connection.write(piece)
-    upstream.connection.finish()
-    head, _, body = upstream.transport.take().partition(b"\r\n\r\n")
-    assert head.endswith(b"\r\ntransfer-encoding: chunked")
-    assert body == b"3\r\none\r\n11\r\n" + b"x" * 17 + b"\r\n0\r\n\r\n"
 
 
 def test_an_upload_at_the_pace_of_the_upstream() -> None:
@@ -511,6 +484,11 @@ def test_exchanges_follow_each_other() -> None:
             (GET, response(line=b"HTTP/1.1 100 C") + length(b""), b""),
             (HEAD, response(b"Transfer-Encoding: chunked"), b""),
             (GET, response(b"Content-Length: 7", line=b"HTTP/1.1 304 No"), b""),
+            # The final answer says whether it closes; Proxy-Connection says nothing (RFC 9112 appendix C.2.2).
+            (GET, response(b"Connection: close", line=b"HTTP/1.1 103 E") + length(b"hello"), b"hello"),
+            (GET, length(b"hello", b"Proxy-Connection: close"), b"hello"),
+            (GET, chunked(CHUNKS, b"Proxy-Connection: keep-alive"), b"hello"),
+            (HEAD, response(b"Proxy-Connection: Close, x"), b""),
         ]:
             assert upstream.connection.used is (number > 0 or method is not GET or upstream.connection.used)
             recorder = upstream.ask(method)
@@ -519,35 +497,6 @@ def test_exchanges_follow_each_other() -> None:
             assert (recorder.body, recorder.end) == (body, "finished")
             assert upstream.free.pop() is upstream.connection
     assert upstream.connection.used
-
-
-@pytest.mark.parametrize("value", [b"close", b"keep-alive", b"Close, x", b"upgrade"])
-@pytest.mark.parametrize(
-    ("method", "fields", "body"),
-    [(GET, b"Content-Length: 5", b"hello"), (GET, b"Transfer-Encoding: chunked", CHUNKS), (HEAD, b"", b"")],
-)
-def test_proxy_connection_says_nothing(method: bytes, fields: bytes, body: bytes, value: bytes) -> None:
-    """An obsolete field does not end a connection (RFC 9112 appendix C.2.2): the next answer over it is read."""
-    upstream = Upstream()
-    for _ in range(3):
-        recorder = upstream.ask(method)
-        upstream.say(response(b"Proxy-Connection: " + value, *filter(None, [fields]), body=body))
-        assert (recorder.status, recorder.end) == (200, "finished")
-        assert upstream.free.pop() is upstream.connection
-
-
-@pytest.mark.parametrize("field", [b"Connection: close", b"Proxy-Connection: close", b"Connection: x, close"])
-@pytest.mark.parametrize("apart", [False, True])
-def test_an_interim_answer_does_not_end_a_connection(field: bytes, apart: bool) -> None:
-    """Whether the connection closes says the final answer."""
-    upstream = Upstream()
-    for _ in range(2):
-        recorder = upstream.ask()
-        pieces = [response(field, line=b"HTTP/1.1 103 Early"), length(b"hello")]
-        for piece in pieces if apart else [b"".join(pieces)]:
-            upstream.say(piece)
-        assert (recorder.status, recorder.body, recorder.end) == (200, b"hello", "finished")
-        assert upstream.free.pop() is upstream.connection
 
 
 @pytest.mark.parametrize("late", [NEXT, b"H", b"\r\n", b"\0"])
@@ -719,30 +668,6 @@ def test_a_client_that_does_not_read_is_not_the_upstreams_fault() -> None:
     upstream.wait(TIMEOUT - 0.2)
     assert (recorder.end, recorder.body) == ("", b"helloworld")
     upstream.wait(0.4)
-    assert recorder.end == "UpstreamTimedOut"
-
-
-def test_a_client_that_does_not_read_and_ends_its_upload() -> None:
-    """The same, when the end of the request comes meanwhile."""
-    upstream = Upstream()
-    recorder = upstream.begin()
-    upstream.connection.flush()
-    upstream.say(response(b"Content-Length: 20", body=b"hello"))
-    upstream.connection.pause_response()
-    upstream.connection.finish()
-    upstream.wait(TIMEOUT * 3)
-    assert recorder.end == ""
-
-
-def test_a_slow_upload_is_not_the_upstreams_fault() -> None:
-    """The upstream's time begins when it has the request."""
-    upstream = Upstream()
-    recorder = upstream.begin()
-    upstream.connection.write(b"half")
-    upstream.wait(TIMEOUT * 3)
-    assert recorder.end == ""
-    upstream.connection.finish()
-    upstream.wait(TIMEOUT + 0.2)
     assert recorder.end == "UpstreamTimedOut"
 
 

@@ -322,13 +322,6 @@ def test_what_a_client_sends(case: Case, settings: Settings) -> None:
         assert exchange(cut_at(case.raw, [place]), settings) == whole, place
 
 
-@given(case=st.sampled_from(ALL), places=st.lists(st.integers(1, 2300), max_size=8))
-def test_in_any_pieces(case: tuple[Case, Settings], places: list[int]) -> None:
-    """However the network cuts a message, the same comes of it."""
-    message, settings = case
-    assert exchange(cut_at(message.raw, places), settings) == exchange([message.raw], settings)
-
-
 @given(
     pieces=st.lists(
         st.one_of(

@@ -18,6 +18,7 @@ from apigw.wire.channel import Settings
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_STREAMS, STREAM_WINDOW
 from apigw.wire.http2.frames import Code
+from apigw.wire.http2.stream import GIVE_BACK
 
 # Bodies that clients send.
 
@@ -132,6 +133,28 @@ def test_too_much_data_breaks_the_stream() -> None:
         client.put(1, b"x" * 16_384)
     assert client.reset(1) == Code.FLOW_CONTROL_ERROR
     assert client.goaway() is None
+
+
+@pytest.mark.parametrize("taken", [0, GIVE_BACK - 1])
+def test_what_no_service_reads_is_bounded_by_the_windows(taken: int) -> None:
+    """All uploads of one connection hold no more than docs/explanation/overload.md says, however much comes."""
+    server = Server()
+    client = server.connect()
+    for number in range(1, 2 * MOST_STREAMS, 2):
+        client.ask(number, post(), end=False)
+        listen(server.requests[-1])
+        for size in (taken // 2, taken - taken // 2):
+            client.put(number, b"x" * size)
+        server.requests[-1].pause_body()
+    streams = list(client.channel.streams.values())
+    most = 0
+    for _ in range(STREAM_WINDOW // 16_000 + 1):
+        for number in range(1, 2 * MOST_STREAMS, 2):
+            client.put(number, b"x" * 16_000)
+        most = max(most, sum(len(stream._held) for stream in streams))
+    assert 0.8 * 12.5 * 2**20 - MOST_STREAMS * taken < most <= 12.5 * 2**20
+    assert not client.channel.streams
+    assert not any(stream._held for stream in streams)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_rapid_reset_in_one_segment() -> None:
     client = server.connect()
     pairs = [(client.headers(number, get()), RstStreamFrame(number)) for number in range(1, 4001, 2)]
     client.send(*(frame for pair in pairs for frame in pair))
+    server.clock.advance(0)
     assert client.goaway() == Code.ENHANCE_YOUR_CALM
     assert len(server.requests) == MOST_RESETS + 1
 

@@ -148,6 +148,7 @@ def test_trailers_end_an_answer() -> None:
 MALFORMED: dict[str, Any] = {
     "no status": lambda s: s.head(1, ("x", "y"), end=True),
     "a status that is none": lambda s: s.head(1, (":status", "20"), end=True),
+    "a status of no class": lambda s: s.head(1, (":status", "600"), end=True),
     "a status behind a field": lambda s: s.head(1, ("x", "y"), OK, end=True),
     "two": lambda s: s.head(1, OK, OK, end=True),
     "a pseudo-header of requests": lambda s: s.head(1, OK, (":path", "/"), end=True),

@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 from attrs import define
 from support.certificates import Authority
+from support.logged import logged
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
-from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from apigw.wire.agent import endpoint_to
 from apigw.wire.channel import ChannelFactory, Settings
@@ -299,27 +298,6 @@ def test_a_client_writes_eagerly_too(turns: Turns) -> None:
         turns.until(lambda: made[0].lost)
 
 
-def test_a_listening_socket_can_be_given(turns: Turns) -> None:
-    """Several processes can share a port, or a supervisor open it."""
-    peers: list[Peer] = []
-    factory = Factory()
-
-    def build(addr: object) -> Peer:
-        peers.append(Peer())
-        return peers[-1]
-
-    factory.buildProtocol = build  # type: ignore[method-assign]
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.setblocking(False)
-        port: Any = EagerReactor(turns.reactor).adoptStreamPort(listening.fileno(), socket.AF_INET, factory)
-        with socket.create_connection(listening.getsockname()):
-            turns.until(lambda: peers and peers[0].transport)
-            assert isinstance(peers[0].transport, EagerServer)
-        turns.until(lambda: peers[0].lost)
-        port.stopListening()
-    turns.turn()
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("keys"))
@@ -409,19 +387,10 @@ def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement(
 @pytest.mark.parametrize("adopted", [False, True])
 def test_a_unix_socket_has_no_such_algorithm(turns: Turns, tmp_path: Path, adopted: bool) -> None:
     """It is listened on as any other, also where a supervisor opened it, and nothing fails and is logged."""
-    errors: list[Any] = []
-
-    @implementer(ILogObserver)
-    def note(event: Any) -> None:
-        if event.get("isError") or event.get("log_failure"):
-            errors.append(event)
-
     channels = served(turns)
     path = str(tmp_path / "a.sock")
     eager = EagerReactor(turns.reactor)
-    globalLogPublisher.addObserver(note)
-    with contextlib.ExitStack() as stack:
-        stack.callback(globalLogPublisher.removeObserver, note)
+    with contextlib.ExitStack() as stack, logged() as events:
         if adopted:
             listening = stack.enter_context(socket.socket(socket.AF_UNIX))
             listening.bind(path)
@@ -436,7 +405,7 @@ def test_a_unix_socket_has_no_such_algorithm(turns: Turns, tmp_path: Path, adopt
         turns.until(lambda: not channels.channels)
         port.stopListening()
         turns.turn()
-    assert errors == []
+    assert not [event for event in events if event.get("isError") or event.get("log_failure")]
 
 
 @pytest.mark.parametrize("secure", [False, True])
