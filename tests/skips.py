@@ -17,6 +17,7 @@ ALLOWED = (
     "chromium is not installed",  # 300 MB, for six tests of the status page
     "node is not installed",
     "npm cannot reach a registry",
+    "systemd-analyze is not installed",
 )
 """How the reasons begin."""
 
