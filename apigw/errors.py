@@ -23,6 +23,8 @@ class GatewayError(Exception):
     title: ClassVar[str] = "Internal Server Error"
     reason: str | None = None
     """Labels the metric of failed authentication, where it is one."""
+    reset: int | None = None
+    """The code with which the service has reset its HTTP/2 stream, if it has."""
 
     def __init__(self, detail: str = "", headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(detail)
@@ -138,6 +140,12 @@ class LimitsUnavailable(GatewayError):
 
 class UpstreamTimeout(GatewayError):
     status, code, title = 504, "upstream_timeout", "Gateway Timeout"
+
+
+class DeadlineExceeded(GatewayError):
+    """gRPC: the client's deadline, in ``grpc-timeout``."""
+
+    status, code, title = 504, "deadline_exceeded", "Gateway Timeout"
 
 
 def problem(status: int, code: str, title: str, detail: str, request_id: str) -> bytes:

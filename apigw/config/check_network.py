@@ -88,6 +88,9 @@ def _protocol(document: Document, path: Path, schemes: set[str]) -> None:
     needed = {"h2": "https", "h2c": "http"}.get(document.get(*at))
     if needed is not None and schemes - {needed}:
         document.report(at, f"{document.get(*at)} is for {needed}:// targets only")
+    asked = (*path, "health_check", "grpc")
+    if document.get(*asked) and document.get(*at) in (None, "http1"):
+        document.report(asked, "needs HTTP/2: write protocol: grpc", document.key(asked))
 
 
 def _targets(document: Document, path: Path) -> set[str]:

@@ -133,6 +133,8 @@ class HealthCheck:
     path: str = "/health"
     host: str | None = None
     expected_status: tuple[int, ...] | None = None
+    grpc: bool | None = None
+    grpc_service: str | None = None
     interval: float = 10.0
     timeout: float = 2.0
     unhealthy_after: int = 3
@@ -160,6 +162,8 @@ class Service(Open):
     keepalive_timeout: float = 4.0
     max_connections: int = 256
     max_pending: int = 1024
+    max_connection_age: float | None = 300.0
+    max_connection_requests: int | None = 10_000
     preserve_host: bool = False
     critical: bool = False
     health_check: HealthCheck | None = None

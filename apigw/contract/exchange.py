@@ -17,7 +17,8 @@ from twisted.python.failure import Failure
 from apigw.contract.peers import Peers
 from apigw.contract.principal import Principal
 from apigw.errors import GatewayError
-from apigw.ops.metrics import RouteSeries
+from apigw.ops.series import RouteSeries
+from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
@@ -158,6 +159,16 @@ class Route:
         self.on_lasting = on_lasting
 
 
+class Call:
+    """A gRPC call. ``deadline`` is its client's, in seconds of the reactor, or ``NEVER``; ``status`` is the
+    ``grpc-status`` of its answer, None while there is none.
+    """
+
+    def __init__(self) -> None:
+        self.deadline = NEVER
+        self.status: int | None = None
+
+
 class Relaying:
     """The relay of an exchange's bytes, as the exchange sees it (``proxy.relay``)."""
 
@@ -257,6 +268,8 @@ class Exchange:
         """Names, in lower case, of fields that are removed from the service's answer."""
         self.status = 0
         """Status of the answer; 0 until there is one, 499 if the client left before it."""
+        self.call: Call | None = None
+        """Set from when a request with a body is known to be a gRPC call."""
         self.refusal: GatewayError | None = None
         """The error with which the gateway answers, or cut the answer short; ``None`` if there is none."""
         self.at = 0

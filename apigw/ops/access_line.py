@@ -112,7 +112,7 @@ class Entry:
     durations are seconds.
 
     ``made_by`` is ``gateway`` or ``upstream``; ``code`` is that of the gateway's own answer.
-    Only the combined format has ``referer`` and ``user_agent``.
+    Only the combined format has ``referer`` and ``user_agent``, and only JSON ``grpc_status``.
     """
 
     def __init__(
@@ -135,6 +135,7 @@ class Entry:
         protocol: str,
         referer: bytes | None = None,
         user_agent: bytes | None = None,
+        grpc_status: int | None = None,
     ) -> None:
         self.time = time
         self.request_id = request_id
@@ -154,6 +155,7 @@ class Entry:
         self.protocol = protocol
         self.referer = referer
         self.user_agent = user_agent
+        self.grpc_status = grpc_status
 
 
 class Format(Protocol):
@@ -168,7 +170,7 @@ class Format(Protocol):
 
 
 class JSON:
-    """One JSON object a line, in UTF-8. A field that does not apply is ``null``."""
+    """One JSON object a line, in UTF-8. A field that does not apply is ``null``; gRPC calls have one more."""
 
     quotes_headers = False
 
@@ -195,6 +197,8 @@ class JSON:
             "principal": entry.principal,
             "protocol": entry.protocol,
         }
+        if entry.grpc_status is not None:
+            fields["grpc_status"] = entry.grpc_status
         try:
             line = orjson.dumps(fields, None, orjson.OPT_APPEND_NEWLINE)
         except TypeError:  # a lone surrogate

@@ -11,7 +11,6 @@ Labels come from the configuration and from this code, never from what a client 
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator
 from itertools import accumulate
 
@@ -29,12 +28,7 @@ from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from apigw.config.model import ALWAYS
-
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Upper bounds of the buckets in seconds, inclusive."""
-
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-OTHER = "OTHER"
+from apigw.ops.series import BUCKETS, RouteSeries, ServiceSeries, Spread
 
 UNMATCHED = "unmatched"
 RESERVED = frozenset({UNMATCHED, *ALWAYS})
@@ -48,101 +42,8 @@ PROTOCOLS = ("HTTP/1.1", "HTTP/2", "opening")
 TURNED_AWAY = ("full", "address")
 """Values of ``reason``: there are ``max_connections``, or as many of one address as it may have."""
 
-UPSTREAM_ERRORS = ("connect", "timeout", "lost", "protocol", "overloaded")
-"""Values of the label ``kind``."""
-
 LOGS = ("access", "daemon")
 """Values of the label ``log``."""
-
-CIRCUIT_STATES = {"closed": 0, "open": 1, "half-open": 2}
-
-
-class Spread:
-    """A histogram of seconds over ``BUCKETS``."""
-
-    __slots__ = ("buckets", "sum")
-
-    def __init__(self) -> None:
-        self.buckets = [0] * (len(BUCKETS) + 1)
-        self.sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
-        self.sum += seconds
-
-
-class MethodSeries(Spread):
-    """The series of one method of one route: durations, and answers by status."""
-
-    __slots__ = ("statuses",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.statuses: dict[int, int] = {}
-
-
-class RouteSeries:
-    """The series of one value of the label ``path``."""
-
-    __slots__ = ("_known", "methods")
-
-    def __init__(self) -> None:
-        self.methods: dict[str, MethodSeries] = {}
-        self._known: dict[bytes | str, MethodSeries] = {}
-
-    def observe(self, method: bytes | str, status: int, seconds: float | None) -> None:
-        """Count one exchange at its end. ``seconds`` is ``None`` for tunnels and event streams."""
-        try:
-            series = self._known[method]
-        except KeyError:
-            series = self._of(method)
-        try:
-            series.statuses[status] += 1
-        except KeyError:
-            # RFC 9110 §15: what is outside of 100..599 is to be taken for a server error.
-            known = status if 100 <= status <= 599 else 599
-            series.statuses[known] = series.statuses.get(known, 0) + 1
-        if seconds is not None:
-            series.buckets[bisect_left(BUCKETS, seconds)] += 1
-            series.sum += seconds
-
-    def _of(self, method: bytes | str) -> MethodSeries:
-        name = method if isinstance(method, str) else method.decode("latin-1")
-        if name not in METHODS:
-            return self.methods.setdefault(OTHER, MethodSeries())
-        series = self._known[method] = self.methods.setdefault(name, MethodSeries())
-        return series
-
-
-class ServiceSeries:
-    """The series of one service; made by ``Metrics.service``."""
-
-    def __init__(self, name: str, errors: Counter, state: Gauge, transitions: Counter) -> None:
-        self.durations = Spread()
-        self.observe = self.durations.observe
-        """``observe(seconds)``: from the first byte sent to the upstream to the last byte of its response."""
-        self._name = name
-        self._errors_family = errors
-        self._errors: dict[str, Counter] = {kind: errors.labels(name, kind) for kind in UPSTREAM_ERRORS}
-        self._state = state.labels(name)
-        self._transitions = {to: transitions.labels(name, to) for to in CIRCUIT_STATES}
-
-    def error(self, kind: str) -> None:
-        """Count a failed call. ``kind`` is one of ``UPSTREAM_ERRORS``."""
-        try:
-            self._errors[kind].inc()
-        except KeyError:
-            child = self._errors[kind] = self._errors_family.labels(self._name, kind)
-            child.inc()
-
-    def circuit_is(self, state: str) -> None:
-        """Set the state of a new circuit, without counting a transition."""
-        self._state.set(CIRCUIT_STATES[state])
-
-    def circuit(self, to: str) -> None:
-        """Count a transition to ``closed``, ``open`` or ``half-open``."""
-        self._state.set(CIRCUIT_STATES[to])
-        self._transitions[to].inc()
 
 
 class LookupSeries:
@@ -197,6 +98,12 @@ class Metrics:
             "gateway_upstream_errors_total",
             "Calls to a service that failed, by what went wrong.",
             ["service", "kind"],
+            registry=registry,
+        )
+        self._calls = Counter(
+            "gateway_grpc_calls_total",
+            "gRPC calls of a service that were answered, by their status.",
+            ["service", "grpc_status"],
             registry=registry,
         )
         self._circuit_state = Gauge(
@@ -269,7 +176,7 @@ class Metrics:
         try:
             return self._services[name]
         except KeyError:
-            made = ServiceSeries(name, self._errors, self._circuit_state, self._transitions)
+            made = ServiceSeries(name, self._errors, self._calls, self._circuit_state, self._transitions)
             return self._services.setdefault(name, made)
 
     def connections(self, protocol: str) -> Gauge:
@@ -294,7 +201,7 @@ class Metrics:
             del self._routes[pattern]
         for name in self._services.keys() - services:
             del self._services[name]
-            for family in (self._errors, self._circuit_state, self._transitions):
+            for family in (self._errors, self._calls, self._circuit_state, self._transitions):
                 family.remove_by_labels({"service": name})
 
     def routes(self) -> dict[str, RouteSeries]:

@@ -16,7 +16,8 @@ from apigw.config.model import Route as RouteConfig
 from apigw.contract.exchange import Route, Stage
 from apigw.contract.peers import Peers, came_from
 from apigw.contract.policy import POSITIONS, Part, Policy, Prepared
-from apigw.ops.metrics import UNMATCHED, RouteSeries
+from apigw.ops.metrics import UNMATCHED
+from apigw.ops.series import RouteSeries
 from apigw.process import admin_token
 from apigw.proxy import forward
 from apigw.proxy.destination import Destination

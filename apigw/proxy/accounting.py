@@ -45,6 +45,9 @@ class Accounting:
         route.series.observe(request.method, exchange.status, None if endless else ended_at - exchange.started_at)
         if relay is not None and relay.upstream_ended_at and not endless:
             relay.destination.upstream.series.observe(relay.upstream_ended_at - relay.sent_at)
+        call = exchange.call
+        if call is not None and call.status is not None and relay is not None:
+            relay.destination.upstream.series.called(call.status)
         refusal = exchange.refusal
         log = self._access_log
         if log is not None:
@@ -74,6 +77,7 @@ class Accounting:
                     protocol=request.clientproto.decode("ascii"),
                     referer=first(request.headers, b"referer") if quotes else None,
                     user_agent=first(request.headers, b"user-agent") if quotes else None,
+                    grpc_status=None if call is None else call.status,
                 )
             )
 

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from apigw import errors
 from apigw.contract.exchange import Exchange, Outcome, Stage, Waiting
 from apigw.proxy.destination import Destination
-from apigw.proxy.headers import is_grpc
+from apigw.proxy.grpc import begin_call, call_of
 from apigw.proxy.held_body import Buffers, HeldBody
 from apigw.proxy.max_forwards import BOUND, count_hop
 from apigw.proxy.relay import Relay
@@ -26,8 +26,9 @@ def stages(destination: Destination, buffers: Buffers) -> tuple[Stage, ...]:
 class HoldBody(Stage):
     """Waits for a small body, or the first piece of another, so that slow clients occupy no connection to the service.
 
-    gRPC does not wait: its services may answer before the client sends anything. An OPTIONS or TRACE that may go no
-    further is answered.
+    gRPC does not wait: its services may answer before the client sends anything. What is sent of a call is remembered,
+    up to the same size, until its answer begins: it can be repeated if the service has not begun it. An OPTIONS or
+    TRACE that may go no further is answered.
     """
 
     def __init__(self, destination: Destination, buffers: Buffers) -> None:
@@ -47,7 +48,12 @@ class HoldBody(Stage):
         allowed, small = destination.max_body_size, destination.buffer_body
         if allowed is not None and length is not None and length > allowed:
             raise errors.BodyTooLarge(f"The body may have up to {allowed} bytes.")
-        if not small or is_grpc(request.headers):
+        if call_of(exchange) is not None:
+            begin_call(exchange, destination.deadlines)
+            if small:
+                Relay(exchange, destination).repeatable = HeldBody(self._buffers, small)
+            return None
+        if not small:
             return None
         circuit = destination.upstream.circuit
         if circuit is not None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Set
 from typing import Any, Final, cast
 
 from apigw.contract.exchange import DROPPED
-from apigw.wire.headers import HOP_BY_HOP, Header, Headers, first
+from apigw.wire.headers import HOP_BY_HOP, NOT_IN_TRAILERS, Header, Headers, first
 from apigw.wire.request import UNIX_PEER, Request
 
 IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
@@ -105,6 +105,17 @@ def upstream_fields(
     out.append((b"x-request-id", identifier))
     out += own
     return cast(Headers, out)
+
+
+def upstream_trailers(trailers: Headers, rules: CopyRules) -> Headers:
+    """The trailers of the request to the service: no field that would not go there in the head."""
+    kept = rules.of_others
+    return [field for field in trailers if field[0] not in NOT_IN_TRAILERS and kept[field[0]]]
+
+
+def client_trailers(trailers: Headers, dropped: Set[bytes]) -> Headers:
+    """The trailers of the response to the client, without ``dropped``."""
+    return [field for field in trailers if field[0] not in NOT_IN_TRAILERS and field[0] not in dropped]
 
 
 def _continued(headers: Headers, peer: bytes, proto: bytes, host: bytes) -> Headers:

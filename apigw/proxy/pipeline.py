@@ -11,9 +11,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apigw import errors
-from apigw.contract.exchange import Answer, Driver, Exchange, Outcome, Route, Stage, Waiting
+from apigw.contract.exchange import Answer, Call, Driver, Exchange, Outcome, Route, Stage, Waiting
 from apigw.contract.peers import Peers
 from apigw.errors import GatewayError
+from apigw.proxy.grpc import call_of, head_of, status_of, takes_trailers, trailers_of
 from apigw.proxy.refusals import refused
 from apigw.proxy.relay import Relay, hooked
 from apigw.routing.router import Router
@@ -181,12 +182,31 @@ class Pipeline(Driver):
         self._abandon(exchange)
         exchange.refusal = error
         request = exchange.request
-        if request.started:
+        call = call_of(exchange)
+        if call is not None:
+            self._end_call(exchange, call, error)
+        elif request.started:
             request.abort()
         else:
             status, headers, body = errors.render(error, exchange.id.decode("latin-1"))
             self._send(exchange, status, headers, body)
         self.end(exchange)
+
+    def _end_call(self, exchange: Exchange, call: Call, error: GatewayError) -> None:
+        """Refuse a gRPC call: by the service's reset, by trailers, or where nothing was sent, by a head alone."""
+        request = exchange.request
+        call.status = status_of(error)
+        begun = request.started
+        if error.reset is not None and request.clientproto == b"HTTP/2":
+            request.abort(error.reset)
+        elif not begun:
+            self._send(exchange, 200, head_of(error, request), b"")
+        elif takes_trailers(request):
+            request.finish(trailers_of(error))
+        else:
+            request.abort()
+        if not begun:
+            exchange.status = error.status
 
     def respond(self, exchange: Exchange, answer: Answer) -> None:
         if exchange.ended:
@@ -213,7 +233,9 @@ class Pipeline(Driver):
             exchange.ended = True
             exchange.request.listener = None
             relay = None if exchange.relay is None else cast(Relay, exchange.relay)
-            if relay is not None and (relay.held is not None or relay.permit is not None):
+            if relay is not None and (
+                relay.held is not None or relay.permit is not None or relay.repeatable is not None
+            ):
                 relay.close()
             self.in_flight -= 1
             for each in exchange.at_end:

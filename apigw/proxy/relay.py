@@ -11,10 +11,12 @@ from zope.interface import classImplements
 from apigw import errors
 from apigw.contract.exchange import Exchange, Head, Relaying
 from apigw.proxy.destination import Destination
-from apigw.proxy.headers import client_headers, is_grpc, upstream_fields, without_segments
+from apigw.proxy.grpc import CANCEL, UNAVAILABLE, passed_on, status_in, with_less_time
+from apigw.proxy.headers import client_headers, client_trailers, upstream_fields, upstream_trailers, without_segments
 from apigw.proxy.held_body import HeldBody
 from apigw.upstream.failover import again
 from apigw.upstream.target import Target
+from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused, UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
 from apigw.wire.interfaces import UpstreamConnection
@@ -38,6 +40,8 @@ class Relay(Relaying):
         self.connection: UpstreamConnection | None = None
         self.held: HeldBody | None = None
         """The buffered part of the body."""
+        self.repeatable: HeldBody | None = None
+        """What was sent of a gRPC call, while that may be repeated."""
         self.permit: int | None = None
         """The circuit's permit, until its outcome is reported."""
         self.wanted: Target | None = None
@@ -46,6 +50,8 @@ class Relay(Relaying):
         self.upstream_ended_at = 0.0
         self.full = False
         """Whether the buffer towards the service is full."""
+        self.trailers: Headers | None = None
+        """Those of the service's answer, for the client."""
         self.event_stream = False
         self.tunnelled = False
         self._tunnel: Deferred[None] | None = None
@@ -57,9 +63,11 @@ class Relay(Relaying):
     # The request.
 
     def whole(self) -> bool:
-        """Whether the request could be sent again: it has no body, or a body that is buffered completely."""
+        """Whether the request could be sent again: all that was read of its body is still there, or it has none."""
         request = self.request
-        return request.content_length == 0 or (self.held is not None and request.body_complete)
+        if request.content_length == 0 or self.repeatable is not None:
+            return True
+        return self.held is not None and request.body_complete
 
     def send(self, target: Target, connection: UpstreamConnection) -> None:
         """Send the request to ``target``. From then on the answer is relayed."""
@@ -72,17 +80,22 @@ class Relay(Relaying):
         peers = exchange.peers
         trusted = peers.some and peers.trusts(request.stream.peer)
         fields = upstream_fields(request, trusted, exchange.id, own, destination.copied)
+        call = exchange.call
+        if call is not None and call.deadline != NEVER:
+            fields = with_less_time(fields, call.deadline - destination.seconds())
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
-        timeout = destination.timeout
-        if length is None and (not request.body_complete or is_grpc(request.headers)):
+        timeout, trailers = destination.timeout, request.wants_trailers
+        if length is None and (not request.body_complete or call is not None):
             request.is_stream = True
             timeout = destination.stream_timeout
-        connection.send(request.method, uri, host, fields, length, upgrade, timeout, self)
+        connection.send(request.method, uri, host, fields, length, upgrade, timeout, self, trailers)
         held = self.held
         if held is None:
-            if request.body_complete and not request.bytes_received:
-                connection.finish()
+            if self.repeatable is not None and request.body_wanted:
+                self._repeat(connection, self.repeatable)
+            elif request.body_complete and not request.bytes_received:
+                connection.finish(None if request.trailers is None else self._trailers())
             else:
                 if not request.bytes_received:
                     connection.flush()  # else the head goes out with the first piece
@@ -90,11 +103,23 @@ class Relay(Relaying):
             return
         connection.write(held.read())
         if request.body_complete:
-            connection.finish()
+            connection.finish(self._trailers())
         else:
             self._release_body()
             if not self.full:
                 request.resume_body()
+
+    def _repeat(self, connection: UpstreamConnection, repeatable: HeldBody) -> None:
+        """Send once more what was sent of a call, and then what else comes."""
+        self.repeatable = None
+        connection.write(repeatable.read())
+        repeatable.release()
+        if self.request.body_complete:
+            connection.finish(self._trailers())
+        else:
+            connection.flush()
+            if not self.full:
+                self.request.resume_body()
 
     def hold_body(self, held: HeldBody) -> bool:
         """Read the body until ``held`` has enough. Returns whether the exchange must wait for that."""
@@ -108,7 +133,14 @@ class Relay(Relaying):
         limit = self.destination.max_body_size
         if limit is not None and self.request.bytes_received > limit:
             self.exchange.driver.refuse(self.exchange, errors.BodyTooLarge(f"The body may have up to {limit} bytes."))
-        elif self.connection is not None:
+            return
+        repeatable = self.repeatable
+        if repeatable is not None and repeatable.add(data):
+            if self.connection is None:  # until it is sent once more
+                self.request.pause_body()
+            else:
+                self._forget_body()
+        if self.connection is not None:
             self.connection.write(data)
         elif self.held is not None and self.held.add(data):
             self.request.pause_body()
@@ -119,9 +151,13 @@ class Relay(Relaying):
         if connection is None:
             self._body_held()
             return
-        if self.request.is_stream and not is_grpc(self.request.headers):
+        if self.request.is_stream and self.exchange.call is None:
             connection.timeout = self.destination.timeout
-        connection.finish()
+        connection.finish(self._trailers())
+
+    def _trailers(self) -> Headers | None:
+        trailers = self.request.trailers
+        return None if trailers is None else upstream_trailers(trailers, self.destination.copied)
 
     def client_failed(self, error: Refused | ClientLost) -> None:
         self.exchange.driver.client_failed(self.exchange, error)
@@ -133,6 +169,12 @@ class Relay(Relaying):
             held.waiting = False
             if self.exchange.waiting is held:
                 self.exchange.resume(None)
+
+    def _forget_body(self) -> None:
+        """What was sent of a call need not be sent again, or is too much to be kept."""
+        repeatable, self.repeatable = self.repeatable, None
+        if repeatable is not None:
+            repeatable.release()
 
     def _release_body(self) -> None:
         held, self.held = self.held, None
@@ -160,6 +202,7 @@ class Relay(Relaying):
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         self._release_body()
+        self._forget_body()
         connection = self.connection
         assert connection is not None
         out = self._head(status, headers, connection.version)
@@ -181,6 +224,8 @@ class Relay(Relaying):
             self._lasts()
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
+        if self.exchange.call is not None:
+            self.exchange.call.status = status_in(headers)
         connection = self._upstream_ended(status)
         assert connection is not None
         out = self._head(status, headers, connection.version)
@@ -195,9 +240,14 @@ class Relay(Relaying):
         self.request.flush()
         self.request.stream.set_producer(self)
 
+    def response_trailers(self, trailers: Headers) -> None:
+        self.trailers = client_trailers(trailers, self.exchange.dropped) or None
+        if self.exchange.call is not None:
+            self.exchange.call.status = status_in(trailers)
+
     def response_finished(self) -> None:
         self._upstream_ended(self.exchange.status)
-        self.request.finish()
+        self.request.finish(self.trailers)
         self.exchange.driver.end(self.exchange)
 
     def response_failed(self, error: UpstreamError) -> None:
@@ -214,7 +264,8 @@ class Relay(Relaying):
             exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
             exchange.resume(None)
             return
-        if not isinstance(error, UpstreamLost) or (self.request.body_complete and not self.full):
+        reset = error.reset if exchange.call is not None and isinstance(error, UpstreamLost) else None
+        if not isinstance(error, UpstreamLost) or (self.request.body_complete and not self.full and reset != CANCEL):
             self.settle_failure()
         # Else it had not got all of the request: it may have been tired of waiting for the client, or refused the body.
         if isinstance(error, UpstreamTimedOut):
@@ -222,7 +273,9 @@ class Relay(Relaying):
         else:
             if destination.log_decisions:
                 log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=target.name, error=error)
-            exchange.driver.refuse(exchange, errors.UpstreamProtocolError("The service gave no valid answer."))
+            refusal = errors.UpstreamProtocolError("The service gave no valid answer.")
+            refusal.reset = None if reset is None else passed_on(reset)
+            exchange.driver.refuse(exchange, refusal)
 
     def _head(self, status: int, headers: Headers, version: bytes) -> Headers | None:
         """The fields of the service's answer as the client gets them. None where a hook failed, which is answered."""
@@ -236,7 +289,8 @@ class Relay(Relaying):
         connection = self._part()
         self.upstream_ended_at = self.destination.seconds()
         if self.permit is not None:
-            self._settle(failed=status in FAILURES)
+            call = self.exchange.call
+            self._settle(status in FAILURES or (call is not None and call.status == UNAVAILABLE))
         return connection
 
     def _part(self) -> UpstreamConnection | None:
@@ -294,6 +348,7 @@ class Relay(Relaying):
 
     def close(self) -> None:
         self._release_body()
+        self._forget_body()
         if self.permit is not None:
             circuit = self.destination.upstream.circuit
             assert circuit is not None

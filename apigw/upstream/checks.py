@@ -14,6 +14,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 
 from apigw.config.model import HealthCheck
+from apigw.upstream import grpc_health
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.agent import endpoint_to
@@ -46,23 +47,47 @@ def ask(upstream: Upstream, target: Target, check: HealthCheck, clock: Any) -> D
     headers = Headers({"user-agent": ["apigw-health"]})
     if check.host is not None:
         headers.setRawHeaders("host", [f"[{check.host}]" if ":" in check.host else check.host])
+    method, path, data = "GET", check.path, None
+    grpc = upstream.service.protocol == "grpc" if check.grpc is None else check.grpc
+    if grpc:
+        method, path, data = "POST", grpc_health.PATH, grpc_health.question(check.grpc_service or "")
+        headers.setRawHeaders("content-type", ["application/grpc"])
+        headers.setRawHeaders("te", ["trailers"])
     # A client of its own for each call: treq's keeps cookies.
     asking: Deferred[Any] = maybeDeferred(
-        HTTPClient(upstream.agent).get,
-        f"{target.name}{check.path}",
+        HTTPClient(upstream.agent).request,
+        method,
+        f"{target.name}{path}",
         headers=headers,
+        data=data,
         allow_redirects=False,
         unbuffered=True,
     )
 
     def answered(response: Any) -> Deferred[None]:
-        body = _Ignored()
+        body = _Body()
         response.deliverBody(body)
-        return body.ended.addCallback(judge, response.code)
+        return body.ended.addCallback(judge_grpc if grpc else judge, response)
 
-    def judge(_: None, status: int) -> None:
+    def judge(_: bytes, response: Any) -> None:
+        status = response.code
         if not (status < 400 if check.expected_status is None else status in check.expected_status):
             raise Unhealthy(f"answered its health check with {status}")
+
+    def judge_grpc(body: bytes, response: Any) -> None:
+        if response.code != 200:
+            raise Unhealthy(f"answered its health check with {response.code}")
+        status = dict(response.original.trailers).get(b"grpc-status")
+        if status is None:
+            status = response.headers.getRawHeaders(b"grpc-status", [b"none"])[0]
+        if status != b"0":
+            raise Unhealthy(f"answered its health check with grpc-status {status[:10].decode('latin-1')}")
+        try:
+            serving = grpc_health.status_in(body)
+        except ValueError as error:
+            raise Unhealthy(f"answered its health check with what is no answer: {error}") from None
+        if serving != grpc_health.SERVING:
+            raise Unhealthy("says that it is not serving")
 
     def late(result: Any, timeout: float) -> Any:
         if isinstance(result, Failure):
@@ -72,25 +97,25 @@ def ask(upstream: Upstream, target: Target, check: HealthCheck, clock: Any) -> D
     return asking.addCallback(answered).addTimeout(check.timeout, clock, onTimeoutCancel=late)
 
 
-class _Ignored(Protocol):
-    """Reads a body to its end and drops it, so that the connection is not aborted."""
+class _Body(Protocol):
+    """Reads a body to its end, so that the connection is not aborted."""
 
     transport: Any
 
     def __init__(self) -> None:
-        self.ended: Deferred[None] = Deferred(lambda _: self.transport.loseConnection())
-        self._length = 0
+        self.ended: Deferred[bytes] = Deferred(lambda _: self.transport.loseConnection())
+        self._body = bytearray()
 
     def dataReceived(self, data: bytes) -> None:
-        self._length += len(data)
-        if self._length > MAX_ANSWER and not self.ended.called:
+        self._body += data
+        if len(self._body) > MAX_ANSWER and not self.ended.called:
             self.ended.errback(Unhealthy(f"answered its health check with more than {MAX_ANSWER} bytes"))
             self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self.ended.called:
             if reason.check(ResponseDone):
-                self.ended.callback(None)
+                self.ended.callback(bytes(self._body))
             else:
                 self.ended.errback(Unhealthy("broke off in its answer to its health check"))
 

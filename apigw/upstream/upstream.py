@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
-from apigw.ops.metrics import ServiceSeries
+from apigw.ops.series import ServiceSeries
 from apigw.upstream.balancing import Balancer, RoundRobin
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.target import ASIDE_FOR, FAILURES_IN_A_ROW, Target
@@ -20,7 +20,8 @@ from apigw.upstream.tls import no_tls, tls_for
 from apigw.wire.agent import Agent, MakePool, endpoint_to, http1_pool
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.http2.streams import http2_pool
-from apigw.wire.pool import PoolSettings
+from apigw.wire.negotiated import negotiated_pool
+from apigw.wire.pool import ENDLESS, PoolSettings
 
 log = Logger(namespace=__name__)
 
@@ -151,6 +152,11 @@ def _address(config: TargetConfig) -> tuple[str, str, int]:
     return config.scheme, config.host, config.port
 
 
+_ALPN = {"auto": [b"h2", b"http/1.1"], "h2": [b"h2"], "grpc": [b"h2"]}
+"""What is offered for a ``protocol``."""
+_POOLS: dict[str, Any] = {"auto": negotiated_pool, "http1": http1_pool}
+
+
 def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceSeries) -> Upstream:
     """An upstream, without connections. Raises what ``ClientTLS`` raises for unusable files."""
     settings = PoolSettings(
@@ -158,20 +164,20 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
         keepalive_timeout=service.keepalive_timeout,
         max_connections=service.max_connections,
         max_pending=service.max_pending,
+        max_age=NEVER if service.max_connection_age is None else service.max_connection_age,
+        max_requests=service.max_connection_requests or ENDLESS,
     )
     secure = any(target.scheme == "https" for target in service.targets)
-    protocols = None if service.protocol == "http1" else [b"h2"]
-    verified = tls_for(service.tls, protocols) if secure else no_tls
-    make_pool: MakePool = partial(http1_pool, deadlines)
-    if service.protocol != "http1":
-        make_pool = partial(http2_pool, deadlines, b"https" if secure else b"http")
+    verified = tls_for(service.tls, _ALPN.get(service.protocol)) if secure else no_tls
+    make_pool: MakePool = partial(_POOLS.get(service.protocol, http2_pool), deadlines)
 
     def make_target(config: TargetConfig) -> Target:
         tls = verified(config.host) if config.scheme == "https" else None
         endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
-        return Target(config, make_pool(endpoint, settings))
+        return Target(config, make_pool(config.scheme.encode("ascii"), endpoint, settings))
 
-    agent = Agent(reactor, deadlines, verified, timeout=NEVER, make_pool=make_pool)
+    bounded = PoolSettings(max_age=settings.max_age, max_requests=settings.max_requests)
+    agent = Agent(reactor, deadlines, verified, bounded, NEVER, make_pool)
     circuit = None
     if service.circuit_breaker is not None:
         probed = service.health_check is not None

@@ -44,10 +44,11 @@ def endpoint_to(
     return SecureEndpoint(tls, endpoint) if tls is not None else endpoint
 
 
-MakePool = Callable[[IStreamClientEndpoint, PoolSettings], Connections]
+MakePool = Callable[[bytes, IStreamClientEndpoint, PoolSettings], Connections]
+"""Makes the pool of one address, from its scheme, its endpoint and the settings."""
 
 
-def http1_pool(deadlines: Deadlines, endpoint: IStreamClientEndpoint, settings: PoolSettings) -> Pool:
+def http1_pool(deadlines: Deadlines, scheme: bytes, endpoint: IStreamClientEndpoint, settings: PoolSettings) -> Pool:
     return Pool(endpoint, partial(HTTP1Connection, deadlines), settings, deadlines)
 
 
@@ -116,7 +117,7 @@ class Agent:
             host = where.host.decode("ascii")
             tls = self._tls_for(host) if where.scheme == b"https" else None
             endpoint = endpoint_to(self._reactor, host, where.port, self._settings.connect_timeout, tls)
-            self._pools[key] = self._make_pool(endpoint, self._settings)
+            self._pools[key] = self._make_pool(where.scheme, endpoint, self._settings)
         return self._pools[key]
 
 
@@ -131,6 +132,7 @@ class _Asked:
     target: bytes
     authority: bytes
     fields: Headers
+    trailers: bool
 
 
 def _asked(method: bytes, uri: bytes, where: URI, headers: HeadersObject) -> _Asked:
@@ -143,7 +145,7 @@ def _asked(method: bytes, uri: bytes, where: URI, headers: HeadersObject) -> _As
             fields += [(lower, value) for value in values]
     if not FIELD_VALUE(authority) or not all(TOKEN(name) and FIELD_VALUE(value) for name, value in fields):
         raise ValueError("A header holds what cannot be sent.")
-    return _Asked(method, uri, headers, where.originForm, authority, fields)
+    return _Asked(method, uri, headers, where.originForm, authority, fields, headers.hasHeader(b"te"))
 
 
 class _Call:
@@ -180,7 +182,17 @@ class _Call:
         self._connection = connection
         asked, body = self._asked, self._body
         length = 0 if body is None else None if body.length is UNKNOWN_LENGTH else int(body.length)
-        connection.send(asked.method, asked.target, asked.authority, asked.fields, length, False, self._timeout, self)
+        connection.send(
+            asked.method,
+            asked.target,
+            asked.authority,
+            asked.fields,
+            length,
+            False,
+            self._timeout,
+            self,
+            asked.trailers,
+        )
         if body is None:
             connection.finish()
         else:
@@ -263,6 +275,10 @@ class _Call:
 
     def response_paused(self) -> None: ...
 
+    def response_trailers(self, trailers: Headers) -> None:
+        assert self._response is not None
+        self._response.trailers = trailers
+
     def response_finished(self) -> None:
         self._let_go()
         assert self._response is not None
@@ -302,6 +318,8 @@ class Response:
         for name, value in headers:
             self.headers.addRawHeader(name, value)
         length = first(headers, b"content-length")
+        self.trailers: Headers = []
+        """When the body has been delivered, those that came behind it."""
         self.length = int(length) if length is not None else UNKNOWN_LENGTH
         self._connection: UpstreamConnection | None = connection
         self._abandon = abandon

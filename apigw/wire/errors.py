@@ -34,11 +34,13 @@ class PoolExhausted(UpstreamError):
 class UpstreamLost(UpstreamError):
     """The connection closed before the response was complete.
 
-    ``silent``: before its first byte. ``unsent``: before anything of the request was sent.
+    ``silent``: before its first byte. ``unsent``: before anything of the request was sent. ``reset``: the code with
+    which the service has reset the stream, if it has.
     """
 
-    def __init__(self, message: str, silent: bool = False, unsent: bool = False) -> None:
+    def __init__(self, message: str, silent: bool = False, unsent: bool = False, reset: int | None = None) -> None:
         super().__init__(message)
+        self.reset = reset
         self.silent = silent
         self.unsent = unsent
 

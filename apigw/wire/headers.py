@@ -14,6 +14,15 @@ HOP_BY_HOP = frozenset(
 )
 """Fields that belong to one connection (RFC 9110 §7.6.1), whether or not ``Connection`` names them."""
 
+NOT_IN_TRAILERS = HOP_BY_HOP | frozenset(
+    b"host content-length content-type content-encoding content-range cache-control expect max-forwards pragma range"
+    b" if-match if-none-match if-modified-since if-unmodified-since if-range age date expires location retry-after vary"
+    b" warning authorization proxy-authorization www-authenticate proxy-authenticate authentication-info"
+    b" proxy-authentication-info cookie set-cookie".split()
+)
+"""Fields that are not passed on as trailers (RFC 9110 §6.5.1): those of framing and routing, that modify a request or
+control what is done with an answer, of authentication, and that say how the content is read."""
+
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 LOWER_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 FIELD_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?").fullmatch

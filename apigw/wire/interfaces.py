@@ -33,7 +33,8 @@ class Receiver(Protocol):
     """Receives the answer to one request.
 
     The order of calls is either ``response_whole`` alone, or ``response_started``, then any number of
-    ``response_received`` and ``response_paused``, then ``response_finished``. ``response_failed`` may come at any point
+    ``response_received`` and ``response_paused``, then ``response_trailers`` if there are any, then
+    ``response_finished``. ``response_failed`` may come at any point
     instead of the rest. ``response_whole``, ``response_finished`` and ``response_failed`` are the last call for a
     request. After ``UpstreamConnection.abandon`` there are no more calls either.
     """
@@ -54,6 +55,10 @@ class Receiver(Protocol):
 
     def response_paused(self) -> None:
         """All data that has arrived was passed on, and the response is not complete: flush what was written so far."""
+
+    def response_trailers(self, trailers: Headers) -> None:
+        """The trailers, validated as ``headers`` are. They may have fields that are not for trailers
+        (``headers.NOT_IN_TRAILERS``)."""
 
     def response_finished(self) -> None:
         """The response is complete. The connection may already carry another exchange."""
@@ -101,6 +106,10 @@ class UpstreamConnection(ABC):
     """Whether it has completed an exchange. The service may be closing a used connection for being idle."""
     receiver: Receiver | None
     """The receiver of the exchange in progress."""
+    expires: float
+    """When its pool closes it, in seconds: as soon as it is idle. Its pool sets it."""
+    left: int
+    """The number of exchanges that it may still carry, with the present one."""
     timeout: float
     """That of ``send``. A change holds from the next wait on."""
     version: bytes
@@ -111,6 +120,8 @@ class UpstreamConnection(ABC):
         self.deadline = NEVER
         self.usable = False
         self.used = False
+        self.expires = NEVER
+        self.left = 0
         self.timeout = 0.0
         self.version = b"HTTP/1.1"
         self.receiver = None
@@ -128,6 +139,7 @@ class UpstreamConnection(ABC):
         upgrade: bool,
         timeout: float,
         receiver: Receiver,
+        trailers: bool = False,
     ) -> None:
         """Begin an exchange. The head is sent with the first ``write``, ``flush`` or ``finish``.
 
@@ -141,6 +153,8 @@ class UpstreamConnection(ABC):
         ``upgrade``: whether to ask for a WebSocket (RFC 6455 §4.1).
         ``timeout``: seconds that the service may take to the head of the answer, and then between two pieces of its
         body.
+        ``trailers``: whether to tell the service that trailers are welcome (``TE``, RFC 9110 §10.1.4). Over HTTP/1.1 it
+        is not told.
 
         Raises ``RuntimeError`` if the connection is not idle.
         """
@@ -157,8 +171,11 @@ class UpstreamConnection(ABC):
         """Send what is buffered."""
 
     @abstractmethod
-    def finish(self) -> None:
-        """The request is complete. From now on the request's ``timeout`` runs. Raises as ``write`` does."""
+    def finish(self, trailers: Headers | None = None) -> None:
+        """The request is complete. From now on the request's ``timeout`` runs. Raises as ``write`` does.
+
+        ``trailers`` have been validated. HTTP/1.1 drops them: no service says there that it takes any.
+        """
 
     @property
     @abstractmethod

@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from errno import EMFILE, ENFILE
-from typing import Any
+from random import random
+from typing import Any, Final
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
+from apigw.wire.alpn import OtherProtocol, take_over
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted, UpstreamError
 from apigw.wire.interfaces import Connections, Make, UpstreamConnection
@@ -28,14 +30,32 @@ NO_FILES = frozenset({EMFILE, ENFILE})
 """Errors of this machine, not of the service."""
 
 
+ENDLESS: Final = 2**31
+"""More requests than one connection carries."""
+
+
 @frozen
 class PoolSettings:
-    """Times are seconds. Up to ``max_pending`` exchanges wait for a connection, for up to ``connect_timeout``."""
+    """Times are seconds. Up to ``max_pending`` exchanges wait for a connection, for up to ``connect_timeout``.
+
+    A connection takes no further exchange after ``max_age``, or ``max_requests``.
+    """
 
     connect_timeout: float = 5.0
     keepalive_timeout: float = 4.0
     max_connections: int = 256
     max_pending: int = 1024
+    max_age: float = NEVER
+    max_requests: int = ENDLESS
+
+
+def jittered(most: float) -> float:
+    """Up to a tenth less, at random, so that connections that began together do not end together."""
+    return most * (1 - random() / 10)
+
+
+OnOther = Callable[[Any, list[Deferred[UpstreamConnection]]], None]
+"""Gets the transport of a connection for which the service chose the other protocol, and what waits for connections."""
 
 
 class Queued:
@@ -95,6 +115,8 @@ class Pool(Connections):
         self._slowest = Slowest()
         self.deadline = NEVER
         """When the clients' rates are sampled next; only while the pool is full."""
+        self.on_other: OnOther | None = None
+        """Set if the service may choose HTTP/2 for a connection instead."""
 
     @property
     def connections(self) -> int:
@@ -145,6 +167,22 @@ class Pool(Connections):
         for connection in idle:
             connection.close()
 
+    def adopt(self, transport: Any) -> None:
+        """Add a connection that was made elsewhere, and whose handshake is complete."""
+        connection = self._make(self._free, self._set_apart, self._lose)
+        self._opened(connection)
+        connection.when_ready.addCallbacks(self._free, lambda _: None)
+        take_over(transport, connection)
+
+    def _opened(self, connection: UpstreamConnection) -> None:
+        self._open[connection] = None
+        settings = self._settings
+        connection.expires = self._deadlines.seconds() + jittered(settings.max_age)
+        connection.left = max(1, round(jittered(settings.max_requests)))
+        if self.deadline == NEVER and len(self._open) >= self._settings.max_connections:
+            self.deadline = self._deadlines.seconds()
+            self._deadlines.watch(self)
+
     def _dial(self) -> Deferred[UpstreamConnection]:
         given: Deferred[UpstreamConnection] = Deferred()
         self._dial_for(given)
@@ -152,10 +190,7 @@ class Pool(Connections):
 
     def _dial_for(self, given: Deferred[UpstreamConnection]) -> None:
         connection = self._make(self._free, self._set_apart, self._lose)
-        self._open[connection] = None
-        if self.deadline == NEVER and len(self._open) >= self._settings.max_connections:
-            self.deadline = self._deadlines.seconds()
-            self._deadlines.watch(self)
+        self._opened(connection)
         dialling = Dialling(self._deadlines.seconds() + self._settings.connect_timeout)
         connection.connect_until(dialling.deadline)
         self._deadlines.watch(dialling)
@@ -178,6 +213,9 @@ class Pool(Connections):
         def not_connected(failure: Failure) -> None:
             self._deadlines.forget(dialling)
             self._lose(connection)
+            if self.on_other is not None and isinstance(failure.value, OtherProtocol):
+                self.on_other(failure.value.transport, [given])
+                return
             if dialling.late:
                 failure = Failure(ConnectFailed(f"no connection within {self._settings.connect_timeout:g} s"))
             connection.when_ready.errback(failure)
@@ -187,13 +225,22 @@ class Pool(Connections):
         dialling.connecting.addCallbacks(connected, not_connected)
 
     def _free(self, connection: UpstreamConnection) -> None:
+        now = self._deadlines.seconds()
+        if connection.used:
+            connection.left -= 1
+        if connection.left <= 0 or connection.expires <= now:
+            del self._open[connection]  # it may take its time to close, and its place is free
+            connection.close()
+            self._dial_for_waiting()
+            return
         if self._waiting:
             self._next_waiting().callback(connection)
             return
         if self._closed:
             connection.close()
             return
-        connection.deadline = self._deadlines.seconds() + self._settings.keepalive_timeout
+        deadline = now + self._settings.keepalive_timeout
+        connection.deadline = deadline if deadline < connection.expires else connection.expires
         self._idle.append(connection)
 
     def _set_apart(self, connection: UpstreamConnection) -> None:
@@ -206,7 +253,7 @@ class Pool(Connections):
         if connection in self._tunnels:
             self._tunnels.remove(connection)
             return
-        del self._open[connection]
+        self._open.pop(connection, None)
         if connection in self._idle:
             self._idle.remove(connection)
         self._dial_for_waiting()

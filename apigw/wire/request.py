@@ -62,8 +62,8 @@ class Stream(Protocol):
     def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None: ...
     def send(self, data: bytes) -> None: ...
     def flush(self) -> None: ...
-    def end_response(self, request: Request) -> None: ...
-    def abort(self) -> None: ...
+    def end_response(self, request: Request, trailers: Headers | None) -> None: ...
+    def abort(self, code: int = 2) -> None: ...
     def unsent(self) -> int:
         """How many bytes the client has not taken yet."""
 
@@ -90,6 +90,10 @@ class Request:
     body_complete: bool = False
     upgrade: bool = False
     """Whether the client asks for a WebSocket."""
+    wants_trailers: bool = False
+    """Whether the client sent ``TE: trailers`` (RFC 9110 §10.1.4). Over HTTP/2 it gets trailers anyway."""
+    trailers: Headers | None = None
+    """Those of the body, validated, when it is complete; None if there are none."""
     body_wanted: bool = False
     is_stream: bool = False
     """Whether its body, of unknown length, is sent on as it comes: then ``stream_idle_timeout`` applies to it."""
@@ -211,18 +215,19 @@ class Request:
     def flush(self) -> None:
         self.stream.flush()
 
-    def finish(self) -> None:
-        """The response is complete."""
+    def finish(self, trailers: Headers | None = None) -> None:
+        """The response is complete. Its ``trailers`` are sent to who takes them."""
         if not self.finished:
             self.finished = True
-            self.stream.end_response(self)
+            self.stream.end_response(self, trailers)
             self._ended(None)
 
-    def abort(self) -> None:
-        """Cut the response, so that the client cannot mistake it for complete."""
+    def abort(self, code: int = 2) -> None:
+        """Cut the response, so that the client cannot mistake it for complete. Over HTTP/2 its stream is reset with
+        ``code``, by default INTERNAL_ERROR."""
         if not self.finished:
             self.finished = True
-            self.stream.abort()
+            self.stream.abort(code)
             self._ended(ClientLost())
 
     def respond(self, status: int, headers: Headers, body: bytes, reason: bytes = b"") -> None:

@@ -20,7 +20,7 @@ from support.samples import counted, value
 from support.services import Service
 from support.waiting import eventually
 
-from apigw.ops.metrics import METHODS
+from apigw.ops.series import METHODS
 
 from .conftest import Start
 from .test_access_log import as_expected

@@ -41,6 +41,7 @@ def running(checkout: Path) -> Iterator[Running]:
     [
         "add-a-service",
         "choose-breaker-thresholds",
+        "grpc",
         "issue-tokens",
         "limit-a-route",
         "verify-tokens",

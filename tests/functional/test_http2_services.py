@@ -51,7 +51,8 @@ def test_a_request_arrives_as_it_was_sent(daemon: Daemon, service: H2Service) ->
     assert (fields[":method"], fields[":path"], fields[":scheme"]) == ("PUT", "/a?b=c", "http")
     assert fields[":authority"] == f"127.0.0.1:{service.port}"
     assert (fields["x-thing"], fields["cookie"], fields["content-length"]) == ("42", "a=b", "5")
-    assert not fields.keys() & {"host", "connection", "transfer-encoding", "te"}
+    assert fields["te"] == "trailers"
+    assert not fields.keys() & {"host", "connection", "transfer-encoding"}
 
 
 def test_a_client_of_http2_is_answered(daemon: Daemon, service: H2Service) -> None:

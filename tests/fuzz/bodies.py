@@ -18,7 +18,7 @@ MOST = 4096
 
 def read(pieces: list[bytes]) -> tuple[bytes, bytes, bool, int]:
     """The body, what follows it, whether it is complete, and the status of what is refused, or 0."""
-    chunked = ChunkedBody(MOST)
+    chunked = ChunkedBody(MOST, 100)
     body = rest = b""
     for piece in pieces:
         if chunked.complete:

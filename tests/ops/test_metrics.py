@@ -18,7 +18,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from apigw.ops.exposition import Exposition, Page, prefers_openmetrics
-from apigw.ops.metrics import BUCKETS, LagProbe, Metrics, RouteSeries
+from apigw.ops.metrics import LagProbe, Metrics
+from apigw.ops.series import BUCKETS, RouteSeries
 
 Parse = Callable[[str], Iterable[Metric]]
 parse_plain: Parse = plain_parser.text_string_to_metric_families
@@ -31,6 +32,7 @@ FAMILIES = {
     "gateway_request_duration_seconds": ("histogram", {"method", "path"}),
     "gateway_upstream_duration_seconds": ("histogram", {"service"}),
     "gateway_upstream_errors": ("counter", {"service", "kind"}),
+    "gateway_grpc_calls": ("counter", {"service", "grpc_status"}),
     "gateway_circuit_breaker_state": ("gauge", {"service"}),
     "gateway_circuit_breaker_transitions": ("counter", {"service", "to"}),
     "gateway_requests_in_flight": ("gauge", set()),
@@ -73,6 +75,7 @@ def busy() -> Metrics:
     service = metrics.service("users")
     service.observe(0.01)
     service.error("connect")
+    service.called(0)
     service.circuit("open")
     metrics.connections("h2").inc()
     metrics.reactor_lag(0.0)
@@ -239,6 +242,8 @@ def test_what_a_reload_removes_goes_away() -> None:
         service.observe(0.1)
         service.error("timeout")
         service.circuit("open")
+        service.called(0)
+        service.called(77)
     metrics.retain(routes={"/kept"}, services=["kept"])
 
     found = samples(metrics)
@@ -249,6 +254,8 @@ def test_what_a_reload_removes_goes_away() -> None:
     assert value(found, "gateway_upstream_errors_total", service="kept", kind="timeout") == 1
     assert value(found, "gateway_upstream_duration_seconds_count", service="kept") == 1
     assert value(found, "gateway_circuit_breaker_state", service="kept") == 1
+    assert value(found, "gateway_grpc_calls_total", service="kept", grpc_status="0") == 1
+    assert value(found, "gateway_grpc_calls_total", service="kept", grpc_status="2") == 1
 
     metrics.service("old").error("timeout")
     assert value(samples(metrics), "gateway_upstream_errors_total", service="old", kind="timeout") == 1

@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from apigw.ops.access_line import JSON, Combined, Entry
-from apigw.ops.metrics import BUCKETS, METHODS, PROTOCOLS, RESERVED, UPSTREAM_ERRORS, Metrics
+from apigw.ops.metrics import PROTOCOLS, RESERVED, Metrics
+from apigw.ops.series import BUCKETS, METHODS, UPSTREAM_ERRORS
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.limits.series import LimitSeries
 
@@ -22,6 +23,7 @@ def test_every_family_is_described() -> None:
     metrics = Metrics(CollectorRegistry(), "1.2.3")
     metrics.route("/a").observe(b"GET", 200, 0.1)
     metrics.service("a").observe(0.1)
+    metrics.service("a").called(0)
     LimitSeries(metrics.registry).retain({("/a", "rate", "ip")})
     metrics.connections("HTTP/2")
     AuthSeries(metrics.registry).failed("missing")
@@ -48,13 +50,32 @@ def test_the_words_of_the_labels_are_described() -> None:
 ENTRY = Entry(
     0.0, "id", "192.0.2.9", b"GET", b"/a", "/a", 200, "upstream", None, 0, 1, 0.1, "http://a", 0.1, "alice", "HTTP/1.1"
 )
+OF_A_CALL = Entry(
+    0.0,
+    "i",
+    "192.0.2.9",
+    b"POST",
+    b"/a",
+    "/a",
+    200,
+    "upstream",
+    None,
+    0,
+    1,
+    0.1,
+    None,
+    0.1,
+    None,
+    "HTTP/2",
+    grpc_status=0,
+)
 
 
 def test_every_field_is_described() -> None:
     """A field of the log is in no page, or one that a page names is not in the log."""
     page = (REFERENCE / "access-log.md").read_text()
     fields = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
-    assert fields == list(json.loads(JSON().line("t", 0, ENTRY)))
+    assert fields == list(json.loads(JSON().line("t", 0, OF_A_CALL)))
 
 
 def test_the_example_is_what_is_written() -> None:

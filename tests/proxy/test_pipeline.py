@@ -64,12 +64,12 @@ class Stream:
 
     def flush(self) -> None: ...
 
-    def end_response(self, request: Request) -> None:
+    def end_response(self, request: Request, trailers: Headers | None = None) -> None:
         assert not self.ended
         assert not self.aborted
         self.ended = True
 
-    def abort(self) -> None:
+    def abort(self, code: int = 2) -> None:
         assert not self.ended
         self.aborted = True
 

@@ -89,6 +89,8 @@ class Client:
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname=server_name)
         self.unread = b""
+        self.trailers: list[tuple[str, str]] | None = None
+        """Set to take those of the next chunked body."""
 
     def __enter__(self) -> Client:
         return self
@@ -168,6 +170,17 @@ class Client:
         size, _, self.unread = self.unread.partition(b"\r\n")
         if not re.fullmatch(rb"[0-9a-fA-F]+", size):
             raise Malformed(f"chunk size {size!r}")
+        if not int(size, 16) and self.trailers is not None:
+            while b"\r\n" not in self.unread or not (self.unread.startswith(b"\r\n") or b"\r\n\r\n" in self.unread):
+                if not self.more():
+                    raise Truncated(before)
+            block, _, self.unread = (b"\r\n" + self.unread).partition(b"\r\n\r\n")
+            for line in block.split(b"\r\n")[1:]:
+                field = _FIELD.fullmatch(line)
+                if field is None:
+                    raise Malformed(repr(line))
+                self.trailers.append((field[1].decode(), field[2].decode("latin-1")))
+            return None
         data = self.take(int(size, 16), before)
         if self.take(2, before + data) != b"\r\n":
             raise Malformed("a chunk does not end")

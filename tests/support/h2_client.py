@@ -22,6 +22,7 @@ class Exchange:
 
     answer: Answer | None = None
     body: bytearray = Factory(bytearray)
+    trailers: list[tuple[str, str]] = Factory(list)
     ended: bool = False
     reset: int | None = None
     interim: list[int] = Factory(list)
@@ -94,6 +95,11 @@ class H2Client:
             if not data:
                 break
 
+    def end(self, number: int, *trailers: tuple[str, str]) -> None:
+        """The end of a body, by its trailers."""
+        self.connection.send_headers(number, trailers, end_stream=True)
+        self.flush()
+
     def request(self, method: str, path: str, *headers: tuple[str, str], body: bytes = b"") -> Answer:
         number = self.begin(method, path, *headers, end=not body)
         if body:
@@ -162,6 +168,9 @@ class H2Client:
             exchange.body += event.data
             if self.give_back:
                 self.connection.acknowledge_received_data(event.flow_controlled_length, number)
+        elif isinstance(event, h2.events.TrailersReceived):
+            assert event.headers is not None
+            exchange.trailers = [(str(name), str(value)) for name, value in event.headers]
         elif isinstance(event, h2.events.StreamEnded):
             exchange.ended = True
         elif isinstance(event, h2.events.StreamReset):

@@ -27,6 +27,7 @@ class Received:
     stream: int
     headers: Fields
     body: bytearray = Factory(bytearray)
+    trailers: Fields = Factory(list)
     ended: bool = False
     reset: int | None = None
 
@@ -68,6 +69,10 @@ class Received:
             at += room
             if not data:
                 return
+
+    def end(self, *trailers: tuple[str, str]) -> None:
+        self.connection.state.send_headers(self.stream, trailers, end_stream=True)
+        self.connection.flush()
 
     def refuse(self, code: int) -> None:
         self.connection.state.reset_stream(self.stream, code)
@@ -128,8 +133,13 @@ class H2Conversation:
         elif isinstance(event, h2.events.DataReceived):
             received = self.streams[event.stream_id]
             received.body += event.data
+            if self.service.behave_on_data:
+                self.service.behave(received)
             if self.gives_back and event.flow_controlled_length:
                 self.state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.TrailersReceived):
+            assert event.headers is not None
+            self.streams[event.stream_id].trailers = [(str(name), str(value)) for name, value in event.headers]
         elif isinstance(event, h2.events.StreamEnded):
             received = self.streams[event.stream_id]
             if not received.ended:
@@ -152,15 +162,21 @@ class H2Service:
     """Listens on a port of its own until ``close``. ``behave`` may be replaced at any time."""
 
     def __init__(
-        self, behave: Behaviour = echo, tls: ssl.SSLContext | None = None, most_streams: int | None = None
+        self,
+        behave: Behaviour = echo,
+        tls: ssl.SSLContext | None = None,
+        most_streams: int | None = None,
+        port: int = 0,
     ) -> None:
         self.behave = behave
+        self.behave_on_data = False
+        """Whether ``behave`` is called for pieces of a body, too."""
         self.requests: list[Received] = []
         self.failures: list[BaseException] = []
         self.conversations: list[H2Conversation] = []
         self.most_streams = most_streams
         self._tls = tls
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listening = socket.create_server(("127.0.0.1", port), backlog=512)
         self.port: int = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 

@@ -38,6 +38,7 @@ class Recorder:
         self.reason = b""
         self.headers: Headers = []
         self.body = b""
+        self.trailers: Headers = []
         self.end: str = ""
         self.error: UpstreamError | None = None
         self.body_paused = 0
@@ -70,6 +71,11 @@ class Recorder:
     def response_paused(self) -> None:
         assert not self.end
         self.flushes += 1
+
+    def response_trailers(self, trailers: Headers) -> None:
+        assert not self.end
+        assert trailers
+        self.trailers = trailers
 
     def response_finished(self) -> None:
         assert not self.end

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from apigw.ops.metrics import BUCKETS
+from apigw.ops.series import BUCKETS
 
 SECONDS = 300
 """Number of samples, one a second: five minutes."""

@@ -17,7 +17,7 @@ from twisted.web.server import NOT_DONE_YET
 from apigw.admin.status.history import SECONDS, History, Second, Tally
 from apigw.contract.exchange import Route
 from apigw.contract.resource import JSON, Leaf, respond
-from apigw.ops.metrics import METHODS
+from apigw.ops.series import METHODS
 from apigw.process.snapshot import Snapshot
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream

@@ -73,10 +73,14 @@ class AnswerWriter:
             out, self._out = self._out, []
             self.transport.write(b"".join(out))
 
-    def end(self) -> None:
-        """Complete the body, and write what is left of it."""
+    def end(self, trailers: Headers | None = None) -> None:
+        """Complete the body, and write what is left of it. Only a chunked body can have trailers."""
         if self.state == CHUNKED:
-            self._out.append(b"0\r\n\r\n")
+            if trailers is None:
+                self._out.append(b"0\r\n\r\n")
+            else:
+                lines = [b"%b: %b\r\n" % (name, value) for name, value in trailers]
+                self._out += (b"0\r\n", *lines, b"\r\n")
         self.flush()
         self._enter(SILENT)
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from apigw.wire.headers import Headers
 from apigw.wire.http1.chunked import ChunkedBody
 from apigw.wire.pace import Pace
+from apigw.wire.server import Settings
 
 MOST_DROPPED = 64 * 1024
 """Maximum bytes of an unneeded body that are read to keep the connection. With more, closing it is cheaper."""
@@ -13,12 +15,16 @@ MOST_DROPPED = 64 * 1024
 class RequestBody:
     """Separates one body from what follows it. ``complete`` is set when its last byte has been taken."""
 
-    def __init__(self, length: int | None, max_trailers: int, least_rate: int | None) -> None:
-        """``length`` is None for a chunked body. ``least_rate``, in bytes a second, applies only to a known length."""
+    def __init__(self, length: int | None, settings: Settings) -> None:
+        """``length`` is None for a chunked body. ``client_least_rate`` applies only to a known length."""
         self.complete = False
         self._left = 0 if length is None else length
-        self._chunks: ChunkedBody | None = ChunkedBody(max_trailers) if length is None else None
-        self._least_rate = least_rate if length is not None else None
+        self._chunks: ChunkedBody | None = None
+        self._least_rate: int | None = None
+        if length is None:
+            self._chunks = ChunkedBody(settings.max_header_size, settings.max_header_count)
+        else:
+            self._least_rate = settings.client_least_rate
         self._pace: Pace | None = None  # from the first piece on
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
@@ -31,6 +37,10 @@ class RequestBody:
         self._left -= len(piece)
         self.complete = not self._left
         return piece, rest
+
+    def trailers(self) -> Headers | None:
+        """Those of a complete body, None if there are none."""
+        return self._chunks.trailers or None if self._chunks is not None else None
 
     def may_be_dropped(self) -> bool:
         """Whether reading the rest costs less than a new connection would."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 from apigw.wire.errors import Refused
-from apigw.wire.headers import NO_LINE
+from apigw.wire.headers import NO_LINE, Headers
 
 MAX_SIZE_LINE = 1024
 """Maximum bytes of a chunk's size and extensions, which are ignored (RFC 9112 §7.1.1; CVE-2023-39326)."""
@@ -17,20 +17,22 @@ _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])
 _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,15})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*\r\n"
 ).match
-_TRAILER_LINE = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n").match
+_TRAILER_LINE = re.compile(b"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)\r\n").match
 
 _SIZE, _DATA, _TRAILERS, _OVER = range(4)
 
 
 class ChunkedBody:
-    """Decodes one body. Its trailers, of at most ``max_trailers`` bytes, are checked and dropped."""
+    """Decodes one body, with ``trailers`` of at most ``max_size`` bytes and ``max_count`` fields."""
 
-    def __init__(self, max_trailers: int) -> None:
+    def __init__(self, max_size: int, max_count: int) -> None:
         self._state = _SIZE
         self._left = 0  # bytes of a chunk's data and the CRLF behind it
         self._held = b""  # the beginning of a line
         self._searched = 0  # bytes of it that do not contain the line's end
-        self._trailers_left = max_trailers
+        self._trailers_left = max_size
+        self._fields_left = max_count
+        self.trailers: Headers = []
 
     @property
     def complete(self) -> bool:
@@ -99,13 +101,16 @@ class ChunkedBody:
             self._state = _OVER
         else:
             self._trailers_left -= end - at
-            if self._trailers_left < 0:
+            self._fields_left -= 1
+            if self._trailers_left < 0 or self._fields_left < 0:
                 self._too_long()
-            if _TRAILER_LINE(data, at, end) is None:
+            line = _TRAILER_LINE(data, at, end)
+            if line is None:
                 raise Refused(400, "A trailer is malformed.")
+            self.trailers.append((line[1].lower(), line[2].strip(b" \t")))
         return end
 
     def _too_long(self) -> None:
         if self._state == _SIZE:
             raise Refused(400, "The extensions of a chunk are too long.")
-        raise Refused(431, "The trailers are too large.")
+        raise Refused(431, "The trailers are too large, or too many.")

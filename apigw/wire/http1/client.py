@@ -41,10 +41,8 @@ CONNECTION = {
     CLOSING: {LOST},
     LOST: set[int](),
 }
-"""The transitions of a connection. Those of a response are in ``response``.
-
-A call that allows no transition from the current state raises ``RuntimeError``. The tests check all others.
-"""
+"""The transitions of a connection. Those of a response are in ``response``. A call that allows no transition from the
+current state raises ``RuntimeError``."""
 
 # The states of a request.
 UNSENT: Final = 0
@@ -139,6 +137,7 @@ class HTTP1Connection(UpstreamConnection):
         upgrade: bool,
         timeout: float,
         receiver: Receiver,
+        trailers: bool = False,
     ) -> None:
         """The head goes out with the first ``write``, ``flush`` or ``finish``."""
         if self._state != IDLE:
@@ -170,7 +169,7 @@ class HTTP1Connection(UpstreamConnection):
             self._out.clear()
             self.transport.write(data)
 
-    def finish(self) -> None:
+    def finish(self, trailers: Headers | None = None) -> None:
         if not self._is_sending():
             return
         if self._chunked:
@@ -272,7 +271,7 @@ class HTTP1Connection(UpstreamConnection):
             return
         state = response.state
         self.version = response.version
-        if state == COMPLETE and before != BODY:
+        if state == COMPLETE and before != BODY and not response.trailers:
             pieces = response.pieces
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             status, reason, headers, reusable = response.status, response.reason, response.headers, response.reusable
@@ -297,9 +296,11 @@ class HTTP1Connection(UpstreamConnection):
         if self.receiver is not receiver:
             return
         if response.state == COMPLETE:
-            reusable = response.reusable
+            reusable, trailers = response.reusable, response.trailers
             response.forget()
             self._complete(reusable)
+            if trailers:
+                receiver.response_trailers(trailers)
             receiver.response_finished()
             return
         receiver.response_paused()
@@ -334,17 +335,15 @@ class HTTP1Connection(UpstreamConnection):
 
     def pauseProducing(self) -> None:
         self._writing_paused = True
-        receiver = self.receiver
-        if receiver is not None:
+        if self.receiver is not None:
             self._wait()
-            receiver.pause_body()
+            self.receiver.pause_body()
 
     def resumeProducing(self) -> None:
         self._writing_paused = False
-        receiver = self.receiver
-        if receiver is not None:
+        if self.receiver is not None:
             self._wait()
-            receiver.resume_body()
+            self.receiver.resume_body()
 
     def stopProducing(self) -> None:
         """The transport is lost. ``connectionLost`` follows."""

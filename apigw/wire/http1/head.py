@@ -88,7 +88,7 @@ class HeadReader:
         authority: bytes | None = None
         length: int | None = 0
         options: frozenset[bytes] = _NO_OPTIONS
-        expects = stopped = False
+        expects = stopped = trailers = False
         for name, value in special:
             if name == b"host":
                 if authority is not None:
@@ -106,6 +106,8 @@ class HeadReader:
                 options |= connection_options(value)
             elif name == b"expect":
                 expects = value.lower() == b"100-continue"
+            elif name == b"te":
+                trailers = trailers or b"trailers" in value.lower()
             elif name == b"proxy-connection":
                 stopped = True  # llhttp takes it for Connection, wrongly (RFC 9112 Appendix C.2.2)
         if authority != self._authority:
@@ -120,6 +122,7 @@ class HeadReader:
         path, query = check_target(uri)
         request = Request(stream, method, uri, path, query, self._authority, headers, protocol, length)
         request.body_complete = length == 0
+        request.wants_trailers = trailers
         self.closing = b"close" in options or protocol == b"HTTP/1.0"
         if options:
             request.drop_headers(options - _NOT_NAMED_AWAY)

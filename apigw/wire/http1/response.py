@@ -58,6 +58,7 @@ class ResponseReader:
         self.reason = b""
         self.headers: Headers = []
         self.pieces: list[bytes] = []
+        self.trailers: Headers = []
         self.rest = b""
         """Bytes that arrived behind a 101."""
         self._special: Headers = []
@@ -80,6 +81,8 @@ class ResponseReader:
         self._interim = self._fruitless = 0
         self._pending = b""
         self.pieces.clear()
+        if self.trailers:
+            self.trailers = []
         if self._parser_ended:
             self._renew_parser()
 
@@ -232,12 +235,20 @@ class ResponseReader:
                 raise UpstreamMalformed(str(error)) from None
             # Bytes behind a complete response: the connection is not used again.
             self.reusable = False
+        if self.trailers and self.state == COMPLETE:
+            self._check_trailers()
         if self.moved:
             self._fruitless = 0
         else:
             self._fruitless += len(data)
             if self._fruitless > MAX_HEAD and self.state == BODY:
                 raise UpstreamMalformed("the response's trailers are too large")
+
+    def _check_trailers(self) -> None:
+        trailers = [(name, value.rstrip(b" \t")) for name, value in self.trailers]
+        if len(trailers) > MAX_HEADERS or not all(FIELD_VALUE(value) for _, value in trailers):
+            raise UpstreamMalformed("a trailer is malformed, or there are too many")
+        self.trailers = trailers
 
     def _renew_parser(self) -> None:
         self._parser = HttpResponseParser(self)
@@ -254,12 +265,14 @@ class ResponseReader:
             self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.state == HEAD:  # else it is a trailer, which is dropped
-            name = name.lower()
+        name = name.lower()
+        if self.state == HEAD:
             if name in _SPECIAL:
                 self._special.append((name, value))
             else:
                 self.headers.append((name, value))
+        elif self.state == BODY:  # else it belongs to a second message, which was not requested
+            self.trailers.append((name, value))
 
     def on_body(self, data: bytes) -> None:
         self.moved = True

@@ -215,7 +215,7 @@ class HTTP1Channel(ClientConnection):
             self._state = DONE
             self.deadline = NEVER
         else:
-            self._body = RequestBody(length, settings.max_header_size, settings.client_least_rate)
+            self._body = RequestBody(length, settings)
             self._begin_body()
             self._enter(EXPECT if head.expects_continue else BODY)
         self.factory.on_request(request)
@@ -255,6 +255,7 @@ class HTTP1Channel(ClientConnection):
             if piece:
                 request.body_received(piece)
             if body.complete and request is self._request:
+                request.trailers = body.trailers()
                 request.body_finished()
         elif body.complete:
             self._next()
@@ -323,8 +324,8 @@ class HTTP1Channel(ClientConnection):
         self._answer.flush()
         self._answer_moved(self._request)
 
-    def end_response(self, request: Request) -> None:
-        self._answer.end()
+    def end_response(self, request: Request, trailers: Headers | None = None) -> None:
+        self._answer.end(trailers if request.wants_trailers else None)
         self._producer = None
         self._request = None
         state = self._state
@@ -340,7 +341,7 @@ class HTTP1Channel(ClientConnection):
         else:
             self._next()
 
-    def abort(self) -> None:
+    def abort(self, code: int = 2) -> None:
         self._request = self._producer = None
         self.cut()
 

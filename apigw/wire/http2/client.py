@@ -66,6 +66,8 @@ class HTTP2Client(ServiceConnection):
         self._given = 0  # exchanges begun and not ended, with or without a stream
         self._next = 1
         self._most: int = MOST_STREAMS
+        self.last_number = LARGEST_STREAM // 2
+        """The highest number that a stream may have. After it, no further exchange begins."""
         self._initial_window: int = DEFAULT_WINDOW
         self._takes = False  # connected, and new exchanges may begin
         self._asked = False  # a PING is not answered yet
@@ -106,7 +108,7 @@ class HTTP2Client(ServiceConnection):
         self._exchanges[self._next] = exchange
         self._next += 2
         self.bounds.streams += 1
-        if self._next > LARGEST_STREAM // 2:
+        if self._next > self.last_number:
             self._take_no_more()
 
     def ended(self, exchange: HTTP2Exchange, code: Code | None) -> None:

@@ -17,8 +17,8 @@ from apigw.wire.http2.connection import ServiceConnection
 from apigw.wire.http2.field import Field
 from apigw.wire.http2.flow import BLOCKED, LAST, UNSENT_HIGH, UNSENT_LOW, Flow
 from apigw.wire.http2.frames import Code
-from apigw.wire.http2.hpack import encode_request
-from apigw.wire.http2.response import ResponseHead, check_field, read_head
+from apigw.wire.http2.hpack import encode_request, encode_trailers
+from apigw.wire.http2.response import ResponseHead, read_head, read_trailers
 from apigw.wire.interfaces import MAX_INTERIM, Receiver, UpstreamConnection
 from apigw.wire.tunnel import End
 
@@ -52,6 +52,7 @@ class HTTP2Exchange(UpstreamConnection):
         self._body_paused = False
         self._answer: ResponseHead | None = None  # not passed on yet
         self._pieces: list[bytes] = []
+        self._trailers: Headers = []
         self._left: int | None = None  # bytes left of a body with a Content-Length
         self._bodyless = False
         self._interim = 0
@@ -78,6 +79,7 @@ class HTTP2Exchange(UpstreamConnection):
         upgrade: bool,
         timeout: float,
         receiver: Receiver,
+        trailers: bool = False,
     ) -> None:
         """The head is sent with the first ``write``, ``flush`` or ``finish``. ``upgrade`` has no effect."""
         if self._request != UNSENT:
@@ -88,6 +90,8 @@ class HTTP2Exchange(UpstreamConnection):
         self._bodyless = method == b"HEAD"
         if content_length is not None and (content_length or method in _WITH_BODY):
             fields = [*fields, (b"content-length", b"%d" % content_length)]
+        if trailers:
+            fields = [*fields, (b"te", b"trailers")]
         self._head = encode_request(method, self._client.scheme, authority, target, fields)
         self._deadlines.watch(self)
 
@@ -101,9 +105,11 @@ class HTTP2Exchange(UpstreamConnection):
         if self._request == OPEN:
             self._push()
 
-    def finish(self) -> None:
+    def finish(self, trailers: Headers | None = None) -> None:
         if self._request != OPEN:
             return
+        if trailers:
+            self.flow.trailers = encode_trailers(trailers)
         self._finishing = True
         self._push()
         self._wait()
@@ -140,12 +146,11 @@ class HTTP2Exchange(UpstreamConnection):
     # From the connection: frames of the service.
 
     def block_received(self, fields: list[Field], size: int, end: bool) -> None:
-        """A head, or trailers, which are checked and dropped. Raises ``UpstreamError``."""
+        """A head, or trailers. Raises ``UpstreamError``."""
         if self._response == OPEN:
             if not end:
                 raise UpstreamMalformed("trailers that do not end the response")
-            for field in fields:
-                check_field(field)
+            self._trailers = read_trailers(fields, size)
             self._ended()
             return
         head = read_head(fields, size)
@@ -192,7 +197,7 @@ class HTTP2Exchange(UpstreamConnection):
             return
         pieces, self._pieces = self._pieces, []
         answer, self._answer = self._answer, None
-        if answer is not None and self.is_complete:
+        if answer is not None and self.is_complete and not self._trailers:
             self._end(Code.NO_ERROR)
             receiver.response_whole(answer.status, b"", answer.headers, b"".join(pieces))
             return
@@ -207,7 +212,10 @@ class HTTP2Exchange(UpstreamConnection):
         if self.receiver is None:
             return
         if self.is_complete:
+            trailers = self._trailers
             self._end(Code.NO_ERROR)
+            if trailers:
+                receiver.response_trailers(trailers)
             receiver.response_finished()
             return
         self.flow.give_back()
@@ -237,7 +245,7 @@ class HTTP2Exchange(UpstreamConnection):
         elif code == Code.REFUSED_STREAM:
             self.lost("the service refuses the stream", unsent=True)
         else:
-            self.fail(UpstreamLost(f"the service reset the stream: {code}"), None)
+            self.fail(UpstreamLost(f"the service reset the stream: {code}", reset=code), None)
 
     def lost(self, why: str, unsent: bool) -> None:
         """The stream is lost. ``unsent``: the service has not processed the request, by GOAWAY or REFUSED_STREAM."""
@@ -265,7 +273,7 @@ class HTTP2Exchange(UpstreamConnection):
         flow = self.flow
         if self._head is not None:
             client.open(self)
-            ends = self._finishing and not flow.unsent
+            ends = self._finishing and not flow.unsent and flow.trailers is None
             client.emit_head(flow.number, self._head, ends)
             self._head = None
             if ends:

@@ -33,6 +33,7 @@ from apigw.wire.http2.field import (
 from apigw.wire.http2.frames import Code, StreamFault
 from apigw.wire.methods import METHODS
 from apigw.wire.request import Request, Stream
+from apigw.wire.server import Settings
 from apigw.wire.target import check_authority, check_target, same_authority
 
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}").fullmatch
@@ -111,11 +112,16 @@ def read_request(
         length = 0
     request = Request(stream, method, target, path, query, authority, headers, b"HTTP/2", length)
     request.body_complete = length == 0
+    for field in special:
+        if field.kind == TE:
+            request.wants_trailers = True
     return request, expects and length != 0
 
 
-def check_trailers(fields: list[Field]) -> None:
-    """Raises ``StreamFault`` for malformed trailers."""
+def check_trailers(fields: list[Field], size: int, settings: Settings) -> None:
+    """``size`` is that of all fields; ``fields`` beyond ``max_header_size`` may be missing. Raises ``StreamFault``."""
+    if size > settings.max_header_size or len(fields) > settings.max_header_count:
+        raise StreamFault(Code.PROTOCOL_ERROR, "The trailers are too large, or too many.", 431)
     for field in fields:
         if field.kind > LAST_REGULAR:
             raise StreamFault(Code.PROTOCOL_ERROR, "A trailer field is malformed.")

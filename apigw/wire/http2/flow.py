@@ -33,6 +33,8 @@ class Flow:
         self.number = number
         self.send_window = send_window
         self.unsent = 0
+        self.trailers: bytes | None = None
+        """The field block that is sent behind the last of these bytes."""
         self.taken = 0
         """Bytes that have arrived and been passed on, and whose window was not given back yet."""
         self._connection = connection
@@ -104,12 +106,16 @@ class Flow:
         elif not ending:
             return NOTHING
         last = ending and size == length
+        ends = last and self.trailers is None
         piece = self._take(size)
         self.send_window -= size
         connection.send_window -= size
         if size == length or size >= WORTHWHILE:
             connection.bounds.data_frames += 1
-        connection.emit_frame(DATA, END_STREAM if last else 0, self.number, piece)
+        if size or ends:
+            connection.emit_frame(DATA, END_STREAM if ends else 0, self.number, piece)
+        if last and self.trailers is not None:
+            connection.emit_head(self.number, self.trailers, True)
         return LAST if last else SENT
 
     def _take(self, size: int) -> bytes:

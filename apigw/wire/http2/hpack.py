@@ -165,7 +165,7 @@ def encode_request(method: bytes, scheme: bytes, authority: bytes, target: bytes
     return _encode(parts, headers)
 
 
-def encode_fields(headers: Headers) -> bytes:
+def encode_trailers(headers: Headers) -> bytes:
     """The field block of trailers. Connection-specific fields are left out."""
     return _encode([], headers)
 

@@ -59,6 +59,15 @@ def read_head(fields: list[Field], size: int) -> ResponseHead:
     return ResponseHead(int(fields[0].value), headers, length, event_stream)
 
 
+def read_trailers(fields: list[Field], size: int) -> Headers:
+    """``size`` is that of all fields, as for ``read_head``. Raises ``UpstreamMalformed``."""
+    if size > MAX_HEAD or len(fields) > MAX_HEADERS:
+        raise UpstreamMalformed("the response's trailers are too large")
+    for field in fields:
+        check_field(field)
+    return [field.pair for field in fields]
+
+
 def check_field(field: Field) -> None:
     """Check a field of a head or of trailers. Raises ``UpstreamMalformed``."""
     if field.kind > LAST_REGULAR:

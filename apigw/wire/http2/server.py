@@ -144,7 +144,7 @@ class HTTP2Channel(InTurns):
                 self._open_stream(number, end, fields, size)
         elif stream := self.streams.get(number):
             try:
-                stream.trailers_received(fields, end)
+                stream.trailers_received(fields, size, end)
             except StreamFault as fault:
                 self._stream_broken(stream, fault)
         else:

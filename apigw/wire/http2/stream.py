@@ -20,7 +20,7 @@ from apigw.wire.http2.field import Field
 from apigw.wire.http2.fields import check_trailers
 from apigw.wire.http2.flow import BLOCKED, LAST, NOTHING, UNSENT_HIGH, UNSENT_LOW, Flow
 from apigw.wire.http2.frames import Code, StreamFault, reset_frame
-from apigw.wire.http2.hpack import encode_head
+from apigw.wire.http2.hpack import encode_head, encode_trailers
 from apigw.wire.http2.patience import Patience
 from apigw.wire.http2.states import (
     BODY,
@@ -123,13 +123,15 @@ class HTTP2Stream(Patience):
                 return
         self._deliver(request, data)
 
-    def trailers_received(self, fields: list[Field], end: bool) -> None:
-        """Trailers, which are checked and dropped. Raises ``StreamFault``."""
+    def trailers_received(self, fields: list[Field], size: int, end: bool) -> None:
+        """``size``: as for ``Endpoint.block_received``. Raises ``StreamFault``."""
         if self._reading >= HELD:
             raise StreamFault(Code.STREAM_CLOSED, "HEADERS on a stream that the client has ended.")
         if not end:
             raise StreamFault(Code.PROTOCOL_ERROR, "Trailers that do not end the stream.")
-        check_trailers(fields)
+        check_trailers(fields, size, self.channel.factory.settings)
+        if self.request is not None and fields:
+            self.request.trailers = [field.pair for field in fields]
         self.data_received(b"", 0, True)
 
     def window_received(self, increment: int) -> None:
@@ -244,7 +246,7 @@ class HTTP2Stream(Patience):
             return
         channel = self.channel
         if self._head is not None:
-            end = self._writing == ENDING and not self.flow.unsent
+            end = self._writing == ENDING and not self.flow.unsent and self.flow.trailers is None
             channel.emit_head(self.number, self._head, end)
             self._head = None
             if end:
@@ -256,10 +258,12 @@ class HTTP2Stream(Patience):
             self._await_body()  # the answer has moved
         channel.flush()
 
-    def end_response(self, request: Request) -> None:
+    def end_response(self, request: Request, trailers: Headers | None = None) -> None:
         if self._writing == CLOSED:
             return
         self._writing = ENDING
+        if trailers is not None and not self._bodyless:
+            self.flow.trailers = encode_trailers(trailers)
         self._producer = None
         self._held = None
         self._body_came()
@@ -268,8 +272,8 @@ class HTTP2Stream(Patience):
     def unsent(self) -> int:
         return self.flow.unsent
 
-    def abort(self) -> None:
-        self.reset(Code.INTERNAL_ERROR)
+    def abort(self, code: int = Code.INTERNAL_ERROR) -> None:
+        self.reset(Code(code))
         self.channel.flush()
 
     def set_producer(self, producer: IPushProducer | None) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from apigw.wire.deadlines import Deadlines
+from apigw.wire.alpn import OtherProtocol, take_over
+from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 from apigw.wire.http2.client import HTTP2Client, Told
 from apigw.wire.interfaces import Connections, UpstreamConnection
-from apigw.wire.pool import Dialling, PoolSettings, Queued, why_not
+from apigw.wire.pool import Dialling, OnOther, PoolSettings, Queued, jittered, why_not
 from apigw.wire.reactor.transport import OneConnection
 
 MakeClient = Callable[[Told, Told], HTTP2Client]
@@ -33,11 +35,14 @@ class Streams(Connections):
         self._make = make
         self._settings = settings
         self._deadlines = deadlines
-        self._clients: dict[HTTP2Client, None] = {}
+        self._clients: dict[HTTP2Client, IDelayedCall | None] = {}
+        """Those that take exchanges, with the call that ends them for their age."""
         self._dialled: HTTP2Client | None = None
         self._dialling: Dialling | None = None
         self._waiting: dict[Queued, None] = {}
         self._closed = False
+        self.on_other: OnOther | None = None
+        """Set if the service may choose HTTP/1.1 for a connection instead."""
 
     @property
     def connections(self) -> int:
@@ -71,6 +76,12 @@ class Streams(Connections):
         """Waiting exchanges are still served; then every connection is closed when its exchanges have ended."""
         self._closed = True
         self._serve()
+
+    def adopt(self, transport: Any) -> None:
+        """Add a connection that was made elsewhere, and whose handshake is complete."""
+        client = self._make(self._serve, self._lost)
+        client.when_ready.addCallbacks(self._add, lambda _: None)
+        take_over(transport, client)
 
     def forget(self, waiting: Queued) -> None:
         """Remove an entry from the queue."""
@@ -106,7 +117,14 @@ class Streams(Connections):
 
     def _connected(self, client: HTTP2Client) -> None:
         self._dialled_one()
+        self._add(client)
+
+    def _add(self, client: HTTP2Client) -> None:
+        settings = self._settings
+        client.last_number = min(client.last_number, 2 * max(1, round(jittered(settings.max_requests))) - 1)
         self._clients[client] = None
+        if settings.max_age != NEVER:
+            self._clients[client] = self._deadlines.clock.callLater(jittered(settings.max_age), client.close)
         self._serve()
 
     def _dialled_one(self) -> None:
@@ -118,16 +136,23 @@ class Streams(Connections):
     def _not_connected(self, failure: Failure) -> None:
         """Fail the waiting exchanges, which then try another target, unless other connections may have room soon."""
         self._dialled_one()
-        if self._clients:
+        other = self.on_other if isinstance(failure.value, OtherProtocol) else None
+        if self._clients and other is None:
             return
         waiting = list(self._waiting)
         for one in waiting:
             self.forget(one)
+        if other is not None:
+            assert isinstance(failure.value, OtherProtocol)
+            other(failure.value.transport, [one.given for one in waiting])
+            return
         for one in waiting:
             one.given.errback(why_not(failure))
 
     def _lost(self, client: HTTP2Client) -> None:
-        self._clients.pop(client, None)
+        aging = self._clients.pop(client, None)
+        if aging is not None and aging.active():
+            aging.cancel()
         self._serve()
 
 

@@ -14,6 +14,7 @@ from hyperframe.frame import (
 )
 from support.http2_client import Fields, Producer, Recorder, Server, download, get, hello, listen, only, post, pour
 
+from apigw.wire.channel import Settings
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.http2.bounds import CONNECTION_WINDOW, MOST_STREAMS, STREAM_WINDOW
 from apigw.wire.http2.flow import GIVE_BACK
@@ -210,8 +211,8 @@ def test_a_body_of_another_length_ends_an_exchange_nobody_listens_to() -> None:
     assert [type(error) for error in gone] == [ClientLost]
 
 
-def test_trailers_are_dropped() -> None:
-    """Trailers end the body and reach nobody, least of all as headers."""
+def test_trailers_end_the_body() -> None:
+    """They are told apart from the headers."""
     server = Server()
     client = server.connect()
     client.ask(1, post(), end=False)
@@ -220,6 +221,18 @@ def test_trailers_are_dropped() -> None:
     client.ask(1, [(b"x-user-id", b"root")])
     assert (recorder.body, recorder.finished) == (b"body", 1)
     assert not any(name == b"x-user-id" for name, _ in only(server).headers)
+    assert only(server).trailers == [(b"x-user-id", b"root")]
+
+
+@pytest.mark.parametrize("fields", [[(b"a", b"b" * 300)], [(b"%d" % number, b"") for number in range(12)]])
+def test_trailers_have_the_bounds_of_headers(fields: Fields) -> None:
+    """In bytes and in number."""
+    server = Server(Settings(max_header_size=300, max_header_count=10))
+    client = server.connect()
+    client.ask(1, post(), end=False)
+    recorder = listen(only(server))
+    client.ask(1, fields)
+    assert [error.status for error in recorder.errors if isinstance(error, Refused)] == [431]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ class Asker:
         self.status = 0
         self.headers: Headers = []
         self.body = b""
+        self.trailers: Headers = []
         self.finished = False
         self.error: UpstreamError | None = None
         self.pauses: list[bool] = []
@@ -57,6 +58,9 @@ class Asker:
         self.body += data
 
     def response_paused(self) -> None: ...
+
+    def response_trailers(self, trailers: Headers) -> None:
+        self.trailers = trailers
 
     def response_finished(self) -> None:
         self.finished = True
@@ -134,7 +138,7 @@ def test_an_answer_that_comes_at_once_is_told_at_once() -> None:
 
 
 def test_trailers_end_an_answer() -> None:
-    """They are dropped."""
+    """They are told before its end."""
     scene = Scene()
     _, asker = scene.ask()
     scene.say(scene.head(1, OK), DataFrame(1, b"hi"), scene.head(1, ("grpc-status", "0"), end=True))

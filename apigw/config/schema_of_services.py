@@ -1,0 +1,135 @@
+"""The schema of a service: the keys below ``services.NAME``."""
+
+from __future__ import annotations
+
+from apigw.config import model
+from apigw.config.keys import DAY, Rule, choice, duration, list_of, map_of, optional_file, share, switch, text, whole
+
+TARGET: Rule = {
+    "url": text(
+        "`http://host:port` or `https://host:port`. Names are looked up for each new connection. If that fails, or "
+        "takes longer than 0.25 s, the last good addresses are used, for up to 10 minutes.",
+        "target",
+        required=True,
+    ),
+    "weight": whole("Its share of the requests, relative to the weights of the other targets.", 1, 1000),
+}
+
+UPSTREAM_TLS: Rule = {
+    "ca_file": optional_file(
+        "PEM file: the authorities that the targets' certificates are verified with; else the system's.", "certificate"
+    ),
+    "server_name": text("The name for SNI and verification, instead of the target's host.", "host", nullable=True),
+    "client_cert_file": optional_file(
+        "PEM file: the gateway's client certificate (mutual TLS); needs `client_key_file`.", "certificate"
+    ),
+    "client_key_file": optional_file("PEM file: its private key, without a passphrase.", "private key"),
+}
+
+HEALTH_CHECK: Rule = {
+    "path": text("Requested with GET.", "request path"),
+    "grpc": switch(
+        "Whether the check is that of gRPC (`grpc.health.v1`), instead of a GET; not with `protocol: http1`.",
+        nullable=True,
+        default="with `protocol: grpc`",
+    ),
+    "grpc_service": text(
+        "The gRPC service to ask about, such as `shop.v1.Orders`. `null` for the whole server.",
+        "printable",
+        nullable=True,
+    ),
+    "host": text("The `Host` of the requests.", "host", nullable=True, default="the target's"),
+    "expected_status": list_of(
+        "The statuses that pass.",
+        {"type": "integer", "min": 200, "max": 599},
+        minlength=1,
+        nullable=True,
+        default="all below 400",
+    ),
+    "interval": duration("From one check to the next.", "100ms", "1h"),
+    "timeout": duration("A check that takes longer has failed.", "10ms", "5m"),
+    "unhealthy_after": whole("A target is unhealthy after so many failures in a row.", 1, 100),
+    "healthy_after": whole("It is healthy again after so many successes in a row.", 1, 100),
+}
+
+CIRCUIT_BREAKER: Rule = {
+    "error_rate": share("The circuit opens when this share of the requests has failed.", "0.1%", "100%"),
+    "window": duration("The sliding window in which outcomes are counted.", "1s", "1h"),
+    "min_requests": whole("The circuit does not open on fewer outcomes.", 1, 1_000_000),
+    "open_for": duration("How long it stays open before it becomes half-open.", "100ms", "1h"),
+    "half_open_requests": whole(
+        "How many trial requests at a time pass while it is half-open, and how many must succeed to close it.", 1, 1000
+    ),
+}
+
+SERVICE: Rule = {
+    "targets": list_of(
+        "Its addresses: URLs, or maps with `url` and `weight`.",
+        {"type": ["string", "dict"], "form": "target", "schema": TARGET, "meta": {"doc": "", "model": model.Target}},
+        required=True,
+        minlength=1,
+    ),
+    "protocol": choice(
+        "HTTP/1.1 (`http1`), HTTP/2 over TLS to `https` targets (`h2`), or HTTP/2 without TLS (`h2c`). `auto`: what an "
+        "`https` target chooses by ALPN, and HTTP/1.1 to `http` targets. `grpc`: HTTP/2 to both, and health checks by "
+        "gRPC.",
+        "auto",
+        "http1",
+        "h2",
+        "h2c",
+        "grpc",
+        meant={"http2": "h2", "http/2": "h2", "http/1.1": "http1", "http1.1": "http1", "http": "http1"},
+    ),
+    "tls": map_of("For `https` targets, which are always verified.", model.UpstreamTLS, UPSTREAM_TLS),
+    "connect_timeout": duration(
+        "For a new connection, with look-up of the name and TLS handshake; also for the wait for a free connection.",
+        "1ms",
+        "10m",
+    ),
+    "timeout": duration(
+        "Replaces `gateway.request_timeout`.", "1ms", DAY, nullable=True, default="`gateway.request_timeout`"
+    ),
+    "keepalive_timeout": duration(
+        "How long an idle connection to the service is kept. Less than the service's own (Node: 5 s).", "0s", DAY
+    ),
+    "max_connections": whole(
+        "Maximum number of connections to each target. When a request has waited for one for 250 ms, the request with "
+        "the slowest client is ended, by 408 or by closing, if that client is slower than 1 KiB/s.",
+        1,
+        100_000,
+    ),
+    "max_pending": whole(
+        "How many requests may wait for a connection to each target, up to `connect_timeout`. Further ones, and those "
+        "that got none in time, get 503 `overloaded`.",
+        0,
+        1_000_000,
+    ),
+    "max_connection_age": duration(
+        "An older connection gets no further request, and is closed when it is idle: so a change of the name's "
+        "addresses is followed. Up to a tenth less, at random. `null` for no limit.",
+        "1s",
+        DAY,
+        nullable=True,
+    ),
+    "max_connection_requests": whole(
+        "A connection gets no more requests than this; up to a tenth fewer, at random. `null` for no limit.",
+        1,
+        1_000_000_000,
+        nullable=True,
+    ),
+    "preserve_host": switch("Whether the service gets the client's `Host`, instead of the target's."),
+    "critical": switch("Whether `/ready` is 503 while none of its targets answers."),
+    "health_check": map_of(
+        "Active health check of each target. Without it, `/ready` tries a TCP connection.",
+        model.HealthCheck,
+        HEALTH_CHECK,
+        nullable=True,
+    ),
+    "circuit_breaker": map_of(
+        "Circuit breaker: no requests to the service while it fails. `null` for none.",
+        model.CircuitBreaker,
+        CIRCUIT_BREAKER,
+        nullable=True,
+        default="as below",
+    ),
+}

@@ -1,0 +1,121 @@
+# Compiled: see docs/decisions/compiled.md
+"""The series of routes and services, as they are counted."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from prometheus_client import Counter, Gauge
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the buckets in seconds, inclusive."""
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "OTHER"
+
+UPSTREAM_ERRORS = ("connect", "timeout", "lost", "protocol", "overloaded")
+"""Values of the label ``kind``."""
+
+CIRCUIT_STATES = {"closed": 0, "open": 1, "half-open": 2}
+
+MOST_STATUS = 16
+"""The highest status of gRPC."""
+
+
+class Spread:
+    """A histogram of seconds over ``BUCKETS``."""
+
+    __slots__ = ("buckets", "sum")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BUCKETS) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+        self.sum += seconds
+
+
+class MethodSeries(Spread):
+    """The series of one method of one route: durations, and answers by status."""
+
+    __slots__ = ("statuses",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.statuses: dict[int, int] = {}
+
+
+class RouteSeries:
+    """The series of one value of the label ``path``."""
+
+    __slots__ = ("_known", "methods")
+
+    def __init__(self) -> None:
+        self.methods: dict[str, MethodSeries] = {}
+        self._known: dict[bytes | str, MethodSeries] = {}
+
+    def observe(self, method: bytes | str, status: int, seconds: float | None) -> None:
+        """Count one exchange at its end. ``seconds`` is ``None`` for tunnels and event streams."""
+        try:
+            series = self._known[method]
+        except KeyError:
+            series = self._of(method)
+        try:
+            series.statuses[status] += 1
+        except KeyError:
+            # RFC 9110 §15: what is outside of 100..599 is to be taken for a server error.
+            known = status if 100 <= status <= 599 else 599
+            series.statuses[known] = series.statuses.get(known, 0) + 1
+        if seconds is not None:
+            series.buckets[bisect_left(BUCKETS, seconds)] += 1
+            series.sum += seconds
+
+    def _of(self, method: bytes | str) -> MethodSeries:
+        name = method if isinstance(method, str) else method.decode("latin-1")
+        if name not in METHODS:
+            return self.methods.setdefault(OTHER, MethodSeries())
+        series = self._known[method] = self.methods.setdefault(name, MethodSeries())
+        return series
+
+
+class ServiceSeries:
+    """The series of one service; made by ``Metrics.service``."""
+
+    def __init__(self, name: str, errors: Counter, calls: Counter, state: Gauge, transitions: Counter) -> None:
+        self.durations = Spread()
+        self.observe = self.durations.observe
+        """``observe(seconds)``: from the first byte sent to the upstream to the last byte of its response."""
+        self._name = name
+        self._errors_family = errors
+        self._errors: dict[str, Counter] = {kind: errors.labels(name, kind) for kind in UPSTREAM_ERRORS}
+        self._calls_family = calls
+        self._calls: dict[int, Counter] = {}
+        self._state = state.labels(name)
+        self._transitions = {to: transitions.labels(name, to) for to in CIRCUIT_STATES}
+
+    def error(self, kind: str) -> None:
+        """Count a failed call. ``kind`` is one of ``UPSTREAM_ERRORS``."""
+        try:
+            self._errors[kind].inc()
+        except KeyError:
+            child = self._errors[kind] = self._errors_family.labels(self._name, kind)
+            child.inc()
+
+    def called(self, status: int) -> None:
+        """Count a gRPC call that was answered with ``status``. Those that gRPC does not know count as UNKNOWN, 2."""
+        known = status if status <= MOST_STATUS else 2
+        try:
+            self._calls[known].inc()
+        except KeyError:
+            child = self._calls[known] = self._calls_family.labels(self._name, str(known))
+            child.inc()
+
+    def circuit_is(self, state: str) -> None:
+        """Set the state of a new circuit, without counting a transition."""
+        self._state.set(CIRCUIT_STATES[state])
+
+    def circuit(self, to: str) -> None:
+        """Count a transition to ``closed``, ``open`` or ``half-open``."""
+        self._state.set(CIRCUIT_STATES[to])
+        self._transitions[to].inc()
