@@ -16,6 +16,7 @@ ALLOWED = (
     "this server was built without TLS",  # which redis-server of Debian is not
     "chromium is not installed",  # 300 MB, for six tests of the status page
     "npm cannot reach a registry",
+    "systemd-analyze is not installed",
 )
 """How the reasons begin."""
 

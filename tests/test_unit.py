@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = (ROOT / "contrib/systemd/apigw.service").read_text()
@@ -24,6 +28,18 @@ def test_what_the_pages_name_can_be_written() -> None:
     assert settings("RuntimeDirectory") == ["apigw"]
     assert settings("LogsDirectory") == ["apigw"]
     assert settings("UMask") == ["0027"]
+
+
+def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
+    """``systemd-analyze verify`` accepts both, but for the files that an installation brings."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed (Debian: systemd)")
+    for file in (ROOT / "contrib/systemd").iterdir():
+        (tmp_path / file.name).write_text(re.sub(r"/opt/apigw/bin/\S+", "/bin/true", file.read_text()))
+    units = sorted(str(file) for file in tmp_path.iterdir())
+    said = subprocess.run([program, "verify", *units], capture_output=True, text=True, check=False)
+    assert [line for line in said.stderr.splitlines() if "apigw" in line] == []
 
 
 def test_the_user_of_the_image_is_a_number() -> None:

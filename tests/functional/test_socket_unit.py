@@ -1,0 +1,54 @@
+"""A listening socket that a service manager holds: a restart refuses nobody."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.client import Client
+from support.daemon import TWISTD, gateway
+from support.services import Service
+from support.waiting import PATIENCE
+
+PASS = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="apigw.socket")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""What systemd does for a service with a socket unit: sd_listen_fds(3)."""
+
+
+@contextmanager
+def passed(listening: socket.socket, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The daemon, which has been passed the socket."""
+    number = listening.fileno()
+    daemon = [TWISTD, "-n", "--pidfile=", "apigw", "--config", str(directory)]
+    with subprocess.Popen(
+        [sys.executable, "-c", PASS, str(number), *daemon], cwd="/", pass_fds=[number], stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_restart_refuses_nobody(tmp_path: Path, service: Service) -> None:
+    """Who connects while no gateway runs is served by the next one."""
+    listen = {"listen": ["systemd:domain=INET:index=0"], "admin": None}
+    document = gateway(services={"main": service.url}, routes=[{"path": "/a", "service": "main"}], **listen)
+    (tmp_path / "gateway.yaml").write_text(json.dumps(document))
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listening:
+        with passed(listening, tmp_path) as first:
+            with Client(listening.getsockname()) as client:
+                assert client.get("/a").status == 200
+            first.send_signal(signal.SIGTERM)
+            assert first.wait(PATIENCE) == 0
+        with Client(listening.getsockname()) as client, passed(listening, tmp_path):
+            assert client.get("/a").status == 200
