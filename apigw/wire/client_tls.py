@@ -215,7 +215,7 @@ class _SecureFactory(ClientFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         wrapped = self._factory.buildProtocol(addr)
-        return None if wrapped is None else Secure(wrapped, self._connect)
+        return None if wrapped is None else Secure(wrapped, self._connect, is_client=True)
 
     def _connect(self, layer: Any) -> SSL.Connection:
         # The wrapper that endpoints put between transport and protocol is not needed after the connect.

@@ -160,7 +160,7 @@ class TLSFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """``None``, which closes the connection before a handshake, where the wrapped factory takes none."""
         wrapped = self._wrapped.buildProtocol(addr)
-        return None if wrapped is None else Secure(wrapped, self._connect)
+        return None if wrapped is None else Secure(wrapped, self._connect, is_client=False)
 
     def _connect(self, layer: Any) -> SSL.Connection:
         contexts = self._contexts

@@ -22,7 +22,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
         yield manager
 
 
-@pytest.mark.parametrize("process", [None, str(os.getpid())])
+@pytest.mark.parametrize("process", [None, str(os.getpid())], ids=["any process", "this process"])
 def test_it_hears_twice_in_its_time_that_the_reactor_runs(manager: socket.socket, process: str | None) -> None:
     """At the start, and then each half of the time, until the end."""
     clock = Clock()

@@ -132,6 +132,7 @@ SENTINELS = {"sentinels": (("127.0.0.1", free_port()),), "sentinel_name": "limit
         (NOBODY, {"password_file": "/no/file"}, "/no/file cannot be read: No such file or directory"),
         ("redis://x", SENTINELS, "no sentinel gave the address of the master 'limits'"),
     ],
+    ids=["refused", "no such name", "no such file", "no master"],
 )
 def test_why_there_is_no_connection_in_words(scene: Scene, url: str, config: dict[str, Any], said: str) -> None:
     """Operators read what happened, and not how it is written in Python, or in the resolver."""

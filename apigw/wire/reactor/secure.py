@@ -88,8 +88,9 @@ class Secure:
 
     transport: Any
 
-    def __init__(self, wrapped: Any, connect: Connect) -> None:
+    def __init__(self, wrapped: Any, connect: Connect, is_client: bool) -> None:
         self.wrappedProtocol = wrapped
+        self._is_client = is_client
         self.disconnecting = False
         self.connected = False
         self._connect = connect
@@ -110,7 +111,8 @@ class Secure:
         self._tls = self._connect(self)
         self._reactor = getattr(transport, "reactor", None)
         self.wrappedProtocol.makeConnection(self)
-        self._shake_hands()
+        if self._is_client:
+            self._shake_hands()
 
     def dataReceived(self, data: bytes) -> None:
         state = self._state

@@ -339,7 +339,7 @@ def test_a_client_writes_before_its_handshake_is_done(authority: Authority, vers
         connection.set_connect_state()
         return connection
 
-    layer = Secure(above, connect)
+    layer = Secure(above, connect, is_client=True)
     layer.makeConnection(below)
     above.transport.write(b"early")
     above.transport.loseConnection()
