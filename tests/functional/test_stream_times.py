@@ -107,15 +107,15 @@ def test_before_its_first_piece_it_stalls_as_others(daemon: Daemon) -> None:
         assert client.send(CHUNKED).answer().status == 408
 
 
-@pytest.mark.parametrize(("path", "status"), [("/grpc", 200), ("/strict", 504)])
-def test_grpc_waits_longer_for_its_answer(daemon: Daemon, h2_service: H2Service, path: str, status: int) -> None:
+@pytest.mark.parametrize(("path", "status"), [("/grpc", None), ("/strict", "4")])
+def test_grpc_waits_longer_for_its_answer(daemon: Daemon, h2_service: H2Service, path: str, status: str | None) -> None:
     """A server may have nothing to stream for long; a ``timeout`` that is written for a service or route holds."""
     held: list[H2Received] = []
     h2_service.behave = held.append
     with H2Client(daemon.address) as client:
         number = client.begin("POST", path, ("content-type", "application/grpc"), ("te", "trailers"), end=False)
         client.send(number, b"\0\0\0\0\0", end=True)
-        if status == 200:
+        if status is None:
             client.until(lambda: True)
             client.socket.settimeout(BETWEEN)
             with pytest.raises(TimeoutError):
@@ -126,4 +126,4 @@ def test_grpc_waits_longer_for_its_answer(daemon: Daemon, h2_service: H2Service,
         exchange = client.streams[number]
         client.until(lambda: exchange.ended)
         assert exchange.answer is not None
-        assert exchange.answer.status == status
+        assert exchange.answer.get("grpc-status") == status

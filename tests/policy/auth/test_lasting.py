@@ -34,7 +34,7 @@ class Stream:
 
     peer = b"192.0.2.1"
 
-    def abort(self) -> None: ...
+    def abort(self, code: int = 0) -> None: ...
 
 
 class Scene:
