@@ -13,7 +13,7 @@ from typing import Any, Final
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, INegotiated, IPushProducer, ISSLTransport
-from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
@@ -188,6 +188,9 @@ class Secure:
         if failed is not None:
             self._fail(failed)
         elif ended and self._state != OVER:
+            if self._reason is None:
+                # Whole, also if the other side is gone before it gets our close_notify, and resets.
+                self._reason = Failure(CONNECTION_DONE)
             self.send_held()
             self._say_goodbye()
             if self._state != OVER:

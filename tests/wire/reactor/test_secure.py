@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from support.certificates import Authority
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
@@ -237,6 +238,16 @@ def test_close_notify_is_answered(authority: Authority, version: ssl.TLSVersion)
     assert scene.read() == b"last<close_notify>"
     assert scene.below.closing
     scene.layer.connectionLost(connectionDone)
+    assert scene.above.lost is not None and scene.above.lost.check(ConnectionDone)
+
+
+def test_the_end_is_clean_if_the_other_side_does_not_stay_for_ours(authority: Authority) -> None:
+    """It has said that it closes, and resets when it gets our close_notify: a body that ends so is whole."""
+    scene = Scene(authority).ready()
+    with pytest.raises(ssl.SSLWantReadError):
+        scene.client.unwrap()
+    scene.deliver(scene.sent())
+    scene.layer.connectionLost(Failure(CONNECTION_LOST))
     assert scene.above.lost is not None and scene.above.lost.check(ConnectionDone)
 
 
