@@ -25,6 +25,9 @@ LARGEST: Final = 16384
 """Bytes of text in a record (RFC 8446 §5.1)."""
 ADDED: Final = 64
 """At most so many bytes a record is longer than its text, with the ciphers that are used; it only must not be less."""
+MOST_SILENT: Final = 100
+"""Records without text, beyond as many as have text. A change of keys is answered, whoever reads the answers or not:
+they would pile up. Honest peers send a few tickets, and change keys after millions of records."""
 
 # The states of a connection.
 HANDSHAKE: Final = 0
@@ -97,6 +100,8 @@ class Secure:
         self._state = HANDSHAKE
         self._records = Records()
         self._held: list[bytes] = []
+        self._silent = 0
+        """Records without text, less those with text."""
         self._produced = False
         """Whether a producer is registered."""
         self._reason: Failure | None = None
@@ -172,10 +177,15 @@ class Secure:
             count -= 1
             try:
                 pieces.append(tls.recv(LARGEST))
+                if self._silent:
+                    self._silent -= 1
             except SSL.WantReadError:
                 # A record of the handshake, such as a ticket or a change of keys, which may have an answer.
                 self._flush(LARGEST)
                 if count < 0:
+                    break
+                self._silent += 1
+                if self._silent > MOST_SILENT:
                     break
             except SSL.ZeroReturnError:
                 ended = True
@@ -185,7 +195,10 @@ class Secure:
                 break
         if pieces:
             self.wrappedProtocol.dataReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if failed is not None:
+        if self._silent > MOST_SILENT:
+            self._reason = Failure(CONNECTION_LOST)
+            self.abortConnection()
+        elif failed is not None:
             self._fail(failed)
         elif ended and self._state != OVER:
             if self._reason is None:

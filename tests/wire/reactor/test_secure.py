@@ -17,7 +17,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from apigw.wire.client_tls import ClientTLS
-from apigw.wire.reactor.secure import CLOSING, HANDSHAKE, OPEN, OVER, STATES, Records, Secure
+from apigw.wire.reactor.secure import CLOSING, HANDSHAKE, MOST_SILENT, OPEN, OVER, STATES, Records, Secure
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
 
 
@@ -313,6 +313,51 @@ def test_a_broken_record_ends_the_connection(authority: Authority, version: ssl.
         scene.read()
     scene.layer.connectionLost(connectionDone)
     assert scene.above.lost is not None and scene.above.lost.check(SSL.Error)
+
+
+class Talk:
+    """OpenSSL, of a connection whose other side changes its keys with each record that is not ``text``."""
+
+    def __init__(self) -> None:
+        self.came: list[bytes] = []
+        self.answers = 0
+
+    def do_handshake(self) -> None: ...
+
+    def bio_write(self, data: bytes) -> None:
+        self.came.append(data)
+
+    def bio_read(self, most: int) -> bytes:
+        raise SSL.WantReadError
+
+    def recv(self, most: int) -> bytes:
+        record = self.came.pop(0)
+        if record[5:] == b"text":
+            return b"text"
+        self.answers += 1
+        raise SSL.WantReadError
+
+
+def test_keys_are_not_changed_for_ever() -> None:
+    """Each change has an answer, which a client need not read: they must not pile up."""
+    talk, above, below = Talk(), Above(), Below()
+    layer = Secure(above, lambda layer: talk, is_client=True)
+    layer.makeConnection(below)
+    text, change = b"\x17\x03\x03\x00\x04text", b"\x17\x03\x03\x00\x04keys"
+    for _ in range(5 * MOST_SILENT):
+        layer.dataReceived(change)
+        layer.dataReceived(text)
+    assert len(above.received) == 5 * MOST_SILENT
+    for _ in range(MOST_SILENT):
+        assert not below.aborted
+        layer.dataReceived(change)
+    layer.dataReceived(text)
+    assert not below.aborted
+    layer.dataReceived(change)
+    layer.dataReceived(change)
+    assert below.aborted
+    layer.connectionLost(connectionDone)
+    assert above.lost is not None and above.lost.check(ConnectionLost)
 
 
 def test_nonsense_ends_a_handshake(authority: Authority) -> None:
