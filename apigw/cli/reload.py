@@ -65,6 +65,8 @@ def reload(options: argparse.Namespace) -> int:
 def _reloaded(admin: Admin, environ: Noted, timeout: float) -> Mapping[str, Any]:
     """Signal the gateway, and return its status after the reload. Raises ``NotReloaded`` or ``NotAnswered``."""
     before = admin.get("/status")
+    if not isinstance(before, dict) or not {"process", "reloads", "reloading"} <= before.keys():
+        raise NotReloaded(f"what answers at {admin} is no gateway of this version")
     process: int = before["process"]
     _check_process(process, admin)
     changed = sorted(_changed(process, environ))

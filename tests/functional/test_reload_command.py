@@ -88,11 +88,20 @@ def test_an_equal_environment_does_not(
 def test_only_a_gateway_is_signalled(daemon: Daemon, reload: Reload, monkeypatch: pytest.MonkeyPatch) -> None:
     """A number that is another process here, as that of a gateway in a container may be, gets no signal."""
     with subprocess.Popen(["sleep", "60"]) as other:
-        monkeypatch.setattr("apigw.cli.reload.Admin.get", lambda *_: {"process": other.pid, "reloads": 0})
+        status = {"process": other.pid, "reloads": 0, "reloading": False}
+        monkeypatch.setattr("apigw.cli.reload.Admin.get", lambda *_: status)
         code, _, err = reload()
         assert code == 1 and f"is process {other.pid}, but not here" in err
         assert other.poll() is None
         other.kill()
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"process": 1}], ids=str)
+def test_what_else_answers_is_said(reload: Reload, monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
+    """Another program, or a gateway from before the command, that has yet to be restarted."""
+    monkeypatch.setattr("apigw.cli.reload.Admin.get", lambda *_: answer)
+    code, _, err = reload()
+    assert code == 1 and "is no gateway of this version" in err
 
 
 def test_who_does_not_answer(daemon: Daemon, reload: Reload) -> None:
