@@ -207,8 +207,7 @@ class Secure:
             self.send_held()
             self._say_goodbye()
             if self._state != OVER:
-                self._state = OVER
-                self.transport.loseConnection()
+                self._hang_up()
 
     def _say_goodbye(self) -> None:
         """Send close_notify. If that of the other side is here, close the connection."""
@@ -219,8 +218,18 @@ class Secure:
             both = False
         self._flush(LARGEST)
         if both:
-            self._state = OVER
-            self.transport.loseConnection()
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close the connection when what is written has been sent.
+
+        A paused producer would be resumed then, in place of that, and write all that it has to nobody.
+        """
+        self._state = OVER
+        if self._produced:
+            self._produced = False
+            self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
     def _fail(self, error: Exception) -> None:
         if self._state == OVER:
@@ -229,7 +238,7 @@ class Secure:
             self._reason = Failure(CONNECTION_LOST if isinstance(error, SSL.SysCallError) else error)
         self._state = OVER
         self._flush(LARGEST)  # an alert, which says why
-        self.transport.loseConnection()
+        self._hang_up()
 
     def _flush(self, expected: int) -> None:
         """Send what OpenSSL has written: ``expected`` bytes of text, or some message of its own."""

@@ -289,6 +289,23 @@ def test_a_producer_may_write_until_it_is_unregistered(authority: Authority) -> 
     assert scene.read() == b"<close_notify>"
 
 
+@pytest.mark.parametrize("is_broken", [False, True], ids=["close_notify", "nonsense"])
+def test_no_producer_is_resumed_once_the_client_has_ended(authority: Authority, is_broken: bool) -> None:
+    """A transport that closes resumes one that it has paused, and stays open: an endless answer would go to nobody."""
+    scene = Scene(authority).ready()
+    scene.above.transport.registerProducer(object(), True)
+    assert scene.below.producer is not None
+    if is_broken:
+        scene.deliver(b"\x17\x03\x03\x00\x20" + bytes(32))
+    else:
+        with pytest.raises(ssl.SSLWantReadError):
+            scene.client.unwrap()
+        scene.deliver(scene.sent())
+    assert scene.below.closing
+    assert scene.below.producer is None
+    scene.above.transport.unregisterProducer()
+
+
 def test_closing_before_the_handshake_cuts(authority: Authority) -> None:
     """There is nobody to say goodbye to."""
     scene = Scene(authority)
