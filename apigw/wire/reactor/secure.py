@@ -24,7 +24,7 @@ HEADER: Final = 5
 LARGEST: Final = 16384
 """Bytes of text in a record (RFC 8446 §5.1)."""
 ADDED: Final = 64
-"""At most so many bytes a record is longer than its text, with the ciphers that are used; it only must not be less."""
+"""Bytes by which a record may be longer than its text: header, nonce, tag. If it is more, a second read gets the rest."""
 
 # The states of a connection.
 HANDSHAKE: Final = 0
@@ -156,8 +156,7 @@ class Secure:
         if IHandshakeListener.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.handshakeCompleted()
         self.send_held()
-        if self.disconnecting and not self._produced:
-            self._say_goodbye()
+        self._close_if_asked()
 
     def _is_open(self) -> bool:
         return self._state == OPEN or self._state == CLOSING
@@ -187,12 +186,20 @@ class Secure:
             self.wrappedProtocol.dataReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if failed is not None:
             self._fail(failed)
-        elif ended and self._state != OVER:
+        elif ended and self._is_open():
             self.send_held()
-            self._say_goodbye()
-            if self._state != OVER:
+            if self._is_open():
+                self._say_goodbye()
+            if self._is_open():
                 self._state = OVER
                 self.transport.loseConnection()
+
+    def _close_if_asked(self) -> None:
+        """Send what is held and close_notify, if the protocol has closed, and no producer may still write."""
+        if self.disconnecting and not self._produced and self._state == OPEN:
+            self.send_held()
+            if self._is_open():  # else it could not be sent
+                self._say_goodbye()
 
     def _say_goodbye(self) -> None:
         """Send close_notify. If that of the other side is here, close the connection."""
@@ -277,10 +284,7 @@ class Secure:
             self.abortConnection()
             return
         self.disconnecting = True
-        if self._state == OPEN and not self._produced:
-            self.send_held()
-            if self._state == OPEN:
-                self._say_goodbye()
+        self._close_if_asked()
 
     def abortConnection(self) -> None:
         self.disconnecting = True
@@ -302,9 +306,7 @@ class Secure:
             return
         self._produced = False
         self.transport.unregisterProducer()
-        if self.disconnecting and self._state == OPEN:
-            self.send_held()
-            self._say_goodbye()
+        self._close_if_asked()
 
     def pauseProducing(self) -> None:
         self.transport.pauseProducing()

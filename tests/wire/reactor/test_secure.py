@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from support.certificates import Authority
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.reactor.secure import CLOSING, HANDSHAKE, OPEN, OVER, STATES, Records, Secure
@@ -56,6 +58,7 @@ class Below:
         self.producer = None
 
 
+@implementer(IHandshakeListener)
 class Above:
     """The protocol: what it is told."""
 
@@ -64,9 +67,13 @@ class Above:
         self.received: list[bytes] = []
         self.lost: Failure | None = None
         self.on_data: Callable[[bytes], object] = lambda data: None
+        self.on_handshake: Callable[[], object] = lambda: None
 
     def makeConnection(self, transport: Any) -> None:
         self.transport = transport
+
+    def handshakeCompleted(self) -> None:
+        self.on_handshake()
 
     def dataReceived(self, data: bytes) -> None:
         self.received.append(data)
@@ -321,6 +328,35 @@ def test_an_abort_sends_and_delivers_nothing_more(authority: Authority) -> None:
     scene.deliver(scene.sent())
     scene.above.transport.write(b"ignored")
     assert scene.below.aborted and scene.below.written == b""
+
+
+@VERSIONS
+def test_an_abort_at_the_end_of_the_handshake_delivers_nothing(authority: Authority, version: ssl.TLSVersion) -> None:
+    """Also what came together with its last bytes."""
+    scene = Scene(authority, version)
+    scene.above.on_handshake = lambda: scene.above.transport.abortConnection()
+    scene.shake()
+    if version == ssl.TLSVersion.TLSv1_3:
+        scene.client.write(b"hello")
+        scene.deliver(scene.sent())
+    assert scene.below.aborted
+    assert scene.above.received == []
+    assert scene.layer._state == OVER
+
+
+@VERSIONS
+def test_closing_at_the_end_of_the_handshake(authority: Authority, version: ssl.TLSVersion) -> None:
+    """What was written in it comes first, then one close_notify."""
+    scene = Scene(authority, version)
+
+    def close() -> None:
+        scene.above.transport.write(b"bye")
+        scene.above.transport.loseConnection()
+
+    scene.above.on_handshake = close
+    scene.ready()
+    assert scene.read() == b"bye<close_notify>"
+    assert not scene.below.closing
 
 
 @VERSIONS
