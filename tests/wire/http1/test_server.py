@@ -144,6 +144,23 @@ def test_the_fields_of_one_hop_stay_here() -> None:
     assert not echo.request.upgrade
 
 
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (b"trailers", True),
+        (b"gzip;q=0.5,\tTrailers ", True),
+        (b"trailers;q=1, gzip", True),
+        (b"x-trailers", False),
+        (b"trailers-not", False),
+        (b"", False),
+    ],
+)
+def test_who_takes_trailers(value: bytes, wanted: bool) -> None:
+    """Those who name them as a member of ``TE`` (RFC 9110 §10.1.4)."""
+    _, _, echo = held(GET[:-2] + b"TE: " + value + b"\r\nTE: x\r\n\r\n")
+    assert echo.request.wants_trailers is wanted
+
+
 def test_the_peer_and_the_version() -> None:
     """The application knows who asked, and how."""
     _, _, echo = held(b"GET http://A:80/b/c?d HTTP/1.1\r\nHost: a:80\r\n\r\n")
