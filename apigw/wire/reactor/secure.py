@@ -24,7 +24,7 @@ HEADER: Final = 5
 LARGEST: Final = 16384
 """Bytes of text in a record (RFC 8446 §5.1)."""
 ADDED: Final = 64
-"""Bytes by which a record may be longer than its text: header, nonce, tag. If it is more, a second read gets the rest."""
+"""Bytes by which a record may be longer than its text: header, nonce, tag. A second read gets more."""
 
 # The states of a connection.
 HANDSHAKE: Final = 0

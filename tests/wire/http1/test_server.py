@@ -404,25 +404,6 @@ def test_one_client_does_not_take_a_whole_turn_of_the_reactor() -> None:
         assert client.transport.reading
 
 
-def test_what_comes_meanwhile_waits_for_its_turn_too() -> None:
-    """A layer of TLS hands on what it has read in a turn in many pieces."""
-    server = Server()
-    server.clock.turn = 1  # type: ignore[attr-defined]  # as our reactor has
-    client = server.connect()
-    client.send(GET)
-    (channel,) = server.factory.channels
-    channel.secure = True  # type: ignore[attr-defined]
-    for _ in range(10):
-        client.transport.protocol.dataReceived(GET * 10)
-    assert len(server.seen) == 1 + 16
-    server.wait(1)
-    assert len(server.seen) == 101
-    for turn in range(2, 40):
-        server.clock.turn = turn  # type: ignore[attr-defined]
-        client.transport.protocol.dataReceived(GET)
-        assert len(server.seen) == 100 + turn
-
-
 @pytest.mark.parametrize("end", [ConnectionLost(), None])
 def test_a_client_that_leaves_before_its_turn(end: ConnectionLost | None) -> None:
     """What it had asked is not begun any more."""
