@@ -191,8 +191,7 @@ class Secure:
             if self._is_open():
                 self._say_goodbye()
             if self._is_open():
-                self._state = OVER
-                self.transport.loseConnection()
+                self._end()
 
     def _close_if_asked(self) -> None:
         """Send what is held and close_notify, if the protocol has closed, and no producer may still write."""
@@ -210,17 +209,23 @@ class Secure:
             both = False
         self._flush(LARGEST)
         if both:
-            self._state = OVER
-            self.transport.loseConnection()
+            self._end()
+
+    def _end(self) -> None:
+        """Close when what is encrypted is sent. A producer can write no more, so it is not waited for."""
+        self._state = OVER
+        if self._produced:
+            self._produced = False
+            self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
     def _fail(self, error: Exception) -> None:
         if self._state == OVER:
             return
         if self._reason is None:
             self._reason = Failure(CONNECTION_LOST if isinstance(error, SSL.SysCallError) else error)
-        self._state = OVER
         self._flush(LARGEST)  # an alert, which says why
-        self.transport.loseConnection()
+        self._end()
 
     def _flush(self, expected: int) -> None:
         """Send what OpenSSL has written: ``expected`` bytes of text, or some message of its own."""

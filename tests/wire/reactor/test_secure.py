@@ -285,6 +285,25 @@ def test_a_producer_may_write_until_it_is_unregistered(authority: Authority) -> 
     assert scene.read() == b"<close_notify>"
 
 
+@VERSIONS
+@pytest.mark.parametrize("politely", [True, False])
+def test_a_producer_keeps_no_connection_that_the_client_has_ended(
+    authority: Authority, version: ssl.TLSVersion, politely: bool
+) -> None:
+    """By close_notify or by a fault: nothing more can be sent, so a paused producer is not waited for."""
+    scene = Scene(authority, version).ready()
+    scene.above.transport.registerProducer(object(), True)
+    if politely:
+        with pytest.raises(ssl.SSLWantReadError):
+            scene.client.unwrap()
+        scene.deliver(scene.sent())
+    else:
+        scene.deliver(b"\x17\x03\x03\x00\x20" + bytes(32))
+    assert scene.below.closing
+    assert scene.below.producer is None
+    scene.above.transport.unregisterProducer()
+
+
 def test_closing_before_the_handshake_cuts(authority: Authority) -> None:
     """There is nobody to say goodbye to."""
     scene = Scene(authority)
