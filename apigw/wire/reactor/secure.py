@@ -112,7 +112,7 @@ class Secure:
         self._reactor = getattr(transport, "reactor", None)
         self.wrappedProtocol.makeConnection(self)
         if self._is_client:
-            self._shake_hands()
+            self._handshake()
 
     def dataReceived(self, data: bytes) -> None:
         state = self._state
@@ -121,7 +121,7 @@ class Secure:
         count = self._records.completed(data)
         self._tls.bio_write(data)
         if state == HANDSHAKE:
-            self._shake_hands()
+            self._handshake()
             # Of the records that have arrived, OpenSSL does not say how many belonged to the handshake.
             count = -1 if self._is_open() else 0
         if count:
@@ -140,7 +140,7 @@ class Secure:
 
     # The connection.
 
-    def _shake_hands(self) -> None:
+    def _handshake(self) -> None:
         if self._state != HANDSHAKE:
             return
         try:
@@ -189,7 +189,7 @@ class Secure:
         elif ended and self._is_open():
             self.send_held()
             if self._is_open():
-                self._say_goodbye()
+                self._send_close_notify()
             if self._is_open():
                 self._end()
 
@@ -198,9 +198,9 @@ class Secure:
         if self.disconnecting and not self._produced and self._state == OPEN:
             self.send_held()
             if self._is_open():  # else it could not be sent
-                self._say_goodbye()
+                self._send_close_notify()
 
-    def _say_goodbye(self) -> None:
+    def _send_close_notify(self) -> None:
         """Send close_notify. If that of the other side is here, close the connection."""
         self._state = CLOSING
         try:
