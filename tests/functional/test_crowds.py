@@ -6,6 +6,7 @@ As many as ``max_connections`` of a service, so that the last would get nothing 
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -24,7 +25,7 @@ from .conftest import Start
 CROWD = 256
 SECOND = 1.0
 MOST_GROWTH = 96 * 1024 * 1024
-LARGE = b"x" * 1_000_000
+LARGE = b"x" * 4_000_000
 PLAIN, SECURE = range(2)
 
 
@@ -64,10 +65,12 @@ def small_uploads(daemon: Daemon) -> list[Client | H2Client]:
 
 
 def readers(daemon: Daemon) -> list[Client | H2Client]:
-    """Each has asked for 1 MB, and reads nothing."""
+    """Each has asked for more than the kernels' buffers take, and reads nothing."""
     clients = [daemon.connect() for _ in range(CROWD)]
     for client in clients:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.send(encode("GET", "/large"))
+    eventually(lambda: daemon.status()["in_flight"] == CROWD)
     return [*clients]
 
 

@@ -57,16 +57,16 @@ def served(daemon: Daemon) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize(("attack", "within"), [(upload, 3), (read, 8)])
+@pytest.mark.parametrize("attack", [upload, read])
 def test_slow_clients_give_way(
-    daemon: Daemon, service: Service, held: ExitStack, attack: Callable[[Daemon], Client], within: float
+    daemon: Daemon, service: Service, held: ExitStack, attack: Callable[[Daemon], Client]
 ) -> None:
-    """All connections are held by clients that hardly move: another is served soon, when they have been slow for long
-    enough: who fills its buffers at first is so five seconds later."""
+    """All connections are held by clients that hardly move: another is served soon, also where the kernels' buffers
+    took a lot of an answer at first."""
     service.behave = behave
     clients = [held.enter_context(attack(daemon)) for _ in range(MANY)]
     eventually(lambda: len(service.requests) == MANY)
-    assert served(daemon) < within
+    assert served(daemon) < 4
     if attack is upload:
         ended = [client for client in clients if readable(client)]
         assert [client.answer().status for client in ended] == [408]

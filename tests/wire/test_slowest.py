@@ -42,17 +42,19 @@ def looked(*moved: list[int | None], every: float = 0.25) -> list[int | None]:
 @pytest.mark.parametrize(
     ("moved", "last"),
     [
-        ([[0, 0, 0]], 0),
-        ([[0, 0]], None),  # not seen for long enough
-        ([[0, 0, 511]], 0),
-        ([[0, 0, 512]], None),  # 1 KiB a second
-        ([[5000, 5000, 5000]], 0),  # what was before the first look does not help
-        ([[0, 100, 200], [0, 0, 100], [0, 0, 9999]], 1),
-        ([[None, None, None], [0, 0, 400]], 1),  # its service is waited for
-        ([[0, None, 0]], 0),
-        ([[0, 0, None]], None),
-        ([[0, 5120, *[5120] * 18]], None),  # over five seconds
-        ([[0, 5120, *[5120] * 22]], 0),
+        ([[0, 0, 0, 0]], 0),
+        ([[0, 0, 0]], None),  # not seen for long enough
+        ([[0, 0, 0, 511]], 0),
+        ([[0, 0, 0, 512]], None),  # 1 KiB a second
+        ([[0, 10**6, 10**6, 10**6]], 0),  # its buffers were filled
+        ([[5000, 5000, 5000, 5000]], 0),  # what was before the first look does not help
+        ([[0, 0, 100, 200], [0, 0, 0, 100], [0, 0, 0, 9999]], 1),
+        ([[None, None, None, None], [0, 0, 0, 400]], 1),  # its service is waited for
+        ([[0, None, 0, 0, 0]], None),  # seen anew
+        ([[0, 0, 0, None, 0, 0]], 0),
+        ([[0, 0, 0, None]], None),
+        ([[0, 0, 5120, *[5120] * 18]], None),  # over five seconds
+        ([[0, 0, 5120, *[5120] * 22]], 0),
     ],
 )
 def test_who_is_slow(moved: list[list[int | None]], last: int | None) -> None:
