@@ -225,7 +225,8 @@ class HTTP2Client(ServiceConnection):
             try:
                 exchange.window_received(increment)
             except StreamFault as fault:
-                exchange.fail(UpstreamMalformed(fault.reason), fault.code)
+                if not exchange.is_complete:  # else its answer is passed on at the end of this read
+                    exchange.fail(UpstreamMalformed(fault.reason), fault.code)
             return
         self.widen_connection(increment)
         self._go_on()
