@@ -48,7 +48,7 @@ def reload(options: argparse.Namespace) -> int:
         return REFUSED
     try:
         admin = Admin.of_endpoint(config.gateway.admin) if options.admin is None else Admin.parse(options.admin)
-        status = _reloaded(admin, environ, options.timeout)
+        status = _reloaded(admin, options.config, environ, options.timeout)
     except (NotAnswered, NotReloaded, ValueError) as error:
         print(f"apigw: {error}", file=sys.stderr)
         return REFUSED
@@ -62,11 +62,13 @@ def reload(options: argparse.Namespace) -> int:
     return FOUND
 
 
-def _reloaded(admin: Admin, environ: Noted, timeout: float) -> Mapping[str, Any]:
+def _reloaded(admin: Admin, directory: str, environ: Noted, timeout: float) -> Mapping[str, Any]:
     """Signal the gateway, and return its status after the reload. Raises ``NotReloaded`` or ``NotAnswered``."""
     before = admin.get("/status")
     process: int = before["process"]
     _check_process(process, admin)
+    if os.path.realpath(directory) != os.path.realpath(before["directory"]):
+        raise NotReloaded(f"the gateway at {admin} reads {before['directory']}, and not {os.path.abspath(directory)}")
     changed = sorted(_changed(process, environ))
     if changed:
         names = ", ".join(changed)

@@ -153,6 +153,12 @@ def _sentence(document: Document, path: Path, error: Any) -> str:
 def _type_sentence(document: Document, path: Path, value: Any, wanted: str | list[str]) -> str:
     kinds = [wanted] if isinstance(wanted, str) else wanted
     names = " or ".join(_TYPES[kind] for kind in kinds)
+    rule = rule_at(document.schema, path) or {}
+    if isinstance(value, bool) and "allowed" in rule:
+        read, allowed = "true" if value else "false", ", ".join(map(str, rule["allowed"]))
+        return f"must be one of {allowed}, but YAML reads {shown(document, path, value)} as {read}"
+    if value is False and rule.get("nullable"):
+        return f"must be {names}, not false: write null for none"
     if isinstance(value, bool | int | float):
         if "string" not in kinds:
             kind = "true or false" if isinstance(value, bool) else "a fraction" if "integer" in kinds else "a number"

@@ -55,7 +55,9 @@ class Listener(Service):
         super().privilegedStartService()
         try:
             endpoint = serverFromString(EagerReactor(self._reactor), self.config.endpoint)
-        except Exception as unusable:  # an ssl: endpoint's files, or sockets that systemd has not passed on
+        except (IndexError, KeyError):
+            raise CannotStart(f"cannot listen: systemd has passed no such socket: {self.config.endpoint}") from None
+        except Exception as unusable:  # an ssl: endpoint's files
             raise CannotStart(f"cannot listen: {reason(unusable)}: {self.config.endpoint}") from None
         outcome: list[Any] = []
         endpoint.listen(self._factory).addBoth(outcome.append)

@@ -150,7 +150,7 @@ class Program:
         signals.on(signal.SIGHUP, reload.reload)
 
         history = History(reactor, metrics.routes)
-        facts = Facts(seconds, current, pipeline, channels, reload, history)
+        facts = Facts(seconds, current, pipeline, channels, reload, history, directory)
         admin = Site(
             lambda *_: None,
             seconds,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from support.daemon import Daemon, gateway
@@ -83,6 +85,16 @@ def test_an_equal_environment_does_not(
     daemon = start(gateway(services={"main": service.url}, routes=[{"path": "${APIGW_TEST_PATH}", "service": "main"}]))
     assert cli.main(["reload", "--config", str(daemon.directory), "--admin", daemon.admin_text]) == 0
     assert "reloaded" in capsys.readouterr().out
+
+
+def test_another_gateway_is_not_reloaded(daemon: Daemon, reload: Reload, tmp_path: Path) -> None:
+    """One that was started with another directory than the one that was checked."""
+    other = tmp_path / "other"
+    shutil.copytree(daemon.directory, other)
+    code, out, err = reload("--config", str(other))
+    assert (code, out) == (1, "")
+    assert err.endswith(f" reads {daemon.directory}, and not {other}\n")
+    assert daemon.status()["reloads"] == 0
 
 
 def test_only_a_gateway_is_signalled(daemon: Daemon, reload: Reload, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,14 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, options: list[str], which
     eventually(lambda: not (tmp_path / "pid").exists())
 
 
+def test_a_socket_that_systemd_has_not_passed_is_named(tmp_path: Path) -> None:
+    """The sentence says whose fault it is."""
+    document = gateway(services=NOWHERE, routes=ALL, listen=["systemd:domain=INET:index=0"])
+    done = twistd("-n", "--pidfile=", "apigw", "--config", str(write(tmp_path / "etc", document)), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "cannot listen: systemd has passed no such socket: systemd:domain=INET:index=0" in done.stdout + done.stderr
+
+
 @pytest.fixture
 def daemonised(tmp_path: Path, module_service: Service) -> Iterator[Daemon]:
     """Started as a service manager of old does, from another directory, with relative names."""
@@ -169,7 +177,7 @@ def test_the_admin_listener_tells_how_it_goes(start: Start, module_service: Serv
     """The admin listener says how many connections and requests there are, and has no other paths."""
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL))
     first = daemon.status()
-    assert first.keys() - {"uptime"} == {*NOTHING_YET, "version", "process"}
+    assert first.keys() - {"uptime"} == {*NOTHING_YET, "version", "process", "directory"}
     assert {name: first[name] for name in NOTHING_YET} == NOTHING_YET
     with daemon.connect() as client:
         assert client.get("/a").status == 200

@@ -26,6 +26,7 @@ class Facts:
         channels: ChannelFactory,
         reload: Reload,
         history: History,
+        directory: str,
     ) -> None:
         self._seconds = seconds
         self._began = seconds()
@@ -34,6 +35,7 @@ class Facts:
         self._channels = channels
         self._reload = reload
         self._history = history
+        self._directory = directory
 
     def status(self) -> dict[str, object]:
         succeeded = self._reload.succeeded
@@ -44,6 +46,7 @@ class Facts:
             "in_flight": self._pipeline.in_flight,
             "last_reload": None if succeeded is None else "succeeded" if succeeded else "failed",
             "process": os.getpid(),
+            "directory": self._directory,
             "reloads": self._reload.count,
             "reloading": self._reload.runs,
             "problems": self._reload.problems,
