@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""gRPC over HTTP/2: own errors as a client of it reads them, its deadline, and the status of a call.
+"""gRPC over HTTP/2: the gateway's errors in gRPC's form, the client's deadline, and the status of a call.
 
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md is the protocol.
 """
@@ -143,7 +143,7 @@ def trailers_of(error: GatewayError) -> Headers:
 
 
 def head_of(error: GatewayError, request: Request) -> Headers:
-    """The head of an answer without a body, which holds what else stands in its trailers."""
+    """The head of an answer without a body (Trailers-Only): it has the fields that are trailers otherwise."""
     content_type = first(request.headers, b"content-type") or b"application/grpc"
     return [(b"content-type", content_type), *trailers_of(error), *error.headers]
 

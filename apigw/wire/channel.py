@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import interfaces, protocol
-from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, ITransport
+from twisted.internet.interfaces import IAddress, ITransport
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from apigw.wire.http1.server import HTTP1Channel
 from apigw.wire.http2.server import HTTP2Channel
@@ -19,14 +18,10 @@ from apigw.wire.server import Settings as Settings
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
-@implementer(IProtocolNegotiationFactory)
 class ChannelFactory(Server, protocol.ServerFactory):
     """Makes the channels of a server's listeners."""
 
     noisy = False
-
-    def acceptableProtocols(self) -> list[bytes]:
-        return [b"h2", b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> protocol.Protocol | None:
         host = getattr(addr, "host", None)

@@ -19,11 +19,11 @@ from apigw.wire.pool import Pool, PoolSettings
 
 
 class Negotiated(Connections):
-    """A pool for each protocol. New connections are made by that of the protocol that was chosen last.
+    """A pool for each protocol. The pool of the protocol that the service chose last makes new connections; before the
+    first choice it is that of HTTP/2, which makes one at a time.
 
-    The choice may change from one connection to the next, as while a service is replaced. What the other protocol was
-    chosen for goes to the other pool, with all that waits. Before the first connection it is the pool of HTTP/2, which
-    makes one connection at a time. Each pool has ``max_connections`` for itself.
+    The choice may change from one connection to the next, as while a service is replaced. Then the connection goes to
+    the other pool, together with the exchanges that wait for one. ``max_connections`` holds for each pool.
     """
 
     def __init__(self, http1: Pool, http2: Streams) -> None:

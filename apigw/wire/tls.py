@@ -16,8 +16,8 @@ from apigw.wire.reactor.secure import Secure
 
 ALPN = (b"h2", b"http/1.1")
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
-# Mozilla's "intermediate" choice for TLS 1.2: forward secrecy and authenticated encryption only. 1.3 has no others.
 _NO_RENEGOTIATION: int = SSL.OP_NO_RENEGOTIATION
+# Mozilla's "intermediate" choice for TLS 1.2: forward secrecy and authenticated encryption only. 1.3 has no others.
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
 
 

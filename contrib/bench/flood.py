@@ -98,6 +98,6 @@ async def check(ground: Ground, connections: int = 16, seconds: float = 3.0, gue
         bounded = what == "secrets" or limit < WIDE
         kept = not other.failures and other.answered > 0 and cheaply == bounded and not guesses.statuses[200]
         promise = f"{guessing} clients with wrong {what}, {name}"
-        wanted = "none fails, most guesses refused unread" if bounded else "none fails, and none gets in"
+        wanted = "none fails, most guesses refused unchecked" if bounded else "none fails, and none gets in"
         verdicts.append(Verdict(promise, kept, seen, wanted, explain(other.failures)))
     return verdicts

@@ -38,7 +38,6 @@ class ClientConnection:
         self._full = False  # the transport's buffer is full
         self._unsent = 0  # ``unsent`` at the last check
         self._reading_paused = False
-        self._turn: int | None = None
         self._farewell: Callable[[], bytes] | None = None
         self._answer = AnswerWriter(factory.dates)
 
@@ -87,11 +86,6 @@ class ClientConnection:
                 self._enter(ENDED)
             elif self._state == BODY and request.is_stream:
                 self._await_body(request)
-
-    def _is_new_turn(self) -> bool:
-        """Whether this is the first call in a turn. TLS delivers what was read in one turn in many pieces."""
-        before, self._turn = self._turn, getattr(self.factory.deadlines.clock, "turn", None)
-        return self._turn is None or self._turn != before
 
     def unsent(self) -> int:
         """Bytes that the client has not acknowledged yet."""

@@ -26,6 +26,7 @@ _NOT_NAMED_AWAY = frozenset(
 could remove the proxy's fields with it, and hide its own address (CVE-2022-31813)."""
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)( [^ \r\n]+ HTTP/1\.)([0-9])\r\n").match
+_TRAILERS = re.compile(rb"(?:\A|,)[ \t]*trailers[ \t]*(?:[,;]|\Z)", re.IGNORECASE).search
 _IMPOSSIBLE = b"\0"
 _BLANKS = (b" ", b"\t")
 
@@ -107,7 +108,7 @@ class HeadReader:
             elif name == b"expect":
                 expects = value.lower() == b"100-continue"
             elif name == b"te":
-                trailers = trailers or b"trailers" in value.lower()
+                trailers = trailers or _TRAILERS(value) is not None
             elif name == b"proxy-connection":
                 stopped = True  # llhttp takes it for Connection, wrongly (RFC 9112 Appendix C.2.2)
         if authority != self._authority:

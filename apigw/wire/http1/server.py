@@ -51,7 +51,6 @@ class HTTP1Channel(ClientConnection):
         self._body: RequestBody | None = None
         self._producer: IPushProducer | None = None
         self._taking = False  # the loop of ``_take`` runs
-        self._begun = 0  # requests begun in this turn
 
     # From the transport.
 
@@ -136,8 +135,7 @@ class HTTP1Channel(ClientConnection):
 
     def _take(self, data: bytes) -> None:
         """Parse what has arrived, up to the end of the request in progress."""
-        if not self.secure or self._is_new_turn():
-            self._begun = 0
+        begun = 0  # requests, in this turn of the reactor
         self._taking = True
         try:
             while data:
@@ -146,12 +144,12 @@ class HTTP1Channel(ClientConnection):
                     if self._full:
                         # The client first has to read the answers to its earlier requests.
                         break
-                    if self._begun == MOST_OF_TURN:
+                    if begun == MOST_OF_TURN:
                         self._enter(TURN)
                         self._room.busy(self)
                         self.factory.deadlines.clock.callLater(0, self._take_turn)
                         break
-                    self._begun += 1
+                    begun += 1
                     data = self._take_head(data)
                 elif state in (BODY, PAUSED, EXPECT, REST):
                     data = self._take_body(data)

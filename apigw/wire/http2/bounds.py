@@ -37,7 +37,8 @@ UPDATES_A_DATA_FRAME: Final = 10
 WORTHWHILE: Final = 1024
 """Bytes. A DATA frame of at least this size counts as sent, however small the client's windows are."""
 MOST_QUESTIONS: Final = 100
-"""PING and SETTINGS frames in ``PERIOD``. Each must be answered (CVE-2019-9512, CVE-2019-9515)."""
+"""PING and SETTINGS frames in ``PERIOD``. Each must be answered (CVE-2019-9512, CVE-2019-9515). One for each DATA frame
+that we have sent is free: gRPC, as grpc-go does by default, measures a connection's bandwidth by a PING behind DATA."""
 MOST_TRIFLES: Final = 1000
 """Frames in ``PERIOD`` without effect: empty DATA (CVE-2019-9518), PRIORITY (CVE-2019-9513), late resets, frames of
 unknown types. Each stream opened meanwhile allows one more, for its late reset."""
@@ -69,6 +70,7 @@ class Bounds:
         self._trifles_since = 0.0
         self._streams_then = 0
         self._questions: deque[float] = deque(maxlen=MOST_QUESTIONS + 1)
+        self._data_frames_then = 0
 
     def anew(self) -> Bounds:
         """The same bounds once more, for a client that has been warned. What it has earned stays."""
@@ -95,6 +97,9 @@ class Bounds:
 
     def question(self, now: float) -> None:
         """PING or SETTINGS."""
+        if self._data_frames_then < self.data_frames:
+            self._data_frames_then = self.data_frames
+            return
         times = self._questions
         times.append(now)
         if len(times) > MOST_QUESTIONS and times[0] > now - PERIOD:

@@ -126,7 +126,7 @@ class HTTP2Client(ServiceConnection):
         self._on_room(self)
         self._close_if_empty()
 
-    def doubt(self) -> None:
+    def check_alive(self) -> None:
         if not self._asked and not self.over:
             self._asked = True
             self.deadline = self._deadlines.seconds() + PATIENCE

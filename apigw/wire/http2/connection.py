@@ -47,6 +47,6 @@ class ServiceConnection(Endpoint):
         """An exchange has ended. With a ``code``, its stream is still open and is reset."""
         raise NotImplementedError
 
-    def doubt(self) -> None:
+    def check_alive(self) -> None:
         """An answer is late: send a PING, to detect a dead connection."""
         raise NotImplementedError

@@ -259,11 +259,11 @@ class Endpoint:
             else:
                 self.goaway_received(read_long(payload[:4]) & LARGEST_STREAM)
         elif kind == PUSH_PROMISE:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "Nobody may push here.")
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "PUSH_PROMISE was not allowed.")
         else:
             if kind == PRIORITY and (len(payload) != 5 or not number):
                 code = Code.FRAME_SIZE_ERROR if number else Code.PROTOCOL_ERROR
-                raise ConnectionFault(code, "PRIORITY of an odd length, or of no stream.")
+                raise ConnectionFault(code, "PRIORITY of a wrong length, or of no stream.")
             self.trifle_received()
 
     def _headers_received(self, flags: int, number: int, payload: bytes) -> None:
@@ -322,5 +322,5 @@ class Endpoint:
     def _ping_frame_received(self, flags: int, payload: bytes) -> None:
         self.question_received()
         if len(payload) != 8:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PING of an odd length.")
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PING of a wrong length.")
         self.ping_received(payload, bool(flags & ACK))

@@ -262,7 +262,7 @@ class HTTP2Exchange(UpstreamConnection):
             receiver.response_failed(error)
 
     def deadline_passed(self) -> None:
-        self._client.doubt()
+        self._client.check_alive()
         self.fail(UpstreamTimedOut("no answer in time"))
 
     # Sending.

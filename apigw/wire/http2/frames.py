@@ -123,7 +123,7 @@ def settings_frame(settings: dict[int, int]) -> bytes:
 def read_settings(payload: bytes) -> dict[int, int]:
     """The settings of a frame, each with its last value. Raises ``ConnectionFault`` (RFC 9113 §6.5.2)."""
     if len(payload) % _SETTING_LENGTH:
-        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "SETTINGS of an odd length.")
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "SETTINGS of a wrong length.")
     settings: dict[int, int] = {}
     for at in range(0, len(payload), _SETTING_LENGTH):
         number = payload[at] << 8 | payload[at + 1]

@@ -20,7 +20,7 @@ BODY: Final = 2
 HELD: Final = 3
 """The request is complete. Some of it is still held."""
 DONE: Final = 4
-"""The request is complete, and passed on."""
+"""The request is complete, and passed on. If the listener pauses at the last piece, its end is held."""
 SHUT: Final = 5
 """The stream is closed."""
 
@@ -29,7 +29,7 @@ READING: Final[dict[int, set[int]]] = {
     PAUSED: {EXPECT, BODY, HELD, SHUT},
     BODY: {PAUSED, HELD, SHUT},
     HELD: {DONE, SHUT},
-    DONE: {SHUT},
+    DONE: {HELD, SHUT},
     SHUT: set(),
 }
 

@@ -18,7 +18,6 @@ class InTurns(Connection):
     def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
         super().__init__(factory, peer, secure)
         self._clock = factory.deadlines.clock
-        self._turn: int | None = None
         self._begun = 0  # requests begun in this turn
 
     def begin_request(self) -> None:
@@ -27,15 +26,8 @@ class InTurns(Connection):
         self.turn_over = self._begun >= MOST_OF_TURN
 
     def dataReceived(self, data: bytes) -> None:
-        if self.turn_over:
-            if not self.over:
-                # TLS delivers what was read in one turn in many pieces, also after reading was paused.
-                self._pending += data
-            return
-        turn = getattr(self._clock, "turn", None)
-        if turn is None or turn != self._turn:
-            self._turn = turn
-            self._begun = 0
+        # Once in a turn, also over TLS: what was read together is delivered together.
+        self._begun = 0
         super().dataReceived(data)
 
     def end_turn(self) -> None:
@@ -57,8 +49,7 @@ class InTurns(Connection):
     def read_on(self) -> None:
         """Read the frames that have waited, and then what arrives."""
         if not (self.turn_over or self.writing_paused):
-            self._begun = 0
-            super().dataReceived(b"")
+            self.dataReceived(b"")
         if not (self.turn_over or self.writing_paused):
             self.transport.resumeProducing()
 

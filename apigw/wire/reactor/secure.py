@@ -24,7 +24,7 @@ HEADER: Final = 5
 LARGEST: Final = 16384
 """Bytes of text in a record (RFC 8446 §5.1)."""
 ADDED: Final = 64
-"""At most so many bytes a record is longer than its text, with the ciphers that are used; it only must not be less."""
+"""Bytes by which a record may be longer than its text: header, nonce, tag. A second read gets more."""
 MOST_SILENT: Final = 100
 """Records without text, beyond as many as have text. A change of keys is answered, whoever reads the answers or not:
 they would pile up. Honest peers send a few tickets, and change keys after millions of records."""
@@ -117,7 +117,7 @@ class Secure:
         self._reactor = getattr(transport, "reactor", None)
         self.wrappedProtocol.makeConnection(self)
         if self._is_client:
-            self._shake_hands()
+            self._handshake()
 
     def dataReceived(self, data: bytes) -> None:
         state = self._state
@@ -126,7 +126,7 @@ class Secure:
         count = self._records.completed(data)
         self._tls.bio_write(data)
         if state == HANDSHAKE:
-            self._shake_hands()
+            self._handshake()
             # Of the records that have arrived, OpenSSL does not say how many belonged to the handshake.
             count = -1 if self._is_open() else 0
         if count:
@@ -145,7 +145,7 @@ class Secure:
 
     # The connection.
 
-    def _shake_hands(self) -> None:
+    def _handshake(self) -> None:
         if self._state != HANDSHAKE:
             return
         try:
@@ -161,8 +161,7 @@ class Secure:
         if IHandshakeListener.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.handshakeCompleted()
         self.send_held()
-        if self.disconnecting and not self._produced:
-            self._say_goodbye()
+        self._close_if_asked()
 
     def _is_open(self) -> bool:
         return self._state == OPEN or self._state == CLOSING
@@ -200,16 +199,24 @@ class Secure:
             self.abortConnection()
         elif failed is not None:
             self._fail(failed)
-        elif ended and self._state != OVER:
+        elif ended and self._is_open():
             if self._reason is None:
                 # Whole, also if the other side is gone before it gets our close_notify, and resets.
                 self._reason = Failure(CONNECTION_DONE)
             self.send_held()
-            self._say_goodbye()
-            if self._state != OVER:
-                self._hang_up()
+            if self._is_open():
+                self._send_close_notify()
+            if self._is_open():
+                self._end()
 
-    def _say_goodbye(self) -> None:
+    def _close_if_asked(self) -> None:
+        """Send what is held and close_notify, if the protocol has closed, and no producer may still write."""
+        if self.disconnecting and not self._produced and self._state == OPEN:
+            self.send_held()
+            if self._is_open():  # else it could not be sent
+                self._send_close_notify()
+
+    def _send_close_notify(self) -> None:
         """Send close_notify. If that of the other side is here, close the connection."""
         self._state = CLOSING
         try:
@@ -218,12 +225,12 @@ class Secure:
             both = False
         self._flush(LARGEST)
         if both:
-            self._hang_up()
+            self._end()
 
-    def _hang_up(self) -> None:
-        """Close the connection when what is written has been sent.
+    def _end(self) -> None:
+        """Close when what is encrypted is sent.
 
-        A paused producer would be resumed then, in place of that, and write all that it has to nobody.
+        A producer can write no more, so it is not waited for: a paused one would be resumed, and write to nobody.
         """
         self._state = OVER
         if self._produced:
@@ -236,9 +243,8 @@ class Secure:
             return
         if self._reason is None:
             self._reason = Failure(CONNECTION_LOST if isinstance(error, SSL.SysCallError) else error)
-        self._state = OVER
         self._flush(LARGEST)  # an alert, which says why
-        self._hang_up()
+        self._end()
 
     def _flush(self, expected: int) -> None:
         """Send what OpenSSL has written: ``expected`` bytes of text, or some message of its own."""
@@ -302,10 +308,7 @@ class Secure:
             self.abortConnection()
             return
         self.disconnecting = True
-        if self._state == OPEN and not self._produced:
-            self.send_held()
-            if self._state == OPEN:
-                self._say_goodbye()
+        self._close_if_asked()
 
     def abortConnection(self) -> None:
         self.disconnecting = True
@@ -327,9 +330,7 @@ class Secure:
             return
         self._produced = False
         self.transport.unregisterProducer()
-        if self.disconnecting and self._state == OPEN:
-            self.send_held()
-            self._say_goodbye()
+        self._close_if_asked()
 
     def pauseProducing(self) -> None:
         self.transport.pauseProducing()

@@ -144,6 +144,23 @@ def test_the_fields_of_one_hop_stay_here() -> None:
     assert not echo.request.upgrade
 
 
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (b"trailers", True),
+        (b"gzip;q=0.5,\tTrailers ", True),
+        (b"trailers;q=1, gzip", True),
+        (b"x-trailers", False),
+        (b"trailers-not", False),
+        (b"", False),
+    ],
+)
+def test_who_takes_trailers(value: bytes, wanted: bool) -> None:
+    """Those who name them as a member of ``TE`` (RFC 9110 §10.1.4)."""
+    _, _, echo = held(GET[:-2] + b"TE: " + value + b"\r\nTE: x\r\n\r\n")
+    assert echo.request.wants_trailers is wanted
+
+
 def test_the_peer_and_the_version() -> None:
     """The application knows who asked, and how."""
     _, _, echo = held(b"GET http://A:80/b/c?d HTTP/1.1\r\nHost: a:80\r\n\r\n")
@@ -385,25 +402,6 @@ def test_one_client_does_not_take_a_whole_turn_of_the_reactor() -> None:
     for client in clients:
         assert re.findall(rb"GET /(\d+) ", client.receive()) == [b"%d" % number for number in range(100)]
         assert client.transport.reading
-
-
-def test_what_comes_meanwhile_waits_for_its_turn_too() -> None:
-    """A layer of TLS hands on what it has read in a turn in many pieces."""
-    server = Server()
-    server.clock.turn = 1  # type: ignore[attr-defined]  # as our reactor has
-    client = server.connect()
-    client.send(GET)
-    (channel,) = server.factory.channels
-    channel.secure = True  # type: ignore[attr-defined]
-    for _ in range(10):
-        client.transport.protocol.dataReceived(GET * 10)
-    assert len(server.seen) == 1 + 16
-    server.wait(1)
-    assert len(server.seen) == 101
-    for turn in range(2, 40):
-        server.clock.turn = turn  # type: ignore[attr-defined]
-        client.transport.protocol.dataReceived(GET)
-        assert len(server.seen) == 100 + turn
 
 
 @pytest.mark.parametrize("end", [ConnectionLost(), None])

@@ -76,6 +76,26 @@ def test_an_empty_end_while_paused_is_told_later() -> None:
     assert recorder.finished == 1
 
 
+def test_the_end_waits_for_who_pauses_at_the_last_piece() -> None:
+    """It is told when the listener goes on."""
+
+    class Pausing(Recorder):
+        def body_received(self, data: bytes) -> None:
+            super().body_received(data)
+            only(server).pause_body()
+
+    server = Server()
+    client = server.connect()
+    client.ask(1, post(), end=False)
+    request = only(server)
+    recorder = request.listener = Pausing()
+    request.read_body()
+    client.put(1, b"all", end=True)
+    assert (recorder.body, recorder.finished) == (b"all", 0)
+    request.resume_body()
+    assert (recorder.body, recorder.finished) == (b"all", 1)
+
+
 def test_windows_are_given_back_as_the_listener_takes() -> None:
     """A long upload never runs out of window while the service reads, and always does while it does not."""
     server = Server()

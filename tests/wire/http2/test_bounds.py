@@ -186,6 +186,18 @@ def test_questions_are_counted(frame: Frame) -> None:
     assert until_goaway(slow, 300, step) == 301
 
 
+def test_a_client_may_ping_behind_each_answer() -> None:
+    """As grpc-go does by default, to measure the bandwidth; an answer pays for one PING."""
+    client = Server(on_request=hello).connect()
+
+    def step(count: int) -> None:
+        client.ask(2 * count - 1, get())
+        client.send(PingFrame(0))
+
+    assert until_goaway(client, 300, step) == 301
+    assert until_goaway(client, 1000, lambda count: client.send(PingFrame(0))) in (100, 101)
+
+
 @pytest.mark.parametrize(
     "frame",
     [DataFrame(1, b""), PriorityFrame(1), ExtensionFrame(0x42, 1)],

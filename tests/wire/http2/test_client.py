@@ -283,6 +283,20 @@ def test_a_late_answer_puts_the_connection_in_doubt() -> None:
     assert scene.pipe.disconnected
 
 
+def test_a_service_may_ping_behind_each_request() -> None:
+    """As grpc-go does by default, to measure the bandwidth: thousands of calls in a second keep their connection."""
+    scene = Scene()
+    for number in range(1, 601, 2):
+        exchange, asker = scene.ask(b"POST", None)
+        exchange.write(b"message")
+        exchange.finish()
+        scene.say(raw(6, 0, 0, b"x" * 8), scene.head(number, OK, end=True))
+        assert asker.finished
+    assert not scene.pipe.disconnected
+    scene.say(*[raw(6, 0, 0, b"x" * 8)] * 101)
+    assert scene.pipe.disconnected
+
+
 def test_an_idle_connection_is_closed() -> None:
     """After the time for which HTTP/1.1's would be kept."""
     scene = Scene()

@@ -58,7 +58,7 @@ FAULTS: dict[str, tuple[Code, Callable[[Client], bytes]]] = {
     "a reset of an idle stream": (Code.PROTOCOL_ERROR, lambda c: raw(3, 0, 9, b"xxxx")),
     "a reset of another length": (Code.FRAME_SIZE_ERROR, lambda c: raw(3, 0, 1, b"xxxxx")),
     "settings of a stream": (Code.PROTOCOL_ERROR, lambda c: raw(4, 0, 1, b"")),
-    "settings of an odd length": (Code.FRAME_SIZE_ERROR, lambda c: raw(4, 0, 0, b"xxxx")),
+    "settings of a wrong length": (Code.FRAME_SIZE_ERROR, lambda c: raw(4, 0, 0, b"xxxx")),
     "a settings confirmation that says more": (Code.FRAME_SIZE_ERROR, lambda c: raw(4, 1, 0, b"\0\3\0\0\0\1")),
     "push neither on nor off": (Code.PROTOCOL_ERROR, lambda c: raw(4, 0, 0, b"\0\2\0\0\0\2")),
     "an initial window too large": (Code.FLOW_CONTROL_ERROR, lambda c: raw(4, 0, 0, b"\0\4\x80\0\0\0")),

@@ -102,11 +102,11 @@ def test_no_frames_raise(frames: list[bytes]) -> None:
 
 SERVER = """
 import sys
-from twisted.internet import reactor, ssl
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.internet import reactor
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.reactor.transport import EagerReactor
+from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
 
 class Echo:
     def __init__(self, request):
@@ -132,8 +132,8 @@ deadlines = Deadlines(reactor)
 deadlines.start()
 factory = ChannelFactory(Settings(), deadlines, on_request, lambda *refused: (400, [], b""), lambda: 0.0)
 plain = EagerReactor(reactor).listenTCP(0, factory, interface="127.0.0.1")
-options = ssl.PrivateCertificate.loadPEM(open(sys.argv[1]).read()).options()
-tls = EagerReactor(reactor).listenTCP(0, TLSMemoryBIOFactory(options, False, factory), interface="127.0.0.1")
+contexts = ServerContexts([KeyPair(sys.argv[1], sys.argv[1])])
+tls = EagerReactor(reactor).listenTCP(0, TLSFactory(contexts, factory), interface="127.0.0.1")
 print(plain.getHost().port, tls.getHost().port, flush=True)
 reactor.run()
 """

@@ -6,12 +6,24 @@ import random
 
 import pytest
 from hyperframe.frame import RstStreamFrame
-from support.http2_client import Client, Server, get, listen, post
+from support.http2_client import Client, Recorder, Server, get, listen, post
 from support.state_tables import HTTP2, held_to
 
 from apigw import is_compiled
 from apigw.wire.http2.states import READING, WRITING
 from apigw.wire.request import Request
+
+
+class Pausing(Recorder):
+    """Pauses at every piece."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__()
+        self._request = request
+
+    def body_received(self, data: bytes) -> None:
+        super().body_received(data)
+        self._request.pause_body()
 
 
 def step(chance: random.Random, client: Client, requests: list[Request]) -> None:
@@ -36,8 +48,11 @@ def step(chance: random.Random, client: Client, requests: list[Request]) -> None
             client.receive()
         case _ if request is None:
             pass
-        case 7 | 8 if request.listener is None:
+        case 7 if request.listener is None:
             listen(request)
+        case 8 if request.listener is None:
+            request.listener = Pausing(request)
+            request.read_body()
         case 7 | 8:
             request.resume_body()
         case 9:

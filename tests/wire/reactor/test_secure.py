@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from support.certificates import Authority
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.reactor.secure import CLOSING, HANDSHAKE, MOST_SILENT, OPEN, OVER, STATES, Records, Secure
@@ -57,6 +59,7 @@ class Below:
         self.producer = None
 
 
+@implementer(IHandshakeListener)
 class Above:
     """The protocol: what it is told."""
 
@@ -65,9 +68,13 @@ class Above:
         self.received: list[bytes] = []
         self.lost: Failure | None = None
         self.on_data: Callable[[bytes], object] = lambda data: None
+        self.on_handshake: Callable[[], object] = lambda: None
 
     def makeConnection(self, transport: Any) -> None:
         self.transport = transport
+
+    def handshakeCompleted(self) -> None:
+        self.on_handshake()
 
     def dataReceived(self, data: bytes) -> None:
         self.received.append(data)
@@ -289,18 +296,20 @@ def test_a_producer_may_write_until_it_is_unregistered(authority: Authority) -> 
     assert scene.read() == b"<close_notify>"
 
 
-@pytest.mark.parametrize("is_broken", [False, True], ids=["close_notify", "nonsense"])
-def test_no_producer_is_resumed_once_the_client_has_ended(authority: Authority, is_broken: bool) -> None:
-    """A transport that closes resumes one that it has paused, and stays open: an endless answer would go to nobody."""
-    scene = Scene(authority).ready()
+@VERSIONS
+@pytest.mark.parametrize("politely", [True, False])
+def test_a_producer_keeps_no_connection_that_the_client_has_ended(
+    authority: Authority, version: ssl.TLSVersion, politely: bool
+) -> None:
+    """By close_notify or by a fault: nothing more can be sent, so a paused producer is not waited for."""
+    scene = Scene(authority, version).ready()
     scene.above.transport.registerProducer(object(), True)
-    assert scene.below.producer is not None
-    if is_broken:
-        scene.deliver(b"\x17\x03\x03\x00\x20" + bytes(32))
-    else:
+    if politely:
         with pytest.raises(ssl.SSLWantReadError):
             scene.client.unwrap()
         scene.deliver(scene.sent())
+    else:
+        scene.deliver(b"\x17\x03\x03\x00\x20" + bytes(32))
     assert scene.below.closing
     assert scene.below.producer is None
     scene.above.transport.unregisterProducer()
@@ -395,6 +404,35 @@ def test_an_abort_sends_and_delivers_nothing_more(authority: Authority) -> None:
     scene.deliver(scene.sent())
     scene.above.transport.write(b"ignored")
     assert scene.below.aborted and scene.below.written == b""
+
+
+@VERSIONS
+def test_an_abort_at_the_end_of_the_handshake_delivers_nothing(authority: Authority, version: ssl.TLSVersion) -> None:
+    """Also what came together with its last bytes."""
+    scene = Scene(authority, version)
+    scene.above.on_handshake = lambda: scene.above.transport.abortConnection()
+    scene.shake()
+    if version == ssl.TLSVersion.TLSv1_3:
+        scene.client.write(b"hello")
+        scene.deliver(scene.sent())
+    assert scene.below.aborted
+    assert scene.above.received == []
+    assert scene.layer._state == OVER
+
+
+@VERSIONS
+def test_closing_at_the_end_of_the_handshake(authority: Authority, version: ssl.TLSVersion) -> None:
+    """What was written in it comes first, then one close_notify."""
+    scene = Scene(authority, version)
+
+    def close() -> None:
+        scene.above.transport.write(b"bye")
+        scene.above.transport.loseConnection()
+
+    scene.above.on_handshake = close
+    scene.ready()
+    assert scene.read() == b"bye<close_notify>"
+    assert not scene.below.closing
 
 
 @VERSIONS
