@@ -42,7 +42,7 @@ class HoldBody(Stage):
             if answer is not None:
                 return answer
         length = request.content_length
-        if length == 0:
+        if length == 0 and request.method != b"POST":
             return None
         destination = self.destination
         allowed, small = destination.max_body_size, destination.buffer_body
@@ -50,10 +50,10 @@ class HoldBody(Stage):
             raise errors.BodyTooLarge(f"The body may have up to {allowed} bytes.")
         if call_of(exchange) is not None:
             begin_call(exchange, destination.deadlines)
-            if small:
+            if small and length != 0:
                 Relay(exchange, destination).repeatable = HeldBody(self._buffers, small)
             return None
-        if not small:
+        if length == 0 or not small:
             return None
         circuit = destination.upstream.circuit
         if circuit is not None:

@@ -191,6 +191,14 @@ def test_the_deadline_of_a_call(client: H2Client, service: H2Service) -> None:
     eventually(lambda: service.last.reset == CANCEL)
 
 
+def test_the_deadline_of_a_call_without_a_message(client: H2Client, service: H2Service) -> None:
+    """A client's stream may end with its head. The route's timeout is longer."""
+    service.behave = lambda received: None
+    client.socket.settimeout(5)
+    number = client.begin("POST", "/patient/a", GRPC, ("te", "trailers"), ("grpc-timeout", "200m"))
+    assert refused(ended(client, number)) == 4
+
+
 def test_the_deadline_of_an_answer_that_has_begun(client: H2Client, service: H2Service) -> None:
     """The client has what came, and the status behind it."""
 
