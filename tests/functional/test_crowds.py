@@ -25,7 +25,7 @@ from .conftest import Start
 CROWD = 256
 SECOND = 1.0
 MOST_GROWTH = 96 * 1024 * 1024
-LARGE = b"x" * 4_000_000
+LARGE = b"x" * 16_000_000
 PLAIN, SECURE = range(2)
 
 
@@ -70,7 +70,7 @@ def readers(daemon: Daemon) -> list[Client | H2Client]:
     for client in clients:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.send(encode("GET", "/large"))
-    eventually(lambda: daemon.status()["in_flight"] == CROWD)
+    eventually(lambda: daemon.status()["in_flight"] > CROWD // 2)
     return [*clients]
 
 
