@@ -15,13 +15,11 @@ from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IOpenSSLClientConnectionCreator, IStreamClientEndpoint
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from apigw.wire.reactor.secure import Secure
-from apigw.wire.tls import KeyPair
+from apigw.wire.tls import KeyPair, SecureFactory
 
 # Forward secrecy and authenticated encryption first; the rest is for services that are older than that.
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:RSA+AESGCM:RSA+AES:!aNULL:!MD5:!DSS"
@@ -198,24 +196,12 @@ def _wrapped(layer: Any) -> Any:
     return layer.wrappedProtocol
 
 
-class _SecureFactory(ClientFactory):
-    noisy = False
+class _SecureFactory(SecureFactory):
+    is_client = True
 
     def __init__(self, tls: IOpenSSLClientConnectionCreator, wrapped: Any) -> None:
+        super().__init__(wrapped)
         self._tls = tls
-        self._factory = wrapped
-
-    def doStart(self) -> None:
-        super().doStart()
-        self._factory.doStart()
-
-    def doStop(self) -> None:
-        super().doStop()
-        self._factory.doStop()
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        wrapped = self._factory.buildProtocol(addr)
-        return None if wrapped is None else Secure(wrapped, self._connect, is_client=True)
 
     def _connect(self, layer: Any) -> SSL.Connection:
         # The wrapper that endpoints put between transport and protocol is not needed after the connect.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.interfaces import IAddress, IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from apigw.wire.reactor.secure import Secure
@@ -137,17 +137,14 @@ def reason(error: Exception) -> str:
     return str(error)
 
 
-class TLSFactory(ServerFactory):
-    """Wraps a channel factory in TLS. ``contexts``: a ``ServerContexts``, or an endpoint's own."""
+class SecureFactory(Factory):
+    """Wraps the protocols of a factory in TLS. ``_connect`` makes OpenSSL's side of a connection."""
 
     noisy = False
+    is_client: ClassVar[bool]
 
-    def __init__(self, contexts: Any, wrapped: Any) -> None:
-        self._contexts = contexts
+    def __init__(self, wrapped: Any) -> None:
         self._wrapped = wrapped
-        self._has_context = IOpenSSLContextFactory.providedBy(contexts)  # that of an ``ssl:`` endpoint
-        if self._has_context:
-            contexts.getContext().set_alpn_select_callback(_select)
 
     def doStart(self) -> None:
         super().doStart()
@@ -160,7 +157,23 @@ class TLSFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """``None``, which closes the connection before a handshake, where the wrapped factory takes none."""
         wrapped = self._wrapped.buildProtocol(addr)
-        return None if wrapped is None else Secure(wrapped, self._connect, is_client=False)
+        return None if wrapped is None else Secure(wrapped, self._connect, self.is_client)
+
+    def _connect(self, layer: Any) -> SSL.Connection:
+        raise NotImplementedError
+
+
+class TLSFactory(SecureFactory):
+    """That of a listener. ``contexts``: a ``ServerContexts``, or an endpoint's own."""
+
+    is_client = False
+
+    def __init__(self, contexts: Any, wrapped: Any) -> None:
+        super().__init__(wrapped)
+        self._contexts = contexts
+        self._has_context = IOpenSSLContextFactory.providedBy(contexts)  # that of an ``ssl:`` endpoint
+        if self._has_context:
+            contexts.getContext().set_alpn_select_callback(_select)
 
     def _connect(self, layer: Any) -> SSL.Connection:
         contexts = self._contexts
