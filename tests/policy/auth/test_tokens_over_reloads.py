@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +28,6 @@ __all__ = ["directory"]  # the fixture
 OTHER_SECRET = SECRET[::-1]
 OTHER = JWTVerifier("other", "HS256", secret=Secret(OTHER_SECRET), issuer="https://other")
 ITS_TOKEN = sign({"alg": "HS256"}, claims(iss="https://other"), OTHER_SECRET)
-
-
-@pytest.fixture
-def tried(monkeypatch: pytest.MonkeyPatch) -> list[Key]:
-    """Each key that was tried for a signature."""
-    tried: list[Key] = []
-    verifies: Callable[[Key, Any], bool] = Key.verifies
-
-    def trying(self: Key, token: Any) -> bool:
-        tried.append(self)
-        return verifies(self, token)
-
-    monkeypatch.setattr(Key, "verifies", trying)
-    return tried
 
 
 def ask(authenticator: Authenticator, token: bytes, now: float = NOW) -> str:
