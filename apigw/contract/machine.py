@@ -1,0 +1,59 @@
+"""The workers of this gateway on one machine, as each of them sees the others.
+
+What operators ask (``/metrics``, ``/status``, ``/circuits``, ``/limits``) is for the whole machine: the worker that was
+asked puts a question to every worker, and adds up their answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, maybeDeferred
+
+Give = Callable[[Any], Any]
+"""Answers a question: from its argument, to a value that JSON can hold or a Deferred of one."""
+
+
+@frozen
+class Answer:
+    """What one worker says. ``worker`` counts from 0; ``process`` is its id."""
+
+    worker: int
+    process: int
+    value: Any
+
+
+class Machine:
+    """The workers of one gateway. This one is alone: with ``workers: 1`` there is no other."""
+
+    workers: int = 1
+    """How many there are to be."""
+    index: int = 0
+    """Which of them this is."""
+
+    def __init__(self, process: int) -> None:
+        self.process = process
+        self._gives: dict[str, Give] = {}
+
+    @property
+    def checks(self) -> bool:
+        """Whether this worker does what is done once for the machine, as health checks. The lowest living one does."""
+        return True
+
+    def answers(self, question: str, give: Give) -> None:
+        """From now on this worker answers ``question`` by ``give``."""
+        self._gives[question] = give
+
+    def ask(self, question: str, argument: Any = None) -> Deferred[list[Answer]]:
+        """Ask every worker, this one too. Fires with the answers by worker; one that does not answer in time is left out.
+
+        Fails if this worker itself cannot answer.
+        """
+        own = self.give(question, argument)
+        return own.addCallback(lambda value: [Answer(self.index, self.process, value)])
+
+    def give(self, question: str, argument: Any) -> Deferred[Any]:
+        """This worker's own answer."""
+        return maybeDeferred(self._gives[question], argument)
