@@ -1,0 +1,89 @@
+"""A worker: one of the processes that serve, as it lives from its fork to its end."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import time
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from apigw.config.errors import ConfigError
+from apigw.config.model import Config
+from apigw.contract.machine import Answer, Machine
+from apigw.process.control import Control, connect
+from apigw.process.own_log import OwnLog
+from apigw.process.program import Program
+from apigw.process.signals import Signals
+from apigw.process.starting import READY, fail
+from apigw.process.tree import CannotStart
+
+log = Logger()
+
+
+class Siblings(Machine):
+    """The machine, from one of several workers: what is asked goes through the master to all of them."""
+
+    def __init__(self, index: int, workers: int) -> None:
+        super().__init__(os.getpid())
+        self.index = index
+        self.workers = workers
+        self.control: Control
+
+    def ask(self, question: str, argument: Any = None) -> Deferred[list[Answer]]:
+        asking = self.control.call("ask", [question, argument])
+        return asking.addCallback(lambda given: [Answer(*each) for each in given])
+
+
+@frozen
+class Life:
+    """What every worker is forked with."""
+
+    workers: int
+    config: Config
+    directory: str
+    log_decisions: bool
+    own_log: OwnLog | None
+
+    def __call__(self, index: int, end: socket.socket, reactor: Any) -> int:
+        """Serve until the master, or its end, says to stop. Returns the exit code."""
+        # The terminal signals a whole group, of which the master alone is to act.
+        os.environ.pop("NOTIFY_SOCKET", None)
+        signals = Signals()
+        signals.install()
+        signals.hold()
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        if self.own_log is not None:
+            self.own_log.forked()
+            signals.on(signal.SIGUSR1, self.own_log.reopen)
+        faulthandler.enable()
+        try:
+            self._serve(index, end, reactor, signals)
+        except (ConfigError, CannotStart) as error:
+            fail(end, str(error))
+            return 1
+        finally:
+            if self.own_log is not None:
+                self.own_log.close()
+        return 0
+
+    def _serve(self, index: int, end: socket.socket, reactor: Any, signals: Signals) -> None:
+        machine = Siblings(index, self.workers)
+        program = Program(reactor, time.time, signals, self.config, self.directory, self.log_decisions, machine)
+        gives = {
+            "give": lambda asked, _: machine.give(*asked),
+            "tick": lambda *_: None,
+        }
+        machine.control = Control(gives, lambda: os.kill(machine.process, signal.SIGTERM))
+        program.root.privilegedStartService()
+        program.root.startService()
+        connect(reactor, end, machine.control)
+        reactor.callWhenRunning(machine.control.call, READY, index)
+        reactor.addSystemEventTrigger("before", "shutdown", program.root.stopService)
+        reactor.run(installSignalHandlers=False)
