@@ -60,8 +60,12 @@ class Appender:
     def forked(self) -> Appender:
         """One that writes to the same open file, for a child that was forked. What waited here is the parent's."""
         child = Appender(self._file, self._lost, self._complain, self._closed, self._written)
-        child._take(os.dup(self._descriptor))
+        child._take(self.duplicate())
         return child
+
+    def duplicate(self) -> int:
+        """A copy of the descriptor of the open file."""
+        return os.dup(self._descriptor)
 
     def append(self, batch: bytes) -> None:
         self._orders.put(partial(self._write, batch))

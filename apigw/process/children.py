@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 from zope.interface import implementer
 from twisted.internet.interfaces import IReadDescriptor
 
+from apigw.process.signals import TAKEN
+
 Main = Callable[[Any], int]
 """The program of a child, from its own reactor to its exit code."""
 
@@ -20,14 +22,24 @@ Main = Callable[[Any], int]
 def fork(reactor: Any, main: Main, install: Callable[[], None]) -> int:
     """Fork a child that runs ``main`` with a new reactor, made by ``install``, and return its process id.
 
-    The child never returns from here: it ends by ``os._exit``, so that nothing of the parent's is finished twice.
+    The child never returns from here: it ends by ``os._exit``, so that nothing of the parent's is finished twice. Its
+    signals are blocked until ``main`` has set its handlers, and calls ``hear``: those of the parent would swallow them.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    process = os.fork()
-    if process == 0:
-        _become(reactor, main, install)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, TAKEN)
+    try:
+        process = os.fork()
+        if process == 0:
+            _become(reactor, main, install)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return process
+
+
+def hear() -> None:
+    """The handlers of this child are set: signals arrive from now on."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
 
 
 def _become(reactor: Any, main: Main, install: Callable[[], None]) -> NoReturn:
@@ -41,7 +53,7 @@ def _become(reactor: Any, main: Main, install: Callable[[], None]) -> NoReturn:
 
         code = main(own)
     except BaseException:
-        traceback.print_exc()
+        traceback.print_exc(file=sys.__stderr__)
     finally:
         os._exit(code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from apigw.admin.writes import may_read
 from apigw.config import endpoints
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
+from apigw.contract.machine import Machine
 from apigw.contract.policy import Context
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition
@@ -28,7 +30,7 @@ from apigw.ops.readiness import Readiness
 from apigw.policy.all import POLICIES
 from apigw.process.current import Current
 from apigw.process.drain import Drain
-from apigw.process.garbage import Garbage
+from apigw.process.garbage import Garbage, settle
 from apigw.process.listeners import Listener, PublicListeners, listener
 from apigw.process.reload import Reload
 from apigw.process.rules import RULES
@@ -68,8 +70,10 @@ class Program:
         config: Config,
         directory: str,
         log_decisions: bool = False,
+        machine: Machine | None = None,
     ) -> None:
         seconds, gateway = reactor.seconds, config.gateway
+        machine = machine or Machine(os.getpid())
         deadlines = Deadlines(reactor)
         self.metrics = metrics = Metrics(CollectorRegistry(), __version__)
         readiness = Readiness(reactor)
@@ -174,7 +178,7 @@ class Program:
             uncounted = partial(refusal_answer, lambda *_: None)
             its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted, now)
             self._add(Listener(reactor, Listen(endpoints.private(gateway.admin)), its_channels))
-        self._add(drain, ports, reload, Obeying(reactor, signals), Garbage(reactor))
+        self._add(drain, ports, reload, Obeying(reactor, signals), Garbage(reactor, settle if machine.workers == 1 else gc.freeze))
 
     def _add(self, *services: Any) -> None:
         for service in services:

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from apigw.config.errors import ConfigError
 from apigw.config.model import Config
 from apigw.contract.machine import Answer, Machine
+from apigw.process.children import hear
 from apigw.process.control import Control, connect
 from apigw.process.own_log import OwnLog
 from apigw.process.program import Program
@@ -59,14 +60,21 @@ class Life:
         signals.hold()
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        if self.own_log is not None:
-            self.own_log.forked()
+        hear()
+        if self.own_log is None:
+            faulthandler.enable(2)
+        else:
+            # A copy: the log's own descriptor may be another file's after a rotation.
+            faulthandler.enable(self.own_log.forked())
             signals.on(signal.SIGUSR1, self.own_log.reopen)
-        faulthandler.enable()
         try:
             self._serve(index, end, reactor, signals)
         except (ConfigError, CannotStart) as error:
             fail(end, str(error))
+            return 1
+        except Exception as error:
+            log.failure("the worker cannot go on")
+            fail(end, f"apigw: a worker could not start: {error!r}")
             return 1
         finally:
             if self.own_log is not None:
