@@ -51,7 +51,7 @@ class Machine:
         self._gives[question] = give
 
     def ask(self, question: str, argument: Any = None) -> Deferred[list[Answer]]:
-        """Ask every worker, this one too. Fires with the answers by worker; one that does not answer in time is left out.
+        """Ask every worker, this one too. Fires with the answers by worker, without those who do not answer in time.
 
         Fails if this worker itself cannot answer.
         """

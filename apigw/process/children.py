@@ -10,8 +10,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from zope.interface import implementer
 from twisted.internet.interfaces import IReadDescriptor
+from zope.interface import implementer
 
 from apigw.process.signals import TAKEN
 

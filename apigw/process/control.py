@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -47,7 +48,11 @@ class Control(Int32StringReceiver):
             return _failed(ConnectionLost())
         self._last += 1
         number = self._last
-        answer: Deferred[Any] = Deferred(lambda _: self._waiting.pop(number, None))
+
+        def forget(_: object) -> None:
+            self._waiting.pop(number, None)
+
+        answer: Deferred[Any] = Deferred(forget)
         self._waiting[number] = answer
         self._send({"call": what, "id": number, "argument": argument}, data)
         return answer
@@ -58,7 +63,7 @@ class Control(Int32StringReceiver):
         number = message["id"]
         if "call" in message:
             doing = maybeDeferred(self._gives[message["call"]], message["argument"], data)
-            doing.addCallbacks(self._done, self._refuse, (number,), None, (number,), None)
+            doing.addCallbacks(partial(self._done, number), partial(self._refuse, number))
             return
         waiting = self._waiting.pop(number, None)
         if waiting is None:
@@ -79,12 +84,12 @@ class Control(Int32StringReceiver):
         if self.transport is not None:
             self.transport.loseConnection()
 
-    def _done(self, value: Any, number: int) -> None:
+    def _done(self, number: int, value: Any) -> None:
         self._send({"id": number, "value": value})
 
-    def _refuse(self, failure: Failure, number: int) -> None:
+    def _refuse(self, number: int, failure: Failure) -> None:
         log.debug("refused a call: {failure}", failure=failure)
-        self._send({"id": number, "refused": str(failure.value) or failure.type.__name__})
+        self._send({"id": number, "refused": str(failure.value) or repr(failure.value)})
 
     def _send(self, message: dict[str, Any], data: bytes = b"") -> None:
         if self._open:

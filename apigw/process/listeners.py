@@ -65,23 +65,19 @@ class Listener(Service):
         super().startService()
 
     def stopService(self) -> Deferred[None] | None:
-        """Accept no more. Of a socket of its own it accepts the connections that are queued, and then closes it.
-
-        Those of a shared socket are left to the other workers, or to the next program.
-        """
+        """Accept the connections that are queued, then no more, and close a socket of its own."""
         super().stopService()
         port: Any = self._port
         own = self._own
         self._port = self._own = None
         if port is None:
             return None
-        if own is None:
-            return port.stopListening()
         accepted = -1
         while port.sessionno != accepted:
             accepted = port.sessionno
             port.doRead()
-        return port.stopListening().addBoth(lambda _: own.close())
+        stopping: Deferred[None] = port.stopListening()
+        return stopping if own is None else stopping.addBoth(lambda _: own.close())
 
     def _pairs(self) -> list[KeyPair]:
         assert self.config.tls is not None

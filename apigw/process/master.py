@@ -16,13 +16,16 @@ from typing import Any
 from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from apigw.process.children import Watch, fork, how, settle_for_forks
 from apigw.process.control import Control, connect
+from apigw.process.sockets import Sockets
 from apigw.process.starting import FAILED, READY, until_ready
 from apigw.process.systemd import notify
+from apigw.shared.page import Page
 
 log = Logger()
 
@@ -66,8 +69,20 @@ class Worker:
 class Master(Service):
     """``serve`` runs in each child, and never here."""
 
-    def __init__(self, reactor: Any, workers: int, serve: Serve, install_reactor: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        workers: int,
+        serve: Serve,
+        install_reactor: Callable[[], None],
+        sockets: Sockets,
+        page: Page,
+        drain_delay: Callable[[], float],
+    ) -> None:
         self._reactor = reactor
+        self._sockets = sockets
+        self._page = page
+        self._drain_delay = drain_delay
         self._wanted = workers
         self._serve = serve
         self._install = install_reactor
@@ -86,6 +101,10 @@ class Master(Service):
         """What workers may call here."""
         self.left: Callable[[Worker], object] = lambda _: None
         """Called when a worker has ended."""
+
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        self._sockets.bind()
 
     def startService(self) -> None:
         """Fork the workers, and wait until one is ready. Raises ``CannotStart`` if three end before that."""
@@ -114,7 +133,14 @@ class Master(Service):
         self._ticking.stop()
         ends = [worker.ended for worker in self._workers.values()]
         self.signal(signal.SIGTERM)
-        return DeferredList(ends)
+        # Until then clients may connect: the workers wait as long before they close their copies.
+        closing = self._reactor.callLater(self._drain_delay(), self._sockets.close)
+        return DeferredList(ends).addCallback(self._all_ended, closing)
+
+    def _all_ended(self, _: object, closing: IDelayedCall) -> None:
+        if closing.active():
+            closing.cancel()
+            self._sockets.close()
 
     def _fork(self, index: int) -> None:
         ours, theirs = socket.socketpair()
@@ -144,6 +170,7 @@ class Master(Service):
     def _ended(self, worker: Worker, status: int) -> None:
         del self._workers[worker.index]
         worker.control.close()
+        self._page.died(worker.index)
         self.left(worker)
         if self.running:
             self.died += 1

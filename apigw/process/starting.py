@@ -56,8 +56,6 @@ def _said(end: socket.socket) -> str | None:
     return str(message["argument"]) if message["call"] == FAILED else ""
 
 
-
-
 def fail(end: socket.socket, reason: str) -> None:
     """Say, before this worker ends, why it cannot start."""
     line = json.dumps({"call": FAILED, "id": 0, "argument": reason}).encode() + b"\n"

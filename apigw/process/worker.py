@@ -10,35 +10,22 @@ import time
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from apigw.config.errors import ConfigError
 from apigw.config.model import Config
-from apigw.contract.machine import Answer, Machine
 from apigw.process.children import hear
-from apigw.process.control import Control, connect
+from apigw.process.control import Control, Give, connect
+from apigw.process.machine import Shared, Siblings
 from apigw.process.own_log import OwnLog
 from apigw.process.program import Program
 from apigw.process.signals import Signals
+from apigw.process.sockets import Sockets
 from apigw.process.starting import READY, fail
 from apigw.process.tree import CannotStart
+from apigw.shared.page import Page
 
 log = Logger()
-
-
-class Siblings(Machine):
-    """The machine, from one of several workers: what is asked goes through the master to all of them."""
-
-    def __init__(self, index: int, workers: int) -> None:
-        super().__init__(os.getpid())
-        self.index = index
-        self.workers = workers
-        self.control: Control
-
-    def ask(self, question: str, argument: Any = None) -> Deferred[list[Answer]]:
-        asking = self.control.call("ask", [question, argument])
-        return asking.addCallback(lambda given: [Answer(*each) for each in given])
 
 
 @frozen
@@ -47,6 +34,8 @@ class Life:
 
     workers: int
     config: Config
+    sockets: Sockets
+    page: Page
     directory: str
     log_decisions: bool
     own_log: OwnLog | None
@@ -83,8 +72,10 @@ class Life:
 
     def _serve(self, index: int, end: socket.socket, reactor: Any, signals: Signals) -> None:
         machine = Siblings(index, self.workers)
-        program = Program(reactor, time.time, signals, self.config, self.directory, self.log_decisions, machine)
-        gives = {
+        self.page.become(index, machine.process)
+        shared = Shared(machine, self.page, self.sockets.admin, self.sockets.public)
+        program = Program(reactor, time.time, signals, self.config, self.directory, self.log_decisions, shared)
+        gives: dict[str, Give] = {
             "give": lambda asked, _: machine.give(*asked),
             "tick": lambda *_: None,
         }

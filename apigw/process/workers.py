@@ -12,9 +12,11 @@ from apigw.config.model import Config
 from apigw.process.master import Master
 from apigw.process.own_log import OwnLog
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
+from apigw.process.sockets import Sockets
 from apigw.process.tree import Ordered
 from apigw.process.trial import try_out
 from apigw.process.worker import Life
+from apigw.shared.page import Page
 
 
 def master(
@@ -29,8 +31,9 @@ def master(
 ) -> Service:
     """The tree of services, not started. Raises ``ConfigError`` if no worker could start with the configuration."""
     try_out(config, directory, reactor)
-    life = Life(workers, config, directory, log_decisions, own_log)
-    running = Master(reactor, workers, life, install_reactor)
+    sockets, page = Sockets(config.gateway), Page.make(workers, config.gateway.limits_memory)
+    life = Life(workers, config, sockets, page, directory, log_decisions, own_log)
+    running = Master(reactor, workers, life, install_reactor, sockets, page, lambda: config.gateway.drain_delay)
     stop = Stop(reactor, lambda: running.signal(signal.SIGTERM))
     for number in ENDING:
         signals.on(number, stop)
