@@ -210,7 +210,7 @@ class Master(Service):
     def _end(self, worker: Worker) -> None:
         """End one that hangs. SIGABRT has it write its stack, which one that is stopped cannot."""
         log.error(
-            "worker {index} (process {process}) has not answered for {missed} s",
+            "worker {index} (process {process}) has not answered for {missed:g} s",
             index=worker.index,
             process=worker.process,
             missed=MISSED * TICK,
