@@ -18,7 +18,6 @@ from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
 from apigw.admin.writes import may_read
 from apigw.config import endpoints
-from apigw.config.load import load
 from apigw.config.model import Config, Listen
 from apigw.contract.policy import Context
 from apigw.ops.access_log import AccessLog
@@ -29,11 +28,13 @@ from apigw.policy.all import POLICIES
 from apigw.process.current import Current
 from apigw.process.drain import Drain
 from apigw.process.garbage import Garbage
+from apigw.process.handover import without_details
 from apigw.process.listeners import Listener, PublicListeners, listener
+from apigw.process.reading import Reading
 from apigw.process.reload import Reload
-from apigw.process.rules import RULES
+from apigw.process.renewal import Renewal
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
-from apigw.process.snapshot import Parts, Snapshot, compile
+from apigw.process.snapshot import Parts, Snapshot, compile, compiling
 from apigw.process.systemd import watchdog
 from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
@@ -69,6 +70,7 @@ class Program:
         directory: str,
         log_decisions: bool = False,
     ) -> None:
+        config = without_details(config)
         seconds, gateway = reactor.seconds, config.gateway
         deadlines = Deadlines(reactor)
         self.metrics = metrics = Metrics(CollectorRegistry(), __version__)
@@ -133,13 +135,15 @@ class Program:
             listener(reactor, config, listen, ("gateway", "listen", index), channels)
             for index, listen in enumerate(gateway.listen)
         ]
-        reload = Reload(
+        garbage = Garbage(reactor)
+        self.renewal = Renewal(
             reactor,
-            lambda: load(directory, os.environ, RULES),
-            lambda config, previous: compile(config, previous, parts),
+            lambda config, previous: compiling(config, previous, parts),
             listeners,
             current,
+            garbage,
         )
+        reload = Reload(reactor, Reading(reactor, directory), self.renewal, metrics.reloaded)
         drain = Drain(reactor, channels, pipeline, lambda: current.snapshot.config.gateway.drain_timeout)
         ports = PublicListeners(reactor, readiness, lambda: current.snapshot.config.gateway.drain_delay)
         for each in listeners:
@@ -174,7 +178,7 @@ class Program:
             uncounted = partial(refusal_answer, lambda *_: None)
             its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted, now)
             self._add(Listener(reactor, Listen(endpoints.private(gateway.admin)), its_channels))
-        self._add(drain, ports, reload, Obeying(reactor, signals), Garbage(reactor))
+        self._add(drain, ports, reload, Obeying(reactor, signals), garbage)
 
     def _add(self, *services: Any) -> None:
         for service in services:
