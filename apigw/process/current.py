@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from twisted.logger import Logger
 
@@ -12,7 +12,7 @@ from apigw.config.model import Path
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Readiness
 from apigw.process.descriptors import Descriptors
-from apigw.process.garbage import settle
+from apigw.process.pieces import at_once
 from apigw.process.rules import RULES
 from apigw.process.snapshot import Snapshot
 from apigw.process.tree import Upstreams
@@ -55,6 +55,7 @@ class Current:
     def start(self) -> None:
         """The program starts: put the first snapshot in use."""
         self.use(self.snapshot)
+        at_once(self.keeping_series())
         config = self.snapshot.config
         log.info(
             "apigw {version}, {kind}: {routes} routes to {services} services",
@@ -68,7 +69,10 @@ class Current:
         """No effect: the snapshot stays in use until the end."""
 
     def use(self, snapshot: Snapshot) -> None:
-        """Put ``snapshot`` in use. Cannot fail: all that can was done when it was compiled."""
+        """Put ``snapshot`` in use. Cannot fail: all that can was done when it was compiled.
+
+        It takes a millisecond. ``keeping_series`` has the part that can be done later.
+        """
         previous, self.snapshot = self.snapshot, snapshot
         gateway = snapshot.config.gateway
         self._pipeline.table = snapshot.table
@@ -86,22 +90,18 @@ class Current:
         redis = snapshot.config.redis
         if redis is not None and self._redis is not None:
             self._redis.timeout = redis.timeout
-        self._keep_series()
         self._warn(snapshot.config.warnings)
 
-    def reload_ended(self, succeeded: bool) -> None:
-        """A reload has ended. Removes metric series that a refused configuration has created."""
-        self._metrics.reloaded(succeeded)
-        self._keep_series()
-        settle()
-
-    def _keep_series(self) -> None:
-        """The metrics have the series of this configuration, and no others."""
-        config = self.snapshot.config
-        routes = {route.path for route in config.routes}
-        reserved = {path for each in RULES.reserved for path in each.paths}
-        self._metrics.retain(routes | reserved, {service.name for service in config.services})
-        for prepared in self.snapshot.prepared.values():
+    def keeping_series(self) -> Generator[None, None, None]:
+        """Give the metrics the series of this configuration, and no others, in steps."""
+        snapshot = self.snapshot
+        paths = {path for each in RULES.reserved for path in each.paths}
+        for route in snapshot.config.routes:
+            paths.add(route.path)
+            yield
+        self._metrics.retain(paths, {service.name for service in snapshot.config.services})
+        for prepared in snapshot.prepared.values():
+            yield
             prepared.keep_series()
 
     def _warn(self, warnings: tuple[Problem, ...]) -> None:

@@ -10,7 +10,7 @@ from apigw import __version__
 from apigw.admin.status.history import History
 from apigw.admin.status.page import document
 from apigw.process.current import Current
-from apigw.process.reload import Reload
+from apigw.process.reload import Progress
 from apigw.proxy.pipeline import Pipeline
 from apigw.wire.channel import ChannelFactory
 
@@ -24,7 +24,7 @@ class Facts:
         current: Current,
         pipeline: Pipeline,
         channels: ChannelFactory,
-        reload: Reload,
+        reload: Progress,
         history: History,
         directory: str,
     ) -> None:
