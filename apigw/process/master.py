@@ -24,6 +24,7 @@ from apigw.config.model import Config
 from apigw.process.children import Watch, fork, how, settle_for_forks
 from apigw.process.control import Control, connect
 from apigw.process.machine import Life
+from apigw.process.reports import Reports
 from apigw.process.starting import FAILED, READY, until_ready
 from apigw.process.systemd import notify
 
@@ -73,7 +74,9 @@ class Master(Service):
         life: Life,
         live: Callable[[Life, int, socket.socket, Any], int],
         install_reactor: Callable[[], None],
+        reports: Reports,
     ) -> None:
+        self._reports = reports
         self._reactor = reactor
         self.life = life
         """What workers that are forked from now on start with."""
@@ -104,6 +107,7 @@ class Master(Service):
     def startService(self) -> None:
         """Fork the workers, and wait until one is ready. Raises ``CannotStart`` if three end before that."""
         super().startService()
+        self._reports.in_use(self.life.config)
         settle_for_forks()
         for index in range(self.life.workers):
             self._fork(index)
@@ -111,6 +115,7 @@ class Master(Service):
         for index in list(self._started):
             self._meet(index)
         self._ticking.start(TICK, now=False)
+        self._reports.started(self.life.config)
 
     def living(self) -> list[Worker]:
         """The workers that are ready, by index."""
@@ -123,6 +128,7 @@ class Master(Service):
     def use(self, config: Config) -> None:
         """Workers that are forked from now on start with this configuration."""
         self.life = evolve(self.life, config=config)
+        self._reports.in_use(config)
 
     def replace(self, worker: Worker, why: str) -> None:
         """End a worker at once; another takes its place."""

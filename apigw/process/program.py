@@ -37,6 +37,7 @@ from apigw.process.pulse import Pulse
 from apigw.process.reading import Reading
 from apigw.process.reload import Progress, Reload
 from apigw.process.renewal import Renewal
+from apigw.process.reports import Reports
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
 from apigw.process.snapshot import Parts, Snapshot, compile, compiling
 from apigw.process.systemd import watchdog
@@ -135,6 +136,7 @@ class Program:
             redis=redis,
             buffers=buffers,
             metrics=metrics,
+            reports=Reports(shared is None),
         )
 
         listeners = [

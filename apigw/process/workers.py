@@ -15,6 +15,7 @@ from apigw.process.master import Master
 from apigw.process.own_log import OwnLog
 from apigw.process.reading import Reading
 from apigw.process.reload import Reload
+from apigw.process.reports import Reports
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
 from apigw.process.sockets import Sockets
 from apigw.process.together import Together
@@ -39,7 +40,7 @@ def master(
     page = Page.make(workers, config.gateway.limits_memory)
     sockets = Sockets(config.gateway)
     life = Life(workers, without_details(config), sockets, page, directory, log_decisions, own_log)
-    running = Master(reactor, life, live, install_reactor)
+    running = Master(reactor, life, live, install_reactor, Reports(True))
 
     reload = Reload(
         reactor,
