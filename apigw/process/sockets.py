@@ -15,7 +15,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.lockfile import FilesystemLock
 
-from apigw.config.model import Listen
+from apigw.config import endpoints
+from apigw.config.model import Gateway, Listen
 from apigw.process.tree import CannotStart
 from apigw.wire.tls import reason
 
@@ -149,3 +150,26 @@ def _remove_stale(path: str) -> None:
     with suppress(OSError):
         if stat.S_ISSOCK(os.stat(path).st_mode):
             os.remove(path)
+
+
+class Sockets:
+    """The sockets of the whole gateway, which its workers inherit."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.admin: Socket | None = None
+        self.public: tuple[Socket, ...] = ()
+
+    def bind(self) -> None:
+        """Raises ``CannotStart``."""
+        if self._gateway.admin is not None:
+            self.admin = bind(Listen(endpoints.private(self._gateway.admin)))
+        self.public = tuple(map(bind, self._gateway.listen))
+
+    def close(self) -> None:
+        """Nobody is to connect any more. A worker that still accepts has its own copies."""
+        admin, public = self.admin, self.public
+        self.admin, self.public = None, ()
+        for each in (admin, *public):
+            if each is not None:
+                each.close()
