@@ -31,7 +31,7 @@ from apigw.policy.all import POLICIES
 from apigw.process.current import Current
 from apigw.process.drain import Drain
 from apigw.process.garbage import Garbage, settle
-from apigw.process.listeners import Listener, PublicListeners, listener
+from apigw.process.listeners import Counts, Listener, PublicListeners, listener
 from apigw.process.machine import Shared, WhileChecking
 from apigw.process.pulse import Pulse
 from apigw.process.reload import Reload
@@ -53,6 +53,7 @@ from apigw.wire.channel import ChannelFactory
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.fetch import Fetch
+from apigw.wire.reactor.gate import Gate
 from apigw.wire.request import Request
 
 log = Logger()
@@ -113,7 +114,12 @@ class Program:
         public = Site(accounting.resource_ended, seconds, client_address)
         pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request)
         refuse = partial(refusal_answer, accounting.refused)
-        channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away)
+        gate = None
+        if shared is not None:
+            gate = Gate(reactor, Counts(shared.page.slots, shared.page.worker, seconds), shared.bell)
+        channels = ChannelFactory(
+            first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away, gate
+        )
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         exposition = Exposition(partial(render_metrics, metrics, pipeline, channels, buffers), reactor, in_thread)
 
@@ -143,6 +149,7 @@ class Program:
                 ("gateway", "listen", index),
                 channels,
                 None if shared is None else shared.public[index],
+                gate,
             )
             for index, listen in enumerate(gateway.listen)
         ]

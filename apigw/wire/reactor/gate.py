@@ -39,6 +39,11 @@ def bell() -> int:
     return os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
 
+def ring(bell: int) -> None:
+    """Wake those that watch."""
+    os.eventfd_write(bell, 1)
+
+
 def allowed(least: int) -> int:
     """The most connections with which a process accepts another, where the least of the others is ``least``."""
     return least + 1 + least // 16
@@ -90,7 +95,7 @@ class Gate:
         if mine > allowed(least):
             self._timer = self._reactor.callLater(0, self._close)
         elif mine <= least <= allowed(mine):  # it had the least, alone, and another may accept now
-            self._ring()
+            ring(self._bell)
 
     def leave(self) -> bool:
         """The ports are about to close, for good. Returns whether another process accepts what still waits."""
@@ -101,7 +106,7 @@ class Gate:
         self._left = True
         self._ports.clear()
         another = self._counts.leave()
-        self._ring()
+        ring(self._bell)
         return another
 
     # What the reactor calls: the bell was rung.
@@ -142,6 +147,3 @@ class Gate:
                     port.accept(HELP)
         self._waited = bool(waiting)
         self._open_if_due()
-
-    def _ring(self) -> None:
-        os.eventfd_write(self._bell, 1)
