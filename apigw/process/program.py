@@ -20,6 +20,7 @@ from apigw.admin.writes import may_read
 from apigw.config import endpoints
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
+from apigw.contract.machine import Machine
 from apigw.contract.policy import Context
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition
@@ -39,7 +40,7 @@ from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
-from apigw.proxy.resources import public_resources, render_metrics
+from apigw.proxy.resources import measure, metrics_page, public_resources
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
 from apigw.upstream.resolver import Resolver
@@ -68,7 +69,9 @@ class Program:
         config: Config,
         directory: str,
         log_decisions: bool = False,
+        machine: Machine | None = None,
     ) -> None:
+        machine = machine or Machine(os.getpid())
         seconds, gateway = reactor.seconds, config.gateway
         deadlines = Deadlines(reactor)
         self.metrics = metrics = Metrics(CollectorRegistry(), __version__)
@@ -109,7 +112,8 @@ class Program:
         refuse = partial(refusal_answer, accounting.refused)
         channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away)
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-        exposition = Exposition(partial(render_metrics, metrics, pipeline, channels, buffers), reactor, in_thread)
+        measured = partial(measure, metrics, pipeline, channels, buffers)
+        exposition = Exposition(metrics_page(machine, metrics, measured, in_thread), reactor)
 
         def show(snapshot: Snapshot) -> None:
             reserved, prepared = snapshot.config.reserved, snapshot.prepared.values()
