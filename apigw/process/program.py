@@ -16,6 +16,7 @@ from apigw import __version__
 from apigw.admin.site import admin_resources, own_resources
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
+from apigw.admin.status.page import in_steps
 from apigw.admin.writes import may_read
 from apigw.config import endpoints
 from apigw.config.load import load
@@ -93,6 +94,7 @@ class Program:
             fetch=partial(Fetch, agent),
             client_address=client_address,
             redis=redis,
+            machine=machine,
         )
         policies = [policy(context) for policy in POLICIES]
         self.parts = parts = Parts(
@@ -154,20 +156,22 @@ class Program:
         signals.on(signal.SIGHUP, reload.reload)
 
         history = History(reactor, metrics.routes)
-        facts = Facts(seconds, current, pipeline, channels, reload, history, directory)
+        lag = LagProbe(reactor, metrics.reactor_lag)
+        steps = in_steps(reactor)
+        facts = Facts(seconds, current, pipeline, channels, reload, history, lag, directory, machine, steps, in_thread)
         admin = Site(
             lambda *_: None,
             seconds,
             lambda request: request.stream.peer,
             lambda request: may_read(request, current.snapshot.config.gateway.admin_hosts),
         )
-        own = own_resources(reactor, current, facts, readiness, exposition)
+        own = own_resources(reactor, current, facts, readiness, exposition, machine)
         self.root = Ordered()
         alive = watchdog(reactor, os.environ)
         if alive is not None:
             self._add(alive)
         self._add(Ticking(deadlines), Running(Resolver(reactor, metrics.lookups)))
-        self._add(Running(LagProbe(reactor, metrics.reactor_lag)), Running(history))
+        self._add(Running(lag), Running(history))
         if access_log is not None:
             self._add(LogFile(access_log))
             signals.on(signal.SIGUSR1, access_log.reopen)
