@@ -67,6 +67,16 @@ class Appender:
         self._thread = Thread(target=self._run, name=f"append to {self._file}", daemon=True)
         self._thread.start()
 
+    def forked(self) -> Appender:
+        """One that writes to the same open file, for a child that was forked. What waited here is the parent's."""
+        child = Appender(self._file, self._lost, self._complain, self._closed, self._written)
+        child._descriptor = self.duplicate()
+        return child
+
+    def duplicate(self) -> int:
+        """A copy of the descriptor of the open file."""
+        return os.dup(self._descriptor)
+
     def append(self, batch: bytes) -> None:
         self._orders.put(partial(self._write, batch))
 
@@ -105,8 +115,10 @@ class Appender:
             self._lock_by = fcntl.F_SETLKW
         else:
             os.set_blocking(own, True)
-            os.close(self._descriptor)
-            self._descriptor, self._lock_by = own, fcntl.F_OFD_SETLKW
+            # Of the same number, of which others may ask for a copy meanwhile.
+            os.dup2(own, self._descriptor, inheritable=False)
+            os.close(own)
+            self._lock_by = fcntl.F_OFD_SETLKW
 
     def _turn(self, lock: bytes) -> None:
         """Wait for the lock of a pipe or socket, or free it."""
