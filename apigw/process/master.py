@@ -191,6 +191,7 @@ class Master(Service):
         del self._workers[worker.index]
         worker.control.close()
         self.life.page.died(worker.index)
+        self.life.sockets.ring()
         self.left(worker)
         if self.running:
             self.died += 1

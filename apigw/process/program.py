@@ -17,6 +17,7 @@ from apigw import __version__
 from apigw.admin.site import admin_resources, own_resources
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
+from apigw.admin.status.page import in_steps
 from apigw.admin.writes import may_read
 from apigw.config import endpoints
 from apigw.config.model import Config, Listen
@@ -31,7 +32,7 @@ from apigw.process.current import Current
 from apigw.process.drain import Drain
 from apigw.process.garbage import Garbage, settle
 from apigw.process.handover import without_details
-from apigw.process.listeners import Listener, PublicListeners, listener
+from apigw.process.listeners import Counts, Listener, PublicListeners, listener
 from apigw.process.machine import Shared, WhileChecking
 from apigw.process.pulse import Pulse
 from apigw.process.reading import Reading
@@ -45,7 +46,7 @@ from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
-from apigw.proxy.resources import public_resources, render_metrics
+from apigw.proxy.resources import measure, metrics_page, public_resources
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
 from apigw.upstream.resolver import Resolver
@@ -55,6 +56,7 @@ from apigw.wire.channel import ChannelFactory
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.fetch import Fetch
+from apigw.wire.reactor.gate import Gate
 from apigw.wire.request import Request
 
 log = Logger()
@@ -99,6 +101,7 @@ class Program:
             fetch=partial(Fetch, agent),
             client_address=client_address,
             redis=redis,
+            machine=machine,
         )
         policies = [policy(context) for policy in POLICIES]
         self.parts = parts = Parts(
@@ -116,9 +119,15 @@ class Program:
         public = Site(accounting.resource_ended, seconds, client_address)
         pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request)
         refuse = partial(refusal_answer, accounting.refused)
-        channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away)
+        gate = None
+        if shared is not None:
+            gate = Gate(reactor, Counts(shared.page.slots, shared.page.worker, seconds), shared.bell)
+        channels = ChannelFactory(
+            first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away, gate
+        )
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-        exposition = Exposition(partial(render_metrics, metrics, pipeline, channels, buffers), reactor, in_thread)
+        measured = partial(measure, metrics, pipeline, channels, buffers)
+        exposition = Exposition(metrics_page(machine, metrics, measured, in_thread), reactor)
 
         def show(snapshot: Snapshot) -> None:
             reserved, prepared = snapshot.config.reserved, snapshot.prepared.values()
@@ -147,6 +156,7 @@ class Program:
                 ("gateway", "listen", index),
                 channels,
                 None if shared is None else shared.public[index],
+                gate,
             )
             for index, listen in enumerate(gateway.listen)
         ]
@@ -175,20 +185,22 @@ class Program:
             signals.on(number, stop)
 
         history = History(reactor, metrics.routes)
-        facts = Facts(seconds, current, pipeline, channels, reload, history, directory)
+        lag = LagProbe(reactor, metrics.reactor_lag)
+        steps = in_steps(reactor)
+        facts = Facts(seconds, current, pipeline, channels, reload, history, lag, directory, machine, steps, in_thread)
         admin = Site(
             lambda *_: None,
             seconds,
             lambda request: request.stream.peer,
             lambda request: may_read(request, current.snapshot.config.gateway.admin_hosts),
         )
-        own = own_resources(reactor, current, facts, readiness, exposition)
+        own = own_resources(reactor, current, facts, readiness, exposition, machine)
         self.root = Ordered()
         alive = watchdog(reactor, os.environ)
         if alive is not None:
             self._add(alive)
         self._add(Ticking(deadlines), Running(Resolver(reactor, metrics.lookups)))
-        self._add(Running(LagProbe(reactor, metrics.reactor_lag)), Running(history))
+        self._add(Running(lag), Running(history))
         if access_log is not None:
             self._add(LogFile(access_log))
             signals.on(signal.SIGUSR1, access_log.reopen)

@@ -58,7 +58,7 @@ def live(life: Life, index: int, end: socket.socket, reactor: Any) -> int:
 def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Signals) -> None:
     machine = Siblings(index, life.workers)
     life.page.become(index, machine.process)
-    shared = Shared(machine, life.page, life.sockets.admin, life.sockets.public)
+    shared = Shared(machine, life.page, life.sockets.admin, life.sockets.public, life.sockets.bell)
     program = Program(reactor, time.time, signals, life.config, life.directory, life.log_decisions, shared)
     gives: dict[str, Give] = {
         "give": lambda asked, _: machine.give(*asked),
