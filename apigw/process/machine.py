@@ -17,12 +17,16 @@ from apigw.process.own_log import OwnLog
 from apigw.process.sockets import Socket, Sockets
 from apigw.shared.page import Page
 
+ANSWERS_WITHIN = 5.0
+"""Seconds in which the master must have the answers of all workers."""
+
 
 class Siblings(Machine):
     """The machine, from one of several workers: what is asked goes through the master to all of them."""
 
-    def __init__(self, index: int, workers: int) -> None:
+    def __init__(self, index: int, workers: int, clock: Any) -> None:
         super().__init__(os.getpid())
+        self._clock = clock
         self.index = index
         self.workers = workers
         self.control: Control
@@ -46,7 +50,8 @@ class Siblings(Machine):
             (begin if checks else end)()
 
     def ask(self, question: str, argument: Any = None) -> Deferred[list[Answer]]:
-        asking = self.control.call("ask", [question, argument])
+        # The master lets those go that do not answer in time; it may itself be executing another program.
+        asking = self.control.call("ask", [question, argument]).addTimeout(ANSWERS_WITHIN, self._clock)
         return asking.addCallback(lambda given: [Answer(*each) for each in given])
 
 

@@ -173,6 +173,7 @@ class Program:
         if shared is None:
             reload = reloading = Reload(reactor, Reading(reactor, directory), self.renewal, metrics.reloaded)
             signals.on(signal.SIGHUP, reloading.reload)
+            signals.on(signal.SIGUSR2, lambda: log.warn("not upgraded: with one worker, restart instead"))
         else:
             reload = Progress()
         self._progress, self._machine = reload, machine

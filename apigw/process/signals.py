@@ -5,6 +5,7 @@
 | SIGTERM, SIGINT | ``Stop``: drain, then exit with 0; a second one cuts the drain short |
 | SIGHUP | a reload |
 | SIGUSR1 | new log files, for logrotate |
+| SIGUSR2 | an upgrade: the master executes the program anew |
 
 Without a handler, each of them ends the process.
 """
@@ -21,7 +22,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
-TAKEN = (*ENDING, signal.SIGHUP, signal.SIGUSR1)
+TAKEN = (*ENDING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 Action = Callable[[], object]
 
@@ -45,6 +46,8 @@ class Signals:
         try:
             for number in TAKEN:
                 signal.signal(number, self._arrived)
+            # Blocked while the program was executed anew, or this process was forked: until here they had no handler.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
         except ValueError:  # not the main thread: an embedding program has its own signals
             return
 
