@@ -10,6 +10,7 @@ from twisted.application.service import Service
 
 from apigw.config.model import Config
 from apigw.process.master import Master
+from apigw.process.outlived import Outlived
 from apigw.process.own_log import OwnLog
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
 from apigw.process.sockets import Sockets
@@ -38,6 +39,9 @@ def master(
     for number in ENDING:
         signals.on(number, stop)
     signals.on(signal.SIGUSR1, lambda: running.signal(signal.SIGUSR1))
+    outlived = Outlived()
+    running.heard = outlived.heard
+    running.left = lambda worker: outlived.left(worker.index, died=bool(running.running))
     root = Ordered()
     for service in (running, Obeying(reactor, signals)):
         service.setServiceParent(root)
