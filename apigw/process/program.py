@@ -124,7 +124,7 @@ class Program:
         )
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         measured = partial(measure, metrics, pipeline, channels, buffers)
-        exposition = Exposition(metrics_page(machine, metrics, measured, in_thread), reactor)
+        exposition = Exposition(metrics_page(machine, metrics, measured, in_thread, reactor), reactor)
 
         def show(snapshot: Snapshot) -> None:
             reserved, prepared = snapshot.config.reserved, snapshot.prepared.values()
