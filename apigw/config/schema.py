@@ -154,6 +154,13 @@ GATEWAY: Rule = {
         nullable=True,
         default="twice `max_connections`",
     ),
+    "max_lag": duration(
+        "New requests are answered 503 `overloaded` while the event loop is later than this "
+        "(`gateway_reactor_lag_seconds`), twice in a row at least. `null` for no such limit.",
+        "10ms",
+        "1m",
+        nullable=True,
+    ),
     "trusted_proxies": list_of(
         "Networks whose `X-Forwarded-For` is believed; it is read from the right. `unix:` for peers of a unix socket.",
         item("proxy"),

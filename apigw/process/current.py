@@ -71,7 +71,7 @@ class Current:
         """Put ``snapshot`` in use. Cannot fail: all that can was done when it was compiled."""
         previous, self.snapshot = self.snapshot, snapshot
         gateway = snapshot.config.gateway
-        self._pipeline.table = snapshot.table
+        self._pipeline.use(snapshot.table)
         self._buffers.most = gateway.max_buffered
         self._channels.settings = self._descriptors.fit(snapshot.settings, snapshot.config.services)
         self._show(snapshot)

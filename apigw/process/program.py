@@ -40,6 +40,7 @@ from apigw.proxy.accounting import Accounting
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.proxy.resources import public_resources, render_metrics
+from apigw.proxy.shedding import Shedding
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
 from apigw.upstream.resolver import Resolver
@@ -105,7 +106,7 @@ class Program:
         access_log = _access_log(config, reactor, metrics.lines_lost("access"))
         accounting = Accounting(metrics, access_log, seconds, now)
         public = Site(accounting.resource_ended, seconds, client_address)
-        pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request)
+        pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request, metrics.shed)
         refuse = partial(refusal_answer, accounting.refused)
         channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away)
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
@@ -163,7 +164,8 @@ class Program:
         if alive is not None:
             self._add(alive)
         self._add(Ticking(deadlines), Running(Resolver(reactor, metrics.lookups)))
-        self._add(Running(LagProbe(reactor, metrics.reactor_lag)), Running(history))
+        shedding = Shedding(pipeline.late, lambda: current.snapshot.config.gateway.max_lag)
+        self._add(Running(LagProbe(reactor, metrics.reactor_lag, shedding.observe)), Running(history))
         if access_log is not None:
             self._add(LogFile(access_log))
             signals.on(signal.SIGUSR1, access_log.reopen)
