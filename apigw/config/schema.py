@@ -156,7 +156,7 @@ GATEWAY: Rule = {
     ),
     "max_lag": duration(
         "New requests are answered 503 `overloaded` while the event loop is later than this "
-        "(`gateway_reactor_lag_seconds`), twice in a row at least. `null` for no such limit.",
+        "(`gateway_reactor_lag_seconds`), from the third sample in a row on. `null` for no such limit.",
         "10ms",
         "1m",
         nullable=True,

@@ -74,9 +74,9 @@ def test_a_gateway_that_is_late(start: Start, service: Service) -> None:
     def flood() -> bool:
         """Each turn of the reactor has 16 requests of each connection."""
         with ExitStack() as stack:
-            crowd = [stack.enter_context(socket.create_connection(daemon.address, 10)) for _ in range(100)]
+            crowd = [stack.enter_context(socket.create_connection(daemon.address, 10)) for _ in range(200)]
             for one in crowd:
-                one.sendall(100 * encode("GET", "/unmatched") + encode("GET", "/last", "Connection: close"))
+                one.sendall(200 * encode("GET", "/unmatched") + encode("GET", "/last", "Connection: close"))
             return any(map(shed.search, [read_all(one) for one in crowd]))
 
     eventually(flood)
