@@ -49,7 +49,13 @@ LISTEN: Rule = {
     "endpoint": text(
         "A Twisted endpoint string: `tcp:`, `tcp6:`, `ssl:`, `unix:` or `systemd:`.", "endpoint", required=True
     ),
-    "tls": map_of("Speak TLS here, with HTTP/2 by ALPN.", model.ServerTLS, SERVER_TLS, nullable=True),
+    "tls": map_of(
+        "Speak TLS here, with HTTP/2 by ALPN.",
+        model.ServerTLS,
+        SERVER_TLS,
+        nullable=True,
+        meant=dict.fromkeys(CERTIFICATE, "certificates: [{cert_file: …, key_file: …}]"),
+    ),
     "proxy_protocol": switch(
         "Every connection begins with a header of the PROXY protocol, version 1 or 2, which is believed whoever sends "
         "it: the client's address is the one that it names. TLS begins behind it."
