@@ -45,9 +45,15 @@ SERVER_TLS: Rule = {
     ),
 }
 
+PORT = "tcp:{}"
+"""What is meant by a number where an endpoint must be."""
+
 LISTEN: Rule = {
     "endpoint": text(
-        "A Twisted endpoint string: `tcp:`, `tcp6:`, `ssl:`, `unix:` or `systemd:`.", "endpoint", required=True
+        "A Twisted endpoint string: `tcp:`, `tcp6:`, `ssl:`, `unix:` or `systemd:`.",
+        "endpoint",
+        required=True,
+        number=PORT,
     ),
     "tls": map_of(
         "Speak TLS here, with HTTP/2 by ALPN.",
@@ -76,7 +82,7 @@ GATEWAY: Rule = {
             "form": "endpoint",
             "schema": LISTEN,
             "nullable": True,
-            "meta": {"doc": "", "model": model.Listen},
+            "meta": {"doc": "", "model": model.Listen, "number": PORT},
         },
         minlength=1,
     ),
@@ -84,6 +90,7 @@ GATEWAY: Rule = {
         "The admin listener, for operators: `/metrics`, `/health`, `/ready`, status. `null` for none.",
         "endpoint",
         nullable=True,
+        number=f"{PORT}:interface=127.0.0.1",
     ),
     "admin_token_file": optional_file(
         "Holds the token for writes. Without it the admin listener is read-only.", "admin token"

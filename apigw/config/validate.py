@@ -164,6 +164,11 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
         return f"must be one of {allowed}, but YAML reads {shown(document, path, value)} as {read}"
     if value is False and rule.get("nullable"):
         return f"must be {names}, not false: write null for none"
+    number = rule.get("meta", {}).get("number")
+    if number is not None and type(value) is int:
+        return f"must be {names}, not a number: write {number.format(value)}"
+    if kinds == ["list"]:
+        return f"must be a list, not {_as_list(rule, value)}"
     if isinstance(value, bool | int | float):
         if "string" not in kinds:
             kind = "true or false" if isinstance(value, bool) else "a fraction" if "integer" in kinds else "a number"
@@ -175,6 +180,19 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
             return f"must be {names}: write it without quotes"
         return f"must be {names}, not text"
     return f"must be {names}, not {'a list' if isinstance(value, list) else 'a map'}"
+
+
+def _as_list(rule: Mapping[str, Any], value: object) -> str:
+    """What is written where a list must be, and how to write it."""
+    item = rule.get("schema", {})
+    number = item.get("meta", {}).get("number")
+    if isinstance(value, str):
+        return "text" + ": write it in brackets" * ("string" in item.get("type", ()))
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, dict):
+        return "a map" + f": begin each entry with - {next(iter(item['schema']))}: …" * ("schema" in item)
+    return "a number" + f": write [{number}]".format(value) * (number is not None and type(value) is int)
 
 
 def _unprintable(document: Document) -> list[Path]:
