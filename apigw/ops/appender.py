@@ -46,12 +46,26 @@ class Appender:
 
     def open(self) -> None:
         """Open the file; raises ``OSError``."""
-        self._descriptor = self._open()
+        self._take(self._open())
+
+    def _take(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._at_a_time = PIPE_BUF if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else None
 
     def start(self) -> None:
         """Start the thread, which writes what was passed to ``append``. Call it after the process has forked."""
         self._thread = Thread(target=self._run, name=f"append to {self._file}", daemon=True)
         self._thread.start()
+
+    def forked(self) -> Appender:
+        """One that writes to the same open file, for a child that was forked. What waited here is the parent's."""
+        child = Appender(self._file, self._lost, self._complain, self._closed, self._written)
+        child._take(self.duplicate())
+        return child
+
+    def duplicate(self) -> int:
+        """A copy of the descriptor of the open file."""
+        return os.dup(self._descriptor)
 
     def append(self, batch: bytes) -> None:
         self._orders.put(partial(self._write, batch))
@@ -75,8 +89,6 @@ class Appender:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             descriptor = os.open(self._file, flags, 0o640)
             os.set_blocking(descriptor, True)
-        mode = os.fstat(descriptor).st_mode
-        self._at_a_time = PIPE_BUF if stat.S_ISFIFO(mode) else None
         return descriptor
 
     def _run(self) -> None:
@@ -95,7 +107,7 @@ class Appender:
             self._complain(f"{self._file} cannot be opened again: {error.strerror}; writing to the old file")
         else:
             os.close(self._descriptor)
-            self._descriptor = descriptor
+            self._take(descriptor)
             self._torn = False
 
     def _write(self, batch: bytes) -> None:

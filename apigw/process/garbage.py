@@ -7,6 +7,7 @@ freed by reference counts, so these collections find nothing.
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
@@ -25,10 +26,11 @@ def settle() -> None:
 class Garbage(Service):
     """Calls ``settle`` when everything has started."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, settle: Callable[[], object] = settle) -> None:
         self._reactor = reactor
+        self._settle = settle
 
     def startService(self) -> None:
         super().startService()
         gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
-        self._reactor.callWhenRunning(settle)
+        self._reactor.callWhenRunning(self._settle)

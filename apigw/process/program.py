@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from apigw.admin.writes import may_read
 from apigw.config import endpoints
 from apigw.config.load import load
 from apigw.config.model import Config, Listen
+from apigw.contract.machine import Machine
 from apigw.contract.policy import Context
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition
@@ -28,8 +30,10 @@ from apigw.ops.readiness import Readiness
 from apigw.policy.all import POLICIES
 from apigw.process.current import Current
 from apigw.process.drain import Drain
-from apigw.process.garbage import Garbage
+from apigw.process.garbage import Garbage, settle
 from apigw.process.listeners import Listener, PublicListeners, listener
+from apigw.process.machine import Shared, WhileChecking
+from apigw.process.pulse import Pulse
 from apigw.process.reload import Reload
 from apigw.process.rules import RULES
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
@@ -69,8 +73,10 @@ class Program:
         config: Config,
         directory: str,
         log_decisions: bool = False,
+        shared: Shared | None = None,
     ) -> None:
         seconds, gateway = reactor.seconds, config.gateway
+        machine = Machine(os.getpid()) if shared is None else shared.machine
         deadlines = Deadlines(reactor)
         self.metrics = metrics = Metrics(CollectorRegistry(), __version__)
         readiness = Readiness(reactor)
@@ -131,7 +137,14 @@ class Program:
         )
 
         listeners = [
-            listener(reactor, config, listen, ("gateway", "listen", index), channels)
+            listener(
+                reactor,
+                config,
+                listen,
+                ("gateway", "listen", index),
+                channels,
+                None if shared is None else shared.public[index],
+            )
             for index, listen in enumerate(gateway.listen)
         ]
         reload = Reload(
@@ -175,8 +188,18 @@ class Program:
         if gateway.admin is not None:
             uncounted = partial(refusal_answer, lambda *_: None)
             its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted, now)
-            self._add(Listener(reactor, Listen(endpoints.private(gateway.admin)), its_channels))
-        self._add(drain, ports, reload, Obeying(reactor, signals), Garbage(reactor))
+            where = Listen(endpoints.private(gateway.admin))
+            if shared is None:
+                self._add(Listener(reactor, where, its_channels))
+            else:
+                self._add(WhileChecking(machine, Listener(reactor, where, its_channels, shared.admin)))
+        self._add(drain, ports, reload, Obeying(reactor, signals))
+        if shared is None:
+            self._add(Garbage(reactor, settle))
+        else:
+            # What was there before the fork is shared with the others as long as nobody looks at it.
+            self._add(Garbage(reactor, gc.freeze))
+            self._add(Pulse(reactor, shared.page, lambda: pipeline.in_flight, shared.machine.checker_changed))
 
     def _add(self, *services: Any) -> None:
         for service in services:
