@@ -184,15 +184,15 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
 
 def _as_list(rule: Mapping[str, Any], value: object) -> str:
     """What is written where a list must be, and how to write it."""
-    item = rule.get("schema", {})
-    number = item.get("meta", {}).get("number")
+    item: Mapping[str, Any] = rule.get("schema", {})
     if isinstance(value, str):
-        return "text" + ": write it in brackets" * ("string" in item.get("type", ()))
+        return "text: write it in brackets" if "string" in item.get("type", ()) else "text"
+    if isinstance(value, dict):
+        return f"a map: begin each entry with - {next(iter(item['schema']))}: …" if "schema" in item else "a map"
     if isinstance(value, bool):
         return "true or false"
-    if isinstance(value, dict):
-        return "a map" + f": begin each entry with - {next(iter(item['schema']))}: …" * ("schema" in item)
-    return "a number" + f": write [{number}]".format(value) * (number is not None and type(value) is int)
+    number = item.get("meta", {}).get("number")
+    return f"a number: write [{number.format(value)}]" if number is not None and type(value) is int else "a number"
 
 
 def _unprintable(document: Document) -> list[Path]:
