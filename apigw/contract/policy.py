@@ -18,6 +18,7 @@ from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.config.rules import Rules
 from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
+from apigw.contract.machine import Machine
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check
 from apigw.redis.link import RedisLink
@@ -52,6 +53,8 @@ class Context:
     """The client's, behind trusted proxies; ``unix:`` for a unix socket's peer. It may be asked once requests come."""
     redis: RedisLink | None
     """The link to Redis, if ``redis`` is configured. It is started before the policies, and stopped after them."""
+    machine: Machine
+    """The workers, for what operators ask a policy: its answer is to be that of all."""
 
     @property
     def seconds(self) -> Callable[[], float]:

@@ -17,6 +17,7 @@ from apigw import __version__
 from apigw.admin.site import admin_resources, own_resources
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
+from apigw.admin.status.page import in_steps
 from apigw.admin.writes import may_read
 from apigw.config import endpoints
 from apigw.config.load import load
@@ -43,7 +44,7 @@ from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
-from apigw.proxy.resources import public_resources, render_metrics
+from apigw.proxy.resources import measure, metrics_page, public_resources
 from apigw.proxy.shedding import Shedding
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
@@ -97,6 +98,7 @@ class Program:
             fetch=partial(Fetch, agent),
             client_address=client_address,
             redis=redis,
+            machine=machine,
         )
         policies = [policy(context) for policy in POLICIES]
         self.parts = parts = Parts(
@@ -116,7 +118,8 @@ class Program:
         refuse = partial(refusal_answer, accounting.refused)
         channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away)
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-        exposition = Exposition(partial(render_metrics, metrics, pipeline, channels, buffers), reactor, in_thread)
+        measured = partial(measure, metrics, pipeline, channels, buffers)
+        exposition = Exposition(metrics_page(machine, metrics, measured, in_thread), reactor)
 
         def show(snapshot: Snapshot) -> None:
             reserved, prepared = snapshot.config.reserved, snapshot.prepared.values()
@@ -164,21 +167,23 @@ class Program:
         signals.on(signal.SIGHUP, reload.reload)
 
         history = History(reactor, metrics.routes)
-        facts = Facts(seconds, current, pipeline, channels, reload, history, directory)
+        shedding = Shedding(pipeline.late, lambda: current.snapshot.config.gateway.max_lag)
+        lag = LagProbe(reactor, metrics.reactor_lag, shedding.observe)
+        steps = in_steps(reactor)
+        facts = Facts(seconds, current, pipeline, channels, reload, history, lag, directory, machine, steps, in_thread)
         admin = Site(
             lambda *_: None,
             seconds,
             lambda request: request.stream.peer,
             lambda request: may_read(request, current.snapshot.config.gateway.admin_hosts),
         )
-        own = own_resources(reactor, current, facts, readiness, exposition)
+        own = own_resources(reactor, current, facts, readiness, exposition, machine)
         self.root = Ordered()
         alive = watchdog(reactor, os.environ)
         if alive is not None:
             self._add(alive)
         self._add(Ticking(deadlines), Running(Resolver(reactor, metrics.lookups)))
-        shedding = Shedding(pipeline.late, lambda: current.snapshot.config.gateway.max_lag)
-        self._add(Running(LagProbe(reactor, metrics.reactor_lag, shedding.observe)), Running(history))
+        self._add(Running(lag), Running(history))
         if access_log is not None:
             self._add(LogFile(access_log))
             signals.on(signal.SIGUSR1, access_log.reopen)
