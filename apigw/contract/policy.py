@@ -22,6 +22,7 @@ from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check
 from apigw.redis.link import RedisLink
 from apigw.routing.router import Router
+from apigw.shared.page import Page
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.request import Request
 
@@ -52,6 +53,8 @@ class Context:
     """The client's, behind trusted proxies; ``unix:`` for a unix socket's peer. It may be asked once requests come."""
     redis: RedisLink | None
     """The link to Redis, if ``redis`` is configured. It is started before the policies, and stopped after them."""
+    page: Page | None = None
+    """The memory that the workers share, if there are several."""
 
     @property
     def seconds(self) -> Callable[[], float]:

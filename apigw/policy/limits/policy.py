@@ -15,7 +15,9 @@ from apigw.contract.policy import NOTHING, Context, Part, Policy, Prepared
 from apigw.ops.readiness import Check
 from apigw.policy.limits.arithmetic import Limit, compile_limit
 from apigw.policy.limits.concurrent import ConcurrentLimit, compile_concurrent
+from apigw.policy.limits.in_page import PageStore
 from apigw.policy.limits.in_redis import RedisStore
+from apigw.policy.limits.local import LocalStore
 from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.model import rate_limits_of
 from apigw.policy.limits.quota import Quota
@@ -28,18 +30,19 @@ from apigw.routing.pattern import Pattern
 
 
 class LimitsPolicy(Policy):
-    """Counts in Redis if it is configured, else in this process."""
+    """Counts in Redis if it is configured, else in memory: of all workers, if there are several."""
 
     name = "limits"
     rules = RULES
 
     def __init__(self, context: Context) -> None:
         self._series = series = LimitSeries(context.metrics.registry)
-        self._store: LimitStore
-        if context.redis is None:
-            self._store = MemoryStore(context.reactor, context.now)
-        else:
-            self._store = RedisStore(context.redis, context.reactor, context.now, series.store_up, series.fallback)
+        local = local_store(context)
+        self._store: LimitStore = local
+        if context.redis is not None:
+            self._store = RedisStore(
+                context.redis, context.reactor, context.now, series.store_up, series.fallback, local=local
+            )
 
     def start(self) -> Deferred[None]:
         return self._store.start()
@@ -91,6 +94,13 @@ class PreparedLimits(Prepared):
 
     def _usable(self) -> Deferred[object]:
         return succeed(None) if self._store.up else fail(RuntimeError("Redis cannot be used"))
+
+
+def local_store(context: Context) -> LocalStore:
+    """The store in memory: in the page that the workers share, if there are several."""
+    if context.page is None:
+        return MemoryStore(context.reactor, context.now)
+    return PageStore(context.page, context.reactor, context.now)
 
 
 def compile_limits(config: Config) -> tuple[Quota, ...]:
