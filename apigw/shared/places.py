@@ -2,7 +2,7 @@
 """Places in the shared page: how many of a name's are taken, and how many of these by each worker.
 
 So the places of a worker that died can be freed. An entry has the sum in its state, and in its chunks a word for each
-worker. It does not leave when there is no room, and is removed with its last place.
+worker. It is over with its last place, and does not leave before, even if there is no room.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Places:
             if not cell:
                 return False
             words[cell + STATE] = 0
-            words[cell + UNTIL] = _NEVER
+            words[cell + UNTIL] = 0
         share = self._share(spot, cell, worker, now)
         if not share:
-            taken: i64 = words[cell + STATE]
-            if not taken:
-                table.remove(spot.stripe, cell)
             return False
         table.locks.writes(spot.lock, cell)
+        taken: i64 = words[cell + STATE]
+        if not taken:
+            words[cell + UNTIL] = _NEVER
         self._add(cell, share, 1)
         return True
 
@@ -65,7 +65,7 @@ class Places:
             return
         table.locks.writes(spot.lock, cell)
         self._add(cell, share, -1)
-        self._remove_unused(spot.lock, cell)
+        self._end_unused(cell)
 
     def of(self, owner: i64) -> tuple[int, int]:
         """The number of names of which places are taken, and of these places. Read without locks."""
@@ -76,7 +76,7 @@ class Places:
                 its: i64 = words[cell + OWNER]
                 if its == owner:
                     taken: i64 = words[cell + STATE]
-                    names += 1
+                    names += 1 if taken else 0
                     places += taken
         return names, places
 
@@ -96,7 +96,7 @@ class Places:
                     table.locks.writes(lock, cell)
                     table.words[share] = 0
                     table.words[cell + STATE] = self._sum(cell)
-                    self._remove_unused(lock, cell)
+                    self._end_unused(cell)
             table.locks.give_back(lock)
         return complete
 
@@ -110,11 +110,10 @@ class Places:
         taken: i64 = words[cell + STATE]
         words[cell + STATE] = taken + by
 
-    def _remove_unused(self, lock: i64, cell: i64) -> None:
+    def _end_unused(self, cell: i64) -> None:
         taken: i64 = self._table.words[cell + STATE]
         if not taken:
-            self._table.locks.writes(lock, STRUCTURE)
-            self._table.remove(self._table.stripe_of(lock), cell)
+            self._table.words[cell + UNTIL] = 0
 
     def _sum(self, cell: i64) -> i64:
         words = self._table.words

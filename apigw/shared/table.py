@@ -41,7 +41,7 @@ COUNTER: Final = 1
 LOG: Final = 2
 """An entry with chunks, as all the following."""
 PLACES: Final = 3
-"""It does not leave when there is no room."""
+"""It does not leave when there is no room, unless it is over."""
 RECORD: Final = 4
 
 LINK: Final = 8
@@ -308,11 +308,13 @@ class Table:
                 hand = 0
             head: i64 = words[cell]
             kind = head & _KIND
-            if not kind or kind == PLACES or cell == keep:
+            if not kind or cell == keep:
                 continue
-            if head & _USED and spared < _PATIENCE:
-                until: i64 = words[cell + UNTIL]
-                if until > now:
+            until: i64 = words[cell + UNTIL]
+            if until > now:
+                if kind == PLACES:
+                    continue
+                if head & _USED and spared < _PATIENCE:
                     words[cell] = head & ~_USED
                     spared += 1
                     continue

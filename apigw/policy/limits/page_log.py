@@ -30,10 +30,13 @@ def look_counter(table: Table, limit: Limit, cell: i64, now: int) -> Standing:
 
 def count_counter(table: Table, spot: Spot, cell: i64, standing: Standing) -> None:
     words = table.words
-    table.locks.writes(spot.lock, cell)
+    until: i64 = words[cell + UNTIL]
+    over: i64 = standing.resets + standing.limit.span
+    if over != until:  # a new window: within one, the words are true whichever of them is written first
+        table.locks.writes(spot.lock, cell)
+        words[cell + UNTIL] = over
     words[cell + STATE] = standing.clock
     words[cell + COUNTS] = standing.counts + 1
-    words[cell + UNTIL] = standing.resets + standing.limit.span
 
 
 def look_log(table: Table, limit: Limit, cell: i64, now: i64) -> Standing:
