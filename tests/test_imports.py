@@ -56,6 +56,8 @@ ROOMS = {
         "config",
     ),
     "process.trial": ("process", "process.program", "wire", "config"),
+    "process.worker": ("process", "process.program", "shared", "config"),
+    "process.workers": ("process", "process.worker", "process.trial", "shared", "config"),
     "cli": ("process", "process.trial", "policy.oauth", "routing", "wire", "config"),
     "tap": ("process", "wire", "config"),
 }
@@ -123,7 +125,10 @@ def test_rooms_keep_to_themselves(room: str) -> None:
                 name
                 for name in IMPORTS[module]
                 if not any(in_room(name, each) for each in known)
-                or (room_of(name) == "process.program" and room not in ("process.program", "process.trial", "tap"))
+                or (
+                    room_of(name) == "process.program"
+                    and room not in ("process.program", "process.trial", "process.worker", "tap")
+                )
             }
             assert not strangers, f"{module} imports {', '.join(sorted(strangers))}"
 

@@ -55,6 +55,11 @@ def whole(doc: str, least: int, most: int, **more: Any) -> Rule:
     return _rule(doc, more, type="integer", min=least, max=most)
 
 
+def number_or_word(doc: str, form: str, least: int, most: int, **more: Any) -> Rule:
+    """A whole number, or a text that ``form`` knows."""
+    return _rule(doc, more, type=["integer", "string"], form=form, min=least, max=most)
+
+
 def switch(doc: str, **more: Any) -> Rule:
     return _rule(doc, more, type="boolean")
 

@@ -97,6 +97,8 @@ class Gateway(Open):
     trusted_proxies: tuple[str, ...] = ()
     metrics_allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     access_log: AccessLog | None = AccessLog()
+    workers: int | str = 1
+    limits_memory: int = 64 * 1024 * 1024
 
 
 @frozen

@@ -16,6 +16,7 @@ from apigw.config.keys import (
     item,
     list_of,
     map_of,
+    number_or_word,
     optional_file,
     size,
     switch,
@@ -164,6 +165,19 @@ GATEWAY: Rule = {
         item("network"),
     ),
     "access_log": map_of("One line for each request. `null` for none.", model.AccessLog, ACCESS_LOG, nullable=True),
+    "workers": number_or_word(
+        "Processes that serve, as one gateway. `auto`: one for each core that the process may use (CPU affinity, the "
+        "cgroup's quota). A change needs a restart.",
+        "workers",
+        1,
+        64,
+    ),
+    "limits_memory": size(
+        "With several workers: the memory that they share for rate limits without Redis. When it is full, the keys "
+        "that were not used for longest are forgotten. A change needs a restart.",
+        "1MiB",
+        "64GiB",
+    ),
 }
 
 REDIS: Rule = {

@@ -133,6 +133,7 @@ class Page:
         """From now on this process is ``worker``, in a slot that no living process has. Called after the fork."""
         self.slots.claim(worker, pid)
         self.locks.worker = worker
+        self.places.leave(worker)  # in case that the master could not free them all
 
     def died(self, worker: int) -> Death:
         """The process of a slot has ended, however: free what it held. Called by the master.

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+from support.daemon import gateway
 from support.forked import child
 from support.limits import concurrent, limit
+from support.services import Service
+from support.waiting import eventually
 from twisted.internet.task import Clock
 
 from apigw.policy.limits.arithmetic import Limit
@@ -17,6 +22,8 @@ from apigw.policy.limits.concurrent import HELD, Claim
 from apigw.policy.limits.in_page import PageStore
 from apigw.shared.page import Page
 from apigw.shared.slots import IN_FLIGHT, LOCK_MISSES
+
+from .conftest import Start
 
 WORKERS = 4
 
@@ -112,3 +119,19 @@ def test_places_of_four_processes(page: Page) -> None:
         workers = [stack.enter_context(child(work(worker))) for worker in range(WORKERS)]
         assert [worker.wait() for worker in workers] == [0] * WORKERS
     assert store(page).taken(one) == (0, 0)
+
+
+def test_the_workers_of_a_gateway_have_one_limit(start: Start, service: Service) -> None:
+    """Whichever of them a connection comes to, and after one of them was killed."""
+    document = gateway(services={"main": service.url}, routes=[{"path": "/*", "service": "main"}], workers=WORKERS)
+    document["rate_limits"] = [{"endpoint": "/*", "limit": 60, "window": "1h", "scope": "ip"}]
+    daemon = start(document)
+    master = daemon.process.pid
+    children = Path(f"/proc/{master}/task/{master}/children")
+    eventually(lambda: len(children.read_text().split()) == WORKERS)
+
+    seen = [daemon.get("/a").status for _ in range(40)]
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    eventually(lambda: len(children.read_text().split()) == WORKERS)
+    seen += [daemon.get("/a").status for _ in range(40)]
+    assert seen == [200] * 60 + [429] * 20

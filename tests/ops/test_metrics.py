@@ -363,7 +363,7 @@ class Pool:
     def __init__(self) -> None:
         self.work: list[tuple[Deferred[Page], bool]] = []
 
-    def __call__(self, render: object, openmetrics: bool) -> Deferred[Page]:
+    def __call__(self, openmetrics: bool) -> Deferred[Page]:
         page: Deferred[Page] = Deferred()
         self.work.append((page, openmetrics))
         return page
@@ -374,7 +374,7 @@ class Pool:
 
 def exposition() -> tuple[Exposition, Clock, Pool]:
     clock, pool = Clock(), Pool()
-    return Exposition(lambda openmetrics: (b"", b""), clock, pool), clock, pool
+    return Exposition(pool, clock), clock, pool
 
 
 def texts(*pages: Deferred[Page]) -> list[bytes]:

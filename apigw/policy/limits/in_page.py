@@ -15,7 +15,7 @@ from twisted.internet.task import LoopingCall
 from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, LogLimit, Standing, allow, decide
 from apigw.policy.limits.concurrent import HELD, Claim, ConcurrentLimit, Want
 from apigw.policy.limits.local import LocalStore
-from apigw.policy.limits.memory import SWEEP_INTERVAL
+from apigw.policy.limits.memory import SWEEP_INTERVAL, MemoryStore
 from apigw.policy.limits.page_log import begin_log, count_counter, count_log, look_counter, look_log
 from apigw.policy.limits.shares import Shares
 from apigw.shared.locks import Locks
@@ -282,6 +282,11 @@ class PageStore(LocalStore):
     def _ahead(self) -> int:
         """The microseconds by which Unix time is ahead of the clock at present."""
         return int((self._now() - self._seconds()) * SECOND + 0.5)
+
+
+def local_store(page: Page | None, clock: IReactorTime, now: Callable[[], float]) -> LocalStore:
+    """The store in memory: in the page that the workers share, if there are several."""
+    return MemoryStore(clock, now) if page is None else PageStore(page, clock, now)
 
 
 def _id(identity: bytes) -> int:

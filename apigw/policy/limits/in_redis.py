@@ -105,10 +105,9 @@ class RedisStore(ClaimStore):
     ) -> None:
         """Sets the link's ``probe`` and ``on_up``. The link's owner starts and stops it.
 
-        ``on_store_up`` is called with each change of availability, ``on_fallback`` for each check that was decided
-        without Redis: by ``local``, which is a store of this process by default. ``clock`` is for deadlines and for the
-        windows of the fallback, by default the reactor. ``now`` is Unix time, for the end of the window in decisions of
-        the fallback.
+        ``on_store_up`` is called with each change of availability, ``on_fallback`` for each check that is decided by
+        ``local``, by default a store of this process: its windows go by ``clock``, by default the reactor, as deadlines
+        do. ``now`` is Unix time, for the end of these windows in decisions.
         """
         self._reactor = reactor
         self._clock: IReactorTime = reactor if clock is None else clock
@@ -141,7 +140,6 @@ class RedisStore(ClaimStore):
         return len(self._local)
 
     def keys(self) -> Mapping[bytes, int]:
-        """Of each limit in the fallback store, by its id."""
         return self._local.keys()
 
     def taken(self, limit: ConcurrentLimit) -> tuple[int, int]:
