@@ -103,6 +103,7 @@ class Program:
             client_address=client_address,
             redis=redis,
             machine=machine,
+            page=None if shared is None else shared.page,
         )
         policies = [policy(context) for policy in POLICIES]
         self.parts = parts = Parts(
