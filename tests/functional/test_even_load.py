@@ -64,6 +64,7 @@ def test_the_most_connections_are_those_of_all_workers(start: Start, module_serv
 def test_who_waits_while_the_gateway_ends_is_served(start: Start, module_service: Service) -> None:
     """The last worker to leave accepts what is queued."""
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL, workers=2))
+    daemon.status()  # asked through the master, which runs by then
     for pid in workers(daemon):
         os.kill(pid, signal.SIGSTOP)
     with ExitStack() as stack:
