@@ -38,6 +38,7 @@ def connections(daemon: Daemon) -> list[int]:
 def test_workers_have_as_many_connections_each(start: Start, module_service: Service) -> None:
     """The busiest of 4 has at most a quarter more than the mean. One that is stopped gets no more."""
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL, workers=4))
+    eventually(lambda: len(daemon.status()["workers"]) == 4)
     with ExitStack() as stack:
         clients = [stack.enter_context(daemon.connect()) for _ in range(32)]
         for client in clients:
