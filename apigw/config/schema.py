@@ -41,7 +41,8 @@ SERVER_TLS: Rule = {
     ),
     "min_version": choice("The oldest TLS version that is spoken, in quotes.", "1.2", "1.3"),
     "client_ca_file": optional_file(
-        "PEM file: clients must have a certificate of one of these authorities (mutual TLS).",
+        "PEM file: clients must have a certificate of one of these authorities (mutual TLS). It is verified for each "
+        "connection: sessions are not resumed.",
         "certificate",
     ),
 }
