@@ -23,10 +23,10 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from apigw.config.model import Config
-from apigw.ops.totals import gone
 from apigw.process.children import Watch, fork, how, settle_for_forks
 from apigw.process.control import Control, connect
 from apigw.process.machine import Life
+from apigw.process.outlived import Outlived
 from apigw.process.reports import Reports
 from apigw.process.starting import FAILED, READY, until_ready
 from apigw.process.systemd import notify
@@ -76,11 +76,7 @@ class Worker:
     ready: bool = False
     old: bool = False
     """Whether it is of the program before this one: it serves until those of this one do."""
-    leaves: bool = False
-    """Whether it has said its last word: it ends because it was told to."""
     missed: int = 0
-    metrics: str | None = None
-    """The last that it said of its metrics."""
     ended: Deferred[None] = field(factory=Deferred)
 
 
@@ -105,8 +101,7 @@ class Master(Service):
         self._started: dict[int, tuple[int, socket.socket]] = {}
         self._workers: dict[int, Worker] = {}
         self._deaths: dict[int, int] = {}
-        self.gone: str | None = None
-        """The total of the metrics of workers that have ended (``totals.gone``)."""
+        self.outlived = Outlived()
         self.asking = 0
         """Number of workers' questions that are not answered yet."""
         self._handed = False
@@ -116,7 +111,7 @@ class Master(Service):
             READY: lambda index, _: self._ready(index),
             FAILED: lambda reason, _: log.error("{reason}", reason=reason),
             "ask": lambda asked, _: self._ask(*asked),
-            "leave": lambda said, _: self._leaves(*said),
+            "leave": lambda said, _: self.outlived.last_word(*said),
         }
         """What workers may call here."""
         self.came: Callable[[Worker], object] = lambda _: None
@@ -141,9 +136,8 @@ class Master(Service):
         self._ticking.start(TICK, now=False)
         self._reports.started(self.life.config)
 
-    def adopt(self, old: Iterable[OldWorker], gone: str | None) -> None:
+    def adopt(self, old: Iterable[OldWorker]) -> None:
         """Before the start: the workers of the program before, which this process has forked, too."""
-        self.gone = gone
         for each in old:
             control = Control(self.gives, lambda: None)
             worker = Worker(each.index, each.process, self._reactor.seconds(), control, ready=True, old=True)
@@ -244,17 +238,13 @@ class Master(Service):
                 if each.old:
                     os.kill(each.process, signal.SIGTERM)
 
-    def _leaves(self, index: int, metrics: str) -> None:
-        worker = self._workers[index]
-        worker.leaves, worker.metrics = True, metrics
-
     def _ended(self, worker: Worker, status: int) -> None:
         del self._workers[worker.index]
         worker.control.close()
         self.life.page.died(worker.index)
         self.life.sockets.ring()
         if self.running:
-            self.gone = gone(self.gone, worker.metrics, worker.index, not worker.leaves)
+            self.outlived.left(worker.index)
         if self.running and not worker.old:
             pause = self._pause(worker)
             log.error(
@@ -312,13 +302,11 @@ class Master(Service):
         self.asking += 1
         return DeferredList(timed, consumeErrors=True).addCallback(self._given, workers, question)
 
-    def _given(self, answers: list[tuple[bool, Any]], workers: list[Worker], question: str) -> list[Any]:
+    def _given(self, answers: list[tuple[bool, Any]], workers: list[Worker], question: str) -> list[list[Any]]:
         self.asking -= 1
-        given = [(worker, value) for worker, (succeeded, value) in zip(workers, answers, strict=True) if succeeded]
-        told = [[worker.index, worker.process, value] for worker, value in given]
-        if question == "metrics":
-            for worker, value in given:
-                worker.metrics = value
-            if self.gone is not None:
-                told.append([-1, 0, self.gone])
-        return told
+        given = [
+            [worker.index, worker.process, value]
+            for worker, (succeeded, value) in zip(workers, answers, strict=True)
+            if succeeded
+        ]
+        return self.outlived.heard(question, given)

@@ -10,7 +10,8 @@ from contextlib import suppress
 from errno import EADDRINUSE
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
+from OpenSSL import SSL
 from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,7 +21,7 @@ from apigw.config import endpoints
 from apigw.config.model import Gateway, Listen
 from apigw.process.tree import CannotStart
 from apigw.wire.reactor.gate import bell, ring
-from apigw.wire.tls import reason
+from apigw.wire.tls import context, reason, select_protocol
 
 DEFAULT_BACKLOG = 50
 """The backlog of Twisted's endpoints by default: too small for a busy gateway."""
@@ -43,6 +44,8 @@ class Socket:
     path: str | None = None
     """The file of a unix socket that was made here."""
     lock: FilesystemLock | None = None
+    base: SSL.Context | None = None
+    """What the TLS connections of all workers begin with, so that each resumes the sessions of the others."""
 
     @property
     def address(self) -> str:
@@ -106,6 +109,7 @@ class _Binding:
     def listenSSL(
         self, port: int, factory: None, contextFactory: Any, backlog: int = DEFAULT_BACKLOG, interface: str = ""
     ) -> Socket:
+        contextFactory.getContext().set_alpn_select_callback(select_protocol)
         return Socket(self._endpoint, _tcp(port, backlog, interface), contextFactory)
 
     def listenUNIX(self, address: str, factory: None, backlog: int, mode: int, wantPID: bool) -> Socket:
@@ -198,7 +202,7 @@ class Sockets:
         """Bind what was not handed over, and close what is not configured any more. Raises ``CannotStart``."""
         if self._gateway.admin is not None:
             self.admin = self._bind(Listen(endpoints.private(self._gateway.admin)))
-        self.public = tuple(map(self._bind, self._gateway.listen))
+        self.public = tuple(_with_base(self._bind(listen), listen) for listen in self._gateway.listen)
         for _, descriptor in self._handed:
             os.close(descriptor)
         self._handed.clear()
@@ -230,3 +234,8 @@ class Sockets:
         descriptor = found[1]
         os.set_inheritable(descriptor, False)
         return bind(listen, socket.socket(fileno=descriptor))
+
+
+def _with_base(bound: Socket, listen: Listen) -> Socket:
+    tls = listen.tls
+    return bound if tls is None else evolve(bound, base=context(tls.min_version, tls.client_ca_file is not None))

@@ -121,12 +121,13 @@ class Upgrade:
         log.info("upgrade: executing the program on disk")
         reloading()
         life = self._master.life
+        self._master.outlived.add_up()
         os.set_inheritable(life.page.descriptor, True)
         facts = {
             "sockets": life.sockets.hand_over(),
             "page": life.page.descriptor,
             "workers": [asdict(each) for each in self._master.hand_over()],
-            "gone": self._master.gone,
+            "gone": self._master.outlived.total,
             "pidfile": self._pidfile,
             "progress": {**self._reload.told(), "upgrades": self._reload.upgrades + 1, "upgrading": False},
         }

@@ -65,7 +65,8 @@ def master(
     running.came = lambda worker: running.tell("reloads", [reload.told(), False], worker)
     if handed is not None:
         reload.follow(handed.progress)
-        running.adopt(handed.workers, handed.gone)
+        running.adopt(handed.workers)
+        running.outlived.total = handed.gone
         if handed.pidfile:
             reactor.addSystemEventTrigger("after", "shutdown", _remove, handed.pidfile)
     upgrade = Upgrade(

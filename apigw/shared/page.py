@@ -12,10 +12,15 @@ import mmap
 import os
 from hashlib import blake2b
 from platform import libc_ver, machine
+from struct import Struct
 from typing import Final
 
+from attrs import frozen
+
 from apigw.shared.locks import WORDS_OF_LOCK, Locks
+from apigw.shared.places import Places
 from apigw.shared.slots import MOST_WORKERS, WORDS_OF_SLOT, Slots
+from apigw.shared.table import Table
 
 VERSION = 1
 """Of the layout. It changes with any change of what is where, or of what it means."""
@@ -25,9 +30,13 @@ LIMITS_MEMORY: Final = 64 * 1024 * 1024
 
 LOCKS: Final = 512
 
+STRIPES: Final = 64
+"""Of the table of limits. Of eight workers that each check 20,000 requests a second, 2 of 1,000 find a lock taken."""
+
 _SECRET_SIZE = 32
 _HEADER = 512
 _LAYOUT, _WORKERS, _USED, _MEMORY, _SECRET = range(5)
+_BEGIN = Struct(f"=8sqqq{_SECRET_SIZE}s")
 _SLOTS = _HEADER
 _LOCKS = _SLOTS + MOST_WORKERS * WORDS_OF_SLOT
 _REST = _LOCKS + LOCKS * WORDS_OF_LOCK
@@ -35,6 +44,18 @@ _REST = _LOCKS + LOCKS * WORDS_OF_LOCK
 
 class LayoutChanged(Exception):
     """The memory is not a page of this layout: the program that made it was another. Begin with an empty one."""
+
+
+@frozen
+class Death:
+    """What a worker left. ``locks`` are those that it held, each with what it was writing: 0 nothing, 1 any of what the
+    lock protects, and else one entry.
+
+    ``complete``: whether all is freed. Else another worker hangs with a lock: call ``died`` again in a while.
+    """
+
+    locks: list[tuple[int, int]]
+    complete: bool
 
 
 class Page:
@@ -52,6 +73,9 @@ class Page:
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.slots = Slots(self.words, _SLOTS, _USED)
         self.locks = Locks(self.words, _LOCKS, LOCKS, self._address, self.slots)
+        limits: int = self.words[_MEMORY] // 8
+        self.limits = Table(self.words, self.locks, 0, STRIPES, _REST, limits, self.secret)
+        self.places = Places(self.limits)
 
     @classmethod
     def make(cls, workers: int, limits_memory: int = LIMITS_MEMORY) -> Page:
@@ -62,8 +86,9 @@ class Page:
             os.ftruncate(descriptor, size)
             # Made shorter, it would kill all that have it.
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            os.pwrite(descriptor, _BEGIN.pack(_layout(), workers, 0, limits_memory, os.urandom(_SECRET_SIZE)), 0)
             page = cls(descriptor, size)
-            page._begin(workers, limits_memory)
+            page._begin()
         except BaseException:
             os.close(descriptor)
             raise
@@ -108,15 +133,16 @@ class Page:
         """From now on this process is ``worker``, in a slot that no living process has. Called after the fork."""
         self.slots.claim(worker, pid)
         self.locks.worker = worker
+        self.places.leave(worker)  # in case that the master could not free them all
 
-    def died(self, worker: int) -> list[int]:
-        """The process of a slot has ended, however. Returns the locks that it held, which are free again.
+    def died(self, worker: int) -> Death:
+        """The process of a slot has ended, however: free what it held. Called by the master.
 
-        Called by the master before another process becomes this worker, and as soon as it can: others miss the locks.
+        As soon as it can, as others miss the locks; and before another process becomes this worker.
         """
-        freed = self.locks.free_of(worker, self._empty)
         self.slots.clear(worker)
-        return freed
+        freed = self.locks.free_of(worker, self._empty)
+        return Death(freed, self.places.leave(worker))
 
     def close(self) -> None:
         """Give the memory back. Nothing of the page can be used after it."""
@@ -124,19 +150,16 @@ class Page:
         self._map.close()
         os.close(self.descriptor)
 
-    def _begin(self, workers: int, limits_memory: int) -> None:
+    def _begin(self) -> None:
         initialise = ctypes.CDLL(None, use_errno=True).sem_init
         initialise.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint)
         for lock in range(LOCKS):
             if initialise(self._address + 8 * (_LOCKS + lock * WORDS_OF_LOCK), True, 1):
                 raise OSError(ctypes.get_errno(), "no semaphore can be made in shared memory")
-        self.workers = workers
-        self.words[_MEMORY] = limits_memory
-        self.words[_SECRET : _SECRET + _SECRET_SIZE // 8] = memoryview(os.urandom(_SECRET_SIZE)).cast("q")
-        (self.words[_LAYOUT],) = memoryview(_layout()).cast("q")
 
     def _empty(self, lock: int, what: int) -> None:
-        """A worker died while it wrote ``what`` under a lock."""
+        if lock < STRIPES:
+            self.limits.empty(lock, what)
 
 
 def _layout() -> bytes:
