@@ -37,10 +37,13 @@ def program(tmp_path: Path) -> Path:
 def daemon(tmp_path: Path, program: Path, service: Service) -> Iterator[Daemon]:
     """Runs the copy."""
     daemon = Daemon(tmp_path / "gateway", document(service))
-    with daemon.start({"PYTHONPATH": str(program)}):
+    try:
+        daemon.start({"PYTHONPATH": str(program)})
         eventually(lambda: len(daemon.status()["workers"]) == WORKERS)
         yield daemon
         check_log(daemon)
+    finally:
+        daemon.kill()
 
 
 def document(service: Service, **settings: Any) -> dict[str, Any]:
