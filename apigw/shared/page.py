@@ -12,8 +12,10 @@ import mmap
 import os
 from hashlib import blake2b
 from platform import libc_ver, machine
+from struct import Struct
 from typing import Final
 
+from apigw.shared.cells import Cells
 from apigw.shared.locks import WORDS_OF_LOCK, Locks
 from apigw.shared.slots import MOST_WORKERS, WORDS_OF_SLOT, Slots
 
@@ -25,12 +27,23 @@ LIMITS_MEMORY: Final = 64 * 1024 * 1024
 
 LOCKS: Final = 512
 
+CIRCUITS: Final = 4096
+CIRCUIT_SIZE: Final = 3280
+"""Words of the cell of a circuit."""
+TARGETS: Final = 16384
+TARGET_SIZE: Final = 288
+CELL_LOCKS: Final = 64
+"""The last locks are those of circuits and targets, each for many."""
+
 _SECRET_SIZE = 32
 _HEADER = 512
 _LAYOUT, _WORKERS, _USED, _MEMORY, _SECRET = range(5)
+_BEGIN = Struct(f"=8sqqq{_SECRET_SIZE}s")
 _SLOTS = _HEADER
 _LOCKS = _SLOTS + MOST_WORKERS * WORDS_OF_SLOT
-_REST = _LOCKS + LOCKS * WORDS_OF_LOCK
+_CIRCUITS = _LOCKS + LOCKS * WORDS_OF_LOCK
+_TARGETS = _CIRCUITS + CIRCUITS * CIRCUIT_SIZE
+_REST = _TARGETS + TARGETS * TARGET_SIZE
 
 
 class LayoutChanged(Exception):
@@ -52,6 +65,8 @@ class Page:
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.slots = Slots(self.words, _SLOTS, _USED)
         self.locks = Locks(self.words, _LOCKS, LOCKS, self._address, self.slots)
+        self.circuits = self._cells(_CIRCUITS, CIRCUITS, CIRCUIT_SIZE)
+        self.targets = self._cells(_TARGETS, TARGETS, TARGET_SIZE)
 
     @classmethod
     def make(cls, workers: int, limits_memory: int = LIMITS_MEMORY) -> Page:
@@ -62,8 +77,9 @@ class Page:
             os.ftruncate(descriptor, size)
             # Made shorter, it would kill all that have it.
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            os.pwrite(descriptor, _BEGIN.pack(_layout(), workers, 0, limits_memory, os.urandom(_SECRET_SIZE)), 0)
             page = cls(descriptor, size)
-            page._begin(workers, limits_memory)
+            page._begin()
         except BaseException:
             os.close(descriptor)
             raise
@@ -124,16 +140,15 @@ class Page:
         self._map.close()
         os.close(self.descriptor)
 
-    def _begin(self, workers: int, limits_memory: int) -> None:
+    def _cells(self, base: int, count: int, size: int) -> Cells:
+        return Cells(self.words, base, count, size, self.locks, LOCKS - CELL_LOCKS, CELL_LOCKS, self.secret)
+
+    def _begin(self) -> None:
         initialise = ctypes.CDLL(None, use_errno=True).sem_init
         initialise.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint)
         for lock in range(LOCKS):
             if initialise(self._address + 8 * (_LOCKS + lock * WORDS_OF_LOCK), True, 1):
                 raise OSError(ctypes.get_errno(), "no semaphore can be made in shared memory")
-        self.workers = workers
-        self.words[_MEMORY] = limits_memory
-        self.words[_SECRET : _SECRET + _SECRET_SIZE // 8] = memoryview(os.urandom(_SECRET_SIZE)).cast("q")
-        (self.words[_LAYOUT],) = memoryview(_layout()).cast("q")
 
     def _empty(self, lock: int, what: int) -> None:
         """A worker died while it wrote ``what`` under a lock."""
