@@ -17,22 +17,63 @@ from apigw.ops.readiness import Readiness
 from apigw.process.sockets import Socket, bind
 from apigw.process.systemd import notify
 from apigw.process.tree import Ordered
+from apigw.shared.slots import CONNECTIONS, NOBODY, READY, Slots
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.proxy_protocol import ProxiedFactory
+from apigw.wire.reactor.gate import Gate
 from apigw.wire.reactor.ports import serve
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory, reason
 
 log = Logger()
 
 
+class Counts:
+    """The connections of clients of each worker, in the shared page."""
+
+    def __init__(self, slots: Slots, worker: int, seconds: Callable[[], float]) -> None:
+        """``seconds`` is the monotonic clock."""
+        self._slots = slots
+        self._worker = worker
+        self._seconds = seconds
+
+    def put(self, connections: int) -> None:
+        self._slots.put(self._worker, CONNECTIONS, connections)
+
+    def least(self) -> int:
+        slots, now = self._slots, int(self._seconds() * 1000)
+        least = slots.least_connections(now)
+        if least < slots.get(self._worker, CONNECTIONS):
+            return least
+        others = (worker for worker in slots.ready(now) if worker != self._worker)
+        return min((slots.get(worker, CONNECTIONS) for worker in others), default=NOBODY)
+
+    def total(self) -> int:
+        return self._slots.total(CONNECTIONS)
+
+    def leave(self) -> bool:
+        self._slots.put(self._worker, READY, 0)
+        return self.least() < NOBODY
+
+
 class Listener(Service):
     """One listening port. It binds before privileges are dropped; certificates can be replaced while it is open."""
 
-    def __init__(self, reactor: Any, config: Listen, factory: ChannelFactory, shared: Socket | None = None) -> None:
-        """``shared``: the socket to serve, bound by another process, which keeps it open."""
+    def __init__(
+        self,
+        reactor: Any,
+        config: Listen,
+        factory: ChannelFactory,
+        shared: Socket | None = None,
+        gate: Gate | None = None,
+    ) -> None:
+        """``shared``: the socket to serve, bound by another process, which keeps it open.
+
+        ``gate``: where other workers serve it at the same time.
+        """
         self._reactor = reactor
         self.config = config
         self._shared = shared
+        self._gate = gate
         self._own: Socket | None = None
         self._factory: Any = factory
         self._port: IListeningPort | None = None
@@ -57,7 +98,7 @@ class Listener(Service):
         if bound is None:
             bound = self._own = bind(self.config)
         factory = self._factory if bound.contexts is None else TLSFactory(bound.contexts, self._factory)
-        self._port = serve(self._reactor, bound.listening, factory)
+        self._port = serve(self._reactor, bound.listening, factory, self._gate)
 
     def startService(self) -> None:
         if self._port is None:
@@ -65,19 +106,23 @@ class Listener(Service):
         super().startService()
 
     def stopService(self) -> Deferred[None] | None:
-        """Accept the connections that are queued, then no more, and close a socket of its own."""
+        """Accept the connections that are queued, unless another worker does, and then no more.
+
+        A shared socket stays open: those that come now are the other workers', or the next program's.
+        """
         super().stopService()
         port: Any = self._port
         own = self._own
         self._port = self._own = None
         if port is None:
             return None
-        accepted = -1
+        another_accepts = self._gate is not None and self._gate.leave()
+        accepted = port.sessionno if another_accepts else -1
         while port.sessionno != accepted:
             accepted = port.sessionno
             port.doRead()
-        stopping: Deferred[None] = port.stopListening()
-        return stopping if own is None else stopping.addBoth(lambda _: own.close())
+        closed: Deferred[None] = port.stopListening()
+        return closed if own is None else closed.addBoth(lambda _: own.close())
 
     def _pairs(self) -> list[KeyPair]:
         assert self.config.tls is not None
@@ -85,11 +130,17 @@ class Listener(Service):
 
 
 def listener(
-    reactor: Any, config: Config, listen: Listen, path: Path, channels: Any, shared: Socket | None = None
+    reactor: Any,
+    config: Config,
+    listen: Listen,
+    path: Path,
+    channels: Any,
+    shared: Socket | None = None,
+    gate: Gate | None = None,
 ) -> Listener:
     """The listener for ``config``, found at ``path``. Raises ``ConfigError`` if its certificates are unusable."""
     try:
-        return Listener(reactor, listen, channels, shared)
+        return Listener(reactor, listen, channels, shared, gate)
     except (OSError, SSL.Error, ValueError) as error:
         sentence = f"has certificates that cannot be used: {reason(error)}"
         raise ConfigError([problem_in(config, path, sentence)]) from None

@@ -56,6 +56,8 @@ class Shared:
     page: Page
     admin: Socket | None
     public: tuple[Socket, ...]
+    bell: int
+    """Of the gate by which they share connections evenly."""
 
 
 class WhileChecking(Service):

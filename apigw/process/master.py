@@ -171,6 +171,7 @@ class Master(Service):
         del self._workers[worker.index]
         worker.control.close()
         self._page.died(worker.index)
+        self._sockets.ring()
         self.left(worker)
         if self.running:
             self.died += 1

@@ -32,7 +32,7 @@ from apigw.policy.all import POLICIES
 from apigw.process.current import Current
 from apigw.process.drain import Drain
 from apigw.process.garbage import Garbage, settle
-from apigw.process.listeners import Listener, PublicListeners, listener
+from apigw.process.listeners import Counts, Listener, PublicListeners, listener
 from apigw.process.machine import Shared, WhileChecking
 from apigw.process.pulse import Pulse
 from apigw.process.reload import Reload
@@ -54,6 +54,7 @@ from apigw.wire.channel import ChannelFactory
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.fetch import Fetch
+from apigw.wire.reactor.gate import Gate
 from apigw.wire.request import Request
 
 log = Logger()
@@ -115,7 +116,12 @@ class Program:
         public = Site(accounting.resource_ended, seconds, client_address)
         pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request)
         refuse = partial(refusal_answer, accounting.refused)
-        channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away)
+        gate = None
+        if shared is not None:
+            gate = Gate(reactor, Counts(shared.page.slots, shared.page.worker, seconds), shared.bell)
+        channels = ChannelFactory(
+            first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away, gate
+        )
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         measured = partial(measure, metrics, pipeline, channels, buffers)
         exposition = Exposition(metrics_page(machine, metrics, measured, in_thread), reactor)
@@ -146,6 +152,7 @@ class Program:
                 ("gateway", "listen", index),
                 channels,
                 None if shared is None else shared.public[index],
+                gate,
             )
             for index, listen in enumerate(gateway.listen)
         ]

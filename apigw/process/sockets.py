@@ -18,6 +18,7 @@ from twisted.python.lockfile import FilesystemLock
 from apigw.config import endpoints
 from apigw.config.model import Gateway, Listen
 from apigw.process.tree import CannotStart
+from apigw.wire.reactor.gate import bell, ring
 from apigw.wire.tls import reason
 
 DEFAULT_BACKLOG = 50
@@ -157,6 +158,8 @@ class Sockets:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self.bell = bell()
+        """Wakes workers that leave connections to others."""
         self.admin: Socket | None = None
         self.public: tuple[Socket, ...] = ()
 
@@ -165,6 +168,10 @@ class Sockets:
         if self._gateway.admin is not None:
             self.admin = bind(Listen(endpoints.private(self._gateway.admin)))
         self.public = tuple(map(bind, self._gateway.listen))
+
+    def ring(self) -> None:
+        """A worker is gone, and its connections with it: the others compare theirs again."""
+        ring(self.bell)
 
     def close(self) -> None:
         """Nobody is to connect any more. A worker that still accepts has its own copies."""

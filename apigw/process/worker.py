@@ -73,7 +73,7 @@ class Life:
     def _serve(self, index: int, end: socket.socket, reactor: Any, signals: Signals) -> None:
         machine = Siblings(index, self.workers)
         self.page.become(index, machine.process)
-        shared = Shared(machine, self.page, self.sockets.admin, self.sockets.public)
+        shared = Shared(machine, self.page, self.sockets.admin, self.sockets.public, self.sockets.bell)
         program = Program(reactor, time.time, signals, self.config, self.directory, self.log_decisions, shared)
         gives: dict[str, Give] = {
             "give": lambda asked, _: machine.give(*asked),

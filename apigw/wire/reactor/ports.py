@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IListeningPort
 
+from apigw.wire.reactor.gate import Gate
 from apigw.wire.reactor.transport import EagerServer
 
 
@@ -36,14 +37,49 @@ class UnixPort(unix.Port):
         tcp.Port.connectionLost(self, reason)
 
 
-def serve(reactor: Any, listening: socket.socket, factory: Any) -> IListeningPort:
-    """Accept from ``listening``. Closing the port leaves the socket open."""
+class _Gated:
+    """A port of several processes: it accepts one connection in a turn of the reactor, and while the gate is open."""
+
+    reactor: Any
+    gate: Gate
+
+    def startReading(self) -> None:
+        self.reactor.addExclusive(self)
+
+    def doRead(self) -> None:
+        self.accept(1)
+        self.gate.accepted()
+
+    def accept(self, most: int) -> None:
+        port: Any = self
+        port.numberAccepts = most
+        tcp.Port.doRead(port)
+
+
+class GatedPort(_Gated, EagerPort):
+    pass
+
+
+class GatedUnixPort(_Gated, UnixPort):
+    pass
+
+
+def serve(reactor: Any, listening: socket.socket, factory: Any, gate: Gate | None = None) -> IListeningPort:
+    """Accept from ``listening``. Closing the port leaves the socket open.
+
+    ``gate``: that of this process, where others accept from the socket too.
+    """
     listening.setblocking(False)
     port: Any
     if listening.family == socket.AF_UNIX:
-        port = UnixPort._fromListeningDescriptor(reactor, listening.fileno(), factory)
+        unix_port = UnixPort if gate is None else GatedUnixPort
+        port = unix_port._fromListeningDescriptor(reactor, listening.fileno(), factory)
     else:
-        port = EagerPort._fromListeningDescriptor(reactor, listening.fileno(), listening.family, factory)
+        tcp_port = EagerPort if gate is None else GatedPort
+        port = tcp_port._fromListeningDescriptor(reactor, listening.fileno(), listening.family, factory)
+    port.gate = gate
     port.startListening()
+    if gate is not None:
+        gate.add(port)
     accepting: IListeningPort = port
     return accepting
