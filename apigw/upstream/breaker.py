@@ -205,7 +205,7 @@ class Breaker:
             self._end()
 
     def takes_over_check(self, now: float) -> bool:
-        """Whether the caller is to run the health check of a half-open circuit, as who began it has no result in time."""
+        """Whether the caller is to run a half-open circuit's health check, as who began it has no result in time."""
         record = self._record
         record.look()
         if record.state is not HALF_OPEN or not self._has_health_check or not record.begin(now):
@@ -250,7 +250,7 @@ class Breaker:
         return True
 
     def free(self, now: float) -> bool:
-        """By an operator: end ``open``, which makes it half-open, or ``close``; no effect otherwise. False as ``open``."""
+        """By an operator: end ``open``, which makes it half-open, or ``close``. False as ``open``."""
         record = self._record
         if not record.begin(now):
             return False
@@ -280,7 +280,7 @@ class Breaker:
         )
 
     def _pass(self, now: float, takes: bool) -> Permit:
-        """What ``admit`` and ``check`` do if the circuit was not closed. ``takes`` a place for a probe, if there is one."""
+        """What ``admit`` and ``check`` do if the circuit was not closed. ``takes`` a probe's place, if there is one."""
         self.advance(now)
         record = self._record
         if record.state is CLOSED:

@@ -93,7 +93,7 @@ class Circuit:
         return self._breaker.status(self._clock.seconds())
 
     def open(self) -> None:
-        """By hand: refuse every request until ``free``. Raises ``Overloaded``, as the following, if another worker hangs."""
+        """By hand: refuse every request until ``free``. Raises ``Overloaded``, as the next two, if a worker hangs."""
         self._by_hand(self._breaker.open)
 
     def close(self) -> None:

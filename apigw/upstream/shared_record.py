@@ -56,7 +56,7 @@ _BUCKET: Final = 3
 
 _COLUMNS: Final = 256
 _COLUMN: Final = 8
-"""A worker's own line: the slice of its last outcomes; outcomes and failures, ever; and how many of them are added up."""
+"""A worker's own line: the slice of its last outcomes; outcomes and failures, ever; how many of these are added up."""
 _OUTCOMES: Final = 1
 _FAILED_ONES: Final = 2
 _ADDED: Final = 3
