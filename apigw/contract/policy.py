@@ -7,7 +7,7 @@ does. docs/explanation/policies.md has an example.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from typing import Any, ClassVar
 
 from attrs import frozen
@@ -99,9 +99,9 @@ NOTHING = Part()
 class Prepared:
     """What a policy has compiled from one configuration. The methods here add nothing; a policy overrides some.
 
-    ``part``, ``unmatched``, ``own_routes`` and ``routed`` are called during the compilation, in any thread. The others
-    are called in the reactor's thread, while the configuration is in use. No method may raise: ``Policy.prepare`` does
-    all that can fail.
+    ``part``, ``unmatched``, ``own_routes`` and ``routed`` are called during the compilation, the others while the
+    configuration is in use. All are called in the reactor's thread. No method may raise: ``Policy.prepare`` does all
+    that can fail.
     """
 
     def part(self, route: RouteConfig) -> Part:
@@ -170,8 +170,13 @@ class Policy:
         The program waits for the Deferred. A failure is logged; other parts still stop.
         """
 
-    def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> Prepared:
-        """Compile ``config``. Called in any thread; must not open anything or change state.
+    def prepare(
+        self, config: Config, previous: Any, others: Mapping[str, Prepared]
+    ) -> Prepared | Generator[None, None, Prepared]:
+        """Compile ``config``. Must not open anything or change state.
+
+        Requests wait meanwhile, as for each ``Prepared.part``: one that may take more than a millisecond, as it looks
+        at every route, is a generator that yields often, and returns what it has prepared.
 
         ``previous`` is the policy's ``Prepared`` that is in use, or ``None``; parts that did not change can be reused.
         ``others`` are those of the policies before it, by name. Raises ``ConfigError`` to refuse the configuration.

@@ -188,8 +188,9 @@ class Metrics:
         """Counts lines of a log of ``LOGS`` that could not be written. May be called from any thread."""
         return self._lines_lost.labels(log).inc
 
-    def reloaded(self, succeeded: bool) -> None:
-        self._reloads[succeeded].inc()
+    def reloaded(self, succeeded: bool, counts: bool = True) -> None:
+        """How a reload has ended. It ``counts`` if no other worker counts it."""
+        self._reloads[succeeded].inc(counts)
         self._last_reload.set(succeeded)
 
     def retain(self, routes: Collection[str], services: Collection[str]) -> None:

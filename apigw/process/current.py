@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
-from twisted.logger import Logger
+from attrs import evolve
 
-from apigw import __version__, is_compiled
-from apigw.config.errors import Problem
-from apigw.config.model import Path
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Readiness
-from apigw.process.descriptors import Descriptors
-from apigw.process.garbage import settle
+from apigw.process.pieces import at_once
+from apigw.process.reports import Reports
 from apigw.process.rules import RULES
 from apigw.process.snapshot import Snapshot
 from apigw.process.tree import Upstreams
@@ -20,8 +17,6 @@ from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.redis.link import RedisLink
 from apigw.wire.channel import ChannelFactory
-
-log = Logger()
 
 
 class Current:
@@ -39,6 +34,7 @@ class Current:
         redis: RedisLink | None,
         buffers: Buffers,
         metrics: Metrics,
+        reports: Reports,
     ) -> None:
         self.snapshot = snapshot
         self._show = show
@@ -49,31 +45,28 @@ class Current:
         self._redis = redis
         self._buffers = buffers
         self._metrics = metrics
-        self._descriptors = Descriptors()
-        self._warned: frozenset[tuple[Path, str]] = frozenset()
+        self._reports = reports
 
     def start(self) -> None:
         """The program starts: put the first snapshot in use."""
         self.use(self.snapshot)
-        config = self.snapshot.config
-        log.info(
-            "apigw {version}, {kind}: {routes} routes to {services} services",
-            version=__version__,
-            kind="compiled" if is_compiled() else "not compiled",
-            routes=len(config.routes),
-            services=len(config.services),
-        )
+        at_once(self.keeping_series())
+        self._reports.started(self.snapshot.config)
 
     def stop(self) -> None:
         """No effect: the snapshot stays in use until the end."""
 
     def use(self, snapshot: Snapshot) -> None:
-        """Put ``snapshot`` in use. Cannot fail: all that can was done when it was compiled."""
+        """Put ``snapshot`` in use. Cannot fail: all that can was done when it was compiled.
+
+        It takes a millisecond. ``keeping_series`` has the part that can be done later.
+        """
         previous, self.snapshot = self.snapshot, snapshot
         gateway = snapshot.config.gateway
         self._pipeline.table = snapshot.table
         self._buffers.most = gateway.max_buffered
-        self._channels.settings = self._descriptors.fit(snapshot.settings, snapshot.config.services)
+        connections = self._reports.in_use(snapshot.config)
+        self._channels.settings = evolve(snapshot.settings, max_connections=connections)
         self._show(snapshot)
         for name, prepared in snapshot.prepared.items():
             prepared.adopt(previous.prepared[name])
@@ -86,27 +79,15 @@ class Current:
         redis = snapshot.config.redis
         if redis is not None and self._redis is not None:
             self._redis.timeout = redis.timeout
-        self._keep_series()
-        self._warn(snapshot.config.warnings)
 
-    def reload_ended(self, succeeded: bool) -> None:
-        """A reload has ended. Removes metric series that a refused configuration has created."""
-        self._metrics.reloaded(succeeded)
-        self._keep_series()
-        settle()
-
-    def _keep_series(self) -> None:
-        """The metrics have the series of this configuration, and no others."""
-        config = self.snapshot.config
-        routes = {route.path for route in config.routes}
-        reserved = {path for each in RULES.reserved for path in each.paths}
-        self._metrics.retain(routes | reserved, {service.name for service in config.services})
-        for prepared in self.snapshot.prepared.values():
+    def keeping_series(self) -> Generator[None, None, None]:
+        """Give the metrics the series of this configuration, and no others, in steps."""
+        snapshot = self.snapshot
+        paths = {path for each in RULES.reserved for path in each.paths}
+        for route in snapshot.config.routes:
+            paths.add(route.path)
+            yield
+        self._metrics.retain(paths, {service.name for service in snapshot.config.services})
+        for prepared in snapshot.prepared.values():
+            yield
             prepared.keep_series()
-
-    def _warn(self, warnings: tuple[Problem, ...]) -> None:
-        """Say what the last configuration did not say already, wherever it stands now."""
-        for warning in warnings:
-            if (warning.path, warning.sentence) not in self._warned:
-                log.warn("{warning}", warning=str(warning))
-        self._warned = frozenset((warning.path, warning.sentence) for warning in warnings)

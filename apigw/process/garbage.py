@@ -1,7 +1,7 @@
 """Keeps the garbage collector away from the objects of the program (docs/decisions/garbage.md).
 
-A full collection visits every object, which stops the reactor for some 15 ms (measured). The objects of an exchange are
-freed by reference counts, so these collections find nothing.
+A full collection visits every object, which stops the reactor: for some 15 ms, and with 10,000 routes for 130
+(measured). The objects of an exchange are freed by reference counts, so these collections find nothing.
 """
 
 from __future__ import annotations
@@ -15,22 +15,35 @@ from twisted.application.service import Service
 YOUNG = 10_000
 """Threshold of new objects for a collection. Python 3.11's 700 is reached by fifty exchanges in flight."""
 
+NEVER = 2**31 - 1
+
 
 def settle() -> None:
-    """Collect once, then freeze all objects: later collections do not visit them, until the next ``settle``."""
+    """Collect once, then freeze all objects: later collections do not visit them."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()
 
 
 class Garbage(Service):
-    """Calls ``settle`` when everything has started."""
+    """Calls ``settle`` when everything has started. Between ``begin`` and ``end`` a new configuration is made."""
 
     def __init__(self, reactor: Any, settle: Callable[[], object] = settle) -> None:
         self._reactor = reactor
         self._settle = settle
+        self._old = gc.get_threshold()[1:]
 
     def startService(self) -> None:
         super().startService()
-        gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+        gc.set_threshold(YOUNG, *self._old)
         self._reactor.callWhenRunning(self._settle)
+
+    def begin(self) -> None:
+        """Many objects are about to be made that stay. Collect only young ones, which takes a millisecond."""
+        gc.set_threshold(YOUNG, NEVER, NEVER)
+
+    def end(self) -> None:
+        """They have been made: freeze them."""
+        gc.collect(0)
+        gc.freeze()
+        gc.set_threshold(YOUNG, *self._old)

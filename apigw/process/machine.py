@@ -10,9 +10,11 @@ from attrs import frozen
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 
+from apigw.config.model import Config
 from apigw.contract.machine import Answer, Machine
 from apigw.process.control import Control
-from apigw.process.sockets import Socket
+from apigw.process.own_log import OwnLog
+from apigw.process.sockets import Socket, Sockets
 from apigw.shared.page import Page
 
 
@@ -58,6 +60,19 @@ class Shared:
     public: tuple[Socket, ...]
     bell: int
     """Of the gate by which they share connections evenly."""
+
+
+@frozen
+class Life:
+    """What every worker is forked with."""
+
+    workers: int
+    config: Config
+    sockets: Sockets
+    page: Page
+    directory: str
+    log_decisions: bool
+    own_log: OwnLog | None
 
 
 class WhileChecking(Service):

@@ -13,19 +13,20 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from apigw.config.model import Config
 from apigw.process.children import Watch, fork, how, settle_for_forks
 from apigw.process.control import Control, connect
-from apigw.process.sockets import Sockets
+from apigw.process.machine import Life
+from apigw.process.reports import Reports
 from apigw.process.starting import FAILED, READY, until_ready
 from apigw.process.systemd import notify
-from apigw.shared.page import Page
 
 log = Logger()
 
@@ -49,9 +50,6 @@ LONGEST_PAUSE = 10.0
 """Seconds: the longest pause before a worker that dies again and again is replaced. The first one is replaced at once,
 then after 0.1 s, and twice as long each time."""
 
-Serve = Callable[[int, socket.socket, Any], int]
-"""A worker's life: from its index, its end of the control connection and its reactor, to its exit code."""
-
 
 @define(eq=False)
 class Worker:
@@ -67,24 +65,22 @@ class Worker:
 
 
 class Master(Service):
-    """``serve`` runs in each child, and never here."""
+    """``live`` is called in each child, and never here: with what it starts with, its index, its end of the control
+    connection and its reactor. It returns an exit code."""
 
     def __init__(
         self,
         reactor: Any,
-        workers: int,
-        serve: Serve,
+        life: Life,
+        live: Callable[[Life, int, socket.socket, Any], int],
         install_reactor: Callable[[], None],
-        sockets: Sockets,
-        page: Page,
-        drain_delay: Callable[[], float],
+        reports: Reports,
     ) -> None:
+        self._reports = reports
         self._reactor = reactor
-        self._sockets = sockets
-        self._page = page
-        self._drain_delay = drain_delay
-        self._wanted = workers
-        self._serve = serve
+        self.life = life
+        """What workers that are forked from now on start with."""
+        self._live = live
         self._install = install_reactor
         self._started: dict[int, tuple[int, socket.socket]] = {}
         self._workers: dict[int, Worker] = {}
@@ -99,28 +95,50 @@ class Master(Service):
             "ask": lambda asked, _: self._ask(*asked),
         }
         """What workers may call here."""
+        self.came: Callable[[Worker], object] = lambda _: None
+        """Called when a worker has become ready."""
         self.left: Callable[[Worker], object] = lambda _: None
-        """Called when a worker has ended."""
+        """Called when one has ended."""
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
-        self._sockets.bind()
+        self.life.sockets.bind()
 
     def startService(self) -> None:
         """Fork the workers, and wait until one is ready. Raises ``CannotStart`` if three end before that."""
         super().startService()
+        self._reports.in_use(self.life.config)
         settle_for_forks()
-        for index in range(self._wanted):
+        for index in range(self.life.workers):
             self._fork(index)
         until_ready(self._started, self._fork)
         for index in list(self._started):
             self._meet(index)
         self._ticking.start(TICK, now=False)
-        notify("READY=1")
+        self._reports.started(self.life.config)
 
     def living(self) -> list[Worker]:
         """The workers that are ready, by index."""
         return [worker for _, worker in sorted(self._workers.items()) if worker.ready]
+
+    def workers(self) -> list[Worker]:
+        """All of them, also those that are not ready yet."""
+        return list(self._workers.values())
+
+    def use(self, config: Config) -> None:
+        """Workers that are forked from now on start with this configuration."""
+        self.life = evolve(self.life, config=config)
+        self._reports.in_use(config)
+
+    def replace(self, worker: Worker, why: str) -> None:
+        """End a worker at once; another takes its place."""
+        log.error("worker {index} (process {process}) {why}", index=worker.index, process=worker.process, why=why)
+        self._kill(worker, signal.SIGKILL)
+
+    def tell(self, what: str, argument: Any, *only: Worker) -> None:
+        """Call all workers that are ready, or some; whether they have heard it does not matter."""
+        for worker in only or self.living():
+            worker.control.call(what, argument).addErrback(lambda _: None)
 
     def signal(self, number: int) -> None:
         for worker in self._workers.values():
@@ -134,13 +152,13 @@ class Master(Service):
         ends = [worker.ended for worker in self._workers.values()]
         self.signal(signal.SIGTERM)
         # Until then clients may connect: the workers wait as long before they close their copies.
-        closing = self._reactor.callLater(self._drain_delay(), self._sockets.close)
+        closing = self._reactor.callLater(self.life.config.gateway.drain_delay, self.life.sockets.close)
         return DeferredList(ends).addCallback(self._all_ended, closing)
 
     def _all_ended(self, _: object, closing: IDelayedCall) -> None:
         if closing.active():
             closing.cancel()
-            self._sockets.close()
+            self.life.sockets.close()
 
     def _fork(self, index: int) -> None:
         ours, theirs = socket.socketpair()
@@ -149,7 +167,7 @@ class Master(Service):
             ours.close()
             for _, end in self._started.values():
                 end.close()
-            return self._serve(index, theirs, reactor)
+            return self._live(self.life, index, theirs, reactor)
 
         process = fork(self._reactor, life, self._install)
         theirs.close()
@@ -165,13 +183,15 @@ class Master(Service):
         connect(self._reactor, end, control)
 
     def _ready(self, index: int) -> None:
-        self._workers[index].ready = True
+        worker = self._workers[index]
+        worker.ready = True
+        self.came(worker)
 
     def _ended(self, worker: Worker, status: int) -> None:
         del self._workers[worker.index]
         worker.control.close()
-        self._page.died(worker.index)
-        self._sockets.ring()
+        self.life.page.died(worker.index)
+        self.life.sockets.ring()
         self.left(worker)
         if self.running:
             self.died += 1
@@ -211,7 +231,7 @@ class Master(Service):
     def _end(self, worker: Worker) -> None:
         """End one that hangs. SIGABRT has it write its stack, which one that is stopped cannot."""
         log.error(
-            "worker {index} (process {process}) has not answered for {missed} s",
+            "worker {index} (process {process}) has not answered for {missed:g} s",
             index=worker.index,
             process=worker.process,
             missed=MISSED * TICK,

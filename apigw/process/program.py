@@ -20,7 +20,6 @@ from apigw.admin.status.history import History
 from apigw.admin.status.page import in_steps
 from apigw.admin.writes import may_read
 from apigw.config import endpoints
-from apigw.config.load import load
 from apigw.config.model import Config, Listen
 from apigw.contract.machine import Machine
 from apigw.contract.policy import Context
@@ -32,13 +31,16 @@ from apigw.policy.all import POLICIES
 from apigw.process.current import Current
 from apigw.process.drain import Drain
 from apigw.process.garbage import Garbage, settle
+from apigw.process.handover import without_details
 from apigw.process.listeners import Counts, Listener, PublicListeners, listener
 from apigw.process.machine import Shared, WhileChecking
 from apigw.process.pulse import Pulse
-from apigw.process.reload import Reload
-from apigw.process.rules import RULES
+from apigw.process.reading import Reading
+from apigw.process.reload import Progress, Reload
+from apigw.process.renewal import Renewal
+from apigw.process.reports import Reports
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
-from apigw.process.snapshot import Parts, Snapshot, compile
+from apigw.process.snapshot import Parts, Snapshot, compile, compiling
 from apigw.process.systemd import watchdog
 from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
@@ -76,6 +78,7 @@ class Program:
         log_decisions: bool = False,
         shared: Shared | None = None,
     ) -> None:
+        config = without_details(config)
         seconds, gateway = reactor.seconds, config.gateway
         machine = Machine(os.getpid()) if shared is None else shared.machine
         deadlines = Deadlines(reactor)
@@ -143,6 +146,7 @@ class Program:
             redis=redis,
             buffers=buffers,
             metrics=metrics,
+            reports=Reports(shared is None),
         )
 
         listeners = [
@@ -157,13 +161,22 @@ class Program:
             )
             for index, listen in enumerate(gateway.listen)
         ]
-        reload = Reload(
+        # What was there before a fork is shared with other processes as long as nobody looks at it.
+        garbage = Garbage(reactor, settle if shared is None else gc.freeze)
+        self.renewal = Renewal(
             reactor,
-            lambda: load(directory, os.environ, RULES),
-            lambda config, previous: compile(config, previous, parts),
+            lambda config, previous: compiling(config, previous, parts),
             listeners,
             current,
+            garbage,
         )
+        reload: Progress
+        if shared is None:
+            reload = reloading = Reload(reactor, Reading(reactor, directory), self.renewal, metrics.reloaded)
+            signals.on(signal.SIGHUP, reloading.reload)
+        else:
+            reload = Progress()
+        self._progress, self._machine = reload, machine
         drain = Drain(reactor, channels, pipeline, lambda: current.snapshot.config.gateway.drain_timeout)
         ports = PublicListeners(reactor, readiness, lambda: current.snapshot.config.gateway.drain_delay)
         for each in listeners:
@@ -171,7 +184,6 @@ class Program:
         stop = Stop(reactor, drain.cut, ports.close_now)
         for number in ENDING:
             signals.on(number, stop)
-        signals.on(signal.SIGHUP, reload.reload)
 
         history = History(reactor, metrics.routes)
         lag = LagProbe(reactor, metrics.reactor_lag)
@@ -204,13 +216,18 @@ class Program:
                 self._add(Listener(reactor, where, its_channels))
             else:
                 self._add(WhileChecking(machine, Listener(reactor, where, its_channels, shared.admin)))
-        self._add(drain, ports, reload, Obeying(reactor, signals))
-        if shared is None:
-            self._add(Garbage(reactor, settle))
-        else:
-            # What was there before the fork is shared with the others as long as nobody looks at it.
-            self._add(Garbage(reactor, gc.freeze))
+        self._add(drain, ports)
+        if isinstance(reload, Reload):
+            self._add(reload)
+        self._add(Obeying(reactor, signals), garbage)
+        if shared is not None:
             self._add(Pulse(reactor, shared.page, lambda: pipeline.in_flight, shared.machine.checker_changed))
+
+    def reloads(self, told: dict[str, Any], ended: bool) -> None:
+        """With several workers: how the master's reloads go. One that has ``ended`` is counted once for the machine."""
+        self._progress.follow(told)
+        if told["succeeded"] is not None:
+            self.metrics.reloaded(told["succeeded"], ended and self._machine.checks)
 
     def _add(self, *services: Any) -> None:
         for service in services:

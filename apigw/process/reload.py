@@ -3,70 +3,86 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
 
-from attrs import evolve
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from apigw.config.errors import ConfigError, Problem
-from apigw.config.model import Config
-from apigw.process.current import Current
-from apigw.process.listeners import Listener
-from apigw.process.rules import RULES
-from apigw.process.snapshot import Snapshot
+from apigw.config.errors import ConfigError
+from apigw.process.handover import Handover
 from apigw.process.systemd import notify
 
 log = Logger()
 
-Load = Callable[[], Config]
-Compile = Callable[[Config, Snapshot | None], Snapshot]
+
+class Reads(Protocol):
+    def read(self) -> Deferred[Handover]: ...
 
 
-class Reload(Service):
-    """Loads and compiles in a thread, then swaps snapshots in the reactor's. On failure nothing changes."""
+class Takes(Protocol):
+    """Who uses the configuration: this process (``Renewal``), or the workers. Each may return a Deferred."""
+
+    def prepare(self, data: bytes) -> Any: ...
+    def commit(self) -> Any: ...
+    def abandon(self) -> Any: ...
+
+
+class Progress:
+    """What operators are told of reloads."""
+
+    succeeded: bool | None = None
+    """Whether the last reload succeeded; None before the first one."""
+    count: int = 0
+    """Number of reloads that have ended."""
+    problems: tuple[str, ...] = ()
+    """Why the last reload failed."""
+    ended_at: float = 0.0
+    """When the last reload ended, in seconds of the reactor, which are the same in all processes of a machine."""
+    runs: bool = False
+    """Whether a reload is in progress."""
+
+    def told(self) -> dict[str, Any]:
+        """All of it, for ``follow`` in another process."""
+        return {name: getattr(self, name) for name in ("succeeded", "count", "problems", "ended_at", "runs")}
+
+    def follow(self, told: dict[str, Any]) -> None:
+        for name, value in told.items():
+            setattr(self, name, value)
+
+
+class Reload(Progress, Service):
+    """Reads a configuration, has it prepared, and then used. On failure nothing changes."""
 
     def __init__(
         self,
         reactor: Any,
-        load: Load,
-        compile: Compile,
-        listeners: Iterable[Listener],
-        current: Current,
+        reading: Reads,
+        takes: Takes,
+        ended: Callable[[bool], object],
+        began: Callable[[], object] = lambda: None,
     ) -> None:
+        """``ended`` is told of each reload whether it has succeeded."""
+        self._began = began
         self._reactor = reactor
-        self._load = load
-        self._compile = compile
-        self._listeners = listeners
-        self._current = current
+        self._reading = reading
+        self._takes = takes
+        self._ended = ended
         self._running: Deferred[bool] | None = None
         self._again = False
-        self.succeeded: bool | None = None
-        """Whether the last reload succeeded; None before the first one."""
-        self.count = 0
-        """Number of reloads that have ended."""
-        self.problems: tuple[str, ...] = ()
-        """Why the last reload failed."""
-        self.ended_at = 0.0
-        """When the last reload ended, in seconds of the reactor."""
 
     def startService(self) -> None:
         super().startService()
         notify("READY=1")
 
-    def stopService(self) -> Deferred[Any]:
+    def stopService(self) -> None:
+        """Give up a reload that runs."""
         super().stopService()
         self._again = False
-        return self._running or succeed(None)
-
-    @property
-    def runs(self) -> bool:
-        """Whether a reload is in progress."""
-        return self._running is not None
+        if self._running is not None:
+            self._running.cancel()
 
     def reload(self) -> Deferred[bool]:
         """Fires with whether the new configuration is in use. Calls during a reload cause one more reload."""
@@ -76,26 +92,22 @@ class Reload(Service):
             self._again = True
             return self._running
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        preparing: Deferred[Any] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._prepare)
-        self._running = preparing.addCallback(self._swap).addErrback(self._failed).addCallback(self._done)
-        return self._running
+        self.runs = True
+        self._began()
+        running = self._running = self._reload().addErrback(self._failed)
+        return running.addCallback(self._done)
 
-    def _prepare(self) -> tuple[Snapshot, list[Callable[[], None]]]:
-        current = self._current.snapshot
-        config = self._load()
-        problems = needs_restart(current.config, config)
-        if problems:
-            raise ConfigError(problems)
-        snapshot = self._compile(config, current)
-        return snapshot, [listener.load() for listener in self._listeners]
-
-    def _swap(self, prepared: tuple[Snapshot, list[Callable[[], None]]]) -> bool:
-        snapshot, certificates = prepared
-        self._current.use(snapshot)
-        for use in certificates:
-            use()
+    @inlineCallbacks
+    def _reload(self) -> Generator[Any, Any, bool]:
+        handed = yield self._reading.read()
+        try:
+            yield self._takes.prepare(handed.data)
+        except BaseException:
+            self._takes.abandon()
+            raise
+        yield self._takes.commit()
         self.problems = ()
-        log.info("configuration reloaded: {routes} routes", routes=len(snapshot.config.routes))
+        log.info("configuration reloaded: {routes} routes", routes=handed.routes)
         return True
 
     def _failed(self, failure: Failure) -> bool:
@@ -104,38 +116,21 @@ class Reload(Service):
             self.problems = tuple(map(str, error.problems))
             for problem in self.problems:
                 log.error("not reloaded: {problem}", problem=problem)
+        elif isinstance(error, CancelledError):
+            self.problems = ("the gateway stops",)
         else:
             self.problems = ("an error in the gateway; its log has the details",)
             log.failure("not reloaded", failure=failure)
         return False
 
     def _done(self, succeeded: bool) -> bool:
+        self.runs = False
         self.count += 1
         self.succeeded, self.ended_at = succeeded, self._reactor.seconds()
-        self._current.reload_ended(succeeded)
+        self._ended(succeeded)
         notify("READY=1")
         self._running = None
         if self._again:
             self._again = False
             self.reload()
         return succeeded
-
-
-def needs_restart(old: Config, new: Config) -> list[Problem]:
-    """Problems for changes that need a restart. Certificates may change, but not the list of their files."""
-
-    def fixed(config: Config) -> dict[tuple[str, ...], object]:
-        gateway = config.gateway
-        return {
-            ("gateway", "listen"): gateway.listen,
-            ("gateway", "admin"): gateway.admin,
-            ("redis", "url"): config.redis and evolve(config.redis, timeout=0),
-        }
-
-    before, after = fixed(old), fixed(new)
-    problems = [
-        Problem("a change here needs a restart", path, new.origins.get(path))
-        for path, value in after.items()
-        if value != before[path]
-    ]
-    return [*problems, *(problem for refuse in RULES.refuse for problem in refuse(old, new))]

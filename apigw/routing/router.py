@@ -20,6 +20,9 @@ T = TypeVar("T")
 Entry = tuple[Pattern | str, frozenset[bytes] | None, T]
 """A pattern, its methods (``None`` for all), and the value to find."""
 
+Shapes = dict[object, list[tuple[frozenset[bytes] | None, T]]]
+"""Methods and values of routes, by their shape."""
+
 
 @frozen(eq=False)
 class Match(Generic[T]):
@@ -66,18 +69,39 @@ class Router(Generic[T]):
     """
 
     def __init__(self, entries: Iterable[Entry[T]]) -> None:
-        matches = [Match(value, _parsed(pattern), methods) for pattern, methods, value in entries]
-        for first, second in clashes((match.pattern, match.methods, match) for match in matches):
-            raise ValueError(f"two routes have the same shape and a method in common: {first} and {second}")
         self._root: _Node[T] = _Node()
         self._whole: dict[bytes, _Node[T]] = {}
-        for match in matches:
+        self._methods: list[bytes] = []
+        self._depth = 0
+        self._longest = 0
+        for _ in self.build(entries):
+            pass
+
+    def build(self, entries: Iterable[Entry[T]]) -> Iterator[None]:
+        """Add routes to an empty router, one after each yield: what ``__init__`` does at once. Raises the same."""
+        methods: set[bytes] = set()
+        seen: Shapes[Match[T]] = {}
+        for pattern, wanted, value in entries:
+            match = Match(value, _parsed(pattern), wanted)
+            first = _clash(seen, match.pattern, wanted, match)
+            if first is not None:
+                raise ValueError(f"two routes have the same shape and a method in common: {first} and {match}")
             self._add(match)
-        methods = frozenset().union(*(match.methods or () for match in matches))
+            methods |= wanted or frozenset()
+            segments = match.pattern.segments
+            self._depth = max(self._depth, len(segments))
+            self._longest = max(self._longest, max((len(segment or b"") for segment in segments), default=0))
+            yield
         self._methods = sorted(methods | {b"HEAD"} if b"GET" in methods else methods)
-        patterns = [match.pattern for match in matches]
-        self._depth = max((len(pattern.segments) for pattern in patterns), default=0)
-        self._longest = max((len(segment or b"") for pattern in patterns for segment in pattern.segments), default=0)
+
+    def nodes(self) -> Iterator[object]:
+        """All nodes of the trie, each before those below it."""
+        pending = [self._root]
+        while pending:
+            node = pending.pop()
+            yield node
+            pending.extend(node.literals.values())
+            pending.extend([below for below in (node.parameter, node.rest) if below is not None])
 
     def _add(self, match: Match[T]) -> None:
         pattern, node = match.pattern, self._root
@@ -191,15 +215,21 @@ class Router(Generic[T]):
 
 def clashes(entries: Iterable[Entry[T]]) -> Iterator[tuple[T, T]]:
     """Pairs of values whose routes have the same shape and a common method; each later route is in one pair only."""
-    seen: dict[object, list[tuple[frozenset[bytes] | None, T]]] = {}
+    seen: Shapes[T] = {}
     for pattern, methods, value in entries:
-        same_shape = seen.setdefault(_parsed(pattern).shape, [])
-        for others, other in same_shape:
-            if methods is None or others is None or methods & others:
-                yield other, value
-                break
-        else:
-            same_shape.append((methods, value))
+        other = _clash(seen, _parsed(pattern), methods, value)
+        if other is not None:
+            yield other, value
+
+
+def _clash(seen: Shapes[T], pattern: Pattern, methods: frozenset[bytes] | None, value: T) -> T | None:
+    """An earlier value with the same shape and a common method; without one, ``value`` is added to what was seen."""
+    same_shape = seen.setdefault(pattern.shape, [])
+    for others, other in same_shape:
+        if methods is None or others is None or methods & others:
+            return other
+    same_shape.append((methods, value))
+    return None
 
 
 def _parsed(pattern: Pattern | str) -> Pattern:

@@ -139,7 +139,7 @@ def test_it_lives_as_long_as_the_program(grown: Grown, tmp_path: Path) -> None:
         assert daemon.reload()
         daemon.terminate()
         assert daemon.wait() == 0
-        assert notes.read_text().split()[3:] == ["adopted", "kept", "kept", "stopping", "stopped"]
+        assert notes.read_text().split()[3:] == ["adopted", "kept", "stopping", "stopped"]
     finally:
         daemon.kill()
         service.close()

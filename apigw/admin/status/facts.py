@@ -16,7 +16,7 @@ from apigw.contract.machine import Answer, Machine
 from apigw.ops.metrics import LagProbe
 from apigw.ops.packing import pack
 from apigw.process.current import Current
-from apigw.process.reload import Reload
+from apigw.process.reload import Progress
 from apigw.proxy.pipeline import Pipeline
 from apigw.wire.channel import ChannelFactory
 
@@ -33,7 +33,7 @@ class Facts:
         current: Current,
         pipeline: Pipeline,
         channels: ChannelFactory,
-        reload: Reload,
+        reload: Progress,
         history: History,
         lag: LagProbe,
         directory: str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 from apigw.config.model import Config
@@ -19,8 +19,12 @@ class CorsPolicy(Policy):
     name = "cors"
     rules = RULES
 
-    def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> Prepared:
-        return PreparedCors(config) if any(map(cors_of, config.routes)) else Prepared()
+    def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> Generator[None, None, Prepared]:
+        for route in config.routes:
+            if cors_of(route):
+                return PreparedCors(config)
+            yield
+        return Prepared()
 
 
 class PreparedCors(Prepared):
@@ -39,9 +43,12 @@ class PreparedCors(Prepared):
         stages = self._asked.stages if serves_options else {}
         return Part(stages=stages, hooks=(AnswerPages(cors),))
 
-    def own_routes(self) -> Iterable[OwnRoute]:
-        shapes = dict.fromkeys(route.path for route in self._config.routes if cors_of(route))
-        return [OwnRoute(path, frozenset({b"OPTIONS"}), self._asked) for path in shapes]
+    def own_routes(self) -> Iterator[OwnRoute]:
+        seen: set[str] = set()
+        for route in self._config.routes:
+            if cors_of(route) and route.path not in seen:
+                seen.add(route.path)
+                yield OwnRoute(route.path, frozenset({b"OPTIONS"}), self._asked)
 
     def routed(self, router: Router[Route]) -> None:
         self._preflight.router = router

@@ -1,0 +1,52 @@
+"""The short-lived process that reads a new configuration (``reading.Reading`` starts it, and has the other end)."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import pickle
+from typing import Any
+
+from apigw import __version__
+from apigw.config.errors import ConfigError
+from apigw.process import handover
+
+NICENESS = 10
+"""Under load, the process that serves gets ten times its time."""
+
+
+def main(told: dict[str, Any]) -> None:
+    """Read and try out the configuration in ``told["directory"]``, and write the outcome to standard output.
+
+    The outcome is a line of JSON with the ``version`` and ``code`` of this program, and unless it is the code that was
+    told, ``routes``, ``size``, and so many bytes: a configuration, or where ``routes`` is null, its problems.
+    """
+    os.nice(NICENESS)
+    gc.disable()  # there is no time to save memory in
+    out = os.dup(1)
+    os.dup2(2, 1)  # nothing that is printed by chance gets in between
+    head: dict[str, Any] = {"version": __version__, "code": handover.code()}
+    data = b""
+    if head["code"] == told["code"]:
+        routes, data = _read(told["directory"])
+        head |= {"routes": routes, "size": len(data)}
+    # Never closed: its end is that of the process.
+    with open(out, "wb", closefd=False) as pipe:
+        pipe.write(json.dumps(head).encode() + b"\n" + data)
+
+
+def _read(directory: str) -> tuple[int | None, bytes]:
+    from twisted.internet.selectreactor import SelectReactor
+
+    from apigw.config.load import load
+    from apigw.process.rules import RULES
+    from apigw.process.trial import try_out
+
+    try:
+        config = load(directory, os.environ, RULES)
+        try_out(config, directory, SelectReactor())  # which never runs
+    except ConfigError as error:
+        return None, pickle.dumps(error.problems)
+    handed = handover.pack(config)
+    return handed.routes, handed.data
