@@ -97,6 +97,8 @@ class Breaker:
         self._record = Record(config) if record is None else record
         self._check_lease = check_lease
         self._made: Transition | None = None
+        self._undecided = False
+        """Whether the last outcomes were counted, but the record could not be had to decide by them."""
 
     @property
     def state(self) -> State:
@@ -128,9 +130,12 @@ class Breaker:
         """The service was removed or replaced: what its last exchanges tell no longer counts."""
         self._record = Record(self._config)
 
-    def used(self, now: float) -> None:
-        """Say that this circuit is in use. Called twice a second where others share it."""
+    def look(self, now: float) -> None:
+        """Do what is due. Called twice a second where others share this circuit."""
         self._record.used(now)
+        if self._undecided:
+            self._judge(now)
+        self.advance(now)
 
     def admit(self, now: float) -> Permit:
         """A permit to send a request. Raises ``CircuitOpen``, with ``Retry-After`` in whole seconds, at least 1."""
@@ -315,7 +320,9 @@ class Breaker:
     def _judge(self, now: float) -> None:
         record, config = self._record, self._config
         if not record.begin(now):
+            self._undecided = True
             return
+        self._undecided = False
         failures, total = record.failures, record.total
         if (
             record.state is CLOSED

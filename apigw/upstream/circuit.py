@@ -73,15 +73,13 @@ class Circuit:
     def look(self) -> None:
         """Notice what other workers have made of it. Called twice a second if there are others."""
         breaker, now = self._breaker, self._clock.seconds()
-        breaker.used(now)
+        breaker.look(now)
         number = breaker.generation
         if number != self._seen:
             self._seen = number
             self._series.circuit_is(str(breaker.state))
             self._wait()
-            return
-        breaker.advance(now)
-        if self.probe is not None and breaker.takes_over_check(now):
+        elif self.probe is not None and breaker.takes_over_check(now):
             self.probe().addCallback(self._probed)
 
     def _cancel_timer(self) -> None:

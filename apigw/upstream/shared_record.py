@@ -226,7 +226,7 @@ class SharedRecord(Record):
     def _add_up(self, now: float) -> None:
         """Expire what is too old, and add what every worker has counted since. Sets ``total`` and ``failures``.
 
-        Outcomes from before the last transition are no longer added, but for one that is counted in this instant.
+        What has come between the decision to open the circuit and the moment in which others see it is left out.
         """
         words = self._words
         self._expire(int(now) // self._width)
@@ -242,7 +242,8 @@ class SharedRecord(Record):
                 # In this order: who dies in between loses them, and counts none twice.
                 columns[at + _ADDED] = outcomes
                 columns[at + _ADDED_FAILED] = failed
-                self._add_to(columns[at], outcomes - added, failed - added_failed)
+                if self.state is CLOSED:
+                    self._add_to(columns[at], outcomes - added, failed - added_failed)
             at += _COLUMN
         self.total = words[_TOTAL]
         self.failures = words[_FAILURES]
