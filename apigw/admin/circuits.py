@@ -110,7 +110,7 @@ def row_of(upstream: Upstream) -> Row:
 def summed(own: Sequence[Row], others: Iterable[Sequence[Row]]) -> list[Row]:
     """The services of ``own`` for all workers, and the sums of their connections.
 
-    A circuit is one for all workers. Where it is not, as there is no room for it in the shared page, the worst is shown.
+    A circuit is one for all workers. Where it is not, for want of room in the shared page, the worst is shown.
     """
     theirs = [{row["service"]: row for row in rows} for rows in others]
     return [reduce(_worse, (rows[row["service"]] for rows in theirs if row["service"] in rows), row) for row in own]

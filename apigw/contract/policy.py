@@ -23,6 +23,7 @@ from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check
 from apigw.redis.link import RedisLink
 from apigw.routing.router import Router
+from apigw.shared.page import Page
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.request import Request
 
@@ -55,6 +56,8 @@ class Context:
     """The link to Redis, if ``redis`` is configured. It is started before the policies, and stopped after them."""
     machine: Machine
     """The workers, for what operators ask a policy: its answer is to be that of all."""
+    page: Page | None = None
+    """The memory that the workers share, if there are several."""
 
     @property
     def seconds(self) -> Callable[[], float]:

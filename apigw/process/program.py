@@ -47,6 +47,7 @@ from apigw.proxy.accounting import Accounting
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.proxy.resources import measure, metrics_page, public_resources
+from apigw.proxy.shedding import Shedding
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
 from apigw.upstream.resolver import Resolver
@@ -103,6 +104,7 @@ class Program:
             client_address=client_address,
             redis=redis,
             machine=machine,
+            page=None if shared is None else shared.page,
         )
         policies = [policy(context) for policy in POLICIES]
         self.parts = parts = Parts(
@@ -118,7 +120,7 @@ class Program:
         access_log = _access_log(config, reactor, metrics.lines_lost("access"))
         accounting = Accounting(metrics, access_log, seconds, now)
         public = Site(accounting.resource_ended, seconds, client_address)
-        pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request)
+        pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request, metrics.shed)
         refuse = partial(refusal_answer, accounting.refused)
         gate = None
         if shared is not None:
@@ -186,7 +188,8 @@ class Program:
             signals.on(number, stop)
 
         history = History(reactor, metrics.routes)
-        lag = LagProbe(reactor, metrics.reactor_lag)
+        shedding = Shedding(pipeline.late, lambda: current.snapshot.config.gateway.max_lag)
+        lag = LagProbe(reactor, metrics.reactor_lag, shedding.observe)
         steps = in_steps(reactor)
         facts = Facts(seconds, current, pipeline, channels, reload, history, lag, directory, machine, steps, in_thread)
         admin = Site(

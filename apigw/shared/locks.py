@@ -81,13 +81,13 @@ class Locks:
         self._words[self._holders + lock * WORDS_OF_LOCK] = 0
         self._semaphores[lock].release()
 
-    def free_of(self, worker: int, empty: Callable[[int, int], object]) -> list[int]:
-        """Free the locks that a dead worker holds, and return them. Called by the master, with nobody else in between.
+    def free_of(self, worker: int, empty: Callable[[int, int], object]) -> list[tuple[int, int]]:
+        """Free the locks that a dead worker holds, and return each with what it was writing. Called by the master.
 
         ``empty(lock, what)`` empties what it was writing, while its lock is still taken. A worker may die before it has
         said that it holds a lock: so one that nobody holds, and that is not free within ``UNMARKED``, is freed too.
         """
-        freed: list[int] = []
+        freed: list[tuple[int, int]] = []
         for lock in range(self.count):
             at = self._holders + lock * WORDS_OF_LOCK
             semaphore = self._semaphores[lock]
@@ -104,7 +104,7 @@ class Locks:
             elif self._words[at]:  # it is a busy one, and a living worker holds it now
                 continue
             semaphore.release()
-            freed.append(lock)
+            freed.append((lock, held >> _WRITTEN))
         return freed
 
     def _wait(self, lock: i64) -> bool:

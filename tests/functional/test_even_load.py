@@ -38,6 +38,7 @@ def connections(daemon: Daemon) -> list[int]:
 def test_workers_have_as_many_connections_each(start: Start, module_service: Service) -> None:
     """The busiest of 4 has at most a quarter more than the mean. One that is stopped gets no more."""
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL, workers=4))
+    eventually(lambda: len(daemon.status()["workers"]) == 4)
     with ExitStack() as stack:
         clients = [stack.enter_context(daemon.connect()) for _ in range(32)]
         for client in clients:
@@ -64,6 +65,7 @@ def test_the_most_connections_are_those_of_all_workers(start: Start, module_serv
 def test_who_waits_while_the_gateway_ends_is_served(start: Start, module_service: Service) -> None:
     """The last worker to leave accepts what is queued."""
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL, workers=2))
+    daemon.status()  # asked through the master, which runs by then
     for pid in workers(daemon):
         os.kill(pid, signal.SIGSTOP)
     with ExitStack() as stack:

@@ -6,7 +6,7 @@ import pytest
 from support.forked import child, holds
 
 from apigw.shared.locks import STRUCTURE
-from apigw.shared.page import Page
+from apigw.shared.page import Death, Page
 from apigw.shared.slots import LOCK_MISSES, LOCK_WAITS
 
 
@@ -81,7 +81,7 @@ def test_the_lock_of_a_killed_holder_is_freed(page: Page, what: int) -> None:
     with child(holds(lambda: held_by_other(page, 3, what))) as other:
         other.wait_so_far()
         other.kill()
-    assert page.locks.free_of(1, lambda *half: emptied.append(half)) == [3]
+    assert page.locks.free_of(1, lambda *half: emptied.append(half)) == [(3, what)]
     assert emptied == ([(3, what)] if what else [])
     assert page.locks.take(3)
     assert not page.locks.take(5)
@@ -92,6 +92,6 @@ def test_a_lock_of_nobody_is_freed(page: Page) -> None:
     with child(holds(lambda: page.locks._semaphores[3].acquire())) as other:
         other.wait_so_far()
         other.kill()
-    assert page.died(1) == [3]
-    assert page.died(1) == []
+    assert page.died(1) == Death([(3, 0)], True)
+    assert page.died(1) == Death([], True)
     assert page.locks.take(3)

@@ -200,7 +200,7 @@ class AgainstModel(RuleBasedStateMachine):
 class WorkersAgainstModel(AgainstModel):
     """The same with two workers, in turn."""
 
-    records = Records(Page.make(2, 4096))
+    records = Records(Page.make(2, 1024 * 1024))
 
 
 for machine in (AgainstModel, WorkersAgainstModel):

@@ -178,7 +178,7 @@ WORKERS = 4
 
 def test_it_opens_once_for_four_processes() -> None:
     """Each of which has only a part of the failures; and no outcome is lost or counted twice."""
-    page = Page.make(WORKERS, 4096)
+    page = Page.make(WORKERS, 1024 * 1024)
     cell = page.circuits.claim(b"forked", 0)
     config = CircuitBreaker(error_rate=0.5, window=60, min_requests=8000, open_for=30)
 
@@ -203,7 +203,7 @@ def test_it_opens_once_for_four_processes() -> None:
 
 def test_the_probes_of_a_killed_worker_leave_their_places() -> None:
     """After their lease, to others."""
-    page = Page.make(2, 4096)
+    page = Page.make(2, 1024 * 1024)
     cell = page.circuits.claim(b"probes", 0)
 
     def breaker(number: int) -> Breaker:

@@ -16,8 +16,8 @@ from apigw.contract.policy import NOTHING, Context, Part, Policy, Prepared
 from apigw.ops.readiness import Check
 from apigw.policy.limits.arithmetic import Limit, compile_limit
 from apigw.policy.limits.concurrent import ConcurrentLimit, compile_concurrent
+from apigw.policy.limits.in_page import local_store
 from apigw.policy.limits.in_redis import RedisStore
-from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.model import rate_limits_of
 from apigw.policy.limits.quota import Quota
 from apigw.policy.limits.resource import Counted, Limits
@@ -29,19 +29,21 @@ from apigw.routing.pattern import Pattern
 
 
 class LimitsPolicy(Policy):
-    """Counts in Redis if it is configured, else in this process."""
+    """Counts in Redis if it is configured, else in memory: of all workers, if there are several."""
 
     name = "limits"
     rules = RULES
 
     def __init__(self, context: Context) -> None:
         self._machine = context.machine
+        self._shared = context.page is not None
         self._series = series = LimitSeries(context.metrics.registry)
-        self._store: LimitStore
-        if context.redis is None:
-            self._store = MemoryStore(context.reactor, context.now)
-        else:
-            self._store = RedisStore(context.redis, context.reactor, context.now, series.store_up, series.fallback)
+        local = local_store(context.page, context.reactor, context.now)
+        self._store: LimitStore = local
+        if context.redis is not None:
+            self._store = RedisStore(
+                context.redis, context.reactor, context.now, series.store_up, series.fallback, local=local
+            )
 
     def start(self) -> Deferred[None]:
         return self._store.start()
@@ -50,17 +52,18 @@ class LimitsPolicy(Policy):
         return self._store.stop()
 
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> PreparedLimits:
-        return PreparedLimits(config, self._store, self._series, self._machine)
+        return PreparedLimits(config, self._store, self._series, self._machine, self._shared)
 
 
 class PreparedLimits(Prepared):
-    def __init__(self, config: Config, store: LimitStore, series: LimitSeries, machine: Machine) -> None:
+    def __init__(self, config: Config, store: LimitStore, series: LimitSeries, machine: Machine, shared: bool) -> None:
         self._all = compile_limits(config)
         self._rates = tuple(each for each in self._all if isinstance(each, Limit))
         self._concurrent = tuple(each for each in self._all if isinstance(each, ConcurrentLimit))
         self._store = store
         self._series = series
         self._machine = machine
+        self._shared = shared
 
     def part(self, route: RouteConfig) -> Part:
         return self._part(Pattern.parse(route.path))
@@ -84,7 +87,7 @@ class PreparedLimits(Prepared):
         return {"/limits": Limits(self._machine)}
 
     def adopt(self, previous: Prepared | None) -> None:
-        self._machine.answers("limits", Counted(self._all, self._store, self._series).document)
+        self._machine.answers("limits", Counted(self._all, self._store, self._series, self._shared).document)
 
     def checks(self) -> Mapping[str, Check]:
         """``/ready`` depends on the store if a limit has ``on_store_failure: closed``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,7 +12,7 @@ from apigw.contract.resource import Leaf, answer_later
 from apigw.policy.limits.arithmetic import Limit
 from apigw.policy.limits.concurrent import ConcurrentLimit
 from apigw.policy.limits.in_redis import RedisStore
-from apigw.policy.limits.memory import MemoryStore
+from apigw.policy.limits.local import LocalStore
 from apigw.policy.limits.quota import Quota
 from apigw.policy.limits.series import LimitSeries
 from apigw.wire.web_request import WebRequest
@@ -38,7 +38,7 @@ class Counted:
     """What one worker says of its limits. ``shared``: its store is that of all workers."""
 
     def __init__(
-        self, limits: Sequence[Quota], store: MemoryStore | RedisStore, series: LimitSeries, shared: bool = False
+        self, limits: Sequence[Quota], store: LocalStore | RedisStore, series: LimitSeries, shared: bool = False
     ) -> None:
         self._limits = limits
         self._store = store
@@ -48,7 +48,8 @@ class Counted:
     def document(self, _: object = None) -> dict[str, Any]:
         store = self._store
         violations = self._series.violations()
-        shown = [_limit(limit, store, violations.get(limit.series, 0)) for limit in self._limits]
+        keys = store.keys()
+        shown = [_limit(limit, store, keys, violations.get(limit.series, 0)) for limit in self._limits]
         kept = {"kind": store.kind, "up": store.up, "keys": len(store), "fallbacks": self._series.fallbacks()}
         return {"store": kept, "limits": shown, "shared": self._shared}
 
@@ -82,12 +83,14 @@ def _identity(limit: dict[str, Any]) -> tuple[object, ...]:
     return tuple(limit.get(name) for name in ("endpoint", "scope", "limit", "window", "algorithm", "concurrent"))
 
 
-def _limit(limit: Quota, store: MemoryStore | RedisStore, violations: int) -> dict[str, object]:
+def _limit(
+    limit: Quota, store: LocalStore | RedisStore, of_limits: Mapping[bytes, int], violations: int
+) -> dict[str, object]:
     shown: dict[str, object] = {"endpoint": limit.endpoint, "scope": limit.scope}
     if isinstance(limit, ConcurrentLimit):
-        keys, taken = store.places.of(limit)
+        keys, taken = store.taken(limit)
         shown |= {"concurrent": limit.most, "taken": taken}
     elif isinstance(limit, Limit):
-        keys = store.keys_of(limit)
+        keys = of_limits.get(limit.id, 0)
         shown |= {"limit": limit.limit, "window": limit.window, "algorithm": limit.algorithm}
     return {**shown, "on_store_failure": limit.on_store_failure, "violations": violations, "keys": keys}
