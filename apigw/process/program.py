@@ -86,7 +86,8 @@ class Program:
         deadlines = Deadlines(reactor)
         self.metrics = metrics = Metrics(CollectorRegistry(), __version__)
         readiness = Readiness(reactor)
-        upstreams = Upstreams(reactor)
+        page = None if shared is None else shared.page
+        upstreams = Upstreams(reactor, shared=page is not None)
         buffers = Buffers(gateway.max_buffered)
         redis = None if config.redis is None else RedisLink(config.redis, reactor)
         agent = Agent(reactor, deadlines, lambda host: ClientTLS().to(host))
@@ -108,7 +109,7 @@ class Program:
         )
         policies = [policy(context) for policy in POLICIES]
         self.parts = parts = Parts(
-            build=lambda service: build(service, reactor, deadlines, metrics.service(service.name)),
+            build=lambda service: build(service, reactor, deadlines, metrics.service(service.name), page),
             series=metrics.route,
             policies=policies,
             deadlines=deadlines,
@@ -131,7 +132,7 @@ class Program:
         )
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         measured = partial(measure, metrics, pipeline, channels, buffers)
-        exposition = Exposition(metrics_page(machine, metrics, measured, in_thread), reactor)
+        exposition = Exposition(metrics_page(machine, metrics, measured, in_thread, reactor), reactor)
 
         def show(snapshot: Snapshot) -> None:
             reserved, prepared = snapshot.config.reserved, snapshot.prepared.values()
