@@ -39,6 +39,9 @@ PROTOCOLS = ("HTTP/1.1", "HTTP/2", "opening")
 TURNED_AWAY = ("full", "address")
 """Values of ``reason``: there are ``max_connections``, or as many of one address as it may have."""
 
+SHED = ("full", "late")
+"""Values of ``reason``: there are ``max_requests``, or the reactor is later than ``max_lag``."""
+
 LOGS = ("access", "daemon")
 """Values of the label ``log``."""
 
@@ -125,6 +128,13 @@ class Metrics:
             registry=registry,
         )
         self._turned_away = {reason: turned_away.labels(reason) for reason in TURNED_AWAY}
+        shed = Counter(
+            "gateway_requests_shed_total",
+            "Requests that were refused at once because there was too much, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self._shed = {reason: shed.labels(reason) for reason in SHED}
         self._lines_lost = Counter(
             "gateway_log_lines_lost_total",
             "Lines of a log that could not be written.",
@@ -184,6 +194,10 @@ class Metrics:
         """Count a connection for which there was no place."""
         self._turned_away[reason].inc()
 
+    def shed(self, reason: str) -> None:
+        """Count a request that was refused because there was too much."""
+        self._shed[reason].inc()
+
     def lines_lost(self, log: str) -> Callable[[int], object]:
         """Counts lines of a log of ``LOGS`` that could not be written. May be called from any thread."""
         return self._lines_lost.labels(log).inc
@@ -220,11 +234,14 @@ LATEST = 100
 
 
 class LagProbe:
-    """Samples the event loop lag: schedules a call every ``interval`` seconds, and reports its delay."""
+    """Samples the event loop lag: schedules a call ``interval`` seconds after the last one, and reports its delay.
 
-    def __init__(self, clock: IReactorTime, observe: Callable[[float], None], interval: float = 0.1) -> None:
+    Each of ``observers`` is told each sample.
+    """
+
+    def __init__(self, clock: IReactorTime, *observers: Callable[[float], None], interval: float = 0.1) -> None:
         self._clock = clock
-        self._observe = observe
+        self._observers = observers
         self._interval = interval
         self._call: IDelayedCall | None = None
         self._latest: deque[float] = deque([0.0], maxlen=LATEST)
@@ -244,6 +261,7 @@ class LagProbe:
 
     def _sample(self, due: float) -> None:
         late = self._clock.seconds() - due
-        self._observe(late)
         self._latest.append(late)
+        for observe in self._observers:
+            observe(late)
         self.start()

@@ -63,7 +63,7 @@ class Current:
         """
         previous, self.snapshot = self.snapshot, snapshot
         gateway = snapshot.config.gateway
-        self._pipeline.table = snapshot.table
+        self._pipeline.use(snapshot.table)
         self._buffers.most = gateway.max_buffered
         connections = self._reports.in_use(snapshot.config)
         self._channels.settings = evolve(snapshot.settings, max_connections=connections)

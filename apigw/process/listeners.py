@@ -79,7 +79,8 @@ class Listener(Service):
         self._port: IListeningPort | None = None
         self.contexts: ServerContexts | None = None
         if config.tls is not None:
-            self.contexts = ServerContexts(self._pairs(), config.tls.min_version, config.tls.client_ca_file)
+            base = None if shared is None else shared.base
+            self.contexts = ServerContexts(self._pairs(), config.tls.min_version, config.tls.client_ca_file, base)
             self._factory = TLSFactory(self.contexts, factory)
         if config.proxy_protocol:
             self._factory = ProxiedFactory(factory, self._factory)

@@ -9,7 +9,8 @@ from contextlib import suppress
 from errno import EADDRINUSE
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
+from OpenSSL import SSL
 from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,7 +20,7 @@ from apigw.config import endpoints
 from apigw.config.model import Gateway, Listen
 from apigw.process.tree import CannotStart
 from apigw.wire.reactor.gate import bell, ring
-from apigw.wire.tls import reason
+from apigw.wire.tls import context, reason, select_protocol
 
 DEFAULT_BACKLOG = 50
 """The backlog of Twisted's endpoints by default: too small for a busy gateway."""
@@ -42,6 +43,8 @@ class Socket:
     path: str | None = None
     """The file of a unix socket that was made here."""
     lock: FilesystemLock | None = None
+    base: SSL.Context | None = None
+    """What the TLS connections of all workers begin with, so that each resumes the sessions of the others."""
 
     @property
     def address(self) -> str:
@@ -99,6 +102,7 @@ class _Binding:
     def listenSSL(
         self, port: int, factory: None, contextFactory: Any, backlog: int = DEFAULT_BACKLOG, interface: str = ""
     ) -> Socket:
+        contextFactory.getContext().set_alpn_select_callback(select_protocol)
         return Socket(self._endpoint, _tcp(port, backlog, interface), contextFactory)
 
     def listenUNIX(self, address: str, factory: None, backlog: int, mode: int, wantPID: bool) -> Socket:
@@ -153,6 +157,12 @@ def _remove_stale(path: str) -> None:
             os.remove(path)
 
 
+def _with_base(listen: Listen) -> Socket:
+    tls = listen.tls
+    bound = bind(listen)
+    return bound if tls is None else evolve(bound, base=context(tls.min_version, tls.client_ca_file is not None))
+
+
 class Sockets:
     """The sockets of the whole gateway, which its workers inherit."""
 
@@ -167,7 +177,7 @@ class Sockets:
         """Raises ``CannotStart``."""
         if self._gateway.admin is not None:
             self.admin = bind(Listen(endpoints.private(self._gateway.admin)))
-        self.public = tuple(map(bind, self._gateway.listen))
+        self.public = tuple(map(_with_base, self._gateway.listen))
 
     def ring(self) -> None:
         """A worker is gone, and its connections with it: the others compare theirs again."""

@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from apigw.ops.exposition import Exposition, Page, prefers_openmetrics
+from apigw.ops.exposition import Exposition, Kept, Page, prefers_openmetrics
 from apigw.ops.metrics import LagProbe, Metrics
 from apigw.ops.series import BUCKETS, RouteSeries
 
@@ -40,6 +40,7 @@ FAMILIES = {
     "gateway_connections_refused": ("counter", {"reason"}),
     "gateway_config_reloads": ("counter", {"result"}),
     "gateway_config_last_reload_successful": ("gauge", set()),
+    "gateway_requests_shed": ("counter", {"reason"}),
     "gateway_dns_lookups": ("counter", {"result"}),
     "gateway_dns_lookup_duration_seconds": ("histogram", set()),
     "gateway_dns_lookups_in_progress": ("gauge", set()),
@@ -315,15 +316,16 @@ def test_a_page_written_in_a_thread_agrees_with_itself() -> None:
 
 
 def test_lag_is_what_the_reactor_was_late() -> None:
-    """A callback that blocks for 400 ms shows as a lag of 400 ms."""
+    """A callback that blocks for 400 ms shows as a lag of 400 ms, to everyone who asked."""
     clock = Clock()
     lags: list[float] = []
-    probe = LagProbe(clock, lags.append, interval=0.5)
+    others: list[float] = []
+    probe = LagProbe(clock, lags.append, others.append, interval=0.5)
     probe.start()
     clock.advance(0.5)
     clock.advance(0.9)
     clock.advance(0.5)
-    assert lags == pytest.approx([0.0, 0.4, 0.0])
+    assert lags == others == pytest.approx([0.0, 0.4, 0.0])
     probe.stop()
     probe.stop()
     assert not clock.getDelayedCalls()
@@ -448,3 +450,21 @@ def test_a_failed_rendering_is_not_kept() -> None:
     again = exposed.page()
     pool.finish(b"better")
     assert texts(again) == [b"better"]
+
+
+def test_what_is_kept_is_made_once_for_all_who_ask() -> None:
+    """While it is made, and for a while; what failed is made anew."""
+    clock, pool = Clock(), Pool()
+    kept = Kept(lambda: pool(False), clock, 0.5)
+    asked = [kept.get(), kept.get()]
+    pool.work.pop(0)[0].errback(ZeroDivisionError())
+    assert {failure_of(each).type for each in asked} == {ZeroDivisionError}
+    asked = [kept.get(), kept.get()]
+    clock.advance(0.3)
+    pool.finish(b"one")
+    clock.advance(0.1)
+    assert texts(*asked, kept.get()) == [b"one"] * 3
+    clock.advance(0.1)
+    again = kept.get()
+    pool.finish(b"two")
+    assert texts(again) == [b"two"]
