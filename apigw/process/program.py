@@ -28,6 +28,7 @@ from apigw.ops.exposition import Exposition
 from apigw.ops.metrics import LagProbe, Metrics
 from apigw.ops.readiness import Readiness
 from apigw.policy.all import POLICIES
+from apigw.process.crowd import SharedCrowd
 from apigw.process.current import Current
 from apigw.process.drain import Drain
 from apigw.process.garbage import Garbage, settle
@@ -85,7 +86,8 @@ class Program:
         deadlines = Deadlines(reactor)
         self.metrics = metrics = Metrics(CollectorRegistry(), __version__)
         readiness = Readiness(reactor)
-        upstreams = Upstreams(reactor)
+        page = None if shared is None else shared.page
+        upstreams = Upstreams(reactor, shared=page is not None)
         buffers = Buffers(gateway.max_buffered)
         redis = None if config.redis is None else RedisLink(config.redis, reactor)
         agent = Agent(reactor, deadlines, lambda host: ClientTLS().to(host))
@@ -107,7 +109,7 @@ class Program:
         )
         policies = [policy(context) for policy in POLICIES]
         self.parts = parts = Parts(
-            build=lambda service: build(service, reactor, deadlines, metrics.service(service.name)),
+            build=lambda service: build(service, reactor, deadlines, metrics.service(service.name), page),
             series=metrics.route,
             policies=policies,
             deadlines=deadlines,
@@ -121,11 +123,12 @@ class Program:
         public = Site(accounting.resource_ended, seconds, client_address)
         pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request, metrics.shed)
         refuse = partial(refusal_answer, accounting.refused)
-        gate = None
+        gate = crowd = None
         if shared is not None:
+            crowd = SharedCrowd(shared.page, shared.page.worker, seconds)
             gate = Gate(reactor, Counts(shared.page.slots, shared.page.worker, seconds), shared.bell)
         channels = ChannelFactory(
-            first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away, gate
+            first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away, gate, crowd
         )
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         measured = partial(measure, metrics, pipeline, channels, buffers)
