@@ -88,7 +88,8 @@ class Program:
         if shared is not None:
             metrics.registry.register(PageSeries(shared.page))
         readiness = Readiness(reactor)
-        upstreams = Upstreams(reactor)
+        page = None if shared is None else shared.page
+        upstreams = Upstreams(reactor, shared=page is not None)
         buffers = Buffers(gateway.max_buffered)
         redis = None if config.redis is None else RedisLink(config.redis, reactor)
         agent = Agent(reactor, deadlines, lambda host: ClientTLS().to(host))
@@ -110,7 +111,7 @@ class Program:
         )
         policies = [policy(context) for policy in POLICIES]
         self.parts = parts = Parts(
-            build=lambda service: build(service, reactor, deadlines, metrics.service(service.name)),
+            build=lambda service: build(service, reactor, deadlines, metrics.service(service.name), page),
             series=metrics.route,
             policies=policies,
             deadlines=deadlines,

@@ -17,6 +17,7 @@ from typing import Final
 
 from attrs import frozen
 
+from apigw.shared.cells import Cells
 from apigw.shared.locks import WORDS_OF_LOCK, Locks
 from apigw.shared.places import Places
 from apigw.shared.slots import MOST_WORKERS, WORDS_OF_SLOT, Slots
@@ -30,6 +31,14 @@ LIMITS_MEMORY: Final = 64 * 1024 * 1024
 
 LOCKS: Final = 512
 
+CIRCUITS: Final = 4096
+CIRCUIT_SIZE: Final = 3280
+"""Words of the cell of a circuit."""
+TARGETS: Final = 16384
+TARGET_SIZE: Final = 288
+CELL_LOCKS: Final = 64
+"""The last locks are those of circuits and targets, each for many."""
+
 STRIPES: Final = 64
 """Of the table of limits. Of eight workers that each check 20,000 requests a second, 2 of 1,000 find a lock taken."""
 
@@ -39,7 +48,9 @@ _LAYOUT, _WORKERS, _USED, _MEMORY, _SECRET = range(5)
 _BEGIN = Struct(f"=8sqqq{_SECRET_SIZE}s")
 _SLOTS = _HEADER
 _LOCKS = _SLOTS + MOST_WORKERS * WORDS_OF_SLOT
-_REST = _LOCKS + LOCKS * WORDS_OF_LOCK
+_CIRCUITS = _LOCKS + LOCKS * WORDS_OF_LOCK
+_TARGETS = _CIRCUITS + CIRCUITS * CIRCUIT_SIZE
+_REST = _TARGETS + TARGETS * TARGET_SIZE
 
 
 class LayoutChanged(Exception):
@@ -73,6 +84,8 @@ class Page:
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.slots = Slots(self.words, _SLOTS, _USED)
         self.locks = Locks(self.words, _LOCKS, LOCKS, self._address, self.slots)
+        self.circuits = self._cells(_CIRCUITS, CIRCUITS, CIRCUIT_SIZE)
+        self.targets = self._cells(_TARGETS, TARGETS, TARGET_SIZE)
         limits: int = self.words[_MEMORY] // 8
         self.limits = Table(self.words, self.locks, 0, STRIPES, _REST, limits, self.secret)
         self.places = Places(self.limits)
@@ -149,6 +162,9 @@ class Page:
         self.words.release()
         self._map.close()
         os.close(self.descriptor)
+
+    def _cells(self, base: int, count: int, size: int) -> Cells:
+        return Cells(self.words, base, count, size, self.locks, LOCKS - CELL_LOCKS, CELL_LOCKS, self.secret)
 
     def _begin(self) -> None:
         initialise = ctypes.CDLL(None, use_errno=True).sem_init
