@@ -186,5 +186,14 @@ class Trial:
         code = self._process.wait()
         if self._late.active():
             self._late.cancel()
-        said = b"".join(self._said).decode(errors="replace").strip()
+        said = _end(b"".join(self._said).decode(errors="replace").strip())
         self._tried("" if code == 0 else self._why or said or f"the new program ended with {code}")
+
+
+def _end(said: str) -> str:
+    """Of a traceback, where it ended and why."""
+    lines = said.splitlines()
+    if any(line.startswith("Traceback ") for line in lines):
+        last = max((number for number, line in enumerate(lines) if line.startswith("  File ")), default=0)
+        return "\n".join(line.strip() for line in lines[last:])
+    return said

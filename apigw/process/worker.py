@@ -64,6 +64,8 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
     life.page.become(index, machine.process)
     shared = Shared(machine, life.page, life.sockets.admin, life.sockets.public, life.sockets.bell)
     program = Program(reactor, time.time, signals, life.config, life.directory, life.log_decisions, shared)
+    if life.own_log is not None:
+        life.own_log.count_lost(program.metrics.lines_lost("daemon"))
     gives: dict[str, Give] = {
         "give": lambda asked, _: machine.give(*asked),
         "tick": lambda *_: None,
@@ -83,6 +85,7 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
     program.root.privilegedStartService()
     program.root.startService()
     connect(reactor, end, machine.control)
-    reactor.callWhenRunning(machine.control.call, READY, index)
+    # A master that has ended before it answers has said so by its end.
+    reactor.callWhenRunning(lambda: machine.control.call(READY, index).addErrback(lambda _: None))
     reactor.addSystemEventTrigger("before", "shutdown", lambda: program.root.stopService().addCallback(leave))
     reactor.run(installSignalHandlers=False)

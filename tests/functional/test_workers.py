@@ -101,7 +101,7 @@ def test_a_worker_that_stands_still_is_ended_and_the_others_serve(start: Start, 
     daemon = serve(start, service)
     still = workers(daemon)[0]
     os.kill(still, signal.SIGSTOP)
-    eventually(lambda: still not in workers(daemon))
+    eventually(lambda: still not in workers(daemon), 60)
     assert "has not answered for 5 s" in daemon.log
     eventually(lambda: len(workers(daemon)) == WORKERS)
     assert daemon.get("/a").status == 200
