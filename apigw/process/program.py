@@ -153,7 +153,7 @@ class Program:
             redis=redis,
             buffers=buffers,
             metrics=metrics,
-            reports=Reports(shared is None),
+            reports=Reports(shared is None, machine.workers),
         )
 
         listeners = [

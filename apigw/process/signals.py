@@ -55,15 +55,16 @@ class Signals:
         """Call ``action`` in the reactor's thread for each such signal; once for several that arrive together."""
         self._actions[number].append(action)
 
+    def replace_those_of(self, reactor: Any) -> None:
+        """Twisted's reactors set a handler of their own for SIGTERM when they start: let it be this one."""
+        reactor.sigTerm = self._arrived
+
     def hold(self) -> None:
         """From now on SIGTERM and SIGINT are stored, too."""
         self._holding = True
 
     def obey(self, call_from_thread: Callable[..., object]) -> None:
         """The reactor runs: handle the stored signals, and further ones as they arrive."""
-        # Twisted's reactors put a handler of their own in place of this one alone when they start.
-        if signal.getsignal(signal.SIGINT) == self._arrived:
-            signal.signal(signal.SIGTERM, self._arrived)
         self._call = call_from_thread
         kept, self._kept = self._kept, {}
         for number in kept:
@@ -88,6 +89,7 @@ class Obeying(Service):
     def __init__(self, reactor: Any, signals: Signals) -> None:
         self._reactor = reactor
         self._signals = signals
+        signals.replace_those_of(reactor)
 
     def startService(self) -> None:
         super().startService()

@@ -53,7 +53,7 @@ def master(
     page = _page(workers, config, handed)
     sockets = Sockets(config.gateway, () if handed is None else handed.sockets)
     life = Life(workers, without_details(config), sockets, page, directory, log_decisions, own_log)
-    running = Master(reactor, life, live, install_reactor, Reports(True))
+    running = Master(reactor, life, live, install_reactor, Reports(True, workers))
 
     reload = Reload(
         reactor,

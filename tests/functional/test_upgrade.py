@@ -90,7 +90,7 @@ def test_what_is_in_flight_is_finished_by_the_old_program(daemon: Daemon, servic
     daemon.signal(signal.SIGUSR2)
     eventually(lambda: daemon.status()["upgrades"] == 1, 60)
     client.send(b"world")
-    assert client.answer().body == b"helloworld"
+    assert client.answer().json["body"] == "helloworld"
     ended(daemon, begun=True)
 
 
