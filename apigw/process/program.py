@@ -86,7 +86,7 @@ class Program:
         self.metrics = metrics = Metrics(CollectorRegistry(), __version__)
         readiness = Readiness(reactor)
         page = None if shared is None else shared.page
-        upstreams = Upstreams(reactor, shared=page is not None)
+        upstreams = Upstreams(reactor, machine, page is not None)
         buffers = Buffers(gateway.max_buffered)
         redis = None if config.redis is None else RedisLink(config.redis, reactor)
         agent = Agent(reactor, deadlines, lambda host: ClientTLS().to(host))

@@ -18,6 +18,7 @@ from apigw.upstream.balancing import Balancer, RoundRobin
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.record import Record
 from apigw.upstream.shared_record import SharedRecord
+from apigw.upstream.shared_target import SharedTarget
 from apigw.upstream.target import ASIDE_FOR, FAILURES_IN_A_ROW, Target
 from apigw.upstream.tls import no_tls, tls_for
 from apigw.wire.agent import Agent, MakePool, endpoint_to, http1_pool
@@ -64,11 +65,26 @@ class Upstream:
         self._running = True
         for target in self.targets:
             self._deadlines.watch(target)
+        self.look()
 
     def look(self) -> None:
         """Notice what other workers have found out. Called twice a second if there are others."""
         if self.circuit is not None:
             self.circuit.look()
+        for target in self.targets:
+            if target.shared is not None:
+                self._look_at(target, target.shared)
+
+    def _look_at(self, target: Target, shared: SharedTarget) -> None:
+        now = self._deadlines.seconds()
+        shared.used(now)
+        if shared.healthy != target.healthy:
+            self._be(target, shared.healthy)
+        until = shared.aside_until
+        # Two workers may have ejected one each, of the last two.
+        if until > now and target.available and self.has_other(target):
+            target.available = False
+            target.deadline = until
 
     def close(self) -> None:
         """Close the connections: idle ones now, the others when their exchanges end."""
@@ -140,20 +156,27 @@ class Upstream:
             )
         target.available = False
         target.deadline = self._deadlines.seconds() + ASIDE_FOR
+        if target.shared is not None:
+            target.shared.set_aside(target.deadline)
         return True
 
     def health_changed(self, target: Target, healthy: bool, why: str = "") -> None:
         """The result of the health checks has changed, or was confirmed. ``why``: the reason of the last failure."""
         if target.healthy != healthy:
-            target.healthy = healthy
-            target.available = healthy
-            target.deadline = NEVER
+            self._be(target, healthy)
+            if target.shared is not None:
+                target.shared.set_aside(0.0)
             log.warn(
                 "{service}: {target} is {state}",
                 service=self.name,
                 target=target.name,
                 state="healthy again" if healthy else f"unhealthy: {why}",
             )
+
+    def _be(self, target: Target, healthy: bool) -> None:
+        target.healthy = healthy
+        target.available = healthy
+        target.deadline = NEVER
 
 
 def _address(config: TargetConfig) -> tuple[str, str, int]:
@@ -187,7 +210,8 @@ def build(
     def make_target(config: TargetConfig) -> Target:
         tls = verified(config.host) if config.scheme == "https" else None
         endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
-        return Target(config, make_pool(config.scheme.encode("ascii"), endpoint, settings))
+        shared = None if page is None else _shared_target(service, config, page, reactor.seconds())
+        return Target(config, make_pool(config.scheme.encode("ascii"), endpoint, settings), shared)
 
     bounded = PoolSettings(max_age=settings.max_age, max_requests=settings.max_requests)
     agent = Agent(reactor, deadlines, verified, bounded, NEVER, make_pool)
@@ -206,4 +230,13 @@ def _record(service: Service, config: CircuitBreaker, page: Page, now: float) ->
     if cell:
         return SharedRecord(config, page, cell)
     log.warn("{service}: each worker has a circuit of its own, as the shared page has no room", service=service.name)
+    return None
+
+
+def _shared_target(service: Service, config: TargetConfig, page: Page, now: float) -> SharedTarget | None:
+    """What all workers know of a target: the same for as long as the service's configuration stays as it is."""
+    cell = page.targets.claim(repr((service, _address(config))).encode(), now)
+    if cell:
+        return SharedTarget(page, cell)
+    log.warn("{service}: workers share nothing of a target, as the page has no room", service=service.name)
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -58,3 +60,20 @@ def test_an_operator_closes_it_for_all_workers(start: Start, service: Service, t
     )
     assert said.status == 200
     assert [daemon.get("/a").status for _ in range(20)] == [503] * 20
+
+
+def test_each_target_is_checked_by_one_worker(start: Start, service: Service) -> None:
+    """On its connection. When that worker is killed another checks, and all know what it finds out."""
+    service.behave = answer(200)
+    daemon = serve(start, service, health_check={"path": "/health", "interval": "100ms", "unhealthy_after": 1})
+
+    def checkers() -> set[int]:
+        """The connections of the last ten checks."""
+        return {received.conversation.number for received in service.requests[-10:]}
+
+    eventually(lambda: len(service.requests) >= 10)
+    (before,) = checkers()
+    os.kill(min(workers(daemon)), signal.SIGKILL)
+    eventually(lambda: len(checkers()) == 1 and before not in checkers())
+    service.behave = answer(500)
+    eventually(lambda: {daemon.get("/a").code for _ in range(10)} == {"no_healthy_target"})
