@@ -28,6 +28,7 @@ from apigw.ops.exposition import Exposition
 from apigw.ops.metrics import LagProbe, Metrics
 from apigw.ops.readiness import Readiness
 from apigw.policy.all import POLICIES
+from apigw.process.crowd import SharedCrowd
 from apigw.process.current import Current
 from apigw.process.drain import Drain
 from apigw.process.garbage import Garbage, settle
@@ -122,15 +123,16 @@ class Program:
         public = Site(accounting.resource_ended, seconds, client_address)
         pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request, metrics.shed)
         refuse = partial(refusal_answer, accounting.refused)
-        gate = None
+        gate = crowd = None
         if shared is not None:
+            crowd = SharedCrowd(shared.page, shared.page.worker, seconds)
             gate = Gate(reactor, Counts(shared.page.slots, shared.page.worker, seconds), shared.bell)
         channels = ChannelFactory(
-            first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away, gate
+            first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away, gate, crowd
         )
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         measured = partial(measure, metrics, pipeline, channels, buffers)
-        exposition = Exposition(metrics_page(machine, metrics, measured, in_thread), reactor)
+        exposition = Exposition(metrics_page(machine, metrics, measured, in_thread, reactor), reactor)
 
         def show(snapshot: Snapshot) -> None:
             reserved, prepared = snapshot.config.reserved, snapshot.prepared.values()
