@@ -21,22 +21,19 @@ _FAILURES: Final = 4
 """Connections that failed in a row."""
 _ASIDE: Final = 5
 """Until when it is ejected, as a floating-point number."""
-_WANTED: Final = 6
+WANTED: Final = 6
 """When a worker last asked for a connection that others have, in milliseconds; and which."""
 _WHY: Final = 8
 """Why the last health check failed."""
 _WHY_WORDS: Final = 16
 
-_COLUMNS: Final = 32
-_CONNECTIONS: Final = 0
-_WAITING: Final = 1
-_COLUMN: Final = 2
+COLUMNS: Final = 32
+CONNECTIONS: Final = 0
+WAITING: Final = 1
+COLUMN: Final = 2
 """Of each worker: its connections, and its exchanges that wait for one. Both with its process id, so that those of a
 process that has died count no longer, as soon as the master has cleared its slot."""
-assert _COLUMNS + MOST_WORKERS * _COLUMN == TARGET_SIZE
-
-_PROCESS: Final = 32
-_NUMBER: Final = 0xFFFF_FFFF
+assert COLUMNS + MOST_WORKERS * COLUMN == TARGET_SIZE
 
 
 @final
@@ -49,7 +46,7 @@ class SharedTarget:
         self._locks = page.locks
         self._lock: i64 = page.targets.lock_of(cell)
         words = page.targets.words
-        self._words = words[cell : cell + _COLUMNS]
+        self._words = words[cell : cell + COLUMNS]
         self._times = self._words.cast("B").cast("d")
         self._text = words[cell + _WHY : cell + _WHY + _WHY_WORDS].cast("B")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from attrs import evolve
 from twisted.logger import Logger
 
 from apigw.config.model import CircuitBreaker, Service
@@ -17,6 +18,7 @@ from apigw.shared.page import Page
 from apigw.upstream.balancing import Balancer, RoundRobin
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.record import Record
+from apigw.upstream.shared_allowance import SharedAllowance
 from apigw.upstream.shared_record import SharedRecord
 from apigw.upstream.shared_target import SharedTarget
 from apigw.upstream.target import ASIDE_FOR, FAILURES_IN_A_ROW, Target
@@ -78,6 +80,7 @@ class Upstream:
     def _look_at(self, target: Target, shared: SharedTarget) -> None:
         now = self._deadlines.seconds()
         shared.used(now)
+        target.pool.give_way()
         if shared.healthy != target.healthy:
             self._be(target, shared.healthy)
         until = shared.aside_until
@@ -210,8 +213,13 @@ def build(
     def make_target(config: TargetConfig) -> Target:
         tls = verified(config.host) if config.scheme == "https" else None
         endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
-        shared = None if page is None else _shared_target(service, config, page, reactor.seconds())
-        return Target(config, make_pool(config.scheme.encode("ascii"), endpoint, settings), shared)
+        scheme = config.scheme.encode("ascii")
+        cell = 0 if page is None else _cell_of(service, config, page, reactor.seconds())
+        if page is None or not cell:
+            return Target(config, make_pool(scheme, endpoint, settings))
+        allowance = SharedAllowance(service.max_connections, service.max_pending, page, cell, reactor)
+        pool = make_pool(scheme, endpoint, evolve(settings, allowance=allowance))
+        return Target(config, pool, SharedTarget(page, cell))
 
     bounded = PoolSettings(max_age=settings.max_age, max_requests=settings.max_requests)
     agent = Agent(reactor, deadlines, verified, bounded, NEVER, make_pool)
@@ -233,10 +241,9 @@ def _record(service: Service, config: CircuitBreaker, page: Page, now: float) ->
     return None
 
 
-def _shared_target(service: Service, config: TargetConfig, page: Page, now: float) -> SharedTarget | None:
-    """What all workers know of a target: the same for as long as the service's configuration stays as it is."""
+def _cell_of(service: Service, config: TargetConfig, page: Page, now: float) -> int:
+    """Where workers share what they know of a target, as long as the service's configuration stays as it is; or 0."""
     cell = page.targets.claim(repr((service, _address(config))).encode(), now)
-    if cell:
-        return SharedTarget(page, cell)
-    log.warn("{service}: workers share nothing of a target, as the page has no room", service=service.name)
-    return None
+    if not cell:
+        log.warn("{service}: workers share nothing of a target, as the page has no room", service=service.name)
+    return cell
