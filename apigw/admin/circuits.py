@@ -60,8 +60,7 @@ class Circuits(Leaf):
         return answer_later(request, asked.addCallback(self._shown).addCallback(lambda shown: shown["circuits"][0]))
 
     def _shown(self, answers: Sequence[Answer]) -> dict[str, list[Row]]:
-        own = next(answer.value for answer in answers if answer.worker == self._machine.index)
-        return {"circuits": summed(own, [each.value for each in answers if each.worker != self._machine.index])}
+        return {"circuits": summed(*self._machine.apart(answers))}
 
     def _wanted(self, body: bytes) -> tuple[str, str]:
         try:

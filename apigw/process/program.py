@@ -35,6 +35,7 @@ from apigw.process.garbage import Garbage, settle
 from apigw.process.handover import without_details
 from apigw.process.listeners import Counts, Listener, PublicListeners, listener
 from apigw.process.machine import Shared, WhileChecking
+from apigw.process.page_series import PageSeries
 from apigw.process.pulse import Pulse
 from apigw.process.reading import Reading
 from apigw.process.reload import Progress, Reload
@@ -85,6 +86,8 @@ class Program:
         machine = Machine(os.getpid()) if shared is None else shared.machine
         deadlines = Deadlines(reactor)
         self.metrics = metrics = Metrics(CollectorRegistry(), __version__)
+        if shared is not None:
+            metrics.registry.register(PageSeries(shared.page))
         readiness = Readiness(reactor)
         page = None if shared is None else shared.page
         upstreams = Upstreams(reactor, machine, page is not None)
@@ -150,7 +153,7 @@ class Program:
             redis=redis,
             buffers=buffers,
             metrics=metrics,
-            reports=Reports(shared is None),
+            reports=Reports(shared is None, machine.workers),
         )
 
         listeners = [
@@ -178,6 +181,7 @@ class Program:
         if shared is None:
             reload = reloading = Reload(reactor, Reading(reactor, directory), self.renewal, metrics.reloaded)
             signals.on(signal.SIGHUP, reloading.reload)
+            signals.on(signal.SIGUSR2, lambda: log.warn("not upgraded: with one worker, restart instead"))
         else:
             reload = Progress()
         self._progress, self._machine = reload, machine

@@ -111,6 +111,8 @@ class _Child:
         code = self._process.wait()
         if self._late.active():
             self._late.cancel()
+        if self.outcome.called:
+            return  # it was cancelled
         if code == 0:
             self.outcome.callback(b"".join(self._written["out"]))
             return
