@@ -232,9 +232,8 @@ def build(
 
 
 def _record(service: Service, config: CircuitBreaker, page: Page, now: float) -> Record | None:
-    """What all workers know of a circuit: it is one for as long as its configuration stays as it is."""
-    checked = service.health_check is not None
-    cell = page.circuits.claim(repr((service.name, config, checked)).encode(), now)
+    """What all workers know of a circuit: it is one for as long as the service's configuration stays as it is."""
+    cell = page.circuits.claim(repr(service).encode(), now)
     if cell:
         return SharedRecord(config, page, cell)
     log.warn("{service}: each worker has a circuit of its own, as the shared page has no room", service=service.name)
