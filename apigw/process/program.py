@@ -135,7 +135,7 @@ class Program:
             listener(reactor, config, listen, ("gateway", "listen", index), channels)
             for index, listen in enumerate(gateway.listen)
         ]
-        garbage = Garbage(reactor)
+        garbage = Garbage(reactor, lambda: len(channels.channels))
         self.renewal = Renewal(
             reactor,
             lambda config, previous: compiling(config, previous, parts),

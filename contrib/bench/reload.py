@@ -71,7 +71,7 @@ async def check(ground: Ground, reloads: int = 200, connections: int = 64, patie
 
 
 async def waits(ground: Ground, reloads: int = 20, routes: int = 10_000, rate: float = 500.0) -> list[Verdict]:
-    """The longest wait of one client on one connection, without reloads and with, of ``routes`` routes each."""
+    """The longest wait of any request, without reloads and with, of ``routes`` routes each."""
 
     def generation(place: Place, number: int) -> Document:
         return document(place, (*many_routes(routes), {"path": f"/generation/{number}", "service": "origin"}))
@@ -86,7 +86,7 @@ async def waits(ground: Ground, reloads: int = 20, routes: int = 10_000, rate: f
     def load(wanted: Callable[[int], bool]) -> list[Offered]:
         runs: list[Offered] = []
         while wanted(len(runs)):
-            runs.append(offer(address, request, nginx.ANSWER.encode(), rate, 2.0, 1, "even"))
+            runs.append(offer(address, request, nginx.ANSWER.encode(), rate, 2.0, CONNECTIONS, "even"))
         return runs
 
     without = await asyncio.to_thread(load, lambda done: done < reloads)
@@ -120,6 +120,9 @@ MOST_LONGER = 20.0
 """Milliseconds."""
 
 PATIENCE = 60.0
+
+CONNECTIONS = 8
+"""With one, a request would also wait for those before it: it would have to be answered within 2 ms."""
 
 
 def _longest(runs: list[Offered]) -> float:
