@@ -83,24 +83,43 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> IService:
     """The whole program, constructed and not started. Exits with 1 and every problem on stderr if it cannot be."""
-    from twisted.internet import reactor
-
     from apigw.config.errors import ConfigError
-    from apigw.process.program import Program
+    from apigw.process import cores
 
     config, options.config = options.config, None  # which lives as long as twistd
     assert config is not None
+    workers = cores.workers(config.gateway.workers)
     try:
-        program = Program(
-            reactor, time.time, options.signals, config, options["config"], bool(options["log-decisions"])
-        )
+        root = _alone(options, config) if workers == 1 else _together(options, config, workers)
     except ConfigError as error:
         _refuse(error)
     options.signals.hold()
-    if options.own_log is None:
-        return program.root
-    options.own_log.count_lost(program.metrics.lines_lost("daemon"))
-    return Logging(program.root, options.own_log)
+    return root if options.own_log is None else Logging(root, options.own_log)
+
+
+def _alone(options: Options, config: Config) -> IService:
+    """One process, which serves."""
+    from twisted.internet import reactor
+
+    from apigw.process.program import Program
+
+    log_decisions = bool(options["log-decisions"])
+    program = Program(reactor, time.time, options.signals, config, options["config"], log_decisions)
+    if options.own_log is not None:
+        options.own_log.count_lost(program.metrics.lines_lost("daemon"))
+    return program.root
+
+
+def _together(options: Options, config: Config, workers: int) -> IService:
+    """The master of several processes that serve."""
+    from twisted.internet import reactor
+
+    from apigw.process.workers import master
+
+    log_decisions = bool(options["log-decisions"])
+    return master(
+        reactor, workers, config, options["config"], log_decisions, options.signals, options.own_log, install_reactor
+    )
 
 
 def _refuse(error: Exception) -> NoReturn:

@@ -18,17 +18,30 @@ ROOMS = {
     "ops": ("config", "errors"),
     "wire": (),
     "redis": ("wire", "config", "errors"),
+    "shared": (),
     "routing": ("config",),
-    "contract": ("routing", "redis", "wire", "ops", "config", "errors"),
+    "contract": ("routing", "shared", "redis", "wire", "ops", "config", "errors"),
     "policy.auth": ("contract", "wire", "config", "errors"),
-    "policy.oauth": ("policy.auth", "policy.limits", "contract", "redis", "wire", "config", "errors"),
-    "policy.limits": ("contract", "routing", "redis", "wire", "ops", "config", "errors"),
+    "policy.oauth": ("policy.auth", "policy.limits", "contract", "shared", "redis", "wire", "config", "errors"),
+    "policy.limits": ("contract", "routing", "shared", "redis", "wire", "ops", "config", "errors"),
     "policy.cors": ("contract", "routing", "wire", "config"),
     "policy.all": ("policy", "contract"),
-    "upstream": ("wire", "ops", "config", "errors"),
-    "proxy": ("upstream", "contract", "routing", "wire", "ops", "errors"),
-    "process": ("proxy", "upstream", "policy.all", "contract", "redis", "routing", "wire", "ops", "config", "errors"),
-    "admin": ("process", "proxy", "upstream", "contract", "wire", "ops", "errors"),
+    "upstream": ("shared", "wire", "ops", "config", "errors"),
+    "proxy": ("upstream", "contract", "shared", "routing", "wire", "ops", "errors"),
+    "process": (
+        "proxy",
+        "upstream",
+        "policy.all",
+        "contract",
+        "shared",
+        "redis",
+        "routing",
+        "wire",
+        "ops",
+        "config",
+        "errors",
+    ),
+    "admin": ("process", "proxy", "upstream", "contract", "shared", "wire", "ops", "errors"),
     "process.program": (
         "admin",
         "process",
@@ -36,12 +49,15 @@ ROOMS = {
         "upstream",
         "policy.all",
         "contract",
+        "shared",
         "redis",
         "wire",
         "ops",
         "config",
     ),
     "process.trial": ("process", "process.program", "wire", "config"),
+    "process.worker": ("process", "process.program", "shared", "config"),
+    "process.workers": ("process", "process.worker", "process.trial", "shared", "config"),
     "cli": ("process", "process.trial", "policy.oauth", "routing", "wire", "config"),
     "tap": ("process", "wire", "config"),
 }
@@ -109,7 +125,10 @@ def test_rooms_keep_to_themselves(room: str) -> None:
                 name
                 for name in IMPORTS[module]
                 if not any(in_room(name, each) for each in known)
-                or (room_of(name) == "process.program" and room not in ("process.program", "process.trial", "tap"))
+                or (
+                    room_of(name) == "process.program"
+                    and room not in ("process.program", "process.trial", "process.worker", "tap")
+                )
             }
             assert not strangers, f"{module} imports {', '.join(sorted(strangers))}"
 

@@ -1,19 +1,32 @@
-"""``/circuits``: shows each service's circuit and targets, and lets operators open and close circuits."""
+"""``/circuits``: shows each service's circuit and targets, and lets operators open and close circuits.
+
+Both ask all workers: what is shown is the machine's, and what is changed is changed in each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from json import loads
+from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from apigw import errors
 from apigw.admin.writes import Writes
-from apigw.contract.resource import Leaf, answer
+from apigw.contract.machine import Answer, Machine
+from apigw.contract.resource import Leaf, answer_later
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.web_request import WebRequest
+
+Row = dict[str, Any]
+"""What is shown of a service; see ``row_of``."""
+
+BADNESS = (None, "closed", "half-open", "open")
+"""The states of circuits, the worst last."""
 
 log = Logger()
 
@@ -21,29 +34,36 @@ log = Logger()
 class Circuits(Leaf):
     """GET: each service, its circuit and its targets. POST opens, closes or frees a circuit by hand."""
 
-    def __init__(self, upstreams: Callable[[], Iterable[Upstream]], writes: Writes) -> None:
+    def __init__(self, upstreams: Callable[[], Iterable[Upstream]], writes: Writes, machine: Machine) -> None:
         super().__init__()
         self._upstreams = upstreams
         self._writes = writes
+        self._machine = machine
+        machine.answers("circuits", lambda _: [row_of(upstream) for upstream in self._upstreams()])
+        machine.answers("circuit", self._act)
 
     def render_GET(self, request: WebRequest) -> int:
-        return answer(request, 200, {"circuits": [circuit_of(upstream) for upstream in self._upstreams()]})
+        asked: Deferred[Any] = self._machine.ask("circuits")
+        return answer_later(request, asked.addCallback(self._shown))
 
     def render_POST(self, request: WebRequest) -> int:
         """A body such as ``{"service": "users", "action": "open"}``. Answers with the new state of the circuit."""
         self._writes.check(request)
-        upstream, action = self._wanted(request.content.getvalue())
+        service, action = self._wanted(request.content.getvalue())
         log.warn(
             "circuit of {service}: {action} by hand, from {peer}",
-            service=upstream.name,
+            service=service,
             action=action,
             peer=request.peer.decode("ascii", "replace"),
         )
-        assert upstream.circuit is not None
-        ACTIONS[action](upstream.circuit)
-        return answer(request, 200, circuit_of(upstream))
+        asked: Deferred[Any] = self._machine.ask("circuit", {"service": service, "action": action})
+        return answer_later(request, asked.addCallback(self._shown).addCallback(lambda shown: shown["circuits"][0]))
 
-    def _wanted(self, body: bytes) -> tuple[Upstream, str]:
+    def _shown(self, answers: Sequence[Answer]) -> dict[str, list[Row]]:
+        own = next(answer.value for answer in answers if answer.worker == self._machine.index)
+        return {"circuits": summed(own, [each.value for each in answers if each.worker != self._machine.index])}
+
+    def _wanted(self, body: bytes) -> tuple[str, str]:
         try:
             document = loads(body)
         except (ValueError, RecursionError):
@@ -53,18 +73,25 @@ class Circuits(Leaf):
         service, action = document["service"], document["action"]
         if not isinstance(action, str) or action not in ACTIONS:
             raise errors.BadRequest(f"The action must be one of {', '.join(ACTIONS)}.")
+        if not any(upstream.name == service and upstream.circuit is not None for upstream in self._upstreams()):
+            raise errors.NotFound("No service of that name has a circuit breaker.")
+        return service, action
+
+    def _act(self, wanted: Mapping[str, str]) -> list[Row]:
+        """Change the circuit in this worker. It may have none, while a reload is under way."""
         for upstream in self._upstreams():
-            if upstream.name == service and upstream.circuit is not None:
-                return upstream, action
-        raise errors.NotFound("No service of that name has a circuit breaker.")
+            if upstream.name == wanted["service"] and upstream.circuit is not None:
+                ACTIONS[wanted["action"]](upstream.circuit)
+                return [row_of(upstream)]
+        return []
 
 
 ACTIONS: Mapping[str, Callable[[Circuit], None]] = {"open": Circuit.open, "close": Circuit.close, "free": Circuit.free}
 
 
-def circuit_of(upstream: Upstream) -> dict[str, object]:
+def row_of(upstream: Upstream) -> Row:
     """The JSON object of a service. Times are seconds; ``state`` is null if it has no circuit breaker."""
-    shown: dict[str, object] = {"service": upstream.name, "state": None}
+    shown: Row = {"service": upstream.name, "state": None}
     if upstream.circuit is not None:
         status = upstream.circuit.status()
         shown |= {
@@ -80,7 +107,34 @@ def circuit_of(upstream: Upstream) -> dict[str, object]:
     return {**shown, "targets": [_target(target) for target in upstream.targets]}
 
 
-def _target(target: Target) -> dict[str, object]:
+def summed(own: Sequence[Row], others: Iterable[Sequence[Row]]) -> list[Row]:
+    """The services of ``own`` for all workers: the worst state of their circuits, and sums of what they count."""
+    theirs = [{row["service"]: row for row in rows} for rows in others]
+    return [reduce(_worse, (rows[row["service"]] for rows in theirs if row["service"] in rows), row) for row in own]
+
+
+def _worse(one: Row, other: Row) -> Row:
+    shown = dict(max(one, other, key=lambda row: BADNESS.index(row["state"])))
+    for count in ("failures", "total", "opened"):
+        if count in shown:
+            shown[count] = one.get(count, 0) + other.get(count, 0)
+    theirs = {target["target"]: target for target in other["targets"]}
+    shown["targets"] = [_both(target, theirs.get(target["target"])) for target in one["targets"]]
+    return shown
+
+
+def _both(one: Row, other: Row | None) -> Row:
+    if other is None:
+        return one
+    return {
+        "target": one["target"],
+        "healthy": one["healthy"] and other["healthy"],
+        "available": one["available"] and other["available"],
+        "connections": one["connections"] + other["connections"],
+    }
+
+
+def _target(target: Target) -> Row:
     return {
         "target": target.name,
         "healthy": target.healthy,

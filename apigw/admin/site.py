@@ -11,6 +11,7 @@ from apigw.admin.circuits import Circuits
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.page import page
 from apigw.admin.writes import Writes
+from apigw.contract.machine import Machine
 from apigw.contract.policy import Prepared
 from apigw.contract.resource import Document
 from apigw.ops.exposition import Exposition
@@ -25,6 +26,7 @@ def own_resources(
     facts: Facts,
     readiness: Readiness,
     exposition: Exposition,
+    machine: Machine,
 ) -> dict[bytes, IResource]:
     """The gateway's own resources, by path. They exist in every configuration."""
     return {
@@ -36,6 +38,7 @@ def own_resources(
         b"/circuits": Circuits(
             lambda: current.snapshot.upstreams.values(),
             Writes(clock.seconds, lambda: current.snapshot.admin_token),
+            machine,
         ),
     }
 

@@ -85,12 +85,24 @@ def services(document: Document) -> None:
 
 def _protocol(document: Document, path: Path, schemes: set[str]) -> None:
     at = (*path, "protocol")
-    needed = {"h2": "https", "h2c": "http"}.get(document.get(*at))
+    protocol = document.get(*at)
+    needed = {"h2": "https", "h2c": "http"}.get(protocol)
     if needed is not None and schemes - {needed}:
-        document.report(at, f"{document.get(*at)} is for {needed}:// targets only")
-    asked = (*path, "health_check", "grpc")
-    if document.get(*asked) and document.get(*at) in (None, "http1"):
+        other = "; theirs is h2c" if schemes == {"http"} else "; theirs is h2" if schemes == {"https"} else ""
+        document.report(at, f"{protocol} is for {needed}:// targets only{other}")
+    if document.is_sound(at):
+        _grpc(document, (*path, "health_check"), protocol or "http1")
+
+
+def _grpc(document: Document, path: Path, protocol: str) -> None:
+    """A health check of gRPC needs HTTP/2, and only such a one asks about a service of gRPC."""
+    asked, named = (*path, "grpc"), (*path, "grpc_service")
+    is_grpc = document.get(*asked)
+    if is_grpc and protocol == "http1":
         document.report(asked, "needs HTTP/2: write protocol: grpc", document.key(asked))
+    elif document.get(*named) is not None and not (protocol == "grpc" if is_grpc is None else is_grpc):
+        needs = "protocol: grpc" if protocol == "http1" else "grpc: true"
+        document.report(named, f"has no effect: the check is a GET without {needs}", document.key(named))
 
 
 def _targets(document: Document, path: Path) -> set[str]:

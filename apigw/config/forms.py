@@ -60,6 +60,11 @@ def file_name(text: str) -> None:
         raise ValueError("is not a file name")
 
 
+def workers(text: str) -> None:
+    if text != "auto":
+        raise ValueError("is neither a whole number nor auto")
+
+
 FORMS: dict[str, Callable[[str], object]] = {
     "method": method,
     "request path": request_path,
@@ -75,5 +80,6 @@ FORMS: dict[str, Callable[[str], object]] = {
     "host": addresses.host,
     "host:port": addresses.host_and_port,
     "endpoint": endpoints.parse,
+    "workers": workers,
 }
 """Checks of text, by the names in the schema. Other rooms add theirs by ``Rules.forms``."""

@@ -7,7 +7,8 @@ Besides the rules of Cerberus there are more: ``duration``, ``size`` and ``share
 - ``model`` is the class for the values of a map; its attributes have the defaults.
 - ``file`` names the check of the file's content, an entry of ``Rules.contents``. With ``into``, the file's text becomes
   the value of the key that ``into`` names.
-- ``meant`` has what people write in place of an allowed value, with that value: the hint of the error.
+- ``meant`` has what people write in place of an allowed value, or of a key of a map, with what to write: the hint of
+  the error. ``number`` has what to write in place of a number, such as ``tcp:{}``.
 - ``secret`` marks values that are never shown.
 """
 
@@ -22,7 +23,7 @@ Rule = dict[str, Any]
 
 DAY, MONTH = "24h", "744h"
 
-_META = ("default", "into", "meant", "secret")
+_META = ("default", "into", "meant", "number", "secret")
 
 
 @frozen
@@ -53,6 +54,11 @@ def share(doc: str, least: str, most: str, **more: Any) -> Rule:
 
 def whole(doc: str, least: int, most: int, **more: Any) -> Rule:
     return _rule(doc, more, type="integer", min=least, max=most)
+
+
+def number_or_word(doc: str, form: str, least: int, most: int, **more: Any) -> Rule:
+    """A whole number, or a text that ``form`` knows."""
+    return _rule(doc, more, type=["integer", "string"], form=form, min=least, max=most)
 
 
 def switch(doc: str, **more: Any) -> Rule:

@@ -94,9 +94,12 @@ class Gateway(Open):
     max_connections: int = 10_000
     max_connections_per_address: int | None = None
     max_requests: int | None = None
+    max_lag: float | None = 1.0
     trusted_proxies: tuple[str, ...] = ()
     metrics_allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     access_log: AccessLog | None = AccessLog()
+    workers: int | str = 1
+    limits_memory: int = 64 * 1024 * 1024
 
 
 @frozen

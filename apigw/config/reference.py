@@ -29,6 +29,7 @@ _FORMS = {
     "host": "host name",
     "host:port": "`host:port`",
     "endpoint": "endpoint string",
+    "workers": "`auto`",
 }
 _TYPES = {
     "boolean": "`true` or `false`",
@@ -156,7 +157,9 @@ class _Page:
             return f"list of {'maps' if item == 'map' else item}{null}"
         if "form" in rule:
             form = self.forms.get(rule["form"], rule["form"])
-            return f"{form} or map{null}" if isinstance(kind, list) else form + null
+            if not isinstance(kind, list):
+                return form + null
+            return f"{form} or map{null}" if "dict" in kind else f"{rule['min']} to {rule['max']}, or {form}{null}"
         bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
         return _TYPES[kind] + bounds + null
 

@@ -16,6 +16,7 @@ from apigw.config.keys import (
     item,
     list_of,
     map_of,
+    number_or_word,
     optional_file,
     size,
     switch,
@@ -40,16 +41,29 @@ SERVER_TLS: Rule = {
     ),
     "min_version": choice("The oldest TLS version that is spoken, in quotes.", "1.2", "1.3"),
     "client_ca_file": optional_file(
-        "PEM file: clients must have a certificate of one of these authorities (mutual TLS).",
+        "PEM file: clients must have a certificate of one of these authorities (mutual TLS). It is verified for each "
+        "connection: sessions are not resumed.",
         "certificate",
     ),
 }
 
+PORT = "tcp:{}"
+"""What is meant by a number where an endpoint must be."""
+
 LISTEN: Rule = {
     "endpoint": text(
-        "A Twisted endpoint string: `tcp:`, `tcp6:`, `ssl:`, `unix:` or `systemd:`.", "endpoint", required=True
+        "A Twisted endpoint string: `tcp:`, `tcp6:`, `ssl:`, `unix:` or `systemd:`.",
+        "endpoint",
+        required=True,
+        number=PORT,
     ),
-    "tls": map_of("Speak TLS here, with HTTP/2 by ALPN.", model.ServerTLS, SERVER_TLS, nullable=True),
+    "tls": map_of(
+        "Speak TLS here, with HTTP/2 by ALPN.",
+        model.ServerTLS,
+        SERVER_TLS,
+        nullable=True,
+        meant=dict.fromkeys(CERTIFICATE, "certificates: [{cert_file: …, key_file: …}]"),
+    ),
     "proxy_protocol": switch(
         "Every connection begins with a header of the PROXY protocol, version 1 or 2, which is believed whoever sends "
         "it: the client's address is the one that it names. TLS begins behind it."
@@ -70,7 +84,7 @@ GATEWAY: Rule = {
             "form": "endpoint",
             "schema": LISTEN,
             "nullable": True,
-            "meta": {"doc": "", "model": model.Listen},
+            "meta": {"doc": "", "model": model.Listen, "number": PORT},
         },
         minlength=1,
     ),
@@ -78,6 +92,7 @@ GATEWAY: Rule = {
         "The admin listener, for operators: `/metrics`, `/health`, `/ready`, status. `null` for none.",
         "endpoint",
         nullable=True,
+        number=f"{PORT}:interface=127.0.0.1",
     ),
     "admin_token_file": optional_file(
         "Holds the token for writes. Without it the admin listener is read-only.", "admin token"
@@ -154,6 +169,13 @@ GATEWAY: Rule = {
         nullable=True,
         default="twice `max_connections`",
     ),
+    "max_lag": duration(
+        "New requests are answered 503 `overloaded` while the event loop is later than this "
+        "(`gateway_reactor_lag_seconds`), from the third sample in a row on. `null` for no such limit.",
+        "10ms",
+        "1m",
+        nullable=True,
+    ),
     "trusted_proxies": list_of(
         "Networks whose `X-Forwarded-For` is believed; it is read from the right. `unix:` for peers of a unix socket.",
         item("proxy"),
@@ -164,6 +186,19 @@ GATEWAY: Rule = {
         item("network"),
     ),
     "access_log": map_of("One line for each request. `null` for none.", model.AccessLog, ACCESS_LOG, nullable=True),
+    "workers": number_or_word(
+        "Processes that serve, as one gateway. `auto`: one for each core that the process may use (CPU affinity, the "
+        "cgroup's quota). A change needs a restart.",
+        "workers",
+        1,
+        64,
+    ),
+    "limits_memory": size(
+        "With several workers: the memory that they share for rate limits without Redis. When it is full, the keys "
+        "that were not used for longest are forgotten. A change needs a restart.",
+        "1MiB",
+        "64GiB",
+    ),
 }
 
 REDIS: Rule = {

@@ -78,7 +78,10 @@ SERVICE: Rule = {
         "h2",
         "h2c",
         "grpc",
-        meant={"http2": "h2", "http/2": "h2", "http/1.1": "http1", "http1.1": "http1", "http": "http1"},
+        meant={
+            **dict.fromkeys(("http2", "http/2"), "'h2', or 'h2c' for http:// targets"),
+            **dict.fromkeys(("http/1.1", "http1.1", "http"), "'http1'"),
+        },
     ),
     "tls": map_of("For `https` targets, which are always verified.", model.UpstreamTLS, UPSTREAM_TLS),
     "connect_timeout": duration(

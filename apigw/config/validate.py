@@ -85,7 +85,7 @@ def validate(document: Document, forms: Mapping[str, Form]) -> None:
             continue
         if error.code == codes.UNKNOWN_FIELD.code:
             hints += 1
-            near = hint(str(path[-1]), _known(document, path[:-1])) if hints <= MAX_HINTS else ""
+            near = _near(document, path) if hints <= MAX_HINTS else ""
             document.spoil(path, f"is an unknown key{near}", document.key(path))
         elif error.code == codes.REQUIRED_FIELD.code:
             held = path[:-1]
@@ -122,10 +122,16 @@ def _leaves(errors: Iterable[Any]) -> Iterator[Any]:
             yield error
 
 
-def _known(document: Document, path: Path) -> Iterable[str]:
-    rule = rule_at(document.schema, path) or {}
-    schema = rule.get("schema", {})
-    return schema if isinstance(schema, dict) else ()
+def _near(document: Document, path: Path) -> str:
+    """The hint for an unknown key."""
+    rule = rule_at(document.schema, path[:-1]) or {}
+    known = rule.get("schema", {})
+    return _meant(rule, path[-1]) or hint(str(path[-1]), known if isinstance(known, dict) else ())
+
+
+def _meant(rule: Mapping[str, Any], written: object) -> str:
+    meant = rule.get("meta", {}).get("meant", {}).get(str(written).lower())
+    return "" if meant is None else f"; did you mean {meant}?"
 
 
 def _sentence(document: Document, path: Path, error: Any) -> str:
@@ -138,8 +144,7 @@ def _sentence(document: Document, path: Path, error: Any) -> str:
     if error.code == codes.UNALLOWED_VALUE.code:
         allowed = [str(each) for each in error.constraint]
         rule = rule_at(document.schema, path) or {}
-        meant = rule.get("meta", {}).get("meant", {}).get(str(value).lower())
-        near = f"; did you mean {meant!r}?" if meant is not None else hint(str(value), allowed)
+        near = _meant(rule, value) or hint(str(value), allowed)
         return f"{quoted} is not one of {', '.join(allowed)}{near if 'mean' in near else ''}"
     if error.code == codes.MIN_VALUE.code:
         return f"{quoted} is less than {error.constraint}"
@@ -159,6 +164,11 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
         return f"must be one of {allowed}, but YAML reads {shown(document, path, value)} as {read}"
     if value is False and rule.get("nullable"):
         return f"must be {names}, not false: write null for none"
+    number = rule.get("meta", {}).get("number")
+    if number is not None and type(value) is int:
+        return f"must be {names}, not a number: write {number.format(value)}"
+    if kinds == ["list"]:
+        return f"must be a list, not {_as_list(rule, value)}"
     if isinstance(value, bool | int | float):
         if "string" not in kinds:
             kind = "true or false" if isinstance(value, bool) else "a fraction" if "integer" in kinds else "a number"
@@ -170,6 +180,19 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
             return f"must be {names}: write it without quotes"
         return f"must be {names}, not text"
     return f"must be {names}, not {'a list' if isinstance(value, list) else 'a map'}"
+
+
+def _as_list(rule: Mapping[str, Any], value: object) -> str:
+    """What is written where a list must be, and how to write it."""
+    item: Mapping[str, Any] = rule.get("schema", {})
+    if isinstance(value, str):
+        return "text: write it in brackets" if "string" in item.get("type", ()) else "text"
+    if isinstance(value, dict):
+        return f"a map: begin each entry with - {next(iter(item['schema']))}: …" if "schema" in item else "a map"
+    if isinstance(value, bool):
+        return "true or false"
+    number = item.get("meta", {}).get("number")
+    return f"a number: write [{number.format(value)}]" if number is not None and type(value) is int else "a number"
 
 
 def _unprintable(document: Document) -> list[Path]:

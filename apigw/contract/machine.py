@@ -42,12 +42,16 @@ class Machine:
         """Whether this worker does what is done once for the machine, as health checks. The lowest living one does."""
         return True
 
+    def while_checks(self, begin: Callable[[], object], end: Callable[[], object]) -> None:
+        """Call ``begin`` when this worker is the one that ``checks``, and ``end`` when another has become it."""
+        begin()
+
     def answers(self, question: str, give: Give) -> None:
         """From now on this worker answers ``question`` by ``give``."""
         self._gives[question] = give
 
     def ask(self, question: str, argument: Any = None) -> Deferred[list[Answer]]:
-        """Ask every worker, this one too. Fires with the answers by worker; one that does not answer in time is left out.
+        """Ask every worker, this one too. Fires with the answers by worker, without those who do not answer in time.
 
         Fails if this worker itself cannot answer.
         """

@@ -18,10 +18,12 @@ from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.config.rules import Rules
 from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
+from apigw.contract.machine import Machine
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check
 from apigw.redis.link import RedisLink
 from apigw.routing.router import Router
+from apigw.shared.page import Page
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.request import Request
 
@@ -52,6 +54,10 @@ class Context:
     """The client's, behind trusted proxies; ``unix:`` for a unix socket's peer. It may be asked once requests come."""
     redis: RedisLink | None
     """The link to Redis, if ``redis`` is configured. It is started before the policies, and stopped after them."""
+    machine: Machine
+    """The workers, for what operators ask a policy: its answer is to be that of all."""
+    page: Page | None = None
+    """The memory that the workers share, if there are several."""
 
     @property
     def seconds(self) -> Callable[[], float]:

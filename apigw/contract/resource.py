@@ -6,7 +6,7 @@ from collections.abc import Callable
 from json import dumps
 from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -55,15 +55,26 @@ class Leaf(Resource):
         return render(request)
 
 
+def answer_later(request: WebRequest, document: Deferred[Any]) -> int:
+    """``answer`` with 200 and ``document`` when it fires, or with an error if it fails. Unless the client has left."""
+
+    def fired(document: Any) -> None:
+        if not request.finished:
+            answer(request, 200, document)
+
+    document.addCallback(fired).addErrback(unless_cancelled, request)
+    return NOT_DONE_YET
+
+
 class Document(Leaf):
-    """Answers GET with the return value of a callable, as JSON."""
+    """Answers GET with the return value of a callable, or of its Deferred, as JSON."""
 
     def __init__(self, document: Callable[[], Any]) -> None:
         super().__init__()
         self._document = document
 
     def render_GET(self, request: WebRequest) -> int:
-        return answer(request, 200, self._document())
+        return answer_later(request, maybeDeferred(self._document))
 
 
 def unless_cancelled(failure: Failure, request: WebRequest) -> None:

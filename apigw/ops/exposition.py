@@ -41,18 +41,15 @@ def _weight(parameters: list[bytes]) -> float:
 
 
 class Exposition:
-    """Serves pages from ``render(openmetrics)``, which ``in_thread(render, openmetrics)`` calls in a thread.
+    """Serves pages that ``render(openmetrics)`` makes in a thread.
 
     Concurrent requests share one rendering, which is not cancelled if a client leaves. A page is served until a second
     after its rendering began.
     """
 
-    def __init__(
-        self, render: Callable[[bool], Page], clock: IReactorTime, in_thread: Callable[..., Deferred[Page]]
-    ) -> None:
+    def __init__(self, render: Callable[[bool], Deferred[Page]], clock: IReactorTime) -> None:
         self._render = render
         self._clock = clock
-        self._in_thread = in_thread
         self._busy = False
         self._kept: dict[bool, tuple[float, Page]] = {}
         self._waiting: dict[bool, list[Deferred[Page]]] = {False: [], True: []}
@@ -73,7 +70,7 @@ class Exposition:
         for wanted, waiting in self._waiting.items():
             if waiting and not self._busy:
                 self._busy = True
-                self._in_thread(self._render, wanted).addBoth(self._rendered, wanted, self._clock.seconds())
+                self._render(wanted).addBoth(self._rendered, wanted, self._clock.seconds())
 
     def _rendered(self, result: Page | Failure, wanted: bool, began: float) -> None:
         self._busy = False

@@ -1,18 +1,17 @@
 # Compiled: see docs/decisions/compiled.md
-"""The gateway's metrics: all families of ``/metrics`` except those of policies, and the rendering of the text.
+"""The gateway's metrics: all families of ``/metrics`` except those of policies.
 
 Metrics that every exchange changes (requests, durations) are plain ints and lists, written by the reactor's thread
-only, and rendered here. Measured: 0.3 µs an exchange instead of 2 with prometheus-client's children, and some 20 ms for
-the text of 2,000 routes instead of hundreds with ``generate_latest``. All others use prometheus-client.
+only, and rendered by ``text``. Measured: 0.3 µs an exchange instead of 2 with prometheus-client's children, and some
+20 ms for the text of 2,000 routes instead of hundreds with ``generate_latest``. All others use prometheus-client.
 
 Labels come from the configuration and from this code, never from what a client sends, so their number is bounded.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Iterator
-from itertools import accumulate
+from collections import deque
+from collections.abc import Callable, Collection
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,14 +20,12 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
-    generate_latest,
 )
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from apigw.config.model import ALWAYS
 from apigw.ops.series import BUCKETS, RouteSeries, ServiceSeries, Spread
+from apigw.ops.text import let_others_run, render
 
 UNMATCHED = "unmatched"
 RESERVED = frozenset({UNMATCHED, *ALWAYS})
@@ -41,6 +38,9 @@ PROTOCOLS = ("HTTP/1.1", "HTTP/2", "opening")
 
 TURNED_AWAY = ("full", "address")
 """Values of ``reason``: there are ``max_connections``, or as many of one address as it may have."""
+
+SHED = ("full", "late")
+"""Values of ``reason``: there are ``max_requests``, or the reactor is later than ``max_lag``."""
 
 LOGS = ("access", "daemon")
 """Values of the label ``log``."""
@@ -128,6 +128,13 @@ class Metrics:
             registry=registry,
         )
         self._turned_away = {reason: turned_away.labels(reason) for reason in TURNED_AWAY}
+        shed = Counter(
+            "gateway_requests_shed_total",
+            "Requests that were refused at once because there was too much, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self._shed = {reason: shed.labels(reason) for reason in SHED}
         self._lines_lost = Counter(
             "gateway_log_lines_lost_total",
             "Lines of a log that could not be written.",
@@ -187,12 +194,17 @@ class Metrics:
         """Count a connection for which there was no place."""
         self._turned_away[reason].inc()
 
+    def shed(self, reason: str) -> None:
+        """Count a request that was refused because there was too much."""
+        self._shed[reason].inc()
+
     def lines_lost(self, log: str) -> Callable[[int], object]:
         """Counts lines of a log of ``LOGS`` that could not be written. May be called from any thread."""
         return self._lines_lost.labels(log).inc
 
-    def reloaded(self, succeeded: bool) -> None:
-        self._reloads[succeeded].inc()
+    def reloaded(self, succeeded: bool, counts: bool = True) -> None:
+        """How a reload has ended. It ``counts`` if no other worker counts it."""
+        self._reloads[succeeded].inc(counts)
         self._last_reload.set(succeeded)
 
     def retain(self, routes: Collection[str], services: Collection[str]) -> None:
@@ -205,93 +217,39 @@ class Metrics:
                 family.remove_by_labels({"service": name})
 
     def routes(self) -> dict[str, RouteSeries]:
-        """The series by pattern, for the status page."""
+        """The series by pattern."""
         return self._routes.copy()
 
+    def services(self) -> dict[str, Spread]:
+        """What services took, by name."""
+        return {name: service.durations for name, service in self._services.copy().items()}
+
     def render(self, openmetrics: bool = False, pause: Callable[[], None] | None = None) -> tuple[bytes, bytes]:
-        """The content type and the text: Prometheus' format 0.0.4, or OpenMetrics 1.0.
-
-        For use in a thread. Each series is copied by one call that no other thread can interrupt, so each histogram is
-        consistent; different series may be of slightly different times. ``pause`` is called at least every
-        millisecond, and must release the interpreter's lock. Otherwise the reactor would wait 5 ms
-        (``sys.getswitchinterval``) at each of its system calls, until the text is complete.
-        """
-        pause = pause or _let_others_run
-        if openmetrics:
-            content_type = openmetrics_exposition.CONTENT_TYPE_LATEST
-            text = openmetrics_exposition.generate_latest(self.registry)
-        else:
-            content_type = CONTENT_TYPE_PLAIN_0_0_4
-            text = generate_latest(self.registry)
-        eof = b"# EOF\n" if openmetrics else b""
-        return content_type.encode(), b"".join((text.removesuffix(eof), *self._pieces(openmetrics, pause), eof))
-
-    def _pieces(self, openmetrics: bool, pause: Callable[[], None]) -> Iterator[bytes]:
-        requests: list[bytes] = []
-        durations: list[bytes] = []
-        routes = list(self._routes.copy().items())
-        for start in range(0, len(routes), PATHS_AT_A_TIME):
-            pause()
-            counters: list[str] = []
-            histograms: list[str] = []
-            for path, route in routes[start : start + PATHS_AT_A_TIME]:
-                for method, series in route.methods.copy().items():
-                    labels = f'method="{method}",path="{_escaped(path)}"'
-                    for status, count in series.statuses.copy().items():
-                        counters.append(f'gateway_requests_total{{{labels},status="{status}"}} {count}\n')
-                    histograms.append(_histogram(_REQUEST_DURATION, labels, series))
-            requests.append("".join(counters).encode())
-            durations.append("".join(histograms).encode())
-        pause()
-        family = "gateway_requests" if openmetrics else "gateway_requests_total"
-        yield _head(family, "counter", "Requests that ended, by route and status.")
-        yield from requests
-        yield _head("gateway_request_duration_seconds", "histogram", "From a request's head to its response's end.")
-        yield from durations
-        yield _head("gateway_upstream_duration_seconds", "histogram", "What of that a service took.")
-        for name, service in self._services.copy().items():
-            yield _histogram(_UPSTREAM_DURATION, f'service="{_escaped(name)}"', service.durations).encode()
+        """The content type and the text, for use in a thread; ``pause`` as in ``text.render``."""
+        return render(self.registry, self._routes.copy(), self.services(), openmetrics, pause or let_others_run)
 
 
-PATHS_AT_A_TIME = 16
-
-
-def _let_others_run() -> None:
-    # Zero would take the interpreter back before a waiting thread has woken up.
-    time.sleep(0.00005)
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-
-
-def _head(family: str, kind: str, help: str) -> bytes:
-    return f"# HELP {family} {help}\n# TYPE {family} {kind}\n".encode()
-
-
-def _template(family: str) -> str:
-    bounds = [*map(repr, BUCKETS), "+Inf"]
-    buckets = (f'{family}_bucket{{\0,le="{bound}"}} %d\n' for bound in bounds)
-    return "".join((*buckets, f"{family}_count{{\0}} %d\n", f"{family}_sum{{\0}} %s\n"))
-
-
-_REQUEST_DURATION = _template("gateway_request_duration_seconds")
-_UPSTREAM_DURATION = _template("gateway_upstream_duration_seconds")
-
-
-def _histogram(template: str, labels: str, spread: Spread) -> str:
-    counts = list(accumulate(spread.buckets.copy()))
-    return template.replace("\0", labels.replace("%", "%%")) % (*counts, counts[-1], spread.sum)
+LATEST = 100
+"""Samples of the event loop lag whose maximum is shown: those of ten seconds."""
 
 
 class LagProbe:
-    """Samples the event loop lag: schedules a call every ``interval`` seconds, and reports its delay."""
+    """Samples the event loop lag: schedules a call ``interval`` seconds after the last one, and reports its delay.
 
-    def __init__(self, clock: IReactorTime, observe: Callable[[float], None], interval: float = 0.1) -> None:
+    Each of ``observers`` is told each sample.
+    """
+
+    def __init__(self, clock: IReactorTime, *observers: Callable[[float], None], interval: float = 0.1) -> None:
         self._clock = clock
-        self._observe = observe
+        self._observers = observers
         self._interval = interval
         self._call: IDelayedCall | None = None
+        self._latest: deque[float] = deque([0.0], maxlen=LATEST)
+
+    @property
+    def worst(self) -> float:
+        """The longest delay lately, in seconds."""
+        return max(self._latest)
 
     def start(self) -> None:
         self._call = self._clock.callLater(self._interval, self._sample, self._clock.seconds() + self._interval)
@@ -302,5 +260,8 @@ class LagProbe:
             self._call = None
 
     def _sample(self, due: float) -> None:
-        self._observe(self._clock.seconds() - due)
+        late = self._clock.seconds() - due
+        self._latest.append(late)
+        for observe in self._observers:
+            observe(late)
         self.start()

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 
-from twisted.logger import Logger
+from attrs import evolve
 
-from apigw import __version__, is_compiled
-from apigw.config.errors import Problem
-from apigw.config.model import Path
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Readiness
-from apigw.process.descriptors import Descriptors
 from apigw.process.pieces import at_once
+from apigw.process.reports import Reports
 from apigw.process.rules import RULES
 from apigw.process.snapshot import Snapshot
 from apigw.process.tree import Upstreams
@@ -20,8 +17,6 @@ from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.redis.link import RedisLink
 from apigw.wire.channel import ChannelFactory
-
-log = Logger()
 
 
 class Current:
@@ -39,6 +34,7 @@ class Current:
         redis: RedisLink | None,
         buffers: Buffers,
         metrics: Metrics,
+        reports: Reports,
     ) -> None:
         self.snapshot = snapshot
         self._show = show
@@ -49,21 +45,13 @@ class Current:
         self._redis = redis
         self._buffers = buffers
         self._metrics = metrics
-        self._descriptors = Descriptors()
-        self._warned: frozenset[tuple[Path, str]] = frozenset()
+        self._reports = reports
 
     def start(self) -> None:
         """The program starts: put the first snapshot in use."""
         self.use(self.snapshot)
         at_once(self.keeping_series())
-        config = self.snapshot.config
-        log.info(
-            "apigw {version}, {kind}: {routes} routes to {services} services",
-            version=__version__,
-            kind="compiled" if is_compiled() else "not compiled",
-            routes=len(config.routes),
-            services=len(config.services),
-        )
+        self._reports.started(self.snapshot.config)
 
     def stop(self) -> None:
         """No effect: the snapshot stays in use until the end."""
@@ -75,9 +63,10 @@ class Current:
         """
         previous, self.snapshot = self.snapshot, snapshot
         gateway = snapshot.config.gateway
-        self._pipeline.table = snapshot.table
+        self._pipeline.use(snapshot.table)
         self._buffers.most = gateway.max_buffered
-        self._channels.settings = self._descriptors.fit(snapshot.settings, snapshot.config.services)
+        connections = self._reports.in_use(snapshot.config)
+        self._channels.settings = evolve(snapshot.settings, max_connections=connections)
         self._show(snapshot)
         for name, prepared in snapshot.prepared.items():
             prepared.adopt(previous.prepared[name])
@@ -90,7 +79,6 @@ class Current:
         redis = snapshot.config.redis
         if redis is not None and self._redis is not None:
             self._redis.timeout = redis.timeout
-        self._warn(snapshot.config.warnings)
 
     def keeping_series(self) -> Generator[None, None, None]:
         """Give the metrics the series of this configuration, and no others, in steps."""
@@ -103,10 +91,3 @@ class Current:
         for prepared in snapshot.prepared.values():
             yield
             prepared.keep_series()
-
-    def _warn(self, warnings: tuple[Problem, ...]) -> None:
-        """Say what the last configuration did not say already, wherever it stands now."""
-        for warning in warnings:
-            if (warning.path, warning.sentence) not in self._warned:
-                log.warn("{warning}", warning=str(warning))
-        self._warned = frozenset((warning.path, warning.sentence) for warning in warnings)

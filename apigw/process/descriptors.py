@@ -5,11 +5,9 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterable
 
-from attrs import evolve
 from twisted.logger import Logger
 
 from apigw.config.model import Service
-from apigw.wire.channel import Settings
 
 SPARE = 256
 """Number of files for other purposes than exchanges: listeners, logs, the reactor, health checks."""
@@ -24,31 +22,32 @@ class Descriptors:
     to the ``max_connections`` of all targets. Tunnels are not counted there, and have a client each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, speaks: bool) -> None:
+        self._speaks = speaks
         self._said = ""
 
-    def fit(self, settings: Settings, services: Iterable[Service]) -> Settings:
-        """Raise the limit on open files. If that is refused, return settings with fewer connections, and log it once.
+    def fit(self, clients: int, services: Iterable[Service]) -> int:
+        """Raise the limit on open files for so many clients. If that is refused, return how many there may be, and say
+        so once.
 
         Requests for which there are no files then get 503.
         """
-        clients = settings.max_connections
         upstreams = max(clients, sum(len(service.targets) * service.max_connections for service in services))
         wanted = clients + upstreams + SPARE
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft >= wanted or soft == resource.RLIM_INFINITY:
-            return settings
+            return clients
         try:
             highest = hard if hard == resource.RLIM_INFINITY else max(wanted, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, highest))
-            return settings
+            return clients
         except (OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         connections = min(clients, max(16, (hard - SPARE) // 2))
         said = f"the process may open {hard} files, and may need {wanted}"
         if connections < clients:
             said = f"max_connections lowered from {clients} to {connections}: {said}"
-        if said != self._said:
+        if self._speaks and said != self._said:
             log.warn("{said}; requests for which there is none are answered with 503", said=said)
         self._said = said
-        return evolve(settings, max_connections=connections)
+        return connections

@@ -34,19 +34,20 @@ def settle() -> None:
 
 
 class Garbage(Service):
-    """Calls ``settle`` when everything has started. Between ``begin`` and ``end`` a new configuration is made."""
+    """Calls ``at_start`` when everything has started. Between ``begin`` and ``end`` a new configuration is made."""
 
-    def __init__(self, reactor: Any, connections: Callable[[], int]) -> None:
+    def __init__(self, reactor: Any, connections: Callable[[], int], at_start: Callable[[], object] = settle) -> None:
         """``connections``: how many clients are connected."""
         self._reactor = reactor
         self._connections = connections
+        self._at_start = at_start
         self._frozen = 0
         self._old = gc.get_threshold()[1:]
 
     def startService(self) -> None:
         super().startService()
         gc.set_threshold(YOUNG, *self._old)
-        self._reactor.callWhenRunning(settle)
+        self._reactor.callWhenRunning(self._at_start)
 
     def begin(self) -> None:
         """Many objects are about to be made that stay. Collect only the youngest, a few at a time."""

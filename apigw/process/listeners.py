@@ -7,38 +7,80 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.application.service import Service
-from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from apigw.config.errors import ConfigError, problem_in
 from apigw.config.model import Config, Listen, Path
 from apigw.ops.readiness import Readiness
+from apigw.process.sockets import Socket, bind
 from apigw.process.systemd import notify
-from apigw.process.tree import CannotStart, Ordered
+from apigw.process.tree import Ordered
+from apigw.shared.slots import CONNECTIONS, NOBODY, READY, Slots
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.proxy_protocol import ProxiedFactory
-from apigw.wire.reactor.transport import EagerReactor
+from apigw.wire.reactor.gate import Gate
+from apigw.wire.reactor.ports import serve
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory, reason
 
 log = Logger()
 
 
+class Counts:
+    """The connections of clients of each worker, in the shared page."""
+
+    def __init__(self, slots: Slots, worker: int, seconds: Callable[[], float]) -> None:
+        """``seconds`` is the monotonic clock."""
+        self._slots = slots
+        self._worker = worker
+        self._seconds = seconds
+
+    def put(self, connections: int) -> None:
+        self._slots.put(self._worker, CONNECTIONS, connections)
+
+    def least(self) -> int:
+        slots, now = self._slots, int(self._seconds() * 1000)
+        least = slots.least_connections(now)
+        if least < slots.get(self._worker, CONNECTIONS):
+            return least
+        others = (worker for worker in slots.ready(now) if worker != self._worker)
+        return min((slots.get(worker, CONNECTIONS) for worker in others), default=NOBODY)
+
+    def total(self) -> int:
+        return self._slots.total(CONNECTIONS)
+
+    def leave(self) -> bool:
+        self._slots.put(self._worker, READY, 0)
+        return self.least() < NOBODY
+
+
 class Listener(Service):
     """One listening port. It binds before privileges are dropped; certificates can be replaced while it is open."""
 
-    def __init__(self, reactor: Any, config: Listen, factory: ChannelFactory) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        config: Listen,
+        factory: ChannelFactory,
+        shared: Socket | None = None,
+        gate: Gate | None = None,
+    ) -> None:
+        """``shared``: the socket to serve, bound by another process, which keeps it open.
+
+        ``gate``: where other workers serve it at the same time.
+        """
         self._reactor = reactor
         self.config = config
+        self._shared = shared
+        self._gate = gate
+        self._own: Socket | None = None
         self._factory: Any = factory
         self._port: IListeningPort | None = None
         self.contexts: ServerContexts | None = None
         if config.tls is not None:
-            self.contexts = ServerContexts(self._pairs(), config.tls.min_version, config.tls.client_ca_file)
+            base = None if shared is None else shared.base
+            self.contexts = ServerContexts(self._pairs(), config.tls.min_version, config.tls.client_ca_file, base)
             self._factory = TLSFactory(self.contexts, factory)
         if config.proxy_protocol:
             self._factory = ProxiedFactory(factory, self._factory)
@@ -53,27 +95,11 @@ class Listener(Service):
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
-        try:
-            endpoint = serverFromString(EagerReactor(self._reactor), self.config.endpoint)
-        except (IndexError, KeyError):
-            raise CannotStart(f"cannot listen: systemd has passed no such socket: {self.config.endpoint}") from None
-        except Exception as unusable:  # an ssl: endpoint's files
-            raise CannotStart(f"cannot listen: {reason(unusable)}: {self.config.endpoint}") from None
-        outcome: list[Any] = []
-        endpoint.listen(self._factory).addBoth(outcome.append)
-        if outcome and isinstance(outcome[0], Failure):
-            error: Any = outcome[0].value
-            why = error.socketError.strerror if isinstance(error, CannotListenError) else error
-            # The parent process is shown no more than the beginning.
-            raise CannotStart(f"cannot listen: {why}: {self.config.endpoint}")
-        self._port = outcome[0]
-        over = "" if self.contexts is None else "tls:"
-        log.info(
-            "listening on {address}: {over}{endpoint}",
-            address=_shown(self._port),
-            over=over,
-            endpoint=self.config.endpoint,
-        )
+        bound = self._shared
+        if bound is None:
+            bound = self._own = bind(self.config)
+        factory = self._factory if bound.contexts is None else TLSFactory(bound.contexts, self._factory)
+        self._port = serve(self._reactor, bound.listening, factory, self._gate)
 
     def startService(self) -> None:
         if self._port is None:
@@ -81,38 +107,44 @@ class Listener(Service):
         super().startService()
 
     def stopService(self) -> Deferred[None] | None:
-        """Accept the connections that are queued, then close the port."""
+        """Accept the connections that are queued, unless another worker does, and then no more.
+
+        A shared socket stays open: those that come now are the other workers', or the next program's.
+        """
         super().stopService()
         port: Any = self._port
-        self._port = None
+        own = self._own
+        self._port = self._own = None
         if port is None:
             return None
-        accepted = -1
-        while getattr(port, "sessionno", accepted) != accepted:
+        another_accepts = self._gate is not None and self._gate.leave()
+        accepted = port.sessionno if another_accepts else -1
+        while port.sessionno != accepted:
             accepted = port.sessionno
             port.doRead()
-        return port.stopListening()
+        closed: Deferred[None] = port.stopListening()
+        return closed if own is None else closed.addBoth(lambda _: own.close())
 
     def _pairs(self) -> list[KeyPair]:
         assert self.config.tls is not None
         return [KeyPair(pair.cert_file, pair.key_file) for pair in self.config.tls.certificates]
 
 
-def listener(reactor: Any, config: Config, listen: Listen, path: Path, channels: Any) -> Listener:
+def listener(
+    reactor: Any,
+    config: Config,
+    listen: Listen,
+    path: Path,
+    channels: Any,
+    shared: Socket | None = None,
+    gate: Gate | None = None,
+) -> Listener:
     """The listener for ``config``, found at ``path``. Raises ``ConfigError`` if its certificates are unusable."""
     try:
-        return Listener(reactor, listen, channels)
+        return Listener(reactor, listen, channels, shared, gate)
     except (OSError, SSL.Error, ValueError) as error:
         sentence = f"has certificates that cannot be used: {reason(error)}"
         raise ConfigError([problem_in(config, path, sentence)]) from None
-
-
-def _shown(port: IListeningPort) -> str:
-    """Where a port really listens, which port 0 leaves to the system."""
-    address: Any = port.getHost()
-    if isinstance(address, UNIXAddress):
-        return address.name.decode(errors="replace") if isinstance(address.name, bytes) else str(address.name)
-    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
 
 
 class PublicListeners(Ordered):

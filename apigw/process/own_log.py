@@ -55,6 +55,16 @@ class OwnLog:
         """Start the thread, so not before the process has forked."""
         self._appender.start()
 
+    def forked(self) -> int:
+        """In a child that was forked: go on in the same file, with a thread of its own. Returns a copy of its
+        descriptor."""
+        self._lock = RLock()
+        self._ended = Event()
+        self._handed = 0
+        self._appender = self._appender.forked()
+        self._appender.start()
+        return self._appender.duplicate()
+
     def __call__(self, event: LogEvent) -> None:
         text = formatEventAsClassicLogText(event)
         if text is None:

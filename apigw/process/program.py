@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -16,9 +17,11 @@ from apigw import __version__
 from apigw.admin.site import admin_resources, own_resources
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
+from apigw.admin.status.page import in_steps
 from apigw.admin.writes import may_read
 from apigw.config import endpoints
 from apigw.config.model import Config, Listen
+from apigw.contract.machine import Machine
 from apigw.contract.policy import Context
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition
@@ -27,12 +30,15 @@ from apigw.ops.readiness import Readiness
 from apigw.policy.all import POLICIES
 from apigw.process.current import Current
 from apigw.process.drain import Drain
-from apigw.process.garbage import Garbage
+from apigw.process.garbage import Garbage, settle
 from apigw.process.handover import without_details
-from apigw.process.listeners import Listener, PublicListeners, listener
+from apigw.process.listeners import Counts, Listener, PublicListeners, listener
+from apigw.process.machine import Shared, WhileChecking
+from apigw.process.pulse import Pulse
 from apigw.process.reading import Reading
-from apigw.process.reload import Reload
+from apigw.process.reload import Progress, Reload
 from apigw.process.renewal import Renewal
+from apigw.process.reports import Reports
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
 from apigw.process.snapshot import Parts, Snapshot, compile, compiling
 from apigw.process.systemd import watchdog
@@ -40,7 +46,8 @@ from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
-from apigw.proxy.resources import public_resources, render_metrics
+from apigw.proxy.resources import measure, metrics_page, public_resources
+from apigw.proxy.shedding import Shedding
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
 from apigw.upstream.resolver import Resolver
@@ -50,6 +57,7 @@ from apigw.wire.channel import ChannelFactory
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.fetch import Fetch
+from apigw.wire.reactor.gate import Gate
 from apigw.wire.request import Request
 
 log = Logger()
@@ -69,9 +77,11 @@ class Program:
         config: Config,
         directory: str,
         log_decisions: bool = False,
+        shared: Shared | None = None,
     ) -> None:
         config = without_details(config)
         seconds, gateway = reactor.seconds, config.gateway
+        machine = Machine(os.getpid()) if shared is None else shared.machine
         deadlines = Deadlines(reactor)
         self.metrics = metrics = Metrics(CollectorRegistry(), __version__)
         readiness = Readiness(reactor)
@@ -92,6 +102,8 @@ class Program:
             fetch=partial(Fetch, agent),
             client_address=client_address,
             redis=redis,
+            machine=machine,
+            page=None if shared is None else shared.page,
         )
         policies = [policy(context) for policy in POLICIES]
         self.parts = parts = Parts(
@@ -107,11 +119,17 @@ class Program:
         access_log = _access_log(config, reactor, metrics.lines_lost("access"))
         accounting = Accounting(metrics, access_log, seconds, now)
         public = Site(accounting.resource_ended, seconds, client_address)
-        pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request)
+        pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request, metrics.shed)
         refuse = partial(refusal_answer, accounting.refused)
-        channels = ChannelFactory(first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away)
+        gate = None
+        if shared is not None:
+            gate = Gate(reactor, Counts(shared.page.slots, shared.page.worker, seconds), shared.bell)
+        channels = ChannelFactory(
+            first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away, gate
+        )
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-        exposition = Exposition(partial(render_metrics, metrics, pipeline, channels, buffers), reactor, in_thread)
+        measured = partial(measure, metrics, pipeline, channels, buffers)
+        exposition = Exposition(metrics_page(machine, metrics, measured, in_thread), reactor)
 
         def show(snapshot: Snapshot) -> None:
             reserved, prepared = snapshot.config.reserved, snapshot.prepared.values()
@@ -129,13 +147,23 @@ class Program:
             redis=redis,
             buffers=buffers,
             metrics=metrics,
+            reports=Reports(shared is None),
         )
 
         listeners = [
-            listener(reactor, config, listen, ("gateway", "listen", index), channels)
+            listener(
+                reactor,
+                config,
+                listen,
+                ("gateway", "listen", index),
+                channels,
+                None if shared is None else shared.public[index],
+                gate,
+            )
             for index, listen in enumerate(gateway.listen)
         ]
-        garbage = Garbage(reactor, lambda: len(channels.channels))
+        # What was there before a fork is shared with other processes as long as nobody looks at it.
+        garbage = Garbage(reactor, lambda: len(channels.channels), settle if shared is None else gc.freeze)
         self.renewal = Renewal(
             reactor,
             lambda config, previous: compiling(config, previous, parts),
@@ -143,7 +171,13 @@ class Program:
             current,
             garbage,
         )
-        reload = Reload(reactor, Reading(reactor, directory), self.renewal, metrics.reloaded)
+        reload: Progress
+        if shared is None:
+            reload = reloading = Reload(reactor, Reading(reactor, directory), self.renewal, metrics.reloaded)
+            signals.on(signal.SIGHUP, reloading.reload)
+        else:
+            reload = Progress()
+        self._progress, self._machine = reload, machine
         drain = Drain(reactor, channels, pipeline, lambda: current.snapshot.config.gateway.drain_timeout)
         ports = PublicListeners(reactor, readiness, lambda: current.snapshot.config.gateway.drain_delay)
         for each in listeners:
@@ -151,23 +185,25 @@ class Program:
         stop = Stop(reactor, drain.cut, ports.close_now)
         for number in ENDING:
             signals.on(number, stop)
-        signals.on(signal.SIGHUP, reload.reload)
 
         history = History(reactor, metrics.routes)
-        facts = Facts(seconds, current, pipeline, channels, reload, history, directory)
+        shedding = Shedding(pipeline.late, lambda: current.snapshot.config.gateway.max_lag)
+        lag = LagProbe(reactor, metrics.reactor_lag, shedding.observe)
+        steps = in_steps(reactor)
+        facts = Facts(seconds, current, pipeline, channels, reload, history, lag, directory, machine, steps, in_thread)
         admin = Site(
             lambda *_: None,
             seconds,
             lambda request: request.stream.peer,
             lambda request: may_read(request, current.snapshot.config.gateway.admin_hosts),
         )
-        own = own_resources(reactor, current, facts, readiness, exposition)
+        own = own_resources(reactor, current, facts, readiness, exposition, machine)
         self.root = Ordered()
         alive = watchdog(reactor, os.environ)
         if alive is not None:
             self._add(alive)
         self._add(Ticking(deadlines), Running(Resolver(reactor, metrics.lookups)))
-        self._add(Running(LagProbe(reactor, metrics.reactor_lag)), Running(history))
+        self._add(Running(lag), Running(history))
         if access_log is not None:
             self._add(LogFile(access_log))
             signals.on(signal.SIGUSR1, access_log.reopen)
@@ -177,8 +213,23 @@ class Program:
         if gateway.admin is not None:
             uncounted = partial(refusal_answer, lambda *_: None)
             its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted, now)
-            self._add(Listener(reactor, Listen(endpoints.private(gateway.admin)), its_channels))
-        self._add(drain, ports, reload, Obeying(reactor, signals), garbage)
+            where = Listen(endpoints.private(gateway.admin))
+            if shared is None:
+                self._add(Listener(reactor, where, its_channels))
+            else:
+                self._add(WhileChecking(machine, Listener(reactor, where, its_channels, shared.admin)))
+        self._add(drain, ports)
+        if isinstance(reload, Reload):
+            self._add(reload)
+        self._add(Obeying(reactor, signals), garbage)
+        if shared is not None:
+            self._add(Pulse(reactor, shared.page, lambda: pipeline.in_flight, shared.machine.checker_changed))
+
+    def reloads(self, told: dict[str, Any], ended: bool) -> None:
+        """With several workers: how the master's reloads go. One that has ``ended`` is counted once for the machine."""
+        self._progress.follow(told)
+        if told["succeeded"] is not None:
+            self.metrics.reloaded(told["succeeded"], ended and self._machine.checks)
 
     def _add(self, *services: Any) -> None:
         for service in services:

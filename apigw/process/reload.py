@@ -30,25 +30,48 @@ class Takes(Protocol):
     def abandon(self) -> Any: ...
 
 
-class Reload(Service):
+class Progress:
+    """What operators are told of reloads."""
+
+    succeeded: bool | None = None
+    """Whether the last reload succeeded; None before the first one."""
+    count: int = 0
+    """Number of reloads that have ended."""
+    problems: tuple[str, ...] = ()
+    """Why the last reload failed."""
+    ended_at: float = 0.0
+    """When the last reload ended, in seconds of the reactor, which are the same in all processes of a machine."""
+    runs: bool = False
+    """Whether a reload is in progress."""
+
+    def told(self) -> dict[str, Any]:
+        """All of it, for ``follow`` in another process."""
+        return {name: getattr(self, name) for name in ("succeeded", "count", "problems", "ended_at", "runs")}
+
+    def follow(self, told: dict[str, Any]) -> None:
+        for name, value in told.items():
+            setattr(self, name, value)
+
+
+class Reload(Progress, Service):
     """Reads a configuration, has it prepared, and then used. On failure nothing changes."""
 
-    def __init__(self, reactor: Any, reading: Reads, takes: Takes, ended: Callable[[bool], object]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        reading: Reads,
+        takes: Takes,
+        ended: Callable[[bool], object],
+        began: Callable[[], object] = lambda: None,
+    ) -> None:
         """``ended`` is told of each reload whether it has succeeded."""
+        self._began = began
         self._reactor = reactor
         self._reading = reading
         self._takes = takes
         self._ended = ended
         self._running: Deferred[bool] | None = None
         self._again = False
-        self.succeeded: bool | None = None
-        """Whether the last reload succeeded; None before the first one."""
-        self.count = 0
-        """Number of reloads that have ended."""
-        self.problems: tuple[str, ...] = ()
-        """Why the last reload failed."""
-        self.ended_at = 0.0
-        """When the last reload ended, in seconds of the reactor."""
 
     def startService(self) -> None:
         super().startService()
@@ -61,11 +84,6 @@ class Reload(Service):
         if self._running is not None:
             self._running.cancel()
 
-    @property
-    def runs(self) -> bool:
-        """Whether a reload is in progress."""
-        return self._running is not None
-
     def reload(self) -> Deferred[bool]:
         """Fires with whether the new configuration is in use. Calls during a reload cause one more reload."""
         if not self.running:
@@ -74,6 +92,8 @@ class Reload(Service):
             self._again = True
             return self._running
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self.runs = True
+        self._began()
         running = self._running = self._reload().addErrback(self._failed)
         return running.addCallback(self._done)
 
@@ -104,6 +124,7 @@ class Reload(Service):
         return False
 
     def _done(self, succeeded: bool) -> bool:
+        self.runs = False
         self.count += 1
         self.succeeded, self.ended_at = succeeded, self._reactor.seconds()
         self._ended(succeeded)

@@ -138,6 +138,8 @@ def needs_restart(old: Config, new: Config) -> list[Problem]:
         return {
             ("gateway", "listen"): gateway.listen,
             ("gateway", "admin"): gateway.admin,
+            ("gateway", "workers"): gateway.workers,
+            ("gateway", "limits_memory"): gateway.limits_memory,
             ("redis", "url"): config.redis and evolve(config.redis, timeout=0),
         }
 

@@ -74,9 +74,10 @@ class NoRoute(Stage):
 
 
 class Pipeline(Driver):
-    """The proxy. A reload replaces ``table``; exchanges in flight keep their route.
+    """The proxy. Exchanges in flight keep their route when ``table`` is replaced.
 
-    Requests for the paths in ``reserved`` go to ``resources``.
+    Requests for the paths in ``reserved`` go to ``resources``. ``on_shed`` is called for each request that is refused
+    because there is too much, with the reason: ``full`` or ``late``.
     """
 
     def __init__(
@@ -85,15 +86,30 @@ class Pipeline(Driver):
         seconds: Callable[[], float],
         account: Callable[[Exchange], None],
         resources: Callable[[Request], None],
+        on_shed: Callable[[str], object] = lambda reason: None,
     ) -> None:
         self.table = table
         self.reserved: frozenset[bytes] = frozenset()
         self._seconds = seconds
         self._account = account
         self._resources = resources
+        self._on_shed = on_shed
         self.in_flight = 0
+        self._late = False
+        self._most = table.most
+        """The maximum of ``in_flight``: that of the table, or 0 while the reactor is late."""
         self.cut = False
         """Whether the gateway is closing the connections in flight, because ``drain_timeout`` has passed."""
+
+    def use(self, table: Table) -> None:
+        """Use ``table`` for new exchanges."""
+        self.table = table
+        self.late(self._late)
+
+    def late(self, late: bool) -> None:
+        """Refuse every new exchange from now on, because the reactor is late; or no longer."""
+        self._late = late
+        self._most = 0 if late else self.table.most
 
     def on_request(self, request: Request) -> None:
         """Called when the headers are complete. The body has not been read."""
@@ -122,9 +138,8 @@ class Pipeline(Driver):
             if table.log_decisions:
                 log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
             self.in_flight += 1
-            if self.in_flight > table.most:
-                retry = [(b"retry-after", b"1")]
-                self.refuse(exchange, errors.Overloaded("The gateway has too many requests in flight.", retry))
+            if self.in_flight > self._most:
+                self._shed(exchange)
                 return
         stages = exchange.route.stages
         try:
@@ -142,6 +157,12 @@ class Pipeline(Driver):
                 exchange.waiting = outcome
         elif outcome is not None:
             self.respond(exchange, outcome)
+
+    def _shed(self, exchange: Exchange) -> None:
+        """Refuse before any work is done for it."""
+        self._on_shed("late" if self._late else "full")
+        why = "The gateway is late with its work." if self._late else "The gateway has too many requests in flight."
+        self.refuse(exchange, errors.Overloaded(why, [(b"retry-after", b"1")]))
 
     def fail(self, exchange: Exchange, error: BaseException) -> None:
         """A stage has raised ``error``, or what it waited for has failed with it."""

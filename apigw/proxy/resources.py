@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
+from apigw.contract.machine import Answer, Machine
 from apigw.contract.policy import Prepared
 from apigw.contract.resource import Leaf, answer, respond, unless_cancelled
 from apigw.errors import NotFound
+from apigw.ops import totals
 from apigw.ops.exposition import Exposition, Page
 from apigw.ops.metrics import PROTOCOLS, Metrics
 from apigw.ops.readiness import Readiness, Report
@@ -93,13 +98,34 @@ def public_resources(
     return {path.encode(): resources[path] for path in reserved}
 
 
-def render_metrics(
-    metrics: Metrics, pipeline: Pipeline, channels: ChannelFactory, buffers: Buffers, openmetrics: bool
-) -> Page:
-    """In a thread: what was counted, and what is there at this moment."""
+def metrics_page(
+    machine: Machine, metrics: Metrics, measure: Callable[[], None], in_thread: Callable[..., Deferred[Any]]
+) -> Callable[[bool], Deferred[Page]]:
+    """Makes ``/metrics`` for all workers. ``measure()`` is called in a thread before metrics are read."""
+
+    def render(openmetrics: bool) -> Page:
+        measure()
+        return metrics.render(openmetrics)
+
+    def say() -> str:
+        measure()
+        return totals.packed(metrics, machine.index)
+
+    def add_up(answers: list[Answer], openmetrics: bool) -> Deferred[Page]:
+        living = [answer.value for answer in answers if answer.worker >= 0]
+        dead = [answer.value for answer in answers if answer.worker < 0]
+        return in_thread(totals.page, living, dead, openmetrics)
+
+    if machine.workers == 1:
+        return partial(in_thread, render)
+    machine.answers("metrics", lambda _: in_thread(say))
+    return lambda openmetrics: machine.ask("metrics").addCallback(add_up, openmetrics)
+
+
+def measure(metrics: Metrics, pipeline: Pipeline, channels: ChannelFactory, buffers: Buffers) -> None:
+    """Set the gauges to what is there at this moment. For use in a thread."""
     metrics.in_flight = pipeline.in_flight
     metrics.buffered = buffers.used
     count = Counter(channel.version for channel in list(channels.channels))
     for protocol in PROTOCOLS:
         metrics.connections(protocol).set(count[protocol])
-    return metrics.render(openmetrics)

@@ -11,6 +11,7 @@ from apigw.wire.date import Dates
 from apigw.wire.deadlines import Deadlines, Timed
 from apigw.wire.errors import Refused
 from apigw.wire.headers import Headers
+from apigw.wire.reactor.gate import Gate
 from apigw.wire.request import Request
 from apigw.wire.room import Crowd, Room
 
@@ -75,8 +76,9 @@ class Server:
         on_refused: OnRefused,
         now: Callable[[], float],
         on_turned_away: OnTurnedAway = lambda reason: None,
+        gate: Gate | None = None,
     ) -> None:
-        """``now`` is Unix time, of which answers have their Date."""
+        """``now`` is Unix time, of which answers have their Date. ``gate``: where other processes serve too."""
         self.settings = settings
         self.deadlines = deadlines
         self.on_request = on_request
@@ -87,16 +89,19 @@ class Server:
         self.channels: dict[Channel, None] = {}
         self.room = Room(deadlines.seconds)
         self.crowd = Crowd()
+        self._gate = gate
         self.on_empty: Callable[[], None] | None = None
 
     def opened(self, channel: Channel) -> None:
         self.channels[channel] = None
+        self._count()
         self.room.unfinished(channel)
         self.deadlines.watch(channel)
 
     def replaced(self, channel: Channel) -> None:
         """Another channel has its connection."""
         self.channels.pop(channel, None)
+        self._count()
         self.room.forget(channel)
         self.deadlines.forget(channel)
 
@@ -132,7 +137,7 @@ class Server:
 
     def make_room(self) -> bool:
         """At the limit, close a connection for a new one. Returns whether the new one may stay."""
-        if len(self.channels) < self.settings.max_connections:
+        if (len(self.channels) if self._gate is None else self._gate.total()) < self.settings.max_connections:
             return True
         channel = self.room.first()
         if channel is None:
@@ -140,6 +145,11 @@ class Server:
             return False
         # It counts no more, but has its deadline until it is gone.
         del self.channels[channel]
+        self._count()
         self.room.forget(channel)
         channel.make_room()
         return True
+
+    def _count(self) -> None:
+        if self._gate is not None:
+            self._gate.count(len(self.channels))

@@ -33,13 +33,26 @@ class KeyPair:
 class ServerContexts:
     """The server's side of TLS connections. ``use`` replaces the certificates for new connections.
 
+    Every connection begins with ``base``, which has no certificate, and gets that of the name that it asks for. The
+    keys of session tickets are those of ``base`` (pyOpenSSL cannot set them). So sessions resume after certificates
+    were renewed, and with every process that was forked after ``base`` was made.
+
     The first certificate is for names that no certificate has, and for clients without SNI. Of two with the same names
     and keys of different kinds, each client gets the one that it can verify: ECDSA before RSA where it can do both.
     """
 
-    def __init__(self, pairs: Iterable[KeyPair], min_version: str = "1.2", client_ca_file: str | None = None) -> None:
+    def __init__(
+        self,
+        pairs: Iterable[KeyPair],
+        min_version: str = "1.2",
+        client_ca_file: str | None = None,
+        base: SSL.Context | None = None,
+    ) -> None:
+        """``base``: ``context`` with the same arguments, which nobody has used yet."""
         self._min_version = min_version
         self._client_ca_file = client_ca_file
+        self._base = context(min_version, client_ca_file is not None) if base is None else base
+        self._base.set_tlsext_servername_callback(self._choose)
         self._exact: dict[str, SSL.Context] = {}
         self._default: SSL.Context
         self.use(self.load(pairs))
@@ -69,35 +82,48 @@ class ServerContexts:
         self._exact, self._default = exact, loaded[0][1]
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        return SSL.Connection(self._default, None)
+        return SSL.Connection(self._base, None)
 
     def _context(self, pair: KeyPair) -> SSL.Context:
-        context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        context.set_min_proto_version(_VERSIONS[self._min_version])
-        context.set_cipher_list(_CIPHERS)
-        context.set_options(SSL.OP_NO_COMPRESSION | _NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
-        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        # Without one, OpenSSL ends the handshake of a client that shows its certificate and resumes a session.
-        context.set_session_id(b"apigw")
-        _use(context, pair)
-        context.set_alpn_select_callback(_select)
-        context.set_tlsext_servername_callback(self._choose)
+        made = context(self._min_version, self._client_ca_file is not None)
+        _use(made, pair)
         if self._client_ca_file is not None:
-            context.load_verify_locations(self._client_ca_file)
-            context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *answer: bool(answer[-1]))
-        return context
+            made.load_verify_locations(self._client_ca_file)
+        return made
 
     def _choose(self, connection: SSL.Connection) -> None:
+        """OpenSSL asks once in each handshake, also of a client without SNI or with a session."""
+        chosen = None
         name = connection.get_servername()
         if name is not None:
             wanted = name.decode("latin-1").lower().rstrip(".")
-            context = self._exact.get(wanted) or self._exact.get("*." + wanted.partition(".")[2])
-            if context is not None:
-                connection.set_context(context)
+            chosen = self._exact.get(wanted) or self._exact.get("*." + wanted.partition(".")[2])
+        connection.set_context(chosen or self._default)
 
 
-def _select(connection: SSL.Connection, offered: list[bytes]) -> Any:
+def context(min_version: str, verifies_clients: bool) -> SSL.Context:
+    """A server's context, without certificates and authorities.
+
+    Where clients must show a certificate, no session resumes: OpenSSL would accept that of the session, though it has
+    expired, or its authority is trusted no more.
+    """
+    made = SSL.Context(SSL.TLS_SERVER_METHOD)
+    made.set_min_proto_version(_VERSIONS[min_version])
+    made.set_cipher_list(_CIPHERS)
+    made.set_options(SSL.OP_NO_COMPRESSION | _NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+    made.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    made.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    # Without one, OpenSSL ends the handshake of a client that shows its certificate and resumes a session.
+    made.set_session_id(b"apigw")
+    made.set_alpn_select_callback(select_protocol)
+    if verifies_clients:
+        made.set_options(SSL.OP_NO_TICKET)
+        made.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *answer: bool(answer[-1]))
+    return made
+
+
+def select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
+    """The answer to a client's ALPN."""
     for protocol in ALPN:
         if protocol in offered:
             return protocol
@@ -172,8 +198,6 @@ class TLSFactory(SecureFactory):
         super().__init__(wrapped)
         self._contexts = contexts
         self._has_context = IOpenSSLContextFactory.providedBy(contexts)  # that of an ``ssl:`` endpoint
-        if self._has_context:
-            contexts.getContext().set_alpn_select_callback(_select)
 
     def _connect(self, layer: Any) -> SSL.Connection:
         contexts = self._contexts

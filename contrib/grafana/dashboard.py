@@ -215,9 +215,11 @@ PANELS: dict[str, list[Panel]] = {
               unit="percentunit"),
         lines("Uptime", "Since the start of the process.", 8,
               query(f"time() - max by (instance) (process_start_time_seconds{{{WHERE}}})", "{{instance}}"), unit="s"),
-        lines("Buffered bodies", "Bytes of requests' bodies that are kept until they are whole.", 12,
+        lines("Requests shed", "Refused at once, per second: too many in flight (full), or the reactor is late.", 8,
+              query(rate("gateway_requests_shed_total", by="reason"), "{{reason}}"), unit="reqps"),
+        lines("Buffered bodies", "Bytes of requests' bodies that are kept until they are whole.", 8,
               query(f"sum by (instance) (gateway_buffered_bytes{{{WHERE}}})", "{{instance}}"), unit="bytes"),
-        lines("Lost lines of logs", "Lines that could not be written: a disk is full, or nobody reads the pipe.", 12,
+        lines("Lost lines of logs", "Lines that could not be written: a disk is full, or nobody reads the pipe.", 8,
               query(f"sum by (log) (increase(gateway_log_lines_lost_total{{{WHERE}}}{RATE}))", "{{log}}")),
     ],
 }  # fmt: skip

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,11 @@ class Held:
         received.conversation.answer(200)
 
 
+def read_all(client: socket.socket) -> bytes:
+    """Until the other side closes."""
+    return b"".join(iter(partial(client.recv, 65536), b""))
+
+
 @pytest.fixture
 def held(service: Service) -> Iterator[Held]:
     held = Held(service)
@@ -56,6 +64,25 @@ def test_more_requests_than_there_may_be(start: Start, service: Service, held: H
         assert other.send(b"llo").answer().status == 200
     counted = 'gateway_requests_total{method="GET",path="/*",status="503"} 1'
     eventually(lambda: counted in metrics(daemon))
+
+
+def test_a_gateway_that_is_late(start: Start, service: Service) -> None:
+    """New requests are 503 with `Retry-After` while the reactor is later than `max_lag`, and counted; then 200."""
+    daemon = start(gateway(services={"main": service.url}, routes=[{"path": "/a", "service": "main"}], max_lag="10ms"))
+    shed = re.compile(rb"HTTP/1.1 503 [^{]*retry-after: 1\r\n[^{]*{[^}]*\"code\": \"overloaded\"", re.IGNORECASE)
+
+    def flood() -> bool:
+        """Each turn of the reactor has 16 requests of each connection."""
+        with ExitStack() as stack:
+            crowd = [stack.enter_context(socket.create_connection(daemon.address, 10)) for _ in range(200)]
+            for one in crowd:
+                one.sendall(200 * encode("GET", "/unmatched") + encode("GET", "/last", "Connection: close"))
+            return any(map(shed.search, [read_all(one) for one in crowd]))
+
+    eventually(flood)
+    assert re.search('gateway_requests_shed_total{reason="late"} [1-9]', metrics(daemon))
+    with daemon.connect() as client:
+        eventually(lambda: client.get("/a").status == 200)
 
 
 def test_more_connections_than_there_may_be(start: Start, service: Service, held: Held, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from support.client import Client
 from support.daemon import TWISTD, gateway
 from support.services import Service
@@ -39,12 +40,18 @@ def passed(listening: socket.socket, directory: Path) -> Iterator[subprocess.Pop
             process.kill()
 
 
-def test_a_restart_refuses_nobody(tmp_path: Path, service: Service) -> None:
-    """Who connects while no gateway runs is served by the next one."""
-    listen = {"listen": ["systemd:domain=INET:index=0"], "admin": None}
+@pytest.mark.parametrize("domain", ["INET", "UNIX"])
+def test_a_restart_refuses_nobody(tmp_path: Path, service: Service, domain: str) -> None:
+    """Who connects while no gateway runs is served by the next one. A unix socket keeps its file, and its mode."""
+    listen = {"listen": [f"systemd:domain={domain}:index=0"], "admin": None}
     document = gateway(services={"main": service.url}, routes=[{"path": "/a", "service": "main"}], **listen)
     (tmp_path / "gateway.yaml").write_text(json.dumps(document))
-    with socket.create_server(("127.0.0.1", 0), backlog=100) as listening:
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_INET if domain == "INET" else socket.AF_UNIX) as listening:
+        listening.bind(("127.0.0.1", 0) if domain == "INET" else str(path))
+        listening.listen(100)
+        if domain == "UNIX":
+            path.chmod(0o600)
         with passed(listening, tmp_path) as first:
             with Client(listening.getsockname()) as client:
                 assert client.get("/a").status == 200
@@ -52,3 +59,5 @@ def test_a_restart_refuses_nobody(tmp_path: Path, service: Service) -> None:
             assert first.wait(PATIENCE) == 0
         with Client(listening.getsockname()) as client, passed(listening, tmp_path):
             assert client.get("/a").status == 200
+            if domain == "UNIX":
+                assert path.stat().st_mode & 0o777 == 0o600

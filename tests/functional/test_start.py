@@ -177,7 +177,8 @@ def test_the_admin_listener_tells_how_it_goes(start: Start, module_service: Serv
     """The admin listener says how many connections and requests there are, and has no other paths."""
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL))
     first = daemon.status()
-    assert first.keys() - {"uptime"} == {*NOTHING_YET, "version", "process", "directory"}
+    assert first.keys() - {"uptime"} == {*NOTHING_YET, "version", "process", "directory", "workers"}
+    assert [worker["process"] for worker in first["workers"]] == [first["process"]]
     assert {name: first[name] for name in NOTHING_YET} == NOTHING_YET
     with daemon.connect() as client:
         assert client.get("/a").status == 200

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -565,3 +567,41 @@ def test_standard_output_gets_every_line(mode: str) -> None:
     )
     assert done.stderr == b""
     assert [json.loads(line)["request_id"] for line in done.stdout.splitlines()] == ["7f1d"] * 1000
+
+
+WRITER = """
+import sys
+from threading import Event
+from apigw.ops.appender import Appender
+appenders = []
+for letter in sys.argv[1]:
+    ended = Event()
+    appender = Appender("-", print, print, ended.set)
+    appender.open()
+    appenders.append((appender, ended))
+    for _ in range(100):
+        appender.append((letter * int(sys.argv[2]) + "\\n").encode() + b"short\\n")
+for appender, _ in appenders:
+    appender.start()
+for appender, ended in appenders:
+    appender.close()
+    ended.wait()
+"""
+
+
+@pytest.mark.parametrize(("kind", "length"), [("pipe", 10_000), ("socket", 70_000)])
+def test_long_lines_of_several_processes_stay_whole(kind: str, length: int) -> None:
+    """Also where they inherited one standard output; on a pipe, also those of two threads of each."""
+    reader, writer = os.pipe() if kind == "pipe" else [end.detach() for end in socket.socketpair()]
+    letters = ["ab", "cd"] if kind == "pipe" else ["a", "b"]
+    root = Path(__file__).parents[2]
+    commands = [[sys.executable, "-c", WRITER, mine, str(length)] for mine in letters]
+    programs = [
+        subprocess.Popen(command, stdout=writer, cwd=root, env={"PYTHONPATH": str(root)}) for command in commands
+    ]
+    os.close(writer)
+    with open(reader, "rb") as received:
+        lines = received.read().splitlines()
+    assert [program.wait() for program in programs] == [0, 0]
+    expected = {letter.encode() * length: 100 for mine in letters for letter in mine}
+    assert Counter(lines) == expected | {b"short": 100 * len(expected)}

@@ -40,6 +40,7 @@ FAMILIES = {
     "gateway_connections_refused": ("counter", {"reason"}),
     "gateway_config_reloads": ("counter", {"result"}),
     "gateway_config_last_reload_successful": ("gauge", set()),
+    "gateway_requests_shed": ("counter", {"reason"}),
     "gateway_dns_lookups": ("counter", {"result"}),
     "gateway_dns_lookup_duration_seconds": ("histogram", set()),
     "gateway_dns_lookups_in_progress": ("gauge", set()),
@@ -315,15 +316,16 @@ def test_a_page_written_in_a_thread_agrees_with_itself() -> None:
 
 
 def test_lag_is_what_the_reactor_was_late() -> None:
-    """A callback that blocks for 400 ms shows as a lag of 400 ms."""
+    """A callback that blocks for 400 ms shows as a lag of 400 ms, to everyone who asked."""
     clock = Clock()
     lags: list[float] = []
-    probe = LagProbe(clock, lags.append, interval=0.5)
+    others: list[float] = []
+    probe = LagProbe(clock, lags.append, others.append, interval=0.5)
     probe.start()
     clock.advance(0.5)
     clock.advance(0.9)
     clock.advance(0.5)
-    assert lags == pytest.approx([0.0, 0.4, 0.0])
+    assert lags == others == pytest.approx([0.0, 0.4, 0.0])
     probe.stop()
     probe.stop()
     assert not clock.getDelayedCalls()
@@ -363,7 +365,7 @@ class Pool:
     def __init__(self) -> None:
         self.work: list[tuple[Deferred[Page], bool]] = []
 
-    def __call__(self, render: object, openmetrics: bool) -> Deferred[Page]:
+    def __call__(self, openmetrics: bool) -> Deferred[Page]:
         page: Deferred[Page] = Deferred()
         self.work.append((page, openmetrics))
         return page
@@ -374,7 +376,7 @@ class Pool:
 
 def exposition() -> tuple[Exposition, Clock, Pool]:
     clock, pool = Clock(), Pool()
-    return Exposition(lambda openmetrics: (b"", b""), clock, pool), clock, pool
+    return Exposition(pool, clock), clock, pool
 
 
 def texts(*pages: Deferred[Page]) -> list[bytes]:

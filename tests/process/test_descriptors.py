@@ -9,7 +9,6 @@ import pytest
 
 from apigw.config.model import Service, Target
 from apigw.process.descriptors import SPARE, Descriptors
-from apigw.wire.channel import Settings
 
 TARGETS = (Target("http", "a", 80), Target("http", "b", 80))
 
@@ -33,6 +32,5 @@ def test_there_is_a_file_for_each_connection(clients: int, services: tuple[Servi
     """Of clients, and of services, of which one client of HTTP/2 may use many."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
-    settings = Settings(max_connections=clients)
-    assert Descriptors().fit(settings, services) == settings
+    assert Descriptors(speaks=True).fit(clients, services) == clients
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == files + SPARE

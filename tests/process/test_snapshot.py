@@ -15,6 +15,7 @@ from apigw.config.errors import ConfigError
 from apigw.config.model import Config, Gateway, Origin, Route, Service, Target, UpstreamTLS
 from apigw.config.model import Path as ConfigPath
 from apigw.contract.exchange import Route as CompiledRoute
+from apigw.contract.machine import Machine
 from apigw.contract.policy import Context
 from apigw.ops.metrics import Metrics
 from apigw.policy.all import POLICIES
@@ -44,6 +45,7 @@ def parts() -> Parts:
         fetch=partial(Fetch, Agent(clock, deadlines, lambda host: ClientTLS().to(host))),
         client_address=lambda request: b"",
         redis=None,
+        machine=Machine(0),
     )
     return Parts(
         build=lambda service: build(service, clock, deadlines, metrics.service(service.name)),

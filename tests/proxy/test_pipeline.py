@@ -92,9 +92,13 @@ class Scene:
         self.resources: list[Request] = []
         series = Metrics(CollectorRegistry(), "0").route("/a")
         self.route = Route("/a", None, None, series, tuple(map(Do, stages)), (), on_refusal)
-        table = Table(Router([("/a", None, self.route)]), None, self.route, Peers(), 100, False)
-        self.pipeline = Pipeline(table, lambda: 0.0, self.accounted.append, self.resources.append)
+        table = self.table(100)
+        self.shed: list[str] = []
+        self.pipeline = Pipeline(table, lambda: 0.0, self.accounted.append, self.resources.append, self.shed.append)
         self.stream = Stream()
+
+    def table(self, most: int) -> Table:
+        return Table(Router([("/a", None, self.route)]), None, self.route, Peers(), most, False)
 
     def ask(self, path: bytes = b"/a", method: bytes = b"GET") -> Request:
         stream: Any = self.stream
@@ -134,18 +138,44 @@ def test_so_many_exchanges_at_a_time() -> None:
     waiting: Deferred[None] = Deferred()
     walked: list[str] = []
     made = Scene(lambda _: walked.append("first"), until(waiting), answer)
-    made.pipeline.table.most = 2
+    made.pipeline.use(made.table(2))
     for _ in range(3):
         made.stream = Stream()
         made.ask()
     assert (made.stream.status, len(walked), made.pipeline.in_flight) == (503, 2, 2)
     assert (b"retry-after", b"1") in made.stream.headers
     assert [exchange.refusal.code for exchange in made.accounted if exchange.refusal] == ["overloaded"]
+    assert made.shed == ["full"]
     waiting.callback(None)
     assert (len(made.accounted), made.pipeline.in_flight) == (3, 0)
     made.stream = Stream()
     made.ask()
     assert made.stream.status == 200
+
+
+def test_a_late_gateway_takes_no_new_exchange() -> None:
+    """Each is 503 at once, without a stage having run, also after a reload; what has begun ends, and health is told."""
+    waiting: Deferred[None] = Deferred()
+    walked: list[str] = []
+    made = Scene(lambda _: walked.append("first"), until(waiting), answer)
+    made.pipeline.reserved = frozenset([b"/health"])
+    begun = made.stream
+    made.ask()
+    made.pipeline.late(True)
+    for _ in range(2):
+        made.stream = Stream()
+        made.ask()
+        assert (made.stream.status, walked, made.shed.pop()) == (503, ["first"], "late")
+        assert (b"retry-after", b"1") in made.stream.headers
+        made.pipeline.use(made.table(100))
+    made.ask(b"/health")
+    assert len(made.resources) == 1
+    waiting.callback(None)
+    assert begun.status == 200
+    made.pipeline.late(False)
+    made.stream = Stream()
+    made.ask()
+    assert (made.stream.status, made.shed, made.pipeline.in_flight) == (200, [], 0)
 
 
 class Count(AtEnd):

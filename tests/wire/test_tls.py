@@ -211,6 +211,26 @@ def test_certificates_are_replaced(server: Server, authority: Authority, pairs: 
     assert old.receive().endswith(b"GET /a ")
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
+@pytest.mark.parametrize("name", ["a.example", "unknown.test", None])
+def test_a_session_resumes_after_certificates_were_renewed(
+    server: Server, authority: Authority, pairs: list[Pair], version: ssl.TLSVersion, name: str | None
+) -> None:
+    """The keys of its ticket are not those of a certificate."""
+    context = unchecked(authority)
+    context.maximum_version = version
+    first = server.connect(context, name).shake()
+    first.send(GET)
+    assert first.receive()  # and with it the session's ticket
+    renewed = [authority.issue(name, file=f"renewed-{name}") for name in ("first.example", "a.example")]
+    server.contexts.use(server.contexts.load(keys(renewed)))
+    second = server.connect(context, name)
+    second.tls.session = first.tls.session
+    second.shake().send(GET)
+    assert second.tls.session_reused
+    assert second.receive().endswith(b"GET /a ")
+
+
 def test_certificates_that_cannot_be_read(
     server: Server, authority: Authority, pairs: list[Pair], tmp_path: Path
 ) -> None:

@@ -1,22 +1,31 @@
-"""``/status``: the state of this process in numbers."""
+"""``/status``: the state of the gateway in numbers, and of each of its workers."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from apigw import __version__
-from apigw.admin.status.history import History
-from apigw.admin.status.page import document
+from apigw.admin.circuits import Row, row_of, summed
+from apigw.admin.status.history import History, Sum
+from apigw.admin.status.page import InSteps, document
+from apigw.contract.machine import Answer, Machine
+from apigw.ops.metrics import LagProbe
+from apigw.ops.packing import pack
 from apigw.process.current import Current
-from apigw.process.reload import Reload
+from apigw.process.reload import Progress
 from apigw.proxy.pipeline import Pipeline
 from apigw.wire.channel import ChannelFactory
 
 
 class Facts:
-    """What is shown. Times are seconds."""
+    """What is shown. Times are seconds.
+
+    Each worker answers ``status`` and ``page`` with what is its own; who is asked adds up.
+    """
 
     def __init__(
         self,
@@ -24,9 +33,13 @@ class Facts:
         current: Current,
         pipeline: Pipeline,
         channels: ChannelFactory,
-        reload: Reload,
+        reload: Progress,
         history: History,
+        lag: LagProbe,
         directory: str,
+        machine: Machine,
+        in_steps: InSteps,
+        in_thread: Callable[..., Deferred[Any]],
     ) -> None:
         self._seconds = seconds
         self._began = seconds()
@@ -35,27 +48,88 @@ class Facts:
         self._channels = channels
         self._reload = reload
         self._history = history
+        self._lag = lag
         self._directory = directory
+        self._machine = machine
+        self._in_steps = in_steps
+        self._in_thread = in_thread
+        machine.answers("status", lambda _: self._own())
+        machine.answers("page", lambda _: self._own_page())
 
-    def status(self) -> dict[str, object]:
-        succeeded = self._reload.succeeded
+    def status(self) -> Deferred[dict[str, Any]]:
+        """The document of ``/status``."""
+        asked: Deferred[Any] = self._machine.ask("status")
+        return asked.addCallback(self._of_all).addCallback(_with_result)
+
+    def page(self) -> Iterator[Any]:
+        """The document of the status page, made in several steps; see ``page.Build``."""
+        if self._machine.workers == 1:
+            facts = self._of_all([Answer(self._machine.index, self._machine.process, self._own())])
+            yield from document(facts, self._current.snapshot, self._history, self._circuits())
+            return
+        answers: list[Answer] = []
+        yield self._machine.ask("page").addCallback(answers.extend)
+        sums: list[Sum] = []
+        yield self._in_thread(Sum, [each.value["history"] for each in answers]).addCallback(sums.append)
+        facts = self._of_all([Answer(each.worker, each.process, each.value["status"]) for each in answers])
+        own = next(each.value for each in answers if each.worker == self._machine.index)
+        others = [each.value["circuits"] for each in answers if each.worker != self._machine.index]
+        yield from document(facts, self._current.snapshot, sums[0], summed(own["circuits"], others))
+
+    def _own(self) -> dict[str, Any]:
+        reload, now = self._reload, self._seconds()
         return {
-            "version": __version__,
-            "uptime": round(self._seconds() - self._began, 3),
+            "uptime": round(now - self._began, 3),
             "connections": len(self._channels.channels),
             "in_flight": self._pipeline.in_flight,
-            "last_reload": None if succeeded is None else "succeeded" if succeeded else "failed",
-            "process": os.getpid(),
-            "directory": self._directory,
-            "reloads": self._reload.count,
-            "reloading": self._reload.runs,
-            "problems": self._reload.problems,
+            "lag": round(self._lag.worst, 6),
+            "reload": {
+                "succeeded": reload.succeeded,
+                "ago": round(now - reload.ended_at, 3),
+                "count": reload.count,
+                "runs": reload.runs,
+                "problems": list(reload.problems),
+            },
         }
 
-    def page(self) -> Iterator[dict[str, Any] | None]:
-        """The data of the status page, made in several steps; see ``page.Build``."""
-        status = self.status()
-        result = status["last_reload"]
-        ago = round(self._seconds() - self._reload.ended_at, 3)
-        facts = {**status, "last_reload": None if result is None else {"result": result, "ago": ago}}
-        return document(facts, self._current.snapshot, self._history)
+    def _own_page(self) -> Deferred[dict[str, Any]]:
+        lines: list[bytes] = []
+        done = self._in_steps(map(lines.append, self._history.lines()))
+        packed = done.addCallback(lambda _: self._in_thread(pack, lines))
+        return packed.addCallback(lambda text: {"status": self._own(), "circuits": self._circuits(), "history": text})
+
+    def _circuits(self) -> list[Row]:
+        return [row_of(upstream) for upstream in self._current.snapshot.upstreams.values()]
+
+    def _of_all(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        rows = [
+            {
+                "worker": each.worker,
+                "process": each.process,
+                **{name: each.value[name] for name in ("connections", "in_flight", "uptime", "lag")},
+            }
+            for each in answers
+        ]
+        # One that was started since has seen fewer.
+        last = max((each.value["reload"] for each in answers), key=lambda reload: reload["count"])
+        result = {None: None, True: "succeeded", False: "failed"}[last["succeeded"]]
+        return {
+            "version": __version__,
+            "uptime": max(row["uptime"] for row in rows),
+            "connections": sum(row["connections"] for row in rows),
+            "in_flight": sum(row["in_flight"] for row in rows),
+            "last_reload": None if result is None else {"result": result, "ago": last["ago"]},
+            # That which takes signals: with several workers, the one that has started them.
+            "process": self._machine.process if self._machine.workers == 1 else os.getppid(),
+            "directory": self._directory,
+            "reloads": last["count"],
+            "reloading": any(each.value["reload"]["runs"] for each in answers),
+            "problems": last["problems"],
+            "workers": rows,
+        }
+
+
+def _with_result(facts: dict[str, Any]) -> dict[str, Any]:
+    """``/status`` says only how the last reload ended."""
+    last = facts["last_reload"]
+    return {**facts, "last_reload": last and last["result"]}

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from operator import add, sub
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import orjson
 from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from apigw.ops.packing import unpack
 from apigw.ops.series import BUCKETS
+from apigw.ops.text import let_others_run
 
 SECONDS = 300
 """Number of samples, one a second: five minutes."""
 WINDOW = 60
 """Seconds of the recent history of a series."""
+ROUTES = 50
+"""Number of routes in a line for another process."""
 SPACING = 10
 """Seconds between two marks of a series. ``lately`` may cover so many seconds more than ``WINDOW``."""
 
@@ -78,14 +83,20 @@ class Tally:
 
 @frozen
 class Second:
-    """The counts of one second. Percentiles are seconds."""
+    """The counts of one second, and durations by bucket. ``at`` is a whole number. Percentiles are seconds."""
 
-    at: float
+    at: int
     requests: float
     failed: float
+    buckets: list[int]
     p50: float | None
     p95: float | None
     p99: float | None
+
+    @classmethod
+    def of(cls, at: int, requests: float, failed: float, buckets: list[int]) -> Second:
+        tally = Tally(0, 0, 0, buckets, 1.0)
+        return cls(at, requests, failed, buckets, *(tally.quantile(share) for share in (0.5, 0.95, 0.99)))
 
 
 class _Mark(NamedTuple):
@@ -152,7 +163,7 @@ class History:
 
     def start(self) -> None:
         self._read_at = self._clock.seconds()
-        self._call = self._clock.callLater(1.0, self._tick)
+        self._call_later()
 
     def stop(self) -> None:
         if self._call is not None:
@@ -165,8 +176,21 @@ class History:
         found = {method: marked.lately(now) for method, marked in self._marked.get(path, {}).items()}
         return {method: tally for method, tally in found.items() if tally is not None}
 
+    def lines(self) -> Iterator[bytes]:
+        """All of it, for another process: the seconds, and then the last minute of some routes at a time."""
+        yield orjson.dumps([(each.at, each.requests, each.failed, each.buckets) for each in self.seconds])
+        paths = list(self._marked)
+        for start in range(0, len(paths), ROUTES):
+            found = ((path, self.lately(path)) for path in paths[start : start + ROUTES])
+            yield orjson.dumps([(path, _plain(tallies)) for path, tallies in found if tallies])
+
+    def _call_later(self) -> None:
+        # At whole seconds, which are those of every worker: their clock is the machine's.
+        now = self._clock.seconds()
+        self._call = self._clock.callLater(round(now) + 1 - now, self._tick)
+
     def _tick(self) -> None:
-        self._call = self._clock.callLater(1.0, self._tick)
+        self._call_later()
         now = self._clock.seconds()
         routes = self._routes()
         self._turn = (self._turn + 1) % SPACING
@@ -214,8 +238,56 @@ class History:
         before, self._total = self._total, total
         elapsed = max(now - self._read_at, 1e-3)
         self._read_at = now
-        new = Tally(0, 0, 0, list(map(sub, total.buckets, before.buckets)), elapsed)
         requests = max(0, total.requests - before.requests) / elapsed
         failed = max(0, total.failed - before.failed) / elapsed
-        percentiles = [new.quantile(share) for share in (0.5, 0.95, 0.99)]
-        self.seconds.append(Second(now, requests, failed, *percentiles))
+        buckets = list(map(sub, total.buckets, before.buckets))
+        self.seconds.append(Second.of(round(now), requests, failed, buckets))
+
+
+class Sum:
+    """The histories of several workers as one, from the packed ``lines`` of each. For use in a thread."""
+
+    def __init__(self, packed: Iterable[str], pause: Callable[[], None] = let_others_run) -> None:
+        self._lately: dict[str, dict[str, Tally]] = {}
+        histories: list[dict[int, Any]] = []
+        for text in packed:
+            seconds, *lines = unpack(text)
+            histories.append({at: counts for at, *counts in orjson.loads(seconds)})
+            for line in lines:
+                pause()
+                for path, tallies in orjson.loads(line):
+                    self._add(self._lately.setdefault(path, {}), tallies)
+        self.seconds = list(_second_by_second([history for history in histories if history]))
+
+    def lately(self, path: str) -> dict[str, Tally]:
+        """As that of ``History``."""
+        return self._lately.get(path, {})
+
+    def _add(self, known: dict[str, Tally], tallies: Iterable[Any]) -> None:
+        for method, *counts in tallies:
+            tally = Tally(*counts)
+            if method in known:
+                known[method].add(tally)
+            else:
+                known[method] = tally
+
+
+LATE = 2
+"""Seconds for which the sum waits for a worker's sample."""
+
+
+def _second_by_second(histories: Sequence[Mapping[int, Any]]) -> Iterator[Second]:
+    latest = [max(history) for history in histories] or [0]
+    end = max(min(latest), max(latest) - LATE)
+    for at in range(end - SECONDS + 1, end + 1):
+        counts = [history[at] for history in histories if at in history]
+        if counts:
+            requests, failed, buckets = zip(*counts, strict=True)
+            yield Second.of(at, sum(requests), sum(failed), list(map(sum, zip(*buckets, strict=True))))
+
+
+def _plain(tallies: Mapping[str, Tally]) -> list[Any]:
+    return [
+        (method, tally.requests, tally.failed, tally.limited, tally.buckets, tally.seconds)
+        for method, tally in tallies.items()
+    ]

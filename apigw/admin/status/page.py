@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
-from apigw.admin.status.history import SECONDS, History, Second, Tally
+from apigw.admin.circuits import Row
+from apigw.admin.status.history import SECONDS, Second, Tally
 from apigw.contract.exchange import Route
 from apigw.contract.resource import JSON, Leaf, respond
 from apigw.ops.series import METHODS
 from apigw.process.snapshot import Snapshot
-from apigw.upstream.target import Target
-from apigw.upstream.upstream import Upstream
 from apigw.wire.headers import Headers
 from apigw.wire.web_request import WebRequest
 
@@ -41,8 +41,23 @@ _FILES = {
     b"/status.css": ("status.css", b"text/css; charset=utf-8"),
 }
 
-Build = Callable[[], Iterator[dict[str, Any] | None]]
-"""Makes a document in several steps: yields None after each, and the document at the end."""
+Build = Callable[[], Iterator[Any]]
+"""Makes a document in several steps: yields None or what it waits for after each, and the document at the end."""
+
+InSteps = Callable[[Iterator[Any]], Deferred[Any]]
+"""Runs an iterator to its end, with other work of the reactor after each step. Waits for a Deferred that it yields."""
+
+
+def in_steps(clock: IReactorTime) -> InSteps:
+    return Cooperator(lambda: lambda: True, lambda step: clock.callLater(0, step)).coiterate
+
+
+class Recent(Protocol):
+    """A history: the last minutes by the second, and the last minute of each route by its methods."""
+
+    @property
+    def seconds(self) -> Iterable[Second]: ...
+    def lately(self, path: str) -> dict[str, Tally]: ...
 
 
 class Content(Leaf):
@@ -72,7 +87,7 @@ class Live(Leaf):
         super().__init__()
         self._build = build
         self._clock = clock
-        self._cooperator = Cooperator(lambda: lambda: True, lambda step: clock.callLater(0, step))
+        self._in_steps = in_steps(clock)
         self._waiting: list[WebRequest] = []
         self._made = b""
         self._made_at = float("-inf")
@@ -83,14 +98,16 @@ class Live(Leaf):
             return NOT_DONE_YET
         self._waiting.append(request)
         if len(self._waiting) == 1:
-            self._cooperator.coiterate(self._steps()).addBoth(self._built)
+            self._in_steps(self._steps()).addBoth(self._built)
         return NOT_DONE_YET
 
-    def _steps(self) -> Iterator[None]:
+    def _steps(self) -> Iterator[Deferred[Any] | None]:
         for made in self._build():
-            if made is not None:
+            if isinstance(made, dict):
                 self._made = orjson.dumps(made, option=orjson.OPT_APPEND_NEWLINE)
-            yield
+                yield None
+            else:
+                yield made
 
     def _built(self, result: object) -> None:
         waiting, self._waiting = self._waiting, []
@@ -117,21 +134,23 @@ def page(build: Build, clock: IReactorTime) -> dict[bytes, IResource]:
     return resources
 
 
-def document(facts: Mapping[str, Any], snapshot: Snapshot, history: History) -> Iterator[dict[str, Any] | None]:
-    """The document of the page, ``facts`` about the process included. Times are seconds before now."""
+def document(
+    facts: Mapping[str, Any], snapshot: Snapshot, history: Recent, circuits: Sequence[Row]
+) -> Iterator[dict[str, Any] | None]:
+    """The document of the page, ``facts`` and ``circuits`` of each service included. Times are seconds before now."""
     routes: list[dict[str, Any]] = []
     for others in _by_pattern(snapshot).values():
         for route in others:
             routes.append(_route_row(route, _tally(route, others, history)))
             if not len(routes) % AT_A_TIME:
                 yield None
-    sums = {upstream.name: _Sum() for upstream in snapshot.upstreams.values()}
+    sums = {service["service"]: _Sum() for service in circuits}
     for row in routes:
-        sums[row["service"]].add(row)
+        sums.setdefault(row["service"], _Sum()).add(row)
     yield {
         **facts,
         "history": _plots(history.seconds),
-        "services": [_service_row(upstream, sums[upstream.name]) for upstream in snapshot.upstreams.values()],
+        "services": [_service_row(service, sums[service["service"]]) for service in circuits],
         "routes": routes,
     }
 
@@ -155,7 +174,7 @@ def _by_pattern(snapshot: Snapshot) -> dict[str, list[Route]]:
     return found
 
 
-def _tally(route: Route, others: list[Route], history: History) -> Tally | None:
+def _tally(route: Route, others: list[Route], history: Recent) -> Tally | None:
     """The last minute of a route. Those of one pattern share their series, and are told apart by method."""
     total = None
     for method, tally in history.lately(route.pattern).items():
@@ -187,31 +206,24 @@ def _route_row(route: Route, tally: Tally | None) -> dict[str, Any]:
     }
 
 
-def _service_row(upstream: Upstream, total: _Sum) -> dict[str, Any]:
+def _service_row(service: Row, total: _Sum) -> dict[str, Any]:
     circuit = None
-    if upstream.circuit is not None:
-        status = upstream.circuit.status()
-        circuit = {
-            "state": str(status.state),
-            "forced": status.forced,
-            "retry_in": _rounded(status.retry_in),
-            "failures": status.failures,
-            "total": status.total,
-        }
+    if service["state"] is not None:
+        circuit = {name: service[name] for name in ("state", "forced", "retry_in", "failures", "total")}
     return {
-        "name": upstream.name,
+        "name": service["service"],
         "circuit": circuit,
-        "targets": [{"url": target.name, "state": _state(target)} for target in upstream.targets],
+        "targets": [{"url": target["target"], "state": _state(target)} for target in service["targets"]],
         "requests": total.requests,
         "rate": round(total.rate, 3),
         "failed": total.failed,
     }
 
 
-def _state(target: Target) -> str:
-    if not target.healthy:
+def _state(target: Row) -> str:
+    if not target["healthy"]:
         return "unhealthy"
-    return "healthy" if target.available else "ejected"
+    return "healthy" if target["available"] else "ejected"
 
 
 def _plots(seconds: Iterable[Second]) -> dict[str, Any]:

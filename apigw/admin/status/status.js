@@ -102,6 +102,15 @@ function failures({ failed, requests }) {
   return element("td", share(failed, requests), "number" + (failed > NOTABLE * requests ? " bad" : ""));
 }
 
+function workers(list) {
+  byId("of-workers").hidden = list.length === 1;
+  byId("workers").replaceChildren(...list.map((worker) => row(
+    element("td", String(worker.worker)), element("td", String(worker.process)), element("td", duration(worker.uptime)),
+    element("td", String(worker.connections), "number"),
+    element("td", String(worker.in_flight), "number"),
+    element("td", seconds(worker.lag), "number"))));
+}
+
 function services(list) {
   byId("services").replaceChildren(...list.map((service) => {
     const targets = element("td");
@@ -135,6 +144,7 @@ async function refresh() {
     const status = await answer.json();
     facts(status);
     plots(status.history);
+    workers(status.workers);
     services(status.services);
     routes(status.routes);
     trouble("");

@@ -163,19 +163,11 @@ class CounterLimit(Limit):
     code: ClassVar[int] = 2
 
     def look(self, state: State | None, now: int) -> Standing:
-        span = self.span
         if state is None:
-            return Standing(self, now, 0, now - now % span + span, 0)
+            return weigh(self, now, 0, now)
         last: int = state >> 2 * _COUNT_BITS
-        clock = now if now > last else last
         counts: int = state & _COUNTS_MASK
-        ends = last - last % span + span
-        if clock >= ends:
-            turns = (clock - ends) // span + 1
-            ends += turns * span
-            # The current count becomes the previous one, or is forgotten like it.
-            counts = (counts & _COUNT_MASK) << _COUNT_BITS if turns == 1 else 0
-        return self._standing(clock, counts, ends)
+        return weigh(self, last, counts, now)
 
     def count(self, state: State | None, standing: Standing) -> State:
         return standing.clock << 2 * _COUNT_BITS | standing.counts + 1
@@ -185,25 +177,37 @@ class CounterLimit(Limit):
         return last - last % self.span + 2 * self.span <= now
 
     def told(self, clock: int, current: int, previous: int) -> Standing:
-        ends = clock - clock % self.span + self.span
-        return self._standing(clock, previous << _COUNT_BITS | current, ends)
+        return weigh(self, clock, both(previous, current), clock)
 
-    def _standing(self, clock: int, counts: int, ends: int) -> Standing:
-        """``counts`` are both, packed as in a state; ``ends`` is when the window of ``clock`` does."""
-        span, limit = self.span, self.limit
-        used = counts
-        if counts > _COUNT_MASK:
-            current, previous = counts & _COUNT_MASK, counts >> _COUNT_BITS
-            used = current - previous * (clock - ends) // span
-        if used < limit:
-            return Standing(self, clock, used, ends, 0, counts)
+
+def both(previous: int, current: int) -> int:
+    """Both counts of a counter, packed."""
+    return previous << _COUNT_BITS | current
+
+
+def weigh(limit: Limit, last: int, counts: int, now: int) -> Standing:
+    """The standing at ``now`` of a counter whose clock is ``last``, and whose counts are ``counts``."""
+    span, number = limit.span, limit.limit
+    clock = now if now > last else last
+    ends = last - last % span + span
+    if clock >= ends:
+        turns = (clock - ends) // span + 1
+        ends += turns * span
+        # The current count becomes the previous one, or is forgotten like it.
+        counts = (counts & _COUNT_MASK) << _COUNT_BITS if turns == 1 else 0
+    used = counts
+    if counts > _COUNT_MASK:
         current, previous = counts & _COUNT_MASK, counts >> _COUNT_BITS
-        spare = limit - 1 - current
-        if spare >= 0:
-            passes = ends - spare * span // previous
-        else:
-            passes = ends + span - (limit - 1) * span // current
-        return Standing(self, clock, used, ends, passes, counts)
+        used = current - previous * (clock - ends) // span
+    if used < number:
+        return Standing(limit, clock, used, ends, 0, counts)
+    current, previous = counts & _COUNT_MASK, counts >> _COUNT_BITS
+    spare = number - 1 - current
+    if spare >= 0:
+        passes = ends - spare * span // previous
+    else:
+        passes = ends + span - (number - 1) * span // current
+    return Standing(limit, clock, used, ends, passes, counts)
 
 
 KINDS: dict[str, type[Limit]] = {"log": LogLimit, "counter": CounterLimit}

@@ -53,6 +53,8 @@ class Claim(AtEnd):
         """The limit that has no place left, as the store reports it."""
         self.name = b""
         """The id of the lease in Redis."""
+        self.by_share = False
+        """Whether its places are of this worker's own share, because those of all workers were not to be had."""
         self._store = store
 
     def run(self, exchange: Exchange) -> None:

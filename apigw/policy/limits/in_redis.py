@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from hashlib import blake2b
 from importlib.resources import files
@@ -19,9 +19,10 @@ from twisted.python.failure import Failure
 
 from apigw.contract.exchange import Waiting
 from apigw.errors import LimitsUnavailable
-from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, Standing, allow, compile_limit, decide
-from apigw.policy.limits.concurrent import HELD, LEASE, OVER, RENEWAL, Claim, ClaimStore, Places
-from apigw.policy.limits.memory import MAX_KEYS, MemoryStore
+from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Standing, allow, compile_limit, decide
+from apigw.policy.limits.concurrent import HELD, LEASE, OVER, RENEWAL, Claim, ClaimStore, ConcurrentLimit
+from apigw.policy.limits.local import LocalStore
+from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.model import RateLimit
 from apigw.policy.limits.refusals import Refusals
 from apigw.redis.errors import RedisUnavailable
@@ -99,21 +100,21 @@ class RedisStore(ClaimStore):
         now: Callable[[], float],
         on_store_up: Callable[[bool], None] = lambda up: None,
         on_fallback: Callable[[], None] = lambda: None,
-        max_keys: int = MAX_KEYS,
         clock: IReactorTime | None = None,
+        local: LocalStore | None = None,
     ) -> None:
         """Sets the link's ``probe`` and ``on_up``. The link's owner starts and stops it.
 
-        ``on_store_up`` is called with each change of availability, ``on_fallback`` for each check that was decided
-        without Redis. ``clock`` is for deadlines and for the windows of the fallback, by default the reactor. ``now``
-        is Unix time, for the end of the window in decisions of the fallback.
+        ``on_store_up`` is called with each change of availability, ``on_fallback`` for each check that is decided by
+        ``local``, by default a store of this process: its windows go by ``clock``, by default the reactor, as deadlines
+        do. ``now`` is Unix time, for the end of these windows in decisions.
         """
         self._reactor = reactor
         self._clock: IReactorTime = reactor if clock is None else clock
         self._prefix = b"%b:limit:%d:" % (link.prefix.encode(), VERSION)
         self._script = Script((files("apigw.policy.limits") / "sliding_window.lua").read_bytes())
         self._on_fallback = on_fallback
-        self._local = MemoryStore(self._clock, now, max_keys)
+        self._local: LocalStore = MemoryStore(self._clock, now) if local is None else local
         self._link = link
         link.probe = self._probe
         link.on_up = self._link_up
@@ -138,13 +139,12 @@ class RedisStore(ClaimStore):
         """Number of keys in the fallback store."""
         return len(self._local)
 
-    def keys_of(self, limit: Limit) -> int:
-        return self._local.keys_of(limit)
+    def keys(self) -> Mapping[bytes, int]:
+        return self._local.keys()
 
-    @property
-    def places(self) -> Places:
-        """Those that are taken through this gateway."""
-        return self._local.places
+    def taken(self, limit: ConcurrentLimit) -> tuple[int, int]:
+        """The callers that hold places of a limit through this gateway, and the number of these places."""
+        return self._local.taken(limit)
 
     def start(self) -> Deferred[None]:
         """Start to remove expired keys of the fallback store, and to renew leases."""
@@ -195,7 +195,7 @@ class RedisStore(ClaimStore):
         return known
 
     def free(self, claim: Claim) -> None:
-        self._local.places.free(claim.wanted)
+        self._local.free(claim)
         if self._held.pop(claim.name, None) is not None:
             self._end_lease(claim)
 
@@ -333,7 +333,7 @@ class RedisStore(ClaimStore):
             if claim.state == OVER:
                 self._end_lease(claim)
             else:
-                self._local.places.take(claim.wanted)
+                self._local.take(claim)
                 self._held[claim.name] = claim
                 claim.state = HELD
         return decision

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import ClassVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, Standing, State, allow, decide
-from apigw.policy.limits.concurrent import HELD, Claim, ClaimStore, Places, Want
+from apigw.policy.limits.concurrent import HELD, Claim, ConcurrentLimit, Places, Want
+from apigw.policy.limits.local import LocalStore
 
 MAX_KEYS = 1_000_000
 """Maximum number of keys. Measured: each takes some 150 bytes, and with ``log`` 8 more for each further request."""
@@ -28,7 +28,7 @@ _ONE_TABLE_UP_TO = 16_384
 Table = dict[bytes, State]
 
 
-class MemoryStore(ClaimStore):
+class MemoryStore(LocalStore):
     """Counts in this process, for at most ``max_keys`` keys; beyond that the least recently used are removed.
 
     Windows use the monotonic ``seconds`` of the clock, so a change of the wall clock has no effect. ``now`` is Unix
@@ -37,9 +37,6 @@ class MemoryStore(ClaimStore):
     A large store has several tables, so that no table takes long to grow or to clean. Removed keys are the least
     recently used of the new key's table. Expired keys are removed one table at a time.
     """
-
-    kind: ClassVar[str] = "memory"
-    up: ClassVar[bool] = True
 
     def __init__(self, clock: IReactorTime, now: Callable[[], float], max_keys: int = MAX_KEYS) -> None:
         self._seconds: Callable[[], float] = clock.seconds
@@ -61,9 +58,11 @@ class MemoryStore(ClaimStore):
     def __len__(self) -> int:
         return self._size
 
-    def keys_of(self, limit: Limit) -> int:
-        """The number of a limit's keys, including expired ones that are not removed yet."""
-        return self._keys.get(limit.id, 0)
+    def keys(self) -> Mapping[bytes, int]:
+        return self._keys
+
+    def taken(self, limit: ConcurrentLimit) -> tuple[int, int]:
+        return self.places.of(limit)
 
     def start(self) -> Deferred[None]:
         self._sweeping.start(SWEEP_INTERVAL, now=False)
@@ -75,7 +74,6 @@ class MemoryStore(ClaimStore):
         return succeed(None)
 
     def check(self, checks: Checks, at: float | None = None) -> Decision:
-        """Test all checks, then count all, unless one refuses. ``at`` is in the clock's seconds; None for now."""
         moment = int((self._seconds() if at is None else at) * SECOND + 0.5)
         if len(checks) == 1:
             limit, key = checks[0]
@@ -117,17 +115,9 @@ class MemoryStore(ClaimStore):
             self._added(limit, table)
         return allow(standing, 1, ahead)
 
-    def admit(self, checks: Checks, claim: Claim, at: float | None = None) -> Decision | None:
-        """``check``, and take the places of ``claim``: both, or neither. ``None`` where there is nothing to check.
-
-        Where it is refused, ``claim.full`` is the limit that has no place, or the decision says which rate is used up.
-        """
-        return self.admit_within(checks, claim, claim.wanted, at)
-
     def admit_within(
         self, checks: Checks, claim: Claim, tested: list[Want], at: float | None = None
     ) -> Decision | None:
-        """``admit``, but of the claim's limits only those that are ``tested`` can refuse it."""
         claim.full = self.places.full(tested)
         decision: Decision | None = None
         if checks:
@@ -137,22 +127,19 @@ class MemoryStore(ClaimStore):
             claim.state = HELD
         return decision
 
+    def take(self, claim: Claim) -> None:
+        self.places.take(claim.wanted)
+
     def free(self, claim: Claim) -> None:
         self.places.free(claim.wanted)
 
     def peek(self, checks: Checks, at: float | None = None) -> Decision:
-        """The decision that ``check`` would make, without counting or marking keys as used."""
         moment = self._moment(at)
         standings = []
         for limit, key in checks:
             name = limit.id + key
             standings.append(limit.look(self._table(name).get(name), moment))
         return decide(standings, moment, 0, self._ahead())
-
-    def spent(self, checks: Checks, at: float) -> Decision | None:
-        """The refusal, where ``check`` would refuse. Counts nothing and is no use of the keys."""
-        decision = self.peek(checks, at)
-        return None if decision.allowed else decision
 
     def sweep(self, at: float | None = None) -> None:
         """Remove the expired keys of the next table, and free their memory."""

@@ -11,15 +11,16 @@ from twisted.web.resource import IResource
 from apigw.config.errors import ConfigError, problem_in
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
+from apigw.contract.machine import Machine
 from apigw.contract.policy import NOTHING, Context, Part, Policy, Prepared
 from apigw.ops.readiness import Check
 from apigw.policy.limits.arithmetic import Limit, compile_limit
 from apigw.policy.limits.concurrent import ConcurrentLimit, compile_concurrent
+from apigw.policy.limits.in_page import local_store
 from apigw.policy.limits.in_redis import RedisStore
-from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.model import rate_limits_of
 from apigw.policy.limits.quota import Quota
-from apigw.policy.limits.resource import Limits
+from apigw.policy.limits.resource import Counted, Limits
 from apigw.policy.limits.rules import RULES
 from apigw.policy.limits.selection import select
 from apigw.policy.limits.series import LimitSeries
@@ -28,18 +29,21 @@ from apigw.routing.pattern import Pattern
 
 
 class LimitsPolicy(Policy):
-    """Counts in Redis if it is configured, else in this process."""
+    """Counts in Redis if it is configured, else in memory: of all workers, if there are several."""
 
     name = "limits"
     rules = RULES
 
     def __init__(self, context: Context) -> None:
+        self._machine = context.machine
+        self._shared = context.page is not None
         self._series = series = LimitSeries(context.metrics.registry)
-        self._store: LimitStore
-        if context.redis is None:
-            self._store = MemoryStore(context.reactor, context.now)
-        else:
-            self._store = RedisStore(context.redis, context.reactor, context.now, series.store_up, series.fallback)
+        local = local_store(context.page, context.reactor, context.now)
+        self._store: LimitStore = local
+        if context.redis is not None:
+            self._store = RedisStore(
+                context.redis, context.reactor, context.now, series.store_up, series.fallback, local=local
+            )
 
     def start(self) -> Deferred[None]:
         return self._store.start()
@@ -48,16 +52,18 @@ class LimitsPolicy(Policy):
         return self._store.stop()
 
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> PreparedLimits:
-        return PreparedLimits(config, self._store, self._series)
+        return PreparedLimits(config, self._store, self._series, self._machine, self._shared)
 
 
 class PreparedLimits(Prepared):
-    def __init__(self, config: Config, store: LimitStore, series: LimitSeries) -> None:
+    def __init__(self, config: Config, store: LimitStore, series: LimitSeries, machine: Machine, shared: bool) -> None:
         self._all = compile_limits(config)
         self._rates = tuple(each for each in self._all if isinstance(each, Limit))
         self._concurrent = tuple(each for each in self._all if isinstance(each, ConcurrentLimit))
         self._store = store
         self._series = series
+        self._machine = machine
+        self._shared = shared
 
     def part(self, route: RouteConfig) -> Part:
         return self._part(Pattern.parse(route.path))
@@ -78,7 +84,10 @@ class PreparedLimits(Prepared):
         return Part(stages={"limit": stage}, on_refusal=(charge,), screens=(screen,))
 
     def admin_resources(self) -> Mapping[str, IResource]:
-        return {"/limits": Limits(self._all, self._store, self._series)}
+        return {"/limits": Limits(self._machine)}
+
+    def adopt(self, previous: Prepared | None) -> None:
+        self._machine.answers("limits", Counted(self._all, self._store, self._series, self._shared).document)
 
     def checks(self) -> Mapping[str, Check]:
         """``/ready`` depends on the store if a limit has ``on_store_failure: closed``."""

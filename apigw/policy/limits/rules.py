@@ -55,8 +55,12 @@ def _kind(document: Document, path: Path, limit: dict[str, Any]) -> None:
     if not all(document.is_sound((*path, key)) for key in ("limit", "window", "concurrent")):
         return
     if "concurrent" in limit:
-        for at in [(*path, key) for key in ("limit", "window", "algorithm") if key in limit]:
+        kept = [key for key in ("limit", "window") if key in limit]
+        for at in [(*path, key) for key in kept]:
             document.report(at, "does not go with concurrent: write two entries", document.key(at))
+        if "algorithm" in limit and not kept:
+            at = (*path, "algorithm")
+            document.report(at, "is of limits with a window, not of concurrent: leave it out", document.key(at))
     elif "limit" not in limit and "window" not in limit:
         document.report((*path, "limit"), "is missing, and so are window, or in place of both concurrent")
     else:

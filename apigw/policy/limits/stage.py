@@ -14,11 +14,11 @@ from apigw.policy.limits.concurrent import Claim, ConcurrentLimit
 from apigw.policy.limits.in_redis import Outcome as Counted
 from apigw.policy.limits.in_redis import Pending, RedisStore
 from apigw.policy.limits.keys import address_key
-from apigw.policy.limits.memory import MemoryStore
+from apigw.policy.limits.local import LocalStore
 from apigw.policy.limits.quota import Quota
 from apigw.policy.limits.selection import Selection
 
-LimitStore = MemoryStore | RedisStore
+LimitStore = LocalStore | RedisStore
 
 Violated = Callable[[Quota], object]
 """Called with each limit that refuses an exchange."""
@@ -62,7 +62,7 @@ class CountAndClaim(Stage):
         checks: Checks = [(limit, _caller(exchange, limit.scope)) for limit in self._rates.of(path)]
         claim = Claim(wanted, store)
         exchange.at_end = (*exchange.at_end, claim)
-        if isinstance(store, MemoryStore):
+        if isinstance(store, LocalStore):
             admit(exchange, store.admit(checks, claim, exchange.started_at), claim, self._violated)
             return None
         decision = store.ask(checks, partial(_told, exchange, claim, self._violated), claim)
@@ -115,7 +115,7 @@ def count(exchange: Exchange, selection: Selection[Limit], store: LimitStore, vi
     checks: Checks = []
     for limit in limits:
         checks.append((limit, _caller(exchange, limit.scope)))
-    if isinstance(store, MemoryStore):
+    if isinstance(store, LocalStore):
         decide(exchange, store.check(checks, exchange.started_at), violated)
         return None
     decision = store.ask(checks, partial(_told, exchange, None, violated))

@@ -12,6 +12,7 @@ once or late. Code that needs Unix time gets ``time.time``.
 
 from __future__ import annotations
 
+import select
 import sys
 import time
 from typing import Any
@@ -33,5 +34,21 @@ def _make() -> Any:
     class DirectEPollReactor(Turns, EPollReactor):
         seconds = staticmethod(time.monotonic)
         doIteration = Turns.doPoll
+
+        def addExclusive(self, reader: Any) -> None:
+            """Read from a socket that other processes have in their epoll too: one of those that sleep is woken."""
+            self._add_once(reader, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+
+        def addEdge(self, reader: Any) -> None:
+            """Call ``doRead`` now, and then for each write, whether or not anything is read."""
+            self._add_once(reader, select.EPOLLIN | select.EPOLLET)
+
+        def _add_once(self, reader: Any, events: int) -> None:
+            # Such a descriptor is never written to: an exclusive one cannot be modified (epoll_ctl(2): EINVAL).
+            descriptor = reader.fileno()
+            if descriptor not in self._reads:
+                self._poller.register(descriptor, events)
+                self._reads.add(descriptor)
+                self._selectables[descriptor] = reader
 
     return DirectEPollReactor()

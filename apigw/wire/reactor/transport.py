@@ -13,28 +13,21 @@ import select
 import sys
 from collections.abc import Callable, Iterable
 from fcntl import ioctl
-from socket import AF_UNIX
 from termios import FIONREAD, TIOCOUTQ
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.internet import tcp
-from twisted.internet.interfaces import IAddress, IConnector, IListeningPort, ISSLTransport
+from twisted.internet.interfaces import IAddress, IConnector, ISSLTransport
 from twisted.internet.protocol import ClientFactory, connectionDone
 from zope.interface import directlyProvides, providedBy
 
 from apigw.wire.reactor.eager import Eager
-from apigw.wire.tls import TLSFactory
 
 if TYPE_CHECKING:
     # At run time this mixes into tcp.Server and tcp.Client alike.
     _Connection: TypeAlias = tcp.Connection
 else:
     _Connection = object
-
-DEFAULT_BACKLOG = 50
-"""The backlog of Twisted's endpoints by default: too small for a busy gateway."""
-
-BACKLOG = 4096
 
 _is_tls: Callable[[Any], bool] = ISSLTransport.providedBy
 
@@ -142,10 +135,6 @@ class EagerClient(_Eager, tcp.Client):
         super()._connectDone()
 
 
-class EagerPort(tcp.Port):
-    transport = EagerServer
-
-
 class EagerConnector(tcp.Connector):
     def _makeTransport(self) -> EagerClient:
         return EagerClient(self.host, self.port, self.bindAddress, self, self.reactor)
@@ -164,7 +153,7 @@ class OneConnection(ClientFactory):
 
 
 class EagerReactor:
-    """A reactor whose TCP ports and clients write eagerly. Give it to an endpoint in place of the reactor itself.
+    """A reactor whose TCP clients write eagerly. Give it to an endpoint in place of the reactor itself.
 
     Their sockets have TCP_NODELAY (RFC 9293 §3.7.4): what is written to one in two pieces, a head and its body or two
     frames, is sent at once, and not when the other side has acknowledged the first piece, which it delays by 40 ms.
@@ -176,27 +165,6 @@ class EagerReactor:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
-
-    def listenTCP(self, port: int, factory: Any, backlog: int = DEFAULT_BACKLOG, interface: str = "") -> IListeningPort:
-        listening = EagerPort(
-            port, factory, BACKLOG if backlog == DEFAULT_BACKLOG else backlog, interface, self._reactor
-        )
-        listening.startListening()
-        return listening
-
-    def listenSSL(
-        self, port: int, factory: Any, contextFactory: Any, backlog: int = DEFAULT_BACKLOG, interface: str = ""
-    ) -> IListeningPort:
-        over_tls = TLSFactory(contextFactory, factory)
-        return self.listenTCP(port, over_tls, backlog, interface)
-
-    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:
-        if addressFamily == AF_UNIX:
-            adopted: IListeningPort = self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
-            return adopted
-        listening = EagerPort._fromListeningDescriptor(self._reactor, fileDescriptor, addressFamily, factory)
-        listening.startListening()
-        return listening
 
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None

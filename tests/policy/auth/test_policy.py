@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from apigw.config.model import Config
+from apigw.contract.machine import Machine
 from apigw.contract.policy import Context, Prepared
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.model import Auth, AuthSection, JWTVerifier
@@ -38,6 +39,7 @@ class Scene:
                 fetch=lambda limit: self.fetch,
                 client_address=lambda request: b"",
                 redis=None,
+                machine=Machine(0),
             )
         )
         self.prepared: PreparedAuth | None = None

@@ -1,4 +1,4 @@
-"""Fixtures: a Redis, and the store of limits in it."""
+"""Fixtures: a Redis, the store of limits in it, and a page."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from twisted.internet import reactor
 from apigw.config.model import Redis
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.redis.link import RedisLink
+from apigw.shared.page import Page
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """For two workers, the first of which is the test's process."""
+    page = Page.make(2)
+    page.become(0, 1)
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="module")

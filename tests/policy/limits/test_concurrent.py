@@ -1,4 +1,4 @@
-"""Limits of what runs at a time: both stores by one contract, the one in Redis with a real server."""
+"""Limits of what runs at a time: all stores by one contract, the one in Redis with a real server."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from twisted.internet.task import Clock, deferLater
 from apigw.config.model import Redis
 from apigw.policy.limits.arithmetic import Checks, Decision
 from apigw.policy.limits.concurrent import LEASE, Claim, Want
+from apigw.policy.limits.in_page import PageStore
 from apigw.policy.limits.in_redis import Outcome, Pending, RedisStore
 from apigw.policy.limits.memory import MemoryStore
 from apigw.redis.link import RedisLink
@@ -62,10 +63,14 @@ def other(server: redis_server.RedisServer) -> Iterator[RedisStore]:
     wait_for(link.stop())
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "page", "redis"])
 def store(request: pytest.FixtureRequest) -> Any:
     clock = Clock()
-    return MemoryStore(clock, clock.seconds) if request.param == "memory" else request.getfixturevalue("shared")
+    if request.param == "memory":
+        return MemoryStore(clock, clock.seconds)
+    if request.param == "page":
+        return PageStore(request.getfixturevalue("page"), clock, clock.seconds)
+    return request.getfixturevalue("shared")
 
 
 def admit(store: Any, checks: Checks, *wanted: Want, at: float | None = None) -> tuple[Claim, Decision | None]:
@@ -140,14 +145,14 @@ def test_a_reload_keeps_the_places(store: Any) -> None:
 
 @waiting
 def test_what_is_taken_is_shown(store: Any) -> None:
-    """Callers and places of this process, and nothing of what has ended."""
+    """Callers and places, and nothing of what has ended."""
     one = concurrent(5, endpoint="/shown")
     claims = [passes(store, (one, name)) for name in (b"a", b"a", b"b")]
-    assert store.places.of(one) == (2, 3)
+    assert store.taken(one) == (2, 3)
     for claim in claims:
         assert claim
         claim.release()
-    assert store.places.of(one) == (0, 0)
+    assert store.taken(one) == (0, 0)
 
 
 LIMITS = [concurrent(1, endpoint="/x"), concurrent(2), concurrent(3, scope="endpoint")]
@@ -254,7 +259,7 @@ def test_a_redis_that_fails_now_and_then(server: redis_server.RedisServer) -> No
         for claim in claims:
             claim.release()
         assert leases() == [0] * len(names)
-        assert [store.places.of(one) for one in LIMITS] == [(0, 0)] * len(LIMITS)
+        assert [store.taken(one) for one in LIMITS] == [(0, 0)] * len(LIMITS)
 
     holds()
     wait_for(link.stop())

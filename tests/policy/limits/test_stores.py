@@ -1,4 +1,4 @@
-"""Both stores of limits by one contract, the one in Redis with a real server; and that the two decide alike."""
+"""All stores of limits by one contract, the one in Redis with a real server; and that they decide alike."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.task import Clock
 
 from apigw.policy.limits.arithmetic import Decision
+from apigw.policy.limits.in_page import PageStore
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.memory import MemoryStore
+from apigw.shared.page import Page
 
 NEXT = count()
 
@@ -34,9 +36,18 @@ def in_memory() -> MemoryStore:
     return MemoryStore(clock, clock.seconds)
 
 
-@pytest.fixture(params=["memory", "redis"])
+def in_page(page: Page) -> PageStore:
+    clock = Clock()
+    return PageStore(page, clock, clock.seconds)
+
+
+@pytest.fixture(params=["memory", "page", "redis"])
 def store(request: pytest.FixtureRequest) -> Any:
-    return in_memory() if request.param == "memory" else request.getfixturevalue("shared")
+    if request.param == "memory":
+        return in_memory()
+    if request.param == "page":
+        return in_page(request.getfixturevalue("page"))
+    return request.getfixturevalue("shared")
 
 
 @pytest.fixture
@@ -180,13 +191,14 @@ STEP = st.tuples(
 
 
 @waiting
-def test_both_stores_decide_alike(shared: RedisStore) -> None:
-    """A gateway that moves from memory to Redis, or falls back, does not change what a caller sees."""
+def test_all_stores_decide_alike(shared: RedisStore, page: Page) -> None:
+    """A gateway that moves from memory to Redis, falls back, or gets workers, does not change what a caller sees."""
 
     @settings(max_examples=150, deadline=None)
     @given(st.lists(STEP, max_size=40))
     def alike(steps: list[Any]) -> None:
         memory, suffix, moment = in_memory(), key(), NOON * 1_000_000
+        together = in_page(page)
         answers: list[Deferred[Any]] = []
         expected = []
         for ahead, chosen, looking in steps:
@@ -195,6 +207,7 @@ def test_both_stores_decide_alike(shared: RedisStore) -> None:
             now = moment / 1_000_000
             answers.append(shared.peek(checks, now) if looking else shared.check(checks, now))
             expected.append(memory.peek(checks, now) if looking else memory.check(checks, now))
+            assert (together.peek(checks, now) if looking else together.check(checks, now)) == expected[-1]
         assert wait_for(gatherResults(answers)) == expected
 
     alike()

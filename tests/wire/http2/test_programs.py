@@ -101,11 +101,11 @@ def test_no_frames_raise(frames: list[bytes]) -> None:
 
 
 SERVER = """
-import sys
+import socket, sys
 from twisted.internet import reactor
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.reactor.transport import EagerReactor
+from apigw.wire.reactor.ports import serve
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
 
 class Echo:
@@ -131,9 +131,9 @@ def on_request(request):
 deadlines = Deadlines(reactor)
 deadlines.start()
 factory = ChannelFactory(Settings(), deadlines, on_request, lambda *refused: (400, [], b""), lambda: 0.0)
-plain = EagerReactor(reactor).listenTCP(0, factory, interface="127.0.0.1")
+plain = serve(reactor, socket.create_server(("127.0.0.1", 0)), factory)
 contexts = ServerContexts([KeyPair(sys.argv[1], sys.argv[1])])
-tls = EagerReactor(reactor).listenTCP(0, TLSFactory(contexts, factory), interface="127.0.0.1")
+tls = serve(reactor, socket.create_server(("127.0.0.1", 0)), TLSFactory(contexts, factory))
 print(plain.getHost().port, tls.getHost().port, flush=True)
 reactor.run()
 """

@@ -16,7 +16,6 @@ import pytest
 from attrs import define
 from support.certificates import Authority
 from support.logged import logged
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
@@ -30,6 +29,7 @@ from apigw.wire.http1.client import HTTP1Connection
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.reactor import epoll as own
 from apigw.wire.reactor.eager import MOST_HELD
+from apigw.wire.reactor.ports import serve
 from apigw.wire.reactor.transport import EagerClient, EagerReactor, EagerServer, beneath_tls, unsent
 from apigw.wire.request import Request
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
@@ -63,6 +63,13 @@ def turns(request: pytest.FixtureRequest) -> Iterator[Turns]:
     for _ in range(3):
         turns.turn()
     reactor._poller.close()
+
+
+def served_by(turns: Turns, factory: Any, family: int = socket.AF_INET) -> Any:
+    """The port of a factory, which listens on loopback."""
+    host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
+    with socket.create_server((host, 0), family=family) as listening:
+        return serve(turns.reactor, listening, factory)
 
 
 class Peer(Protocol):
@@ -110,7 +117,7 @@ def pair(turns: Turns) -> Iterator[tuple[Peer, socket.socket]]:
         return accepted[-1]
 
     factory.buildProtocol = build  # type: ignore[method-assign]
-    port: Any = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
+    port = served_by(turns, factory)
     client = socket.create_connection(("127.0.0.1", port.getHost().port))
     turns.until(lambda: accepted and accepted[0].transport)
     assert isinstance(accepted[0].transport, EagerServer)
@@ -336,24 +343,16 @@ def ask(turns: Turns, client: socket.socket, tls: ssl.SSLContext | None = None) 
     assert came[0].startswith(b"HTTP/1.1 200 ")
 
 
-LISTENING = ["tcp:0:interface=127.0.0.1", "tcp6:0:interface=\\:\\:1", "ssl", "tls", "adopted"]
-
-
-@pytest.mark.parametrize("kind", LISTENING)
+@pytest.mark.parametrize("kind", ["tcp", "tcp6", "tls"])
 def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement(
     turns: Turns, authority: Authority, kind: str
 ) -> None:
     """The second piece of an answer is sent at once, whatever the port: Nagle's algorithm is off."""
     channels = served(turns)
     factory: Any = channels
-    described, tls = kind, None
-    if kind in ("ssl", "tls"):
-        described = "tcp:0:interface=127.0.0.1"
+    tls = None
+    if kind == "tls":
         tls = authority.client()
-    if kind == "ssl":
-        pair = authority.issue("localhost")
-        described = f"ssl:0:privateKey={pair.key}:certKey={pair.certificate}:interface=127.0.0.1"
-    elif kind == "tls":
         factory = over_tls(turns, authority, channels)
     no_delay: list[bool] = []
     opened = channels.opened
@@ -365,18 +364,9 @@ def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement(
         opened(channel)
 
     channels.opened = note  # type: ignore[method-assign]
-    eager = EagerReactor(turns.reactor)
-    port: Any
-    with contextlib.ExitStack() as stack:
-        if kind == "adopted":
-            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            listening.setblocking(False)
-            port = eager.adoptStreamPort(listening.fileno(), socket.AF_INET, factory)
-        else:
-            given: list[Any] = []
-            serverFromString(eager, described).listen(factory).addCallback(given.append)
-            (port,) = given
-        ask(turns, stack.enter_context(socket.create_connection((port.getHost().host, port.getHost().port))), tls)
+    port = served_by(turns, factory, socket.AF_INET6 if kind == "tcp6" else socket.AF_INET)
+    with socket.create_connection((port.getHost().host, port.getHost().port)) as client:
+        ask(turns, client, tls)
     assert no_delay
     assert all(no_delay)
     turns.until(lambda: not channels.channels)
@@ -384,28 +374,24 @@ def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement(
     turns.turn()
 
 
-@pytest.mark.parametrize("adopted", [False, True])
-def test_a_unix_socket_has_no_such_algorithm(turns: Turns, tmp_path: Path, adopted: bool) -> None:
-    """It is listened on as any other, also where a supervisor opened it, and nothing fails and is logged."""
+def test_a_unix_socket_has_no_such_algorithm(turns: Turns, tmp_path: Path) -> None:
+    """It is served as any other; nothing fails and is logged; its file is left to whoever made it, with its mode."""
     channels = served(turns)
-    path = str(tmp_path / "a.sock")
-    eager = EagerReactor(turns.reactor)
+    path = tmp_path / "a.sock"
     with contextlib.ExitStack() as stack, logged() as events:
-        if adopted:
-            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
-            listening.bind(path)
-            listening.listen()
-            listening.setblocking(False)
-            port = eager.adoptStreamPort(listening.fileno(), socket.AF_UNIX, channels)
-        else:
-            port = eager.listenUNIX(path, channels)
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(str(path))
+        path.chmod(0o600)
+        listening.listen()
+        port = serve(turns.reactor, listening, channels)
         client = stack.enter_context(socket.socket(socket.AF_UNIX))
-        client.connect(path)
+        client.connect(str(path))
         ask(turns, client)
         turns.until(lambda: not channels.channels)
         port.stopListening()
         turns.turn()
     assert not [event for event in events if event.get("isError") or event.get("log_failure")]
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -415,7 +401,7 @@ def test_what_is_written_to_a_service_does_not_wait_for_its_acknowledgement(
     """A body that follows its head is sent at once, over every kind of connection that a pool makes."""
     channels = served(turns)
     factory: Any = over_tls(turns, authority, channels) if secure else channels
-    port: Any = EagerReactor(turns.reactor).listenTCP(0, factory, interface="127.0.0.1")
+    port = served_by(turns, factory)
     tls = ClientTLS(authority.file).to("localhost") if secure else None
     endpoint = endpoint_to(turns.reactor, "127.0.0.1", port.getHost().port, PATIENCE, tls)
     given: list[Any] = []

@@ -1,0 +1,295 @@
+# Compiled: see docs/decisions/compiled.md
+"""The store in the shared page: counts exactly over all workers of this machine, and answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from struct import Struct
+from typing import Final
+
+from mypy_extensions import i64
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, LogLimit, Standing, allow, decide
+from apigw.policy.limits.concurrent import HELD, Claim, ConcurrentLimit, Want
+from apigw.policy.limits.local import LocalStore
+from apigw.policy.limits.memory import SWEEP_INTERVAL, MemoryStore
+from apigw.policy.limits.page_log import begin_log, count_counter, count_log, look_counter, look_log
+from apigw.policy.limits.shares import Shares
+from apigw.shared.locks import Locks
+from apigw.shared.page import Page
+from apigw.shared.places import Places
+from apigw.shared.slots import WITHOUT_ROOM
+from apigw.shared.table import COUNTER, LOG, Spot, Table
+
+SWEPT: Final = 16
+"""Parts of the table (``table.SWEPT_AT_ONCE``) that all workers together look at in a ``SWEEP_INTERVAL``: a full table
+of 64 MiB is seen through in half a minute, for 0.3 % of one core."""
+
+_ID: Final = Struct("=q")
+
+
+class PageStore(LocalStore):
+    """Counts in the table of ``page``, for as many keys as it has room for; the least recently used leave.
+
+    Windows use the monotonic ``seconds`` of the clock, which is the same in all workers. ``now`` is Unix time, for the
+    end of the window in decisions.
+
+    A check whose lock is not free in time is decided by this worker's share of the limit. So is a place for which the
+    table has no room.
+    """
+
+    def __init__(self, page: Page, clock: IReactorTime, now: Callable[[], float]) -> None:
+        self._page = page
+        self._table: Table = page.limits
+        self._places: Places = page.places
+        self._locks: Locks = page.locks
+        self._seconds: Callable[[], float] = clock.seconds
+        self._now = now
+        self._shares = Shares(clock, now)
+        self._owed: list[Want] = []
+        """Places to free, whose locks were not to be had."""
+        self._next_swept: i64 = 0
+        self._sweeping = LoopingCall(self.sweep)
+        self._sweeping.clock = clock
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def keys(self) -> Mapping[bytes, int]:
+        return {_ID.pack(owner): number for owner, number in self._table.owners().items()}
+
+    def taken(self, limit: ConcurrentLimit) -> tuple[int, int]:
+        return self._places.of(_id(limit.id))
+
+    def start(self) -> Deferred[None]:
+        self._sweeping.start(SWEEP_INTERVAL, now=False)
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        if self._sweeping.running:
+            self._sweeping.stop()
+        return succeed(None)
+
+    def check(self, checks: Checks, at: float | None = None) -> Decision:
+        moment = self._moment(at)
+        if len(checks) == 1:
+            limit, key = checks[0]
+            return self._check_one(limit, key, moment)
+        spots = self._spots(checks)
+        locks = self._take_all(spots)
+        if locks is None:
+            return self._share().check(checks, at)
+        try:
+            standings = self._look_all(checks, spots, moment, True)
+            decision = decide(standings, moment, 1, self._ahead())
+            if decision.allowed:
+                self._count_all(spots, standings)
+        finally:
+            self._give_back(locks)
+        return decision
+
+    def _check_one(self, limit: Limit, key: bytes, moment: int) -> Decision:
+        """What ``check`` does where one limit applies, as on most routes."""
+        ahead = self._ahead()
+        table = self._table
+        spot: Spot = table.spot(limit.id + key)
+        if not self._locks.take(spot.lock):
+            return self._share().check([(limit, key)], moment / SECOND)
+        try:
+            cell = table.find(spot)
+            standing = self._look(limit, cell, moment)
+            allowed = standing.used < limit.limit
+            if allowed:
+                self._count(spot, cell, standing)
+        finally:
+            self._locks.give_back(spot.lock)
+        return allow(standing, 1, ahead) if allowed else decide([standing], moment, 1, ahead)
+
+    def peek(self, checks: Checks, at: float | None = None) -> Decision:
+        moment = self._moment(at)
+        spots = self._spots(checks)
+        locks = self._take_all(spots)
+        if locks is None:
+            return self._share().peek(checks, at)
+        try:
+            standings = self._look_all(checks, spots, moment, False)
+        finally:
+            self._give_back(locks)
+        return decide(standings, moment, 0, self._ahead())
+
+    def admit_within(
+        self, checks: Checks, claim: Claim, tested: list[Want], at: float | None = None
+    ) -> Decision | None:
+        moment = self._moment(at)
+        spots, wanted = self._spots(checks), self._places_of(claim.wanted)
+        locks = self._take_all(spots + wanted)
+        if locks is None:
+            return self._share().admit_within(checks, claim, tested, at)
+        decision: Decision | None = None
+        try:
+            claim.full = self._full(tested)
+            if checks:
+                standings = self._look_all(checks, spots, moment, True)
+                decision = decide(standings, moment, 1 if claim.full is None else 0, self._ahead())
+            if claim.full is None and (decision is None or decision.allowed):
+                if not self._hold(claim, wanted, moment):
+                    return self._share().admit_within(checks, claim, tested, at)
+                if checks:
+                    self._count_all(spots, standings)
+                claim.state = HELD
+        finally:
+            self._give_back(locks)
+        return decision
+
+    def take(self, claim: Claim) -> None:
+        wanted = self._places_of(claim.wanted)
+        locks = self._take_all(wanted)
+        if locks is None:
+            self._share().take(claim)
+            return
+        try:
+            if not self._hold(claim, wanted, self._moment(None)):
+                self._share().take(claim)
+        finally:
+            self._give_back(locks)
+
+    def free(self, claim: Claim) -> None:
+        if claim.by_share:
+            self._shares.free(claim)
+        else:
+            self._free(claim.wanted)
+
+    def sweep(self) -> None:
+        """Remove the expired keys of the next parts of the table, and free the places that are still owed."""
+        moment = self._moment(None)
+        owed, self._owed = self._owed, []
+        if owed:
+            self._free(owed)
+        self._shares.sweep()
+        table = self._table
+        for _ in range(max(1, SWEPT // self._page.workers)):
+            # Each worker begins elsewhere.
+            lock = table.first_lock + (self._next_swept + 7 * self._locks.worker) % table.stripes
+            if not self._locks.take(lock):
+                return
+            try:
+                if table.sweep(lock, moment):
+                    self._next_swept += 1
+            finally:
+                self._locks.give_back(lock)
+
+    def _look(self, limit: Limit, cell: i64, moment: int) -> Standing:
+        if not cell:
+            return limit.look(None, moment)
+        if isinstance(limit, LogLimit) and self._table.kind(cell) == LOG:
+            return look_log(self._table, limit, cell, moment)
+        return look_counter(self._table, limit, cell, moment)
+
+    def _look_all(self, checks: Checks, spots: list[Spot], moment: int, use: bool) -> list[Standing]:
+        standings: list[Standing] = []
+        for place, (limit, _) in enumerate(checks):
+            standings.append(self._look(limit, self._table.find(spots[place], use), moment))
+        return standings
+
+    def _count(self, spot: Spot, cell: i64, standing: Standing) -> None:
+        """One more. ``cell`` is the entry of the spot, or 0."""
+        table, limit = self._table, standing.limit
+        of_log = isinstance(limit, LogLimit)
+        if cell and of_log and table.kind(cell) == LOG:
+            count_log(table, spot, cell, standing)
+            return
+        if not cell:
+            cell = table.add(spot, COUNTER, _id(limit.id), standing.clock)
+            if not cell:
+                self._count_without_room()
+                return
+            standing.used = 0
+        # A log that had become a counter is one again when none of it counts any more.
+        if of_log and not standing.used:
+            begin_log(table, spot, cell, standing)
+        else:
+            count_counter(table, spot, cell, standing)
+
+    def _count_all(self, spots: list[Spot], standings: list[Standing]) -> None:
+        for place, spot in enumerate(spots):
+            # Found anew: it may have left for an entry of those before.
+            self._count(spot, self._table.find(spot, False), standings[place])
+
+    def _full(self, tested: list[Want]) -> ConcurrentLimit | None:
+        """The first limit without a place for its caller."""
+        for limit, key in tested:
+            if self._places.taken(self._table.spot(limit.id + key)) >= limit.most:
+                return limit
+        return None
+
+    def _hold(self, claim: Claim, spots: list[Spot], moment: int) -> bool:
+        """Take the places, all or none. False if there is no room for them."""
+        worker = self._locks.worker
+        for place, (limit, _) in enumerate(claim.wanted):
+            if not self._places.take(spots[place], _id(limit.id), worker, moment):
+                for spot in spots[:place]:
+                    self._places.free(spot, worker)
+                self._count_without_room()
+                return False
+        return True
+
+    def _free(self, wanted: list[Want]) -> None:
+        spots = self._places_of(wanted)
+        locks = self._take_all(spots)
+        if locks is None:
+            self._owed += wanted
+            return
+        try:
+            for spot in spots:
+                self._places.free(spot, self._locks.worker)
+        finally:
+            self._give_back(locks)
+
+    def _spots(self, checks: Checks) -> list[Spot]:
+        return [self._table.spot(limit.id + key) for limit, key in checks]
+
+    def _places_of(self, wanted: list[Want]) -> list[Spot]:
+        return [self._table.spot(limit.id + key) for limit, key in wanted]
+
+    def _take_all(self, spots: list[Spot]) -> list[int] | None:
+        """Take the locks of all, in ascending order, so that nobody waits in a circle. None if one is not to be had."""
+        locks = sorted({int(spot.lock) for spot in spots})
+        for place, lock in enumerate(locks):
+            if not self._locks.take(lock):
+                self._give_back(locks[:place])
+                return None
+        return locks
+
+    def _give_back(self, locks: list[int]) -> None:
+        for lock in locks:
+            self._locks.give_back(lock)
+
+    def _share(self) -> Shares:
+        """What decides where a lock was not to be had, which its worker's slot has counted."""
+        self._shares.workers = self._page.workers
+        return self._shares
+
+    def _count_without_room(self) -> None:
+        self._page.slots.add(self._locks.worker, WITHOUT_ROOM, 1)
+
+    def _moment(self, at: float | None) -> int:
+        """In microseconds."""
+        return int((self._seconds() if at is None else at) * SECOND + 0.5)
+
+    def _ahead(self) -> int:
+        """The microseconds by which Unix time is ahead of the clock at present."""
+        return int((self._now() - self._seconds()) * SECOND + 0.5)
+
+
+def local_store(page: Page | None, clock: IReactorTime, now: Callable[[], float]) -> LocalStore:
+    """The store in memory: in the page that the workers share, if there are several."""
+    return MemoryStore(clock, now) if page is None else PageStore(page, clock, now)
+
+
+def _id(identity: bytes) -> int:
+    """A limit's id as a word."""
+    number: int = _ID.unpack(identity)[0]
+    return number

@@ -1,0 +1,71 @@
+# Compiled: see docs/decisions/compiled.md
+"""What all stores in memory can do, whether they are of one process or of all workers: they answer at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from twisted.internet.defer import Deferred
+
+from apigw.policy.limits.arithmetic import Checks, Decision, Limit
+from apigw.policy.limits.concurrent import Claim, ClaimStore, ConcurrentLimit, Want
+
+
+class LocalStore(ClaimStore):
+    """Counts in memory. Times are seconds of the monotonic clock; None is now."""
+
+    kind: ClassVar[str] = "memory"
+    up: ClassVar[bool] = True
+
+    def __len__(self) -> int:
+        """Number of keys, those included that have expired and are not removed yet."""
+        raise NotImplementedError
+
+    def keys(self) -> Mapping[bytes, int]:
+        """The number of keys of each limit, by its id."""
+        raise NotImplementedError
+
+    def keys_of(self, limit: Limit) -> int:
+        return self.keys().get(limit.id, 0)
+
+    def taken(self, limit: ConcurrentLimit) -> tuple[int, int]:
+        """The number of callers that hold places of a limit, and the number of these places."""
+        raise NotImplementedError
+
+    def start(self) -> Deferred[None]:
+        """Begin to remove expired keys."""
+        raise NotImplementedError
+
+    def stop(self) -> Deferred[None]:
+        raise NotImplementedError
+
+    def check(self, checks: Checks, at: float | None = None) -> Decision:
+        """Test all checks, then count all, unless one refuses."""
+        raise NotImplementedError
+
+    def peek(self, checks: Checks, at: float | None = None) -> Decision:
+        """The decision that ``check`` would make, without counting or marking keys as used."""
+        raise NotImplementedError
+
+    def spent(self, checks: Checks, at: float) -> Decision | None:
+        """The refusal, where ``check`` would refuse. Counts nothing and is no use of the keys."""
+        decision = self.peek(checks, at)
+        return None if decision.allowed else decision
+
+    def admit(self, checks: Checks, claim: Claim, at: float | None = None) -> Decision | None:
+        """``check``, and take the places of ``claim``: both, or neither. ``None`` where there is nothing to check.
+
+        Where it is refused, ``claim.full`` is the limit that has no place, or the decision says which rate is used up.
+        """
+        return self.admit_within(checks, claim, claim.wanted, at)
+
+    def admit_within(
+        self, checks: Checks, claim: Claim, tested: list[Want], at: float | None = None
+    ) -> Decision | None:
+        """``admit``, but of the claim's limits only those that are ``tested`` can refuse it."""
+        raise NotImplementedError
+
+    def take(self, claim: Claim) -> None:
+        """Take the places of a claim that another store has granted."""
+        raise NotImplementedError

@@ -1,0 +1,165 @@
+# Compiled: see docs/decisions/compiled.md
+"""Sliding logs in the shared page, and what becomes of one for which there is no room: a sliding counter.
+
+The state of a log is the number of its stamps, the word of the oldest and that of the newest. Stamps are in the words
+of chunks, in order; the entry's ``until`` is a span after the newest. The state of a counter is its clock and counts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mypy_extensions import i64
+
+from apigw.policy.limits.arithmetic import Limit, Standing, both, weigh
+from apigw.shared.locks import STRUCTURE
+from apigw.shared.table import CELL, COUNTER, FIRST, LAST, LINK, LOG, STATE, UNTIL, Spot, Table
+
+KEPT_WHOLE: Final = 64
+"""For a log of up to so many stamps others leave when its stripe is full. A longer one becomes a counter then."""
+
+COUNTS: Final = STATE + 1
+
+
+def look_counter(table: Table, limit: Limit, cell: i64, now: int) -> Standing:
+    words = table.words
+    last: int = words[cell + STATE]
+    counts: int = words[cell + COUNTS]
+    return weigh(limit, last, counts, now)
+
+
+def count_counter(table: Table, spot: Spot, cell: i64, standing: Standing) -> None:
+    words = table.words
+    until: i64 = words[cell + UNTIL]
+    over: i64 = standing.resets + standing.limit.span
+    if over != until:  # a new window: within one, the words are true whichever of them is written first
+        table.locks.writes(spot.lock, cell)
+        words[cell + UNTIL] = over
+    words[cell + STATE] = standing.clock
+    words[cell + COUNTS] = standing.counts + 1
+
+
+def look_log(table: Table, limit: Limit, cell: i64, now: i64) -> Standing:
+    """The standing; its ``counts`` are the word of the oldest stamp in the window."""
+    words = table.words
+    span: i64 = limit.span
+    until: i64 = words[cell + UNTIL]
+    clock = until - span
+    if now > clock:
+        clock = now
+    gone = clock - span
+    if until - span <= gone:
+        return Standing(limit, clock, 0, clock + span, 0)
+    at: i64 = words[cell + FIRST]
+    used: i64 = words[cell + STATE]
+    oldest: i64 = words[at]
+    if oldest <= gone:
+        newest: i64 = words[cell + LAST]
+        while oldest <= gone:
+            passed = _passed(words, at, newest, gone)
+            used -= passed
+            at = _step(words, at, passed)
+            oldest = words[at]
+    number: i64 = limit.limit
+    passes: i64 = 0
+    if used >= number:
+        blocking: i64 = words[_step(words, at, used - number)]
+        passes = blocking + span
+    return Standing(limit, clock, used, oldest + span, passes, at)
+
+
+def count_log(table: Table, spot: Spot, cell: i64, standing: Standing) -> None:
+    """One more stamp, from the result of ``look_log``. Stamps that have left the window are forgotten."""
+    words, locks = table.words, table.locks
+    clock: i64 = standing.clock
+    used: i64 = standing.used
+    first: i64 = words[cell + FIRST]
+    last: i64 = words[cell + LAST]
+    oldest: i64 = standing.counts
+    if not used:
+        locks.writes(spot.lock, STRUCTURE)
+        table.free_after(spot.stripe, first, last)
+        oldest = last = (first & ~7) + 1
+    elif last & 7 < 7:
+        locks.writes(spot.lock, cell if oldest & ~7 == first & ~7 else STRUCTURE)
+        table.free_before(spot.stripe, first, oldest)
+        last += 1
+    else:
+        locks.writes(spot.lock, STRUCTURE)
+        table.free_before(spot.stripe, first, oldest)
+        words[cell + FIRST] = oldest
+        chunk = table.free_cell(spot.stripe)
+        if not chunk and used < KEPT_WHOLE:
+            chunk = table.cell(spot.stripe, clock, cell)
+        if not chunk:
+            _become_counter(table, spot, cell, standing)
+            return
+        words[chunk] = 0
+        words[last & ~7] = chunk << LINK
+        last = chunk + 1
+    words[last] = clock
+    words[cell + UNTIL] = clock + standing.limit.span
+    words[cell + STATE] = used + 1
+    words[cell + FIRST] = oldest
+    words[cell + LAST] = last
+
+
+def begin_log(table: Table, spot: Spot, cell: i64, standing: Standing) -> None:
+    """The first stamp, in an entry without chunks. Where there is no room for one it is a counter."""
+    words = table.words
+    clock: i64 = standing.clock
+    table.locks.writes(spot.lock, STRUCTURE)
+    chunk = table.cell(spot.stripe, clock, cell)
+    if not chunk:
+        table.change_kind(cell, COUNTER)
+        count_counter(table, spot, cell, weigh(standing.limit, standing.clock, 0, standing.clock))
+        return
+    words[chunk] = 0
+    words[chunk + 1] = clock
+    words[cell + UNTIL] = clock + standing.limit.span
+    words[cell + STATE] = 1
+    words[cell + FIRST] = chunk + 1
+    words[cell + LAST] = chunk + 1
+    table.change_kind(cell, LOG)
+
+
+def _become_counter(table: Table, spot: Spot, cell: i64, standing: Standing) -> None:
+    """Count what is in the window by the two windows of a counter, and one more."""
+    words = table.words
+    limit, clock = standing.limit, standing.clock
+    begins: i64 = clock - clock % limit.span
+    at: i64 = standing.counts
+    newest: i64 = words[cell + LAST]
+    previous: i64 = 0
+    stamp: i64 = words[at]
+    while stamp < begins and previous < standing.used:
+        passed = _passed(words, at, newest, begins - 1)
+        previous += passed
+        if previous < standing.used:
+            at = _step(words, at, passed)
+            stamp = words[at]
+    table.free_chunks(spot.stripe, cell)
+    table.change_kind(cell, COUNTER)
+    current = standing.used - previous
+    count_counter(table, spot, cell, weigh(limit, clock, both(previous, current), clock))
+
+
+def _passed(words: memoryview, at: i64, newest: i64, gone: i64) -> i64:
+    """How many stamps from ``at`` on are at most ``gone``, as the one there is: all of its chunk, or that one."""
+    chunk = at & ~7
+    if chunk != newest & ~7:
+        last: i64 = words[chunk + CELL - 1]
+        if last <= gone:
+            return CELL - (at & 7)
+    return 1
+
+
+def _step(words: memoryview, at: i64, stamps: i64) -> i64:
+    """The word of the stamp that comes so many after the one at ``at``."""
+    left = CELL - (at & 7)
+    while stamps >= left:
+        stamps -= left
+        head: i64 = words[at & ~7]
+        at = (head >> LINK) + 1
+        left = CELL - 1
+    return at + stamps

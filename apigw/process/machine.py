@@ -1,0 +1,98 @@
+"""What a worker shares with the others of its gateway."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred
+
+from apigw.config.model import Config
+from apigw.contract.machine import Answer, Machine
+from apigw.process.control import Control
+from apigw.process.own_log import OwnLog
+from apigw.process.sockets import Socket, Sockets
+from apigw.shared.page import Page
+
+
+class Siblings(Machine):
+    """The machine, from one of several workers: what is asked goes through the master to all of them."""
+
+    def __init__(self, index: int, workers: int) -> None:
+        super().__init__(os.getpid())
+        self.index = index
+        self.workers = workers
+        self.control: Control
+        """To the master; set before anything is asked."""
+        self._checks = False
+        self._roles: list[tuple[Callable[[], object], Callable[[], object]]] = []
+
+    @property
+    def checks(self) -> bool:
+        return self._checks
+
+    def while_checks(self, begin: Callable[[], object], end: Callable[[], object]) -> None:
+        self._roles.append((begin, end))
+        if self._checks:
+            begin()
+
+    def checker_changed(self, checks: bool) -> None:
+        """This worker has become the one that checks, or is it no longer."""
+        self._checks = checks
+        for begin, end in self._roles:
+            (begin if checks else end)()
+
+    def ask(self, question: str, argument: Any = None) -> Deferred[list[Answer]]:
+        asking = self.control.call("ask", [question, argument])
+        return asking.addCallback(lambda given: [Answer(*each) for each in given])
+
+
+@frozen
+class Shared:
+    """What a worker is given: the other workers, the page, and the sockets that all of them accept from."""
+
+    machine: Siblings
+    page: Page
+    admin: Socket | None
+    public: tuple[Socket, ...]
+    bell: int
+    """Of the gate by which they share connections evenly."""
+
+
+@frozen
+class Life:
+    """What every worker is forked with."""
+
+    workers: int
+    config: Config
+    sockets: Sockets
+    page: Page
+    directory: str
+    log_decisions: bool
+    own_log: OwnLog | None
+
+
+class WhileChecking(Service):
+    """Runs a service while this worker is the one that checks: what is there once for the machine."""
+
+    def __init__(self, machine: Machine, service: IService) -> None:
+        self._service = service
+        self._machine = machine
+
+    def startService(self) -> None:
+        super().startService()
+        self._machine.while_checks(self._begin, self._end)
+
+    def stopService(self) -> Any:
+        super().stopService()
+        return self._end()
+
+    def _begin(self) -> None:
+        if self.running and not self._service.running:
+            self._service.startService()
+
+    def _end(self) -> Any:
+        return self._service.stopService() if self._service.running else None

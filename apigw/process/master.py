@@ -1,0 +1,261 @@
+"""The master: with several workers, the process that ``twistd`` starts.
+
+It owns the listening sockets, the shared page and the signals, forks the workers, replaces those that end, and passes
+on what they ask each other. It carries no traffic.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from attrs import define, evolve, field
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from apigw.config.model import Config
+from apigw.process.children import Watch, fork, how, settle_for_forks
+from apigw.process.control import Control, connect
+from apigw.process.machine import Life
+from apigw.process.reports import Reports
+from apigw.process.starting import FAILED, READY, until_ready
+from apigw.process.systemd import notify
+
+log = Logger()
+
+TICK = 1.0
+"""Seconds between two questions to each worker whether it still answers."""
+
+MISSED = 5
+"""Ticks in a row without an answer after which a worker is ended. Counted by the master's own ticks, so that a machine
+that was paused ends nobody."""
+
+DUMPS = 1.0
+"""Seconds that a worker which hangs gets to write down where."""
+
+ANSWERS_WITHIN = 2.0
+"""Seconds in which a worker must answer a question of another."""
+
+STEADY = 10.0
+"""Seconds of life after which a worker's death is not one of a series."""
+
+LONGEST_PAUSE = 10.0
+"""Seconds: the longest pause before a worker that dies again and again is replaced. The first one is replaced at once,
+then after 0.1 s, and twice as long each time."""
+
+
+@define(eq=False)
+class Worker:
+    """A living worker, as the master knows it."""
+
+    index: int
+    process: int
+    since: float
+    control: Control
+    ready: bool = False
+    missed: int = 0
+    ended: Deferred[None] = field(factory=Deferred)
+
+
+class Master(Service):
+    """``live`` is called in each child, and never here: with what it starts with, its index, its end of the control
+    connection and its reactor. It returns an exit code."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        life: Life,
+        live: Callable[[Life, int, socket.socket, Any], int],
+        install_reactor: Callable[[], None],
+        reports: Reports,
+    ) -> None:
+        self._reports = reports
+        self._reactor = reactor
+        self.life = life
+        """What workers that are forked from now on start with."""
+        self._live = live
+        self._install = install_reactor
+        self._started: dict[int, tuple[int, socket.socket]] = {}
+        self._workers: dict[int, Worker] = {}
+        self._deaths: dict[int, int] = {}
+        self.died = 0
+        """Number of workers that have ended though nobody asked them to."""
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = reactor
+        self.gives: dict[str, Callable[[Any, bytes], Any]] = {
+            READY: lambda index, _: self._ready(index),
+            FAILED: lambda reason, _: log.error("{reason}", reason=reason),
+            "ask": lambda asked, _: self._ask(*asked),
+        }
+        """What workers may call here."""
+        self.came: Callable[[Worker], object] = lambda _: None
+        """Called when a worker has become ready."""
+        self.left: Callable[[Worker], object] = lambda _: None
+        """Called when one has ended."""
+
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        self.life.sockets.bind()
+
+    def startService(self) -> None:
+        """Fork the workers, and wait until one is ready. Raises ``CannotStart`` if three end before that."""
+        super().startService()
+        self._reports.in_use(self.life.config)
+        settle_for_forks()
+        for index in range(self.life.workers):
+            self._fork(index)
+        until_ready(self._started, self._fork)
+        for index in list(self._started):
+            self._meet(index)
+        self._ticking.start(TICK, now=False)
+        self._reports.started(self.life.config)
+
+    def living(self) -> list[Worker]:
+        """The workers that are ready, by index."""
+        return [worker for _, worker in sorted(self._workers.items()) if worker.ready]
+
+    def workers(self) -> list[Worker]:
+        """All of them, also those that are not ready yet."""
+        return list(self._workers.values())
+
+    def use(self, config: Config) -> None:
+        """Workers that are forked from now on start with this configuration."""
+        self.life = evolve(self.life, config=config)
+        self._reports.in_use(config)
+
+    def replace(self, worker: Worker, why: str) -> None:
+        """End a worker at once; another takes its place."""
+        log.error("worker {index} (process {process}) {why}", index=worker.index, process=worker.process, why=why)
+        self._kill(worker, signal.SIGKILL)
+
+    def tell(self, what: str, argument: Any, *only: Worker) -> None:
+        """Call all workers that are ready, or some; whether they have heard it does not matter."""
+        for worker in only or self.living():
+            worker.control.call(what, argument).addErrback(lambda _: None)
+
+    def signal(self, number: int) -> None:
+        for worker in self._workers.values():
+            with suppress(ProcessLookupError):
+                os.kill(worker.process, number)
+
+    def stopService(self) -> Deferred[Any]:
+        """Have all workers drain; fires when they have ended."""
+        super().stopService()
+        self._ticking.stop()
+        ends = [worker.ended for worker in self._workers.values()]
+        self.signal(signal.SIGTERM)
+        # Until then clients may connect: the workers wait as long before they close their copies.
+        closing = self._reactor.callLater(self.life.config.gateway.drain_delay, self.life.sockets.close)
+        return DeferredList(ends).addCallback(self._all_ended, closing)
+
+    def _all_ended(self, _: object, closing: IDelayedCall) -> None:
+        if closing.active():
+            closing.cancel()
+            self.life.sockets.close()
+
+    def _fork(self, index: int) -> None:
+        ours, theirs = socket.socketpair()
+
+        def life(reactor: Any) -> int:
+            ours.close()
+            for _, end in self._started.values():
+                end.close()
+            return self._live(self.life, index, theirs, reactor)
+
+        process = fork(self._reactor, life, self._install)
+        theirs.close()
+        self._started[index] = process, ours
+
+    def _meet(self, index: int) -> None:
+        """The reactor runs, or is about to: take up the control connection of a worker that was forked."""
+        process, end = self._started.pop(index)
+        control = Control(self.gives, lambda: None)
+        worker = Worker(index, process, self._reactor.seconds(), control)
+        self._workers[index] = worker
+        Watch(self._reactor, process, lambda status: self._ended(worker, status))
+        connect(self._reactor, end, control)
+
+    def _ready(self, index: int) -> None:
+        worker = self._workers[index]
+        worker.ready = True
+        self.came(worker)
+
+    def _ended(self, worker: Worker, status: int) -> None:
+        del self._workers[worker.index]
+        worker.control.close()
+        self.life.page.died(worker.index)
+        self.life.sockets.ring()
+        self.left(worker)
+        if self.running:
+            self.died += 1
+            pause = self._pause(worker)
+            log.error(
+                "worker {index} (process {process}) {how}; replaced {when}",
+                index=worker.index,
+                process=worker.process,
+                how=how(status),
+                when=f"in {pause:g} s" if pause else "at once",
+            )
+            self._reactor.callLater(pause, self._replace, worker.index)
+        worker.ended.callback(None)
+
+    def _pause(self, worker: Worker) -> float:
+        in_a_row = 0 if self._reactor.seconds() - worker.since >= STEADY else self._deaths.get(worker.index, 0)
+        self._deaths[worker.index] = in_a_row + 1
+        return min(0.05 * 2**in_a_row, LONGEST_PAUSE) if in_a_row else 0.0
+
+    def _replace(self, index: int) -> None:
+        if self.running:
+            self._fork(index)
+            self._meet(index)
+
+    def _tick(self) -> None:
+        for worker in self.living():
+            if worker.missed == MISSED:
+                self._end(worker)
+            worker.missed += 1
+            worker.control.call("tick").addCallbacks(lambda _, worker=worker: self._answered(worker), lambda _: None)
+        if any(worker.missed <= 1 for worker in self.living()):
+            notify("WATCHDOG=1")
+
+    def _answered(self, worker: Worker) -> None:
+        worker.missed = 0
+
+    def _end(self, worker: Worker) -> None:
+        """End one that hangs. SIGABRT has it write its stack, which one that is stopped cannot."""
+        log.error(
+            "worker {index} (process {process}) has not answered for {missed:g} s",
+            index=worker.index,
+            process=worker.process,
+            missed=MISSED * TICK,
+        )
+        for after, number in ((0.0, signal.SIGABRT), (DUMPS, signal.SIGKILL)):
+            self._reactor.callLater(after, self._kill, worker, number)
+
+    def _kill(self, worker: Worker, number: int) -> None:
+        if self._workers.get(worker.index) is worker:
+            os.kill(worker.process, number)
+
+    def _ask(self, question: str, argument: Any) -> Deferred[list[Any]]:
+        """Ask every worker for one of them: index, process and value of each that answers in time."""
+        asked = list(self._asked(question, argument))
+        answers = DeferredList([answer for _, answer in asked], consumeErrors=True)
+        return answers.addCallback(
+            lambda given: [
+                [worker.index, worker.process, value]
+                for (worker, _), (succeeded, value) in zip(asked, given, strict=True)
+                if succeeded
+            ]
+        )
+
+    def _asked(self, question: str, argument: Any) -> Iterator[tuple[Worker, Deferred[Any]]]:
+        for worker in self.living():
+            answer = worker.control.call("give", [question, argument])
+            yield worker, answer.addTimeout(ANSWERS_WITHIN, self._reactor)

@@ -1,0 +1,56 @@
+"""A worker's pulse: the sign of life in its slot of the shared page, and whether it is the lowest that has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.task import LoopingCall
+
+from apigw.shared.page import Page
+from apigw.shared.slots import IN_FLIGHT, READY, TICK
+
+INTERVAL = 0.25
+"""Seconds between two ticks. A worker without one for ``slots.STALE`` is left out."""
+
+
+class Pulse(Service):
+    """Ticks from its start to its end. ``checker_changed`` is called with whether this worker is the checker now."""
+
+    def __init__(
+        self, clock: Any, page: Page, in_flight: Callable[[], int], checker_changed: Callable[[bool], object]
+    ) -> None:
+        self._clock = clock
+        self._page = page
+        self._in_flight = in_flight
+        self._checker_changed = checker_changed
+        self.checks = False
+        self._beating = LoopingCall(self._beat)
+        self._beating.clock = clock
+
+    def startService(self) -> None:
+        super().startService()
+        self._page.slots.put(self._page.worker, READY, 1)
+        self._beating.start(INTERVAL)
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._page.slots.put(self._page.worker, READY, 0)
+        self._beating.stop()
+        self._look()
+
+    def _beat(self) -> None:
+        slots, worker = self._page.slots, self._page.worker
+        slots.put(worker, TICK, self._now())
+        slots.put(worker, IN_FLIGHT, self._in_flight())
+        self._look()
+
+    def _look(self) -> None:
+        checks = self._page.slots.checker(self._now()) == self._page.worker
+        if checks != self.checks:
+            self.checks = checks
+            self._checker_changed(checks)
+
+    def _now(self) -> int:
+        return int(self._clock.seconds() * 1000)

@@ -1,0 +1,43 @@
+"""What a configuration in use means for this machine, as the log says it once."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from apigw import __version__, is_compiled
+from apigw.config.model import Config, Path
+from apigw.process.descriptors import Descriptors
+
+log = Logger()
+
+
+class Reports:
+    """``speaks``: whether the log of this process has them; of several workers the master speaks."""
+
+    def __init__(self, speaks: bool) -> None:
+        self._speaks = speaks
+        self._descriptors = Descriptors(speaks)
+        self._warned: frozenset[tuple[Path, str]] = frozenset()
+
+    def started(self, config: Config) -> None:
+        if self._speaks:
+            log.info(
+                "apigw {version}, {kind}: {routes} routes to {services} services",
+                version=__version__,
+                kind="compiled" if is_compiled() else "not compiled",
+                routes=len(config.routes),
+                services=len(config.services),
+            )
+
+    def in_use(self, config: Config) -> int:
+        """Another configuration is in use. Returns how many connections of clients there may be in this process.
+
+        Its warnings are logged but for those that the last one had already, wherever they stand now.
+        """
+        connections = self._descriptors.fit(config.gateway.max_connections, config.services)
+        if self._speaks:
+            for warning in config.warnings:
+                if (warning.path, warning.sentence) not in self._warned:
+                    log.warn("{warning}", warning=str(warning))
+            self._warned = frozenset((warning.path, warning.sentence) for warning in config.warnings)
+        return connections

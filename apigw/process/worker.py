@@ -1,0 +1,78 @@
+"""A worker: one of the processes that serve, from its fork to its end."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import time
+from typing import Any
+
+from twisted.logger import Logger
+
+from apigw.config.errors import ConfigError
+from apigw.process.children import hear
+from apigw.process.control import Control, Give, connect
+from apigw.process.machine import Life, Shared, Siblings
+from apigw.process.program import Program
+from apigw.process.signals import Signals
+from apigw.process.starting import READY, fail
+from apigw.process.tree import CannotStart
+
+log = Logger()
+
+
+def live(life: Life, index: int, end: socket.socket, reactor: Any) -> int:
+    """Serve until the master, or its end, says to stop. ``end`` is of the connection to it. Returns the exit code."""
+    os.environ.pop("NOTIFY_SOCKET", None)  # the master is what the service manager knows
+    signals = Signals()
+    signals.install()
+    signals.hold()
+    # A terminal signals the whole group, and the master alone is to act.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    hear()
+    own_log = life.own_log
+    if own_log is None:
+        faulthandler.enable(2)
+    else:
+        # A copy: the log's own descriptor may be another file's after a rotation.
+        faulthandler.enable(own_log.forked())
+        signals.on(signal.SIGUSR1, own_log.reopen)
+    try:
+        _serve(life, index, end, reactor, signals)
+    except (ConfigError, CannotStart) as error:
+        fail(end, str(error))
+        return 1
+    except Exception as error:
+        log.failure("the worker cannot go on")
+        fail(end, f"apigw: a worker could not start: {error!r}")
+        return 1
+    finally:
+        if own_log is not None:
+            own_log.close()
+    return 0
+
+
+def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Signals) -> None:
+    machine = Siblings(index, life.workers)
+    life.page.become(index, machine.process)
+    shared = Shared(machine, life.page, life.sockets.admin, life.sockets.public, life.sockets.bell)
+    program = Program(reactor, time.time, signals, life.config, life.directory, life.log_decisions, shared)
+    gives: dict[str, Give] = {
+        "give": lambda asked, _: machine.give(*asked),
+        "tick": lambda *_: None,
+        "prepare": lambda _, data: program.renewal.prepare(data),
+        "commit": lambda *_: program.renewal.commit(),
+        "abandon": lambda *_: program.renewal.abandon(),
+        "reloads": lambda told, _: program.reloads(*told),
+    }
+    # The end of the master is a SIGTERM.
+    machine.control = Control(gives, lambda: os.kill(machine.process, signal.SIGTERM))
+    program.root.privilegedStartService()
+    program.root.startService()
+    connect(reactor, end, machine.control)
+    reactor.callWhenRunning(machine.control.call, READY, index)
+    reactor.addSystemEventTrigger("before", "shutdown", program.root.stopService)
+    reactor.run(installSignalHandlers=False)

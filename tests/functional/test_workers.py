@@ -1,0 +1,157 @@
+"""Several workers are one gateway, and go on as one whatever happens to any of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.client import Client, Truncated, encode
+from support.daemon import Daemon, gateway
+from support.services import Received, Service
+from support.waiting import eventually
+
+from .conftest import Start
+
+ALL = [{"path": "/*", "service": "main"}]
+WORKERS = 3
+
+
+def serve(start: Start, service: Service, **settings: Any) -> Daemon:
+    daemon = start(gateway(services={"main": service.url}, routes=ALL, workers=WORKERS, **settings))
+    eventually(lambda: len(workers(daemon)) == WORKERS)
+    return daemon
+
+
+def workers(daemon: Daemon) -> list[int]:
+    """The processes that the master has."""
+    master = daemon.process.pid
+    return [int(child) for child in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
+
+
+def lives(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def end(daemon: Daemon, *processes: int) -> None:
+    """Kill workers, and wait until others are there in their place."""
+    for process in processes:
+        os.kill(process, signal.SIGKILL)
+    eventually(lambda: len(workers(daemon)) == WORKERS and not set(processes) & set(workers(daemon)))
+
+
+@pytest.fixture
+def slow(service: Service) -> Iterator[threading.Event]:
+    """The service answers when this is set."""
+    go_on = threading.Event()
+
+    def behave(received: Received) -> None:
+        go_on.wait(20)
+        received.conversation.answer(200, body=b"done")
+
+    service.behave = behave
+    yield go_on
+    go_on.set()
+
+
+def test_a_worker_that_is_killed_is_replaced(start: Start, service: Service) -> None:
+    daemon = serve(start, service)
+    end(daemon, workers(daemon)[0])
+    assert daemon.get("/a").status == 200
+    assert daemon.status()
+    assert "was ended by SIGKILL; replaced at once" in daemon.log
+
+
+def test_all_workers_killed_at_once_are_replaced(start: Start, service: Service) -> None:
+    daemon = serve(start, service)
+    end(daemon, *workers(daemon))
+    assert daemon.get("/a").status == 200
+
+
+def test_a_killed_worker_takes_only_its_own_exchanges_with_it(
+    start: Start, service: Service, slow: threading.Event
+) -> None:
+    daemon = serve(start, service)
+    clients = [daemon.connect() for _ in range(6)]
+    for client in clients:
+        client.send(encode("GET", "/a"))
+    eventually(lambda: len(service.requests) == 6)
+    end(daemon, workers(daemon)[1])
+    slow.set()
+    answered = [client for client in clients if not _was_lost(client)]
+    assert len(answered) >= 2
+
+
+def _was_lost(client: Client) -> bool:
+    try:
+        return client.answer().status != 200
+    except (OSError, Truncated):
+        return True
+
+
+def test_a_worker_that_stands_still_is_ended_and_the_others_serve(start: Start, service: Service) -> None:
+    daemon = serve(start, service)
+    still = workers(daemon)[0]
+    os.kill(still, signal.SIGSTOP)
+    eventually(lambda: still not in workers(daemon))
+    assert "has not answered for 5 s" in daemon.log
+    eventually(lambda: len(workers(daemon)) == WORKERS)
+    assert daemon.get("/a").status == 200
+
+
+def test_the_end_of_the_master_is_the_end_of_its_workers(start: Start, service: Service, slow: threading.Event) -> None:
+    """They finish what is in flight, and leave."""
+    daemon = serve(start, service)
+    client = daemon.connect()
+    client.send(encode("GET", "/a"))
+    eventually(lambda: len(service.requests) == 1)
+    left = workers(daemon)
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+    eventually(lambda: sum(map(lives, left)) == 1)
+    slow.set()
+    assert client.answer().body == b"done"
+    eventually(lambda: not any(map(lives, left)))
+
+
+def test_sigterm_drains_all_workers(start: Start, service: Service, slow: threading.Event) -> None:
+    daemon = serve(start, service)
+    clients = [daemon.connect() for _ in range(6)]
+    for client in clients:
+        client.send(encode("GET", "/a"))
+    eventually(lambda: len(service.requests) == 6)
+    left = workers(daemon)
+    daemon.terminate()
+    eventually(lambda: "draining: " in daemon.log)
+    slow.set()
+    assert [client.answer().body for client in clients] == [b"done"] * 6
+    assert daemon.wait() == 0
+    assert not any(map(lives, left))
+
+
+def test_a_second_sigterm_ends_what_is_in_flight(start: Start, service: Service, slow: threading.Event) -> None:
+    daemon = serve(start, service)
+    client = daemon.connect()
+    client.send(encode("GET", "/a"))
+    eventually(lambda: len(service.requests) == 1)
+    daemon.terminate()
+    eventually(lambda: "draining: " in daemon.log)
+    daemon.terminate()
+    assert daemon.wait() == 0
+
+
+def test_a_gateway_whose_workers_cannot_start_says_why(tmp_path: Path, service: Service) -> None:
+    unread = tmp_path / "access.log"
+    os.mkfifo(unread)
+    document = gateway(services={"main": service.url}, routes=ALL, workers=WORKERS, access_log={"file": str(unread)})
+    daemon = Daemon(tmp_path / "gateway", document).launch()
+    assert daemon.wait() == 1
+    assert "apigw: cannot open the access log: [Errno 6] No such device or address" in daemon.log

@@ -1,0 +1,294 @@
+"""The store in the shared page: what it does when it is full, when a lock is not to be had, and when a worker dies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.forked import child, holds
+from support.limits import NOON, concurrent, limit
+from twisted.internet.task import Clock
+
+from apigw.policy.limits.arithmetic import Limit
+from apigw.policy.limits.concurrent import HELD, Claim, ConcurrentLimit
+from apigw.policy.limits.in_page import PageStore
+from apigw.policy.limits.memory import SWEEP_INTERVAL, MemoryStore
+from apigw.shared.page import Page
+from apigw.shared.slots import LOCK_MISSES, WITHOUT_ROOM
+
+
+@pytest.fixture
+def small() -> Iterator[Page]:
+    """With stripes of some 200 cells."""
+    page = Page.make(4, 1024 * 1024)
+    page.become(0, 1)
+    yield page
+    page.close()
+
+
+def store(page: Page, clock: Clock | None = None) -> PageStore:
+    clock = clock or Clock()
+    return PageStore(page, clock, clock.seconds)
+
+
+def names(memory: PageStore, one: Limit | ConcurrentLimit, number: int, lock: int = 0) -> list[bytes]:
+    """Keys that meet in one stripe."""
+    found: list[bytes] = []
+    at = 0
+    while len(found) < number:
+        name = b"%d" % at
+        if memory._table.spot(one.id + name).lock == lock:
+            found.append(name)
+        at += 1
+    return found
+
+
+STEP = st.tuples(st.sampled_from([0, 1, 700_000, 5_000_000, 9_999_999, 10_000_000]), st.integers(1, 40), st.booleans())
+
+
+def test_long_logs_are_exact(page: Page) -> None:
+    """However the stamps lie in chunks, and whatever has left the window: as in one process."""
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.lists(STEP, max_size=40), st.lists(st.integers(1, 120), min_size=1, max_size=3))
+    def alike(steps: list[Any], limits: list[int]) -> None:
+        name = b"%d" % len(page.limits)
+        memory, together, moment = MemoryStore(Clock(), lambda: 0.0), store(page), NOON * 1_000_000
+        for at, (ahead, number, looking) in enumerate(steps):
+            checks = [(limit(limits[at % len(limits)], 10, "log", scope="user", endpoint=f"/{len(page.limits)}"), name)]
+            for _ in range(number):
+                moment += ahead if number < 5 else ahead // number
+                now = moment / 1_000_000
+                if looking:
+                    assert together.peek(checks, now) == memory.peek(checks, now)
+                assert together.check(checks, now) == memory.check(checks, now)
+        for lock in range(64):
+            page.locks.take(lock)
+            page.limits.clear(lock)
+            page.locks.give_back(lock)
+
+    alike()
+
+
+def test_a_full_table_keeps_who_is_being_refused(small: Page) -> None:
+    """A flood of new addresses costs no memory, and does not free the caller who hammers."""
+    memory, one = store(small), limit(1)
+    hammer, *flood = names(memory, one, 1_000)
+    memory.check([(one, hammer)], NOON)
+    for name in flood:
+        assert not memory.check([(one, hammer)], NOON).allowed
+        assert memory.check([(one, name)], NOON).allowed
+    assert len(memory) <= small.limits.cells
+
+
+def test_a_long_log_becomes_a_counter_when_there_is_no_room(small: Page) -> None:
+    """It takes no other's room, and goes on from what it has counted; once it is unused it is a log again."""
+    memory, long, short = store(small), limit(100_000, 60, "log"), limit(3, 60, "log", endpoint="/short")
+    (other,), (name,) = names(memory, short, 1), names(memory, long, 1)
+    memory.check([(short, other)], NOON)
+    cells = int(small.limits.cells)
+    number = 7 * (cells - 3)
+    for at in range(number):
+        assert memory.check([(long, name)], NOON + 30 + 29 * at / number).remaining == 100_000 - at - 1
+    assert memory.check([(long, name)], NOON + 60).remaining == 100_000 - number - 1
+    assert memory.peek([(long, name)], NOON + 90).remaining == 100_000 - number // 2 - 1
+    assert memory.peek([(short, other)], NOON + 59).remaining == 2
+    assert memory.check([(long, name)], NOON + 181).remaining == 99_999
+    assert memory.peek([(long, name)], NOON + 240).remaining == 99_999
+    assert memory.peek([(long, name)], NOON + 241).remaining == 100_000
+
+
+def test_short_logs_stay_logs_in_a_full_table(small: Page) -> None:
+    """Others, unused for longer, leave for the next stamps."""
+    memory, one, flood = store(small), limit(60, 60, "log"), limit(1, endpoint="/flood")
+    (name,) = names(memory, one, 1)
+    for key in names(memory, flood, 500):
+        memory.check([(flood, key)], NOON)
+    for at in range(60):
+        assert memory.check([(one, name)], NOON + at / 2).remaining == 59 - at
+    assert memory.check([(one, name)], NOON + 60.25).remaining == 0
+    assert not memory.check([(one, name)], NOON + 60.25).allowed
+
+
+def test_expired_keys_leave(small: Page) -> None:
+    """In parts, all in half a minute; what still counts stays."""
+    clock = Clock()
+    clock.advance(NOON)
+    memory, soon, late = store(small, clock), limit(5, 60), limit(5, 3600, "counter")
+    memory.start()
+    for number in range(500):
+        memory.check([(soon, b"%d" % number)])
+    memory.check([(late, b"x")])
+    assert (memory.keys_of(soon), memory.keys_of(late)) == (500, 1)
+    clock.pump([SWEEP_INTERVAL] * 4 * 90)
+    assert (memory.keys_of(soon), memory.keys_of(late), len(memory)) == (0, 1, 1)
+    assert memory.peek([(late, b"x")]).remaining == 4
+    memory.stop()
+    assert not clock.getDelayedCalls()
+
+
+def hold(page: Page, lock: int) -> None:
+    page.become(1, 1)
+    assert page.locks.take(lock)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_without_a_lock_a_worker_goes_by_its_share(page: Page, more: int) -> None:
+    """Where its holder is stopped: so many of the limit, apart from what all have counted; each miss is counted."""
+    page.workers = 3
+    memory = store(page)
+    checks = [(limit(7, 60), b"x"), (limit(100, 60, endpoint="/y"), b"x")][: 1 + more]
+    for _ in range(6):
+        memory.check(checks, NOON)
+    lock = page.limits.spot(checks[0][0].id + b"x").lock
+    with child(holds(lambda: hold(page, lock))) as other:
+        other.wait_so_far()
+        other.stop()
+        seen = [memory.check(checks, NOON + 1) for _ in range(3)]
+        assert [decision.allowed for decision in seen] == [True, True, False]
+        assert dict(seen[0].headers)[b"x-ratelimit-limit"] == b"7"
+        assert not memory.peek(checks, NOON + 1).allowed
+        assert page.slots.get(0, LOCK_MISSES) == 4
+        other.kill()
+    assert page.died(1).locks == [(lock, 0)]
+    assert [memory.check(checks, NOON + 2).allowed for _ in range(2)] == [True, False]
+
+
+def test_places_without_a_lock(page: Page) -> None:
+    """A worker's share of them; what ends meanwhile is freed as soon as the lock can be had."""
+    clock, one = Clock(), concurrent(4)
+    memory = store(page, clock)
+
+    def claim() -> Claim:
+        wanted = Claim([(one, b"x")], memory)
+        memory.admit([], wanted)
+        return wanted
+
+    first = claim()
+    with child(holds(lambda: hold(page, page.limits.spot(one.id + b"x").lock))) as other:
+        other.wait_so_far()
+        other.stop()
+        claims = [claim() for _ in range(3)]
+        assert [each.state == HELD for each in claims] == [True, True, False]
+        assert claims[2].full is one
+        claims[0].release()
+        assert claim().state == HELD
+        first.release()
+        other.kill()
+    page.died(1)
+    assert memory.taken(one) == (1, 1)
+    memory.sweep()
+    assert memory.taken(one) == (0, 0)
+
+
+def test_places_of_a_dead_worker_are_free(page: Page) -> None:
+    """And those of the living stay taken."""
+    one, other = concurrent(3), concurrent(5, endpoint="/y")
+    memory = store(page)
+
+    def claim(*names: bytes) -> bool:
+        wanted = Claim([(limit, name) for limit in (one, other) for name in names], memory)
+        memory.admit([], wanted)
+        return wanted.state == HELD
+
+    def work() -> None:
+        page.become(9, 1)
+        assert claim(b"a")
+        assert claim(b"a")
+        assert claim(b"b")
+
+    assert claim(b"a")
+    with child(holds(work)) as dead:
+        dead.wait_so_far()
+        assert (memory.taken(one), memory.taken(other)) == ((2, 4), (2, 4))
+        assert not claim(b"a")
+        dead.kill()
+    assert page.died(9).complete
+    assert (memory.taken(one), memory.taken(other)) == ((1, 1), (1, 1))
+    assert claim(b"a")
+    assert claim(b"a")
+    assert not claim(b"a")
+
+
+def test_a_death_is_told_to_be_incomplete_while_another_hangs(page: Page) -> None:
+    """The master asks again when that one has gone, too."""
+    one, memory = concurrent(3), store(page)
+
+    def work() -> None:
+        page.become(2, 1)
+        memory.admit([], Claim([(one, b"a")], memory))
+
+    with child(holds(work)) as dead:
+        dead.wait_so_far()
+        dead.kill()
+    with child(holds(lambda: hold(page, page.limits.spot(one.id + b"a").lock))) as hangs:
+        hangs.wait_so_far()
+        hangs.stop()
+        assert not page.died(2).complete
+        hangs.kill()
+    assert page.died(1).complete
+    assert page.died(2).complete
+    assert memory.taken(one) == (0, 0)
+
+
+def test_places_for_which_there_is_no_room(small: Page) -> None:
+    """The worker's share is left, and that is counted."""
+    one, memory = concurrent(8, scope="user"), store(small)
+    cells = small.limits.cells
+    keys = names(memory, one, cells // 2 + 3)
+    claims = [Claim([(one, name)], memory) for name in keys]
+    for claim in claims:
+        memory.admit([], claim)
+        assert claim.state == HELD
+    assert small.slots.get(0, WITHOUT_ROOM) == sum(claim.by_share for claim in claims) > 0
+    for claim in claims:
+        claim.release()
+    assert memory.taken(one) == (0, 0)
+    for _ in range(64):
+        memory.sweep()
+    assert len(memory) == 0
+
+
+def test_a_limit_without_room_lets_pass(small: Page) -> None:
+    """Where a stripe holds nothing but places, and that is counted."""
+    one, places, memory = limit(1), concurrent(8), store(small)
+    for at, key in enumerate(names(memory, places, small.limits.cells)):
+        small.locks.worker = 7 if at == 0 else 0  # whose share needs one more cell of 223
+        memory.admit([], Claim([(places, key)], memory))
+    before = small.slots.get(0, WITHOUT_ROOM)
+    (name,) = names(memory, one, 1)
+    assert memory.check([(one, name)], NOON).allowed
+    assert small.slots.get(0, WITHOUT_ROOM) == before + 1
+
+
+def test_a_place_in_a_stripe_that_was_emptied(page: Page) -> None:
+    """It ends without anybody's being freed."""
+    one, memory = concurrent(3), store(page)
+    claim = Claim([(one, b"a")], memory)
+    memory.admit([], claim)
+    lock = page.limits.spot(one.id + b"a").lock
+    page.locks.take(lock)
+    page.limits.clear(lock)
+    page.locks.give_back(lock)
+    claim.release()
+    assert memory.taken(one) == (0, 0)
+
+
+def test_redis_goes_by_the_page_while_it_is_gone(page: Page) -> None:
+    """Not by what one worker has counted."""
+    from twisted.internet import reactor
+
+    from apigw.config.model import Redis
+    from apigw.policy.limits.in_redis import RedisStore
+    from apigw.redis.link import RedisLink
+
+    one = limit(3)
+    shared = RedisStore(RedisLink(Redis("redis://127.0.0.1:1"), reactor), reactor, lambda: NOON, local=store(page))
+    other = store(page)
+    other.check([(one, b"x")], 0)
+    seen: list[Any] = []
+    shared.check([(one, b"x")]).addCallback(seen.append)
+    assert seen[0].remaining == 1
