@@ -60,8 +60,7 @@ class Circuits(Leaf):
         return answer_later(request, asked.addCallback(self._shown).addCallback(lambda shown: shown["circuits"][0]))
 
     def _shown(self, answers: Sequence[Answer]) -> dict[str, list[Row]]:
-        own = next(answer.value for answer in answers if answer.worker == self._machine.index)
-        return {"circuits": summed(own, [each.value for each in answers if each.worker != self._machine.index])}
+        return {"circuits": summed(*self._machine.apart(answers))}
 
     def _wanted(self, body: bytes) -> tuple[str, str]:
         try:
@@ -108,16 +107,16 @@ def row_of(upstream: Upstream) -> Row:
 
 
 def summed(own: Sequence[Row], others: Iterable[Sequence[Row]]) -> list[Row]:
-    """The services of ``own`` for all workers: the worst state of their circuits, and sums of what they count."""
+    """The services of ``own`` for all workers, and the sums of their connections.
+
+    A circuit is one for all workers. Where it is not, for want of room in the shared page, the worst is shown.
+    """
     theirs = [{row["service"]: row for row in rows} for rows in others]
     return [reduce(_worse, (rows[row["service"]] for rows in theirs if row["service"] in rows), row) for row in own]
 
 
 def _worse(one: Row, other: Row) -> Row:
     shown = dict(max(one, other, key=lambda row: BADNESS.index(row["state"])))
-    for count in ("failures", "total", "opened"):
-        if count in shown:
-            shown[count] = one.get(count, 0) + other.get(count, 0)
     theirs = {target["target"]: target for target in other["targets"]}
     shown["targets"] = [_both(target, theirs.get(target["target"])) for target in one["targets"]]
     return shown

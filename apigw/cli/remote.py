@@ -165,7 +165,7 @@ def limits_table(document: Document) -> str:
     store = document["store"]
     where = "Redis" if store["kind"] == "redis" else "memory"
     state = "" if store["up"] else ", which is unavailable"
-    counts = f"keys in this process: {store['keys']}; checks decided without Redis: {store['fallbacks']}"
+    counts = f"keys in this gateway: {store['keys']}; checks decided without Redis: {store['fallbacks']}"
     lines = [f"counted in {where}{state}; {counts}"]
     rows = [
         (

@@ -6,11 +6,13 @@ asked puts a question to every worker, and adds up their answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
+
+from apigw.errors import Overloaded
 
 Give = Callable[[Any], Any]
 """Answers a question: from its argument, to a value that JSON can hold or a Deferred of one."""
@@ -57,6 +59,16 @@ class Machine:
         """
         own = self.give(question, argument)
         return own.addCallback(lambda value: [Answer(self.index, self.process, value)])
+
+    def apart(self, answers: Iterable[Answer]) -> tuple[Any, list[Any]]:
+        """What this worker has answered, and what the others have. Raises ``Overloaded`` if this one has not."""
+        own: list[Any] = []
+        others: list[Any] = []
+        for answer in answers:
+            (own if answer.worker == self.index else others).append(answer.value)
+        if not own:
+            raise Overloaded("This worker has not answered in time; try again in some seconds.")
+        return own[0], others
 
     def give(self, question: str, argument: Any) -> Deferred[Any]:
         """This worker's own answer."""

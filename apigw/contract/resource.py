@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from apigw.errors import MethodNotAllowed
+from apigw.errors import GatewayError, MethodNotAllowed, render
 from apigw.wire.headers import Headers
 from apigw.wire.web_request import WebRequest
 
@@ -62,7 +62,13 @@ def answer_later(request: WebRequest, document: Deferred[Any]) -> int:
         if not request.finished:
             answer(request, 200, document)
 
-    document.addCallback(fired).addErrback(unless_cancelled, request)
+    def refused(failure: Failure) -> None:
+        failure.trap(GatewayError)
+        error: Any = failure.value
+        if not request.finished:
+            respond(request, *render(error, request.identifier.decode("ascii")))
+
+    document.addCallback(fired).addErrback(refused).addErrback(unless_cancelled, request)
     return NOT_DONE_YET
 
 

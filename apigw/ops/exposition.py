@@ -14,6 +14,7 @@ Page = tuple[bytes, bytes]
 """Content type and text."""
 
 MAX_AGE = 1.0
+"""Seconds."""
 
 _OPENMETRICS = b"application/openmetrics-text"
 _PLAIN = b"text/plain"
@@ -81,3 +82,31 @@ class Exposition:
         for waiter in waiting:
             answer: Any = result
             waiter.callback(answer)
+
+
+class Kept:
+    """What ``make()`` makes, for all who ask while it does and until ``age`` seconds after it began. Not failures."""
+
+    def __init__(self, make: Callable[[], Deferred[Any]], clock: IReactorTime, age: float) -> None:
+        self._make = make
+        self._clock = clock
+        self._age = age
+        self._ends = float("-inf")
+        self._value: Any = None
+        self._waiting: list[Deferred[Any]] = []
+
+    def get(self) -> Deferred[Any]:
+        if self._clock.seconds() < self._ends:
+            return succeed(self._value)
+        waiter: Deferred[Any] = Deferred()
+        self._waiting.append(waiter)
+        if len(self._waiting) == 1:
+            self._make().addBoth(self._made, self._clock.seconds() + self._age)
+        return waiter
+
+    def _made(self, result: Any, ends: float) -> None:
+        if not isinstance(result, Failure):
+            self._value, self._ends = result, ends
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(result)

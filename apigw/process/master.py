@@ -95,6 +95,8 @@ class Master(Service):
             "ask": lambda asked, _: self._ask(*asked),
         }
         """What workers may call here."""
+        self.heard: Callable[[str, list[Any]], list[Any]] = lambda question, answers: answers
+        """What is answered to a question, from the answers of workers."""
         self.came: Callable[[Worker], object] = lambda _: None
         """Called when a worker has become ready."""
         self.left: Callable[[Worker], object] = lambda _: None
@@ -248,11 +250,14 @@ class Master(Service):
         asked = list(self._asked(question, argument))
         answers = DeferredList([answer for _, answer in asked], consumeErrors=True)
         return answers.addCallback(
-            lambda given: [
-                [worker.index, worker.process, value]
-                for (worker, _), (succeeded, value) in zip(asked, given, strict=True)
-                if succeeded
-            ]
+            lambda given: self.heard(
+                question,
+                [
+                    [worker.index, worker.process, value]
+                    for (worker, _), (succeeded, value) in zip(asked, given, strict=True)
+                    if succeeded
+                ],
+            )
         )
 
     def _asked(self, question: str, argument: Any) -> Iterator[tuple[Worker, Deferred[Any]]]:

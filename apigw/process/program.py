@@ -28,12 +28,14 @@ from apigw.ops.exposition import Exposition
 from apigw.ops.metrics import LagProbe, Metrics
 from apigw.ops.readiness import Readiness
 from apigw.policy.all import POLICIES
+from apigw.process.crowd import SharedCrowd
 from apigw.process.current import Current
 from apigw.process.drain import Drain
 from apigw.process.garbage import Garbage, settle
 from apigw.process.handover import without_details
 from apigw.process.listeners import Counts, Listener, PublicListeners, listener
 from apigw.process.machine import Shared, WhileChecking
+from apigw.process.page_series import PageSeries
 from apigw.process.pulse import Pulse
 from apigw.process.reading import Reading
 from apigw.process.reload import Progress, Reload
@@ -84,8 +86,11 @@ class Program:
         machine = Machine(os.getpid()) if shared is None else shared.machine
         deadlines = Deadlines(reactor)
         self.metrics = metrics = Metrics(CollectorRegistry(), __version__)
+        if shared is not None:
+            metrics.registry.register(PageSeries(shared.page))
         readiness = Readiness(reactor)
-        upstreams = Upstreams(reactor)
+        page = None if shared is None else shared.page
+        upstreams = Upstreams(reactor, shared=page is not None)
         buffers = Buffers(gateway.max_buffered)
         redis = None if config.redis is None else RedisLink(config.redis, reactor)
         agent = Agent(reactor, deadlines, lambda host: ClientTLS().to(host))
@@ -107,7 +112,7 @@ class Program:
         )
         policies = [policy(context) for policy in POLICIES]
         self.parts = parts = Parts(
-            build=lambda service: build(service, reactor, deadlines, metrics.service(service.name)),
+            build=lambda service: build(service, reactor, deadlines, metrics.service(service.name), page),
             series=metrics.route,
             policies=policies,
             deadlines=deadlines,
@@ -121,15 +126,16 @@ class Program:
         public = Site(accounting.resource_ended, seconds, client_address)
         pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request, metrics.shed)
         refuse = partial(refusal_answer, accounting.refused)
-        gate = None
+        gate = crowd = None
         if shared is not None:
+            crowd = SharedCrowd(shared.page, shared.page.worker, seconds)
             gate = Gate(reactor, Counts(shared.page.slots, shared.page.worker, seconds), shared.bell)
         channels = ChannelFactory(
-            first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away, gate
+            first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away, gate, crowd
         )
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         measured = partial(measure, metrics, pipeline, channels, buffers)
-        exposition = Exposition(metrics_page(machine, metrics, measured, in_thread), reactor)
+        exposition = Exposition(metrics_page(machine, metrics, measured, in_thread, reactor), reactor)
 
         def show(snapshot: Snapshot) -> None:
             reserved, prepared = snapshot.config.reserved, snapshot.prepared.values()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from apigw.ops.readiness import Check
@@ -18,6 +19,9 @@ from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 
 log = Logger()
+
+LOOKS_EVERY = 0.5
+"""Seconds after which, at most, a worker knows of what others have found out about services."""
 
 
 class CannotStart(SystemExit, Exception):
@@ -87,14 +91,20 @@ class LogFile(Running):
 class Upstreams(Service):
     """Owns the upstreams of the current snapshot: their pools, their health checks."""
 
-    def __init__(self, reactor: Any, random: Callable[[], float] = random) -> None:
-        """``random`` gives numbers from 0 to 1, by which checks are spread over time."""
+    def __init__(self, reactor: Any, random: Callable[[], float] = random, shared: bool = False) -> None:
+        """``random`` gives numbers from 0 to 1, by which checks are spread over time.
+
+        ``shared``: whether they share what they know with those of other workers.
+        """
         self._reactor = reactor
         self._random = random
         self._turns = Turns()
         self._current: Mapping[UpstreamKey, Upstream] = {}
         self._health: dict[Upstream, HealthChecks] = {}
         self._dialled: dict[Upstream, Dialled] = {}
+        self._shared = shared
+        self._looking = LoopingCall(self.look)
+        self._looking.clock = reactor
 
     def adopt(self, upstreams: Mapping[UpstreamKey, Upstream]) -> None:
         """Use these upstreams from now on. Those in both generations are not touched; the others start or close."""
@@ -124,13 +134,25 @@ class Upstreams(Service):
             dialled = self._dialled[upstream] = Dialled(upstream, self._reactor, self._turns, self._random)
         return dialled.any_answers()
 
+    def look(self) -> None:
+        """Notice what other workers have found out."""
+        for upstream in self._current.values():
+            try:
+                upstream.look()
+            except Exception:
+                log.failure("looking after {service} failed", service=upstream.name)
+
     def startService(self) -> None:
         super().startService()
         for upstream in self._current.values():
             self._begin(upstream)
+        if self._shared:
+            self._looking.start(LOOKS_EVERY)
 
     def stopService(self) -> None:
         super().stopService()
+        if self._looking.running:
+            self._looking.stop()
         for upstream in self._current.values():
             self._retire(upstream)
 

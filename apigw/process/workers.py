@@ -12,6 +12,7 @@ from apigw.config.model import Config
 from apigw.process.handover import without_details
 from apigw.process.machine import Life
 from apigw.process.master import Master
+from apigw.process.outlived import Outlived
 from apigw.process.own_log import OwnLog
 from apigw.process.reading import Reading
 from apigw.process.reload import Reload
@@ -55,6 +56,9 @@ def master(
         signals.on(number, stop)
     signals.on(signal.SIGHUP, reload.reload)
     signals.on(signal.SIGUSR1, lambda: running.signal(signal.SIGUSR1))
+    outlived = Outlived()
+    running.heard = outlived.heard
+    running.left = lambda worker: outlived.left(worker.index, died=bool(running.running))
     root = Ordered()
     for service in (running, reload, Obeying(reactor, signals)):
         service.setServiceParent(root)

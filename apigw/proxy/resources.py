@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
@@ -16,7 +17,7 @@ from apigw.contract.policy import Prepared
 from apigw.contract.resource import Leaf, answer, respond, unless_cancelled
 from apigw.errors import NotFound
 from apigw.ops import totals
-from apigw.ops.exposition import Exposition, Page
+from apigw.ops.exposition import Exposition, Kept, Page
 from apigw.ops.metrics import PROTOCOLS, Metrics
 from apigw.ops.readiness import Readiness, Report
 from apigw.proxy.held_body import Buffers
@@ -98,8 +99,16 @@ def public_resources(
     return {path.encode(): resources[path] for path in reserved}
 
 
+SAID_FOR = 0.5
+"""Seconds for which a worker repeats its answer to ``metrics``: each of the others may ask once a second."""
+
+
 def metrics_page(
-    machine: Machine, metrics: Metrics, measure: Callable[[], None], in_thread: Callable[..., Deferred[Any]]
+    machine: Machine,
+    metrics: Metrics,
+    measure: Callable[[], None],
+    in_thread: Callable[..., Deferred[Any]],
+    clock: IReactorTime,
 ) -> Callable[[bool], Deferred[Page]]:
     """Makes ``/metrics`` for all workers. ``measure()`` is called in a thread before metrics are read."""
 
@@ -118,7 +127,8 @@ def metrics_page(
 
     if machine.workers == 1:
         return partial(in_thread, render)
-    machine.answers("metrics", lambda _: in_thread(say))
+    said = Kept(partial(in_thread, say), clock, SAID_FOR)
+    machine.answers("metrics", lambda _: said.get())
     return lambda openmetrics: machine.ask("metrics").addCallback(add_up, openmetrics)
 
 

@@ -51,7 +51,7 @@ def _semaphore(address: int) -> SemLock:
 class Locks:
     """``count`` locks from the word ``base`` on. ``address`` is that of word 0 in this process.
 
-    Not for threads: one of a worker's uses them. Whoever needs several takes them in ascending order.
+    Whoever needs several takes them in ascending order. Threads of a worker exclude one another, too.
     """
 
     def __init__(self, words: memoryview, base: int, count: int, address: int, slots: Slots) -> None:

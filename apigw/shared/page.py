@@ -17,8 +17,10 @@ from typing import Final
 
 from attrs import frozen
 
+from apigw.shared.cells import Cells
 from apigw.shared.locks import WORDS_OF_LOCK, Locks
 from apigw.shared.places import Places
+from apigw.shared.records import Records
 from apigw.shared.slots import MOST_WORKERS, WORDS_OF_SLOT, Slots
 from apigw.shared.table import Table
 
@@ -28,18 +30,31 @@ VERSION = 1
 LIMITS_MEMORY: Final = 64 * 1024 * 1024
 """Bytes, by default."""
 
+RECORDS_MEMORY: Final = 32 * 1024 * 1024
+"""Bytes, of which only those are used that something was written to: more than 100,000 families of refresh tokens."""
+
 LOCKS: Final = 512
+
+CIRCUITS: Final = 4096
+CIRCUIT_SIZE: Final = 3280
+"""Words of the cell of a circuit."""
+TARGETS: Final = 16384
+TARGET_SIZE: Final = 288
+CELL_LOCKS: Final = 64
+"""The last locks are those of circuits and targets, each for many."""
 
 STRIPES: Final = 64
 """Of the table of limits. Of eight workers that each check 20,000 requests a second, 2 of 1,000 find a lock taken."""
 
 _SECRET_SIZE = 32
 _HEADER = 512
-_LAYOUT, _WORKERS, _USED, _MEMORY, _SECRET = range(5)
-_BEGIN = Struct(f"=8sqqq{_SECRET_SIZE}s")
+_LAYOUT, _WORKERS, _USED, _MEMORY, _RECORDS, _SECRET = range(6)
+_BEGIN = Struct(f"=8sqqqq{_SECRET_SIZE}s")
 _SLOTS = _HEADER
 _LOCKS = _SLOTS + MOST_WORKERS * WORDS_OF_SLOT
-_REST = _LOCKS + LOCKS * WORDS_OF_LOCK
+_CIRCUITS = _LOCKS + LOCKS * WORDS_OF_LOCK
+_TARGETS = _CIRCUITS + CIRCUITS * CIRCUIT_SIZE
+_REST = _TARGETS + TARGETS * TARGET_SIZE
 
 
 class LayoutChanged(Exception):
@@ -73,20 +88,26 @@ class Page:
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.slots = Slots(self.words, _SLOTS, _USED)
         self.locks = Locks(self.words, _LOCKS, LOCKS, self._address, self.slots)
-        limits: int = self.words[_MEMORY] // 8
+        self.circuits = self._cells(_CIRCUITS, CIRCUITS, CIRCUIT_SIZE)
+        self.targets = self._cells(_TARGETS, TARGETS, TARGET_SIZE)
+        limits: int = self.words[_MEMORY] // 64 * 8
+        records: int = self.words[_RECORDS] // 64 * 8
         self.limits = Table(self.words, self.locks, 0, STRIPES, _REST, limits, self.secret)
         self.places = Places(self.limits)
+        self._records = Table(self.words, self.locks, STRIPES, 1, _REST + limits, records, self.secret)
+        self.records = Records(self._records)
 
     @classmethod
-    def make(cls, workers: int, limits_memory: int = LIMITS_MEMORY) -> Page:
+    def make(cls, workers: int, limits_memory: int = LIMITS_MEMORY, records_memory: int = RECORDS_MEMORY) -> Page:
         """An empty page. Raises ``OSError`` where it cannot be had."""
-        size = -(-(_REST * 8 + limits_memory) // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = -(-(_REST * 8 + limits_memory + records_memory) // mmap.PAGESIZE) * mmap.PAGESIZE
         descriptor = os.memfd_create("apigw", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(descriptor, size)
             # Made shorter, it would kill all that have it.
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-            os.pwrite(descriptor, _BEGIN.pack(_layout(), workers, 0, limits_memory, os.urandom(_SECRET_SIZE)), 0)
+            begin = (_layout(), workers, 0, limits_memory, records_memory, os.urandom(_SECRET_SIZE))
+            os.pwrite(descriptor, _BEGIN.pack(*begin), 0)
             page = cls(descriptor, size)
             page._begin()
         except BaseException:
@@ -150,6 +171,9 @@ class Page:
         self._map.close()
         os.close(self.descriptor)
 
+    def _cells(self, base: int, count: int, size: int) -> Cells:
+        return Cells(self.words, base, count, size, self.locks, LOCKS - CELL_LOCKS, CELL_LOCKS, self.secret)
+
     def _begin(self) -> None:
         initialise = ctypes.CDLL(None, use_errno=True).sem_init
         initialise.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint)
@@ -160,6 +184,8 @@ class Page:
     def _empty(self, lock: int, what: int) -> None:
         if lock < STRIPES:
             self.limits.empty(lock, what)
+        elif lock == STRIPES:
+            self._records.empty(lock, what)
 
 
 def _layout() -> bytes:

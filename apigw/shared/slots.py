@@ -53,6 +53,12 @@ class Slots:
         self._base: i64 = base
         self._used = used
 
+    @property
+    def used(self) -> int:
+        """How many slots have been used: no worker has a higher number."""
+        number: int = self._words[self._used]
+        return number
+
     def claim(self, worker: int, pid: int) -> None:
         """A new worker begins with zeros; its counters continue those of the last one in its slot."""
         self.clear(worker)

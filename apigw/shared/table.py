@@ -116,8 +116,12 @@ class Table:
         first, second = _DIGEST.unpack(blake2b(name, digest_size=16, key=self._secret).digest())
         stripe = first % int(self.stripes)
         mark = second & _MARK_BITS
-        base = self.stripe_of(self.first_lock + stripe)
-        return Spot(self.first_lock + stripe, base, base + CELL + (mark & self._bucket_bits), mark)
+        return self.spot_of(self.first_lock + stripe, mark)
+
+    def spot_of(self, lock: i64, mark: i64) -> Spot:
+        """That of an entry, from its mark."""
+        stripe = self.stripe_of(lock)
+        return Spot(lock, stripe, stripe + CELL + (mark & self._bucket_bits), mark)
 
     def stripe_of(self, lock: i64) -> i64:
         return self._base + (lock - self.first_lock) * self._size
@@ -176,6 +180,10 @@ class Table:
             return 0
         words[stripe + _HIGH] = high + 1
         return stripe + self._first + high * CELL
+
+    def give_cell(self, stripe: i64, cell: i64) -> None:
+        """One that is not needed after all is free again."""
+        self._free(stripe, cell, cell)
 
     def cell(self, stripe: i64, now: i64, keep: i64) -> i64:
         """A free cell, for which entries leave if the stripe is full, except ``keep``. 0 if none can leave."""
@@ -286,6 +294,21 @@ class Table:
         zeros = memoryview(bytes(8 * int(self._first))).cast("q")
         self.words[stripe : stripe + self._first] = zeros
 
+    def next_cell(self, stripe: i64) -> i64:
+        """The cell that the hand of CLOCK is at, which goes on to the next."""
+        words = self.words
+        hand: i64 = words[stripe + _HAND]
+        words[stripe + _HAND] = hand + 1 if hand + 1 < self.cells else 0
+        return stripe + self._first + hand * CELL
+
+    def unuse(self, cell: i64) -> bool:
+        """Whether an entry was used since this was called last."""
+        head: i64 = self.words[cell]
+        if not head & _USED:
+            return False
+        self.words[cell] = head & ~_USED
+        return True
+
     def _stripes(self) -> range:
         return range(self._base, self._base + self.stripes * self._size, self._size)
 
@@ -299,27 +322,17 @@ class Table:
     def _evict(self, stripe: i64, now: i64, keep: i64) -> bool:
         """Remove an entry that is over, or was not used since the hand came by last."""
         words = self.words
-        hand: i64 = words[stripe + _HAND]
         spared: i64 = 0
         for _ in range(2 * self.cells):
-            cell = stripe + self._first + hand * CELL
-            hand += 1
-            if hand == self.cells:
-                hand = 0
+            cell = self.next_cell(stripe)
             head: i64 = words[cell]
             kind = head & _KIND
             if not kind or cell == keep:
                 continue
             until: i64 = words[cell + UNTIL]
-            if until > now:
-                if kind == PLACES:
-                    continue
-                if head & _USED and spared < _PATIENCE:
-                    words[cell] = head & ~_USED
-                    spared += 1
-                    continue
-            words[stripe + _HAND] = hand
+            if until > now and (kind == PLACES or (spared < _PATIENCE and self.unuse(cell))):
+                spared += 1
+                continue
             self.remove(stripe, cell)
             return True
-        words[stripe + _HAND] = hand
         return False

@@ -9,12 +9,15 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from apigw.config.model import Service
+from apigw.config.model import CircuitBreaker, Service
 from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
 from apigw.ops.series import ServiceSeries
+from apigw.shared.page import Page
 from apigw.upstream.balancing import Balancer, RoundRobin
 from apigw.upstream.circuit import Circuit
+from apigw.upstream.record import Record
+from apigw.upstream.shared_record import SharedRecord
 from apigw.upstream.target import ASIDE_FOR, FAILURES_IN_A_ROW, Target
 from apigw.upstream.tls import no_tls, tls_for
 from apigw.wire.agent import Agent, MakePool, endpoint_to, http1_pool
@@ -61,6 +64,11 @@ class Upstream:
         self._running = True
         for target in self.targets:
             self._deadlines.watch(target)
+
+    def look(self) -> None:
+        """Notice what other workers have found out. Called twice a second if there are others."""
+        if self.circuit is not None:
+            self.circuit.look()
 
     def close(self) -> None:
         """Close the connections: idle ones now, the others when their exchanges end."""
@@ -157,8 +165,13 @@ _ALPN = {"auto": [b"h2", b"http/1.1"], "h2": [b"h2"], "grpc": [b"h2"]}
 _POOLS: dict[str, Any] = {"auto": negotiated_pool, "http1": http1_pool}
 
 
-def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceSeries) -> Upstream:
-    """An upstream, without connections. Raises what ``ClientTLS`` raises for unusable files."""
+def build(
+    service: Service, reactor: Any, deadlines: Deadlines, series: ServiceSeries, page: Page | None = None
+) -> Upstream:
+    """An upstream, without connections. Raises what ``ClientTLS`` raises for unusable files.
+
+    ``page`` is where workers share its circuit and what they know of its targets; ``look`` must be called then.
+    """
     settings = PoolSettings(
         connect_timeout=service.connect_timeout,
         keepalive_timeout=service.keepalive_timeout,
@@ -180,6 +193,17 @@ def build(service: Service, reactor: Any, deadlines: Deadlines, series: ServiceS
     agent = Agent(reactor, deadlines, verified, bounded, NEVER, make_pool)
     circuit = None
     if service.circuit_breaker is not None:
-        probed = service.health_check is not None
-        circuit = Circuit(service.name, service.circuit_breaker, reactor, series.circuit, probed)
+        check_timeout = None if service.health_check is None else service.health_check.timeout
+        record = None if page is None else _record(service, service.circuit_breaker, page, reactor.seconds())
+        circuit = Circuit(service.name, service.circuit_breaker, reactor, series, check_timeout, record)
     return Upstream(service, make_target, RoundRobin(), deadlines, agent, circuit, series)
+
+
+def _record(service: Service, config: CircuitBreaker, page: Page, now: float) -> Record | None:
+    """What all workers know of a circuit: it is one for as long as its configuration stays as it is."""
+    checked = service.health_check is not None
+    cell = page.circuits.claim(repr((service.name, config, checked)).encode(), now)
+    if cell:
+        return SharedRecord(config, page, cell)
+    log.warn("{service}: each worker has a circuit of its own, as the shared page has no room", service=service.name)
+    return None

@@ -66,12 +66,12 @@ class Crowd:
         self._open: dict[bytes, int] = {}
 
     def came(self, peer: bytes) -> None:
-        client = _client(peer)
+        client = counted(peer)
         if client is not None:
             self._open[client] = self._open.get(client, 0) + 1
 
     def left(self, peer: bytes) -> None:
-        client = _client(peer)
+        client = counted(peer)
         if client is not None:
             left = self._open.get(client, 0) - 1
             if left > 0:
@@ -80,7 +80,7 @@ class Crowd:
                 self._open.pop(client, None)
 
     def has(self, peer: bytes) -> int:
-        client = _client(peer)
+        client = counted(peer)
         return 0 if client is None else self._open.get(client, 0)
 
 
@@ -89,6 +89,7 @@ _LOOPBACK = (b"4\x7f", b"6" + bytes(8))
 
 
 @lru_cache(4096)
-def _client(peer: bytes) -> bytes | None:
+def counted(peer: bytes) -> bytes | None:
+    """The client of whom a connection is, as connections are counted; None if it does not count."""
     client = client_of(peer.decode("ascii"))
     return None if client is None or client.startswith(_LOOPBACK) else client

@@ -56,6 +56,14 @@ class Channel(Timed, Protocol):
         """Close for another connection, after buffered data is sent."""
 
 
+class Crowded(Protocol):
+    """How many connections each client has, by the address of its connections."""
+
+    def came(self, peer: bytes) -> None: ...
+    def left(self, peer: bytes) -> None: ...
+    def has(self, peer: bytes) -> int: ...
+
+
 OnRequest = Callable[[Request], object]
 OnRefused = Callable[[Refused, bytes, bool, bytes], tuple[int, Headers, bytes]]
 """Makes the answer from the refusal, the peer's address, whether it is TLS, and the protocol."""
@@ -77,8 +85,12 @@ class Server:
         now: Callable[[], float],
         on_turned_away: OnTurnedAway = lambda reason: None,
         gate: Gate | None = None,
+        crowd: Crowded | None = None,
     ) -> None:
-        """``now`` is Unix time, of which answers have their Date. ``gate``: where other processes serve too."""
+        """``now`` is Unix time, of which answers have their Date.
+
+        ``gate`` and ``crowd`` count the connections of all processes, where others serve too.
+        """
         self.settings = settings
         self.deadlines = deadlines
         self.on_request = on_request
@@ -88,7 +100,7 @@ class Server:
         self.draining = False
         self.channels: dict[Channel, None] = {}
         self.room = Room(deadlines.seconds)
-        self.crowd = Crowd()
+        self.crowd = Crowd() if crowd is None else crowd
         self._gate = gate
         self.on_empty: Callable[[], None] | None = None
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from support.client import Client
-from support.daemon import Daemon, gateway
+from support.daemon import LOOPBACK, Daemon, gateway
 from support.services import Service
 from support.waiting import eventually
 
@@ -60,6 +60,26 @@ def test_the_most_connections_are_those_of_all_workers(start: Start, module_serv
         for _ in range(20):
             assert stack.enter_context(daemon.connect()).get("/a").status == 200
         eventually(lambda: sum(connections(daemon)) <= 10)
+
+
+def test_the_most_connections_of_an_address_are_those_of_all_workers(start: Start, module_service: Service) -> None:
+    """Whichever worker accepts them: no more than that may be of one client."""
+    listen = [{"endpoint": LOOPBACK, "proxy_protocol": True}]
+    document = gateway(services={"main": module_service.url}, routes=ALL, listen=listen, workers=2)
+    document["gateway"]["max_connections_per_address"] = 3
+    daemon = start(document)
+    with ExitStack() as stack:
+        for number in range(6):
+            client = stack.enter_context(socket.create_connection(daemon.address, 10))
+            client.sendall(b"PROXY TCP4 203.0.113.1 192.0.2.1 5120 80\r\nGET /a HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            assert (b"HTTP/1.1 200 " in answer(client)) == (number < 3)
+
+
+def answer(client: socket.socket) -> bytes:
+    """The beginning of what comes, if anything."""
+    with suppress(ConnectionError):
+        return client.recv(1000)
+    return b""
 
 
 def test_who_waits_while_the_gateway_ends_is_served(start: Start, module_service: Service) -> None:

@@ -133,7 +133,7 @@ def test_the_log_says_why_and_no_password(stand: Stand) -> None:
     assert "first" not in log
     assert "second" not in log
     shown = command("limits", "--admin", "{}:{}".format(*stand.daemon.admin)).stdout
-    assert shown.startswith("counted in Redis; keys in this process: ")
+    assert shown.startswith("counted in Redis; keys in this gateway: ")
 
 
 def test_a_reload_changes_how_long_redis_may_take(start: Start, quick_service: Service) -> None:

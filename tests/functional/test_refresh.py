@@ -97,3 +97,21 @@ def test_a_key_that_the_gateway_made_outlives_reloads(start: Start, service: Ser
     assert refresh(daemon, given["refresh_token"]).status == 200
     another = start(document)
     assert another.get("/more", bearer(given["access_token"])).status == 401
+
+
+def test_the_workers_of_a_gateway_are_one_token_endpoint(start: Start, service: Service) -> None:
+    """One signing key, refresh tokens that each of them knows, and one limit of requests."""
+    document = configured(service, None)
+    document["gateway"]["workers"] = 3
+    document["auth"]["oauth"]["rate_limit"] = {"limit": 30, "window": "1h"}
+    document["routes"][0]["auth"] = "required"
+    daemon = start(document)
+    tokens = [ask(daemon, grant_type="client_credentials").json]
+    for _ in range(20):
+        form = {"grant_type": "refresh_token", "refresh_token": tokens[-1]["refresh_token"]}
+        tokens.append(ask(daemon, **form).json)
+        assert daemon.get("/api/a", bearer(tokens[-1]["access_token"])).status == 200
+    reused = ask(daemon, grant_type="refresh_token", refresh_token=tokens[3]["refresh_token"])
+    assert (reused.status, reused.json["error"]) == (400, "invalid_grant")
+    seen = [ask(daemon, grant_type="client_credentials").status for _ in range(10)]
+    assert seen == [200] * 8 + [429] * 2

@@ -229,6 +229,22 @@ def test_more_connections_than_the_process_may_have_are_not_promised(tmp_path: P
         assert daemon.get("/a").status == 200
 
 
+def test_a_client_for_whom_there_is_no_file_is_hung_up_on(start: Start, module_service: Service) -> None:
+    """At once, and each: none waits in the queue, of which the reactor would be told again and again."""
+    daemon = start(gateway(services={"main": module_service.url}, routes=ALL))
+    pid = daemon.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    with daemon.connect() as client:
+        assert client.get("/health").status == 200
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), before[1]))
+        for _ in range(5):
+            with socket.create_connection(daemon.address, PATIENCE) as late:
+                assert late.recv(1) == b""
+        assert client.get("/health").status == 200
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        assert daemon.get("/health").status == 200
+
+
 def test_what_there_are_no_files_for_is_503(start: Start, module_service: Service) -> None:
     """It is the gateway that has too few, and no service that fails: nothing is held against that."""
     breaker = {"min_requests": 1, "error_rate": 0.01}

@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from apigw.ops.exposition import Exposition, Page, prefers_openmetrics
+from apigw.ops.exposition import Exposition, Kept, Page, prefers_openmetrics
 from apigw.ops.metrics import LagProbe, Metrics
 from apigw.ops.series import BUCKETS, RouteSeries
 
@@ -450,3 +450,21 @@ def test_a_failed_rendering_is_not_kept() -> None:
     again = exposed.page()
     pool.finish(b"better")
     assert texts(again) == [b"better"]
+
+
+def test_what_is_kept_is_made_once_for_all_who_ask() -> None:
+    """While it is made, and for a while; what failed is made anew."""
+    clock, pool = Clock(), Pool()
+    kept = Kept(lambda: pool(False), clock, 0.5)
+    asked = [kept.get(), kept.get()]
+    pool.work.pop(0)[0].errback(ZeroDivisionError())
+    assert {failure_of(each).type for each in asked} == {ZeroDivisionError}
+    asked = [kept.get(), kept.get()]
+    clock.advance(0.3)
+    pool.finish(b"one")
+    clock.advance(0.1)
+    assert texts(*asked, kept.get()) == [b"one"] * 3
+    clock.advance(0.1)
+    again = kept.get()
+    pool.finish(b"two")
+    assert texts(again) == [b"two"]

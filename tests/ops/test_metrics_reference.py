@@ -15,6 +15,8 @@ from apigw.ops.metrics import PROTOCOLS, RESERVED, Metrics
 from apigw.ops.series import BUCKETS, METHODS, UPSTREAM_ERRORS
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.limits.series import LimitSeries
+from apigw.process.page_series import PageSeries
+from apigw.shared.page import Page
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -28,6 +30,9 @@ def test_every_family_is_described() -> None:
     LimitSeries(metrics.registry).retain({("/a", "rate", "ip")})
     metrics.connections("HTTP/2")
     AuthSeries(metrics.registry).failed("missing")
+    shared = Page.make(1, 1 << 20)
+    shared.become(0, 1)
+    metrics.registry.register(PageSeries(shared))
     exported = {}
     text = totals.page([totals.packed(metrics, 0)], (), False)[1]
     for family in text_string_to_metric_families(text.decode()):

@@ -110,7 +110,8 @@ def test_what_is_abandoned_leaves_nothing(scene: Scene) -> None:
 
 
 def test_what_is_abandoned_half_way_leaves_nothing_either(scene: Scene) -> None:
-    preparing = scene.renewal.prepare(scene.packed("second", "/b"))
+    more_than_a_piece = [f"/{number}" for number in range(500)]
+    preparing = scene.renewal.prepare(scene.packed("second", "/b", *more_than_a_piece))
     scene.reactor.iterate(0)
     tidied = scene.renewal.abandon()
     with pytest.raises(CancelledError):

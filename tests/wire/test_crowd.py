@@ -65,7 +65,7 @@ def test_whatever_it_spoke_it_is_counted_once(preface: bytes) -> None:
         if preface:
             client.send(preface)
         client.transport.disconnect()
-    assert server.factory.crowd._open == {}
+    assert server.factory.crowd.has(PEER.host.encode()) == 0
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_behind_the_proxy_protocol_clients_are_counted() -> None:
     assert server.turned_away == ["address"]
     for transport in transports[:2]:
         transport.disconnect()
-    assert server.factory.crowd._open == {}
+    assert [server.factory.crowd.has(client) for client in (b"203.0.113.1", b"203.0.113.2")] == [0, 0]
 
 
 def test_what_is_closed_before_its_header_is_counted_as_turned_away() -> None:

@@ -72,9 +72,9 @@ class Facts:
         sums: list[Sum] = []
         yield self._in_thread(Sum, [each.value["history"] for each in answers]).addCallback(sums.append)
         facts = self._of_all([Answer(each.worker, each.process, each.value["status"]) for each in answers])
-        own = next(each.value for each in answers if each.worker == self._machine.index)
-        others = [each.value["circuits"] for each in answers if each.worker != self._machine.index]
-        yield from document(facts, self._current.snapshot, sums[0], summed(own["circuits"], others))
+        own, others = self._machine.apart(answers)
+        circuits = summed(own["circuits"], [each["circuits"] for each in others])
+        yield from document(facts, self._current.snapshot, sums[0], circuits)
 
     def _own(self) -> dict[str, Any]:
         reload, now = self._reload, self._seconds()

@@ -100,10 +100,11 @@ class PageStore(LocalStore):
             return self._share().check([(limit, key)], moment / SECOND)
         try:
             cell = table.find(spot)
-            standing = self._look(limit, cell, moment)
+            kind = self._kind(limit, cell)
+            standing = self._look(limit, cell, kind, moment)
             allowed = standing.used < limit.limit
             if allowed:
-                self._count(spot, cell, standing)
+                self._count(spot, cell, kind, standing)
         finally:
             self._locks.give_back(spot.lock)
         return allow(standing, 1, ahead) if allowed else decide([standing], moment, 1, ahead)
@@ -181,42 +182,49 @@ class PageStore(LocalStore):
             finally:
                 self._locks.give_back(lock)
 
-    def _look(self, limit: Limit, cell: i64, moment: int) -> Standing:
+    def _kind(self, limit: Limit, cell: i64) -> i64:
+        """How an entry counts, or a new one would: a log may have become a counter."""
+        if not isinstance(limit, LogLimit):
+            return COUNTER
+        return self._table.kind(cell) if cell else LOG
+
+    def _look(self, limit: Limit, cell: i64, kind: i64, moment: int) -> Standing:
         if not cell:
             return limit.look(None, moment)
-        if isinstance(limit, LogLimit) and self._table.kind(cell) == LOG:
+        if kind == LOG:
             return look_log(self._table, limit, cell, moment)
         return look_counter(self._table, limit, cell, moment)
 
     def _look_all(self, checks: Checks, spots: list[Spot], moment: int, use: bool) -> list[Standing]:
         standings: list[Standing] = []
         for place, (limit, _) in enumerate(checks):
-            standings.append(self._look(limit, self._table.find(spots[place], use), moment))
+            cell = self._table.find(spots[place], use)
+            standings.append(self._look(limit, cell, self._kind(limit, cell), moment))
         return standings
 
-    def _count(self, spot: Spot, cell: i64, standing: Standing) -> None:
+    def _count(self, spot: Spot, cell: i64, kind: i64, standing: Standing) -> None:
         """One more. ``cell`` is the entry of the spot, or 0."""
         table, limit = self._table, standing.limit
-        of_log = isinstance(limit, LogLimit)
-        if cell and of_log and table.kind(cell) == LOG:
-            count_log(table, spot, cell, standing)
-            return
         if not cell:
             cell = table.add(spot, COUNTER, _id(limit.id), standing.clock)
             if not cell:
                 self._count_without_room()
-                return
-            standing.used = 0
-        # A log that had become a counter is one again when none of it counts any more.
-        if of_log and not standing.used:
-            begin_log(table, spot, cell, standing)
-        else:
+            elif kind == LOG:
+                begin_log(table, spot, cell, standing)
+            else:
+                count_counter(table, spot, cell, standing)
+        elif kind == LOG:
+            count_log(table, spot, cell, standing)
+        elif standing.used or not isinstance(limit, LogLimit):
             count_counter(table, spot, cell, standing)
+        else:  # of a log that had become a counter nothing counts any more
+            begin_log(table, spot, cell, standing)
 
     def _count_all(self, spots: list[Spot], standings: list[Standing]) -> None:
         for place, spot in enumerate(spots):
             # Found anew: it may have left for an entry of those before.
-            self._count(spot, self._table.find(spot, False), standings[place])
+            cell = self._table.find(spot, False)
+            self._count(spot, cell, self._kind(standings[place].limit, cell), standings[place])
 
     def _full(self, tested: list[Want]) -> ConcurrentLimit | None:
         """The first limit without a place for its caller."""

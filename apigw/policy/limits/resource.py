@@ -30,8 +30,7 @@ class Limits(Leaf):
         return answer_later(request, asked.addCallback(self._of_all))
 
     def _of_all(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        own = next(answer.value for answer in answers if answer.worker == self._machine.index)
-        return summed(own, [answer.value for answer in answers if answer.worker != self._machine.index])
+        return summed(*self._machine.apart(answers))
 
 
 class Counted:

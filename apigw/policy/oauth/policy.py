@@ -12,21 +12,23 @@ from apigw.config.model import Config
 from apigw.contract.policy import Context, Policy, Prepared
 from apigw.contract.resource import Document
 from apigw.policy.limits.exact_windows import ExactWindows
+from apigw.policy.limits.in_page import local_store
 from apigw.policy.limits.keys import address_key, network_key
-from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.oauth.client_secrets import SecretThreads
 from apigw.policy.oauth.endpoint import TokenEndpoint, metadata
 from apigw.policy.oauth.model import OAuth, oauth_of
+from apigw.policy.oauth.page_families import PageFamilies
 from apigw.policy.oauth.redis_families import RedisFamilies
 from apigw.policy.oauth.refresh import FamilyStore, MemoryFamilies
 from apigw.policy.oauth.resource import Token
 from apigw.policy.oauth.rules import RULES
-from apigw.policy.oauth.signing import Signer, load_signer, own_tokens
+from apigw.policy.oauth.signing import Signer, agree, load_signer, own_tokens
 from apigw.wire.request import Request
 
 
 class OAuthPolicy(Policy):
-    """Refresh tokens are stored in Redis if there is one. Callers are counted in this process."""
+    """Refresh tokens are stored in Redis if there is one, else in memory. Callers are counted in memory. What is in
+    memory is of all workers, if there are several; so is a signing key that is generated."""
 
     name = "oauth"
     rules = RULES
@@ -35,9 +37,16 @@ class OAuthPolicy(Policy):
         self._now = context.now
         self._client_address = context.client_address
         self._threads = SecretThreads(context.reactor)
-        self._windows = MemoryStore(context.reactor, context.now)
+        self._windows = local_store(context.page, context.reactor, context.now)
         self._allow = ExactWindows(self._windows)
-        self._families: FamilyStore = MemoryFamilies() if context.redis is None else RedisFamilies(context.redis)
+        self._agree = None if context.page is None else partial(agree, context.page.records)
+        self._families: FamilyStore
+        if context.redis is not None:
+            self._families = RedisFamilies(context.redis)
+        elif context.page is not None:
+            self._families = PageFamilies(context.page.records)
+        else:
+            self._families = MemoryFamilies()
 
     def start(self) -> None:
         self._threads.start()
@@ -52,7 +61,7 @@ class OAuthPolicy(Policy):
         if oauth is None:
             return Prepared()
         before = previous if isinstance(previous, PreparedOAuth) else None
-        signer = load_signer(oauth.signing, config.origins, None if before is None else before.signer)
+        signer = load_signer(oauth.signing, config.origins, None if before is None else before.signer, self._agree)
         endpoint = TokenEndpoint(
             oauth,
             signer,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import field, frozen
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
@@ -16,6 +17,7 @@ from apigw.config.model import Origin, Path
 from apigw.policy.auth.keys import Key, KeyProblem, Keys, check_rsa_bits, configured_key, read_file
 from apigw.policy.auth.own import OwnTokens
 from apigw.policy.oauth.model import OAuth, OAuthSigning
+from apigw.shared.records import FOR_EVER, Busy, Records
 
 
 @frozen(eq=False)
@@ -44,13 +46,20 @@ class Signer:
         return {"keys": [{**key.material.as_dict(private=False), "kid": key.id, **published} for key in self.keys]}
 
 
+Agree = Callable[[str, Callable[[], bytes]], bytes]
+"""From a key's id, and what generates a key in PEM, to the one that all workers use."""
+
+
 def load_signer(
-    signing: OAuthSigning, origins: Mapping[Path, Origin] | None = None, previous: Signer | None = None
+    signing: OAuthSigning,
+    origins: Mapping[Path, Origin] | None = None,
+    previous: Signer | None = None,
+    agree: Agree | None = None,
 ) -> Signer:
     """Read the keys. Raises ``ConfigError`` with the first problem of the section ``auth.oauth.signing``.
 
     Without a ``private_key_file``, RS256 signs with a key that is generated here, in a fraction of a second. It is kept
-    as long as the process runs: a reload takes it over from ``previous``.
+    as long as the process runs: a reload takes it over from ``previous``. With ``agree`` all workers have the same.
     """
     at: Path = ("auth", "oauth", "signing")
     key_id, made = signing.key_id, None
@@ -62,7 +71,8 @@ def load_signer(
             if previous is not None and previous.own is not None and previous.key_id.startswith(f"{key_id}-"):
                 material, own = previous._material, previous.own
             else:
-                material = RSAKey.import_key(generate_private_key(public_exponent=65537, key_size=2048))
+                pem = _generated() if agree is None else agree(key_id, _generated)
+                material = RSAKey.import_key(pem)
                 # a unique id: verifiers may have cached the key of an earlier process
                 name = f"{key_id}-{material.thumbprint()[:8]}"
                 own = Key("RS256", name, RSAKey.import_key(material.public_key))
@@ -81,6 +91,23 @@ def load_signer(
     except KeyProblem as error:
         raise ConfigError([problem_at(origins or {}, (*at, error.field), str(error))]) from None
     return Signer(signing.algorithm, key_id, Keys.of(keys), material, made)
+
+
+def agree(records: Records, key_id: str, generate: Callable[[], bytes]) -> bytes:
+    """An ``Agree`` by the page that the workers share: the key that was generated first is that of all."""
+    name = b"signing key " + key_id.encode()
+    try:
+        return records.get(name, 0) or records.first(name, b"signing key", generate(), FOR_EVER, 0)
+    except Busy:
+        raise KeyProblem(
+            "private_key_file", "is missing, and the other workers' key cannot be had: try again"
+        ) from None
+
+
+def _generated() -> bytes:
+    """In PEM."""
+    key = generate_private_key(public_exponent=65537, key_size=2048)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def own_tokens(oauth: OAuth, signer: Signer) -> OwnTokens:

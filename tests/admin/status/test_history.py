@@ -6,8 +6,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 
-from apigw.admin.status.history import SECONDS, History
+from apigw.admin.status.history import SECONDS, History, Sum
 from apigw.ops.metrics import Metrics
+from apigw.ops.packing import pack
 
 
 class Watched:
@@ -134,3 +135,64 @@ def test_stopping_ends_it() -> None:
     watched.history.stop()
     watched.history.stop()
     assert watched.clock.getDelayedCalls() == []
+
+
+def summed(*watched: Watched) -> Sum:
+    return Sum([pack(each.history.lines()) for each in watched], lambda: None)
+
+
+def test_the_sum_of_one_is_its_history() -> None:
+    """Nothing is lost on the way to another worker."""
+    watched = Watched()
+    watched.send("/a", seconds=0.002, times=20)
+    watched.passes(3)
+    watched.send("/a", 503, times=2)
+    watched.passes(1)
+    found = summed(watched)
+    assert found.seconds == list(watched.history.seconds)
+    tally, own = found.lately("/a")["GET"], watched.history.lately("/a")["GET"]
+    assert (tally.requests, tally.failed, tally.buckets, tally.seconds) == (22, 2, own.buckets, own.seconds)
+    assert found.lately("/b") == {}
+
+
+def test_histories_are_summed_second_by_second() -> None:
+    """Also those of a worker that came later, and that samples at another moment of the second."""
+    one, other = Watched(), Watched()
+    one.send("/a", times=10)
+    one.passes(2)
+    other.clock.advance(1.2)  # before its first sample it was late
+    one.send("/a", seconds=0.2, times=30)
+    other.send("/a", 500, seconds=0.2, times=8)
+    other.send("/b", times=2)
+    one.passes(1)
+    other.clock.advance(1.8)
+    found = summed(one, other)
+    assert [second.at for second in found.seconds] == [1_000_001, 1_000_002, 1_000_003]
+    assert [second.requests for second in found.seconds][::2] == [10, pytest.approx(30 + 10 / 1.8)]
+    assert found.seconds[-1].p50 == pytest.approx(0.1 + 0.15 * (20 - 2) / 38)
+    assert found.lately("/a")["GET"].requests == 48
+    assert found.lately("/a")["GET"].failed == 8
+    assert found.lately("/b")["GET"].requests == 2
+
+
+def test_the_sum_ends_where_all_have_sampled() -> None:
+    """A worker that is a moment late is no dip at the end of the plot; one that hangs does not stop it."""
+    one, other = Watched(), Watched()
+    one.passes(5)
+    other.passes(4)
+    assert summed(one, other).seconds[-1].at == 1_000_004
+    one.passes(10)
+    assert summed(one, other).seconds[-1].at == 1_000_013
+    assert summed(Watched(), Watched()).seconds == []
+
+
+def test_samples_are_taken_at_whole_seconds() -> None:
+    """Whenever a worker has started, so that those of all can be added up."""
+    watched = Watched()
+    watched.history.stop()
+    watched.clock.advance(0.3)
+    watched.history.start()
+    watched.clock.advance(0.7)
+    assert [second.at for second in watched.history.seconds] == [1_000_001]
+    watched.clock.pump([1.0] * 3)
+    assert [second.at for second in watched.history.seconds] == [1_000_001, 1_000_002, 1_000_003, 1_000_004]

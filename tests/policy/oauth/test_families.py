@@ -1,4 +1,4 @@
-"""Both stores of refresh tokens by one contract, the one in Redis with a real server."""
+"""All stores of refresh tokens by one contract, the one in Redis with a real server."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from twisted.internet.defer import gatherResults
 
 from apigw.config.model import Redis
 from apigw.errors import AuthUnavailable
+from apigw.policy.oauth.page_families import PageFamilies
 from apigw.policy.oauth.redis_families import RedisFamilies
 from apigw.policy.oauth.refresh import LIFETIME, Family, FamilyStore, MemoryFamilies, digest, new_token, take_apart
 from apigw.redis.link import RedisLink
+from apigw.shared.locks import STRUCTURE
+from apigw.shared.page import Page
+from apigw.shared.records import FOR_EVER
 
 NOON = 1_700_006_400.0
 FAMILY = Family("acme", ("orders.read", "ümlaut"), digest("first"), NOON + LIFETIME)
@@ -41,9 +45,20 @@ def shared(server: redis_server.RedisServer) -> Iterator[RedisFamilies]:
     wait_for(link.stop())
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture
+def page() -> Iterator[Page]:
+    page = Page.make(2, records_memory=16 * 1024)
+    yield page
+    page.close()
+
+
+@pytest.fixture(params=["memory", "page", "redis"])
 def families(request: pytest.FixtureRequest) -> Any:
-    return MemoryFamilies() if request.param == "memory" else request.getfixturevalue("shared")
+    if request.param == "memory":
+        return MemoryFamilies()
+    if request.param == "page":
+        return PageFamilies(request.getfixturevalue("page").records)
+    return request.getfixturevalue("shared")
 
 
 @pytest.fixture
@@ -174,3 +189,62 @@ def test_no_client_pushes_out_the_families_of_another() -> None:
     for number in range(100):
         wait_for(families.remove(f"busy{number}"))
     assert (len(families), families._of) == (0, {})
+
+
+@waiting
+def test_no_client_pushes_out_the_families_of_another_over_workers(page: Page) -> None:
+    """The client that has the most loses one; and what is for ever, as a key, stays."""
+    families = PageFamilies(page.records)
+    page.records.first(b"key", b"key", b"kept", FOR_EVER, 0)
+    for number in range(3):
+        wait_for(families.put(f"small{number}", evolve(FAMILY, client="small"), NOON))
+    for number in range(300):
+        wait_for(families.put(f"busy{number}", evolve(FAMILY, client="busy"), NOON))
+        assert wait_for(families.get("busy0", NOON)) is not None
+    assert 40 < len(page.records) < 64
+    assert all(wait_for(families.get(f"small{number}", NOON)) is not None for number in range(3))
+    assert page.records.first(b"key", b"key", b"another", FOR_EVER, 0) == b"kept"
+    for number in range(3):
+        wait_for(families.remove(f"small{number}"))
+    for number in range(300):
+        wait_for(families.remove(f"busy{number}"))
+    assert len(page.records) == 1
+
+
+@waiting
+def test_families_that_have_expired_leave_first(page: Page) -> None:
+    """Of whichever client."""
+    families = PageFamilies(page.records)
+    wait_for(families.put("short", evolve(FAMILY, client="small", expires=NOON + 1), NOON))
+    number = 0
+    while len(page.records) == number + 1:
+        number += 1
+        wait_for(families.put(f"busy{number}", evolve(FAMILY, client="busy"), NOON + 2))
+    assert wait_for(families.get("short", NOON)) is None
+    assert wait_for(families.get("busy1", NOON)) is not None
+
+
+@waiting
+def test_a_worker_that_hangs_with_the_lock(page: Page) -> None:
+    """The client is asked to come again."""
+    families = PageFamilies(page.records)
+    page.locks.take(64)
+    for asked in (families.put("a", FAMILY, NOON), families.get("a", NOON), families.remove("a")):
+        with pytest.raises(AuthUnavailable) as raised:
+            wait_for(asked)
+        assert raised.value.headers == [(b"retry-after", b"1")]
+    page.locks.give_back(64)
+
+
+@waiting
+def test_a_worker_that_dies_while_it_writes(page: Page) -> None:
+    """Nothing half-written is left, and the next can be stored."""
+    families = PageFamilies(page.records)
+    wait_for(families.put("a", FAMILY, NOON))
+    page.locks.worker = 1
+    page.locks.take(64)
+    page.locks.writes(64, STRUCTURE)
+    page.died(1)
+    assert wait_for(families.get("a", NOON)) is None
+    wait_for(families.put("a", FAMILY, NOON))
+    assert wait_for(families.get("a", NOON)) == FAMILY

@@ -1,0 +1,62 @@
+"""What workers counted outlives them: the master keeps it, and answers for those that are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import frozen
+
+from apigw.ops.totals import gone
+
+GONE = -1
+"""The index in an answer for workers that are gone."""
+
+MOST_KEPT = 16
+"""Deaths that are added up when somebody asks. More are added up at once: nobody may ask for days."""
+
+
+@frozen
+class _Gone:
+    index: int
+    last: str | None
+    died: bool
+
+
+class Outlived:
+    """The last answers to ``metrics``, and the sum of those of workers that are gone.
+
+    Adding up takes some 50 ms for each of them with 2,000 routes: it waits until somebody asks, so that a worker that
+    died is replaced first.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[int, str] = {}
+        self._total: str | None = None
+        self._gone: list[_Gone] = []
+
+    def left(self, index: int, died: bool) -> None:
+        """A worker has ended; ``died`` if nobody had asked it to."""
+        self._gone.append(_Gone(index, self._last.pop(index, None), died))
+        if len(self._gone) > MOST_KEPT:
+            self._add_up()
+
+    def heard(self, question: str, answers: Sequence[list[Any]]) -> list[list[Any]]:
+        """The answers, each with index, process and value, and one for workers that are gone.
+
+        One that did not answer in time is answered for, too: otherwise its counters would go back, and forth again.
+        """
+        if question != "metrics":
+            return list(answers)
+        self._add_up()
+        said = {index: value for index, _, value in answers}
+        self._last.update(said)
+        total = self._total
+        for index in self._last.keys() - said.keys():
+            total = gone(total, self._last[index], index, died=False)
+        return [*answers, *([] if total is None else [[GONE, 0, total]])]
+
+    def _add_up(self) -> None:
+        for each in self._gone:
+            self._total = gone(self._total, each.last, each.index, each.died)
+        self._gone.clear()

@@ -1,0 +1,85 @@
+"""What the master answers for workers that are gone, or do not answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from apigw.ops.metrics import Metrics
+from apigw.ops.totals import packed, page
+from apigw.process.outlived import GONE, MOST_KEPT, Outlived
+
+
+def said(index: int, requests: int) -> list[Any]:
+    """The answer of a worker that has served so many."""
+    metrics = Metrics(CollectorRegistry(), "1.2.3")
+    for _ in range(requests):
+        metrics.route("/a").observe(b"GET", 200, 0.1)
+    metrics.route("/a")
+    return [index, 1000 + index, packed(metrics, index, lambda: None)]
+
+
+def shown(answers: list[list[Any]]) -> dict[str, float]:
+    """Requests of all, and starts and deaths of worker 1."""
+    living = [value for index, _, value in answers if index >= 0]
+    dead = [value for index, _, value in answers if index < 0]
+    text = page(living, dead, False, lambda: None)[1].decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {
+        "requests": sum(each.value for each in samples if each.name == "gateway_requests_total"),
+        "starts": sum(
+            each.value
+            for each in samples
+            if each.name == "gateway_worker_starts_total" and each.labels["worker"] == "1"
+        ),
+        "deaths": sum(
+            each.value
+            for each in samples
+            if each.name == "gateway_worker_deaths_total" and each.labels["worker"] == "1"
+        ),
+    }
+
+
+def test_nobody_is_answered_for_while_all_live() -> None:
+    """The answers are those of the workers."""
+    answers = [said(0, 1), said(1, 2)]
+    assert Outlived().heard("metrics", answers) == answers
+
+
+def test_what_a_dead_worker_counted_stays() -> None:
+    """From the moment of its death, and when its successor has died too."""
+    outlived = Outlived()
+    outlived.heard("metrics", [said(0, 1), said(1, 5)])
+    outlived.left(1, died=True)
+    assert shown(outlived.heard("metrics", [said(0, 1)])) == {"requests": 6, "starts": 1, "deaths": 1}
+    assert shown(outlived.heard("metrics", [said(0, 1), said(1, 2)])) == {"requests": 8, "starts": 2, "deaths": 1}
+    outlived.left(1, died=False)
+    assert shown(outlived.heard("metrics", [said(0, 1)])) == {"requests": 8, "starts": 2, "deaths": 1}
+
+
+def test_one_that_does_not_answer_in_time_is_answered_for() -> None:
+    """With what it said last, and only until it answers again."""
+    outlived = Outlived()
+    outlived.heard("metrics", [said(0, 1), said(1, 5)])
+    assert shown(outlived.heard("metrics", [said(0, 1)])) == {"requests": 6, "starts": 1, "deaths": 0}
+    assert shown(outlived.heard("metrics", [said(0, 1), said(1, 6)])) == {"requests": 7, "starts": 1, "deaths": 0}
+
+
+def test_deaths_are_counted_while_nobody_asks() -> None:
+    """However many, in bounded memory."""
+    outlived = Outlived()
+    for _ in range(2 * MOST_KEPT):
+        outlived.left(1, died=True)
+    assert len(outlived._gone) <= MOST_KEPT
+    found = shown(outlived.heard("metrics", [said(0, 0)]))
+    assert found == {"requests": 0, "starts": 2 * MOST_KEPT, "deaths": 2 * MOST_KEPT}
+
+
+def test_other_questions_are_none_of_its_business() -> None:
+    """Nobody is answered for who is asked something else."""
+    outlived = Outlived()
+    outlived.left(1, died=True)
+    assert outlived.heard("status", [[0, 1000, {}]]) == [[0, 1000, {}]]
+    assert [answer[0] for answer in outlived.heard("metrics", [said(0, 1)])] == [0, GONE]
