@@ -153,7 +153,7 @@ class Program:
             redis=redis,
             buffers=buffers,
             metrics=metrics,
-            reports=Reports(shared is None),
+            reports=Reports(shared is None, machine.workers),
         )
 
         listeners = [
@@ -181,6 +181,7 @@ class Program:
         if shared is None:
             reload = reloading = Reload(reactor, Reading(reactor, directory), self.renewal, metrics.reloaded)
             signals.on(signal.SIGHUP, reloading.reload)
+            signals.on(signal.SIGUSR2, lambda: log.warn("not upgraded: with one worker, restart instead"))
         else:
             reload = Progress()
         self._progress, self._machine = reload, machine

@@ -113,8 +113,8 @@ class _Child:
             return
         if self._late.active():
             self._late.cancel()
-        if self.outcome.called:  # cancelled
-            return
+        if self.outcome.called:
+            return  # it was cancelled
         if code == 0:
             self.outcome.callback(b"".join(self._written["out"]))
             return
