@@ -169,7 +169,7 @@ class Program:
             for index, listen in enumerate(gateway.listen)
         ]
         # What was there before a fork is shared with other processes as long as nobody looks at it.
-        garbage = Garbage(reactor, settle if shared is None else gc.freeze)
+        garbage = Garbage(reactor, lambda: len(channels.channels), settle if shared is None else gc.freeze)
         self.renewal = Renewal(
             reactor,
             lambda config, previous: compiling(config, previous, parts),
