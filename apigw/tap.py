@@ -38,6 +38,7 @@ class Options(usage.Options):
     own_log: OwnLog | None = None
 
     def __init__(self) -> None:
+        self.command = _command()
         self.signals = Signals()
         self.signals.install()
         install_reactor()
@@ -59,6 +60,17 @@ class Options(usage.Options):
         except ConfigError as error:
             _refuse(error)
         self._take_own_log(self.parent or {})
+
+    def again(self) -> list[str]:
+        """The command that starts this program in this very process, after all that twistd has done to it."""
+        twistd: Any = self.parent or {}
+        given = ["-n", "--pidfile="]
+        if self.own_log is not None:
+            given.append(f"--logfile={self.own_log.file}")
+        given += [f"--{name}" for name in ("syslog",) if twistd.get(name)]
+        given += [f"--{name}={twistd[name]}" for name in ("prefix", "logger") if twistd.get(name)]
+        own = [f"--config={self['config']}", *(["--log-decisions"] if self["log-decisions"] else [])]
+        return [*self.command, *given, "apigw", *own]
 
     def _check_access_log(self, config: Config) -> None:
         """A daemon's standard output leads nowhere."""
@@ -85,16 +97,33 @@ def makeService(options: Options) -> IService:
     """The whole program, constructed and not started. Exits with 1 and every problem on stderr if it cannot be."""
     from apigw.config.errors import ConfigError
     from apigw.process import cores
+    from apigw.process.upgrade import TRIAL
 
     config, options.config = options.config, None  # which lives as long as twistd
     assert config is not None
     workers = cores.workers(config.gateway.workers)
+    if os.environ.get(TRIAL):
+        _try(options, config)
     try:
         root = _alone(options, config) if workers == 1 else _together(options, config, workers)
     except ConfigError as error:
         _refuse(error)
     options.signals.hold()
     return root if options.own_log is None else Logging(root, options.own_log)
+
+
+def _try(options: Options, config: Config) -> NoReturn:
+    """Before an upgrade: construct everything, and end."""
+    from twisted.internet import reactor
+
+    from apigw.config.errors import ConfigError
+    from apigw.process.trial import try_out
+
+    try:
+        try_out(config, options["config"], reactor)
+    except ConfigError as error:
+        _refuse(error)
+    raise SystemExit(0)
 
 
 def _alone(options: Options, config: Config) -> IService:
@@ -114,14 +143,33 @@ def _together(options: Options, config: Config, workers: int) -> IService:
     """The master of several processes that serve."""
     from twisted.internet import reactor
 
+    from apigw.process.upgrade import Handed
     from apigw.process.workers import master
 
-    log_decisions = bool(options["log-decisions"])
+    twistd: Any = options.parent
+    handed = Handed.take(os.environ)
+    pidfile = handed.pidfile if handed is not None else os.path.abspath(twistd["pidfile"]) if twistd["pidfile"] else ""
     return master(
-        reactor, workers, config, options["config"], log_decisions, options.signals, options.own_log, install_reactor
+        reactor,
+        workers,
+        config,
+        options["config"],
+        bool(options["log-decisions"]),
+        options.signals,
+        options.own_log,
+        install_reactor,
+        options.again(),
+        pidfile,
+        handed,
     )
 
 
 def _refuse(error: Exception) -> NoReturn:
     print(error, file=sys.stderr)
     raise SystemExit(1)
+
+
+def _command() -> list[str]:
+    """How this program was started, without the arguments of twistd: the interpreter, its options and the script."""
+    given = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    return [sys.executable, *(os.path.abspath(each) if os.path.exists(each) else each for each in given[1:])]

@@ -139,10 +139,18 @@ def parser() -> argparse.ArgumentParser:
         "Run it where the gateway runs, as its user or root. Exits 1 if the gateway goes on as before, and says why.",
         directory=False,
     )
-    where(reload_parser)
-    reload_parser.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=60.0, help="how long to wait (default: 60)"
+    upgrade_parser = add(
+        "upgrade",
+        ("reload", "upgrade"),
+        "have a running gateway with several workers execute the program on disk, and wait for the outcome",
+        "Run it where the gateway runs, as its user or root. Exits 1 if the gateway goes on as before, and says why.",
+        directory=False,
     )
+    for changing in (reload_parser, upgrade_parser):
+        where(changing)
+        changing.add_argument(
+            "--timeout", metavar="SECONDS", type=float, default=90.0, help="how long to wait (default: 90)"
+        )
     add("version", ("main", "version"), "print the version", directory=False)
     return whole
 

@@ -1,4 +1,7 @@
-"""``apigw reload``: reload a running gateway, wait, and print the outcome (docs/decisions/reload-command.md)."""
+"""``apigw reload`` and ``apigw upgrade``: signal a running gateway, wait, and print the outcome.
+
+Why by signals: docs/decisions/reload-command.md.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from attrs import frozen
 
 from apigw.cli.outcome import FOUND, REFUSED, complain, warning
 from apigw.cli.remote import Admin, NotAnswered
@@ -23,8 +28,8 @@ INTERVAL = 0.05
 PROC = Path("/proc")
 
 
-class NotReloaded(Exception):
-    """The gateway goes on with the configuration that it has. The message is printed."""
+class NotChanged(Exception):
+    """The gateway goes on as before. The message is printed."""
 
 
 class Noted(dict[str, str]):
@@ -40,6 +45,29 @@ class Noted(dict[str, str]):
 
 
 def reload(options: argparse.Namespace) -> int:
+    return _change(options, RELOAD)
+
+
+def upgrade(options: argparse.Namespace) -> int:
+    return _change(options, UPGRADE)
+
+
+@frozen
+class _Change:
+    """What a signal makes the gateway do, and the keys of ``/status`` that tell how it went."""
+
+    signal: int
+    count: str
+    runs: str
+    name: str
+    done: str
+
+
+RELOAD = _Change(signal.SIGHUP, "reloads", "reloading", "reload", "reloaded")
+UPGRADE = _Change(signal.SIGUSR2, "upgrades", "upgrading", "upgrade", "upgraded")
+
+
+def _change(options: argparse.Namespace, change: _Change) -> int:
     environ = Noted(os.environ)
     try:
         config = load(options.config, environ, RULES)
@@ -48,46 +76,56 @@ def reload(options: argparse.Namespace) -> int:
         return REFUSED
     try:
         admin = Admin.of_endpoint(config.gateway.admin) if options.admin is None else Admin.parse(options.admin)
-        status = _reloaded(admin, options.config, environ, options.timeout)
-    except (NotAnswered, NotReloaded, ValueError) as error:
-        print(f"apigw: {error}", file=sys.stderr)
-        return REFUSED
-    for problem in status["problems"]:
-        print(f"not reloaded: {problem}", file=sys.stderr)
-    if status["last_reload"] != "succeeded":
+        status = _changed_by(change, admin, options.config, environ, options.timeout)
+    except (NotAnswered, NotChanged, ValueError) as error:
+        print(error if str(error).startswith("not ") else f"apigw: {error}", file=sys.stderr)
         return REFUSED
     for each in config.warnings:
         print(warning(each), file=sys.stderr)
-    print(f"process {status['process']}: reloaded")
+    print(f"process {status['process']}: {change.done}")
     return FOUND
 
 
-def _reloaded(admin: Admin, directory: str, environ: Noted, timeout: float) -> Mapping[str, Any]:
-    """Signal the gateway, and return its status after the reload. Raises ``NotReloaded`` or ``NotAnswered``."""
+def _changed_by(change: _Change, admin: Admin, directory: str, environ: Noted, timeout: float) -> Mapping[str, Any]:
+    """Signal the gateway, and return its status after the change. Raises ``NotChanged`` or ``NotAnswered``."""
     before = admin.get("/status")
-    if not isinstance(before, dict) or not {"process", "reloads", "reloading"} <= before.keys():
-        raise NotReloaded(f"what answers at {admin} is no gateway of this version")
+    if not isinstance(before, dict) or not {"process", "workers", change.count, change.runs} <= before.keys():
+        raise NotChanged(f"what answers at {admin} is no gateway of this version")
     process: int = before["process"]
     _check_process(process, admin)
     if os.path.realpath(directory) != os.path.realpath(before["directory"]):
-        raise NotReloaded(f"the gateway at {admin} reads {before['directory']}, and not {os.path.abspath(directory)}")
+        raise NotChanged(f"the gateway at {admin} reads {before['directory']}, and not {os.path.abspath(directory)}")
+    if change is UPGRADE and before["workers"][0]["process"] == process:
+        raise NotChanged(f"process {process} has one worker (gateway.workers: 1): restart it instead")
     changed = sorted(_changed(process, environ))
     if changed:
         names = ", ".join(changed)
-        raise NotReloaded(f"a change of these environment variables needs a restart of process {process}: {names}")
+        raise NotChanged(f"a change of these environment variables needs a restart of process {process}: {names}")
     try:
-        os.kill(process, signal.SIGHUP)
+        os.kill(process, change.signal)
     except OSError as error:
-        raise NotReloaded(f"cannot signal process {process}: {error.strerror}") from None
+        raise NotChanged(f"cannot signal process {process}: {error.strerror}") from None
+    return _waited_for(change, admin, process, before[change.count], timeout)
+
+
+def _waited_for(change: _Change, admin: Admin, process: int, count: int, timeout: float) -> Mapping[str, Any]:
     ends_at = time.monotonic() + timeout
+    begun = False
     while time.monotonic() < ends_at:
         time.sleep(INTERVAL)
         status: Mapping[str, Any] = admin.get("/status")
         if status["process"] != process:
-            raise NotReloaded(f"process {process} has ended; {status['process']} answers in its place")
-        if status["reloads"] > before["reloads"] and not status["reloading"]:
+            raise NotChanged(f"process {process} has ended; {status['process']} answers in its place")
+        begun = begun or status[change.runs]
+        if status[change.runs]:
+            continue
+        if change is UPGRADE and begun and status["upgrade_problem"]:
+            raise NotChanged("not upgraded: " + status["upgrade_problem"].replace("\n", "\nnot upgraded: "))
+        if status[change.count] > count:
+            if change is RELOAD and status["last_reload"] != "succeeded":
+                raise NotChanged("\n".join(f"not reloaded: {problem}" for problem in status["problems"]))
             return status
-    raise NotReloaded(f"process {process} has not ended its reload after {timeout:g} s")
+    raise NotChanged(f"process {process} has not ended its {change.name} after {timeout:g} s")
 
 
 def _check_process(process: int, admin: Admin) -> None:
@@ -97,7 +135,7 @@ def _check_process(process: int, admin: Admin) -> None:
     except OSError:
         command = b""
     if b"apigw" not in command.split(b"\0"):
-        raise NotReloaded(f"the gateway at {admin} is process {process}, but not here: run this where it runs")
+        raise NotChanged(f"the gateway at {admin} is process {process}, but not here: run this where it runs")
 
 
 def _changed(process: int, environ: Noted) -> Iterable[str]:

@@ -52,9 +52,6 @@ GAUGES: Mapping[str, Callable[[float, float], float]] = {
 }
 """How two values become one. Other gauges, as those of users' policies, have a series for each worker."""
 
-ONCE = frozenset({"gateway_config_reloads"})
-"""Counters of what every worker does once for the machine: the highest counts."""
-
 BY_WORKER = frozenset({"gateway_reactor_lag_seconds", "process_cpu_seconds"})
 """Counters and histograms with a series for each worker, which its successor continues."""
 
@@ -119,8 +116,6 @@ class Family:
         self.samples: dict[Series, Value] = {}
 
     def combine(self, one: float, other: float) -> float:
-        if self.name in ONCE:
-            return max(one, other)
         return one + other if self.type in SUMMED else GAUGES.get(self.name, max)(one, other)
 
     def add(self, series: Series, value: Value) -> None:

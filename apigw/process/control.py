@@ -7,6 +7,7 @@ nothing that a worker says.
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -79,6 +80,24 @@ class Control(Int32StringReceiver):
         for answer in waiting.values():
             answer.errback(ConnectionLost())
         self._lost()
+
+    @property
+    def flushed(self) -> bool:
+        """Whether all that was said has left this process."""
+        transport: Any = self.transport
+        return transport is None or not (transport.dataBuffer or transport._tempDataLen)
+
+    @property
+    def unread(self) -> bytes:
+        """The beginning of a message whose end has not arrived."""
+        return bytes(self._unprocessed)
+
+    def hand_over(self) -> int:
+        """The descriptor, for the program that this process is about to execute."""
+        transport: Any = self.transport
+        descriptor: int = transport.fileno()
+        os.set_inheritable(descriptor, True)
+        return descriptor
 
     def close(self) -> None:
         if self.transport is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterable
+from math import ceil
 
 from twisted.logger import Logger
 
@@ -26,27 +27,29 @@ class Descriptors:
         self._speaks = speaks
         self._said = ""
 
-    def fit(self, clients: int, services: Iterable[Service]) -> int:
-        """Raise the limit on open files for so many clients. If that is refused, return how many there may be, and say
-        so once.
+    def fit(self, most: int, services: Iterable[Service], workers: int = 1) -> int:
+        """Raise the limit on open files for so many clients of all workers. If that is refused, return how many there
+        may be, and say so once. Each worker has its share of them, as the load is even.
 
         Requests for which there are no files then get 503.
         """
-        upstreams = max(clients, sum(len(service.targets) * service.max_connections for service in services))
+        clients = ceil(most / workers)
+        targets = sum(len(service.targets) * service.max_connections for service in services)
+        upstreams = max(clients, ceil(targets / workers))
         wanted = clients + upstreams + SPARE
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft >= wanted or soft == resource.RLIM_INFINITY:
-            return clients
+            return most
         try:
             highest = hard if hard == resource.RLIM_INFINITY else max(wanted, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, highest))
-            return clients
+            return most
         except (OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        connections = min(clients, max(16, (hard - SPARE) // 2))
-        said = f"the process may open {hard} files, and may need {wanted}"
-        if connections < clients:
-            said = f"max_connections lowered from {clients} to {connections}: {said}"
+        connections = min(most, max(16, (hard - SPARE) // 2) * workers)
+        said = f"{'the process' if workers == 1 else 'a worker'} may open {hard} files, and may need {wanted}"
+        if connections < most:
+            said = f"max_connections lowered from {most} to {connections}: {said}"
         if self._speaks and said != self._said:
             log.warn("{said}; requests for which there is none are answered with 503", said=said)
         self._said = said

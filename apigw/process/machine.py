@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import frozen
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 
 from apigw.config.model import Config
 from apigw.contract.machine import Answer, Machine
+from apigw.errors import Overloaded
 from apigw.process.control import Control
 from apigw.process.own_log import OwnLog
 from apigw.process.sockets import Socket, Sockets
 from apigw.shared.page import Page
 
+ANSWERS_WITHIN = 30.0
+"""Seconds in which the master must have the answers of all workers. It asks them for two at most, but may itself be
+executing another program."""
+
 
 class Siblings(Machine):
     """The machine, from one of several workers: what is asked goes through the master to all of them."""
 
-    def __init__(self, index: int, workers: int) -> None:
+    def __init__(self, index: int, workers: int, clock: Any) -> None:
         super().__init__(os.getpid())
+        self._clock = clock
         self.index = index
         self.workers = workers
         self.control: Control
@@ -46,8 +54,13 @@ class Siblings(Machine):
             (begin if checks else end)()
 
     def ask(self, question: str, argument: Any = None) -> Deferred[list[Answer]]:
-        asking = self.control.call("ask", [question, argument])
-        return asking.addCallback(lambda given: [Answer(*each) for each in given])
+        asking = self.control.call("ask", [question, argument]).addTimeout(ANSWERS_WITHIN, self._clock)
+        return asking.addCallbacks(lambda given: [Answer(*each) for each in given], _unanswered)
+
+
+def _unanswered(failure: Failure) -> NoReturn:
+    failure.trap(ConnectionLost, TimeoutError)
+    raise Overloaded("The gateway's master does not answer; try again in some seconds.")
 
 
 @frozen

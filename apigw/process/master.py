@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
+from itertools import count, islice
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
@@ -24,6 +26,7 @@ from apigw.config.model import Config
 from apigw.process.children import Watch, fork, how, settle_for_forks
 from apigw.process.control import Control, connect
 from apigw.process.machine import Life
+from apigw.process.outlived import Outlived
 from apigw.process.reports import Reports
 from apigw.process.starting import FAILED, READY, until_ready
 from apigw.process.systemd import notify
@@ -51,6 +54,17 @@ LONGEST_PAUSE = 10.0
 then after 0.1 s, and twice as long each time."""
 
 
+@frozen
+class OldWorker:
+    """A worker on its way into the program that the master executes. ``control`` is a descriptor."""
+
+    index: int
+    process: int
+    control: int
+    unread: str
+    """The bytes of a message whose end has not arrived, in hexadecimal digits."""
+
+
 @define(eq=False)
 class Worker:
     """A living worker, as the master knows it."""
@@ -60,6 +74,8 @@ class Worker:
     since: float
     control: Control
     ready: bool = False
+    old: bool = False
+    """Whether it is of the program before this one: it serves until those of this one do."""
     missed: int = 0
     ended: Deferred[None] = field(factory=Deferred)
 
@@ -85,22 +101,21 @@ class Master(Service):
         self._started: dict[int, tuple[int, socket.socket]] = {}
         self._workers: dict[int, Worker] = {}
         self._deaths: dict[int, int] = {}
-        self.died = 0
-        """Number of workers that have ended though nobody asked them to."""
+        self.outlived = Outlived()
+        self.asking = 0
+        """Number of workers' questions that are not answered yet."""
+        self._handed = False
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
         self.gives: dict[str, Callable[[Any, bytes], Any]] = {
             READY: lambda index, _: self._ready(index),
             FAILED: lambda reason, _: log.error("{reason}", reason=reason),
             "ask": lambda asked, _: self._ask(*asked),
+            "leave": lambda said, _: self.outlived.last_word(*said),
         }
         """What workers may call here."""
-        self.heard: Callable[[str, list[Any]], list[Any]] = lambda question, answers: answers
-        """What is answered to a question, from the answers of workers."""
         self.came: Callable[[Worker], object] = lambda _: None
         """Called when a worker has become ready."""
-        self.left: Callable[[Worker], object] = lambda _: None
-        """Called when one has ended."""
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
@@ -111,13 +126,41 @@ class Master(Service):
         super().startService()
         self._reports.in_use(self.life.config)
         settle_for_forks()
-        for index in range(self.life.workers):
+        free = (index for index in count() if index not in self._workers)
+        for index in islice(free, self.life.workers):
             self._fork(index)
-        until_ready(self._started, self._fork)
+        if not self._workers:
+            until_ready(self._started, self._fork)
         for index in list(self._started):
             self._meet(index)
         self._ticking.start(TICK, now=False)
         self._reports.started(self.life.config)
+
+    def adopt(self, old: Iterable[OldWorker]) -> None:
+        """Before the start: the workers of the program before, which this process has forked, too."""
+        for each in old:
+            control = Control(self.gives, lambda: None)
+            worker = Worker(each.index, each.process, self._reactor.seconds(), control, ready=True, old=True)
+            self._workers[worker.index] = worker
+            Watch(self._reactor, worker.process, partial(self._ended, worker))
+            connect(self._reactor, socket.socket(fileno=each.control), worker.control)
+            if each.unread:
+                worker.control.dataReceived(bytes.fromhex(each.unread))
+
+    def hand_over(self) -> list[OldWorker]:
+        """The workers, for ``adopt`` in the program that this process is about to execute."""
+        for worker in self.workers():
+            if not worker.ready:
+                self._kill(worker, signal.SIGKILL)
+        return [
+            OldWorker(worker.index, worker.process, worker.control.hand_over(), worker.control.unread.hex())
+            for worker in self.living()
+        ]
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is half said between this process and a worker."""
+        return not self.asking and all(worker.control.flushed for worker in self.workers())
 
     def living(self) -> list[Worker]:
         """The workers that are ready, by index."""
@@ -150,6 +193,7 @@ class Master(Service):
     def stopService(self) -> Deferred[Any]:
         """Have all workers drain; fires when they have ended."""
         super().stopService()
+        notify("STOPPING=1")
         self._ticking.stop()
         ends = [worker.ended for worker in self._workers.values()]
         self.signal(signal.SIGTERM)
@@ -181,22 +225,27 @@ class Master(Service):
         control = Control(self.gives, lambda: None)
         worker = Worker(index, process, self._reactor.seconds(), control)
         self._workers[index] = worker
-        Watch(self._reactor, process, lambda status: self._ended(worker, status))
+        Watch(self._reactor, process, partial(self._ended, worker))
         connect(self._reactor, end, control)
 
     def _ready(self, index: int) -> None:
         worker = self._workers[index]
         worker.ready = True
         self.came(worker)
+        new = [each for each in self.living() if not each.old]
+        if len(new) == self.life.workers:
+            for each in self.workers():
+                if each.old:
+                    os.kill(each.process, signal.SIGTERM)
 
     def _ended(self, worker: Worker, status: int) -> None:
         del self._workers[worker.index]
         worker.control.close()
         self.life.page.died(worker.index)
         self.life.sockets.ring()
-        self.left(worker)
         if self.running:
-            self.died += 1
+            self.outlived.left(worker.index)
+        if self.running and not worker.old:
             pause = self._pause(worker)
             log.error(
                 "worker {index} (process {process}) {how}; replaced {when}",
@@ -247,20 +296,17 @@ class Master(Service):
 
     def _ask(self, question: str, argument: Any) -> Deferred[list[Any]]:
         """Ask every worker for one of them: index, process and value of each that answers in time."""
-        asked = list(self._asked(question, argument))
-        answers = DeferredList([answer for _, answer in asked], consumeErrors=True)
-        return answers.addCallback(
-            lambda given: self.heard(
-                question,
-                [
-                    [worker.index, worker.process, value]
-                    for (worker, _), (succeeded, value) in zip(asked, given, strict=True)
-                    if succeeded
-                ],
-            )
-        )
+        workers = self.living()
+        asked = [worker.control.call("give", [question, argument]) for worker in workers]
+        timed = [each.addTimeout(ANSWERS_WITHIN, self._reactor) for each in asked]
+        self.asking += 1
+        return DeferredList(timed, consumeErrors=True).addCallback(self._given, workers, question)
 
-    def _asked(self, question: str, argument: Any) -> Iterator[tuple[Worker, Deferred[Any]]]:
-        for worker in self.living():
-            answer = worker.control.call("give", [question, argument])
-            yield worker, answer.addTimeout(ANSWERS_WITHIN, self._reactor)
+    def _given(self, answers: list[tuple[bool, Any]], workers: list[Worker], question: str) -> list[list[Any]]:
+        self.asking -= 1
+        given = [
+            [worker.index, worker.process, value]
+            for worker, (succeeded, value) in zip(workers, answers, strict=True)
+            if succeeded
+        ]
+        return self.outlived.heard(question, given)

@@ -31,15 +31,23 @@ class Outlived:
     """
 
     def __init__(self) -> None:
+        self.total: str | None = None
+        """Of the workers that have been added up."""
         self._last: dict[int, str] = {}
-        self._total: str | None = None
+        self._leaving: set[int] = set()
         self._gone: list[_Gone] = []
 
-    def left(self, index: int, died: bool) -> None:
-        """A worker has ended; ``died`` if nobody had asked it to."""
-        self._gone.append(_Gone(index, self._last.pop(index, None), died))
+    def last_word(self, index: int, metrics: str) -> None:
+        """A worker is about to end, because it was asked to."""
+        self._last[index] = metrics
+        self._leaving.add(index)
+
+    def left(self, index: int) -> None:
+        """A worker has ended. Without a last word it has died."""
+        self._gone.append(_Gone(index, self._last.pop(index, None), index not in self._leaving))
+        self._leaving.discard(index)
         if len(self._gone) > MOST_KEPT:
-            self._add_up()
+            self.add_up()
 
     def heard(self, question: str, answers: Sequence[list[Any]]) -> list[list[Any]]:
         """The answers, each with index, process and value, and one for workers that are gone.
@@ -48,15 +56,16 @@ class Outlived:
         """
         if question != "metrics":
             return list(answers)
-        self._add_up()
+        self.add_up()
         said = {index: value for index, _, value in answers}
         self._last.update(said)
-        total = self._total
+        total = self.total
         for index in self._last.keys() - said.keys():
             total = gone(total, self._last[index], index, died=False)
         return [*answers, *([] if total is None else [[GONE, 0, total]])]
 
-    def _add_up(self) -> None:
+    def add_up(self) -> None:
+        """Have all that are gone in ``total``."""
         for each in self._gone:
-            self._total = gone(self._total, each.last, each.index, each.died)
+            self.total = gone(self.total, each.last, each.index, each.died)
         self._gone.clear()

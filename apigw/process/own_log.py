@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from collections.abc import Callable
 from threading import Event, RLock
 from typing import Any
@@ -36,8 +37,8 @@ class OwnLog:
     """
 
     def __init__(self, file: str) -> None:
-        self._file = file if file == STDOUT else os.path.abspath(file)
-        self._appender = Appender(self._file, self._failed, self._complain, self._end, self._written)
+        self.file = file if file == STDOUT else os.path.abspath(file)
+        self._appender = Appender(self.file, self._failed, self._complain, self._end, self._written)
         self._ended = Event()
         self._lock = RLock()  # a collection meanwhile may log what nobody handled
         self._handed = 0
@@ -87,6 +88,12 @@ class OwnLog:
     def reopen(self) -> None:
         """Go on in the file of that name, which may be a new one. If it cannot be opened, the old one goes on."""
         self._appender.reopen()
+
+    def flush(self) -> None:
+        """Wait until all is written, as far as that takes no longer than ``STOP_TIMEOUT``: another program follows."""
+        ends = time.monotonic() + STOP_TIMEOUT
+        while self._pending() and time.monotonic() < ends:
+            time.sleep(0.001)
 
     def close(self) -> None:
         """Write what is left, as far as that takes no longer than ``STOP_TIMEOUT``."""

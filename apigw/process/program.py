@@ -153,7 +153,7 @@ class Program:
             redis=redis,
             buffers=buffers,
             metrics=metrics,
-            reports=Reports(shared is None),
+            reports=Reports(shared is None, machine.workers),
         )
 
         listeners = [
@@ -169,7 +169,7 @@ class Program:
             for index, listen in enumerate(gateway.listen)
         ]
         # What was there before a fork is shared with other processes as long as nobody looks at it.
-        garbage = Garbage(reactor, settle if shared is None else gc.freeze)
+        garbage = Garbage(reactor, lambda: len(channels.channels), settle if shared is None else gc.freeze)
         self.renewal = Renewal(
             reactor,
             lambda config, previous: compiling(config, previous, parts),
@@ -181,6 +181,7 @@ class Program:
         if shared is None:
             reload = reloading = Reload(reactor, Reading(reactor, directory), self.renewal, metrics.reloaded)
             signals.on(signal.SIGHUP, reloading.reload)
+            signals.on(signal.SIGUSR2, lambda: log.warn("not upgraded: with one worker, restart instead"))
         else:
             reload = Progress()
         self._progress, self._machine = reload, machine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
@@ -13,7 +12,7 @@ from twisted.python.failure import Failure
 
 from apigw.config.errors import ConfigError
 from apigw.process.handover import Handover
-from apigw.process.systemd import notify
+from apigw.process.systemd import notify, reloading
 
 log = Logger()
 
@@ -30,8 +29,11 @@ class Takes(Protocol):
     def abandon(self) -> Any: ...
 
 
+_TOLD = ("succeeded", "count", "problems", "ended_at", "runs", "upgrades", "upgrading", "upgrade_problem")
+
+
 class Progress:
-    """What operators are told of reloads."""
+    """What operators are told of reloads and upgrades."""
 
     succeeded: bool | None = None
     """Whether the last reload succeeded; None before the first one."""
@@ -43,10 +45,16 @@ class Progress:
     """When the last reload ended, in seconds of the reactor, which are the same in all processes of a machine."""
     runs: bool = False
     """Whether a reload is in progress."""
+    upgrades: int = 0
+    """Number of times that the master has executed the program anew."""
+    upgrading: bool = False
+    """Whether an upgrade is in progress."""
+    upgrade_problem: str = ""
+    """Why the last upgrade failed."""
 
     def told(self) -> dict[str, Any]:
         """All of it, for ``follow`` in another process."""
-        return {name: getattr(self, name) for name in ("succeeded", "count", "problems", "ended_at", "runs")}
+        return {name: getattr(self, name) for name in _TOLD}
 
     def follow(self, told: dict[str, Any]) -> None:
         for name, value in told.items():
@@ -91,7 +99,7 @@ class Reload(Progress, Service):
         if self._running is not None:
             self._again = True
             return self._running
-        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        reloading()
         self.runs = True
         self._began()
         running = self._running = self._reload().addErrback(self._failed)

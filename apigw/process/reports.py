@@ -14,8 +14,9 @@ log = Logger()
 class Reports:
     """``speaks``: whether the log of this process has them; of several workers the master speaks."""
 
-    def __init__(self, speaks: bool) -> None:
+    def __init__(self, speaks: bool, workers: int = 1) -> None:
         self._speaks = speaks
+        self._workers = workers
         self._descriptors = Descriptors(speaks)
         self._warned: frozenset[tuple[Path, str]] = frozenset()
 
@@ -30,11 +31,11 @@ class Reports:
             )
 
     def in_use(self, config: Config) -> int:
-        """Another configuration is in use. Returns how many connections of clients there may be in this process.
+        """Another configuration is in use. Returns how many connections of clients there may be.
 
         Its warnings are logged but for those that the last one had already, wherever they stand now.
         """
-        connections = self._descriptors.fit(config.gateway.max_connections, config.services)
+        connections = self._descriptors.fit(config.gateway.max_connections, config.services, self._workers)
         if self._speaks:
             for warning in config.warnings:
                 if (warning.path, warning.sentence) not in self._warned:

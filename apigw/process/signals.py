@@ -5,6 +5,7 @@
 | SIGTERM, SIGINT | ``Stop``: drain, then exit with 0; a second one cuts the drain short |
 | SIGHUP | a reload |
 | SIGUSR1 | new log files, for logrotate |
+| SIGUSR2 | an upgrade: the master executes the program anew |
 
 Without a handler, each of them ends the process.
 """
@@ -21,7 +22,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
-TAKEN = (*ENDING, signal.SIGHUP, signal.SIGUSR1)
+TAKEN = (*ENDING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 Action = Callable[[], object]
 
@@ -45,6 +46,8 @@ class Signals:
         try:
             for number in TAKEN:
                 signal.signal(number, self._arrived)
+            # Blocked while the program was executed anew, or this process was forked: until here they had no handler.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
         except ValueError:  # not the main thread: an embedding program has its own signals
             return
 
@@ -52,15 +55,16 @@ class Signals:
         """Call ``action`` in the reactor's thread for each such signal; once for several that arrive together."""
         self._actions[number].append(action)
 
+    def replace_those_of(self, reactor: Any) -> None:
+        """Twisted's reactors set a handler of their own for SIGTERM when they start: let it be this one."""
+        reactor.sigTerm = self._arrived
+
     def hold(self) -> None:
         """From now on SIGTERM and SIGINT are stored, too."""
         self._holding = True
 
     def obey(self, call_from_thread: Callable[..., object]) -> None:
         """The reactor runs: handle the stored signals, and further ones as they arrive."""
-        # Twisted's reactors put a handler of their own in place of this one alone when they start.
-        if signal.getsignal(signal.SIGINT) == self._arrived:
-            signal.signal(signal.SIGTERM, self._arrived)
         self._call = call_from_thread
         kept, self._kept = self._kept, {}
         for number in kept:
@@ -85,6 +89,7 @@ class Obeying(Service):
     def __init__(self, reactor: Any, signals: Signals) -> None:
         self._reactor = reactor
         self._signals = signals
+        signals.replace_those_of(reactor)
 
     def startService(self) -> None:
         super().startService()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from errno import EADDRINUSE
 from typing import Any
@@ -69,10 +70,16 @@ class Socket:
                 self.lock.unlock()
 
 
-def bind(listen: Listen) -> Socket:
-    """Bind and listen. Logs where. Raises ``CannotStart`` with a sentence for the operator."""
+def bind(listen: Listen, taken: socket.socket | None = None) -> Socket:
+    """Bind and listen, unless the socket is ``taken`` from the program before. Logs where.
+
+    Raises ``CannotStart`` with a sentence for the operator.
+    """
+    if taken is not None and endpoints.parse(listen.endpoint).kind == "systemd":
+        return Socket(listen.endpoint, taken)  # passed once, to the first program
+    binding = _Binding(listen.endpoint) if taken is None else _Taking(listen.endpoint, taken)
     try:
-        endpoint = serverFromString(_Binding(listen.endpoint), listen.endpoint)
+        endpoint = serverFromString(binding, listen.endpoint)
     except (IndexError, KeyError):
         raise CannotStart(f"cannot listen: systemd has passed no such socket: {listen.endpoint}") from None
     except Exception as unusable:  # an ssl: endpoint's files
@@ -130,6 +137,28 @@ class _Binding:
         return Socket(self._endpoint, socket.socket(fileno=os.dup(fileDescriptor)))
 
 
+class _Taking(_Binding):
+    """For a socket that listens already."""
+
+    def __init__(self, endpoint: str, taken: socket.socket) -> None:
+        super().__init__(endpoint)
+        self._taken = taken
+
+    def listenTCP(self, port: int, factory: None, backlog: int = DEFAULT_BACKLOG, interface: str = "") -> Socket:
+        return Socket(self._endpoint, self._taken)
+
+    def listenSSL(
+        self, port: int, factory: None, contextFactory: Any, backlog: int = DEFAULT_BACKLOG, interface: str = ""
+    ) -> Socket:
+        return Socket(self._endpoint, self._taken, contextFactory)
+
+    def listenUNIX(self, address: str, factory: None, backlog: int, mode: int, wantPID: bool) -> Socket:
+        lock = FilesystemLock(f"{address}.lock") if wantPID else None
+        if lock is not None:
+            lock.locked = True  # by this process, before it executed this program
+        return Socket(self._endpoint, self._taken, path=address, lock=lock)
+
+
 def _tcp(port: int, backlog: int, interface: str) -> socket.socket:
     is_ipv6 = ":" in interface
     address = socket.getaddrinfo(interface, port, flags=socket.AI_NUMERICHOST)[0][4] if is_ipv6 else (interface, port)
@@ -157,27 +186,33 @@ def _remove_stale(path: str) -> None:
             os.remove(path)
 
 
-def _with_base(listen: Listen) -> Socket:
-    tls = listen.tls
-    bound = bind(listen)
-    return bound if tls is None else evolve(bound, base=context(tls.min_version, tls.client_ca_file is not None))
-
-
 class Sockets:
     """The sockets of the whole gateway, which its workers inherit."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, handed: Iterable[tuple[str, int]] = ()) -> None:
+        """``handed``: endpoints and descriptors of the program before."""
         self._gateway = gateway
+        self._handed = list(handed)
         self.bell = bell()
         """Wakes workers that leave connections to others."""
         self.admin: Socket | None = None
         self.public: tuple[Socket, ...] = ()
 
     def bind(self) -> None:
-        """Raises ``CannotStart``."""
+        """Bind what was not handed over, and close what is not configured any more. Raises ``CannotStart``."""
         if self._gateway.admin is not None:
-            self.admin = bind(Listen(endpoints.private(self._gateway.admin)))
-        self.public = tuple(map(_with_base, self._gateway.listen))
+            self.admin = self._bind(Listen(endpoints.private(self._gateway.admin)))
+        self.public = tuple(_with_base(self._bind(listen), listen) for listen in self._gateway.listen)
+        for _, descriptor in self._handed:
+            os.close(descriptor)
+        self._handed.clear()
+
+    def hand_over(self) -> list[tuple[str, int]]:
+        """For the program that this process is about to execute."""
+        held = [(each.endpoint, each.listening.fileno()) for each in (self.admin, *self.public) if each is not None]
+        for _, descriptor in held:
+            os.set_inheritable(descriptor, True)
+        return held
 
     def ring(self) -> None:
         """A worker is gone, and its connections with it: the others compare theirs again."""
@@ -190,3 +225,17 @@ class Sockets:
         for each in (admin, *public):
             if each is not None:
                 each.close()
+
+    def _bind(self, listen: Listen) -> Socket:
+        found = next((each for each in self._handed if each[0] == listen.endpoint), None)
+        if found is None:
+            return bind(listen)
+        self._handed.remove(found)
+        descriptor = found[1]
+        os.set_inheritable(descriptor, False)
+        return bind(listen, socket.socket(fileno=descriptor))
+
+
+def _with_base(bound: Socket, listen: Listen) -> Socket:
+    tls = listen.tls
+    return bound if tls is None else evolve(bound, base=context(tls.min_version, tls.client_ca_file is not None))

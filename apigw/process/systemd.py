@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 
 from twisted.application.internet import TimerService
@@ -22,6 +23,11 @@ def notify(state: str) -> None:
             to.sendto(state.encode("ascii"), address)
         except OSError:
             return
+
+
+def reloading() -> None:
+    """Another configuration, or another program, is about to be used; ``READY=1`` follows."""
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def watchdog(clock: IReactorTime, environ: Mapping[str, str]) -> TimerService | None:

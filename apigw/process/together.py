@@ -36,7 +36,7 @@ class Together:
     def prepare(self, data: bytes) -> Any:
         """Fails with ``ConfigError`` if a worker cannot use it."""
         self._data, self._prepared = data, []
-        workers = self._master.living()
+        workers = [worker for worker in self._master.living() if not worker.old]
         outcomes = yield DeferredList([self._ask(worker, data) for worker in workers], consumeErrors=True)
         refusals = {}
         for worker, (succeeded, result) in zip(workers, outcomes, strict=True):
@@ -58,7 +58,7 @@ class Together:
         prepared, self._prepared = self._prepared, []
         committing = [worker.control.call("commit") for worker in prepared]
         for worker in self._master.workers():
-            if worker not in prepared:
+            if worker not in prepared and not worker.old:
                 self._master.replace(worker, "was not there when a configuration was prepared")
         return DeferredList(committing, consumeErrors=True)
 

@@ -9,6 +9,7 @@ import socket
 import time
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from apigw.config.errors import ConfigError
@@ -20,6 +21,9 @@ from apigw.process.signals import Signals
 from apigw.process.starting import READY, fail
 from apigw.process.tree import CannotStart
 
+LAST_WORD = 2.0
+"""Seconds in which the master must have heard it."""
+
 log = Logger()
 
 
@@ -30,7 +34,7 @@ def live(life: Life, index: int, end: socket.socket, reactor: Any) -> int:
     signals.install()
     signals.hold()
     # A terminal signals the whole group, and the master alone is to act.
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     hear()
     own_log = life.own_log
@@ -56,10 +60,12 @@ def live(life: Life, index: int, end: socket.socket, reactor: Any) -> int:
 
 
 def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Signals) -> None:
-    machine = Siblings(index, life.workers)
+    machine = Siblings(index, life.workers, reactor)
     life.page.become(index, machine.process)
     shared = Shared(machine, life.page, life.sockets.admin, life.sockets.public, life.sockets.bell)
     program = Program(reactor, time.time, signals, life.config, life.directory, life.log_decisions, shared)
+    if life.own_log is not None:
+        life.own_log.count_lost(program.metrics.lines_lost("daemon"))
     gives: dict[str, Give] = {
         "give": lambda asked, _: machine.give(*asked),
         "tick": lambda *_: None,
@@ -68,11 +74,18 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
         "abandon": lambda *_: program.renewal.abandon(),
         "reloads": lambda told, _: program.reloads(*told),
     }
+
+    def leave(_: object) -> Deferred[object]:
+        """Say what was counted to the end, so that it is in the gateway's totals."""
+        saying = machine.give("metrics", None).addCallback(lambda said: machine.control.call("leave", [index, said]))
+        return saying.addTimeout(LAST_WORD, reactor).addErrback(lambda _: None)
+
     # The end of the master is a SIGTERM.
     machine.control = Control(gives, lambda: os.kill(machine.process, signal.SIGTERM))
     program.root.privilegedStartService()
     program.root.startService()
     connect(reactor, end, machine.control)
-    reactor.callWhenRunning(machine.control.call, READY, index)
-    reactor.addSystemEventTrigger("before", "shutdown", program.root.stopService)
+    # A master that has ended before it answers has said so by its end.
+    reactor.callWhenRunning(lambda: machine.control.call(READY, index).addErrback(lambda _: None))
+    reactor.addSystemEventTrigger("before", "shutdown", lambda: program.root.stopService().addCallback(leave))
     reactor.run(installSignalHandlers=False)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.logger import Logger
 
 from apigw.config.model import Config
 from apigw.process.handover import without_details
 from apigw.process.machine import Life
 from apigw.process.master import Master
-from apigw.process.outlived import Outlived
 from apigw.process.own_log import OwnLog
 from apigw.process.reading import Reading
 from apigw.process.reload import Reload
@@ -22,8 +24,11 @@ from apigw.process.sockets import Sockets
 from apigw.process.together import Together
 from apigw.process.tree import Ordered
 from apigw.process.trial import try_out
+from apigw.process.upgrade import Handed, Upgrade
 from apigw.process.worker import live
-from apigw.shared.page import Page
+from apigw.shared.page import LayoutChanged, Page
+
+log = Logger()
 
 
 def master(
@@ -35,13 +40,20 @@ def master(
     signals: Signals,
     own_log: OwnLog | None,
     install_reactor: Callable[[], None],
+    command: Sequence[str],
+    pidfile: str,
+    handed: Handed | None,
 ) -> Service:
-    """The tree of services, not started. Raises ``ConfigError`` if no worker could start with the configuration."""
+    """The tree of services, not started. Raises ``ConfigError`` if no worker could start with the configuration.
+
+    ``command`` starts the program anew in this process, and ``pidfile`` is twistd's then. ``handed``: what the program
+    has handed over that has executed this one.
+    """
     try_out(config, directory, reactor)
-    page = Page.make(workers, config.gateway.limits_memory)
-    sockets = Sockets(config.gateway)
+    page = _page(workers, config, handed)
+    sockets = Sockets(config.gateway, () if handed is None else handed.sockets)
     life = Life(workers, without_details(config), sockets, page, directory, log_decisions, own_log)
-    running = Master(reactor, life, live, install_reactor, Reports(True))
+    running = Master(reactor, life, live, install_reactor, Reports(True, workers))
 
     reload = Reload(
         reactor,
@@ -51,15 +63,50 @@ def master(
         lambda: running.tell("reloads", [reload.told(), False]),
     )
     running.came = lambda worker: running.tell("reloads", [reload.told(), False], worker)
+    if handed is not None:
+        reload.follow(handed.progress)
+        running.adopt(handed.workers)
+        running.outlived.total = handed.gone
+        if handed.pidfile:
+            reactor.addSystemEventTrigger("after", "shutdown", _remove, handed.pidfile)
+    upgrade = Upgrade(
+        reactor,
+        command,
+        pidfile,
+        running,
+        reload,
+        own_log,
+        lambda: running.tell("reloads", [reload.told(), False]),
+    )
     stop = Stop(reactor, lambda: running.signal(signal.SIGTERM))
     for number in ENDING:
         signals.on(number, stop)
     signals.on(signal.SIGHUP, reload.reload)
     signals.on(signal.SIGUSR1, lambda: running.signal(signal.SIGUSR1))
-    outlived = Outlived()
-    running.heard = outlived.heard
-    running.left = lambda worker: outlived.left(worker.index, died=bool(running.running))
+    signals.on(signal.SIGUSR2, upgrade.upgrade)
     root = Ordered()
     for service in (running, reload, Obeying(reactor, signals)):
         service.setServiceParent(root)
     return root
+
+
+def _page(workers: int, config: Config, handed: Handed | None) -> Page:
+    """The one that there was, if this program can read it and its size is the configured one; else an empty one."""
+    if handed is None:
+        return Page.make(workers, config.gateway.limits_memory)
+    try:
+        page = Page.open(handed.page)
+    except LayoutChanged:
+        why = "the program has another layout"
+    else:
+        if page.limits_memory == config.gateway.limits_memory:
+            page.workers = workers
+            return page
+        why = "limits_memory has changed"
+    log.warn("what the workers share begins empty: {why}", why=why)
+    return Page.make(workers, config.gateway.limits_memory)
+
+
+def _remove(pidfile: str) -> None:
+    with suppress(OSError):
+        os.unlink(pidfile)

@@ -100,7 +100,7 @@ def test_another_gateway_is_not_reloaded(daemon: Daemon, reload: Reload, tmp_pat
 def test_only_a_gateway_is_signalled(daemon: Daemon, reload: Reload, monkeypatch: pytest.MonkeyPatch) -> None:
     """A number that is another process here, as that of a gateway in a container may be, gets no signal."""
     with subprocess.Popen(["sleep", "60"]) as other:
-        status = {"process": other.pid, "reloads": 0, "reloading": False}
+        status = {"process": other.pid, "reloads": 0, "reloading": False, "workers": []}
         monkeypatch.setattr("apigw.cli.reload.Admin.get", lambda *_: status)
         code, _, err = reload()
         assert code == 1 and f"is process {other.pid}, but not here" in err

@@ -52,11 +52,14 @@ def test_what_a_dead_worker_counted_stays() -> None:
     """From the moment of its death, and when its successor has died too."""
     outlived = Outlived()
     outlived.heard("metrics", [said(0, 1), said(1, 5)])
-    outlived.left(1, died=True)
+    outlived.left(1)
     assert shown(outlived.heard("metrics", [said(0, 1)])) == {"requests": 6, "starts": 1, "deaths": 1}
     assert shown(outlived.heard("metrics", [said(0, 1), said(1, 2)])) == {"requests": 8, "starts": 2, "deaths": 1}
-    outlived.left(1, died=False)
-    assert shown(outlived.heard("metrics", [said(0, 1)])) == {"requests": 8, "starts": 2, "deaths": 1}
+    outlived.last_word(1, said(1, 3)[2])
+    outlived.left(1)
+    assert shown(outlived.heard("metrics", [said(0, 1)])) == {"requests": 9, "starts": 2, "deaths": 1}, (
+        "it has not died"
+    )
 
 
 def test_one_that_does_not_answer_in_time_is_answered_for() -> None:
@@ -71,7 +74,7 @@ def test_deaths_are_counted_while_nobody_asks() -> None:
     """However many, in bounded memory."""
     outlived = Outlived()
     for _ in range(2 * MOST_KEPT):
-        outlived.left(1, died=True)
+        outlived.left(1)
     assert len(outlived._gone) <= MOST_KEPT
     found = shown(outlived.heard("metrics", [said(0, 0)]))
     assert found == {"requests": 0, "starts": 2 * MOST_KEPT, "deaths": 2 * MOST_KEPT}
@@ -80,6 +83,6 @@ def test_deaths_are_counted_while_nobody_asks() -> None:
 def test_other_questions_are_none_of_its_business() -> None:
     """Nobody is answered for who is asked something else."""
     outlived = Outlived()
-    outlived.left(1, died=True)
+    outlived.left(1)
     assert outlived.heard("status", [[0, 1000, {}]]) == [[0, 1000, {}]]
     assert [answer[0] for answer in outlived.heard("metrics", [said(0, 1)])] == [0, GONE]

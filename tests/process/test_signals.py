@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from twisted.internet.selectreactor import SelectReactor
 
 from apigw.process.signals import TAKEN, Signals
 
@@ -83,12 +85,16 @@ def test_an_end_waits_for_the_program_when_something_may_be_open(scene: Scene, n
     assert scene.done == [number]
 
 
-def test_a_handler_that_the_reactor_put_in_place_gives_way(scene: Scene) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def test_the_handler_that_a_reactor_sets_when_it_starts_is_the_same(scene: Scene) -> None:
+    """No signal is lost to another in between."""
+    scene.signals.hold()
+    reactor: Any = SelectReactor()
+    scene.signals.replace_those_of(reactor)
+    signal.signal(signal.SIGTERM, reactor.sigTerm)
+    scene.send(signal.SIGTERM)
+    assert scene.done == []
     scene.run()
-    for number in TAKEN:
-        scene.send(number)
-    assert scene.done == list(TAKEN)
+    assert scene.done == [signal.SIGTERM]
 
 
 def test_several_may_want_the_same_signal(scene: Scene) -> None:

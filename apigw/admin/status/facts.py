@@ -89,6 +89,9 @@ class Facts:
                 "count": reload.count,
                 "runs": reload.runs,
                 "problems": list(reload.problems),
+                "upgrades": reload.upgrades,
+                "upgrading": reload.upgrading,
+                "upgrade_problem": reload.upgrade_problem,
             },
         }
 
@@ -111,7 +114,8 @@ class Facts:
             for each in answers
         ]
         # One that was started since has seen fewer.
-        last = max((each.value["reload"] for each in answers), key=lambda reload: reload["count"])
+        told = [each.value["reload"] for each in answers]
+        last = max(told, key=lambda reload: (reload["upgrades"], reload["count"]))
         result = {None: None, True: "succeeded", False: "failed"}[last["succeeded"]]
         return {
             "version": __version__,
@@ -123,8 +127,11 @@ class Facts:
             "process": self._machine.process if self._machine.workers == 1 else os.getppid(),
             "directory": self._directory,
             "reloads": last["count"],
-            "reloading": any(each.value["reload"]["runs"] for each in answers),
+            "reloading": any(reload["runs"] for reload in told),
             "problems": last["problems"],
+            "upgrades": last["upgrades"],
+            "upgrading": any(reload["upgrading"] for reload in told),
+            "upgrade_problem": last["upgrade_problem"],
             "workers": rows,
         }
 
