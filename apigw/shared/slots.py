@@ -37,6 +37,8 @@ WITHOUT_ROOM: Final = 6
 """How often a table had no room for what must not leave, as places."""
 IN_FLIGHT: Final = 7
 """Exchanges, at present."""
+BUFFERED: Final = 8
+"""Bytes of bodies of requests that are buffered, at present."""
 
 _KEPT: Final = (LOCK_WAITS, LOCK_MISSES, WITHOUT_ROOM)
 

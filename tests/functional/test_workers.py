@@ -97,6 +97,18 @@ def _was_lost(client: Client) -> bool:
         return True
 
 
+def test_so_many_requests_in_flight_over_all_workers(start: Start, service: Service, slow: threading.Event) -> None:
+    """One more than ``max_requests`` is 503, whichever worker gets it."""
+    daemon = serve(start, service, max_requests=4)
+    clients = [daemon.connect() for _ in range(4)]
+    for client in clients:
+        client.send(encode("GET", "/a"))
+    eventually(lambda: len(service.requests) == 4)
+    assert [daemon.get("/a").status for _ in range(WORKERS)] == [503] * WORKERS
+    slow.set()
+    assert [client.answer().status for client in clients] == [200] * 4
+
+
 def test_a_worker_that_stands_still_is_ended_and_the_others_serve(start: Start, service: Service) -> None:
     daemon = serve(start, service)
     still = workers(daemon)[0]
