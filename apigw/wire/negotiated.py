@@ -23,7 +23,7 @@ class Negotiated(Connections):
     first choice it is that of HTTP/2, which makes one at a time.
 
     The choice may change from one connection to the next, as while a service is replaced. Then the connection goes to
-    the other pool, together with the exchanges that wait for one. ``max_connections`` holds for each pool.
+    the other pool, together with the exchanges that wait for one. Both have one ``allowance`` if the settings name it.
     """
 
     def __init__(self, http1: Pool, http2: Streams) -> None:
@@ -47,6 +47,10 @@ class Negotiated(Connections):
 
     def connect(self) -> Deferred[UpstreamConnection]:
         return self._chosen.connect()
+
+    def give_way(self) -> None:
+        self._http1.give_way()
+        self._http2.give_way()
 
     def close(self) -> None:
         self._http1.close()

@@ -43,6 +43,7 @@ COMMANDS = {
     "memory": "large bodies with a client that stalls, and idle connections",
     "limits": "a million addresses against a rate limit, and what they leave behind",
     "reload": "SIGHUP again and again under full load",
+    "waits": "the longest wait of a client during 20 reloads of 10,000 routes, and without",
     "drain": "SIGTERM under load",
     "kill": "one of two targets killed under load",
     "workers": "several workers: CPU, exactness, memory, one that is killed, reloads and upgrades under load",
@@ -116,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     added["memory"].add_argument("--stall", type=float, default=5.0, metavar="SECONDS")
     added["reload"].add_argument("--reloads", type=int, default=200)
     _of_workers(added["workers"])
+    added["waits"].add_argument("--reloads", type=int, default=20)
     added["profile"].add_argument("--seconds", type=int, default=8)
     added["profile"].add_argument("--scenario", type=_scenarios, default=_scenarios("bare"))
     added["profile"].add_argument(
@@ -227,6 +229,7 @@ def _check(options: argparse.Namespace, ground: Ground) -> int:
         "memory": lambda: memory.check(ground, options.size * MIB, options.stall, **size),
         "limits": lambda: limits_memory.check(ground),
         "reload": lambda: reload.check(ground, options.reloads, **size),
+        "waits": lambda: reload.waits(ground, options.reloads),
         "drain": lambda: drain.check(ground, **size),
         "kill": lambda: kill.check(ground, **size),
         "flood": lambda: flood.check(ground, **size),
