@@ -23,7 +23,7 @@ def fork(reactor: Any, main: Main, install: Callable[[], None]) -> int:
     """Fork a child that runs ``main`` with a new reactor, made by ``install``, and return its process id.
 
     The child never returns from here: it ends by ``os._exit``, so that nothing of the parent's is finished twice. Its
-    signals are blocked until ``main`` has set its handlers, and calls ``hear``: those of the parent would swallow them.
+    signals are blocked until ``main`` has its own handlers, by ``Signals.install``: the parent's would swallow them.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -35,11 +35,6 @@ def fork(reactor: Any, main: Main, install: Callable[[], None]) -> int:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return process
-
-
-def hear() -> None:
-    """The handlers of this child are set: signals arrive from now on."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
 
 
 def _become(reactor: Any, main: Main, install: Callable[[], None]) -> NoReturn:

@@ -17,7 +17,7 @@ from apigw.contract.machine import Answer, Machine
 from apigw.errors import Overloaded
 from apigw.process.control import Control
 from apigw.process.own_log import OwnLog
-from apigw.process.sockets import Socket, Sockets
+from apigw.process.sockets import Sockets
 from apigw.shared.page import Page
 
 ANSWERS_WITHIN = 30.0
@@ -61,18 +61,6 @@ class Siblings(Machine):
 def _unanswered(failure: Failure) -> NoReturn:
     failure.trap(ConnectionLost, TimeoutError)
     raise Overloaded("The gateway's master does not answer; try again in some seconds.")
-
-
-@frozen
-class Shared:
-    """What a worker is given: the other workers, the page, and the sockets that all of them accept from."""
-
-    machine: Siblings
-    page: Page
-    admin: Socket | None
-    public: tuple[Socket, ...]
-    bell: int
-    """Of the gate by which they share connections evenly."""
 
 
 @frozen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 from collections.abc import Callable
@@ -21,24 +20,18 @@ from apigw.admin.status.page import in_steps
 from apigw.admin.writes import may_read
 from apigw.config import endpoints
 from apigw.config.model import Config, Listen
-from apigw.contract.machine import Machine
 from apigw.contract.policy import Context
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition
 from apigw.ops.metrics import LagProbe, Metrics
 from apigw.ops.readiness import Readiness
 from apigw.policy.all import POLICIES
-from apigw.process.crowd import SharedCrowd
 from apigw.process.current import Current
 from apigw.process.drain import Drain
-from apigw.process.garbage import Garbage, settle
+from apigw.process.garbage import Garbage
 from apigw.process.handover import without_details
-from apigw.process.listeners import Counts, Listener, PublicListeners, listener
-from apigw.process.machine import Shared, WhileChecking
-from apigw.process.page_series import PageSeries
-from apigw.process.pulse import Pulse
-from apigw.process.reading import Reading
-from apigw.process.reload import Progress, Reload
+from apigw.process.listeners import Listener, PublicListeners, listener
+from apigw.process.place import Place
 from apigw.process.renewal import Renewal
 from apigw.process.reports import Reports
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
@@ -52,9 +45,7 @@ from apigw.proxy.resources import measure, metrics_page, public_resources
 from apigw.proxy.shedding import Shedding
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
-from apigw.shared.page import Page
 from apigw.shared.slots import BUFFERED, IN_FLIGHT
-from apigw.shared.tally import SharedTally, Tally
 from apigw.upstream.resolver import Resolver
 from apigw.upstream.upstream import build
 from apigw.wire.agent import Agent
@@ -62,7 +53,6 @@ from apigw.wire.channel import ChannelFactory
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.fetch import Fetch
-from apigw.wire.reactor.gate import Gate
 from apigw.wire.request import Request
 
 log = Logger()
@@ -72,6 +62,7 @@ class Program:
     """Constructed, and not started: ``root`` starts and stops every part. Raises ``ConfigError``.
 
     Timeouts and durations go by the reactor's clock; ``now`` is Unix time, for tokens, logs and times that clients get.
+    What depends on whether there are other workers, ``place`` decides.
     """
 
     def __init__(
@@ -81,20 +72,18 @@ class Program:
         signals: Signals,
         config: Config,
         directory: str,
+        place: Place,
         log_decisions: bool = False,
-        shared: Shared | None = None,
     ) -> None:
         config = without_details(config)
-        seconds, gateway = reactor.seconds, config.gateway
-        machine = Machine(os.getpid()) if shared is None else shared.machine
+        seconds, gateway, machine = reactor.seconds, config.gateway, place.machine
         deadlines = Deadlines(reactor)
         self.metrics = metrics = Metrics(CollectorRegistry(), __version__)
-        if shared is not None:
-            metrics.registry.register(PageSeries(shared.page))
+        for collector in place.collectors():
+            metrics.registry.register(collector)
         readiness = Readiness(reactor)
-        page = None if shared is None else shared.page
-        upstreams = Upstreams(reactor, machine, page is not None)
-        buffers = Buffers(gateway.max_buffered, _tally(page, BUFFERED))
+        upstreams = Upstreams(reactor, machine)
+        buffers = Buffers(gateway.max_buffered, place.tally(BUFFERED))
         redis = None if config.redis is None else RedisLink(config.redis, reactor)
         agent = Agent(reactor, deadlines, lambda host: ClientTLS().to(host))
 
@@ -111,11 +100,11 @@ class Program:
             client_address=client_address,
             redis=redis,
             machine=machine,
-            page=None if shared is None else shared.page,
+            page=place.page,
         )
         policies = [policy(context) for policy in POLICIES]
         self.parts = parts = Parts(
-            build=lambda service: build(service, reactor, deadlines, metrics.service(service.name), page),
+            build=lambda service: build(service, reactor, deadlines, metrics.service(service.name), place.page),
             series=metrics.route,
             policies=policies,
             deadlines=deadlines,
@@ -133,15 +122,11 @@ class Program:
             accounting.exchange_ended,
             public.on_request,
             metrics.shed,
-            _tally(page, IN_FLIGHT),
+            place.tally(IN_FLIGHT),
         )
         refuse = partial(refusal_answer, accounting.refused)
-        gate = crowd = None
-        if shared is not None:
-            crowd = SharedCrowd(shared.page, shared.page.worker, seconds)
-            gate = Gate(reactor, Counts(shared.page.slots, shared.page.worker, seconds), shared.bell)
         channels = ChannelFactory(
-            first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away, gate, crowd
+            first.settings, deadlines, pipeline.on_request, refuse, now, metrics.turned_away, place.gate, place.crowd
         )
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         measured = partial(measure, metrics, pipeline, channels, buffers)
@@ -163,23 +148,14 @@ class Program:
             redis=redis,
             buffers=buffers,
             metrics=metrics,
-            reports=Reports(shared is None, machine.workers),
+            reports=Reports(place.speaks, machine.workers),
         )
 
         listeners = [
-            listener(
-                reactor,
-                config,
-                listen,
-                ("gateway", "listen", index),
-                channels,
-                None if shared is None else shared.public[index],
-                gate,
-            )
+            listener(reactor, config, listen, ("gateway", "listen", index), channels, place.socket(index), place.gate)
             for index, listen in enumerate(gateway.listen)
         ]
-        # What was there before a fork is shared with other processes as long as nobody looks at it.
-        garbage = Garbage(reactor, lambda: len(channels.channels), settle if shared is None else gc.freeze)
+        garbage = Garbage(reactor, lambda: len(channels.channels), place.at_start)
         self.renewal = Renewal(
             reactor,
             lambda config, previous: compiling(config, previous, parts),
@@ -187,14 +163,7 @@ class Program:
             current,
             garbage,
         )
-        reload: Progress
-        if shared is None:
-            reload = reloading = Reload(reactor, Reading(reactor, directory), self.renewal, metrics.reloaded)
-            signals.on(signal.SIGHUP, reloading.reload)
-            signals.on(signal.SIGUSR2, lambda: log.warn("not upgraded: with one worker, restart instead"))
-        else:
-            reload = Progress()
-        self._progress, self._machine = reload, machine
+        reload = place.reloading(signals, directory, self.renewal, metrics.reloaded)
         drain = Drain(reactor, channels, pipeline, lambda: current.snapshot.config.gateway.drain_timeout)
         ports = PublicListeners(reactor, readiness, lambda: current.snapshot.config.gateway.drain_delay)
         for each in listeners:
@@ -226,35 +195,17 @@ class Program:
             signals.on(signal.SIGUSR1, access_log.reopen)
         if redis is not None:
             self._add(Running(redis))
-        self._add(*map(Running, policies), Running(current), upstreams)
-        if shared is not None:
-            self._add(Pulse(reactor, shared.page, shared.machine.checker_changed))
+        self._add(*map(Running, policies), Running(current), upstreams, *place.services(upstreams.look))
         if gateway.admin is not None:
             uncounted = partial(refusal_answer, lambda *_: None)
             its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted, now)
             where = Listen(endpoints.private(gateway.admin))
-            if shared is None:
-                self._add(Listener(reactor, where, its_channels))
-            else:
-                self._add(WhileChecking(machine, Listener(reactor, where, its_channels, shared.admin)))
-        self._add(drain, ports)
-        if isinstance(reload, Reload):
-            self._add(reload)
-        self._add(Obeying(reactor, signals), garbage)
-
-    def reloads(self, told: dict[str, Any], ended: bool) -> None:
-        """With several workers: how the master's reloads go. One that has ``ended`` is counted once for the machine."""
-        self._progress.follow(told)
-        if told["succeeded"] is not None:
-            self.metrics.reloaded(told["succeeded"], ended and self._machine.checks)
+            self._add(place.admin(partial(Listener, reactor, where, its_channels)))
+        self._add(drain, ports, reload, Obeying(reactor, signals), garbage)
 
     def _add(self, *services: Any) -> None:
         for service in services:
             service.setServiceParent(self.root)
-
-
-def _tally(page: Page | None, word: int) -> Tally:
-    return Tally() if page is None else SharedTally(page.slots, page.worker, word)
 
 
 def _access_log(config: Config, reactor: Any, count_lost: Callable[[int], object]) -> AccessLog | None:

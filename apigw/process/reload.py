@@ -32,8 +32,8 @@ class Takes(Protocol):
 _TOLD = ("succeeded", "count", "problems", "ended_at", "runs", "upgrades", "upgrading", "upgrade_problem")
 
 
-class Progress:
-    """What operators are told of reloads and upgrades."""
+class Progress(Service):
+    """What operators are told of reloads and upgrades. The service does nothing where another process makes them."""
 
     succeeded: bool | None = None
     """Whether the last reload succeeded; None before the first one."""
@@ -61,7 +61,7 @@ class Progress:
             setattr(self, name, value)
 
 
-class Reload(Progress, Service):
+class Reload(Progress):
     """Reads a configuration, has it prepared, and then used. On failure nothing changes."""
 
     def __init__(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import FrameType
 from typing import Any
 
@@ -42,10 +42,11 @@ class Signals:
         self._holding = False
         self._call: Callable[..., object] | None = None
 
-    def install(self) -> None:
+    def install(self, ignoring: Collection[int] = ()) -> None:
+        """``ignoring``: those that are another process's to act on."""
         try:
             for number in TAKEN:
-                signal.signal(number, self._arrived)
+                signal.signal(number, signal.SIG_IGN if number in ignoring else self._arrived)
             # Blocked while the program was executed anew, or this process was forked: until here they had no handler.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
         except ValueError:  # not the main thread: an embedding program has its own signals

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from apigw.contract.machine import Machine
@@ -20,9 +19,6 @@ from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 
 log = Logger()
-
-LOOKS_EVERY = 0.5
-"""Seconds after which, at most, a worker knows of what others have found out about services."""
 
 
 class CannotStart(SystemExit, Exception):
@@ -92,13 +88,8 @@ class LogFile(Running):
 class Upstreams(Service):
     """Owns the upstreams of the current snapshot: their pools, their health checks."""
 
-    def __init__(
-        self, reactor: Any, machine: Machine | None = None, shared: bool = False, random: Callable[[], float] = random
-    ) -> None:
-        """``random`` gives numbers from 0 to 1, by which checks are spread over time.
-
-        ``shared``: whether they share what they know with those of the other workers of the ``machine``.
-        """
+    def __init__(self, reactor: Any, machine: Machine, random: Callable[[], float] = random) -> None:
+        """``random`` gives numbers from 0 to 1, by which checks are spread over time."""
         self._reactor = reactor
         self._random = random
         self._turns = Turns()
@@ -106,10 +97,7 @@ class Upstreams(Service):
         self._health: dict[Upstream, HealthChecks] = {}
         self._dialled: dict[Upstream, Dialled] = {}
         self._machine = machine
-        self._checking = machine is None
-        self._shared = shared
-        self._looking = LoopingCall(self.look)
-        self._looking.clock = reactor
+        self._checking = False
 
     def adopt(self, upstreams: Mapping[UpstreamKey, Upstream]) -> None:
         """Use these upstreams from now on. Those in both generations are not touched; the others start or close."""
@@ -151,15 +139,10 @@ class Upstreams(Service):
         super().startService()
         for upstream in self._current.values():
             self._begin(upstream)
-        if self._machine is not None:
-            self._machine.while_checks(self._begin_checks, self._end_checks)
-        if self._shared:
-            self._looking.start(LOOKS_EVERY)
+        self._machine.while_checks(self._begin_checks, self._end_checks)
 
     def stopService(self) -> None:
         super().stopService()
-        if self._looking.running:
-            self._looking.stop()
         for upstream in self._current.values():
             self._retire(upstream)
 

@@ -13,6 +13,7 @@ from twisted.internet.endpoints import serverFromString
 from apigw.config import endpoints
 from apigw.config.errors import ConfigError, Problem, problem_in
 from apigw.config.model import Config, Path
+from apigw.process.place import Alone
 from apigw.process.program import Program
 from apigw.process.signals import Signals
 from apigw.wire.tls import reason
@@ -25,7 +26,7 @@ def try_out(config: Config, directory: str, reactor: Any) -> None:
     for index, listen in enumerate(gateway.listen):
         problems += _endpoint(reactor, config, ("gateway", "listen", index), listen.endpoint)
     try:
-        Program(reactor, time.time, Signals(), config, directory)
+        Program(reactor, time.time, Signals(), config, directory, Alone(reactor))
     except ConfigError as error:
         problems += error.problems
     if problems:

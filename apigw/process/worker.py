@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from apigw.config.errors import ConfigError
-from apigw.process.children import hear
 from apigw.process.control import Control, Give, connect
-from apigw.process.machine import Life, Shared, Siblings
+from apigw.process.machine import Life, Siblings
+from apigw.process.place import Sharing
 from apigw.process.program import Program
 from apigw.process.signals import Signals
 from apigw.process.starting import READY, fail
@@ -31,12 +31,9 @@ def live(life: Life, index: int, end: socket.socket, reactor: Any) -> int:
     """Serve until the master, or its end, says to stop. ``end`` is of the connection to it. Returns the exit code."""
     os.environ.pop("NOTIFY_SOCKET", None)  # the master is what the service manager knows
     signals = Signals()
-    signals.install()
-    signals.hold()
     # A terminal signals the whole group, and the master alone is to act.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    hear()
+    signals.install(ignoring=(signal.SIGINT, signal.SIGHUP, signal.SIGUSR2))
+    signals.hold()
     own_log = life.own_log
     if own_log is None:
         faulthandler.enable(2)
@@ -62,8 +59,8 @@ def live(life: Life, index: int, end: socket.socket, reactor: Any) -> int:
 def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Signals) -> None:
     machine = Siblings(index, life.workers, reactor)
     life.page.become(index, machine.process)
-    shared = Shared(machine, life.page, life.sockets.admin, life.sockets.public, life.sockets.bell)
-    program = Program(reactor, time.time, signals, life.config, life.directory, life.log_decisions, shared)
+    place = Sharing(reactor, machine, life.page, life.sockets)
+    program = Program(reactor, time.time, signals, life.config, life.directory, place, life.log_decisions)
     if life.own_log is not None:
         life.own_log.count_lost(program.metrics.lines_lost("daemon"))
     gives: dict[str, Give] = {
@@ -72,7 +69,7 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
         "prepare": lambda _, data: program.renewal.prepare(data),
         "commit": lambda *_: program.renewal.commit(),
         "abandon": lambda *_: program.renewal.abandon(),
-        "reloads": lambda told, _: program.reloads(*told),
+        "reloads": lambda told, _: place.reloads(*told),
     }
 
     def leave(_: object) -> Deferred[object]:

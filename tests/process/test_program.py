@@ -18,6 +18,7 @@ from zope.interface import provider
 
 from apigw.config.load import load
 from apigw.config.model import Config
+from apigw.process.place import Alone
 from apigw.process.program import Program
 from apigw.process.rules import RULES
 from apigw.process.signals import TAKEN, Signals
@@ -46,7 +47,8 @@ class Scene:
     def __init__(self, directory: Path, *patterns: str) -> None:
         self.directory = directory
         self.reactor = EPollReactor()
-        self.program = Program(self.reactor, time.time, Signals(), self.config(*patterns), str(directory))
+        config, place = self.config(*patterns), Alone(self.reactor)
+        self.program = Program(self.reactor, time.time, Signals(), config, str(directory), place)
 
     def config(self, *patterns: str) -> Config:
         """Each is a route, and a limit that no route meets is worth a warning."""

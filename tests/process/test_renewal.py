@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
 from apigw.process import handover
+from apigw.process.place import Alone
 from apigw.process.program import Program
 from apigw.process.rules import RULES
 from apigw.process.signals import Signals
@@ -34,7 +35,7 @@ class Scene:
         self.write("first", "/a")
         self.reactor: Any = EPollReactor()
         config = load(str(directory), {}, RULES)
-        self.program = Program(self.reactor, time.time, Signals(), config, str(directory))
+        self.program = Program(self.reactor, time.time, Signals(), config, str(directory), Alone(self.reactor))
         self.program.current.start()
         self.renewal = self.program.renewal
 

@@ -53,6 +53,29 @@ def test_what_comes_early_is_done_once_when_the_program_runs(scene: Scene) -> No
     assert len(scene.done) == 2
 
 
+IGNORING = """
+import os, signal
+from apigw.process.signals import TAKEN, Signals
+
+signal.pthread_sigmask(signal.SIG_BLOCK, TAKEN)
+os.kill(os.getpid(), signal.SIGINT)
+os.kill(os.getpid(), signal.SIGHUP)
+signals = Signals()
+signals.on(signal.SIGHUP, lambda: print("a reload"))
+signals.on(signal.SIGUSR1, lambda: print("a new log"))
+signals.install(ignoring=(signal.SIGINT, signal.SIGHUP))
+os.kill(os.getpid(), signal.SIGUSR1)
+signals.obey(lambda call, *arguments: call(*arguments))
+os.kill(os.getpid(), signal.SIGHUP)
+"""
+
+
+def test_what_another_process_acts_on_is_ignored_also_if_it_came_while_signals_were_blocked() -> None:
+    """So it is for a worker while it is forked: an interrupt from the terminal must not end it."""
+    done = subprocess.run([sys.executable, "-c", IGNORING], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a new log\n", "")
+
+
 STARTING = """
 import os
 from apigw.process.signals import Signals

@@ -25,6 +25,7 @@ from twisted.internet.selectreactor import SelectReactor
 
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
+from apigw.process.place import Alone
 from apigw.process.program import Program
 from apigw.process.rules import RULES
 from apigw.process.signals import Signals
@@ -216,7 +217,7 @@ def problems(directory: str) -> list[str]:
 
 def start(directory: str) -> None:
     """What twistd does with the plugin, up to the turn in which the reactor begins to run."""
-    program = Program(REACTOR, time, Signals(), load(directory, {}, RULES), directory)
+    program = Program(REACTOR, time, Signals(), load(directory, {}, RULES), directory, Alone(REACTOR))
     program.root.privilegedStartService()
     program.root.startService()
     stopped: list[object] = []

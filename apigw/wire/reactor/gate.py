@@ -17,7 +17,7 @@ itself: the others are stopped, dead, or busier than this one."""
 HELP: Final = 16
 """Connections that it takes then at most."""
 
-AWAY: Final = 0.5
+RETRY: Final = 0.5
 """Seconds after which a process that has no file for another connection looks whether it has one again."""
 
 
@@ -146,13 +146,13 @@ class Gate:
         self._counts.away(True)
         ring(self._bell)
         self._timer = self._reactor.callLater(0, self._close)
-        self._reactor.callLater(AWAY, self._come_back)
+        self._reactor.callLater(RETRY, self._come_back)
 
     def _come_back(self) -> None:
         if self._left:
             return
         if not self._has_file():
-            self._reactor.callLater(AWAY, self._come_back)
+            self._reactor.callLater(RETRY, self._come_back)
             return
         self._away = False
         self._counts.away(False)

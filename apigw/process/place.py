@@ -1,0 +1,169 @@
+"""Where a program runs: ``Alone`` in its gateway, or ``Sharing`` it with the other workers."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from prometheus_client.registry import Collector
+from twisted.application.internet import TimerService
+from twisted.application.service import Service
+from twisted.logger import Logger
+
+from apigw.contract.machine import Machine
+from apigw.process.crowd import SharedCrowd
+from apigw.process.garbage import settle
+from apigw.process.listeners import Counts
+from apigw.process.machine import Siblings, WhileChecking
+from apigw.process.page_series import PageSeries
+from apigw.process.pulse import Pulse
+from apigw.process.reading import Reading
+from apigw.process.reload import Progress, Reload, Takes
+from apigw.process.signals import Signals
+from apigw.process.sockets import Socket, Sockets
+from apigw.shared.page import Page
+from apigw.shared.tally import SharedTally, Tally
+from apigw.wire.reactor.gate import Gate
+from apigw.wire.room import Crowd
+from apigw.wire.server import Crowded
+
+LOOKS_EVERY = 0.5
+"""Seconds after which, at most, a worker knows of what others have found out about services."""
+
+Ended = Callable[[bool, bool], object]
+"""Called with whether a reload has succeeded, and whether this process counts it for the gateway."""
+
+log = Logger()
+
+
+class Place(ABC):
+    """All that depends on whether there are other workers."""
+
+    machine: Machine
+    page: Page | None
+    """What the workers share; None where there is one."""
+    speaks: bool
+    """Whether the log of this process says what concerns the whole gateway."""
+    gate: Gate | None
+    """Which worker accepts the next connection; None where there is one."""
+    crowd: Crowded
+    """How many connections each client has with the gateway."""
+
+    @abstractmethod
+    def tally(self, word: int) -> Tally:
+        """A number, and its sum over all workers, which have it in this ``word`` of their slots."""
+
+    @abstractmethod
+    def socket(self, index: int) -> Socket | None:
+        """The socket of ``gateway.listen[index]`` that the master has bound. None: bind it."""
+
+    @abstractmethod
+    def admin(self, make: Callable[[Socket | None], Service]) -> Service:
+        """The admin listener, of which the gateway has one. ``make`` is given its socket, as ``socket`` returns it."""
+
+    @abstractmethod
+    def collectors(self) -> Iterable[Collector]:
+        """Of metrics that are there only in such a place."""
+
+    @abstractmethod
+    def services(self, look: Callable[[], object]) -> Iterable[Service]:
+        """Those that are there only in such a place. ``look`` notices what other workers have found out."""
+
+    @abstractmethod
+    def reloading(self, signals: Signals, directory: str, takes: Takes, ended: Ended) -> Progress:
+        """The service that reloads the configuration in ``directory``, or is told by the master that does."""
+
+    @abstractmethod
+    def at_start(self) -> None:
+        """Everything has started: keep the garbage collector away from it."""
+
+
+class Alone(Place):
+    """``workers: 1``."""
+
+    page = None
+    speaks = True
+    gate = None
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.machine = Machine(os.getpid())
+        self.crowd = Crowd()
+
+    def tally(self, word: int) -> Tally:
+        return Tally()
+
+    def socket(self, index: int) -> None:
+        return None
+
+    def admin(self, make: Callable[[Socket | None], Service]) -> Service:
+        return make(None)
+
+    def collectors(self) -> Iterable[Collector]:
+        return ()
+
+    def services(self, look: Callable[[], object]) -> Iterable[Service]:
+        return ()
+
+    def reloading(self, signals: Signals, directory: str, takes: Takes, ended: Ended) -> Progress:
+        reload = Reload(
+            self._reactor, Reading(self._reactor, directory), takes, lambda succeeded: ended(succeeded, True)
+        )
+        signals.on(signal.SIGHUP, reload.reload)
+        signals.on(signal.SIGUSR2, lambda: log.warn("not upgraded: with one worker, restart instead"))
+        return reload
+
+    def at_start(self) -> None:
+        settle()
+
+
+class Sharing(Place):
+    """One of several workers. The master has the sockets, reads the configuration, and speaks in the log."""
+
+    speaks = False
+
+    def __init__(self, reactor: Any, machine: Siblings, page: Page, sockets: Sockets) -> None:
+        """``page`` knows already which worker this is."""
+        self.machine: Siblings = machine
+        self.page: Page = page
+        self._reactor = reactor
+        self._sockets = sockets
+        self._progress = Progress()
+        self._ended: Ended
+        self.gate = Gate(reactor, Counts(page.slots, page.worker, reactor.seconds), sockets.bell)
+        self.crowd = SharedCrowd(page, page.worker, reactor.seconds)
+
+    def tally(self, word: int) -> Tally:
+        return SharedTally(self.page.slots, self.page.worker, word)
+
+    def socket(self, index: int) -> Socket:
+        return self._sockets.public[index]
+
+    def admin(self, make: Callable[[Socket | None], Service]) -> Service:
+        return WhileChecking(self.machine, make(self._sockets.admin))
+
+    def collectors(self) -> Iterable[Collector]:
+        return (PageSeries(self.page),)
+
+    def services(self, look: Callable[[], object]) -> Iterable[Service]:
+        looking = TimerService(LOOKS_EVERY, look)
+        looking.clock = self._reactor
+        return looking, Pulse(self._reactor, self.page, self.machine.checker_changed)
+
+    def reloading(self, signals: Signals, directory: str, takes: Takes, ended: Ended) -> Progress:
+        self._ended = ended
+        return self._progress
+
+    def reloads(self, told: dict[str, Any], ended: bool) -> None:
+        """How the master's reloads go. One that has ``ended`` is counted once for the gateway."""
+        self._progress.follow(told)
+        if told["succeeded"] is not None:
+            self._ended(told["succeeded"], ended and self.machine.checks)
+
+    def at_start(self) -> None:
+        # What was there before the fork is shared with other processes as long as nobody looks at it.
+        gc.freeze()
