@@ -165,6 +165,11 @@ class Master(Service):
         """Whether nothing is half said between this process and a worker."""
         return not self.asking and all(worker.control.flushed for worker in self.workers())
 
+    @property
+    def serves(self) -> bool:
+        """Whether a worker has answered lately."""
+        return any(worker.missed <= 1 for worker in self.living())
+
     def living(self) -> list[Worker]:
         """The workers that are ready, by index."""
         return [worker for _, worker in sorted(self._workers.items()) if worker.ready]
@@ -194,10 +199,9 @@ class Master(Service):
                 os.kill(worker.process, number)
 
     def stopService(self) -> Deferred[Any]:
-        """Have all workers drain; fires when they have ended."""
+        """Have all workers drain; fires when they have ended. One that hangs meanwhile is ended."""
         super().stopService()
         notify("STOPPING=1")
-        self._ticking.stop()
         ends = [worker.ended for worker in self._workers.values()]
         self.signal(signal.SIGTERM)
         # Until then clients may connect: the workers wait as long before they close their copies.
@@ -205,6 +209,7 @@ class Master(Service):
         return DeferredList(ends).addCallback(self._all_ended, closing)
 
     def _all_ended(self, _: object, closing: IDelayedCall) -> None:
+        self._ticking.stop()
         if closing.active():
             closing.cancel()
             self.life.sockets.close()
@@ -276,8 +281,6 @@ class Master(Service):
                 self._end(worker)
             worker.missed += 1
             worker.control.call("tick").addCallbacks(lambda _, worker=worker: self._answered(worker), lambda _: None)
-        if any(worker.missed <= 1 for worker in self.living()):
-            notify("WATCHDOG=1")
 
     def _answered(self, worker: Worker) -> None:
         worker.missed = 0

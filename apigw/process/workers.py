@@ -21,6 +21,7 @@ from apigw.process.reload import Reload
 from apigw.process.reports import Reports
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
 from apigw.process.sockets import Sockets
+from apigw.process.systemd import watchdog
 from apigw.process.together import Together
 from apigw.process.tree import Ordered
 from apigw.process.trial import try_out
@@ -85,6 +86,9 @@ def master(
     signals.on(signal.SIGUSR1, lambda: running.signal(signal.SIGUSR1))
     signals.on(signal.SIGUSR2, upgrade.upgrade)
     root = Ordered()
+    alive = watchdog(reactor, os.environ, lambda: running.serves)
+    if alive is not None:
+        alive.setServiceParent(root)
     for service in (running, reload, upgrade, Obeying(reactor, signals)):
         service.setServiceParent(root)
     return root
