@@ -13,12 +13,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
+
+from apigw.config.errors import ConfigError
+from apigw.errors import GatewayError
 
 log = Logger()
 
@@ -28,6 +31,10 @@ Give = Callable[[Any, bytes], Any]
 
 class Refused(Exception):
     """The other side could not do what it was asked; the text says why."""
+
+
+EXPECTED = (ConfigError, GatewayError, CancelledError, Refused)
+"""Why a call fails where nothing is wrong with the program."""
 
 
 class Control(Int32StringReceiver):
@@ -107,7 +114,8 @@ class Control(Int32StringReceiver):
         self._send({"id": number, "value": value})
 
     def _refuse(self, number: int, failure: Failure) -> None:
-        log.debug("refused a call: {failure}", failure=failure)
+        if not failure.check(*EXPECTED):
+            log.failure("a call of another process failed", failure=failure)
         self._send({"id": number, "refused": str(failure.value) or repr(failure.value)})
 
     def _send(self, message: dict[str, Any], data: bytes = b"") -> None:
