@@ -5,6 +5,7 @@ What takes time to import is imported when the signals have their handlers.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -102,8 +103,8 @@ def makeService(options: Options) -> IService:
     config, options.config = options.config, None  # which lives as long as twistd
     assert config is not None
     workers = cores.workers(config.gateway.workers)
-    if os.environ.get(TRIAL):
-        _try(options, config)
+    if TRIAL in os.environ:
+        _try(options, config, os.environ[TRIAL])
     try:
         root = _alone(options, config) if workers == 1 else _together(options, config, workers)
     except ConfigError as error:
@@ -112,16 +113,20 @@ def makeService(options: Options) -> IService:
     return root if options.own_log is None else Logging(root, options.own_log)
 
 
-def _try(options: Options, config: Config) -> NoReturn:
-    """Before an upgrade: construct everything, and end."""
+def _try(options: Options, config: Config, held: str) -> NoReturn:
+    """Before an upgrade: do all that can fail, and end. ``held``: the endpoints, in JSON, whose sockets there are."""
     from twisted.internet import reactor
 
     from apigw.config.errors import ConfigError
+    from apigw.process.sockets import bind_others
     from apigw.process.trial import try_out
 
     try:
         try_out(config, options["config"], reactor)
-    except ConfigError as error:
+        bind_others(config.gateway, json.loads(held))
+        if options.own_log is not None:
+            options.own_log.open()
+    except (ConfigError, OSError) as error:
         _refuse(error)
     raise SystemExit(0)
 

@@ -207,6 +207,10 @@ class Sockets:
             os.close(descriptor)
         self._handed.clear()
 
+    def endpoints(self) -> list[str]:
+        """Those that have a socket."""
+        return [each.endpoint for each in (self.admin, *self.public) if each is not None]
+
     def hand_over(self) -> list[tuple[str, int]]:
         """For the program that this process is about to execute."""
         held = [(each.endpoint, each.listening.fileno()) for each in (self.admin, *self.public) if each is not None]
@@ -234,6 +238,24 @@ class Sockets:
         descriptor = found[1]
         os.set_inheritable(descriptor, False)
         return bind(listen, socket.socket(fileno=descriptor))
+
+
+def bind_others(gateway: Gateway, held: Iterable[str]) -> None:
+    """Bind what is not ``held`` already, and close it again: an upgrade that could not is not begun.
+
+    Raises ``CannotStart``.
+    """
+    left = list(held)
+    for listen in _all(gateway):
+        if listen.endpoint in left:
+            left.remove(listen.endpoint)
+        else:
+            bind(listen).close()
+
+
+def _all(gateway: Gateway) -> list[Listen]:
+    admin = [] if gateway.admin is None else [Listen(endpoints.private(gateway.admin))]
+    return [*admin, *gateway.listen]
 
 
 def _with_base(bound: Socket, listen: Listen) -> Socket:

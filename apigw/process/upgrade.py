@@ -26,7 +26,8 @@ from apigw.process.signals import TAKEN
 from apigw.process.systemd import reloading
 
 TRIAL, HANDED = "APIGW_TRIAL", "APIGW_HANDED"
-"""Variables of the environment: the process is a trial; the descriptor of what the program before has handed over."""
+"""Variables of the environment. ``TRIAL``: the process is a trial, and its gateway has the sockets of these endpoints.
+``HANDED``: the descriptor of what the program before has handed over."""
 
 PATIENCE = 60.0
 """Seconds that the trial may take."""
@@ -103,7 +104,8 @@ class Upgrade(Service):
         log.info("upgrade: trying the program on disk")
         self._reload.upgrading, self._reload.upgrade_problem = True, ""
         self._told()
-        self._trial = Trial(self._reactor, self._command, self._tried)
+        held = self._master.life.sockets.endpoints()
+        self._trial = Trial(self._reactor, self._command, held, self._tried)
         self._trial.start()
 
     def _tried(self, problem: str) -> None:
@@ -162,9 +164,12 @@ class Upgrade(Service):
 class Trial:
     """Starts the program with ``TRIAL`` set. ``tried`` is called with why it cannot be used, or with no text."""
 
-    def __init__(self, reactor: Any, command: Sequence[str], tried: Callable[[str], object]) -> None:
+    def __init__(
+        self, reactor: Any, command: Sequence[str], held: Sequence[str], tried: Callable[[str], object]
+    ) -> None:
         self._reactor = reactor
         self._command = command
+        self._held = held
         self._tried = tried
         self._said: list[bytes] = []
         self._why = ""
@@ -177,7 +182,7 @@ class Trial:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 close_fds=False,
-                env={**os.environ, TRIAL: "1"},
+                env={**os.environ, TRIAL: json.dumps(self._held)},
             )
         except OSError as error:
             self._tried(f"the new program cannot be started: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,16 @@ def upgraded_not(daemon: Daemon) -> dict[str, Any]:
 def test_a_configuration_that_the_new_program_refuses_is_named(daemon: Daemon) -> None:
     daemon.directory.joinpath("gateway.yaml").write_text("routes: 7\n")
     assert "gateway.yaml:1:9: routes: must be a list, not a number" in upgraded_not(daemon)["upgrade_problem"]
+
+
+def test_a_port_that_is_taken_is_named(daemon: Daemon, service: Service) -> None:
+    """The trial binds what is new; nothing has changed."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        daemon.configure(document(service, listen=[f"tcp:{port}:interface=127.0.0.1"]))
+        problem = upgraded_not(daemon)["upgrade_problem"]
+    assert f"cannot listen: Address already in use: tcp:{port}:interface=127.0.0.1" in problem
+    assert daemon.get("/a").status == 200
 
 
 def test_a_listener_that_is_new_is_bound_and_another_goes(daemon: Daemon, service: Service) -> None:
