@@ -166,7 +166,7 @@ def test_sigterm_after_an_upgrade_ends_all(daemon: Daemon) -> None:
 
 
 def test_one_worker_cannot_be_upgraded(start: Start, service: Service) -> None:
-    daemon = start(gateway(services={"main": service.url}, routes=ALL))
+    daemon = start(gateway(services={"main": service.url}, routes=ALL, workers=1))
     daemon.signal(signal.SIGUSR2)
     eventually(lambda: "not upgraded: with one worker, restart instead" in daemon.log)
     assert daemon.get("/a").status == 200
@@ -190,6 +190,6 @@ def test_the_command_tells_why_nothing_has_changed(
 def test_the_command_refuses_where_there_is_one_worker(
     start: Start, service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    daemon = start(gateway(services={"main": service.url}, routes=ALL))
+    daemon = start(gateway(services={"main": service.url}, routes=ALL, workers=1))
     assert cli.main(["upgrade", "--config", str(daemon.directory), "--admin", daemon.admin_text]) == 1
     assert "has one worker (gateway.workers: 1): restart it instead" in capsys.readouterr().err
