@@ -112,7 +112,8 @@ class Listener(Service):
     def stopService(self) -> Deferred[None] | None:
         """Accept the connections that are queued, unless another worker does, and then no more.
 
-        A shared socket stays open: those that come now are the other workers', or the next program's.
+        A shared socket stays open for the other workers, and the next program. That of the public is closed in this
+        process: were it open here to the end of the drain, clients would wait for nobody.
         """
         super().stopService()
         port: Any = self._port
@@ -126,6 +127,8 @@ class Listener(Service):
             accepted = port.sessionno
             port.doRead()
         closed: Deferred[None] = port.stopListening()
+        if self._gate is not None and self._shared is not None:
+            self._shared.listening.close()
         return closed if own is None else closed.addBoth(lambda _: own.close())
 
     def _pairs(self) -> list[KeyPair]:

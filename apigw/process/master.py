@@ -205,14 +205,14 @@ class Master(Service):
         ends = [worker.ended for worker in self._workers.values()]
         self.signal(signal.SIGTERM)
         # Until then clients may connect: the workers wait as long before they close their copies.
-        closing = self._reactor.callLater(self.life.config.gateway.drain_delay, self.life.sockets.close)
+        closing = self._reactor.callLater(self.life.config.gateway.drain_delay, self.life.sockets.close_public)
         return DeferredList(ends).addCallback(self._all_ended, closing)
 
     def _all_ended(self, _: object, closing: IDelayedCall) -> None:
         self._ticking.stop()
         if closing.active():
             closing.cancel()
-            self.life.sockets.close()
+        self.life.sockets.close()
 
     def _fork(self, index: int) -> None:
         ours, theirs = socket.socketpair()

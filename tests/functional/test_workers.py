@@ -173,7 +173,9 @@ def test_sigterm_drains_all_workers(start: Start, service: Service, slow: thread
     eventually(lambda: len(service.requests) == 6)
     left = workers(daemon)
     daemon.terminate()
-    eventually(lambda: "draining: " in daemon.log)
+    eventually(lambda: daemon.log.count("draining: ") == WORKERS)
+    with pytest.raises(ConnectionRefusedError):
+        daemon.connect()
     slow.set()
     assert [client.answer().body for client in clients] == [b"done"] * 6
     assert daemon.wait() == 0
