@@ -90,7 +90,7 @@ class Program:
             metrics.registry.register(PageSeries(shared.page))
         readiness = Readiness(reactor)
         page = None if shared is None else shared.page
-        upstreams = Upstreams(reactor, shared=page is not None)
+        upstreams = Upstreams(reactor, machine, page is not None)
         buffers = Buffers(gateway.max_buffered)
         redis = None if config.redis is None else RedisLink(config.redis, reactor)
         agent = Agent(reactor, deadlines, lambda host: ClientTLS().to(host))
@@ -169,7 +169,7 @@ class Program:
             for index, listen in enumerate(gateway.listen)
         ]
         # What was there before a fork is shared with other processes as long as nobody looks at it.
-        garbage = Garbage(reactor, settle if shared is None else gc.freeze)
+        garbage = Garbage(reactor, lambda: len(channels.channels), settle if shared is None else gc.freeze)
         self.renewal = Renewal(
             reactor,
             lambda config, previous: compiling(config, previous, parts),

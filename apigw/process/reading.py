@@ -86,7 +86,7 @@ class _Child:
             pipe.write(told)
 
     def watch(self, reactor: Any, late: IDelayedCall) -> None:
-        self._late = late
+        self._reactor, self._late = reactor, late
         for name, pipe in self._pipes.items():
             assert pipe is not None
             ProcessReader(reactor, self, name, pipe.fileno())
@@ -107,8 +107,10 @@ class _Child:
             self._ended()
 
     def _ended(self) -> None:
-        # Its pipes are closed by its end, so this waits for no more than a moment.
-        code = self._process.wait()
+        code = self._process.poll()
+        if code is None:  # its pipes are closed a moment before its end, or longer while the machine is busy
+            self._reactor.callLater(0.01, self._ended)
+            return
         if self._late.active():
             self._late.cancel()
         if self.outcome.called:

@@ -50,7 +50,7 @@ class Renewal:
     ) -> None:
         self._reactor = reactor
         self._compiling = compiling
-        self._listeners = listeners
+        self._secure = [listener for listener in listeners if listener.contexts is not None]
         self._current = current
         self._garbage = garbage
         self._lock = DeferredLock()  # one after the other: who tidies up removes the series of what is being prepared
@@ -89,8 +89,10 @@ class Renewal:
         self._garbage.begin()
         try:
             snapshot = yield in_pieces(self._reactor, self._compile(data))
-            # Files are read, and OpenSSL does not hold the interpreter's lock.
-            loaded = yield deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._load)
+            loaded = []
+            if self._secure:
+                # Files are read, and OpenSSL does not hold the interpreter's lock.
+                loaded = yield deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._load)
         except CancelledError:
             self._tidy()
             raise
@@ -112,7 +114,7 @@ class Renewal:
         return (yield from self._compiling(config, current))
 
     def _load(self) -> list[Callable[[], None]]:
-        return [listener.load() for listener in self._listeners]
+        return [listener.load() for listener in self._secure]
 
     def _tidy(self, unused: Steps | None = None) -> Deferred[None]:
         """After a configuration was used or dropped, finish ``unused`` and give the metrics what they had before it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
 
@@ -26,7 +26,7 @@ from apigw.proxy.destination import Destination
 from apigw.proxy.headers import CopyRules
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import NoRoute, Table
-from apigw.routing.router import Router
+from apigw.routing.router import Entry, Router
 from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import Settings
 from apigw.wire.deadlines import Deadlines
@@ -84,31 +84,34 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
         prepared[policy.name] = made if isinstance(made, Prepared) else (yield from made)
         yield
     gateway = config.gateway
-    rules: dict[frozenset[bytes], CopyRules] = {}
-    entries = []
-    for route in config.routes:
-        added = [each.part(route) for each in prepared.values()]
-        stripped = frozenset(chain.from_iterable(part.stripped for part in added))
-        copied = rules.setdefault(stripped, CopyRules(stripped))
-        destination = _destination(config, route, named[route.service], copied, parts)
-        stages = forward.stages(destination, parts.buffers)
-        series = parts.series(route.path)
-        compiled = _route(route.path, route.methods, route.service, series, added, stages)
-        methods = None if route.methods is None else frozenset(method.encode("ascii") for method in route.methods)
-        entries.append((route.path, methods, compiled))
-        yield
+    routes: list[Route] = []
+
+    def entries() -> Iterator[Entry[Route]]:
+        rules: dict[frozenset[bytes], CopyRules] = {}
+        for route in config.routes:
+            added = [each.part(route) for each in prepared.values()]
+            stripped = frozenset(chain.from_iterable(part.stripped for part in added))
+            copied = rules.setdefault(stripped, CopyRules(stripped))
+            destination = _destination(config, route, named[route.service], copied, parts)
+            stages = forward.stages(destination, parts.buffers)
+            series = parts.series(route.path)
+            routes.append(_route(route.path, route.methods, route.service, series, added, stages))
+            methods = None if route.methods is None else frozenset(method.encode("ascii") for method in route.methods)
+            yield route.path, methods, routes[-1]
+
     router: Router[Route] = Router(())
-    yield from router.build(entries)
+    yield from router.build(entries())
     no_route = (NoRoute(router),)
     unmatched_series = parts.series(UNMATCHED)
-    own = []
-    for each in prepared.values():
-        for its in each.own_routes():
-            compiled = _route(its.pattern, None, None, unmatched_series, [its.part], no_route)
-            own.append((its.pattern, its.methods, compiled))
-            yield
+
+    def own_entries() -> Iterator[Entry[Route]]:
+        for each in prepared.values():
+            for own in each.own_routes():
+                compiled = _route(own.pattern, None, None, unmatched_series, [own.part], no_route)
+                yield own.pattern, own.methods, compiled
+
     own_router: Router[Route] = Router(())
-    yield from own_router.build(own)
+    yield from own_router.build(own_entries())
     added = [each.unmatched() for each in prepared.values()]
     unmatched = _route(UNMATCHED, None, None, unmatched_series, added, no_route)
     peers, allowed = Peers(gateway.trusted_proxies), Peers(gateway.metrics_allow)
@@ -117,8 +120,8 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
         each.routed(router)
     return Snapshot(
         config=config,
-        routes=tuple(compiled for _, _, compiled in entries),
-        table=Table(router, own_router if own else None, unmatched, peers, most, parts.log_decisions),
+        routes=tuple(routes),
+        table=Table(router, own_router or None, unmatched, peers, most, parts.log_decisions),
         may_scrape=lambda request: came_from(allowed, peers, request.request),
         settings=Settings(
             client_header_timeout=gateway.client_header_timeout,

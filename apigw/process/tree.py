@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from apigw.contract.machine import Machine
 from apigw.ops.readiness import Check
 from apigw.process.snapshot import UpstreamKey
 from apigw.upstream.checks import Dialled, HealthChecks, Turns
@@ -91,10 +92,12 @@ class LogFile(Running):
 class Upstreams(Service):
     """Owns the upstreams of the current snapshot: their pools, their health checks."""
 
-    def __init__(self, reactor: Any, random: Callable[[], float] = random, shared: bool = False) -> None:
+    def __init__(
+        self, reactor: Any, machine: Machine | None = None, shared: bool = False, random: Callable[[], float] = random
+    ) -> None:
         """``random`` gives numbers from 0 to 1, by which checks are spread over time.
 
-        ``shared``: whether they share what they know with those of other workers.
+        ``shared``: whether they share what they know with those of the other workers of the ``machine``.
         """
         self._reactor = reactor
         self._random = random
@@ -102,6 +105,8 @@ class Upstreams(Service):
         self._current: Mapping[UpstreamKey, Upstream] = {}
         self._health: dict[Upstream, HealthChecks] = {}
         self._dialled: dict[Upstream, Dialled] = {}
+        self._machine = machine
+        self._checking = machine is None
         self._shared = shared
         self._looking = LoopingCall(self.look)
         self._looking.clock = reactor
@@ -146,6 +151,8 @@ class Upstreams(Service):
         super().startService()
         for upstream in self._current.values():
             self._begin(upstream)
+        if self._machine is not None:
+            self._machine.while_checks(self._begin_checks, self._end_checks)
         if self._shared:
             self._looking.start(LOOKS_EVERY)
 
@@ -156,12 +163,22 @@ class Upstreams(Service):
         for upstream in self._current.values():
             self._retire(upstream)
 
+    def _begin_checks(self) -> None:
+        self._checking = True
+        for health in self._health.values():
+            health.begin()
+
+    def _end_checks(self) -> None:
+        self._checking = False
+        for health in self._health.values():
+            health.end()
+
     def _begin(self, upstream: Upstream) -> None:
         upstream.start()
         check = upstream.service.health_check
         if check is not None:
             self._health[upstream] = HealthChecks(upstream, check, self._reactor, self._turns, self._random)
-            self._health[upstream].start()
+            self._health[upstream].start(self._checking)
 
     def _retire(self, upstream: Upstream) -> None:
         # First: a check that is given up must not count for its circuit.

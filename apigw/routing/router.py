@@ -74,6 +74,7 @@ class Router(Generic[T]):
         self._methods: list[bytes] = []
         self._depth = 0
         self._longest = 0
+        self._count = 0
         for _ in self.build(entries):
             pass
 
@@ -87,12 +88,20 @@ class Router(Generic[T]):
             if first is not None:
                 raise ValueError(f"two routes have the same shape and a method in common: {first} and {match}")
             self._add(match)
+            self._count += 1
             methods |= wanted or frozenset()
             segments = match.pattern.segments
             self._depth = max(self._depth, len(segments))
             self._longest = max(self._longest, max((len(segment or b"") for segment in segments), default=0))
             yield
+        while seen:  # at once, those of 10,000 routes are freed in some 2 ms
+            seen.popitem()
+            yield
         self._methods = sorted(methods | {b"HEAD"} if b"GET" in methods else methods)
+
+    def __len__(self) -> int:
+        """The number of routes."""
+        return self._count
 
     def nodes(self) -> Iterator[object]:
         """All nodes of the trie, each before those below it."""

@@ -187,7 +187,8 @@ class Dialled:
 class HealthChecks:
     """The periodic checks of one upstream's targets. Some equal results in a row change a target's health.
 
-    ``random`` gives numbers from 0 to 1, for the moment of each first check.
+    Of several workers one checks, from ``begin`` to ``end``; the others know its results. ``random`` gives numbers from
+    0 to 1, for the moment of each first check.
     """
 
     def __init__(
@@ -202,8 +203,11 @@ class HealthChecks:
         self._last: dict[Target, Failure | None] = {}
         self._next: dict[Target, IDelayedCall | None] = {}
         self._probes: set[Deferred[Any]] = set()
+        self._checking = False
 
-    def start(self) -> None:
+    def start(self, checking: bool = True) -> None:
+        """``checking``: whether this worker is the one that does."""
+        self._checking = checking
         self._follow()
         self._upstream.targets_changed = self._follow
         if self._upstream.circuit is not None:
@@ -215,7 +219,24 @@ class HealthChecks:
             self._leave(target)
         for target in self._upstream.targets:
             if target not in self._next:
-                self._later(target, min(self._check.interval, FIRST_WITHIN) * self._random())
+                self._next[target] = None
+                if self._checking:
+                    self._later(target, min(self._check.interval, FIRST_WITHIN) * self._random())
+
+    def begin(self) -> None:
+        """This worker checks from now on."""
+        self._checking = True
+        self._again()
+
+    def end(self) -> None:
+        """Another worker checks from now on. Running checks do not count."""
+        self._checking = False
+        self._again()
+
+    def _again(self) -> None:
+        for target in list(self._next):
+            self._leave(target)
+        self._follow()
 
     def _later(self, target: Target, delay: float) -> None:
         self._next[target] = self._clock.callLater(delay, self._run, target)
@@ -226,7 +247,7 @@ class HealthChecks:
         self.probe(target).addCallback(self._ran, target, due)
 
     def _ran(self, _: bool, target: Target, due: float) -> None:
-        if target in self._next:
+        if self._checking and target in self._next and self._next[target] is None:
             self._later(target, max(0.0, due - self._clock.seconds()))
 
     def _leave(self, target: Target) -> None:
@@ -246,6 +267,10 @@ class HealthChecks:
 
     def any_answers(self) -> Deferred[object]:
         """Fires when a target passed its last check; fails when none did. Targets without a check are checked now."""
+        for target in self._upstream.targets:
+            shared = target.shared
+            if shared is not None and shared.is_known:
+                self._last[target] = None if shared.passed else Failure(Unhealthy(shared.why))
         known = [self._last[target] for target in self._upstream.targets if target in self._last]
         if None in known:
             return succeed(None)
@@ -303,11 +328,16 @@ class HealthChecks:
         if target not in self._next:
             return passed
         self._last[target] = result
+        if not self._checking:
+            return passed
         streak = self._streaks.get(target, 0)
         streak = max(streak, 0) + 1 if passed else min(streak, 0) - 1
         self._streaks[target] = streak
+        why = "" if result is None else result.getErrorMessage()
         if streak >= self._check.healthy_after:
             self._upstream.health_changed(target, True)
         elif -streak >= self._check.unhealthy_after:
-            self._upstream.health_changed(target, False, "" if result is None else result.getErrorMessage())
+            self._upstream.health_changed(target, False, why)
+        if target.shared is not None:
+            target.shared.checked(passed, target.healthy, why)
         return passed

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from attrs import evolve
 from twisted.logger import Logger
 
 from apigw.config.model import CircuitBreaker, Service
@@ -17,7 +18,9 @@ from apigw.shared.page import Page
 from apigw.upstream.balancing import Balancer, RoundRobin
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.record import Record
+from apigw.upstream.shared_allowance import SharedAllowance
 from apigw.upstream.shared_record import SharedRecord
+from apigw.upstream.shared_target import SharedTarget
 from apigw.upstream.target import ASIDE_FOR, FAILURES_IN_A_ROW, Target
 from apigw.upstream.tls import no_tls, tls_for
 from apigw.wire.agent import Agent, MakePool, endpoint_to, http1_pool
@@ -64,11 +67,27 @@ class Upstream:
         self._running = True
         for target in self.targets:
             self._deadlines.watch(target)
+        self.look()
 
     def look(self) -> None:
         """Notice what other workers have found out. Called twice a second if there are others."""
         if self.circuit is not None:
             self.circuit.look()
+        for target in self.targets:
+            if target.shared is not None:
+                self._look_at(target, target.shared)
+
+    def _look_at(self, target: Target, shared: SharedTarget) -> None:
+        now = self._deadlines.seconds()
+        shared.used(now)
+        target.pool.give_way()
+        if shared.healthy != target.healthy:
+            self._be(target, shared.healthy)
+        until = shared.aside_until
+        # Two workers may have ejected one each, of the last two.
+        if until > now and target.available and self.has_other(target):
+            target.available = False
+            target.deadline = until
 
     def close(self) -> None:
         """Close the connections: idle ones now, the others when their exchanges end."""
@@ -140,20 +159,27 @@ class Upstream:
             )
         target.available = False
         target.deadline = self._deadlines.seconds() + ASIDE_FOR
+        if target.shared is not None:
+            target.shared.set_aside(target.deadline)
         return True
 
     def health_changed(self, target: Target, healthy: bool, why: str = "") -> None:
         """The result of the health checks has changed, or was confirmed. ``why``: the reason of the last failure."""
         if target.healthy != healthy:
-            target.healthy = healthy
-            target.available = healthy
-            target.deadline = NEVER
+            self._be(target, healthy)
+            if target.shared is not None:
+                target.shared.set_aside(0.0)
             log.warn(
                 "{service}: {target} is {state}",
                 service=self.name,
                 target=target.name,
                 state="healthy again" if healthy else f"unhealthy: {why}",
             )
+
+    def _be(self, target: Target, healthy: bool) -> None:
+        target.healthy = healthy
+        target.available = healthy
+        target.deadline = NEVER
 
 
 def _address(config: TargetConfig) -> tuple[str, str, int]:
@@ -187,7 +213,13 @@ def build(
     def make_target(config: TargetConfig) -> Target:
         tls = verified(config.host) if config.scheme == "https" else None
         endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
-        return Target(config, make_pool(config.scheme.encode("ascii"), endpoint, settings))
+        scheme = config.scheme.encode("ascii")
+        cell = 0 if page is None else _cell_of(service, config, page, reactor.seconds())
+        if page is None or not cell:
+            return Target(config, make_pool(scheme, endpoint, settings))
+        allowance = SharedAllowance(service.max_connections, service.max_pending, page, cell, reactor)
+        pool = make_pool(scheme, endpoint, evolve(settings, allowance=allowance))
+        return Target(config, pool, SharedTarget(page, cell))
 
     bounded = PoolSettings(max_age=settings.max_age, max_requests=settings.max_requests)
     agent = Agent(reactor, deadlines, verified, bounded, NEVER, make_pool)
@@ -200,10 +232,17 @@ def build(
 
 
 def _record(service: Service, config: CircuitBreaker, page: Page, now: float) -> Record | None:
-    """What all workers know of a circuit: it is one for as long as its configuration stays as it is."""
-    checked = service.health_check is not None
-    cell = page.circuits.claim(repr((service.name, config, checked)).encode(), now)
+    """What all workers know of a circuit: it is one for as long as the service's configuration stays as it is."""
+    cell = page.circuits.claim(repr(service).encode(), now)
     if cell:
         return SharedRecord(config, page, cell)
     log.warn("{service}: each worker has a circuit of its own, as the shared page has no room", service=service.name)
     return None
+
+
+def _cell_of(service: Service, config: TargetConfig, page: Page, now: float) -> int:
+    """Where workers share what they know of a target, as long as the service's configuration stays as it is; or 0."""
+    cell = page.targets.claim(repr((service, _address(config))).encode(), now)
+    if not cell:
+        log.warn("{service}: workers share nothing of a target, as the page has no room", service=service.name)
+    return cell

@@ -256,5 +256,9 @@ class Connections(ABC):
         """
 
     @abstractmethod
+    def give_way(self) -> None:
+        """Give up connections that other processes wait for. Called twice a second where there are others."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close idle connections now, and each other one when its exchange has ended. Tunnels stay."""

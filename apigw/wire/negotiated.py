@@ -48,6 +48,10 @@ class Negotiated(Connections):
     def connect(self) -> Deferred[UpstreamConnection]:
         return self._chosen.connect()
 
+    def give_way(self) -> None:
+        self._http1.give_way()
+        self._http2.give_way()
+
     def close(self) -> None:
         self._http1.close()
         self._http2.close()

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
+from apigw.wire.allowance import Allowance
 from apigw.wire.alpn import OtherProtocol, take_over
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted, UpstreamError
@@ -38,7 +39,8 @@ ENDLESS: Final = 2**31
 class PoolSettings:
     """Times are seconds. Up to ``max_pending`` exchanges wait for a connection, for up to ``connect_timeout``.
 
-    A connection takes no further exchange after ``max_age``, or ``max_requests``.
+    A connection takes no further exchange after ``max_age``, or ``max_requests``. ``allowance`` is shared with others,
+    and has the maxima; without one, each pool has its own.
     """
 
     connect_timeout: float = 5.0
@@ -47,6 +49,10 @@ class PoolSettings:
     max_pending: int = 1024
     max_age: float = NEVER
     max_requests: int = ENDLESS
+    allowance: Allowance | None = None
+
+    def allowed(self) -> Allowance:
+        return self.allowance or Allowance(self.max_connections, self.max_pending)
 
 
 def jittered(most: float) -> float:
@@ -105,6 +111,8 @@ class Pool(Connections):
         self._endpoint = endpoint
         self._make = make
         self._settings = settings
+        self._allowance = settings.allowed()
+        self._allowance.retries(self._dial_for_waiting)
         self._deadlines = deadlines
         self._idle: list[UpstreamConnection] = []
         self._waiting: deque[Queued] = deque()
@@ -136,9 +144,9 @@ class Pool(Connections):
         return None
 
     def connect(self) -> Deferred[UpstreamConnection]:
-        if len(self._open) < self._settings.max_connections:
+        if self._allowance.take():
             return self._dial()
-        if len(self._waiting) >= self._settings.max_pending:
+        if not self._allowance.wait():
             return fail(PoolExhausted("too many requests wait for a connection"))
         now = self._deadlines.seconds()
         waiting = Queued(now, now + self._settings.connect_timeout, self._forget)
@@ -149,7 +157,7 @@ class Pool(Connections):
 
     def deadline_passed(self) -> None:
         """The pool is full: sample the clients' rates, and cut the slowest if requests wait."""
-        if len(self._open) < self._settings.max_connections:
+        if not self._allowance.is_full:
             self.deadline = NEVER
             self._deadlines.forget(self)
             self._slowest.forget()
@@ -170,6 +178,7 @@ class Pool(Connections):
     def adopt(self, transport: Any) -> None:
         """Add a connection that was made elsewhere, and whose handshake is complete."""
         connection = self._make(self._free, self._set_apart, self._lose)
+        self._allowance.take_anyway()
         self._opened(connection)
         connection.when_ready.addCallbacks(self._free, lambda _: None)
         take_over(transport, connection)
@@ -179,7 +188,7 @@ class Pool(Connections):
         settings = self._settings
         connection.expires = self._deadlines.seconds() + jittered(settings.max_age)
         connection.left = max(1, round(jittered(settings.max_requests)))
-        if self.deadline == NEVER and len(self._open) >= self._settings.max_connections:
+        if self.deadline == NEVER and self._allowance.is_full:
             self.deadline = self._deadlines.seconds()
             self._deadlines.watch(self)
 
@@ -230,8 +239,12 @@ class Pool(Connections):
             connection.left -= 1
         if connection.left <= 0 or connection.expires <= now:
             del self._open[connection]  # it may take its time to close, and its place is free
+            self._allowance.give_back()
             connection.close()
             self._dial_for_waiting()
+            return
+        if self._allowance.is_wanted and self._allowance.gives_way(bool(self._waiting)):
+            connection.close()  # its place is free when it is closed: the service never has more than it may
             return
         if self._waiting:
             self._next_waiting().callback(connection)
@@ -247,13 +260,16 @@ class Pool(Connections):
         """The connection is a tunnel now, which may last for hours. Its place in the pool is free."""
         self._tunnels.add(connection)
         del self._open[connection]
+        self._allowance.give_back()
         self._dial_for_waiting()
 
     def _lose(self, connection: UpstreamConnection) -> None:
         if connection in self._tunnels:
             self._tunnels.remove(connection)
             return
-        self._open.pop(connection, None)
+        if connection in self._open:
+            del self._open[connection]
+            self._allowance.give_back()
         if connection in self._idle:
             self._idle.remove(connection)
         self._dial_for_waiting()
@@ -262,12 +278,13 @@ class Pool(Connections):
         if self._dialling:
             return  # an attempt failed at once: the loop below goes on
         self._dialling = True
-        while self._waiting and len(self._open) < self._settings.max_connections:
+        while self._waiting and self._allowance.take():
             self._dial_for(self._next_waiting())
         self._dialling = False
 
     def _next_waiting(self) -> Deferred[UpstreamConnection]:
         waiting = self._waiting.popleft()
+        self._allowance.leave()
         self._deadlines.forget(waiting)
         return waiting.given
 
@@ -275,3 +292,12 @@ class Pool(Connections):
         self._deadlines.forget(waiting)
         if waiting in self._waiting:
             self._waiting.remove(waiting)
+            self._allowance.leave()
+
+    def give_way(self) -> None:
+        idle = self._idle
+        for connection in idle[: (len(idle) + 1) // 2]:
+            if not self._allowance.is_wanted:
+                break
+            idle.remove(connection)
+            connection.close()

@@ -41,6 +41,7 @@ COMMANDS = {
     "memory": "large bodies with a client that stalls, and idle connections",
     "limits": "a million addresses against a rate limit, and what they leave behind",
     "reload": "SIGHUP again and again under full load",
+    "waits": "the longest wait of a client during 20 reloads of 10,000 routes, and without",
     "drain": "SIGTERM under load",
     "kill": "one of two targets killed under load",
     "flood": "wrong client secrets and wrong tokens under load",
@@ -112,6 +113,7 @@ def parser() -> argparse.ArgumentParser:
     added["memory"].add_argument("--size", type=int, default=1024, metavar="MIB", help="of a large body")
     added["memory"].add_argument("--stall", type=float, default=5.0, metavar="SECONDS")
     added["reload"].add_argument("--reloads", type=int, default=200)
+    added["waits"].add_argument("--reloads", type=int, default=20)
     added["profile"].add_argument("--seconds", type=int, default=8)
     added["profile"].add_argument("--scenario", type=_scenarios, default=_scenarios("bare"))
     added["profile"].add_argument(
@@ -185,6 +187,7 @@ def _check(options: argparse.Namespace, ground: Ground) -> int:
         "memory": lambda: memory.check(ground, options.size * MIB, options.stall, **size),
         "limits": lambda: limits_memory.check(ground),
         "reload": lambda: reload.check(ground, options.reloads, **size),
+        "waits": lambda: reload.waits(ground, options.reloads),
         "drain": lambda: drain.check(ground, **size),
         "kill": lambda: kill.check(ground, **size),
         "flood": lambda: flood.check(ground, **size),

@@ -1,4 +1,4 @@
-"""Reloads under full load: not one request fails, and each takes effect."""
+"""Reloads under load: not one request fails, each takes effect, and no request waits for one."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import json
 import os
 import signal
 import time
-from itertools import repeat
+from collections.abc import Callable
+from itertools import chain, repeat
+from pathlib import Path
 from statistics import median
 
-from bench import wrk
+from bench import nginx, wrk
 from bench.figures import Verdict
 from bench.ground import Ground, address_of
 from bench.load import Address, Load, Request, encode, explain, status_of
+from bench.offered import Offered, offer
 from bench.programs import HOST, Document, Place, Running
-from bench.result import Result
+from bench.result import Result, quantile
 from bench.rounds import start_origin
-from bench.scenarios import BARE, USER_ROUTE, document
+from bench.scenarios import BARE, USER_ROUTE, document, many_routes
 
 
 def _generation(place: Place, number: int) -> Document:
@@ -67,12 +70,87 @@ async def check(ground: Ground, reloads: int = 200, connections: int = 64, patie
     return [Verdict(f"{reloads} reloads under full load", kept, seen, "all in effect, no request failed", details)]
 
 
+async def waits(ground: Ground, reloads: int = 20, routes: int = 10_000, rate: float = 500.0) -> list[Verdict]:
+    """The longest wait of any request, without reloads and with, of ``routes`` routes each."""
+
+    def generation(place: Place, number: int) -> Document:
+        return document(place, (*many_routes(routes), {"path": f"/generation/{number}", "service": "origin"}))
+
+    origin = start_origin(ground.cores.load, ground.directory, ground.stack, ground.say)
+    gateway = ground.gateway(lambda place: generation(place, 0), (origin.port,))
+    address = address_of(gateway)
+    # Before the load, which is sent by this process.
+    files = [_write(gateway.place, generation(gateway.place, number), number) for number in range(1, reloads + 1)]
+    request = encode(BARE.path, headers=BARE.headers)
+
+    def load(wanted: Callable[[int], bool]) -> list[Offered]:
+        runs: list[Offered] = []
+        while wanted(len(runs)):
+            runs.append(offer(address, request, nginx.ANSWER.encode(), rate, 2.0, CONNECTIONS, "even"))
+        return runs
+
+    without = await asyncio.to_thread(load, lambda done: done < reloads)
+    delays: list[float] = []
+    running = True
+    loading = asyncio.create_task(asyncio.to_thread(load, lambda _: running))
+    try:
+        for number, file in enumerate(files, 1):
+            delay = await _use(gateway, address, file, number, PATIENCE, 0.05)
+            if delay is None:
+                break
+            delays.append(delay)
+            ground.say(f"reload {number} in effect after {delay:.1f} s")
+    finally:
+        running = False
+        within = await loading
+    failed = sum(run.failed for run in (*without, *within))
+    longest = _longest(within) - _longest(without)
+    seen = (
+        f"{_told(within)} ms with {len(delays)} reloads, {_told(without)} without (p50, p99, longest); {failed} failed"
+    )
+    if delays:
+        seen += f"; in effect after {median(delays):.1f} s, at worst {max(delays):.1f}"
+    kept = len(delays) == reloads and not failed and longest <= MOST_LONGER
+    return [
+        Verdict(f"longest wait with reloads of {routes:,} routes", kept, seen, f"at most {MOST_LONGER:.0f} ms longer")
+    ]
+
+
+MOST_LONGER = 20.0
+"""Milliseconds."""
+
+PATIENCE = 60.0
+
+CONNECTIONS = 8
+"""With one, a request would also wait for those before it: it would have to be answered within 2 ms."""
+
+
+def _longest(runs: list[Offered]) -> float:
+    return max(run.percentile(1.0) for run in runs)
+
+
+def _told(runs: list[Offered]) -> str:
+    whole = sorted(chain.from_iterable(run.latencies for run in runs))
+    return " · ".join(f"{quantile(whole, share) * 1e3:.1f}" for share in (0.5, 0.99, 1.0))
+
+
+def _write(place: Place, content: Document, number: int) -> Path:
+    """A configuration that is not in its place yet."""
+    file = place.directory / f"gateway.yaml.{number}"
+    file.write_text(json.dumps(content))
+    return file
+
+
 async def _reload(gateway: Running, address: Address, number: int, patience: float) -> float | None:
+    file = _write(gateway.place, _generation(gateway.place, number), number)
+    return await _use(gateway, address, file, number, patience, 0.005)
+
+
+async def _use(
+    gateway: Running, address: Address, file: Path, number: int, patience: float, interval: float
+) -> float | None:
     """Seconds until the new generation answers; ``None`` if it does not within ``patience``."""
-    file = gateway.place.directory / "gateway.yaml"
-    written = file.with_suffix(".new")
-    written.write_text(json.dumps(_generation(gateway.place, number)))
-    os.replace(written, file)
+    os.replace(file, gateway.place.directory / "gateway.yaml")
     began = time.monotonic()
     gateway.signal(signal.SIGHUP)
     while time.monotonic() - began < patience:
@@ -81,7 +159,7 @@ async def _reload(gateway: Running, address: Address, number: int, patience: flo
                 return time.monotonic() - began
         except OSError:
             return None
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(interval)
     return None
 
 

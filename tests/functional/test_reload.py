@@ -96,9 +96,10 @@ def test_limits_change_for_connections_that_are_open(daemon: Daemon, service: Se
 def test_connections_to_a_service_that_stays_are_kept(daemon: Daemon, service: Service) -> None:
     """Every reload makes every service accept all its connections anew."""
     accepted = service.accepted
-    for number in range(5):
+    main = {"targets": [service.url], "keepalive_timeout": "60s"}
+    for number in range(6):
+        assert daemon.reload(gateway(services={"main": main}, routes=routes("/a", f"/{number}")))
         assert daemon.get("/a").status == 200
-        assert daemon.reload(of(service, "/a", f"/{number}"))
     assert daemon.get("/a").status == 200
     assert service.accepted == accepted + 1
     assert {received.conversation.number for received in service.requests} == {service.accepted}

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
+import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -58,3 +63,59 @@ def test_an_operator_closes_it_for_all_workers(start: Start, service: Service, t
     )
     assert said.status == 200
     assert [daemon.get("/a").status for _ in range(20)] == [503] * 20
+
+
+def test_each_target_is_checked_by_one_worker(start: Start, service: Service) -> None:
+    """On its connection. When that worker is killed another checks, and all know what it finds out."""
+    service.behave = answer(200)
+    daemon = serve(start, service, health_check={"path": "/health", "interval": "100ms", "unhealthy_after": 1})
+
+    def checkers() -> set[int]:
+        """The connections of the last ten checks."""
+        return {received.conversation.number for received in service.requests[-10:]}
+
+    # While they start, another may be the first that is ready.
+    eventually(lambda: len(service.requests) >= 10 and len(checkers()) == 1)
+    (before,) = checkers()
+    os.kill(min(workers(daemon)), signal.SIGKILL)
+    eventually(lambda: len(checkers()) == 1 and before not in checkers())
+    service.behave = answer(500)
+    eventually(lambda: {daemon.get("/a").code for _ in range(10)} == {"no_healthy_target"})
+
+
+def closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed it, though nobody here may have noticed."""
+    try:
+        readable, _, _ = select.select([connection], [], [], 0)
+        return bool(readable) and not connection.recv(1, socket.MSG_PEEK)
+    except (OSError, ValueError):
+        return True
+
+
+def test_connections_to_a_target_are_counted_over_all_workers(start: Start, service: Service) -> None:
+    """There are never more than allowed, and every worker's requests are answered, though one had them all before."""
+    most = 0
+
+    def behave(received: Received) -> None:
+        nonlocal most
+        most = max(most, sum(not closed(each.socket) for each in list(service._open)))
+        received.conversation.answer(200, body=b"{}")
+
+    service.behave = behave
+    daemon = serve(start, service, max_connections=WORKERS)
+    statuses: list[int] = []
+
+    def ask() -> None:
+        for _ in range(20):
+            statuses.append(daemon.get("/a").status)
+
+    askers = [threading.Thread(target=ask) for _ in range(8)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert statuses == [200] * 160
+    assert 1 < most <= WORKERS
+    for process in workers(daemon)[1:]:
+        os.kill(process, signal.SIGKILL)
+    assert [daemon.get("/a").status for _ in range(20)] == [200] * 20

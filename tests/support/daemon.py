@@ -156,7 +156,8 @@ class Daemon:
             self.configure(document)
         before = self._reloads()
         self.signal(signal.SIGHUP)
-        eventually(lambda: self._reloads() != before)
+        # A process starts for it, which takes no core from another as long as one is free.
+        eventually(lambda: self._reloads() != before, 3 * PATIENCE)
         return self._reloads()[0] > before[0]
 
     def _reloads(self) -> tuple[int, int]:

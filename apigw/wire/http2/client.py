@@ -83,6 +83,11 @@ class HTTP2Client(ServiceConnection):
         """The number of exchanges that may begin now."""
         return self._most - self._given if self._takes else 0
 
+    @property
+    def in_flight(self) -> int:
+        """The number of exchanges that have begun and not ended."""
+        return self._given
+
     def begin(self) -> HTTP2Exchange:
         self._given += 1
         if self._given == 1 and not self._asked:

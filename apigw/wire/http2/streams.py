@@ -34,6 +34,8 @@ class Streams(Connections):
         self._endpoint = endpoint
         self._make = make
         self._settings = settings
+        self._allowance = settings.allowed()
+        self._allowance.retries(self._serve)
         self._deadlines = deadlines
         self._clients: dict[HTTP2Client, IDelayedCall | None] = {}
         """Those that take exchanges, with the call that ends them for their age."""
@@ -61,7 +63,7 @@ class Streams(Connections):
         return None
 
     def connect(self) -> Deferred[UpstreamConnection]:
-        if len(self._waiting) >= self._settings.max_pending:
+        if not self._allowance.wait():
             return fail(PoolExhausted("too many requests wait for a stream"))
         now = self._deadlines.seconds()
         waiting = Queued(now, now + self._settings.connect_timeout, self.forget)
@@ -80,13 +82,15 @@ class Streams(Connections):
     def adopt(self, transport: Any) -> None:
         """Add a connection that was made elsewhere, and whose handshake is complete."""
         client = self._make(self._serve, self._lost)
-        client.when_ready.addCallbacks(self._add, lambda _: None)
+        client.when_ready.addCallbacks(self._adopted, lambda _: None)
         take_over(transport, client)
 
     def forget(self, waiting: Queued) -> None:
         """Remove an entry from the queue."""
         self._deadlines.forget(waiting)
-        self._waiting.pop(waiting, None)
+        if waiting in self._waiting:
+            del self._waiting[waiting]
+            self._allowance.leave()
 
     def _serve(self, _: HTTP2Client | None = None) -> None:
         """Give free streams to the waiting exchanges, and connect if there are too few."""
@@ -95,7 +99,7 @@ class Streams(Connections):
                 waiting = next(iter(self._waiting))
                 self.forget(waiting)
                 waiting.given.callback(client.begin())
-        if self._waiting and self._dialled is None and self.connections < self._settings.max_connections:
+        if self._waiting and self._dialled is None and self._allowance.take():
             self._dial()
         if self._closed and not self._waiting:
             for client in list(self._clients):
@@ -119,6 +123,10 @@ class Streams(Connections):
         self._dialled_one()
         self._add(client)
 
+    def _adopted(self, client: HTTP2Client) -> None:
+        self._allowance.take_anyway()
+        self._add(client)
+
     def _add(self, client: HTTP2Client) -> None:
         settings = self._settings
         client.last_number = min(client.last_number, 2 * max(1, round(jittered(settings.max_requests))) - 1)
@@ -136,6 +144,7 @@ class Streams(Connections):
     def _not_connected(self, failure: Failure) -> None:
         """Fail the waiting exchanges, which then try another target, unless other connections may have room soon."""
         self._dialled_one()
+        self._allowance.give_back()
         other = self.on_other if isinstance(failure.value, OtherProtocol) else None
         if self._clients and other is None:
             return
@@ -150,10 +159,22 @@ class Streams(Connections):
             one.given.errback(why_not(failure))
 
     def _lost(self, client: HTTP2Client) -> None:
-        aging = self._clients.pop(client, None)
-        if aging is not None and aging.active():
-            aging.cancel()
+        if client in self._clients:
+            aging = self._clients.pop(client)
+            self._allowance.give_back()
+            if aging is not None and aging.active():
+                aging.cancel()
         self._serve()
+
+    def give_way(self) -> None:
+        if self._clients and self._allowance.is_wanted:
+            client = min(self._clients, key=_in_flight)
+            if self._allowance.gives_way(client.in_flight > 0):
+                client.close()
+
+
+def _in_flight(client: HTTP2Client) -> int:
+    return client.in_flight
 
 
 def http2_pool(deadlines: Deadlines, scheme: bytes, endpoint: IStreamClientEndpoint, settings: PoolSettings) -> Streams:

@@ -1,0 +1,169 @@
+"""What workers know of a target together: who checks, and what the others make of it."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from twisted.internet.task import Clock
+
+from apigw import is_compiled
+from apigw.config.model import HealthCheck, Service
+from apigw.config.model import Target as TargetConfig
+from apigw.ops.metrics import Metrics
+from apigw.shared.page import Page
+from apigw.upstream.balancing import RoundRobin
+from apigw.upstream.checks import HealthChecks, Turns
+from apigw.upstream.shared_target import SharedTarget
+from apigw.upstream.target import ASIDE_FOR, Target
+from apigw.upstream.upstream import Upstream
+from apigw.wire.deadlines import Deadlines
+
+from .test_checks import Agent, Quiet
+
+pytestmark = pytest.mark.skipif(is_compiled(), reason="what is compiled knows an actor from the real part")
+
+CHECK = HealthCheck(path="/well", interval=10.0, timeout=2.0, unhealthy_after=2, healthy_after=1)
+NAMES = count()
+
+
+class Worker:
+    """A service with its targets, as one worker has it."""
+
+    def __init__(self, page: Page, clock: Clock, names: list[bytes], checking: bool) -> None:
+        agent: Any = Agent()
+        self.agent: Agent = agent
+        self.clock = clock
+        self._cells = iter([page.targets.claim(name, clock.seconds()) for name in names])
+        self._page = page
+        deadlines = Deadlines(clock)
+        deadlines.start()
+        service = Service(
+            "main", tuple(TargetConfig("http", "127.0.0.1", 9001 + number) for number in range(len(names)))
+        )
+        series = Metrics(CollectorRegistry(), "0").service("main")
+        self.upstream = Upstream(service, self.target, RoundRobin(), deadlines, agent, None, series)
+        self.checks = HealthChecks(self.upstream, CHECK, clock, Turns(), lambda: 0.0)
+        self.upstream.start()
+        self.checks.start(checking)
+
+    def target(self, config: TargetConfig) -> Target:
+        pool: Any = Quiet()
+        return Target(config, pool, SharedTarget(self._page, next(self._cells)))
+
+    @property
+    def available(self) -> list[bool]:
+        return [target.available for target in self.upstream.targets]
+
+    def fail(self, number: int, times: int = 1) -> None:
+        for _ in range(times):
+            self.upstream.targets[number].connect_failed("main", "refused")
+
+    def ready(self) -> list[Any]:
+        """Fills with None if a target answers, with a sentence if none does."""
+        outcome: list[Any] = []
+        asking = self.checks.any_answers()
+        asking.addErrback(lambda failure: failure.getErrorMessage()).addCallback(outcome.append)
+        return outcome
+
+
+class Scene:
+    """The first of two workers is the one that checks."""
+
+    def __init__(self, page: Page, targets: int = 2) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self._page = page
+        self.names = [b"target %d" % next(NAMES) for _ in range(targets)]
+        self.first, self.second = self.worker(True), self.worker(False)
+        self.clock.advance(0)
+
+    def worker(self, checking: bool) -> Worker:
+        return Worker(self._page, self.clock, self.names, checking)
+
+    def round(self, *codes: int) -> None:
+        """The first worker's checks of the targets are answered, and the next are due."""
+        for code in codes:
+            self.first.agent.answer(code)
+        self.clock.advance(CHECK.interval)
+
+
+def test_one_worker_checks_and_all_know(page: Page) -> None:
+    scene = Scene(page)
+    scene.round(500, 200)
+    scene.round(500, 200)
+    assert scene.second.agent.asked == []
+    assert scene.first.available == [False, True]
+    assert scene.second.available == [True, True]
+    scene.second.upstream.look()
+    assert scene.second.available == [False, True]
+    scene.round(200, 200)
+    scene.second.upstream.look()
+    assert scene.second.available == [True, True]
+
+
+def test_a_new_worker_knows_at_its_start(page: Page) -> None:
+    scene = Scene(page)
+    scene.round(500, 200)
+    scene.round(500, 200)
+    assert scene.worker(False).available == [False, True]
+
+
+def test_another_worker_goes_on_checking(page: Page) -> None:
+    """From what was known: what is unhealthy stays so until a check says otherwise."""
+    scene = Scene(page, 1)
+    scene.round(500)
+    scene.round(500)
+    scene.second.upstream.look()
+    scene.first.checks.end()
+    asked = len(scene.first.agent.asked)
+    scene.second.checks.begin()
+    scene.clock.advance(CHECK.interval)
+    assert (len(scene.first.agent.asked), len(scene.second.agent.asked)) == (asked, 1)
+    assert scene.second.available == [False]
+    scene.second.agent.answer(200)
+    scene.first.upstream.look()
+    assert (scene.first.available, scene.second.available) == ([True], [True])
+
+
+def test_every_worker_says_whether_it_is_ready(page: Page) -> None:
+    """By the checks of the one that checks; it asks itself only if nobody has asked yet."""
+    scene = Scene(page, 1)
+    early = scene.second.ready()
+    assert (len(scene.second.agent.asked), early) == (1, [])
+    scene.second.agent.answer(200)
+    assert early == [None]
+    scene.round(500)
+    assert scene.second.ready() == ["answered its health check with 500"]
+    scene.round(200)
+    assert scene.second.ready() == [None]
+    assert len(scene.second.agent.asked) == 1
+
+
+def test_failed_connections_are_counted_over_all_workers(page: Page) -> None:
+    """The third in a row ejects the target, for all."""
+    scene = Scene(page)
+    scene.first.fail(0, 2)
+    scene.second.upstream.targets[0].connect_succeeded()
+    scene.first.fail(0, 1)
+    scene.second.fail(0, 1)
+    assert scene.first.available == scene.second.available == [True, True]
+    scene.first.fail(0, 1)
+    assert (scene.first.available, scene.second.available) == ([False, True], [True, True])
+    scene.second.upstream.look()
+    assert scene.second.available == [False, True]
+    scene.clock.advance(ASIDE_FOR + 0.1)
+    assert scene.first.available == scene.second.available == [True, True]
+
+
+def test_two_workers_do_not_eject_the_last_two_targets(page: Page) -> None:
+    """Each has ejected one, and does not follow the other; nor does a third follow both."""
+    scene = Scene(page)
+    scene.first.fail(0, 3)
+    scene.second.fail(1, 3)
+    third = scene.worker(False)
+    for worker in (scene.first, scene.second, third):
+        worker.upstream.look()
+        assert sum(worker.available) == 1
