@@ -103,7 +103,7 @@ def makeService(options: Options) -> IService:
     assert config is not None
     workers = cores.workers(config.gateway.workers)
     if os.environ.get(TRIAL):
-        _try(options, config)
+        _try(options, config, workers)
     try:
         root = _alone(options, config) if workers == 1 else _together(options, config, workers)
     except ConfigError as error:
@@ -112,15 +112,17 @@ def makeService(options: Options) -> IService:
     return root if options.own_log is None else Logging(root, options.own_log)
 
 
-def _try(options: Options, config: Config) -> NoReturn:
+def _try(options: Options, config: Config, workers: int) -> NoReturn:
     """Before an upgrade: construct everything, and end."""
     from twisted.internet import reactor
 
     from apigw.config.errors import ConfigError
     from apigw.process.trial import try_out
+    from apigw.process.upgrade import TRIAL, may_follow
 
     try:
         try_out(config, options["config"], reactor)
+        may_follow(config.gateway, workers, os.environ[TRIAL])
     except ConfigError as error:
         _refuse(error)
     raise SystemExit(0)

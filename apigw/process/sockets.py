@@ -97,6 +97,21 @@ def bind(listen: Listen, taken: socket.socket | None = None) -> Socket:
     return made
 
 
+def bind_new(gateway: Gateway, held: Iterable[str]) -> None:
+    """Bind the endpoints that are not ``held``, and close them again. Raises ``CannotStart``."""
+    left = list(held)
+    for endpoint in _endpoints(gateway):
+        if endpoint in left:
+            left.remove(endpoint)
+        else:
+            bind(Listen(endpoint)).close()
+
+
+def _endpoints(gateway: Gateway) -> list[str]:
+    admin = [] if gateway.admin is None else [endpoints.private(gateway.admin)]
+    return [*admin, *(listen.endpoint for listen in gateway.listen)]
+
+
 class _Binding:
     """What Twisted's endpoints take for a reactor. It returns sockets instead of ports that serve them."""
 
@@ -206,6 +221,10 @@ class Sockets:
         for _, descriptor in self._handed:
             os.close(descriptor)
         self._handed.clear()
+
+    def endpoints(self) -> list[str]:
+        """Those that are bound."""
+        return [each.endpoint for each in (self.admin, *self.public) if each is not None]
 
     def hand_over(self) -> list[tuple[str, int]]:
         """For the program that this process is about to execute."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,32 @@ def test_a_listener_that_is_new_is_bound_and_another_goes(daemon: Daemon, servic
     with pytest.raises(ConnectionRefusedError):
         daemon.connect()
     assert first == daemon.address
+
+
+def test_a_listener_that_cannot_be_bound_is_named(daemon: Daemon, service: Service) -> None:
+    """Before the new program is executed: then it would be too late."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        daemon.configure(document(service, listen=["tcp:0:interface=127.0.0.1", endpoint]))
+        problem = upgraded_not(daemon)["upgrade_problem"]
+    assert problem == f"cannot listen: Address already in use: {endpoint}"
+    assert daemon.get("/a").status == 200
+
+
+def test_one_worker_does_not_follow_on_several(daemon: Daemon, service: Service) -> None:
+    daemon.configure({**document(service), "gateway": {**document(service)["gateway"], "workers": 1}})
+    assert "gateway.workers: with one worker there is no master" in upgraded_not(daemon)["upgrade_problem"]
+    assert daemon.get("/a").status == 200
+
+
+def test_an_upgrade_reads_what_a_reload_has_refused(daemon: Daemon, program: Path) -> None:
+    """It is no longer reported: the configuration on disk is in use."""
+    (program / "apigw" / "errors.py").open("a").write("# changed\n")
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: daemon.status()["last_reload"] == "failed")
+    after = upgraded(daemon)
+    assert (after["last_reload"], after["problems"]) == (None, [])
+    assert "gateway_config_last_reload_successful 1.0" in daemon.get("/metrics").body.decode()
 
 
 def test_signals_during_an_upgrade_are_not_lost(daemon: Daemon, service: Service) -> None:
