@@ -45,6 +45,7 @@ def hear() -> None:
 def _become(reactor: Any, main: Main, install: Callable[[], None]) -> NoReturn:
     code = 1
     try:
+        gc.freeze()  # what a reload has brought to the parent is shared, too, as long as no collection writes to it
         signal.set_wakeup_fd(-1)
         _close(reactor)
         sys.modules.pop("twisted.internet.reactor", None)

@@ -40,6 +40,9 @@ MISSED = 5
 """Ticks in a row without an answer after which a worker is ended. Counted by the master's own ticks, so that a machine
 that was paused ends nobody."""
 
+STARTS_WITHIN = 60
+"""Ticks in which a worker must become ready: 10,000 routes take some 2 s."""
+
 DUMPS = 1.0
 """Seconds that a worker which hangs gets to write down where."""
 
@@ -230,7 +233,7 @@ class Master(Service):
 
     def _ready(self, index: int) -> None:
         worker = self._workers[index]
-        worker.ready = True
+        worker.ready, worker.missed = True, 0
         self.came(worker)
         new = [each for each in self.living() if not each.old]
         if len(new) == self.life.workers:
@@ -268,8 +271,8 @@ class Master(Service):
             self._meet(index)
 
     def _tick(self) -> None:
-        for worker in self.living():
-            if worker.missed == MISSED:
+        for worker in self.workers():
+            if worker.missed == (MISSED if worker.ready else STARTS_WITHIN):
                 self._end(worker)
             worker.missed += 1
             worker.control.call("tick").addCallbacks(lambda _, worker=worker: self._answered(worker), lambda _: None)
@@ -282,10 +285,11 @@ class Master(Service):
     def _end(self, worker: Worker) -> None:
         """End one that hangs. SIGABRT has it write its stack, which one that is stopped cannot."""
         log.error(
-            "worker {index} (process {process}) has not answered for {missed:g} s",
+            "worker {index} (process {process}) {what} for {missed:g} s",
             index=worker.index,
             process=worker.process,
-            missed=MISSED * TICK,
+            what="has not answered" if worker.ready else "has not become ready",
+            missed=worker.missed * TICK,
         )
         for after, number in ((0.0, signal.SIGABRT), (DUMPS, signal.SIGKILL)):
             self._reactor.callLater(after, self._kill, worker, number)

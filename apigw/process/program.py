@@ -217,6 +217,8 @@ class Program:
         if redis is not None:
             self._add(Running(redis))
         self._add(*map(Running, policies), Running(current), upstreams)
+        if shared is not None:
+            self._add(Pulse(reactor, shared.page, lambda: pipeline.in_flight, shared.machine.checker_changed))
         if gateway.admin is not None:
             uncounted = partial(refusal_answer, lambda *_: None)
             its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted, now)
@@ -229,8 +231,6 @@ class Program:
         if isinstance(reload, Reload):
             self._add(reload)
         self._add(Obeying(reactor, signals), garbage)
-        if shared is not None:
-            self._add(Pulse(reactor, shared.page, lambda: pipeline.in_flight, shared.machine.checker_changed))
 
     def reloads(self, told: dict[str, Any], ended: bool) -> None:
         """With several workers: how the master's reloads go. One that has ``ended`` is counted once for the machine."""

@@ -9,7 +9,7 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 
 from apigw.shared.page import Page
-from apigw.shared.slots import IN_FLIGHT, READY, TICK
+from apigw.shared.slots import IN_FLIGHT, READY, STALE, TICK
 
 INTERVAL = 0.25
 """Seconds between two ticks. A worker without one for ``slots.STALE`` is left out."""
@@ -31,14 +31,21 @@ class Pulse(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._page.slots.put(self._page.worker, READY, 1)
         self._beating.start(INTERVAL)
+        self._clock.callWhenRunning(self._ready)
 
     def stopService(self) -> None:
         super().stopService()
-        self._page.slots.put(self._page.worker, READY, 0)
         self._beating.stop()
+        self._page.slots.put(self._page.worker, READY, 0)
+        self._page.slots.put(self._page.worker, TICK, self._now() - 2 * STALE)
         self._look()
+
+    def _ready(self) -> None:
+        """The reactor runs, and everything has started. The gate says when this worker accepts no more."""
+        if self.running:
+            self._page.slots.put(self._page.worker, READY, 1)
+            self._look()
 
     def _beat(self) -> None:
         slots, worker = self._page.slots, self._page.worker

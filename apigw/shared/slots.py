@@ -106,14 +106,21 @@ class Slots:
         return [worker for worker in range(used) if self._serves(self._base + worker * WORDS_OF_SLOT, now)]
 
     def checker(self, now: int) -> int:
-        """The lowest worker that is ready and not stale: it does what is done once for the machine. -1 if none is."""
+        """The worker that does what is done once for the machine: the lowest that is ready and not stale.
+
+        While all of them drain, the lowest that is not stale; -1 if none is.
+        """
         words, at = self._words, self._base
+        alive = -1
         used: i64 = words[self._used]
         for worker in range(used):
             if self._serves(at, now):
                 return worker
+            tick: int = words[at + TICK]
+            if alive < 0 and words[at + PID] and now - tick <= STALE:
+                alive = worker
             at += WORDS_OF_SLOT
-        return -1
+        return alive
 
     def least_connections(self, now: int) -> int:
         """The smallest number of connections of the workers that are ready and not stale, or ``NOBODY``."""

@@ -23,7 +23,7 @@ WORKERS = 3
 
 def serve(start: Start, service: Service, **settings: Any) -> Daemon:
     daemon = start(gateway(services={"main": service.url}, routes=ALL, workers=WORKERS, **settings))
-    eventually(lambda: len(workers(daemon)) == WORKERS)
+    eventually(lambda: len(daemon.status()["workers"]) == WORKERS)
     return daemon
 
 
