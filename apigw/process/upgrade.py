@@ -114,7 +114,7 @@ class Upgrade:
         self._reload.upgrading, self._reload.upgrade_problem = True, ""
         self._told()
         told = json.dumps({"format": FORMAT, "endpoints": self._master.life.sockets.endpoints()})
-        Trial(self._reactor, self._command, told, self._tried).start()
+        Trial(self._reactor, self._command, self._tried, told).start()
 
     def _tried(self, problem: str) -> None:
         if problem:
@@ -174,7 +174,7 @@ class Upgrade:
 class Trial:
     """Starts the program with ``told`` in ``TRIAL``. ``tried`` is called with why it cannot be used, or no text."""
 
-    def __init__(self, reactor: Any, command: Sequence[str], told: str, tried: Callable[[str], object]) -> None:
+    def __init__(self, reactor: Any, command: Sequence[str], tried: Callable[[str], object], told: str = "") -> None:
         self._reactor = reactor
         self._command = command
         self._told = told
