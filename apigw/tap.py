@@ -172,6 +172,20 @@ def _refuse(error: Exception) -> NoReturn:
 
 
 def _command() -> list[str]:
-    """How this program was started, without the arguments of twistd: the interpreter, its options and the script."""
+    """How this program was started, without the arguments of twistd.
+
+    That is the script alone where its first line names the interpreter: after an upgrade it may name another.
+    """
     given = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    script = os.path.abspath(sys.argv[0])
+    if len(given) == 2 and _first_line(script) == f"#!{given[0]}" and os.access(script, os.X_OK):
+        return [script]
     return [sys.executable, *(os.path.abspath(each) if os.path.exists(each) else each for each in given[1:])]
+
+
+def _first_line(file: str) -> str:
+    try:
+        with open(file, "rb") as script:
+            return os.fsdecode(script.readline(4096).rstrip())
+    except OSError:
+        return ""
