@@ -24,6 +24,7 @@ from apigw.upstream.shared_target import SharedTarget
 from apigw.upstream.target import ASIDE_FOR, FAILURES_IN_A_ROW, Target
 from apigw.upstream.tls import no_tls, tls_for
 from apigw.wire.agent import Agent, MakePool, endpoint_to, http1_pool
+from apigw.wire.allowance import Allowance
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.http2.streams import http2_pool
 from apigw.wire.negotiated import negotiated_pool
@@ -214,12 +215,14 @@ def build(
         tls = verified(config.host) if config.scheme == "https" else None
         endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
         scheme = config.scheme.encode("ascii")
-        cell = 0 if page is None else _cell_of(service, config, page, reactor.seconds())
-        if page is None or not cell:
-            return Target(config, make_pool(scheme, endpoint, settings))
-        allowance = SharedAllowance(service.max_connections, service.max_pending, page, cell, reactor)
-        pool = make_pool(scheme, endpoint, evolve(settings, allowance=allowance))
-        return Target(config, pool, SharedTarget(page, cell))
+        shared = None
+        allowance = Allowance(service.max_connections, service.max_pending)
+        if page is not None:
+            cell = _cell_of(service, config, page, reactor.seconds())
+            if cell:
+                shared = SharedTarget(page, cell)
+                allowance = SharedAllowance(service.max_connections, service.max_pending, page, cell, reactor)
+        return Target(config, make_pool(scheme, endpoint, evolve(settings, allowance=allowance)), shared)
 
     bounded = PoolSettings(max_age=settings.max_age, max_requests=settings.max_requests)
     agent = Agent(reactor, deadlines, verified, bounded, NEVER, make_pool)

@@ -23,7 +23,7 @@ class Negotiated(Connections):
     first choice it is that of HTTP/2, which makes one at a time.
 
     The choice may change from one connection to the next, as while a service is replaced. Then the connection goes to
-    the other pool, together with the exchanges that wait for one. ``max_connections`` holds for each pool.
+    the other pool, together with the exchanges that wait for one. Both have one ``allowance`` if the settings name it.
     """
 
     def __init__(self, http1: Pool, http2: Streams) -> None:

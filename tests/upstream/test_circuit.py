@@ -229,6 +229,30 @@ def test_the_probes_of_a_killed_worker_leave_their_places() -> None:
     assert ours.state is State.CLOSED
 
 
+def test_the_health_check_of_a_killed_worker_is_run_again() -> None:
+    """By one of the others, once."""
+    page = Page.make(3, 1024 * 1024)
+    cell = page.circuits.claim(b"check", 0)
+
+    def breaker(number: int) -> Breaker:
+        page.become(number, os.getpid())
+        return Breaker(CONFIG, True, lambda _: None, SharedRecord(CONFIG, page, cell), TIMEOUT + LEASE)
+
+    def check() -> None:
+        its = breaker(2)
+        for _ in range(20):
+            its.failure(0, 100.0)
+        its.advance(130.0)
+
+    with child(holds(check)) as worker:
+        worker.wait_so_far()
+        worker.kill()
+    page.died(2)
+    others = [breaker(number) for number in (0, 1)]
+    assert [other.takes_over_check(130.0 + TIMEOUT) for other in others] == [False, False]
+    assert [other.takes_over_check(130.0 + TIMEOUT + LEASE) for other in others] == [True, False]
+
+
 @pytest.mark.parametrize("window", [90.0, 3600.0])
 def test_long_windows_are_counted_in_wider_slices(page: Page, window: float) -> None:
     """As many as there is room for; an outcome leaves when its slice does."""
