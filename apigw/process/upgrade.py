@@ -24,7 +24,7 @@ from apigw.process.own_log import OwnLog
 from apigw.process.reload import Reload
 from apigw.process.signals import TAKEN
 from apigw.process.sockets import bind_new
-from apigw.process.systemd import reloading
+from apigw.process.systemd import expect_within, reloading
 from apigw.process.tree import CannotStart
 
 TRIAL, HANDED = "APIGW_TRIAL", "APIGW_HANDED"
@@ -37,6 +37,9 @@ a while, those of the next. It changes with any change that the other program wo
 
 PATIENCE = 60.0
 """Seconds that the trial may take."""
+
+STARTS_WITHIN = 2 * PATIENCE
+"""Seconds for which the service manager's watchdog waits for the new program, which must do what its trial did."""
 
 QUIET_WITHIN = 5.0
 """Seconds in which nothing is half said between the master and its workers."""
@@ -141,6 +144,7 @@ class Upgrade:
     def _execute(self) -> None:
         log.info("upgrade: executing the program on disk")
         reloading()
+        expect_within(os.environ, STARTS_WITHIN)
         life = self._master.life
         self._master.outlived.add_up()
         os.set_inheritable(life.page.descriptor, True)
@@ -163,6 +167,7 @@ class Upgrade:
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
             os.close(file)
+            expect_within(os.environ)
             self._failed(f"the new program cannot be executed: {error}")
 
     def _progress(self) -> dict[str, Any]:
