@@ -17,7 +17,7 @@ from apigw.ops.readiness import Readiness
 from apigw.process.sockets import Socket, bind
 from apigw.process.systemd import notify
 from apigw.process.tree import Ordered
-from apigw.shared.slots import CONNECTIONS, NOBODY, READY, Slots
+from apigw.shared.slots import AWAY, CONNECTIONS, NOBODY, READY, Slots
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.proxy_protocol import ProxiedFactory
 from apigw.wire.reactor.gate import Gate
@@ -44,11 +44,14 @@ class Counts:
         least = slots.least_connections(now)
         if least < slots.get(self._worker, CONNECTIONS):
             return least
-        others = (worker for worker in slots.ready(now) if worker != self._worker)
+        others = (worker for worker in slots.ready(now) if worker != self._worker and not slots.get(worker, AWAY))
         return min((slots.get(worker, CONNECTIONS) for worker in others), default=NOBODY)
 
     def total(self) -> int:
         return self._slots.total(CONNECTIONS)
+
+    def away(self, away: bool) -> None:
+        self._slots.put(self._worker, AWAY, int(away))
 
     def leave(self) -> bool:
         self._slots.put(self._worker, READY, 0)

@@ -52,6 +52,9 @@ from apigw.proxy.resources import measure, metrics_page, public_resources
 from apigw.proxy.shedding import Shedding
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
+from apigw.shared.page import Page
+from apigw.shared.slots import BUFFERED, IN_FLIGHT
+from apigw.shared.tally import SharedTally, Tally
 from apigw.upstream.resolver import Resolver
 from apigw.upstream.upstream import build
 from apigw.wire.agent import Agent
@@ -91,7 +94,7 @@ class Program:
         readiness = Readiness(reactor)
         page = None if shared is None else shared.page
         upstreams = Upstreams(reactor, machine, page is not None)
-        buffers = Buffers(gateway.max_buffered)
+        buffers = Buffers(gateway.max_buffered, _tally(page, BUFFERED))
         redis = None if config.redis is None else RedisLink(config.redis, reactor)
         agent = Agent(reactor, deadlines, lambda host: ClientTLS().to(host))
 
@@ -124,7 +127,14 @@ class Program:
         access_log = _access_log(config, reactor, metrics.lines_lost("access"))
         accounting = Accounting(metrics, access_log, seconds, now)
         public = Site(accounting.resource_ended, seconds, client_address)
-        pipeline = Pipeline(first.table, seconds, accounting.exchange_ended, public.on_request, metrics.shed)
+        pipeline = Pipeline(
+            first.table,
+            seconds,
+            accounting.exchange_ended,
+            public.on_request,
+            metrics.shed,
+            _tally(page, IN_FLIGHT),
+        )
         refuse = partial(refusal_answer, accounting.refused)
         gate = crowd = None
         if shared is not None:
@@ -218,7 +228,7 @@ class Program:
             self._add(Running(redis))
         self._add(*map(Running, policies), Running(current), upstreams)
         if shared is not None:
-            self._add(Pulse(reactor, shared.page, lambda: pipeline.in_flight, shared.machine.checker_changed))
+            self._add(Pulse(reactor, shared.page, shared.machine.checker_changed))
         if gateway.admin is not None:
             uncounted = partial(refusal_answer, lambda *_: None)
             its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted, now)
@@ -241,6 +251,10 @@ class Program:
     def _add(self, *services: Any) -> None:
         for service in services:
             service.setServiceParent(self.root)
+
+
+def _tally(page: Page | None, word: int) -> Tally:
+    return Tally() if page is None else SharedTally(page.slots, page.worker, word)
 
 
 def _access_log(config: Config, reactor: Any, count_lost: Callable[[int], object]) -> AccessLog | None:

@@ -9,7 +9,7 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 
 from apigw.shared.page import Page
-from apigw.shared.slots import IN_FLIGHT, READY, STALE, TICK
+from apigw.shared.slots import READY, STALE, TICK
 
 INTERVAL = 0.25
 """Seconds between two ticks. A worker without one for ``slots.STALE`` is left out."""
@@ -18,12 +18,9 @@ INTERVAL = 0.25
 class Pulse(Service):
     """Ticks from its start to its end. ``checker_changed`` is called with whether this worker is the checker now."""
 
-    def __init__(
-        self, clock: Any, page: Page, in_flight: Callable[[], int], checker_changed: Callable[[bool], object]
-    ) -> None:
+    def __init__(self, clock: Any, page: Page, checker_changed: Callable[[bool], object]) -> None:
         self._clock = clock
         self._page = page
-        self._in_flight = in_flight
         self._checker_changed = checker_changed
         self.checks = False
         self._beating = LoopingCall(self._beat)
@@ -48,9 +45,7 @@ class Pulse(Service):
             self._look()
 
     def _beat(self) -> None:
-        slots, worker = self._page.slots, self._page.worker
-        slots.put(worker, TICK, self._now())
-        slots.put(worker, IN_FLIGHT, self._in_flight())
+        self._page.slots.put(self._page.worker, TICK, self._now())
         self._look()
 
     def _look(self) -> None:

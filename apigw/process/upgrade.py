@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import asdict, frozen
+from twisted.application.service import Service
 from twisted.internet.process import ProcessReader
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -87,8 +88,10 @@ def may_follow(gateway: Gateway, workers: int, told: str) -> None:
     bind_new(gateway, running["endpoints"])
 
 
-class Upgrade:
-    """``command`` starts the program, as it was started; ``pidfile`` is that of twistd, which the new one must keep."""
+class Upgrade(Service):
+    """A trial that runs is ended with the service.
+
+    ``command`` starts the program, as it was started; ``pidfile`` is that of twistd, which the new one must keep."""
 
     def __init__(
         self,
@@ -107,9 +110,17 @@ class Upgrade:
         self._reload = reload
         self._own_log = own_log
         self._told = told
+        self._trial: Trial | None = None
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._trial is not None:
+            self._trial.end()
 
     def upgrade(self) -> None:
         """Begin, unless one is under way. What comes of it is logged, and in ``/status``."""
+        if not self.running:
+            return
         if self._reload.upgrading:
             log.warn("no other upgrade: one is under way")
             return
@@ -117,9 +128,13 @@ class Upgrade:
         self._reload.upgrading, self._reload.upgrade_problem = True, ""
         self._told()
         told = json.dumps({"format": FORMAT, "endpoints": self._master.life.sockets.endpoints()})
-        Trial(self._reactor, self._command, self._tried, told).start()
+        self._trial = Trial(self._reactor, self._command, self._tried, told)
+        self._trial.start()
 
     def _tried(self, problem: str) -> None:
+        self._trial = None
+        if not self.running:
+            return
         if problem:
             self._failed(problem)
         else:
@@ -132,7 +147,7 @@ class Upgrade:
         self._told()
 
     def _when_quiet(self, until: float) -> None:
-        if not self._master.running:
+        if not self.running:
             return
         if self._master.quiet and not self._reload.runs:
             self._execute()
@@ -204,18 +219,27 @@ class Trial:
         ProcessReader(self._reactor, self, "err", self._process.stderr.fileno())
         self._late = self._reactor.callLater(PATIENCE, self._give_up)
 
+    def end(self) -> None:
+        """End it: whether the program can be used does not matter any more."""
+        self._process.kill()
+
     def _give_up(self) -> None:
         self._why = f"the new program was not ready within {PATIENCE:g} s"
-        self._process.kill()
+        self.end()
 
     def childDataReceived(self, name: str, data: bytes) -> None:
         self._said.append(data)
 
     def childConnectionLost(self, name: str, reason: Failure) -> None:
-        """Its standard error is closed by its end, so this waits for no more than a moment."""
         assert self._process.stderr is not None
         self._process.stderr.close()
-        code = self._process.wait()
+        self._ended()
+
+    def _ended(self) -> None:
+        code = self._process.poll()
+        if code is None:  # its standard error is closed a moment before its end, or by itself
+            self._reactor.callLater(LOOK, self._ended)
+            return
         if self._late.active():
             self._late.cancel()
         said = _end(b"".join(self._said).decode(errors="replace").strip())

@@ -87,7 +87,7 @@ def master(
     signals.on(signal.SIGUSR1, lambda: running.signal(signal.SIGUSR1))
     signals.on(signal.SIGUSR2, upgrade.upgrade)
     root = Ordered()
-    for service in (running, reload, Obeying(reactor, signals)):
+    for service in (running, reload, upgrade, Obeying(reactor, signals)):
         service.setServiceParent(root)
     return root
 

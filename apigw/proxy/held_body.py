@@ -7,14 +7,31 @@ A small body of known length is buffered whole; of any other, the first piece. S
 from __future__ import annotations
 
 from apigw.contract.exchange import Waiting
+from apigw.shared.tally import Tally
 
 
 class Buffers:
-    """The size of all buffered bodies together, in bytes. Beyond ``most``, bodies stream."""
+    """The size of all buffered bodies together, in bytes. Beyond ``most``, bodies stream.
 
-    def __init__(self, most: int) -> None:
+    ``tally`` counts those of all processes, where others serve too.
+    """
+
+    def __init__(self, most: int, tally: Tally | None = None) -> None:
         self.most = most
-        self.used = 0
+        self._tally = Tally() if tally is None else tally
+
+    @property
+    def used(self) -> int:
+        """Of this process."""
+        return self._tally.own
+
+    def add(self, size: int) -> bool:
+        """Returns whether it is too much: what waits is to go on."""
+        return self._tally.add(size) > self.most
+
+    def release(self, size: int) -> None:
+        if size:
+            self._tally.subtract(size)
 
 
 class HeldBody(Waiting):
@@ -31,9 +48,7 @@ class HeldBody(Waiting):
     def add(self, data: bytes) -> bool:
         """Add a piece. Returns whether the wait is over."""
         self._pieces += data
-        buffers = self._buffers
-        buffers.used += len(data)
-        return len(self._pieces) >= self._wanted or buffers.used > buffers.most
+        return self._buffers.add(len(data)) or len(self._pieces) >= self._wanted
 
     def read(self) -> bytes:
         return bytes(self._pieces)
@@ -43,5 +58,5 @@ class HeldBody(Waiting):
         self.waiting = False
 
     def release(self) -> None:
-        self._buffers.used -= len(self._pieces)
+        self._buffers.release(len(self._pieces))
         self._pieces = bytearray()

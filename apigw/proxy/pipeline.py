@@ -18,6 +18,7 @@ from apigw.proxy.grpc import call_of, head_of, status_of, takes_trailers, traile
 from apigw.proxy.refusals import refused
 from apigw.proxy.relay import Relay, hooked
 from apigw.routing.router import Router
+from apigw.shared.tally import Tally
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
@@ -87,19 +88,26 @@ class Pipeline(Driver):
         account: Callable[[Exchange], None],
         resources: Callable[[Request], None],
         on_shed: Callable[[str], object] = lambda reason: None,
+        tally: Tally | None = None,
     ) -> None:
+        """``tally`` counts the exchanges of all processes, where others serve too."""
         self.table = table
         self.reserved: frozenset[bytes] = frozenset()
         self._seconds = seconds
         self._account = account
         self._resources = resources
         self._on_shed = on_shed
-        self.in_flight = 0
+        self._tally = Tally() if tally is None else tally
         self._late = False
         self._most = table.most
-        """The maximum of ``in_flight``: that of the table, or 0 while the reactor is late."""
+        """The maximum of exchanges: that of the table, or 0 while the reactor is late."""
         self.cut = False
         """Whether the gateway is closing the connections in flight, because ``drain_timeout`` has passed."""
+
+    @property
+    def in_flight(self) -> int:
+        """The exchanges of this process that have begun and not ended."""
+        return self._tally.own
 
     def use(self, table: Table) -> None:
         """Use ``table`` for new exchanges."""
@@ -137,8 +145,7 @@ class Pipeline(Driver):
             exchange.route = match.value if match is not None else table.otherwise(request)
             if table.log_decisions:
                 log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
-            self.in_flight += 1
-            if self.in_flight > self._most:
+            if self._tally.add(1) > self._most:
                 self._shed(exchange)
                 return
         stages = exchange.route.stages
@@ -258,7 +265,7 @@ class Pipeline(Driver):
                 relay.held is not None or relay.permit is not None or relay.repeatable is not None
             ):
                 relay.close()
-            self.in_flight -= 1
+            self._tally.subtract(1)
             for each in exchange.at_end:
                 each.run(exchange)
             self._account(exchange)

@@ -37,6 +37,10 @@ WITHOUT_ROOM: Final = 6
 """How often a table had no room for what must not leave, as places."""
 IN_FLIGHT: Final = 7
 """Exchanges, at present."""
+BUFFERED: Final = 8
+"""Bytes of bodies of requests that are buffered, at present."""
+AWAY: Final = 9
+"""1 while it has no file for another connection, and leaves them to the others."""
 
 _KEPT: Final = (LOCK_WAITS, LOCK_MISSES, WITHOUT_ROOM)
 
@@ -123,14 +127,14 @@ class Slots:
         return alive
 
     def least_connections(self, now: int) -> int:
-        """The smallest number of connections of the workers that are ready and not stale, or ``NOBODY``."""
+        """The smallest number of connections of the workers that are ready, not stale and not away, or ``NOBODY``."""
         words, at = self._words, self._base
         least = NOBODY
         used: i64 = words[self._used]
         for _ in range(used):
             # In this order, as most have more connections than the least: one word is read of these.
             connections: int = words[at + CONNECTIONS]
-            if connections < least and self._serves(at, now):
+            if connections < least and self._serves(at, now) and not words[at + AWAY]:
                 least = connections
             at += WORDS_OF_SLOT
         return least

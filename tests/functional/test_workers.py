@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,47 @@ def _was_lost(client: Client) -> bool:
         return client.answer().status != 200
     except (OSError, Truncated):
         return True
+
+
+def test_so_many_requests_in_flight_over_all_workers(start: Start, service: Service, slow: threading.Event) -> None:
+    """One more than ``max_requests`` is 503, whichever worker gets it."""
+    daemon = serve(start, service, max_requests=4)
+    clients = [daemon.connect() for _ in range(4)]
+    for client in clients:
+        client.send(encode("GET", "/a"))
+    eventually(lambda: len(service.requests) == 4)
+    assert [daemon.get("/a").status for _ in range(WORKERS)] == [503] * WORKERS
+    slow.set()
+    assert [client.answer().status for client in clients] == [200] * 4
+
+
+def test_a_worker_without_files_leaves_connections_to_the_others(start: Start, service: Service) -> None:
+    """It hangs up on one, of which it learns that it may open no more, and comes back when it may."""
+    daemon = serve(start, service)
+    poor = workers(daemon)[1]
+    before = resource.prlimit(poor, resource.RLIMIT_NOFILE)
+    resource.prlimit(poor, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{poor}/fd")), before[1]))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(daemon.connect()) for _ in range(20)]
+        assert sum(map(_hangs_up, clients)) <= 1
+        resource.prlimit(poor, resource.RLIMIT_NOFILE, before)
+
+        def takes_some() -> bool:
+            assert stack.enter_context(daemon.connect()).get("/health").status == 200
+            return _connections(daemon, poor) > 2
+
+        eventually(takes_some, interval=0.1)
+
+
+def _hangs_up(client: Client) -> bool:
+    try:
+        return client.get("/health").status != 200
+    except (OSError, Truncated):
+        return True
+
+
+def _connections(daemon: Daemon, process: int) -> int:
+    return next(int(row["connections"]) for row in daemon.status()["workers"] if row["process"] == process)
 
 
 def test_a_worker_that_stands_still_is_ended_and_the_others_serve(start: Start, service: Service) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from apigw.shared.page import Page
 from apigw.shared.slots import (
+    AWAY,
     CONNECTIONS,
     LOCK_WAITS,
     MOST_WORKERS,
@@ -38,6 +39,13 @@ def test_a_total_is_of_all(slots: Slots) -> None:
 def test_the_least_is_of_the_living(slots: Slots, now: int, least: int) -> None:
     """One that hangs has few connections, and is not what others should wait for."""
     assert slots.least_connections(now) == least
+
+
+def test_one_that_is_away_is_not_the_least(slots: Slots) -> None:
+    """It has no file for another connection; it is there for all else."""
+    slots.put(0, AWAY, 1)
+    assert slots.least_connections(10_000) == 20
+    assert slots.checker(10_000) == 0
 
 
 @pytest.mark.parametrize(("now", "checker"), [(10_000, 0), (12_000, 0), (12_001, 1), (12_501, 2), (12_901, -1)])

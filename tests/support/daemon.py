@@ -21,6 +21,8 @@ TWISTD = shutil.which("twistd", path=os.path.dirname(sys.executable)) or "twistd
 MEASURED = "COVERAGE_PROCESS_CONFIG" in os.environ
 """Whether coverage is measured, in what the tests start too."""
 LOOPBACK = "tcp:0:interface=127.0.0.1"
+WORKERS = {"workers": int(os.environ["APIGW_TEST_WORKERS"])} if os.environ.get("APIGW_TEST_WORKERS") else {}
+"""What every gateway is given that does not say itself how many it has."""
 
 Document = dict[str, Any]
 
@@ -30,7 +32,7 @@ def gateway(*, services: Mapping[str, Any], routes: Iterable[Any], **settings: A
 
     Services fail in tests all the time: they have no circuit unless a test says so.
     """
-    listen: Document = {"listen": [LOOPBACK], "admin": LOOPBACK, "access_log": None, **settings}
+    listen: Document = {"listen": [LOOPBACK], "admin": LOOPBACK, "access_log": None, **WORKERS, **settings}
     written = {}
     for name, service in services.items():
         urls = [service] if isinstance(service, str) else service

@@ -17,6 +17,9 @@ itself: the others are stopped, dead, or busier than this one."""
 HELP: Final = 16
 """Connections that it takes then at most."""
 
+AWAY: Final = 0.5
+"""Seconds after which a process that has no file for another connection looks whether it has one again."""
+
 
 class Counts(Protocol):
     """The connections of clients that each process has, as all of them see it."""
@@ -29,6 +32,9 @@ class Counts(Protocol):
 
     def total(self) -> int:
         """Of all processes."""
+
+    def away(self, away: bool) -> None:
+        """This process accepts none for now; or it does again."""
 
     def leave(self) -> bool:
         """This process accepts no more. Returns whether another does."""
@@ -55,6 +61,9 @@ class Gate:
     The process with the least connections is open. So when the least rises, whoever made it rise rings the bell, and
     those that are closed compare again. A process that is woken for a connection takes it, because the kernel wakes no
     other for it: the gate is closed after a turn in which too many were accepted, and never instead of accepting.
+
+    Nor may it accept what it must hang up on while others have room: after each connection it looks whether there is a
+    file for one more, and if not, it is away until there is.
     """
 
     def __init__(self, reactor: Any, counts: Counts, bell: int) -> None:
@@ -66,6 +75,7 @@ class Gate:
         self._poll = select.poll()
         self._timer: Any = None
         """Closes the gate, and then looks. None while it is open."""
+        self._away = False
         self._left = False
         self._waited = False
         """Whether connections waited when it looked last."""
@@ -92,7 +102,9 @@ class Gate:
         if self._timer is not None or self._left:
             return
         mine, least = self._connections, self._counts.least()
-        if mine > allowed(least):
+        if not self._has_file():
+            self._go_away()
+        elif mine > allowed(least):
             self._timer = self._reactor.callLater(0, self._close)
         elif mine <= least <= allowed(mine):  # it had the least, alone, and another may accept now
             ring(self._bell)
@@ -122,6 +134,30 @@ class Gate:
 
     def connectionLost(self, reason: object) -> None: ...
 
+    def _has_file(self) -> bool:
+        try:
+            os.close(os.dup(self._bell))
+        except OSError:
+            return False
+        return True
+
+    def _go_away(self) -> None:
+        self._away = True
+        self._counts.away(True)
+        ring(self._bell)
+        self._timer = self._reactor.callLater(0, self._close)
+        self._reactor.callLater(AWAY, self._come_back)
+
+    def _come_back(self) -> None:
+        if self._left:
+            return
+        if not self._has_file():
+            self._reactor.callLater(AWAY, self._come_back)
+            return
+        self._away = False
+        self._counts.away(False)
+        self._open_if_due()
+
     def _close(self) -> None:
         self._timer = self._reactor.callLater(LOOK, self._look)
         self._waited = False
@@ -131,7 +167,7 @@ class Gate:
         self._reactor.addEdge(self)
 
     def _open_if_due(self) -> None:
-        if self._timer is not None and self._connections <= allowed(self._counts.least()):
+        if self._timer is not None and not self._away and self._connections <= allowed(self._counts.least()):
             self._timer.cancel()
             self._timer = None
             self._reactor.removeReader(self)
