@@ -102,8 +102,8 @@ def makeService(options: Options) -> IService:
     config, options.config = options.config, None  # which lives as long as twistd
     assert config is not None
     workers = cores.workers(config.gateway.workers)
-    if os.environ.get(TRIAL):
-        _try(options, config, workers)
+    if TRIAL in os.environ:
+        _try(options, config, workers, os.environ[TRIAL])
     try:
         root = _alone(options, config) if workers == 1 else _together(options, config, workers)
     except ConfigError as error:
@@ -112,18 +112,20 @@ def makeService(options: Options) -> IService:
     return root if options.own_log is None else Logging(root, options.own_log)
 
 
-def _try(options: Options, config: Config, workers: int) -> NoReturn:
-    """Before an upgrade: construct everything, and end."""
+def _try(options: Options, config: Config, workers: int, running: str) -> NoReturn:
+    """Before an upgrade: do all that can fail, and end. ``running``: what the running program has told of itself."""
     from twisted.internet import reactor
 
     from apigw.config.errors import ConfigError
     from apigw.process.trial import try_out
-    from apigw.process.upgrade import TRIAL, may_follow
+    from apigw.process.upgrade import may_follow
 
     try:
         try_out(config, options["config"], reactor)
-        may_follow(config.gateway, workers, os.environ[TRIAL])
-    except ConfigError as error:
+        may_follow(config.gateway, workers, running)
+        if options.own_log is not None:
+            options.own_log.open()
+    except (ConfigError, OSError) as error:
         _refuse(error)
     raise SystemExit(0)
 

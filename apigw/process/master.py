@@ -244,17 +244,18 @@ class Master(Service):
     def _ended(self, worker: Worker, status: int) -> None:
         del self._workers[worker.index]
         worker.control.close()
-        self.life.page.died(worker.index)
+        death = self.life.page.died(worker.index)
         self.life.sockets.ring()
         if self.running:
             self.outlived.left(worker.index)
         if self.running and not worker.old:
             pause = self._pause(worker)
             log.error(
-                "worker {index} (process {process}) {how}; replaced {when}",
+                "worker {index} (process {process}) {how}; it held {locks} locks; replaced {when}",
                 index=worker.index,
                 process=worker.process,
                 how=how(status),
+                locks=len(death.locks),
                 when=f"in {pause:g} s" if pause else "at once",
             )
             self._reactor.callLater(pause, self._replace, worker.index)

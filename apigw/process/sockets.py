@@ -97,21 +97,6 @@ def bind(listen: Listen, taken: socket.socket | None = None) -> Socket:
     return made
 
 
-def bind_new(gateway: Gateway, held: Iterable[str]) -> None:
-    """Bind the endpoints that are not ``held``, and close them again. Raises ``CannotStart``."""
-    left = list(held)
-    for endpoint in _endpoints(gateway):
-        if endpoint in left:
-            left.remove(endpoint)
-        else:
-            bind(Listen(endpoint)).close()
-
-
-def _endpoints(gateway: Gateway) -> list[str]:
-    admin = [] if gateway.admin is None else [endpoints.private(gateway.admin)]
-    return [*admin, *(listen.endpoint for listen in gateway.listen)]
-
-
 class _Binding:
     """What Twisted's endpoints take for a reactor. It returns sockets instead of ports that serve them."""
 
@@ -223,7 +208,7 @@ class Sockets:
         self._handed.clear()
 
     def endpoints(self) -> list[str]:
-        """Those that are bound."""
+        """Those that have a socket."""
         return [each.endpoint for each in (self.admin, *self.public) if each is not None]
 
     def hand_over(self) -> list[tuple[str, int]]:
@@ -253,6 +238,24 @@ class Sockets:
         descriptor = found[1]
         os.set_inheritable(descriptor, False)
         return bind(listen, socket.socket(fileno=descriptor))
+
+
+def bind_others(gateway: Gateway, held: Iterable[str]) -> None:
+    """Bind what is not ``held`` already, and close it again: an upgrade that could not is not begun.
+
+    Raises ``CannotStart``.
+    """
+    left = list(held)
+    for listen in _all(gateway):
+        if listen.endpoint in left:
+            left.remove(listen.endpoint)
+        else:
+            bind(listen).close()
+
+
+def _all(gateway: Gateway) -> list[Listen]:
+    admin = [] if gateway.admin is None else [Listen(endpoints.private(gateway.admin))]
+    return [*admin, *gateway.listen]
 
 
 def _with_base(bound: Socket, listen: Listen) -> Socket:

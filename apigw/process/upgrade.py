@@ -24,7 +24,7 @@ from apigw.process.master import Master, OldWorker
 from apigw.process.own_log import OwnLog
 from apigw.process.reload import Reload
 from apigw.process.signals import TAKEN
-from apigw.process.sockets import bind_new
+from apigw.process.sockets import bind_others
 from apigw.process.systemd import expect_within, reloading
 from apigw.process.tree import CannotStart
 
@@ -85,7 +85,7 @@ def may_follow(gateway: Gateway, workers: int, told: str) -> None:
         raise CannotStart("the program on disk cannot take over from the one that runs: restart the gateway")
     if workers == 1:
         raise CannotStart("gateway.workers: with one worker there is no master to take over: restart the gateway")
-    bind_new(gateway, running["endpoints"])
+    bind_others(gateway, running["endpoints"])
 
 
 class Upgrade(Service):
@@ -128,7 +128,7 @@ class Upgrade(Service):
         self._reload.upgrading, self._reload.upgrade_problem = True, ""
         self._told()
         told = json.dumps({"format": FORMAT, "endpoints": self._master.life.sockets.endpoints()})
-        self._trial = Trial(self._reactor, self._command, self._tried, told)
+        self._trial = Trial(self._reactor, self._command, told, self._tried)
         self._trial.start()
 
     def _tried(self, problem: str) -> None:
@@ -194,7 +194,7 @@ class Upgrade(Service):
 class Trial:
     """Starts the program with ``told`` in ``TRIAL``. ``tried`` is called with why it cannot be used, or no text."""
 
-    def __init__(self, reactor: Any, command: Sequence[str], tried: Callable[[str], object], told: str = "") -> None:
+    def __init__(self, reactor: Any, command: Sequence[str], told: str, tried: Callable[[str], object]) -> None:
         self._reactor = reactor
         self._command = command
         self._told = told

@@ -125,6 +125,16 @@ def test_a_configuration_that_the_new_program_refuses_is_named(daemon: Daemon) -
     assert "gateway.yaml:1:9: routes: must be a list, not a number" in upgraded_not(daemon)["upgrade_problem"]
 
 
+def test_a_port_that_is_taken_is_named(daemon: Daemon, service: Service) -> None:
+    """The trial binds what is new; nothing has changed."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        daemon.configure(document(service, listen=[f"tcp:{port}:interface=127.0.0.1"]))
+        problem = upgraded_not(daemon)["upgrade_problem"]
+    assert f"cannot listen: Address already in use: tcp:{port}:interface=127.0.0.1" in problem
+    assert daemon.get("/a").status == 200
+
+
 def test_a_listener_that_is_new_is_bound_and_another_goes(daemon: Daemon, service: Service) -> None:
     """What needs a restart otherwise."""
     first = daemon.address
@@ -134,16 +144,6 @@ def test_a_listener_that_is_new_is_bound_and_another_goes(daemon: Daemon, servic
     with pytest.raises(ConnectionRefusedError):
         daemon.connect()
     assert first == daemon.address
-
-
-def test_a_listener_that_cannot_be_bound_is_named(daemon: Daemon, service: Service) -> None:
-    """Before the new program is executed: then it would be too late."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
-        daemon.configure(document(service, listen=["tcp:0:interface=127.0.0.1", endpoint]))
-        problem = upgraded_not(daemon)["upgrade_problem"]
-    assert problem == f"cannot listen: Address already in use: {endpoint}"
-    assert daemon.get("/a").status == 200
 
 
 def test_one_worker_does_not_follow_on_several(daemon: Daemon, service: Service) -> None:
