@@ -27,8 +27,10 @@ from bench.neighbours import NEIGHBOURS
 from bench.offered import ARRIVALS
 from bench.programs import GATEWAY, REDIS, NotStarted, Variant, parse_variant
 from bench.result import NoResult
+from bench.rounds import CONNECTIONS
 from bench.scenarios import COMPARED, SCENARIOS, Scenario
 from bench.transfers import TransferFailed
+from bench.workers import parts as workers
 
 COMMANDS = {
     "compare": "CPU per request, rates and memory of the gateway and its neighbours (the default)",
@@ -44,6 +46,7 @@ COMMANDS = {
     "waits": "the longest wait of a client during 20 reloads of 10,000 routes, and without",
     "drain": "SIGTERM under load",
     "kill": "one of two targets killed under load",
+    "workers": "several workers: CPU, exactness, memory, one that is killed, reloads and upgrades under load",
     "flood": "wrong client secrets and wrong tokens under load",
     "profile": "where the gateway's time goes",
 }
@@ -113,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
     added["memory"].add_argument("--size", type=int, default=1024, metavar="MIB", help="of a large body")
     added["memory"].add_argument("--stall", type=float, default=5.0, metavar="SECONDS")
     added["reload"].add_argument("--reloads", type=int, default=200)
+    _of_workers(added["workers"])
     added["waits"].add_argument("--reloads", type=int, default=20)
     added["profile"].add_argument("--seconds", type=int, default=8)
     added["profile"].add_argument("--scenario", type=_scenarios, default=_scenarios("bare"))
@@ -120,6 +124,24 @@ def parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("profile"), metavar="FILE", help="its suffix is chosen"
     )
     return whole
+
+
+def _of_workers(one: argparse.ArgumentParser) -> None:
+    of = workers.Asked()
+    one.add_argument("--only", type=_parts_of_workers, default=[], metavar="NAME,…", help=", ".join(workers.PARTS))
+    one.add_argument("--rounds", type=int, default=of.rounds, help="of cost; default %(default)s")
+    one.add_argument("--seconds", type=int, default=of.seconds, help="of load in each; default %(default)s")
+    one.add_argument("--reloads", type=int, default=of.reloads, help="of changes; default %(default)s")
+    one.add_argument("--upgrades", type=int, default=of.upgrades, help="of changes; default %(default)s")
+    one.add_argument("--fresh", type=float, default=of.fresh, help="of changes: new connections/s; default %(default)g")
+    one.add_argument("--rate", type=float, default=of.rate, help="of death: requests/s; default %(default)g")
+
+
+def _parts_of_workers(text: str) -> list[str]:
+    unknown = [name for name in _names(text) if name not in workers.PARTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no part {', '.join(unknown)}; there are {', '.join(workers.PARTS)}")
+    return _names(text)
 
 
 def _say(text: str) -> None:
@@ -181,6 +203,26 @@ def _profile(options: argparse.Namespace, ground: Ground) -> int:
     return KEPT
 
 
+def _workers(options: argparse.Namespace, ground: Ground) -> int:
+    asked = workers.Asked(
+        options.rounds,
+        options.seconds,
+        options.connections or CONNECTIONS,
+        options.reloads,
+        options.upgrades,
+        options.fresh,
+        options.rate,
+    )
+    verdicts: list[Verdict] = []
+    for part in workers.run(options.only, ground, asked):
+        print(part, flush=True)
+        for verdict in part.verdicts:
+            print(verdict, flush=True)
+        verdicts += part.verdicts
+    print("\n## Verdicts\n")
+    return _conclude(verdicts)
+
+
 def _check(options: argparse.Namespace, ground: Ground) -> int:
     size = {} if options.connections is None else {"connections": options.connections}
     checks: dict[str, Callable[[], Coroutine[Any, Any, list[Verdict]]]] = {
@@ -222,6 +264,8 @@ def main(arguments: Sequence[str]) -> int:
                 return _measure(options, variants, ground)
             if options.command == "profile":
                 return _profile(options, ground)
+            if options.command == "workers":
+                return _workers(options, ground)
             return _check(options, ground)
         except (NotStarted, LookupError) as error:
             _say(str(error))

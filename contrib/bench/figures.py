@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import comb
 from operator import attrgetter
 from statistics import median
 
@@ -75,18 +76,39 @@ def ratio(
     reference: str,
     cost: Callable[[Sample], float] = attrgetter("cost"),
 ) -> float | None:
-    """The median over the rounds of ``contestant``'s cost by ``reference``'s in the same round.
+    """The median of ``ratios``; ``None`` if there is no round with both."""
+    found = ratios(samples, contestant, reference, cost)
+    return median(found) if found else None
+
+
+def ratios(
+    samples: Iterable[Sample],
+    contestant: str,
+    reference: str,
+    cost: Callable[[Sample], float] = attrgetter("cost"),
+) -> list[float]:
+    """``contestant``'s cost by ``reference``'s in the same round, for each round with both.
 
     Round by round, because what else the machine does changes from one round to the next and hits neighbours in time
-    alike. ``None`` if there is no round with both.
+    alike.
     """
     costs: dict[str, dict[int, float]] = {contestant: {}, reference: {}}
     for sample in samples:
         if sample.contestant in costs and sample.requests:
             costs[sample.contestant][sample.round] = cost(sample)
     ours, theirs = costs[contestant], costs[reference]
-    ratios = [ours[number] / theirs[number] for number in ours.keys() & theirs.keys() if theirs[number]]
-    return median(ratios) if ratios else None
+    return [ours[number] / theirs[number] for number in ours.keys() & theirs.keys() if theirs[number]]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Where the median is with at least 95 % certainty, by the ranks of the values (the sign test: no distribution is
+    assumed). With fewer than six values it is all of their range, and less certain."""
+    ordered = sorted(values)
+    count, below, rank = len(ordered), 0.0, 0
+    while below + (chance := comb(count, rank) / 2**count) <= 0.025:
+        below, rank = below + chance, rank + 1
+    first = max(rank - 1, 0)
+    return ordered[first], ordered[count - 1 - first]
 
 
 def summarize(samples: Sequence[Sample], reference: str) -> list[Summary]:
@@ -185,18 +207,20 @@ def cost_verdict(samples: Sequence[Sample], contestant: str, reference: str, mos
 
 
 def added(samples: Iterable[Sample], contestant: str, over: str, reference: str) -> float | None:
-    """The median over the rounds of what ``contestant`` costs more than ``over``, in units of ``reference``'s cost.
+    """The median of ``additions``; ``None`` if there is no round with all three."""
+    found = additions(samples, contestant, over, reference)
+    return median(found) if found else None
 
-    ``None`` if there is no round with all three.
-    """
+
+def additions(samples: Iterable[Sample], contestant: str, over: str, reference: str) -> list[float]:
+    """What ``contestant`` costs more than ``over`` in the same round, in units of ``reference``'s cost there."""
     costs: dict[str, dict[int, float]] = {contestant: {}, over: {}, reference: {}}
     for sample in samples:
         if sample.contestant in costs and sample.requests:
             costs[sample.contestant][sample.round] = sample.cost
     ours, base, unit = costs[contestant], costs[over], costs[reference]
     rounds = ours.keys() & base.keys() & unit.keys()
-    found = [(ours[number] - base[number]) / unit[number] for number in rounds if unit[number]]
-    return median(found) if found else None
+    return [(ours[number] - base[number]) / unit[number] for number in rounds if unit[number]]
 
 
 def added_verdict(samples: Sequence[Sample], contestant: str, over: str, reference: str, most: float) -> Verdict | None:

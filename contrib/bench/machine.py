@@ -29,6 +29,11 @@ class Cores:
     def shared(self) -> bool:
         return self.proxy == self.load
 
+    @property
+    def both(self) -> tuple[int, int]:
+        """For a program of several processes: it shares the second core with the load."""
+        return self.proxy, self.load
+
 
 def choose_cores(allowed: set[int]) -> Cores:
     """The last core for the proxy and the first for all else; one and the same where there is only one."""
@@ -36,10 +41,10 @@ def choose_cores(allowed: set[int]) -> Cores:
 
 
 @contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """What is started inside runs on ``core`` and nowhere else: a child inherits the mask, without a race."""
+def pinned(*cores: int) -> Iterator[None]:
+    """What is started inside runs on ``cores`` and nowhere else: a child inherits the mask, without a race."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -106,6 +111,11 @@ def _sum_of(session: int, file: str, name: str) -> int:
 
 def memory(session: int) -> Memory:
     return Memory(rss=_sum_of(session, "status", "VmRSS"), pss=_sum_of(session, "smaps_rollup", "Pss"))
+
+
+def private(text: str) -> int:
+    """The bytes that a process shares with no other one, of its smaps_rollup: clean and dirty."""
+    return parse_kilobytes(text, "Private_Clean") + parse_kilobytes(text, "Private_Dirty")
 
 
 def peak_rss(session: int) -> int:

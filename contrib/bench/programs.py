@@ -203,14 +203,14 @@ def _wait_until_listening(running: Running, patience: float) -> None:
 
 def start(
     program: Program,
-    core: int,
+    core: int | tuple[int, ...],
     directory: Path,
     stack: ExitStack,
     origins: tuple[int, ...] = (),
     port: int | None = None,
     patience: float = 60.0,
 ) -> Running:
-    """Start ``program`` on ``core``, in a new directory below ``directory``, and wait until it listens.
+    """Start ``program`` on ``core``, or on several, in a new directory below ``directory``, and wait until it listens.
 
     ``stack`` stops it, whatever happens. Raises ``NotStarted``.
     """
@@ -220,7 +220,8 @@ def start(
     for name, text in program.files(place).items():
         (place.directory / name).write_text(text)
     path = os.pathsep.join(filter(None, (*program.path, os.environ.get("PYTHONPATH"))))
-    with (place.directory / "output.log").open("wb") as log, pinned(core):
+    cores = (core,) if isinstance(core, int) else core
+    with (place.directory / "output.log").open("wb") as log, pinned(*cores):
         try:
             process = subprocess.Popen(
                 program.argv(place),

@@ -1,0 +1,98 @@
+"""What a request costs with several workers, and what a limit adds that they share.
+
+All gateways may use both cores, the one with one process too; the load and the origin have one of these, as always. So
+rates say little here, and CPU per request is what counts: of all processes of a gateway, the master included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from attrs import frozen
+
+from bench import nginx
+from bench.figures import Sample, Verdict, additions, as_json, failures, interval, ratios, report, summarize, table
+from bench.ground import Ground
+from bench.machine import memory
+from bench.part import Part
+from bench.programs import NotStarted, Running, start
+from bench.rounds import Contestant, refusal, run_rounds
+from bench.scenarios import BARE, Scenario, with_limit
+from bench.workers.several import Several, Waits, several
+
+LIMIT = Scenario("limit", with_limit)
+"""One limit, by address: as the load has one address, all workers count in one entry, and wait for one lock."""
+
+
+@frozen
+class Most:
+    """``name`` may cost at most ``times`` as much as ``over``."""
+
+    name: str
+    over: str
+    times: float
+
+
+ONE, TWO, EIGHT = "1 process", "2 workers", "8 workers"
+FOUR, FOUR_LIMITED = "4 workers", "4 workers, a limit"
+ENTRANTS = (
+    (ONE, 1, BARE),
+    (TWO, 2, BARE),
+    (EIGHT, 8, BARE),
+    (FOUR, 4, BARE),
+    (FOUR_LIMITED, 4, LIMIT),
+)
+TARGETS = (Most(TWO, ONE, 1.05), Most(EIGHT, ONE, 1.1))
+MOST_ADDED = 0.12
+"""n, of a limit over all workers."""
+
+
+def part(ground: Ground, origin: Running, rounds: int, seconds: int, connections: int) -> Part:
+    """All in one run of alternating rounds, nginx among them."""
+    unit = start(nginx.BARE, ground.cores.both, ground.directory, ground.stack, (origin.port,))
+    contestants = [Contestant(nginx.BARE.name, unit, BARE, memory(unit.session).rss, connections)]
+    gateways: dict[str, Several] = {}
+    for name, workers, scenario in ENTRANTS:
+        one = gateways[name] = several(ground, workers, (origin.port,), scenario.config, name)
+        contestants.append(Contestant(name, one.running, scenario, memory(one.running.session).rss, connections))
+    for contestant in contestants:
+        if why := refusal(contestant, origin):
+            raise NotStarted(f"{contestant.name} {why}")
+    samples = run_rounds(contestants, rounds, seconds, ground.say)
+    waits = {name: one.locks() for name, one in gateways.items() if name != ONE}
+    summaries = summarize(samples, nginx.BARE.name)
+    text = f"{report(summaries)}\n\nLocks of the shared page, in all rounds:\n\n{lock_report(samples, waits)}"
+    promises = [*verdicts(samples), *failures(summaries)]
+    return Part("workers-cost", "CPU per request with workers", text, as_json(samples, summaries), promises)
+
+
+def verdicts(samples: Sequence[Sample]) -> list[Verdict]:
+    """On each of ``TARGETS``, and on the limit."""
+    found = []
+    for most in TARGETS:
+        measured = ratios(samples, most.name, most.over)
+        seen = f"{median(measured):.3f} times ({between(measured)})"
+        wanted = f"at most {most.times:.2f}"
+        promise = f"CPU per request, {most.name} against {most.over}"
+        found.append(Verdict(promise, median(measured) <= most.times, seen, wanted))
+    measured = additions(samples, FOUR_LIMITED, FOUR, nginx.BARE.name)
+    seen = f"{median(measured):.3f} n ({between(measured)})"
+    promise = "added CPU per request, a limit in memory over 4 workers"
+    found.append(Verdict(promise, median(measured) <= MOST_ADDED, seen, f"at most {MOST_ADDED:.2f} n"))
+    return found
+
+
+def between(values: Sequence[float]) -> str:
+    """The median's interval, in words."""
+    low, high = interval(values)
+    return f"95 %: {low:.3f} to {high:.3f}, {len(values)} rounds"
+
+
+def lock_report(samples: Sequence[Sample], waits: dict[str, Waits]) -> str:
+    rows = [["", "requests", "waits", "waits of a million requests", "in vain"]]
+    for name, counted in waits.items():
+        requests = sum(one.requests for one in samples if one.contestant == name)
+        share = f"{counted.waits / requests * 1e6:,.0f}" if requests else "-"
+        rows.append([name, f"{requests:,}", f"{counted.waits:,}", share, f"{counted.misses:,}"])
+    return table(rows)

@@ -1,0 +1,71 @@
+"""The memory that a worker has for itself, with the configuration as shipped."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import evolve
+
+from bench.figures import Verdict
+from bench.ground import Ground
+from bench.machine import MIB, PROC, private
+from bench.programs import HOST, REPOSITORY, Place, free_port
+from bench.workers.several import Several, run
+
+WORKERS, RELOADS = 4, 3
+MOST_AT_START, MOST_AFTER = 14 * MIB, 20 * MIB
+SHIPPED = REPOSITORY / "etc"
+SETTLES = 3.0
+"""Seconds: what was replaced is freed in pieces, and ticks have written to what was shared at the fork."""
+
+
+def files() -> dict[str, str]:
+    """The configuration as shipped, by path, but for the number of workers."""
+    texts = {str(file.relative_to(SHIPPED)): file.read_text() for file in sorted(SHIPPED.rglob("*")) if file.is_file()}
+    texts["gateway.yaml"] = texts["gateway.yaml"].replace("\ngateway:\n", f"\ngateway:\n  workers: {WORKERS}\n")
+    return texts
+
+
+def check(ground: Ground) -> list[Verdict]:
+    admin = free_port()
+
+    def shipped(place: Place) -> dict[str, str]:
+        for path in files():
+            (place.directory / path).parent.mkdir(parents=True, exist_ok=True)
+        return files()
+
+    def argv(place: Place) -> list[str]:
+        listeners = [f"APIGW_LISTEN=tcp:{place.port}:interface={HOST}", f"APIGW_ADMIN=tcp:{admin}:interface={HOST}"]
+        return ["env", *listeners, *program.argv(place)]
+
+    program = ground.variant.program(lambda _: {}, "shipped")
+    gateway = run(ground, evolve(program, executable="env", argv=argv, files=shipped), admin, WORKERS)
+    time.sleep(SETTLES)
+    at_start = _private(gateway)
+    for number in range(1, RELOADS + 1):
+        gateway.running.signal(signal.SIGHUP)
+        if gateway.until(lambda status, number=number: status["reloads"] == number) is None:  # type: ignore[misc]
+            raise TimeoutError(f"reload {number} did not end: {gateway.running.last_words()}")
+    if gateway.status()["last_reload"] != "succeeded":
+        raise TimeoutError(f"a reload failed: {gateway.running.last_words()}")
+    time.sleep(SETTLES)
+    return [
+        verdict("at start", at_start, MOST_AT_START),
+        verdict(f"after {RELOADS} reloads", _private(gateway), MOST_AFTER),
+    ]
+
+
+def _private(gateway: Several) -> list[int]:
+    """Bytes, of each worker."""
+    rows = gateway.status()["workers"]
+    return [private((Path(PROC) / str(row["process"]) / "smaps_rollup").read_text()) for row in rows]
+
+
+def verdict(when: str, sizes: Sequence[int], most: int) -> Verdict:
+    """Judges the heaviest worker."""
+    seen = ", ".join(f"{size / MIB:.1f}" for size in sizes) + " MiB"
+    promise = f"private memory of each idle worker {when}, configuration as shipped"
+    return Verdict(promise, max(sizes) <= most, seen, f"at most {most // MIB} MiB")
