@@ -98,13 +98,15 @@ def makeService(options: Options) -> IService:
     """The whole program, constructed and not started. Exits with 1 and every problem on stderr if it cannot be."""
     from apigw.config.errors import ConfigError
     from apigw.process import cores
-    from apigw.process.upgrade import TRIAL
+    from apigw.process.upgrade import HANDED, TRIAL
 
     config, options.config = options.config, None  # which lives as long as twistd
     assert config is not None
     workers = cores.workers(config.gateway.workers)
     if TRIAL in os.environ:
-        _try(options, config, os.environ[TRIAL])
+        _try(options, config, workers, json.loads(os.environ[TRIAL]))
+    if HANDED in os.environ and workers == 1:
+        sys.exit("apigw: gateway.workers has become 1 during an upgrade")
     try:
         root = _alone(options, config) if workers == 1 else _together(options, config, workers)
     except ConfigError as error:
@@ -113,17 +115,22 @@ def makeService(options: Options) -> IService:
     return root if options.own_log is None else Logging(root, options.own_log)
 
 
-def _try(options: Options, config: Config, held: str) -> NoReturn:
-    """Before an upgrade: do all that can fail, and end. ``held``: the endpoints, in JSON, whose sockets there are."""
+def _try(options: Options, config: Config, workers: int, gateway: Any) -> NoReturn:
+    """Before an upgrade of a ``gateway`` that has said how it is: do all that can fail, and end."""
     from twisted.internet import reactor
 
     from apigw.config.errors import ConfigError
     from apigw.process.sockets import bind_others
     from apigw.process.trial import try_out
+    from apigw.process.upgrade import FORM
 
+    if gateway["form"] != FORM:
+        sys.exit("apigw: the program that runs hands over in another form: restart it instead")
+    if workers == 1:
+        sys.exit("apigw: gateway.workers is 1 for this program: restart it instead")
     try:
         try_out(config, options["config"], reactor)
-        bind_others(config.gateway, json.loads(held))
+        bind_others(config.gateway, gateway["held"])
         if options.own_log is not None:
             options.own_log.open()
     except (ConfigError, OSError) as error:

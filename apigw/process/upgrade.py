@@ -23,11 +23,14 @@ from apigw.process.master import Master, OldWorker
 from apigw.process.own_log import OwnLog
 from apigw.process.reload import Reload
 from apigw.process.signals import TAKEN
-from apigw.process.systemd import reloading
+from apigw.process.systemd import notify, reloading
 
 TRIAL, HANDED = "APIGW_TRIAL", "APIGW_HANDED"
-"""Variables of the environment. ``TRIAL``: the process is a trial, and its gateway has the sockets of these endpoints.
-``HANDED``: the descriptor of what the program before has handed over."""
+"""Variables of the environment. ``TRIAL``: the process is a trial, for a gateway of which this has the form in which it
+hands over, and the endpoints of its sockets. ``HANDED``: the descriptor of what the program before has handed over."""
+
+FORM = 1
+"""Of what is handed over. It changes with ``Handed``, ``OldWorker`` and the meaning of anything in them."""
 
 PATIENCE = 60.0
 """Seconds that the trial may take."""
@@ -101,6 +104,9 @@ class Upgrade(Service):
         if self._reload.upgrading:
             log.warn("no other upgrade: one is under way")
             return
+        if any(worker.old for worker in self._master.workers()):
+            self._failed("workers of the program before still finish what is in flight; try again later")
+            return
         log.info("upgrade: trying the program on disk")
         self._reload.upgrading, self._reload.upgrade_problem = True, ""
         self._told()
@@ -121,6 +127,7 @@ class Upgrade(Service):
         for line in problem.splitlines():
             log.error("not upgraded: {line}", line=line)
         self._reload.upgrading, self._reload.upgrade_problem = False, problem
+        self._reload.upgrades += 1
         self._told()
 
     def _when_quiet(self, until: float) -> None:
@@ -158,6 +165,8 @@ class Upgrade(Service):
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
             os.close(file)
+            self._master.keep()
+            notify("READY=1")
             self._failed(f"the new program cannot be executed: {error}")
 
 
@@ -182,7 +191,7 @@ class Trial:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 close_fds=False,
-                env={**os.environ, TRIAL: json.dumps(self._held)},
+                env={**os.environ, TRIAL: json.dumps({"form": FORM, "held": self._held})},
             )
         except OSError as error:
             self._tried(f"the new program cannot be started: {error}")
