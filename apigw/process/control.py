@@ -41,9 +41,10 @@ class Control(Int32StringReceiver):
     """One end. ``gives`` answers the other side's calls; ``lost`` is called when the other side has ended."""
 
     noisy = False
-    MAX_LENGTH = 1 << 30
 
-    def __init__(self, gives: Mapping[str, Give], lost: Callable[[], object]) -> None:
+    def __init__(self, gives: Mapping[str, Give], lost: Callable[[], object], most: int = 1 << 30) -> None:
+        """``most``: bytes of the longest message that the other side may send."""
+        self.MAX_LENGTH = most
         self._gives = gives
         self._lost = lost
         self._waiting: dict[int, Deferred[Any]] = {}
@@ -70,7 +71,7 @@ class Control(Int32StringReceiver):
         message = json.loads(line)
         number = message["id"]
         if "call" in message:
-            doing = maybeDeferred(self._gives[message["call"]], message["argument"], data)
+            doing = maybeDeferred(self._give, message["call"], message["argument"], data)
             doing.addCallbacks(partial(self._done, number), partial(self._refuse, number))
             return
         waiting = self._waiting.pop(number, None)
@@ -80,6 +81,11 @@ class Control(Int32StringReceiver):
             waiting.errback(Refused(message["refused"]))
         else:
             waiting.callback(message["value"])
+
+    def _give(self, what: str, argument: Any, data: bytes) -> Any:
+        if what not in self._gives:  # the other side may be another program, before or after an upgrade
+            raise Refused(f"{what} is not known here")
+        return self._gives[what](argument, data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._open = False
@@ -105,6 +111,11 @@ class Control(Int32StringReceiver):
         descriptor: int = transport.fileno()
         os.set_inheritable(descriptor, True)
         return descriptor
+
+    def keep(self) -> None:
+        """The other program was not executed."""
+        transport: Any = self.transport
+        os.set_inheritable(transport.fileno(), False)
 
     def close(self) -> None:
         if self.transport is not None:

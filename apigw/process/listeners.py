@@ -131,6 +131,11 @@ class Listener(Service):
             self._shared.listening.close()
         return closed if own is None else closed.addBoth(lambda _: own.close())
 
+    def let_go(self) -> None:
+        """Of a shared socket this process will accept no more. With the last copy it is closed."""
+        if self._shared is not None:
+            self._shared.listening.close()
+
     def _pairs(self) -> list[KeyPair]:
         assert self.config.tls is not None
         return [KeyPair(pair.cert_file, pair.key_file) for pair in self.config.tls.certificates]
@@ -181,3 +186,5 @@ class PublicListeners(Ordered):
             if timer.active():
                 timer.cancel()
         yield super().stopService()
+        for each in self:
+            each.let_go()

@@ -218,6 +218,12 @@ class Sockets:
             os.set_inheritable(descriptor, True)
         return held
 
+    def keep(self) -> None:
+        """The other program was not executed."""
+        for each in (self.admin, *self.public):
+            if each is not None:
+                os.set_inheritable(each.listening.fileno(), False)
+
     def ring(self) -> None:
         """A worker is gone, and its connections with it: the others compare theirs again."""
         ring(self.bell)

@@ -77,7 +77,7 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
 
     def leave(_: object) -> Deferred[object]:
         """Say what was counted to the end, so that it is in the gateway's totals."""
-        saying = machine.give("metrics", None).addCallback(lambda said: machine.control.call("leave", [index, said]))
+        saying = machine.give("metrics", None).addCallback(lambda said: machine.control.call("leave", said))
         return saying.addTimeout(LAST_WORD, reactor).addErrback(lambda _: None)
 
     # The end of the master is a SIGTERM.
@@ -86,6 +86,6 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
     program.root.startService()
     connect(reactor, end, machine.control)
     # A master that has ended before it answers has said so by its end.
-    reactor.callWhenRunning(lambda: machine.control.call(READY, index).addErrback(lambda _: None))
+    reactor.callWhenRunning(lambda: machine.control.call(READY).addErrback(lambda _: None))
     reactor.addSystemEventTrigger("before", "shutdown", lambda: program.root.stopService().addCallback(leave))
     reactor.run(installSignalHandlers=False)

@@ -54,7 +54,7 @@ def master(
     page = _page(workers, config, handed)
     sockets = Sockets(config.gateway, () if handed is None else handed.sockets)
     life = Life(workers, without_details(config), sockets, page, directory, log_decisions, own_log)
-    running = Master(reactor, life, live, install_reactor, Reports(True, workers))
+    running = Master(reactor, life, live, install_reactor, Reports(True, workers), lambda: signals.ending)
 
     reload = Reload(
         reactor,
@@ -101,13 +101,14 @@ def _page(workers: int, config: Config, handed: Handed | None) -> Page:
         return Page.make(workers, config.gateway.limits_memory)
     try:
         page = Page.open(handed.page)
-    except LayoutChanged:
-        why = "the program has another layout"
-    else:
         if page.limits_memory == config.gateway.limits_memory:
             page.workers = workers
             return page
         why = "limits_memory has changed"
+        page.close()
+    except LayoutChanged:
+        why = "the program has another layout"
+        os.close(handed.page)
     log.warn("what the workers share begins empty: {why}", why=why)
     return Page.make(workers, config.gateway.limits_memory)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -133,6 +134,24 @@ def test_a_port_that_is_taken_is_named(daemon: Daemon, service: Service) -> None
         problem = upgraded_not(daemon)["upgrade_problem"]
     assert f"cannot listen: Address already in use: tcp:{port}:interface=127.0.0.1" in problem
     assert daemon.get("/a").status == 200
+
+
+def test_old_workers_drain_once(daemon: Daemon, service: Service) -> None:
+    """A death among the new ones cuts nothing; and another upgrade has to wait for them."""
+    client = daemon.connect()
+    client.send(encode("PUT", "/b", "Content-Length: 10") + b"hello")
+    eventually(lambda: daemon.status()["in_flight"] == 1)
+    daemon.signal(signal.SIGUSR2)
+    eventually(lambda: daemon.status()["upgrades"] == 1 and len(daemon.status()["workers"]) == WORKERS + 1, 60)
+    new = max(row["worker"] for row in daemon.status()["workers"])
+    victim = next(row["process"] for row in daemon.status()["workers"] if row["worker"] == new)
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: victim not in {row["process"] for row in daemon.status()["workers"]})
+    eventually(lambda: len(daemon.status()["workers"]) == WORKERS + 1)
+    daemon.signal(signal.SIGUSR2)
+    eventually(lambda: "still finish what is in flight" in daemon.status()["upgrade_problem"])
+    client.send(b"world")
+    assert client.answer().json["body"] == "helloworld"
 
 
 def test_a_listener_that_is_new_is_bound_and_another_goes(daemon: Daemon, service: Service) -> None:

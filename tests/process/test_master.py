@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from apigw.config.model import Config
 from apigw.process.control import Control, connect
 from apigw.process.machine import Life
-from apigw.process.master import MISSED, TICK, Master, OldWorker
+from apigw.process.master import LONGEST_PAUSE, MISSED, TICK, Master, OldWorker
 from apigw.process.reports import Reports
 from apigw.process.sockets import Sockets
 from apigw.shared.page import Page
@@ -132,3 +132,10 @@ def test_a_machine_that_was_paused_ends_nobody(scene: Scene) -> None:
         scene.tick()
     assert scene.ticks == [6, 6]
     assert scene.living == [0, 1]
+
+
+def test_the_pause_before_a_replacement_is_bounded(scene: Scene) -> None:
+    """However often one has died in a row."""
+    worker = scene.master.living()[0]
+    assert [scene.master._pause(worker) for _ in range(3)] == [0.0, 0.1, 0.2]
+    assert {scene.master._pause(worker) for _ in range(2000)} >= {LONGEST_PAUSE}
