@@ -118,6 +118,7 @@ class Master(Service):
         """Number of workers' questions that are not answered yet."""
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
+        self._lost = 0
         self.came: Callable[[Worker], object] = lambda _: None
         """Called when a worker has become ready."""
 
@@ -200,6 +201,13 @@ class Master(Service):
         for worker in only or self.living():
             worker.control.call(what, argument).addErrback(lambda _: None)
 
+    def lost(self, lines: int) -> None:
+        """So many lines of this process's log were lost: a worker counts them, now or when there is one."""
+        self._lost += lines
+        if self._lost and self.living():
+            lost, self._lost = self._lost, 0
+            self.tell("lost", lost, self.living()[0])
+
     def signal(self, number: int) -> None:
         for worker in self._workers.values():
             with suppress(ProcessLookupError):
@@ -266,6 +274,7 @@ class Master(Service):
 
     def _ready(self, worker: Worker) -> None:
         worker.ready, worker.missed = True, 0
+        self.lost(0)
         self.came(worker)
         new = [each for each in self.living() if not each.old]
         if len(new) == self.life.workers:

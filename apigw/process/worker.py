@@ -64,9 +64,11 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
     life.page.become(index, machine.process)
     shared = Shared(machine, life.page, life.sockets.admin, life.sockets.public, life.sockets.bell)
     program = Program(reactor, time.time, signals, life.config, life.directory, life.log_decisions, shared)
+    count_lost = program.metrics.lines_lost("daemon")
     if life.own_log is not None:
-        life.own_log.count_lost(program.metrics.lines_lost("daemon"))
+        life.own_log.count_lost(count_lost)
     gives: dict[str, Give] = {
+        "lost": lambda lines, _: count_lost(lines),
         "give": lambda asked, _: machine.give(*asked),
         "tick": lambda *_: None,
         "prepare": lambda _, data: program.renewal.prepare(data),

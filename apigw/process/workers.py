@@ -71,6 +71,8 @@ def master(
         reactor.callWhenRunning(expect_within, os.environ)
         if handed.pidfile:
             reactor.addSystemEventTrigger("after", "shutdown", _remove, handed.pidfile)
+    if own_log is not None:
+        own_log.count_lost(lambda lines: reactor.callFromThread(running.lost, lines))
     upgrade = Upgrade(
         reactor,
         command,
