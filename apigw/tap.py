@@ -18,7 +18,7 @@ from twisted.python import usage
 from apigw import __version__
 from apigw.config.model import Config
 from apigw.process.own_log import Logging, OwnLog
-from apigw.process.signals import Signals
+from apigw.process.signals import HANDED, Signals
 from apigw.wire.reactor.epoll import install as install_reactor
 
 
@@ -41,6 +41,8 @@ class Options(usage.Options):
     def __init__(self) -> None:
         self.command = _command()
         self.signals = Signals()
+        if HANDED in os.environ:
+            self.signals.hold()  # there are workers of the program before, which are to drain
         self.signals.install()
         install_reactor()
         super().__init__()

@@ -57,6 +57,11 @@ LONGEST_PAUSE = 10.0
 then after 0.1 s, and twice as long each time."""
 
 
+def pause(deaths: int) -> float:
+    """Seconds before a worker is replaced that died soon after so many before it, each of which died soon, too."""
+    return min(0.05 * 2 ** min(deaths, 10), LONGEST_PAUSE) if deaths else 0.0
+
+
 @frozen
 class OldWorker:
     """A worker on its way into the program that the master executes. ``control`` is a descriptor."""
@@ -66,6 +71,8 @@ class OldWorker:
     control: int
     unread: str
     """The bytes of a message whose end has not arrived, in hexadecimal digits."""
+    leaving: bool
+    """Whether it has been told to end."""
 
 
 @define(eq=False)
@@ -79,6 +86,8 @@ class Worker:
     ready: bool = False
     old: bool = False
     """Whether it is of the program before this one: it serves until those of this one do."""
+    leaving: bool = False
+    """Whether it has been told to end. A second SIGTERM would cut its drain short."""
     missed: int = 0
     ended: Deferred[None] = field(factory=Deferred)
 
@@ -143,7 +152,7 @@ class Master(Service):
         """Before the start: the workers of the program before, which this process has forked, too."""
         for each in old:
             control = Control(self.gives, lambda: None)
-            worker = Worker(each.index, each.process, self._reactor.seconds(), control, ready=True, old=True)
+            worker = Worker(each.index, each.process, self._reactor.seconds(), control, True, True, each.leaving)
             self._workers[worker.index] = worker
             Watch(self._reactor, worker.process, partial(self._ended, worker))
             connect(self._reactor, socket.socket(fileno=each.control), worker.control)
@@ -155,9 +164,10 @@ class Master(Service):
         for worker in self.workers():
             if not worker.ready:
                 self._kill(worker, signal.SIGKILL)
+        # Those that are killed, too: who has forked them must wait for them.
         return [
-            OldWorker(worker.index, worker.process, worker.control.hand_over(), worker.control.unread.hex())
-            for worker in self.living()
+            OldWorker(each.index, each.process, each.control.hand_over(), each.control.unread.hex(), each.leaving)
+            for each in self.workers()
         ]
 
     @property
@@ -197,14 +207,15 @@ class Master(Service):
         """Have all workers drain; fires when they have ended."""
         super().stopService()
         notify("STOPPING=1")
-        self._ticking.stop()
         ends = [worker.ended for worker in self._workers.values()]
-        self.signal(signal.SIGTERM)
+        for worker in self.workers():
+            self._leave(worker)
         # Until then clients may connect: the workers wait as long before they close their copies.
         closing = self._reactor.callLater(self.life.config.gateway.drain_delay, self.life.sockets.close)
         return DeferredList(ends).addCallback(self._all_ended, closing)
 
     def _all_ended(self, _: object, closing: IDelayedCall) -> None:
+        self._ticking.stop()  # not before: one that hangs would never end
         if closing.active():
             closing.cancel()
             self.life.sockets.close()
@@ -239,7 +250,7 @@ class Master(Service):
         if len(new) == self.life.workers:
             for each in self.workers():
                 if each.old:
-                    os.kill(each.process, signal.SIGTERM)
+                    self._leave(each)
 
     def _ended(self, worker: Worker, status: int) -> None:
         del self._workers[worker.index]
@@ -261,14 +272,26 @@ class Master(Service):
             self._reactor.callLater(pause, self._replace, worker.index)
         worker.ended.callback(None)
 
+    def _leave(self, worker: Worker) -> None:
+        """Have it drain, once."""
+        if not worker.leaving:
+            worker.leaving = True
+            self._kill(worker, signal.SIGTERM)
+
     def _pause(self, worker: Worker) -> float:
         in_a_row = 0 if self._reactor.seconds() - worker.since >= STEADY else self._deaths.get(worker.index, 0)
         self._deaths[worker.index] = in_a_row + 1
-        return min(0.05 * 2**in_a_row, LONGEST_PAUSE) if in_a_row else 0.0
+        return pause(in_a_row)
 
     def _replace(self, index: int) -> None:
-        if self.running:
+        if not self.running:
+            return
+        try:
             self._fork(index)
+        except OSError as error:  # no process, or no file, is to be had at present
+            log.error("worker {index} cannot be forked: {error}", index=index, error=error)
+            self._reactor.callLater(TICK, self._replace, index)
+        else:
             self._meet(index)
 
     def _tick(self) -> None:

@@ -22,12 +22,12 @@ from twisted.python.failure import Failure
 from apigw.process.master import Master, OldWorker
 from apigw.process.own_log import OwnLog
 from apigw.process.reload import Reload
-from apigw.process.signals import TAKEN
+from apigw.process.signals import HANDED, TAKEN
 from apigw.process.systemd import reloading
+from apigw.shared.slots import MOST_WORKERS
 
-TRIAL, HANDED = "APIGW_TRIAL", "APIGW_HANDED"
-"""Variables of the environment. ``TRIAL``: the process is a trial, and its gateway has the sockets of these endpoints.
-``HANDED``: the descriptor of what the program before has handed over."""
+TRIAL = "APIGW_TRIAL"
+"""Variable of the environment of a trial: its gateway has the sockets of these endpoints."""
 
 PATIENCE = 60.0
 """Seconds that the trial may take."""
@@ -100,6 +100,9 @@ class Upgrade(Service):
             return
         if self._reload.upgrading:
             log.warn("no other upgrade: one is under way")
+            return
+        if len(self._master.workers()) > MOST_WORKERS // 2:
+            self._failed("too many workers of programs before this one still drain")
             return
         log.info("upgrade: trying the program on disk")
         self._reload.upgrading, self._reload.upgrade_problem = True, ""

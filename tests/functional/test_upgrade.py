@@ -158,6 +158,30 @@ def test_signals_during_an_upgrade_are_not_lost(daemon: Daemon, service: Service
     assert "no other upgrade: one is under way" in daemon.log
 
 
+def test_sigterm_in_the_middle_of_an_upgrade_drains_the_old_program(daemon: Daemon, service: Service) -> None:
+    client = daemon.connect()
+    client.send(encode("PUT", "/b", "Content-Length: 10") + b"hello")
+    eventually(lambda: daemon.status()["in_flight"] == 1)
+    daemon.signal(signal.SIGUSR2)
+    eventually(lambda: "upgrade: executing" in daemon.log, 60)
+    daemon.terminate()
+    eventually(lambda: "draining: 1 exchanges" in daemon.log, 60)
+    assert daemon.process.poll() is None
+    client.send(b"world")
+    assert client.answer().json["body"] == "helloworld"
+    assert daemon.wait(60) == 0
+
+
+def test_a_unix_socket_that_an_upgrade_takes_away_can_come_again(daemon: Daemon, service: Service) -> None:
+    path = daemon.directory / "socket"
+    for listen in (["tcp:0:interface=127.0.0.1", f"unix:{path}"], ["tcp:0:interface=127.0.0.1"]) * 2:
+        before = daemon.status()["upgrades"]
+        daemon.configure(document(service, listen=listen))
+        daemon.signal(signal.SIGUSR2)
+        eventually(lambda before=before: daemon.status()["upgrades"] > before, 60)
+        assert path.exists() == (len(listen) == 2)
+
+
 def test_sigterm_after_an_upgrade_ends_all(daemon: Daemon) -> None:
     workers = [row["process"] for row in upgraded(daemon)["workers"]]
     daemon.terminate()

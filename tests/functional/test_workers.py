@@ -140,6 +140,17 @@ def _connections(daemon: Daemon, process: int) -> int:
     return next(int(row["connections"]) for row in daemon.status()["workers"] if row["process"] == process)
 
 
+def test_a_worker_that_cannot_be_replaced_now_is_replaced_later(start: Start, service: Service) -> None:
+    daemon = serve(start, service)
+    master = daemon.process.pid
+    limits = resource.prlimit(master, resource.RLIMIT_NOFILE)
+    resource.prlimit(master, resource.RLIMIT_NOFILE, (3, limits[1]))
+    os.kill(workers(daemon)[0], signal.SIGKILL)
+    eventually(lambda: "worker 0 cannot be forked" in daemon.log)
+    resource.prlimit(master, resource.RLIMIT_NOFILE, limits)
+    eventually(lambda: len(workers(daemon)) == WORKERS)
+
+
 def test_a_worker_that_stands_still_is_ended_and_the_others_serve(start: Start, service: Service) -> None:
     daemon = serve(start, service)
     still = workers(daemon)[0]
