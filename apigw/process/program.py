@@ -30,7 +30,7 @@ from apigw.ops.readiness import Readiness
 from apigw.policy.all import POLICIES
 from apigw.process.crowd import SharedCrowd
 from apigw.process.current import Current
-from apigw.process.drain import Drain
+from apigw.process.drain import Drain, LastAnswers
 from apigw.process.garbage import Garbage, settle
 from apigw.process.handover import without_details
 from apigw.process.listeners import Counts, Listener, PublicListeners, listener
@@ -236,7 +236,8 @@ class Program:
             if shared is None:
                 self._add(Listener(reactor, where, its_channels))
             else:
-                self._add(WhileChecking(machine, Listener(reactor, where, its_channels, shared.admin)))
+                operators = Listener(reactor, where, its_channels, shared.admin)
+                self._add(LastAnswers(reactor, its_channels), WhileChecking(machine, operators))
         self._add(drain, ports)
         if isinstance(reload, Reload):
             self._add(reload)
