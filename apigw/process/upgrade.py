@@ -19,18 +19,28 @@ from twisted.internet.process import ProcessReader
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from apigw.config.model import Gateway
 from apigw.process.master import Master, OldWorker
 from apigw.process.own_log import OwnLog
 from apigw.process.reload import Reload
 from apigw.process.signals import HANDED, TAKEN
-from apigw.process.systemd import reloading
-from apigw.shared.slots import MOST_WORKERS
+from apigw.process.sockets import bind_others
+from apigw.process.systemd import expect_within, notify, reloading
+from apigw.process.tree import CannotStart
 
 TRIAL = "APIGW_TRIAL"
-"""Variable of the environment of a trial: its gateway has the sockets of these endpoints."""
+"""Variable of the environment: the process is a trial, and what it must know of the running program (``may_follow``).
+"""
+
+FORMAT = 1
+"""Of what is handed over, and of what the master and its workers say to each other: the workers of one program are, for
+a while, those of the next. It changes with any change that the other program would not understand."""
 
 PATIENCE = 60.0
 """Seconds that the trial may take."""
+
+STARTS_WITHIN = 2 * PATIENCE
+"""Seconds for which the service manager's watchdog waits for the new program, which must do what its trial did."""
 
 QUIET_WITHIN = 5.0
 """Seconds in which nothing is half said between the master and its workers."""
@@ -63,6 +73,19 @@ class Handed:
         workers = [OldWorker(**each) for each in facts.pop("workers")]
         sockets = [(endpoint, descriptor) for endpoint, descriptor in facts.pop("sockets")]
         return cls(workers=workers, sockets=sockets, **facts)
+
+
+def may_follow(gateway: Gateway, workers: int, told: str) -> None:
+    """In the trial: whether this program can take over from the running one, which has ``told`` what it is.
+
+    Raises ``CannotStart``: once the running one has executed this one, there is nobody to go back to.
+    """
+    running = json.loads(told)
+    if running["format"] != FORMAT:
+        raise CannotStart("the program on disk cannot take over from the one that runs: restart the gateway")
+    if workers == 1:
+        raise CannotStart("gateway.workers: with one worker there is no master to take over: restart the gateway")
+    bind_others(gateway, running["endpoints"])
 
 
 class Upgrade(Service):
@@ -101,14 +124,14 @@ class Upgrade(Service):
         if self._reload.upgrading:
             log.warn("no other upgrade: one is under way")
             return
-        if len(self._master.workers()) > MOST_WORKERS // 2:
-            self._failed("too many workers of programs before this one still drain")
+        if any(worker.old for worker in self._master.workers()):
+            self._failed("workers of the program before still finish what is in flight; try again later")
             return
         log.info("upgrade: trying the program on disk")
         self._reload.upgrading, self._reload.upgrade_problem = True, ""
         self._told()
-        held = self._master.life.sockets.endpoints()
-        self._trial = Trial(self._reactor, self._command, held, self._tried)
+        told = json.dumps({"format": FORMAT, "endpoints": self._master.life.sockets.endpoints()})
+        self._trial = Trial(self._reactor, self._command, told, self._tried)
         self._trial.start()
 
     def _tried(self, problem: str) -> None:
@@ -124,6 +147,7 @@ class Upgrade(Service):
         for line in problem.splitlines():
             log.error("not upgraded: {line}", line=line)
         self._reload.upgrading, self._reload.upgrade_problem = False, problem
+        self._reload.upgrades += 1
         self._told()
 
     def _when_quiet(self, until: float) -> None:
@@ -139,6 +163,7 @@ class Upgrade(Service):
     def _execute(self) -> None:
         log.info("upgrade: executing the program on disk")
         reloading()
+        expect_within(os.environ, STARTS_WITHIN)
         life = self._master.life
         self._master.outlived.add_up()
         os.set_inheritable(life.page.descriptor, True)
@@ -148,7 +173,7 @@ class Upgrade(Service):
             "workers": [asdict(each) for each in self._master.hand_over()],
             "gone": self._master.outlived.total,
             "pidfile": self._pidfile,
-            "progress": {**self._reload.told(), "upgrades": self._reload.upgrades + 1, "upgrading": False},
+            "progress": self._progress(),
         }
         file = os.memfd_create("apigw", 0)
         os.write(file, json.dumps(facts).encode())
@@ -161,18 +186,24 @@ class Upgrade(Service):
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
             os.close(file)
+            expect_within(os.environ)
+            self._master.keep()
+            notify("READY=1")
             self._failed(f"the new program cannot be executed: {error}")
+
+    def _progress(self) -> dict[str, Any]:
+        """The new program has read the configuration, so that a reload that failed before it matters no more."""
+        upgraded = {"upgrades": self._reload.upgrades + 1, "upgrading": False}
+        return {**self._reload.told(), **upgraded, "succeeded": self._reload.succeeded or None, "problems": ()}
 
 
 class Trial:
-    """Starts the program with ``TRIAL`` set. ``tried`` is called with why it cannot be used, or with no text."""
+    """Starts the program with ``told`` in ``TRIAL``. ``tried`` is called with why it cannot be used, or no text."""
 
-    def __init__(
-        self, reactor: Any, command: Sequence[str], held: Sequence[str], tried: Callable[[str], object]
-    ) -> None:
+    def __init__(self, reactor: Any, command: Sequence[str], told: str, tried: Callable[[str], object]) -> None:
         self._reactor = reactor
         self._command = command
-        self._held = held
+        self._told = told
         self._tried = tried
         self._said: list[bytes] = []
         self._why = ""
@@ -185,7 +216,7 @@ class Trial:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 close_fds=False,
-                env={**os.environ, TRIAL: json.dumps(self._held)},
+                env={**os.environ, TRIAL: self._told},
             )
         except OSError as error:
             self._tried(f"the new program cannot be started: {error}")

@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,10 +19,9 @@ from twisted.internet.defer import Deferred
 from apigw.config.model import Config
 from apigw.process.control import Control, connect
 from apigw.process.machine import Life
-from apigw.process.master import DUMPS, MISSED, TICK, Master, OldWorker, pause
+from apigw.process.master import LONGEST_PAUSE, MISSED, TICK, Master, OldWorker
 from apigw.process.reports import Reports
 from apigw.process.sockets import Sockets
-from apigw.process.starting import READY
 from apigw.shared.page import Page
 
 MINUTE = 60.0
@@ -31,8 +30,7 @@ MINUTE = 60.0
 class Scene:
     """A master with two workers of the program before: real processes, for which the test answers."""
 
-    def __init__(self, stack: ExitStack, leaving: bool = False) -> None:
-        """``leaving``: whether the first has been told to end."""
+    def __init__(self, stack: ExitStack) -> None:
         self.reactor: Any = Turning()
         self.hangs: set[int] = set()
         """The workers that do not answer."""
@@ -43,22 +41,21 @@ class Scene:
         config = Config()
         life = Life(0, config, Sockets(config.gateway), page, "/", False, None)
         self.master = Master(self.reactor, life, _never, lambda: None, Reports(False))
-        self.processes = [stack.enter_context(child(_wait)) for _ in range(2)]
-        self.ends: list[Control] = []
-        """The workers' ends of their connections to the master."""
-        self.master.adopt([self._old(0, self.processes[0], leaving), self._old(1, self.processes[1], False)])
+        self.processes = [stack.enter_context(child(_drain)) for _ in range(2)]
+        for process in self.processes:
+            process.wait_so_far()
+        self.master.adopt([self._old(index, process) for index, process in enumerate(self.processes)])
         self.master.startService()
 
-    def _old(self, index: int, process: Child, leaving: bool) -> OldWorker:
+    def _old(self, index: int, process: Child) -> OldWorker:
         ours, theirs = socket.socketpair()
 
         def tick(*_: object) -> Deferred[None] | None:
             self.ticks[index] += 1
             return Deferred() if index in self.hangs else None
 
-        self.ends.append(Control({"tick": tick}, lambda: None))
-        connect(self.reactor, theirs, self.ends[-1])
-        return OldWorker(index, process.pid, ours.detach(), "", leaving)
+        connect(self.reactor, theirs, Control({"tick": tick}, lambda: None))
+        return OldWorker(index, process.pid, ours.detach(), "")
 
     def tick(self) -> None:
         """Until both workers have been asked once more, and the master has the answers."""
@@ -76,8 +73,11 @@ class Scene:
         return [worker.index for worker in self.master.living()]
 
 
-def _wait(_: object) -> None:
+def _drain(so_far: Callable[[], None]) -> None:
+    """For as long as it takes."""
     faulthandler.disable()  # pytest's, which would write down where it is ended
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    so_far()
     signal.pause()
 
 
@@ -99,9 +99,19 @@ def test_a_worker_that_does_not_answer_is_ended(scene: Scene) -> None:
         scene.tick()
     assert scene.living == [0, 1]
     scene.reactor.advance(TICK)
-    scene.reactor.turn()
-    scene.reactor.advance(DUMPS)
     scene.reactor.turn_until(lambda: scene.living == [1])
+
+
+def test_workers_that_hang_while_all_drain_are_ended_too(scene: Scene) -> None:
+    """Else the gateway would never end."""
+    stopped = scene.master.stopService()
+    scene.hangs = {0, 1}
+    for _ in range(MISSED):
+        scene.tick()
+    assert scene.living == [0, 1]
+    scene.reactor.advance(TICK)
+    scene.reactor.turn_until(lambda: stopped.called)
+    assert scene.living == []
 
 
 def test_one_that_answers_again_begins_anew(scene: Scene) -> None:
@@ -124,35 +134,8 @@ def test_a_machine_that_was_paused_ends_nobody(scene: Scene) -> None:
     assert scene.living == [0, 1]
 
 
-def test_an_old_one_that_drains_is_not_told_again_when_the_new_ones_serve() -> None:
-    """A second SIGTERM would cut what it still has in flight."""
-    with ExitStack() as stack:
-        stack.callback(gc.unfreeze)
-        scene = Scene(stack, leaving=True)
-        scene.ends[1].call(READY, 1)
-        scene.reactor.turn_until(lambda: scene.living == [0])
-
-
-def test_an_old_one_that_drains_is_not_told_again_when_all_stop() -> None:
-    with ExitStack() as stack:
-        stack.callback(gc.unfreeze)
-        scene = Scene(stack, leaving=True)
-        scene.master.stopService()
-        scene.reactor.turn_until(lambda: scene.living == [0])
-
-
-def test_one_that_hangs_is_ended_while_all_stop(scene: Scene) -> None:
-    os.kill(scene.processes[0].pid, signal.SIGSTOP)
-    scene.hangs.add(0)
-    stopping = scene.master.stopService()
-    scene.reactor.turn_until(lambda: scene.living == [0])
-    for _ in range(MISSED + 1):
-        scene.reactor.advance(TICK)
-        scene.reactor.turn()
-    scene.reactor.advance(DUMPS)
-    scene.reactor.turn_until(lambda: stopping.called)
-
-
-@pytest.mark.parametrize(("deaths", "seconds"), [(0, 0.0), (1, 0.1), (2, 0.2), (8, 10.0), (5000, 10.0)])
-def test_the_pause_before_one_that_dies_again_and_again_is_replaced(deaths: int, seconds: float) -> None:
-    assert pause(deaths) == seconds
+def test_the_pause_before_a_replacement_is_bounded(scene: Scene) -> None:
+    """However often one has died in a row."""
+    worker = scene.master.living()[0]
+    assert [scene.master._pause(worker) for _ in range(3)] == [0.0, 0.1, 0.2]
+    assert {scene.master._pause(worker) for _ in range(2000)} >= {LONGEST_PAUSE}
