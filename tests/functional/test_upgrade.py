@@ -209,13 +209,17 @@ def test_sigterm_in_the_middle_of_an_upgrade_drains_the_old_program(daemon: Daem
 
 def test_a_unix_socket_that_an_upgrade_takes_away_can_come_again(daemon: Daemon, service: Service) -> None:
     path = daemon.directory / "socket"
-    for listen in (["tcp:0:interface=127.0.0.1", f"unix:{path}"], ["tcp:0:interface=127.0.0.1"]) * 2:
-        before = daemon.status()["upgrades"]
-        daemon.configure(document(service, listen=listen))
+
+    def upgrade(number: int, *listen: str) -> bool:
+        daemon.configure(document(service, listen=["tcp:0:interface=127.0.0.1", *listen]))
         daemon.signal(signal.SIGUSR2)
-        eventually(lambda before=before: daemon.status()["upgrades"] > before, 60)
+        eventually(lambda: daemon.status()["upgrades"] == number, 60)
         eventually(lambda: len(daemon.status()["workers"]) == WORKERS, 60)
-        assert path.exists() == (len(listen) == 2)
+        return path.exists()
+
+    assert upgrade(1, f"unix:{path}")
+    assert not upgrade(2)
+    assert upgrade(3, f"unix:{path}")
 
 
 def test_sigterm_after_an_upgrade_ends_all(daemon: Daemon) -> None:
