@@ -236,7 +236,7 @@ def test_who_hangs_is_not_waited_for(workers: Workers, connect: Connect) -> None
 
 
 def test_who_has_no_file_leaves_all_to_the_others(workers: Workers, connect: Connect) -> None:
-    """However long it takes them, as it would hang up; what would wait for nobody it takes, so that the client knows."""
+    """However long it takes them, as it would hang up; what nobody else could take, it takes."""
     one, other = workers(2)
     connect(3)
     with one_more_file():
