@@ -5,7 +5,6 @@ What takes time to import is imported when the signals have their handlers.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -104,7 +103,7 @@ def makeService(options: Options) -> IService:
     assert config is not None
     workers = cores.workers(config.gateway.workers)
     if TRIAL in os.environ:
-        _try(options, config, os.environ[TRIAL])
+        _try(options, config, workers, os.environ[TRIAL])
     try:
         root = _alone(options, config) if workers == 1 else _together(options, config, workers)
     except ConfigError as error:
@@ -113,17 +112,17 @@ def makeService(options: Options) -> IService:
     return root if options.own_log is None else Logging(root, options.own_log)
 
 
-def _try(options: Options, config: Config, held: str) -> NoReturn:
-    """Before an upgrade: do all that can fail, and end. ``held``: the endpoints, in JSON, whose sockets there are."""
+def _try(options: Options, config: Config, workers: int, running: str) -> NoReturn:
+    """Before an upgrade: do all that can fail, and end. ``running``: what the running program has told of itself."""
     from twisted.internet import reactor
 
     from apigw.config.errors import ConfigError
-    from apigw.process.sockets import bind_others
     from apigw.process.trial import try_out
+    from apigw.process.upgrade import may_follow
 
     try:
         try_out(config, options["config"], reactor)
-        bind_others(config.gateway, json.loads(held))
+        may_follow(config.gateway, workers, running)
         if options.own_log is not None:
             options.own_log.open()
     except (ConfigError, OSError) as error:
@@ -175,6 +174,20 @@ def _refuse(error: Exception) -> NoReturn:
 
 
 def _command() -> list[str]:
-    """How this program was started, without the arguments of twistd: the interpreter, its options and the script."""
+    """How this program was started, without the arguments of twistd.
+
+    That is the script alone where its first line names the interpreter: after an upgrade it may name another.
+    """
     given = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    script = os.path.abspath(sys.argv[0])
+    if len(given) == 2 and _first_line(script) == f"#!{given[0]}" and os.access(script, os.X_OK):
+        return [script]
     return [sys.executable, *(os.path.abspath(each) if os.path.exists(each) else each for each in given[1:])]
+
+
+def _first_line(file: str) -> str:
+    try:
+        with open(file, "rb") as script:
+            return os.fsdecode(script.readline(4096).rstrip())
+    except OSError:
+        return ""

@@ -113,7 +113,13 @@ def _waited_for(change: _Change, admin: Admin, process: int, count: int, timeout
     begun = False
     while time.monotonic() < ends_at:
         time.sleep(INTERVAL)
-        status: Mapping[str, Any] = admin.get("/status")
+        try:
+            status: Mapping[str, Any] = admin.get("/status")
+        except NotAnswered:
+            # Nobody can answer while the master executes the new program.
+            if change is UPGRADE and (PROC / str(process)).exists():
+                continue
+            raise
         if status["process"] != process:
             raise NotChanged(f"process {process} has ended; {status['process']} answers in its place")
         begun = begun or status[change.runs]

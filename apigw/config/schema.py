@@ -188,14 +188,14 @@ GATEWAY: Rule = {
     "access_log": map_of("One line for each request. `null` for none.", model.AccessLog, ACCESS_LOG, nullable=True),
     "workers": number_or_word(
         "Processes that serve, as one gateway. `auto`: one for each core that the process may use (CPU affinity, the "
-        "cgroup's quota). A change needs a restart.",
+        "cgroup's quota). A change needs a restart; among several, an upgrade will do.",
         "workers",
         1,
         64,
     ),
     "limits_memory": size(
         "With several workers: the memory that they share for rate limits without Redis. When it is full, the keys "
-        "that were not used for longest are forgotten. A change needs a restart.",
+        "that were not used for longest are forgotten. A change needs a restart or an upgrade.",
         "1MiB",
         "64GiB",
     ),
@@ -257,7 +257,7 @@ ROUTE: Rule = {
 _ROOT: Rule = {
     "gateway": map_of("The gateway itself: listeners, timeouts, sizes, logs.", model.Gateway, GATEWAY),
     "redis": map_of(
-        "Shared storage of limits and refresh tokens for several gateways. Without it: memory of each process.",
+        "Shared storage of limits and refresh tokens for several gateways. Without it: memory of each gateway.",
         model.Redis,
         REDIS,
         nullable=True,

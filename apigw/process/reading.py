@@ -137,4 +137,4 @@ def _how(code: int, said: str) -> str:
 
 def _other_code(version: str) -> str:
     found = f"is {version}, and {__version__} runs" if version != __version__ else "is not the one that runs"
-    return f"the program on disk {found}: restart the gateway"
+    return f"the program on disk {found}: restart or upgrade the gateway"

@@ -30,6 +30,16 @@ def reloading() -> None:
     notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
+def expect_within(environ: Mapping[str, str], seconds: float | None = None) -> None:
+    """Have the watchdog, if there is one, wait for the next sign of life so long, or None: as long as is configured.
+
+    For what takes long, and is no hang: nothing can be said while another program starts in this process.
+    """
+    configured = environ.get("WATCHDOG_USEC", "")
+    if configured.isdecimal() and int(configured):
+        notify(f"WATCHDOG_USEC={configured if seconds is None else int(seconds * 1_000_000)}")
+
+
 def watchdog(clock: IReactorTime, environ: Mapping[str, str]) -> TimerService | None:
     """Tells the service manager twice in each ``WatchdogSec`` that the reactor runs; a reactor that hangs is restarted.
 

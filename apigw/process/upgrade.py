@@ -19,18 +19,28 @@ from twisted.internet.process import ProcessReader
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from apigw.config.model import Gateway
 from apigw.process.master import Master, OldWorker
 from apigw.process.own_log import OwnLog
 from apigw.process.reload import Reload
 from apigw.process.signals import TAKEN
-from apigw.process.systemd import reloading
+from apigw.process.sockets import bind_others
+from apigw.process.systemd import expect_within, reloading
+from apigw.process.tree import CannotStart
 
 TRIAL, HANDED = "APIGW_TRIAL", "APIGW_HANDED"
-"""Variables of the environment. ``TRIAL``: the process is a trial, and its gateway has the sockets of these endpoints.
-``HANDED``: the descriptor of what the program before has handed over."""
+"""Variables of the environment: the process is a trial, and what it must know of the running program (``may_follow``);
+the descriptor of what the program before has handed over."""
+
+FORMAT = 1
+"""Of what is handed over, and of what the master and its workers say to each other: the workers of one program are, for
+a while, those of the next. It changes with any change that the other program would not understand."""
 
 PATIENCE = 60.0
 """Seconds that the trial may take."""
+
+STARTS_WITHIN = 2 * PATIENCE
+"""Seconds for which the service manager's watchdog waits for the new program, which must do what its trial did."""
 
 QUIET_WITHIN = 5.0
 """Seconds in which nothing is half said between the master and its workers."""
@@ -63,6 +73,19 @@ class Handed:
         workers = [OldWorker(**each) for each in facts.pop("workers")]
         sockets = [(endpoint, descriptor) for endpoint, descriptor in facts.pop("sockets")]
         return cls(workers=workers, sockets=sockets, **facts)
+
+
+def may_follow(gateway: Gateway, workers: int, told: str) -> None:
+    """In the trial: whether this program can take over from the running one, which has ``told`` what it is.
+
+    Raises ``CannotStart``: once the running one has executed this one, there is nobody to go back to.
+    """
+    running = json.loads(told)
+    if running["format"] != FORMAT:
+        raise CannotStart("the program on disk cannot take over from the one that runs: restart the gateway")
+    if workers == 1:
+        raise CannotStart("gateway.workers: with one worker there is no master to take over: restart the gateway")
+    bind_others(gateway, running["endpoints"])
 
 
 class Upgrade(Service):
@@ -104,8 +127,8 @@ class Upgrade(Service):
         log.info("upgrade: trying the program on disk")
         self._reload.upgrading, self._reload.upgrade_problem = True, ""
         self._told()
-        held = self._master.life.sockets.endpoints()
-        self._trial = Trial(self._reactor, self._command, held, self._tried)
+        told = json.dumps({"format": FORMAT, "endpoints": self._master.life.sockets.endpoints()})
+        self._trial = Trial(self._reactor, self._command, told, self._tried)
         self._trial.start()
 
     def _tried(self, problem: str) -> None:
@@ -136,6 +159,7 @@ class Upgrade(Service):
     def _execute(self) -> None:
         log.info("upgrade: executing the program on disk")
         reloading()
+        expect_within(os.environ, STARTS_WITHIN)
         life = self._master.life
         self._master.outlived.add_up()
         os.set_inheritable(life.page.descriptor, True)
@@ -145,7 +169,7 @@ class Upgrade(Service):
             "workers": [asdict(each) for each in self._master.hand_over()],
             "gone": self._master.outlived.total,
             "pidfile": self._pidfile,
-            "progress": {**self._reload.told(), "upgrades": self._reload.upgrades + 1, "upgrading": False},
+            "progress": self._progress(),
         }
         file = os.memfd_create("apigw", 0)
         os.write(file, json.dumps(facts).encode())
@@ -158,18 +182,22 @@ class Upgrade(Service):
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
             os.close(file)
+            expect_within(os.environ)
             self._failed(f"the new program cannot be executed: {error}")
+
+    def _progress(self) -> dict[str, Any]:
+        """The new program has read the configuration, so that a reload that failed before it matters no more."""
+        upgraded = {"upgrades": self._reload.upgrades + 1, "upgrading": False}
+        return {**self._reload.told(), **upgraded, "succeeded": self._reload.succeeded or None, "problems": ()}
 
 
 class Trial:
-    """Starts the program with ``TRIAL`` set. ``tried`` is called with why it cannot be used, or with no text."""
+    """Starts the program with ``told`` in ``TRIAL``. ``tried`` is called with why it cannot be used, or no text."""
 
-    def __init__(
-        self, reactor: Any, command: Sequence[str], held: Sequence[str], tried: Callable[[str], object]
-    ) -> None:
+    def __init__(self, reactor: Any, command: Sequence[str], told: str, tried: Callable[[str], object]) -> None:
         self._reactor = reactor
         self._command = command
-        self._held = held
+        self._told = told
         self._tried = tried
         self._said: list[bytes] = []
         self._why = ""
@@ -182,7 +210,7 @@ class Trial:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 close_fds=False,
-                env={**os.environ, TRIAL: json.dumps(self._held)},
+                env={**os.environ, TRIAL: self._told},
             )
         except OSError as error:
             self._tried(f"the new program cannot be started: {error}")

@@ -21,6 +21,7 @@ from apigw.process.reload import Reload
 from apigw.process.reports import Reports
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
 from apigw.process.sockets import Sockets
+from apigw.process.systemd import expect_within
 from apigw.process.together import Together
 from apigw.process.tree import Ordered
 from apigw.process.trial import try_out
@@ -67,6 +68,7 @@ def master(
         reload.follow(handed.progress)
         running.adopt(handed.workers)
         running.outlived.total = handed.gone
+        reactor.callWhenRunning(expect_within, os.environ)
         if handed.pidfile:
             reactor.addSystemEventTrigger("after", "shutdown", _remove, handed.pidfile)
     upgrade = Upgrade(

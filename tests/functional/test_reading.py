@@ -150,7 +150,7 @@ def test_another_program_on_disk_is_refused(etc: Path) -> None:
     reactor: Any = EPollReactor()
     reading = Reading(reactor, str(etc))
     reading._code = "that of yesterday"
-    assert outcome(reading, reactor) == "the program on disk is not the one that runs: restart the gateway"
+    assert outcome(reading, reactor) == "the program on disk is not the one that runs: restart or upgrade the gateway"
 
 
 def test_what_is_printed_by_chance_gets_not_in_between(etc: Path) -> None:

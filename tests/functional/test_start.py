@@ -169,6 +169,9 @@ NOTHING_YET: dict[str, object] = {
     "problems": [],
     "reloading": False,
     "reloads": 0,
+    "upgrades": 0,
+    "upgrading": False,
+    "upgrade_problem": "",
 }
 """What the admin listener says of a process that has served nothing."""
 

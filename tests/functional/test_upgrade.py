@@ -146,6 +146,22 @@ def test_a_listener_that_is_new_is_bound_and_another_goes(daemon: Daemon, servic
     assert first == daemon.address
 
 
+def test_one_worker_does_not_follow_on_several(daemon: Daemon, service: Service) -> None:
+    daemon.configure({**document(service), "gateway": {**document(service)["gateway"], "workers": 1}})
+    assert "gateway.workers: with one worker there is no master" in upgraded_not(daemon)["upgrade_problem"]
+    assert daemon.get("/a").status == 200
+
+
+def test_an_upgrade_reads_what_a_reload_has_refused(daemon: Daemon, program: Path) -> None:
+    """It is no longer reported: the configuration on disk is in use."""
+    (program / "apigw" / "errors.py").open("a").write("# changed\n")
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: daemon.status()["last_reload"] == "failed")
+    after = upgraded(daemon)
+    assert (after["last_reload"], after["problems"]) == (None, [])
+    assert "gateway_config_last_reload_successful 1.0" in daemon.get("/metrics").body.decode()
+
+
 def test_signals_during_an_upgrade_are_not_lost(daemon: Daemon, service: Service) -> None:
     """A second one is refused, and a reload comes before it or after it."""
     daemon.signal(signal.SIGUSR2)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from apigw.process.systemd import watchdog
+from apigw.process.systemd import expect_within, watchdog
 
 
 @pytest.fixture
@@ -50,3 +50,15 @@ def test_it_hears_twice_in_its_time_that_the_reactor_runs(manager: socket.socket
 def test_without_one_there_is_no_timer(environ: dict[str, str]) -> None:
     """No watchdog, or one that watches another process."""
     assert watchdog(Clock(), environ) is None
+
+
+def test_it_waits_longer_for_another_program(manager: socket.socket) -> None:
+    """And then as long as it is configured; without one nothing is said."""
+    environ = {"WATCHDOG_USEC": "10000000"}
+    expect_within(environ, 120)
+    assert manager.recv(100) == b"WATCHDOG_USEC=120000000"
+    expect_within(environ)
+    assert manager.recv(100) == b"WATCHDOG_USEC=10000000"
+    expect_within({}, 120)
+    with pytest.raises(BlockingIOError):
+        manager.recv(100)

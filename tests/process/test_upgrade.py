@@ -18,7 +18,7 @@ def tried(code: str, so_far: Callable[[Turning, Trial], object] = lambda *_: Non
     """What is said of a program."""
     said: list[str] = []
     reactor = Turning()
-    trial = Trial(reactor, [sys.executable, "-c", code], [], said.append)
+    trial = Trial(reactor, [sys.executable, "-c", code], "{}", said.append)
     trial.start()
     so_far(reactor, trial)
     reactor.turn_until(lambda: said)
