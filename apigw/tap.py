@@ -97,13 +97,15 @@ def makeService(options: Options) -> IService:
     """The whole program, constructed and not started. Exits with 1 and every problem on stderr if it cannot be."""
     from apigw.config.errors import ConfigError
     from apigw.process import cores
-    from apigw.process.upgrade import TRIAL
+    from apigw.process.upgrade import HANDED, TRIAL
 
     config, options.config = options.config, None  # which lives as long as twistd
     assert config is not None
     workers = cores.workers(config.gateway.workers)
     if TRIAL in os.environ:
         _try(options, config, workers, os.environ[TRIAL])
+    if HANDED in os.environ and workers == 1:
+        sys.exit("apigw: gateway.workers has become 1 during an upgrade")
     try:
         root = _alone(options, config) if workers == 1 else _together(options, config, workers)
     except ConfigError as error:

@@ -110,7 +110,6 @@ def _changed_by(change: _Change, admin: Admin, directory: str, environ: Noted, t
 
 def _waited_for(change: _Change, admin: Admin, process: int, count: int, timeout: float) -> Mapping[str, Any]:
     ends_at = time.monotonic() + timeout
-    begun = False
     while time.monotonic() < ends_at:
         time.sleep(INTERVAL)
         try:
@@ -122,12 +121,9 @@ def _waited_for(change: _Change, admin: Admin, process: int, count: int, timeout
             raise
         if status["process"] != process:
             raise NotChanged(f"process {process} has ended; {status['process']} answers in its place")
-        begun = begun or status[change.runs]
-        if status[change.runs]:
-            continue
-        if change is UPGRADE and begun and status["upgrade_problem"]:
-            raise NotChanged("not upgraded: " + status["upgrade_problem"].replace("\n", "\nnot upgraded: "))
-        if status[change.count] > count:
+        if status[change.count] > count and not status[change.runs]:
+            if change is UPGRADE and status["upgrade_problem"]:
+                raise NotChanged("not upgraded: " + status["upgrade_problem"].replace("\n", "\nnot upgraded: "))
             if change is RELOAD and status["last_reload"] != "succeeded":
                 raise NotChanged("\n".join(f"not reloaded: {problem}" for problem in status["problems"]))
             return status

@@ -13,12 +13,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
+
+from apigw.config.errors import ConfigError
+from apigw.errors import GatewayError
 
 log = Logger()
 
@@ -30,13 +33,18 @@ class Refused(Exception):
     """The other side could not do what it was asked; the text says why."""
 
 
+EXPECTED = (ConfigError, GatewayError, CancelledError, Refused)
+"""Why a call fails where nothing is wrong with the program."""
+
+
 class Control(Int32StringReceiver):
     """One end. ``gives`` answers the other side's calls; ``lost`` is called when the other side has ended."""
 
     noisy = False
-    MAX_LENGTH = 1 << 30
 
-    def __init__(self, gives: Mapping[str, Give], lost: Callable[[], object]) -> None:
+    def __init__(self, gives: Mapping[str, Give], lost: Callable[[], object], most: int = 1 << 30) -> None:
+        """``most``: bytes of the longest message that the other side may send."""
+        self.MAX_LENGTH = most
         self._gives = gives
         self._lost = lost
         self._waiting: dict[int, Deferred[Any]] = {}
@@ -63,7 +71,7 @@ class Control(Int32StringReceiver):
         message = json.loads(line)
         number = message["id"]
         if "call" in message:
-            doing = maybeDeferred(self._gives[message["call"]], message["argument"], data)
+            doing = maybeDeferred(self._give, message["call"], message["argument"], data)
             doing.addCallbacks(partial(self._done, number), partial(self._refuse, number))
             return
         waiting = self._waiting.pop(number, None)
@@ -73,6 +81,11 @@ class Control(Int32StringReceiver):
             waiting.errback(Refused(message["refused"]))
         else:
             waiting.callback(message["value"])
+
+    def _give(self, what: str, argument: Any, data: bytes) -> Any:
+        if what not in self._gives:  # the other side may be another program, before or after an upgrade
+            raise Refused(f"{what} is not known here")
+        return self._gives[what](argument, data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._open = False
@@ -99,6 +112,11 @@ class Control(Int32StringReceiver):
         os.set_inheritable(descriptor, True)
         return descriptor
 
+    def keep(self) -> None:
+        """The other program was not executed."""
+        transport: Any = self.transport
+        os.set_inheritable(transport.fileno(), False)
+
     def close(self) -> None:
         if self.transport is not None:
             self.transport.loseConnection()
@@ -107,7 +125,8 @@ class Control(Int32StringReceiver):
         self._send({"id": number, "value": value})
 
     def _refuse(self, number: int, failure: Failure) -> None:
-        log.debug("refused a call: {failure}", failure=failure)
+        if not failure.check(*EXPECTED):
+            log.failure("a call of another process failed", failure=failure)
         self._send({"id": number, "refused": str(failure.value) or repr(failure.value)})
 
     def _send(self, message: dict[str, Any], data: bytes = b"") -> None:

@@ -115,7 +115,8 @@ class Listener(Service):
     def stopService(self) -> Deferred[None] | None:
         """Accept the connections that are queued, unless another worker does, and then no more.
 
-        A shared socket stays open: those that come now are the other workers', or the next program's.
+        A shared socket stays open for the other workers, and the next program. That of the public is closed in this
+        process: were it open here to the end of the drain, clients would wait for nobody.
         """
         super().stopService()
         port: Any = self._port
@@ -129,7 +130,14 @@ class Listener(Service):
             accepted = port.sessionno
             port.doRead()
         closed: Deferred[None] = port.stopListening()
+        if self._gate is not None and self._shared is not None:
+            self._shared.listening.close()
         return closed if own is None else closed.addBoth(lambda _: own.close())
+
+    def let_go(self) -> None:
+        """Of a shared socket this process will accept no more. With the last copy it is closed."""
+        if self._shared is not None:
+            self._shared.listening.close()
 
     def _pairs(self) -> list[KeyPair]:
         assert self.config.tls is not None
@@ -181,3 +189,5 @@ class PublicListeners(Ordered):
             if timer.active():
                 timer.cancel()
         yield super().stopService()
+        for each in self:
+            each.let_go()

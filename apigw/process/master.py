@@ -24,7 +24,7 @@ from twisted.logger import Logger
 
 from apigw.config.model import Config
 from apigw.process.children import Watch, fork, how, settle_for_forks
-from apigw.process.control import Control, connect
+from apigw.process.control import Control, Give, connect
 from apigw.process.machine import Life
 from apigw.process.outlived import Outlived
 from apigw.process.reports import Reports
@@ -52,6 +52,9 @@ ANSWERS_WITHIN = 2.0
 STEADY = 10.0
 """Seconds of life after which a worker's death is not one of a series."""
 
+MOST_SAID = 64 * 1024 * 1024
+"""Bytes of the longest message of a worker: its metrics of 10,000 routes take half a megabyte, its history more."""
+
 LONGEST_PAUSE = 10.0
 """Seconds: the longest pause before a worker that dies again and again is replaced. The first one is replaced at once,
 then after 0.1 s, and twice as long each time."""
@@ -66,6 +69,7 @@ class OldWorker:
     control: int
     unread: str
     """The bytes of a message whose end has not arrived, in hexadecimal digits."""
+    drains: bool = False
 
 
 @define(eq=False)
@@ -79,6 +83,8 @@ class Worker:
     ready: bool = False
     old: bool = False
     """Whether it is of the program before this one: it serves until those of this one do."""
+    drains: bool = False
+    """Whether it was told to end. A second time would cut what is in flight."""
     missed: int = 0
     ended: Deferred[None] = field(factory=Deferred)
 
@@ -94,8 +100,11 @@ class Master(Service):
         live: Callable[[Life, int, socket.socket, Any], int],
         install_reactor: Callable[[], None],
         reports: Reports,
+        ending: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``ending``: whether a signal has come that ends the gateway."""
         self._reports = reports
+        self._ending = ending
         self._reactor = reactor
         self.life = life
         """What workers that are forked from now on start with."""
@@ -107,16 +116,9 @@ class Master(Service):
         self.outlived = Outlived()
         self.asking = 0
         """Number of workers' questions that are not answered yet."""
-        self._handed = False
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
-        self.gives: dict[str, Callable[[Any, bytes], Any]] = {
-            READY: lambda index, _: self._ready(index),
-            FAILED: lambda reason, _: log.error("{reason}", reason=reason),
-            "ask": lambda asked, _: self._ask(*asked),
-            "leave": lambda said, _: self.outlived.last_word(*said),
-        }
-        """What workers may call here."""
+        self._lost = 0
         self.came: Callable[[Worker], object] = lambda _: None
         """Called when a worker has become ready."""
 
@@ -133,7 +135,7 @@ class Master(Service):
         for index in islice(free, self.life.workers):
             self._fork(index)
         if not self._workers:
-            until_ready(self._started, self._fork)
+            until_ready(self._started, self._fork, self._ending)
         for index in list(self._started):
             self._meet(index)
         self._ticking.start(TICK, now=False)
@@ -142,11 +144,8 @@ class Master(Service):
     def adopt(self, old: Iterable[OldWorker]) -> None:
         """Before the start: the workers of the program before, which this process has forked, too."""
         for each in old:
-            control = Control(self.gives, lambda: None)
-            worker = Worker(each.index, each.process, self._reactor.seconds(), control, ready=True, old=True)
-            self._workers[worker.index] = worker
-            Watch(self._reactor, worker.process, partial(self._ended, worker))
-            connect(self._reactor, socket.socket(fileno=each.control), worker.control)
+            worker = self._take_up(each.index, each.process, socket.socket(fileno=each.control))
+            worker.ready, worker.old, worker.drains = True, True, each.drains
             if each.unread:
                 worker.control.dataReceived(bytes.fromhex(each.unread))
 
@@ -155,15 +154,29 @@ class Master(Service):
         for worker in self.workers():
             if not worker.ready:
                 self._kill(worker, signal.SIGKILL)
+                os.waitpid(worker.process, 0)
+                self.life.page.died(worker.index)
         return [
-            OldWorker(worker.index, worker.process, worker.control.hand_over(), worker.control.unread.hex())
-            for worker in self.living()
+            OldWorker(each.index, each.process, each.control.hand_over(), each.control.unread.hex(), each.drains)
+            for each in self.living()
         ]
+
+    def keep(self) -> None:
+        """The other program was not executed: its descriptors are this one's alone again."""
+        for worker in self.living():
+            worker.control.keep()
+        self.life.sockets.keep()
+        os.set_inheritable(self.life.page.descriptor, False)
 
     @property
     def quiet(self) -> bool:
         """Whether nothing is half said between this process and a worker."""
         return not self.asking and all(worker.control.flushed for worker in self.workers())
+
+    @property
+    def serves(self) -> bool:
+        """Whether a worker has answered lately."""
+        return any(worker.missed <= 1 for worker in self.living())
 
     def living(self) -> list[Worker]:
         """The workers that are ready, by index."""
@@ -188,87 +201,132 @@ class Master(Service):
         for worker in only or self.living():
             worker.control.call(what, argument).addErrback(lambda _: None)
 
+    def lost(self, lines: int) -> None:
+        """So many lines of this process's log were lost: a worker counts them, now or when there is one."""
+        self._lost += lines
+        if self._lost and self.living():
+            lost, self._lost = self._lost, 0
+            self.tell("lost", lost, self.living()[0])
+
     def signal(self, number: int) -> None:
         for worker in self._workers.values():
             with suppress(ProcessLookupError):
                 os.kill(worker.process, number)
 
     def stopService(self) -> Deferred[Any]:
-        """Have all workers drain; fires when they have ended."""
+        """Have all workers drain; fires when they have ended. One that hangs meanwhile is ended."""
         super().stopService()
         notify("STOPPING=1")
-        self._ticking.stop()
         ends = [worker.ended for worker in self._workers.values()]
-        self.signal(signal.SIGTERM)
+        for worker in self.workers():
+            self.drain(worker)
         # Until then clients may connect: the workers wait as long before they close their copies.
-        closing = self._reactor.callLater(self.life.config.gateway.drain_delay, self.life.sockets.close)
+        closing = self._reactor.callLater(self.life.config.gateway.drain_delay, self.life.sockets.close_public)
         return DeferredList(ends).addCallback(self._all_ended, closing)
 
+    def drain(self, worker: Worker) -> None:
+        """Have a worker end when nothing is in flight; only the first time."""
+        if not worker.drains:
+            worker.drains = True
+            self._kill(worker, signal.SIGTERM)
+
     def _all_ended(self, _: object, closing: IDelayedCall) -> None:
+        self._ticking.stop()
         if closing.active():
             closing.cancel()
-            self.life.sockets.close()
+        self.life.sockets.close()
 
     def _fork(self, index: int) -> None:
         ours, theirs = socket.socketpair()
 
-        def life(reactor: Any) -> int:
+        def child(reactor: Any) -> int:
             ours.close()
             for _, end in self._started.values():
                 end.close()
             return self._live(self.life, index, theirs, reactor)
 
-        process = fork(self._reactor, life, self._install)
-        theirs.close()
+        with theirs:
+            try:
+                process = fork(self._reactor, child, self._install)
+            except OSError:
+                ours.close()
+                raise
         self._started[index] = process, ours
 
     def _meet(self, index: int) -> None:
         """The reactor runs, or is about to: take up the control connection of a worker that was forked."""
         process, end = self._started.pop(index)
-        control = Control(self.gives, lambda: None)
-        worker = Worker(index, process, self._reactor.seconds(), control)
-        self._workers[index] = worker
+        self._take_up(index, process, end)
+
+    def _take_up(self, index: int, process: int, end: socket.socket) -> Worker:
+        # What a worker may call here. It speaks for itself alone.
+        gives: dict[str, Give] = {
+            READY: lambda *_: self._ready(worker),
+            FAILED: lambda reason, _: log.error("{reason}", reason=reason),
+            "ask": lambda asked, _: self._ask(*asked),
+            "leave": lambda metrics, _: self.outlived.last_word(index, metrics),
+        }
+        control = Control(gives, lambda: None, MOST_SAID)
+        worker = self._workers[index] = Worker(index, process, self._reactor.seconds(), control)
         Watch(self._reactor, process, partial(self._ended, worker))
         connect(self._reactor, end, control)
+        return worker
 
-    def _ready(self, index: int) -> None:
-        worker = self._workers[index]
+    def _ready(self, worker: Worker) -> None:
         worker.ready, worker.missed = True, 0
+        self.lost(0)
         self.came(worker)
         new = [each for each in self.living() if not each.old]
         if len(new) == self.life.workers:
             for each in self.workers():
                 if each.old:
-                    os.kill(each.process, signal.SIGTERM)
+                    self.drain(each)
 
     def _ended(self, worker: Worker, status: int) -> None:
         del self._workers[worker.index]
         worker.control.close()
-        death = self.life.page.died(worker.index)
-        self.life.sockets.ring()
-        if self.running:
-            self.outlived.left(worker.index)
-        if self.running and not worker.old:
-            pause = self._pause(worker)
+        replaced = self.running and not worker.old
+        pause = self._pause(worker) if replaced else 0.0
+        if replaced:
+            self._reactor.callLater(pause, self._replace, worker.index)
+        worker.ended.callback(None)
+        locks = self._tidy_up_after(worker)
+        if replaced:
             log.error(
                 "worker {index} (process {process}) {how}; it held {locks} locks; replaced {when}",
                 index=worker.index,
                 process=worker.process,
                 how=how(status),
-                locks=len(death.locks),
+                locks=locks,
                 when=f"in {pause:g} s" if pause else "at once",
             )
-            self._reactor.callLater(pause, self._replace, worker.index)
-        worker.ended.callback(None)
+
+    def _tidy_up_after(self, worker: Worker) -> int:
+        """Free what it held, and keep what it counted. Returns how many locks it held."""
+        locks = 0
+        try:
+            locks = len(self.life.page.died(worker.index).locks)
+            self.life.sockets.ring()
+            if self.running:
+                self.outlived.left(worker.index)
+        except Exception:  # whatever it has left there: another takes its place
+            log.failure("what worker {index} held could not be freed", index=worker.index)
+        return locks
 
     def _pause(self, worker: Worker) -> float:
         in_a_row = 0 if self._reactor.seconds() - worker.since >= STEADY else self._deaths.get(worker.index, 0)
         self._deaths[worker.index] = in_a_row + 1
-        return min(0.05 * 2**in_a_row, LONGEST_PAUSE) if in_a_row else 0.0
+        return min(0.05 * 2 ** min(in_a_row, 16), LONGEST_PAUSE) if in_a_row else 0.0
 
     def _replace(self, index: int) -> None:
-        if self.running:
+        if not self.running:
+            return
+        try:
             self._fork(index)
+        except OSError as error:
+            log.error("worker {index} cannot be replaced: {error}", index=index, error=error)
+            self._reactor.callLater(LONGEST_PAUSE, self._replace, index)
+        else:
             self._meet(index)
 
     def _tick(self) -> None:
@@ -277,8 +335,6 @@ class Master(Service):
                 self._end(worker)
             worker.missed += 1
             worker.control.call("tick").addCallbacks(lambda _, worker=worker: self._answered(worker), lambda _: None)
-        if any(worker.missed <= 1 for worker in self.living()):
-            notify("WATCHDOG=1")
 
     def _answered(self, worker: Worker) -> None:
         worker.missed = 0

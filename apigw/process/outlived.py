@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from attrs import frozen
+from twisted.logger import Logger
 
 from apigw.ops.totals import gone
+
+log = Logger()
 
 GONE = -1
 """The index in an answer for workers that are gone."""
@@ -61,11 +64,19 @@ class Outlived:
         self._last.update(said)
         total = self.total
         for index in self._last.keys() - said.keys():
-            total = gone(total, self._last[index], index, died=False)
+            total = _added(total, self._last[index], index, died=False)
         return [*answers, *([] if total is None else [[GONE, 0, total]])]
 
     def add_up(self) -> None:
         """Have all that are gone in ``total``."""
         for each in self._gone:
-            self.total = gone(self.total, each.last, each.index, each.died)
+            self.total = _added(self.total, each.last, each.index, each.died)
         self._gone.clear()
+
+
+def _added(total: str | None, last: str | None, index: int, died: bool) -> str:
+    try:
+        return gone(total, last, index, died)
+    except Exception:  # a worker's word is taken for no more than it is worth
+        log.failure("the metrics of worker {index} cannot be read", index=index)
+        return gone(total, None, index, died)

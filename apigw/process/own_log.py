@@ -58,10 +58,11 @@ class OwnLog:
 
     def forked(self) -> int:
         """In a child that was forked: go on in the same file, with a thread of its own. Returns a copy of its
-        descriptor."""
+        descriptor. What the parent has lost is the parent's to count."""
         self._lock = RLock()
         self._ended = Event()
-        self._handed = 0
+        self._handed = self._uncounted = self._unsaid = 0
+        self._count = None
         self._appender = self._appender.forked()
         self._appender.start()
         return self._appender.duplicate()

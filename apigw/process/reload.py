@@ -46,7 +46,7 @@ class Progress:
     runs: bool = False
     """Whether a reload is in progress."""
     upgrades: int = 0
-    """Number of times that the master has executed the program anew."""
+    """Number of upgrades that have ended."""
     upgrading: bool = False
     """Whether an upgrade is in progress."""
     upgrade_problem: str = ""

@@ -63,6 +63,11 @@ class Signals:
         """From now on SIGTERM and SIGINT are stored, too."""
         self._holding = True
 
+    @property
+    def ending(self) -> bool:
+        """Whether a signal is stored that will end the program."""
+        return any(number in self._kept for number in ENDING)
+
     def obey(self, call_from_thread: Callable[..., object]) -> None:
         """The reactor runs: handle the stored signals, and further ones as they arrive."""
         self._call = call_from_thread

@@ -218,17 +218,28 @@ class Sockets:
             os.set_inheritable(descriptor, True)
         return held
 
+    def keep(self) -> None:
+        """The other program was not executed."""
+        for each in (self.admin, *self.public):
+            if each is not None:
+                os.set_inheritable(each.listening.fileno(), False)
+
     def ring(self) -> None:
         """A worker is gone, and its connections with it: the others compare theirs again."""
         ring(self.bell)
 
+    def close_public(self) -> None:
+        """No client is to connect any more. A worker that still accepts has its own copies."""
+        public, self.public = self.public, ()
+        for each in public:
+            each.close()
+
     def close(self) -> None:
-        """Nobody is to connect any more. A worker that still accepts has its own copies."""
-        admin, public = self.admin, self.public
-        self.admin, self.public = None, ()
-        for each in (admin, *public):
-            if each is not None:
-                each.close()
+        """Nor an operator."""
+        self.close_public()
+        admin, self.admin = self.admin, None
+        if admin is not None:
+            admin.close()
 
     def _bind(self, listen: Listen) -> Socket:
         found = next((each for each in self._handed if each[0] == listen.endpoint), None)

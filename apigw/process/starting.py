@@ -6,6 +6,7 @@ import json
 import os
 import select
 import socket
+import time
 from collections.abc import Callable, MutableMapping
 
 from apigw.process.children import how
@@ -14,21 +15,35 @@ from apigw.process.tree import CannotStart
 DEATHS = 3
 """So many before the first worker is ready end the start: none of them will get further."""
 
+WITHIN = 60.0
+"""Seconds in which one must be ready: 10,000 routes take some 2 s."""
+
+LOOK = 0.1
+"""Seconds between two looks whether a signal ends it all."""
+
 _PEEKED = 65536
+_LONGEST_REASON = 8192
 
 READY, FAILED = "ready", "failed"
 """The first thing that a worker says is one of these."""
 
 
-def until_ready(started: MutableMapping[int, tuple[int, socket.socket]], again: Callable[[int], object]) -> None:
-    """Wait until one of the workers is ready. ``started`` has the process and the control connection of each, by index.
+def until_ready(
+    started: MutableMapping[int, tuple[int, socket.socket]],
+    again: Callable[[int], object],
+    ending: Callable[[], bool] = lambda: False,
+) -> None:
+    """Wait until one of the workers is ready, or it is ``ending`` before.
 
-    One that ends before that is taken out, and begun ``again``. Raises ``CannotStart`` with the last one's reason after
-    ``DEATHS`` of them.
+    ``started`` has the process and the control connection of each, by index. One that ends is taken out, and begun
+    ``again``. Raises ``CannotStart`` with the last one's reason after ``DEATHS`` of them, or after ``WITHIN``.
     """
     deaths = 0
-    while True:
-        readable, _, _ = select.select([end for _, end in started.values()], [], [])
+    late = time.monotonic() + WITHIN
+    while not ending():
+        if time.monotonic() > late:
+            raise CannotStart(f"apigw: no worker was ready within {WITHIN:g} s")
+        readable, _, _ = select.select([end for _, end in started.values()], [], [], LOOK)
         for index, (process, end) in list(started.items()):
             if end not in readable:
                 continue
@@ -58,6 +73,6 @@ def _said(end: socket.socket) -> str | None:
 
 def fail(end: socket.socket, reason: str) -> None:
     """Say, before this worker ends, why it cannot start."""
-    line = json.dumps({"call": FAILED, "id": 0, "argument": reason}).encode() + b"\n"
+    line = json.dumps({"call": FAILED, "id": 0, "argument": reason[:_LONGEST_REASON]}).encode() + b"\n"
     end.setblocking(True)
     end.sendall(len(line).to_bytes(4, "big") + line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from twisted.application.internet import TimerService
 from twisted.internet.interfaces import IReactorTime
@@ -40,14 +40,17 @@ def expect_within(environ: Mapping[str, str], seconds: float | None = None) -> N
         notify(f"WATCHDOG_USEC={configured if seconds is None else int(seconds * 1_000_000)}")
 
 
-def watchdog(clock: IReactorTime, environ: Mapping[str, str]) -> TimerService | None:
+def watchdog(
+    clock: IReactorTime, environ: Mapping[str, str], lives: Callable[[], bool] = lambda: True
+) -> TimerService | None:
     """Tells the service manager twice in each ``WatchdogSec`` that the reactor runs; a reactor that hangs is restarted.
 
+    It is not told while ``lives`` says no.
     None where there is no watchdog, or where it is another process's (sd_watchdog_enabled(3)).
     """
     interval, process = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID")
     if not interval.isdecimal() or not int(interval) or process not in (None, str(os.getpid())):
         return None
-    timer = TimerService(int(interval) / 2_000_000, notify, "WATCHDOG=1")
+    timer = TimerService(int(interval) / 2_000_000, lambda: notify("WATCHDOG=1") if lives() else None)
     timer.clock = clock
     return timer

@@ -16,8 +16,9 @@ from apigw.process.handover import unpack
 from apigw.process.master import Master, Worker
 from apigw.process.pieces import at_once
 
-PREPARES_WITHIN = 10.0
-"""Seconds. A worker that has not prepared a configuration by then is replaced: 10,000 routes take a second or two."""
+PREPARES_WITHIN = 60.0
+"""Seconds in which all workers must have prepared a configuration, or none uses it: 10,000 routes take some 4 s on an
+idle machine. One that hangs does not answer the master's ticks either, and is replaced for that."""
 
 log = Logger()
 
@@ -45,7 +46,7 @@ class Together:
             elif result.check(Refused):
                 refusals.update(dict.fromkeys(str(result.value).splitlines()))
             elif result.check(TimeoutError):
-                self._master.replace(worker, f"has not prepared a configuration within {PREPARES_WITHIN:g} s")
+                refusals[f"worker {worker.index} has not prepared it within {PREPARES_WITHIN:g} s"] = None
             else:
                 result.trap(ConnectionLost)
         if refusals:
@@ -53,17 +54,27 @@ class Together:
 
     def commit(self) -> Deferred[Any]:
         """Fires when no worker has what is replaced any more."""
-        config: Config = at_once(unpack(self._data))
+        data, self._data = self._data, b""  # it has secrets
+        config: Config = at_once(unpack(data))
         self._master.use(config)
         prepared, self._prepared = self._prepared, []
         committing = [worker.control.call("commit") for worker in prepared]
         for worker in self._master.workers():
-            if worker not in prepared and not worker.old:
-                self._master.replace(worker, "was not there when a configuration was prepared")
+            if worker in prepared or worker.old:
+                continue
+            if worker.ready:
+                committing.append(self._catch_up(worker, data))
+            else:
+                self._master.replace(worker, "was being started with the configuration before")
         return DeferredList(committing, consumeErrors=True)
 
+    def _catch_up(self, worker: Worker, data: bytes) -> Deferred[Any]:
+        """One that has become ready since the others prepared."""
+        catching_up = self._ask(worker, data).addCallback(lambda _: worker.control.call("commit"))
+        return catching_up.addErrback(lambda _: self._master.drain(worker))
+
     def abandon(self) -> None:
-        self._prepared = []
+        self._prepared, self._data = [], b""
         for worker in self._master.living():
             worker.control.call("abandon").addErrback(self._gone)
 

@@ -25,7 +25,7 @@ from apigw.process.own_log import OwnLog
 from apigw.process.reload import Reload
 from apigw.process.signals import TAKEN
 from apigw.process.sockets import bind_others
-from apigw.process.systemd import expect_within, reloading
+from apigw.process.systemd import expect_within, notify, reloading
 from apigw.process.tree import CannotStart
 
 TRIAL, HANDED = "APIGW_TRIAL", "APIGW_HANDED"
@@ -124,6 +124,9 @@ class Upgrade(Service):
         if self._reload.upgrading:
             log.warn("no other upgrade: one is under way")
             return
+        if any(worker.old for worker in self._master.workers()):
+            self._failed("workers of the program before still finish what is in flight; try again later")
+            return
         log.info("upgrade: trying the program on disk")
         self._reload.upgrading, self._reload.upgrade_problem = True, ""
         self._told()
@@ -144,6 +147,7 @@ class Upgrade(Service):
         for line in problem.splitlines():
             log.error("not upgraded: {line}", line=line)
         self._reload.upgrading, self._reload.upgrade_problem = False, problem
+        self._reload.upgrades += 1
         self._told()
 
     def _when_quiet(self, until: float) -> None:
@@ -183,6 +187,8 @@ class Upgrade(Service):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
             os.close(file)
             expect_within(os.environ)
+            self._master.keep()
+            notify("READY=1")
             self._failed(f"the new program cannot be executed: {error}")
 
     def _progress(self) -> dict[str, Any]:

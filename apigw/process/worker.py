@@ -64,9 +64,11 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
     life.page.become(index, machine.process)
     shared = Shared(machine, life.page, life.sockets.admin, life.sockets.public, life.sockets.bell)
     program = Program(reactor, time.time, signals, life.config, life.directory, life.log_decisions, shared)
+    count_lost = program.metrics.lines_lost("daemon")
     if life.own_log is not None:
-        life.own_log.count_lost(program.metrics.lines_lost("daemon"))
+        life.own_log.count_lost(count_lost)
     gives: dict[str, Give] = {
+        "lost": lambda lines, _: count_lost(lines),
         "give": lambda asked, _: machine.give(*asked),
         "tick": lambda *_: None,
         "prepare": lambda _, data: program.renewal.prepare(data),
@@ -77,7 +79,7 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
 
     def leave(_: object) -> Deferred[object]:
         """Say what was counted to the end, so that it is in the gateway's totals."""
-        saying = machine.give("metrics", None).addCallback(lambda said: machine.control.call("leave", [index, said]))
+        saying = machine.give("metrics", None).addCallback(lambda said: machine.control.call("leave", said))
         return saying.addTimeout(LAST_WORD, reactor).addErrback(lambda _: None)
 
     # The end of the master is a SIGTERM.
@@ -86,6 +88,6 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
     program.root.startService()
     connect(reactor, end, machine.control)
     # A master that has ended before it answers has said so by its end.
-    reactor.callWhenRunning(lambda: machine.control.call(READY, index).addErrback(lambda _: None))
+    reactor.callWhenRunning(lambda: machine.control.call(READY).addErrback(lambda _: None))
     reactor.addSystemEventTrigger("before", "shutdown", lambda: program.root.stopService().addCallback(leave))
     reactor.run(installSignalHandlers=False)

@@ -21,7 +21,7 @@ from apigw.process.reload import Reload
 from apigw.process.reports import Reports
 from apigw.process.signals import ENDING, Obeying, Signals, Stop
 from apigw.process.sockets import Sockets
-from apigw.process.systemd import expect_within
+from apigw.process.systemd import expect_within, watchdog
 from apigw.process.together import Together
 from apigw.process.tree import Ordered
 from apigw.process.trial import try_out
@@ -54,7 +54,7 @@ def master(
     page = _page(workers, config, handed)
     sockets = Sockets(config.gateway, () if handed is None else handed.sockets)
     life = Life(workers, without_details(config), sockets, page, directory, log_decisions, own_log)
-    running = Master(reactor, life, live, install_reactor, Reports(True, workers))
+    running = Master(reactor, life, live, install_reactor, Reports(True, workers), lambda: signals.ending)
 
     reload = Reload(
         reactor,
@@ -71,6 +71,8 @@ def master(
         reactor.callWhenRunning(expect_within, os.environ)
         if handed.pidfile:
             reactor.addSystemEventTrigger("after", "shutdown", _remove, handed.pidfile)
+    if own_log is not None:
+        own_log.count_lost(lambda lines: reactor.callFromThread(running.lost, lines))
     upgrade = Upgrade(
         reactor,
         command,
@@ -87,6 +89,9 @@ def master(
     signals.on(signal.SIGUSR1, lambda: running.signal(signal.SIGUSR1))
     signals.on(signal.SIGUSR2, upgrade.upgrade)
     root = Ordered()
+    alive = watchdog(reactor, os.environ, lambda: running.serves)
+    if alive is not None:
+        alive.setServiceParent(root)
     for service in (running, reload, upgrade, Obeying(reactor, signals)):
         service.setServiceParent(root)
     return root
@@ -98,13 +103,14 @@ def _page(workers: int, config: Config, handed: Handed | None) -> Page:
         return Page.make(workers, config.gateway.limits_memory)
     try:
         page = Page.open(handed.page)
-    except LayoutChanged:
-        why = "the program has another layout"
-    else:
         if page.limits_memory == config.gateway.limits_memory:
             page.workers = workers
             return page
         why = "limits_memory has changed"
+        page.close()
+    except LayoutChanged:
+        why = "the program has another layout"
+        os.close(handed.page)
     log.warn("what the workers share begins empty: {why}", why=why)
     return Page.make(workers, config.gateway.limits_memory)
 

@@ -76,6 +76,8 @@ def test_each_target_is_checked_by_one_worker(start: Start, service: Service) ->
         return {received.conversation.number for received in service.requests[-10:]}
 
     # While they start, another may be the first that is ready.
+    eventually(lambda: len(daemon.status()["workers"]) == len(workers(daemon)))
+    service.requests.clear()
     eventually(lambda: len(service.requests) >= 10 and len(checkers()) == 1)
     (before,) = checkers()
     os.kill(min(workers(daemon)), signal.SIGKILL)

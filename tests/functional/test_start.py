@@ -178,7 +178,7 @@ NOTHING_YET: dict[str, object] = {
 
 def test_the_admin_listener_tells_how_it_goes(start: Start, module_service: Service) -> None:
     """The admin listener says how many connections and requests there are, and has no other paths."""
-    daemon = start(gateway(services={"main": module_service.url}, routes=ALL))
+    daemon = start(gateway(services={"main": module_service.url}, routes=ALL, workers=1))
     first = daemon.status()
     assert first.keys() - {"uptime"} == {*NOTHING_YET, "version", "process", "directory", "workers"}
     assert [worker["process"] for worker in first["workers"]] == [first["process"]]
@@ -234,7 +234,7 @@ def test_more_connections_than_the_process_may_have_are_not_promised(tmp_path: P
 
 def test_a_client_for_whom_there_is_no_file_is_hung_up_on(start: Start, module_service: Service) -> None:
     """At once, and each: none waits in the queue, of which the reactor would be told again and again."""
-    daemon = start(gateway(services={"main": module_service.url}, routes=ALL))
+    daemon = start(gateway(services={"main": module_service.url}, routes=ALL, workers=1))
     pid = daemon.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     with daemon.connect() as client:
@@ -252,7 +252,7 @@ def test_what_there_are_no_files_for_is_503(start: Start, module_service: Servic
     """It is the gateway that has too few, and no service that fails: nothing is held against that."""
     breaker = {"min_requests": 1, "error_rate": 0.01}
     main = {"targets": [module_service.url], "circuit_breaker": breaker, "keepalive_timeout": "0s"}
-    daemon = start(gateway(services={"main": main}, routes=ALL))
+    daemon = start(gateway(services={"main": main}, routes=ALL, workers=1))
     pid = daemon.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     with daemon.connect() as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -135,6 +136,24 @@ def test_a_port_that_is_taken_is_named(daemon: Daemon, service: Service) -> None
     assert daemon.get("/a").status == 200
 
 
+def test_old_workers_drain_once(daemon: Daemon, service: Service) -> None:
+    """A death among the new ones cuts nothing; and another upgrade has to wait for them."""
+    client = daemon.connect()
+    client.send(encode("PUT", "/b", "Content-Length: 10") + b"hello")
+    eventually(lambda: daemon.status()["in_flight"] == 1)
+    daemon.signal(signal.SIGUSR2)
+    eventually(lambda: daemon.status()["upgrades"] == 1 and len(daemon.status()["workers"]) == WORKERS + 1, 60)
+    new = max(row["worker"] for row in daemon.status()["workers"])
+    victim = next(row["process"] for row in daemon.status()["workers"] if row["worker"] == new)
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: victim not in {row["process"] for row in daemon.status()["workers"]})
+    eventually(lambda: len(daemon.status()["workers"]) == WORKERS + 1)
+    daemon.signal(signal.SIGUSR2)
+    eventually(lambda: "still finish what is in flight" in daemon.status()["upgrade_problem"])
+    client.send(b"world")
+    assert client.answer().json["body"] == "helloworld"
+
+
 def test_a_listener_that_is_new_is_bound_and_another_goes(daemon: Daemon, service: Service) -> None:
     """What needs a restart otherwise."""
     first = daemon.address
@@ -182,7 +201,7 @@ def test_sigterm_after_an_upgrade_ends_all(daemon: Daemon) -> None:
 
 
 def test_one_worker_cannot_be_upgraded(start: Start, service: Service) -> None:
-    daemon = start(gateway(services={"main": service.url}, routes=ALL))
+    daemon = start(gateway(services={"main": service.url}, routes=ALL, workers=1))
     daemon.signal(signal.SIGUSR2)
     eventually(lambda: "not upgraded: with one worker, restart instead" in daemon.log)
     assert daemon.get("/a").status == 200
@@ -206,6 +225,6 @@ def test_the_command_tells_why_nothing_has_changed(
 def test_the_command_refuses_where_there_is_one_worker(
     start: Start, service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    daemon = start(gateway(services={"main": service.url}, routes=ALL))
+    daemon = start(gateway(services={"main": service.url}, routes=ALL, workers=1))
     assert cli.main(["upgrade", "--config", str(daemon.directory), "--admin", daemon.admin_text]) == 1
     assert "has one worker (gateway.workers: 1): restart it instead" in capsys.readouterr().err

@@ -173,11 +173,41 @@ def test_sigterm_drains_all_workers(start: Start, service: Service, slow: thread
     eventually(lambda: len(service.requests) == 6)
     left = workers(daemon)
     daemon.terminate()
-    eventually(lambda: "draining: " in daemon.log)
+    eventually(lambda: daemon.log.count("draining: ") == WORKERS)
+    with pytest.raises(ConnectionRefusedError):
+        daemon.connect()
     slow.set()
     assert [client.answer().body for client in clients] == [b"done"] * 6
     assert daemon.wait() == 0
     assert not any(map(lives, left))
+
+
+def test_while_it_drains_no_client_waits_for_nobody(start: Start, service: Service, slow: threading.Event) -> None:
+    """New connections are refused at once, as by one process."""
+    daemon = serve(start, service)
+    client = daemon.connect()
+    client.send(encode("GET", "/a"))
+    eventually(lambda: len(service.requests) == 1)
+    daemon.terminate()
+
+    def is_refused() -> bool:
+        try:
+            daemon.connect().close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    eventually(is_refused)
+    slow.set()
+    assert client.answer().body == b"done"
+    assert daemon.wait() == 0
+
+
+def test_a_worker_that_stands_still_does_not_hold_up_the_end(start: Start, service: Service) -> None:
+    daemon = serve(start, service)
+    os.kill(workers(daemon)[1], signal.SIGSTOP)
+    daemon.terminate()
+    assert daemon.wait(60) == 0
 
 
 def test_a_second_sigterm_ends_what_is_in_flight(start: Start, service: Service, slow: threading.Event) -> None:

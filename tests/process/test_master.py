@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from apigw.config.model import Config
 from apigw.process.control import Control, connect
 from apigw.process.machine import Life
-from apigw.process.master import DUMPS, MISSED, TICK, Master, OldWorker
+from apigw.process.master import LONGEST_PAUSE, MISSED, TICK, Master, OldWorker
 from apigw.process.reports import Reports
 from apigw.process.sockets import Sockets
 from apigw.shared.page import Page
@@ -41,7 +41,9 @@ class Scene:
         config = Config()
         life = Life(0, config, Sockets(config.gateway), page, "/", False, None)
         self.master = Master(self.reactor, life, _never, lambda: None, Reports(False))
-        self.processes = [stack.enter_context(child(_wait)) for _ in range(2)]
+        self.processes = [stack.enter_context(child(_drain)) for _ in range(2)]
+        for process in self.processes:
+            process.wait_so_far()
         self.master.adopt([self._old(index, process) for index, process in enumerate(self.processes)])
         self.master.startService()
 
@@ -71,8 +73,11 @@ class Scene:
         return [worker.index for worker in self.master.living()]
 
 
-def _wait(_: object) -> None:
+def _drain(so_far: Callable[[], None]) -> None:
+    """For as long as it takes."""
     faulthandler.disable()  # pytest's, which would write down where it is ended
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    so_far()
     signal.pause()
 
 
@@ -94,9 +99,19 @@ def test_a_worker_that_does_not_answer_is_ended(scene: Scene) -> None:
         scene.tick()
     assert scene.living == [0, 1]
     scene.reactor.advance(TICK)
-    scene.reactor.turn()
-    scene.reactor.advance(DUMPS)
     scene.reactor.turn_until(lambda: scene.living == [1])
+
+
+def test_workers_that_hang_while_all_drain_are_ended_too(scene: Scene) -> None:
+    """Else the gateway would never end."""
+    stopped = scene.master.stopService()
+    scene.hangs = {0, 1}
+    for _ in range(MISSED):
+        scene.tick()
+    assert scene.living == [0, 1]
+    scene.reactor.advance(TICK)
+    scene.reactor.turn_until(lambda: stopped.called)
+    assert scene.living == []
 
 
 def test_one_that_answers_again_begins_anew(scene: Scene) -> None:
@@ -117,3 +132,10 @@ def test_a_machine_that_was_paused_ends_nobody(scene: Scene) -> None:
         scene.tick()
     assert scene.ticks == [6, 6]
     assert scene.living == [0, 1]
+
+
+def test_the_pause_before_a_replacement_is_bounded(scene: Scene) -> None:
+    """However often one has died in a row."""
+    worker = scene.master.living()[0]
+    assert [scene.master._pause(worker) for _ in range(3)] == [0.0, 0.1, 0.2]
+    assert {scene.master._pause(worker) for _ in range(2000)} >= {LONGEST_PAUSE}

@@ -86,3 +86,12 @@ def test_other_questions_are_none_of_its_business() -> None:
     outlived.left(1)
     assert outlived.heard("status", [[0, 1000, {}]]) == [[0, 1000, {}]]
     assert [answer[0] for answer in outlived.heard("metrics", [said(0, 1)])] == [0, GONE]
+
+
+def test_a_word_that_cannot_be_read_is_dropped() -> None:
+    """A worker that has gone mad harms nobody else's numbers."""
+    outlived = Outlived()
+    outlived.heard("metrics", [said(0, 1), said(1, 5)])
+    outlived.last_word(1, "no metrics")
+    outlived.left(1)
+    assert shown(outlived.heard("metrics", [said(0, 1)]))["requests"] == 1

@@ -114,6 +114,18 @@ def test_what_was_lost_before_anybody_counted(pipe: tuple[Path, int]) -> None:
     assert counted[0] > 0
 
 
+def test_what_was_lost_before_a_fork_is_not_counted_twice(pipe: tuple[Path, int]) -> None:
+    """A child goes on with nothing lost."""
+    path, _ = pipe
+    own = started(path)
+    for _ in range(2 * MAX_PENDING // 1024):
+        note(own, "x" * 1024)
+    os.close(own.forked())
+    counted: list[int] = []
+    own.count_lost(counted.append)
+    assert counted == [0]
+
+
 def test_an_end_does_not_wait_for_ever(pipe: tuple[Path, int]) -> None:
     """A collector that hangs keeps no daemon from ending."""
     path, _ = pipe

@@ -14,8 +14,8 @@ import pytest
 from support.certificates import Authority
 from support.logged import logged
 
-from apigw.config.model import Listen
-from apigw.process.sockets import BACKLOG, Socket, bind
+from apigw.config.model import Gateway, Listen
+from apigw.process.sockets import BACKLOG, Socket, Sockets, bind
 from apigw.process.tree import CannotStart
 
 
@@ -114,7 +114,7 @@ def test_a_unix_socket_in_use(bound: Bound, tmp_path: Path) -> None:
 
 LEFT = """
 import os, sys
-from apigw.config.model import Listen
+from apigw.config.model import Gateway, Listen
 from apigw.process.sockets import bind
 bind(Listen(sys.argv[1]))
 os._exit(0)
@@ -157,3 +157,15 @@ def test_an_endpoint_with_its_own_certificate(bound: Bound, tmp_path: Path) -> N
     os.truncate(pair.certificate, 0)
     with pytest.raises(CannotStart, match=r"^cannot listen: .*: ssl:0:"):
         bind(Listen(endpoint))
+
+
+def test_operators_may_connect_for_longer_than_clients(tmp_path: Path) -> None:
+    """Until all workers have ended."""
+    public, admin = (tmp_path / name for name in ("public", "admin"))
+    sockets = Sockets(Gateway(listen=(Listen(f"unix:{public}"),), admin=f"unix:{admin}"))
+    sockets.bind()
+    assert public.exists()
+    sockets.close_public()
+    assert (public.exists(), admin.exists()) == (False, True)
+    sockets.close()
+    assert not admin.exists()

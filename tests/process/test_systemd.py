@@ -42,6 +42,20 @@ def test_it_hears_twice_in_its_time_that_the_reactor_runs(manager: socket.socket
         manager.recv(100)
 
 
+def test_it_hears_nothing_while_nobody_serves(manager: socket.socket) -> None:
+    """As when no worker answers the master."""
+    clock, lives = Clock(), [False]
+    timer = watchdog(clock, {"WATCHDOG_USEC": "10000000"}, lambda: lives[0])
+    assert timer is not None
+    timer.startService()
+    with pytest.raises(BlockingIOError):
+        manager.recv(100)
+    lives[0] = True
+    clock.advance(5)
+    assert manager.recv(100) == b"WATCHDOG=1"
+    timer.stopService()
+
+
 @pytest.mark.parametrize(
     "environ",
     [{}, {"WATCHDOG_USEC": ""}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": "1"}],
