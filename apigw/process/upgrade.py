@@ -29,7 +29,7 @@ from apigw.process.systemd import expect_within, notify, reloading
 from apigw.process.tree import CannotStart
 
 TRIAL = "APIGW_TRIAL"
-"""Variable of the environment: the process is a trial, and what it must know of the running program (``may_follow``)."""
+"""Variable of the environment: this is a trial, and what it must know of the running program (``may_follow``)."""
 
 FORMAT = 1
 """Of what is handed over, and of what the master and its workers say to each other: the workers of one program are, for
