@@ -17,7 +17,7 @@ from twisted.python import usage
 from apigw import __version__
 from apigw.config.model import Config
 from apigw.process.own_log import Logging, OwnLog
-from apigw.process.signals import Signals
+from apigw.process.signals import HANDED, Signals
 from apigw.wire.reactor.epoll import install as install_reactor
 
 
@@ -40,6 +40,8 @@ class Options(usage.Options):
     def __init__(self) -> None:
         self.command = _command()
         self.signals = Signals()
+        if HANDED in os.environ:
+            self.signals.hold()  # there are workers of the program before, which are to drain
         self.signals.install()
         install_reactor()
         super().__init__()
@@ -97,7 +99,7 @@ def makeService(options: Options) -> IService:
     """The whole program, constructed and not started. Exits with 1 and every problem on stderr if it cannot be."""
     from apigw.config.errors import ConfigError
     from apigw.process import cores
-    from apigw.process.upgrade import HANDED, TRIAL
+    from apigw.process.upgrade import TRIAL
 
     config, options.config = options.config, None  # which lives as long as twistd
     assert config is not None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from apigw.shared.page import Page
+from apigw.shared.table import Spot
 from apigw.wire.room import counted
 
 _OWNER: Final = -1
@@ -41,34 +42,39 @@ class SharedCrowd:
         client = counted(peer)
         if client is None:
             return 0
-        spot = self._page.limits.spot(b"connections\0" + client)
+        spot = self._spot(client)
         if not self._page.locks.take(spot.lock):
             return 0
         try:
+            # Who is turned away never comes nor leaves: so what is owed must be paid here, too.
+            self._pay(client, spot)
             return int(self._page.places.taken(spot))
         finally:
             self._page.locks.give_back(spot.lock)
 
     def _change(self, client: bytes, by: int) -> None:
         owed = self._owed.pop(client, 0) + by
-        if owed:
-            owed = self._pay(client, owed)
+        if not owed:
+            return
+        self._owed[client] = owed
+        spot = self._spot(client)
+        if self._page.locks.take(spot.lock):
+            try:
+                self._pay(client, spot)
+            finally:
+                self._page.locks.give_back(spot.lock)
+
+    def _spot(self, client: bytes) -> Spot:
+        return self._page.limits.spot(b"connections\0" + client)
+
+    def _pay(self, client: bytes, spot: Spot) -> None:
+        """What is owed, as far as there is room. The caller has the lock."""
+        places, owed = self._page.places, self._owed.pop(client, 0)
+        now = int(self._seconds() * 1_000_000) if owed else 0
+        while owed > 0 and places.take(spot, _OWNER, self._worker, now):
+            owed -= 1
+        while owed < 0:
+            places.free(spot, self._worker)
+            owed += 1
         if owed:
             self._owed[client] = owed
-
-    def _pay(self, client: bytes, owed: int) -> int:
-        """Returns what could not be paid."""
-        page = self._page
-        spot = page.limits.spot(b"connections\0" + client)
-        if not page.locks.take(spot.lock):
-            return owed
-        try:
-            now = int(self._seconds() * 1_000_000)
-            while owed > 0 and page.places.take(spot, _OWNER, self._worker, now):
-                owed -= 1
-            while owed < 0:
-                page.places.free(spot, self._worker)
-                owed += 1
-        finally:
-            page.locks.give_back(spot.lock)
-        return owed

@@ -19,6 +19,32 @@ TURNS = 4
 log = Logger()
 
 
+ANSWERED_WITHIN = 3.0
+"""Seconds that an operator's request may take when a worker ends: it waits two at most for the other workers."""
+
+
+class LastAnswers(Service):
+    """Stopping waits for the operators' requests in flight: one in the middle of an upgrade is to be answered, too."""
+
+    def __init__(self, reactor: Any, factory: ChannelFactory) -> None:
+        self._reactor = reactor
+        self._factory = factory
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        super().stopService()
+        factory = self._factory
+        factory.draining = True
+        factory.drain()
+        if factory.channels:
+            empty: Deferred[None] = Deferred()
+            factory.on_empty = lambda: None if empty.called else empty.callback(None)
+            timer = self._reactor.callLater(ANSWERED_WITHIN, factory.cut)
+            yield empty
+            if timer.active():
+                timer.cancel()
+
+
 class Drain(Service):
     """Stopping waits for the exchanges in flight, up to ``drain_timeout`` seconds, and then cuts the others."""
 

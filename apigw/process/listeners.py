@@ -47,6 +47,9 @@ class Counts:
         others = (worker for worker in slots.ready(now) if worker != self._worker and not slots.get(worker, AWAY))
         return min((slots.get(worker, CONNECTIONS) for worker in others), default=NOBODY)
 
+    def another(self) -> bool:
+        return self.least() < NOBODY
+
     def total(self) -> int:
         return self._slots.total(CONNECTIONS)
 
@@ -55,7 +58,7 @@ class Counts:
 
     def leave(self) -> bool:
         self._slots.put(self._worker, READY, 0)
-        return self.least() < NOBODY
+        return self.another()
 
 
 class Listener(Service):

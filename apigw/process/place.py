@@ -14,10 +14,12 @@ from twisted.application.internet import TimerService
 from twisted.application.service import Service
 from twisted.logger import Logger
 
+from apigw.config.model import Listen
 from apigw.contract.machine import Machine
 from apigw.process.crowd import SharedCrowd
+from apigw.process.drain import LastAnswers
 from apigw.process.garbage import settle
-from apigw.process.listeners import Counts
+from apigw.process.listeners import Counts, Listener
 from apigw.process.machine import Siblings, WhileChecking
 from apigw.process.page_series import PageSeries
 from apigw.process.pulse import Pulse
@@ -27,6 +29,7 @@ from apigw.process.signals import Signals
 from apigw.process.sockets import Socket, Sockets
 from apigw.shared.page import Page
 from apigw.shared.tally import SharedTally, Tally
+from apigw.wire.channel import ChannelFactory
 from apigw.wire.reactor.gate import Gate
 from apigw.wire.room import Crowd
 from apigw.wire.server import Crowded
@@ -62,8 +65,8 @@ class Place(ABC):
         """The socket of ``gateway.listen[index]`` that the master has bound. None: bind it."""
 
     @abstractmethod
-    def admin(self, make: Callable[[Socket | None], Service]) -> Service:
-        """The admin listener, of which the gateway has one. ``make`` is given its socket, as ``socket`` returns it."""
+    def admin(self, where: Listen, channels: ChannelFactory) -> Iterable[Service]:
+        """The admin listener, of which the gateway has one at a time."""
 
     @abstractmethod
     def collectors(self) -> Iterable[Collector]:
@@ -100,8 +103,8 @@ class Alone(Place):
     def socket(self, index: int) -> None:
         return None
 
-    def admin(self, make: Callable[[Socket | None], Service]) -> Service:
-        return make(None)
+    def admin(self, where: Listen, channels: ChannelFactory) -> Iterable[Service]:
+        return (Listener(self._reactor, where, channels),)
 
     def collectors(self) -> Iterable[Collector]:
         return ()
@@ -143,8 +146,9 @@ class Sharing(Place):
     def socket(self, index: int) -> Socket:
         return self._sockets.public[index]
 
-    def admin(self, make: Callable[[Socket | None], Service]) -> Service:
-        return WhileChecking(self.machine, make(self._sockets.admin))
+    def admin(self, where: Listen, channels: ChannelFactory) -> Iterable[Service]:
+        operators = Listener(self._reactor, where, channels, self._sockets.admin)
+        return LastAnswers(self._reactor, channels), WhileChecking(self.machine, operators)
 
     def collectors(self) -> Iterable[Collector]:
         return (PageSeries(self.page),)

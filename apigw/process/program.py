@@ -30,7 +30,7 @@ from apigw.process.current import Current
 from apigw.process.drain import Drain
 from apigw.process.garbage import Garbage
 from apigw.process.handover import without_details
-from apigw.process.listeners import Listener, PublicListeners, listener
+from apigw.process.listeners import PublicListeners, listener
 from apigw.process.place import Place
 from apigw.process.renewal import Renewal
 from apigw.process.reports import Reports
@@ -199,8 +199,7 @@ class Program:
         if gateway.admin is not None:
             uncounted = partial(refusal_answer, lambda *_: None)
             its_channels = ChannelFactory(first.settings, deadlines, admin.on_request, uncounted, now)
-            where = Listen(endpoints.private(gateway.admin))
-            self._add(place.admin(partial(Listener, reactor, where, its_channels)))
+            self._add(*place.admin(Listen(endpoints.private(gateway.admin)), its_channels))
         self._add(drain, ports, reload, Obeying(reactor, signals), garbage)
 
     def _add(self, *services: Any) -> None:

@@ -24,6 +24,9 @@ from twisted.logger import Logger
 ENDING = (signal.SIGTERM, signal.SIGINT)
 TAKEN = (*ENDING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
+HANDED = "APIGW_HANDED"
+"""Variable of the environment of a program that another has executed: the descriptor of what that has handed over."""
+
 Action = Callable[[], object]
 
 log = Logger()

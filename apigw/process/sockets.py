@@ -186,6 +186,18 @@ def _remove_stale(path: str) -> None:
             os.remove(path)
 
 
+def _let_go(endpoint: str, taken: socket.socket) -> None:
+    """Of a socket that is not configured any more. The file of a unix socket, and its lock, go too: they would be in
+    the way of another that is configured later."""
+    if endpoints.parse(endpoint).kind == "unix":
+        path = os.fsdecode(taken.getsockname())
+        lock = FilesystemLock(f"{path}.lock")
+        lock.locked = True  # by this process, before it executed this program
+        Socket(endpoint, taken, path=path, lock=lock).close()
+    else:
+        taken.close()
+
+
 class Sockets:
     """The sockets of the whole gateway, which its workers inherit."""
 
@@ -203,8 +215,8 @@ class Sockets:
         if self._gateway.admin is not None:
             self.admin = self._bind(Listen(endpoints.private(self._gateway.admin)))
         self.public = tuple(_with_base(self._bind(listen), listen) for listen in self._gateway.listen)
-        for _, descriptor in self._handed:
-            os.close(descriptor)
+        for endpoint, descriptor in self._handed:
+            _let_go(endpoint, socket.socket(fileno=descriptor))
         self._handed.clear()
 
     def endpoints(self) -> list[str]:

@@ -23,14 +23,13 @@ from apigw.config.model import Gateway
 from apigw.process.master import Master, OldWorker
 from apigw.process.own_log import OwnLog
 from apigw.process.reload import Reload
-from apigw.process.signals import TAKEN
+from apigw.process.signals import HANDED, TAKEN
 from apigw.process.sockets import bind_others
 from apigw.process.systemd import expect_within, notify, reloading
 from apigw.process.tree import CannotStart
 
-TRIAL, HANDED = "APIGW_TRIAL", "APIGW_HANDED"
-"""Variables of the environment: the process is a trial, and what it must know of the running program (``may_follow``);
-the descriptor of what the program before has handed over."""
+TRIAL = "APIGW_TRIAL"
+"""Variable of the environment: this is a trial, and what it must know of the running program (``may_follow``)."""
 
 FORMAT = 1
 """Of what is handed over, and of what the master and its workers say to each other: the workers of one program are, for

@@ -24,7 +24,7 @@ from apigw.shared.records import Records
 from apigw.shared.slots import MOST_WORKERS, WORDS_OF_SLOT, Slots
 from apigw.shared.table import Table
 
-VERSION = 1
+VERSION = 2
 """Of the layout. It changes with any change of what is where, or of what it means."""
 
 LIMITS_MEMORY: Final = 64 * 1024 * 1024
@@ -32,6 +32,9 @@ LIMITS_MEMORY: Final = 64 * 1024 * 1024
 
 RECORDS_MEMORY: Final = 32 * 1024 * 1024
 """Bytes, of which only those are used that something was written to: more than 100,000 families of refresh tokens."""
+
+KEYS_MEMORY: Final = 1024 * 1024
+"""Bytes: some 500 keys. One more is made when a reload changes the key's id."""
 
 LOCKS: Final = 512
 
@@ -54,7 +57,8 @@ _SLOTS = _HEADER
 _LOCKS = _SLOTS + MOST_WORKERS * WORDS_OF_SLOT
 _CIRCUITS = _LOCKS + LOCKS * WORDS_OF_LOCK
 _TARGETS = _CIRCUITS + CIRCUITS * CIRCUIT_SIZE
-_REST = _TARGETS + TARGETS * TARGET_SIZE
+_KEYS = _TARGETS + TARGETS * TARGET_SIZE
+_REST = _KEYS + KEYS_MEMORY // 8
 
 
 class LayoutChanged(Exception):
@@ -96,6 +100,10 @@ class Page:
         self.places = Places(self.limits)
         self._records = Table(self.words, self.locks, STRIPES, 1, _REST + limits, records, self.secret)
         self.records = Records(self._records)
+        """Families of refresh tokens. A worker that dies while it writes one takes all with it."""
+        self._keys = Table(self.words, self.locks, STRIPES + 1, 1, _KEYS, KEYS_MEMORY // 8, self.secret)
+        self.keys = Records(self._keys)
+        """What is generated once for all workers, and is to stay whatever befalls the other records."""
 
     @classmethod
     def make(cls, workers: int, limits_memory: int = LIMITS_MEMORY, records_memory: int = RECORDS_MEMORY) -> Page:
@@ -186,6 +194,8 @@ class Page:
             self.limits.empty(lock, what)
         elif lock == STRIPES:
             self._records.empty(lock, what)
+        elif lock == STRIPES + 1:
+            self._keys.empty(lock, what)
 
 
 def _layout() -> bytes:

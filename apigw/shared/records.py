@@ -51,7 +51,7 @@ class Records:
             self._table.locks.give_back(self._lock)
 
     def put(self, name: bytes, owner: bytes, data: bytes, until: int, now: int) -> None:
-        """Store a record, in place of one of this name."""
+        """Store a record, in place of one of this name, which stays if there is no room."""
         self._take()
         try:
             self._write(name, owner, data, until, now)
@@ -108,7 +108,7 @@ class Records:
         length: i64 = words[cell + STATE]
         chunk: i64 = words[cell + FIRST]
         parts: list[bytes] = []
-        for _ in range((length + _A_CHUNK - 1) // _A_CHUNK):
+        for _ in range(_chunks(length)):
             parts.append(bytes(words[chunk + 1 : chunk + CELL]))
             head: i64 = words[chunk]
             chunk = head >> LINK
@@ -120,10 +120,11 @@ class Records:
         of_owner: Spot = table.spot(b"owner " + owner)
         table.locks.writes(self._lock, STRUCTURE)
         before = table.find(spot)
+        chunks = _chunks(len(data))
+        # One for the record, and one for an owner that has no other. The old record goes only once there is room.
+        self._make_room(chunks + 2 - (self._cells_of(before) if before else 0), now, before)
         if before:
             self._remove(before)
-        chunks: i64 = max(1, (len(data) + _A_CHUNK - 1) // _A_CHUNK)
-        self._make_room(chunks + 2, now)
         cell = table.add(spot, RECORD, of_owner.mark, now)
         words[cell + UNTIL] = until
         words[cell + STATE] = len(data)
@@ -140,6 +141,19 @@ class Records:
             last = chunk
         words[cell + LAST] = last
         self._count(of_owner, 1)
+
+    def _cells_of(self, cell: i64) -> i64:
+        """How many are free when a record has been removed, with that of an owner who has no other."""
+        words = self._table.words
+        length: i64 = words[cell + STATE]
+        return _chunks(length) + (2 if self._number_of_owner(cell) == 1 else 1)
+
+    def _number_of_owner(self, cell: i64) -> i64:
+        """The number of records of a record's owner."""
+        words = self._table.words
+        mark: i64 = words[cell + OWNER]
+        number: i64 = words[self._table.find(self._table.spot_of(self._lock, mark)) + STATE]
+        return number
 
     def _remove(self, cell: i64) -> None:
         table = self._table
@@ -163,8 +177,8 @@ class Records:
         if number <= 0:
             table.remove(self._stripe, cell)
 
-    def _make_room(self, cells: i64, now: i64) -> None:
-        """See that so many cells are free. Raises ``Busy`` if nothing is left that could leave."""
+    def _make_room(self, cells: i64, now: i64, keep: i64) -> None:
+        """See that so many cells are free. Raises ``Busy`` if nothing is left that could leave, except ``keep``."""
         table = self._table
         taken: list[i64] = []
         full = False
@@ -173,13 +187,13 @@ class Records:
             if cell:
                 taken.append(cell)
             else:
-                full = not self._remove_one(now)
+                full = not self._remove_one(now, keep)
         for each in taken:
             table.give_cell(self._stripe, each)
         if full:
             raise Busy
 
-    def _remove_one(self, now: i64) -> bool:
+    def _remove_one(self, now: i64, keep: i64) -> bool:
         table, words = self._table, self._table.words
         chosen: i64 = 0
         most: i64 = 0
@@ -187,10 +201,9 @@ class Records:
         for _ in range(2 * table.cells):
             cell = table.next_cell(self._stripe)
             until: i64 = words[cell + UNTIL]
-            if table.kind(cell) != RECORD or until == FOR_EVER:
+            if table.kind(cell) != RECORD or until == FOR_EVER or cell == keep:
                 continue
-            mark: i64 = words[cell + OWNER]
-            number: i64 = words[table.find(table.spot_of(self._lock, mark)) + STATE]
+            number = self._number_of_owner(cell)
             used = table.unuse(cell)
             # Twice the owner's number, and one more for what was not used since it was looked at last.
             weight = 2 * number + (0 if used else 1)
@@ -204,6 +217,11 @@ class Records:
         if chosen:
             self._remove(chosen)
         return bool(chosen)
+
+
+def _chunks(length: i64) -> i64:
+    """How many hold so many bytes."""
+    return (length + _A_CHUNK - 1) // _A_CHUNK if length else 1
 
 
 def _of_record(name: bytes) -> bytes:

@@ -49,20 +49,21 @@ def test_a_circuit_opens_once_for_all_workers(start: Start, service: Service) ->
     assert daemon.log.count("circuit of main opened") == 1
 
 
-def test_an_operator_closes_it_for_all_workers(start: Start, service: Service, tmp_path: Any) -> None:
+def test_an_operator_opens_and_closes_it_for_all_workers(start: Start, service: Service, tmp_path: Any) -> None:
+    """With one request for each, whoever answers it."""
     service.behave = answer(200)
     token = tmp_path / "token"
     token.write_text("t" * 40)
     daemon = serve(start, service, gateway_settings={"admin_token_file": str(token)})
-    said = post(
-        daemon,
-        "/circuits",
-        {"service": "main", "action": "open"},
-        f"Authorization: Bearer {'t' * 40}",
-        "Content-Type: application/json",
-    )
-    assert said.status == 200
+    headers = f"Authorization: Bearer {'t' * 40}", "Content-Type: application/json"
+
+    def act(action: str) -> None:
+        assert post(daemon, "/circuits", {"service": "main", "action": action}, *headers).status == 200
+
+    act("open")
     assert [daemon.get("/a").status for _ in range(20)] == [503] * 20
+    act("close")
+    assert [daemon.get("/a").status for _ in range(20)] == [200] * 20
 
 
 def test_each_target_is_checked_by_one_worker(start: Start, service: Service) -> None:
@@ -75,6 +76,8 @@ def test_each_target_is_checked_by_one_worker(start: Start, service: Service) ->
         return {received.conversation.number for received in service.requests[-10:]}
 
     # While they start, another may be the first that is ready.
+    eventually(lambda: len(daemon.status()["workers"]) == len(workers(daemon)))
+    service.requests.clear()
     eventually(lambda: len(service.requests) >= 10 and len(checkers()) == 1)
     (before,) = checkers()
     os.kill(min(workers(daemon)), signal.SIGKILL)

@@ -193,6 +193,35 @@ def test_signals_during_an_upgrade_are_not_lost(daemon: Daemon, service: Service
     assert "no other upgrade: one is under way" in daemon.log
 
 
+def test_sigterm_in_the_middle_of_an_upgrade_drains_the_old_program(daemon: Daemon, service: Service) -> None:
+    client = daemon.connect()
+    client.send(encode("PUT", "/b", "Content-Length: 10") + b"hello")
+    eventually(lambda: daemon.status()["in_flight"] == 1)
+    daemon.signal(signal.SIGUSR2)
+    eventually(lambda: "upgrade: executing" in daemon.log, 60)
+    daemon.terminate()
+    eventually(lambda: "draining: 1 exchanges" in daemon.log, 60)
+    assert daemon.process.poll() is None
+    client.send(b"world")
+    assert client.answer().json["body"] == "helloworld"
+    assert daemon.wait(60) == 0
+
+
+def test_a_unix_socket_that_an_upgrade_takes_away_can_come_again(daemon: Daemon, service: Service) -> None:
+    path = daemon.directory / "socket"
+
+    def upgrade(number: int, *listen: str) -> bool:
+        daemon.configure(document(service, listen=["tcp:0:interface=127.0.0.1", *listen]))
+        daemon.signal(signal.SIGUSR2)
+        eventually(lambda: daemon.status()["upgrades"] == number, 60)
+        eventually(lambda: len(daemon.status()["workers"]) == WORKERS, 60)
+        return path.exists()
+
+    assert upgrade(1, f"unix:{path}")
+    assert not upgrade(2)
+    assert upgrade(3, f"unix:{path}")
+
+
 def test_sigterm_after_an_upgrade_ends_all(daemon: Daemon) -> None:
     workers = [row["process"] for row in upgraded(daemon)["workers"]]
     daemon.terminate()

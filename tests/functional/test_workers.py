@@ -140,6 +140,18 @@ def _connections(daemon: Daemon, process: int) -> int:
     return next(int(row["connections"]) for row in daemon.status()["workers"] if row["process"] == process)
 
 
+def test_an_operator_is_answered_by_a_worker_that_ends(start: Start, service: Service) -> None:
+    """It waits for one that stands still."""
+    daemon = serve(start, service)
+    first, _, last = workers(daemon)
+    os.kill(last, signal.SIGSTOP)
+    with Client(daemon.admin) as operator:
+        operator.send(encode("GET", "/status"))
+        os.kill(first, signal.SIGTERM)
+        assert operator.answer().status == 200
+    os.kill(last, signal.SIGCONT)
+
+
 def test_a_worker_that_stands_still_is_ended_and_the_others_serve(start: Start, service: Service) -> None:
     daemon = serve(start, service)
     still = workers(daemon)[0]

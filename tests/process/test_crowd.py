@@ -76,3 +76,14 @@ def test_what_could_not_be_counted_is_made_up_for(page: Page, crowds: Crowds) ->
     page.locks.give_back(lock)
     one.left(CLIENT)
     assert one.has(CLIENT) == 1
+
+
+def test_nobody_is_turned_away_for_what_could_not_be_counted(page: Page, crowds: Crowds) -> None:
+    """A client that may have one connection, whose end was not counted, has none when it comes again."""
+    one, other = crowds
+    lock = page.limits.spot(b"connections\0" + b"4" + bytes([192, 0, 2, 1])).lock
+    one.came(CLIENT)
+    assert page.locks.take(lock)
+    one.left(CLIENT)
+    page.locks.give_back(lock)
+    assert [one.has(CLIENT), other.has(CLIENT)] == [0, 0]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from support.turning import Turning
-from twisted.application.service import Service
 
 from apigw.config.model import Config
 from apigw.process.machine import Siblings
@@ -84,16 +83,6 @@ def test_the_sum_is_of_all_workers_or_of_the_one_that_is_alone(scene: Scene) -> 
     first, second = (place.tally(IN_FLIGHT) for place in scene.places)
     alone = Alone(scene.reactor).tally(IN_FLIGHT)
     assert (first.add(2), second.add(3), alone.add(1)) == (2, 5, 1)
-
-
-def test_the_admin_listener_is_the_checkers(scene: Scene) -> None:
-    listeners = [Service(), Service()]
-    for place, listener in zip(scene.places, listeners, strict=True):
-        place.admin(lambda socket, listener=listener: listener).startService()  # type: ignore[misc]
-    assert [bool(each.running) for each in listeners] == [True, False]
-    scene.machines[0].checker_changed(False)
-    scene.machines[1].checker_changed(True)
-    assert [bool(each.running) for each in listeners] == [False, True]
 
 
 def test_a_worker_looks_at_what_others_have_found_out_and_one_alone_does_not(scene: Scene) -> None:

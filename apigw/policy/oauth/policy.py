@@ -39,7 +39,7 @@ class OAuthPolicy(Policy):
         self._threads = SecretThreads(context.reactor)
         self._windows = local_store(context.page, context.reactor, context.now)
         self._allow = ExactWindows(self._windows)
-        self._agree = None if context.page is None else partial(agree, context.page.records)
+        self._agree = None if context.page is None else partial(agree, context.page.keys)
         self._families: FamilyStore
         if context.redis is not None:
             self._families = RedisFamilies(context.redis)

@@ -93,11 +93,11 @@ def load_signer(
     return Signer(signing.algorithm, key_id, Keys.of(keys), material, made)
 
 
-def agree(records: Records, key_id: str, generate: Callable[[], bytes]) -> bytes:
+def agree(keys: Records, key_id: str, generate: Callable[[], bytes]) -> bytes:
     """An ``Agree`` by the page that the workers share: the key that was generated first is that of all."""
     name = b"signing key " + key_id.encode()
     try:
-        return records.get(name, 0) or records.first(name, b"signing key", generate(), FOR_EVER, 0)
+        return keys.get(name, 0) or keys.first(name, b"signing key", generate(), FOR_EVER, 0)
     except Busy:
         raise KeyProblem(
             "private_key_file", "is missing, and the other workers' key cannot be had: try again"

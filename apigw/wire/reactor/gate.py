@@ -12,7 +12,8 @@ from typing import Any, Final, Protocol
 
 LOOK: Final = 0.025
 """Seconds between two looks of a process that leaves connections to others. What waits at two looks in a row, it takes
-itself: the others are stopped, dead, or busier than this one."""
+itself: the others are stopped, dead, or busier than this one. Unless it has no file and another accepts: what it can
+only hang up on, it leaves."""
 
 HELP: Final = 16
 """Connections that it takes then at most."""
@@ -29,6 +30,9 @@ class Counts(Protocol):
 
     def least(self) -> int:
         """The smallest number of the others, of those that accept and are alive. If none does, one above any count."""
+
+    def another(self) -> bool:
+        """Whether any of the others accepts and is alive."""
 
     def total(self) -> int:
         """Of all processes."""
@@ -177,7 +181,7 @@ class Gate:
     def _look(self) -> None:
         self._timer = self._reactor.callLater(LOOK, self._look)
         waiting = {descriptor for descriptor, _ in self._poll.poll(0)}
-        if self._waited:
+        if self._waited and not (self._away and self._counts.another()):
             for port in self._ports:
                 if port.fileno() in waiting:
                     port.accept(HELP)

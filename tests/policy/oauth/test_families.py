@@ -22,7 +22,7 @@ from apigw.policy.oauth.refresh import LIFETIME, Family, FamilyStore, MemoryFami
 from apigw.redis.link import RedisLink
 from apigw.shared.locks import STRUCTURE
 from apigw.shared.page import Page
-from apigw.shared.records import FOR_EVER
+from apigw.shared.records import FOR_EVER, Busy
 
 NOON = 1_700_006_400.0
 FAMILY = Family("acme", ("orders.read", "ümlaut"), digest("first"), NOON + LIFETIME)
@@ -222,6 +222,28 @@ def test_families_that_have_expired_leave_first(page: Page) -> None:
         wait_for(families.put(f"busy{number}", evolve(FAMILY, client="busy"), NOON + 2))
     assert wait_for(families.get("short", NOON)) is None
     assert wait_for(families.get("busy1", NOON)) is not None
+
+
+@waiting
+def test_a_family_stays_if_there_is_no_room_for_its_next_token(page: Page) -> None:
+    """The client is asked to come again, and can."""
+    families = PageFamilies(page.records)
+    wait_for(families.put("a", FAMILY, NOON))
+    with pytest.raises(AuthUnavailable):
+        wait_for(families.replace("a", FAMILY.digest, evolve(NEXT, scopes=("s" * 16 * 1024,)), NOON))
+    assert wait_for(families.get("a", NOON)) == FAMILY
+    assert wait_for(families.replace("a", FAMILY.digest, NEXT, NOON))
+
+
+def test_a_record_that_is_as_long_as_the_old_one_needs_no_room(page: Page) -> None:
+    """Though there is none for another, and nothing can leave."""
+    records = page.records
+    with pytest.raises(Busy):
+        for number in count():
+            records.put(b"%d" % number, b"owner", b"old", FOR_EVER, 0)
+    for name in (b"0", b"1"):
+        records.put(name, b"owner", b"new", FOR_EVER, 0)
+    assert [records.get(name, 0) for name in (b"0", b"1", b"2")] == [b"new", b"new", b"old"]
 
 
 @waiting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,6 +11,7 @@ import pytest
 from apigw.config.errors import ConfigError
 from apigw.policy.oauth.model import OAuthSigning
 from apigw.policy.oauth.signing import agree, load_signer
+from apigw.shared.locks import STRUCTURE
 from apigw.shared.page import STRIPES, Page
 
 SIGNING = OAuthSigning("RS256", "k1")
@@ -24,7 +26,7 @@ def page() -> Iterator[Page]:
 
 def test_all_workers_sign_with_one_generated_key(page: Page) -> None:
     """A token of one is a token of all; a key of another id is another key."""
-    agreed = partial(agree, page.records)
+    agreed = partial(agree, page.keys)
     one, other = (load_signer(SIGNING, agree=agreed) for _ in range(2))
     assert one.key_id == other.key_id
     assert one.jwks() == other.jwks()
@@ -36,14 +38,37 @@ def test_the_key_that_was_generated_first_counts(page: Page) -> None:
     """Where two workers generate one at the same time."""
 
     def generate() -> bytes:
-        return agree(page.records, "k1", lambda: b"first")
+        return agree(page.keys, "k1", lambda: b"first")
 
-    assert agree(page.records, "k1", generate) == b"first"
-    assert agree(page.records, "k1", lambda: b"second") == b"first"
+    assert agree(page.keys, "k1", generate) == b"first"
+    assert agree(page.keys, "k1", lambda: b"second") == b"first"
+
+
+def test_a_worker_that_dies_takes_no_key_with_it(page: Page) -> None:
+    """Though it was writing a refresh token: the one in its place signs as the others do."""
+    agreed = partial(agree, page.keys)
+    one = load_signer(SIGNING, agree=agreed)
+    page.become(1, os.getpid())
+    for lock in range(STRIPES + 1):
+        page.locks.take(lock)
+        page.locks.writes(lock, STRUCTURE)
+    page.died(1)
+    page.become(1, os.getpid())
+    assert load_signer(SIGNING, agree=agreed).jwks() == one.jwks()
+
+
+def test_a_worker_that_dies_while_it_writes_the_key(page: Page) -> None:
+    """Nothing half-written is left, and the next can be stored."""
+    page.become(1, os.getpid())
+    agree(page.keys, "k1", lambda: b"lost")
+    page.locks.take(STRIPES + 1)
+    page.locks.writes(STRIPES + 1, STRUCTURE)
+    page.died(1)
+    assert agree(page.keys, "k1", lambda: b"next") == b"next"
 
 
 def test_a_key_that_cannot_be_had_is_a_problem_of_the_configuration(page: Page) -> None:
     """The worker is not one of several gateways with keys of their own."""
-    page.locks.take(STRIPES)
+    page.locks.take(STRIPES + 1)
     with pytest.raises(ConfigError, match="try again"):
-        load_signer(SIGNING, agree=partial(agree, page.records))
+        load_signer(SIGNING, agree=partial(agree, page.keys))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,19 @@ def connect(sockets: list[socket.socket]) -> Iterator[Callable[..., None]]:
 Connect = Callable[..., None]
 
 
+@contextmanager
+def one_more_file() -> Iterator[None]:
+    """This process may open a single one."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def test_how_many_more_one_may_have() -> None:
     """One more than the least, and a sixteenth."""
     assert [allowed(least) for least in (0, 15, 16, 160)] == [1, 16, 18, 171]
@@ -218,6 +232,24 @@ def test_who_hangs_is_not_waited_for(workers: Workers, connect: Connect) -> None
     connect(1)
     other.page.slots.put(other.number, TICK, 0)
     one.later(LOOK)
+    assert one.clients.number == 3
+
+
+def test_who_has_no_file_leaves_all_to_the_others(workers: Workers, connect: Connect) -> None:
+    """However long it takes them, as it would hang up; what nobody else could take, it takes."""
+    one, other = workers(2)
+    connect(3)
+    with one_more_file():
+        one.turns()
+    for _ in range(4):
+        one.later(LOOK)
+    assert one.clients.number == 1
+    other.turns()
+    assert other.clients.number == 2
+    connect(2)
+    other.page.slots.put(other.number, TICK, 0)
+    for _ in range(3):
+        one.later(LOOK)
     assert one.clients.number == 3
 
 
