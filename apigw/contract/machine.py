@@ -6,6 +6,7 @@ asked puts a question to every worker, and adds up their answers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -35,9 +36,15 @@ class Machine:
     index: int = 0
     """Which of them this is."""
 
-    def __init__(self, process: int) -> None:
-        self.process = process
+    def __init__(self, process: int | None = None) -> None:
+        """``process``: its id, if it is not that of this process."""
+        self._process = process
         self._gives: dict[str, Give] = {}
+
+    @property
+    def process(self) -> int:
+        """Its id. That of this process changes when twistd becomes a daemon."""
+        return os.getpid() if self._process is None else self._process
 
     @property
     def checks(self) -> bool:

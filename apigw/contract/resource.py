@@ -62,13 +62,7 @@ def answer_later(request: WebRequest, document: Deferred[Any]) -> int:
         if not request.finished:
             answer(request, 200, document)
 
-    def refused(failure: Failure) -> None:
-        failure.trap(GatewayError)
-        error: Any = failure.value
-        if not request.finished:
-            respond(request, *render(error, request.identifier.decode("ascii")))
-
-    document.addCallback(fired).addErrback(refused).addErrback(unless_cancelled, request)
+    document.addCallback(fired).addErrback(unless_cancelled, request)
     return NOT_DONE_YET
 
 
@@ -85,5 +79,10 @@ class Document(Leaf):
 
 def unless_cancelled(failure: Failure, request: WebRequest) -> None:
     """An errback that answers a failure with an error, unless the request was cancelled because the client left."""
-    if not failure.check(CancelledError):
+    if failure.check(CancelledError):
+        return
+    error: Any = failure.value
+    if not isinstance(error, GatewayError):
         request.processingFailed(failure)
+    elif not request.finished:
+        respond(request, *render(error, request.identifier.decode("ascii")))

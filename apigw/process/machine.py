@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -20,16 +19,16 @@ from apigw.process.own_log import OwnLog
 from apigw.process.sockets import Sockets
 from apigw.shared.page import Page
 
-ANSWERS_WITHIN = 30.0
+ANSWERS_WITHIN = 8.0
 """Seconds in which the master must have the answers of all workers. It asks them for two at most, but may itself be
-executing another program."""
+executing another program. Prometheus waits for ten."""
 
 
 class Siblings(Machine):
     """The machine, from one of several workers: what is asked goes through the master to all of them."""
 
     def __init__(self, index: int, workers: int, clock: Any) -> None:
-        super().__init__(os.getpid())
+        super().__init__()
         self._clock = clock
         self.index = index
         self.workers = workers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -94,7 +93,7 @@ class Alone(Place):
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self.machine = Machine(os.getpid())
+        self.machine = Machine()
         self.crowd = Crowd()
 
     def tally(self, word: int) -> Tally:

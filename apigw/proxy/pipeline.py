@@ -145,7 +145,9 @@ class Pipeline(Driver):
             exchange.route = match.value if match is not None else table.otherwise(request)
             if table.log_decisions:
                 log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
-            if self._tally.add(1) > self._most:
+            tally = self._tally
+            tally.own += 1
+            if (tally.own if tally.alone else tally.total()) > self._most:
                 self._shed(exchange)
                 return
         stages = exchange.route.stages
@@ -265,7 +267,10 @@ class Pipeline(Driver):
                 relay.held is not None or relay.permit is not None or relay.repeatable is not None
             ):
                 relay.close()
-            self._tally.subtract(1)
+            tally = self._tally
+            tally.own -= 1
+            if not tally.alone:
+                tally.total()
             for each in exchange.at_end:
                 each.run(exchange)
             self._account(exchange)

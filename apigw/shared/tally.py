@@ -15,15 +15,21 @@ class Tally:
 
     def __init__(self) -> None:
         self.own = 0
-        """Of this process."""
+        """Of this process. Who changes it calls ``total`` next, unless this process is ``alone``."""
+        self.alone = True
+
+    def total(self) -> int:
+        """Tell the others, and return the sum over all processes."""
+        return self.own
 
     def add(self, by: int) -> int:
         """Returns the sum over all processes, with this."""
         self.own += by
-        return self.own
+        return self.total()
 
     def subtract(self, by: int) -> None:
         self.own -= by
+        self.total()
 
 
 @final
@@ -36,15 +42,11 @@ class SharedTally(Tally):
 
     def __init__(self, slots: Slots, worker: int, word: int) -> None:
         super().__init__()
+        self.alone = False
         self._slots = slots
         self._worker: i64 = worker
         self._word: i64 = word
 
-    def add(self, by: int) -> int:
-        self.own += by
+    def total(self) -> int:
         self._slots.put(self._worker, self._word, self.own)
         return self._slots.total(self._word)
-
-    def subtract(self, by: int) -> None:
-        self.own -= by
-        self._slots.put(self._worker, self._word, self.own)

@@ -39,6 +39,7 @@ class SharedAllowance(Allowance):
 
     def __init__(self, most: int, most_waiting: int, page: Page, cell: int, clock: IReactorTime) -> None:
         super().__init__(most, most_waiting)
+        self.alone = False
         self._clock = clock
         self._locks = page.locks
         self._lock: i64 = page.targets.lock_of(cell)

@@ -13,6 +13,8 @@ class Allowance:
     """Of a pool alone. One that processes share is a subclass."""
 
     def __init__(self, most: int, most_waiting: int) -> None:
+        self.alone = True
+        """Whether no other process can want a place: then nobody asks ``is_wanted``."""
         self.most = most
         self.most_waiting = most_waiting
         self.taken = 0

@@ -243,7 +243,7 @@ class Pool(Connections):
             connection.close()
             self._dial_for_waiting()
             return
-        if self._allowance.is_wanted and self._allowance.gives_way(bool(self._waiting)):
+        if not self._allowance.alone and self._allowance.is_wanted and self._allowance.gives_way(bool(self._waiting)):
             connection.close()  # its place is free when it is closed: the service never has more than it may
             return
         if self._waiting:

@@ -107,6 +107,7 @@ def test_a_daemon_in_the_background(daemonised: Daemon, tmp_path: Path, module_s
     assert os.readlink(f"/proc/{pid}/cwd") in ("/", str(tmp_path / "work"))
     with Client(str(tmp_path / "etc" / "admin.sock")) as client:
         assert client.get("/ready").status == 200
+        assert client.get("/status").json["process"] == pid
     daemonised.configure(gateway(services=NOWHERE, routes=[], admin="unix:admin.sock"))
     os.kill(pid, signal.SIGHUP)
     eventually(lambda: daemonised.get("/a").status == 404)

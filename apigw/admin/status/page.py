@@ -18,7 +18,7 @@ from twisted.web.server import NOT_DONE_YET
 from apigw.admin.circuits import Row
 from apigw.admin.status.history import SECONDS, Second, Tally
 from apigw.contract.exchange import Route
-from apigw.contract.resource import JSON, Leaf, respond
+from apigw.contract.resource import JSON, Leaf, respond, unless_cancelled
 from apigw.ops.series import METHODS
 from apigw.process.snapshot import Snapshot
 from apigw.wire.headers import Headers
@@ -115,7 +115,7 @@ class Live(Leaf):
             self._made_at = self._clock.seconds()
         for request in waiting:
             if isinstance(result, Failure):
-                request.processingFailed(result)
+                unless_cancelled(result, request)
             elif not request.finished:
                 self._send(request)
 
