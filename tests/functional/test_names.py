@@ -81,7 +81,7 @@ def test_a_name_that_hangs_is_a_502_in_time(daemon: Daemon, service: Service) ->
 
 
 def test_it_holds_up_nothing_else(daemon: Daemon, service: Service, hanging: None) -> None:
-    """Other names, the metrics and a reload go on at once."""
+    """Other names, the metrics and a reload go on while it hangs."""
     with Client(daemon.admin) as admin:
         for what in (lambda: daemon.get("/well/a"), lambda: admin.get("/metrics")):
             answer, seconds = timed(what)
