@@ -18,6 +18,11 @@ from apigw.wire.server import Settings as Settings
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
+GRACE = 0.5
+"""Seconds that a client has for its first request, if its connection was accepted just before the end: it has been
+promised service, and its request is on its way."""
+
+
 class ChannelFactory(Server, protocol.ServerFactory):
     """Makes the channels of a server's listeners."""
 
@@ -49,7 +54,8 @@ class Opening(protocol.Protocol):
         self._secure = interfaces.ISSLTransport.providedBy(transport)
         # A TLS handshake has the deadline of a head; a silent plain connection is idle.
         patience = settings.client_header_timeout if self._secure else settings.keepalive_timeout
-        self.deadline = self._factory.deadlines.seconds() + patience
+        self._since = self._factory.deadlines.seconds()
+        self.deadline = self._since + patience
         self._factory.opened(self)
         self._factory.crowd.came(self.peer)
 
@@ -74,6 +80,10 @@ class Opening(protocol.Protocol):
             return
         if arrived(self.transport):
             self._factory.deadlines.clock.callLater(0, self.drain)
+            return
+        until = self._since + GRACE
+        if self._factory.deadlines.seconds() < until:
+            self.deadline = min(self.deadline, until)
         else:
             self.cut()
 

@@ -9,6 +9,7 @@ import pytest
 from support.http1_server import CONTINUE, Client, Echo, Hold, Ignore, Server, one_by_one
 from twisted.internet.error import ConnectionLost
 
+from apigw.wire.channel import GRACE
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.request import Request
 
@@ -604,14 +605,18 @@ def test_a_refused_upgrade_is_an_answer_as_any_other() -> None:
 
 
 def test_drain_closes_what_is_idle() -> None:
-    """A connection without a request ends at once, and without a word."""
+    """A connection without a request ends at once, and without a word; one that has just begun, a moment later."""
     server = Server()
-    client, fresh = server.connect(), server.connect()
+    client, fresh, asking = (server.connect() for _ in range(3))
     client.send(GET)
     client.receive()
     server.factory.drain()
     server.wait(0)
     assert (client.end, client.receive()) == ("closed", b"")
+    assert not fresh.transport.lost
+    asking.send(GET)
+    assert b"connection: close" in asking.receive()
+    server.wait(2 * GRACE)
     assert fresh.transport.lost
     assert not server.factory.channels
 
