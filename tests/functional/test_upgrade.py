@@ -207,25 +207,6 @@ def test_sigterm_in_the_middle_of_an_upgrade_drains_the_old_program(daemon: Daem
     assert daemon.wait(60) == 0
 
 
-def test_a_unix_socket_that_an_upgrade_takes_away_can_come_again(daemon: Daemon, service: Service) -> None:
-    path = daemon.directory / "socket"
-
-    def processes() -> set[int]:
-        return {row["process"] for row in daemon.status()["workers"]}
-
-    def upgrade(number: int, *listen: str) -> bool:
-        daemon.configure(document(service, listen=["tcp:0:interface=127.0.0.1", *listen]))
-        old = processes()
-        daemon.signal(signal.SIGUSR2)
-        eventually(lambda: daemon.status()["upgrades"] == number, 60)
-        eventually(lambda: len(processes()) == WORKERS and not processes() & old, 60)
-        return path.exists()
-
-    assert upgrade(1, f"unix:{path}")
-    assert not upgrade(2)
-    assert upgrade(3, f"unix:{path}")
-
-
 def test_sigterm_after_an_upgrade_ends_all(daemon: Daemon) -> None:
     workers = [row["process"] for row in upgraded(daemon)["workers"]]
     daemon.terminate()
