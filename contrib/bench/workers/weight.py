@@ -25,7 +25,7 @@ SETTLES = 3.0
 def files() -> dict[str, str]:
     """The configuration as shipped, by path, but for the number of workers."""
     texts = {str(file.relative_to(SHIPPED)): file.read_text() for file in sorted(SHIPPED.rglob("*")) if file.is_file()}
-    texts["gateway.yaml"] = texts["gateway.yaml"].replace("\ngateway:\n", f"\ngateway:\n  workers: {WORKERS}\n")
+    texts["gateway.yaml"] = texts["gateway.yaml"].replace("workers: auto", f"workers: {WORKERS}")
     return texts
 
 
