@@ -31,7 +31,7 @@ def program(tmp_path: Path) -> Path:
     """A copy of the program, which a test may change."""
     copy = tmp_path / "program"
     for part in ("apigw", "twisted"):
-        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
+        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("dropin.cache"))
     return copy
 
 
