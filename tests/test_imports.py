@@ -25,6 +25,7 @@ ROOMS = {
     "policy.oauth": ("policy.auth", "policy.limits", "contract", "shared", "redis", "wire", "config", "errors"),
     "policy.limits": ("contract", "routing", "shared", "redis", "wire", "ops", "config", "errors"),
     "policy.cors": ("contract", "routing", "wire", "config"),
+    "policy.transform": ("contract", "routing", "wire", "config", "errors"),
     "policy.all": ("policy", "contract"),
     "upstream": ("shared", "wire", "ops", "config", "errors"),
     "proxy": ("upstream", "contract", "shared", "routing", "wire", "ops", "errors"),

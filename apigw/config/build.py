@@ -63,6 +63,8 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
     model = meta.get("model")
     if isinstance(value, list):
         return tuple(_value(rule["schema"], entry, files) for entry in value if entry is not None)
+    if isinstance(value, dict) and "valuesrules" in rule:
+        return tuple((key, _value(rule["valuesrules"], entry, files)) for key, entry in value.items())
     if isinstance(value, dict):
         schema = rule["schema"]
         values = {key: _value(schema.get(key, {}), entry, files) for key, entry in value.items()}

@@ -98,6 +98,11 @@ def map_of(doc: str, model: type[Any] | None, schema: Rule, **more: Any) -> Rule
     return rule
 
 
+def by_name(doc: str, item: Rule, **more: Any) -> Rule:
+    """A map whose keys are names of the user's own. It becomes pairs, in the order of the file."""
+    return _rule(doc, more, type="dict", valuesrules=item)
+
+
 def item(form: str) -> Rule:
     """The rule for the text entries of a list."""
     return {"type": "string", "form": form}

@@ -176,15 +176,19 @@ class Service(Open):
 
 @frozen
 class Route(Open):
-    """``methods`` is ``None`` for all. ``max_body_size``: ``UNSET`` if the gateway's applies, ``None`` for no limit."""
+    """``methods`` is ``None`` for all. ``max_body_size``: ``UNSET`` if the gateway's applies, ``None`` for no limit.
+
+    ``service`` is ``None`` where a policy answers (``Rules.ends``). ``access_log``: ``True``, or ``None`` for no line.
+    """
 
     path: str
-    service: str
+    service: str | None = None
     methods: tuple[str, ...] | None = None
     strip_prefix: str | None = None
     timeout: float | None = None
     max_body_size: int | None = -1
     buffer_body: int = 64 * 1024
+    access_log: bool | None = True
 
 
 UNSET = -1

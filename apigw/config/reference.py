@@ -95,7 +95,7 @@ escapes `:`, `=` and `\\`. For TLS prefer `tcp:` with the listener's `tls`: its 
 
 def reference(rules: Rules) -> str:
     """The page, in Markdown."""
-    schema, page = rules.schema, _Page({**_FORMS, **rules.called})
+    schema, page = rules.schema, _Page({**_FORMS, **rules.called}, rules.ends)
     top = [page.row(key, rule, Config) for key, rule in schema.items()]
     sections = (line for key, rule in schema.items() for line in page.sections(key, rule))
     preamble = _PREAMBLE.replace("$RESERVED", _reserved(rules))
@@ -117,9 +117,10 @@ _HEAD = ("| key | type | default | meaning |", "|---|---|---|---|")
 
 @frozen
 class _Page:
-    """``forms`` has what the page calls each form."""
+    """``forms`` has what the page calls each form. ``ends`` are keys of which a route has one."""
 
     forms: Mapping[str, str]
+    ends: tuple[str, ...]
 
     def sections(self, path: str, rule: Rule) -> Iterator[str]:
         """The tables of a rule's map and of all maps in it."""
@@ -137,6 +138,8 @@ class _Page:
 
     def row(self, key: str, rule: Rule, model: Any) -> str:
         default = _default(key, rule, rule["meta"].get("owner", model))
+        if key in self.ends:
+            default = f"one of {_quoted(self.ends)}" if len(self.ends) > 1 else "required"
         cells = (f"`{key}`", self._type(rule), default, rule["meta"]["doc"])
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -160,6 +163,9 @@ class _Page:
             if not isinstance(kind, list):
                 return form + null
             return f"{form} or map{null}" if "dict" in kind else f"{rule['min']} to {rule['max']}, or {form}{null}"
+        if "valuesrules" in rule:
+            item = self._type(rule["valuesrules"])
+            return f"map of {'maps' if item == 'map' else item}{null}"
         bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
         return _TYPES[kind] + bounds + null
 

@@ -222,7 +222,7 @@ ROUTE: Rule = {
         "pattern",
         required=True,
     ),
-    "service": {"type": "string", "required": True, "meta": {"doc": "The service that gets the requests."}},
+    "service": {"type": "string", "meta": {"doc": "The service that gets the requests."}},
     "methods": list_of(
         "HTTP methods in capitals. GET includes HEAD.",
         item("method"),
@@ -251,6 +251,9 @@ ROUTE: Rule = {
         "once; gRPC always does.",
         "0",
         "16MiB",
+    ),
+    "access_log": switch(
+        "`null` for no line in the access log; metrics count the requests all the same.", nullable=True, allowed=[True]
     ),
 }
 

@@ -144,6 +144,8 @@ def _sentence(document: Document, path: Path, error: Any) -> str:
     if error.code == codes.UNALLOWED_VALUE.code:
         allowed = [str(each) for each in error.constraint]
         rule = rule_at(document.schema, path) or {}
+        if value is False and rule.get("nullable"):
+            return "must be true, or null for none"
         near = _meant(rule, value) or hint(str(value), allowed)
         return f"{quoted} is not one of {', '.join(allowed)}{near if 'mean' in near else ''}"
     if error.code == codes.MIN_VALUE.code:

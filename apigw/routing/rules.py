@@ -144,6 +144,7 @@ class Patterns:
 
 
 RULES = Rules(
+    ends=("service",),
     forms={"pattern": Pattern.parse, "prefix": prefix},
     called={"pattern": "path pattern", "prefix": "path of literal segments"},
     checks=(routes,),
