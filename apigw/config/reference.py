@@ -9,7 +9,7 @@ import attrs
 from attrs import frozen
 
 from apigw.config import units
-from apigw.config.keys import Rule
+from apigw.config.keys import Rule, may_be_list
 from apigw.config.marks import MAX_DEPTH
 from apigw.config.model import ALWAYS, Config
 from apigw.config.rules import Rules
@@ -95,7 +95,7 @@ escapes `:`, `=` and `\\`. For TLS prefer `tcp:` with the listener's `tls`: its 
 
 def reference(rules: Rules) -> str:
     """The page, in Markdown."""
-    schema, page = rules.schema, _Page({**_FORMS, **rules.called}, rules.ends)
+    schema, page = rules.schema, _Page({**_FORMS, **rules.called})
     top = [page.row(key, rule, Config) for key, rule in schema.items()]
     sections = (line for key, rule in schema.items() for line in page.sections(key, rule))
     preamble = _PREAMBLE.replace("$RESERVED", _reserved(rules))
@@ -117,16 +117,15 @@ _HEAD = ("| key | type | default | meaning |", "|---|---|---|---|")
 
 @frozen
 class _Page:
-    """``forms`` has what the page calls each form. ``ends`` are keys of which a route has one."""
+    """``forms`` has what the page calls each form."""
 
     forms: Mapping[str, str]
-    ends: tuple[str, ...]
 
     def sections(self, path: str, rule: Rule) -> Iterator[str]:
         """The tables of a rule's map and of all maps in it."""
         if "valuesrules" in rule:
             yield from self.sections(f"{path}.NAME", rule["valuesrules"])
-        elif rule.get("type") == "list":
+        elif may_be_list(rule):
             yield from self.sections(f"{path}[]", rule["schema"])
         elif "schema" in rule:
             yield from (f"## `{path}`", "", *_HEAD)
@@ -138,8 +137,6 @@ class _Page:
 
     def row(self, key: str, rule: Rule, model: Any) -> str:
         default = _default(key, rule, rule["meta"].get("owner", model))
-        if key in self.ends:
-            default = f"one of {_quoted(self.ends)}" if len(self.ends) > 1 else "required"
         cells = (f"`{key}`", self._type(rule), default, rule["meta"]["doc"])
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -153,7 +150,7 @@ class _Page:
             least, most = (units.size_text(units.size(bound)) for bound in rule["size"])
             return f"size, {least} to {most}{null}"
         if "allowed" in rule:
-            return _quoted(rule["allowed"]) + null
+            return _quoted(str(each).lower() if each is True else each for each in rule["allowed"]) + null
         kind = rule["type"]
         if kind == "list":
             item = self._type(rule["schema"])
@@ -162,6 +159,8 @@ class _Page:
             form = self.forms.get(rule["form"], rule["form"])
             if not isinstance(kind, list):
                 return form + null
+            if "list" in kind:
+                return f"{form}, or list of such{null}"
             return f"{form} or map{null}" if "dict" in kind else f"{rule['min']} to {rule['max']}, or {form}{null}"
         if "valuesrules" in rule:
             item = self._type(rule["valuesrules"])

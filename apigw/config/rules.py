@@ -44,8 +44,7 @@ class Reserved:
 @frozen
 class Rules:
     """``forms`` and ``contents`` have the names that the schema calls them by, ``called`` what the reference calls a
-    form where that is another. ``private`` are the contents that nobody else may read. ``ends`` are keys of routes that
-    say where a request ends; each route has one of them."""
+    form where that is another. ``private`` are the contents that nobody else may read."""
 
     keys: tuple[Keys, ...] = ()
     forms: Mapping[str, Form] = Factory(dict)
@@ -57,7 +56,6 @@ class Rules:
     refuse: tuple[Refuse, ...] = ()
     told: tuple[Told, ...] = ()
     told_unmatched: tuple[ToldUnmatched, ...] = ()
-    ends: tuple[str, ...] = ()
 
     def __or__(self, other: Rules) -> Rules:
         """Both combined; the parts of ``other`` come last."""
@@ -72,7 +70,6 @@ class Rules:
             refuse=self.refuse + other.refuse,
             told=self.told + other.told,
             told_unmatched=self.told_unmatched + other.told_unmatched,
-            ends=self.ends + other.ends,
         )
 
     @property

@@ -135,8 +135,8 @@ class AtEnd:
 class Route:
     """A compiled route: how requests are processed that match ``pattern`` and ``methods`` (``None``: all methods).
 
-    ``stages`` run in their order, and ``hooks`` for each answer. ``series`` are the route's metrics. ``logged``:
-    whether its exchanges have a line in the access log.
+    ``stages`` run in their order, and ``hooks`` for each answer. ``series`` are the route's metrics. ``name`` is for
+    logs; it is empty for a route that is not in the configuration. ``logged``: whether its exchanges have a line there.
     """
 
     def __init__(
@@ -150,9 +150,11 @@ class Route:
         on_refusal: tuple[OnRefusal, ...] = (),
         screens: tuple[Screen, ...] = (),
         on_lasting: tuple[OnLasting, ...] = (),
+        name: str = "",
         logged: bool = True,
     ) -> None:
         self.pattern = pattern
+        self.name = name
         self.methods = methods
         self.service = service
         """The name of the service that gets the requests; ``None`` if the gateway answers them."""

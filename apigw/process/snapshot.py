@@ -93,13 +93,13 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
             added = [each.part(route) for each in prepared.values()]
             stripped = frozenset(chain.from_iterable(part.stripped for part in added))
             copied = rules.get(stripped) or rules.setdefault(stripped, CopyRules(stripped, memory))
-            last: tuple[Stage, ...] = tuple(part.answer for part in added if part.answer is not None)
+            stages = tuple(part.answer for part in added if part.answer is not None)
             if route.service is not None:
                 destination = _destination(config, route, named[route.service], copied, parts)
-                last = forward.stages(destination, parts.buffers)
-            series = parts.series(route.path)
-            logged = route.access_log is not None
-            routes.append(_route(route.path, route.methods, route.service, series, added, last, logged))
+                stages = forward.stages(destination, parts.buffers)
+            series, logged = parts.series(route.path), route.access_log is not None
+            compiled = _route(route.path, route.methods, route.service, series, added, stages, route.name, logged)
+            routes.append(compiled)
             methods = None if route.methods is None else frozenset(method.encode("ascii") for method in route.methods)
             yield route.path, methods, routes[-1]
 
@@ -213,6 +213,7 @@ def _route(
     series: RouteSeries,
     added: Sequence[Part],
     last: tuple[Stage, ...],
+    name: str = "",
     logged: bool = True,
 ) -> Route:
     """A route with what the policies add to it, each stage at its position."""
@@ -221,7 +222,9 @@ def _route(
     on_refusal = tuple(chain.from_iterable(part.on_refusal for part in added))
     screens = tuple(chain.from_iterable(part.screens for part in added))
     on_lasting = tuple(chain.from_iterable(part.on_lasting for part in added))
-    return Route(pattern, methods, service, series, (*stages, *last), hooks, on_refusal, screens, on_lasting, logged)
+    stages += last
+    hooked = hooks, on_refusal, screens, on_lasting
+    return Route(pattern, methods, service, series, tuple(stages), *hooked, name, logged)
 
 
 def _admin_token(config: Config) -> bytes | None:

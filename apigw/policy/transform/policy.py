@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from apigw.config.model import Config
@@ -50,35 +50,35 @@ class PreparedTransform(Prepared):
         stripped = self._of_callers | holds.request_headers.gone
         stages: dict[str, Stage] = {}
         hooks: tuple[Hook, ...] = ()
-        patterns = (Pattern.parse(route.path),)
+        pattern = Pattern.parse(route.path)
         if route.service is not None:
-            path = _path(route, patterns)
+            path = _path(route, pattern)
             if path is not None:
                 stripped |= {PREFIX}
-            host = None if holds.rewrite is None else _template(holds.rewrite.host, patterns)
-            fields = self._fields(holds.request_headers.written, patterns)
+            host = None if holds.rewrite is None else _template(holds.rewrite.host, pattern)
+            fields = self._fields(holds.request_headers.written, pattern)
             withheld = OURS & holds.request_headers.gone
             if path is not None or host is not None or fields or withheld:
                 stages["after_limit"] = ToService(path, host, fields, withheld)
         if holds.response_headers.written or holds.response_headers.gone:
-            fields = self._fields(holds.response_headers.written, patterns)
+            fields = self._fields(holds.response_headers.written, pattern)
             hooks = (ToClient(fields, holds.response_headers.gone),)
         if not stages and not hooks and stripped == self._of_callers:
             return self._otherwise
         return Part(stages=stages, hooks=hooks, stripped=stripped)
 
-    def _fields(self, pairs: Pairs, patterns: Sequence[Pattern]) -> Fields:
-        fields = [Field(name.lower().encode("ascii"), compiled(value, patterns)) for name, value in pairs]
+    def _fields(self, pairs: Pairs, pattern: Pattern) -> Fields:
+        fields = [Field(name.lower().encode("ascii"), compiled(value, pattern)) for name, value in pairs]
         return Fields(fields, self._most)
 
 
-def _path(route: RouteConfig, patterns: Sequence[Pattern]) -> Path | None:
+def _path(route: RouteConfig, pattern: Pattern) -> Path | None:
     rewrite = transform_of(route).rewrite
     if rewrite is not None and rewrite.path is not None:
-        return Rewritten(compiled(rewrite.path, patterns, encoded=True), "?" in rewrite.path)
+        return Rewritten(compiled(rewrite.path, pattern, encoded=True), "?" in rewrite.path)
     prefix = (route.strip_prefix or "").strip("/")
     return WithoutPrefix(prefix.count("/") + 1) if prefix else None
 
 
-def _template(text: str | None, patterns: Sequence[Pattern]) -> Template | None:
-    return None if text is None else compiled(text, patterns)
+def _template(text: str | None, pattern: Pattern) -> Template | None:
+    return None if text is None else compiled(text, pattern)

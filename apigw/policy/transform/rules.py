@@ -9,6 +9,7 @@ from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.model import Config, Path, Route
 from apigw.config.nearest import hint
+from apigw.config.paths import paths_of
 from apigw.config.rules import Rules
 from apigw.config.validate import shown
 from apigw.policy.transform import syntax
@@ -81,12 +82,13 @@ def parameters(document: Document, *keys: tuple[str | None, ...]) -> None:
     None stands for every key of a map.
     """
     for path, route in document.entries("routes"):
-        if not isinstance(route, dict) or "path" not in route:
+        if not isinstance(route, dict):
             continue
-        pattern = Pattern.parse(route["path"])
+        patterns = [Pattern.parse(text) for _, text in paths_of(document, path)]
         for key in keys:
             for at, text in _texts(route, path, key):
-                _parameters(document, at, text, pattern)
+                for pattern in patterns:
+                    _parameters(document, at, text, pattern)
 
 
 def _texts(value: Any, path: Path, key: tuple[str | None, ...]) -> Iterator[tuple[Path, str]]:
@@ -111,6 +113,8 @@ def _parameters(document: Document, at: Path, text: str, pattern: Pattern) -> No
 
 def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:
     holds = transform_of(route)
+    if holds.rewrite is not None and holds.rewrite.host is not None:
+        yield "host", holds.rewrite.host
     for what, rules in (("request headers", holds.request_headers), ("response headers", holds.response_headers)):
         changes = list(_changes(rules))
         if changes:

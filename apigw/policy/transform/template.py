@@ -51,8 +51,8 @@ class Template:
         return b"".join(found)
 
 
-def compiled(text: str, patterns: Sequence[Pattern], encoded: bool = False) -> Template:
-    """The template of a valid ``text`` on a route with these ``patterns``.
+def compiled(text: str, pattern: Pattern, encoded: bool = False) -> Template:
+    """The template of a valid ``text`` on a route with this ``pattern``.
 
     ``encoded``: it becomes part of a URL, so what is known of the caller is percent-encoded. The parts of the request's
     own URL are as the client sent them.
@@ -61,15 +61,16 @@ def compiled(text: str, patterns: Sequence[Pattern], encoded: bool = False) -> T
     if len(parts) == 1 and isinstance(parts[0], str):
         constant = parts[0].encode()
         return Template([_Literal(constant)], constant)
-    return Template([_piece(part, patterns, encoded) for part in parts], None)
+    return Template([_piece(part, pattern, encoded) for part in parts], None)
 
 
-def _piece(part: str | Name, patterns: Sequence[Pattern], encoded: bool) -> Piece:
+def _piece(part: str | Name, pattern: Pattern, encoded: bool) -> Piece:
     if isinstance(part, str):
         return _Literal(part.encode())
     name = part.text
     if name.startswith(PARAM):
-        return _parameter(name, patterns)
+        at, on = place(name, pattern)
+        return _Rest(at) if on else _Segment(at)
     if name.startswith(CLAIM):
         claim: Piece = _Claim(name.removeprefix(CLAIM))
         return _Encoded(claim) if encoded else claim
@@ -79,40 +80,16 @@ def _piece(part: str | Name, patterns: Sequence[Pattern], encoded: bool) -> Piec
     return _PLAIN[name]()
 
 
-def _parameter(name: str, patterns: Sequence[Pattern]) -> Piece:
-    """The segment of a parameter, which may differ between the paths of a route."""
-    places = {pattern.text: place(name, pattern) for pattern in patterns}
-    if len(set(places.values())) == 1:
-        return next(iter(places.values())).piece()
-    return _ByPattern({text: found.piece() for text, found in places.items()})
-
-
-@final
-class Place:
-    """Where a parameter stands in a path: its segment, counted from 1, or from there ``on``."""
-
-    def __init__(self, segment: int, on: bool) -> None:
-        self.segment = segment
-        self.on = on
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Place) and (self.segment, self.on) == (other.segment, other.on)
-
-    def __hash__(self) -> int:
-        return hash((self.segment, self.on))
-
-    def piece(self) -> Piece:
-        return _Rest(self.segment) if self.on else _Segment(self.segment)
-
-
-def place(name: str, pattern: Pattern) -> Place:
-    """The place of ``param.NAME`` in paths that match ``pattern``. Raises ``KeyError`` if there is none."""
+def place(name: str, pattern: Pattern) -> tuple[int, bool]:
+    """Where the parameter ``param.NAME`` is in paths that match ``pattern``: the number of its segment, from 1 on; and
+    whether it goes on to the end. Raises ``KeyError`` if there is none.
+    """
     wanted = name.removeprefix(PARAM)
     if wanted in pattern.names:
         parameters = [number for number, segment in enumerate(pattern.segments, 1) if segment is None]
-        return Place(parameters[pattern.names.index(wanted)], False)
+        return parameters[pattern.names.index(wanted)], False
     if name == REST and pattern.wildcard:
-        return Place(len(pattern.segments) + 1, True)
+        return len(pattern.segments) + 1, True
     raise KeyError(name)
 
 
@@ -141,17 +118,6 @@ class _Rest(Piece):
 
     def text(self, exchange: Exchange) -> bytes | None:
         return exchange.request.path.split(b"/", self._at)[self._at]
-
-
-@final
-class _ByPattern(Piece):
-    """A parameter whose place depends on which path of the route the request has."""
-
-    def __init__(self, pieces: dict[str, Piece]) -> None:
-        self._pieces = pieces
-
-    def text(self, exchange: Exchange) -> bytes | None:
-        return self._pieces[exchange.route.pattern].text(exchange)
 
 
 @final
