@@ -40,7 +40,8 @@ def transform(document: Document, files: Files) -> None:
         if not isinstance(route, dict):
             continue
         for key in ("request_headers", "response_headers"):
-            _headers(document, (*path, key), route.get(key) or {})
+            # As written, because names can be judged where the values are wrong.
+            _headers(document, (*path, key), document.tree["routes"][path[-1]].get(key))
         rewrite = route.get("rewrite")
         if rewrite is None:
             continue
@@ -55,25 +56,31 @@ def transform(document: Document, files: Files) -> None:
         parameters(document, (key, "set", None), (key, "add", None))
 
 
-def _headers(document: Document, path: Path, rules: dict[str, Any]) -> None:
-    for key in ("set", "add"):
-        _names(document, [((*path, key, name), name) for name in rules.get(key) or {}])
-    removed = rules.get("remove") or []
-    _names(document, [((*path, "remove", index), name) for index, name in enumerate(removed)], checked=True)
+def _headers(document: Document, path: Path, rules: Any) -> None:
+    for key in ("set", "add", "remove"):
+        held = rules.get(key) if isinstance(rules, dict) else None
+        if isinstance(held, dict):
+            names = [((*path, key, name), name) for name in held]
+            _names(document, [(at, name) for at, name in names if _may_be_ruled(document, at, name)])
+        elif isinstance(held, list):
+            _names(document, [((*path, key, at), name) for at, name in enumerate(held) if isinstance(name, str)])
 
 
-def _names(document: Document, named: list[tuple[Path, str]], checked: bool = False) -> None:
-    seen: dict[str, str] = {}
+def _may_be_ruled(document: Document, at: Path, name: str) -> bool:
+    try:
+        header_name(name)
+    except ValueError as error:
+        document.report(at, f"{shown(document, (), name)} {error}", document.key(at))
+        return False
+    return True
+
+
+def _names(document: Document, named: list[tuple[Path, str]]) -> None:
+    seen: set[str] = set()
     for at, name in named:
-        try:
-            if not checked:
-                header_name(name)
-        except ValueError as error:
-            document.report(at, f"{shown(document, (), name)} {error}", document.key(at))
-            continue
-        first = seen.setdefault(name.lower(), name)
-        if first is not name:
+        if name.lower() in seen:
             document.report(at, f"{shown(document, (), name)} is given twice", document.key(at))
+        seen.add(name.lower())
 
 
 def parameters(document: Document, *keys: tuple[str | None, ...]) -> None:
@@ -87,8 +94,8 @@ def parameters(document: Document, *keys: tuple[str | None, ...]) -> None:
         patterns = [Pattern.parse(text) for _, text in paths_of(document, path)]
         for key in keys:
             for at, text in _texts(route, path, key):
-                for pattern in patterns:
-                    _parameters(document, at, text, pattern)
+                for name in syntax.names(text):
+                    _parameter(document, at, name, patterns)
 
 
 def _texts(value: Any, path: Path, key: tuple[str | None, ...]) -> Iterator[tuple[Path, str]]:
@@ -99,16 +106,16 @@ def _texts(value: Any, path: Path, key: tuple[str | None, ...]) -> Iterator[tupl
             yield from _texts(value.get(each), (*path, each), key[1:])
 
 
-def _parameters(document: Document, at: Path, text: str, pattern: Pattern) -> None:
-    for name in syntax.names(text):
-        if name.startswith(syntax.PARAM):
-            try:
-                place(name, pattern)
-            except KeyError:
-                known = [syntax.PARAM + each for each in pattern.names] + [syntax.REST] * pattern.wildcard
-                near = hint(name, known)
-                missing = "*" if name == syntax.REST else ":" + name.removeprefix(syntax.PARAM)
-                document.report(at, f"has {{{name}}}, but there is no {missing} in the path {pattern}{near}")
+def _parameter(document: Document, at: Path, name: str, patterns: list[Pattern]) -> None:
+    """Reports the first path that does not have it."""
+    for pattern in patterns if name.startswith(syntax.PARAM) else ():
+        try:
+            place(name, pattern)
+        except KeyError:
+            known = [syntax.PARAM + each for each in pattern.names] + [syntax.REST] * pattern.wildcard
+            missing = "*" if name == syntax.REST else ":" + name.removeprefix(syntax.PARAM)
+            document.report(at, f"has {{{name}}}, but the path {pattern} has no {missing}{hint(name, known)}")
+            return
 
 
 def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, cast, final
 
 from apigw import errors
 from apigw.contract.exchange import DROPPED, Exchange, Head, Hook, Outcome, Stage
@@ -114,7 +114,8 @@ class ToClient(Hook):
         self._dropped = DROPPED | removed
 
     def run(self, exchange: Exchange, head: Head) -> None:
-        removed, headers = self._removed, head.headers
+        removed = self._removed
+        headers = cast("list[Any]", head.headers)  # compiled, pairs would be taken apart and made anew
         if removed:
             headers = [header for header in headers if header[0] not in removed]
             if not head.own:  # its trailers are still to come

@@ -79,7 +79,9 @@ def _check_name(name: str) -> None:
         path = name.removeprefix(CLAIM)
         if path.isprintable() and all(path.split(".")):
             return
-    near = hint(name, [*PLAIN, "param.NAME", REST, "claims.NAME"])
+        raise ValueError(f"has {{{name}}}, which has an empty name between its dots")
+    below = name.partition(".")[2] or "NAME"
+    near = hint(name, [*PLAIN, REST, PARAM + below, CLAIM + below])
     raise ValueError(f"has {{{name}}}, which names nothing{near}")
 
 
