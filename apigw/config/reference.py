@@ -9,7 +9,7 @@ import attrs
 from attrs import frozen
 
 from apigw.config import units
-from apigw.config.keys import Rule
+from apigw.config.keys import Rule, may_be_list
 from apigw.config.marks import MAX_DEPTH
 from apigw.config.model import ALWAYS, Config
 from apigw.config.rules import Rules
@@ -125,7 +125,7 @@ class _Page:
         """The tables of a rule's map and of all maps in it."""
         if "valuesrules" in rule:
             yield from self.sections(f"{path}.NAME", rule["valuesrules"])
-        elif rule.get("type") == "list":
+        elif may_be_list(rule):
             yield from self.sections(f"{path}[]", rule["schema"])
         elif "schema" in rule:
             yield from (f"## `{path}`", "", *_HEAD)
@@ -150,7 +150,7 @@ class _Page:
             least, most = (units.size_text(units.size(bound)) for bound in rule["size"])
             return f"size, {least} to {most}{null}"
         if "allowed" in rule:
-            return _quoted(rule["allowed"]) + null
+            return _quoted(str(each).lower() if each is True else each for each in rule["allowed"]) + null
         kind = rule["type"]
         if kind == "list":
             item = self._type(rule["schema"])
@@ -159,7 +159,12 @@ class _Page:
             form = self.forms.get(rule["form"], rule["form"])
             if not isinstance(kind, list):
                 return form + null
+            if "list" in kind:
+                return f"{form}, or list of such{null}"
             return f"{form} or map{null}" if "dict" in kind else f"{rule['min']} to {rule['max']}, or {form}{null}"
+        if "valuesrules" in rule:
+            item = self._type(rule["valuesrules"])
+            return f"map of {'maps' if item == 'map' else item}{null}"
         bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
         return _TYPES[kind] + bounds + null
 
