@@ -98,6 +98,7 @@ def test_an_upgrade_whose_workers_do_not_become_ready_has_failed(scene: Scene) -
     """After a minute; that they do after all is no second end."""
     following = Following(scene)
     scene.reactor.advance(READY_WITHIN)
+    scene.reactor.turn()
     assert (following.reload.upgrading, following.reload.upgrades, following.ended) == (False, 1, [False])
     assert "workers of the new program are ready after 60 s" in following.reload.upgrade_problem
     scene.master.complete.callback(None)
