@@ -132,13 +132,19 @@ class Target:
 
 
 @frozen
+class HashedBy:
+    """The ``client``, the ``principal``, or the ``header`` or ``cookie`` with this ``name``."""
+
+    by: str
+    name: str = ""
+
+
+@frozen
 class Balance:
-    """``algorithm`` is ``round_robin``, ``least_requests`` or ``hash``. A hash goes ``by`` the ``client``, the
-    ``principal``, or the ``header`` or ``cookie`` with this ``name``."""
+    """``algorithm`` is ``round_robin``, ``least_requests`` or ``hash``, which goes by ``hash``."""
 
     algorithm: str = "round_robin"
-    by: str = ""
-    name: str = ""
+    hash: HashedBy | None = None
 
 
 @frozen

@@ -16,6 +16,15 @@ LONGEST: Final = 4096
 """Bytes of a key that are looked at: a hash of more would take longer than the rest of the request."""
 
 
+def key_of(by: str, name: str) -> KeyOf:
+    """``by``: ``client``, ``principal``, or the ``header`` or ``cookie`` with this ``name``."""
+    if by == "header":
+        return KeyOfHeader(name.lower().encode("ascii"))
+    if by == "cookie":
+        return KeyOfCookie(name.encode("ascii"))
+    return KeyOfPrincipal() if by == "principal" else KeyOf()
+
+
 class KeyOf:
     """``{hash: client}``: the client's address, behind trusted proxies."""
 

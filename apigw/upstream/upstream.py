@@ -73,7 +73,7 @@ class Upstream(Owner):
         self._running = False
         self._counted_at = 0.0
         self._shares = False
-        self.replace_targets(service.targets)
+        self.replace_targets([target for target in service.targets if not target.lookup])
 
     def start(self) -> None:
         self.series.circuit_is("closed" if self.circuit is None else str(self.circuit.status().state))
