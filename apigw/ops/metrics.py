@@ -118,6 +118,18 @@ class Metrics:
             ["service", "to"],
             registry=registry,
         )
+        self._ejections = Counter(
+            "gateway_upstream_ejections_total",
+            "How often a target was ejected, because it had failed several times in a row.",
+            ["service"],
+            registry=registry,
+        )
+        self._targets = Gauge(
+            "gateway_target_up",
+            "Whether a target gets requests: it is neither unhealthy nor ejected.",
+            ["service", "target"],
+            registry=registry,
+        )
         self._connections = Gauge(
             "gateway_connections", "Open connections of clients.", ["protocol"], registry=registry
         )
@@ -183,7 +195,15 @@ class Metrics:
         try:
             return self._services[name]
         except KeyError:
-            made = ServiceSeries(name, self._errors, self._calls, self._circuit_state, self._transitions)
+            made = ServiceSeries(
+                name,
+                self._errors,
+                self._calls,
+                self._circuit_state,
+                self._transitions,
+                self._ejections,
+                self._targets,
+            )
             return self._services.setdefault(name, made)
 
     def connections(self, protocol: str) -> Gauge:
@@ -213,7 +233,14 @@ class Metrics:
             del self._routes[pattern]
         for name in self._services.keys() - services:
             del self._services[name]
-            for family in (self._errors, self._calls, self._circuit_state, self._transitions):
+            for family in (
+                self._errors,
+                self._calls,
+                self._circuit_state,
+                self._transitions,
+                self._ejections,
+                self._targets,
+            ):
                 family.remove_by_labels({"service": name})
 
     def routes(self) -> dict[str, RouteSeries]:
