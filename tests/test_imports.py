@@ -27,7 +27,7 @@ ROOMS = {
     "policy.cors": ("contract", "routing", "wire", "config"),
     "policy.transform": ("contract", "routing", "wire", "config", "errors"),
     "policy.redirect": ("policy.transform", "contract", "routing", "wire", "config", "errors"),
-    "policy.respond": ("policy.transform", "contract", "routing", "config"),
+    "policy.respond": ("policy.transform", "contract", "routing", "wire", "config"),
     "policy.maintenance": ("contract", "config", "errors"),
     "policy.all": ("policy", "contract"),
     "upstream": ("shared", "wire", "ops", "config", "errors"),
