@@ -20,6 +20,8 @@ MAX_HINTS = 50
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+_LINES = str.maketrans("", "", "\t\r\n")
+
 _TYPES = {
     "list": "a list",
     "dict": "a map",
@@ -212,7 +214,7 @@ def _as_list(rule: Mapping[str, Any], value: object) -> str:
 
 
 def _unprintable(document: Document) -> list[Path]:
-    """Text with control characters, but for secrets, which may be any bytes."""
+    """Text with control characters, but for secrets, which may be any bytes, and line ends where lines are wanted."""
     stack: list[tuple[Path, Any]] = [((), document.tree)]
     found: list[Path] = []
     while stack:
@@ -222,5 +224,7 @@ def _unprintable(document: Document) -> list[Path]:
         elif isinstance(value, list):
             stack += [((*path, index), entry) for index, entry in enumerate(value)]
         elif isinstance(value, str) and _CONTROL.search(value) and path not in document.troubled:
-            found.append(path)
+            rule = rule_at(document.schema, path) or {}
+            if not rule.get("meta", {}).get("lines") or _CONTROL.search(value.translate(_LINES)):
+                found.append(path)
     return [path for path in found if not is_secret(document.schema, path)]
