@@ -26,7 +26,9 @@ from apigw.proxy.destination import Destination
 from apigw.proxy.headers import CopyRules
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import NoRoute, Table
-from apigw.routing.router import Entry, Router
+from apigw.routing.configured import entry_of
+from apigw.routing.router import Router
+from apigw.routing.trie import Entry
 from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import Settings
 from apigw.wire.deadlines import Deadlines
@@ -98,10 +100,9 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
                 stages = forward.stages(destination, parts.buffers)
             series = parts.series(route.path)
             routes.append(_route(route.path, route.methods, route.service, series, added, stages, route.name))
-            methods = None if route.methods is None else frozenset(method.encode("ascii") for method in route.methods)
-            yield route.path, methods, routes[-1]
+            yield entry_of(route, routes[-1])
 
-    router: Router[Route] = Router(())
+    router: Router[Route] = Router()
     yield from router.build(entries())
     no_route = (NoRoute(router),)
     unmatched_series = parts.series(UNMATCHED)
@@ -110,9 +111,9 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
         for each in prepared.values():
             for own in each.own_routes():
                 compiled = _route(own.pattern, None, None, unmatched_series, [own.part], no_route)
-                yield own.pattern, own.methods, compiled
+                yield Entry(own.pattern, own.methods, compiled, own.hosts)
 
-    own_router: Router[Route] = Router(())
+    own_router: Router[Route] = Router()
     yield from own_router.build(own_entries())
     added = [each.unmatched() for each in prepared.values()]
     unmatched = _route(UNMATCHED, None, None, unmatched_series, added, no_route)
