@@ -154,6 +154,10 @@ class Pipeline(Driver):
             if (tally.own if tally.alone else tally.total()) > self._most:
                 self._shed(exchange)
                 return
+            if request.odd and (match is None or request.odd & ~match.keeps):
+                exchange.route = table.unmatched
+                self.refuse(exchange, errors.BadRequest("The path contains an encoded slash, or an empty segment."))
+                return
         stages = exchange.route.stages
         try:
             while outcome is None and not exchange.ended:

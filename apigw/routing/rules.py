@@ -168,7 +168,7 @@ def _conditions(document: Document, route: Path) -> None:
 
 def _misnamed(kind: str, name: str) -> str | None:
     if kind == "query":
-        return None if name else "is an empty name"
+        return None
     if not _TOKEN.fullmatch(name):
         return f"is not the name of a {'header' if kind == 'headers' else 'cookie'}"
     if kind == "cookies":
