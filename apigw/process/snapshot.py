@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from apigw.config.effective import effective
 from apigw.config.errors import ConfigError, Problem, problem_in
@@ -25,6 +25,7 @@ from apigw.proxy import forward
 from apigw.proxy.destination import Destination
 from apigw.proxy.headers import CopyRules, Memory
 from apigw.proxy.held_body import Buffers
+from apigw.proxy.keys import key_of
 from apigw.proxy.pipeline import NoRoute, Table
 from apigw.routing.configured import entry_of
 from apigw.routing.router import Router
@@ -177,10 +178,11 @@ def _upstreams(
     problems: list[Problem] = []
     for service in config.services:
         path = ("services", service.name)
+        bare = evolve(service, added=()) if service.added else service  # what policies have added changes no connection
         try:
-            key = (service, _digest(service))
+            key = (bare, _digest(bare))
             kept = previous.upstreams.get(key) if previous is not None else None
-            named[service.name] = upstreams[key] = kept or parts.build(service)
+            named[service.name] = upstreams[key] = kept or parts.build(bare)
         except Exception as error:
             problems.append(problem_in(config, path, f"cannot be set up: {reason(error)}"))
         yield
@@ -194,6 +196,7 @@ def _destination(
 ) -> Destination:
     service = upstream.service
     holds = effective(config, route, service)
+    hashed = service.balance.hash
     return Destination(
         upstream=upstream,
         copied=copied,
@@ -205,6 +208,7 @@ def _destination(
         buffer_body=holds.buffer_body,
         preserve_host=service.preserve_host,
         log_decisions=parts.log_decisions,
+        key_of=None if hashed is None else key_of(hashed.by, hashed.name),
     )
 
 

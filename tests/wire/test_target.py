@@ -223,7 +223,7 @@ def test_absolute_refused(target: bytes, host: bytes) -> None:
     ],
 )
 def test_oddities_that_are_kept(target: bytes, kept: int, odd: int | None) -> None:
-    """An encoded slash and an empty segment pass where they are kept; dot segments beside slashes of any kind do not."""
+    """An encoded slash and an empty segment pass where they are kept; a dot segment beside a slash does not."""
     if odd is None:
         with pytest.raises(Refused):
             check_target(target, kept)
