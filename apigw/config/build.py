@@ -8,7 +8,7 @@ from typing import Any
 
 from apigw.config import addresses, endpoints, units
 from apigw.config.files import Files, text
-from apigw.config.keys import Rule
+from apigw.config.keys import Rule, may_be_list
 from apigw.config.merge import Document
 from apigw.config.model import AccessLog, Config, Listen, Origin, Path, Secret, Target
 
@@ -63,6 +63,8 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
     model = meta.get("model")
     if isinstance(value, list):
         return tuple(_value(rule["schema"], entry, files) for entry in value if entry is not None)
+    if isinstance(value, dict) and "valuesrules" in rule:
+        return _named(rule["valuesrules"], value, files)
     if isinstance(value, dict):
         schema = rule["schema"]
         values = {key: _value(schema.get(key, {}), entry, files) for key, entry in value.items()}
@@ -71,6 +73,8 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
         return Listen(_endpoint(value, files))
     if model is Target:
         return addresses.target(value)
+    if may_be_list(rule) and isinstance(value, str):
+        return (value,)
     form = rule.get("form")
     if form == "endpoint":
         return _endpoint(value, files)
@@ -79,6 +83,13 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
     if form == "redis url":
         return addresses.redis_url(value)
     return float(value) if rule.get("type") == "number" else value
+
+
+def _named(rule: Rule, value: dict[str, Any], files: Files) -> tuple[Any, ...]:
+    """The entries of a map whose keys are names: objects with their ``name``, or pairs where they are no maps."""
+    if "schema" not in rule:
+        return tuple((name, _value(rule, entry, files)) for name, entry in value.items())
+    return tuple(_value(rule, {"name": name, **entry}, files) for name, entry in value.items())
 
 
 def _entry(model: Any, values: dict[str, Any], files: Files) -> Any:

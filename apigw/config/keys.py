@@ -69,6 +69,11 @@ def text(doc: str, form: str, **more: Any) -> Rule:
     return _rule(doc, more, type="string", form=form)
 
 
+def one_or_several(doc: str, form: str, **more: Any) -> Rule:
+    """A text, or a list of texts; it becomes a tuple."""
+    return _rule(doc, more, type=["string", "list"], form=form, schema=item(form), minlength=1)
+
+
 def choice(doc: str, *allowed: str, **more: Any) -> Rule:
     return _rule(doc, more, type="string", allowed=list(allowed))
 
@@ -88,6 +93,12 @@ def secret(doc: str) -> Rule:
     return _rule(doc, {}, type="string", nullable=True, secret=True)
 
 
+def named(doc: str, entry: Rule, **more: Any) -> Rule:
+    """A map whose keys are names. It becomes a tuple: of what ``entry`` has as model, with the ``name``; else of pairs
+    of names and values."""
+    return _rule(doc, more, type="dict", valuesrules=entry)
+
+
 def list_of(doc: str, item: Rule, **more: Any) -> Rule:
     return _rule(doc, more, type="list", schema=item)
 
@@ -96,6 +107,11 @@ def map_of(doc: str, model: type[Any] | None, schema: Rule, **more: Any) -> Rule
     rule = _rule(doc, more, type="dict", schema=schema)
     rule["meta"]["model"] = model
     return rule
+
+
+def may_be_list(rule: Rule) -> bool:
+    """Whether the rule's ``schema`` is that of the entries of a list."""
+    return "list" in rule.get("type", ())
 
 
 def item(form: str) -> Rule:

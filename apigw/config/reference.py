@@ -9,7 +9,7 @@ import attrs
 from attrs import frozen
 
 from apigw.config import units
-from apigw.config.keys import Rule
+from apigw.config.keys import Rule, may_be_list
 from apigw.config.marks import MAX_DEPTH
 from apigw.config.model import ALWAYS, Config
 from apigw.config.rules import Rules
@@ -125,7 +125,7 @@ class _Page:
         """The tables of a rule's map and of all maps in it."""
         if "valuesrules" in rule:
             yield from self.sections(f"{path}.NAME", rule["valuesrules"])
-        elif rule.get("type") == "list":
+        elif may_be_list(rule):
             yield from self.sections(f"{path}[]", rule["schema"])
         elif "schema" in rule:
             yield from (f"## `{path}`", "", *_HEAD)
@@ -159,7 +159,13 @@ class _Page:
             form = self.forms.get(rule["form"], rule["form"])
             if not isinstance(kind, list):
                 return form + null
+            if "list" in kind:
+                return f"{form}, or list of such{null}"
             return f"{form} or map{null}" if "dict" in kind else f"{rule['min']} to {rule['max']}, or {form}{null}"
+        if "valuesrules" in rule:
+            return f"map of {self._type(rule['valuesrules'])}{null}"
+        if isinstance(kind, list):
+            return " or ".join("list of such" if each == "list" else _TYPES[each] for each in kind) + null
         bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
         return _TYPES[kind] + bounds + null
 

@@ -16,6 +16,7 @@ from apigw.config.keys import (
     item,
     list_of,
     map_of,
+    may_be_list,
     number_or_word,
     optional_file,
     size,
@@ -288,7 +289,7 @@ def _with(keys: Keys, rule: Rule, at: tuple[str, ...]) -> Rule:
     """``rule`` with the keys in the map that is ``at`` below it."""
     if "valuesrules" in rule:
         return {**rule, "valuesrules": _with(keys, rule["valuesrules"], at)}
-    if rule.get("type") == "list":
+    if may_be_list(rule):
         return {**rule, "schema": _with(keys, rule["schema"], at)}
     schema = rule["schema"]
     if at:
@@ -319,9 +320,9 @@ def _rules(schema: Rule, path: Path) -> Iterator[Rule | None]:
         below = rule.get("schema", {})
         if "valuesrules" in rule:
             rule = rule["valuesrules"]
-        elif rule.get("type") == "list" and isinstance(part, int):
+        elif may_be_list(rule) and isinstance(part, int):
             rule = below
-        elif rule.get("type") != "list" and part in below:
+        elif not may_be_list(rule) and part in below:
             rule = below[part]
         else:
             yield None

@@ -30,7 +30,8 @@ from apigw.config.model import (
     Target,
     UpstreamTLS,
 )
-from apigw.policy.auth.model import Auth, AuthOfGateway, AuthOfRoute, AuthSection, JWTVerifier, auth_of
+from apigw.policy.auth.jwt.model import JWTVerifier
+from apigw.policy.auth.model import Auth, AuthOfGateway, AuthOfRoute, AuthSection, auth_of
 from apigw.policy.cors.model import Cors, CorsOfRoute
 from apigw.policy.limits.model import LimitsSection, RateLimit, rate_limits_of
 from apigw.policy.oauth.model import AcceptedKey, OAuth, OAuthClient, OAuthOfAuth, OAuthSigning, Quota

@@ -1,4 +1,4 @@
-"""The policy of authentication: bearer tokens, roles and scopes."""
+"""The policy of authentication: whose credentials a route takes, and what it demands of the caller."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Any
 
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
+from apigw.contract.exchange import Stage
 from apigw.contract.policy import NOTHING, Context, Part, Policy, Prepared
-from apigw.policy.auth.jwks import KeySet, Running, carry_over
-from apigw.policy.auth.jwt import Authenticator
-from apigw.policy.auth.keys import MAX_SET_BYTES
+from apigw.policy.auth.authenticator import Authenticator
+from apigw.policy.auth.authorization import Demands
+from apigw.policy.auth.jwt.jwks import KeySet, Running, Source, carry_over
+from apigw.policy.auth.jwt.keys import MAX_SET_BYTES
+from apigw.policy.auth.jwt.own import OwnTokens
+from apigw.policy.auth.jwt.tokens import Tokens
+from apigw.policy.auth.jwt.verifiers import source_of
 from apigw.policy.auth.lasting import Lasting
 from apigw.policy.auth.model import AuthOfRoute, auth_of, demanded
-from apigw.policy.auth.own import OwnTokens
 from apigw.policy.auth.rules import RULES
 from apigw.policy.auth.series import AuthSeries
-from apigw.policy.auth.stage import Authenticate, CountFailure
+from apigw.policy.auth.stage import Authenticate, AuthenticateByAny, CountFailure
 
 _TOKEN = frozenset({b"authorization"})
 
@@ -41,22 +45,31 @@ class AuthPolicy(Policy):
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> PreparedAuth:
         auth = auth_of(config)
         authenticator: Authenticator | None = None
-        key_sets: dict[str, KeySet] = {}
+        key_sets: dict[Source, KeySet] = {}
         if auth is not None:
-            urls = [verifier.jwks_url for verifier in auth.jwt if verifier.jwks_url is not None]
-            key_sets = carry_over(urls, previous.key_sets if previous is not None else {}, self._key_set)
+            sources = [source for source in map(source_of, auth.jwt) if source is not None]
+            key_sets = carry_over(sources, previous.key_sets if previous is not None else {}, self._key_set)
             own: OwnTokens | None = getattr(others["oauth"], "own", None)
-            authenticator = Authenticator(auth, key_sets, own, config.origins)
+            methods = [Tokens(auth, key_sets, own, config.origins)]
+            authenticator = Authenticator([method for method in methods if method.providers()])
         return PreparedAuth(self, config, authenticator, key_sets)
 
-    def adopt(self, authenticator: Authenticator | None, key_sets: Mapping[str, KeySet]) -> None:
+    def adopt(self, authenticator: Authenticator | None, key_sets: Mapping[Source, KeySet]) -> None:
         """These are in force."""
         self._running.use(key_sets)
         self._lasting.use(authenticator)
 
-    def stages(self, authenticator: Authenticator, required: bool, of_route: AuthOfRoute) -> Part:
-        """What a route has that looks at tokens."""
-        stage = Authenticate(authenticator, required, of_route.roles, of_route.scopes, self._now)
+    def part(self, authenticator: Authenticator, required: bool, of_route: AuthOfRoute) -> Part:
+        """What a route has that looks at credentials."""
+        accepted = authenticator.accepted(of_route.providers)
+        demands: Demands | None = None
+        if of_route.roles or of_route.scopes or of_route.claims:
+            demands, required = Demands(of_route.roles, of_route.scopes, of_route.claims), True
+        stage: Stage
+        if len(accepted) == 1 and accepted[0].method.field:
+            stage = Authenticate(accepted[0], required, demands, self._now)
+        else:
+            stage = AuthenticateByAny(accepted, required, demands, self._now)
         return Part(
             stages={"auth": stage},
             on_refusal=(self._counted,),
@@ -64,8 +77,8 @@ class AuthPolicy(Policy):
             stripped=frozenset() if of_route.forward_token else _TOKEN,
         )
 
-    def _key_set(self, url: str) -> KeySet:
-        return KeySet(url, self._fetch, self._clock)
+    def _key_set(self, source: Source) -> KeySet:
+        return KeySet(source, self._fetch, self._clock)
 
 
 class PreparedAuth(Prepared):
@@ -74,7 +87,7 @@ class PreparedAuth(Prepared):
         policy: AuthPolicy,
         config: Config,
         authenticator: Authenticator | None,
-        key_sets: Mapping[str, KeySet],
+        key_sets: Mapping[Source, KeySet],
     ) -> None:
         self._policy = policy
         self._config = config
@@ -85,7 +98,7 @@ class PreparedAuth(Prepared):
         of_route, demand = route.of(AuthOfRoute), demanded(self._config, route)
         if demand == "none" or self._authenticator is None:
             return NOTHING if of_route.forward_token else Part(stripped=_TOKEN)
-        return self._policy.stages(self._authenticator, demand == "required", of_route)
+        return self._policy.part(self._authenticator, demand == "required", of_route)
 
     def adopt(self, previous: Prepared | None) -> None:
         before = previous._authenticator if isinstance(previous, PreparedAuth) else None

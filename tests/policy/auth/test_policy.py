@@ -14,11 +14,12 @@ from apigw.config.model import Config
 from apigw.contract.machine import Machine
 from apigw.contract.policy import Context, Prepared
 from apigw.ops.metrics import Metrics
-from apigw.policy.auth.model import Auth, AuthSection, JWTVerifier
+from apigw.policy.auth.jwt.model import JWTVerifier
+from apigw.policy.auth.model import Auth, AuthSection
 from apigw.policy.auth.policy import AuthPolicy, PreparedAuth
 from apigw.wire.deadlines import Deadlines
 
-from .test_jwks import document, jwk
+from .jwt.test_jwks import document, jwk
 
 
 class Scene:

@@ -1,0 +1,44 @@
+"""All kinds of credentials that one configuration takes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from apigw.policy.auth.method import Method
+from apigw.policy.auth.stage import Accepted
+
+
+class Authenticator:
+    """``methods`` are in the order in which a request's credentials are looked for."""
+
+    def __init__(self, methods: Sequence[Method]) -> None:
+        self.methods = tuple(methods)
+        self._of = {provider: method for method in methods for provider in method.providers()}
+
+    def method_of(self, provider: str) -> Method | None:
+        """The method of a provider; ``None`` if there is no such provider."""
+        return self._of.get(provider)
+
+    def accepted(self, providers: Collection[str] | None) -> tuple[Accepted, ...]:
+        """What a route takes that names ``providers``, or ``None`` for all."""
+        found = list(self._accepted(providers))
+        challenges = [method.challenge(some) for method, some in found]
+        return tuple(
+            Accepted(method, some, [each for at, each in enumerate(challenges) if at != index])
+            for index, (method, some) in enumerate(found)
+        )
+
+    def _accepted(self, providers: Collection[str] | None) -> Iterator[tuple[Method, frozenset[str] | None]]:
+        for method in self.methods:
+            its = method.providers()
+            some = its if providers is None else its.intersection(providers)
+            if some:
+                yield method, None if some == its else some
+
+    def take_over(self, previous: Authenticator) -> None:
+        """Take from ``previous``, which was in use until now, what it remembers of callers and is still true."""
+        for method in self.methods:
+            for provider in method.providers():
+                before = previous.method_of(provider)
+                if before is not None:
+                    method.take_over(before)
