@@ -9,6 +9,7 @@ from apigw.cli.outcome import FOUND, REFUSED, loaded
 from apigw.config.effective import effective
 from apigw.config.model import Config, Route
 from apigw.config.units import duration_text, size_text
+from apigw.policy.transform.told import sent_as
 from apigw.process.rules import RULES
 from apigw.routing.router import Router
 from apigw.wire.errors import Refused
@@ -55,13 +56,19 @@ def routes(options: argparse.Namespace) -> int:
 
 def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes) -> Iterator[tuple[str, str]]:
     """What a request meets on its route, in the order in which it meets it."""
-    service = next(service for service in config.services if service.name == route.service)
-    holds = effective(config, route, service)
+    if route.name != route.path:
+        yield "name", route.name
     origin = config.origins.get(("routes", index, "path"))
     if origin is not None:
         yield "written in", str(origin)
     for told in RULES.told:
         yield from told(config, route, path)
+    if route.access_log is None:
+        yield "access log", "none"
+    service = next((service for service in config.services if service.name == route.service), None)
+    if service is None:
+        return
+    holds = effective(config, route, service)
     largest = holds.max_body_size
     yield "body", "of any size" if largest is None else f"up to {size_text(largest)}"
     yield "service", service.name
@@ -73,12 +80,5 @@ def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes
         host = f"[{target.host}]" if ":" in target.host else target.host
         weight = f", weight {target.weight}" if target.weight != 1 else ""
         yield "target", f"{target.scheme}://{host}:{target.port}{weight}"
-    yield "sent as", _sent(route, path, query)
+    yield "sent as", sent_as(route, path, query)
     yield "timeout", duration_text(holds.timeout)
-
-
-def _sent(route: Route, path: bytes, query: bytes) -> str:
-    prefix = (route.strip_prefix or "").strip("/")
-    if prefix:
-        path = b"/" + b"/".join(path.split(b"/")[prefix.count("/") + 2 :])
-    return (path + query).decode("ascii")

@@ -9,6 +9,9 @@ Besides the rules of Cerberus there are more: ``duration``, ``size`` and ``share
   the value of the key that ``into`` names.
 - ``meant`` has what people write in place of an allowed value, or of a key of a map, with what to write: the hint of
   the error. ``number`` has what to write in place of a number, such as ``tcp:{}``.
+- ``merge`` is ``"names"`` for maps of rules for headers (``set``, ``add``, ``remove``): a default's rules stay, but for
+  those of the same names (``config.defaults``).
+- ``short`` is the key that is meant by a text in place of a map.
 - ``secret`` marks values that are never shown.
 """
 
@@ -23,7 +26,7 @@ Rule = dict[str, Any]
 
 DAY, MONTH = "24h", "744h"
 
-_META = ("default", "into", "meant", "number", "secret")
+_META = ("default", "into", "meant", "merge", "number", "secret", "short")
 
 
 @frozen
@@ -107,6 +110,11 @@ def map_of(doc: str, model: type[Any] | None, schema: Rule, **more: Any) -> Rule
     rule = _rule(doc, more, type="dict", schema=schema)
     rule["meta"]["model"] = model
     return rule
+
+
+def by_name(doc: str, item: Rule, **more: Any) -> Rule:
+    """A map whose keys are names of the user's own. It becomes pairs, in the order of the file."""
+    return _rule(doc, more, type="dict", valuesrules=item)
 
 
 def may_be_list(rule: Rule) -> bool:

@@ -175,16 +175,46 @@ class Service(Open):
 
 
 @frozen
+class Condition:
+    """What a header, cookie or value of the query must be; one of the three is set.
+
+    ``equal``: the text of one. ``present``: whether there is one. ``regex``: an expression that matches the whole of
+    one.
+    """
+
+    name: str
+    equal: str | None = None
+    present: bool | None = None
+    regex: str | None = None
+
+
+@frozen
 class Route(Open):
-    """``methods`` is ``None`` for all. ``max_body_size``: ``UNSET`` if the gateway's applies, ``None`` for no limit."""
+    """A route for one path. One that is written with several paths is as many routes, with the same ``name``.
+
+    ``service`` is ``None`` if a policy answers. ``methods`` is ``None`` for all. ``max_body_size``: ``UNSET`` if the
+    gateway's applies, ``None`` for no limit. ``hosts`` are in the form of ``addresses.matched_host``, and empty for all
+    that no route names. ``encoded_slashes`` and ``empty_segments`` are ``refuse`` or ``keep``. ``access_log``
+    is ``True``, or ``None`` for no line.
+    """
 
     path: str
-    service: str
+    service: str | None = None
     methods: tuple[str, ...] | None = None
     strip_prefix: str | None = None
     timeout: float | None = None
     max_body_size: int | None = -1
     buffer_body: int = 64 * 1024
+    hosts: tuple[str, ...] = ()
+    headers: tuple[Condition, ...] = ()
+    query: tuple[Condition, ...] = ()
+    cookies: tuple[Condition, ...] = ()
+    strict_methods: bool = False
+    encoded_slashes: str = "refuse"
+    empty_segments: str = "refuse"
+    access_log: bool | None = True
+    name: str = Factory(lambda self: "".join((*self.hosts[:1], self.path)), takes_self=True)
+    """As written, or its first host and its first path."""
 
 
 UNSET = -1

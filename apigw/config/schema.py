@@ -18,6 +18,7 @@ from apigw.config.keys import (
     map_of,
     may_be_list,
     number_or_word,
+    one_or_several,
     optional_file,
     size,
     switch,
@@ -218,12 +219,19 @@ REDIS: Rule = {
 }
 
 ROUTE: Rule = {
-    "path": text(
-        "A path pattern: literal segments, `:name` for one segment, and `*` at the end for the rest.",
+    "path": one_or_several(
+        "A path pattern, or several: literal segments, `:name` for one segment, and `*` at the end for the rest.",
         "pattern",
         required=True,
     ),
-    "service": {"type": "string", "required": True, "meta": {"doc": "The service that gets the requests."}},
+    "name": text("Its name in logs, metrics and messages.", "name", default="its first host and path"),
+    "service": {
+        "type": "string",
+        "meta": {
+            "doc": "The service that gets the requests.",
+            "default": "required, unless another key says who answers",
+        },
+    },
     "methods": list_of(
         "HTTP methods in capitals. GET includes HEAD.",
         item("method"),
@@ -252,6 +260,9 @@ ROUTE: Rule = {
         "once; gRPC always does.",
         "0",
         "16MiB",
+    ),
+    "access_log": switch(
+        "`null` for no line in the access log; metrics count the requests all the same.", nullable=True, allowed=[True]
     ),
 }
 

@@ -83,6 +83,8 @@ def validate(document: Document, forms: Mapping[str, Form]) -> None:
         path: Path = error.document_path
         if any(path[:length] in unreadable for length in range(len(path) + 1)):
             continue
+        if error.code == codes.MIN_LENGTH.code and isinstance(error.value, str):
+            continue  # the rule is about lists; of a text its form says what is wrong
         if error.code == codes.UNKNOWN_FIELD.code:
             hints += 1
             near = _near(document, path) if hints <= MAX_HINTS else ""
@@ -144,6 +146,8 @@ def _sentence(document: Document, path: Path, error: Any) -> str:
     if error.code == codes.UNALLOWED_VALUE.code:
         allowed = [str(each) for each in error.constraint]
         rule = rule_at(document.schema, path) or {}
+        if value is False and rule.get("nullable"):
+            return "must be true, or null for none"
         near = _meant(rule, value) or hint(str(value), allowed)
         return f"{quoted} is not one of {', '.join(allowed)}{near if 'mean' in near else ''}"
     if error.code == codes.MIN_VALUE.code:
@@ -179,6 +183,8 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
         if kinds[0] in ("integer", "number") and re.fullmatch(r"-?[0-9.]+", value):
             return f"must be {names}: write it without quotes"
         return f"must be {names}, not text"
+    if isinstance(value, dict) and list(value.values()) == [None]:
+        return f"must be {names}, but YAML reads braces as a map: write it in quotes"
     return f"must be {names}, not {'a list' if isinstance(value, list) else 'a map'}"
 
 

@@ -9,6 +9,9 @@ from hashlib import blake2b
 from json import loads
 from typing import Any
 
+IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
+"""The fields of a request that tell the service who calls. From clients they are taken on every route."""
+
 
 class Principal:
     """The authenticated caller. Valid while ``begins <= now < expires``, in Unix seconds that include the leeway.

@@ -12,7 +12,7 @@ from apigw import errors
 from apigw.contract.exchange import Exchange, Head, Relaying
 from apigw.proxy.destination import Destination
 from apigw.proxy.grpc import CANCEL, UNAVAILABLE, passed_on, status_in, with_less_time
-from apigw.proxy.headers import client_headers, client_trailers, upstream_fields, upstream_trailers, without_segments
+from apigw.proxy.headers import client_headers, client_trailers, upstream_fields, upstream_trailers
 from apigw.proxy.held_body import HeldBody
 from apigw.upstream.failover import again
 from apigw.upstream.target import Target
@@ -74,12 +74,15 @@ class Relay(Relaying):
         self.target, self.connection = target, connection
         self.full = False
         exchange, request, destination = self.exchange, self.request, self.destination
-        host = request.authority if destination.preserve_host and request.authority else target.authority
-        uri = request.uri if not destination.strip else without_segments(request, destination.strip)
+        host = exchange.authority
+        if not host:
+            host = request.authority if destination.preserve_host and request.authority else target.authority
         own = () if exchange.principal is None else exchange.principal.fields
         peers = exchange.peers
         trusted = peers.some and peers.trusts(request.stream.peer)
-        fields = upstream_fields(request, trusted, exchange.id, own, destination.copied)
+        fields = upstream_fields(
+            request, trusted, exchange.id, own, destination.copied, exchange.withheld, exchange.sent
+        )
         call = exchange.call
         if call is not None and call.deadline != NEVER:
             fields = with_less_time(fields, call.deadline - destination.seconds())
@@ -89,7 +92,7 @@ class Relay(Relaying):
         if length is None and (not request.body_complete or call is not None):
             request.is_stream = True
             timeout = destination.stream_timeout
-        connection.send(request.method, uri, host, fields, length, upgrade, timeout, self, trailers)
+        connection.send(request.method, exchange.target, host, fields, length, upgrade, timeout, self, trailers)
         held = self.held
         if held is None:
             if self.repeatable is not None and request.body_wanted:
@@ -157,7 +160,9 @@ class Relay(Relaying):
 
     def _trailers(self) -> Headers | None:
         trailers = self.request.trailers
-        return None if trailers is None else upstream_trailers(trailers, self.destination.copied)
+        return (
+            None if trailers is None else upstream_trailers(trailers, self.destination.copied, self.exchange.withheld)
+        )
 
     def client_failed(self, error: Refused | ClientLost) -> None:
         self.exchange.driver.client_failed(self.exchange, error)

@@ -9,6 +9,7 @@ from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.model import Config, Path, Route
 from apigw.config.nearest import hint
+from apigw.config.paths import paths_of
 from apigw.config.problem import Problem
 from apigw.config.rules import Rules
 from apigw.config.validate import shown
@@ -67,7 +68,7 @@ def demands(document: Document, files: Files) -> None:
     for path, route in routes:
         auth = route.get("auth") or default
         if auth == "none":
-            opened.append((*path, "path"))
+            opened.append(path)
         if route.get("auth") in ("required", "optional") and not has_auth and sure:
             document.report((*path, "auth"), f"is {auth}, {unprovable}")
         for key in ("providers", "roles", "scopes", "claims"):
@@ -79,7 +80,7 @@ def demands(document: Document, files: Files) -> None:
             claim_name(document, at)
     if opened:
         sentence = f"{len(opened)} of {len(routes)} routes need no authentication: {_listed(document, opened)}"
-        document.warn(("routes",), sentence, document.place(opened[0]))
+        document.warn(("routes",), sentence, document.place((*opened[0], "path")))
 
 
 def providers(document: Document, files: Files) -> None:
@@ -93,7 +94,7 @@ def providers(document: Document, files: Files) -> None:
         if not isinstance(route, dict):
             continue
         if route.get("providers") is None and (route.get("auth") or default) != "none":
-            unnamed.append((*path, "path"))
+            unnamed.append(path)
         for at, name in document.entries(*path, "providers"):
             if sound and name not in known:
                 near = hint(str(name), known)
@@ -101,12 +102,14 @@ def providers(document: Document, files: Files) -> None:
     if len(known) > 1 and unnamed:
         many = f"{len(unnamed)} {'routes take' if len(unnamed) > 1 else 'route takes'}"
         sentence = f"{many} the credentials of every provider ({', '.join(known)}): {_listed(document, unnamed)}"
-        document.warn(("routes",), f"{sentence}; `providers` names those that are meant", document.place(unnamed[0]))
+        document.warn(
+            ("routes",), f"{sentence}; `providers` names those that are meant", document.place((*unnamed[0], "path"))
+        )
 
 
-def _listed(document: Document, paths: list[Path]) -> str:
-    named = ", ".join(str(document.get(*path)) for path in paths[:_MAX_NAMED])
-    return f"{named} and {len(paths) - _MAX_NAMED} more" if len(paths) > _MAX_NAMED else named
+def _listed(document: Document, routes: list[Path]) -> str:
+    named = ", ".join(next((text for _, text in paths_of(document, route)), "") for route in routes[:_MAX_NAMED])
+    return f"{named} and {len(routes) - _MAX_NAMED} more" if len(routes) > _MAX_NAMED else named
 
 
 def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:
