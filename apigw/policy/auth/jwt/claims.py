@@ -113,7 +113,7 @@ def _seconds(value: object) -> float:
 
 def _roles(value: object) -> tuple[str, ...]:
     """A list of roles, or one as a text."""
-    roles = value if isinstance(value, list) else [value]
+    roles: list[Any] = value if isinstance(value, list) else [value]
     return tuple(roles) if all(map(is_role, roles)) else ()
 
 

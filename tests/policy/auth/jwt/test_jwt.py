@@ -374,7 +374,7 @@ def test_the_user_is_found_where_the_configuration_says() -> None:
     assert refuse(using(evolve(HS, user_claim="profile.email")), hs256(profile="a@b.c")).reason == "claims"
 
 
-UNUSABLE_ROLES = [
+UNUSABLE_ROLES: list[object] = [
     None, 7, {"admin": True}, ["user", 1], ["user,admin"], "user,admin", ["user\r\nX-User-ID: root"], [""], "", [[]],
 ]  # fmt: skip
 
