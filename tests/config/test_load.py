@@ -466,6 +466,8 @@ def test_warnings(example: str, tmp_path: Path) -> None:
     (tmp_path / "etc/zoo.yaml").write_text("routes: [{path: /open, service: user-service, auth: none}]\n")
     assert list(map(str, load(example, {}, RULES).warnings)) == [
         "etc/empty.yaml:1:1: is empty",
+        "etc/gateway.yaml:46:11: routes: 2 routes take the credentials of every provider (main, oauth): /api/v1/users, "
+        "/api/v1/users/:id; `providers` names those that are meant",
         "etc/gateway.yaml:85:15: rate_limits[0].endpoint: '/api/v1/search' matches no route",
         "etc/zoo.yaml:1:17: routes: 1 of 3 routes need no authentication: /open",
         "etc/old.yml:1:1: is not read: only files that end in .yaml are",

@@ -18,18 +18,18 @@ class Demands:
     """At least one of ``roles``, if there are any, all of ``scopes``, and all of ``claims``."""
 
     def __init__(self, roles: Sequence[str] = (), scopes: Sequence[str] = (), claims: ClaimDemands = ()) -> None:
-        self._roles = frozenset(roles)
-        self._scopes = tuple(scopes)
-        self._claims = as_demanded(claims)
+        self.roles = frozenset(roles)
+        self.scopes = tuple(scopes)
+        self.claims = as_demanded(claims)
 
     def check(self, principal: Principal) -> None:
         """Raises ``Forbidden``, with the challenge of RFC 6750 §3.1 where the caller sent a token."""
-        if self._roles and not principal.has_one_of(self._roles):
+        if self.roles and not principal.has_one_of(self.roles):
             raise _forbidden(principal, "the caller has none of the required roles", "role")
-        if not principal.scopes.issuperset(self._scopes):
-            scope = b', scope="%s"' % " ".join(self._scopes).encode()
+        if not principal.scopes.issuperset(self.scopes):
+            scope = b', scope="%s"' % " ".join(self.scopes).encode()
             raise _forbidden(principal, "the token lacks a required scope", "scope", scope)
-        if self._claims and unmet(principal.claims, self._claims) is not None:
+        if self.claims and unmet(principal.claims, self.claims) is not None:
             raise _forbidden(principal, "a claim is not what the route demands", "claim")
 
 

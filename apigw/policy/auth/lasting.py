@@ -82,11 +82,8 @@ class Lasting(OnLasting):
             return EXPIRED()
         if self._authenticator is None:
             return TAKEN_BACK()
-        method = self._authenticator.method_of(watched.principal.provider)
-        if method is None:
-            return TAKEN_BACK()
         try:
-            found = method.authenticate(method.sent(watched.exchange.request), now)
+            found = self._authenticator.again(watched.exchange.request, watched.principal, now)
         except AuthUnavailable:
             return None
         except Unauthorized as error:

@@ -7,6 +7,7 @@ from typing import Any
 from attrs import frozen
 
 from apigw.config.model import Config, Open, Route
+from apigw.policy.auth.api_keys.model import APIKeys
 from apigw.policy.auth.jwt.model import JWTVerifier
 
 
@@ -15,6 +16,7 @@ class Auth(Open):
     """The section ``auth``. ``added`` has the keys of the token endpoint."""
 
     jwt: tuple[JWTVerifier, ...] = ()
+    api_keys: tuple[APIKeys, ...] = ()
     max_token_size: int = 8 * 1024
 
 
@@ -37,11 +39,11 @@ class AuthOfRoute:
     """
 
     auth: str | None = None
-    providers: tuple[str, ...] | None = None
     roles: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
-    claims: tuple[tuple[str, Any], ...] = ()
     forward_token: bool = True
+    providers: tuple[str, ...] | None = None
+    claims: tuple[tuple[str, Any], ...] = ()
 
 
 def auth_of(config: Config) -> Auth | None:

@@ -9,6 +9,7 @@ from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.contract.exchange import Stage
 from apigw.contract.policy import NOTHING, Context, Part, Policy, Prepared
+from apigw.policy.auth.api_keys.opening import by_header
 from apigw.policy.auth.authenticator import Authenticator
 from apigw.policy.auth.authorization import Demands
 from apigw.policy.auth.jwt.jwks import KeySet, Running, Source, carry_over
@@ -17,7 +18,8 @@ from apigw.policy.auth.jwt.own import OwnTokens
 from apigw.policy.auth.jwt.tokens import Tokens
 from apigw.policy.auth.jwt.verifiers import source_of
 from apigw.policy.auth.lasting import Lasting
-from apigw.policy.auth.model import AuthOfRoute, auth_of, demanded
+from apigw.policy.auth.method import Method
+from apigw.policy.auth.model import Auth, AuthOfRoute, auth_of, demanded
 from apigw.policy.auth.rules import RULES
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.auth.stage import Authenticate, AuthenticateByAny, CountFailure
@@ -50,7 +52,8 @@ class AuthPolicy(Policy):
             sources = [source for source in map(source_of, auth.jwt) if source is not None]
             key_sets = carry_over(sources, previous.key_sets if previous is not None else {}, self._key_set)
             own: OwnTokens | None = getattr(others["oauth"], "own", None)
-            methods = [Tokens(auth, key_sets, own, config.origins)]
+            methods: list[Method] = [Tokens(auth, key_sets, own, config.origins)]
+            methods += by_header(auth.api_keys, config.origins)
             authenticator = Authenticator([method for method in methods if method.providers()])
         return PreparedAuth(self, config, authenticator, key_sets)
 
@@ -59,7 +62,7 @@ class AuthPolicy(Policy):
         self._running.use(key_sets)
         self._lasting.use(authenticator)
 
-    def part(self, authenticator: Authenticator, required: bool, of_route: AuthOfRoute) -> Part:
+    def part(self, authenticator: Authenticator, auth: Auth, required: bool, of_route: AuthOfRoute) -> Part:
         """What a route has that looks at credentials."""
         accepted = authenticator.accepted(of_route.providers)
         demands: Demands | None = None
@@ -74,11 +77,19 @@ class AuthPolicy(Policy):
             stages={"auth": stage},
             on_refusal=(self._counted,),
             on_lasting=(self._lasting,),
-            stripped=frozenset() if of_route.forward_token else _TOKEN,
+            stripped=stripped(of_route, auth),
         )
 
     def _key_set(self, source: Source) -> KeySet:
         return KeySet(source, self._fetch, self._clock)
+
+
+def stripped(of_route: AuthOfRoute, auth: Auth | None) -> frozenset[bytes]:
+    """The headers with credentials that the service does not get. Those of API keys it gets on no route: a caller may
+    send its key everywhere."""
+    keys = () if auth is None else auth.api_keys
+    names = {each.header.lower().encode("ascii") for each in keys if not each.forward}
+    return frozenset(names) if of_route.forward_token else frozenset(names) | _TOKEN
 
 
 class PreparedAuth(Prepared):
@@ -95,10 +106,11 @@ class PreparedAuth(Prepared):
         self.key_sets = key_sets
 
     def part(self, route: RouteConfig) -> Part:
-        of_route, demand = route.of(AuthOfRoute), demanded(self._config, route)
-        if demand == "none" or self._authenticator is None:
-            return NOTHING if of_route.forward_token else Part(stripped=_TOKEN)
-        return self._policy.part(self._authenticator, demand == "required", of_route)
+        of_route, demand, auth = route.of(AuthOfRoute), demanded(self._config, route), auth_of(self._config)
+        if demand == "none" or self._authenticator is None or auth is None:
+            names = stripped(of_route, auth)
+            return Part(stripped=names) if names else NOTHING
+        return self._policy.part(self._authenticator, auth, demand == "required", of_route)
 
     def adopt(self, previous: Prepared | None) -> None:
         before = previous._authenticator if isinstance(previous, PreparedAuth) else None

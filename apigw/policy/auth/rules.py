@@ -13,6 +13,8 @@ from apigw.config.paths import paths_of
 from apigw.config.problem import Problem
 from apigw.config.rules import Rules
 from apigw.config.validate import shown
+from apigw.policy.auth.api_keys.records import check_file
+from apigw.policy.auth.api_keys.rules import check_header
 from apigw.policy.auth.jwt.own import PROVIDER
 from apigw.policy.auth.jwt.rules import (
     check_algorithm,
@@ -26,7 +28,7 @@ from apigw.policy.auth.model import AuthOfGateway, AuthOfRoute, auth_of, default
 from apigw.policy.auth.names import check_claim, check_role, check_scope
 from apigw.policy.auth.schema import KEYS
 
-KINDS = ("jwt",)
+KINDS = ("jwt", "api_keys")
 """The kinds of providers: each a list of maps with a ``name``."""
 _MAX_NAMED = 10
 
@@ -85,7 +87,8 @@ def demands(document: Document, files: Files) -> None:
 
 def providers(document: Document, files: Files) -> None:
     """Reports names of providers that do not exist. Warns of routes that take all, where there are several."""
-    own = [PROVIDER] if document.tree.get("auth") and document.tree["auth"].get("oauth") else []
+    auth = document.tree.get("auth")
+    own = [PROVIDER] if isinstance(auth, dict) and auth.get("oauth") else []
     known = [*(name for _, name in _named(document)), *own]
     sound = document.whole and document.get("auth") is not None
     default = default_auth(document.get("gateway", "auth_default"), bool(known))
@@ -145,15 +148,18 @@ RULES = Rules(
         "scope": check_scope,
         "claim": check_claim,
         "algorithm": check_algorithm,
+        "key header": check_header,
     },
     called={
         "role": "text without commas",
         "role pattern": "text without commas, with `*`",
         "scope": "scope (RFC 6749 §3.3)",
+        "key header": "name of a header",
         "claim": "claim, with dots into nested ones",
         "algorithm": "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519, Ed448, HS256",
     },
     contents={"public key": public_key_file, "secret": secret_file},
+    contents_by_path={"API keys": check_file},
     private=frozenset({"secret"}),
     checks=(section, verifiers, demands, providers),
     refuse=(refuse,),

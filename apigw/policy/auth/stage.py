@@ -13,6 +13,7 @@ from apigw.contract.principal import Principal
 from apigw.errors import GatewayError, Unauthorized
 from apigw.policy.auth.authorization import Demands
 from apigw.policy.auth.method import Method, Providers
+from apigw.policy.auth.refusals import BEARER
 
 
 class Accepted:
@@ -36,6 +37,9 @@ class Authenticate(Stage):
         self._providers = accepted.providers
         self._required = required
         self._demands = demands
+        self._roles = frozenset[str]() if demands is None else demands.roles
+        self._scopes = () if demands is None else demands.scopes
+        self._demands_claims = demands is not None and bool(demands.claims)
         self._now = now
 
     def run(self, exchange: Exchange) -> Outcome:
@@ -47,8 +51,12 @@ class Authenticate(Stage):
         if known is None or (self._providers is not None and known.provider not in self._providers):
             return self._unknown(exchange, sent, now)
         exchange.principal = known
-        if self._demands is not None:
-            self._demands.check(known)
+        if (
+            (self._roles and self._roles.isdisjoint(known.roles))
+            or not known.scopes.issuperset(self._scopes)
+            or self._demands_claims
+        ):
+            identified(known, self._demands, exchange)
         return None
 
     def _unknown(self, exchange: Exchange, sent: list[bytes], now: float) -> Outcome:
@@ -116,7 +124,7 @@ def missing(challenges: Sequence[bytes]) -> Unauthorized:
     For tokens it is without an error code (RFC 6750 §3.1). Each is a field of its own: clients that know one kind of
     challenge often cannot take apart a list of several.
     """
-    detail = "A token is required." if challenges[0].startswith(b"Bearer") else "Credentials are required."
+    detail = "A token is required." if challenges[:1] == [BEARER] else "Credentials are required."
     return Unauthorized(detail, [(b"www-authenticate", challenge) for challenge in challenges], "missing")
 
 

@@ -143,10 +143,6 @@ def test_a_key_with_odd_members_is_passed_over(member: dict[str, object]) -> Non
         ({"aud": [{}]}, "claims"),
         ({"sub": "\ud800"}, "claims"),
         ({"sub": "x" * 4000}, "claims"),
-        ({"roles": ["\ud800"]}, "claims"),
-        ({"roles": [[]]}, "claims"),
-        ({"scope": "\ud800"}, "claims"),
-        ({"scope": [{}]}, "claims"),
     ],
     ids=str,
 )

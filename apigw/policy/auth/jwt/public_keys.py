@@ -57,7 +57,8 @@ def read_jwk(jwk: dict[str, Any]) -> Any:
         if len(decoded(jwk.get("e"))) > 8:
             raise ValueError("is malformed")
         return _imported(RSAKey, jwk, "kty", "n", "e")
-    size = _SIZES.get(jwk.get("crv")) if isinstance(jwk.get("crv"), str) else None  # type: ignore[arg-type]
+    curve = jwk.get("crv")
+    size = _SIZES.get(curve) if isinstance(curve, str) else None
     if kind not in ("EC", "OKP") or size is None:
         raise ValueError("is of another type")
     for name in ("x", "y") if kind == "EC" else ("x",):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -46,18 +46,20 @@ KINDS: dict[str, type[ec.EllipticCurve]] = {
 }
 
 
-@cache
 def private(kind: str, number: int = 0) -> Any:
-    """A key for an algorithm, or on a curve."""
-    if kind in RSA or kind == "RSA":
-        return private("RSA", number) if kind != "RSA" else rsa.generate_private_key(65537, 2048)
-    if kind in CURVE_OF:
-        return private(CURVE_OF[kind], number)
+    """A key for an algorithm, or on a curve: always the same for the same ``number``."""
+    if kind in RSA:
+        return made("RSA", number)
+    return made("Ed25519" if kind == "EdDSA" else CURVE_OF.get(kind, kind), number)
+
+
+@cache
+def made(kind: str, number: int) -> Any:
+    if kind == "RSA":
+        return rsa.generate_private_key(65537, 2048)
     if kind in KINDS:
         return ec.generate_private_key(KINDS[kind]())
-    if kind == "Ed448":
-        return ed448.Ed448PrivateKey.generate()
-    return private("Ed25519", number) if kind == "EdDSA" else ed25519.Ed25519PrivateKey.generate()
+    return ed448.Ed448PrivateKey.generate() if kind == "Ed448" else ed25519.Ed25519PrivateKey.generate()
 
 
 def signature(algorithm: str, key: Any, text: bytes) -> bytes:
@@ -107,9 +109,7 @@ def test_each_algorithm_verifies_what_its_key_signed(algorithm: str) -> None:
     assert accept(tokens, good).id == "alice"
     head, _, sign = good.split(b".")
     assert refuse(tokens, b".".join((head, encode(claims(sub="bob")), sign))).reason == "signature"
-    assert refuse(tokens, token(algorithm, private(algorithm if algorithm != "EdDSA" else "Ed25519", 1))).reason == (
-        "signature"
-    )
+    assert refuse(tokens, token(algorithm, private(algorithm, 1))).reason == "signature"
 
 
 def test_eddsa_is_both_curves() -> None:
@@ -153,17 +153,57 @@ def changed(algorithm: str, change: Callable[[int, int, int], tuple[int, int]]) 
     return forge
 
 
+def constant(value: bytes, _: bytes) -> bytes:
+    return value
+
+
+def der(algorithm: str, text: bytes) -> bytes:
+    return bytes(private(algorithm).sign(text, ec.ECDSA(HASHES[algorithm[2:]])))
+
+
+def raised(size: int, order: int, good: bytes) -> bytes:
+    """S is the same modulo the order, which a lax reader takes (RFC 8032 §5.1.7)."""
+    return good[:size] + (int.from_bytes(good[size:], "little") + order).to_bytes(size, "little")
+
+
+def with_r(r: bytes, good: bytes) -> bytes:
+    return r + good[len(r) :]
+
+
+def exchanged(good: bytes) -> bytes:
+    half = len(good) // 2
+    return good[half:] + good[:half]
+
+
+def of_no_text(algorithm: str, _: bytes) -> bytes:
+    kind = HASHES[algorithm[2:]]
+    return bytes(private("RSA").sign(bytes(kind.digest_size), padding.PKCS1v15(), kind))
+
+
+def salted(algorithm: str, length: int, text: bytes) -> bytes:
+    kind = HASHES[algorithm[2:]]
+    return bytes(private("RSA").sign(text, padding.PSS(padding.MGF1(kind), length), kind))
+
+
+def with_another_mask(text: bytes) -> bytes:
+    return bytes(private("RSA").sign(text, padding.PSS(padding.MGF1(SHA384()), 32), SHA256()))
+
+
+def by(algorithm: str, kind: str = "") -> Callable[[bytes], bytes]:
+    return partial(signature, algorithm, private(kind or algorithm))
+
+
 for name in PUBLIC:
-    case(name, "no signature", lambda _: b"")
-    case(name, "one byte", lambda _: b"\0")
+    case(name, "no signature", partial(constant, b""))
+    case(name, "one byte", partial(constant, b"\0"))
     case(name, "a byte more", of(name, lambda good: good + b"\0"))
     case(name, "a byte before", of(name, lambda good: b"\0" + good))
     case(name, "a byte less", of(name, lambda good: good[:-1]))
     case(name, "zeros", of(name, lambda good: bytes(len(good))))
     case(name, "ones", of(name, lambda good: b"\xff" * len(good)))
-    case(name, "a bit changed", of(name, lambda good: good[:-1] + bytes([good[-1] ^ 1])))
+    case(name, "a bit changed", of(name, lambda good: bytes([good[0] ^ 1]) + good[1:]))
     case(name, "twice", of(name, lambda good: good + good))
-    case(name, "of 6 KB", of(name, lambda good: good + bytes(4000)))
+    case(name, "of 4 KB", of(name, lambda good: good + bytes(4000)))
 
 for name in SIZES:
     case(name, "r = 0, s = 0", changed(name, lambda r, s, n: (0, 0)))
@@ -174,56 +214,30 @@ for name in SIZES:
     case(name, "s = n", changed(name, lambda r, s, n: (r, n)))
     case(name, "r = 1, s = 1", changed(name, lambda r, s, n: (1, 1)))
     case(name, "r = n - 1, s = n - 1", changed(name, lambda r, s, n: (n - 1, n - 1)))
-    case(name, "r and s exchanged", changed(name, lambda r, s, n: (s, r)))
+    case(name, "r and s exchanged", of(name, exchanged))
     case(name, "-r", changed(name, lambda r, s, n: (n - r, s)))
-    case(name, "DER", lambda signed, name=name: private(name).sign(signed, ec.ECDSA(HASHES[name[2:]])))  # type: ignore[misc]
+    case(name, "DER", partial(der, name))
 case("ES512", "r + n", changed("ES512", lambda r, s, n: (r + n, s)))
 case("ES512", "s + n", changed("ES512", lambda r, s, n: (r, s + n)))
-case("ES256", "by a key of another curve", lambda signed: signature("ES256", private("secp256k1"), signed))
-case("ES256", "by P-384, cut", lambda signed: signature("ES384", private("ES384"), signed)[:64])
-case("ES384", "by P-256", lambda signed: signature("ES256", private("ES256"), signed))
+case("ES256", "by a key of another curve", by("ES256", "secp256k1"))
+case("ES256", "by P-384, cut", lambda signed: by("ES384")(signed)[:64])
+case("ES384", "by P-256", by("ES256"))
 
 for name, size in (("Ed25519", 32), ("Ed448", 57)):
-    order = ED_ORDERS[name]
+    case(name, "S + L", of(name, partial(raised, size, ED_ORDERS[name])))
+    case(name, "R = 1, S = 0", partial(constant, (1).to_bytes(size, "little") + bytes(size)))
+    case(name, "R is no canonical encoding", of(name, partial(with_r, b"\xff" * size)))
+    case(name, "R and S exchanged", of(name, exchanged))
 
-    def raised(good: bytes, size: int = size, order: int = order) -> bytes:
-        """S is the same modulo the order, which a lax reader takes (RFC 8032 §5.1.7)."""
-        s = int.from_bytes(good[size:], "little") + order
-        return good[:size] + s.to_bytes(size, "little")
-
-    neutral = (1).to_bytes(size, "little")
-    case(name, "S + L", of(name, raised))
-    case(name, "R = 1, S = 0", lambda _, neutral=neutral, size=size: neutral + bytes(size))  # type: ignore[misc]
-    case(name, "R is no canonical encoding", of(name, lambda good, size=size: b"\xff" * size + good[size:]))  # type: ignore[misc]
-    case(name, "R and S exchanged", of(name, lambda good, size=size: good[size:] + good[:size]))  # type: ignore[misc]
-case("Ed25519", "Ed25519ph", lambda signed: private("Ed25519").sign(bytes(HASHES["512"].digest_size)))
-
-for name in ("RS256", "RS384", "RS512"):
-    case(name, "PSS", lambda signed, name=name: signature("PS" + name[2:], private(name), signed))  # type: ignore[misc]
-    other = {"RS256": "RS384", "RS384": "RS512", "RS512": "RS256"}[name]
-    case(name, "with another hash", lambda signed, other=other: signature(other, private("RSA"), signed))  # type: ignore[misc]
-    case(
-        name,
-        "no DigestInfo",
-        lambda signed, name=name: private("RSA").sign(  # type: ignore[misc]
-            bytes(HASHES[name[2:]].digest_size), padding.PKCS1v15(), HASHES[name[2:]]
-        ),
-    )
+for name, other in (("RS256", "RS384"), ("RS384", "RS512"), ("RS512", "RS256")):
+    case(name, "PSS", by("PS" + name[2:]))
+    case(name, "with another hash", by(other))
+    case(name, "of no text", partial(of_no_text, name))
 for name in ("PS256", "PS384", "PS512"):
-    case(name, "PKCS #1 v1.5", lambda signed, name=name: signature("RS" + name[2:], private(name), signed))  # type: ignore[misc]
+    case(name, "PKCS #1 v1.5", by("RS" + name[2:]))
     for length in (0, 20):
-        case(
-            name,
-            f"salt of {length} bytes",
-            lambda signed, name=name, length=length: private("RSA").sign(  # type: ignore[misc]
-                signed, padding.PSS(padding.MGF1(HASHES[name[2:]]), length), HASHES[name[2:]]
-            ),
-        )
-case(
-    "PS256",
-    "MGF1 with another hash",
-    lambda signed: private("RSA").sign(signed, padding.PSS(padding.MGF1(SHA384()), 32), SHA256()),
-)
+        case(name, f"salt of {length} bytes", partial(salted, name, length))
+case("PS256", "MGF1 with another hash", with_another_mask)
 
 
 @pytest.mark.parametrize(("algorithm", "forged", "reason"), CASES)
@@ -292,7 +306,7 @@ def test_a_header_that_is_not_understood_is_refused(name: str, header: dict[str,
 @pytest.mark.parametrize("name", EVERY)
 def test_a_key_in_the_token_is_none(name: str) -> None:
     """``jwk`` in the header is not looked at."""
-    mine = private({"EdDSA": "Ed25519"}.get(name, name), 7)
+    mine = private(name, 7)
     assert refuse(verifying(*EVERY), token(name, mine, jwk=as_jwk(mine.public_key()))).reason == "signature"
 
 
@@ -362,7 +376,7 @@ BAD_KEYS = {
 def test_a_broken_key_is_passed_over(jwk: Callable[[], dict[str, Any]]) -> None:
     """The other keys of its set are used; alone, the set is refused."""
     assert used(jwk(), jwk_of("ES384", kid="good")) == [("good", ["ES384"])]
-    with pytest.raises(ValueError, match="without a key for any algorithm: 1 that is"):
+    with pytest.raises(ValueError, match="without a key for any algorithm: 1 that "):
         used(jwk())
 
 
