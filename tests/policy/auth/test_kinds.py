@@ -110,7 +110,7 @@ TABLE: dict[str, tuple[tuple[tuple[bytes, bytes], ...], int, str | None]] = {
 def test_of_several_kinds_the_first_that_is_there_decides(
     scene: Scene, sent: tuple[tuple[bytes, bytes], ...], status: int, caller: str | None
 ) -> None:
-    """The same again when it is remembered. Each 401 names both kinds; screens are asked before anything is verified."""
+    """Again when it is remembered. Each 401 names both kinds. Screens are asked before anything is verified."""
     part = scene.part()
     assert isinstance(part.stages["auth"], AuthenticateByAny)
     assert [(scene.ask(part, *sent), scene.caller) for _ in range(2)] == [(status, caller)] * 2

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from apigw.contract.principal import Principal
-from apigw.errors import AuthUnavailable
 from apigw.policy.auth.api_keys.records import Record, parse
 from apigw.policy.auth.api_keys.search import KeyFile
 from apigw.policy.auth.method import Method, Providers
@@ -67,19 +66,13 @@ class Keys(Method):
             raise MALFORMED.by(self._challenge)
         digest = sha256(key).hexdigest().encode("ascii")
         for provider in self._of:
-            line = self._find(provider, digest)
+            line = provider.file.find(digest)
             if line is None:
                 continue
             if providers is not None and provider.name not in providers:
                 raise WRONG_PROVIDER.by(self._challenge)
             return self._accept(key, provider, line, now)
         raise UNKNOWN.by(self._challenge)
-
-    def _find(self, provider: Provider, digest: bytes) -> bytes | None:
-        try:
-            return provider.file.find(digest)
-        except OSError:
-            raise AuthUnavailable("The API keys cannot be read.") from None
 
     def _accept(self, key: bytes, provider: Provider, line: bytes, now: float) -> Principal:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from apigw.config.errors import ConfigError
 from apigw.contract.principal import Principal
-from apigw.errors import AuthUnavailable, Unauthorized
+from apigw.errors import Unauthorized
 from apigw.policy.auth.api_keys import editing
 from apigw.policy.auth.api_keys import keys as keys_module
 from apigw.policy.auth.api_keys.keys import Keys
@@ -157,15 +156,6 @@ def test_a_line_that_was_broken_after_the_check_is_no_key(file: str) -> None:
         content.seek(0)
         content.write(lines)
     assert refuse(opened(file), [KEY]) == "unknown_key"
-
-
-def test_a_file_that_cannot_be_read_is_503(keys: Keys) -> None:
-    """It is no fault of the caller."""
-    provider = keys._of[0]
-    os.close(provider.file._descriptor)
-    provider.file._descriptor = os.open("/", os.O_RDONLY)
-    with pytest.raises(AuthUnavailable):
-        keys.verify([KEY], NOW)
 
 
 def test_a_file_that_is_missing_is_told() -> None:
