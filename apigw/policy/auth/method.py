@@ -26,9 +26,16 @@ class Method:
         self.field = field
 
     def sent(self, request: Request) -> list[bytes]:
-        """The credential of a request; empty if it has none."""
+        """The credential of a request; empty if it has none of this kind."""
         field = self.field
         return [value for name, value in request.headers if name == field]
+
+    def with_scheme(self, scheme: bytes, request: Request) -> list[bytes]:
+        """As ``sent``, of ``Authorization`` fields; empty for another scheme than that one (lower case)."""
+        found = Method.sent(self, request)
+        if len(found) == 1 and found[0].partition(b" ")[0].lower() != scheme:
+            return []
+        return found
 
     def remembered(self, sent: Sequence[bytes], now: float) -> Principal | None:
         """Who sends this, if it was verified before and still holds at ``now`` (Unix seconds). Never raises."""

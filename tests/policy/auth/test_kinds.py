@@ -38,7 +38,7 @@ class Scene:
     def __init__(self, directory: Path, forward: bool = False) -> None:
         file = str(directory / "partners.keys")
         editing.add(file, Record(digest_of(KEY), "acme", ("partner",)))
-        editing.add(file, Record(digest_of(EXPIRED), "acme", (), NOW - 1))
+        editing.add(file, Record(digest_of(EXPIRED), "acme", expires=NOW - 1))
         policy = PolicyScene()
         policy.clock.advance(NOW)
         self.policy = policy.policy

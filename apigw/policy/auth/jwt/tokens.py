@@ -26,6 +26,7 @@ from apigw.policy.auth.method import Method, Providers
 from apigw.policy.auth.model import Auth
 from apigw.policy.auth.refusals import BEARER, SEVERAL, WRONG_PROVIDER, Refusal
 from apigw.policy.auth.strict_json import RepeatedName, parse_object
+from apigw.wire.request import Request
 
 CACHED_TOKENS = 16_384
 CACHED_BYTES = 16 * 1024 * 1024
@@ -120,6 +121,9 @@ class Tokens(Method):
 
     def challenge(self, providers: Providers) -> bytes:
         return BEARER
+
+    def sent(self, request: Request) -> list[bytes]:
+        return self.with_scheme(b"bearer", request)
 
     def remembered(self, sent: Sequence[bytes], now: float) -> Principal | None:
         if len(sent) == 1:
