@@ -82,7 +82,16 @@ class RouteSeries:
 class ServiceSeries:
     """The series of one service; made by ``Metrics.service``."""
 
-    def __init__(self, name: str, errors: Counter, calls: Counter, state: Gauge, transitions: Counter) -> None:
+    def __init__(
+        self,
+        name: str,
+        errors: Counter,
+        calls: Counter,
+        state: Gauge,
+        transitions: Counter,
+        ejections: Counter,
+        targets: Gauge,
+    ) -> None:
         self.durations = Spread()
         self.observe = self.durations.observe
         """``observe(seconds)``: from the first byte sent to the upstream to the last byte of its response."""
@@ -93,6 +102,9 @@ class ServiceSeries:
         self._calls: dict[int, Counter] = {}
         self._state = state.labels(name)
         self._transitions = {to: transitions.labels(name, to) for to in CIRCUIT_STATES}
+        self.ejected = ejections.labels(name).inc
+        """``ejected()``: count an ejection of a target."""
+        self._targets = targets
 
     def error(self, kind: str) -> None:
         """Count a failed call. ``kind`` is one of ``UPSTREAM_ERRORS``."""
@@ -119,3 +131,11 @@ class ServiceSeries:
         """Count a transition to ``closed``, ``open`` or ``half-open``."""
         self._state.set(CIRCUIT_STATES[to])
         self._transitions[to].inc()
+
+    def target_is(self, target: str, up: bool) -> None:
+        """Whether a target gets requests."""
+        self._targets.labels(self._name, target).set(up)
+
+    def target_gone(self, target: str) -> None:
+        """It is no target of the service any more."""
+        self._targets.remove_by_labels({"service": self._name, "target": target})

@@ -81,7 +81,8 @@ class Connect(Stage):
             if upstream.circuit is not None:
                 relay = relay or Relay(exchange, destination)
                 relay.permit = upstream.circuit.admit(destination.seconds())
-            target = upstream.balancer.pick(None)
+            key = destination.key(exchange)
+            target = upstream.choose(key)
             if target is None:
                 raise upstream.none_healthy()
             # Careful where it could not be repeated.
@@ -91,7 +92,9 @@ class Connect(Stage):
                     upstream.begin(target)
                 (relay or Relay(exchange, destination)).send(target, connection)
                 return None
-        return Connecting(relay or Relay(exchange, destination), connect(upstream, target))
+        else:
+            key = destination.key(exchange)
+        return Connecting(relay or Relay(exchange, destination), connect(upstream, target, key))
 
 
 class Connecting(Waiting):

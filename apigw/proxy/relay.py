@@ -26,6 +26,9 @@ from apigw.wire.tunnel import join
 FAILURES = frozenset({500, 502, 503, 504})
 """Statuses of a service that count as failures of the service for its circuit."""
 
+SWITCHED = 101
+"""The status of a tunnel that begins (RFC 9110 §15.2.2)."""
+
 log = Logger(namespace=__name__)
 
 
@@ -213,11 +216,12 @@ class Relay(Relaying):
         out = self._head(status, headers, connection.version)
         if out is None:
             return
-        if status == 101:
+        if status == SWITCHED:
             self._start_tunnel(connection, out)
             return
         if connection.event_stream:
             self.event_stream = True
+            self._target_did(status)
             self._settle(failed=False)  # it may last for hours
         elif self.permit is not None:
             circuit = self.destination.upstream.circuit
@@ -262,17 +266,23 @@ class Relay(Relaying):
         assert target is not None
         upstream = destination.upstream
         upstream.series.error(_KINDS.get(type(error), "protocol"))
+        reset = error.reset if exchange.call is not None and isinstance(error, UpstreamLost) else None
+        # Else it had not got all of the request: it may have been tired of waiting for the client, or refused the body.
+        its_fault = not isinstance(error, UpstreamLost) or (
+            self.request.body_complete and not self.full and reset != CANCEL
+        )
+        if its_fault and not (connection.used and isinstance(error, UpstreamLost) and error.silent):
+            target.failed(str(error))
         method, whole, repeated = self.request.method, self.whole(), self.wanted is not None
-        other = again(upstream, target, error, method, whole, repeated, connection.used)
+        key = destination.key(exchange)
+        other = again(upstream, target, key, error, method, whole, repeated, connection.used)
         if other is not None:
             self.wanted = other
             exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
             exchange.resume(None)
             return
-        reset = error.reset if exchange.call is not None and isinstance(error, UpstreamLost) else None
-        if not isinstance(error, UpstreamLost) or (self.request.body_complete and not self.full and reset != CANCEL):
+        if its_fault:
             self.settle_failure()
-        # Else it had not got all of the request: it may have been tired of waiting for the client, or refused the body.
         if isinstance(error, UpstreamTimedOut):
             exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
         else:
@@ -293,10 +303,23 @@ class Relay(Relaying):
         """The service's answer is complete."""
         connection = self._part()
         self.upstream_ended_at = self.destination.seconds()
+        if not self.event_stream:
+            self._target_did(status)
         if self.permit is not None:
             call = self.exchange.call
             self._settle(status in FAILURES or (call is not None and call.status == UNAVAILABLE))
         return connection
+
+    def _target_did(self, status: int) -> None:
+        """Tell the target how it did, for its ejection."""
+        target = self.target
+        assert target is not None
+        call = self.exchange.call
+        if status >= 500 or (call is not None and call.status == UNAVAILABLE):
+            what = f"status {status}" if status >= 500 else "grpc-status UNAVAILABLE"
+            target.failed(what)
+        else:
+            target.succeeded()
 
     def _part(self) -> UpstreamConnection | None:
         """The exchange with the target is over."""
@@ -309,6 +332,7 @@ class Relay(Relaying):
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:
         destination = self.destination
         self._part()
+        self._target_did(SWITCHED)
         upstream = connection.give_up()
         out += ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
         client = self.request.start_tunnel(out)

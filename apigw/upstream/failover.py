@@ -28,46 +28,54 @@ class Taken:
         self.connection = connection
 
 
-def connect(upstream: Upstream, target: Target) -> Deferred[Taken]:
+def connect(upstream: Upstream, target: Target, key: bytes = b"") -> Deferred[Taken]:
     """A new connection to ``target``, or if none can be made, to one other target. Nothing is sent yet.
 
-    Fails with ``ConnectFailed`` or ``PoolExhausted``.
+    ``key`` is the exchange's, as in ``Upstream.choose``. Fails with ``ConnectFailed`` or ``PoolExhausted``.
     """
-    return _connect(upstream, target, True)
+    return _connect(upstream, target, key, True)
 
 
-def _connect(upstream: Upstream, target: Target, elsewhere: bool) -> Deferred[Taken]:
+def _connect(upstream: Upstream, target: Target, key: bytes, elsewhere: bool) -> Deferred[Taken]:
     upstream.begin(target)
     taken: Deferred[Taken] = target.pool.connect().addCallbacks(
-        partial(_connected, upstream, target), partial(_not_connected, upstream, target, elsewhere)
+        partial(_connected, upstream, target), partial(_not_connected, upstream, target, key, elsewhere)
     )
     return taken
 
 
 def _connected(upstream: Upstream, target: Target, connection: UpstreamConnection) -> Taken:
-    target.connect_succeeded()
     return Taken(target, connection)
 
 
-def _not_connected(upstream: Upstream, target: Target, elsewhere: bool, failure: Failure) -> Failure | Deferred[Taken]:
+def _not_connected(
+    upstream: Upstream, target: Target, key: bytes, elsewhere: bool, failure: Failure
+) -> Failure | Deferred[Taken]:
     upstream.end(target)
     if failure.check(ConnectFailed):
         target.connect_failed(upstream.name, failure.getErrorMessage())
         upstream.series.error("connect")
-        other = upstream.other(target) if elsewhere else None
+        other = upstream.choose(key, (target,)) if elsewhere else None
         if other is not None:
-            return _connect(upstream, other, False)
+            return _connect(upstream, other, key, False)
     return failure
 
 
 def again(
-    upstream: Upstream, target: Target, error: UpstreamError, method: bytes, kept: bool, repeated: bool, used: bool
+    upstream: Upstream,
+    target: Target,
+    key: bytes,
+    error: UpstreamError,
+    method: bytes,
+    kept: bool,
+    repeated: bool,
+    used: bool,
 ) -> Target | None:
     """The target for the retry of an exchange that failed with ``target``, or None; see ``is_repeated``."""
     elsewhere = upstream.has_other(target)
     if not is_repeated(error, method, kept, repeated, used, elsewhere):
         return None
-    return upstream.other(target) or target
+    return upstream.choose(key, (target,)) or target
 
 
 def is_repeated(error: UpstreamError, method: bytes, kept: bool, repeated: bool, used: bool, elsewhere: bool) -> bool:

@@ -204,8 +204,9 @@ PANELS: dict[str, list[Panel]] = {
               query(f"sum by (instance) (gateway_dns_lookups_in_progress{{{WHERE}}})", "{{instance}}")),
         lines("Limit checks without the store", "Checks per second decided without Redis.", 8,
               query(rate("gateway_rate_limit_fallbacks_total"), "checks"), unit="reqps"),
-        lines("Reloads", "By result.", 8,
-              query(f"sum by (result) (increase(gateway_config_reloads_total{{{WHERE}}}{RATE}))", "{{result}}")),
+        lines("Reloads and upgrades", "By result.", 8,
+              query(f"sum by (result) (increase(gateway_config_reloads_total{{{WHERE}}}{RATE}))", "reload: {{result}}"),
+              query(f"sum by (result) (increase(gateway_upgrades_total{{{WHERE}}}{RATE}))", "upgrade: {{result}}")),
         lines("CPU", "Cores in use; a gateway can use one.", 8,
               query(f"sum by (instance) (rate(process_cpu_seconds_total{{{WHERE}}}{RATE}))", "{{instance}}")),
         lines("Memory", "Resident bytes.", 8,
@@ -226,6 +227,7 @@ PANELS: dict[str, list[Panel]] = {
 
 LEFT_OUT = {
     "gateway_dns_lookup_duration_seconds": "what takes long is seen in progress, and in answers that are old",
+    "gateway_upstream_ejections_total": "what matters is which targets are down, and for how long: gateway_target_up",
     "process_virtual_memory_bytes": "says nothing about what is used",
 }
 """Exported families that no panel shows, and why."""
