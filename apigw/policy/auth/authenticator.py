@@ -42,7 +42,7 @@ class Authenticator:
         """
         method = self._of.get(principal.provider)
         for each in self.methods if method is None else (method,):
-            found = each.authenticate(each.sent(request), now)
+            found = each.again(each.sent(request), now)
             if found is not None:
                 return found
         return None

@@ -46,10 +46,16 @@ class Method:
         known = self.remembered(sent, now)
         return self.verify(sent, now) if known is None else known
 
+    def again(self, sent: Sequence[bytes], now: float) -> Principal | Deferred[Principal] | None:
+        """For tunnels and event streams: ``authenticate``, of what was good when they began."""
+        return self.authenticate(sent, now)
+
     def verify(
-        self, sent: Sequence[bytes], now: float, providers: Providers = None
+        self, sent: Sequence[bytes], now: float, providers: Providers = None, caller: bytes = b""
     ) -> Principal | Deferred[Principal] | None:
         """Who sends this, by one of ``providers``; ``None`` if it is no credential of this kind.
+
+        ``caller`` is the client's address, for kinds that bound what each may cost.
 
         Returns a ``Deferred`` only where it must wait; cancel it when the caller leaves. Raises, or fires with,
         ``Unauthorized`` for a bad credential, and another ``GatewayError`` while none can be verified.

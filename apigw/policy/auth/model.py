@@ -8,6 +8,7 @@ from attrs import frozen
 
 from apigw.config.model import Config, Open, Route
 from apigw.policy.auth.api_keys.model import APIKeys
+from apigw.policy.auth.basic.model import BasicProvider
 from apigw.policy.auth.jwt.model import JWTVerifier
 
 
@@ -17,6 +18,7 @@ class Auth(Open):
 
     jwt: tuple[JWTVerifier, ...] = ()
     api_keys: tuple[APIKeys, ...] = ()
+    basic: tuple[BasicProvider, ...] = ()
     max_token_size: int = 8 * 1024
 
 

@@ -12,6 +12,8 @@ from apigw.contract.policy import NOTHING, Context, Part, Policy, Prepared
 from apigw.policy.auth.api_keys.opening import by_header
 from apigw.policy.auth.authenticator import Authenticator
 from apigw.policy.auth.authorization import Demands
+from apigw.policy.auth.basic.opening import users_of
+from apigw.policy.auth.basic.passwords import Passwords
 from apigw.policy.auth.jwt.jwks import KeySet, Running, Source, carry_over
 from apigw.policy.auth.jwt.keys import MAX_SET_BYTES
 from apigw.policy.auth.jwt.own import OwnTokens
@@ -21,6 +23,7 @@ from apigw.policy.auth.lasting import Lasting
 from apigw.policy.auth.method import Method
 from apigw.policy.auth.model import Auth, AuthOfRoute, auth_of, demanded
 from apigw.policy.auth.rules import RULES
+from apigw.policy.auth.secrets import SecretThreads
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.auth.stage import Authenticate, AuthenticateByAny, CountFailure
 
@@ -36,13 +39,19 @@ class AuthPolicy(Policy):
         self._fetch = context.fetch(MAX_SET_BYTES)
         self._clock = context.reactor
         self._running = Running()
+        self._threads = SecretThreads(context.reactor)
         series = AuthSeries(context.metrics.registry)
         self._counted = CountFailure(series.failed)
         self._lasting = Lasting(context.deadlines, context.now, series.failed)
 
+    def start(self) -> None:
+        """Its threads hash passwords. There are none before the first."""
+        self._threads.start()
+
     def stop(self) -> None:
-        """Stop all key sets."""
+        """Stop all key sets, and the threads."""
         self._running.use({})
+        self._threads.stop()
 
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> PreparedAuth:
         auth = auth_of(config)
@@ -53,6 +62,8 @@ class AuthPolicy(Policy):
             key_sets = carry_over(sources, previous.key_sets if previous is not None else {}, self._key_set)
             own: OwnTokens | None = getattr(others["oauth"], "own", None)
             methods: list[Method] = [Tokens(auth, key_sets, own, config.origins)]
+            if auth.basic:
+                methods.append(Passwords(users_of(auth.basic, config.origins), self._threads.run))
             methods += by_header(auth.api_keys, config.origins)
             authenticator = Authenticator([method for method in methods if method.providers()])
         return PreparedAuth(self, config, authenticator, key_sets)
@@ -77,19 +88,30 @@ class AuthPolicy(Policy):
             stages={"auth": stage},
             on_refusal=(self._counted,),
             on_lasting=(self._lasting,),
-            stripped=stripped(of_route, auth),
+            stripped=stripped(of_route, auth, open_to_all=False),
         )
 
     def _key_set(self, source: Source) -> KeySet:
         return KeySet(source, self._fetch, self._clock)
 
 
-def stripped(of_route: AuthOfRoute, auth: Auth | None) -> frozenset[bytes]:
-    """The headers with credentials that the service does not get. Those of API keys it gets on no route: a caller may
-    send its key everywhere."""
-    keys = () if auth is None else auth.api_keys
-    names = {each.header.lower().encode("ascii") for each in keys if not each.forward}
-    return frozenset(names) if of_route.forward_token else frozenset(names) | _TOKEN
+def stripped(of_route: AuthOfRoute, auth: Auth | None, open_to_all: bool) -> frozenset[bytes]:
+    """The headers with credentials that the service does not get.
+
+    Those of API keys it gets on no route: a caller may send its key everywhere. ``Authorization`` it does not get on a
+    route that takes passwords, unless its provider says so.
+    """
+    if auth is None:
+        return frozenset() if of_route.forward_token else _TOKEN
+    names = {each.header.lower().encode("ascii") for each in auth.api_keys if not each.forward}
+    taken = () if open_to_all else (each for each in auth.basic if _takes(of_route, each.name))
+    if not of_route.forward_token or not all(each.forward for each in taken):
+        names |= _TOKEN
+    return frozenset(names)
+
+
+def _takes(of_route: AuthOfRoute, provider: str) -> bool:
+    return of_route.providers is None or provider in of_route.providers
 
 
 class PreparedAuth(Prepared):
@@ -108,7 +130,7 @@ class PreparedAuth(Prepared):
     def part(self, route: RouteConfig) -> Part:
         of_route, demand, auth = route.of(AuthOfRoute), demanded(self._config, route), auth_of(self._config)
         if demand == "none" or self._authenticator is None or auth is None:
-            names = stripped(of_route, auth)
+            names = stripped(of_route, auth, open_to_all=True)
             return Part(stripped=names) if names else NOTHING
         return self._policy.part(self._authenticator, auth, demand == "required", of_route)
 

@@ -15,6 +15,7 @@ from apigw.config.rules import Rules
 from apigw.config.validate import shown
 from apigw.policy.auth.api_keys.records import check_file
 from apigw.policy.auth.api_keys.rules import check_header
+from apigw.policy.auth.basic.users import parse as passwords
 from apigw.policy.auth.jwt.own import PROVIDER
 from apigw.policy.auth.jwt.rules import (
     check_algorithm,
@@ -28,7 +29,7 @@ from apigw.policy.auth.model import AuthOfGateway, AuthOfRoute, auth_of, default
 from apigw.policy.auth.names import check_claim, check_role, check_scope
 from apigw.policy.auth.schema import KEYS
 
-KINDS = ("jwt", "api_keys")
+KINDS = ("jwt", "api_keys", "basic")
 """The kinds of providers: each a list of maps with a ``name``."""
 _MAX_NAMED = 10
 
@@ -158,9 +159,9 @@ RULES = Rules(
         "claim": "claim, with dots into nested ones",
         "algorithm": "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519, Ed448, HS256",
     },
-    contents={"public key": public_key_file, "secret": secret_file},
+    contents={"public key": public_key_file, "secret": secret_file, "passwords": passwords},
     contents_by_path={"API keys": check_file},
-    private=frozenset({"secret"}),
+    private=frozenset({"secret", "passwords"}),
     checks=(section, verifiers, demands, providers),
     refuse=(refuse,),
     told=(told,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apigw.config.keys import Keys, Rule, choice, item, list_of, map_of, size, switch
 from apigw.policy.auth.api_keys.schema import API_KEYS
+from apigw.policy.auth.basic.schema import BASIC
 from apigw.policy.auth.claims_schema import claims
 from apigw.policy.auth.jwt.schema import JWT
 from apigw.policy.auth.model import Auth, AuthOfGateway, AuthOfRoute, AuthSection
@@ -11,6 +12,7 @@ from apigw.policy.auth.model import Auth, AuthOfGateway, AuthOfRoute, AuthSectio
 AUTH: Rule = {
     "jwt": JWT,
     "api_keys": API_KEYS,
+    "basic": BASIC,
     "max_token_size": size("Larger bearer tokens are answered 401.", "1KiB", "1MiB"),
 }
 

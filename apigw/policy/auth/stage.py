@@ -63,7 +63,8 @@ class Authenticate(Stage):
         """A credential that was not seen before, or none: verifying takes longer than all else that a request costs."""
         if sent or self._required:
             screen(exchange)
-        found = self._method.verify(sent, now, self._providers)
+        caller = exchange.peers.client_address(exchange.request)
+        found = self._method.verify(sent, now, self._providers, caller)
         if found is None and self._required:
             raise missing([self._method.challenge(self._providers)])
         return go_on(found, self._demands, (), exchange)
@@ -100,7 +101,7 @@ class AuthenticateByAny(Stage):
                 screened = True
                 screen(exchange)
             try:
-                found = method.verify(sent, now, providers)
+                found = method.verify(sent, now, providers, exchange.peers.client_address(exchange.request))
             except Unauthorized as error:
                 raise named(error, accepted.others) from None
             if found is not None:

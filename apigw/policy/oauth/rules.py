@@ -10,7 +10,7 @@ from apigw.config.model import Path
 from apigw.config.rules import Reserved, Rules
 from apigw.config.validate import shown
 from apigw.policy.auth.jwt.rules import Trusted, apart, one_key, trusted
-from apigw.policy.oauth.client_secrets import SecretHash
+from apigw.policy.auth.secrets import SecretHash
 from apigw.policy.oauth.schema import KEYS
 from apigw.policy.oauth.signing import signing_key
 from apigw.policy.oauth.token_request import check_client_id

@@ -17,7 +17,9 @@ from apigw.ops.metrics import Metrics
 from apigw.policy.auth.api_keys import editing
 from apigw.policy.auth.api_keys.model import APIKeys
 from apigw.policy.auth.api_keys.records import Record, digest_of, new_key
+from apigw.policy.auth.basic.model import BasicProvider
 from apigw.policy.auth.model import Auth, AuthOfRoute, AuthSection
+from apigw.policy.auth.secrets import hash_generated
 from apigw.policy.auth.stage import Authenticate, AuthenticateByAny
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
@@ -151,6 +153,21 @@ def test_a_403_speaks_of_tokens_to_who_sent_one(scene: Scene) -> None:
     assert [scene.ask(part, TOKEN), len(scene.challenges)] == [403, 1]
     assert [scene.ask(part, GOOD_KEY), scene.challenges] == [403, []]
     assert scene.ask(scene.part(roles=("partner",)), GOOD_KEY) == 200
+
+
+def test_passwords_reach_no_service_unless_that_is_said(tmp_path: Path) -> None:
+    """On a route that takes them; tokens do not reach it there, either."""
+    (tmp_path / "ops").write_text(f"ada:{hash_generated('password')}\n")
+    for forward in (False, True):
+        auth = Auth(jwt=(HS,), basic=(BasicProvider("ops", str(tmp_path / "ops"), forward),))
+        prepared = PolicyScene().policy.prepare(Config(added=(AuthSection(auth),)), None, {"oauth": Prepared()})
+
+        def stripped(prepared: Prepared = prepared, **of_route: Any) -> frozenset[bytes]:
+            return prepared.part(RouteConfig("/a", "main", added=(AuthOfRoute(**of_route),))).stripped
+
+        assert stripped() == stripped(providers=("ops",)) == (frozenset() if forward else {b"authorization"})
+        assert stripped(providers=("hs",)) == stripped(auth="none") == frozenset()
+        assert stripped(forward_token=False) == {b"authorization"}
 
 
 def test_keys_reach_no_service_unless_that_is_said(tmp_path: Path) -> None:

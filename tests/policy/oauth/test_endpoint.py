@@ -24,7 +24,7 @@ from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable, Overloaded
 from apigw.policy.auth.jwt.tokens import Tokens
 from apigw.policy.auth.model import Auth
-from apigw.policy.oauth.client_secrets import Cost, SecretHash, hash_generated, hash_secret, new_secret
+from apigw.policy.auth.secrets import Cost, SecretHash, hash_generated, hash_secret, new_secret
 from apigw.policy.oauth.clients import Run
 from apigw.policy.oauth.endpoint import TokenEndpoint, TokenResponse, metadata
 from apigw.policy.oauth.model import OAuth, OAuthClient, OAuthSigning, Quota

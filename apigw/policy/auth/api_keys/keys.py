@@ -56,7 +56,9 @@ class Keys(Method):
                 return principal
         return None
 
-    def verify(self, sent: Sequence[bytes], now: float, providers: Providers = None) -> Principal | None:
+    def verify(
+        self, sent: Sequence[bytes], now: float, providers: Providers = None, caller: bytes = b""
+    ) -> Principal | None:
         if not sent:
             return None
         if len(sent) > 1:

@@ -137,7 +137,7 @@ class Tokens(Method):
         return None
 
     def verify(
-        self, sent: Sequence[bytes], now: float, providers: Providers = None
+        self, sent: Sequence[bytes], now: float, providers: Providers = None, caller: bytes = b""
     ) -> Principal | Deferred[Principal] | None:
         """Waits only for the fetch of a key set."""
         if not sent:

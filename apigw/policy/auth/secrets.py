@@ -11,19 +11,15 @@ import hmac
 import os
 import re
 import secrets
-import sys
 import threading
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import TypeVar
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from apigw.errors import Overloaded
 
@@ -132,47 +128,17 @@ def verify(secret: str, hashes: tuple[SecretHash, ...], decoys: tuple[SecretHash
 class _PatientThread(threading.Thread):
     """A thread with a high niceness: on a busy core, it gets about a tenth of the reactor's share."""
 
-    def run(self) -> None:
-        if sys.platform == "linux":  # on other systems, niceness applies to the whole process
-            with suppress(OSError):
-                thread = threading.get_native_id()
-                os.setpriority(os.PRIO_PROCESS, thread, max(HASHING_NICE, os.getpriority(os.PRIO_PROCESS, thread)))
-        super().run()
+    def run(self, work: Callable[[], T], id: str, caller: str = "") -> Deferred[T]:
+        """Run ``work()`` in a thread for ``id``, which need not exist. Cancelled work is not started.
 
-
-class _PatientPool(ThreadPool):
-    threadFactory = _PatientThread
-
-
-class SecretThreads:
-    """A small thread pool for hashing, separate from the reactor's, with a short queue.
-
-    One client id may use at most ``each`` of its places, so that guesses at one secret do not take them all.
-    """
-
-    def __init__(self, reactor: IReactorFromThreads, threads: int = 2, queue: int = 32, each: int = 8) -> None:
-        self._reactor = reactor
-        self._pool = _PatientPool(minthreads=0, maxthreads=threads, name="apigw-secrets")
-        self._room = threads + queue
-        self._each = each
-        self._taken = Counter[str]()
-
-    def start(self) -> None:
-        self._pool.start()
-
-    def stop(self) -> None:
-        """Stop when all queued work is done, which takes at most a second or two."""
-        self._pool.stop()
-
-    def run(self, work: Callable[[], T], id: str) -> Deferred[T]:
-        """Run ``work()`` in a thread for the client id ``id``, which need not exist. Cancelled work is not started.
-
-        Raises ``Overloaded`` if too much work is queued, in all or for this id.
+        Raises ``Overloaded`` if too much work is queued, in all, for this id, or for this ``caller``, if that is given.
         """
-        if self._room <= 0 or self._taken[id] >= self._each:
+        full = self._room <= 0 or self._taken[id] >= self._each
+        if full or (caller and self._callers[caller] >= self._each_caller):
             raise Overloaded("Too many secrets are waiting to be checked.", [(b"retry-after", b"1")])
         self._room -= 1
         self._taken[id] += 1
+        self._callers[caller] += 1
         answer: Deferred[T] = Deferred()
 
         def unless_cancelled() -> T | None:
@@ -180,9 +146,8 @@ class SecretThreads:
 
         def finished(success: bool, result: T | Failure) -> None:
             self._room += 1
-            self._taken[id] -= 1
-            if not self._taken[id]:
-                del self._taken[id]
+            _give_back(self._taken, id)
+            _give_back(self._callers, caller)
             if not answer.called:
                 answer.callback(result)
 
@@ -190,6 +155,12 @@ class SecretThreads:
             lambda success, result: self._reactor.callFromThread(finished, success, result), unless_cancelled
         )
         return answer
+
+
+def _give_back(taken: Counter[str], key: str) -> None:
+    taken[key] -= 1
+    if not taken[key]:
+        del taken[key]
 
 
 def _scrypt(secret: str, salt: bytes, cost: tuple[int, int, int]) -> bytes:

@@ -15,7 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
 
 from apigw.errors import Overloaded
-from apigw.policy.oauth.client_secrets import (
+from apigw.policy.auth.secrets import (
     HASHING_NICE,
     SecretHash,
     SecretThreads,
