@@ -1,4 +1,4 @@
-"""Secrets of OAuth clients: generation, hashes, verification, and the threads for hashing.
+"""Secrets of OAuth clients, and passwords: generation, hashes, verification, and the threads for hashing.
 
 A stored hash is ``sha256$<hex>`` for a generated secret of 256 random bits, which cannot be guessed, or
 ``scrypt$<n>$<r>$<p>$<salt>$<hash>`` (RFC 7914) for a chosen one.
@@ -11,15 +11,19 @@ import hmac
 import os
 import re
 import secrets
+import sys
 import threading
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TypeVar
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
 from apigw.errors import Overloaded
 
@@ -127,6 +131,43 @@ def verify(secret: str, hashes: tuple[SecretHash, ...], decoys: tuple[SecretHash
 
 class _PatientThread(threading.Thread):
     """A thread with a high niceness: on a busy core, it gets about a tenth of the reactor's share."""
+
+    def run(self) -> None:
+        if sys.platform == "linux":  # on other systems, niceness applies to the whole process
+            with suppress(OSError):
+                thread = threading.get_native_id()
+                os.setpriority(os.PRIO_PROCESS, thread, max(HASHING_NICE, os.getpriority(os.PRIO_PROCESS, thread)))
+        super().run()
+
+
+class _PatientPool(ThreadPool):
+    threadFactory = _PatientThread
+
+
+class SecretThreads:
+    """A small thread pool for hashing, separate from the reactor's, with a short queue.
+
+    One id may use at most ``each`` of its places, so that guesses at one secret do not take them all, and one client's
+    address at most ``each_caller``.
+    """
+
+    def __init__(
+        self, reactor: IReactorFromThreads, threads: int = 2, queue: int = 32, each: int = 8, each_caller: int = 4
+    ) -> None:
+        self._reactor = reactor
+        self._pool = _PatientPool(minthreads=0, maxthreads=threads, name="apigw-secrets")
+        self._room = threads + queue
+        self._each = each
+        self._each_caller = each_caller
+        self._taken = Counter[str]()
+        self._callers = Counter[str]()
+
+    def start(self) -> None:
+        self._pool.start()
+
+    def stop(self) -> None:
+        """Stop when all queued work is done, which takes at most a second or two."""
+        self._pool.stop()
 
     def run(self, work: Callable[[], T], id: str, caller: str = "") -> Deferred[T]:
         """Run ``work()`` in a thread for ``id``, which need not exist. Cancelled work is not started.

@@ -23,6 +23,7 @@ from apigw.policy.auth.secrets import hash_generated
 from apigw.policy.auth.stage import Authenticate, AuthenticateByAny
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
+from apigw.routing.trie import Entry
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 
@@ -60,7 +61,7 @@ class Scene:
         route = Route(
             "/a", None, None, series, (*stages, Welcome()), on_refusal=part.on_refusal, screens=(self.screen,)
         )
-        table = Table(Router([("/a", None, route)]), None, route, Peers(), 100, False)
+        table = Table(Router([Entry("/a", None, route)]), None, route, Peers(), 100, False)
         pipeline = Pipeline(table, lambda: 0.0, self.ended.append, lambda request: None)
         stream: Any = Answered(self)
         pipeline.on_request(Request(stream, b"GET", b"/a", b"/a", b"", b"x", list(headers), b"HTTP/1.1", 0))

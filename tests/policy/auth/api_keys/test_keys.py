@@ -63,7 +63,8 @@ def refuse(keys: Keys, sent: Sequence[bytes], now: float = NOW, providers: froze
 def test_a_key_says_who_calls(keys: Keys) -> None:
     """With the roles and scopes of its line; the second time without a look at the file."""
     found = accept(keys, KEY)
-    assert (found.provider, found.id, found.roles, found.scopes) == ("p0", "acme", ("partner", "gold"), {"orders.read"})
+    assert (found.provider, found.id, found.roles) == ("p0", "acme", ("partner", "gold"))
+    assert found.scopes == {"orders.read"}
     assert accept(keys, KEY) is found
     assert found.claims == {}
     assert keys.field == b"x-api-key"
