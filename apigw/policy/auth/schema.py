@@ -16,6 +16,12 @@ AUTH: Rule = {
     "max_token_size": size("Larger bearer tokens are answered 401.", "1KiB", "1MiB"),
 }
 
+MEANT = {
+    **dict.fromkeys(("keys", "api_key", "apikey", "apikeys", "key_auth"), "api_keys"),
+    **dict.fromkeys(("basic_auth", "htpasswd", "passwords", "users"), "basic"),
+    **dict.fromkeys(("oidc", "openid", "bearer", "tokens"), "jwt: [{name: …, openid: true, issuer: …}]"),
+}
+
 OF_GATEWAY: Rule = {
     "auth_default": choice(
         "`auth` of routes that do not set it.",
@@ -51,7 +57,7 @@ OF_ROUTE: Rule = {
 }
 
 KEYS = (
-    Keys((), AuthSection, {"auth": map_of("Authentication: who is believed.", Auth, AUTH, nullable=True)}),
+    Keys((), AuthSection, {"auth": map_of("Authentication: who is believed.", Auth, AUTH, nullable=True, meant=MEANT)}),
     Keys(("gateway",), AuthOfGateway, OF_GATEWAY),
     Keys(("routes",), AuthOfRoute, OF_ROUTE),
 )

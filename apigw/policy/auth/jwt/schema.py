@@ -58,4 +58,19 @@ VERIFIER: Rule = {
     ),
 }
 
-JWT: Rule = list_of("Providers of JWTs. No two may accept the same token.", map_of("", JWTVerifier, VERIFIER))
+MEANT = {
+    "alg": "algorithm",
+    "algorithms": "algorithm",
+    "iss": "issuer",
+    "aud": "audience",
+    "kid": "key_id",
+    "typ": "token_type",
+    "jwks": "jwks_file or jwks_url",
+    "jwks_uri": "jwks_url",
+    "public_key": "public_key_file",
+    **dict.fromkeys(("discovery", "metadata", "well_known", "oidc"), "openid: true"),
+}
+
+JWT: Rule = list_of(
+    "Providers of JWTs. No two may accept the same token.", map_of("", JWTVerifier, VERIFIER, meant=MEANT)
+)
