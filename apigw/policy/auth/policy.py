@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from apigw.config.model import Config
@@ -53,7 +53,9 @@ class AuthPolicy(Policy):
         self._running.use({})
         self._threads.stop()
 
-    def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> PreparedAuth:
+    def prepare(
+        self, config: Config, previous: Any, others: Mapping[str, Prepared]
+    ) -> Generator[None, None, PreparedAuth]:
         auth = auth_of(config)
         authenticator: Authenticator | None = None
         key_sets: dict[Source, KeySet] = {}
@@ -63,7 +65,8 @@ class AuthPolicy(Policy):
             own: OwnTokens | None = getattr(others["oauth"], "own", None)
             methods: list[Method] = [Tokens(auth, key_sets, own, config.origins)]
             if auth.basic:
-                methods.append(Passwords(users_of(auth.basic, config.origins), self._threads.run))
+                users = yield from users_of(auth.basic, config.origins)
+                methods.append(Passwords(users, self._threads.run))
             methods += by_header(auth.api_keys, config.origins)
             authenticator = Authenticator([method for method in methods if method.providers()])
         return PreparedAuth(self, config, authenticator, key_sets)

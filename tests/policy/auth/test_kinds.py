@@ -44,10 +44,9 @@ class Scene:
         editing.add(file, Record(digest_of(EXPIRED), "acme", expires=NOW - 1))
         policy = PolicyScene()
         policy.clock.advance(NOW)
-        self.policy = policy.policy
         auth = Auth(jwt=(HS,), api_keys=(APIKeys("partners", file, forward=forward),))
         config = Config(added=(AuthSection(auth),))
-        self.prepared = self.policy.prepare(config, None, {"oauth": Prepared()})
+        self.prepared = policy.prepare(config)
         self.screen = Noting()
         self.ended: list[Exchange] = []
         self.answered: list[tuple[int, Headers]] = []
@@ -161,7 +160,7 @@ def test_passwords_reach_no_service_unless_that_is_said(tmp_path: Path) -> None:
     (tmp_path / "ops").write_text(f"ada:{hash_generated('password')}\n")
     for forward in (False, True):
         auth = Auth(jwt=(HS,), basic=(BasicProvider("ops", str(tmp_path / "ops"), forward),))
-        prepared = PolicyScene().policy.prepare(Config(added=(AuthSection(auth),)), None, {"oauth": Prepared()})
+        prepared = PolicyScene().prepare(Config(added=(AuthSection(auth),)))
 
         def stripped(prepared: Prepared = prepared, **of_route: Any) -> frozenset[bytes]:
             return prepared.part(RouteConfig("/a", "main", added=(AuthOfRoute(**of_route),))).stripped

@@ -19,6 +19,7 @@ from apigw.policy.auth.basic.opening import users_of
 from apigw.policy.auth.basic.passwords import CHALLENGE, FORGOTTEN_AFTER, Passwords
 from apigw.policy.auth.basic.users import parse
 from apigw.policy.auth.secrets import hash_generated
+from apigw.process.pieces import at_once
 
 NOW = 1_800_000_000.0
 PASSWORD, OTHER = "correct horse: battery", "another one"
@@ -175,7 +176,7 @@ def test_a_bad_file_is_told_with_its_line(data: bytes, sentence: str, tmp_path: 
     file = tmp_path / "ops"
     file.write_bytes(data)
     with pytest.raises(ConfigError) as caught:
-        users_of([BasicProvider("ops", str(file))], {})
+        at_once(users_of([BasicProvider("ops", str(file))], {}))
     message = str(caught.value)
     assert sentence in message
     assert message.startswith("auth.basic[0].file: ")
