@@ -65,6 +65,13 @@ def workers(text: str) -> None:
         raise ValueError("is neither a whole number nor auto")
 
 
+def methods(text: str) -> None:
+    if text not in ("idempotent", "all"):
+        if text.upper() in METHODS:
+            raise ValueError(f"is neither idempotent nor all: write [{text.upper()}]")
+        raise ValueError(f"is neither idempotent nor all nor a list of methods{hint(text, ('idempotent', 'all'))}")
+
+
 FORMS: dict[str, Callable[[str], object]] = {
     "method": method,
     "request path": request_path,
@@ -81,5 +88,6 @@ FORMS: dict[str, Callable[[str], object]] = {
     "host:port": addresses.host_and_port,
     "endpoint": endpoints.parse,
     "workers": workers,
+    "methods": methods,
 }
 """Checks of text, by the names in the schema. Other rooms add theirs by ``Rules.forms``."""

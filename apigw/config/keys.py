@@ -61,6 +61,11 @@ def number_or_word(doc: str, form: str, least: int, most: int, **more: Any) -> R
     return _rule(doc, more, type=["integer", "string"], form=form, min=least, max=most)
 
 
+def word_or_list(doc: str, form: str, item: Rule, **more: Any) -> Rule:
+    """A text that ``form`` knows, or a list."""
+    return _rule(doc, more, type=["string", "list"], form=form, schema=item)
+
+
 def switch(doc: str, **more: Any) -> Rule:
     return _rule(doc, more, type="boolean")
 

@@ -30,6 +30,7 @@ _FORMS = {
     "host:port": "`host:port`",
     "endpoint": "endpoint string",
     "workers": "`auto`",
+    "methods": "`idempotent`, `all`",
 }
 _TYPES = {
     "boolean": "`true` or `false`",
@@ -159,6 +160,8 @@ class _Page:
             form = self.forms.get(rule["form"], rule["form"])
             if not isinstance(kind, list):
                 return form + null
+            if "list" in kind:
+                return f"{form}, or list of {self._type(rule['schema'])}{null}"
             return f"{form} or map{null}" if "dict" in kind else f"{rule['min']} to {rule['max']}, or {form}{null}"
         bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
         return _TYPES[kind] + bounds + null
@@ -187,7 +190,7 @@ def _shown(rule: Rule, value: Any) -> str:
     if rule.get("type") == "dict" and value == ():
         return "`{}`"
     if isinstance(value, tuple):
-        texts = [each if isinstance(each, str) else each.endpoint for each in value]
+        texts = [each.endpoint if attrs.has(type(each)) else str(each) for each in value]
         return f"`[{', '.join(texts)}]`"
     if attrs.has(type(value)):
         return "as below"

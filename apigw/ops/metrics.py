@@ -118,6 +118,26 @@ class Metrics:
             ["service", "to"],
             registry=registry,
         )
+        self._retries = Counter(
+            "gateway_upstream_retries_total",
+            "Requests that were sent to a service again, by why.",
+            ["service", "reason"],
+            registry=registry,
+        )
+        self._denied = Counter(
+            "gateway_upstream_retries_denied_total",
+            "Retries that were not made because too many were under way.",
+            ["service"],
+            registry=registry,
+        )
+        self._of_services = (
+            self._errors,
+            self._calls,
+            self._circuit_state,
+            self._transitions,
+            self._retries,
+            self._denied,
+        )
         self._connections = Gauge(
             "gateway_connections", "Open connections of clients.", ["protocol"], registry=registry
         )
@@ -183,8 +203,7 @@ class Metrics:
         try:
             return self._services[name]
         except KeyError:
-            made = ServiceSeries(name, self._errors, self._calls, self._circuit_state, self._transitions)
-            return self._services.setdefault(name, made)
+            return self._services.setdefault(name, ServiceSeries(name, *self._of_services))
 
     def connections(self, protocol: str) -> Gauge:
         """The open connections of one protocol: ``inc()`` and ``dec()``."""
@@ -213,7 +232,7 @@ class Metrics:
             del self._routes[pattern]
         for name in self._services.keys() - services:
             del self._services[name]
-            for family in (self._errors, self._calls, self._circuit_state, self._transitions):
+            for family in self._of_services:
                 family.remove_by_labels({"service": name})
 
     def routes(self) -> dict[str, RouteSeries]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from random import random
 from typing import Any
 
 from attrs import evolve
@@ -15,9 +16,11 @@ from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
 from apigw.ops.series import ServiceSeries
 from apigw.shared.page import Page
+from apigw.shared.tally import Tally
 from apigw.upstream.balancing import Balancer, RoundRobin
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.record import Record
+from apigw.upstream.retries import Budget, Retries
 from apigw.upstream.shared_allowance import SharedAllowance
 from apigw.upstream.shared_record import SharedRecord
 from apigw.upstream.shared_target import SharedTarget
@@ -45,8 +48,10 @@ class Upstream:
         agent: Agent,
         circuit: Circuit | None,
         series: ServiceSeries,
+        retries: Retries | None = None,
     ) -> None:
         self.service = service
+        self.retries: Retries | None = retries
         self.circuit = circuit
         self.series = series
         self.name = service.name
@@ -136,6 +141,12 @@ class Upstream:
         """Another available target, for failover from ``target``; or None."""
         return self.balancer.pick(target)
 
+    def other_than(self, tried: list[Target]) -> Target | None:
+        for target in self.targets:
+            if target.available and target not in tried:
+                return target
+        return self.balancer.pick(None)
+
     def has_other(self, target: Target) -> bool:
         return any(other.available for other in self.targets if other is not target)
 
@@ -193,7 +204,12 @@ _POOLS: dict[str, Any] = {"auto": negotiated_pool, "http1": http1_pool}
 
 
 def build(
-    service: Service, reactor: Any, deadlines: Deadlines, series: ServiceSeries, page: Page | None = None
+    service: Service,
+    reactor: Any,
+    deadlines: Deadlines,
+    series: ServiceSeries,
+    page: Page | None = None,
+    random: Callable[[], float] = random,
 ) -> Upstream:
     """An upstream, without connections. Raises what ``ClientTLS`` raises for unusable files.
 
@@ -231,7 +247,10 @@ def build(
         check_timeout = None if service.health_check is None else service.health_check.timeout
         record = None if page is None else _record(service, service.circuit_breaker, page, reactor.seconds())
         circuit = Circuit(service.name, service.circuit_breaker, reactor, series, check_timeout, record)
-    return Upstream(service, make_target, RoundRobin(), deadlines, agent, circuit, series)
+    retries = None
+    if service.retry is not None:
+        retries = Retries(service.retry, Budget(service.retry.budget, Tally(), Tally()), random)
+    return Upstream(service, make_target, RoundRobin(), deadlines, agent, circuit, series, retries)
 
 
 def _record(service: Service, config: CircuitBreaker, page: Page, now: float) -> Record | None:
