@@ -55,6 +55,8 @@ def routes(options: argparse.Namespace) -> int:
 
 def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes) -> Iterator[tuple[str, str]]:
     """What a request meets on its route, in the order in which it meets it."""
+    if route.name != route.path:
+        yield "name", route.name
     service = next(service for service in config.services if service.name == route.service)
     holds = effective(config, route, service)
     origin = config.origins.get(("routes", index, "path"))

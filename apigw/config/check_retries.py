@@ -6,7 +6,7 @@ from typing import Any
 
 from apigw.config import units
 from apigw.config.merge import Document
-from apigw.config.model import Gateway, Path, Retry
+from apigw.config.model import Gateway, Path
 
 
 def retries(document: Document) -> None:
@@ -35,6 +35,6 @@ def retries(document: Document) -> None:
 
 
 def _grpc(document: Document, path: Path, retry: dict[str, Any]) -> None:
-    methods = retry.get("methods", Retry().methods)
-    if document.get(*path, "protocol") == "grpc" and methods != "all" and "POST" not in methods:
+    methods = retry.get("methods", "idempotent")
+    if document.get(*path, "protocol") == "grpc" and not {"POST", "all"} & set([methods] if isinstance(methods, str) else methods):
         document.warn((*path, "retry"), "repeats no call of gRPC that was sent, as they are POST: write methods: all")

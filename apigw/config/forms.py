@@ -65,11 +65,11 @@ def workers(text: str) -> None:
         raise ValueError("is neither a whole number nor auto")
 
 
-def methods(text: str) -> None:
-    if text not in ("idempotent", "all"):
+def retried(text: str) -> None:
+    if text not in ("idempotent", "all", *METHODS):
         if text.upper() in METHODS:
-            raise ValueError(f"is neither idempotent nor all: write [{text.upper()}]")
-        raise ValueError(f"is neither idempotent nor all nor a list of methods{hint(text, ('idempotent', 'all'))}")
+            raise ValueError(f"is not an HTTP method: write {text.upper()}")
+        raise ValueError(f"is neither an HTTP method nor idempotent nor all{hint(text, ('idempotent', 'all'))}")
 
 
 FORMS: dict[str, Callable[[str], object]] = {
@@ -88,6 +88,6 @@ FORMS: dict[str, Callable[[str], object]] = {
     "host:port": addresses.host_and_port,
     "endpoint": endpoints.parse,
     "workers": workers,
-    "methods": methods,
+    "retried": retried,
 }
 """Checks of text, by the names in the schema. Other rooms add theirs by ``Rules.forms``."""

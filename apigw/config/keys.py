@@ -9,6 +9,9 @@ Besides the rules of Cerberus there are more: ``duration``, ``size`` and ``share
   the value of the key that ``into`` names.
 - ``meant`` has what people write in place of an allowed value, or of a key of a map, with what to write: the hint of
   the error. ``number`` has what to write in place of a number, such as ``tcp:{}``.
+- ``merge`` is ``"names"`` for maps of rules for headers (``set``, ``add``, ``remove``): a default's rules stay, but for
+  those of the same names (``config.defaults``).
+- ``short`` is the key that is meant by a text in place of a map.
 - ``secret`` marks values that are never shown.
 """
 
@@ -23,7 +26,7 @@ Rule = dict[str, Any]
 
 DAY, MONTH = "24h", "744h"
 
-_META = ("default", "into", "meant", "number", "secret")
+_META = ("default", "into", "meant", "merge", "number", "secret", "short")
 
 
 @frozen
@@ -61,17 +64,17 @@ def number_or_word(doc: str, form: str, least: int, most: int, **more: Any) -> R
     return _rule(doc, more, type=["integer", "string"], form=form, min=least, max=most)
 
 
-def word_or_list(doc: str, form: str, item: Rule, **more: Any) -> Rule:
-    """A text that ``form`` knows, or a list."""
-    return _rule(doc, more, type=["string", "list"], form=form, schema=item)
-
-
 def switch(doc: str, **more: Any) -> Rule:
     return _rule(doc, more, type="boolean")
 
 
 def text(doc: str, form: str, **more: Any) -> Rule:
     return _rule(doc, more, type="string", form=form)
+
+
+def one_or_several(doc: str, form: str, **more: Any) -> Rule:
+    """A text, or a list of texts; it becomes a tuple."""
+    return _rule(doc, more, type=["string", "list"], form=form, schema=item(form), minlength=1)
 
 
 def choice(doc: str, *allowed: str, **more: Any) -> Rule:
@@ -93,6 +96,12 @@ def secret(doc: str) -> Rule:
     return _rule(doc, {}, type="string", nullable=True, secret=True)
 
 
+def named(doc: str, entry: Rule, **more: Any) -> Rule:
+    """A map whose keys are names. It becomes a tuple: of what ``entry`` has as model, with the ``name``; else of pairs
+    of names and values."""
+    return _rule(doc, more, type="dict", valuesrules=entry)
+
+
 def list_of(doc: str, item: Rule, **more: Any) -> Rule:
     return _rule(doc, more, type="list", schema=item)
 
@@ -101,6 +110,11 @@ def map_of(doc: str, model: type[Any] | None, schema: Rule, **more: Any) -> Rule
     rule = _rule(doc, more, type="dict", schema=schema)
     rule["meta"]["model"] = model
     return rule
+
+
+def may_be_list(rule: Rule) -> bool:
+    """Whether the rule's ``schema`` is that of the entries of a list."""
+    return "list" in rule.get("type", ())
 
 
 def item(form: str) -> Rule:

@@ -155,13 +155,13 @@ class CircuitBreaker:
 
 @frozen
 class Retry:
-    """``on``: the words ``connect`` and ``reset``, and statuses. ``tries`` include the first. ``methods``:
-    ``idempotent``, ``all``, or their names. ``budget`` is a share of the requests in flight."""
+    """``on``: the words ``connect`` and ``reset``, and statuses. ``tries`` include the first. ``methods``: their names,
+    ``idempotent`` and ``all``. ``budget`` is a share of the requests in flight."""
 
     on: tuple[str | int, ...] = ("connect", "reset", 502, 503, 504)
     tries: int = 2
     per_try_timeout: float | None = None
-    methods: str | tuple[str, ...] = "idempotent"
+    methods: tuple[str, ...] = ("idempotent",)
     budget: float = 0.2
 
 
@@ -188,16 +188,44 @@ class Service(Open):
 
 
 @frozen
+class Condition:
+    """What a header, cookie or value of the query must be; one of the three is set.
+
+    ``equal``: the text of one. ``present``: whether there is one. ``regex``: an expression that matches the whole of
+    one.
+    """
+
+    name: str
+    equal: str | None = None
+    present: bool | None = None
+    regex: str | None = None
+
+
+@frozen
 class Route(Open):
-    """``methods`` is ``None`` for all. ``max_body_size``: ``UNSET`` if the gateway's applies, ``None`` for no limit."""
+    """A route for one path. One that is written with several paths is as many routes, with the same ``name``.
+
+    ``service`` is ``None`` if a policy answers. ``methods`` is ``None`` for all. ``max_body_size``: ``UNSET`` if the
+    gateway's applies, ``None`` for no limit. ``hosts`` are in the form of ``addresses.matched_host``, and empty for all
+    that no route names. ``encoded_slashes`` and ``empty_segments`` are ``refuse`` or ``keep``.
+    """
 
     path: str
-    service: str
+    service: str | None = None
     methods: tuple[str, ...] | None = None
     strip_prefix: str | None = None
     timeout: float | None = None
     max_body_size: int | None = -1
     buffer_body: int = 64 * 1024
+    hosts: tuple[str, ...] = ()
+    headers: tuple[Condition, ...] = ()
+    query: tuple[Condition, ...] = ()
+    cookies: tuple[Condition, ...] = ()
+    strict_methods: bool = False
+    encoded_slashes: str = "refuse"
+    empty_segments: str = "refuse"
+    name: str = Factory(lambda self: "".join((*self.hosts[:1], self.path)), takes_self=True)
+    """As written, or its first host and its first path."""
 
 
 UNSET = -1

@@ -9,7 +9,7 @@ import attrs
 from attrs import frozen
 
 from apigw.config import units
-from apigw.config.keys import Rule
+from apigw.config.keys import Rule, may_be_list
 from apigw.config.marks import MAX_DEPTH
 from apigw.config.model import ALWAYS, Config
 from apigw.config.rules import Rules
@@ -30,7 +30,7 @@ _FORMS = {
     "host:port": "`host:port`",
     "endpoint": "endpoint string",
     "workers": "`auto`",
-    "methods": "`idempotent`, `all`",
+    "retried": "`idempotent`, `all` or HTTP method",
 }
 _TYPES = {
     "boolean": "`true` or `false`",
@@ -126,7 +126,7 @@ class _Page:
         """The tables of a rule's map and of all maps in it."""
         if "valuesrules" in rule:
             yield from self.sections(f"{path}.NAME", rule["valuesrules"])
-        elif rule.get("type") == "list":
+        elif may_be_list(rule):
             yield from self.sections(f"{path}[]", rule["schema"])
         elif "schema" in rule:
             yield from (f"## `{path}`", "", *_HEAD)
@@ -161,7 +161,7 @@ class _Page:
             if not isinstance(kind, list):
                 return form + null
             if "list" in kind:
-                return f"{form}, or list of {self._type(rule['schema'])}{null}"
+                return f"{form}, or list of such{null}"
             return f"{form} or map{null}" if "dict" in kind else f"{rule['min']} to {rule['max']}, or {form}{null}"
         bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
         return _TYPES[kind] + bounds + null

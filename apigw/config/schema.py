@@ -16,7 +16,9 @@ from apigw.config.keys import (
     item,
     list_of,
     map_of,
+    may_be_list,
     number_or_word,
+    one_or_several,
     optional_file,
     size,
     switch,
@@ -217,12 +219,13 @@ REDIS: Rule = {
 }
 
 ROUTE: Rule = {
-    "path": text(
-        "A path pattern: literal segments, `:name` for one segment, and `*` at the end for the rest.",
+    "path": one_or_several(
+        "A path pattern, or several: literal segments, `:name` for one segment, and `*` at the end for the rest.",
         "pattern",
         required=True,
     ),
-    "service": {"type": "string", "required": True, "meta": {"doc": "The service that gets the requests."}},
+    "name": text("Its name in logs, metrics and messages.", "name", default="its first host and path"),
+    "service": {"type": "string", "meta": {"doc": "The service that gets the requests.", "default": "required"}},
     "methods": list_of(
         "HTTP methods in capitals. GET includes HEAD.",
         item("method"),
@@ -288,7 +291,7 @@ def _with(keys: Keys, rule: Rule, at: tuple[str, ...]) -> Rule:
     """``rule`` with the keys in the map that is ``at`` below it."""
     if "valuesrules" in rule:
         return {**rule, "valuesrules": _with(keys, rule["valuesrules"], at)}
-    if rule.get("type") == "list":
+    if may_be_list(rule):
         return {**rule, "schema": _with(keys, rule["schema"], at)}
     schema = rule["schema"]
     if at:
@@ -319,9 +322,9 @@ def _rules(schema: Rule, path: Path) -> Iterator[Rule | None]:
         below = rule.get("schema", {})
         if "valuesrules" in rule:
             rule = rule["valuesrules"]
-        elif rule.get("type") == "list" and isinstance(part, int):
+        elif may_be_list(rule) and isinstance(part, int):
             rule = below
-        elif rule.get("type") != "list" and part in below:
+        elif not may_be_list(rule) and part in below:
             rule = below[part]
         else:
             yield None

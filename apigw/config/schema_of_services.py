@@ -8,15 +8,14 @@ from apigw.config.keys import (
     Rule,
     choice,
     duration,
-    item,
     list_of,
     map_of,
+    one_or_several,
     optional_file,
     share,
     switch,
     text,
     whole,
-    word_or_list,
 )
 
 TARGET: Rule = {
@@ -93,12 +92,10 @@ RETRY: Rule = {
         nullable=True,
         default="the route's `timeout`",
     ),
-    "methods": word_or_list(
+    "methods": one_or_several(
         "Which requests are repeated: those with an idempotent method (RFC 9110 §9.2.2), `all`, or those with one of "
-        "the methods listed.",
-        "methods",
-        item("method"),
-        minlength=1,
+        "the methods listed. `[idempotent, POST]` is possible, too.",
+        "retried",
     ),
     "budget": share(
         "Of the service's requests in flight, how many may be retries at a time; 3 always may.", "0.1%", "100%"

@@ -83,6 +83,8 @@ def validate(document: Document, forms: Mapping[str, Form]) -> None:
         path: Path = error.document_path
         if any(path[:length] in unreadable for length in range(len(path) + 1)):
             continue
+        if error.code == codes.MIN_LENGTH.code and isinstance(error.value, str):
+            continue  # the rule is about lists; of a text its form says what is wrong
         if error.code == codes.UNKNOWN_FIELD.code:
             hints += 1
             near = _near(document, path) if hints <= MAX_HINTS else ""

@@ -132,7 +132,8 @@ class AtEnd:
 class Route:
     """A compiled route: how requests are processed that match ``pattern`` and ``methods`` (``None``: all methods).
 
-    ``stages`` run in their order, and ``hooks`` for each answer. ``series`` are the route's metrics.
+    ``stages`` run in their order, and ``hooks`` for each answer. ``series`` are the route's metrics. ``name`` is for
+    logs; it is empty for a route that is not in the configuration.
     """
 
     def __init__(
@@ -146,8 +147,10 @@ class Route:
         on_refusal: tuple[OnRefusal, ...] = (),
         screens: tuple[Screen, ...] = (),
         on_lasting: tuple[OnLasting, ...] = (),
+        name: str = "",
     ) -> None:
         self.pattern = pattern
+        self.name = name
         self.methods = methods
         self.service = service
         """The name of the service that gets the requests; ``None`` if the gateway answers them."""

@@ -108,7 +108,10 @@ class Prepared:
     """
 
     def part(self, route: RouteConfig) -> Part:
-        """What the policy adds to a route of the configuration; ``NOTHING`` if the route does not demand it."""
+        """What the policy adds to a route of the configuration; ``NOTHING`` if the route does not demand it.
+
+        A route that is written with several paths is as many routes, each with one ``path`` and the same ``name``.
+        """
         return NOTHING
 
     def unmatched(self) -> Part:

@@ -92,10 +92,12 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
             added = [each.part(route) for each in prepared.values()]
             stripped = frozenset(chain.from_iterable(part.stripped for part in added))
             copied = rules.setdefault(stripped, CopyRules(stripped))
-            destination = _destination(config, route, named[route.service], copied, parts)
-            stages = forward.stages(destination, parts.buffers)
+            stages: tuple[Stage, ...] = ()  # of the policies one answers
+            if route.service is not None:
+                destination = _destination(config, route, named[route.service], copied, parts)
+                stages = forward.stages(destination, parts.buffers)
             series = parts.series(route.path)
-            routes.append(_route(route.path, route.methods, route.service, series, added, stages))
+            routes.append(_route(route.path, route.methods, route.service, series, added, stages, route.name))
             methods = None if route.methods is None else frozenset(method.encode("ascii") for method in route.methods)
             yield route.path, methods, routes[-1]
 
@@ -210,6 +212,7 @@ def _route(
     series: RouteSeries,
     added: Sequence[Part],
     last: tuple[Stage, ...],
+    name: str = "",
 ) -> Route:
     """A route with what the policies add to it, each stage at its position."""
     stages = [part.stages[at] for at in POSITIONS for part in added if at in part.stages]
@@ -217,7 +220,7 @@ def _route(
     on_refusal = tuple(chain.from_iterable(part.on_refusal for part in added))
     screens = tuple(chain.from_iterable(part.screens for part in added))
     on_lasting = tuple(chain.from_iterable(part.on_lasting for part in added))
-    return Route(pattern, methods, service, series, (*stages, *last), hooks, on_refusal, screens, on_lasting)
+    return Route(pattern, methods, service, series, (*stages, *last), hooks, on_refusal, screens, on_lasting, name)
 
 
 def _admin_token(config: Config) -> bytes | None:

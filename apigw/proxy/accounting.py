@@ -64,7 +64,7 @@ class Accounting:
                     client=exchange.client_address,
                     method=request.method,
                     target=request.uri,
-                    route=None if route.service is None else route.pattern,
+                    route=route.name or None,
                     status=exchange.status,
                     made_by="upstream" if answered else "gateway",
                     code=None if refusal is None else refusal.code,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.model import Path
 from apigw.config.nearest import hint
+from apigw.config.paths import paths_of
 from apigw.config.rules import Rules
+from apigw.config.schema import rule_at
 from apigw.config.validate import MAX_HINTS, shown
 from apigw.routing.pattern import Pattern, overlaps
 
@@ -28,23 +30,43 @@ def routes(document: Document, files: Files) -> None:
     reserved = [(path, Pattern.parse(path)) for path in document.reserved]
     rivals = _Rivals(document)
     known = _Services(document)
+    names = _Names(document)
     for path, route in document.entries("routes"):
         if not isinstance(route, dict):
             continue
         known.check((*path, "service"), route.get("service"))
         _repeated(document, (*path, "methods"), route.get("methods"))
-        if "path" in route:
-            pattern = Pattern.parse(route["path"])
-            rivals.check(path, pattern, route)
+        _answered(document, path, route)
+        names.check((*path, "name"), route.get("name"))
+        for at, text in paths_of(document, path):
+            pattern = Pattern.parse(text)
+            rivals.check(path, at, pattern, route)
             for taken, literal in reserved:
                 if _shadows(pattern, literal):
-                    document.report(
-                        (*path, "path"), f"conflicts with the reserved path {taken}, which the gateway answers itself"
-                    )
+                    document.report(at, f"conflicts with the reserved path {taken}, which the gateway answers itself")
             prefix = route.get("strip_prefix")
             if prefix is not None and not pattern.begins_with(Pattern.parse(prefix)):
-                shown_path = shown(document, (*path, "path"), route["path"])
+                shown_path = shown(document, at, text)
                 document.report((*path, "strip_prefix"), f"is not a prefix of the route's path {shown_path}")
+
+
+ANSWERS = ("service", "split", "redirect", "respond")
+"""Keys of a route that say who answers; a route has exactly one."""
+
+
+def _answered(document: Document, path: Path, route: dict[str, Any]) -> None:
+    known = [key for key in ANSWERS if rule_at(document.schema, (*path, key)) is not None]
+    if not all(document.is_sound((*path, key)) for key in known):
+        return
+    given = [key for key in known if route.get(key) is not None]
+    if not given:
+        document.report((*path, "service"), f"is missing{_beside(known)}", document.place(path))
+    for key in given[1:]:
+        document.report((*path, key), f"is given beside {given[0]}: only one can answer", document.key((*path, key)))
+
+
+def _beside(known: Sequence[str]) -> str:
+    return f", and so are {' and '.join(known[1:])}: a route needs one of them" if len(known) > 1 else ""
 
 
 def _shadows(pattern: Pattern, reserved: Pattern) -> bool:
@@ -74,6 +96,22 @@ class _Services:
         self._document.report(path, f"{shown(self._document, path, name)} is not the name of a service{near}")
 
 
+class _Names:
+    """Names that two routes were given."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._held: dict[str, Path] = {}
+
+    def check(self, path: Path, name: str | None) -> None:
+        if name is None:
+            return
+        first = self._held.setdefault(name, path)
+        if first != path:
+            theirs = self._document.place(first)
+            self._document.report(path, f"{shown(self._document, path, name)} is the name of the route at {theirs} too")
+
+
 class _Rivals:
     """Routes of one shape with a common method: which of them was meant cannot be told."""
 
@@ -81,20 +119,20 @@ class _Rivals:
         self._document = document
         self._held: dict[object, dict[str | None, Path]] = {}
 
-    def check(self, path: Path, pattern: Pattern, route: dict[str, Any]) -> None:
+    def check(self, path: Path, at: Path, pattern: Pattern, route: dict[str, Any]) -> None:
         if not self._document.is_sound((*path, "methods")):
             return
         methods = route.get("methods")
         held = self._held.setdefault(pattern.shape, {})
         rival = self._rival(held, methods)
         for method in methods or [None]:
-            held.setdefault(method, path)
+            held.setdefault(method, at)
         if rival is not None:
-            theirs = self._document.get(*rival, "methods")
+            theirs = self._document.get(*rival[:2], "methods")
             common = ", ".join(each for each in methods or theirs or () if each in (theirs or methods or ()))
-            origin = self._document.place((*rival, "path"))
+            origin = self._document.place(rival)
             sentence = f"has the same shape as the path at {origin}, and both routes serve {common or 'all methods'}"
-            self._document.report((*path, "path"), sentence)
+            self._document.report(at, sentence)
 
     def _rival(self, held: dict[str | None, Path], methods: list[str] | None) -> Path | None:
         if methods is None:

@@ -54,7 +54,6 @@ class Retries:
         self.per_try_timeout = config.per_try_timeout
         self.methods: frozenset[bytes] | None = None
         """None for all."""
-        if not isinstance(config.methods, str):
-            self.methods = frozenset(method.encode("ascii") for method in config.methods)
-        elif config.methods == "idempotent":
-            self.methods = IDEMPOTENT
+        if "all" not in config.methods:
+            named = frozenset(method.encode("ascii") for method in config.methods)
+            self.methods = named | IDEMPOTENT if "idempotent" in config.methods else named

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
-from apigw.config.keys import Keys, Rule, secret, switch
+from apigw.config.keys import Keys, Rule, may_be_list, secret, switch
 from apigw.config.model import Config
 from apigw.config.reference import reference
 from apigw.config.schema import compose, is_secret, rule_at
@@ -32,7 +32,7 @@ def rules(schema: Rule, model: Any, path: str = "") -> Iterator[tuple[str, Rule,
     for key, rule in schema.items():
         yield f"{path}{key}", rule, rule["meta"].get("owner", model)
         below, at = rule, f"{path}{key}."
-        while "valuesrules" in below or below.get("type") == "list":
+        while "valuesrules" in below or may_be_list(below):
             below = below.get("valuesrules") or below["schema"]
         if "schema" in below:
             yield from rules(below["schema"], below["meta"]["model"], at)
@@ -57,6 +57,7 @@ def test_the_model_has_no_more_than_the_schema() -> None:
     for path, _, model in rules(ROOT, Config):
         seen.setdefault(model, set()).add(path.rsplit(".", 1)[-1])
     derived = {"name", "scheme", "host", "port", "added", "reserved", "origins", "warnings"}
+    derived |= {"hosts", "headers", "query", "cookies", "strict_methods", "encoded_slashes", "empty_segments"}
     for model, keys in seen.items():
         assert {name for name in attrs.fields_dict(model) if name not in derived} <= keys, model
 
