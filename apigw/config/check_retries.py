@@ -35,6 +35,7 @@ def retries(document: Document) -> None:
 
 
 def _grpc(document: Document, path: Path, retry: dict[str, Any]) -> None:
-    methods = retry.get("methods", "idempotent")
-    if document.get(*path, "protocol") == "grpc" and not {"POST", "all"} & set([methods] if isinstance(methods, str) else methods):
+    written = retry.get("methods", "idempotent")
+    methods = {written} if isinstance(written, str) else set(written)
+    if document.get(*path, "protocol") == "grpc" and not methods & {"POST", "all"}:
         document.warn((*path, "retry"), "repeats no call of gRPC that was sent, as they are POST: write methods: all")

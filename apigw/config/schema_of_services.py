@@ -77,11 +77,22 @@ CIRCUIT_BREAKER: Rule = {
 
 RETRY_ON = ("connect", "reset", 408, 425, 429, 500, 502, 503, 504)
 
+_RETRY_ON_MEANT = {
+    "timeout": "504",
+    "error": "connect and reset",
+    "connect-failure": "connect",
+    "invalid_header": "502",
+    "gateway-error": "502, 503 and 504",
+    "5xx": "500, 502, 503 and 504",
+    "unavailable": "503",
+}
+"""Envoy's words, nginx's, and gRPC's."""
+
 RETRY: Rule = {
     "on": list_of(
         "What a try may end with to be repeated: no connection (`connect`), a connection that is lost before the head "
         "of the answer (`reset`), and statuses. `502` includes invalid answers, `504` tries that time out.",
-        {"type": ["string", "integer"], "allowed": list(RETRY_ON), "meta": {"number": "{}"}},
+        {"type": ["string", "integer"], "allowed": list(RETRY_ON), "meta": {"number": "{}", "meant": _RETRY_ON_MEANT}},
         minlength=1,
     ),
     "tries": whole("How often a request is sent at most, with the first time.", 2, 10),
@@ -181,5 +192,6 @@ SERVICE: Rule = {
         model.Retry,
         RETRY,
         nullable=True,
+        meant={"retry_on": "'on'", **dict.fromkeys(("attempts", "num_retries", "retries"), "'tries'")},
     ),
 }

@@ -94,7 +94,8 @@ class Connect(Stage):
             if connection is not None:
                 if upstream.counts:
                     upstream.begin(target)
-                relay.send(target, connection, None if relay.tries is None else Try(relay, connection))
+                tries = relay.tries
+                relay.send(target, connection, None if tries is None else Try(relay, tries, target, connection))
                 return None
         return Connecting(relay, connect(upstream, target, relay.tries))
 
@@ -116,7 +117,8 @@ class Connecting(Waiting):
     def _connected(self, taken: Taken) -> None:
         relay = self._relay
         relay.exchange.waiting = None
-        relay.send(taken.target, taken.connection, None if relay.tries is None else Try(relay, taken.connection))
+        tries, target, connection = relay.tries, taken.target, taken.connection
+        relay.send(target, connection, None if tries is None else Try(relay, tries, target, connection))
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):

@@ -14,6 +14,7 @@ from apigw.proxy.grpc import status_in
 from apigw.proxy.relay import FAILURES, Relay
 from apigw.upstream.failover import UNAVAILABLE, Reason, Tries, reason_of
 from apigw.upstream.retries import Retries
+from apigw.upstream.target import Target
 from apigw.wire.errors import UpstreamError, UpstreamLost
 from apigw.wire.headers import Headers, first
 from apigw.wire.interfaces import UpstreamConnection
@@ -100,7 +101,9 @@ class Try:
     """The ``Receiver`` of one try's answer. The relay gets it, unless the request is sent again: then it is
     discarded."""
 
-    def __init__(self, relay: Relay, connection: UpstreamConnection) -> None:
+    def __init__(self, relay: Relay, tries: Tries, target: Target, connection: UpstreamConnection) -> None:
+        tries.tried.append(target)
+        self._tries = tries
         self._relay = relay
         self._connection = connection
         self._discarded: int | None = None
@@ -116,7 +119,7 @@ class Try:
             else:
                 self._connection.timeout = DISCARDED_WITHIN
             return
-        self._answered()
+        self._tries.answered()
         self._connection.timeout = timeout_of(relay)
         relay.response_started(status, reason, headers)
 
@@ -126,7 +129,7 @@ class Try:
         if relay.exchange.call is not None and status_in(headers) == CALL_UNAVAILABLE:
             why, failed = UNAVAILABLE, True
         if repeated(relay, why, failed, unsent=False) is None:
-            self._answered()
+            self._tries.answered()
             relay.response_whole(status, reason, headers, body)
 
     def response_received(self, data: bytes) -> None:
@@ -172,7 +175,3 @@ class Try:
     def too_slow(self) -> None:
         if self._discarded is None:
             self._relay.too_slow()
-
-    def _answered(self) -> None:
-        assert self._relay.tries is not None
-        self._relay.tries.answered()
