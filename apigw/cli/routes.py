@@ -9,6 +9,7 @@ from apigw.cli.outcome import FOUND, REFUSED, loaded
 from apigw.config.effective import effective
 from apigw.config.model import Config, Retry, Route
 from apigw.config.units import duration_text, size_text
+from apigw.policy.transform.told import sent_as
 from apigw.process.rules import RULES
 from apigw.routing.router import Router
 from apigw.wire.errors import Refused
@@ -57,13 +58,17 @@ def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes
     """What a request meets on its route, in the order in which it meets it."""
     if route.name != route.path:
         yield "name", route.name
-    service = next(service for service in config.services if service.name == route.service)
-    holds = effective(config, route, service)
     origin = config.origins.get(("routes", index, "path"))
     if origin is not None:
         yield "written in", str(origin)
     for told in RULES.told:
         yield from told(config, route, path)
+    if route.access_log is None:
+        yield "access log", "none"
+    service = next((service for service in config.services if service.name == route.service), None)
+    if service is None:
+        return
+    holds = effective(config, route, service)
     largest = holds.max_body_size
     yield "body", "of any size" if largest is None else f"up to {size_text(largest)}"
     yield "service", service.name
@@ -77,7 +82,7 @@ def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes
         host = f"[{target.host}]" if ":" in target.host else target.host
         weight = f", weight {target.weight}" if target.weight != 1 else ""
         yield "target", f"{target.scheme}://{host}:{target.port}{weight}"
-    yield "sent as", _sent(route, path, query)
+    yield "sent as", sent_as(route, path, query)
     yield "timeout", duration_text(holds.timeout)
 
 
@@ -85,10 +90,3 @@ def _retry(retry: Retry) -> str:
     methods, reasons = ", ".join(retry.methods), ", ".join(map(str, retry.on))
     within = "" if retry.per_try_timeout is None else f", {duration_text(retry.per_try_timeout)} each"
     return f"up to {retry.tries} tries{within}, after {reasons}; methods: {methods}; budget {100 * retry.budget:g}%"
-
-
-def _sent(route: Route, path: bytes, query: bytes) -> str:
-    prefix = (route.strip_prefix or "").strip("/")
-    if prefix:
-        path = b"/" + b"/".join(path.split(b"/")[prefix.count("/") + 2 :])
-    return (path + query).decode("ascii")

@@ -112,6 +112,11 @@ def map_of(doc: str, model: type[Any] | None, schema: Rule, **more: Any) -> Rule
     return rule
 
 
+def by_name(doc: str, item: Rule, **more: Any) -> Rule:
+    """A map whose keys are names of the user's own. It becomes pairs, in the order of the file."""
+    return _rule(doc, more, type="dict", valuesrules=item)
+
+
 def may_be_list(rule: Rule) -> bool:
     """Whether the rule's ``schema`` is that of the entries of a list."""
     return "list" in rule.get("type", ())

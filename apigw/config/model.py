@@ -207,7 +207,8 @@ class Route(Open):
 
     ``service`` is ``None`` if a policy answers. ``methods`` is ``None`` for all. ``max_body_size``: ``UNSET`` if the
     gateway's applies, ``None`` for no limit. ``hosts`` are in the form of ``addresses.matched_host``, and empty for all
-    that no route names. ``encoded_slashes`` and ``empty_segments`` are ``refuse`` or ``keep``.
+    that no route names. ``encoded_slashes`` and ``empty_segments`` are ``refuse`` or ``keep``. ``access_log``
+    is ``True``, or ``None`` for no line.
     """
 
     path: str
@@ -224,6 +225,7 @@ class Route(Open):
     strict_methods: bool = False
     encoded_slashes: str = "refuse"
     empty_segments: str = "refuse"
+    access_log: bool | None = True
     name: str = Factory(lambda self: "".join((*self.hosts[:1], self.path)), takes_self=True)
     """As written, or its first host and its first path."""
 

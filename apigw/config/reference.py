@@ -151,7 +151,7 @@ class _Page:
             least, most = (units.size_text(units.size(bound)) for bound in rule["size"])
             return f"size, {least} to {most}{null}"
         if "allowed" in rule:
-            return _quoted(rule["allowed"]) + null
+            return _quoted(str(each).lower() if each is True else each for each in rule["allowed"]) + null
         kind = rule["type"]
         if kind == "list":
             item = self._type(rule["schema"])
@@ -163,6 +163,9 @@ class _Page:
             if "list" in kind:
                 return f"{form}, or list of such{null}"
             return f"{form} or map{null}" if "dict" in kind else f"{rule['min']} to {rule['max']}, or {form}{null}"
+        if "valuesrules" in rule:
+            item = self._type(rule["valuesrules"])
+            return f"map of {'maps' if item == 'map' else item}{null}"
         bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
         return _TYPES[kind] + bounds + null
 

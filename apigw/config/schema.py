@@ -225,7 +225,13 @@ ROUTE: Rule = {
         required=True,
     ),
     "name": text("Its name in logs, metrics and messages.", "name", default="its first host and path"),
-    "service": {"type": "string", "meta": {"doc": "The service that gets the requests.", "default": "required"}},
+    "service": {
+        "type": "string",
+        "meta": {
+            "doc": "The service that gets the requests.",
+            "default": "required, unless another key says who answers",
+        },
+    },
     "methods": list_of(
         "HTTP methods in capitals. GET includes HEAD.",
         item("method"),
@@ -254,6 +260,9 @@ ROUTE: Rule = {
         "once; gRPC always does.",
         "0",
         "16MiB",
+    ),
+    "access_log": switch(
+        "`null` for no line in the access log; metrics count the requests all the same.", nullable=True, allowed=[True]
     ),
 }
 

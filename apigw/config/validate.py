@@ -146,6 +146,8 @@ def _sentence(document: Document, path: Path, error: Any) -> str:
     if error.code == codes.UNALLOWED_VALUE.code:
         allowed = [str(each) for each in error.constraint]
         rule = rule_at(document.schema, path) or {}
+        if value is False and rule.get("nullable"):
+            return "must be true, or null for none"
         near = _meant(rule, value) or hint(str(value), allowed)
         return f"{quoted} is not one of {', '.join(allowed)}{near if 'mean' in near else ''}"
     if error.code == codes.MIN_VALUE.code:
@@ -181,6 +183,8 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
         if kinds[0] in ("integer", "number") and re.fullmatch(r"-?[0-9.]+", value):
             return f"must be {names}: write it without quotes"
         return f"must be {names}, not text"
+    if isinstance(value, dict) and list(value.values()) == [None]:
+        return f"must be {names}, but YAML reads braces as a map: write it in quotes"
     return f"must be {names}, not {'a list' if isinstance(value, list) else 'a map'}"
 
 

@@ -81,7 +81,10 @@ class Part:
     on_lasting: tuple[OnLasting, ...] = ()
     """Run when an exchange becomes a tunnel or an event stream."""
     stripped: frozenset[bytes] = frozenset()
-    """Names, in lower case, of fields that are removed from the request to the service."""
+    """Names, in lower case, of the client's fields that do not reach the service. Other spellings do not, either: they
+    are compared with every byte that is neither a letter nor a digit as ``-``."""
+    answer: Stage | None = None
+    """For a route without a service: it runs after all other stages, and must answer or refuse."""
 
 
 @frozen(eq=False)

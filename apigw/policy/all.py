@@ -7,11 +7,13 @@ from apigw.policy.auth.policy import AuthPolicy
 from apigw.policy.cors.policy import CorsPolicy
 from apigw.policy.limits.policy import LimitsPolicy
 from apigw.policy.oauth.policy import OAuthPolicy
+from apigw.policy.transform.policy import TransformPolicy
 
 POLICIES: tuple[type[Policy], ...] = (
     CorsPolicy,
     OAuthPolicy,
     AuthPolicy,
     LimitsPolicy,
+    TransformPolicy,
 )
 """In the order in which they are made, started and prepared. Each can use what those before it have prepared."""

@@ -23,7 +23,7 @@ from apigw.process import admin_token
 from apigw.process.pieces import at_once
 from apigw.proxy import forward
 from apigw.proxy.destination import Destination
-from apigw.proxy.headers import CopyRules
+from apigw.proxy.headers import CopyRules, Memory
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import NoRoute, Table
 from apigw.routing.router import Entry, Router
@@ -88,16 +88,18 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
 
     def entries() -> Iterator[Entry[Route]]:
         rules: dict[frozenset[bytes], CopyRules] = {}
+        memory = Memory()
         for route in config.routes:
             added = [each.part(route) for each in prepared.values()]
             stripped = frozenset(chain.from_iterable(part.stripped for part in added))
-            copied = rules.setdefault(stripped, CopyRules(stripped))
-            stages: tuple[Stage, ...] = ()  # of the policies one answers
+            copied = rules.get(stripped) or rules.setdefault(stripped, CopyRules(stripped, memory))
+            stages = tuple(part.answer for part in added if part.answer is not None)
             if route.service is not None:
                 destination = _destination(config, route, named[route.service], copied, parts)
                 stages = forward.stages(destination, parts.buffers)
-            series = parts.series(route.path)
-            routes.append(_route(route.path, route.methods, route.service, series, added, stages, route.name))
+            series, logged = parts.series(route.path), route.access_log is not None
+            compiled = _route(route.path, route.methods, route.service, series, added, stages, route.name, logged)
+            routes.append(compiled)
             methods = None if route.methods is None else frozenset(method.encode("ascii") for method in route.methods)
             yield route.path, methods, routes[-1]
 
@@ -199,7 +201,6 @@ def _destination(
         tunnel_idle_timeout=config.gateway.tunnel_idle_timeout,
         max_body_size=holds.max_body_size,
         buffer_body=holds.buffer_body,
-        strip=_segments(route.strip_prefix or "/"),
         preserve_host=service.preserve_host,
         log_decisions=parts.log_decisions,
     )
@@ -213,6 +214,7 @@ def _route(
     added: Sequence[Part],
     last: tuple[Stage, ...],
     name: str = "",
+    logged: bool = True,
 ) -> Route:
     """A route with what the policies add to it, each stage at its position."""
     stages = [part.stages[at] for at in POSITIONS for part in added if at in part.stages]
@@ -220,7 +222,9 @@ def _route(
     on_refusal = tuple(chain.from_iterable(part.on_refusal for part in added))
     screens = tuple(chain.from_iterable(part.screens for part in added))
     on_lasting = tuple(chain.from_iterable(part.on_lasting for part in added))
-    return Route(pattern, methods, service, series, (*stages, *last), hooks, on_refusal, screens, on_lasting, name)
+    stages += last
+    hooked = hooks, on_refusal, screens, on_lasting
+    return Route(pattern, methods, service, series, tuple(stages), *hooked, name, logged)
 
 
 def _admin_token(config: Config) -> bytes | None:
@@ -233,10 +237,6 @@ def _admin_token(config: Config) -> bytes | None:
         return admin_token.parse(read(file))
     except ValueError as error:
         raise ConfigError([problem_in(config, path, f"{file!r} {error}")]) from None
-
-
-def _segments(prefix: str) -> int:
-    return prefix.strip("/").count("/") + 1 if prefix != "/" else 0
 
 
 def _digest(service: Service) -> bytes:

@@ -50,7 +50,7 @@ class Accounting:
             relay.destination.upstream.series.called(call.status)
         refusal = exchange.refusal
         log = self._access_log
-        if log is not None:
+        if log is not None and route.logged:
             target = None if relay is None else relay.target
             answered = target is not None and refusal is None and request.started
             upstream_duration = None

@@ -15,7 +15,6 @@ class Destination:
 
     ``max_body_size`` is None for no limit. ``buffer_body``: a body up to this size is read whole before a connection
     is taken; 0 for no buffering. ``stream_timeout`` replaces ``timeout`` while a body of unknown length is open.
-    ``strip``: number of segments that are removed from the beginning of the path.
     """
 
     def __init__(
@@ -28,7 +27,6 @@ class Destination:
         tunnel_idle_timeout: float,
         max_body_size: int | None,
         buffer_body: int,
-        strip: int,
         preserve_host: bool,
         log_decisions: bool,
     ) -> None:
@@ -41,6 +39,5 @@ class Destination:
         self.tunnel_idle_timeout = tunnel_idle_timeout
         self.max_body_size = max_body_size
         self.buffer_body = buffer_body
-        self.strip = strip
         self.preserve_host = preserve_host
         self.log_decisions = log_decisions

@@ -12,7 +12,7 @@ from apigw import errors
 from apigw.contract.exchange import Exchange, Head, Relaying
 from apigw.proxy.destination import Destination
 from apigw.proxy.grpc import CANCEL, UNAVAILABLE, passed_on, status_in, with_less_time
-from apigw.proxy.headers import client_headers, client_trailers, upstream_fields, upstream_trailers, without_segments
+from apigw.proxy.headers import client_headers, client_trailers, upstream_fields, upstream_trailers
 from apigw.proxy.held_body import HeldBody
 from apigw.upstream.failover import Tries, again
 from apigw.upstream.target import Target
@@ -80,12 +80,15 @@ class Relay(Relaying):
         self.target, self.connection = target, connection
         self.full = False
         exchange, request, destination = self.exchange, self.request, self.destination
-        host = request.authority if destination.preserve_host and request.authority else target.authority
-        uri = request.uri if not destination.strip else without_segments(request, destination.strip)
+        host = exchange.authority
+        if not host:
+            host = request.authority if destination.preserve_host and request.authority else target.authority
         own = () if exchange.principal is None else exchange.principal.fields
         peers = exchange.peers
         trusted = peers.some and peers.trusts(request.stream.peer)
-        fields = upstream_fields(request, trusted, exchange.id, own, destination.copied)
+        fields = upstream_fields(
+            request, trusted, exchange.id, own, destination.copied, exchange.withheld, exchange.sent
+        )
         call = exchange.call
         if call is not None and call.deadline != NEVER:
             fields = with_less_time(fields, call.deadline - destination.seconds())
@@ -97,8 +100,8 @@ class Relay(Relaying):
             timeout = destination.stream_timeout
         if self.tries is not None:
             timeout = self.tries.timeout(timeout, self.sent_at)
-        receiver = receiver or self
-        connection.send(request.method, uri, host, fields, length, upgrade, timeout, receiver, trailers)
+        to = receiver or self
+        connection.send(request.method, exchange.target, host, fields, length, upgrade, timeout, to, trailers)
         held = self.held
         if held is None:
             if self.repeatable is not None and request.body_wanted:
@@ -164,7 +167,9 @@ class Relay(Relaying):
 
     def _trailers(self) -> Headers | None:
         trailers = self.request.trailers
-        return None if trailers is None else upstream_trailers(trailers, self.destination.copied)
+        return (
+            None if trailers is None else upstream_trailers(trailers, self.destination.copied, self.exchange.withheld)
+        )
 
     def client_failed(self, error: Refused | ClientLost) -> None:
         self.exchange.driver.client_failed(self.exchange, error)

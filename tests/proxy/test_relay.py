@@ -102,7 +102,6 @@ class Scene:
             60.0,
             None,
             buffered,
-            strip=0,
             preserve_host=False,
             log_decisions=False,
         )

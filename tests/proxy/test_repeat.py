@@ -47,7 +47,6 @@ CALL = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nConten
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy"
 NO_CALL = b"HTTP/1.1 200 OK\r\ngrpc-status: 14\r\nContent-Length: 0\r\n\r\n"
-SECOND = 1.0
 
 
 class Machine:
@@ -86,7 +85,7 @@ class Scene:
         series = self.metrics.service("main")
         self.random: Callable[[], float] = lambda: 1.0
         self.budget = Budget(0.2, Tally(), Tally())
-        self.circuit = breaker and Circuit("main", breaker, self.clock, series, None)
+        self.circuit = None if breaker is None else Circuit("main", breaker, self.clock, series, None)
         agent: Any = None
         self.upstream = Upstream(
             ServiceConfig("main", tuple(TargetConfig("http", "a", port) for port in range(targets))),
@@ -99,7 +98,7 @@ class Scene:
             Retries(retry or Retry(), self.budget, lambda: self.random()),
         )
         times = (timeout, 60.0, 60.0)
-        destination = Destination(self.upstream, CopyRules(), self.deadlines, *times, None, 65536, 0, False, False)
+        destination = Destination(self.upstream, CopyRules(), self.deadlines, *times, None, 65536, False, False)
         stages = forward.stages(destination, Buffers(1_000_000))
         route = Route("/a", None, "main", self.metrics.route("/a"), stages)
         table = Table(Router([("/a", None, route)]), None, route, Peers(), 1000, False)
@@ -180,7 +179,8 @@ def test_the_wait_before_a_retry() -> None:
     for _ in range(5):
         scene.answer(BUSY)
         began = scene.clock.seconds()
-        (wait,) = [call.getTime() - began for call in scene.clock.getDelayedCalls() if "_over" in str(call.func)]
+        calls: list[Any] = scene.clock.getDelayedCalls()
+        (wait,) = [call.getTime() - began for call in calls if "_over" in str(call.func)]
         waits.append(round(wait, 3))
         scene.clock.advance(wait)
     assert waits == [0.025, 0.075, 0.175, 0.25, 0.25]
