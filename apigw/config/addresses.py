@@ -10,6 +10,8 @@ import re
 from ipaddress import AddressValueError, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
+from attrs import evolve
+
 from apigw.config.model import Target
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}
@@ -24,6 +26,24 @@ def target(text: str, weight: int = 1) -> Target:
     if parts.path or parts.query or parts.fragment or text[-1] in "?#":
         raise ValueError("has a path, query or fragment: a target is only scheme, host and port")
     return Target(parts.scheme, host, port, weight)
+
+
+def dns_target(text: str) -> Target:
+    """``http://name:port``, for the addresses that the name has. Raises ``ValueError`` (see above)."""
+    return _named(target(text), "dns")
+
+
+def srv_target(text: str) -> Target:
+    """``http://_service._tcp.name``, for what its SRV records say (RFC 2782). Raises ``ValueError`` (see above)."""
+    if text.partition("://")[2].rpartition(":")[2].isdigit():
+        raise ValueError("has a port: those of SRV records are in the records")
+    return _named(target(text), "srv")
+
+
+def _named(found: Target, lookup: str) -> Target:
+    if ":" in found.host or found.host.replace(".", "").isdigit():
+        raise ValueError("has an address and not a name: write it as url")
+    return evolve(found, lookup=lookup)
 
 
 def redis_url(text: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 from attrs import evolve
 
-from apigw.config import addresses, endpoints, units
+from apigw.config import addresses, check_targets, endpoints, units
 from apigw.config.files import Files, text
-from apigw.config.keys import Rule, may_be_list
+from apigw.config.keys import Rule, attribute, may_be_list
 from apigw.config.merge import Document
-from apigw.config.model import AccessLog, Config, Listen, Origin, Path, Route, Secret, Target
+from apigw.config.model import AccessLog, Balance, Config, HashedBy, Listen, Origin, Path, Route, Secret, Target
 
 
 def build(document: Document, files: Files) -> Config:
@@ -102,6 +102,10 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
         return Listen(_endpoint(value, files))
     if model is Target:
         return addresses.target(value)
+    if model is Balance:
+        return Balance(value)
+    if model is HashedBy:
+        return HashedBy(value)
     if may_be_list(rule) and isinstance(value, str):
         return (value,)
     form = rule.get("form")
@@ -125,12 +129,23 @@ def _named(rule: Rule, value: dict[str, Any], files: Files) -> tuple[Any, ...]:
 
 def _entry(model: Any, values: dict[str, Any], files: Files) -> Any:
     if model is Target:
-        return addresses.target(values["url"], values.get("weight", 1))
+        return _target(values)
+    if model is Balance:
+        return Balance("hash", values["hash"])
+    if model is HashedBy:
+        ((by, name),) = values.items()
+        return HashedBy(by, name)
     if model is AccessLog and values.get("file", "-") != "-":
         values["file"] = files.absolute(values["file"])
     if model is Route:
         (values["path"],) = values["path"]
-    return model(**values)
+    return model(**{attribute(key): value for key, value in values.items()})
+
+
+def _target(values: dict[str, Any]) -> Target:
+    (key,) = [key for key in check_targets.READ if values.get(key) is not None]
+    target = check_targets.READ[key](values[key])
+    return evolve(target, weight=values.get("weight", 1), allow_local=values.get("allow_local", False))
 
 
 def _with_read(schema: Rule, values: dict[str, Any]) -> dict[str, Any]:

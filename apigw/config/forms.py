@@ -60,6 +60,25 @@ def file_name(text: str) -> None:
         raise ValueError("is not a file name")
 
 
+def token(text: str) -> None:
+    """The name of a header or a cookie (RFC 9110 §5.1, RFC 6265 §4.1.1)."""
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}", text):
+        raise ValueError("is not the name of a header or cookie")
+
+
+def balance(text: str) -> None:
+    known = ("round_robin", "least_requests")
+    if text == "hash":
+        raise ValueError("does not say by what: write {hash: client}, {hash: principal} or {hash: {header: X-Name}}")
+    if text not in known:
+        raise ValueError(f"is not one of {', '.join(known)}, or a map such as {{hash: client}}")
+
+
+def hashed_by(text: str) -> None:
+    if text not in ("client", "principal"):
+        raise ValueError("is neither client nor principal, nor a map such as {header: X-Name}")
+
+
 def workers(text: str) -> None:
     if text != "auto":
         raise ValueError("is neither a whole number nor auto")
@@ -81,6 +100,11 @@ FORMS: dict[str, Callable[[str], object]] = {
     "network": addresses.network,
     "proxy": addresses.proxy,
     "target": addresses.target,
+    "dns target": addresses.dns_target,
+    "srv target": addresses.srv_target,
+    "balance": balance,
+    "hashed by": hashed_by,
+    "token": token,
     "redis url": addresses.redis_url,
     "url": addresses.web_url,
     "origin": addresses.origin,

@@ -18,6 +18,7 @@ Besides the rules of Cerberus there are more: ``duration``, ``size`` and ``share
 from __future__ import annotations
 
 from collections.abc import Mapping
+from keyword import iskeyword
 from typing import Any
 
 from attrs import frozen
@@ -41,6 +42,11 @@ class Keys:
     at: tuple[str, ...]
     model: type[Any]
     rules: Mapping[str, Rule]
+
+
+def attribute(key: str) -> str:
+    """What the key is called in the model: ``for_`` for ``for`` (PEP 8)."""
+    return f"{key}_" if iskeyword(key) else key
 
 
 def duration(doc: str, least: str, most: str, **more: Any) -> Rule:

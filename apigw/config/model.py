@@ -115,12 +115,45 @@ class Redis:
 
 @frozen
 class Target:
-    """One address of a service. ``scheme`` is ``http`` or ``https``; ``host`` a name or an address without brackets."""
+    """One address of a service, or a name that has some.
+
+    ``scheme`` is ``http`` or ``https``; ``host`` a name or an address without brackets. ``lookup`` is ``dns`` or
+    ``srv`` if the targets are the addresses that the name has; ``allow_local``: also those of this machine. ``called``
+    is the name by which such an address was found: for TLS, and the ``Host`` of requests.
+    """
 
     scheme: str
     host: str
     port: int
     weight: int = 1
+    lookup: str = ""
+    allow_local: bool = False
+    called: str = ""
+
+
+@frozen
+class HashedBy:
+    """The ``client``, the ``principal``, or the ``header`` or ``cookie`` with this ``name``."""
+
+    by: str
+    name: str = ""
+
+
+@frozen
+class Balance:
+    """``algorithm`` is ``round_robin``, ``least_requests`` or ``hash``, which goes by ``hash``."""
+
+    algorithm: str = "round_robin"
+    hash: HashedBy | None = None
+
+
+@frozen
+class Ejection:
+    """``for_`` is in seconds; ``most`` is a share of the targets."""
+
+    failures: int = 5
+    for_: float = 10.0
+    most: float = 0.5
 
 
 @frozen
@@ -181,6 +214,10 @@ class Service(Open):
     max_connection_requests: int | None = 10_000
     preserve_host: bool = False
     critical: bool = False
+    balance: Balance = Balance()
+    slow_start: float | None = None
+    ejection: Ejection | None = Ejection()
+    max_requests: int | None = None
     health_check: HealthCheck | None = None
     circuit_breaker: CircuitBreaker | None = CircuitBreaker()
     retry: Retry | None = None

@@ -9,7 +9,7 @@ import attrs
 from attrs import frozen
 
 from apigw.config import units
-from apigw.config.keys import Rule, may_be_list
+from apigw.config.keys import Rule, attribute, may_be_list
 from apigw.config.marks import MAX_DEPTH
 from apigw.config.model import ALWAYS, Config
 from apigw.config.rules import Rules
@@ -23,6 +23,11 @@ _FORMS = {
     "network": "CIDR",
     "proxy": "CIDR or `unix:`",
     "target": "URL",
+    "dns target": "URL",
+    "srv target": "URL",
+    "balance": "`round_robin`, `least_requests`",
+    "hashed by": "`client`, `principal`",
+    "token": "name",
     "redis url": "URL",
     "url": "URL",
     "origin": "origin",
@@ -175,7 +180,7 @@ def _default(key: str, rule: Rule, model: Any) -> str:
         return str(rule["meta"]["default"])
     if rule.get("required"):
         return "required"
-    fields = attrs.fields_dict(model)
+    fields, key = attrs.fields_dict(model), attribute(key)
     if key not in fields or fields[key].default is attrs.NOTHING:
         return "none"
     return _shown(rule, fields[key].default)

@@ -130,11 +130,25 @@ class Metrics:
             ["service"],
             registry=registry,
         )
+        self._ejections = Counter(
+            "gateway_upstream_ejections_total",
+            "How often a target was ejected, because it had failed several times in a row.",
+            ["service"],
+            registry=registry,
+        )
+        self._targets = Gauge(
+            "gateway_target_up",
+            "Whether a target gets requests: it is neither unhealthy nor ejected.",
+            ["service", "target"],
+            registry=registry,
+        )
         self._of_services = (
             self._errors,
             self._calls,
             self._circuit_state,
             self._transitions,
+            self._ejections,
+            self._targets,
             self._retries,
             self._denied,
         )

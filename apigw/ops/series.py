@@ -92,6 +92,8 @@ class ServiceSeries:
         calls: Counter,
         state: Gauge,
         transitions: Counter,
+        ejections: Counter,
+        targets: Gauge,
         retries: Counter,
         denied: Counter,
     ) -> None:
@@ -108,6 +110,9 @@ class ServiceSeries:
         self._retries_family = retries
         self._retries: dict[str, Counter] = {why: retries.labels(name, why) for why in RETRIED}
         self._denied = denied.labels(name)
+        self.ejected = ejections.labels(name).inc
+        """``ejected()``: count an ejection of a target."""
+        self._targets = targets
 
     def error(self, kind: str) -> None:
         """Count a failed call. ``kind`` is one of ``UPSTREAM_ERRORS``."""
@@ -146,3 +151,11 @@ class ServiceSeries:
         """Count a transition to ``closed``, ``open`` or ``half-open``."""
         self._state.set(CIRCUIT_STATES[to])
         self._transitions[to].inc()
+
+    def target_is(self, target: str, up: bool) -> None:
+        """Whether a target gets requests."""
+        self._targets.labels(self._name, target).set(up)
+
+    def target_gone(self, target: str) -> None:
+        """It is no target of the service any more."""
+        self._targets.remove_by_labels({"service": self._name, "target": target})

@@ -25,6 +25,7 @@ from apigw.proxy import forward
 from apigw.proxy.destination import Destination
 from apigw.proxy.headers import CopyRules, Memory
 from apigw.proxy.held_body import Buffers
+from apigw.proxy.keys import key_of
 from apigw.proxy.pipeline import NoRoute, Table
 from apigw.routing.router import Entry, Router
 from apigw.upstream.upstream import Upstream
@@ -192,6 +193,7 @@ def _destination(
 ) -> Destination:
     service = upstream.service
     holds = effective(config, route, service)
+    hashed = service.balance.hash
     return Destination(
         upstream=upstream,
         copied=copied,
@@ -203,6 +205,7 @@ def _destination(
         buffer_body=holds.buffer_body,
         preserve_host=service.preserve_host,
         log_decisions=parts.log_decisions,
+        key_of=None if hashed is None else key_of(hashed.by, hashed.name),
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from apigw.contract.exchange import Exchange
 from apigw.proxy.headers import CopyRules
+from apigw.proxy.keys import KeyOf
 from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 
@@ -29,6 +31,7 @@ class Destination:
         buffer_body: int,
         preserve_host: bool,
         log_decisions: bool,
+        key_of: KeyOf | None = None,
     ) -> None:
         self.upstream = upstream
         self.copied = copied
@@ -41,3 +44,9 @@ class Destination:
         self.buffer_body = buffer_body
         self.preserve_host = preserve_host
         self.log_decisions = log_decisions
+        self._key_of: KeyOf | None = key_of
+
+    def key(self, exchange: Exchange) -> bytes:
+        """What exchanges of one target have in common (``Upstream.choose``). Empty without ``balance: hash``."""
+        key_of = self._key_of
+        return b"" if key_of is None else key_of.of(exchange)

@@ -84,7 +84,7 @@ class Connect(Stage):
             if upstream.circuit is not None:
                 relay = relay or Relay(exchange, destination)
                 relay.permit = upstream.circuit.admit(destination.seconds())
-            target = upstream.balancer.pick(None)
+            target = upstream.choose(destination.key(exchange))
             if target is None:
                 raise upstream.none_healthy()
         relay = relay or Relay(exchange, destination)
@@ -97,7 +97,7 @@ class Connect(Stage):
                 tries = relay.tries
                 relay.send(target, connection, None if tries is None else Try(relay, tries, target, connection))
                 return None
-        return Connecting(relay, connect(upstream, target, relay.tries))
+        return Connecting(relay, connect(upstream, target, destination.key(exchange), relay.tries))
 
 
 class Connecting(Waiting):

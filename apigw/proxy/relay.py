@@ -9,41 +9,42 @@ from twisted.logger import Logger
 from zope.interface import classImplements
 
 from apigw import errors
-from apigw.contract.exchange import Exchange, Head, Relaying
+from apigw.contract.exchange import Exchange
 from apigw.proxy.destination import Destination
-from apigw.proxy.grpc import CANCEL, UNAVAILABLE, passed_on, status_in, with_less_time
+from apigw.proxy.grpc import UNAVAILABLE, passed_on, status_in, with_less_time
 from apigw.proxy.headers import client_headers, client_trailers, upstream_fields, upstream_trailers
 from apigw.proxy.held_body import HeldBody
+from apigw.proxy.hooks import hooked
+from apigw.proxy.outcomes import FAILURES, Outcomes
 from apigw.upstream.failover import Tries, again
 from apigw.upstream.target import Target
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused, UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
 from apigw.wire.interfaces import Receiver, UpstreamConnection
-from apigw.wire.request import Request
 from apigw.wire.tunnel import join
 
-FAILURES = frozenset({500, 502, 503, 504})
-"""Statuses of a service that count as failures of the service for its circuit."""
+SWITCHED = 101
+"""The status of a tunnel that begins (RFC 9110 §15.2.2)."""
 
 log = Logger(namespace=__name__)
 
 
-class Relay(Relaying):
+class Relay(Outcomes):
     """Relays in both directions, with back-pressure: neither side sends faster than the other reads."""
 
     def __init__(self, exchange: Exchange, destination: Destination) -> None:
         self.exchange = exchange
-        self.request: Request = exchange.request
+        self.request = exchange.request
         self.destination = destination
-        self.target: Target | None = None
+        self.target = None
+        self.permit = None
+        self.full = False
         self.connection: UpstreamConnection | None = None
         self.held: HeldBody | None = None
         """The buffered part of the body."""
         self.repeatable: HeldBody | None = None
         """What was sent of a gRPC call, while that may be repeated."""
-        self.permit: int | None = None
-        """The circuit's permit, until its outcome is reported."""
         self.tries: Tries | None = None
         """Only for a service with ``retry``."""
         self.wanted: Target | None = None
@@ -54,8 +55,6 @@ class Relay(Relaying):
         """Whether the request was sent again because the service had not got it, which is done once."""
         self.sent_at = 0.0
         self.upstream_ended_at = 0.0
-        self.full = False
-        """Whether the buffer towards the service is full."""
         self.trailers: Headers | None = None
         """Those of the service's answer, for the client."""
         self.event_stream = False
@@ -220,11 +219,12 @@ class Relay(Relaying):
         out = self._head(status, headers, connection.version)
         if out is None:
             return
-        if status == 101:
+        if status == SWITCHED:
             self._start_tunnel(connection, out)
             return
         if connection.event_stream:
             self.event_stream = True
+            self.target_did(status)
             self.settle(failed=False)  # it may last for hours
         elif self.permit is not None:
             circuit = self.destination.upstream.circuit
@@ -274,7 +274,10 @@ class Relay(Relaying):
         assert connection is not None
         assert target is not None
         upstream.series.error(_KINDS.get(type(error), "protocol"))
-        other = again(upstream, target, error, self.request.method, self.whole(), self.repeated, connection.used)
+        if self.its_fault(error) and not (connection.used and isinstance(error, UpstreamLost) and error.silent):
+            target.failed(str(error))
+        method, key = self.request.method, self.destination.key(exchange)
+        other = again(upstream, target, key, error, method, self.whole(), self.repeated, connection.used)
         if other is None:
             return False
         self.wanted = other
@@ -287,9 +290,8 @@ class Relay(Relaying):
         """The request is not sent again after it has ended with ``error``."""
         destination, exchange = self.destination, self.exchange
         reset = error.reset if exchange.call is not None and isinstance(error, UpstreamLost) else None
-        if not isinstance(error, UpstreamLost) or (self.request.body_complete and not self.full and reset != CANCEL):
+        if self.its_fault(error):
             self.settle(failed=True)
-        # Else it had not got all of the request: it may have been tired of waiting for the client, or refused the body.
         if isinstance(error, UpstreamTimedOut):
             exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
         else:
@@ -311,10 +313,23 @@ class Relay(Relaying):
         """The service's answer is complete."""
         connection = self.part()
         self.upstream_ended_at = self.destination.seconds()
+        if not self.event_stream:
+            self.target_did(status)
         if self.permit is not None:
             call = self.exchange.call
             self.settle(status in FAILURES or (call is not None and call.status == UNAVAILABLE))
         return connection
+
+    def target_did(self, status: int) -> None:
+        """Tell the target how it did, for its ejection."""
+        target = self.target
+        assert target is not None
+        call = self.exchange.call
+        if status >= 500 or (call is not None and call.status == UNAVAILABLE):
+            what = f"status {status}" if status >= 500 else "grpc-status UNAVAILABLE"
+            target.failed(what)
+        else:
+            target.succeeded()
 
     def part(self) -> UpstreamConnection | None:
         """The exchange with the target is over."""
@@ -327,6 +342,7 @@ class Relay(Relaying):
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:
         destination = self.destination
         self.part()
+        self.target_did(SWITCHED)
         upstream = connection.give_up()
         out += ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
         client = self.request.start_tunnel(out)
@@ -377,30 +393,8 @@ class Relay(Relaying):
             assert circuit is not None
             circuit.cancel(self.permit, self.destination.seconds())
 
-    def settle(self, failed: bool) -> None:
-        """Tell the circuit how the service did. Exchanges that end otherwise say nothing of it."""
-        permit, self.permit = self.permit, None
-        if permit is not None:
-            circuit = self.destination.upstream.circuit
-            assert circuit is not None
-            (circuit.failure if failed else circuit.success)(permit, self.destination.seconds())
-
 
 classImplements(Relay, IPushProducer)
-
-
-def hooked(exchange: Exchange, status: int, headers: Headers, own: bool) -> Headers | None:
-    """The fields of an answer after the route's hooks have run; None if one failed, and the exchange is refused."""
-    head = Head(status, headers, own)
-    try:
-        for hook in exchange.route.hooks:
-            hook.run(exchange, head)
-    except Exception:
-        log.failure("{id}: a hook failed", id=exchange.id.decode("ascii"))
-        exchange.hooks_failed = True
-        exchange.driver.refuse(exchange, errors.GatewayError("An error in the gateway; its log has the details."))
-        return None
-    return head.headers
 
 
 _KINDS: dict[type[UpstreamError], str] = {UpstreamTimedOut: "timeout", UpstreamLost: "lost"}

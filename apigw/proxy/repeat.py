@@ -11,7 +11,8 @@ from apigw.contract.exchange import AtEnd, Exchange, Outcome, Stage, Waiting
 from apigw.proxy.destination import Destination
 from apigw.proxy.grpc import UNAVAILABLE as CALL_UNAVAILABLE
 from apigw.proxy.grpc import status_in
-from apigw.proxy.relay import FAILURES, Relay
+from apigw.proxy.outcomes import FAILURES
+from apigw.proxy.relay import Relay
 from apigw.upstream.failover import UNAVAILABLE, Reason, Tries, reason_of
 from apigw.upstream.retries import Retries
 from apigw.upstream.target import Target
@@ -59,23 +60,21 @@ def timeout_of(relay: Relay) -> float:
 
 def repeated(relay: Relay, reason: Reason, failed: bool, unsent: bool) -> Waiting | None:
     """Send the request again after a wait, or return None if it must not be; then nothing has changed but that the
-    circuit knows the outcome: whether the service ``failed``. ``unsent`` as for ``Tries.next_target``."""
+    circuit knows the outcome: whether the service ``failed``. ``unsent`` as for ``Tries.may_follow``."""
     tries, request = relay.tries, relay.request
     if tries is None or request.started:
         return None
     now = relay.destination.seconds()
-    target = tries.next_target(reason, request.method, relay.whole(), unsent, now)
-    if target is None:
+    if not tries.may_follow(reason, request.method, relay.whole(), unsent, now):
         return None
     relay.settle(failed)
-    delay = tries.begin(reason, now)
-    if delay is None:
-        return None
-    relay.permit = tries.permit
-    relay.wanted, relay.fresh = target, False
-    relay.part()
     exchange = relay.exchange
-    exchange.waiting = pause = Pause(exchange, relay.destination, delay)
+    following = tries.begin(relay.destination.key(exchange), reason, now)
+    if following is None:
+        return None
+    relay.permit, relay.wanted, relay.fresh = following.permit, following.target, False
+    relay.part()
+    exchange.waiting = pause = Pause(exchange, relay.destination, following.delay)
     return pause
 
 
@@ -102,7 +101,7 @@ class Try:
     discarded."""
 
     def __init__(self, relay: Relay, tries: Tries, target: Target, connection: UpstreamConnection) -> None:
-        tries.tried.append(target)
+        tries.tried = (*tries.tried, target)
         self._tries = tries
         self._relay = relay
         self._connection = connection
@@ -113,6 +112,7 @@ class Try:
         relay = self._relay
         if repeated(relay, status, status in FAILURES, unsent=False) is not None:
             self._discarded = 0
+            relay.target_did(status)
             length = first(headers, b"content-length")
             if length is not None and int(length) > MOST_DISCARDED and relay.request.method != b"HEAD":
                 self._connection.abandon()
@@ -131,6 +131,8 @@ class Try:
         if repeated(relay, why, failed, unsent=False) is None:
             self._tries.answered()
             relay.response_whole(status, reason, headers, body)
+        else:
+            relay.target_did(why)
 
     def response_received(self, data: bytes) -> None:
         if self._discarded is None:

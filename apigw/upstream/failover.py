@@ -47,53 +47,59 @@ class Taken:
         self.connection = connection
 
 
-def connect(upstream: Upstream, target: Target, tries: Tries | None = None) -> Deferred[Taken]:
+def connect(upstream: Upstream, target: Target, key: bytes = b"", tries: Tries | None = None) -> Deferred[Taken]:
     """A new connection to ``target``, or if none can be made, to one other target. Nothing is sent yet.
 
-    ``tries`` are those of the exchange, if the service has retries; only its first try may go to another target.
-    Fails with ``ConnectFailed`` or ``PoolExhausted``.
+    ``key`` is the exchange's, as in ``Upstream.choose``. ``tries`` are its tries, if the service has retries; only the
+    first may go to another target. Fails with ``ConnectFailed`` or ``PoolExhausted``.
     """
-    return _connect(upstream, target, tries is None or tries.number == 1, tries)
+    return _connect(upstream, target, key, tries is None or tries.number == 1, tries)
 
 
-def _connect(upstream: Upstream, target: Target, elsewhere: bool, tries: Tries | None) -> Deferred[Taken]:
+def _connect(upstream: Upstream, target: Target, key: bytes, elsewhere: bool, tries: Tries | None) -> Deferred[Taken]:
     upstream.begin(target)
     taken: Deferred[Taken] = target.pool.connect().addCallbacks(
-        partial(_connected, upstream, target), partial(_not_connected, upstream, target, elsewhere, tries)
+        partial(_connected, upstream, target), partial(_not_connected, upstream, target, key, elsewhere, tries)
     )
     return taken
 
 
 def _connected(upstream: Upstream, target: Target, connection: UpstreamConnection) -> Taken:
-    target.connect_succeeded()
     return Taken(target, connection)
 
 
 def _not_connected(
-    upstream: Upstream, target: Target, elsewhere: bool, tries: Tries | None, failure: Failure
+    upstream: Upstream, target: Target, key: bytes, elsewhere: bool, tries: Tries | None, failure: Failure
 ) -> Failure | Deferred[Taken]:
     upstream.end(target)
     if failure.check(ConnectFailed):
         if tries is not None:
-            tries.tried.append(target)
+            tries.tried = (*tries.tried, target)
         target.connect_failed(upstream.name, failure.getErrorMessage())
         upstream.series.error("connect")
-        other = upstream.other(target) if elsewhere else None
+        other = upstream.choose(key, (target,)) if elsewhere else None
         if other is not None:
             upstream.series.retried(CONNECT)
-            return _connect(upstream, other, False, tries)
+            return _connect(upstream, other, key, False, tries)
     return failure
 
 
 def again(
-    upstream: Upstream, target: Target, error: UpstreamError, method: bytes, kept: bool, repeated: bool, used: bool
+    upstream: Upstream,
+    target: Target,
+    key: bytes,
+    error: UpstreamError,
+    method: bytes,
+    kept: bool,
+    repeated: bool,
+    used: bool,
 ) -> Target | None:
     """The target for an exchange that failed with ``target`` and is sent again, or None; see ``is_repeated``."""
     elsewhere = upstream.has_other(target)
     if not is_repeated(error, method, kept, repeated, used, elsewhere):
         return None
     upstream.series.retried(RESET)
-    return upstream.other(target) or target
+    return upstream.choose(key, (target,)) or target
 
 
 def is_repeated(error: UpstreamError, method: bytes, kept: bool, repeated: bool, used: bool, elsewhere: bool) -> bool:
@@ -118,6 +124,15 @@ def reason_of(error: UpstreamError) -> Reason | None:
     return TIMED_OUT if isinstance(error, UpstreamTimedOut) else INVALID
 
 
+class Next:
+    """Another try: its ``target``, the ``permit`` of the circuit, and the seconds to wait before it (``delay``)."""
+
+    def __init__(self, target: Target, permit: Permit | None, delay: float) -> None:
+        self.target = target
+        self.permit = permit
+        self.delay = delay
+
+
 @final
 class Tries:
     """The tries of one exchange: how many there were and where, and whether there is another.
@@ -129,10 +144,8 @@ class Tries:
         """``until``: when all of them must be over, in seconds of the clock."""
         self.number = 1
         """Of the present one."""
-        self.tried: list[Target] = []
+        self.tried: tuple[Target, ...] = ()
         self.until = until
-        self.permit: Permit | None = None
-        """The circuit's, for the present one, after ``begin``."""
         self._upstream = upstream
         self._retries = retries
         self._delay = 0.0
@@ -146,26 +159,25 @@ class Tries:
             timeout = per_try
         return timeout if self.number == 1 else min(timeout, max(0.0, self.until - now))
 
-    def next_target(self, reason: Reason, method: bytes, kept: bool, unsent: bool, now: float) -> Target | None:
-        """The target for another try after one that failed for ``reason``, or None if there is to be none.
+    def may_follow(self, reason: Reason, method: bytes, kept: bool, unsent: bool, now: float) -> bool:
+        """Whether there may be another try after one that failed for ``reason``.
 
         ``kept``: the request's body is complete and still here, or there is none. ``unsent``: the service has not got
         the request, so that the method does not matter. Nothing of an answer may have gone to the client.
         """
         retries = self._retries
         if reason not in retries.on or self.number >= retries.tries:
-            return None
+            return False
         if reason != CONNECT and not (kept and (unsent or retries.methods is None or method in retries.methods)):
-            return None
+            return False
         self._delay = retries.random() * min(LONGEST, BASE * ((1 << self.number) - 1))
-        if now + self._delay >= self.until:
-            return None
-        return self._upstream.other_than(self.tried)
+        return now + self._delay < self.until
 
-    def begin(self, reason: Reason, now: float) -> float | None:
-        """Begin the next try. Seconds to wait before it, or None if circuit or budget do not let it pass.
+    def begin(self, key: bytes, reason: Reason, now: float) -> Next | None:
+        """Begin the next try, after ``may_follow``; or None if circuit or budget do not let it pass, or no target is
+        available. One that the exchange has not tried comes first.
 
-        The outcome of the last one has been told to the circuit.
+        The outcome of the last try has been told to the circuit. ``key`` as in ``Upstream.choose``.
         """
         upstream, budget = self._upstream, self._retries.budget
         circuit, permit = upstream.circuit, None
@@ -175,16 +187,20 @@ class Tries:
             except CircuitOpen:
                 return None
         self.answered()
-        if not budget.take():
+        target = None
+        if budget.take():
+            self._charged = True
+            target = upstream.choose(key, self.tried) or upstream.choose(key)
+        else:
+            upstream.series.retry_denied()
+        if target is None:
             if circuit is not None and permit is not None:
                 circuit.cancel(permit, now)
-            upstream.series.retry_denied()
+            self.answered()
             return None
-        self._charged = True
-        self.permit = permit
         self.number += 1
         upstream.series.retried(str(reason))
-        return self._delay
+        return Next(target, permit, self._delay)
 
     def answered(self) -> None:
         """The present try is not in the budget any longer: its answer has begun, or it has failed."""

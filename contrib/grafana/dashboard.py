@@ -231,6 +231,7 @@ PANELS: dict[str, list[Panel]] = {
 
 LEFT_OUT = {
     "gateway_dns_lookup_duration_seconds": "what takes long is seen in progress, and in answers that are old",
+    "gateway_upstream_ejections_total": "what matters is which targets are down, and for how long: gateway_target_up",
     "process_virtual_memory_bytes": "says nothing about what is used",
 }
 """Exported families that no panel shows, and why."""

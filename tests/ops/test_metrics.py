@@ -37,6 +37,8 @@ FAMILIES = {
     "gateway_grpc_calls": ("counter", {"service", "grpc_status"}),
     "gateway_circuit_breaker_state": ("gauge", {"service"}),
     "gateway_circuit_breaker_transitions": ("counter", {"service", "to"}),
+    "gateway_upstream_ejections": ("counter", {"service"}),
+    "gateway_target_up": ("gauge", {"service", "target"}),
     "gateway_requests_in_flight": ("gauge", set()),
     "gateway_connections": ("gauge", {"protocol"}),
     "gateway_connections_refused": ("counter", {"reason"}),
@@ -80,6 +82,7 @@ def busy() -> Metrics:
     service.error("connect")
     service.called(0)
     service.circuit("open")
+    service.target_is("http://10.0.0.1", True)
     metrics.connections("h2").inc()
     metrics.reactor_lag(0.0)
     return metrics

@@ -179,7 +179,7 @@ def test_the_wait_before_a_retry() -> None:
     for _ in range(5):
         scene.answer(BUSY)
         began = scene.clock.seconds()
-        calls: list[Any] = scene.clock.getDelayedCalls()
+        calls: Any = scene.clock.getDelayedCalls()
         (wait,) = [call.getTime() - began for call in calls if "_over" in str(call.func)]
         waits.append(round(wait, 3))
         scene.clock.advance(wait)
