@@ -6,17 +6,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
+from twisted.logger import Logger
+
 from apigw.config.model import Retry
-from apigw.shared.tally import Tally
+from apigw.shared.page import Page
+from apigw.shared.tally import LoadTally, Tally
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH"})
 """RFC 9110 §9.2.2, and its registry."""
+
+log = Logger(namespace=__name__)
 
 LEAST: Final = 3
 """So many retries of a service may always be under way, as in Envoy: else a service with few requests had none."""
 
 
-@final
 class Budget:
     """How many retries of a service may be under way at a time, in all processes: ``share`` of its requests, and always
     ``LEAST``.
@@ -40,6 +44,34 @@ class Budget:
 
     def give_back(self) -> None:
         self.retrying.subtract(1)
+
+    def used(self, now: float) -> None:
+        """Say that it is in use. Called twice a second where others share it."""
+
+
+@final
+class SharedBudget(Budget):
+    """That of all workers, in ``cell`` of ``page.services``. What a worker that dies had in flight is gone with it."""
+
+    def __init__(self, share: float, page: Page, cell: int) -> None:
+        number = 2 * page.services.number_of(cell)
+        in_flight, retrying = (LoadTally(page.retries, page.worker, number + each) for each in range(2))
+        super().__init__(share, in_flight, retrying)
+        self._services = page.services
+        self._cell = cell
+
+    def used(self, now: float) -> None:
+        self._services.use(self._cell, now)
+
+
+def budget_of(service: str, share: float, page: Page | None, now: float) -> Budget:
+    """The budget of a service, at ``now``. Workers share it whatever else of the service's configuration changes."""
+    if page is not None:
+        cell = page.services.claim(service.encode(), now)
+        if cell:
+            return SharedBudget(share, page, cell)
+        log.warn("{service}: each worker has a budget of its own, as the shared page has no room", service=service)
+    return Budget(share, Tally(), Tally())
 
 
 @final

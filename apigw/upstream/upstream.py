@@ -16,11 +16,10 @@ from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
 from apigw.ops.series import ServiceSeries
 from apigw.shared.page import Page
-from apigw.shared.tally import Tally
 from apigw.upstream.balancing import Balancer, Hash, LeastRequests, RoundRobin
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.record import Record
-from apigw.upstream.retries import Budget, Retries
+from apigw.upstream.retries import Retries, budget_of
 from apigw.upstream.shared_allowance import SharedAllowance
 from apigw.upstream.shared_record import SharedRecord
 from apigw.upstream.shared_standing import SharedStanding
@@ -189,6 +188,8 @@ class Upstream(Owner):
         """Notice what other workers have found out. Called twice a second if there are others."""
         if self.circuit is not None:
             self.circuit.look()
+        if self.retries is not None:
+            self.retries.budget.used(self.seconds())
         for target in self.targets:
             if target.shared is not None:
                 self._look_at(target, target.shared)
@@ -349,7 +350,8 @@ def build(
         circuit = Circuit(service.name, service.circuit_breaker, reactor, series, check_timeout, record)
     retries = None
     if service.retry is not None:
-        retries = Retries(service.retry, Budget(service.retry.budget, Tally(), Tally()), random)
+        budget = budget_of(service.name, service.retry.budget, page, reactor.seconds())
+        retries = Retries(service.retry, budget, random)
     return Upstream(service, make_target, _balancer(service.balance), deadlines, agent, circuit, series, retries)
 
 
