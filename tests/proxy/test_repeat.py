@@ -27,6 +27,7 @@ from apigw.proxy.headers import CopyRules
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
+from apigw.routing.trie import Entry
 from apigw.shared.tally import Tally
 from apigw.upstream.balancing import RoundRobin
 from apigw.upstream.circuit import Circuit
@@ -101,7 +102,7 @@ class Scene:
         destination = Destination(self.upstream, CopyRules(), self.deadlines, *times, None, 65536, False, False)
         stages = forward.stages(destination, Buffers(1_000_000))
         route = Route("/a", None, "main", self.metrics.route("/a"), stages)
-        table = Table(Router([("/a", None, route)]), None, route, Peers(), 1000, False)
+        table = Table(Router([Entry("/a", None, route)]), None, route, Peers(), 1000, False)
         self.accounted: list[Exchange] = []
         self.tries: list[int] = []
         self.pipeline = Pipeline(table, self.clock.seconds, self._account, lambda request: None)
