@@ -119,10 +119,8 @@ def _listed(document: Document, routes: list[Path]) -> str:
 def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:
     auth, of_route = demanded(config, route), route.of(AuthOfRoute)
     demands = of_route.roles or of_route.scopes or of_route.claims
-    yield (
-        "auth",
-        "optional, but 401 without a credential: the route makes demands" if demands and auth == "optional" else auth,
-    )
+    but = ", but 401 without a credential: the route makes demands" if demands and auth == "optional" else ""
+    yield "auth", auth + but
     if of_route.providers is not None:
         yield "providers", f"any of {', '.join(of_route.providers)}"
     if of_route.roles:

@@ -10,7 +10,6 @@ import pytest
 from attrs import evolve
 
 from apigw.config.model import Config, Secret
-from apigw.contract.policy import Prepared
 from apigw.contract.principal import Principal
 from apigw.errors import Unauthorized
 from apigw.policy.auth.jwt.keys import Key
@@ -166,9 +165,7 @@ def test_the_policy_takes_them_over(tried: list[Key]) -> None:
     """From the configuration that was in use; the same one once more changes nothing."""
     scene = Scene()
     for verifiers in [(HS,), (HS, OTHER)]:
-        prepared = scene.policy.prepare(
-            Config(added=(AuthSection(Auth(verifiers)),)), scene.prepared, {"oauth": Prepared()}
-        )
+        prepared = scene.prepare(Config(added=(AuthSection(Auth(verifiers)),)))
         prepared.adopt(scene.prepared)
         prepared.adopt(prepared)
         scene.prepared = prepared
