@@ -156,6 +156,7 @@ class SecretThreads:
     ) -> None:
         self._reactor = reactor
         self._pool = _PatientPool(minthreads=0, maxthreads=threads, name="apigw-secrets")
+        self._started = False
         self._room = threads + queue
         self._each = each
         self._each_caller = each_caller
@@ -163,11 +164,14 @@ class SecretThreads:
         self._callers = Counter[str]()
 
     def start(self) -> None:
+        self._started = True
         self._pool.start()
 
     def stop(self) -> None:
-        """Stop when all queued work is done, which takes at most a second or two."""
-        self._pool.stop()
+        """Stop when all queued work is done, which takes at most a second or two. No effect if it is not running."""
+        if self._started:
+            self._started = False
+            self._pool.stop()
 
     def run(self, work: Callable[[], T], id: str, caller: str = "") -> Deferred[T]:
         """Run ``work()`` in a thread for ``id``, which need not exist. Cancelled work is not started.
