@@ -28,9 +28,11 @@ class KeyFile:
             status = os.fstat(file.fileno())
             self.stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
             """Another one where the file has been replaced or changed."""
-            self._data: Any = file.read(COPIED + 1)
-            if len(self._data) > COPIED:
+            self._data: Any
+            if status.st_size > COPIED:
                 self._data = mmap.mmap(file.fileno(), status.st_size, access=mmap.ACCESS_READ)
+            else:
+                self._data = file.read(COPIED)
         self._begin = self._after_comments()
 
     def find(self, digest: bytes) -> bytes | None:
