@@ -142,7 +142,8 @@ def go_on(
     if found is None:
         return None
     if isinstance(found, Principal):
-        return identified(found, demands, exchange)
+        identified(found, demands, exchange)
+        return None
     return wait_for(
         exchange,
         found.addCallbacks(identified, failed, callbackArgs=(demands, exchange), errbackArgs=(others,)),
