@@ -86,8 +86,7 @@ class ClaimRules:
             raise UNMET()
         roles = _roles(reach(claims, self.roles_claim))
         if self.roles_allowed is not None:
-            fits = self.roles_allowed.fullmatch
-            roles = tuple(role for role in roles if fits(role))
+            roles = tuple(filter(self.roles_allowed.fullmatch, roles))
         return Principal(self.provider, user, roles, _scopes(claims), begins, expires)
 
     def _check_audience(self, audience: object) -> None:
