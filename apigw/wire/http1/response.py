@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -62,7 +62,7 @@ class ResponseReader:
         self.rest = b""
         """Bytes that arrived behind a 101."""
         self._special: Headers = []
-        self._parser = HttpResponseParser(self)
+        self._parser: Any = HttpResponseParser(self)
         self._parser_ended = False  # the parser takes no further message
         self._message_ended = False  # and the message ended with its head
         self.bodyless = False
@@ -85,6 +85,10 @@ class ResponseReader:
             self.trailers = []
         if self._parser_ended:
             self._renew_parser()
+
+    def close(self) -> None:
+        """Nothing more is read. The parser knows this object: without it, both are freed at once."""
+        self._parser = None
 
     def read(self, data: bytes) -> None:
         """Raises ``UpstreamMalformed``."""
