@@ -63,7 +63,7 @@ class ByALPN:
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         handshake = Handshake()
         handshake.connecting = self._endpoint.connect(OneConnection(handshake))
-        handshake.connecting.addErrback(handshake.failed)
+        handshake.connecting.addCallbacks(lambda _: None, handshake.failed)
         return handshake.ended.addCallback(self._shaken, protocolFactory)
 
     def _shaken(self, transport: Any, factory: Any) -> Any:

@@ -7,7 +7,7 @@ comparison of names raises anything but ``VerificationError``, as for a certific
 from __future__ import annotations
 
 import re
-from functools import partial
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
@@ -63,8 +63,7 @@ class ClientTLS:
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         # No session is resumed, so the certificate is seen, and verified, in each handshake.
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        # Without a callback: should a connection ever be made without one, it is refused for its chain alone.
-        context.set_verify(_MUST_VERIFY)
+        context.set_verify(_MUST_VERIFY, _accept)
         if ca_file is None:
             context.set_default_verify_paths()
         else:
@@ -157,26 +156,32 @@ class _ToHost:
         connection = SSL.Connection(self._context, None)
         if self._reference.name:  # RFC 6066 §3: no addresses, and no dot at the end
             connection.set_tlsext_host_name(self._reference.name.encode("ascii"))
-        connection.set_verify(_MUST_VERIFY, partial(self._accept, tlsProtocol))
+        connection.set_app_data((tlsProtocol, self._reference))
         return connection
 
-    def _accept(self, protocol: Any, _: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
-        """OpenSSL's verify callback, for each certificate of the chain from the authority down to the server's own.
 
-        The handshake goes on only if it returns true, and it runs before the client shows its certificate or sends a
-        byte. An exception here is a refusal for pyOpenSSL and for cffi below it, so nothing that fails lets a server
-        in; it is caught only to say why.
-        """
-        try:
-            if not ok:
-                raise CertificateRefused(_WHY.get(error, f"OpenSSL's verify error {error}"))
-            if depth == 0:
-                self._reference.verify(certificate.to_cryptography())
-        except Exception as problem:
-            why = str(problem) if isinstance(problem, CertificateRefused) else f"it cannot be read: {problem}"
+def _accept(connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
+    """OpenSSL's verify callback, for each certificate of the chain from the authority down to the server's own.
+
+    The handshake goes on only if it returns true, and it runs before the client shows its certificate or sends a
+    byte. An exception here is a refusal for pyOpenSSL and for cffi below it, so nothing that fails lets a server
+    in; it is caught only to say why. It is one callback for all connections: pyOpenSSL's own for a connection would
+    wait for the garbage collector.
+    """
+    if connection.get_app_data() is None:
+        return False
+    protocol, reference = connection.get_app_data()
+    try:
+        if not ok:
+            raise CertificateRefused(_WHY.get(error, f"OpenSSL's verify error {error}"))
+        if depth == 0:
+            reference.verify(certificate.to_cryptography())
+    except Exception as problem:
+        why = str(problem) if isinstance(problem, CertificateRefused) else f"it cannot be read: {problem}"
+        with suppress(Exception):  # whoever cannot be told has no connection either
             protocol.failVerification(Failure(CertificateRefused(f"the certificate is refused: {why}")))
-            return False
-        return True
+        return False
+    return True
 
 
 @implementer(IStreamClientEndpoint)

@@ -8,6 +8,7 @@ that were sent. Where llhttp accepts what two programs could read in two ways, t
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
@@ -58,7 +59,7 @@ class HeadReader:
     """Whether the client waits for ``100 Continue`` before it sends the last request's body."""
 
     def __init__(self) -> None:
-        self._parser: HttpRequestParser | None = None
+        self._parser: Any = None
         """One that has parsed complete requests without a body only."""
         self._authority = _IMPOSSIBLE  # of the last request, and nearly always also of the next
 
@@ -67,7 +68,8 @@ class HeadReader:
         renamed = b""
         protocol: bytes | None = None
         upgrade = False
-        parser, self._parser = self._parser, None
+        parser: Any = self._parser
+        self._parser = None
         if parser is not None:
             try:
                 upgrade = self._parse(parser, head)

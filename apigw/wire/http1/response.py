@@ -62,7 +62,7 @@ class ResponseReader:
         self.rest = b""
         """Bytes that arrived behind a 101."""
         self._special: Headers = []
-        self._parser: Any = HttpResponseParser(self)
+        self._parser: Any = None  # until it is used
         self._parser_ended = False  # the parser takes no further message
         self._message_ended = False  # and the message ended with its head
         self.bodyless = False
@@ -135,6 +135,8 @@ class ResponseReader:
         self._special = []
         self._message_ended = False
         parser = self._parser
+        if parser is None:
+            parser = self._parser = HttpResponseParser(self)
         try:
             parser.feed_data(data)
         except HttpParserUpgrade:
@@ -255,7 +257,7 @@ class ResponseReader:
         self.trailers = trailers
 
     def _renew_parser(self) -> None:
-        self._parser = HttpResponseParser(self)
+        self._parser = None
         self._parser_ended = False
 
     # From llhttp.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from twisted.internet import tcp
 from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientFactory, connectionDone
+from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
 from apigw.wire.reactor.eager import Eager, queued_in
@@ -75,6 +76,24 @@ class EagerClient(_Eager, tcp.Client):
     def _connectDone(self) -> None:
         self.setTcpNoDelay(True)
         super()._connectDone()
+
+    def connectionLost(self, reason: Failure) -> None:
+        connector = getattr(self, "connector", None)
+        super().connectionLost(reason)
+        self._part(connector)
+
+    def failIfNotConnected(self, err: Any) -> None:
+        connector = getattr(self, "connector", None)
+        super().failIfNotConnected(err)
+        if not hasattr(self, "connector"):  # it has failed
+            self._part(connector)
+
+    def _part(self, connector: Any) -> None:
+        """Forget what knows this object: else all of it would wait for the garbage collector."""
+        for name in ("connector", "doRead", "doWrite"):
+            self.__dict__.pop(name, None)
+        if connector is not None:
+            connector.transport = connector.factory = None
 
 
 class EagerConnector(tcp.Connector):
