@@ -36,7 +36,7 @@ class ChannelFactory(Server):
     def doStop(self) -> None:
         """A port has closed."""
 
-    def buildProtocol(self, addr: IAddress | None) -> Opening | None:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         host = getattr(addr, "host", None)
         peer = UNIX_PEER if host is None else str(host).encode("ascii", "replace")
         return Opening(self, peer) if self.admits(peer) else None

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from cryptography import x509
 from OpenSSL import SSL
@@ -63,7 +65,8 @@ class ClientTLS:
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         # No session is resumed, so the certificate is seen, and verified, in each handshake.
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        context.set_verify(_MUST_VERIFY, _accept)
+        self._expected: Expected = WeakKeyDictionary()
+        context.set_verify(_MUST_VERIFY, partial(_accept, self._expected))
         if ca_file is None:
             context.set_default_verify_paths()
         else:
@@ -82,7 +85,7 @@ class ClientTLS:
 
     def to(self, host: str) -> IOpenSSLClientConnectionCreator:
         """Options for connections to ``host``. Raises ``ValueError`` if that is neither a name nor an address."""
-        return _ToHost(self._context, Reference(host))
+        return _ToHost(self._context, Reference(host), self._expected)
 
 
 class Reference:
@@ -146,21 +149,26 @@ def name_matches(presented: str, name: str) -> bool:
     return presented == name
 
 
+Expected = WeakKeyDictionary[SSL.Connection, tuple[Any, Reference]]
+"""Of each connection the layer that has it, and who the server must be."""
+
+
 @implementer(IOpenSSLClientConnectionCreator)
 class _ToHost:
-    def __init__(self, context: SSL.Context, reference: Reference) -> None:
+    def __init__(self, context: SSL.Context, reference: Reference, expected: Expected) -> None:
         self._context = context
         self._reference = reference
+        self._expected = expected
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
         if self._reference.name:  # RFC 6066 §3: no addresses, and no dot at the end
             connection.set_tlsext_host_name(self._reference.name.encode("ascii"))
-        connection.set_app_data((tlsProtocol, self._reference))
+        self._expected[connection] = (tlsProtocol, self._reference)
         return connection
 
 
-def _accept(connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
+def _accept(expected: Expected, connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
     """OpenSSL's verify callback, for each certificate of the chain from the authority down to the server's own.
 
     The handshake goes on only if it returns true, and it runs before the client shows its certificate or sends a
@@ -168,9 +176,9 @@ def _accept(connection: SSL.Connection, certificate: X509, error: int, depth: in
     in; it is caught only to say why. It is one callback for all connections: pyOpenSSL's own for a connection would
     wait for the garbage collector.
     """
-    if connection.get_app_data() is None:
+    if connection not in expected:
         return False
-    protocol, reference = connection.get_app_data()
+    protocol, reference = expected[connection]
     try:
         if not ok:
             raise CertificateRefused(_WHY.get(error, f"OpenSSL's verify error {error}"))

@@ -266,6 +266,7 @@ def test_nothing_is_left_for_the_collector(gateway: Gateway, case: str) -> None:
     run(gateway)  # what is made once is made
     gateway.reactor.iterate(0)
     gc.collect()
+    gc.freeze()
     gc.disable()
     try:
         for _ in range(3):
@@ -277,6 +278,7 @@ def test_nothing_is_left_for_the_collector(gateway: Gateway, case: str) -> None:
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
+        gc.unfreeze()
         gc.enable()
     assert not left
     assert declared

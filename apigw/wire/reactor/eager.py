@@ -20,8 +20,17 @@ from twisted.python import log
 MOST_HELD: Final = 16
 """Maximum writes that are sent as one. Then they are sent, so that back-pressure reaches the producer in time."""
 READ_SIZE: Final = 65536
-"""Bytes that one read asks for."""
+"""Bytes that a read asks for."""
+MOST_READ: Final = 262144
+"""Bytes that a read asks for after some that were full: of a large body, fewer and larger pieces are cheaper."""
 _READABLE: Final = select.EPOLLIN
+
+
+def next_size(asked: int, got: int) -> int:
+    """The bytes to ask for, after a read that asked for some and got some."""
+    if got == asked:
+        return min(2 * asked, MOST_READ)
+    return READ_SIZE if got < READ_SIZE else asked
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -39,20 +48,23 @@ class Eager:
     _tempDataLen: int = 0
     _writeDisconnected: bool = False
     _held: list[bytes] | None = None
+    _read_size: int = READ_SIZE
 
     def queue(self, data: bytes) -> None:
         """Send when the socket has room again, as Twisted's ``write`` does."""
         raise NotImplementedError
 
     def doRead(self) -> Any:
+        asked = self._read_size
         try:
-            data = self.socket.recv(self.bufferSize)
+            data = self.socket.recv(asked)
         except BlockingIOError:
             return None
         except OSError:
             return CONNECTION_LOST
         if not data:
             return CONNECTION_DONE
+        self._read_size = next_size(asked, len(data))
         self.protocol.dataReceived(data)
         return None
 

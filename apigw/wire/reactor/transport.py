@@ -70,6 +70,10 @@ class _Eager(Eager, _Connection):
         return True
 
 
+def _nothing() -> None:
+    """The rest of an event of a connection that has failed."""
+
+
 class EagerClient(_Eager, tcp.Client):
     """The client's side of a connection."""
 
@@ -86,12 +90,12 @@ class EagerClient(_Eager, tcp.Client):
         connector = getattr(self, "connector", None)
         super().failIfNotConnected(err)
         if not hasattr(self, "connector"):  # it has failed
+            self.doRead = self.doWrite = _nothing  # type: ignore[method-assign]  # which were its own
             self._part(connector)
 
     def _part(self, connector: Any) -> None:
         """Forget what knows this object: else all of it would wait for the garbage collector."""
-        for name in ("connector", "doRead", "doWrite"):
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("connector", None)
         if connector is not None:
             connector.transport = connector.factory = None
 
