@@ -27,13 +27,13 @@ class Peer:
         self.port = port
 
 
-def accept(listening: Any, factory: Any, reactor: Any, most: int) -> None:
-    """Accept up to ``most`` connections. Raises ``OSError`` where none can be accepted."""
-    for _ in range(most):
+def accept(listening: Any, factory: Any, reactor: Any, most: int) -> int:
+    """Accept up to ``most`` connections. Returns how many. Raises ``OSError`` where none can be accepted."""
+    for accepted in range(most):
         try:
             descriptor, client = listening._accept()
         except BlockingIOError:
-            return
+            return accepted
         os.set_blocking(descriptor, False)
         if len(client) == 4 and client[3]:
             # The zone of a link-local address (RFC 4007 §11.2) is a part of it.
@@ -49,6 +49,7 @@ def accept(listening: Any, factory: Any, reactor: Any, most: int) -> None:
         except Exception:
             log.failure("a new connection could not be served")
             served.connectionLost(Failure())
+    return most
 
 
 classImplements(Peer, IAddress)

@@ -30,15 +30,19 @@ class EagerPort(tcp.Port):
     transport = staticmethod(_made_by_twisted)  # type: ignore[assignment]  # it only calls it
 
     def doRead(self) -> None:
-        self.accept(MOST_ACCEPTED)
+        """Accept about as many as in the last turn: to ask once more than there are costs a system call."""
+        most = min(self.numberAccepts, MOST_ACCEPTED)
+        accepted = self.accept(most)
+        self.numberAccepts = 2 * most if accepted == most else max(1, accepted)
 
-    def accept(self, most: int) -> None:
+    def accept(self, most: int) -> int:
         try:
-            accept(self.socket, self.factory, self.reactor, most)
+            return accept(self.socket, self.factory, self.reactor, most)
         except OSError:
             # Twisted's says why none can be accepted, and hangs up where there is no file for another.
             self.numberAccepts = 1
             super().doRead()
+            return 0
 
 
 class UnixPort(unix.Port):
@@ -61,9 +65,10 @@ class UnixPort(unix.Port):
     def connectionLost(self, reason: Any) -> None:
         tcp.Port.connectionLost(self, reason)
 
-    def accept(self, most: int) -> None:
+    def accept(self, most: int) -> int:
         self.numberAccepts = most
         tcp.Port.doRead(self)
+        return most
 
 
 class _Gated:
@@ -71,7 +76,7 @@ class _Gated:
 
     reactor: Any
     gate: Gate
-    accept: Callable[[int], None]
+    accept: Callable[[int], int]
 
     def startReading(self) -> None:
         self.reactor.addExclusive(self)
