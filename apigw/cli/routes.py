@@ -11,6 +11,7 @@ from apigw.config.model import Config, Route
 from apigw.config.units import duration_text, size_text
 from apigw.policy.transform.told import sent_as
 from apigw.process.rules import RULES
+from apigw.routing.configured import entry_of
 from apigw.routing.router import Router
 from apigw.wire.errors import Refused
 from apigw.wire.methods import METHODS
@@ -37,10 +38,7 @@ def routes(options: argparse.Namespace) -> int:
     if path.decode("ascii") in config.reserved:
         print(f"{asked}: a reserved path, answered by the gateway itself")
         return FOUND
-    router = Router(
-        (route.path, None if route.methods is None else frozenset(map(str.encode, route.methods)), (index, route))
-        for index, route in enumerate(config.routes)
-    )
+    router = Router(entry_of(route, (index, route)) for index, route in enumerate(config.routes))
     explanation = router.explain(method, path)
     print(explanation)
     if explanation.match is None:

@@ -102,6 +102,7 @@ FORMS: dict[str, Callable[[str], object]] = {
     "url": addresses.web_url,
     "origin": addresses.origin,
     "host": addresses.host,
+    "route host": addresses.route_host,
     "host:port": addresses.host_and_port,
     "endpoint": endpoints.parse,
     "workers": workers,

@@ -32,6 +32,7 @@ _FORMS = {
     "url": "URL",
     "origin": "origin",
     "host": "host name",
+    "route host": "host name, address or wildcard",
     "host:port": "`host:port`",
     "endpoint": "endpoint string",
     "workers": "`auto`",
