@@ -36,6 +36,7 @@ _FORMS = {
     "host:port": "`host:port`",
     "endpoint": "endpoint string",
     "workers": "`auto`",
+    "retried": "`idempotent`, `all` or HTTP method",
 }
 _TYPES = {
     "boolean": "`true` or `false`",
@@ -200,7 +201,7 @@ def _shown(rule: Rule, value: Any) -> str:
     if rule.get("type") == "dict" and value == ():
         return "`{}`"
     if isinstance(value, tuple):
-        texts = [each if isinstance(each, str) else each.endpoint for each in value]
+        texts = [each.endpoint if attrs.has(type(each)) else str(each) for each in value]
         return f"`[{', '.join(texts)}]`"
     if attrs.has(type(value)):
         return "as below"

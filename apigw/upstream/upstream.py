@@ -19,6 +19,7 @@ from apigw.shared.page import Page
 from apigw.upstream.balancing import Balancer, Hash, LeastRequests, RoundRobin
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.record import Record
+from apigw.upstream.retries import Retries, budget_of
 from apigw.upstream.shared_allowance import SharedAllowance
 from apigw.upstream.shared_record import SharedRecord
 from apigw.upstream.shared_standing import SharedStanding
@@ -53,8 +54,10 @@ class Upstream(Owner):
         agent: Agent,
         circuit: Circuit | None,
         series: ServiceSeries,
+        retries: Retries | None = None,
     ) -> None:
         self.service = service
+        self.retries: Retries | None = retries
         self.circuit = circuit
         self.series = series
         self.name = service.name
@@ -185,6 +188,8 @@ class Upstream(Owner):
         """Notice what other workers have found out. Called twice a second if there are others."""
         if self.circuit is not None:
             self.circuit.look()
+        if self.retries is not None:
+            self.retries.budget.used(self.seconds())
         for target in self.targets:
             if target.shared is not None:
                 self._look_at(target, target.shared)
@@ -296,7 +301,12 @@ _POOLS: dict[str, Any] = {"auto": negotiated_pool, "http1": http1_pool}
 
 
 def build(
-    service: Service, reactor: Any, deadlines: Deadlines, series: ServiceSeries, page: Page | None = None
+    service: Service,
+    reactor: Any,
+    deadlines: Deadlines,
+    series: ServiceSeries,
+    page: Page | None = None,
+    random: Callable[[], float] = random,
 ) -> Upstream:
     """An upstream, without connections. Raises what ``ClientTLS`` raises for unusable files.
 
@@ -338,7 +348,11 @@ def build(
         check_timeout = None if service.health_check is None else service.health_check.timeout
         record = None if page is None else _record(service, service.circuit_breaker, page, reactor.seconds())
         circuit = Circuit(service.name, service.circuit_breaker, reactor, series, check_timeout, record)
-    return Upstream(service, make_target, _balancer(service.balance), deadlines, agent, circuit, series)
+    retries = None
+    if service.retry is not None:
+        budget = budget_of(service.name, service.retry.budget, page, reactor.seconds())
+        retries = Retries(service.retry, budget, random)
+    return Upstream(service, make_target, _balancer(service.balance), deadlines, agent, circuit, series, retries)
 
 
 def _balancer(balance: Balance) -> Balancer:
