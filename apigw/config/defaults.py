@@ -145,7 +145,7 @@ def _entry(rule: Rule) -> Rule:
 
 
 def _optional(name: str, rule: Rule) -> Rule:
-    doc = f"Of each {name} that does not have the key itself: what [{SECTIONS[name]}](#{SECTIONS[name]}) have."
+    doc = f"Of each {name} that does not have the key itself: what [{SECTIONS[name]}](routing.md#defaults) have."
     keys = {
         key: {what: said for what, said in below.items() if what != "required"}
         for key, below in rule["schema"].items()
