@@ -9,6 +9,7 @@ from random import random
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from apigw.config.model import Balance, CircuitBreaker, Ejection, Service
@@ -73,7 +74,11 @@ class Upstream(Owner):
         self._running = False
         self._counted_at = 0.0
         self._shares = False
-        self.replace_targets([target for target in service.targets if not target.lookup])
+        known = [target for target in service.targets if not target.lookup]
+        self.resolving = not known
+        """Whether there are no targets yet, because their names have not been looked up."""
+        self._awaiting: list[Deferred[None]] = []
+        self.replace_targets(known)
 
     def start(self) -> None:
         self.series.circuit_is("closed" if self.circuit is None else str(self.circuit.status().state))
@@ -129,6 +134,8 @@ class Upstream(Owner):
         self._deadlines.forget(target)
         self.series.target_gone(target.name)
         target.pool.close()
+        if target.agent is not None:
+            target.agent.close()
 
     # Of each exchange.
 
@@ -141,6 +148,22 @@ class Upstream(Owner):
         if self._shares:
             self._count_others()
         return self.balancer.choose(key, exclude)
+
+    def names_known(self) -> None:
+        """There are targets, or the lookups of their names have ended without any."""
+        self.resolving = False
+        awaiting, self._awaiting = self._awaiting, []
+        for each in awaiting:
+            each.callback(None)
+
+    def when_resolved(self) -> Deferred[None]:
+        """While ``resolving``: fires at its end. Fails with ``NoHealthyTarget`` after ``connect_timeout``."""
+        resolved: Deferred[None] = Deferred(self._awaiting.remove)
+        self._awaiting.append(resolved)
+        return resolved.addTimeout(self.service.connect_timeout, self._deadlines.clock, self._not_resolved)
+
+    def _not_resolved(self, result: object, timeout: float) -> None:
+        raise self.none_healthy()
 
     def none_healthy(self) -> NoHealthyTarget:
         """The error for an exchange if no target is available."""
@@ -314,12 +337,16 @@ def build(
     verified = tls_for(service.tls, _ALPN.get(service.protocol)) if secure else no_tls
     make_pool: MakePool = partial(_POOLS.get(service.protocol, http2_pool), deadlines)
 
+    bounded = PoolSettings(max_age=settings.max_age, max_requests=settings.max_requests)
     first = Ejection().for_ if service.ejection is None else service.ejection.for_
 
     def make_target(config: TargetConfig) -> Target:
         tls = verified(config.called or config.host) if config.scheme == "https" else None
         endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
         scheme = config.scheme.encode("ascii")
+        own = None
+        if config.called and tls is not None:
+            own = Agent(reactor, deadlines, lambda host: verified(config.called), bounded, NEVER, make_pool)
         shared = None
         standing = Standing(first)
         allowance = Allowance(service.max_connections, service.max_pending)
@@ -329,9 +356,8 @@ def build(
                 shared = SharedTarget(page, cell)
                 standing = SharedStanding(first, page, cell)
                 allowance = SharedAllowance(service.max_connections, service.max_pending, page, cell, reactor)
-        return Target(config, make_pool(scheme, endpoint, evolve(settings, allowance=allowance)), shared, standing)
+        return Target(config, make_pool(scheme, endpoint, evolve(settings, allowance=allowance)), shared, standing, own)
 
-    bounded = PoolSettings(max_age=settings.max_age, max_requests=settings.max_requests)
     agent = Agent(reactor, deadlines, verified, bounded, NEVER, make_pool)
     circuit = None
     if service.circuit_breaker is not None:
