@@ -134,11 +134,12 @@ class NameServers:
                 reason = result
                 continue
             records, ttl = result
-            ttls.append(ttl)
+            if records:
+                ttls.append(ttl)
             addresses += [Address(str(ip_address(record.address))) for record in records]
         if reason is not None and not addresses:
             return reason
-        return Found(tuple(addresses), min(ttls), tuple(unknown))
+        return Found(tuple(addresses), min(ttls, default=0.0), tuple(unknown))
 
     @inlineCallbacks
     def _services(self, name: str) -> Any:
