@@ -12,6 +12,7 @@ Besides the rules of Cerberus there are more: ``duration``, ``size`` and ``share
 - ``merge`` is ``"names"`` for maps of rules for headers (``set``, ``add``, ``remove``): a default's rules stay, but for
   those of the same names (``config.defaults``).
 - ``short`` is the key that is meant by a text in place of a map.
+- ``lines`` marks text that may have several lines.
 - ``secret`` marks values that are never shown.
 """
 
@@ -27,7 +28,7 @@ Rule = dict[str, Any]
 
 DAY, MONTH = "24h", "744h"
 
-_META = ("default", "into", "meant", "merge", "number", "secret", "short")
+_META = ("default", "into", "lines", "meant", "merge", "number", "secret", "short")
 
 
 @frozen
@@ -74,6 +75,23 @@ def switch(doc: str, **more: Any) -> Rule:
     return _rule(doc, more, type="boolean")
 
 
+def switch_or_map(doc: str, model: type[Any], schema: Rule, **more: Any) -> Rule:
+    """True or false; or a map, which means true and says more."""
+    rule = _rule(doc, more, type=["boolean", "dict"], schema=schema)
+    rule["meta"]["model"] = model
+    return rule
+
+
+def number_of(doc: str, *allowed: int, **more: Any) -> Rule:
+    """One of these numbers."""
+    return _rule(doc, more, type="integer", allowed=list(allowed))
+
+
+def lines(doc: str, **more: Any) -> Rule:
+    """Any text, of one line or several."""
+    return _rule(doc, more, type="string", lines=True)
+
+
 def text(doc: str, form: str, **more: Any) -> Rule:
     return _rule(doc, more, type="string", form=form)
 
@@ -116,11 +134,6 @@ def map_of(doc: str, model: type[Any] | None, schema: Rule, **more: Any) -> Rule
     rule = _rule(doc, more, type="dict", schema=schema)
     rule["meta"]["model"] = model
     return rule
-
-
-def by_name(doc: str, item: Rule, **more: Any) -> Rule:
-    """A map whose keys are names of the user's own. It becomes pairs, in the order of the file."""
-    return _rule(doc, more, type="dict", valuesrules=item)
 
 
 def may_be_list(rule: Rule) -> bool:

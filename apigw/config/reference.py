@@ -170,6 +170,8 @@ class _Page:
         if "valuesrules" in rule:
             item = self._type(rule["valuesrules"])
             return f"map of {'maps' if item == 'map' else item}{null}"
+        if isinstance(kind, list):
+            return " or ".join(_TYPES[each] for each in kind) + null
         bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
         return _TYPES[kind] + bounds + null
 

@@ -20,6 +20,8 @@ MAX_HINTS = 50
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+_LINES = str.maketrans("", "", "\t\r\n")
+
 _TYPES = {
     "list": "a list",
     "dict": "a map",
@@ -30,13 +32,23 @@ _TYPES = {
 }
 
 
-class _Validator(cerberus.Validator):  # type: ignore[misc]  # cerberus has no types
+class Validator(cerberus.Validator):  # type: ignore[misc]  # cerberus has no types
     """Cerberus with our rules. What follows each docstring's colon is the schema of the rule's own argument."""
 
     types_mapping: ClassVar[dict[str, Any]] = {
         **cerberus.Validator.types_mapping,
         "integer": cerberus.TypeDefinition("integer", (int,), (bool,)),
     }
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """Taken as it is. Cerberus would check it each time, which takes longer than to check a configuration; ours is
+        checked by a test."""
+        return self._taken
+
+    @schema.setter
+    def schema(self, schema: Mapping[str, Any]) -> None:
+        self._taken = schema
 
     def _validate_duration(self, bounds: list[str], field: Any, value: Any) -> None:
         """The rule's arguments are validated against this schema: {'type': 'list'}"""
@@ -75,7 +87,7 @@ class _Validator(cerberus.Validator):  # type: ignore[misc]  # cerberus has no t
 
 def validate(document: Document, forms: Mapping[str, Form]) -> None:
     """Add the schema's problems to the document, except those below a value that is known to be broken."""
-    validator = _Validator(document.schema, forms=forms)
+    validator = Validator(document.schema, forms=forms)
     validator.validate(document.tree, normalize=False)
     unreadable = set(document.broken)
     hints = 0
@@ -202,7 +214,7 @@ def _as_list(rule: Mapping[str, Any], value: object) -> str:
 
 
 def _unprintable(document: Document) -> list[Path]:
-    """Text with control characters, but for secrets, which may be any bytes."""
+    """Text with control characters, but for secrets, which may be any bytes, and line ends where lines are wanted."""
     stack: list[tuple[Path, Any]] = [((), document.tree)]
     found: list[Path] = []
     while stack:
@@ -212,5 +224,7 @@ def _unprintable(document: Document) -> list[Path]:
         elif isinstance(value, list):
             stack += [((*path, index), entry) for index, entry in enumerate(value)]
         elif isinstance(value, str) and _CONTROL.search(value) and path not in document.troubled:
-            found.append(path)
+            rule = rule_at(document.schema, path) or {}
+            if not rule.get("meta", {}).get("lines") or _CONTROL.search(value.translate(_LINES)):
+                found.append(path)
     return [path for path in found if not is_secret(document.schema, path)]

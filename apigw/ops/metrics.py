@@ -168,6 +168,10 @@ class Metrics:
             registry=registry,
         )
         self._reloads = {True: reloads.labels("success"), False: reloads.labels("failure")}
+        upgrades = Counter(
+            "gateway_upgrades_total", "Upgrades of the program, by result.", ["result"], registry=registry
+        )
+        self._upgrades = {True: upgrades.labels("success"), False: upgrades.labels("failure")}
         self._last_reload = Gauge(
             "gateway_config_last_reload_successful",
             "Whether the configuration that was read last is the one that serves.",
@@ -228,6 +232,10 @@ class Metrics:
         """How a reload has ended. It ``counts`` if no other worker counts it."""
         self._reloads[succeeded].inc(counts)
         self._last_reload.set(succeeded)
+
+    def upgraded(self, succeeded: bool) -> None:
+        """How an upgrade has ended."""
+        self._upgrades[succeeded].inc()
 
     def retain(self, routes: Collection[str], services: Collection[str]) -> None:
         """Remove all series of other routes and services. Their exchanges in flight are not counted any more."""

@@ -121,6 +121,8 @@ class Master(Service):
         self._lost = 0
         self.came: Callable[[Worker], object] = lambda _: None
         """Called when a worker has become ready."""
+        self.complete: Deferred[None] = Deferred()
+        """Fires when all workers of this program have become ready for the first time."""
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
@@ -201,6 +203,11 @@ class Master(Service):
         for worker in only or self.living():
             worker.control.call(what, argument).addErrback(lambda _: None)
 
+    def tell_one(self, what: str, argument: Any) -> None:
+        """Call one worker that is ready, for what is to be counted once; one of this program if there is one."""
+        living = self.living()
+        self.tell(what, argument, *([each for each in living if not each.old] or living)[:1])
+
     def lost(self, lines: int) -> None:
         """So many lines of this process's log were lost: a worker counts them, now or when there is one."""
         self._lost += lines
@@ -278,6 +285,8 @@ class Master(Service):
         self.came(worker)
         new = [each for each in self.living() if not each.old]
         if len(new) == self.life.workers:
+            if not self.complete.called:
+                self.complete.callback(None)
             for each in self.workers():
                 if each.old:
                     self.drain(each)

@@ -162,10 +162,10 @@ class Sharing(Place):
         return self._progress
 
     def reloads(self, told: dict[str, Any], ended: bool) -> None:
-        """How the master's reloads go. One that has ``ended`` is counted once for the gateway."""
+        """How the master's reloads go. One that has ``ended`` is to be counted here, and by no other worker."""
         self._progress.follow(told)
         if told["succeeded"] is not None:
-            self._ended(told["succeeded"], ended and self.machine.checks)
+            self._ended(told["succeeded"], ended)
 
     def at_start(self) -> None:
         # What was there before the fork is shared with other processes as long as nobody looks at it.

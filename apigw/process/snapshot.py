@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from apigw.config.effective import effective
 from apigw.config.errors import ConfigError, Problem, problem_in
@@ -176,10 +176,11 @@ def _upstreams(
     problems: list[Problem] = []
     for service in config.services:
         path = ("services", service.name)
+        bare = evolve(service, added=()) if service.added else service  # what policies have added changes no connection
         try:
-            key = (service, _digest(service))
+            key = (bare, _digest(bare))
             kept = previous.upstreams.get(key) if previous is not None else None
-            named[service.name] = upstreams[key] = kept or parts.build(service)
+            named[service.name] = upstreams[key] = kept or parts.build(bare)
         except Exception as error:
             problems.append(problem_in(config, path, f"cannot be set up: {reason(error)}"))
         yield

@@ -72,6 +72,7 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
         "commit": lambda *_: program.renewal.commit(),
         "abandon": lambda *_: program.renewal.abandon(),
         "reloads": lambda told, _: place.reloads(*told),
+        "upgraded": lambda succeeded, _: program.metrics.upgraded(succeeded),
     }
 
     def leave(_: object) -> Deferred[object]:

@@ -42,6 +42,7 @@ FAMILIES = {
     "gateway_connections_refused": ("counter", {"reason"}),
     "gateway_config_reloads": ("counter", {"result"}),
     "gateway_config_last_reload_successful": ("gauge", set()),
+    "gateway_upgrades": ("counter", {"result"}),
     "gateway_requests_shed": ("counter", {"reason"}),
     "gateway_dns_lookups": ("counter", {"result"}),
     "gateway_dns_lookup_duration_seconds": ("histogram", set()),

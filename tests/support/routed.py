@@ -40,7 +40,7 @@ class Peer:
         self.secure = secure
 
 
-def snapshot(config: Config) -> Snapshot:
+def snapshot_of(config: Config) -> Snapshot:
     clock: Any = Clock()
     deadlines = Deadlines(clock)
     metrics = Metrics(CollectorRegistry(), "0")
@@ -75,7 +75,7 @@ class Routed:
         document = {"services": {"main": {"targets": ["http://127.0.0.1:9001"]}}, "routes": routes, **sections}
         (directory / "gateway.yaml").write_text(json.dumps(document))
         self.config = load(str(directory), {}, RULES)
-        self.table = snapshot(self.config).table
+        self.table = snapshot_of(self.config).table
 
     def exchange(
         self,

@@ -130,6 +130,22 @@ def test_another_worker_goes_on_checking(page: Page) -> None:
     assert (scene.first.available, scene.second.available) == ([True], [True])
 
 
+def test_who_takes_over_begins_with_the_last_results(page: Page) -> None:
+    """Even if it has not looked since: one failure is not enough for what the other has found healthy again."""
+    scene = Scene(page, 1)
+    scene.round(500)
+    scene.round(500)
+    scene.second.upstream.look()
+    scene.round(200)
+    scene.first.checks.end()
+    scene.second.checks.begin()
+    scene.clock.advance(CHECK.interval)
+    scene.second.agent.answer(500)
+    assert (scene.first.available, scene.second.available) == ([True], [True])
+    scene.first.upstream.look()
+    assert scene.first.available == [True]
+
+
 def test_every_worker_says_whether_it_is_ready(page: Page) -> None:
     """By the checks of the one that checks; it asks itself only if nobody has asked yet."""
     scene = Scene(page, 1)

@@ -125,7 +125,7 @@ function services(list) {
 
 function routes(list) {
   byId("routes").replaceChildren(...list.map((route) => row(
-    element("td", route.path), element("td", route.methods.join(" ")), element("td", route.service),
+    element("td", route.path), element("td", route.methods.join(" ")), element("td", route.service ?? "–"),
     element("td", number(route.rate), "number"),
     element("td", seconds(route.p95), "number"),
     failures(route),

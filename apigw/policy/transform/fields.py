@@ -9,7 +9,8 @@ from typing import Any, final
 from apigw import errors
 from apigw.contract.exchange import Exchange
 from apigw.errors import GatewayError
-from apigw.policy.transform.template import Template
+from apigw.policy.transform.template import Template, compiled
+from apigw.routing.pattern import Pattern
 
 
 @final
@@ -57,3 +58,8 @@ class Fields:
                 pair = (field.name, value)
             out.append(pair)
         return out
+
+
+def fields_of(pairs: Iterable[tuple[str, str]], pattern: Pattern, most: int) -> Fields:
+    """The fields of rules, names and values, on a route with this ``pattern``."""
+    return Fields([Field(name.lower().encode("ascii"), compiled(value, pattern)) for name, value in pairs], most)

@@ -10,8 +10,8 @@ from apigw.config.model import Route as RouteConfig
 from apigw.contract.exchange import Hook, Stage
 from apigw.contract.policy import NOTHING, Part, Policy, Prepared
 from apigw.contract.principal import IDENTITY
-from apigw.policy.transform.fields import Field, Fields
-from apigw.policy.transform.model import Pairs, transform_of
+from apigw.policy.transform.fields import fields_of
+from apigw.policy.transform.model import transform_of
 from apigw.policy.transform.rules import RULES
 from apigw.policy.transform.stage import PREFIX, Path, Rewritten, ToClient, ToService, WithoutPrefix
 from apigw.policy.transform.syntax import of_caller
@@ -56,20 +56,16 @@ class PreparedTransform(Prepared):
             if path is not None:
                 stripped |= {PREFIX}
             host = None if holds.rewrite is None else _template(holds.rewrite.host, pattern)
-            fields = self._fields(holds.request_headers.written, pattern)
+            fields = fields_of(holds.request_headers.written, pattern, self._most)
             withheld = OURS & holds.request_headers.gone
             if path is not None or host is not None or fields or withheld:
                 stages["after_limit"] = ToService(path, host, fields, withheld)
         if holds.response_headers.written or holds.response_headers.gone:
-            fields = self._fields(holds.response_headers.written, pattern)
+            fields = fields_of(holds.response_headers.written, pattern, self._most)
             hooks = (ToClient(fields, holds.response_headers.gone),)
         if not stages and not hooks and stripped == self._of_callers:
             return self._otherwise
         return Part(stages=stages, hooks=hooks, stripped=stripped)
-
-    def _fields(self, pairs: Pairs, pattern: Pattern) -> Fields:
-        fields = [Field(name.lower().encode("ascii"), compiled(value, pattern)) for name, value in pairs]
-        return Fields(fields, self._most)
 
 
 def _path(route: RouteConfig, pattern: Pattern) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from apigw.config.files import Files
@@ -60,22 +60,30 @@ def _headers(document: Document, path: Path, rules: Any) -> None:
     for key in ("set", "add", "remove"):
         held = rules.get(key) if isinstance(rules, dict) else None
         if isinstance(held, dict):
-            names = [((*path, key, name), name) for name in held]
-            _names(document, [(at, name) for at, name in names if _may_be_ruled(document, at, name)])
+            field_names(document, (*path, key), held)
         elif isinstance(held, list):
-            _names(document, [((*path, key, at), name) for at, name in enumerate(held) if isinstance(name, str)])
+            _twice(document, [((*path, key, at), name) for at, name in enumerate(held) if isinstance(name, str)])
 
 
-def _may_be_ruled(document: Document, at: Path, name: str) -> bool:
-    try:
-        header_name(name)
-    except ValueError as error:
-        document.report(at, f"{shown(document, (), name)} {error}", document.key(at))
-        return False
-    return True
+def field_names(document: Document, path: Path, held: Iterable[str] | None, refused: Mapping[str, str] = {}) -> None:
+    """Reports names, keys of the map at ``path``, that rules cannot write, or that are given twice.
+
+    ``refused`` are further names, and what is to be written in place of them.
+    """
+    good: list[tuple[Path, str]] = []
+    for name in held or ():
+        at = (*path, name)
+        try:
+            header_name(name)
+            if name.lower() in refused:
+                raise ValueError(f"is not for header rules: {refused[name.lower()]}")
+            good.append((at, name))
+        except ValueError as error:
+            document.report(at, f"{shown(document, (), name)} {error}", document.key(at))
+    _twice(document, good)
 
 
-def _names(document: Document, named: list[tuple[Path, str]]) -> None:
+def _twice(document: Document, named: list[tuple[Path, str]]) -> None:
     seen: set[str] = set()
     for at, name in named:
         if name.lower() in seen:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from apigw.config.keys import Keys, Rule, by_name, item, list_of, map_of, text
+from apigw.config.keys import Keys, Rule, item, list_of, map_of, named, text
 from apigw.policy.transform.model import HeaderRules, Rewrite, TransformOfRoute
 
 
 def header_rules(whose: str) -> Rule:
     return {
-        "set": by_name(f"Headers that {whose} gets, in place of its own of that name.", item("header value")),
-        "add": by_name(f"Headers that {whose} gets, besides its own of that name.", item("header value")),
+        "set": named(f"Headers that {whose} gets, in place of its own of that name.", item("header value")),
+        "add": named(f"Headers that {whose} gets, besides its own of that name.", item("header value")),
         "remove": list_of(f"Names of headers that {whose} loses.", item("header rule")),
     }
 

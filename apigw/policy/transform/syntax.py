@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
@@ -94,19 +94,19 @@ def header_value(text: str) -> None:
 
 def path(text: str) -> None:
     """A path, perhaps with a query, to which a request is rewritten."""
-    sample = _sample(text)
-    if not sample.startswith("/"):
+    example = sample(parse(text))
+    if not example.startswith("/"):
         raise ValueError("does not begin with / or {path}")
-    request_path(sample)
+    request_path(example)
     try:
-        check_target(sample.encode())
+        check_target(example.encode())
     except Refused as refused:
         raise ValueError(f"would be refused: {refused.reason}") from None
 
 
 def host(text: str) -> None:
     """A host, perhaps with a port, that a service is asked for."""
-    if _HOST.fullmatch(_sample(text)) is None:
+    if _HOST.fullmatch(sample(parse(text))) is None:
         raise ValueError("is not a host, or a host and a port")
 
 
@@ -119,6 +119,6 @@ def authority(value: bytes) -> bool:
     return _HOST.fullmatch(value.decode("latin-1")) is not None
 
 
-def _sample(text: str) -> str:
+def sample(parts: Iterable[str | Name]) -> str:
     """An example of what the braces may become."""
-    return "".join(part if isinstance(part, str) else _SAMPLES.get(part.text, "x") for part in parse(text))
+    return "".join(part if isinstance(part, str) else _SAMPLES.get(part.text, "x") for part in parts)

@@ -11,7 +11,7 @@ from urllib.parse import quote_from_bytes
 
 from apigw import errors
 from apigw.contract.exchange import Exchange
-from apigw.policy.transform.syntax import CLAIM, PARAM, REST, Name, parse
+from apigw.policy.transform.syntax import CLAIM, PARAM, REST, Name, Parts, parse
 from apigw.routing.pattern import Pattern
 from apigw.wire.headers import FIELD_VALUE
 
@@ -57,7 +57,11 @@ def compiled(text: str, pattern: Pattern, encoded: bool = False) -> Template:
     ``encoded``: it becomes part of a URL, so what is known of the caller is percent-encoded. The parts of the request's
     own URL are as the client sent them.
     """
-    parts = parse(text)
+    return of_parts(parse(text), pattern, encoded)
+
+
+def of_parts(parts: Parts, pattern: Pattern, encoded: bool = False) -> Template:
+    """The template of a text that is parsed already."""
     if len(parts) == 1 and isinstance(parts[0], str):
         constant = parts[0].encode()
         return Template([_Literal(constant)], constant)
