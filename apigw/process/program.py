@@ -47,11 +47,11 @@ from apigw.proxy.shedding import Shedding
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
 from apigw.shared.slots import BUFFERED, IN_FLIGHT
+from apigw.upstream.build import build
 from apigw.upstream.name_servers import NameServers
 from apigw.upstream.named_targets import own_listeners
 from apigw.upstream.names import Names
 from apigw.upstream.resolver import Resolver
-from apigw.upstream.upstream import build
 from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.client_tls import ClientTLS

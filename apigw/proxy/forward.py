@@ -9,14 +9,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from apigw import errors
-from apigw.contract.exchange import Exchange, Outcome, Stage, Waiting, wait_for
+from apigw.contract.exchange import Exchange, Outcome, Stage, Waiting
+from apigw.proxy.admit import Admit, AwaitTargets, overloaded
 from apigw.proxy.destination import Destination
 from apigw.proxy.grpc import begin_call, call_of
 from apigw.proxy.held_body import Buffers, HeldBody
 from apigw.proxy.max_forwards import BOUND, count_hop
 from apigw.proxy.relay import Relay
 from apigw.upstream.failover import Taken, connect
-from apigw.upstream.upstream import Upstream
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 
 
@@ -24,6 +24,8 @@ def stages(destination: Destination, buffers: Buffers) -> tuple[Stage, ...]:
     first: list[Stage] = [HoldBody(destination, buffers)]
     if destination.upstream.resolving:
         first.append(AwaitTargets(destination.upstream))
+    if destination.upstream.admission is not None:
+        first.append(Admit(destination, destination.upstream.admission))
     return *first, Connect(destination)
 
 
@@ -65,16 +67,6 @@ class HoldBody(Stage):
         wanted = 1 if length is None or length > small else length + 1  # more than comes: to its end
         held = HeldBody(self._buffers, wanted)
         return held if Relay(exchange, destination).hold_body(held) else None
-
-
-class AwaitTargets(Stage):
-    """Waits until the names of the service's targets have been looked up for the first time."""
-
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
-
-    def run(self, exchange: Exchange) -> Outcome:
-        return wait_for(exchange, self._upstream.when_resolved()) if self._upstream.resolving else None
 
 
 class Connect(Stage):
@@ -137,8 +129,7 @@ class Connecting(Waiting):
             relay.settle_failure()
             error = errors.UpstreamUnreachable("The service cannot be reached.")
         elif failure.check(PoolExhausted):
-            relay.destination.upstream.series.error("overloaded")
-            error = errors.Overloaded("The service has too many requests waiting.", [(b"retry-after", b"1")])
+            error = overloaded(relay.destination)
         relay.exchange.fail(error)
 
     def _broken(self, failure: Failure) -> None:

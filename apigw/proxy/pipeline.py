@@ -15,8 +15,9 @@ from apigw.contract.exchange import Answer, Call, Driver, Exchange, Outcome, Rou
 from apigw.contract.peers import Peers
 from apigw.errors import GatewayError
 from apigw.proxy.grpc import call_of, head_of, status_of, takes_trailers, trailers_of
+from apigw.proxy.hooks import hooked
 from apigw.proxy.refusals import refused
-from apigw.proxy.relay import Relay, hooked
+from apigw.proxy.relay import Relay
 from apigw.routing.router import Router
 from apigw.shared.tally import Tally
 from apigw.wire.errors import ClientLost, Refused

@@ -9,11 +9,13 @@ from twisted.logger import Logger
 from zope.interface import classImplements
 
 from apigw import errors
-from apigw.contract.exchange import Exchange, Head, Relaying
+from apigw.contract.exchange import Exchange, Relaying
+from apigw.proxy.admit import leave
 from apigw.proxy.destination import Destination
 from apigw.proxy.grpc import CANCEL, UNAVAILABLE, passed_on, status_in, with_less_time
 from apigw.proxy.headers import client_headers, client_trailers, upstream_fields, upstream_trailers
 from apigw.proxy.held_body import HeldBody
+from apigw.proxy.hooks import hooked
 from apigw.upstream.failover import again
 from apigw.upstream.target import Target
 from apigw.wire.deadlines import NEVER
@@ -25,9 +27,6 @@ from apigw.wire.tunnel import join
 
 FAILURES = frozenset({500, 502, 503, 504})
 """Statuses of a service that count as failures of the service for its circuit."""
-
-SWITCHED = 101
-"""The status of a tunnel that begins (RFC 9110 §15.2.2)."""
 
 log = Logger(namespace=__name__)
 
@@ -216,7 +215,7 @@ class Relay(Relaying):
         out = self._head(status, headers, connection.version)
         if out is None:
             return
-        if status == SWITCHED:
+        if status == 101:
             self._start_tunnel(connection, out)
             return
         if connection.event_stream:
@@ -262,20 +261,17 @@ class Relay(Relaying):
     def response_failed(self, error: UpstreamError) -> None:
         connection, target = self._part(), self.target
         destination, exchange = self.destination, self.exchange
-        assert connection is not None
-        assert target is not None
+        assert connection is not None and target is not None
         upstream = destination.upstream
         upstream.series.error(_KINDS.get(type(error), "protocol"))
-        reset = error.reset if exchange.call is not None and isinstance(error, UpstreamLost) else None
+        lost = error if isinstance(error, UpstreamLost) else None
+        reset = lost.reset if lost is not None and exchange.call is not None else None
         # Else it had not got all of the request: it may have been tired of waiting for the client, or refused the body.
-        its_fault = not isinstance(error, UpstreamLost) or (
-            self.request.body_complete and not self.full and reset != CANCEL
-        )
-        if its_fault and not (connection.used and isinstance(error, UpstreamLost) and error.silent):
+        its_fault = lost is None or (self.request.body_complete and not self.full and reset != CANCEL)
+        if its_fault and not (lost is not None and lost.silent and connection.used):  # closed for being idle
             target.failed(str(error))
         method, whole, repeated = self.request.method, self.whole(), self.wanted is not None
-        key = destination.key(exchange)
-        other = again(upstream, target, key, error, method, whole, repeated, connection.used)
+        other = again(upstream, target, destination.key(exchange), error, method, whole, repeated, connection.used)
         if other is not None:
             self.wanted = other
             exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
@@ -315,9 +311,10 @@ class Relay(Relaying):
         target = self.target
         assert target is not None
         call = self.exchange.call
-        if status >= 500 or (call is not None and call.status == UNAVAILABLE):
-            what = f"status {status}" if status >= 500 else "grpc-status UNAVAILABLE"
-            target.failed(what)
+        if status >= 500:
+            target.failed(f"status {status}")
+        elif call is not None and call.status == UNAVAILABLE:
+            target.failed("grpc-status UNAVAILABLE")
         else:
             target.succeeded()
 
@@ -332,11 +329,12 @@ class Relay(Relaying):
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:
         destination = self.destination
         self._part()
-        self._target_did(SWITCHED)
+        self._target_did(101)
         upstream = connection.give_up()
         out += ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
         client = self.request.start_tunnel(out)
         self.tunnelled = True
+        leave(self.exchange)
         self._settle(failed=False)
         tunnel = self._tunnel = join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout)
         tunnel.addBoth(self._tunnel_ended)
@@ -397,20 +395,6 @@ class Relay(Relaying):
 
 
 classImplements(Relay, IPushProducer)
-
-
-def hooked(exchange: Exchange, status: int, headers: Headers, own: bool) -> Headers | None:
-    """The fields of an answer after the route's hooks have run; None if one failed, and the exchange is refused."""
-    head = Head(status, headers, own)
-    try:
-        for hook in exchange.route.hooks:
-            hook.run(exchange, head)
-    except Exception:
-        log.failure("{id}: a hook failed", id=exchange.id.decode("ascii"))
-        exchange.hooks_failed = True
-        exchange.driver.refuse(exchange, errors.GatewayError("An error in the gateway; its log has the details."))
-        return None
-    return head.headers
 
 
 _KINDS: dict[type[UpstreamError], str] = {UpstreamTimedOut: "timeout", UpstreamLost: "lost"}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet import defer
@@ -89,3 +93,41 @@ class Server:
 
     def stop(self) -> Any:
         return defer.DeferredList([port.stopListening() for port in self._ports])
+
+
+class Apart:
+    """Serves a zone by UDP in a thread, for daemons. ``before`` is called before each answer, and may change the zone."""
+
+    def __init__(self) -> None:
+        self.zone = Zone()
+        self.before: Callable[[], object] = lambda: None
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                data, address = self._socket.recvfrom(512)
+                message = dns.Message()
+                message.fromStr(data)
+                self.before()
+                message.answer = 1
+                self.zone.query(message.queries[0]).addCallbacks(
+                    partial(self._found, message), partial(self._missing, message)
+                )
+                self._socket.sendto(message.toStr(), address)
+            except OSError:
+                return
+
+    @staticmethod
+    def _found(message: Any, sections: Any) -> None:
+        message.answers = sections[0]
+
+    @staticmethod
+    def _missing(message: Any, _: Any) -> None:
+        message.rCode = dns.ENAME
