@@ -13,11 +13,13 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, TimeoutError, inlineCallbacks
-from twisted.names import dns, error
-from twisted.names.client import Resolver
+from twisted.internet.error import ConnectError
+from twisted.names import dns
 from twisted.names.hosts import searchFileForAll
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
+
+from apigw.upstream.dns_query import Broken, ask
 
 AT_ONCE = 16
 """Questions that are asked at a time, each from a socket of its own."""
@@ -192,29 +194,13 @@ class NameServers:
             if left <= 0:
                 break
             try:
-                answers = yield self._ask_server(server, name, kind, left)
-            except error.DNSNameError:
-                return [], 0.0
-            except (TimeoutError, OSError):
-                why = "no name server answers"
-            except Exception as failure:  # SERVFAIL, REFUSED, and what cannot be parsed
-                why = f"{server[0]} answers with {type(failure).__name__}"
-            else:
-                return records_of(answers, name, kind)
+                message = yield ask(self._reactor, server, name, kind, left)
+            except (TimeoutError, OSError, ConnectError, Broken):
+                continue
+            if message.rCode in (dns.OK, dns.ENAME):
+                return records_of(message.answers, name, kind)
+            why = f"{server[0]} answers with the code {message.rCode}"
         raise NotAnswered(why)
-
-    def _ask_server(self, server: tuple[str, int], name: str, kind: int, timeout: float) -> Deferred[Any]:
-        """A resolver for each question: what one has kept from another, as a connection, would be in its way."""
-        resolver = Resolver(servers=[server], timeout=(timeout,), reactor=self._reactor)
-        asking: Deferred[Any] = resolver.queryUDP([dns.Query(name.encode("ascii"), kind, dns.IN)])
-        asking.addCallback(resolver.filterAnswers).addTimeout(timeout, self._reactor)
-
-        def close(result: Any) -> Any:
-            for connection in list(resolver.connections):
-                connection.transport.loseConnection()
-            return result
-
-        return asking.addBoth(close).addCallback(lambda sections: sections[0])
 
     def _current(self) -> Settings:
         if self._settings is not None:

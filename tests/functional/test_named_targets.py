@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -46,7 +47,8 @@ class Scene:
         )
         self.daemon = Daemon(directory / "gateway", document)
         stack.callback(self.daemon.kill)
-        self.daemon.start({"PYTHONPATH": str(directory)})
+        path = os.pathsep.join(filter(None, [str(directory), os.environ.get("PYTHONPATH")]))
+        self.daemon.start({"PYTHONPATH": path})
         stack.callback(check_log, self.daemon)
 
     def list(self, *numbers: int) -> None:

@@ -96,7 +96,7 @@ class Server:
 
 
 class Apart:
-    """Serves a zone by UDP in a thread, for daemons. ``before`` is called before each answer, and may change the zone."""
+    """Serves a zone by UDP in a thread, for daemons. ``before`` each answer the zone may be changed."""
 
     def __init__(self) -> None:
         self.zone = Zone()
