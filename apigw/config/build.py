@@ -113,6 +113,8 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
         return _endpoint(value, files)
     if form == "host:port":
         return addresses.host_and_port(value)
+    if form == "route host":
+        return addresses.route_host(value)
     if form == "redis url":
         return addresses.redis_url(value)
     return float(value) if rule.get("type") == "number" else value

@@ -84,6 +84,13 @@ def workers(text: str) -> None:
         raise ValueError("is neither a whole number nor auto")
 
 
+def retried(text: str) -> None:
+    if text not in ("idempotent", "all", *METHODS):
+        if text.upper() in METHODS:
+            raise ValueError(f"is not an HTTP method: write {text.upper()}")
+        raise ValueError(f"is neither an HTTP method nor idempotent nor all{hint(text, ('idempotent', 'all'))}")
+
+
 FORMS: dict[str, Callable[[str], object]] = {
     "method": method,
     "request path": request_path,
@@ -102,8 +109,10 @@ FORMS: dict[str, Callable[[str], object]] = {
     "url": addresses.web_url,
     "origin": addresses.origin,
     "host": addresses.host,
+    "route host": addresses.route_host,
     "host:port": addresses.host_and_port,
     "endpoint": endpoints.parse,
     "workers": workers,
+    "retried": retried,
 }
 """Checks of text, by the names in the schema. Other rooms add theirs by ``Rules.forms``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apigw.config import check_exposure, check_files, check_network
+from apigw.config import check_exposure, check_files, check_network, check_retries
 from apigw.config.build import build
 from apigw.config.errors import ConfigError
 from apigw.config.files import CONTENTS, PRIVATE, Files
@@ -33,12 +33,13 @@ def judge(document: Document, files: Files, rules: Rules) -> None:
     """Run all checks, and add every problem to the document."""
     validate(document, rules.forms)
     document.reserved = rules.reserved_paths(document)
-    check_files.contents(document, files, rules.contents, rules.private)
+    check_files.contents(document, files, rules.contents, rules.private, rules.contents_by_path)
     check_files.pairs(document, files)
     check_files.access_log(document, files)
     check_network.listeners(document, files)
     check_network.redis(document)
     check_network.services(document)
+    check_retries.retries(document)
     check_exposure.proxies(document)
     check_exposure.announced(document)
     check_exposure.admin(document)

@@ -187,6 +187,18 @@ class CircuitBreaker:
 
 
 @frozen
+class Retry:
+    """``on``: the words ``connect`` and ``reset``, and statuses. ``tries`` include the first. ``methods``: their names,
+    ``idempotent`` and ``all``. ``budget`` is a share of the requests in flight."""
+
+    on: tuple[str | int, ...] = ("connect", "reset", 502, 503, 504)
+    tries: int = 2
+    per_try_timeout: float | None = None
+    methods: tuple[str, ...] = ("idempotent",)
+    budget: float = 0.2
+
+
+@frozen
 class Service(Open):
     """A named backend. ``timeout`` is ``None`` if the gateway's ``request_timeout`` applies."""
 
@@ -208,6 +220,7 @@ class Service(Open):
     max_requests: int | None = None
     health_check: HealthCheck | None = None
     circuit_breaker: CircuitBreaker | None = CircuitBreaker()
+    retry: Retry | None = None
     protocol: str = "http1"
 
 

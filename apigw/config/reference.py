@@ -32,9 +32,11 @@ _FORMS = {
     "url": "URL",
     "origin": "origin",
     "host": "host name",
+    "route host": "host name, address or wildcard",
     "host:port": "`host:port`",
     "endpoint": "endpoint string",
     "workers": "`auto`",
+    "retried": "`idempotent`, `all` or HTTP method",
 }
 _TYPES = {
     "boolean": "`true` or `false`",
@@ -171,7 +173,7 @@ class _Page:
             item = self._type(rule["valuesrules"])
             return f"map of {'maps' if item == 'map' else item}{null}"
         if isinstance(kind, list):
-            return " or ".join(_TYPES[each] for each in kind) + null
+            return " or ".join("list of such" if each == "list" else _TYPES[each] for each in kind) + null
         bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
         return _TYPES[kind] + bounds + null
 
@@ -199,7 +201,7 @@ def _shown(rule: Rule, value: Any) -> str:
     if rule.get("type") == "dict" and value == ():
         return "`{}`"
     if isinstance(value, tuple):
-        texts = [each if isinstance(each, str) else each.endpoint for each in value]
+        texts = [each.endpoint if attrs.has(type(each)) else str(each) for each in value]
         return f"`[{', '.join(texts)}]`"
     if attrs.has(type(value)):
         return "as below"

@@ -17,6 +17,7 @@ from apigw.config.keys import (
     list_of,
     map_of,
     may_be_list,
+    named,
     number_or_word,
     one_or_several,
     optional_file,
@@ -218,11 +219,29 @@ REDIS: Rule = {
     "timeout": duration("A slower answer counts as a failure.", "1ms", "1m"),
 }
 
+CONDITION: Rule = {
+    "equal": text("A value is this text. May be written in place of the map.", "value"),
+    "present": switch("Whether there is a value.", default="none"),
+    "regex": text("An expression of RE2 that matches a whole value.", "expression"),
+}
+
+
+def _conditions(doc: str) -> Rule:
+    meta = {"doc": "", "model": model.Condition, "short": "equal", "number": '"{}"'}
+    return named(doc, {"type": ["string", "dict"], "form": "value", "schema": CONDITION, "meta": meta})
+
+
 ROUTE: Rule = {
     "path": one_or_several(
         "A path pattern, or several: literal segments, `:name` for one segment, and `*` at the end for the rest.",
         "pattern",
         required=True,
+    ),
+    "hosts": list_of(
+        "Hosts of the requests: names, addresses, and `*.` with a name, for one label or more in place of the `*`.",
+        item("route host"),
+        minlength=1,
+        default="those that no route names",
     ),
     "name": text("Its name in logs, metrics and messages.", "name", default="its first host and path"),
     "service": {
@@ -239,6 +258,20 @@ ROUTE: Rule = {
         nullable=True,
         default="all",
     ),
+    "strict_methods": switch(
+        "Whether another method than those of the routes for this path is answered 405, instead of going on to a less "
+        "specific route."
+    ),
+    "headers": _conditions("What headers of the request must be, by name."),
+    "query": _conditions("What values of the query must be, by name, after decoding."),
+    "cookies": _conditions("What cookies must be, by name."),
+    "encoded_slashes": choice(
+        "A path with `%2F`: refused with 400, or kept as it is, as a part of its segment. The path of the route must "
+        "begin with a literal segment.",
+        "refuse",
+        "keep",
+    ),
+    "empty_segments": choice("The same for a path with empty segments (`//`).", "refuse", "keep"),
     "strip_prefix": text(
         "Literal segments that are removed from the beginning of the path that the service gets.",
         "prefix",

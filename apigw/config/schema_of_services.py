@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from apigw.config import model
-from apigw.config.keys import DAY, Rule, choice, duration, list_of, map_of, optional_file, share, switch, text, whole
+from apigw.config.keys import (
+    DAY,
+    Rule,
+    choice,
+    duration,
+    list_of,
+    map_of,
+    one_or_several,
+    optional_file,
+    share,
+    switch,
+    text,
+    whole,
+)
 
 TARGET: Rule = {
     "url": text(
@@ -102,6 +115,44 @@ CIRCUIT_BREAKER: Rule = {
     "open_for": duration("How long it stays open before it becomes half-open.", "100ms", "1h"),
     "half_open_requests": whole(
         "How many trial requests at a time pass while it is half-open, and how many must succeed to close it.", 1, 1000
+    ),
+}
+
+RETRY_ON = ("connect", "reset", 408, 425, 429, 500, 502, 503, 504)
+
+_RETRY_ON_MEANT = {
+    "timeout": "504",
+    "error": "connect and reset",
+    "connect-failure": "connect",
+    "invalid_header": "502",
+    "gateway-error": "502, 503 and 504",
+    "5xx": "500, 502, 503 and 504",
+    "unavailable": "503",
+}
+"""Envoy's words, nginx's, and gRPC's."""
+
+RETRY: Rule = {
+    "on": list_of(
+        "What a try may end with to be repeated: no connection (`connect`), a connection that is lost before the head "
+        "of the answer (`reset`), and statuses. `502` includes invalid answers, `504` tries that time out.",
+        {"type": ["string", "integer"], "allowed": list(RETRY_ON), "meta": {"number": "{}", "meant": _RETRY_ON_MEANT}},
+        minlength=1,
+    ),
+    "tries": whole("How often a request is sent at most, with the first time.", 2, 10),
+    "per_try_timeout": duration(
+        "For the head of the answer to one try, from when it is sent.",
+        "1ms",
+        DAY,
+        nullable=True,
+        default="the route's `timeout`",
+    ),
+    "methods": one_or_several(
+        "Which requests are repeated: those with an idempotent method (RFC 9110 §9.2.2), `all`, or those with one of "
+        "the methods listed. `[idempotent, POST]` is possible, too.",
+        "retried",
+    ),
+    "budget": share(
+        "Of the service's requests in flight, how many may be retries at a time; 3 always may.", "0.1%", "100%"
     ),
 }
 
@@ -210,5 +261,13 @@ SERVICE: Rule = {
         CIRCUIT_BREAKER,
         nullable=True,
         default="as below",
+    ),
+    "retry": map_of(
+        "Which requests are [sent again](retries.md) when a try fails, besides those that the service has not got. "
+        "`{}` for the defaults.",
+        model.Retry,
+        RETRY,
+        nullable=True,
+        meant={"retry_on": "'on'", **dict.fromkeys(("attempts", "num_retries", "retries"), "'tries'")},
     ),
 }

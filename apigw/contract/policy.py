@@ -97,6 +97,8 @@ class OwnRoute:
     pattern: str
     methods: frozenset[bytes]
     part: Part
+    hosts: tuple[str, ...] = ()
+    """As those of ``RouteConfig``; without any, for hosts that no route of a policy names."""
 
 
 NOTHING = Part()

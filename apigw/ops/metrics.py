@@ -120,6 +120,18 @@ class Metrics:
             ["service", "to"],
             registry=registry,
         )
+        self._retries = Counter(
+            "gateway_upstream_retries_total",
+            "Requests that were sent to a service again, by why.",
+            ["service", "reason"],
+            registry=registry,
+        )
+        self._denied = Counter(
+            "gateway_upstream_retries_denied_total",
+            "Retries that were not made because too many were under way.",
+            ["service"],
+            registry=registry,
+        )
         self._ejections = Counter(
             "gateway_upstream_ejections_total",
             "How often a target was ejected, because it had failed several times in a row.",
@@ -131,6 +143,16 @@ class Metrics:
             "Whether a target gets requests: it is neither unhealthy nor ejected.",
             ["service", "target"],
             registry=registry,
+        )
+        self._of_services = (
+            self._errors,
+            self._calls,
+            self._circuit_state,
+            self._transitions,
+            self._ejections,
+            self._targets,
+            self._retries,
+            self._denied,
         )
         self._connections = Gauge(
             "gateway_connections", "Open connections of clients.", ["protocol"], registry=registry
@@ -201,16 +223,7 @@ class Metrics:
         try:
             return self._services[name]
         except KeyError:
-            made = ServiceSeries(
-                name,
-                self._errors,
-                self._calls,
-                self._circuit_state,
-                self._transitions,
-                self._ejections,
-                self._targets,
-            )
-            return self._services.setdefault(name, made)
+            return self._services.setdefault(name, ServiceSeries(name, *self._of_services))
 
     def connections(self, protocol: str) -> Gauge:
         """The open connections of one protocol: ``inc()`` and ``dec()``."""
@@ -243,14 +256,7 @@ class Metrics:
             del self._routes[pattern]
         for name in self._services.keys() - services:
             del self._services[name]
-            for family in (
-                self._errors,
-                self._calls,
-                self._circuit_state,
-                self._transitions,
-                self._ejections,
-                self._targets,
-            ):
+            for family in self._of_services:
                 family.remove_by_labels({"service": name})
 
     def routes(self) -> dict[str, RouteSeries]:

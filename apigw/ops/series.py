@@ -16,6 +16,9 @@ OTHER = "OTHER"
 UPSTREAM_ERRORS = ("connect", "timeout", "lost", "protocol", "overloaded")
 """Values of the label ``kind``."""
 
+RETRIED = ("connect", "reset")
+"""Values of ``reason`` that every service has. The others are statuses."""
+
 CIRCUIT_STATES = {"closed": 0, "open": 1, "half-open": 2}
 
 MOST_STATUS = 16
@@ -91,6 +94,8 @@ class ServiceSeries:
         transitions: Counter,
         ejections: Counter,
         targets: Gauge,
+        retries: Counter,
+        denied: Counter,
     ) -> None:
         self.durations = Spread()
         self.observe = self.durations.observe
@@ -102,6 +107,9 @@ class ServiceSeries:
         self._calls: dict[int, Counter] = {}
         self._state = state.labels(name)
         self._transitions = {to: transitions.labels(name, to) for to in CIRCUIT_STATES}
+        self._retries_family = retries
+        self._retries: dict[str, Counter] = {why: retries.labels(name, why) for why in RETRIED}
+        self._denied = denied.labels(name)
         self.ejected = ejections.labels(name).inc
         """``ejected()``: count an ejection of a target."""
         self._targets = targets
@@ -122,6 +130,18 @@ class ServiceSeries:
         except KeyError:
             child = self._calls[known] = self._calls_family.labels(self._name, str(known))
             child.inc()
+
+    def retried(self, why: str) -> None:
+        """Count a request that is sent again: ``why`` is one of ``RETRIED``, or a status."""
+        try:
+            self._retries[why].inc()
+        except KeyError:
+            child = self._retries[why] = self._retries_family.labels(self._name, why)
+            child.inc()
+
+    def retry_denied(self) -> None:
+        """Count a retry that is not made because too many are under way."""
+        self._denied.inc()
 
     def circuit_is(self, state: str) -> None:
         """Set the state of a new circuit, without counting a transition."""

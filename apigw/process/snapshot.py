@@ -27,7 +27,9 @@ from apigw.proxy.headers import CopyRules, Memory
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.keys import key_of
 from apigw.proxy.pipeline import NoRoute, Table
-from apigw.routing.router import Entry, Router
+from apigw.routing.configured import entry_of
+from apigw.routing.router import Router
+from apigw.routing.trie import Entry
 from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import Settings
 from apigw.wire.deadlines import Deadlines
@@ -101,10 +103,9 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
             series, logged = parts.series(route.path), route.access_log is not None
             compiled = _route(route.path, route.methods, route.service, series, added, stages, route.name, logged)
             routes.append(compiled)
-            methods = None if route.methods is None else frozenset(method.encode("ascii") for method in route.methods)
-            yield route.path, methods, routes[-1]
+            yield entry_of(route, compiled)
 
-    router: Router[Route] = Router(())
+    router: Router[Route] = Router()
     yield from router.build(entries())
     no_route = (NoRoute(router),)
     unmatched_series = parts.series(UNMATCHED)
@@ -113,9 +114,9 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
         for each in prepared.values():
             for own in each.own_routes():
                 compiled = _route(own.pattern, None, None, unmatched_series, [own.part], no_route)
-                yield own.pattern, own.methods, compiled
+                yield Entry(own.pattern, own.methods, compiled, own.hosts)
 
-    own_router: Router[Route] = Router(())
+    own_router: Router[Route] = Router()
     yield from own_router.build(own_entries())
     added = [each.unmatched() for each in prepared.values()]
     unmatched = _route(UNMATCHED, None, None, unmatched_series, added, no_route)
@@ -139,6 +140,7 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
             max_header_count=gateway.max_header_count,
             max_connections=gateway.max_connections,
             max_connections_per_address=gateway.max_connections_per_address,
+            kept_oddities=router.keeps,
             trusted=peers.trusts,
         ),
         upstreams=upstreams,

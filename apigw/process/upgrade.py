@@ -33,7 +33,7 @@ from apigw.shared.slots import MOST_WORKERS
 TRIAL = "APIGW_TRIAL"
 """Variable of the environment: this is a trial, and what it must know of the running program (``may_follow``)."""
 
-FORMAT = 1
+FORMAT = 2
 """Of what is handed over, and of what the master and its workers say to each other: the workers of one program are, for
 a while, those of the next. It changes with any change that the other program would not understand."""
 
@@ -63,6 +63,8 @@ class Handed:
     page: int
     workers: list[OldWorker]
     gone: str | None
+    last: dict[str, str]
+    """What each worker has counted, by its index."""
     pidfile: str
     progress: dict[str, Any]
 
@@ -77,7 +79,8 @@ class Handed:
             facts = json.load(file)
         workers = [OldWorker(**each) for each in facts.pop("workers")]
         sockets = [(endpoint, descriptor) for endpoint, descriptor in facts.pop("sockets")]
-        return cls(workers=workers, sockets=sockets, **facts)
+        known = {name: facts[name] for name in ("page", "gone", "last", "pidfile", "progress")}
+        return cls(workers=workers, sockets=sockets, **known)
 
 
 def may_follow(gateway: Gateway, workers: int, told: str) -> None:
@@ -228,6 +231,7 @@ class Upgrade(Service):
             "page": life.page.descriptor,
             "workers": [asdict(each) for each in self._master.hand_over()],
             "gone": self._master.outlived.total,
+            "last": self._master.outlived.last,
             "pidfile": self._pidfile,
             "progress": self._progress(),
         }

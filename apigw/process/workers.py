@@ -69,6 +69,7 @@ def master(
         reload.follow(handed.progress)
         running.adopt(handed.workers)
         running.outlived.total = handed.gone
+        running.outlived.last = {int(index): said for index, said in handed.last.items()}
         reactor.callWhenRunning(expect_within, os.environ)
         if handed.pidfile:
             reactor.addSystemEventTrigger("after", "shutdown", _remove, handed.pidfile)

@@ -78,6 +78,7 @@ class Accounting:
                     referer=first(request.headers, b"referer") if quotes else None,
                     user_agent=first(request.headers, b"user-agent") if quotes else None,
                     grpc_status=None if call is None else call.status,
+                    tries=None if relay is None or relay.tries is None else relay.tries.number,
                 )
             )
 

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Runs the hooks of a route for an answer."""
+"""Runs the hooks of a route on the head of an answer."""
 
 from __future__ import annotations
 

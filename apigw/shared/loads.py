@@ -1,5 +1,6 @@
 # Compiled: see docs/decisions/compiled.md
-"""How many requests each worker has in flight with each target: a row of numbers for each worker, which only it writes.
+"""How many requests each worker has in flight with each target or service: a row of numbers for each worker, which
+only it writes.
 
 So it is counted without locks, and no two workers write to one line of the cache.
 """
@@ -28,6 +29,18 @@ class Loads:
         at = self._base + worker * self._targets + target
         before: i64 = self._words[at]
         self._words[at] = before + by
+
+    def total(self, target: i64) -> int:
+        """The sum over all workers."""
+        words = self._words
+        at = self._base + target
+        total: i64 = 0
+        used: i64 = self._slots.used
+        for _ in range(used):
+            number: i64 = words[at]
+            total += number
+            at += self._targets
+        return total
 
     def of_others(self, worker: i64, target: i64) -> int:
         """The sum over all workers but this one."""

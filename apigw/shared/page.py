@@ -25,7 +25,7 @@ from apigw.shared.records import Records
 from apigw.shared.slots import MOST_WORKERS, WORDS_OF_SLOT, Slots
 from apigw.shared.table import Table
 
-VERSION = 3
+VERSION = 4
 """Of the layout. It changes with any change of what is where, or of what it means."""
 
 LIMITS_MEMORY: Final = 64 * 1024 * 1024
@@ -47,6 +47,9 @@ CIRCUIT_SIZE: Final = 3280
 """Words of the cell of a circuit."""
 TARGETS: Final = 16384
 TARGET_SIZE: Final = 288
+SERVICES: Final = 2048
+"""With retries."""
+SERVICE_SIZE: Final = 8
 CELL_LOCKS: Final = 64
 """The last locks are those of circuits and targets, each for many."""
 
@@ -64,7 +67,9 @@ _TARGETS = _CIRCUITS + CIRCUITS * CIRCUIT_SIZE
 _KEYS = _TARGETS + TARGETS * TARGET_SIZE
 _NAMES = _KEYS + KEYS_MEMORY // 8
 _LOADS = _NAMES + NAMES_MEMORY // 8
-_REST = _LOADS + MOST_WORKERS * TARGETS
+_SERVICES = _LOADS + MOST_WORKERS * TARGETS
+_RETRIES = _SERVICES + SERVICES * SERVICE_SIZE
+_REST = _RETRIES + MOST_WORKERS * 2 * SERVICES
 
 
 class LayoutChanged(Exception):
@@ -114,6 +119,10 @@ class Page:
         self.names = Records(self._names)
         """The addresses of the names of targets, as the worker that checks has looked them up."""
         self.loads = Loads(self.words, _LOADS, TARGETS, self.slots)
+        self.services = self._cells(_SERVICES, SERVICES, SERVICE_SIZE)
+        """Services with retries: their names."""
+        self.retries = Loads(self.words, _RETRIES, 2 * SERVICES, self.slots)
+        """Two numbers for each of these: requests in flight, and how many of them are retries."""
 
     @classmethod
     def make(cls, workers: int, limits_memory: int = LIMITS_MEMORY, records_memory: int = RECORDS_MEMORY) -> Page:
@@ -171,6 +180,7 @@ class Page:
     def become(self, worker: int, pid: int) -> None:
         """From now on this process is ``worker``, in a slot that no living process has. Called after the fork."""
         self.loads.clear(worker)
+        self.retries.clear(worker)
         self.slots.claim(worker, pid)
         self.locks.worker = worker
         self.places.leave(worker)  # in case that the master could not free them all
@@ -182,6 +192,7 @@ class Page:
         """
         self.slots.clear(worker)
         self.loads.clear(worker)
+        self.retries.clear(worker)
         freed = self.locks.free_of(worker, self._empty)
         return Death(freed, self.places.leave(worker))
 

@@ -7,6 +7,7 @@ from typing import final
 
 from mypy_extensions import i64
 
+from apigw.shared.loads import Loads
 from apigw.shared.slots import Slots
 
 
@@ -50,3 +51,27 @@ class SharedTally(Tally):
     def total(self) -> int:
         self._slots.put(self._worker, self._word, self.own)
         return self._slots.total(self._word)
+
+
+@final
+class LoadTally(Tally):
+    """Of a worker, in a number of its row of ``loads``, to which others in this process may add as well."""
+
+    def __init__(self, loads: Loads, worker: int, number: int) -> None:
+        super().__init__()
+        self.alone = False
+        self._loads = loads
+        self._worker: i64 = worker
+        self._number: i64 = number
+
+    def total(self) -> int:
+        return self._loads.total(self._number)
+
+    def add(self, by: int) -> int:
+        self.own += by
+        self._loads.add(self._worker, self._number, by)
+        return self._loads.total(self._number)
+
+    def subtract(self, by: int) -> None:
+        self.own -= by
+        self._loads.add(self._worker, self._number, -by)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from random import random
 from typing import Any
@@ -18,6 +19,7 @@ from apigw.upstream.admission import Admission
 from apigw.upstream.balancing import Balancer, Hash, LeastRequests, RoundRobin
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.record import Record
+from apigw.upstream.retries import Retries, budget_of
 from apigw.upstream.shared_allowance import SharedAllowance
 from apigw.upstream.shared_record import SharedRecord
 from apigw.upstream.shared_standing import SharedStanding
@@ -41,7 +43,12 @@ _POOLS: dict[str, Any] = {"auto": negotiated_pool, "http1": http1_pool}
 
 
 def build(
-    service: Service, reactor: Any, deadlines: Deadlines, series: ServiceSeries, page: Page | None = None
+    service: Service,
+    reactor: Any,
+    deadlines: Deadlines,
+    series: ServiceSeries,
+    page: Page | None = None,
+    random: Callable[[], float] = random,
 ) -> Upstream:
     """An upstream, without connections. Raises what ``ClientTLS`` raises for unusable files.
 
@@ -86,9 +93,13 @@ def build(
         check_timeout = None if service.health_check is None else service.health_check.timeout
         record = None if page is None else _record(service, service.circuit_breaker, page, reactor.seconds())
         circuit = Circuit(service.name, service.circuit_breaker, reactor, series, check_timeout, record)
-    balancer = _balancer(service.balance)
+    retries = None
+    if service.retry is not None:
+        budget = budget_of(service.name, service.retry.budget, page, reactor.seconds())
+        retries = Retries(service.retry, budget, random)
+    balancer = _balancer(service.balance, random)
     admission = _admission(service, reactor, deadlines, page)
-    return Upstream(service, make_target, balancer, deadlines, agent, circuit, series, admission)
+    return Upstream(service, make_target, balancer, deadlines, agent, circuit, series, retries, admission)
 
 
 def _admission(service: Service, reactor: Any, deadlines: Deadlines, page: Page | None) -> Admission | None:
@@ -105,7 +116,7 @@ def _admission(service: Service, reactor: Any, deadlines: Deadlines, page: Page 
     return Admission(allowance, service.connect_timeout, deadlines)
 
 
-def _balancer(balance: Balance) -> Balancer:
+def _balancer(balance: Balance, random: Callable[[], float]) -> Balancer:
     if balance.algorithm == "least_requests":
         return LeastRequests(random)
     return Hash() if balance.algorithm == "hash" else RoundRobin()

@@ -87,16 +87,18 @@ class _Datagram:
             message = _parsed(self._socket.recv(65535), self._question)
         except BlockingIOError:
             return
-        except OSError:  # such as that nobody listens there
-            self._close()
-            self.answer.errback()
+        except OSError:
+            self.connectionLost(Failure())
             return
         if message is not None:
             self._close()
             self.answer.callback(message)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The kernel says that nobody listens there, or the like."""
         self._close()
+        if not self.answer.called:
+            self.answer.errback(Broken("the name server is not there"))
 
     def _close(self) -> None:
         if self._socket.fileno() >= 0:

@@ -15,6 +15,7 @@ from apigw.ops.series import ServiceSeries
 from apigw.upstream.admission import Admission
 from apigw.upstream.balancing import Balancer
 from apigw.upstream.circuit import Circuit
+from apigw.upstream.retries import Retries
 from apigw.upstream.shared_target import SharedTarget
 from apigw.upstream.target import Owner, Target
 from apigw.wire.agent import Agent
@@ -40,11 +41,13 @@ class Upstream(Owner):
         agent: Agent,
         circuit: Circuit | None,
         series: ServiceSeries,
+        retries: Retries | None = None,
         admission: Admission | None = None,
     ) -> None:
         self.admission: Admission | None = admission
         """Of ``max_requests``, if there is one."""
         self.service = service
+        self.retries: Retries | None = retries
         self.circuit = circuit
         self.series = series
         self.name = service.name
@@ -197,6 +200,8 @@ class Upstream(Owner):
         """Notice what other workers have found out. Called twice a second if there are others."""
         if self.circuit is not None:
             self.circuit.look()
+        if self.retries is not None:
+            self.retries.budget.used(self.seconds())
         for target in self.targets:
             if target.shared is not None:
                 self._look_at(target, target.shared)

@@ -32,6 +32,8 @@ FAMILIES = {
     "gateway_request_duration_seconds": ("histogram", {"method", "path"}),
     "gateway_upstream_duration_seconds": ("histogram", {"service"}),
     "gateway_upstream_errors": ("counter", {"service", "kind"}),
+    "gateway_upstream_retries": ("counter", {"service", "reason"}),
+    "gateway_upstream_retries_denied": ("counter", {"service"}),
     "gateway_grpc_calls": ("counter", {"service", "grpc_status"}),
     "gateway_circuit_breaker_state": ("gauge", {"service"}),
     "gateway_circuit_breaker_transitions": ("counter", {"service", "to"}),

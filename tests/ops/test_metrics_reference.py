@@ -76,6 +76,7 @@ OF_A_CALL = Entry(
     None,
     "HTTP/2",
     grpc_status=0,
+    tries=1,
 )
 
 

@@ -25,6 +25,7 @@ from apigw.proxy.headers import CopyRules
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
+from apigw.routing.trie import Entry
 from apigw.upstream.balancing import LeastRequests
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
@@ -94,7 +95,7 @@ class Scene:
         )
         stages = (*stages, *forward.stages(destination, Buffers(10 * BUFFERED)))
         route = Route("/a", None, "main", metrics.route("/a"), stages, hooks)
-        table = Table(Router([("/a", None, route)]), None, route, Peers(), 100, False)
+        table = Table(Router([Entry("/a", None, route)]), None, route, Peers(), 100, False)
         self.accounted: list[Exchange] = []
         self.pipeline = Pipeline(table, self.clock.seconds, self.accounted.append, lambda request: None)
         factory = ChannelFactory(Settings(), deadlines, self.pipeline.on_request, self._refused, lambda: 0.0)
