@@ -145,9 +145,7 @@ class Pipeline(Driver):
             exchange.route = match.value if match is not None else table.otherwise(request)
             if table.log_decisions:
                 log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
-            tally = self._tally
-            tally.own += 1
-            if (tally.own if tally.alone else tally.total()) > self._most:
+            if self._tally.one_more(self._most, exchange.started_at):
                 self._shed(exchange)
                 return
         stages = exchange.route.stages
@@ -267,10 +265,7 @@ class Pipeline(Driver):
                 relay.held is not None or relay.permit is not None or relay.repeatable is not None
             ):
                 relay.close()
-            tally = self._tally
-            tally.own -= 1
-            if not tally.alone:
-                tally.total()
+            self._tally.one_less()
             for each in exchange.at_end:
                 each.run(exchange)
             self._account(exchange)
