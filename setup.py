@@ -87,6 +87,8 @@ setup(
         "httptools>=0.9",
         "hiredis>=3.5",
         "orjson>=3.13",
+        "google-re2>=1.1.20251105",
+        "idna>=3.10",
         "attrs>=26.1",
         "mypy_extensions>=1.1",
     ],

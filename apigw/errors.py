@@ -130,6 +130,10 @@ class DrainTimeout(GatewayError):
     status, code, title = 503, "drain_timeout", "Service Unavailable"
 
 
+class Maintenance(GatewayError):
+    status, code, title = 503, "maintenance", "Service Unavailable"
+
+
 class AuthUnavailable(GatewayError):
     status, code, title = 503, "auth_unavailable", "Service Unavailable"
 

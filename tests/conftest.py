@@ -5,6 +5,7 @@ Hypothesis finds the same examples in every run; ``--hypothesis-profile=hunt`` l
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from skips import pytest_configure as pytest_configure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contrib"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # support/
+
+# Daemons keep what they compile: otherwise each spends a third of its start on that.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.register_profile(

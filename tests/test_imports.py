@@ -25,6 +25,10 @@ ROOMS = {
     "policy.oauth": ("policy.auth", "policy.limits", "contract", "shared", "redis", "wire", "config", "errors"),
     "policy.limits": ("contract", "routing", "shared", "redis", "wire", "ops", "config", "errors"),
     "policy.cors": ("contract", "routing", "wire", "config"),
+    "policy.transform": ("contract", "routing", "wire", "config", "errors"),
+    "policy.redirect": ("policy.transform", "contract", "routing", "wire", "config", "errors"),
+    "policy.respond": ("policy.transform", "contract", "routing", "wire", "config"),
+    "policy.maintenance": ("contract", "config", "errors"),
     "policy.all": ("policy", "contract"),
     "upstream": ("shared", "wire", "ops", "config", "errors"),
     "proxy": ("upstream", "contract", "shared", "routing", "wire", "ops", "errors"),
@@ -58,7 +62,7 @@ ROOMS = {
     "process.trial": ("process", "process.program", "wire", "config"),
     "process.worker": ("process", "process.program", "shared", "config"),
     "process.workers": ("process", "process.worker", "process.trial", "shared", "config"),
-    "cli": ("process", "process.trial", "policy.oauth", "routing", "wire", "config"),
+    "cli": ("process", "process.trial", "policy.oauth", "policy.transform", "routing", "wire", "config"),
     "tap": ("process", "wire", "config"),
 }
 """What a room may import of the program, besides itself."""

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 from apigw.cli.outcome import FOUND, REFUSED, loaded
 from apigw.config.effective import effective
-from apigw.config.model import Config, Route
+from apigw.config.model import Config, Retry, Route
 from apigw.config.units import duration_text, size_text
+from apigw.policy.transform.told import sent_as
 from apigw.process.rules import RULES
+from apigw.routing.configured import entry_of
 from apigw.routing.router import Router
 from apigw.wire.errors import Refused
 from apigw.wire.methods import METHODS
@@ -36,10 +38,7 @@ def routes(options: argparse.Namespace) -> int:
     if path.decode("ascii") in config.reserved:
         print(f"{asked}: a reserved path, answered by the gateway itself")
         return FOUND
-    router = Router(
-        (route.path, None if route.methods is None else frozenset(map(str.encode, route.methods)), (index, route))
-        for index, route in enumerate(config.routes)
-    )
+    router = Router(entry_of(route, (index, route)) for index, route in enumerate(config.routes))
     explanation = router.explain(method, path)
     print(explanation)
     if explanation.match is None:
@@ -55,13 +54,19 @@ def routes(options: argparse.Namespace) -> int:
 
 def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes) -> Iterator[tuple[str, str]]:
     """What a request meets on its route, in the order in which it meets it."""
-    service = next(service for service in config.services if service.name == route.service)
-    holds = effective(config, route, service)
+    if route.name != route.path:
+        yield "name", route.name
     origin = config.origins.get(("routes", index, "path"))
     if origin is not None:
         yield "written in", str(origin)
     for told in RULES.told:
         yield from told(config, route, path)
+    if route.access_log is None:
+        yield "access log", "none"
+    service = next((service for service in config.services if service.name == route.service), None)
+    if service is None:
+        return
+    holds = effective(config, route, service)
     largest = holds.max_body_size
     yield "body", "of any size" if largest is None else f"up to {size_text(largest)}"
     yield "service", service.name
@@ -69,16 +74,17 @@ def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes
         breaker = service.circuit_breaker
         at_least = f"of at least {breaker.min_requests} requests in {duration_text(breaker.window)}"
         yield "circuit breaker", f"opens when {breaker.error_rate:.0%} {at_least} have failed"
+    if service.retry is not None:
+        yield "retry", _retry(service.retry)
     for target in service.targets:
         host = f"[{target.host}]" if ":" in target.host else target.host
         weight = f", weight {target.weight}" if target.weight != 1 else ""
         yield "target", f"{target.scheme}://{host}:{target.port}{weight}"
-    yield "sent as", _sent(route, path, query)
+    yield "sent as", sent_as(route, path, query)
     yield "timeout", duration_text(holds.timeout)
 
 
-def _sent(route: Route, path: bytes, query: bytes) -> str:
-    prefix = (route.strip_prefix or "").strip("/")
-    if prefix:
-        path = b"/" + b"/".join(path.split(b"/")[prefix.count("/") + 2 :])
-    return (path + query).decode("ascii")
+def _retry(retry: Retry) -> str:
+    methods, reasons = ", ".join(retry.methods), ", ".join(map(str, retry.on))
+    within = "" if retry.per_try_timeout is None else f", {duration_text(retry.per_try_timeout)} each"
+    return f"up to {retry.tries} tries{within}, after {reasons}; methods: {methods}; budget {100 * retry.budget:g}%"

@@ -10,6 +10,9 @@ import re
 from ipaddress import AddressValueError, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
+import idna
+from attrs import evolve
+
 from apigw.config.model import Target
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}
@@ -24,6 +27,24 @@ def target(text: str, weight: int = 1) -> Target:
     if parts.path or parts.query or parts.fragment or text[-1] in "?#":
         raise ValueError("has a path, query or fragment: a target is only scheme, host and port")
     return Target(parts.scheme, host, port, weight)
+
+
+def dns_target(text: str) -> Target:
+    """``http://name:port``, for the addresses that the name has. Raises ``ValueError`` (see above)."""
+    return _named(target(text), "dns")
+
+
+def srv_target(text: str) -> Target:
+    """``http://_service._tcp.name``, for what its SRV records say (RFC 2782). Raises ``ValueError`` (see above)."""
+    if text.partition("://")[2].rpartition(":")[2].isdigit():
+        raise ValueError("has a port: those of SRV records are in the records")
+    return _named(target(text), "srv")
+
+
+def _named(found: Target, lookup: str) -> Target:
+    if ":" in found.host or found.host.replace(".", "").isdigit():
+        raise ValueError("has an address and not a name: write it as url")
+    return evolve(found, lookup=lookup)
 
 
 def redis_url(text: str) -> str:
@@ -95,6 +116,45 @@ def proxy(text: str) -> str:
 def host(text: str) -> str:
     """A name or an address, as a TLS server name. Raises ``ValueError`` (see above)."""
     return _host(text)
+
+
+def route_host(text: str) -> str:
+    """A host of requests: a name, an address, or ``*.`` and a name. Raises ``ValueError`` (see above).
+
+    Names in lower case, without a dot at the end, as A-labels (IDNA 2008, RFC 5891); IPv6 in brackets and its shortest
+    form.
+    """
+    if text in ("*", "*."):
+        raise ValueError("is every host: leave hosts out, for those that no route names")
+    if "://" in text:
+        raise ValueError("has a scheme: write only the host")
+    if "/" in text:
+        raise ValueError("has a slash: write only the host")
+    wildcard = "*." if text.startswith("*.") else ""
+    name = text.removeprefix("*.")
+    if "*" in name:
+        raise ValueError("has a * that is not its whole first label, as in *.example.com")
+    if name.startswith("[") or name.count(":") > 1:
+        address, _, port = name.removeprefix("[").partition("]")
+        if port.startswith(":"):
+            raise ValueError("has a port: leave it out, ports are not compared")
+        found = _host(f"[{address}]{port}")
+    else:
+        if ":" in name:
+            raise ValueError("has a port: leave it out, ports are not compared")
+        found = _host(_ascii(name).lower().removesuffix("."))
+    if wildcard and re.fullmatch(r"[0-9a-f:]*:[0-9a-f:.]*|[0-9.]+", found):
+        raise ValueError("is a wildcard of an address")
+    return f"[{found}]" if ":" in found else wildcard + found
+
+
+def _ascii(name: str) -> str:
+    if name.isascii():
+        return name
+    try:
+        return idna.encode(name, uts46=True).decode("ascii")
+    except UnicodeError:
+        raise ValueError("is not a name that IDNA 2008 allows") from None
 
 
 def _split(text: str, schemes: tuple[str, ...]) -> tuple[SplitResult, str, int]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from apigw.config import addresses, endpoints, units
+from attrs import evolve
+
+from apigw.config import addresses, check_targets, endpoints, units
 from apigw.config.files import Files, text
-from apigw.config.keys import Rule
+from apigw.config.keys import Rule, attribute, may_be_list
 from apigw.config.merge import Document
-from apigw.config.model import AccessLog, Config, Listen, Origin, Path, Secret, Target
+from apigw.config.model import AccessLog, Balance, Config, HashedBy, Listen, Origin, Path, Route, Secret, Target
 
 
 def build(document: Document, files: Files) -> Config:
@@ -20,9 +22,8 @@ def build(document: Document, files: Files) -> Config:
         if value is None:
             continue
         rule = document.schema[key]
-        if key == "services":
-            of_each = rule["valuesrules"]
-            sections[key] = tuple(_value(of_each, {"name": name, **entry}, files) for name, entry in value.items())
+        if key == "routes":
+            sections[key] = tuple(route for entry in value for route in _routes(rule["schema"], entry, files))
         else:
             sections[key] = _value(rule, value, files)
     return Config(
@@ -33,17 +34,45 @@ def build(document: Document, files: Files) -> Config:
     )
 
 
+def _routes(rule: Rule, entry: dict[str, Any], files: Files) -> Iterator[Route]:
+    """One for each path."""
+    paths = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
+    first: Route = _value(rule, {**entry, "path": paths[0]}, files)
+    yield first
+    for path in paths[1:]:
+        yield evolve(first, path=path)
+
+
 def _renumbered(document: Document) -> Iterator[tuple[Path, Origin]]:
-    """The places of values, by their paths in the configuration, from which listeners that are null are left out."""
+    """The places of values, by their paths in the configuration.
+
+    Listeners that are null are left out there, and a route has one path.
+    """
     listed = document.get("gateway", "listen") or ()
     left_out = [index for index, listen in enumerate(listed) if listen is None]
+    numbers: list[list[int]] = []
+    for entry in document.get("routes") or ():
+        paths = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
+        begin = numbers[-1][-1] + 1 if numbers else 0
+        numbers.append(list(range(begin, begin + len(paths))))
     for path, origin in document.places.items():
         index = path[2] if left_out and path[:2] == ("gateway", "listen") and len(path) > 2 else None
         if isinstance(index, int):
             if index not in left_out:
                 yield (*path[:2], index - sum(each < index for each in left_out), *path[3:]), origin
+        elif path[:1] == ("routes",) and len(path) > 1:
+            yield from _of_routes(path, numbers[int(path[1])], origin)
         elif path:
             yield path, origin
+
+
+def _of_routes(path: Path, numbers: Sequence[int], origin: Origin) -> Iterator[tuple[Path, Origin]]:
+    below = path[2:]
+    if len(numbers) > 1 and below[:1] == ("path",) and len(below) == 2:
+        yield ("routes", numbers[int(below[1])], "path"), origin
+    elif len(numbers) == 1 or below != ("path",):
+        for number in numbers:
+            yield ("routes", number, *(("path",) if below[:1] == ("path",) else below)), origin
 
 
 def _value(rule: Rule, value: Any, files: Files) -> Any:
@@ -63,6 +92,8 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
     model = meta.get("model")
     if isinstance(value, list):
         return tuple(_value(rule["schema"], entry, files) for entry in value if entry is not None)
+    if isinstance(value, dict) and "valuesrules" in rule:
+        return _named(rule["valuesrules"], value, files)
     if isinstance(value, dict):
         schema = rule["schema"]
         values = {key: _value(schema.get(key, {}), entry, files) for key, entry in value.items()}
@@ -71,22 +102,52 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
         return Listen(_endpoint(value, files))
     if model is Target:
         return addresses.target(value)
+    if model is Balance:
+        return Balance(value)
+    if model is HashedBy:
+        return HashedBy(value)
+    if may_be_list(rule) and isinstance(value, str):
+        return (value,)
     form = rule.get("form")
     if form == "endpoint":
         return _endpoint(value, files)
     if form == "host:port":
         return addresses.host_and_port(value)
+    if form == "route host":
+        return addresses.route_host(value)
     if form == "redis url":
         return addresses.redis_url(value)
     return float(value) if rule.get("type") == "number" else value
 
 
+def _named(rule: Rule, value: dict[str, Any], files: Files) -> tuple[Any, ...]:
+    """The entries of a map whose keys are names: objects with their ``name``, or pairs where they are no maps."""
+    if "schema" not in rule:
+        return tuple((name, _value(rule, entry, files)) for name, entry in value.items())
+    short = rule["meta"].get("short")
+    entries = ((name, {short: entry} if isinstance(entry, str) else entry) for name, entry in value.items())
+    return tuple(_value(rule, {"name": name, **entry}, files) for name, entry in entries)
+
+
 def _entry(model: Any, values: dict[str, Any], files: Files) -> Any:
     if model is Target:
-        return addresses.target(values["url"], values.get("weight", 1))
+        return _target(values)
+    if model is Balance:
+        return Balance("hash", values["hash"])
+    if model is HashedBy:
+        ((by, name),) = values.items()
+        return HashedBy(by, name)
     if model is AccessLog and values.get("file", "-") != "-":
         values["file"] = files.absolute(values["file"])
-    return model(**values)
+    if model is Route:
+        (values["path"],) = values["path"]
+    return model(**{attribute(key): value for key, value in values.items()})
+
+
+def _target(values: dict[str, Any]) -> Target:
+    (key,) = [key for key in check_targets.READ if values.get(key) is not None]
+    target = check_targets.READ[key](values[key])
+    return evolve(target, weight=values.get("weight", 1), allow_local=values.get("allow_local", False))
 
 
 def _with_read(schema: Rule, values: dict[str, Any]) -> dict[str, Any]:

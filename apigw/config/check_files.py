@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from apigw.config.files import Files, fit
-from apigw.config.keys import Rule
+from apigw.config.keys import Rule, may_be_list
 from apigw.config.merge import Document
 from apigw.config.model import Path
 from apigw.config.rules import Content
@@ -79,7 +79,7 @@ def _names_files(rule: Rule) -> bool:
     if "file" in rule.get("meta", {}):
         return True
     below = rule.get("valuesrules") or rule.get("schema", {})
-    if rule.get("type") == "list" or "valuesrules" in rule:
+    if may_be_list(rule) or "valuesrules" in rule:
         return _names_files(below)
     return any(map(_names_files, below.values()))
 

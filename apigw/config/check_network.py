@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from itertools import combinations
 
-from apigw.config import addresses, endpoints
+from apigw.config import check_targets, endpoints
 from apigw.config.files import Files
 from apigw.config.forms import name as check_name
 from apigw.config.merge import Document
@@ -78,7 +78,8 @@ def services(document: Document) -> None:
         except ValueError as error:
             document.report(path, f"{shown(document, (), path[-1])} {error}", document.key(path))
         if isinstance(service, dict):
-            schemes = _targets(document, path)
+            schemes = check_targets.targets(document, path)
+            check_targets.balance(document, path)
             _tls(document, path, schemes)
             _protocol(document, path, schemes)
 
@@ -103,20 +104,6 @@ def _grpc(document: Document, path: Path, protocol: str) -> None:
     elif document.get(*named) is not None and not (protocol == "grpc" if is_grpc is None else is_grpc):
         needs = "protocol: grpc" if protocol == "http1" else "grpc: true"
         document.report(named, f"has no effect: the check is a GET without {needs}", document.key(named))
-
-
-def _targets(document: Document, path: Path) -> set[str]:
-    """The schemes that are spoken."""
-    seen: dict[tuple[str, str, int], Path] = {}
-    for at, entry in document.entries(*path, "targets"):
-        url, place = (entry, at) if isinstance(entry, str) else (entry.get("url"), (*at, "url"))
-        if url is None:
-            continue
-        target = addresses.target(url)
-        first = seen.setdefault((target.scheme, target.host.lower(), target.port), place)
-        if first != place:
-            document.report(place, f"is the same target as the one at {document.place(first)}: give that one a weight")
-    return {scheme for scheme, _, _ in seen}
 
 
 def _tls(document: Document, path: Path, schemes: set[str]) -> None:

@@ -60,9 +60,35 @@ def file_name(text: str) -> None:
         raise ValueError("is not a file name")
 
 
+def token(text: str) -> None:
+    """The name of a header or a cookie (RFC 9110 §5.1, RFC 6265 §4.1.1)."""
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}", text):
+        raise ValueError("is not the name of a header or cookie")
+
+
+def balance(text: str) -> None:
+    known = ("round_robin", "least_requests")
+    if text == "hash":
+        raise ValueError("does not say by what: write {hash: client}, {hash: principal} or {hash: {header: X-Name}}")
+    if text not in known:
+        raise ValueError(f"is not one of {', '.join(known)}, or a map such as {{hash: client}}")
+
+
+def hashed_by(text: str) -> None:
+    if text not in ("client", "principal"):
+        raise ValueError("is neither client nor principal, nor a map such as {header: X-Name}")
+
+
 def workers(text: str) -> None:
     if text != "auto":
         raise ValueError("is neither a whole number nor auto")
+
+
+def retried(text: str) -> None:
+    if text not in ("idempotent", "all", *METHODS):
+        if text.upper() in METHODS:
+            raise ValueError(f"is not an HTTP method: write {text.upper()}")
+        raise ValueError(f"is neither an HTTP method nor idempotent nor all{hint(text, ('idempotent', 'all'))}")
 
 
 FORMS: dict[str, Callable[[str], object]] = {
@@ -74,12 +100,19 @@ FORMS: dict[str, Callable[[str], object]] = {
     "network": addresses.network,
     "proxy": addresses.proxy,
     "target": addresses.target,
+    "dns target": addresses.dns_target,
+    "srv target": addresses.srv_target,
+    "balance": balance,
+    "hashed by": hashed_by,
+    "token": token,
     "redis url": addresses.redis_url,
     "url": addresses.web_url,
     "origin": addresses.origin,
     "host": addresses.host,
+    "route host": addresses.route_host,
     "host:port": addresses.host_and_port,
     "endpoint": endpoints.parse,
     "workers": workers,
+    "retried": retried,
 }
 """Checks of text, by the names in the schema. Other rooms add theirs by ``Rules.forms``."""

@@ -9,12 +9,17 @@ Besides the rules of Cerberus there are more: ``duration``, ``size`` and ``share
   the value of the key that ``into`` names.
 - ``meant`` has what people write in place of an allowed value, or of a key of a map, with what to write: the hint of
   the error. ``number`` has what to write in place of a number, such as ``tcp:{}``.
+- ``merge`` is ``"names"`` for maps of rules for headers (``set``, ``add``, ``remove``): a default's rules stay, but for
+  those of the same names (``config.defaults``).
+- ``short`` is the key that is meant by a text in place of a map.
+- ``lines`` marks text that may have several lines.
 - ``secret`` marks values that are never shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from keyword import iskeyword
 from typing import Any
 
 from attrs import frozen
@@ -23,7 +28,7 @@ Rule = dict[str, Any]
 
 DAY, MONTH = "24h", "744h"
 
-_META = ("default", "into", "meant", "number", "secret")
+_META = ("default", "into", "lines", "meant", "merge", "number", "secret", "short")
 
 
 @frozen
@@ -38,6 +43,11 @@ class Keys:
     at: tuple[str, ...]
     model: type[Any]
     rules: Mapping[str, Rule]
+
+
+def attribute(key: str) -> str:
+    """What the key is called in the model: ``for_`` for ``for`` (PEP 8)."""
+    return f"{key}_" if iskeyword(key) else key
 
 
 def duration(doc: str, least: str, most: str, **more: Any) -> Rule:
@@ -65,8 +75,30 @@ def switch(doc: str, **more: Any) -> Rule:
     return _rule(doc, more, type="boolean")
 
 
+def switch_or_map(doc: str, model: type[Any], schema: Rule, **more: Any) -> Rule:
+    """True or false; or a map, which means true and says more."""
+    rule = _rule(doc, more, type=["boolean", "dict"], schema=schema)
+    rule["meta"]["model"] = model
+    return rule
+
+
+def number_of(doc: str, *allowed: int, **more: Any) -> Rule:
+    """One of these numbers."""
+    return _rule(doc, more, type="integer", allowed=list(allowed))
+
+
+def lines(doc: str, **more: Any) -> Rule:
+    """Any text, of one line or several."""
+    return _rule(doc, more, type="string", lines=True)
+
+
 def text(doc: str, form: str, **more: Any) -> Rule:
     return _rule(doc, more, type="string", form=form)
+
+
+def one_or_several(doc: str, form: str, **more: Any) -> Rule:
+    """A text, or a list of texts; it becomes a tuple."""
+    return _rule(doc, more, type=["string", "list"], form=form, schema=item(form), minlength=1)
 
 
 def choice(doc: str, *allowed: str, **more: Any) -> Rule:
@@ -88,6 +120,12 @@ def secret(doc: str) -> Rule:
     return _rule(doc, {}, type="string", nullable=True, secret=True)
 
 
+def named(doc: str, entry: Rule, **more: Any) -> Rule:
+    """A map whose keys are names. It becomes a tuple: of what ``entry`` has as model, with the ``name``; else of pairs
+    of names and values."""
+    return _rule(doc, more, type="dict", valuesrules=entry)
+
+
 def list_of(doc: str, item: Rule, **more: Any) -> Rule:
     return _rule(doc, more, type="list", schema=item)
 
@@ -96,6 +134,11 @@ def map_of(doc: str, model: type[Any] | None, schema: Rule, **more: Any) -> Rule
     rule = _rule(doc, more, type="dict", schema=schema)
     rule["meta"]["model"] = model
     return rule
+
+
+def may_be_list(rule: Rule) -> bool:
+    """Whether the rule's ``schema`` is that of the entries of a list."""
+    return "list" in rule.get("type", ())
 
 
 def item(form: str) -> Rule:

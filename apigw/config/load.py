@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apigw.config import check_exposure, check_files, check_network
+from apigw.config import check_exposure, check_files, check_network, check_retries
 from apigw.config.build import build
 from apigw.config.errors import ConfigError
 from apigw.config.files import CONTENTS, PRIVATE, Files
@@ -39,6 +39,7 @@ def judge(document: Document, files: Files, rules: Rules) -> None:
     check_network.listeners(document, files)
     check_network.redis(document)
     check_network.services(document)
+    check_retries.retries(document)
     check_exposure.proxies(document)
     check_exposure.announced(document)
     check_exposure.admin(document)

@@ -2,7 +2,7 @@
 
 A file is one document of maps, lists and scalars. Anchors, aliases, merge keys and tags are refused: with them a small
 file can expand to gigabytes ("billion laughs"), or a value can have two places. Values that YAML 1.1 reads in a
-surprising way (``010``, ``12:30:00``, a key ``on``) are refused with the reason. A fault of one value is stored in its
+surprising way (``010``, ``12:30:00``, a key ``no``) are refused with the reason. A fault of one value is stored in its
 node, and the rest of the file is still read; only a syntax error stops.
 """
 
@@ -30,6 +30,8 @@ _LOOKAHEAD = 1024 + 64
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
+_KEYS = ("on",)
+"""Keys of ours that YAML 1.1 reads as true or false where it does not know better."""
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -212,7 +214,7 @@ class _Composer:
             kind = self._loader.resolve(yaml.ScalarNode, text, (True, False)).removeprefix(_TAG)
             if kind == "merge":
                 return "contains a merge key (<<): they are not supported, write the keys out"
-            if kind in ("bool", "null", "int", "float"):
+            if kind in ("bool", "null", "int", "float") and text not in _KEYS:
                 shown = f"the key {text}, which YAML does not read as text" if text else "an empty key"
                 return f"contains {shown}: write it in quotes"
         if not text or len(text) > MAX_KEY or not text.isprintable():

@@ -115,12 +115,45 @@ class Redis:
 
 @frozen
 class Target:
-    """One address of a service. ``scheme`` is ``http`` or ``https``; ``host`` a name or an address without brackets."""
+    """One address of a service, or a name that has some.
+
+    ``scheme`` is ``http`` or ``https``; ``host`` a name or an address without brackets. ``lookup`` is ``dns`` or
+    ``srv`` if the targets are the addresses that the name has; ``allow_local``: also those of this machine. ``called``
+    is the name by which such an address was found: for TLS, and the ``Host`` of requests.
+    """
 
     scheme: str
     host: str
     port: int
     weight: int = 1
+    lookup: str = ""
+    allow_local: bool = False
+    called: str = ""
+
+
+@frozen
+class HashedBy:
+    """The ``client``, the ``principal``, or the ``header`` or ``cookie`` with this ``name``."""
+
+    by: str
+    name: str = ""
+
+
+@frozen
+class Balance:
+    """``algorithm`` is ``round_robin``, ``least_requests`` or ``hash``, which goes by ``hash``."""
+
+    algorithm: str = "round_robin"
+    hash: HashedBy | None = None
+
+
+@frozen
+class Ejection:
+    """``for_`` is in seconds; ``most`` is a share of the targets."""
+
+    failures: int = 5
+    for_: float = 10.0
+    most: float = 0.5
 
 
 @frozen
@@ -154,6 +187,18 @@ class CircuitBreaker:
 
 
 @frozen
+class Retry:
+    """``on``: the words ``connect`` and ``reset``, and statuses. ``tries`` include the first. ``methods``: their names,
+    ``idempotent`` and ``all``. ``budget`` is a share of the requests in flight."""
+
+    on: tuple[str | int, ...] = ("connect", "reset", 502, 503, 504)
+    tries: int = 2
+    per_try_timeout: float | None = None
+    methods: tuple[str, ...] = ("idempotent",)
+    budget: float = 0.2
+
+
+@frozen
 class Service(Open):
     """A named backend. ``timeout`` is ``None`` if the gateway's ``request_timeout`` applies."""
 
@@ -169,22 +214,57 @@ class Service(Open):
     max_connection_requests: int | None = 10_000
     preserve_host: bool = False
     critical: bool = False
+    balance: Balance = Balance()
+    slow_start: float | None = None
+    ejection: Ejection | None = Ejection()
+    max_requests: int | None = None
     health_check: HealthCheck | None = None
     circuit_breaker: CircuitBreaker | None = CircuitBreaker()
+    retry: Retry | None = None
     protocol: str = "http1"
 
 
 @frozen
+class Condition:
+    """What a header, cookie or value of the query must be; one of the three is set.
+
+    ``equal``: the text of one. ``present``: whether there is one. ``regex``: an expression that matches the whole of
+    one.
+    """
+
+    name: str
+    equal: str | None = None
+    present: bool | None = None
+    regex: str | None = None
+
+
+@frozen
 class Route(Open):
-    """``methods`` is ``None`` for all. ``max_body_size``: ``UNSET`` if the gateway's applies, ``None`` for no limit."""
+    """A route for one path. One that is written with several paths is as many routes, with the same ``name``.
+
+    ``service`` is ``None`` if a policy answers. ``methods`` is ``None`` for all. ``max_body_size``: ``UNSET`` if the
+    gateway's applies, ``None`` for no limit. ``hosts`` are in the form of ``addresses.matched_host``, and empty for all
+    that no route names. ``encoded_slashes`` and ``empty_segments`` are ``refuse`` or ``keep``. ``access_log``
+    is ``True``, or ``None`` for no line.
+    """
 
     path: str
-    service: str
+    service: str | None = None
     methods: tuple[str, ...] | None = None
     strip_prefix: str | None = None
     timeout: float | None = None
     max_body_size: int | None = -1
     buffer_body: int = 64 * 1024
+    hosts: tuple[str, ...] = ()
+    headers: tuple[Condition, ...] = ()
+    query: tuple[Condition, ...] = ()
+    cookies: tuple[Condition, ...] = ()
+    strict_methods: bool = False
+    encoded_slashes: str = "refuse"
+    empty_segments: str = "refuse"
+    access_log: bool | None = True
+    name: str = Factory(lambda self: "".join((*self.hosts[:1], self.path)), takes_self=True)
+    """As written, or its first host and its first path."""
 
 
 UNSET = -1

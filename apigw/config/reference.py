@@ -9,7 +9,7 @@ import attrs
 from attrs import frozen
 
 from apigw.config import units
-from apigw.config.keys import Rule
+from apigw.config.keys import Rule, attribute, may_be_list
 from apigw.config.marks import MAX_DEPTH
 from apigw.config.model import ALWAYS, Config
 from apigw.config.rules import Rules
@@ -23,13 +23,20 @@ _FORMS = {
     "network": "CIDR",
     "proxy": "CIDR or `unix:`",
     "target": "URL",
+    "dns target": "URL",
+    "srv target": "URL",
+    "balance": "`round_robin`, `least_requests`",
+    "hashed by": "`client`, `principal`",
+    "token": "name",
     "redis url": "URL",
     "url": "URL",
     "origin": "origin",
     "host": "host name",
+    "route host": "host name, address or wildcard",
     "host:port": "`host:port`",
     "endpoint": "endpoint string",
     "workers": "`auto`",
+    "retried": "`idempotent`, `all` or HTTP method",
 }
 _TYPES = {
     "boolean": "`true` or `false`",
@@ -125,7 +132,7 @@ class _Page:
         """The tables of a rule's map and of all maps in it."""
         if "valuesrules" in rule:
             yield from self.sections(f"{path}.NAME", rule["valuesrules"])
-        elif rule.get("type") == "list":
+        elif may_be_list(rule):
             yield from self.sections(f"{path}[]", rule["schema"])
         elif "schema" in rule:
             yield from (f"## `{path}`", "", *_HEAD)
@@ -150,7 +157,7 @@ class _Page:
             least, most = (units.size_text(units.size(bound)) for bound in rule["size"])
             return f"size, {least} to {most}{null}"
         if "allowed" in rule:
-            return _quoted(rule["allowed"]) + null
+            return _quoted(str(each).lower() if each is True else each for each in rule["allowed"]) + null
         kind = rule["type"]
         if kind == "list":
             item = self._type(rule["schema"])
@@ -159,7 +166,14 @@ class _Page:
             form = self.forms.get(rule["form"], rule["form"])
             if not isinstance(kind, list):
                 return form + null
+            if "list" in kind:
+                return f"{form}, or list of such{null}"
             return f"{form} or map{null}" if "dict" in kind else f"{rule['min']} to {rule['max']}, or {form}{null}"
+        if "valuesrules" in rule:
+            item = self._type(rule["valuesrules"])
+            return f"map of {'maps' if item == 'map' else item}{null}"
+        if isinstance(kind, list):
+            return " or ".join(_TYPES[each] for each in kind) + null
         bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
         return _TYPES[kind] + bounds + null
 
@@ -169,7 +183,7 @@ def _default(key: str, rule: Rule, model: Any) -> str:
         return str(rule["meta"]["default"])
     if rule.get("required"):
         return "required"
-    fields = attrs.fields_dict(model)
+    fields, key = attrs.fields_dict(model), attribute(key)
     if key not in fields or fields[key].default is attrs.NOTHING:
         return "none"
     return _shown(rule, fields[key].default)
@@ -187,7 +201,7 @@ def _shown(rule: Rule, value: Any) -> str:
     if rule.get("type") == "dict" and value == ():
         return "`{}`"
     if isinstance(value, tuple):
-        texts = [each if isinstance(each, str) else each.endpoint for each in value]
+        texts = [each.endpoint if attrs.has(type(each)) else str(each) for each in value]
         return f"`[{', '.join(texts)}]`"
     if attrs.has(type(value)):
         return "as below"

@@ -16,7 +16,10 @@ from apigw.config.keys import (
     item,
     list_of,
     map_of,
+    may_be_list,
+    named,
     number_or_word,
+    one_or_several,
     optional_file,
     size,
     switch,
@@ -216,13 +219,38 @@ REDIS: Rule = {
     "timeout": duration("A slower answer counts as a failure.", "1ms", "1m"),
 }
 
+CONDITION: Rule = {
+    "equal": text("A value is this text. May be written in place of the map.", "value"),
+    "present": switch("Whether there is a value.", default="none"),
+    "regex": text("An expression of RE2 that matches a whole value.", "expression"),
+}
+
+
+def _conditions(doc: str) -> Rule:
+    meta = {"doc": "", "model": model.Condition, "short": "equal", "number": '"{}"'}
+    return named(doc, {"type": ["string", "dict"], "form": "value", "schema": CONDITION, "meta": meta})
+
+
 ROUTE: Rule = {
-    "path": text(
-        "A path pattern: literal segments, `:name` for one segment, and `*` at the end for the rest.",
+    "path": one_or_several(
+        "A path pattern, or several: literal segments, `:name` for one segment, and `*` at the end for the rest.",
         "pattern",
         required=True,
     ),
-    "service": {"type": "string", "required": True, "meta": {"doc": "The service that gets the requests."}},
+    "hosts": list_of(
+        "Hosts of the requests: names, addresses, and `*.` with a name, for one label or more in place of the `*`.",
+        item("route host"),
+        minlength=1,
+        default="those that no route names",
+    ),
+    "name": text("Its name in logs, metrics and messages.", "name", default="its first host and path"),
+    "service": {
+        "type": "string",
+        "meta": {
+            "doc": "The service that gets the requests.",
+            "default": "required, unless another key says who answers",
+        },
+    },
     "methods": list_of(
         "HTTP methods in capitals. GET includes HEAD.",
         item("method"),
@@ -230,6 +258,20 @@ ROUTE: Rule = {
         nullable=True,
         default="all",
     ),
+    "strict_methods": switch(
+        "Whether another method than those of the routes for this path is answered 405, instead of going on to a less "
+        "specific route."
+    ),
+    "headers": _conditions("What headers of the request must be, by name."),
+    "query": _conditions("What values of the query must be, by name, after decoding."),
+    "cookies": _conditions("What cookies must be, by name."),
+    "encoded_slashes": choice(
+        "A path with `%2F`: refused with 400, or kept as it is, as a part of its segment. The path of the route must "
+        "begin with a literal segment.",
+        "refuse",
+        "keep",
+    ),
+    "empty_segments": choice("The same for a path with empty segments (`//`).", "refuse", "keep"),
     "strip_prefix": text(
         "Literal segments that are removed from the beginning of the path that the service gets.",
         "prefix",
@@ -251,6 +293,9 @@ ROUTE: Rule = {
         "once; gRPC always does.",
         "0",
         "16MiB",
+    ),
+    "access_log": switch(
+        "`null` for no line in the access log; metrics count the requests all the same.", nullable=True, allowed=[True]
     ),
 }
 
@@ -288,7 +333,7 @@ def _with(keys: Keys, rule: Rule, at: tuple[str, ...]) -> Rule:
     """``rule`` with the keys in the map that is ``at`` below it."""
     if "valuesrules" in rule:
         return {**rule, "valuesrules": _with(keys, rule["valuesrules"], at)}
-    if rule.get("type") == "list":
+    if may_be_list(rule):
         return {**rule, "schema": _with(keys, rule["schema"], at)}
     schema = rule["schema"]
     if at:
@@ -319,9 +364,9 @@ def _rules(schema: Rule, path: Path) -> Iterator[Rule | None]:
         below = rule.get("schema", {})
         if "valuesrules" in rule:
             rule = rule["valuesrules"]
-        elif rule.get("type") == "list" and isinstance(part, int):
+        elif may_be_list(rule) and isinstance(part, int):
             rule = below
-        elif rule.get("type") != "list" and part in below:
+        elif not may_be_list(rule) and part in below:
             rule = below[part]
         else:
             yield None

@@ -3,16 +3,72 @@
 from __future__ import annotations
 
 from apigw.config import model
-from apigw.config.keys import DAY, Rule, choice, duration, list_of, map_of, optional_file, share, switch, text, whole
+from apigw.config.keys import (
+    DAY,
+    Rule,
+    choice,
+    duration,
+    list_of,
+    map_of,
+    one_or_several,
+    optional_file,
+    share,
+    switch,
+    text,
+    whole,
+)
 
 TARGET: Rule = {
     "url": text(
         "`http://host:port` or `https://host:port`. Names are looked up for each new connection. If that fails, or "
         "takes longer than 0.25 s, the last good addresses are used, for up to 10 minutes.",
         "target",
-        required=True,
     ),
-    "weight": whole("Its share of the requests, relative to the weights of the other targets.", 1, 1000),
+    "dns": text(
+        "`http://name:port`, or `https://`, in place of `url`: each address that DNS has for the name is a target "
+        "([names](services.md#names)).",
+        "dns target",
+    ),
+    "srv": text(
+        "`http://_service._tcp.name`, or `https://`, in place of `url`: each host, port and weight of its SRV records.",
+        "srv target",
+    ),
+    "weight": whole(
+        "Its share of the requests, or that of each address of a name, relative to the weights of the other targets. "
+        "`0` for no requests but those that have begun.",
+        0,
+        1000,
+    ),
+    "allow_local": switch(
+        "Whether addresses of this machine, and link-local ones, that DNS has for the name are used."
+    ),
+}
+
+BALANCE: Rule = {
+    "hash": {
+        "type": ["string", "dict"],
+        "form": "hashed by",
+        "required": True,
+        "schema": {
+            "header": text("The header of the request whose value it is.", "token"),
+            "cookie": text("The cookie of the request whose value it is.", "token"),
+        },
+        "meta": {
+            "doc": "What requests of one target have in common: the address of the client, the authenticated caller "
+            "(`principal`), or the value of a header or a cookie. Where there is none, it is the address.",
+            "model": model.HashedBy,
+        },
+    },
+}
+
+EJECTION: Rule = {
+    "failures": whole("After so many failures in a row.", 1, 1000),
+    "for": duration(
+        "For how long. Each further time it is twice as long, up to 5 minutes, unless the last was over for 5 minutes.",
+        "100ms",
+        "5m",
+    ),
+    "most": share("No more of the targets than this, rounded down; one always stays.", "0%", "100%"),
 }
 
 UPSTREAM_TLS: Rule = {
@@ -62,9 +118,47 @@ CIRCUIT_BREAKER: Rule = {
     ),
 }
 
+RETRY_ON = ("connect", "reset", 408, 425, 429, 500, 502, 503, 504)
+
+_RETRY_ON_MEANT = {
+    "timeout": "504",
+    "error": "connect and reset",
+    "connect-failure": "connect",
+    "invalid_header": "502",
+    "gateway-error": "502, 503 and 504",
+    "5xx": "500, 502, 503 and 504",
+    "unavailable": "503",
+}
+"""Envoy's words, nginx's, and gRPC's."""
+
+RETRY: Rule = {
+    "on": list_of(
+        "What a try may end with to be repeated: no connection (`connect`), a connection that is lost before the head "
+        "of the answer (`reset`), and statuses. `502` includes invalid answers, `504` tries that time out.",
+        {"type": ["string", "integer"], "allowed": list(RETRY_ON), "meta": {"number": "{}", "meant": _RETRY_ON_MEANT}},
+        minlength=1,
+    ),
+    "tries": whole("How often a request is sent at most, with the first time.", 2, 10),
+    "per_try_timeout": duration(
+        "For the head of the answer to one try, from when it is sent.",
+        "1ms",
+        DAY,
+        nullable=True,
+        default="the route's `timeout`",
+    ),
+    "methods": one_or_several(
+        "Which requests are repeated: those with an idempotent method (RFC 9110 §9.2.2), `all`, or those with one of "
+        "the methods listed. `[idempotent, POST]` is possible, too.",
+        "retried",
+    ),
+    "budget": share(
+        "Of the service's requests in flight, how many may be retries at a time; 3 always may.", "0.1%", "100%"
+    ),
+}
+
 SERVICE: Rule = {
     "targets": list_of(
-        "Its addresses: URLs, or maps with `url` and `weight`.",
+        "Its addresses: URLs, or maps with `url`, `dns` or `srv`.",
         {"type": ["string", "dict"], "form": "target", "schema": TARGET, "meta": {"doc": "", "model": model.Target}},
         required=True,
         minlength=1,
@@ -122,6 +216,39 @@ SERVICE: Rule = {
     ),
     "preserve_host": switch("Whether the service gets the client's `Host`, instead of the target's."),
     "critical": switch("Whether `/ready` is 503 while none of its targets answers."),
+    "balance": {
+        "type": ["string", "dict"],
+        "form": "balance",
+        "schema": BALANCE,
+        "meta": {
+            "doc": "How requests are shared out among the targets: in turn, to the less busy of two random ones, or "
+            "`{hash: …}` for requests with something in common to the same one ([more](services.md#balance)).",
+            "default": "`round_robin`",
+            "model": model.Balance,
+        },
+    },
+    "slow_start": duration(
+        "For how long the share of a target grows, from a tenth of its weight, when it comes back or is new. `null` "
+        "for none.",
+        "1s",
+        "1h",
+        nullable=True,
+    ),
+    "ejection": map_of(
+        "Targets that fail get no requests for a while: those without connections, without an answer in time, or with "
+        "a status of 500 or more. `null` for never.",
+        model.Ejection,
+        EJECTION,
+        nullable=True,
+        default="as below",
+    ),
+    "max_requests": whole(
+        "Maximum number of requests to the service at a time, WebSockets not counted. More wait, as for a connection: "
+        "`max_pending` of them. `null` for no limit.",
+        1,
+        1_000_000,
+        nullable=True,
+    ),
     "health_check": map_of(
         "Active health check of each target. Without it, `/ready` tries a TCP connection.",
         model.HealthCheck,
@@ -134,5 +261,13 @@ SERVICE: Rule = {
         CIRCUIT_BREAKER,
         nullable=True,
         default="as below",
+    ),
+    "retry": map_of(
+        "Which requests are [sent again](retries.md) when a try fails, besides those that the service has not got. "
+        "`{}` for the defaults.",
+        model.Retry,
+        RETRY,
+        nullable=True,
+        meant={"retry_on": "'on'", **dict.fromkeys(("attempts", "num_retries", "retries"), "'tries'")},
     ),
 }

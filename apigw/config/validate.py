@@ -20,6 +20,8 @@ MAX_HINTS = 50
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+_LINES = str.maketrans("", "", "\t\r\n")
+
 _TYPES = {
     "list": "a list",
     "dict": "a map",
@@ -30,13 +32,23 @@ _TYPES = {
 }
 
 
-class _Validator(cerberus.Validator):  # type: ignore[misc]  # cerberus has no types
+class Validator(cerberus.Validator):  # type: ignore[misc]  # cerberus has no types
     """Cerberus with our rules. What follows each docstring's colon is the schema of the rule's own argument."""
 
     types_mapping: ClassVar[dict[str, Any]] = {
         **cerberus.Validator.types_mapping,
         "integer": cerberus.TypeDefinition("integer", (int,), (bool,)),
     }
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """Taken as it is. Cerberus would check it each time, which takes longer than to check a configuration; ours is
+        checked by a test."""
+        return self._taken
+
+    @schema.setter
+    def schema(self, schema: Mapping[str, Any]) -> None:
+        self._taken = schema
 
     def _validate_duration(self, bounds: list[str], field: Any, value: Any) -> None:
         """The rule's arguments are validated against this schema: {'type': 'list'}"""
@@ -75,7 +87,7 @@ class _Validator(cerberus.Validator):  # type: ignore[misc]  # cerberus has no t
 
 def validate(document: Document, forms: Mapping[str, Form]) -> None:
     """Add the schema's problems to the document, except those below a value that is known to be broken."""
-    validator = _Validator(document.schema, forms=forms)
+    validator = Validator(document.schema, forms=forms)
     validator.validate(document.tree, normalize=False)
     unreadable = set(document.broken)
     hints = 0
@@ -83,6 +95,8 @@ def validate(document: Document, forms: Mapping[str, Form]) -> None:
         path: Path = error.document_path
         if any(path[:length] in unreadable for length in range(len(path) + 1)):
             continue
+        if error.code == codes.MIN_LENGTH.code and isinstance(error.value, str):
+            continue  # the rule is about lists; of a text its form says what is wrong
         if error.code == codes.UNKNOWN_FIELD.code:
             hints += 1
             near = _near(document, path) if hints <= MAX_HINTS else ""
@@ -144,6 +158,8 @@ def _sentence(document: Document, path: Path, error: Any) -> str:
     if error.code == codes.UNALLOWED_VALUE.code:
         allowed = [str(each) for each in error.constraint]
         rule = rule_at(document.schema, path) or {}
+        if value is False and rule.get("nullable"):
+            return "must be true, or null for none"
         near = _meant(rule, value) or hint(str(value), allowed)
         return f"{quoted} is not one of {', '.join(allowed)}{near if 'mean' in near else ''}"
     if error.code == codes.MIN_VALUE.code:
@@ -179,6 +195,8 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
         if kinds[0] in ("integer", "number") and re.fullmatch(r"-?[0-9.]+", value):
             return f"must be {names}: write it without quotes"
         return f"must be {names}, not text"
+    if isinstance(value, dict) and list(value.values()) == [None]:
+        return f"must be {names}, but YAML reads braces as a map: write it in quotes"
     return f"must be {names}, not {'a list' if isinstance(value, list) else 'a map'}"
 
 
@@ -196,7 +214,7 @@ def _as_list(rule: Mapping[str, Any], value: object) -> str:
 
 
 def _unprintable(document: Document) -> list[Path]:
-    """Text with control characters, but for secrets, which may be any bytes."""
+    """Text with control characters, but for secrets, which may be any bytes, and line ends where lines are wanted."""
     stack: list[tuple[Path, Any]] = [((), document.tree)]
     found: list[Path] = []
     while stack:
@@ -206,5 +224,7 @@ def _unprintable(document: Document) -> list[Path]:
         elif isinstance(value, list):
             stack += [((*path, index), entry) for index, entry in enumerate(value)]
         elif isinstance(value, str) and _CONTROL.search(value) and path not in document.troubled:
-            found.append(path)
+            rule = rule_at(document.schema, path) or {}
+            if not rule.get("meta", {}).get("lines") or _CONTROL.search(value.translate(_LINES)):
+                found.append(path)
     return [path for path in found if not is_secret(document.schema, path)]

@@ -7,6 +7,7 @@ Policies provide stages and hooks for a route (``policy.py``). ``proxy.pipeline`
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence, Set
 from os import urandom
 from typing import Any
 
@@ -20,7 +21,7 @@ from apigw.errors import GatewayError
 from apigw.ops.series import RouteSeries
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused
-from apigw.wire.headers import Headers
+from apigw.wire.headers import Header, Headers
 from apigw.wire.request import Request
 
 
@@ -62,6 +63,8 @@ class Head:
 
 DROPPED = frozenset({b"x-request-id"})
 """Fields of a service's answer that are removed, because the gateway adds its own."""
+
+NOTHING: frozenset[bytes] = frozenset()
 
 _WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 
@@ -132,7 +135,8 @@ class AtEnd:
 class Route:
     """A compiled route: how requests are processed that match ``pattern`` and ``methods`` (``None``: all methods).
 
-    ``stages`` run in their order, and ``hooks`` for each answer. ``series`` are the route's metrics.
+    ``stages`` run in their order, and ``hooks`` for each answer. ``series`` are the route's metrics. ``name`` is for
+    logs; it is empty for a route that is not in the configuration. ``logged``: whether its exchanges have a line there.
     """
 
     def __init__(
@@ -146,8 +150,11 @@ class Route:
         on_refusal: tuple[OnRefusal, ...] = (),
         screens: tuple[Screen, ...] = (),
         on_lasting: tuple[OnLasting, ...] = (),
+        name: str = "",
+        logged: bool = True,
     ) -> None:
         self.pattern = pattern
+        self.name = name
         self.methods = methods
         self.service = service
         """The name of the service that gets the requests; ``None`` if the gateway answers them."""
@@ -157,6 +164,7 @@ class Route:
         self.on_refusal = on_refusal
         self.screens = screens
         self.on_lasting = on_lasting
+        self.logged = logged
 
 
 class Call:
@@ -249,7 +257,8 @@ class Exchange:
     """One request and its answer: what is known of them, and how far they have been processed.
 
     ``started_at`` is in seconds of the reactor. Stages and hooks may read all attributes. They may set ``principal``,
-    ``added``, ``dropped`` and ``at_end``; the others are the pipeline's.
+    ``target``, ``authority``, ``sent``, ``withheld``, ``added``, ``dropped`` and ``at_end``; the others are the
+    pipeline's.
     """
 
     route: Route
@@ -262,6 +271,15 @@ class Exchange:
         self.started_at = started_at
         self.principal: Principal | None = None
         """The authenticated caller; ``None`` before authentication, and for an anonymous caller."""
+        self.target = request.uri
+        """Path and query that the service gets. Who writes them calls ``wire.target.check_target``."""
+        self.authority = b""
+        """The ``Host`` that the service gets. Empty: its address, or the client's with ``preserve_host``."""
+        self.sent: Sequence[Header] = ()
+        """Fields that the service gets, after all others. Who writes them sees to it that they are valid."""
+        self.withheld: Set[bytes] = NOTHING
+        """Names, in lower case, of fields that the service does not get, from the client or the gateway; but for
+        ``sent``. What is known when the route is compiled is ``Part.stripped``, which costs nothing."""
         self.added: Headers = []
         """Fields that every answer gets, errors included."""
         self.dropped = DROPPED

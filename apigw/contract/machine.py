@@ -21,7 +21,7 @@ Give = Callable[[Any], Any]
 
 @frozen
 class Answer:
-    """What one worker says. ``worker`` counts from 0; ``process`` is its id."""
+    """What one worker says. ``worker`` counts from 0; ``process`` is its id. ``value``: None if it does not answer."""
 
     worker: int
     process: int
@@ -59,8 +59,10 @@ class Machine:
         """From now on this worker answers ``question`` by ``give``."""
         self._gives[question] = give
 
-    def ask(self, question: str, argument: Any = None) -> Deferred[list[Answer]]:
+    def ask(self, question: str, argument: Any = None, silent: bool = False) -> Deferred[list[Answer]]:
         """Ask every worker, this one too. Fires with the answers by worker, without those who do not answer in time.
+
+        With those, too, if ``silent`` ones are wanted.
 
         Fails if this worker itself cannot answer.
         """

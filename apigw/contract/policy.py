@@ -81,7 +81,10 @@ class Part:
     on_lasting: tuple[OnLasting, ...] = ()
     """Run when an exchange becomes a tunnel or an event stream."""
     stripped: frozenset[bytes] = frozenset()
-    """Names, in lower case, of fields that are removed from the request to the service."""
+    """Names, in lower case, of the client's fields that do not reach the service. Other spellings do not, either: they
+    are compared with every byte that is neither a letter nor a digit as ``-``."""
+    answer: Stage | None = None
+    """For a route without a service: it runs after all other stages, and must answer or refuse."""
 
 
 @frozen(eq=False)
@@ -94,6 +97,8 @@ class OwnRoute:
     pattern: str
     methods: frozenset[bytes]
     part: Part
+    hosts: tuple[str, ...] = ()
+    """As those of ``RouteConfig``; without any, for hosts that no route of a policy names."""
 
 
 NOTHING = Part()
@@ -108,7 +113,10 @@ class Prepared:
     """
 
     def part(self, route: RouteConfig) -> Part:
-        """What the policy adds to a route of the configuration; ``NOTHING`` if the route does not demand it."""
+        """What the policy adds to a route of the configuration; ``NOTHING`` if the route does not demand it.
+
+        A route that is written with several paths is as many routes, each with one ``path`` and the same ``name``.
+        """
         return NOTHING
 
     def unmatched(self) -> Part:

@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from hashlib import blake2b
+from json import loads
+from typing import Any
+
+IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
+"""The fields of a request that tell the service who calls. From clients they are taken on every route."""
 
 
 class Principal:
@@ -13,6 +18,8 @@ class Principal:
 
     ``provider`` is the name of the verifier, ``id`` the caller's id there. ``fields`` are the identity headers for the
     service, in UTF-8. ``key`` identifies provider and id together, in at most 32 bytes; it differs between callers.
+    ``document`` is the JSON object of the ``claims``. They are parsed when somebody asks for them: most routes do not,
+    and the dicts of all tokens that are remembered would take several times the memory.
     """
 
     def __init__(
@@ -32,11 +39,22 @@ class Principal:
         self.begins = begins
         self.expires = expires
         self.key = key_of(provider, id)
+        self.document = b"{}"
+        self._claims: Mapping[str, Any] | None = None
         self.fields: list[tuple[bytes, bytes]] = [
             (b"x-user-id", id.encode()),
             (b"x-user-roles", ",".join(roles).encode()),
             (b"x-auth-provider", provider.encode()),
         ]
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """What else is known of the caller, such as the claims of its token, by their names."""
+        claims = self._claims
+        if claims is None:
+            claims = self._claims = loads(self.document)
+            self.document = b""
+        return claims
 
     def has_one_of(self, roles: Collection[str]) -> bool:
         """Whether the caller has at least one of ``roles``."""

@@ -112,7 +112,7 @@ class Entry:
     durations are seconds.
 
     ``made_by`` is ``gateway`` or ``upstream``; ``code`` is that of the gateway's own answer.
-    Only the combined format has ``referer`` and ``user_agent``, and only JSON ``grpc_status``.
+    Only the combined format has ``referer`` and ``user_agent``, and only JSON ``grpc_status`` and ``tries``.
     """
 
     def __init__(
@@ -136,6 +136,7 @@ class Entry:
         referer: bytes | None = None,
         user_agent: bytes | None = None,
         grpc_status: int | None = None,
+        tries: int | None = None,
     ) -> None:
         self.time = time
         self.request_id = request_id
@@ -156,6 +157,7 @@ class Entry:
         self.referer = referer
         self.user_agent = user_agent
         self.grpc_status = grpc_status
+        self.tries = tries
 
 
 class Format(Protocol):
@@ -170,7 +172,8 @@ class Format(Protocol):
 
 
 class JSON:
-    """One JSON object a line, in UTF-8. A field that does not apply is ``null``; gRPC calls have one more."""
+    """One JSON object a line, in UTF-8. A field that does not apply is ``null``; gRPC calls have one more, and
+    requests to services with ``retry``."""
 
     quotes_headers = False
 
@@ -199,6 +202,8 @@ class JSON:
         }
         if entry.grpc_status is not None:
             fields["grpc_status"] = entry.grpc_status
+        if entry.tries is not None:
+            fields["tries"] = entry.tries
         try:
             line = orjson.dumps(fields, None, orjson.OPT_APPEND_NEWLINE)
         except TypeError:  # a lone surrogate

@@ -118,6 +118,40 @@ class Metrics:
             ["service", "to"],
             registry=registry,
         )
+        self._retries = Counter(
+            "gateway_upstream_retries_total",
+            "Requests that were sent to a service again, by why.",
+            ["service", "reason"],
+            registry=registry,
+        )
+        self._denied = Counter(
+            "gateway_upstream_retries_denied_total",
+            "Retries that were not made because too many were under way.",
+            ["service"],
+            registry=registry,
+        )
+        self._ejections = Counter(
+            "gateway_upstream_ejections_total",
+            "How often a target was ejected, because it had failed several times in a row.",
+            ["service"],
+            registry=registry,
+        )
+        self._targets = Gauge(
+            "gateway_target_up",
+            "Whether a target gets requests: it is neither unhealthy nor ejected.",
+            ["service", "target"],
+            registry=registry,
+        )
+        self._of_services = (
+            self._errors,
+            self._calls,
+            self._circuit_state,
+            self._transitions,
+            self._ejections,
+            self._targets,
+            self._retries,
+            self._denied,
+        )
         self._connections = Gauge(
             "gateway_connections", "Open connections of clients.", ["protocol"], registry=registry
         )
@@ -154,6 +188,10 @@ class Metrics:
             registry=registry,
         )
         self._reloads = {True: reloads.labels("success"), False: reloads.labels("failure")}
+        upgrades = Counter(
+            "gateway_upgrades_total", "Upgrades of the program, by result.", ["result"], registry=registry
+        )
+        self._upgrades = {True: upgrades.labels("success"), False: upgrades.labels("failure")}
         self._last_reload = Gauge(
             "gateway_config_last_reload_successful",
             "Whether the configuration that was read last is the one that serves.",
@@ -183,8 +221,7 @@ class Metrics:
         try:
             return self._services[name]
         except KeyError:
-            made = ServiceSeries(name, self._errors, self._calls, self._circuit_state, self._transitions)
-            return self._services.setdefault(name, made)
+            return self._services.setdefault(name, ServiceSeries(name, *self._of_services))
 
     def connections(self, protocol: str) -> Gauge:
         """The open connections of one protocol: ``inc()`` and ``dec()``."""
@@ -207,13 +244,17 @@ class Metrics:
         self._reloads[succeeded].inc(counts)
         self._last_reload.set(succeeded)
 
+    def upgraded(self, succeeded: bool) -> None:
+        """How an upgrade has ended."""
+        self._upgrades[succeeded].inc()
+
     def retain(self, routes: Collection[str], services: Collection[str]) -> None:
         """Remove all series of other routes and services. Their exchanges in flight are not counted any more."""
         for pattern in self._routes.keys() - routes - RESERVED:
             del self._routes[pattern]
         for name in self._services.keys() - services:
             del self._services[name]
-            for family in (self._errors, self._calls, self._circuit_state, self._transitions):
+            for family in self._of_services:
                 family.remove_by_labels({"service": name})
 
     def routes(self) -> dict[str, RouteSeries]:

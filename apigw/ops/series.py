@@ -16,6 +16,9 @@ OTHER = "OTHER"
 UPSTREAM_ERRORS = ("connect", "timeout", "lost", "protocol", "overloaded")
 """Values of the label ``kind``."""
 
+RETRIED = ("connect", "reset")
+"""Values of ``reason`` that every service has. The others are statuses."""
+
 CIRCUIT_STATES = {"closed": 0, "open": 1, "half-open": 2}
 
 MOST_STATUS = 16
@@ -82,7 +85,18 @@ class RouteSeries:
 class ServiceSeries:
     """The series of one service; made by ``Metrics.service``."""
 
-    def __init__(self, name: str, errors: Counter, calls: Counter, state: Gauge, transitions: Counter) -> None:
+    def __init__(
+        self,
+        name: str,
+        errors: Counter,
+        calls: Counter,
+        state: Gauge,
+        transitions: Counter,
+        ejections: Counter,
+        targets: Gauge,
+        retries: Counter,
+        denied: Counter,
+    ) -> None:
         self.durations = Spread()
         self.observe = self.durations.observe
         """``observe(seconds)``: from the first byte sent to the upstream to the last byte of its response."""
@@ -93,6 +107,12 @@ class ServiceSeries:
         self._calls: dict[int, Counter] = {}
         self._state = state.labels(name)
         self._transitions = {to: transitions.labels(name, to) for to in CIRCUIT_STATES}
+        self._retries_family = retries
+        self._retries: dict[str, Counter] = {why: retries.labels(name, why) for why in RETRIED}
+        self._denied = denied.labels(name)
+        self.ejected = ejections.labels(name).inc
+        """``ejected()``: count an ejection of a target."""
+        self._targets = targets
 
     def error(self, kind: str) -> None:
         """Count a failed call. ``kind`` is one of ``UPSTREAM_ERRORS``."""
@@ -111,6 +131,18 @@ class ServiceSeries:
             child = self._calls[known] = self._calls_family.labels(self._name, str(known))
             child.inc()
 
+    def retried(self, why: str) -> None:
+        """Count a request that is sent again: ``why`` is one of ``RETRIED``, or a status."""
+        try:
+            self._retries[why].inc()
+        except KeyError:
+            child = self._retries[why] = self._retries_family.labels(self._name, why)
+            child.inc()
+
+    def retry_denied(self) -> None:
+        """Count a retry that is not made because too many are under way."""
+        self._denied.inc()
+
     def circuit_is(self, state: str) -> None:
         """Set the state of a new circuit, without counting a transition."""
         self._state.set(CIRCUIT_STATES[state])
@@ -119,3 +151,11 @@ class ServiceSeries:
         """Count a transition to ``closed``, ``open`` or ``half-open``."""
         self._state.set(CIRCUIT_STATES[to])
         self._transitions[to].inc()
+
+    def target_is(self, target: str, up: bool) -> None:
+        """Whether a target gets requests."""
+        self._targets.labels(self._name, target).set(up)
+
+    def target_gone(self, target: str) -> None:
+        """It is no target of the service any more."""
+        self._targets.remove_by_labels({"service": self._name, "target": target})

@@ -46,6 +46,7 @@ GAUGES: Mapping[str, Callable[[float, float], float]] = {
     "gateway_dns_lookups_in_progress": add,
     "gateway_buffered_bytes": add,
     "gateway_circuit_breaker_state": worst,
+    "gateway_target_up": min,
     "gateway_rate_limit_store_up": min,
     "gateway_config_last_reload_successful": min,
     "gateway_build_info": max,

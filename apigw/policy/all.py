@@ -6,12 +6,20 @@ from apigw.contract.policy import Policy
 from apigw.policy.auth.policy import AuthPolicy
 from apigw.policy.cors.policy import CorsPolicy
 from apigw.policy.limits.policy import LimitsPolicy
+from apigw.policy.maintenance.policy import MaintenancePolicy
 from apigw.policy.oauth.policy import OAuthPolicy
+from apigw.policy.redirect.policy import RedirectPolicy
+from apigw.policy.respond.policy import RespondPolicy
+from apigw.policy.transform.policy import TransformPolicy
 
 POLICIES: tuple[type[Policy], ...] = (
     CorsPolicy,
     OAuthPolicy,
     AuthPolicy,
     LimitsPolicy,
+    TransformPolicy,
+    RedirectPolicy,
+    RespondPolicy,
+    MaintenancePolicy,
 )
 """In the order in which they are made, started and prepared. Each can use what those before it have prepared."""

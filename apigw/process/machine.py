@@ -52,9 +52,12 @@ class Siblings(Machine):
         for begin, end in self._roles:
             (begin if checks else end)()
 
-    def ask(self, question: str, argument: Any = None) -> Deferred[list[Answer]]:
+    def ask(self, question: str, argument: Any = None, silent: bool = False) -> Deferred[list[Answer]]:
+        def answers(given: list[list[Any]]) -> list[Answer]:
+            return [Answer(*each) for each in given if silent or each[2] is not None]
+
         asking = self.control.call("ask", [question, argument]).addTimeout(ANSWERS_WITHIN, self._clock)
-        return asking.addCallbacks(lambda given: [Answer(*each) for each in given], _unanswered)
+        return asking.addCallbacks(answers, _unanswered)
 
 
 def _unanswered(failure: Failure) -> NoReturn:

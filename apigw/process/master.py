@@ -30,6 +30,7 @@ from apigw.process.outlived import Outlived
 from apigw.process.reports import Reports
 from apigw.process.starting import FAILED, READY, until_ready
 from apigw.process.systemd import notify
+from apigw.shared.slots import TICK as TICKED
 
 log = Logger()
 
@@ -48,6 +49,12 @@ DUMPS = 1.0
 
 ANSWERS_WITHIN = 2.0
 """Seconds in which a worker must answer a question of another."""
+
+SILENT = 1000
+"""Milliseconds without a sign of life, of which each worker gives four a second, after which no answer is expected."""
+
+SILENT_WITHIN = 0.1
+"""Seconds in which it may answer nevertheless."""
 
 STEADY = 10.0
 """Seconds of life after which a worker's death is not one of a series."""
@@ -121,6 +128,8 @@ class Master(Service):
         self._lost = 0
         self.came: Callable[[Worker], object] = lambda _: None
         """Called when a worker has become ready."""
+        self.complete: Deferred[None] = Deferred()
+        """Fires when all workers of this program have become ready for the first time."""
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
@@ -201,6 +210,11 @@ class Master(Service):
         for worker in only or self.living():
             worker.control.call(what, argument).addErrback(lambda _: None)
 
+    def tell_one(self, what: str, argument: Any) -> None:
+        """Call one worker that is ready, for what is to be counted once; one of this program if there is one."""
+        living = self.living()
+        self.tell(what, argument, *([each for each in living if not each.old] or living)[:1])
+
     def lost(self, lines: int) -> None:
         """So many lines of this process's log were lost: a worker counts them, now or when there is one."""
         self._lost += lines
@@ -264,6 +278,7 @@ class Master(Service):
             READY: lambda *_: self._ready(worker),
             FAILED: lambda reason, _: log.error("{reason}", reason=reason),
             "ask": lambda asked, _: self._ask(*asked),
+            "counted": lambda metrics, _: self.outlived.said(index, metrics),
             "leave": lambda metrics, _: self.outlived.last_word(index, metrics),
         }
         control = Control(gives, lambda: None, MOST_SAID)
@@ -278,6 +293,8 @@ class Master(Service):
         self.came(worker)
         new = [each for each in self.living() if not each.old]
         if len(new) == self.life.workers:
+            if not self.complete.called:
+                self.complete.callback(None)
             for each in self.workers():
                 if each.old:
                     self.drain(each)
@@ -356,18 +373,24 @@ class Master(Service):
             os.kill(worker.process, number)
 
     def _ask(self, question: str, argument: Any) -> Deferred[list[Any]]:
-        """Ask every worker for one of them: index, process and value of each that answers in time."""
+        """Ask every worker for one of them: index, process and value of each, which is None if it gives no answer."""
         workers = self.living()
-        asked = [worker.control.call("give", [question, argument]) for worker in workers]
-        timed = [each.addTimeout(ANSWERS_WITHIN, self._reactor) for each in asked]
+        now = int(self._reactor.seconds() * 1000)
+        asked = [
+            worker.control.call("give", [question, argument]).addTimeout(self._patience(worker, now), self._reactor)
+            for worker in workers
+        ]
         self.asking += 1
-        return DeferredList(timed, consumeErrors=True).addCallback(self._given, workers, question)
+        return DeferredList(asked, consumeErrors=True).addCallback(self._given, workers, question)
+
+    def _patience(self, worker: Worker, now: int) -> float:
+        lately = self.life.page.slots.get(worker.index, TICKED)
+        return SILENT_WITHIN if now - lately > SILENT else ANSWERS_WITHIN
 
     def _given(self, answers: list[tuple[bool, Any]], workers: list[Worker], question: str) -> list[list[Any]]:
         self.asking -= 1
         given = [
-            [worker.index, worker.process, value]
+            [worker.index, worker.process, value if succeeded else None]
             for worker, (succeeded, value) in zip(workers, answers, strict=True)
-            if succeeded
         ]
         return self.outlived.heard(question, given)

@@ -1,11 +1,14 @@
-"""What workers counted outlives them: the master keeps it, and answers for those that are gone."""
+"""What workers counted outlives them: they tell the master, which keeps it, and answers for those that are gone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from apigw.ops.totals import gone
@@ -17,6 +20,49 @@ GONE = -1
 
 MOST_KEPT = 16
 """Deaths that are added up when somebody asks. More are added up at once: nobody may ask for days."""
+
+
+TELLS_EVERY = 1.0
+"""Seconds after which a worker tells what it has counted. That takes 0.7 ms in a thread, with 2,000 routes 6 ms."""
+
+ROUTES = 1000
+"""With more routes it is so many seconds as there are thousands of them, and so at most 0.4 % of a core."""
+
+
+class Tells(Service):
+    """In a worker: ``tell`` the master, again and again, what ``say`` says, so that little is lost if it is killed."""
+
+    def __init__(
+        self,
+        clock: Any,
+        say: Callable[[], Deferred[str]],
+        tell: Callable[[str], Deferred[Any]],
+        routes: Callable[[], int],
+    ) -> None:
+        self._clock = clock
+        self._say = say
+        self._tell = tell
+        self._routes = routes
+        self._next: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        self._wait()
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _wait(self, _: object = None) -> None:
+        if self.running:
+            self._next = self._clock.callLater(max(TELLS_EVERY, self._routes() / ROUTES), self._tells)
+
+    def _tells(self) -> None:
+        self._next = None
+        # Not again before the master has heard it. One that hangs would find all of them.
+        self._say().addCallback(self._tell).addErrback(lambda _: None).addCallback(self._wait)
 
 
 @frozen
@@ -36,18 +82,23 @@ class Outlived:
     def __init__(self) -> None:
         self.total: str | None = None
         """Of the workers that have been added up."""
-        self._last: dict[int, str] = {}
+        self.last: dict[int, str] = {}
+        """What each worker that lives has said last."""
         self._leaving: set[int] = set()
         self._gone: list[_Gone] = []
 
+    def said(self, index: int, metrics: str) -> None:
+        """What a worker has counted so far."""
+        self.last[index] = metrics
+
     def last_word(self, index: int, metrics: str) -> None:
         """A worker is about to end, because it was asked to."""
-        self._last[index] = metrics
+        self.last[index] = metrics
         self._leaving.add(index)
 
     def left(self, index: int) -> None:
         """A worker has ended. Without a last word it has died."""
-        self._gone.append(_Gone(index, self._last.pop(index, None), index not in self._leaving))
+        self._gone.append(_Gone(index, self.last.pop(index, None), index not in self._leaving))
         self._leaving.discard(index)
         if len(self._gone) > MOST_KEPT:
             self.add_up()
@@ -60,11 +111,12 @@ class Outlived:
         if question != "metrics":
             return list(answers)
         self.add_up()
+        answers = [each for each in answers if each[2] is not None]
         said = {index: value for index, _, value in answers}
-        self._last.update(said)
+        self.last.update(said)
         total = self.total
-        for index in self._last.keys() - said.keys():
-            total = _added(total, self._last[index], index, died=False)
+        for index in self.last.keys() - said.keys():
+            total = _added(total, self.last[index], index, died=False)
         return [*answers, *([] if total is None else [[GONE, 0, total]])]
 
     def add_up(self) -> None:

@@ -45,6 +45,7 @@ class OwnLog:
         self._uncounted = 0
         self._unsaid = 0
         self._reason = ""
+        self._who = ""
         self._count: Callable[[int], object] | None = None
 
     def open(self) -> None:
@@ -56,9 +57,10 @@ class OwnLog:
         """Start the thread, so not before the process has forked."""
         self._appender.start()
 
-    def forked(self) -> int:
-        """In a child that was forked: go on in the same file, with a thread of its own. Returns a copy of its
-        descriptor. What the parent has lost is the parent's to count."""
+    def forked(self, who: str) -> int:
+        """In a child that was forked: go on in the same file, with a thread of its own, and say in each line ``who``
+        writes it. Returns a copy of its descriptor. What the parent has lost is the parent's to count."""
+        self._who = f"{who}: "
         self._lock = RLock()
         self._ended = Event()
         self._handed = self._uncounted = self._unsaid = 0
@@ -68,6 +70,8 @@ class OwnLog:
         return self._appender.duplicate()
 
     def __call__(self, event: LogEvent) -> None:
+        if self._who:
+            event = {**event, "log_system": self._who + _system(event)}
         text = formatEventAsClassicLogText(event)
         if text is None:
             return
@@ -129,6 +133,15 @@ class OwnLog:
 
     def _end(self) -> None:
         self._ended.set()
+
+
+def _system(event: LogEvent) -> str:
+    """What Twisted writes in brackets."""
+    system = event.get("log_system")
+    if system is None:
+        level = event.get("log_level")
+        system = f"{event.get('log_namespace', '-')}#{'-' if level is None else level.name}"
+    return str(system)
 
 
 class Logging(MultiService):

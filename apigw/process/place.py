@@ -27,6 +27,7 @@ from apigw.process.reload import Progress, Reload, Takes
 from apigw.process.signals import Signals
 from apigw.process.sockets import Socket, Sockets
 from apigw.shared.page import Page
+from apigw.shared.slots import CONNECTIONS, IN_FLIGHT
 from apigw.shared.tally import SharedTally, Tally
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.reactor.gate import Gate
@@ -58,6 +59,10 @@ class Place(ABC):
     @abstractmethod
     def tally(self, word: int) -> Tally:
         """A number, and its sum over all workers, which have it in this ``word`` of their slots."""
+
+    @abstractmethod
+    def load_of(self, worker: int) -> tuple[int, int]:
+        """The connections of a worker's clients and its requests in flight, as far as it tells without being asked."""
 
     @abstractmethod
     def socket(self, index: int) -> Socket | None:
@@ -98,6 +103,9 @@ class Alone(Place):
 
     def tally(self, word: int) -> Tally:
         return Tally()
+
+    def load_of(self, worker: int) -> tuple[int, int]:
+        return 0, 0  # it is never asked for: who is alone answers himself
 
     def socket(self, index: int) -> None:
         return None
@@ -142,6 +150,9 @@ class Sharing(Place):
     def tally(self, word: int) -> Tally:
         return SharedTally(self.page.slots, self.page.worker, word)
 
+    def load_of(self, worker: int) -> tuple[int, int]:
+        return self.page.slots.get(worker, CONNECTIONS), self.page.slots.get(worker, IN_FLIGHT)
+
     def socket(self, index: int) -> Socket:
         return self._sockets.public[index]
 
@@ -162,10 +173,10 @@ class Sharing(Place):
         return self._progress
 
     def reloads(self, told: dict[str, Any], ended: bool) -> None:
-        """How the master's reloads go. One that has ``ended`` is counted once for the gateway."""
+        """How the master's reloads go. One that has ``ended`` is to be counted here, and by no other worker."""
         self._progress.follow(told)
         if told["succeeded"] is not None:
-            self._ended(told["succeeded"], ended and self.machine.checks)
+            self._ended(told["succeeded"], ended)
 
     def at_start(self) -> None:
         # What was there before the fork is shared with other processes as long as nobody looks at it.

@@ -176,7 +176,10 @@ class Program:
         shedding = Shedding(pipeline.late, lambda: current.snapshot.config.gateway.max_lag)
         lag = LagProbe(reactor, metrics.reactor_lag, shedding.observe)
         steps = in_steps(reactor)
-        facts = Facts(seconds, current, pipeline, channels, reload, history, lag, directory, machine, steps, in_thread)
+        facts = Facts(
+            *(seconds, current, pipeline, channels, reload, history, lag, directory, machine),
+            *(steps, in_thread, place.load_of),
+        )
         admin = Site(
             lambda *_: None,
             seconds,

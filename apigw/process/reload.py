@@ -79,7 +79,9 @@ class Reload(Progress):
         self._takes = takes
         self._ended = ended
         self._running: Deferred[bool] | None = None
-        self._again = False
+        self._held = False
+        self.again = False
+        """Whether another was asked for since the one that runs has begun, or while they are held."""
 
     def startService(self) -> None:
         super().startService()
@@ -88,17 +90,20 @@ class Reload(Progress):
     def stopService(self) -> None:
         """Give up a reload that runs."""
         super().stopService()
-        self._again = False
+        self.again = False
         if self._running is not None:
             self._running.cancel()
 
     def reload(self) -> Deferred[bool]:
-        """Fires with whether the new configuration is in use. Calls during a reload cause one more reload."""
+        """Fires with whether the new configuration is in use. Calls during a reload cause one more reload.
+
+        So do calls while they are held, and fire with False.
+        """
         if not self.running:
             return succeed(False)
-        if self._running is not None:
-            self._again = True
-            return self._running
+        if self._running is not None or self._held:
+            self.again = True
+            return self._running or succeed(False)
         reloading()
         self.runs = True
         self._began()
@@ -138,7 +143,18 @@ class Reload(Progress):
         self._ended(succeeded)
         notify("READY=1")
         self._running = None
-        if self._again:
-            self._again = False
-            self.reload()
+        self._next()
         return succeeded
+
+    def hold(self) -> None:
+        """Until ``release`` none begins: something else has its turn."""
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
+        self._next()
+
+    def _next(self) -> None:
+        if self.again and not self._held and self._running is None:
+            self.again = False
+            self.reload()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from apigw.config.effective import effective
 from apigw.config.errors import ConfigError, Problem, problem_in
@@ -23,10 +23,13 @@ from apigw.process import admin_token
 from apigw.process.pieces import at_once
 from apigw.proxy import forward
 from apigw.proxy.destination import Destination
-from apigw.proxy.headers import CopyRules
+from apigw.proxy.headers import CopyRules, Memory
 from apigw.proxy.held_body import Buffers
+from apigw.proxy.keys import key_of
 from apigw.proxy.pipeline import NoRoute, Table
-from apigw.routing.router import Entry, Router
+from apigw.routing.configured import entry_of
+from apigw.routing.router import Router
+from apigw.routing.trie import Entry
 from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import Settings
 from apigw.wire.deadlines import Deadlines
@@ -88,18 +91,21 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
 
     def entries() -> Iterator[Entry[Route]]:
         rules: dict[frozenset[bytes], CopyRules] = {}
+        memory = Memory()
         for route in config.routes:
             added = [each.part(route) for each in prepared.values()]
             stripped = frozenset(chain.from_iterable(part.stripped for part in added))
-            copied = rules.setdefault(stripped, CopyRules(stripped))
-            destination = _destination(config, route, named[route.service], copied, parts)
-            stages = forward.stages(destination, parts.buffers)
-            series = parts.series(route.path)
-            routes.append(_route(route.path, route.methods, route.service, series, added, stages))
-            methods = None if route.methods is None else frozenset(method.encode("ascii") for method in route.methods)
-            yield route.path, methods, routes[-1]
+            copied = rules.get(stripped) or rules.setdefault(stripped, CopyRules(stripped, memory))
+            stages = tuple(part.answer for part in added if part.answer is not None)
+            if route.service is not None:
+                destination = _destination(config, route, named[route.service], copied, parts)
+                stages = forward.stages(destination, parts.buffers)
+            series, logged = parts.series(route.path), route.access_log is not None
+            compiled = _route(route.path, route.methods, route.service, series, added, stages, route.name, logged)
+            routes.append(compiled)
+            yield entry_of(route, compiled)
 
-    router: Router[Route] = Router(())
+    router: Router[Route] = Router()
     yield from router.build(entries())
     no_route = (NoRoute(router),)
     unmatched_series = parts.series(UNMATCHED)
@@ -108,9 +114,9 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
         for each in prepared.values():
             for own in each.own_routes():
                 compiled = _route(own.pattern, None, None, unmatched_series, [own.part], no_route)
-                yield own.pattern, own.methods, compiled
+                yield Entry(own.pattern, own.methods, compiled, own.hosts)
 
-    own_router: Router[Route] = Router(())
+    own_router: Router[Route] = Router()
     yield from own_router.build(own_entries())
     added = [each.unmatched() for each in prepared.values()]
     unmatched = _route(UNMATCHED, None, None, unmatched_series, added, no_route)
@@ -134,6 +140,7 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
             max_header_count=gateway.max_header_count,
             max_connections=gateway.max_connections,
             max_connections_per_address=gateway.max_connections_per_address,
+            kept_oddities=router.keeps,
             trusted=peers.trusts,
         ),
         upstreams=upstreams,
@@ -171,10 +178,11 @@ def _upstreams(
     problems: list[Problem] = []
     for service in config.services:
         path = ("services", service.name)
+        bare = evolve(service, added=()) if service.added else service  # what policies have added changes no connection
         try:
-            key = (service, _digest(service))
+            key = (bare, _digest(bare))
             kept = previous.upstreams.get(key) if previous is not None else None
-            named[service.name] = upstreams[key] = kept or parts.build(service)
+            named[service.name] = upstreams[key] = kept or parts.build(bare)
         except Exception as error:
             problems.append(problem_in(config, path, f"cannot be set up: {reason(error)}"))
         yield
@@ -188,6 +196,7 @@ def _destination(
 ) -> Destination:
     service = upstream.service
     holds = effective(config, route, service)
+    hashed = service.balance.hash
     return Destination(
         upstream=upstream,
         copied=copied,
@@ -197,9 +206,9 @@ def _destination(
         tunnel_idle_timeout=config.gateway.tunnel_idle_timeout,
         max_body_size=holds.max_body_size,
         buffer_body=holds.buffer_body,
-        strip=_segments(route.strip_prefix or "/"),
         preserve_host=service.preserve_host,
         log_decisions=parts.log_decisions,
+        key_of=None if hashed is None else key_of(hashed.by, hashed.name),
     )
 
 
@@ -210,6 +219,8 @@ def _route(
     series: RouteSeries,
     added: Sequence[Part],
     last: tuple[Stage, ...],
+    name: str = "",
+    logged: bool = True,
 ) -> Route:
     """A route with what the policies add to it, each stage at its position."""
     stages = [part.stages[at] for at in POSITIONS for part in added if at in part.stages]
@@ -217,7 +228,9 @@ def _route(
     on_refusal = tuple(chain.from_iterable(part.on_refusal for part in added))
     screens = tuple(chain.from_iterable(part.screens for part in added))
     on_lasting = tuple(chain.from_iterable(part.on_lasting for part in added))
-    return Route(pattern, methods, service, series, (*stages, *last), hooks, on_refusal, screens, on_lasting)
+    stages += last
+    hooked = hooks, on_refusal, screens, on_lasting
+    return Route(pattern, methods, service, series, tuple(stages), *hooked, name, logged)
 
 
 def _admin_token(config: Config) -> bytes | None:
@@ -230,10 +243,6 @@ def _admin_token(config: Config) -> bytes | None:
         return admin_token.parse(read(file))
     except ValueError as error:
         raise ConfigError([problem_in(config, path, f"{file!r} {error}")]) from None
-
-
-def _segments(prefix: str) -> int:
-    return prefix.strip("/").count("/") + 1 if prefix != "/" else 0
 
 
 def _digest(service: Service) -> bytes:

@@ -1,7 +1,7 @@
 """SIGUSR2: the master executes the program anew, in its own process, and loses no connection (docs/howto/upgrade.md).
 
 First a trial: the new program is started as it will be, reads the configuration, constructs everything, and ends. Only
-if it could does the master execute it. The old workers serve until the new ones do.
+if it could does the master execute it. The old workers serve until the new ones do: then the upgrade has ended.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import asdict, frozen
 from twisted.application.service import Service
-from twisted.internet.process import ProcessReader
+from twisted.internet.defer import CancelledError, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apigw.config.model import Gateway
+from apigw.process.child import Child, Ended
 from apigw.process.master import Master, OldWorker
 from apigw.process.own_log import OwnLog
 from apigw.process.reload import Reload
@@ -27,11 +28,12 @@ from apigw.process.signals import HANDED, TAKEN
 from apigw.process.sockets import bind_others
 from apigw.process.systemd import expect_within, notify, reloading
 from apigw.process.tree import CannotStart
+from apigw.shared.slots import MOST_WORKERS
 
 TRIAL = "APIGW_TRIAL"
 """Variable of the environment: this is a trial, and what it must know of the running program (``may_follow``)."""
 
-FORMAT = 1
+FORMAT = 2
 """Of what is handed over, and of what the master and its workers say to each other: the workers of one program are, for
 a while, those of the next. It changes with any change that the other program would not understand."""
 
@@ -43,6 +45,10 @@ STARTS_WITHIN = 2 * PATIENCE
 
 QUIET_WITHIN = 5.0
 """Seconds in which nothing is half said between the master and its workers."""
+
+READY_WITHIN = 60.0
+"""Seconds in which all workers of the new program must be ready, or the upgrade has failed: 10,000 routes take some 2 s
+of CPU for each of them."""
 
 LOOK = 0.01
 
@@ -57,6 +63,8 @@ class Handed:
     page: int
     workers: list[OldWorker]
     gone: str | None
+    last: dict[str, str]
+    """What each worker has counted, by its index."""
     pidfile: str
     progress: dict[str, Any]
 
@@ -71,7 +79,8 @@ class Handed:
             facts = json.load(file)
         workers = [OldWorker(**each) for each in facts.pop("workers")]
         sockets = [(endpoint, descriptor) for endpoint, descriptor in facts.pop("sockets")]
-        return cls(workers=workers, sockets=sockets, **facts)
+        known = {name: facts[name] for name in ("page", "gone", "last", "pidfile", "progress")}
+        return cls(workers=workers, sockets=sockets, **known)
 
 
 def may_follow(gateway: Gateway, workers: int, told: str) -> None:
@@ -79,11 +88,13 @@ def may_follow(gateway: Gateway, workers: int, told: str) -> None:
 
     Raises ``CannotStart``: once the running one has executed this one, there is nobody to go back to.
     """
-    running = json.loads(told)
+    running: dict[str, Any] = json.loads(told)
     if running["format"] != FORMAT:
         raise CannotStart("the program on disk cannot take over from the one that runs: restart the gateway")
     if workers == 1:
         raise CannotStart("gateway.workers: with one worker there is no master to take over: restart the gateway")
+    if running.get("workers", 0) + workers > MOST_WORKERS:
+        raise CannotStart(f"there is no room for {workers} workers beside those that run: restart the gateway")
     bind_others(gateway, running["endpoints"])
 
 
@@ -101,7 +112,9 @@ class Upgrade(Service):
         reload: Reload,
         own_log: OwnLog | None,
         told: Callable[[], object],
+        ended: Callable[[bool], object] = lambda _: None,
     ) -> None:
+        """``told`` is called when what is known of the upgrade has changed, ``ended`` with whether it has succeeded."""
         self._reactor = reactor
         self._command = list(command)
         self._pidfile = pidfile
@@ -109,45 +122,92 @@ class Upgrade(Service):
         self._reload = reload
         self._own_log = own_log
         self._told = told
-        self._trial: Trial | None = None
+        self._ended = ended
+        self._trial: Child | None = None
 
     def stopService(self) -> None:
         super().stopService()
         if self._trial is not None:
-            self._trial.end()
+            self._trial.ended.cancel()
 
     def upgrade(self) -> None:
-        """Begin, unless one is under way. What comes of it is logged, and in ``/status``."""
+        """Begin, unless one is under way. What comes of it is logged, and in ``/status``.
+
+        While workers of the program before drain it waits for them. Those that serve, as not all of this program have
+        become ready, are passed on.
+        """
         if not self.running:
             return
         if self._reload.upgrading:
             log.warn("no other upgrade: one is under way")
             return
-        if any(worker.old for worker in self._master.workers()):
-            self._failed("workers of the program before still finish what is in flight; try again later")
-            return
-        log.info("upgrade: trying the program on disk")
         self._reload.upgrading, self._reload.upgrade_problem = True, ""
         self._told()
-        told = json.dumps({"format": FORMAT, "endpoints": self._master.life.sockets.endpoints()})
-        self._trial = Trial(self._reactor, self._command, told, self._tried)
-        self._trial.start()
+        draining = [worker.ended for worker in self._master.workers() if worker.old and worker.drains]
+        if draining:
+            log.info("upgrade: {count} workers of the program before finish what is in flight", count=len(draining))
+        DeferredList(draining).addCallback(self._try)
 
-    def _tried(self, problem: str) -> None:
+    def follow(self) -> None:
+        """Another program has executed this one, for an upgrade, which goes on until all workers are ready."""
+        self._reload.upgrading = True
+        self._reload.hold()
+        late = self._reactor.callLater(READY_WITHIN, self._not_ready)
+        self._master.complete.addCallback(self._ready, late)
+
+    def _ready(self, _: object, late: IDelayedCall) -> None:
+        log.info("upgraded: all workers of the new program are ready")
+        if late.active():
+            late.cancel()
+            self._end(True)
+
+    def _not_ready(self) -> None:
+        new = sum(not worker.old for worker in self._master.living())
+        self._failed(
+            f"{new} of {self._master.life.workers} workers of the new program are ready after {READY_WITHIN:g} s; "
+            "those of the program before serve, too"
+        )
+
+    def _try(self, _: object) -> None:
+        if not self.running:
+            return
+        log.info("upgrade: trying the program on disk")
+        told = {
+            "format": FORMAT,
+            "endpoints": self._master.life.sockets.endpoints(),
+            "workers": len(self._master.workers()),
+        }
+        try:
+            self._trial = Child(self._reactor, self._command, PATIENCE, environ={TRIAL: json.dumps(told)}, output=False)
+        except OSError as error:
+            self._failed(f"the new program cannot be started: {error}")
+            return
+        self._trial.ended.addCallbacks(self._tried, _given_up)
+
+    def _tried(self, ended: Ended) -> None:
         self._trial = None
         if not self.running:
             return
+        problem = verdict(ended)
         if problem:
             self._failed(problem)
         else:
+            # Of many reloads the next comes after the upgrade.
+            self._reload.hold()
             self._when_quiet(self._reactor.seconds() + QUIET_WITHIN)
 
     def _failed(self, problem: str) -> None:
         for line in problem.splitlines():
             log.error("not upgraded: {line}", line=line)
-        self._reload.upgrading, self._reload.upgrade_problem = False, problem
+        self._reload.upgrade_problem = problem
+        self._end(False)
+
+    def _end(self, succeeded: bool) -> None:
+        self._reload.upgrading = False
         self._reload.upgrades += 1
+        self._ended(succeeded)
         self._told()
+        self._reload.release()
 
     def _when_quiet(self, until: float) -> None:
         if not self.running:
@@ -171,6 +231,7 @@ class Upgrade(Service):
             "page": life.page.descriptor,
             "workers": [asdict(each) for each in self._master.hand_over()],
             "gone": self._master.outlived.total,
+            "last": self._master.outlived.last,
             "pidfile": self._pidfile,
             "progress": self._progress(),
         }
@@ -192,63 +253,21 @@ class Upgrade(Service):
 
     def _progress(self) -> dict[str, Any]:
         """The new program has read the configuration, so that a reload that failed before it matters no more."""
-        upgraded = {"upgrades": self._reload.upgrades + 1, "upgrading": False}
-        return {**self._reload.told(), **upgraded, "succeeded": self._reload.succeeded or None, "problems": ()}
+        again = {"again": self._reload.again}
+        return {**self._reload.told(), **again, "succeeded": self._reload.succeeded or None, "problems": ()}
 
 
-class Trial:
-    """Starts the program with ``told`` in ``TRIAL``. ``tried`` is called with why it cannot be used, or no text."""
+def verdict(trial: Ended) -> str:
+    """Why the program that was tried cannot be used, or no text."""
+    if not trial.code:
+        return ""
+    if trial.late:
+        return f"the new program was not ready within {PATIENCE:g} s"
+    return _end(trial.said) or f"the new program ended with {trial.code}"
 
-    def __init__(self, reactor: Any, command: Sequence[str], told: str, tried: Callable[[str], object]) -> None:
-        self._reactor = reactor
-        self._command = command
-        self._told = told
-        self._tried = tried
-        self._said: list[bytes] = []
-        self._why = ""
 
-    def start(self) -> None:
-        try:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                close_fds=False,
-                env={**os.environ, TRIAL: self._told},
-            )
-        except OSError as error:
-            self._tried(f"the new program cannot be started: {error}")
-            return
-        assert self._process.stderr is not None
-        ProcessReader(self._reactor, self, "err", self._process.stderr.fileno())
-        self._late = self._reactor.callLater(PATIENCE, self._give_up)
-
-    def end(self) -> None:
-        """End it: whether the program can be used does not matter any more."""
-        self._process.kill()
-
-    def _give_up(self) -> None:
-        self._why = f"the new program was not ready within {PATIENCE:g} s"
-        self.end()
-
-    def childDataReceived(self, name: str, data: bytes) -> None:
-        self._said.append(data)
-
-    def childConnectionLost(self, name: str, reason: Failure) -> None:
-        assert self._process.stderr is not None
-        self._process.stderr.close()
-        self._ended()
-
-    def _ended(self) -> None:
-        code = self._process.poll()
-        if code is None:  # its standard error is closed a moment before its end, or by itself
-            self._reactor.callLater(LOOK, self._ended)
-            return
-        if self._late.active():
-            self._late.cancel()
-        said = _end(b"".join(self._said).decode(errors="replace").strip())
-        self._tried("" if code == 0 else self._why or said or f"the new program ended with {code}")
+def _given_up(failure: Failure) -> None:
+    failure.trap(CancelledError)
 
 
 def _end(said: str) -> str:

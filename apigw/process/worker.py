@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from apigw.config.errors import ConfigError
 from apigw.process.control import Control, Give, connect
 from apigw.process.machine import Life, Siblings
+from apigw.process.outlived import Tells
 from apigw.process.place import Sharing
 from apigw.process.program import Program
 from apigw.process.signals import Signals
@@ -39,7 +40,7 @@ def live(life: Life, index: int, end: socket.socket, reactor: Any) -> int:
         faulthandler.enable(2)
     else:
         # A copy: the log's own descriptor may be another file's after a rotation.
-        faulthandler.enable(own_log.forked())
+        faulthandler.enable(own_log.forked(f"worker {index}"))
         signals.on(signal.SIGUSR1, own_log.reopen)
     try:
         _serve(life, index, end, reactor, signals)
@@ -72,6 +73,7 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
         "commit": lambda *_: program.renewal.commit(),
         "abandon": lambda *_: program.renewal.abandon(),
         "reloads": lambda told, _: place.reloads(*told),
+        "upgraded": lambda succeeded, _: program.metrics.upgraded(succeeded),
     }
 
     def leave(_: object) -> Deferred[object]:
@@ -81,6 +83,13 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
 
     # The end of the master is a SIGTERM.
     machine.control = Control(gives, lambda: os.kill(machine.process, signal.SIGTERM))
+    tells = Tells(
+        reactor,
+        lambda: machine.give("metrics", None),
+        lambda said: machine.control.call("counted", said),
+        lambda: len(program.current.snapshot.routes),
+    )
+    tells.setServiceParent(program.root)
     program.root.privilegedStartService()
     program.root.startService()
     connect(reactor, end, machine.control)

@@ -56,18 +56,20 @@ def master(
     life = Life(workers, without_details(config), sockets, page, directory, log_decisions, own_log)
     running = Master(reactor, life, live, install_reactor, Reports(True, workers), lambda: signals.ending)
 
-    reload = Reload(
-        reactor,
-        Reading(reactor, directory),
-        Together(reactor, running),
-        lambda _: running.tell("reloads", [reload.told(), True]),
-        lambda: running.tell("reloads", [reload.told(), False]),
-    )
+    def tell() -> None:
+        running.tell("reloads", [reload.told(), False])
+
+    def reloaded(_: bool) -> None:
+        tell()
+        running.tell_one("reloads", [reload.told(), True])
+
+    reload = Reload(reactor, Reading(reactor, directory), Together(reactor, running), reloaded, tell)
     running.came = lambda worker: running.tell("reloads", [reload.told(), False], worker)
     if handed is not None:
         reload.follow(handed.progress)
         running.adopt(handed.workers)
         running.outlived.total = handed.gone
+        running.outlived.last = {int(index): said for index, said in handed.last.items()}
         reactor.callWhenRunning(expect_within, os.environ)
         if handed.pidfile:
             reactor.addSystemEventTrigger("after", "shutdown", _remove, handed.pidfile)
@@ -80,8 +82,11 @@ def master(
         running,
         reload,
         own_log,
-        lambda: running.tell("reloads", [reload.told(), False]),
+        tell,
+        lambda succeeded: running.tell_one("upgraded", succeeded),
     )
+    if handed is not None:
+        upgrade.follow()
     stop = Stop(reactor, lambda: running.signal(signal.SIGTERM))
     for number in ENDING:
         signals.on(number, stop)

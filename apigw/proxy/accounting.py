@@ -50,7 +50,7 @@ class Accounting:
             relay.destination.upstream.series.called(call.status)
         refusal = exchange.refusal
         log = self._access_log
-        if log is not None:
+        if log is not None and route.logged:
             target = None if relay is None else relay.target
             answered = target is not None and refusal is None and request.started
             upstream_duration = None
@@ -64,7 +64,7 @@ class Accounting:
                     client=exchange.client_address,
                     method=request.method,
                     target=request.uri,
-                    route=None if route.service is None else route.pattern,
+                    route=route.name or None,
                     status=exchange.status,
                     made_by="upstream" if answered else "gateway",
                     code=None if refusal is None else refusal.code,
@@ -78,6 +78,7 @@ class Accounting:
                     referer=first(request.headers, b"referer") if quotes else None,
                     user_agent=first(request.headers, b"user-agent") if quotes else None,
                     grpc_status=None if call is None else call.status,
+                    tries=None if relay is None or relay.tries is None else relay.tries.number,
                 )
             )
 

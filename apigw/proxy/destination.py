@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from apigw.contract.exchange import Exchange
 from apigw.proxy.headers import CopyRules
+from apigw.proxy.keys import KeyOf
 from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 
@@ -15,7 +17,6 @@ class Destination:
 
     ``max_body_size`` is None for no limit. ``buffer_body``: a body up to this size is read whole before a connection
     is taken; 0 for no buffering. ``stream_timeout`` replaces ``timeout`` while a body of unknown length is open.
-    ``strip``: number of segments that are removed from the beginning of the path.
     """
 
     def __init__(
@@ -28,9 +29,9 @@ class Destination:
         tunnel_idle_timeout: float,
         max_body_size: int | None,
         buffer_body: int,
-        strip: int,
         preserve_host: bool,
         log_decisions: bool,
+        key_of: KeyOf | None = None,
     ) -> None:
         self.upstream = upstream
         self.copied = copied
@@ -41,6 +42,11 @@ class Destination:
         self.tunnel_idle_timeout = tunnel_idle_timeout
         self.max_body_size = max_body_size
         self.buffer_body = buffer_body
-        self.strip = strip
         self.preserve_host = preserve_host
         self.log_decisions = log_decisions
+        self._key_of: KeyOf | None = key_of
+
+    def key(self, exchange: Exchange) -> bytes:
+        """What exchanges of one target have in common (``Upstream.choose``). Empty without ``balance: hash``."""
+        key_of = self._key_of
+        return b"" if key_of is None else key_of.of(exchange)

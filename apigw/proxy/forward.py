@@ -15,12 +15,15 @@ from apigw.proxy.grpc import begin_call, call_of
 from apigw.proxy.held_body import Buffers, HeldBody
 from apigw.proxy.max_forwards import BOUND, count_hop
 from apigw.proxy.relay import Relay
-from apigw.upstream.failover import Taken, connect
+from apigw.proxy.repeat import BeginTries, Try, repeated
+from apigw.upstream.failover import CONNECT, Taken, connect
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 
 
 def stages(destination: Destination, buffers: Buffers) -> tuple[Stage, ...]:
-    return HoldBody(destination, buffers), Connect(destination)
+    retries = destination.upstream.retries
+    begin_tries = () if retries is None else (BeginTries(destination, retries),)
+    return HoldBody(destination, buffers), *begin_tries, Connect(destination)
 
 
 class HoldBody(Stage):
@@ -66,7 +69,7 @@ class HoldBody(Stage):
 class Connect(Stage):
     """Checks the circuit, chooses a target, takes a connection to it, and sends the request.
 
-    Waits if no connection is idle. After a silent death the exchange comes here again, for the target ``wanted``.
+    Waits if no connection is idle. To send the request again the exchange comes here again, for the target ``wanted``.
     """
 
     def __init__(self, destination: Destination) -> None:
@@ -81,17 +84,20 @@ class Connect(Stage):
             if upstream.circuit is not None:
                 relay = relay or Relay(exchange, destination)
                 relay.permit = upstream.circuit.admit(destination.seconds())
-            target = upstream.balancer.pick(None)
+            target = upstream.choose(destination.key(exchange))
             if target is None:
                 raise upstream.none_healthy()
+        relay = relay or Relay(exchange, destination)
+        if not relay.fresh:
             # Careful where it could not be repeated.
             connection = target.pool.take(exchange.request.content_length != 0)
             if connection is not None:
                 if upstream.counts:
                     upstream.begin(target)
-                (relay or Relay(exchange, destination)).send(target, connection)
+                tries = relay.tries
+                relay.send(target, connection, None if tries is None else Try(relay, tries, target, connection))
                 return None
-        return Connecting(relay or Relay(exchange, destination), connect(upstream, target))
+        return Connecting(relay, connect(upstream, target, destination.key(exchange), relay.tries))
 
 
 class Connecting(Waiting):
@@ -100,15 +106,19 @@ class Connecting(Waiting):
     def __init__(self, relay: Relay, connecting: Deferred[Taken]) -> None:
         self._relay = relay
         self._connecting = connecting
+        self._pause: Waiting | None = None
         connecting.addCallbacks(self._connected, self._failed).addErrback(self._broken)
 
     def cancel(self) -> None:
         self._connecting.cancel()
+        if self._pause is not None:
+            self._pause.cancel()
 
     def _connected(self, taken: Taken) -> None:
         relay = self._relay
         relay.exchange.waiting = None
-        relay.send(taken.target, taken.connection)
+        tries, target, connection = relay.tries, taken.target, taken.connection
+        relay.send(target, connection, None if tries is None else Try(relay, tries, target, connection))
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
@@ -117,7 +127,10 @@ class Connecting(Waiting):
         error = failure.value
         assert error is not None
         if failure.check(ConnectFailed):
-            relay.settle_failure()
+            self._pause = repeated(relay, CONNECT, failed=True, unsent=True)
+            if self._pause is not None:
+                return
+            relay.settle(failed=True)
             error = errors.UpstreamUnreachable("The service cannot be reached.")
         elif failure.check(PoolExhausted):
             relay.destination.upstream.series.error("overloaded")

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from typing import Any, Final, cast
 
-from apigw.contract.exchange import DROPPED
+from apigw.contract.exchange import DROPPED, NOTHING
+from apigw.contract.principal import IDENTITY
 from apigw.wire.headers import HOP_BY_HOP, NOT_IN_TRAILERS, Header, Headers, first
 from apigw.wire.request import UNIX_PEER, Request
 
-IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
 FORWARDED = frozenset({b"forwarded", b"x-real-ip"})
 WRITTEN_HERE = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
 """Fields of a request that are not copied, but written from the parsed values."""
@@ -29,6 +29,9 @@ _VIA: Final[dict[bytes, Any]] = {
 _HTTP: Final[Any] = (b"x-forwarded-proto", b"http")
 _HTTPS: Final[Any] = (b"x-forwarded-proto", b"https")
 _REMEMBERED = 4096
+_ALWAYS = 32
+"""Names that are remembered for each set of rules, and for all sets together, beyond those that each has for sure.
+Requests of one route have some twenty names."""
 _LONGEST = 64
 """Of the names that are remembered, so that they hold 3 MiB at most. Those that are sent all the time are shorter."""
 _FOLDED = bytes(byte if bytes((byte,)).isalnum() else ord("-") for byte in range(256))
@@ -36,18 +39,30 @@ _FOLDED = bytes(byte if bytes((byte,)).isalnum() else ord("-") for byte in range
 _CONTINUED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
 
 
+class Memory:
+    """How many names may still be remembered by all rules of a configuration, beyond those that each has for sure."""
+
+    def __init__(self) -> None:
+        self.left = _REMEMBERED - _ALWAYS
+
+
 class _Kept(dict[bytes, bool]):
     """Whether a field of a request is copied, by its name: each name is judged once and remembered, up to a bound."""
 
-    def __init__(self, trusted: bool, stripped: frozenset[bytes]) -> None:
+    def __init__(self, trusted: bool, stripped: frozenset[bytes], memory: Memory) -> None:
         super().__init__()
         self._trusted = trusted
         self._stripped = stripped
+        self._memory = memory
 
     def __missing__(self, name: bytes) -> bool:
         kept = self._judge(name)
-        if len(name) <= _LONGEST and len(self) < _REMEMBERED:
-            self[name] = kept
+        if len(name) <= _LONGEST:
+            if len(self) < _ALWAYS:
+                self[name] = kept
+            elif self._memory.left:
+                self._memory.left -= 1
+                self[name] = kept
         return kept
 
     def _judge(self, name: bytes) -> bool:
@@ -55,10 +70,12 @@ class _Kept(dict[bytes, bool]):
         plain = name.translate(_FOLDED)
         if plain in HOP_BY_HOP or plain in WRITTEN_HERE or plain in IDENTITY or plain == HTTPOXY:
             return False
+        if plain in self._stripped:
+            return False
         if plain in FORWARDED or plain.startswith(b"x-forwarded-"):
             # What a trusted proxy says it says in so many words; three of them are continued below, in one field each.
             return self._trusted and name == plain and plain not in _CONTINUED
-        return plain not in self._stripped
+        return True
 
 
 def is_grpc(headers: Headers) -> bool:
@@ -68,24 +85,27 @@ def is_grpc(headers: Headers) -> bool:
 
 class CopyRules:
     """Which fields of a client's request go on to a service: all but those of its connection, of identity, of its
-    origin unless the peer is trusted, and those ``stripped`` (names in lower case)."""
+    origin unless the peer is trusted, and those ``stripped`` (names in lower case). All rules of a configuration share
+    the ``memory``."""
 
-    def __init__(self, stripped: frozenset[bytes] = frozenset()) -> None:
-        self.stripped = stripped
-        self.of_trusted = _Kept(True, stripped)
-        self.of_others = _Kept(False, stripped)
-
-
-def without_segments(request: Request, segments: int) -> bytes:
-    """The target without the first raw segments of its path (``strip_prefix``)."""
-    rest = request.path.split(b"/", segments + 1)[segments + 1 :]
-    return b"/" + (rest[0] if rest else b"") + request.query
+    def __init__(self, stripped: frozenset[bytes] = frozenset(), memory: Memory | None = None) -> None:
+        memory = memory or Memory()
+        self.stripped = frozenset(name.translate(_FOLDED) for name in stripped)
+        self.of_trusted = _Kept(True, self.stripped, memory)
+        self.of_others = _Kept(False, self.stripped, memory)
 
 
 def upstream_fields(
-    request: Request, trusted: bool, identifier: bytes, own: Iterable[Header], rules: CopyRules
+    request: Request,
+    trusted: bool,
+    identifier: bytes,
+    own: Iterable[Header],
+    rules: CopyRules,
+    withheld: Set[bytes] = NOTHING,
+    sent: Iterable[Header] = (),
 ) -> Headers:
-    """The fields of the request to the service. ``own`` are the gateway's, and come last."""
+    """The fields of the request to the service. ``own`` are the gateway's, ``withheld`` none of them, and ``sent`` come
+    last."""
     stream = request.stream
     kept = rules.of_trusted if trusted else rules.of_others
     headers = cast("list[tuple[bytes, ...]]", request.headers)  # compiled, a pair would be taken apart and made anew
@@ -104,13 +124,17 @@ def upstream_fields(
     out.append(_VIA[request.clientproto])
     out.append((b"x-request-id", identifier))
     out += own
+    if withheld:
+        out = [header for header in out if header[0] not in withheld]
+    out += sent
     return cast(Headers, out)
 
 
-def upstream_trailers(trailers: Headers, rules: CopyRules) -> Headers:
+def upstream_trailers(trailers: Headers, rules: CopyRules, withheld: Set[bytes] = NOTHING) -> Headers:
     """The trailers of the request to the service: no field that would not go there in the head."""
     kept = rules.of_others
-    return [field for field in trailers if field[0] not in NOT_IN_TRAILERS and kept[field[0]]]
+    left = NOT_IN_TRAILERS | withheld
+    return [field for field in trailers if field[0] not in left and kept[field[0]]]
 
 
 def client_trailers(trailers: Headers, dropped: Set[bytes]) -> Headers:

@@ -15,8 +15,9 @@ from apigw.contract.exchange import Answer, Call, Driver, Exchange, Outcome, Rou
 from apigw.contract.peers import Peers
 from apigw.errors import GatewayError
 from apigw.proxy.grpc import call_of, head_of, status_of, takes_trailers, trailers_of
+from apigw.proxy.hooks import hooked
 from apigw.proxy.refusals import refused
-from apigw.proxy.relay import Relay, hooked
+from apigw.proxy.relay import Relay
 from apigw.routing.router import Router
 from apigw.shared.tally import Tally
 from apigw.wire.errors import ClientLost, Refused
@@ -55,7 +56,7 @@ class Table:
 
     def otherwise(self, request: Request) -> Route:
         """The route of a request that ``router`` does not match."""
-        match = None if self.own is None else self.own.match(request.method, request.path)
+        match = None if self.own is None else self.own.match(request.method, request.path, request.authority)
         return self.unmatched if match is None else match.value
 
 
@@ -66,7 +67,8 @@ class NoRoute(Stage):
         self._router = router
 
     def run(self, exchange: Exchange) -> Outcome:
-        allow = self._router.allow(exchange.request.path)
+        request = exchange.request
+        allow = self._router.allow(request.path, request.authority, request.headers, request.query)
         if not allow:
             raise errors.NotFound("No route matches this path.")
         raise errors.MethodNotAllowed(
@@ -77,8 +79,8 @@ class NoRoute(Stage):
 class Pipeline(Driver):
     """The proxy. Exchanges in flight keep their route when ``table`` is replaced.
 
-    Requests for the paths in ``reserved`` go to ``resources``. ``on_shed`` is called for each request that is refused
-    because there is too much, with the reason: ``full`` or ``late``.
+    Requests for the paths in ``reserved`` go to ``resources``, if no route names their host. ``on_shed`` is called for
+    each request that is refused because there is too much, with the reason: ``full`` or ``late``.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class Pipeline(Driver):
 
     def on_request(self, request: Request) -> None:
         """Called when the headers are complete. The body has not been read."""
-        if request.path in self.reserved:
+        if request.path in self.reserved and not self.table.router.names(request.authority):
             self._resources(request)
         else:
             self._walk(request, None, None)
@@ -141,12 +143,19 @@ class Pipeline(Driver):
         if exchange is None:
             table = self.table
             exchange = Exchange(self, request, table.peers, self._seconds())
-            match = table.router.match(request.method, request.path)
+            match = table.router.match(request.method, request.path, request.authority, request.headers, request.query)
             exchange.route = match.value if match is not None else table.otherwise(request)
             if table.log_decisions:
-                log.debug("{decision}", decision=str(table.router.explain(request.method, request.path)))
+                explained = table.router.explain(
+                    request.method, request.path, request.authority, request.headers, request.query
+                )
+                log.debug("{decision}", decision=str(explained))
             if self._tally.one_more(self._most, exchange.started_at):
                 self._shed(exchange)
+                return
+            if request.odd and (match is None or request.odd & ~match.keeps):
+                exchange.route = table.unmatched
+                self.refuse(exchange, errors.BadRequest("The path contains an encoded slash, or an empty segment."))
                 return
         stages = exchange.route.stages
         try:

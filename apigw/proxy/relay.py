@@ -9,47 +9,52 @@ from twisted.logger import Logger
 from zope.interface import classImplements
 
 from apigw import errors
-from apigw.contract.exchange import Exchange, Head, Relaying
+from apigw.contract.exchange import Exchange
 from apigw.proxy.destination import Destination
-from apigw.proxy.grpc import CANCEL, UNAVAILABLE, passed_on, status_in, with_less_time
-from apigw.proxy.headers import client_headers, client_trailers, upstream_fields, upstream_trailers, without_segments
+from apigw.proxy.grpc import UNAVAILABLE, passed_on, status_in, with_less_time
+from apigw.proxy.headers import client_headers, client_trailers, upstream_fields, upstream_trailers
 from apigw.proxy.held_body import HeldBody
-from apigw.upstream.failover import again
+from apigw.proxy.hooks import hooked
+from apigw.proxy.outcomes import FAILURES, Outcomes
+from apigw.upstream.failover import Tries, again
 from apigw.upstream.target import Target
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused, UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
-from apigw.wire.interfaces import UpstreamConnection
-from apigw.wire.request import Request
+from apigw.wire.interfaces import Receiver, UpstreamConnection
 from apigw.wire.tunnel import join
 
-FAILURES = frozenset({500, 502, 503, 504})
-"""Statuses of a service that count as failures of the service for its circuit."""
+SWITCHED = 101
+"""The status of a tunnel that begins (RFC 9110 §15.2.2)."""
 
 log = Logger(namespace=__name__)
 
 
-class Relay(Relaying):
+class Relay(Outcomes):
     """Relays in both directions, with back-pressure: neither side sends faster than the other reads."""
 
     def __init__(self, exchange: Exchange, destination: Destination) -> None:
         self.exchange = exchange
-        self.request: Request = exchange.request
+        self.request = exchange.request
         self.destination = destination
-        self.target: Target | None = None
+        self.target = None
+        self.permit = None
+        self.full = False
         self.connection: UpstreamConnection | None = None
         self.held: HeldBody | None = None
         """The buffered part of the body."""
         self.repeatable: HeldBody | None = None
         """What was sent of a gRPC call, while that may be repeated."""
-        self.permit: int | None = None
-        """The circuit's permit, until its outcome is reported."""
+        self.tries: Tries | None = None
+        """Only for a service with ``retry``."""
         self.wanted: Target | None = None
-        """The target for the retry of the request."""
+        """The target for sending the request again."""
+        self.fresh = False
+        """Whether that takes a new connection: one that was kept has just failed for being old."""
+        self.repeated = False
+        """Whether the request was sent again because the service had not got it, which is done once."""
         self.sent_at = 0.0
         self.upstream_ended_at = 0.0
-        self.full = False
-        """Whether the buffer towards the service is full."""
         self.trailers: Headers | None = None
         """Those of the service's answer, for the client."""
         self.event_stream = False
@@ -69,17 +74,20 @@ class Relay(Relaying):
             return True
         return self.held is not None and request.body_complete
 
-    def send(self, target: Target, connection: UpstreamConnection) -> None:
-        """Send the request to ``target``. From then on the answer is relayed."""
+    def send(self, target: Target, connection: UpstreamConnection, receiver: Receiver | None = None) -> None:
+        """Send the request to ``target``. From then on the answer is relayed, or what ``receiver`` lets pass of it."""
         self.target, self.connection = target, connection
         self.full = False
         exchange, request, destination = self.exchange, self.request, self.destination
-        host = request.authority if destination.preserve_host and request.authority else target.authority
-        uri = request.uri if not destination.strip else without_segments(request, destination.strip)
+        host = exchange.authority
+        if not host:
+            host = request.authority if destination.preserve_host and request.authority else target.authority
         own = () if exchange.principal is None else exchange.principal.fields
         peers = exchange.peers
         trusted = peers.some and peers.trusts(request.stream.peer)
-        fields = upstream_fields(request, trusted, exchange.id, own, destination.copied)
+        fields = upstream_fields(
+            request, trusted, exchange.id, own, destination.copied, exchange.withheld, exchange.sent
+        )
         call = exchange.call
         if call is not None and call.deadline != NEVER:
             fields = with_less_time(fields, call.deadline - destination.seconds())
@@ -89,7 +97,10 @@ class Relay(Relaying):
         if length is None and (not request.body_complete or call is not None):
             request.is_stream = True
             timeout = destination.stream_timeout
-        connection.send(request.method, uri, host, fields, length, upgrade, timeout, self, trailers)
+        if self.tries is not None:
+            timeout = self.tries.timeout(timeout, self.sent_at)
+        to = receiver or self
+        connection.send(request.method, exchange.target, host, fields, length, upgrade, timeout, to, trailers)
         held = self.held
         if held is None:
             if self.repeatable is not None and request.body_wanted:
@@ -111,9 +122,7 @@ class Relay(Relaying):
 
     def _repeat(self, connection: UpstreamConnection, repeatable: HeldBody) -> None:
         """Send once more what was sent of a call, and then what else comes."""
-        self.repeatable = None
         connection.write(repeatable.read())
-        repeatable.release()
         if self.request.body_complete:
             connection.finish(self._trailers())
         else:
@@ -157,7 +166,9 @@ class Relay(Relaying):
 
     def _trailers(self) -> Headers | None:
         trailers = self.request.trailers
-        return None if trailers is None else upstream_trailers(trailers, self.destination.copied)
+        return (
+            None if trailers is None else upstream_trailers(trailers, self.destination.copied, self.exchange.withheld)
+        )
 
     def client_failed(self, error: Refused | ClientLost) -> None:
         self.exchange.driver.client_failed(self.exchange, error)
@@ -208,17 +219,18 @@ class Relay(Relaying):
         out = self._head(status, headers, connection.version)
         if out is None:
             return
-        if status == 101:
+        if status == SWITCHED:
             self._start_tunnel(connection, out)
             return
         if connection.event_stream:
             self.event_stream = True
-            self._settle(failed=False)  # it may last for hours
+            self.target_did(status)
+            self.settle(failed=False)  # it may last for hours
         elif self.permit is not None:
             circuit = self.destination.upstream.circuit
             assert circuit is not None
             if circuit.probing:
-                self._settle(status in FAILURES)  # how fast its client reads says nothing of the service
+                self.settle(status in FAILURES)  # how fast its client reads says nothing of the service
         self.request.start(status, out, reason)
         if self.event_stream:
             self._lasts()
@@ -251,28 +263,41 @@ class Relay(Relaying):
         self.exchange.driver.end(self.exchange)
 
     def response_failed(self, error: UpstreamError) -> None:
-        connection, target = self._part(), self.target
-        destination, exchange = self.destination, self.exchange
+        if not self.sent_again(error):
+            self.failed(error)
+
+    def sent_again(self, error: UpstreamError) -> bool:
+        """The exchange with the target has ended with ``error``. Send the request again if the service has not got it;
+        returns whether that is so."""
+        connection, target = self.part(), self.target
+        exchange, upstream = self.exchange, self.destination.upstream
         assert connection is not None
         assert target is not None
-        upstream = destination.upstream
         upstream.series.error(_KINDS.get(type(error), "protocol"))
-        method, whole, repeated = self.request.method, self.whole(), self.wanted is not None
-        other = again(upstream, target, error, method, whole, repeated, connection.used)
-        if other is not None:
-            self.wanted = other
-            exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
-            exchange.resume(None)
-            return
+        if self.its_fault(error) and not (connection.used and isinstance(error, UpstreamLost) and error.silent):
+            target.failed(str(error))
+        method, key = self.request.method, self.destination.key(exchange)
+        other = again(upstream, target, key, error, method, self.whole(), self.repeated, connection.used)
+        if other is None:
+            return False
+        self.wanted = other
+        self.fresh = self.repeated = True
+        exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
+        exchange.resume(None)
+        return True
+
+    def failed(self, error: UpstreamError) -> None:
+        """The request is not sent again after it has ended with ``error``."""
+        destination, exchange = self.destination, self.exchange
         reset = error.reset if exchange.call is not None and isinstance(error, UpstreamLost) else None
-        if not isinstance(error, UpstreamLost) or (self.request.body_complete and not self.full and reset != CANCEL):
-            self.settle_failure()
-        # Else it had not got all of the request: it may have been tired of waiting for the client, or refused the body.
+        if self.its_fault(error):
+            self.settle(failed=True)
         if isinstance(error, UpstreamTimedOut):
             exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
         else:
             if destination.log_decisions:
-                log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=target.name, error=error)
+                name = None if self.target is None else self.target.name
+                log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=name, error=error)
             refusal = errors.UpstreamProtocolError("The service gave no valid answer.")
             refusal.reset = None if reset is None else passed_on(reset)
             exchange.driver.refuse(exchange, refusal)
@@ -286,14 +311,27 @@ class Relay(Relaying):
 
     def _upstream_ended(self, status: int) -> UpstreamConnection | None:
         """The service's answer is complete."""
-        connection = self._part()
+        connection = self.part()
         self.upstream_ended_at = self.destination.seconds()
+        if not self.event_stream:
+            self.target_did(status)
         if self.permit is not None:
             call = self.exchange.call
-            self._settle(status in FAILURES or (call is not None and call.status == UNAVAILABLE))
+            self.settle(status in FAILURES or (call is not None and call.status == UNAVAILABLE))
         return connection
 
-    def _part(self) -> UpstreamConnection | None:
+    def target_did(self, status: int) -> None:
+        """Tell the target how it did, for its ejection."""
+        target = self.target
+        assert target is not None
+        call = self.exchange.call
+        if status >= 500 or (call is not None and call.status == UNAVAILABLE):
+            what = f"status {status}" if status >= 500 else "grpc-status UNAVAILABLE"
+            target.failed(what)
+        else:
+            target.succeeded()
+
+    def part(self) -> UpstreamConnection | None:
         """The exchange with the target is over."""
         connection, self.connection = self.connection, None
         if connection is not None and self.destination.upstream.counts:
@@ -303,12 +341,13 @@ class Relay(Relaying):
 
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:
         destination = self.destination
-        self._part()
+        self.part()
+        self.target_did(SWITCHED)
         upstream = connection.give_up()
         out += ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
         client = self.request.start_tunnel(out)
         self.tunnelled = True
-        self._settle(failed=False)
+        self.settle(failed=False)
         tunnel = self._tunnel = join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout)
         tunnel.addBoth(self._tunnel_ended)
         self._lasts()
@@ -339,7 +378,7 @@ class Relay(Relaying):
     # The end.
 
     def abandon(self) -> None:
-        connection = self._part()
+        connection = self.part()
         if connection is not None:
             connection.abandon()
         tunnel, self._tunnel = self._tunnel, None
@@ -354,34 +393,8 @@ class Relay(Relaying):
             assert circuit is not None
             circuit.cancel(self.permit, self.destination.seconds())
 
-    def settle_failure(self) -> None:
-        """Report a failure of the service to its circuit."""
-        self._settle(failed=True)
-
-    def _settle(self, failed: bool) -> None:
-        """Tell the circuit how the service did. Exchanges that end otherwise say nothing of it."""
-        permit, self.permit = self.permit, None
-        if permit is not None:
-            circuit = self.destination.upstream.circuit
-            assert circuit is not None
-            (circuit.failure if failed else circuit.success)(permit, self.destination.seconds())
-
 
 classImplements(Relay, IPushProducer)
-
-
-def hooked(exchange: Exchange, status: int, headers: Headers, own: bool) -> Headers | None:
-    """The fields of an answer after the route's hooks have run; None if one failed, and the exchange is refused."""
-    head = Head(status, headers, own)
-    try:
-        for hook in exchange.route.hooks:
-            hook.run(exchange, head)
-    except Exception:
-        log.failure("{id}: a hook failed", id=exchange.id.decode("ascii"))
-        exchange.hooks_failed = True
-        exchange.driver.refuse(exchange, errors.GatewayError("An error in the gateway; its log has the details."))
-        return None
-    return head.headers
 
 
 _KINDS: dict[type[UpstreamError], str] = {UpstreamTimedOut: "timeout", UpstreamLost: "lost"}

@@ -71,6 +71,11 @@ class Pattern:
         """A key that is equal for patterns that match the same paths: it ignores the names of parameters."""
         return self.segments, self.wildcard
 
+    @property
+    def rank(self) -> tuple[int, ...]:
+        """The lower is the more specific, of patterns that match one path."""
+        return (*(1 if segment is None else 0 for segment in self.segments), *([2] if self.wildcard else []))
+
     def begins_with(self, prefix: Pattern) -> bool:
         """Whether its first segments are those of ``prefix``, which has no ``*``."""
         return self.segments[: len(prefix.segments)] == prefix.segments
@@ -100,6 +105,16 @@ class Pattern:
         captured = dict(zip(self.names, map(unquote_to_bytes, values), strict=True))
         if self.wildcard:
             captured["*"] = unquote_to_bytes(pieces[-1])
+        return captured
+
+    def captured(self, path: bytes) -> dict[str, bytes]:
+        """``parameters`` as sent, not decoded. The rest of the path, without the slash before it, is ``rest``, unless
+        a parameter has that name."""
+        pieces = path.split(b"/", len(self.segments) + 1)[1:]
+        values = [piece for wanted, piece in zip(self.segments, pieces, strict=False) if wanted is None]
+        captured = dict(zip(self.names, values, strict=True))
+        if self.wildcard:
+            captured.setdefault("rest", pieces[-1])
         return captured
 
 

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from apigw.config import addresses
 from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.model import Path
 from apigw.config.nearest import hint
+from apigw.config.paths import paths_of
 from apigw.config.rules import Rules
+from apigw.config.schema import rule_at
 from apigw.config.validate import MAX_HINTS, shown
+from apigw.routing.conditions import MOST, expression
 from apigw.routing.pattern import Pattern, overlaps
+from apigw.routing.rivals import KINDS, Rivals
+
+# fmt: off
+NOT_SEEN = frozenset({
+    "connection", "content-length", "expect", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer",
+    "transfer-encoding", "upgrade",
+})
+# fmt: on
+"""Headers of the connection and the framing."""
+GATEWAYS_OWN = frozenset({"x-user-id", "x-user-roles", "x-auth-provider"})
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def prefix(text: str) -> None:
@@ -26,25 +42,49 @@ def prefix(text: str) -> None:
 def routes(document: Document, files: Files) -> None:
     """Reports unknown services, routes of the same shape, conflicts with reserved paths, and wrong prefixes."""
     reserved = [(path, Pattern.parse(path)) for path in document.reserved]
-    rivals = _Rivals(document)
+    rivals = Rivals(document)
     known = _Services(document)
+    names = _Names(document)
     for path, route in document.entries("routes"):
         if not isinstance(route, dict):
             continue
         known.check((*path, "service"), route.get("service"))
         _repeated(document, (*path, "methods"), route.get("methods"))
-        if "path" in route:
-            pattern = Pattern.parse(route["path"])
-            rivals.check(path, pattern, route)
-            for taken, literal in reserved:
+        _answered(document, path, route)
+        names.check((*path, "name"), route.get("name"))
+        _conditions(document, path)
+        hosts = _hosts(document, path)
+        for at, text in paths_of(document, path):
+            pattern = Pattern.parse(text)
+            if document.is_sound((*path, "hosts")):
+                rivals.check(path, at, pattern, hosts)
+            _oddities(document, path, at, pattern)
+            for taken, literal in reserved if route.get("hosts") is None else ():
                 if _shadows(pattern, literal):
-                    document.report(
-                        (*path, "path"), f"conflicts with the reserved path {taken}, which the gateway answers itself"
-                    )
+                    document.report(at, f"conflicts with the reserved path {taken}, which the gateway answers itself")
             prefix = route.get("strip_prefix")
             if prefix is not None and not pattern.begins_with(Pattern.parse(prefix)):
-                shown_path = shown(document, (*path, "path"), route["path"])
+                shown_path = shown(document, at, text)
                 document.report((*path, "strip_prefix"), f"is not a prefix of the route's path {shown_path}")
+
+
+ANSWERS = ("service", "split", "redirect", "respond")
+"""Keys of a route that say who answers; a route has exactly one."""
+
+
+def _answered(document: Document, path: Path, route: dict[str, Any]) -> None:
+    known = [key for key in ANSWERS if rule_at(document.schema, (*path, key)) is not None]
+    if not all(document.is_sound((*path, key)) for key in known):
+        return
+    given = [key for key in known if route.get(key) is not None]
+    if not given:
+        document.report((*path, "service"), f"is missing{_beside(known)}", document.place(path))
+    for key in given[1:]:
+        document.report((*path, key), f"is given beside {given[0]}: only one can answer", document.key((*path, key)))
+
+
+def _beside(known: Sequence[str]) -> str:
+    return f", and so are {' and '.join(known[1:])}: a route needs one of them" if len(known) > 1 else ""
 
 
 def _shadows(pattern: Pattern, reserved: Pattern) -> bool:
@@ -74,32 +114,72 @@ class _Services:
         self._document.report(path, f"{shown(self._document, path, name)} is not the name of a service{near}")
 
 
-class _Rivals:
-    """Routes of one shape with a common method: which of them was meant cannot be told."""
+class _Names:
+    """Names that two routes were given."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._held: dict[object, dict[str | None, Path]] = {}
+        self._held: dict[str, Path] = {}
 
-    def check(self, path: Path, pattern: Pattern, route: dict[str, Any]) -> None:
-        if not self._document.is_sound((*path, "methods")):
+    def check(self, path: Path, name: str | None) -> None:
+        if name is None:
             return
-        methods = route.get("methods")
-        held = self._held.setdefault(pattern.shape, {})
-        rival = self._rival(held, methods)
-        for method in methods or [None]:
-            held.setdefault(method, path)
-        if rival is not None:
-            theirs = self._document.get(*rival, "methods")
-            common = ", ".join(each for each in methods or theirs or () if each in (theirs or methods or ()))
-            origin = self._document.place((*rival, "path"))
-            sentence = f"has the same shape as the path at {origin}, and both routes serve {common or 'all methods'}"
-            self._document.report((*path, "path"), sentence)
+        first = self._held.setdefault(name, path)
+        if first != path:
+            theirs = self._document.place(first)
+            self._document.report(path, f"{shown(self._document, path, name)} is the name of the route at {theirs} too")
 
-    def _rival(self, held: dict[str | None, Path], methods: list[str] | None) -> Path | None:
-        if methods is None:
-            return next(iter(held.values()), None)
-        return next((held[each] for each in (None, *methods) if each in held), None)
+
+def _hosts(document: Document, route: Path) -> list[str]:
+    """The hosts of a route; each once."""
+    seen: dict[str, Path] = {}
+    for at, text in document.entries(*route, "hosts"):
+        host = addresses.route_host(text)
+        if seen.setdefault(host, at) != at:
+            document.report(at, f"{shown(document, at, text)} is given twice")
+    return list(seen)
+
+
+def _oddities(document: Document, route: Path, at: Path, pattern: Pattern) -> None:
+    for key in ("encoded_slashes", "empty_segments"):
+        if document.get(*route, key) == "keep" and pattern.segments[:1] in ((), (None,), (b"",)):
+            path = shown(document, at, pattern.text)
+            sentence = f"needs a path that begins with a literal segment, and {path} does not"
+            document.report((*route, key), sentence, document.key((*route, key)))
+
+
+def _conditions(document: Document, route: Path) -> None:
+    count = 0
+    for kind in KINDS:
+        seen: dict[str, Path] = {}
+        for at, condition in document.entries(*route, kind):
+            count += 1
+            name = str(at[-1])
+            said = _misnamed(kind, name)
+            if said is not None:
+                document.report(at, said, document.key(at))
+            elif seen.setdefault(name.lower() if kind == "headers" else name, at) != at:
+                document.report(at, "is given twice", document.key(at))
+            if isinstance(condition, dict) and len(condition) != 1 and document.is_sound(at):
+                document.report(at, "needs one of equal, present and regex", document.key(at))
+    if count > MOST:
+        document.report(route, f"has {count} conditions: {MOST} are allowed")
+
+
+def _misnamed(kind: str, name: str) -> str | None:
+    if kind == "query":
+        return None
+    if not _TOKEN.fullmatch(name):
+        return f"is not the name of a {'header' if kind == 'headers' else 'cookie'}"
+    if kind == "cookies":
+        return None
+    if name.lower() == "host":
+        return "is not compared here: write hosts"
+    if name.lower() in NOT_SEEN:
+        return "is about the connection, and not seen by routes"
+    if name.lower() in GATEWAYS_OWN:
+        return "is a name of the gateway's own: what clients send by it does not count"
+    return None
 
 
 def _repeated(document: Document, path: Path, methods: list[str] | None) -> None:
@@ -143,8 +223,17 @@ class Patterns:
         return any(self._overlap(child, parts, position + 1) for child in nodes)
 
 
+def _value(text: str) -> None:
+    """Any text."""
+
+
 RULES = Rules(
-    forms={"pattern": Pattern.parse, "prefix": prefix},
-    called={"pattern": "path pattern", "prefix": "path of literal segments"},
+    forms={"pattern": Pattern.parse, "prefix": prefix, "value": _value, "expression": expression},
+    called={
+        "pattern": "path pattern",
+        "prefix": "path of literal segments",
+        "value": "text",
+        "expression": "expression of RE2",
+    },
     checks=(routes,),
 )

@@ -79,6 +79,10 @@ class Cells:
         """The lock under which a cell is written."""
         return int(self._first_lock + (cell - self._base) // self.size % self._shared)
 
+    def number_of(self, cell: int) -> int:
+        """Which of them it is, from 0."""
+        return int((cell - self._base) // self.size)
+
     def use(self, cell: int, now: float) -> None:
         """Say that the cell is in use."""
         self.words[cell + _SEEN] = int(now)

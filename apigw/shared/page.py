@@ -19,13 +19,14 @@ from typing import Final
 from attrs import frozen
 
 from apigw.shared.cells import Cells
+from apigw.shared.loads import Loads
 from apigw.shared.locks import WORDS_OF_LOCK, Locks
 from apigw.shared.places import Places
 from apigw.shared.records import Records
 from apigw.shared.slots import MOST_WORKERS, WORDS_OF_SLOT, Slots
 from apigw.shared.table import Table
 
-VERSION = 2
+VERSION = 4
 """Of the layout. It changes with any change of what is where, or of what it means."""
 
 LIMITS_MEMORY: Final = 64 * 1024 * 1024
@@ -37,6 +38,9 @@ RECORDS_MEMORY: Final = 32 * 1024 * 1024
 KEYS_MEMORY: Final = 1024 * 1024
 """Bytes: some 500 keys. One more is made when a reload changes the key's id."""
 
+NAMES_MEMORY: Final = 16 * 1024 * 1024
+"""Bytes: more than a thousand names with 256 addresses each, the most that are used of one."""
+
 LOCKS: Final = 512
 
 CIRCUITS: Final = 4096
@@ -44,6 +48,9 @@ CIRCUIT_SIZE: Final = 3280
 """Words of the cell of a circuit."""
 TARGETS: Final = 16384
 TARGET_SIZE: Final = 288
+SERVICES: Final = 2048
+"""With retries."""
+SERVICE_SIZE: Final = 8
 CELL_LOCKS: Final = 64
 """The last locks are those of circuits and targets, each for many."""
 
@@ -59,7 +66,11 @@ _LOCKS = _SLOTS + MOST_WORKERS * WORDS_OF_SLOT
 _CIRCUITS = _LOCKS + LOCKS * WORDS_OF_LOCK
 _TARGETS = _CIRCUITS + CIRCUITS * CIRCUIT_SIZE
 _KEYS = _TARGETS + TARGETS * TARGET_SIZE
-_REST = _KEYS + KEYS_MEMORY // 8
+_NAMES = _KEYS + KEYS_MEMORY // 8
+_LOADS = _NAMES + NAMES_MEMORY // 8
+_SERVICES = _LOADS + MOST_WORKERS * TARGETS
+_RETRIES = _SERVICES + SERVICES * SERVICE_SIZE
+_REST = _RETRIES + MOST_WORKERS * 2 * SERVICES
 
 
 class LayoutChanged(Exception):
@@ -105,6 +116,14 @@ class Page:
         self._keys = Table(self.words, self.locks, STRIPES + 1, 1, _KEYS, KEYS_MEMORY // 8, self.secret)
         self.keys = Records(self._keys)
         """What is generated once for all workers, and is to stay whatever befalls the other records."""
+        self._names = Table(self.words, self.locks, STRIPES + 2, 1, _NAMES, NAMES_MEMORY // 8, self.secret)
+        self.names = Records(self._names)
+        """The addresses of the names of targets, as the worker that checks has looked them up."""
+        self.loads = Loads(self.words, _LOADS, TARGETS, self.slots)
+        self.services = self._cells(_SERVICES, SERVICES, SERVICE_SIZE)
+        """Services with retries: their names."""
+        self.retries = Loads(self.words, _RETRIES, 2 * SERVICES, self.slots)
+        """Two numbers for each of these: requests in flight, and how many of them are retries."""
 
     @classmethod
     def make(cls, workers: int, limits_memory: int = LIMITS_MEMORY, records_memory: int = RECORDS_MEMORY) -> Page:
@@ -161,6 +180,8 @@ class Page:
 
     def become(self, worker: int, pid: int) -> None:
         """From now on this process is ``worker``, in a slot that no living process has. Called after the fork."""
+        self.loads.clear(worker)
+        self.retries.clear(worker)
         self.slots.claim(worker, pid)
         self.locks.worker = worker
         self.places.leave(worker)  # in case that the master could not free them all
@@ -171,6 +192,8 @@ class Page:
         As soon as it can, as others miss the locks; and before another process becomes this worker.
         """
         self.slots.clear(worker)
+        self.loads.clear(worker)
+        self.retries.clear(worker)
         freed = self.locks.free_of(worker, self._empty)
         return Death(freed, self.places.leave(worker))
 
@@ -199,6 +222,8 @@ class Page:
             self._records.empty(lock, what)
         elif lock == STRIPES + 1:
             self._keys.empty(lock, what)
+        elif lock == STRIPES + 2:
+            self._names.empty(lock, what)
 
 
 def _layout() -> bytes:

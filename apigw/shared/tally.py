@@ -7,6 +7,7 @@ from typing import Final, final
 
 from mypy_extensions import i64
 
+from apigw.shared.loads import Loads
 from apigw.shared.slots import Slots
 
 LOOK: Final = 0.001
@@ -92,3 +93,32 @@ class SharedTally(Tally):
             number: i64 = column[worker]
             total += number
         return int(total)
+
+
+@final
+class LoadTally(Tally):
+    """Of a worker, in a number of its row of ``loads``, to which others in this process may add as well."""
+
+    def __init__(self, loads: Loads, worker: int, number: int) -> None:
+        super().__init__()
+        self._loads = loads
+        self._worker: i64 = worker
+        self._number: i64 = number
+
+    def total(self) -> int:
+        return self._loads.total(self._number)
+
+    def one_more(self, most: int, now: float) -> bool:
+        return self.add(1) > most
+
+    def one_less(self) -> None:
+        self.subtract(1)
+
+    def add(self, by: int) -> int:
+        self.own += by
+        self._loads.add(self._worker, self._number, by)
+        return self._loads.total(self._number)
+
+    def subtract(self, by: int) -> None:
+        self.own -= by
+        self._loads.add(self._worker, self._number, -by)

@@ -224,7 +224,8 @@ class HealthChecks:
                     self._later(target, min(self._check.interval, FIRST_WITHIN) * self._random())
 
     def begin(self) -> None:
-        """This worker checks from now on."""
+        """This worker checks from now on, and goes on from what the one before has found out last."""
+        self._upstream.look()
         self._checking = True
         self._again()
 

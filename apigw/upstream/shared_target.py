@@ -17,15 +17,13 @@ _KNOWN: Final = 1
 _PASSED: Final = 2
 _HEALTHY: Final = 4
 
-_FAILURES: Final = 4
-"""Connections that failed in a row."""
-_ASIDE: Final = 5
-"""Until when it is ejected, as a floating-point number."""
 WANTED: Final = 6
 """When a worker last asked for a connection that others have, in milliseconds; and which."""
 _WHY: Final = 8
 """Why the last health check failed."""
 _WHY_WORDS: Final = 16
+STANDING: Final = 24
+"""The first of the words of ``shared_standing``."""
 
 COLUMNS: Final = 32
 CONNECTIONS: Final = 0
@@ -43,8 +41,9 @@ class SharedTarget:
     def __init__(self, page: Page, cell: int) -> None:
         self._cells = page.targets
         self._cell = cell
-        self._locks = page.locks
-        self._lock: i64 = page.targets.lock_of(cell)
+        self._loads = page.loads
+        self._worker: i64 = page.worker
+        self._number: i64 = page.targets.number_of(cell)
         words = page.targets.words
         self._words = words[cell : cell + COLUMNS]
         self._times = self._words.cast("B").cast("d")
@@ -83,25 +82,11 @@ class SharedTarget:
         """Why the last check failed."""
         return bytes(self._text).rstrip(b"\0").decode("utf-8", "replace")
 
-    def connect_failed(self) -> int:
-        """Count a connection that could not be made. How many there are in a row now; 0 if it could not be counted."""
-        if not self._locks.take(self._lock):
-            return 0
-        failures: int = self._words[_FAILURES]
-        self._words[_FAILURES] = failures + 1
-        self._locks.give_back(self._lock)
-        return failures + 1
-
-    def connect_succeeded(self) -> None:
-        """The row has ended. Without the lock: if another connection fails in this instant, either may be the first."""
-        if self._words[_FAILURES]:
-            self._words[_FAILURES] = 0
+    def begins(self, requests: int) -> None:
+        """So many more requests are in flight with it; less than 0 if they have ended."""
+        self._loads.add(self._worker, self._number, requests)
 
     @property
-    def aside_until(self) -> float:
-        """Until when it is ejected, in seconds."""
-        until: float = self._times[_ASIDE]
-        return until
-
-    def set_aside(self, until: float) -> None:
-        self._times[_ASIDE] = until
+    def busy_elsewhere(self) -> int:
+        """How many requests other workers have in flight with it."""
+        return self._loads.of_others(self._worker, self._number)

@@ -5,23 +5,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from random import random
 from typing import Any
 
 from attrs import evolve
 from twisted.logger import Logger
 
-from apigw.config.model import CircuitBreaker, Service
+from apigw.config.model import Balance, CircuitBreaker, Ejection, Service
 from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
 from apigw.ops.series import ServiceSeries
 from apigw.shared.page import Page
-from apigw.upstream.balancing import Balancer, RoundRobin
+from apigw.upstream.balancing import Balancer, Hash, LeastRequests, RoundRobin
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.record import Record
+from apigw.upstream.retries import Retries, budget_of
 from apigw.upstream.shared_allowance import SharedAllowance
 from apigw.upstream.shared_record import SharedRecord
+from apigw.upstream.shared_standing import SharedStanding
 from apigw.upstream.shared_target import SharedTarget
-from apigw.upstream.target import ASIDE_FOR, FAILURES_IN_A_ROW, Target
+from apigw.upstream.standing import Standing
+from apigw.upstream.target import Owner, Target
 from apigw.upstream.tls import no_tls, tls_for
 from apigw.wire.agent import Agent, MakePool, endpoint_to, http1_pool
 from apigw.wire.allowance import Allowance
@@ -30,11 +34,16 @@ from apigw.wire.http2.streams import http2_pool
 from apigw.wire.negotiated import negotiated_pool
 from apigw.wire.pool import ENDLESS, PoolSettings
 
+COUNTS_EVERY = 0.01
+"""Seconds after which the requests of other workers are counted again."""
+COUNTS_EACH = 0.0002
+"""Seconds in addition for each target, so that counting takes less than a hundredth of the time."""
+
 log = Logger(namespace=__name__)
 
 
-class Upstream:
-    """A service: its targets, and what they share. ``replace_targets`` changes the configured targets."""
+class Upstream(Owner):
+    """A service: its targets, and what they share. ``replace_targets`` changes the targets."""
 
     def __init__(
         self,
@@ -45,8 +54,10 @@ class Upstream:
         agent: Agent,
         circuit: Circuit | None,
         series: ServiceSeries,
+        retries: Retries | None = None,
     ) -> None:
         self.service = service
+        self.retries: Retries | None = retries
         self.circuit = circuit
         self.series = series
         self.name = service.name
@@ -60,35 +71,20 @@ class Upstream:
         self.counts: bool = balancer.counts
         """Whether ``begin`` and ``end`` must be called."""
         self._deadlines = deadlines
+        self.seconds: Callable[[], float] = deadlines.seconds
+        self._slow_start = service.slow_start or 0.0
         self._running = False
-        self.replace_targets(service.targets)
+        self._counted_at = 0.0
+        self._shares = False
+        self.replace_targets([target for target in service.targets if not target.lookup])
 
     def start(self) -> None:
         self.series.circuit_is("closed" if self.circuit is None else str(self.circuit.status().state))
         self._running = True
         for target in self.targets:
             self._deadlines.watch(target)
+            self.series.target_is(target.name, target.serves)
         self.look()
-
-    def look(self) -> None:
-        """Notice what other workers have found out. Called twice a second if there are others."""
-        if self.circuit is not None:
-            self.circuit.look()
-        for target in self.targets:
-            if target.shared is not None:
-                self._look_at(target, target.shared)
-
-    def _look_at(self, target: Target, shared: SharedTarget) -> None:
-        now = self._deadlines.seconds()
-        shared.used(now)
-        target.pool.give_way()
-        if shared.healthy != target.healthy:
-            self._be(target, shared.healthy)
-        until = shared.aside_until
-        # Two workers may have ejected one each, of the last two.
-        if until > now and target.available and self.has_other(target):
-            target.available = False
-            target.deadline = until
 
     def close(self) -> None:
         """Close the connections: idle ones now, the others when their exchanges end."""
@@ -102,74 +98,184 @@ class Upstream:
     def replace_targets(self, configs: Iterable[TargetConfig]) -> None:
         """Set the targets. Exchanges with removed targets continue to their end.
 
-        An address that was there before keeps its connections and health, and gets its new weight.
+        An address that was there before keeps its connections and health, and gets its new weight. ``slow_start`` is
+        for those that join others.
         """
-        left = list(self.targets)
+        left = {_address(target.config): target for target in self.targets}
+        joins = bool(left)
         targets = []
         for config in configs:
-            target = next((one for one in left if _address(one.config) == _address(config)), None)
+            target = left.pop(_address(config), None)
             if target is None:
                 target = self._make_target(config)
-                target.set_aside = self._set_aside
+                target.owner = self
+                if joins:
+                    target.warm_up(self._slow_start, self.seconds())
                 if self._running:
                     self._deadlines.watch(target)
+                    self.series.target_is(target.name, target.serves)
             else:
-                left.remove(target)
                 target.config = config
+                target.weight = config.weight
             targets.append(target)
         self.targets = tuple(targets)
+        self._shares = self.counts and any(target.shared is not None for target in targets)
         self.balancer.use(self.targets)
-        for target in left:
+        for target in left.values():
             self._retire(target)
+        self.balancer.load = sum([target.load for target in targets])
         if self.targets_changed is not None:
             self.targets_changed()
 
     def _retire(self, target: Target) -> None:
+        target.gone = True
         self._deadlines.forget(target)
+        self.series.target_gone(target.name)
         target.pool.close()
 
+    # Of each exchange.
+
+    def choose(self, key: bytes = b"", exclude: tuple[Target, ...] = ()) -> Target | None:
+        """The target of an exchange; None if none is available that is not in ``exclude``.
+
+        ``key`` is that of the exchange, for ``balance: hash`` (``proxy.destination.Destination.key``). A target that is
+        chosen must be tried: it may be on probation.
+        """
+        if self._shares:
+            self._count_others()
+        return self.balancer.choose(key, exclude)
+
     def none_healthy(self) -> NoHealthyTarget:
-        """The error for an exchange if the balancer has no target."""
+        """The error for an exchange if no target is available."""
         return NoHealthyTarget(f"No target of the service {self.name} is healthy.")
 
-    def other(self, target: Target) -> Target | None:
-        """Another available target, for failover from ``target``; or None."""
-        return self.balancer.pick(target)
-
     def has_other(self, target: Target) -> bool:
-        return any(other.available for other in self.targets if other is not target)
+        return any(other.serves for other in self.targets if other is not target)
 
     def begin(self, target: Target) -> None:
-        """An exchange with ``target`` begins."""
-        self.balancer.begin(target)
+        """An exchange with ``target`` begins: it waits for a connection, or has one."""
+        target.busy += 1
+        target.load += 1
+        self.balancer.load += 1
+        if target.shared is not None:
+            target.shared.begins(1)
 
     def end(self, target: Target) -> None:
-        """An exchange has ended, in any way. Call it once for each ``begin``."""
-        self.balancer.end(target)
-
-    def _set_aside(self, target: Target) -> bool:
-        if not self.has_other(target):
-            return False
-        if target.available:
-            log.warn(
-                "{service}: {target} ejected for {seconds:g} s after {times} failed connections in a row",
-                service=self.name,
-                target=target.name,
-                seconds=ASIDE_FOR,
-                times=FAILURES_IN_A_ROW,
-            )
-        target.available = False
-        target.deadline = self._deadlines.seconds() + ASIDE_FOR
+        """An exchange has ended, in any way. Call it once for each ``begin``, also if the target is gone meanwhile."""
+        target.busy -= 1
+        target.load -= 1
+        if not target.gone:
+            self.balancer.load -= 1
         if target.shared is not None:
-            target.shared.set_aside(target.deadline)
-        return True
+            target.shared.begins(-1)
+
+    def _count_others(self) -> None:
+        """Add what is in flight from other workers. Between two such looks this worker sees its own changes."""
+        now = self.seconds()
+        if now < self._counted_at:
+            return
+        self._counted_at = now + max(COUNTS_EVERY, COUNTS_EACH * len(self.targets))
+        load = 0
+        for target in self.targets:
+            shared = target.shared
+            target.load = target.busy + (0 if shared is None else shared.busy_elsewhere)
+            load += target.load
+        self.balancer.load = load
+
+    # What becomes of targets.
+
+    def look(self) -> None:
+        """Notice what other workers have found out. Called twice a second if there are others."""
+        if self.circuit is not None:
+            self.circuit.look()
+        if self.retries is not None:
+            self.retries.budget.used(self.seconds())
+        for target in self.targets:
+            if target.shared is not None:
+                self._look_at(target, target.shared)
+
+    def _look_at(self, target: Target, shared: SharedTarget) -> None:
+        now = self.seconds()
+        shared.used(now)
+        target.pool.give_way()
+        if shared.healthy != target.healthy:
+            self._be(target, shared.healthy)
+        until = target.standing.until
+        if not until:
+            if target.ejected:
+                self._use_again(target)
+        # Two workers may have ejected one each, of the last two.
+        elif target.ejected or self.has_other(target):
+            self._leave_out(target, until)
+
+    def failed_in_a_row(self, target: Target, times: int, why: str) -> None:
+        ejection = self.service.ejection
+        if target.gone or ejection is None or times < ejection.failures or not self._may_eject(target, ejection):
+            return
+        now = self.seconds()
+        until = target.standing.eject(now)
+        if until <= now:  # the lock of the page could not be had; the next failure tries again
+            return
+        self._leave_out(target, until)
+        self._ejected(target, f"{times} failures in a row, the last: {why}", until - now)
+
+    def _may_eject(self, target: Target, ejection: Ejection) -> bool:
+        """Whether there are not too many already, and one stays."""
+        targets = [each for each in self.targets if each.weight]
+        out = [each for each in targets if each.standing.until]
+        return len(out) + 1 <= int(ejection.most * len(targets)) and self.has_other(target)
+
+    def probed(self, target: Target, passed: bool, why: str) -> None:
+        now = self.seconds()
+        standing = target.standing
+        if target.gone or standing.until > now:
+            return  # else it was sent before the ejection
+        if passed:
+            standing.readmit()
+            self._use_again(target)
+            log.info("{service}: {target} is used again", service=self.name, target=target.name)
+            return
+        until = standing.eject(now)
+        self._leave_out(target, until)
+        if until > now:
+            self._ejected(target, f"it has failed again: {why}", until - now)
+
+    def _ejected(self, target: Target, why: str, seconds: float) -> None:
+        self.series.ejected()
+        log.warn(
+            "{service}: {target} ejected for {seconds:g} s: {why}",
+            service=self.name,
+            target=target.name,
+            seconds=round(seconds, 3),
+            why=why,
+        )
+
+    def _leave_out(self, target: Target, until: float) -> None:
+        """It is ejected, or on probation if ``until`` is in the past."""
+        if not target.ejected:
+            target.ejected = True
+            self.series.target_is(target.name, False)
+        if until > self.seconds():
+            target.available = False
+            target.deadline = until
+            self.balancer.changed()
+        elif not target.restrained or target.deadline != NEVER:
+            target.deadline_passed()
+
+    def _use_again(self, target: Target) -> None:
+        target.ejected = False
+        target.restrained = False
+        target.deadline = NEVER
+        target.available = target.healthy
+        target.warm_up(self._slow_start, self.seconds())
+        self.series.target_is(target.name, target.serves)
+        self.balancer.changed()
 
     def health_changed(self, target: Target, healthy: bool, why: str = "") -> None:
         """The result of the health checks has changed, or was confirmed. ``why``: the reason of the last failure."""
-        if target.healthy != healthy:
+        if target.healthy != healthy and not target.gone:
+            target.standing.readmit()
             self._be(target, healthy)
-            if target.shared is not None:
-                target.shared.set_aside(0.0)
             log.warn(
                 "{service}: {target} is {state}",
                 service=self.name,
@@ -179,12 +285,14 @@ class Upstream:
 
     def _be(self, target: Target, healthy: bool) -> None:
         target.healthy = healthy
-        target.available = healthy
-        target.deadline = NEVER
+        self._use_again(target)
+
+    def availability_changed(self) -> None:
+        self.balancer.changed()
 
 
-def _address(config: TargetConfig) -> tuple[str, str, int]:
-    return config.scheme, config.host, config.port
+def _address(config: TargetConfig) -> tuple[str, str, int, str]:
+    return config.scheme, config.host, config.port, config.called
 
 
 _ALPN = {"auto": [b"h2", b"http/1.1"], "h2": [b"h2"], "grpc": [b"h2"]}
@@ -193,7 +301,12 @@ _POOLS: dict[str, Any] = {"auto": negotiated_pool, "http1": http1_pool}
 
 
 def build(
-    service: Service, reactor: Any, deadlines: Deadlines, series: ServiceSeries, page: Page | None = None
+    service: Service,
+    reactor: Any,
+    deadlines: Deadlines,
+    series: ServiceSeries,
+    page: Page | None = None,
+    random: Callable[[], float] = random,
 ) -> Upstream:
     """An upstream, without connections. Raises what ``ClientTLS`` raises for unusable files.
 
@@ -211,18 +324,22 @@ def build(
     verified = tls_for(service.tls, _ALPN.get(service.protocol)) if secure else no_tls
     make_pool: MakePool = partial(_POOLS.get(service.protocol, http2_pool), deadlines)
 
+    first = Ejection().for_ if service.ejection is None else service.ejection.for_
+
     def make_target(config: TargetConfig) -> Target:
-        tls = verified(config.host) if config.scheme == "https" else None
+        tls = verified(config.called or config.host) if config.scheme == "https" else None
         endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
         scheme = config.scheme.encode("ascii")
         shared = None
+        standing = Standing(first)
         allowance = Allowance(service.max_connections, service.max_pending)
         if page is not None:
             cell = _cell_of(service, config, page, reactor.seconds())
             if cell:
                 shared = SharedTarget(page, cell)
+                standing = SharedStanding(first, page, cell)
                 allowance = SharedAllowance(service.max_connections, service.max_pending, page, cell, reactor)
-        return Target(config, make_pool(scheme, endpoint, evolve(settings, allowance=allowance)), shared)
+        return Target(config, make_pool(scheme, endpoint, evolve(settings, allowance=allowance)), shared, standing)
 
     bounded = PoolSettings(max_age=settings.max_age, max_requests=settings.max_requests)
     agent = Agent(reactor, deadlines, verified, bounded, NEVER, make_pool)
@@ -231,7 +348,17 @@ def build(
         check_timeout = None if service.health_check is None else service.health_check.timeout
         record = None if page is None else _record(service, service.circuit_breaker, page, reactor.seconds())
         circuit = Circuit(service.name, service.circuit_breaker, reactor, series, check_timeout, record)
-    return Upstream(service, make_target, RoundRobin(), deadlines, agent, circuit, series)
+    retries = None
+    if service.retry is not None:
+        budget = budget_of(service.name, service.retry.budget, page, reactor.seconds())
+        retries = Retries(service.retry, budget, random)
+    return Upstream(service, make_target, _balancer(service.balance), deadlines, agent, circuit, series, retries)
+
+
+def _balancer(balance: Balance) -> Balancer:
+    if balance.algorithm == "least_requests":
+        return LeastRequests(random)
+    return Hash() if balance.algorithm == "hash" else RoundRobin()
 
 
 def _record(service: Service, config: CircuitBreaker, page: Page, now: float) -> Record | None:

@@ -94,6 +94,8 @@ class Request:
     """Whether the client sent ``TE: trailers`` (RFC 9110 §10.1.4). Over HTTP/2 it gets trailers anyway."""
     trailers: Headers | None = None
     """Those of the body, validated, when it is complete; None if there are none."""
+    odd: int = 0
+    """Oddities of its path that are kept: bits of ``wire.target``."""
     body_wanted: bool = False
     is_stream: bool = False
     """Whether its body, of unknown length, is sent on as it comes: then ``stream_idle_timeout`` applies to it."""

@@ -34,6 +34,8 @@ class Settings:
     max_header_count: int = 100
     max_connections: int = 10_000
     max_connections_per_address: int | None = None
+    kept_oddities: int = 0
+    """Bits of ``wire.target``: what a path may have, and is refused otherwise. ``Request.odd`` says what it has."""
     trusted: Callable[[bytes], bool] = _nobody
     """Whether a peer is a proxy, which has the connections of many clients."""
 

@@ -19,28 +19,38 @@ _QUERY = rb"[\x21\x22\x24-\x7e]*"
 _ORDINARY = re.compile(rb"/(?:" + _SEGMENT + rb"(?:/" + _SEGMENT + rb")*/?)?(?:\?" + _QUERY + rb")?").fullmatch
 _ODD_BYTES = re.compile(rb"[^\x21-\x7e]|#").search
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
-_FORBIDDEN_ESCAPE = re.compile(rb"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF])|\\").search
+_FORBIDDEN_ESCAPE = re.compile(rb"%(?:5[cC]|[01][0-9A-Fa-f]|7[fF])|\\").search
+_ENCODED_SLASH = re.compile(rb"%2[fF]")
 _DOT = re.compile(rb"%2[eE]").sub
 _AUTHORITY = re.compile(
     rb"(?=[^:])[A-Za-z0-9\-._~!$&'()*+,;=]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9\-._~!$&'()*+,;=]*)*(?::\d{0,5})?"
     rb"|\[[0-9A-Fa-f:.]{2,45}\](?::\d{0,5})?"
 ).fullmatch
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
+ENCODED_SLASH, EMPTY_SEGMENT = 1, 2
+"""Oddities of a path, as bits, that are refused unless they are kept."""
+
 _ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)(/[^?]*)?(\?.*)?", re.DOTALL).fullmatch
 
 
-def check_target(target: bytes) -> tuple[bytes, bytes]:
+def check_target(target: bytes, kept: int = 0) -> tuple[bytes, bytes]:
     """Split an origin-form target into its raw path and its query, the ``?`` included.
 
-    Raises ``Refused`` with 400 for an ambiguous path.
+    Raises ``Refused`` with 400 for an ambiguous path. Oddities that are ``kept`` pass.
     """
     if _ORDINARY(target) is None:
-        _check_odd(target)
+        _check_odd(target, kept)
     path, mark, query = target.partition(b"?")
     return path, mark + query
 
 
-def _check_odd(target: bytes) -> None:
+def oddities(path: bytes) -> int:
+    """Those of a path, as bits."""
+    found = ENCODED_SLASH if _ENCODED_SLASH.search(path) else 0
+    return found | EMPTY_SEGMENT if path.find(b"//") >= 0 else found
+
+
+def _check_odd(target: bytes, kept: int) -> None:
     if not target.startswith(b"/"):
         raise Refused(400, "The request target must begin with a slash.")
     if _ODD_BYTES(target):
@@ -48,13 +58,15 @@ def _check_odd(target: bytes) -> None:
     path = target.partition(b"?")[0]
     if _BROKEN_ESCAPE(path):
         raise Refused(400, "The path holds a broken percent-encoding.")
-    if _FORBIDDEN_ESCAPE(path):
+    if _FORBIDDEN_ESCAPE(path) or (_ENCODED_SLASH.search(path) and not kept & ENCODED_SLASH):
         raise Refused(400, "The path contains a backslash, an encoded slash, or a control character.")
     for number, segment in enumerate(segments := path[1:].split(b"/")):
-        name = _DOT(b".", segment).partition(b";")[0]
-        if name in (b".", b".."):
-            raise Refused(400, "The path contains a dot segment (. or ..).")
-        if not name and (segment or number < len(segments) - 1):
+        # Who decodes a kept slash finds segments on both sides of it.
+        for part in _ENCODED_SLASH.split(_DOT(b".", segment)):
+            if part.partition(b";")[0] in (b".", b".."):
+                raise Refused(400, "The path contains a dot segment (. or ..).")
+        last = number == len(segments) - 1
+        if segment.startswith(b";") or not (segment or last or kept & EMPTY_SEGMENT):
             raise Refused(400, "The path contains an empty segment (//).")
 
 

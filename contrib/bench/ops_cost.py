@@ -65,7 +65,7 @@ def exchange(metrics: Metrics) -> Exchange:
     deadlines = Deadlines(Ticking())
     service = Service("users", (TargetConfig("http", "127.0.0.1", 9001),))
     upstream = build(service, unused, deadlines, metrics.service("users"))
-    destination = Destination(upstream, CopyRules(), deadlines, 30.0, 3600.0, 3600.0, None, 0, 0, False, False)
+    destination = Destination(upstream, CopyRules(), deadlines, 30.0, 3600.0, 3600.0, None, 0, False, False)
     route = Route(pattern, None, "users", metrics.route(pattern), ())
     table = Table(Router([]), None, route, Peers(), 100, False)
     pipeline = Pipeline(table, deadlines.seconds, lambda _: None, lambda _: None)

@@ -171,6 +171,11 @@ PANELS: dict[str, list[Panel]] = {
         lines("Upstream errors", "Calls per second to a service that failed.", 12,
               query(rate("gateway_upstream_errors_total", SERVICE, "service, kind") + " > 0", "{{service}} {{kind}}"),
               unit="reqps"),
+        lines("Retries", "Requests per second that are sent again, by why; denied: too many were under way.", 12,
+              query(rate("gateway_upstream_retries_total", SERVICE, "service, reason") + " > 0",
+                    "{{service}} {{reason}}"),
+              query(rate("gateway_upstream_retries_denied_total", SERVICE, "service") + " > 0", "{{service}} denied"),
+              unit="reqps"),
         panel("state-timeline", "Circuits", "The worst state among the gateways.", 12,
               query(f"max by (service) (gateway_circuit_breaker_state{{{SERVICE}}})", "{{service}}"),
               defaults={"color": {"mode": "thresholds"}, "custom": {"fillOpacity": 70, "lineWidth": 0},
@@ -204,8 +209,9 @@ PANELS: dict[str, list[Panel]] = {
               query(f"sum by (instance) (gateway_dns_lookups_in_progress{{{WHERE}}})", "{{instance}}")),
         lines("Limit checks without the store", "Checks per second decided without Redis.", 8,
               query(rate("gateway_rate_limit_fallbacks_total"), "checks"), unit="reqps"),
-        lines("Reloads", "By result.", 8,
-              query(f"sum by (result) (increase(gateway_config_reloads_total{{{WHERE}}}{RATE}))", "{{result}}")),
+        lines("Reloads and upgrades", "By result.", 8,
+              query(f"sum by (result) (increase(gateway_config_reloads_total{{{WHERE}}}{RATE}))", "reload: {{result}}"),
+              query(f"sum by (result) (increase(gateway_upgrades_total{{{WHERE}}}{RATE}))", "upgrade: {{result}}")),
         lines("CPU", "Cores in use; a gateway can use one.", 8,
               query(f"sum by (instance) (rate(process_cpu_seconds_total{{{WHERE}}}{RATE}))", "{{instance}}")),
         lines("Memory", "Resident bytes.", 8,
@@ -226,6 +232,7 @@ PANELS: dict[str, list[Panel]] = {
 
 LEFT_OUT = {
     "gateway_dns_lookup_duration_seconds": "what takes long is seen in progress, and in answers that are old",
+    "gateway_upstream_ejections_total": "what matters is which targets are down, and for how long: gateway_target_up",
     "process_virtual_memory_bytes": "says nothing about what is used",
 }
 """Exported families that no panel shows, and why."""

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apigw.config.errors import ConfigError
+from apigw.config.keys import may_be_list
 from apigw.config.load import load
 from apigw.config.merge import read
 from apigw.config.show import show
@@ -112,7 +113,7 @@ def _trees() -> st.SearchStrategy[object]:
         schema: dict[str, dict[str, Any]] = rule.get("schema", {})
         if "valuesrules" in rule:
             return VALUES | st.dictionaries(st.sampled_from(["a", "b c"]), of(rule["valuesrules"]), max_size=2)
-        if rule.get("type") == "list":
+        if may_be_list(rule):
             return VALUES | st.lists(of(schema), max_size=3)
         if schema:
             return VALUES | st.fixed_dictionaries({}, optional={key: of(below) for key, below in schema.items()})

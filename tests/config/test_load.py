@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from cerberus.schema import DefinitionSchema
 
 from apigw.config.errors import ConfigError, Problem, problem_in
 from apigw.config.load import load
@@ -30,6 +31,7 @@ from apigw.config.model import (
     Target,
     UpstreamTLS,
 )
+from apigw.config.validate import Validator
 from apigw.policy.auth.model import Auth, AuthOfGateway, AuthOfRoute, AuthSection, JWTVerifier, auth_of
 from apigw.policy.cors.model import Cors, CorsOfRoute
 from apigw.policy.limits.model import LimitsSection, RateLimit, rate_limits_of
@@ -497,6 +499,11 @@ def test_without_libyaml(example: str) -> None:
         "assert str(config.origins['routes', 1, 'methods', 2]) == 'etc/gateway.yaml:51:25'\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path.cwd(), env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_the_schema_is_one_that_cerberus_takes() -> None:
+    """It raises ``SchemaError`` for one that is not."""
+    DefinitionSchema(Validator(RULES.schema, forms={}), RULES.schema)
 
 
 def test_no_reactor() -> None:

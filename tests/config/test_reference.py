@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
-from apigw.config.keys import Keys, Rule, secret, switch
+from apigw.config.keys import Keys, Rule, attribute, may_be_list, secret, switch
 from apigw.config.model import Config
 from apigw.config.reference import reference
 from apigw.config.schema import compose, is_secret, rule_at
@@ -32,7 +32,7 @@ def rules(schema: Rule, model: Any, path: str = "") -> Iterator[tuple[str, Rule,
     for key, rule in schema.items():
         yield f"{path}{key}", rule, rule["meta"].get("owner", model)
         below, at = rule, f"{path}{key}."
-        while "valuesrules" in below or below.get("type") == "list":
+        while "valuesrules" in below or may_be_list(below):
             below = below.get("valuesrules") or below["schema"]
         if "schema" in below:
             yield from rules(below["schema"], below["meta"]["model"], at)
@@ -44,8 +44,11 @@ def test_every_key_has_a_place_in_the_model(path: str, rule: Rule, model: Any) -
     key = path.rsplit(".", 1)[-1]
     assert rule["meta"]["doc"].endswith((".", "?")), "a sentence"
     fields = attrs.fields_dict(model)
-    if (key in ("url", "weight") and "host" in fields) or key == "secret_file":
+    if (key in ("url", "dns", "srv") and "host" in fields) or key == "secret_file":
         return
+    if key in ("header", "cookie") and "by" in fields:
+        return
+    key = attribute(key)
     assert key in fields
     if not rule.get("required"):
         assert fields[key].default is not attrs.NOTHING
@@ -56,9 +59,22 @@ def test_the_model_has_no_more_than_the_schema() -> None:
     seen: dict[Any, set[str]] = {}
     for path, _, model in rules(ROOT, Config):
         seen.setdefault(model, set()).add(path.rsplit(".", 1)[-1])
-    derived = {"name", "scheme", "host", "port", "added", "reserved", "origins", "warnings"}
+    derived = {
+        "name",
+        "scheme",
+        "host",
+        "port",
+        "lookup",
+        "called",
+        "by",
+        "algorithm",
+        "added",
+        "reserved",
+        "origins",
+        "warnings",
+    }
     for model, keys in seen.items():
-        assert {name for name in attrs.fields_dict(model) if name not in derived} <= keys, model
+        assert {name.rstrip("_") for name in attrs.fields_dict(model) if name not in derived} <= keys, model
 
 
 def test_config_knows_no_key_of_a_policy() -> None:

@@ -48,9 +48,9 @@ class Scene:
 
     def document(self) -> Document:
         services: Document = {}
-        for name in ("weights", "checked"):
+        for name in ("weights", "checked", "again"):
             self.one[name], self.other[name] = Service(), Service()
-        for name in ("down", "aside", "named", "closed", "died", "small", "done", "once"):
+        for name in ("down", "aside", "named", "closed", "died", "small", "done", "once", "failing"):
             self.one[name] = Service()
             services[name] = [self.one[name].url]
         for name in ("down", "aside", "outage"):
@@ -60,6 +60,9 @@ class Scene:
         services["named"] = {"targets": [f"http://localhost:{self.one['named'].port}"], "health_check": CHECK}
         services["closed"] = {"targets": services["closed"], "keepalive_timeout": "500ms"}
         services["checked"] = {"targets": [self.one["checked"].url, self.other["checked"].url], "health_check": CHECK}
+        retry = {"circuit_breaker": None, "retry": {"methods": ["idempotent", "POST"]}}
+        services["again"] = {"targets": [self.one["again"].url, self.other["again"].url], **retry}
+        services["failing"] = {"targets": services["failing"], **retry}
         routes = [{"path": f"/{name}/*", "service": name, "strip_prefix": f"/{name}"} for name in services]
         return gateway(services=services, routes=routes)
 
@@ -155,6 +158,39 @@ def test_a_retry_is_made_once(scene: Scene) -> None:
     one.requests.clear()
     assert scene.daemon.get("/once/fresh").code == "upstream_protocol_error"
     assert len(one.requests) == 1
+
+
+def test_a_failed_answer_is_asked_for_elsewhere(scene: Scene) -> None:
+    """While one of two targets answers 503, clients see the answers of the other, whatever the request."""
+    one, other = scene.one["again"], scene.other["again"]
+    one.behave = fails
+    for method in ("GET", "POST", "PUT") * 2:
+        body = b"" if method == "GET" else b"sent twice"
+        answer = scene.daemon.request(method, "/again/a", body=body)
+        assert (answer.status, answer.json["body"]) == (200, body.decode())
+    assert (bool(one.requests), len(other.requests), one.failures) == (True, 6, [])
+    with Client(scene.daemon.admin) as client:
+        text = client.get("/metrics").body.decode()
+    assert f'gateway_upstream_retries_total{{reason="503",service="again"}} {len(one.requests)}.0' in text
+
+
+def fails(received: Received) -> None:
+    received.body()
+    received.conversation.answer(503)
+
+
+def test_an_outage_is_not_made_worse(scene: Scene) -> None:
+    """When all fails, with 64 requests in flight, the service sees at most 1.25 times what its clients ask."""
+    failing = scene.one["failing"]
+    failing.behave = fails
+    rounds = 8
+    with ExitStack() as stack:
+        clients = [stack.enter_context(scene.daemon.connect()) for _ in range(64)]
+        for _ in range(rounds):
+            for client in clients:
+                client.send(b"GET /failing/a HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert {client.answer().status for client in clients} == {503}
+    assert 64 * rounds < len(failing.requests) <= 1.25 * 64 * rounds
 
 
 def test_a_sick_target_gets_no_requests_until_it_is_well(scene: Scene) -> None:

@@ -60,6 +60,7 @@ def test_a_row_for_each_worker(daemon: Daemon) -> None:
     assert len({row["process"] for row in rows}) == WORKERS
     assert status["connections"] == sum(row["connections"] for row in rows) == 2
     assert all(row["uptime"] >= 0 and row["lag"] >= 0 and row["in_flight"] == 0 for row in rows)
+    assert all(row["answers"] for row in rows)
 
 
 def test_the_status_page_is_that_of_all(daemon: Daemon) -> None:

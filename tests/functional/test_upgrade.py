@@ -6,11 +6,13 @@ import os
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.asking import metrics
 from support.client import encode
 from support.daemon import Daemon, gateway
 from support.services import Service
@@ -31,7 +33,7 @@ def program(tmp_path: Path) -> Path:
     """A copy of the program, which a test may change."""
     copy = tmp_path / "program"
     for part in ("apigw", "twisted"):
-        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
+        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("dropin.cache"))
     return copy
 
 
@@ -53,19 +55,30 @@ def document(service: Service, **settings: Any) -> dict[str, Any]:
 
 
 def upgraded(daemon: Daemon) -> dict[str, Any]:
-    """Upgrade, and wait until that has ended and only workers of one program are there. Returns the status."""
+    """Upgrade, and wait until that has ended. Returns the status."""
+    before = daemon.status()["upgrades"]
     daemon.signal(signal.SIGUSR2)
-    return ended(daemon)
+    return ended(daemon, before + 1)
 
 
-def ended(daemon: Daemon, begun: bool = False) -> dict[str, Any]:
-    eventually(lambda: begun or daemon.status()["upgrading"] or daemon.status()["upgrades"])
+def ended(daemon: Daemon, upgrades: int = 1) -> dict[str, Any]:
+    """The status when so many upgrades have ended, and the workers of the program before are gone."""
 
     def over() -> dict[str, Any] | None:
         status = daemon.status()
-        return None if status["upgrading"] or len(status["workers"]) != WORKERS else status
+        return None if status["upgrades"] != upgrades or len(status["workers"]) != WORKERS else status
 
     return eventually(over, 60)
+
+
+def counts(daemon: Daemon, succeeded: int, failed: int) -> None:
+    """Wait until ``/metrics``, which are made once a second, have so many upgrades."""
+    lines = (
+        f'gateway_upgrades_total{{result="{result}"}} {number}.0'
+        for result, number in (("success", succeeded), ("failure", failed))
+    )
+    for line in lines:
+        eventually(lambda line=line: line in metrics(daemon))  # type: ignore[misc]
 
 
 def test_an_upgrade_loses_no_connection(daemon: Daemon, program: Path) -> None:
@@ -93,7 +106,7 @@ def test_what_is_in_flight_is_finished_by_the_old_program(daemon: Daemon, servic
     eventually(lambda: daemon.status()["upgrades"] == 1, 60)
     client.send(b"world")
     assert client.answer().json["body"] == "helloworld"
-    ended(daemon, begun=True)
+    ended(daemon)
 
 
 BROKEN = {
@@ -116,9 +129,9 @@ def test_a_program_that_cannot_be_started_is_not_executed(
 
 
 def upgraded_not(daemon: Daemon) -> dict[str, Any]:
-    daemon.signal(signal.SIGUSR2)
-    eventually(lambda: daemon.status()["upgrade_problem"], 60)
-    return ended(daemon, begun=True)
+    after = upgraded(daemon)
+    counts(daemon, 0, 1)
+    return after
 
 
 def test_a_configuration_that_the_new_program_refuses_is_named(daemon: Daemon) -> None:
@@ -137,7 +150,7 @@ def test_a_port_that_is_taken_is_named(daemon: Daemon, service: Service) -> None
 
 
 def test_old_workers_drain_once(daemon: Daemon, service: Service) -> None:
-    """A death among the new ones cuts nothing; and another upgrade has to wait for them."""
+    """A death among the new ones cuts nothing; and another upgrade waits for them."""
     client = daemon.connect()
     client.send(encode("PUT", "/b", "Content-Length: 10") + b"hello")
     eventually(lambda: daemon.status()["in_flight"] == 1)
@@ -149,9 +162,11 @@ def test_old_workers_drain_once(daemon: Daemon, service: Service) -> None:
     eventually(lambda: victim not in {row["process"] for row in daemon.status()["workers"]})
     eventually(lambda: len(daemon.status()["workers"]) == WORKERS + 1)
     daemon.signal(signal.SIGUSR2)
-    eventually(lambda: "still finish what is in flight" in daemon.status()["upgrade_problem"])
+    eventually(lambda: "upgrade: 1 workers of the program before finish what is in flight" in daemon.log)
     client.send(b"world")
     assert client.answer().json["body"] == "helloworld"
+    ended(daemon, 2)
+    counts(daemon, 2, 0)
 
 
 def test_a_listener_that_is_new_is_bound_and_another_goes(daemon: Daemon, service: Service) -> None:
@@ -189,7 +204,7 @@ def test_signals_during_an_upgrade_are_not_lost(daemon: Daemon, service: Service
     daemon.signal(signal.SIGUSR2)
     daemon.signal(signal.SIGHUP)
     eventually(lambda: daemon.status()["reloads"] == 1 and daemon.status()["upgrades"] == 1, 60)
-    ended(daemon, begun=True)
+    ended(daemon)
     assert "no other upgrade: one is under way" in daemon.log
 
 
@@ -205,6 +220,44 @@ def test_sigterm_in_the_middle_of_an_upgrade_drains_the_old_program(daemon: Daem
     client.send(b"world")
     assert client.answer().json["body"] == "helloworld"
     assert daemon.wait(60) == 0
+
+
+def test_many_reloads_do_not_hold_up_an_upgrade(daemon: Daemon) -> None:
+    """It comes after the one that runs; and of those that are asked for meanwhile, one comes after it."""
+    over = threading.Event()
+
+    def storm() -> None:
+        while not over.wait(0.02):
+            daemon.signal(signal.SIGHUP)
+
+    storming = threading.Thread(target=storm)
+    storming.start()
+    try:
+        eventually(lambda: daemon.status()["reloading"])
+        upgraded(daemon)
+        reloads = daemon.status()["reloads"]
+        eventually(lambda: daemon.status()["reloads"] > reloads, 60)
+    finally:
+        over.set()
+        storming.join()
+    counts(daemon, 1, 0)
+
+
+def test_a_unix_socket_that_an_upgrade_takes_away_can_come_again(daemon: Daemon, service: Service) -> None:
+    """Three in a row, each as soon as the one before has ended."""
+    path = daemon.directory / "socket"
+
+    def upgrade(*listen: str) -> bool:
+        daemon.configure(document(service, listen=["tcp:0:interface=127.0.0.1", *listen]))
+        before = daemon.status()["upgrades"]
+        daemon.signal(signal.SIGUSR2)
+        eventually(lambda: daemon.status()["upgrades"] > before, 60)
+        return path.exists()
+
+    assert upgrade(f"unix:{path}")
+    assert not upgrade()
+    assert upgrade(f"unix:{path}")
+    counts(daemon, 3, 0)
 
 
 def test_sigterm_after_an_upgrade_ends_all(daemon: Daemon) -> None:

@@ -153,9 +153,11 @@ def test_an_operator_is_answered_by_a_worker_that_ends(start: Start, service: Se
 
 
 def test_a_worker_that_stands_still_is_ended_and_the_others_serve(start: Start, service: Service) -> None:
+    """Until then ``/status`` says that it does not answer."""
     daemon = serve(start, service)
     still = workers(daemon)[0]
     os.kill(still, signal.SIGSTOP)
+    eventually(lambda: still in [row["process"] for row in daemon.status()["workers"] if not row["answers"]])
     eventually(lambda: still not in workers(daemon), 60)
     assert "has not answered for 5 s" in daemon.log
     eventually(lambda: len(workers(daemon)) == WORKERS)

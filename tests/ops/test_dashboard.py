@@ -108,6 +108,8 @@ class Traffic:
         for _ in range(90):
             service.observe(0.1)
         service.error("timeout")
+        service.retried("503")
+        service.retry_denied()
         service.circuit("open")
         for _ in range(15):
             self.limits.violated(limit(endpoint="/orders", scope="user"))

@@ -32,14 +32,19 @@ FAMILIES = {
     "gateway_request_duration_seconds": ("histogram", {"method", "path"}),
     "gateway_upstream_duration_seconds": ("histogram", {"service"}),
     "gateway_upstream_errors": ("counter", {"service", "kind"}),
+    "gateway_upstream_retries": ("counter", {"service", "reason"}),
+    "gateway_upstream_retries_denied": ("counter", {"service"}),
     "gateway_grpc_calls": ("counter", {"service", "grpc_status"}),
     "gateway_circuit_breaker_state": ("gauge", {"service"}),
     "gateway_circuit_breaker_transitions": ("counter", {"service", "to"}),
+    "gateway_upstream_ejections": ("counter", {"service"}),
+    "gateway_target_up": ("gauge", {"service", "target"}),
     "gateway_requests_in_flight": ("gauge", set()),
     "gateway_connections": ("gauge", {"protocol"}),
     "gateway_connections_refused": ("counter", {"reason"}),
     "gateway_config_reloads": ("counter", {"result"}),
     "gateway_config_last_reload_successful": ("gauge", set()),
+    "gateway_upgrades": ("counter", {"result"}),
     "gateway_requests_shed": ("counter", {"reason"}),
     "gateway_dns_lookups": ("counter", {"result"}),
     "gateway_dns_lookup_duration_seconds": ("histogram", set()),
@@ -78,6 +83,7 @@ def busy() -> Metrics:
     service.error("connect")
     service.called(0)
     service.circuit("open")
+    service.target_is("http://10.0.0.1", True)
     metrics.connections("h2").inc()
     metrics.reactor_lag(0.0)
     return metrics

@@ -27,6 +27,7 @@ def test_every_family_is_described() -> None:
     metrics.route("/a").observe(b"GET", 200, 0.1)
     metrics.service("a").observe(0.1)
     metrics.service("a").called(0)
+    metrics.service("a").target_is("http://10.0.0.1", True)
     LimitSeries(metrics.registry).retain({("/a", "rate", "ip")})
     metrics.connections("HTTP/2")
     AuthSeries(metrics.registry).failed("missing")
@@ -75,6 +76,7 @@ OF_A_CALL = Entry(
     None,
     "HTTP/2",
     grpc_status=0,
+    tries=1,
 )
 
 

@@ -6,10 +6,12 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 
 from apigw.ops.metrics import Metrics
 from apigw.ops.totals import packed, page
-from apigw.process.outlived import GONE, MOST_KEPT, Outlived
+from apigw.process.outlived import GONE, MOST_KEPT, ROUTES, TELLS_EVERY, Outlived, Tells
 
 
 def said(index: int, requests: int) -> list[Any]:
@@ -95,3 +97,52 @@ def test_a_word_that_cannot_be_read_is_dropped() -> None:
     outlived.last_word(1, "no metrics")
     outlived.left(1)
     assert shown(outlived.heard("metrics", [said(0, 1)]))["requests"] == 1
+
+
+def test_what_a_worker_has_told_stays_though_nobody_asked() -> None:
+    """Up to its death."""
+    outlived = Outlived()
+    outlived.said(1, said(1, 5)[2])
+    outlived.left(1)
+    assert shown(outlived.heard("metrics", [said(0, 1)])) == {"requests": 6, "starts": 1, "deaths": 1}
+
+
+def test_one_that_gives_no_answer_is_answered_for() -> None:
+    outlived = Outlived()
+    outlived.said(1, said(1, 5)[2])
+    assert shown(outlived.heard("metrics", [said(0, 1), [1, 1001, None]]))["requests"] == 6
+
+
+class Telling:
+    """A worker with so many routes, whose master hears what it tells when the test says so."""
+
+    def __init__(self, routes: int) -> None:
+        self.clock = Clock()
+        self.told: list[Deferred[None]] = []
+        self.tells = Tells(self.clock, lambda: succeed("metrics"), self._tell, lambda: routes)
+        self.tells.startService()
+
+    def _tell(self, said: str) -> Deferred[None]:
+        self.told.append(Deferred())
+        return self.told[-1]
+
+
+def test_a_worker_tells_each_second_what_it_has_counted() -> None:
+    """But not again before it was heard, nor after its end."""
+    telling = Telling(10)
+    telling.clock.pump([TELLS_EVERY] * 3)
+    assert len(telling.told) == 1
+    telling.told[0].callback(None)
+    telling.clock.advance(TELLS_EVERY)
+    assert len(telling.told) == 2
+    telling.tells.stopService()
+    telling.told[1].callback(None)
+    assert telling.clock.getDelayedCalls() == []
+
+
+def test_with_many_routes_it_tells_less_often() -> None:
+    telling = Telling(10 * ROUTES)
+    telling.clock.pump([TELLS_EVERY] * 9)
+    assert telling.told == []
+    telling.clock.advance(TELLS_EVERY)
+    assert len(telling.told) == 1

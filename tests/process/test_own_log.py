@@ -120,7 +120,7 @@ def test_what_was_lost_before_a_fork_is_not_counted_twice(pipe: tuple[Path, int]
     own = started(path)
     for _ in range(2 * MAX_PENDING // 1024):
         note(own, "x" * 1024)
-    os.close(own.forked())
+    os.close(own.forked("worker 1"))
     counted: list[int] = []
     own.count_lost(counted.append)
     assert counted == [0]

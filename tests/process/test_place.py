@@ -66,7 +66,7 @@ def test_every_worker_knows_how_the_masters_reload_went_and_one_counts_it(scene:
     assert scene.counted == []
     of_master.runs, of_master.succeeded = False, True
     for place in scene.places:
-        place.reloads(of_master.told(), True)
+        place.reloads(of_master.told(), place is scene.places[0])
     assert [(each.runs, each.succeeded) for each in told] == [(False, True), (False, True)]
     assert scene.counted == [(0, True, True), (1, True, False)]
 

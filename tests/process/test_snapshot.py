@@ -95,15 +95,6 @@ def test_a_route_may_lift_the_limit_of_bodies() -> None:
     assert [destination(route).max_body_size for route in made.routes] == [100 * 1024 * 1024, None, 7]
 
 
-@pytest.mark.parametrize(
-    ("prefix", "segments"), [(None, 0), ("/", 0), ("/api", 1), ("/api/", 1), ("/api/v1", 2), ("/api/v1/", 2)]
-)
-def test_prefixes_are_counted_in_segments(prefix: str | None, segments: int) -> None:
-    """A service gets paths with a segment too many or too few."""
-    made = compiled(config(Route("/api/v1/a", "main", strip_prefix=prefix)))
-    assert destination(made.routes[0]).strip == segments
-
-
 def test_the_router_leads_to_what_was_compiled() -> None:
     """A route's settings belong to another route."""
     made = compiled(config(Route("/a", "main", methods=("GET",)), Route("/a", "other", methods=("POST",))))

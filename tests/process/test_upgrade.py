@@ -8,21 +8,27 @@ from typing import Any
 
 import pytest
 from support.turning import Turning
+from twisted.internet.defer import Deferred
 
-from apigw.process.upgrade import PATIENCE, Trial
+from apigw.process.child import Child
+from apigw.process.handover import Handover
+from apigw.process.reload import Reload
+from apigw.process.upgrade import PATIENCE, READY_WITHIN, Upgrade, verdict
+
+from .test_master import Scene
+from .test_master import scene as scene
 
 HANGS = "import time; time.sleep(1000)"
 
 
-def tried(code: str, so_far: Callable[[Turning, Trial], object] = lambda *_: None) -> str:
+def tried(code: str, so_far: Callable[[Turning, Child], object] = lambda *_: None) -> str:
     """What is said of a program."""
     said: list[str] = []
     reactor = Turning()
-    trial = Trial(reactor, [sys.executable, "-c", code], "{}", said.append)
-    trial.start()
+    trial = Child(reactor, [sys.executable, "-c", code], PATIENCE, output=False)
+    trial.ended.addCallback(verdict).addErrback(lambda _: "cancelled").addCallback(said.append)
     so_far(reactor, trial)
-    reactor.turn_until(lambda: said)
-    assert not reactor.getDelayedCalls()
+    reactor.turn_until(lambda: said and not reactor.getDelayedCalls())
     return said[0]
 
 
@@ -44,7 +50,7 @@ def test_how_it_ends(code: str, why: str) -> None:
 def test_one_that_never_ends_is_ended(code: str) -> None:
     """After a minute, and not before."""
 
-    def wait(reactor: Any, _: Trial) -> None:
+    def wait(reactor: Any, _: Child) -> None:
         reactor.advance(PATIENCE - 1)
         reactor.turn()
         reactor.advance(2)
@@ -54,4 +60,46 @@ def test_one_that_never_ends_is_ended(code: str) -> None:
 
 def test_one_that_nobody_waits_for_any_more_is_ended() -> None:
     """As when the gateway stops."""
-    assert tried(HANGS, lambda _, trial: trial.end())
+    assert tried(HANGS, lambda _, trial: trial.ended.cancel()) == "cancelled"
+
+
+class Following:
+    """A program that was executed for an upgrade: its workers do not become ready by themselves."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.master, self.reactor = scene.master, scene.reactor
+        self.reads: list[Deferred[Handover]] = []
+        takes: Any = None
+        self.reload = Reload(self.reactor, self, takes, lambda _: None)
+        self.reload.startService()
+        self.ended: list[bool] = []
+        self.upgrade = Upgrade(self.reactor, [], "", self.master, self.reload, None, lambda: None, self.ended.append)
+        self.upgrade.startService()
+        self.upgrade.follow()
+
+    def read(self) -> Deferred[Handover]:
+        self.reads.append(Deferred())
+        return self.reads[-1]
+
+
+def test_an_upgrade_has_ended_when_all_workers_are_ready(scene: Scene) -> None:
+    """A reload that was asked for meanwhile follows."""
+    following = Following(scene)
+    following.reload.reload()
+    scene.reactor.advance(READY_WITHIN - 1)
+    assert (following.reload.upgrading, following.ended, following.reads) == (True, [], [])
+    scene.master.complete.callback(None)
+    assert (following.reload.upgrading, following.reload.upgrades, following.ended) == (False, 1, [True])
+    assert len(following.reads) == 1
+    assert following.reload.upgrade_problem == ""
+
+
+def test_an_upgrade_whose_workers_do_not_become_ready_has_failed(scene: Scene) -> None:
+    """After a minute; that they do after all is no second end."""
+    following = Following(scene)
+    scene.reactor.advance(READY_WITHIN)
+    scene.reactor.turn()
+    assert (following.reload.upgrading, following.reload.upgrades, following.ended) == (False, 1, [False])
+    assert "workers of the new program are ready after 60 s" in following.reload.upgrade_problem
+    scene.master.complete.callback(None)
+    assert following.ended == [False]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from apigw.contract.exchange import request_id
 from apigw.contract.peers import Peers
-from apigw.proxy.headers import CopyRules, client_headers, upstream_fields, without_segments
+from apigw.proxy.headers import CopyRules, client_headers, upstream_fields
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 
@@ -239,21 +239,3 @@ def test_what_a_client_gets() -> None:
     own: Headers = [(b"vary", b"Origin")]
     assert client_headers(list(sent), 200, b"id", own) == [(b"content-length", b"0"), *cookies, *ending]
     assert client_headers(list(sent), 204, b"id", own) == [*cookies, *ending]
-
-
-@pytest.mark.parametrize(
-    ("path", "segments", "rest"),
-    [
-        (b"/api/v1/users", 2, b"/users"),
-        (b"/api/v1/users/", 2, b"/users/"),
-        (b"/api/v1", 2, b"/"),
-        (b"/api/v1/", 2, b"/"),
-        (b"/api/users", 1, b"/users"),
-        (b"/%61pi/a%20b", 1, b"/a%20b"),
-    ],
-)
-def test_prefixes_are_cut_by_raw_segments(path: bytes, segments: int, rest: bytes) -> None:
-    """A service gets a path that is not the rest of what was sent."""
-    stream: Any = None
-    request = Request(stream, b"GET", path + b"?a=/b", path, b"?a=/b", b"x", [], b"HTTP/1.1", 0)
-    assert without_segments(request, segments) == rest + b"?a=/b"

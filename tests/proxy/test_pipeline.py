@@ -30,6 +30,7 @@ from apigw.ops.metrics import Metrics
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.proxy.refusals import refused
 from apigw.routing.router import Router
+from apigw.routing.trie import Entry
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
@@ -98,7 +99,7 @@ class Scene:
         self.stream = Stream()
 
     def table(self, most: int) -> Table:
-        return Table(Router([("/a", None, self.route)]), None, self.route, Peers(), most, False)
+        return Table(Router([Entry("/a", None, self.route)]), None, self.route, Peers(), most, False)
 
     def ask(self, path: bytes = b"/a", method: bytes = b"GET") -> Request:
         stream: Any = self.stream

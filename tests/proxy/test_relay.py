@@ -25,7 +25,8 @@ from apigw.proxy.headers import CopyRules
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
-from apigw.upstream.balancing import RoundRobin
+from apigw.routing.trie import Entry
+from apigw.upstream.balancing import LeastRequests
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.channel import ChannelFactory, Settings
@@ -40,19 +41,6 @@ WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\nsecret"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nsecret"
 BUFFERED = 100_000
-
-
-class Counting(RoundRobin):
-    """Counts the exchanges that are under way."""
-
-    counts = True
-    under_way = 0
-
-    def begin(self, target: Target) -> None:
-        self.under_way += 1
-
-    def end(self, target: Target) -> None:
-        self.under_way -= 1
 
 
 class Line:
@@ -81,7 +69,7 @@ class Scene:
         deadlines.start()
         self.service = Service(self.clock)
         self.line: Any = Line(self.service)
-        self.balancer = Counting()
+        self.balancer = LeastRequests(lambda: 0.0)
         metrics = Metrics(CollectorRegistry(), "0")
         agent: Any = None
         upstream = Upstream(
@@ -102,13 +90,12 @@ class Scene:
             60.0,
             None,
             buffered,
-            strip=0,
             preserve_host=False,
             log_decisions=False,
         )
         stages = (*stages, *forward.stages(destination, Buffers(10 * BUFFERED)))
         route = Route("/a", None, "main", metrics.route("/a"), stages, hooks)
-        table = Table(Router([("/a", None, route)]), None, route, Peers(), 100, False)
+        table = Table(Router([Entry("/a", None, route)]), None, route, Peers(), 100, False)
         self.accounted: list[Exchange] = []
         self.pipeline = Pipeline(table, self.clock.seconds, self.accounted.append, lambda request: None)
         factory = ChannelFactory(Settings(), deadlines, self.pipeline.on_request, self._refused, lambda: 0.0)
@@ -166,7 +153,7 @@ def test_an_answer_whose_hook_fails_is_a_500(asked: bytes, said: bytes) -> None:
     assert b"x-seen" not in answered
     assert failures(events) == ["broken"]
     (exchange,) = scene.accounted
-    assert (exchange.status, scene.pipeline.in_flight, scene.balancer.under_way) == (500, 0, 0)
+    assert (exchange.status, scene.pipeline.in_flight, scene.balancer.load) == (500, 0, 0)
     assert scene.service.reusable if said == WHOLE else scene.service.transport.aborted
     assert not scene.client.lost
     if said == WHOLE:
@@ -189,9 +176,9 @@ def test_an_exchange_on_an_idle_connection_counts_for_its_target() -> None:
     """From when it has the connection until it is answered."""
     scene = Scene()
     scene.ask(GET)
-    assert scene.balancer.under_way == 1
+    assert scene.balancer.load == 1
     scene.answer(WHOLE)
-    assert scene.balancer.under_way == 0
+    assert scene.balancer.load == 0
 
 
 def test_a_client_waits_until_the_service_has_taken_what_was_held() -> None:

@@ -28,7 +28,7 @@ class Linked(Machine):
     def checks(self) -> bool:
         return self.index == 0
 
-    def ask(self, question: str, argument: Any = None) -> Deferred[list[Answer]]:
+    def ask(self, question: str, argument: Any = None, silent: bool = False) -> Deferred[list[Answer]]:
         said = gatherResults([each.give(question, through_json(argument)) for each in self._all], consumeErrors=True)
         return said.addCallback(self._answers)
 

@@ -6,7 +6,8 @@ from itertools import product
 
 import pytest
 
-from apigw.upstream.failover import IDEMPOTENT, is_repeated
+from apigw.upstream.failover import is_repeated
+from apigw.upstream.retries import IDEMPOTENT
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
 
 SILENT = UpstreamLost("closed", silent=True)

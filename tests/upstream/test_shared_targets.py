@@ -16,8 +16,9 @@ from apigw.ops.metrics import Metrics
 from apigw.shared.page import Page
 from apigw.upstream.balancing import RoundRobin
 from apigw.upstream.checks import HealthChecks, Turns
+from apigw.upstream.shared_standing import SharedStanding
 from apigw.upstream.shared_target import SharedTarget
-from apigw.upstream.target import ASIDE_FOR, Target
+from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 
@@ -51,7 +52,8 @@ class Worker:
 
     def target(self, config: TargetConfig) -> Target:
         pool: Any = Quiet()
-        return Target(config, pool, SharedTarget(self._page, next(self._cells)))
+        cell = next(self._cells)
+        return Target(config, pool, SharedTarget(self._page, cell), SharedStanding(10.0, self._page, cell))
 
     @property
     def available(self) -> list[bool]:
@@ -128,6 +130,22 @@ def test_another_worker_goes_on_checking(page: Page) -> None:
     assert (scene.first.available, scene.second.available) == ([True], [True])
 
 
+def test_who_takes_over_begins_with_the_last_results(page: Page) -> None:
+    """Even if it has not looked since: one failure is not enough for what the other has found healthy again."""
+    scene = Scene(page, 1)
+    scene.round(500)
+    scene.round(500)
+    scene.second.upstream.look()
+    scene.round(200)
+    scene.first.checks.end()
+    scene.second.checks.begin()
+    scene.clock.advance(CHECK.interval)
+    scene.second.agent.answer(500)
+    assert (scene.first.available, scene.second.available) == ([True], [True])
+    scene.first.upstream.look()
+    assert scene.first.available == [True]
+
+
 def test_every_worker_says_whether_it_is_ready(page: Page) -> None:
     """By the checks of the one that checks; it asks itself only if nobody has asked yet."""
     scene = Scene(page, 1)
@@ -142,27 +160,73 @@ def test_every_worker_says_whether_it_is_ready(page: Page) -> None:
     assert len(scene.second.agent.asked) == 1
 
 
-def test_failed_connections_are_counted_over_all_workers(page: Page) -> None:
-    """The third in a row ejects the target, for all."""
+def test_failures_are_counted_over_all_workers(page: Page) -> None:
+    """The fifth in a row ejects the target for all, and one request of all brings it back for all."""
     scene = Scene(page)
+    first, second = (worker.upstream.targets[0] for worker in (scene.first, scene.second))
+    scene.first.fail(0, 4)
+    second.succeeded()
     scene.first.fail(0, 2)
-    scene.second.upstream.targets[0].connect_succeeded()
-    scene.first.fail(0, 1)
-    scene.second.fail(0, 1)
+    scene.second.fail(0, 2)
     assert scene.first.available == scene.second.available == [True, True]
     scene.first.fail(0, 1)
     assert (scene.first.available, scene.second.available) == ([False, True], [True, True])
     scene.second.upstream.look()
     assert scene.second.available == [False, True]
-    scene.clock.advance(ASIDE_FOR + 0.1)
-    assert scene.first.available == scene.second.available == [True, True]
+    scene.clock.advance(10.2)
+    assert first.admits()
+    assert not second.admits()
+    second.succeeded()
+    assert not second.ejected
+    scene.first.upstream.look()
+    assert not first.ejected
+
+
+def test_an_ejection_by_another_worker_is_followed_to_its_end(page: Page) -> None:
+    """Also a second one, and one that a new worker finds when it begins."""
+    scene = Scene(page)
+    scene.first.checks.end()
+    scene.first.fail(0, 5)
+    scene.second.upstream.look()
+    scene.clock.advance(10.2)
+    target = scene.first.upstream.targets[0]
+    assert target.admits()
+    target.failed("status 500")
+    scene.second.upstream.look()
+    assert scene.second.available == scene.worker(False).available == [False, True]
+    scene.clock.advance(19)
+    scene.second.upstream.look()
+    assert scene.second.available == [False, True]
+    scene.clock.advance(1.2)
+    for worker in (scene.second, scene.worker(False)):
+        assert (worker.available, worker.upstream.targets[0].ejected) == ([True, True], True)
+
+
+def test_requests_of_other_workers_are_counted(page: Page) -> None:
+    """Those of a worker that has died are not."""
+    scene = Scene(page)
+    page.become(1, 2)
+    other = scene.worker(False)
+    page.become(0, 1)
+    first = scene.worker(False).upstream
+    for _ in range(3):
+        other.upstream.begin(other.upstream.targets[0])
+    first.begin(first.targets[0])
+    first.counts = True
+    first.replace_targets([target.config for target in first.targets])
+    first.choose()
+    assert [target.load for target in first.targets] == [4, 0]
+    page.died(1)
+    scene.clock.advance(1)
+    first.choose()
+    assert [target.load for target in first.targets] == [1, 0]
 
 
 def test_two_workers_do_not_eject_the_last_two_targets(page: Page) -> None:
-    """Each has ejected one, and does not follow the other; nor does a third follow both."""
+    """The second sees that the first has ejected one."""
     scene = Scene(page)
-    scene.first.fail(0, 3)
-    scene.second.fail(1, 3)
+    scene.first.fail(0, 5)
+    scene.second.fail(1, 5)
     third = scene.worker(False)
     for worker in (scene.first, scene.second, third):
         worker.upstream.look()

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from apigw.routing import trie
 from apigw.wire.errors import Refused
-from apigw.wire.target import check_authority, check_target, split_absolute
+from apigw.wire.target import (
+    EMPTY_SEGMENT,
+    ENCODED_SLASH,
+    check_authority,
+    check_target,
+    oddities,
+    split_absolute,
+)
 
 
 @pytest.mark.parametrize(
@@ -185,3 +193,45 @@ def test_absolute_refused(target: bytes, host: bytes) -> None:
     with pytest.raises(Refused) as refused:
         split_absolute(target, host)
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("target", "kept", "odd"),
+    [
+        (b"/a%2Fb", 1, 1),
+        (b"/a%2fb?x=%2F//", 1, 1),
+        (b"/%2F/x", 1, 1),
+        (b"/a%2F%2Fb", 1, 1),
+        (b"/a//b", 2, 2),
+        (b"//", 2, 2),
+        (b"/a//", 2, 2),
+        (b"/a%2F//b", 3, 3),
+        (b"/a/b", 3, 0),
+        (b"/a?//", 3, 0),
+        (b"/a%2Fb", 2, None),
+        (b"/a//b", 1, None),
+        (b"/a/..%2Fb", 3, None),
+        (b"/a/%2e%2e%2fb", 3, None),
+        (b"/a/b%2F..", 3, None),
+        (b"/a/b%2F.;x", 3, None),
+        (b"/a/x%2F%2E%2e%2Fb", 3, None),
+        (b"/a//../b", 3, None),
+        (b"/a/;x", 3, None),
+        (b"/a%5Cb", 3, None),
+        (b"/a\\b", 3, None),
+        (b"/a%2", 3, None),
+    ],
+)
+def test_oddities_that_are_kept(target: bytes, kept: int, odd: int | None) -> None:
+    """An encoded slash and an empty segment pass where they are kept; a dot segment beside a slash does not."""
+    if odd is None:
+        with pytest.raises(Refused):
+            check_target(target, kept)
+    else:
+        path, query = check_target(target, kept)
+        assert path + query == target and oddities(path) == odd
+
+
+def test_the_router_and_the_wire_mean_the_same_oddities() -> None:
+    """The one says which are kept, the other finds them."""
+    assert (ENCODED_SLASH, EMPTY_SEGMENT) == (trie.ENCODED_SLASH, trie.EMPTY_SEGMENT)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from apigw import __version__
@@ -13,6 +14,7 @@ from apigw.admin.circuits import Row, row_of, summed
 from apigw.admin.status.history import History, Sum
 from apigw.admin.status.page import InSteps, document
 from apigw.contract.machine import Answer, Machine
+from apigw.errors import Overloaded
 from apigw.ops.metrics import LagProbe
 from apigw.ops.packing import pack
 from apigw.process.current import Current
@@ -40,7 +42,9 @@ class Facts:
         machine: Machine,
         in_steps: InSteps,
         in_thread: Callable[..., Deferred[Any]],
+        load_of: Callable[[int], tuple[int, int]],
     ) -> None:
+        """``load_of``: connections and requests in flight of a worker that does not answer."""
         self._seconds = seconds
         self._began = seconds()
         self._current = current
@@ -53,12 +57,13 @@ class Facts:
         self._machine = machine
         self._in_steps = in_steps
         self._in_thread = in_thread
+        self._load_of = load_of
         machine.answers("status", lambda _: self._own())
         machine.answers("page", lambda _: self._own_page())
 
     def status(self) -> Deferred[dict[str, Any]]:
         """The document of ``/status``."""
-        asked: Deferred[Any] = self._machine.ask("status")
+        asked: Deferred[Any] = self._machine.ask("status", silent=True)
         return asked.addCallback(self._of_all).addCallback(_with_result)
 
     def page(self) -> Iterator[Any]:
@@ -68,11 +73,12 @@ class Facts:
             yield from document(facts, self._current.snapshot, self._history, self._circuits())
             return
         answers: list[Answer] = []
-        yield self._machine.ask("page").addCallback(answers.extend)
+        yield self._machine.ask("page", silent=True).addCallback(answers.extend)
+        answering = [each for each in answers if each.value is not None]
         sums: list[Sum] = []
-        yield self._in_thread(Sum, [each.value["history"] for each in answers]).addCallback(sums.append)
-        facts = self._of_all([Answer(each.worker, each.process, each.value["status"]) for each in answers])
-        own, others = self._machine.apart(answers)
+        yield self._in_thread(Sum, [each.value["history"] for each in answering]).addCallback(sums.append)
+        facts = self._of_all([evolve(each, value=each.value and each.value["status"]) for each in answers])
+        own, others = self._machine.apart(answering)
         circuits = summed(own["circuits"], [each["circuits"] for each in others])
         yield from document(facts, self._current.snapshot, sums[0], circuits)
 
@@ -105,21 +111,16 @@ class Facts:
         return [row_of(upstream) for upstream in self._current.snapshot.upstreams.values()]
 
     def _of_all(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        rows = [
-            {
-                "worker": each.worker,
-                "process": each.process,
-                **{name: each.value[name] for name in ("connections", "in_flight", "uptime", "lag")},
-            }
-            for each in answers
-        ]
+        rows = [self._row(each) for each in answers]
         # One that was started since has seen fewer.
-        told = [each.value["reload"] for each in answers]
+        told = [each.value["reload"] for each in answers if each.value is not None]
+        if not told:
+            raise Overloaded("No worker has answered in time; try again in some seconds.")
         last = max(told, key=lambda reload: (reload["upgrades"], reload["count"]))
         result = {None: None, True: "succeeded", False: "failed"}[last["succeeded"]]
         return {
             "version": __version__,
-            "uptime": max(row["uptime"] for row in rows),
+            "uptime": max(row["uptime"] or 0.0 for row in rows),
             "connections": sum(row["connections"] for row in rows),
             "in_flight": sum(row["in_flight"] for row in rows),
             "last_reload": None if result is None else {"result": result, "ago": last["ago"]},
@@ -133,6 +134,18 @@ class Facts:
             "upgrading": any(reload["upgrading"] for reload in told),
             "upgrade_problem": last["upgrade_problem"],
             "workers": rows,
+        }
+
+    def _row(self, answer: Answer) -> dict[str, Any]:
+        known = answer.value
+        if known is None:
+            connections, in_flight = self._load_of(answer.worker)
+            known = {"connections": connections, "in_flight": in_flight, "uptime": None, "lag": None}
+        return {
+            "worker": answer.worker,
+            "process": answer.process,
+            "answers": answer.value is not None,
+            **{name: known[name] for name in ("connections", "in_flight", "uptime", "lag")},
         }
 
 

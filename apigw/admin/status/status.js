@@ -105,10 +105,11 @@ function failures({ failed, requests }) {
 function workers(list) {
   byId("of-workers").hidden = list.length === 1;
   byId("workers").replaceChildren(...list.map((worker) => row(
-    element("td", String(worker.worker)), element("td", String(worker.process)), element("td", duration(worker.uptime)),
+    element("td", String(worker.worker)), element("td", String(worker.process)), 
+    element("td", worker.answers ? duration(worker.uptime) : "does not answer", worker.answers ? "" : "bad"),
     element("td", String(worker.connections), "number"),
     element("td", String(worker.in_flight), "number"),
-    element("td", seconds(worker.lag), "number"))));
+    element("td", worker.answers ? seconds(worker.lag) : "", "number"))));
 }
 
 function services(list) {
@@ -125,7 +126,7 @@ function services(list) {
 
 function routes(list) {
   byId("routes").replaceChildren(...list.map((route) => row(
-    element("td", route.path), element("td", route.methods.join(" ")), element("td", route.service),
+    element("td", route.path), element("td", route.methods.join(" ")), element("td", route.service ?? "–"),
     element("td", number(route.rate), "number"),
     element("td", seconds(route.p95), "number"),
     failures(route),

@@ -218,6 +218,7 @@ class Authenticator:
 
     def _accept(self, token: _Token, key: Key, now: float) -> Principal:
         principal = token.verifier.rules.principal(token.claims, now)
+        principal.document = bytes(token.parts.payload)
         as_usual = b"Bearer " + token.raw
         self._forget(as_usual)
         self._seen[as_usual] = principal, key

@@ -12,6 +12,7 @@ from apigw.config.check_files import warn_exposed
 from apigw.config.files import Files, text
 from apigw.config.merge import Document
 from apigw.config.model import Config, Path, Route
+from apigw.config.paths import paths_of
 from apigw.config.problem import Problem
 from apigw.config.rules import Rules
 from apigw.config.validate import shown
@@ -42,7 +43,7 @@ def demands(document: Document, files: Files) -> None:
     for path, route in routes:
         auth = route.get("auth") or default
         if auth == "none":
-            opened.append((*path, "path"))
+            opened.append(path)
         if route.get("auth") in ("required", "optional") and not has_auth and sure:
             document.report((*path, "auth"), f"is {auth}, {unprovable}")
         for key in ("roles", "scopes"):
@@ -51,10 +52,14 @@ def demands(document: Document, files: Files) -> None:
                 sentence = "needs authentication, but the route's auth is none"
                 document.report((*path, key), sentence, document.key((*path, key)))
     if opened:
-        named = ", ".join(str(document.get(*path)) for path in opened[:_MAX_NAMED])
+        named = ", ".join(_first_path(document, path) for path in opened[:_MAX_NAMED])
         more = f" and {len(opened) - _MAX_NAMED} more" if len(opened) > _MAX_NAMED else ""
         sentence = f"{len(opened)} of {len(routes)} routes need no authentication: {named}{more}"
-        document.warn(("routes",), sentence, document.place(opened[0]))
+        document.warn(("routes",), sentence, document.place((*opened[0], "path")))
+
+
+def _first_path(document: Document, route: Path) -> str:
+    return next((text for _, text in paths_of(document, route)), "")
 
 
 def verifiers(document: Document, files: Files) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from apigw.contract.exchange import Answer, Exchange, Head, Hook, Outcome, Route, Stage
 from apigw.policy.cors.model import Cors
 from apigw.routing.router import Router
+from apigw.routing.trie import Match
 from apigw.wire.headers import Headers, first
 from apigw.wire.request import Request
 
@@ -68,7 +69,7 @@ class Preflight(Stage):
         wanted = first(request.headers, b"access-control-request-method")
         if wanted is None or first(request.headers, b"origin") is None:
             return None
-        match = self.router.match(wanted, request.path)
+        match = _agreed(self.router, wanted, request)
         cors = None if match is None else _cors_of(match.value)
         if match is None or cors is None:
             return None
@@ -88,11 +89,25 @@ class Preflight(Stage):
 
     def _methods(self, router: Router[Route], request: Request) -> Iterable[bytes]:
         """Those of the path whose own routes let the page call: a browser remembers them all."""
-        for method in router.allow(request.path):
-            match = router.match(method, request.path)
+        for method in router.allow(request.path, request.authority):
+            match = _agreed(router, method, request)
             cors = None if match is None else _cors_of(match.value)
             if cors is not None and _allows(cors, request):
                 yield method
+
+
+def _agreed(router: Router[Route], method: bytes, request: Request) -> Match[Route] | None:
+    """The first of the routes that a request after the preflight could take, if all have the same ``cors``: a preflight
+    has neither its headers nor its cookies, by which they may be told apart."""
+    first: Match[Route] | None = None
+    for match in router.candidates(method, request.path, request.authority):
+        if first is None:
+            first = match
+            continue
+        theirs: object = _cors_of(match.value)
+        if theirs != _cors_of(first.value):
+            return None
+    return first
 
 
 def _cors_of(route: Route) -> Cors | None:

@@ -12,6 +12,7 @@ from apigw.contract.policy import NOTHING, OwnRoute, Part, Policy, Prepared
 from apigw.policy.cors.cors import AnswerPages, Preflight
 from apigw.policy.cors.model import cors_of
 from apigw.policy.cors.rules import RULES
+from apigw.routing.pattern import Pattern
 from apigw.routing.router import Router
 
 
@@ -44,11 +45,15 @@ class PreparedCors(Prepared):
         return Part(stages=stages, hooks=(AnswerPages(cors),))
 
     def own_routes(self) -> Iterator[OwnRoute]:
-        seen: set[str] = set()
+        seen: set[object] = set()
         for route in self._config.routes:
-            if cors_of(route) and route.path not in seen:
-                seen.add(route.path)
-                yield OwnRoute(route.path, frozenset({b"OPTIONS"}), self._asked)
+            if cors_of(route):
+                shape = Pattern.parse(route.path).shape
+                for host in route.hosts or ("",):
+                    if (shape, host) not in seen:
+                        seen.add((shape, host))
+                        hosts = (host,) if host else ()
+                        yield OwnRoute(route.path, frozenset({b"OPTIONS"}), self._asked, hosts)
 
     def routed(self, router: Router[Route]) -> None:
         self._preflight.router = router

@@ -9,6 +9,7 @@ from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.model import Config, Path, Route
 from apigw.config.nearest import hint
+from apigw.config.paths import paths_of
 from apigw.config.rules import Rules
 from apigw.config.units import duration_text
 from apigw.config.validate import shown
@@ -28,8 +29,8 @@ def limited_endpoint(text: str) -> None:
 
 def rate_limits(document: Document, files: Files) -> None:
     """Reports two limits of one kind with one endpoint and scope. Warns of a limit that matches no route."""
-    paths = (route.get("path") for _, route in document.entries("routes") if isinstance(route, dict))
-    routed = Patterns(Pattern.parse(path) for path in paths if path is not None)
+    paths = (text for route, _ in document.entries("routes") for _, text in paths_of(document, route))
+    routed = Patterns(Pattern.parse(path) for path in paths)
     seen: dict[tuple[object, str, bool], Path] = {}
     for path, limit in document.entries("rate_limits"):
         if not isinstance(limit, dict):

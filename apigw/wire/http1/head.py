@@ -15,7 +15,7 @@ from apigw.wire.errors import Refused
 from apigw.wire.headers import HOP_BY_HOP, NO_LINE, Headers, connection_options
 from apigw.wire.methods import METHODS, REGISTERED_BESIDES
 from apigw.wire.request import Request, Stream
-from apigw.wire.target import check_authority, check_target, split_absolute
+from apigw.wire.target import check_authority, check_target, oddities, split_absolute
 
 _SPECIAL = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 """Fields about the framing or for this hop only. All others go to the service."""
@@ -56,8 +56,8 @@ class HeadReader:
         self._parser = HttpRequestParser(self)
         self._authority = _IMPOSSIBLE  # of the last request, and nearly always also of the next
 
-    def read(self, stream: Stream, head: bytes, max_count: int) -> Request:
-        """Parse a head, which ends with its empty line. Raises ``Refused``."""
+    def read(self, stream: Stream, head: bytes, max_count: int, kept: int = 0) -> Request:
+        """Parse a head, which ends with its empty line. Raises ``Refused``. ``kept``: ``Settings.kept_oddities``."""
         renamed = b""
         try:
             upgrade = self._parse(head)
@@ -120,8 +120,10 @@ class HeadReader:
                 raise Refused(400, "The request target * has no path.")
             uri, named = split_absolute(uri, self._authority)
             self._authority = self._authority or named  # in HTTP/1.0, only the target may have it
-        path, query = check_target(uri)
+        path, query = check_target(uri, kept)
         request = Request(stream, method, uri, path, query, self._authority, headers, protocol, length)
+        if kept:
+            request.odd = oddities(path)
         request.body_complete = length == 0
         request.wants_trailers = trailers
         self.closing = b"close" in options or protocol == b"HTTP/1.0"

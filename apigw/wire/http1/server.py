@@ -197,7 +197,9 @@ class HTTP1Channel(ClientConnection):
         self._searched = 0
         end += 4
         head = self._head
-        request = head.read(self, data if end == len(data) else data[:end], settings.max_header_count)
+        request = head.read(
+            self, data if end == len(data) else data[:end], settings.max_header_count, settings.kept_oddities
+        )
         self._last = head.closing
         rest = data[end:]
         length = request.content_length

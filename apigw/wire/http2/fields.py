@@ -34,7 +34,7 @@ from apigw.wire.http2.frames import Code, StreamFault
 from apigw.wire.methods import METHODS
 from apigw.wire.request import Request, Stream
 from apigw.wire.server import Settings
-from apigw.wire.target import check_authority, check_target, same_authority
+from apigw.wire.target import check_authority, check_target, oddities, same_authority
 
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}").fullmatch
 
@@ -65,11 +65,12 @@ class _Pseudo:
 
 
 def read_request(
-    stream: Stream, fields: list[Field], size: int, ended: bool, max_size: int, max_count: int
+    stream: Stream, fields: list[Field], size: int, ended: bool, max_size: int, max_count: int, kept: int = 0
 ) -> tuple[Request, bool]:
     """Returns the request, and whether the client waits for ``100 Continue`` before it sends the body.
 
     ``size`` is that of all fields; ``fields`` beyond ``max_size`` may be missing. ``ended``: the stream has no body.
+    ``kept``: ``Settings.kept_oddities``.
     Raises ``Refused`` for what has a status on HTTP/1.1 too, and ``StreamFault`` for the rest.
     """
     pseudo = _Pseudo()
@@ -105,13 +106,15 @@ def read_request(
     authority = _read_authority(pseudo.authority, host, scheme)
     if host is None:
         headers.insert(0, (b"host", authority))
-    path, query = check_target(target)
+    path, query = check_target(target, kept)
     if ended:
         if length:
             raise Refused(400, "The request's body is shorter than its Content-Length.")
         length = 0
     request = Request(stream, method, target, path, query, authority, headers, b"HTTP/2", length)
     request.body_complete = length == 0
+    if kept:
+        request.odd = oddities(path)
     for field in special:
         if field.kind == TE:
             request.wants_trailers = True

@@ -159,7 +159,7 @@ class HTTP2Channel(InTurns):
             self._set_deadline()
         try:
             request, expects_continue = read_request(
-                stream, fields, size, end, settings.max_header_size, settings.max_header_count
+                stream, fields, size, end, settings.max_header_size, settings.max_header_count, settings.kept_oddities
             )
         except Refused as refusal:
             is_head = any(field.kind == METHOD and field.value == b"HEAD" for field in fields)

@@ -22,6 +22,7 @@ from apigw.policy.auth.lasting import REVIEW, Lasting
 from apigw.policy.auth.model import Auth, JWTVerifier
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
+from apigw.routing.trie import Entry
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.request import Request
 
@@ -41,7 +42,7 @@ class Scene:
     def __init__(self) -> None:
         self.clock = Clock()
         self.route = Route("/a", None, None, Metrics(CollectorRegistry(), "0").route("/a"), ())
-        table = Table(Router([("/a", None, self.route)]), None, self.route, Peers(), 100, False)
+        table = Table(Router([Entry("/a", None, self.route)]), None, self.route, Peers(), 100, False)
         self.ended: list[Exchange] = []
         self.failed: list[str] = []
         self.pipeline = Pipeline(table, self.clock.seconds, self.ended.append, lambda request: None)

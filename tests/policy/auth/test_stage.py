@@ -21,6 +21,7 @@ from apigw.policy.limits.selection import Selection
 from apigw.policy.limits.stage import ChargeAddress, Count, Counting, RefuseSpent
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
+from apigw.routing.trie import Entry
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 
@@ -63,7 +64,7 @@ class Scene:
         stage = Authenticate(using(HS), required, (), (), lambda: NOW)
         series = Metrics(CollectorRegistry(), "0").route("/a")
         route = Route("/a", None, None, series, (*before, stage, *after, Welcome()), **added)
-        table = Table(Router([("/a", None, route)]), None, route, Peers(), 100, False)
+        table = Table(Router([Entry("/a", None, route)]), None, route, Peers(), 100, False)
         self.ended: list[Exchange] = []
         self.pipeline = Pipeline(table, self.clock.seconds, self.ended.append, lambda request: None)
 

@@ -1,0 +1,124 @@
+# Compiled: see docs/decisions/compiled.md
+"""What the policy does with requests and answers."""
+
+from __future__ import annotations
+
+from typing import Any, cast, final
+
+from apigw import errors
+from apigw.contract.exchange import DROPPED, Exchange, Head, Hook, Outcome, Stage
+from apigw.policy.transform.fields import Fields
+from apigw.policy.transform.syntax import authority
+from apigw.policy.transform.template import Template
+from apigw.wire.errors import Refused
+from apigw.wire.headers import first
+from apigw.wire.target import check_target
+
+PREFIX = b"x-forwarded-prefix"
+
+
+class Path:
+    """A rule that gives the service another path."""
+
+    def write(self, exchange: Exchange) -> None:
+        """Set ``exchange.target``. Raises ``BadRequest``."""
+        raise NotImplementedError
+
+
+@final
+class WithoutPrefix(Path):
+    """Removes the first raw segments of the path (``strip_prefix``)."""
+
+    def __init__(self, segments: int) -> None:
+        self._segments = segments
+
+    def write(self, exchange: Exchange) -> None:
+        request = exchange.request
+        path = request.path
+        after = self._segments + 1
+        pieces = path.split(b"/", after)
+        if len(pieces) == after:
+            prefix, rest = path, b"/"
+        else:
+            rest = b"/" + pieces[after]
+            prefix = path[: len(path) - len(rest)]
+        exchange.target = rest + request.query
+        _tell(exchange, prefix)
+
+
+@final
+class Rewritten(Path):
+    """Writes the path anew. The client's query stays, unless ``has_query``."""
+
+    def __init__(self, template: Template, has_query: bool) -> None:
+        self._template = template
+        self._has_query = has_query
+
+    def write(self, exchange: Exchange) -> None:
+        request = exchange.request
+        target = self._template.text(exchange)
+        if target is None:
+            raise errors.BadRequest("The request lacks a part of the path that the service would get.")
+        if not self._has_query:
+            target += request.query
+        try:
+            path = check_target(target)[0]
+        except Refused:
+            raise errors.BadRequest("The path that the service would get is ambiguous.") from None
+        exchange.target = target
+        before = request.path
+        if len(path) < len(before) and before.endswith(path):
+            _tell(exchange, before[: len(before) - len(path)])
+
+
+def _tell(exchange: Exchange, prefix: bytes) -> None:
+    """Tell the service what was removed from the beginning of the path, behind what a trusted proxy has removed."""
+    request, peers = exchange.request, exchange.peers
+    if peers.some and peers.trusts(request.stream.peer):
+        prefix = (first(request.headers, PREFIX) or b"") + prefix
+    exchange.sent = [*exchange.sent, (PREFIX, prefix)]
+
+
+@final
+class ToService(Stage):
+    """Changes the request that the service gets: its path, its host, its fields."""
+
+    def __init__(self, path: Path | None, host: Template | None, fields: Fields, withheld: frozenset[bytes]) -> None:
+        self._path = path
+        self._host = host
+        self._fields = fields if fields else None
+        self._withheld = withheld
+
+    def run(self, exchange: Exchange) -> Outcome:
+        if self._path is not None:
+            self._path.write(exchange)
+        if self._host is not None:
+            host = self._host.text(exchange)
+            if host is None or not authority(host):
+                raise errors.BadRequest("The host that the service would get is malformed.")
+            exchange.authority = host
+        if self._fields is not None:
+            exchange.sent = [*exchange.sent, *self._fields.of(exchange, True)]
+        if self._withheld:
+            exchange.withheld = exchange.withheld | self._withheld
+        return None
+
+
+@final
+class ToClient(Hook):
+    """Changes the fields of every answer, the gateway's own included. ``removed`` are names in lower case."""
+
+    def __init__(self, fields: Fields, removed: frozenset[bytes]) -> None:
+        self._fields = fields
+        self._removed = removed
+        self._dropped = DROPPED | removed
+
+    def run(self, exchange: Exchange, head: Head) -> None:
+        removed = self._removed
+        headers = cast("list[Any]", head.headers)  # compiled, pairs would be taken apart and made anew
+        if removed:
+            headers = [header for header in headers if header[0] not in removed]
+            if not head.own:  # its trailers are still to come
+                dropped = exchange.dropped
+                exchange.dropped = self._dropped if dropped is DROPPED else dropped | removed
+        head.headers = headers + self._fields.of(exchange, False)

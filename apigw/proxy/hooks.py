@@ -1,0 +1,26 @@
+# Compiled: see docs/decisions/compiled.md
+"""Runs the hooks of a route on the head of an answer."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from apigw import errors
+from apigw.contract.exchange import Exchange, Head
+from apigw.wire.headers import Headers
+
+log = Logger(namespace=__name__)
+
+
+def hooked(exchange: Exchange, status: int, headers: Headers, own: bool) -> Headers | None:
+    """The fields of an answer after the route's hooks have run; None if one failed, and the exchange is refused."""
+    head = Head(status, headers, own)
+    try:
+        for hook in exchange.route.hooks:
+            hook.run(exchange, head)
+    except Exception:
+        log.failure("{id}: a hook failed", id=exchange.id.decode("ascii"))
+        exchange.hooks_failed = True
+        exchange.driver.refuse(exchange, errors.GatewayError("An error in the gateway; its log has the details."))
+        return None
+    return head.headers

@@ -1,0 +1,131 @@
+"""One route from its YAML to what a service, or a client, gets: read, checked, compiled, and walked without sockets."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from twisted.internet.task import Clock
+
+from apigw.config.load import load
+from apigw.config.model import Config
+from apigw.contract.exchange import Answer, Driver, Exchange, Head, Outcome
+from apigw.contract.machine import Machine
+from apigw.contract.policy import Context
+from apigw.contract.principal import Principal
+from apigw.ops.metrics import Metrics
+from apigw.policy.all import POLICIES
+from apigw.process.rules import RULES
+from apigw.process.snapshot import Parts, Snapshot, compile
+from apigw.proxy.forward import Connect, HoldBody
+from apigw.proxy.headers import upstream_fields
+from apigw.proxy.held_body import Buffers
+from apigw.upstream.upstream import build
+from apigw.wire.agent import Agent
+from apigw.wire.client_tls import ClientTLS
+from apigw.wire.deadlines import Deadlines
+from apigw.wire.fetch import Fetch
+from apigw.wire.headers import Headers
+from apigw.wire.request import Request
+
+
+class Peer:
+    """The connection, as far as stages look at it."""
+
+    def __init__(self, secure: bool) -> None:
+        self.peer = b"192.0.2.1"
+        self.secure = secure
+
+
+def snapshot_of(config: Config) -> Snapshot:
+    clock: Any = Clock()
+    deadlines = Deadlines(clock)
+    metrics = Metrics(CollectorRegistry(), "0")
+    context = Context(
+        reactor=clock,
+        now=clock.seconds,
+        config=config,
+        deadlines=deadlines,
+        metrics=metrics,
+        fetch=partial(Fetch, Agent(clock, deadlines, lambda host: ClientTLS().to(host))),
+        client_address=lambda request: b"",
+        redis=None,
+        machine=Machine(0),
+    )
+    return compile(
+        config,
+        None,
+        Parts(
+            build=lambda service: build(service, clock, deadlines, metrics.service(service.name)),
+            series=metrics.route,
+            policies=[policy(context) for policy in POLICIES],
+            deadlines=deadlines,
+            buffers=Buffers(0),
+        ),
+    )
+
+
+class Routed:
+    """A gateway with these routes, and with the service ``main``. ``sections`` are the other ones."""
+
+    def __init__(self, directory: Path, *routes: dict[str, Any], **sections: Any) -> None:
+        document = {"services": {"main": {"targets": ["http://127.0.0.1:9001"]}}, "routes": routes, **sections}
+        (directory / "gateway.yaml").write_text(json.dumps(document))
+        self.config = load(str(directory), {}, RULES)
+        self.table = snapshot_of(self.config).table
+
+    def exchange(
+        self,
+        target: str,
+        *headers: tuple[bytes, bytes],
+        principal: Principal | None = None,
+        host: bytes = b"shop.example:8080",
+        method: bytes = b"GET",
+        secure: bool = False,
+    ) -> Exchange:
+        """An exchange at its beginning. ``principal`` is who calls; authentication is not run then."""
+        stream: Any = Peer(secure)
+        uri = target.encode("latin-1")
+        path, mark, query = uri.partition(b"?")
+        request = Request(stream, method, uri, path, mark + query, host, list(headers), b"HTTP/1.1", 0)
+        exchange = Exchange(Driver(), request, self.table.peers, 0.0)
+        match = self.table.router.match(method, path)
+        exchange.route = self.table.otherwise(request) if match is None else match.value
+        exchange.principal = principal
+        return exchange
+
+    def walked(self, exchange: Exchange) -> Outcome:
+        """The outcome of its stages: None where it would be sent to a service."""
+        for stage in exchange.route.stages:
+            if isinstance(stage, HoldBody | Connect):
+                return None
+            outcome = stage.run(exchange)
+            if outcome is not None:
+                return outcome
+        return None
+
+    def sent(self, exchange: Exchange) -> Headers:
+        """The fields that the service gets, after the stages."""
+        assert self.walked(exchange) is None
+        (hold,) = [stage for stage in exchange.route.stages if isinstance(stage, HoldBody)]
+        request, peers = exchange.request, exchange.peers
+        trusted = peers.trusts(request.stream.peer)
+        own = () if exchange.principal is None else exchange.principal.fields
+        copied = hold.destination.copied
+        return upstream_fields(request, trusted, exchange.id, own, copied, exchange.withheld, exchange.sent)
+
+    def answered(self, exchange: Exchange, *headers: tuple[bytes, bytes], own: bool = False) -> Headers:
+        """The fields that the client gets of an answer with these."""
+        head = Head(200, list(headers), own)
+        for hook in exchange.route.hooks:
+            hook.run(exchange, head)
+        return head.headers
+
+    def answer(self, exchange: Exchange) -> Answer:
+        """The gateway's own answer, after the stages."""
+        outcome = self.walked(exchange)
+        assert isinstance(outcome, Answer)
+        return outcome
