@@ -62,7 +62,7 @@ ROOMS = {
     "process.trial": ("process", "process.program", "wire", "config"),
     "process.worker": ("process", "process.program", "shared", "config"),
     "process.workers": ("process", "process.worker", "process.trial", "shared", "config"),
-    "cli": ("process", "process.trial", "policy.oauth", "policy.transform", "routing", "wire", "config"),
+    "cli": ("process", "process.trial", "policy.auth", "policy.oauth", "policy.transform", "routing", "wire", "config"),
     "tap": ("process", "wire", "config"),
 }
 """What a room may import of the program, besides itself."""
