@@ -102,8 +102,8 @@ class LoadTally(Tally):
     def __init__(self, loads: Loads, worker: int, number: int) -> None:
         super().__init__()
         self._loads = loads
-        self._worker: i64 = worker
-        self._number: i64 = number
+        self._row = loads.row(worker)
+        self._number = number
 
     def total(self) -> int:
         return self._loads.total(self._number)
@@ -115,10 +115,13 @@ class LoadTally(Tally):
         self.subtract(1)
 
     def add(self, by: int) -> int:
-        self.own += by
-        self._loads.add(self._worker, self._number, by)
+        self._change(by)
         return self._loads.total(self._number)
 
     def subtract(self, by: int) -> None:
-        self.own -= by
-        self._loads.add(self._worker, self._number, -by)
+        self._change(-by)
+
+    def _change(self, by: int) -> None:
+        self.own += by
+        before: int = self._row[self._number]
+        self._row[self._number] = before + by

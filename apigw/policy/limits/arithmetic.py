@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Any, ClassVar, Final
 
+from mypy_extensions import mypyc_attr
+
 from apigw.policy.limits.model import RateLimit
 from apigw.policy.limits.quota import Quota, identify
 from apigw.wire.headers import Header
@@ -45,6 +47,7 @@ _COUNT_MASK: Final = 0x7FFFFFFF
 _COUNTS_MASK: Final = 0x3FFFFFFFFFFFFFFF
 
 
+@mypyc_attr(acyclic=True)
 class Standing:
     """The state of a key before a request, in numbers. Times are microseconds of the counting clock.
 
@@ -251,6 +254,7 @@ Checks = list[Check]
 request that one limit refuses counts in none."""
 
 
+@mypyc_attr(acyclic=True)
 class Decision:
     """The decision for one exchange, with the numbers of its tightest limit: that with the fewest remaining requests,
     or if it is refused, that with the longest wait.
