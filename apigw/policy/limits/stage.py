@@ -61,12 +61,13 @@ class CountAndClaim(Stage):
         self._counting = counting
 
     def run(self, exchange: Exchange) -> Outcome:
-        path, counting = exchange.request.path, self._counting
+        request, counting = exchange.request, self._counting
+        path, host = request.path, request.authority
         store, callers, violated = counting.store, counting.callers, counting.violated
-        wanted = [(limit, callers.key(exchange, limit.scope)) for limit in self._concurrent.of(path)]
+        wanted = [(limit, callers.key(exchange, limit.scope)) for limit in self._concurrent.of(path, host)]
         if not wanted:
             return count(exchange, self._rates, counting)
-        checks: Checks = [(limit, callers.key(exchange, limit.scope)) for limit in self._rates.of(path)]
+        checks: Checks = [(limit, callers.key(exchange, limit.scope)) for limit in self._rates.of(path, host)]
         claim = Claim(wanted, store)
         exchange.at_end = (*exchange.at_end, claim)
         if isinstance(store, LocalStore):
@@ -103,8 +104,7 @@ class RefuseSpent(Screen):
         self._counting = counting
 
     def run(self, exchange: Exchange) -> None:
-        selection = self._selection
-        limits = selection.always if not selection.sometimes else selection.of(exchange.request.path)
+        limits = _applying(self._selection, exchange)
         if limits:
             counting = self._counting
             key = counting.callers.address(exchange)
@@ -113,9 +113,15 @@ class RefuseSpent(Screen):
                 decide(exchange, decision, counting.violated)
 
 
+def _applying(selection: Selection[Limit], exchange: Exchange) -> tuple[Limit, ...]:
+    if not selection.sometimes:
+        return selection.always
+    return selection.of(exchange.request.path, exchange.request.authority)
+
+
 def count(exchange: Exchange, selection: Selection[Limit], counting: Counting) -> Waiting | None:
     """Check the limits that apply to an exchange. Raises ``GatewayError`` if one refuses it."""
-    limits = selection.always if not selection.sometimes else selection.of(exchange.request.path)
+    limits = _applying(selection, exchange)
     store, callers, violated = counting.store, counting.callers, counting.violated
     if len(limits) == 1 and isinstance(store, LocalStore):
         limit = limits[0]
