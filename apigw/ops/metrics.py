@@ -52,6 +52,8 @@ class LookupSeries:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.in_progress = 0
         """Number of look-ups in progress; the resolver sets it."""
+        self.of_targets = 0
+        """Those for targets ``dns`` and ``srv``."""
         results = Counter(
             "gateway_dns_lookups_total", "Lookups of host names that ended, by result.", ["result"], registry=registry
         )
@@ -65,7 +67,7 @@ class LookupSeries:
             registry=registry,
         )
         progress = Gauge("gateway_dns_lookups_in_progress", "Lookups that have not ended.", registry=registry)
-        progress.set_function(lambda: self.in_progress)
+        progress.set_function(lambda: self.in_progress + self.of_targets)
 
     def ended(self, found: bool, seconds: float) -> None:
         self._results[found].inc()
