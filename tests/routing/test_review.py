@@ -22,7 +22,7 @@ def route(path: str, auth: AuthOfRoute = OPEN, **more: Any) -> Route:
 
 def said(*routes: Route) -> Iterator[str]:
     for problem in review(Config(routes=routes), RULES):
-        yield f"{problem.path[1]} {problem.sentence}"
+        yield f"{problem.path[1] if len(problem.path) > 1 else 0} {problem.sentence}"
 
 
 def header(name: str, **wanted: Any) -> dict[str, Any]:
