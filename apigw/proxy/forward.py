@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from apigw import errors
-from apigw.contract.exchange import Exchange, Outcome, Stage, Waiting
+from apigw.contract.exchange import Choice, Exchange, Outcome, Route, Stage, Waiting
 from apigw.proxy.destination import Destination
 from apigw.proxy.grpc import begin_call, call_of
 from apigw.proxy.held_body import Buffers, HeldBody
@@ -24,6 +24,18 @@ def stages(destination: Destination, buffers: Buffers) -> tuple[Stage, ...]:
     retries = destination.upstream.retries
     begin_tries = () if retries is None else (BeginTries(destination, retries),)
     return HoldBody(destination, buffers), *begin_tries, Connect(destination)
+
+
+class ChooseService(Stage):
+    """Goes on with the route of one of several services. Each of ``routes`` begins with the stages that have run."""
+
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
+        self.routes: tuple[Route, ...] = ()
+
+    def run(self, exchange: Exchange) -> Outcome:
+        exchange.route = self.routes[self._choice.choose(exchange)]
+        return None
 
 
 class HoldBody(Stage):
