@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet.endpoints import quoteStringArgument
 
-from apigw.policy.oauth.client_secrets import hash_generated, new_secret
+from apigw.policy.auth.secrets import hash_generated, new_secret
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = Path(os.environ.get("RUN_DIR") or ROOT / "run").absolute()

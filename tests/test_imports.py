@@ -66,6 +66,7 @@ ROOMS = {
     "cli": (
         "process",
         "process.trial",
+        "policy.auth",
         "policy.oauth",
         "policy.split",
         "policy.transform",

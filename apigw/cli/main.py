@@ -91,6 +91,8 @@ def parser() -> argparse.ArgumentParser:
         help="make a random secret (better than a chosen one), and print it with its hash",
     )
 
+    _add_keys(add("keys", ("keys", "keys"), "make, list and revoke API keys", directory=False))
+
     def where(command: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--config", metavar="DIR", default="etc", help="the gateway's configuration (default: etc)"
@@ -153,6 +155,27 @@ def parser() -> argparse.ArgumentParser:
         )
     add("version", ("main", "version"), "print the version", directory=False)
     return whole
+
+
+def _add_keys(keys: argparse.ArgumentParser) -> None:
+    actions = keys.add_subparsers(metavar="ACTION", required=True, dest="action")
+
+    def add(name: str, help: str) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+        action.add_argument("file", metavar="FILE", help="the file of `auth.api_keys`")
+        return action
+
+    make = add("make", "make a random key, put its hash into the file, and print the key, which is stored nowhere")
+    make.add_argument("id", metavar="ID", help="the caller's id; several keys may have the same")
+    make.add_argument("--role", metavar="ROLE", action="append", default=[], help="a role; may be given several times")
+    make.add_argument("--scope", metavar="SCOPE", action="append", default=[], help="likewise a scope")
+    make.add_argument("--expires", metavar="WHEN", help="90d, 12h, or 2027-01-31T12:00:00Z (default: never)")
+    shown = add("list", "show the keys in a file: the beginning of each hash, id, roles, scopes, expiry")
+    shown.add_argument("--id", metavar="ID", help="only those of this caller")
+    revoke = add("revoke", "take the keys of a caller out of the file")
+    revoke.add_argument("id", metavar="ID", help="the caller's id")
+    revoke.add_argument("--hash", metavar="HASH", default="", help="only those whose hash begins so (see `list`)")
+    add("sort", "bring the lines into order, after the file was put together from others")
 
 
 def version(options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import sys
 from getpass import getpass
 
 from apigw.cli.outcome import FOUND, REFUSED
-from apigw.policy.oauth import client_secrets
+from apigw.policy.auth import secrets as client_secrets
 
 
 def hash_secret(options: argparse.Namespace) -> int:

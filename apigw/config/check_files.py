@@ -10,11 +10,17 @@ from apigw.config.files import Files, fit
 from apigw.config.keys import Rule, may_be_list
 from apigw.config.merge import Document
 from apigw.config.model import Path
-from apigw.config.rules import Content
+from apigw.config.rules import Content, ContentByPath
 from apigw.config.validate import shown
 
 
-def contents(document: Document, files: Files, judges: Mapping[str, Content], private: Collection[str]) -> None:
+def contents(
+    document: Document,
+    files: Files,
+    judges: Mapping[str, Content],
+    private: Collection[str],
+    by_path: Mapping[str, ContentByPath],
+) -> None:
     """Reports each file that cannot be read, or whose content is not what the schema says.
 
     A warning where others can read one that holds what is ``private``, or everybody can write to it.
@@ -23,7 +29,10 @@ def contents(document: Document, files: Files, judges: Mapping[str, Content], pr
         if key in document.tree and _names_files(rule):
             for path, name, holds in _named(document, rule, document.tree[key], (key,)):
                 try:
-                    judges[holds](files.data(name))
+                    if holds in by_path:
+                        by_path[holds](files.absolute(name))
+                    else:
+                        judges[holds](files.data(name))
                 except ValueError as error:
                     document.report(path, f"{shown(document, path, name)} {error}")
                 else:

@@ -33,7 +33,7 @@ def judge(document: Document, files: Files, rules: Rules) -> None:
     """Run all checks, and add every problem to the document."""
     validate(document, rules.forms)
     document.reserved = rules.reserved_paths(document)
-    check_files.contents(document, files, rules.contents, rules.private)
+    check_files.contents(document, files, rules.contents, rules.private, rules.contents_by_path)
     check_files.pairs(document, files)
     check_files.access_log(document, files)
     check_network.listeners(document, files)

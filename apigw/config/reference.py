@@ -173,7 +173,7 @@ class _Page:
             item = self._type(rule["valuesrules"])
             return f"map of {'maps' if item == 'map' else item}{null}"
         if isinstance(kind, list):
-            return " or ".join(_TYPES[each] for each in kind) + null
+            return " or ".join("list of such" if each == "list" else _TYPES[each] for each in kind) + null
         bounds = f", {rule['min']} to {rule['max']}" if "min" in rule else ""
         return _TYPES[kind] + bounds + null
 

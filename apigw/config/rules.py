@@ -19,6 +19,9 @@ Form = Callable[[str], object]
 Content = Callable[[bytes], object]
 """Raises ``ValueError`` for a wrong content of a file, with a fragment that follows the name and quotes no content."""
 
+ContentByPath = Callable[[str], object]
+"""The same for a file that may be too large to be held in memory, by its path."""
+
 Check = Callable[[Document, Files], None]
 """Reports contradictions between values to the document. Runs after the schema, on values without problems."""
 
@@ -50,6 +53,7 @@ class Rules:
     forms: Mapping[str, Form] = Factory(dict)
     called: Mapping[str, str] = Factory(dict)
     contents: Mapping[str, Content] = Factory(dict)
+    contents_by_path: Mapping[str, ContentByPath] = Factory(dict)
     private: frozenset[str] = frozenset()
     checks: tuple[Check, ...] = ()
     reserved: tuple[Reserved, ...] = ()
@@ -64,6 +68,7 @@ class Rules:
             forms={**self.forms, **other.forms},
             called={**self.called, **other.called},
             contents={**self.contents, **other.contents},
+            contents_by_path={**self.contents_by_path, **other.contents_by_path},
             private=self.private | other.private,
             checks=self.checks + other.checks,
             reserved=self.reserved + other.reserved,

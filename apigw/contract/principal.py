@@ -39,6 +39,8 @@ class Principal:
         self.begins = begins
         self.expires = expires
         self.key = key_of(provider, id)
+        self.by_token = False
+        """Whether it sent a bearer token: only then a refusal names what the token lacks (RFC 6750)."""
         self.document = b"{}"
         self._claims: Mapping[str, Any] | None = None
         self.fields: list[tuple[bytes, bytes]] = [
@@ -59,6 +61,21 @@ class Principal:
     def has_one_of(self, roles: Collection[str]) -> bool:
         """Whether the caller has at least one of ``roles``."""
         return not self._roles.isdisjoint(roles)
+
+
+def reach(claims: Mapping[str, Any], path: str) -> Any:
+    """The claim of that very name (some providers use URLs as names), else the one that the dotted path leads to.
+
+    ``None`` if there is none.
+    """
+    if path in claims:
+        return claims[path]
+    found: Any = claims
+    for name in path.split("."):
+        if not isinstance(found, dict):
+            return None
+        found = found.get(name)
+    return found
 
 
 def key_of(provider: str, id: str) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import repeat
 
-from apigw.policy.oauth.client_secrets import hash_secret
+from apigw.policy.auth.secrets import hash_secret
 from bench.figures import Verdict
 from bench.ground import Ground, address_of
 from bench.load import Address, Load, Request, Tally, encode, explain

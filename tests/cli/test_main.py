@@ -12,7 +12,7 @@ import pytest
 
 from apigw import __version__
 from apigw.cli import main as cli
-from apigw.policy.oauth.client_secrets import SecretHash
+from apigw.policy.auth.secrets import SecretHash
 
 ETC = """\
 gateway:

@@ -32,7 +32,8 @@ from apigw.config.model import (
     UpstreamTLS,
 )
 from apigw.config.validate import Validator
-from apigw.policy.auth.model import Auth, AuthOfGateway, AuthOfRoute, AuthSection, JWTVerifier, auth_of
+from apigw.policy.auth.jwt.model import JWTVerifier
+from apigw.policy.auth.model import Auth, AuthOfGateway, AuthOfRoute, AuthSection, auth_of
 from apigw.policy.cors.model import Cors, CorsOfRoute
 from apigw.policy.limits.model import LimitsSection, RateLimit, rate_limits_of
 from apigw.policy.oauth.model import AcceptedKey, OAuth, OAuthClient, OAuthOfAuth, OAuthSigning, Quota
@@ -467,6 +468,8 @@ def test_warnings(example: str, tmp_path: Path) -> None:
     (tmp_path / "etc/zoo.yaml").write_text("routes: [{path: /open, service: user-service, auth: none}]\n")
     assert list(map(str, load(example, {}, RULES).warnings)) == [
         "etc/empty.yaml:1:1: is empty",
+        "etc/gateway.yaml:46:11: routes: 2 routes take the credentials of every provider (main, oauth): /api/v1/users, "
+        "/api/v1/users/:id; `providers` names those that are meant",
         "etc/gateway.yaml:85:15: rate_limits[0].endpoint: '/api/v1/search' matches no route",
         "etc/zoo.yaml:1:17: routes: 1 of 3 routes need no authentication: /open",
         "etc/old.yml:1:1: is not read: only files that end in .yaml are",

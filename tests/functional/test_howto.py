@@ -40,6 +40,7 @@ def running(checkout: Path) -> Iterator[Running]:
     "page",
     [
         "add-a-service",
+        "api-keys",
         "choose-breaker-thresholds",
         "grpc",
         "issue-tokens",

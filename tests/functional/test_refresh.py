@@ -15,7 +15,7 @@ from support.services import Service
 from support.tokens import bearer
 from support.waiting import eventually
 
-from apigw.policy.oauth.client_secrets import hash_generated, new_secret
+from apigw.policy.auth.secrets import hash_generated, new_secret
 
 from .conftest import Start
 

@@ -18,7 +18,7 @@ from support.services import Service
 from support.tokens import Provider, bearer
 from support.waiting import eventually
 
-from apigw.policy.oauth.client_secrets import new_secret
+from apigw.policy.auth.secrets import new_secret
 
 from .conftest import Start
 

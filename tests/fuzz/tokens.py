@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from apigw.config.model import Secret
 from apigw.contract.principal import Principal
 from apigw.errors import Unauthorized
-from apigw.policy.auth.jwt import MAX_TOKEN, Authenticator
-from apigw.policy.auth.model import Auth, JWTVerifier
+from apigw.policy.auth.jwt.model import JWTVerifier
+from apigw.policy.auth.jwt.tokens import Tokens
+from apigw.policy.auth.model import Auth
 from fuzz.target import Target
 
 NOW = 1_800_000_000.0
 SECRET = b"0123456789abcdef0123456789abcdef"
-AUTHENTICATOR = Authenticator(
-    Auth(jwt=(JWTVerifier(name="main", algorithm="HS256", secret=Secret(SECRET), issuer="https://id"),))
-)
+AUTH = Auth(jwt=(JWTVerifier(name="main", algorithm="HS256", secret=Secret(SECRET), issuer="https://id"),))
+AUTHENTICATOR = Tokens(AUTH)
 REASONS = {
     "algorithm", "audience", "critical", "expired", "issuer", "malformed", "missing", "not_yet", "several", "signature",
     "too_large", "type", "unknown_key",
@@ -42,7 +42,7 @@ def check(data: bytes) -> None:
     scheme, _, token = data.partition(b" ")
     token = token.strip(b" ")
     assert scheme.lower() == b"bearer"
-    assert len(token) <= MAX_TOKEN
+    assert len(token) <= AUTH.max_token_size
     head, payload, signature = token.split(b".")
     expected = hmac.new(SECRET, head + b"." + payload, hashlib.sha256).digest()
     assert hmac.compare_digest(decoded(signature), expected)

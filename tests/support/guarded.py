@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from apigw.policy.oauth.client_secrets import hash_generated, hash_secret, new_secret
+from apigw.policy.auth.secrets import hash_generated, hash_secret, new_secret
 from support.client import Answer, Client
 from support.daemon import Daemon, Document, gateway
 from support.services import Service

@@ -1,4 +1,4 @@
-"""Ends tunnels and event streams when the token that opened them is no longer valid."""
+"""Ends tunnels and event streams when the credential that opened them is no longer valid."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 from apigw.contract.exchange import Exchange, OnLasting
 from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable, Unauthorized
-from apigw.policy.auth.jwt import Authenticator
-from apigw.policy.auth.principal import EXPIRED, Refusal
+from apigw.policy.auth.authenticator import Authenticator
+from apigw.policy.auth.refusals import EXPIRED, Refusal
 from apigw.wire.deadlines import Deadlines
 
 REVIEW = 10.0
@@ -22,7 +22,7 @@ APART = 0.001
 """Seconds between the checks after a reload. Each may verify a token, which blocks the reactor for up to a tenth of
 this time."""
 
-TAKEN_BACK = Refusal("unknown_key", "the token is not accepted any more")
+TAKEN_BACK = Refusal("unknown_key", "the credential is not accepted any more")
 
 log = Logger()
 
@@ -82,9 +82,8 @@ class Lasting(OnLasting):
             return EXPIRED()
         if self._authenticator is None:
             return TAKEN_BACK()
-        tokens = [value for name, value in watched.exchange.request.headers if name == b"authorization"]
         try:
-            found = self._authenticator.authenticate(tokens, now)
+            found = self._authenticator.again(watched.exchange.request, watched.principal, now)
         except AuthUnavailable:
             return None
         except Unauthorized as error:

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import frozen
 
-from apigw.config.model import Config, Open, Route, Secret
-
-
-@frozen
-class JWTVerifier:
-    """A verifier of tokens. It has exactly one source of keys; the content of ``secret_file`` is in ``secret``."""
-
-    name: str
-    algorithm: str
-    public_key_file: str | None = None
-    secret: Secret | None = None
-    jwks_file: str | None = None
-    jwks_url: str | None = None
-    key_id: str | None = None
-    issuer: str | None = None
-    audience: tuple[str, ...] = ()
-    leeway: float = 30.0
-    user_claim: str = "sub"
-    roles_claim: str = "roles"
+from apigw.config.model import Config, Open, Route
+from apigw.policy.auth.api_keys.model import APIKeys
+from apigw.policy.auth.basic.model import BasicProvider
+from apigw.policy.auth.jwt.model import JWTVerifier
 
 
 @frozen
@@ -30,6 +17,9 @@ class Auth(Open):
     """The section ``auth``. ``added`` has the keys of the token endpoint."""
 
     jwt: tuple[JWTVerifier, ...] = ()
+    api_keys: tuple[APIKeys, ...] = ()
+    basic: tuple[BasicProvider, ...] = ()
+    max_token_size: int = 8 * 1024
 
 
 @frozen
@@ -44,12 +34,18 @@ class AuthOfGateway:
 
 @frozen
 class AuthOfRoute:
-    """``auth`` is required, optional or none; ``None`` if the gateway's default applies (``demanded``)."""
+    """``auth`` is required, optional or none; ``None`` if the gateway's default applies (``demanded``).
+
+    ``providers`` are the names of those that are believed, ``None`` for all. ``claims`` are pairs of a claim and what
+    it must be.
+    """
 
     auth: str | None = None
     roles: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
     forward_token: bool = True
+    providers: tuple[str, ...] | None = None
+    claims: tuple[tuple[str, Any], ...] = ()
 
 
 def auth_of(config: Config) -> Auth | None:

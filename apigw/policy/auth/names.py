@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from apigw.policy.auth.principal import MAX_ID, is_role
+from apigw.policy.auth.jwt.claims import MAX_ID, is_role
 
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
 

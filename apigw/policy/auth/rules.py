@@ -3,35 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
 from typing import Any
 
-from attrs import frozen
-
-from apigw.config.check_files import warn_exposed
-from apigw.config.files import Files, text
+from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.model import Config, Path, Route
+from apigw.config.nearest import hint
 from apigw.config.paths import paths_of
 from apigw.config.problem import Problem
 from apigw.config.rules import Rules
 from apigw.config.validate import shown
-from apigw.policy.auth import keys
+from apigw.policy.auth.api_keys.records import check_file
+from apigw.policy.auth.api_keys.rules import check_header
+from apigw.policy.auth.basic.users import parse as passwords
+from apigw.policy.auth.jwt.own import PROVIDER
+from apigw.policy.auth.jwt.rules import (
+    check_algorithm,
+    check_role_pattern,
+    claim_name,
+    public_key_file,
+    secret_file,
+    verifiers,
+)
 from apigw.policy.auth.model import AuthOfGateway, AuthOfRoute, auth_of, default_auth, demanded
 from apigw.policy.auth.names import check_claim, check_role, check_scope
 from apigw.policy.auth.schema import KEYS
 
-_SOURCES = {
-    "RS256": ("public_key_file", "jwks_file", "jwks_url"),
-    "HS256": ("secret", "secret_file", "jwks_file"),
-}
-_ALL_SOURCES = ("private_key_file", "public_key_file", "secret", "secret_file", "jwks_file", "jwks_url")
-_MAX_PAIRED = 500
+KINDS = ("jwt", "api_keys", "basic")
+"""The kinds of providers: each a list of maps with a ``name``."""
 _MAX_NAMED = 10
 
 
+def section(document: Document, files: Files) -> None:
+    """Reports a section without a provider, and names of providers that are given twice, of whatever kind."""
+    auth = document.get("auth")
+    if auth is not None and not any(auth.get(key) not in (None, []) for key in (*KINDS, "oauth")):
+        known = " or ".join(sorted((*KINDS, "oauth")))
+        document.report(("auth",), f"is empty: it needs {known}", document.key(("auth",)))
+    names: dict[str, Path] = {}
+    for path, name in _named(document):
+        if name == PROVIDER and auth is not None and auth.get("oauth"):
+            document.report(path, f"{shown(document, path, name)} is already the name of the gateway's own tokens")
+        first = names.setdefault(name, path)
+        if first != path:
+            owner = f"the provider at {document.place(first)}"
+            document.report(path, f"{shown(document, path, name)} is already the name of {owner}")
+
+
+def _named(document: Document) -> Iterator[tuple[Path, str]]:
+    """The names of all providers but the gateway itself, and where they stand."""
+    for kind in KINDS:
+        for path, provider in document.entries("auth", kind):
+            if isinstance(provider, dict) and "name" in provider:
+                yield (*path, "name"), provider["name"]
+
+
 def demands(document: Document, files: Files) -> None:
-    """Reports authentication without an ``auth`` section, and roles and scopes without authentication."""
+    """Reports authentication without an ``auth`` section, and demands without authentication."""
     has_auth = document.tree.get("auth") is not None
     default = default_auth(document.get("gateway", "auth_default"), has_auth)
     sure = has_auth or document.whole
@@ -46,118 +74,65 @@ def demands(document: Document, files: Files) -> None:
             opened.append(path)
         if route.get("auth") in ("required", "optional") and not has_auth and sure:
             document.report((*path, "auth"), f"is {auth}, {unprovable}")
-        for key in ("roles", "scopes"):
+        for key in ("providers", "roles", "scopes", "claims"):
             judged = document.is_sound((*path, "auth")) and (sure or route.get("auth"))
             if route.get(key) and auth == "none" and judged:
                 sentence = "needs authentication, but the route's auth is none"
                 document.report((*path, key), sentence, document.key((*path, key)))
+        for at, _ in document.entries(*path, "claims"):
+            claim_name(document, at)
     if opened:
-        named = ", ".join(_first_path(document, path) for path in opened[:_MAX_NAMED])
-        more = f" and {len(opened) - _MAX_NAMED} more" if len(opened) > _MAX_NAMED else ""
-        sentence = f"{len(opened)} of {len(routes)} routes need no authentication: {named}{more}"
+        sentence = f"{len(opened)} of {len(routes)} routes need no authentication: {_listed(document, opened)}"
         document.warn(("routes",), sentence, document.place((*opened[0], "path")))
 
 
-def _first_path(document: Document, route: Path) -> str:
-    return next((text for _, text in paths_of(document, route)), "")
+def providers(document: Document, files: Files) -> None:
+    """Reports names of providers that do not exist. Warns of routes that take all, where there are several."""
+    auth = document.tree.get("auth")
+    own = [PROVIDER] if isinstance(auth, dict) and auth.get("oauth") else []
+    known = [*(name for _, name in _named(document)), *own]
+    sound = document.whole and document.get("auth") is not None
+    default = default_auth(document.get("gateway", "auth_default"), bool(known))
+    unnamed: list[Path] = []
+    for path, route in document.entries("routes"):
+        if not isinstance(route, dict):
+            continue
+        if route.get("providers") is None and (route.get("auth") or default) != "none":
+            unnamed.append(path)
+        for at, name in document.entries(*path, "providers"):
+            if sound and name not in known:
+                near = hint(str(name), known)
+                document.report(at, f"{shown(document, at, name)} is not the name of a provider{near}")
+    if len(known) > 1 and unnamed:
+        many = f"{len(unnamed)} {'routes take' if len(unnamed) > 1 else 'route takes'}"
+        sentence = f"{many} the credentials of every provider ({', '.join(known)}): {_listed(document, unnamed)}"
+        document.warn(
+            ("routes",), f"{sentence}; `providers` names those that are meant", document.place((*unnamed[0], "path"))
+        )
 
 
-def verifiers(document: Document, files: Files) -> None:
-    """Reports verifiers without exactly one key of the right kind, and verifiers that accept the same tokens."""
-    auth = document.get("auth")
-    if auth is not None and not any(value not in (None, []) for value in auth.values()):
-        known = " or ".join(sorted(document.schema["auth"]["schema"]))
-        document.report(("auth",), f"is empty: it needs {known}", document.key(("auth",)))
-    names: dict[str, Path] = {}
-    for path, verifier in document.entries("auth", "jwt"):
-        if isinstance(verifier, dict) and "algorithm" in verifier:
-            _key_source(document, files, path, verifier)
-        if isinstance(verifier, dict) and "name" in verifier:
-            at = (*path, "name")
-            first = names.setdefault(verifier["name"], at)
-            if first != at:
-                owner = f"the verifier at {document.place(first)}"
-                document.report(at, f"{shown(document, at, verifier['name'])} is already the name of {owner}")
-        if document.is_sound(path) and not verifier.get("issuer") and not verifier.get("audience"):
-            sentence = "accepts every token that its key has signed: give it an issuer or an audience"
-            document.warn(path, sentence)
-    for one, other in combinations(list(trusted(document))[:_MAX_PAIRED], 2):
-        apart(document, one, other)
-
-
-@frozen
-class Trusted:
-    """Tokens that are believed, by what tells them from others: ``path`` says so in the configuration."""
-
-    path: Path
-    algorithm: str
-    issuer: str | None
-    key_ids: frozenset[str | None]
-
-
-def trusted(document: Document) -> Iterator[Trusted]:
-    """Those of each verifier that is sound."""
-    for path, verifier in document.entries("auth", "jwt"):
-        if document.is_sound(path):
-            ids = frozenset(filter(None, (verifier.get("key_id"),)))
-            yield Trusted(path, verifier["algorithm"], verifier.get("issuer"), ids)
-
-
-def apart(document: Document, one: Trusted, other: Trusted) -> None:
-    """Reports ``other`` where a token could be meant for both."""
-    if one.algorithm == other.algorithm and not keys.apart(one.issuer, one.key_ids, other.issuer, other.key_ids):
-        sentence = f"could accept the same tokens as the one at {document.place(one.path)}"
-        document.report(other.path, f"{sentence}: give each its own issuer")
-
-
-def _key_source(document: Document, files: Files, path: Path, verifier: dict[str, Any]) -> None:
-    given = one_key(document, path, verifier, _SOURCES[verifier["algorithm"]])
-    if verifier.get("key_id") and given.startswith("jwks"):
-        sentence = "has no effect with a key set: each of its keys has its own kid"
-        document.report((*path, "key_id"), sentence, document.key((*path, "key_id")))
-    if given == "jwks_file":
-        at, name = (*path, given), verifier[given]
-        if verifier["algorithm"] == "HS256":
-            warn_exposed(document, files, at, name, private=True)
-        try:
-            keys.key_set(files.data(name), verifier["algorithm"])
-        except ValueError as error:
-            document.report(at, f"{shown(document, at, name)} {error}")
-    if (verifier.get("jwks_url") or "").startswith("http://"):
-        document.warn((*path, "jwks_url"), "fetches keys without TLS: anyone on the network path can replace them")
-
-
-def one_key(
-    document: Document, path: Path, keys_of: dict[str, Any], fitting: tuple[str, ...], needed: bool = True
-) -> str:
-    """Report if there is not exactly one key, or it is of the wrong kind. Returns the name of the first, or ""."""
-    given = [key for key in _ALL_SOURCES if keys_of.get(key) is not None]
-    if needed and not given and all(document.is_sound((*path, key)) for key in _ALL_SOURCES):
-        document.report(path, f"has no key: it needs {' or '.join(fitting)}", document.key(path))
-    for key in given[1:]:
-        document.report((*path, key), f"is given beside {given[0]}: give only one of them", document.key((*path, key)))
-    if given and given[0] not in fitting:
-        sentence = f"does not fit the algorithm, which needs {' or '.join(fitting)}"
-        document.report((*path, given[0]), sentence, document.key((*path, given[0])))
-    _secret(document, (*path, "secret"), keys_of.get("secret"))
-    return given[0] if given else ""
-
-
-def _secret(document: Document, path: Path, secret: str | None) -> None:
-    if secret is not None:
-        try:
-            keys.secret_key(secret.encode(), None)
-        except ValueError as error:
-            document.report(path, str(error))
+def _listed(document: Document, routes: list[Path]) -> str:
+    named = ", ".join(next((text for _, text in paths_of(document, route)), "") for route in routes[:_MAX_NAMED])
+    return f"{named} and {len(routes) - _MAX_NAMED} more" if len(routes) > _MAX_NAMED else named
 
 
 def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:
-    yield "auth", demanded(config, route)
-    of_route = route.of(AuthOfRoute)
+    auth, of_route = demanded(config, route), route.of(AuthOfRoute)
+    demands = of_route.roles or of_route.scopes or of_route.claims
+    but = ", but 401 without a credential: the route makes demands" if demands and auth == "optional" else ""
+    yield "auth", auth + but
+    if of_route.providers is not None:
+        yield "providers", f"any of {', '.join(of_route.providers)}"
     if of_route.roles:
         yield "roles", f"any of {', '.join(of_route.roles)}"
     if of_route.scopes:
         yield "scopes", f"all of {', '.join(of_route.scopes)}"
+    if of_route.claims:
+        yield "claims", ", ".join(f"{name}: {_value(value)}" for name, value in of_route.claims)
+
+
+def _value(value: Any) -> str:
+    return " or ".join(map(_value, value)) if isinstance(value, tuple) else str(value)
 
 
 def refuse(old: Config, new: Config) -> Iterator[Problem]:
@@ -168,25 +143,28 @@ def refuse(old: Config, new: Config) -> Iterator[Problem]:
         )
 
 
-def _secret_file(data: bytes) -> object:
-    return keys.secret_key(text(data), None)
-
-
-def _public_key(data: bytes) -> object:
-    return keys.public_key(data, None)
-
-
 RULES = Rules(
     keys=KEYS,
-    forms={"role": check_role, "scope": check_scope, "claim": check_claim},
+    forms={
+        "role": check_role,
+        "role pattern": check_role_pattern,
+        "scope": check_scope,
+        "claim": check_claim,
+        "algorithm": check_algorithm,
+        "key header": check_header,
+    },
     called={
         "role": "text without commas",
+        "role pattern": "text without commas, with `*`",
         "scope": "scope (RFC 6749 §3.3)",
+        "key header": "name of a header",
         "claim": "claim, with dots into nested ones",
+        "algorithm": "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519, Ed448, HS256",
     },
-    contents={"public key": _public_key, "secret": _secret_file},
-    private=frozenset({"secret"}),
-    checks=(verifiers, demands),
+    contents={"public key": public_key_file, "secret": secret_file, "passwords": passwords},
+    contents_by_path={"API keys": check_file},
+    private=frozenset({"secret", "passwords"}),
+    checks=(section, verifiers, demands, providers),
     refuse=(refuse,),
     told=(told,),
 )

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from apigw.config.errors import ConfigError, Problem, problem_at
 from apigw.config.model import Origin, Path
 from apigw.policy.auth.names import check_role, check_scope
-from apigw.policy.oauth.client_secrets import SecretHash, decoys, verify
+from apigw.policy.auth.secrets import SecretHash, decoys, verify
 from apigw.policy.oauth.model import OAuth, OAuthClient
 from apigw.policy.oauth.token_request import Credentials, check_client_id
 

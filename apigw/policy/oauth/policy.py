@@ -11,10 +11,10 @@ from twisted.web.resource import IResource
 from apigw.config.model import Config
 from apigw.contract.policy import Context, Policy, Prepared
 from apigw.contract.resource import Document
+from apigw.policy.auth.secrets import SecretThreads
 from apigw.policy.limits.exact_windows import ExactWindows
 from apigw.policy.limits.in_page import local_store
 from apigw.policy.limits.keys import address_key, network_key
-from apigw.policy.oauth.client_secrets import SecretThreads
 from apigw.policy.oauth.endpoint import TokenEndpoint, metadata
 from apigw.policy.oauth.model import OAuth, oauth_of
 from apigw.policy.oauth.page_families import PageFamilies

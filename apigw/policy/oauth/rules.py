@@ -9,9 +9,8 @@ from apigw.config.merge import Document
 from apigw.config.model import Path
 from apigw.config.rules import Reserved, Rules
 from apigw.config.validate import shown
-from apigw.policy.auth.own import PROVIDER
-from apigw.policy.auth.rules import Trusted, apart, one_key, trusted
-from apigw.policy.oauth.client_secrets import SecretHash
+from apigw.policy.auth.jwt.rules import Trusted, apart, one_key, trusted
+from apigw.policy.auth.secrets import SecretHash
 from apigw.policy.oauth.schema import KEYS
 from apigw.policy.oauth.signing import signing_key
 from apigw.policy.oauth.token_request import check_client_id
@@ -55,14 +54,10 @@ def _signing_keys(document: Document, path: Path, signing: dict[str, Any]) -> No
 
 def _apart_from_others(document: Document, path: Path, signing: dict[str, Any]) -> None:
     """No verifier of ``auth.jwt`` may be confused with the gateway's own tokens."""
-    for verifier, entry in document.entries("auth", "jwt"):
-        at = (*verifier, "name")
-        if isinstance(entry, dict) and entry.get("name") == PROVIDER:
-            document.report(at, f"{shown(document, at, PROVIDER)} is already the name of the gateway's own tokens")
     issuer = document.get(*path, "issuer")
     if issuer is not None:
         ids = frozenset(key["key_id"] for key in (signing, *signing.get("accepted", ())))
-        own = Trusted(path, signing["algorithm"], issuer, ids)
+        own = Trusted(path, frozenset({signing["algorithm"]}), issuer, ids)
         for other in trusted(document):
             apart(document, own, other)
 

@@ -14,8 +14,9 @@ from joserfc.jwk import OctKey, RSAKey
 from apigw.config.errors import ConfigError, problem_at
 from apigw.config.files import private_key
 from apigw.config.model import Origin, Path
-from apigw.policy.auth.keys import Key, KeyProblem, Keys, check_rsa_bits, configured_key, read_file
-from apigw.policy.auth.own import OwnTokens
+from apigw.policy.auth.jwt.keys import Key, KeyProblem, Keys, configured_key, public_key, read_file
+from apigw.policy.auth.jwt.own import OwnTokens
+from apigw.policy.auth.jwt.public_keys import as_jwk, check_rsa
 from apigw.policy.oauth.model import OAuth, OAuthSigning
 from apigw.shared.records import FOR_EVER, Busy, Records
 
@@ -43,7 +44,7 @@ class Signer:
         if self.algorithm != "RS256":
             return None
         published = {"use": "sig", "alg": self.algorithm}
-        return {"keys": [{**key.material.as_dict(private=False), "kid": key.id, **published} for key in self.keys]}
+        return {"keys": [{**as_jwk(key.public), "kid": key.id, **published} for key in self.keys]}
 
 
 Agree = Callable[[str, Callable[[], bytes]], bytes]
@@ -66,7 +67,7 @@ def load_signer(
     try:
         if signing.algorithm == "RS256" and signing.private_key_file is not None:
             material: RSAKey | OctKey = _private_key(signing.private_key_file)
-            own = Key("RS256", key_id, RSAKey.import_key(material.public_key))
+            own = public_key(material.public_key, key_id, ("RS256",))
         elif signing.algorithm == "RS256" and signing.secret is None:
             if previous is not None and previous.own is not None and previous.key_id.startswith(f"{key_id}-"):
                 material, own = previous._material, previous.own
@@ -75,11 +76,11 @@ def load_signer(
                 material = RSAKey.import_key(pem)
                 # a unique id: verifiers may have cached the key of an earlier process
                 name = f"{key_id}-{material.thumbprint()[:8]}"
-                own = Key("RS256", name, RSAKey.import_key(material.public_key))
+                own = public_key(material.public_key, name, ("RS256",))
             key_id, made = own.id or key_id, own
         elif signing.algorithm == "HS256" and signing.secret is not None:
-            own = configured_key("HS256", signing.key_id, None, signing.secret)
-            material = own.material
+            own = configured_key(("HS256",), key_id, None, signing.secret)
+            material = OctKey.import_key(signing.secret.value)
         else:
             raise KeyProblem("algorithm", "needs another key: RS256 signs with a private_key_file, HS256 with a secret")
         keys = [own]
@@ -87,7 +88,7 @@ def load_signer(
             at = ("auth", "oauth", "signing", "accepted", index)
             if any(other.key_id == key.id for key in keys):
                 raise KeyProblem("key_id", f"{other.key_id!r} is given twice")
-            keys.append(configured_key(signing.algorithm, other.key_id, other.public_key_file, other.secret))
+            keys.append(configured_key((signing.algorithm,), other.key_id, other.public_key_file, other.secret))
     except KeyProblem as error:
         raise ConfigError([problem_at(origins or {}, (*at, error.field), str(error))]) from None
     return Signer(signing.algorithm, key_id, Keys.of(keys), material, made)
@@ -128,5 +129,5 @@ def signing_key(pem: bytes) -> RSAKey:
     native = private_key(pem)
     if not isinstance(native, RSAPrivateKey):
         raise ValueError("contains a private key that is not RSA, which RS256 needs")
-    check_rsa_bits(native.key_size)
+    check_rsa(native.public_key())
     return RSAKey.import_key(native)

@@ -36,7 +36,7 @@ from prometheus_client import CollectorRegistry
 from apigw.config.load import load as load_config
 from apigw.contract.principal import Principal
 from apigw.ops.metrics import Metrics
-from apigw.policy.auth.jwt import CACHED_TOKENS, Authenticator
+from apigw.policy.auth.jwt.tokens import CACHED_TOKENS, Tokens
 from apigw.policy.auth.model import auth_of
 from apigw.process.rules import RULES
 from apigw.proxy.accounting import Accounting
@@ -233,7 +233,7 @@ class TestScenarios:
         (tmp_path / "gateway.yaml").write_text(json.dumps(scenario.config(Place(tmp_path, 8080, (9001,)))))
         auth = auth_of(load_config(os.fspath(tmp_path), {}, RULES))
         assert auth is not None
-        authenticator, values = Authenticator(auth), tokens.authorizations(5)
+        authenticator, values = Tokens(auth), tokens.authorizations(5)
         for value in (*values, *scenario.authorizations()):
             principal = authenticator.authenticate([value.encode()], time.time())
             assert isinstance(principal, Principal)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from apigw.policy.auth.keys import Key
+from apigw.policy.auth.jwt.keys import Key
 
 
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[Key]:
     """Each key that was tried for a signature."""
     tried: list[Key] = []
-    verifies: Callable[[Key, Any], bool] = Key.verifies
+    verifies: Callable[[Key, str, bytes, bytes], bool] = Key.verifies
 
-    def trying(self: Key, token: Any) -> bool:
+    def trying(self: Key, algorithm: str, signed: bytes, signature: bytes) -> bool:
         tried.append(self)
-        return verifies(self, token)
+        return verifies(self, algorithm, signed, signature)
 
     monkeypatch.setattr(Key, "verifies", trying)
     return tried

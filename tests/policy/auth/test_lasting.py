@@ -16,18 +16,20 @@ from apigw.contract.exchange import Exchange, Route
 from apigw.contract.peers import Peers
 from apigw.errors import GatewayError, Unauthorized
 from apigw.ops.metrics import Metrics
-from apigw.policy.auth.jwks import KeySet
-from apigw.policy.auth.jwt import Authenticator
+from apigw.policy.auth.authenticator import Authenticator
+from apigw.policy.auth.jwt.jwks import KeySet
+from apigw.policy.auth.jwt.model import JWTVerifier
+from apigw.policy.auth.jwt.tokens import Tokens
 from apigw.policy.auth.lasting import REVIEW, Lasting
-from apigw.policy.auth.model import Auth, JWTVerifier
+from apigw.policy.auth.model import Auth
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
 from apigw.routing.trie import Entry
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.request import Request
 
-from .test_jwks import URL, document, jwk, rsa
-from .test_jwt import HS, NOW, accept, hs256, using
+from .jwt.test_jwks import SOURCE, URL, document, jwk, rsa
+from .jwt.test_jwt import HS, NOW, accept, hs256, using
 
 
 class Stream:
@@ -49,8 +51,11 @@ class Scene:
         self.deadlines = Deadlines(self.clock)
         self.lasting = Lasting(self.deadlines, lambda: NOW + self.clock.seconds(), self.failed.append)
         self.authenticator = using(HS)
-        self.lasting.use(self.authenticator)
+        self.use(self.authenticator)
         self.deadlines.start()
+
+    def use(self, tokens: Tokens) -> None:
+        self.lasting.use(Authenticator([tokens]))
 
     @property
     def refused(self) -> list[GatewayError | None]:
@@ -118,8 +123,8 @@ def test_one_ends_soon_after_a_reload_that_takes_its_verifier_away(
     """With the reason that a request with its token would get; all others go on."""
     for _ in range(50):
         scene.open(hs256(exp=NOW + 10**6))
-    key_set = KeySet(URL, None, scene.clock)  # type: ignore[arg-type]  # which is not started
-    scene.lasting.use(Authenticator(Auth(verifiers), {URL: key_set}))
+    key_set = KeySet(SOURCE, None, scene.clock)  # type: ignore[arg-type]  # which is not started
+    scene.use(Tokens(Auth(verifiers), {SOURCE: key_set}))
     scene.pass_time(0.2)
     assert [getattr(error, "reason", None) for error in scene.refused] == ([reason] * 50 if reason else [])
     scene.pass_time(100)
@@ -138,7 +143,7 @@ def test_after_a_reload_tokens_are_looked_at_a_few_at_a_time(scene: Scene) -> No
     """A thousand streams are a second's work, which requests must not wait for."""
     for _ in range(1000):
         scene.open(hs256(exp=NOW + 10**6))
-    scene.lasting.use(using(OTHER_SECRET))
+    scene.use(using(OTHER_SECRET))
     ended = []
     for _ in range(12):
         scene.pass_time(0.1)
@@ -157,17 +162,17 @@ def test_while_keys_cannot_be_fetched_a_token_holds_until_it_expires(scene: Scen
         return answers[0], {}
 
     answers.append(document(jwk("a")))
-    key_set = KeySet(URL, fetch, scene.clock)
+    key_set = KeySet(SOURCE, fetch, scene.clock)
     key_set.start()
     token = jwt.encode({"alg": "RS256", "kid": "a"}, {"sub": "a", "exp": NOW + 10_000}, rsa("a"), algorithms=["RS256"])
     verifier = JWTVerifier("id", "RS256", jwks_url=URL)
-    scene.authenticator = Authenticator(Auth((verifier,)), {URL: key_set})
-    scene.lasting.use(scene.authenticator)
+    scene.authenticator = Tokens(Auth((verifier,)), {SOURCE: key_set})
+    scene.use(scene.authenticator)
     scene.open(token.encode())
     answers.clear()
-    fresh = KeySet(URL, fetch, scene.clock)
+    fresh = KeySet(SOURCE, fetch, scene.clock)
     fresh.start()
-    scene.lasting.use(Authenticator(Auth((verifier,)), {URL: fresh}))
+    scene.use(Tokens(Auth((verifier,)), {SOURCE: fresh}))
     scene.pass_time(60)
     assert scene.refused == []
     answers.append(document(jwk("b")))

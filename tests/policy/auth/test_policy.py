@@ -14,11 +14,13 @@ from apigw.config.model import Config
 from apigw.contract.machine import Machine
 from apigw.contract.policy import Context, Prepared
 from apigw.ops.metrics import Metrics
-from apigw.policy.auth.model import Auth, AuthSection, JWTVerifier
+from apigw.policy.auth.jwt.model import JWTVerifier
+from apigw.policy.auth.model import Auth, AuthSection
 from apigw.policy.auth.policy import AuthPolicy, PreparedAuth
+from apigw.process.pieces import at_once
 from apigw.wire.deadlines import Deadlines
 
-from .test_jwks import document, jwk
+from .jwt.test_jwks import document, jwk
 
 
 class Scene:
@@ -51,11 +53,14 @@ class Scene:
             await answer
         return document(jwk("a")), {}
 
+    def prepare(self, config: Config) -> PreparedAuth:
+        return at_once(self.policy.prepare(config, self.prepared, {"oauth": Prepared()}))
+
     def use(self, *urls: str) -> None:
         verifiers = tuple(JWTVerifier(f"v{index}", "RS256", jwks_url=url, issuer=url) for index, url in enumerate(urls))
         section = AuthSection(Auth(verifiers) if urls else None)
         config = Config(added=(section,))
-        prepared = self.policy.prepare(config, self.prepared, {"oauth": Prepared()})
+        prepared = self.prepare(config)
         prepared.adopt(self.prepared)
         self.prepared = prepared
 

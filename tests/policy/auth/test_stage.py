@@ -13,8 +13,8 @@ from apigw import errors
 from apigw.contract.exchange import Answer, Exchange, Outcome, Route, Screen, Stage
 from apigw.contract.peers import Peers
 from apigw.ops.metrics import Metrics
-from apigw.policy.auth.keys import Key
-from apigw.policy.auth.stage import Authenticate, CountFailure
+from apigw.policy.auth.jwt.keys import Key
+from apigw.policy.auth.stage import Accepted, Authenticate, CountFailure
 from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.selection import Selection
 from apigw.policy.limits.stage import ChargeAddress, Count, RefuseSpent
@@ -24,7 +24,7 @@ from apigw.routing.trie import Entry
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 
-from .test_jwt import HS, NOW, hs256, using
+from .jwt.test_jwt import HS, NOW, hs256, using
 
 
 class Stream:
@@ -60,7 +60,7 @@ class Scene:
     def __init__(self, required: bool = True, **added: Any) -> None:
         self.clock = Clock()
         before, after = added.pop("before", ()), added.pop("after", ())
-        stage = Authenticate(using(HS), required, (), (), lambda: NOW)
+        stage = Authenticate(Accepted(using(HS), None), required, None, lambda: NOW)
         series = Metrics(CollectorRegistry(), "0").route("/a")
         route = Route("/a", None, None, series, (*before, stage, *after, Welcome()), **added)
         table = Table(Router([Entry("/a", None, route)]), None, route, Peers(), 100, False)

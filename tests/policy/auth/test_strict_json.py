@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apigw.policy.auth.jwt import Authenticator
-from apigw.policy.auth.keys import key_set
+from apigw.policy.auth.jwt.keys import key_set
+from apigw.policy.auth.jwt.tokens import Tokens
 from apigw.policy.auth.model import Auth
 from apigw.policy.auth.strict_json import MAX_DEPTH, RepeatedName, parse, parse_object
 
-from .test_jwt import HS, NOW, SECRET, claims, encode, jwk, refuse, sign, using
+from .jwt.test_jwt import HS, NOW, SECRET, claims, encode, jwk, refuse, sign, using
 
 
 def deep(depth: int, opening: bytes = b"[", innermost: bytes = b"1", closing: bytes = b"]") -> bytes:
@@ -56,7 +56,7 @@ def test_a_document_that_is_no_object_is_a_value_error(document: bytes) -> None:
         parse_object(document)
     assert caught.value.__cause__ is None
     with pytest.raises(ValueError, match=r"contains no key set|is a key set larger"):
-        key_set(document, "RS256")
+        key_set(document, ("RS256",))
     authenticator = using(HS)
     if document and len(document) < 6000:
         assert refuse(authenticator, sign(document, claims())).reason == "malformed"
@@ -80,7 +80,7 @@ def test_a_token_of_any_depth_is_malformed_however_deep_the_stack_is(where: str,
 
 def test_a_header_that_only_python_could_read_is_malformed() -> None:
     """At each depth around that at which Python's parser gives up, and with no signature that could be checked."""
-    authenticator = Authenticator(Auth((HS,)))
+    authenticator = Tokens(Auth((HS,)))
     for depth in range(900, 1000):
         header = b'{"alg":"HS256","x":' + deep(depth) + b"}"
         assert refuse(authenticator, encode(header) + b".e30.AAAA").reason == "malformed"
@@ -125,7 +125,7 @@ def test_an_odd_document_that_is_an_object_is_read(document: bytes) -> None:
 )
 def test_a_key_with_odd_members_is_passed_over(member: dict[str, object]) -> None:
     """The good one beside it verifies."""
-    keys = key_set(json.dumps({"keys": [jwk(0, **member), jwk(1, kid="good"), None, 7, [], "x"]}).encode(), "RS256")
+    keys = key_set(json.dumps({"keys": [jwk(0, **member), jwk(1, kid="good"), None, 7, [], "x"]}).encode(), ("RS256",))
     assert [key.id for key in keys] == ["good"]
 
 
@@ -143,10 +143,6 @@ def test_a_key_with_odd_members_is_passed_over(member: dict[str, object]) -> Non
         ({"aud": [{}]}, "claims"),
         ({"sub": "\ud800"}, "claims"),
         ({"sub": "x" * 4000}, "claims"),
-        ({"roles": ["\ud800"]}, "claims"),
-        ({"roles": [[]]}, "claims"),
-        ({"scope": "\ud800"}, "claims"),
-        ({"scope": [{}]}, "claims"),
     ],
     ids=str,
 )

@@ -10,7 +10,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from apigw.errors import Overloaded
-from apigw.policy.oauth.client_secrets import SecretHash, hash_generated, hash_secret
+from apigw.policy.auth.secrets import SecretHash, hash_generated, hash_secret
 from apigw.policy.oauth.clients import Remembered
 from apigw.policy.oauth.model import OAuthClient
 

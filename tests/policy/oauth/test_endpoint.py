@@ -22,9 +22,9 @@ from apigw.config.errors import ConfigError
 from apigw.config.model import Secret
 from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable, Overloaded
-from apigw.policy.auth.jwt import Authenticator
+from apigw.policy.auth.jwt.tokens import Tokens
 from apigw.policy.auth.model import Auth
-from apigw.policy.oauth.client_secrets import Cost, SecretHash, hash_generated, hash_secret, new_secret
+from apigw.policy.auth.secrets import Cost, SecretHash, hash_generated, hash_secret, new_secret
 from apigw.policy.oauth.clients import Run
 from apigw.policy.oauth.endpoint import TokenEndpoint, TokenResponse, metadata
 from apigw.policy.oauth.model import OAuth, OAuthClient, OAuthSigning, Quota
@@ -112,7 +112,7 @@ class Scene:
 
     def principal(self, response: TokenResponse) -> Principal:
         token = content(response)["access_token"].encode()
-        authenticator = Authenticator(Auth(), own=own_tokens(self.config, self.signer))
+        authenticator = Tokens(Auth(), own=own_tokens(self.config, self.signer))
         principal = authenticator.authenticate([b"Bearer " + token], NOW)
         assert isinstance(principal, Principal)
         return principal

@@ -1,4 +1,4 @@
-"""Secrets of OAuth clients: generation, hashes, verification, and the threads for hashing.
+"""Secrets of OAuth clients, and passwords: generation, hashes, verification, and the threads for hashing.
 
 A stored hash is ``sha256$<hex>`` for a generated secret of 256 random bits, which cannot be guessed, or
 ``scrypt$<n>$<r>$<p>$<salt>$<hash>`` (RFC 7914) for a chosen one.
@@ -147,32 +147,43 @@ class _PatientPool(ThreadPool):
 class SecretThreads:
     """A small thread pool for hashing, separate from the reactor's, with a short queue.
 
-    One client id may use at most ``each`` of its places, so that guesses at one secret do not take them all.
+    One id may use at most ``each`` of its places, so that guesses at one secret do not take them all, and one client's
+    address at most ``each_caller``.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, threads: int = 2, queue: int = 32, each: int = 8) -> None:
+    def __init__(
+        self, reactor: IReactorFromThreads, threads: int = 2, queue: int = 32, each: int = 8, each_caller: int = 4
+    ) -> None:
         self._reactor = reactor
         self._pool = _PatientPool(minthreads=0, maxthreads=threads, name="apigw-secrets")
+        self._started = False
         self._room = threads + queue
         self._each = each
+        self._each_caller = each_caller
         self._taken = Counter[str]()
+        self._callers = Counter[str]()
 
     def start(self) -> None:
+        self._started = True
         self._pool.start()
 
     def stop(self) -> None:
-        """Stop when all queued work is done, which takes at most a second or two."""
-        self._pool.stop()
+        """Stop when all queued work is done, which takes at most a second or two. No effect if it is not running."""
+        if self._started:
+            self._started = False
+            self._pool.stop()
 
-    def run(self, work: Callable[[], T], id: str) -> Deferred[T]:
-        """Run ``work()`` in a thread for the client id ``id``, which need not exist. Cancelled work is not started.
+    def run(self, work: Callable[[], T], id: str, caller: str = "") -> Deferred[T]:
+        """Run ``work()`` in a thread for ``id``, which need not exist. Cancelled work is not started.
 
-        Raises ``Overloaded`` if too much work is queued, in all or for this id.
+        Raises ``Overloaded`` if too much work is queued, in all, for this id, or for this ``caller``, if that is given.
         """
-        if self._room <= 0 or self._taken[id] >= self._each:
+        full = self._room <= 0 or self._taken[id] >= self._each
+        if full or (caller and self._callers[caller] >= self._each_caller):
             raise Overloaded("Too many secrets are waiting to be checked.", [(b"retry-after", b"1")])
         self._room -= 1
         self._taken[id] += 1
+        self._callers[caller] += 1
         answer: Deferred[T] = Deferred()
 
         def unless_cancelled() -> T | None:
@@ -180,9 +191,8 @@ class SecretThreads:
 
         def finished(success: bool, result: T | Failure) -> None:
             self._room += 1
-            self._taken[id] -= 1
-            if not self._taken[id]:
-                del self._taken[id]
+            _give_back(self._taken, id)
+            _give_back(self._callers, caller)
             if not answer.called:
                 answer.callback(result)
 
@@ -190,6 +200,12 @@ class SecretThreads:
             lambda success, result: self._reactor.callFromThread(finished, success, result), unless_cancelled
         )
         return answer
+
+
+def _give_back(taken: Counter[str], key: str) -> None:
+    taken[key] -= 1
+    if not taken[key]:
+        del taken[key]
 
 
 def _scrypt(secret: str, salt: bytes, cost: tuple[int, int, int]) -> bytes:

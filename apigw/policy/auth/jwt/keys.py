@@ -1,34 +1,32 @@
-"""Keys that verify signatures: each pinned to one algorithm, read from PEM files, secrets and JWK sets (RFC 7517).
+"""Keys that verify signatures, read from PEM files, secrets and JWK sets (RFC 7517).
 
-Parsing is strict, because tokens and key sets come from outside. A ``ValueError`` says what is wrong with a key, but
-contains no part of it.
+Each key is pinned to what it can do: an RSA key never serves as a secret, nor a P-256 key for ES384. Parsing is strict,
+because tokens and key sets come from outside. A ``ValueError`` says what is wrong with a key, but contains no part of
+it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from hashlib import sha256
+from typing import Any
 
 import attrs
 from attrs import Factory, define, frozen
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from joserfc.errors import JoseError
-from joserfc.jwk import OctKey, RSAKey
-from joserfc.jws import CompactSignature, JWSRegistry, validate_compact
-from joserfc.util import urlsafe_b64decode
+from joserfc.jwk import OctKey
 
 from apigw.config.files import read
 from apigw.config.model import Secret
+from apigw.policy.auth.jwt.algorithms import SECRET, Verify, VerifyHMAC, prepared
+from apigw.policy.auth.jwt.public_keys import algorithms_of, decoded, encoded, kind_of, read_jwk, read_pem
 from apigw.policy.auth.strict_json import parse_object
 
-KEY_TYPES = {"RS256": "RSA", "HS256": "oct"}
 MIN_SECRET = 32
 MIN_DIFFERENT = 6
 """Different bytes in a secret, as in a client's: of 32 random digits, the poorest that are in use, one in 10 million
 has fewer."""
-MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 MAX_SET_BYTES = 256 * 1024
 MAX_KEYS = 100
 MAX_ALIKE = 8
@@ -37,34 +35,24 @@ MAX_KEY_ID = 256
 _PUBLIC = "is a key in PEM or OpenSSH form, not a secret: anybody may have the public half of it"
 
 
-def _registry(algorithm: str) -> JWSRegistry:
-    """joserfc's checks for one algorithm. Unknown header members are ignored (RFC 7515 §4); sizes are the caller's."""
-    allowed = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
-    allowed.max_header_length = allowed.max_signature_length = allowed.max_payload_length
-    return allowed
-
-
-_REGISTRIES = {algorithm: _registry(algorithm) for algorithm in KEY_TYPES}
-
-
 @define(eq=False)
 class Key:
-    """A key, pinned to one algorithm. ``retired`` is set when it has left its key set."""
+    """A key. ``prepared`` has it for each algorithm that it may be used with. ``retired`` is set when it has left its
+    key set. ``public`` is that of cryptography, ``None`` for a secret."""
 
-    algorithm: str
     id: str | None
-    material: RSAKey | OctKey = attrs.field(repr=False)
+    prepared: Mapping[str, Verify] = attrs.field(repr=False)
+    public: Any = attrs.field(repr=False)
+    fingerprint: bytes = attrs.field(repr=False)
     retired: bool = False
 
-    def verifies(self, token: CompactSignature) -> bool:
-        """Whether this key made the signature (HMAC is compared in constant time)."""
-        try:
-            return validate_compact(token, self.material, registry=_REGISTRIES[self.algorithm])
-        except (JoseError, ValueError):
-            return False
+    def verifies(self, algorithm: str, signed: bytes, signature: bytes) -> bool:
+        """Whether this key made the signature; ``algorithm`` is one that it is ``prepared`` for."""
+        return self.prepared[algorithm].verifies(signed, signature)
 
     def same_as(self, other: Key) -> bool:
-        return (self.algorithm, self.id) == (other.algorithm, other.id) and self.material == other.material
+        mine, others = (self.id, self.fingerprint, self.prepared.keys()), (other.id, other.fingerprint)
+        return mine == (*others, other.prepared.keys())
 
 
 @frozen(eq=False)
@@ -89,6 +77,14 @@ class Keys:
         for group in self.named.values():
             yield from group
         yield from self.nameless
+
+    def able(self, algorithm: str) -> tuple[Key, ...]:
+        """The keys for a token without ``kid``: those without one that can do ``algorithm``; else all that can.
+
+        None if these are more than ``MAX_ALIKE``.
+        """
+        keys = [key for key in self.nameless or self if algorithm in key.prepared]
+        return tuple(keys) if len(keys) <= MAX_ALIKE else ()
 
     def same_as(self, other: Keys) -> bool:
         mine, others = list(self), list(other)
@@ -119,37 +115,34 @@ def read_file(field: str, path: str) -> bytes:
         raise KeyProblem(field, f"{path!r} {error}") from None
 
 
-def configured_key(algorithm: str, key_id: str | None, public_key_file: str | None, secret: Secret | None) -> Key:
+def configured_key(
+    algorithms: Collection[str], key_id: str | None, public_key_file: str | None, secret: Secret | None
+) -> Key:
     """The verification key of one entry of the configuration. Raises ``KeyProblem``."""
     try:
-        if algorithm == "HS256" and secret is not None:
+        if SECRET in algorithms and secret is not None:
             return secret_key(secret.value, key_id)
     except ValueError as error:
         raise KeyProblem("secret", str(error)) from None
-    if algorithm == "RS256" and public_key_file is not None:
+    if SECRET not in algorithms and public_key_file is not None:
         pem = read_file("public_key_file", public_key_file)
         try:
-            return public_key(pem, key_id)
+            return public_key(read_pem(pem), key_id, algorithms)
         except ValueError as error:
             raise KeyProblem("public_key_file", f"{public_key_file!r} {error}") from None
     field = "public_key_file" if secret is None else "secret"
-    raise KeyProblem(field, "does not fit the algorithm: RS256 verifies with a public_key_file, HS256 with a secret")
+    raise KeyProblem(
+        field, "does not fit the algorithm: HS256 verifies with a secret, the others with a public_key_file"
+    )
 
 
-def public_key(pem: bytes, key_id: str | None) -> Key:
-    """An RS256 key from ``PUBLIC KEY`` PEM. Raises ``ValueError`` with a fragment that follows the file's name."""
-    if b"PRIVATE KEY-----" in pem:
-        raise ValueError("contains a private key: give the gateway only the public one")
-    if b"BEGIN CERTIFICATE" in pem:
-        raise ValueError("contains a certificate: extract its public key with `openssl x509 -pubkey -noout`")
-    try:
-        native = load_pem_public_key(pem)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("contains no readable PEM public key") from None
-    if not isinstance(native, RSAPublicKey):
-        raise ValueError("contains a public key that is not RSA, which RS256 needs")
-    check_rsa_bits(native.key_size)
-    return Key("RS256", key_id, RSAKey.import_key(native))
+def public_key(key: Any, key_id: str | None, algorithms: Collection[str]) -> Key:
+    """A key of cryptography for all of ``algorithms``. Raises ``ValueError`` if it is weak, or cannot do one."""
+    able = algorithms_of(key)
+    for algorithm in algorithms:
+        if algorithm not in able:
+            raise ValueError(f"contains {kind_of(key)}, which does not fit {algorithm}: it can do {', '.join(able)}")
+    return Key(key_id, {each: prepared(key, each) for each in algorithms}, key, sha256(encoded(key)).digest())
 
 
 def secret_key(secret: bytes, key_id: str | None) -> Key:
@@ -167,17 +160,18 @@ def secret_key(secret: bytes, key_id: str | None) -> Key:
             "is a secret of few different bytes, which can be guessed: `openssl rand -hex 32` makes a good one"
         )
     try:
-        return Key("HS256", key_id, OctKey.import_key(secret))
+        OctKey.import_key(secret)
     except (JoseError, ValueError):
         raise ValueError(_PUBLIC) from None
+    return Key(key_id, {SECRET: VerifyHMAC(secret)}, None, sha256(secret).digest())
 
 
-def key_set(document: bytes, algorithm: str) -> Keys:
-    """The keys of a JWK set that can verify ``algorithm``; others are ignored (RFC 7517 §5).
+def key_set(document: bytes, algorithms: Collection[str]) -> Keys:
+    """The keys of a JWK set that can verify one of ``algorithms``; others are ignored (RFC 7517 §5).
 
-    A key is used if it has the right ``kty`` and size, ``use`` is ``sig`` or absent, ``key_ops`` contains ``verify`` or
-    is absent, and ``alg`` is ``algorithm`` or absent. Private members are ignored. Raises ``ValueError`` if the
-    document is no key set, is too large, or has no such key, with a fragment that follows its file or URL.
+    A key is used if it is of the right type and size, ``use`` is ``sig`` or absent, ``key_ops`` contains ``verify`` or
+    is absent; with ``alg``, for that algorithm alone. Raises ``ValueError`` if the document is no key set, is too
+    large, or has no such key, with a fragment that follows its file or URL.
     """
     if len(document) > MAX_SET_BYTES:
         raise ValueError(f"is a key set larger than {MAX_SET_BYTES >> 10}KiB")
@@ -192,45 +186,41 @@ def key_set(document: bytes, algorithm: str) -> Keys:
     keys, passed_over = [], Counter[str]()
     for jwk in members:
         try:
-            keys.append(_jwk(jwk, algorithm))
+            keys.append(_jwk(jwk, algorithms))
         except ValueError as error:
             passed_over[str(error)] += 1
     if not keys:
         reasons = "; ".join(f"{count} that {reason}" for reason, count in passed_over.items()) or "it is empty"
-        raise ValueError(f"is a key set without a key for {algorithm}: {reasons}")
+        wanted = ", ".join(algorithms) if len(algorithms) <= 4 else "any algorithm"
+        raise ValueError(f"is a key set without a key for {wanted}: {reasons}")
     return Keys.of(keys)
 
 
-def _jwk(jwk: object, algorithm: str) -> Key:
-    if not isinstance(jwk, dict) or jwk.get("kty") != KEY_TYPES[algorithm]:
+def _jwk(jwk: object, algorithms: Collection[str]) -> Key:
+    if not isinstance(jwk, dict):
         raise ValueError("is of another type")
-    if jwk.get("use", "sig") != "sig" or jwk.get("alg", algorithm) != algorithm:
+    if jwk.get("use", "sig") != "sig":
         raise ValueError("is for another use")
     if "key_ops" in jwk and not (isinstance(jwk["key_ops"], list) and "verify" in jwk["key_ops"]):
         raise ValueError("is for another use")
     kid = jwk.get("kid")
     if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= MAX_KEY_ID):
         raise ValueError("has an unusable kid")
-    if algorithm == "HS256":
-        return secret_key(_decoded(jwk.get("k")), kid)
-    bits = int.from_bytes(_decoded(jwk.get("n")), "big").bit_length()
-    if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
-        raise ValueError(f"has {bits} bits, of {MIN_RSA_BITS} to {MAX_RSA_BITS}")
-    if len(_decoded(jwk.get("e"))) > 8:
-        raise ValueError("is malformed")
-    try:
-        return Key(algorithm, kid, RSAKey.import_key({"kty": "RSA", "n": jwk["n"], "e": jwk["e"]}))
-    except (JoseError, ValueError):
-        raise ValueError("is malformed") from None
-
-
-def _decoded(value: object) -> bytes:
-    try:
-        if isinstance(value, str) and len(value) <= 2 * MAX_RSA_BITS // 8:
-            return urlsafe_b64decode(value.encode("ascii"))
-    except ValueError:
-        pass
-    raise ValueError("is malformed")
+    if jwk.get("kty") == "oct":
+        if SECRET not in algorithms:
+            raise ValueError("is of another type")
+        if jwk.get("alg", SECRET) != SECRET:
+            raise ValueError("is for another use")
+        return secret_key(decoded(jwk.get("k")), kid)
+    key = read_jwk(jwk)
+    wanted = [each for each in algorithms_of(key) if each in algorithms]
+    if not wanted:
+        raise ValueError("is of another type")
+    if "alg" in jwk:
+        wanted = [each for each in wanted if each == jwk["alg"]]
+    if not wanted:
+        raise ValueError("is for another use")
+    return public_key(key, kid, wanted)
 
 
 def apart(
@@ -243,11 +233,3 @@ def apart(
     if issuer is not None and other_issuer is not None and issuer != other_issuer:
         return True
     return bool(ids) and bool(other_ids) and ids.isdisjoint(other_ids)
-
-
-def check_rsa_bits(bits: int) -> None:
-    """Raises ``ValueError`` for RSA keys that are weak, or so large that verification costs too much."""
-    if bits < MIN_RSA_BITS:
-        raise ValueError(f"contains an RSA key of {bits} bits: RS256 needs {MIN_RSA_BITS} or more (RFC 7518 §3.3)")
-    if bits > MAX_RSA_BITS:
-        raise ValueError(f"contains an RSA key of {bits} bits: the gateway takes up to {MAX_RSA_BITS}")

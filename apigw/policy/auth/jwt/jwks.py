@@ -1,4 +1,6 @@
-"""A key set that is fetched from a URL and refreshed (RFC 7517; RFC 9111 for its lifetime).
+"""A key set that is fetched and refreshed (RFC 7517; RFC 9111 for its lifetime).
+
+Its URL is configured, or is in the metadata of an OpenID provider or OAuth server (``metadata``).
 
 The set is fetched when it is started, again at four fifths of its ``max-age``, and at once for a token with an
 unknown ``kid``, at most every 30 s. There is one fetch at a time. If a fetch fails, the last good set stays in use,
@@ -12,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import urlsplit
 
+from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -19,7 +22,9 @@ from twisted.python.failure import Failure
 
 from apigw.contract.policy import Fetch
 from apigw.errors import AuthUnavailable
-from apigw.policy.auth.keys import Keys, key_set
+from apigw.policy.auth.jwt.algorithms import PUBLIC
+from apigw.policy.auth.jwt.keys import Keys, key_set
+from apigw.policy.auth.jwt.metadata import keys_url
 
 DEADLINE = 5.0  # seconds for a fetch
 DEFAULT_AGE, MIN_AGE, MAX_AGE = 600.0, 60.0, 3600.0
@@ -43,18 +48,26 @@ def lifetime(headers: Mapping[str, str]) -> float:
     return min(max(float(int(found[1]) - spent), MIN_AGE), MAX_AGE)
 
 
+@frozen
+class Source:
+    """Where keys are fetched: the URL of a key set, or with ``openid`` an issuer, whose metadata has that URL."""
+
+    url: str
+    openid: bool = False
+
+
 class KeySet:
-    """The RS256 keys behind one URL. It survives reloads: each ``Authenticator`` passes it to the next.
+    """The keys of one source. It survives reloads: each configuration passes it to the next.
 
     Constructing it does nothing, so that a configuration can be compiled in a thread; all else is for the reactor's.
     """
 
     log = Logger()
 
-    def __init__(self, url: str, fetch: Fetch, clock: IReactorTime) -> None:
-        self.url = url
+    def __init__(self, source: Source, fetch: Fetch, clock: IReactorTime) -> None:
+        self.source = source
         self.keys: Keys | None = None
-        parts = urlsplit(url)
+        parts = urlsplit(source.url)
         self._place = f"{parts.scheme}://{parts.hostname}{parts.path}"
         self._fetch = fetch
         self._clock = clock
@@ -114,8 +127,10 @@ class KeySet:
         loading.addCallbacks(self._loaded, self._failed).addCallback(self._settle)
 
     async def _load(self) -> tuple[Keys, float]:
-        body, headers = await self._fetch(self.url)
-        return key_set(body, "RS256"), lifetime(headers)
+        source = self.source
+        url = await keys_url(source.url, self._fetch) if source.openid else source.url
+        body, headers = await self._fetch(url)
+        return key_set(body, PUBLIC), lifetime(headers)
 
     def _loaded(self, answer: tuple[Keys, float]) -> float:
         newer, seconds = answer
@@ -153,24 +168,26 @@ class KeySet:
         self._timer = None
 
 
-def carry_over(urls: Iterable[str], previous: Mapping[str, KeySet], make: Callable[[str], KeySet]) -> dict[str, KeySet]:
+def carry_over(
+    sources: Iterable[Source], previous: Mapping[Source, KeySet], make: Callable[[Source], KeySet]
+) -> dict[Source, KeySet]:
     """The key sets of a new snapshot: those of ``previous`` that it needs, and new ones, which are not started."""
-    return {url: previous.get(url) or make(url) for url in urls}
+    return {source: previous.get(source) or make(source) for source in sources}
 
 
 class Running:
     """The running key sets: those of the configuration in use."""
 
     def __init__(self) -> None:
-        self._sets: Mapping[str, KeySet] = {}
+        self._sets: Mapping[Source, KeySet] = {}
 
-    def use(self, sets: Mapping[str, KeySet]) -> None:
+    def use(self, sets: Mapping[Source, KeySet]) -> None:
         """Use these key sets from now on: start new ones, and stop removed ones. In the reactor's thread."""
         previous, self._sets = self._sets, sets
         for keys in sets.values():
             keys.start()
-        for url in previous.keys() - sets.keys():
-            previous[url].stop()
+        for source in previous.keys() - sets.keys():
+            previous[source].stop()
 
 
 def _late(result: object, seconds: float) -> object:

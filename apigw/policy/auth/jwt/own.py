@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from apigw.policy.auth.keys import Keys
+from apigw.policy.auth.jwt.keys import Keys
 
 PROVIDER = "oauth"
-ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
+ACCESS_TOKEN_TYPES = frozenset({"at+jwt"})
 
 
 @frozen(eq=False)

@@ -13,9 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, generate
 from joserfc.jwk import RSAKey
 
 from apigw.errors import Unauthorized
-from apigw.policy.auth.jwt import Authenticator
-from apigw.policy.auth.keys import key_set
-from apigw.policy.auth.model import Auth, JWTVerifier
+from apigw.policy.auth.jwt.keys import key_set
+from apigw.policy.auth.jwt.model import JWTVerifier
+from apigw.policy.auth.jwt.tokens import Tokens
+from apigw.policy.auth.model import Auth
 
 NOW = 1_800_000_000.0
 DIGEST_INFO = bytes.fromhex("3031300d060960864801650304020105000420")
@@ -31,10 +32,10 @@ def signed_text() -> bytes:
     return encoded(b'{"alg":"RS256"}') + b"." + encoded(json.dumps(claims).encode())
 
 
-def authenticator(directory: Path, jwk: dict[str, Any]) -> Authenticator:
+def authenticator(directory: Path, jwk: dict[str, Any]) -> Tokens:
     file = directory / "keys.json"
     file.write_text(json.dumps({"keys": [jwk]}))
-    return Authenticator(Auth(jwt=(JWTVerifier("main", algorithm="RS256", jwks_file=str(file)),)))
+    return Tokens(Auth(jwt=(JWTVerifier("main", algorithm="RS256", jwks_file=str(file)),)))
 
 
 def cube_root(number: int) -> int:
@@ -72,4 +73,4 @@ def test_a_key_whose_exponent_encrypts_nothing_is_none(exponent: int) -> None:
         "e": encoded(exponent.to_bytes(max(1, (exponent.bit_length() + 7) // 8), "big")).decode(),
     }
     with pytest.raises(ValueError, match="without a key for RS256"):
-        key_set(json.dumps({"keys": [jwk]}).encode(), "RS256")
+        key_set(json.dumps({"keys": [jwk]}).encode(), ("RS256",))

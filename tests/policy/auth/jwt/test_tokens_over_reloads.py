@@ -10,18 +10,18 @@ import pytest
 from attrs import evolve
 
 from apigw.config.model import Config, Secret
-from apigw.contract.policy import Prepared
 from apigw.contract.principal import Principal
 from apigw.errors import Unauthorized
-from apigw.policy.auth.jwt import Authenticator
-from apigw.policy.auth.keys import Key
-from apigw.policy.auth.model import Auth, AuthSection, JWTVerifier
+from apigw.policy.auth.jwt.keys import Key
+from apigw.policy.auth.jwt.model import JWTVerifier
+from apigw.policy.auth.jwt.tokens import Tokens
+from apigw.policy.auth.model import Auth, AuthSection
 from apigw.policy.oauth.model import AcceptedKey, OAuth, OAuthSigning
 from apigw.policy.oauth.signing import load_signer, own_tokens
 
+from ..test_policy import Scene
 from .test_jwks import Scene as Fetched
 from .test_jwt import HS, NOW, SECRET, claims, directory, hs256, jwk, rs, rs256, sign
-from .test_policy import Scene
 
 __all__ = ["directory"]  # the fixture
 
@@ -30,7 +30,7 @@ OTHER = JWTVerifier("other", "HS256", secret=Secret(OTHER_SECRET), issuer="https
 ITS_TOKEN = sign({"alg": "HS256"}, claims(iss="https://other"), OTHER_SECRET)
 
 
-def ask(authenticator: Authenticator, token: bytes, now: float = NOW) -> str:
+def ask(authenticator: Tokens, token: bytes, now: float = NOW) -> str:
     """The caller's id, or the reason of the refusal."""
     try:
         principal = authenticator.authenticate([b"Bearer " + token], now)
@@ -41,8 +41,8 @@ def ask(authenticator: Authenticator, token: bytes, now: float = NOW) -> str:
     return principal.id
 
 
-def reloaded(previous: Authenticator, *verifiers: JWTVerifier) -> Authenticator:
-    newer = Authenticator(Auth(verifiers))
+def reloaded(previous: Tokens, *verifiers: JWTVerifier) -> Tokens:
+    newer = Tokens(Auth(verifiers))
     newer.take_over(previous)
     return newer
 
@@ -51,7 +51,7 @@ def test_tokens_of_verifiers_that_stay_are_still_known(directory: Path, tried: l
     """Wherever they stand, whoever else came or went, and with all bounds of the cache."""
     key_set = rs(directory, name="set", public_key_file=None, jwks_file=str(directory / "set.json"), issuer="https://s")
     tokens = [hs256(), rs256(claims()), rs256(claims(iss="https://s"), 1, kid="b"), ITS_TOKEN]
-    before = Authenticator(Auth((HS, rs(directory), key_set, OTHER)))
+    before = Tokens(Auth((HS, rs(directory), key_set, OTHER)))
     assert [ask(before, token) for token in tokens] == ["alice"] * 4
     tried.clear()
     after = reloaded(before, key_set, rs(directory), HS)
@@ -81,7 +81,7 @@ def test_a_verifier_that_changed_looks_at_its_tokens_again(
 ) -> None:
     """Whatever changed: what it says of them, and whether it takes them, is what is configured now."""
     token = sign({"alg": "HS256", "kid": "k1"}, claims(exp=NOW - 5, email="a@example.com"))
-    before = Authenticator(Auth((HS, OTHER)))
+    before = Tokens(Auth((HS, OTHER)))
     assert ask(before, token) == ask(before, ITS_TOKEN) == "alice"
     after = reloaded(before, evolve(HS, **change), OTHER)
     tried.clear()
@@ -105,7 +105,7 @@ def test_a_file_with_another_key_in_it_is_another_verifier(directory: Path, tmp_
         first, second = (json.dumps({"keys": [jwk(number, kid="k")]}).encode() for number in (0, 1))
         verifier = rs(directory, public_key_file=None, jwks_file=str(file))
     file.write_bytes(first)
-    before = Authenticator(Auth((verifier,)))
+    before = Tokens(Auth((verifier,)))
     assert ask(before, rs256(claims(), kid="k")) == "alice"
     file.write_bytes(second)
     assert ask(reloaded(before, verifier), rs256(claims(), kid="k")) == "signature"
@@ -134,8 +134,8 @@ def test_the_gateways_own_tokens_are_known_while_key_issuer_and_audience_stay(tr
     signing = OAuthSigning("HS256", "k1", secret=Secret(SECRET))
     oauth = OAuth(signing, "https://gateway")
 
-    def using(oauth: OAuth) -> Authenticator:
-        return Authenticator(Auth(), own=own_tokens(oauth, load_signer(oauth.signing)))
+    def using(oauth: OAuth) -> Tokens:
+        return Tokens(Auth(), own=own_tokens(oauth, load_signer(oauth.signing)))
 
     token = load_signer(signing).sign({**claims(), "iss": "https://gateway", "aud": "https://gateway"}).encode()
     authenticator = using(oauth)
@@ -155,7 +155,7 @@ def test_the_gateways_own_tokens_are_known_while_key_issuer_and_audience_stay(tr
 
 def test_what_is_verified_for_a_request_that_began_before_is_not_known_after() -> None:
     """It was verified by rules that are no longer in force."""
-    before = Authenticator(Auth((HS,)))
+    before = Tokens(Auth((HS,)))
     after = reloaded(before, evolve(HS, audience=("billing",)))
     assert ask(before, hs256(aud="orders")) == "alice"
     assert ask(after, hs256(aud="orders")) == "audience"
@@ -165,12 +165,12 @@ def test_the_policy_takes_them_over(tried: list[Key]) -> None:
     """From the configuration that was in use; the same one once more changes nothing."""
     scene = Scene()
     for verifiers in [(HS,), (HS, OTHER)]:
-        prepared = scene.policy.prepare(
-            Config(added=(AuthSection(Auth(verifiers)),)), scene.prepared, {"oauth": Prepared()}
-        )
+        prepared = scene.prepare(Config(added=(AuthSection(Auth(verifiers)),)))
         prepared.adopt(scene.prepared)
         prepared.adopt(prepared)
         scene.prepared = prepared
         assert prepared._authenticator is not None
-        assert ask(prepared._authenticator, hs256()) == "alice"
+        (method,) = prepared._authenticator.methods
+        assert isinstance(method, Tokens)
+        assert ask(method, hs256()) == "alice"
     assert len(tried) == 1

@@ -15,7 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
 
 from apigw.errors import Overloaded
-from apigw.policy.oauth.client_secrets import (
+from apigw.policy.auth.secrets import (
     HASHING_NICE,
     SecretHash,
     SecretThreads,
@@ -167,6 +167,14 @@ async def test_no_client_takes_all_places() -> None:
         gate.set()
         assert await gatherResults(answers) == [True] * 9
         assert await gatherResults([threads.run(work, "acme") for _ in range(3)]) == [True] * 3
+        gate.clear()
+        answers = [threads.run(work, str(number), "192.0.2.1") for number in range(4)]
+        with pytest.raises(Overloaded):
+            threads.run(work, "5", "192.0.2.1")
+        answers += [threads.run(work, "5", "192.0.2.2"), threads.run(work, "6")]
+        gate.set()
+        assert await gatherResults(answers) == [True] * 6
+        assert await threads.run(work, "7", "192.0.2.1")
     finally:
         gate.set()
         threads.stop()
