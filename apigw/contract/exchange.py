@@ -135,19 +135,6 @@ class AtEnd:
         raise NotImplementedError
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Choice:
-    """Chooses one of several ``services``, by their names, for each exchange of a route. It runs after the route's
-    stages."""
-
-    def __init__(self, services: tuple[str, ...]) -> None:
-        self.services = services
-
-    def choose(self, exchange: Exchange) -> int:
-        """The number of the service in ``services``. Raises as ``Stage.run`` does."""
-        raise NotImplementedError
-
-
 class Route:
     """A compiled route: how requests are processed that match ``pattern`` and ``methods`` (``None``: all methods).
 

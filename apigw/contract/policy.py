@@ -17,7 +17,8 @@ from twisted.web.resource import IResource
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.config.rules import Rules
-from apigw.contract.exchange import Choice, Hook, OnLasting, OnRefusal, Route, Screen, Stage
+from apigw.contract.choice import Choice
+from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
 from apigw.contract.machine import Machine
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check

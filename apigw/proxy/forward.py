@@ -9,7 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from apigw import errors
-from apigw.contract.exchange import Choice, Exchange, Outcome, Route, Stage, Waiting
+from apigw.contract.choice import Choice
+from apigw.contract.exchange import Exchange, Outcome, Route, Stage, Waiting
 from apigw.proxy.destination import Destination
 from apigw.proxy.grpc import begin_call, call_of
 from apigw.proxy.held_body import Buffers, HeldBody

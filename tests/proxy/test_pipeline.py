@@ -12,10 +12,10 @@ from support.logged import failures, logged
 from twisted.internet.defer import Deferred, succeed
 
 from apigw import errors
+from apigw.contract.choice import Choice
 from apigw.contract.exchange import (
     Answer,
     AtEnd,
-    Choice,
     Exchange,
     Head,
     Hook,
@@ -136,6 +136,15 @@ def test_stages_are_walked_at_once_where_nothing_waits() -> None:
     assert (len(made.accounted), made.pipeline.in_flight) == (1, 0)
 
 
+class Note(Stage):
+    def __init__(self, walked: list[str], name: str) -> None:
+        self._walked, self._name = walked, name
+
+    def run(self, exchange: Exchange) -> Outcome:
+        self._walked.append(self._name)
+        return None
+
+
 class Either(Choice):
     def choose(self, exchange: Exchange) -> int:
         return 1
@@ -153,8 +162,7 @@ def test_the_last_stage_may_choose_the_rest(waits: bool) -> None:
     made.route.stages = common
     routes = []
     for name in ("a", "b"):
-        note = Do(lambda _, name=name: walked.append(name))
-        routes.append(Route("/a", None, name, made.route.series, (*common, note, Do(answer))))
+        routes.append(Route("/a", None, name, made.route.series, (*common, Note(walked, name), Do(answer))))
     choose.routes = tuple(routes)
     made.ask()
     if waits:

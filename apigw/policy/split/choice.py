@@ -13,7 +13,8 @@ from hashlib import blake2b
 from itertools import accumulate
 from typing import Final, final
 
-from apigw.contract.exchange import Choice, Exchange
+from apigw.contract.choice import Choice
+from apigw.contract.exchange import Exchange
 from apigw.policy.split.cookie import POSITIONS, Cookie
 from apigw.wire.headers import first
 

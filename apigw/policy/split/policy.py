@@ -8,7 +8,7 @@ from typing import Any
 
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
-from apigw.contract.exchange import Choice
+from apigw.contract.choice import Choice
 from apigw.contract.policy import NOTHING, Context, Part, Policy, Prepared
 from apigw.policy.split.choice import AtRandom, ByCookie, ByHeader, ByPrincipal, Random
 from apigw.policy.split.cookie import Cookie

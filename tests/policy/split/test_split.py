@@ -275,7 +275,7 @@ def test_the_rest_is_that_of_the_chosen_service(tmp_path: Path) -> None:
     assert seen == {"main", "other"}
 
 
-MISTAKES = {
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown": ({"split": {"mian": 1}}, "split.mian: 'mian' is not the name of a service; did you mean 'main'?"),
     "empty": ({"split": {}}, "split: is empty: it needs at least one service, with its weight"),
     "no weight": ({"split": {"main": 0}}, "split: has no weight but 0, so no service would get a request"),
