@@ -17,6 +17,9 @@ from apigw.config.schema import rule_at
 MASK = "…"
 
 _SECRET_KEY = re.compile(r"secret|passw|credential", re.IGNORECASE)
+_SECRET_FIELD = re.compile(r"authorization|cookie|key|token", re.IGNORECASE)
+_FIELDS = ("set", "add", "headers")
+"""Maps of headers and their values."""
 _SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSW|PWD|CREDENTIAL|PRIVATE|(?:^|_)KEY|(?:^|_)PASS(?:_|$)", re.IGNORECASE)
 _FILE_KEY = re.compile(r"_file$")
 _USERINFO = re.compile(r"(?<=://).*@", re.DOTALL)
@@ -42,6 +45,8 @@ def is_secret(document: Document, path: Path) -> bool:
     ):
         return True
     keys = [part for part in path if isinstance(part, str)]
+    if len(keys) > 1 and keys[-2] in _FIELDS and _SECRET_FIELD.search(keys[-1]):
+        return True
     return bool(keys) and bool(_SECRET_KEY.search(keys[-1])) and not _FILE_KEY.search(keys[-1])
 
 

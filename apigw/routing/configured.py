@@ -20,9 +20,14 @@ def entry_of(route: Route, value: T) -> Entry[T]:
         route.hosts,
         conditions_of(route),
         route.strict_methods,
-        (ENCODED_SLASH if route.encoded_slashes == "keep" else 0)
-        | (EMPTY_SEGMENT if route.empty_segments == "keep" else 0),
+        keeps_of(route),
     )
+
+
+def keeps_of(route: Route) -> int:
+    """Which oddities a path may have, as bits."""
+    encoded_slash = ENCODED_SLASH if route.encoded_slashes == "keep" else 0
+    return encoded_slash | (EMPTY_SEGMENT if route.empty_segments == "keep" else 0)
 
 
 def conditions_of(route: Route) -> Conditions | None:

@@ -189,3 +189,36 @@ def test_a_reader_that_has_seen_enough(etc: Path) -> None:
     command = f"{sys.executable} -m apigw.cli show | head -1"
     piped = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert piped.stdout.startswith("gateway:") and piped.stderr == ""
+
+
+def test_routes_tells_what_is_rewritten(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rules, redirects, answers and maintenance are told, and values of headers are not: they may be secrets."""
+    (etc / "more.yaml").write_text(
+        """routes:
+  - path: /r/:id/*
+    service: a
+    access_log: null
+    rewrite: {path: "/v2/{param.id}/{principal.id}{path}", host: "{host}"}
+    request_headers: {set: {Authorization: hunter2}, add: {X-B: b}, remove: [X-C]}
+    response_headers: {set: {Server: us}}
+    maintenance: {retry_after: 5m}
+  - {path: /s/*, redirect: {to: "https://new.example.com/{param.rest}", status: 308}}
+  - {path: /t, respond: {status: 410, body: gone}}
+"""
+    )
+    said = ""
+    for path in ("/r/7/x?y=1", "/s/a/b", "/t"):
+        assert cli.main(["routes", "GET", path]) == 0
+        said += capsys.readouterr().out
+    assert "hunter2" not in said
+    for line in (
+        "host: {host}",
+        "request headers: set Authorization; add X-B; remove X-C",
+        "response headers: set Server",
+        "maintenance: 503, with Retry-After 5m",
+        "access log: none",
+        "sent as: /v2/7/{principal.id}/r/7/x?y=1",
+        "redirect: 308 to https://new.example.com/a/b",
+        "answer: 410, text/plain; charset=utf-8, 4 bytes",
+    ):
+        assert f"  {line}\n" in said

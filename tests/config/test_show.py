@@ -58,6 +58,8 @@ auth:
   oauth:
     token_lifetime: 1h
     clients: [{id: a, secret_hash: [hunter2, hunter2], secret: [hunter2]}]
+routes:
+  - {path: /a, request_headers: {set: {Authorization: "Basic hunter2"}, add: {X-Api-Key: hunter2}}}
 services: {a: {targets: [{url: "http://hunter2@a"}], timeout: "${TIMEOUT}"}}
 """
     environ = {"APP_TOKEN": "hunter2", "DB_PASSWORD": "hunter2", "TIMEOUT": "5s"}

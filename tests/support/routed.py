@@ -92,7 +92,7 @@ class Routed:
         path, mark, query = uri.partition(b"?")
         request = Request(stream, method, uri, path, mark + query, host, list(headers), b"HTTP/1.1", 0)
         exchange = Exchange(Driver(), request, self.table.peers, 0.0)
-        match = self.table.router.match(method, path)
+        match = self.table.router.match(method, path, host, request.headers, request.query)
         exchange.route = self.table.otherwise(request) if match is None else match.value
         exchange.principal = principal
         return exchange

@@ -22,4 +22,6 @@ class Responded(Stage):
         same = self._answer
         if self._fields is None:
             return same
-        return Answer(same.status, same.headers + self._fields.of(exchange, False), same.body)
+        headers = same.headers.copy()
+        self._fields.write(exchange, headers, False)
+        return Answer(same.status, headers, same.body)

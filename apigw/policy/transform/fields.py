@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, final
 
+from mypy_extensions import i64
+
 from apigw import errors
 from apigw.contract.exchange import Exchange
 from apigw.errors import GatewayError
@@ -29,18 +31,17 @@ class Fields:
 
     def __init__(self, fields: Iterable[Field], most: int) -> None:
         self._fields = list(fields)
-        self._most = most
+        self._most: i64 = most
 
     def __bool__(self) -> bool:
         return bool(self._fields)
 
-    def of(self, exchange: Exchange, refuse: bool) -> list[Any]:
-        """The fields for this exchange, without those whose value is missing.
+    def write(self, exchange: Exchange, out: list[Any], refuse: bool) -> None:
+        """Append the fields for this exchange to ``out``, without those whose value is missing.
 
         With ``refuse`` it raises a ``GatewayError`` for values that cannot be sent, else they are left out.
         """
-        left = self._most
-        out: list[Any] = []
+        left: i64 = self._most
         for field in self._fields:
             pair = field.pair
             if pair is None:
@@ -57,7 +58,6 @@ class Fields:
                     continue
                 pair = (field.name, value)
             out.append(pair)
-        return out
 
 
 def fields_of(pairs: Iterable[tuple[str, str]], pattern: Pattern, most: int) -> Fields:

@@ -16,6 +16,7 @@ from apigw.policy.transform.rules import RULES
 from apigw.policy.transform.stage import PREFIX, Path, Rewritten, ToClient, ToService, WithoutPrefix
 from apigw.policy.transform.syntax import of_caller
 from apigw.policy.transform.template import Template, compiled
+from apigw.routing.configured import keeps_of
 from apigw.routing.pattern import Pattern
 
 OURS = IDENTITY | {b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"}
@@ -71,7 +72,7 @@ class PreparedTransform(Prepared):
 def _path(route: RouteConfig, pattern: Pattern) -> Path | None:
     rewrite = transform_of(route).rewrite
     if rewrite is not None and rewrite.path is not None:
-        return Rewritten(compiled(rewrite.path, pattern, encoded=True), "?" in rewrite.path)
+        return Rewritten(compiled(rewrite.path, pattern, encoded=True), "?" in rewrite.path, keeps_of(route))
     prefix = (route.strip_prefix or "").strip("/")
     return WithoutPrefix(prefix.count("/") + 1) if prefix else None
 

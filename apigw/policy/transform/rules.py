@@ -52,6 +52,7 @@ def transform(document: Document, files: Files) -> None:
                 (*path, "strip_prefix"), "does not go with rewrite.path", document.key((*path, "strip_prefix"))
             )
     parameters(document, ("rewrite", "path"), ("rewrite", "host"))
+    callers(document, ("rewrite", "path"), ("rewrite", "host"))
     for key in ("request_headers", "response_headers"):
         parameters(document, (key, "set", None), (key, "add", None))
 
@@ -104,6 +105,16 @@ def parameters(document: Document, *keys: tuple[str | None, ...]) -> None:
             for at, text in _texts(route, path, key):
                 for name in syntax.names(text):
                     _parameter(document, at, name, patterns)
+
+
+def callers(document: Document, *keys: tuple[str | None, ...]) -> None:
+    """Reports values at ``keys`` that need an authenticated caller, on routes where there is never one."""
+    for path, route in document.entries("routes"):
+        if isinstance(route, dict) and route.get("auth") == "none":
+            for key in keys:
+                for at, text in _texts(route, path, key):
+                    if syntax.of_caller(text):
+                        document.report(at, "needs a caller, but the route has auth: none: every request would be 400")
 
 
 def _texts(value: Any, path: Path, key: tuple[str | None, ...]) -> Iterator[tuple[Path, str]]:

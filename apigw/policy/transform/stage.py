@@ -48,11 +48,12 @@ class WithoutPrefix(Path):
 
 @final
 class Rewritten(Path):
-    """Writes the path anew. The client's query stays, unless ``has_query``."""
+    """Writes the path anew. The client's query stays, unless ``has_query``. ``keeps``: see ``check_target``."""
 
-    def __init__(self, template: Template, has_query: bool) -> None:
+    def __init__(self, template: Template, has_query: bool, keeps: int) -> None:
         self._template = template
         self._has_query = has_query
+        self._keeps = keeps
 
     def write(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -62,7 +63,7 @@ class Rewritten(Path):
         if not self._has_query:
             target += request.query
         try:
-            path = check_target(target)[0]
+            path = check_target(target, self._keeps)[0]
         except Refused:
             raise errors.BadRequest("The path that the service would get is ambiguous.") from None
         exchange.target = target
@@ -98,7 +99,9 @@ class ToService(Stage):
                 raise errors.BadRequest("The host that the service would get is malformed.")
             exchange.authority = host
         if self._fields is not None:
-            exchange.sent = [*exchange.sent, *self._fields.of(exchange, True)]
+            sent = list(exchange.sent)
+            self._fields.write(exchange, sent, True)
+            exchange.sent = sent
         if self._withheld:
             exchange.withheld = exchange.withheld | self._withheld
         return None
@@ -121,4 +124,7 @@ class ToClient(Hook):
             if not head.own:  # its trailers are still to come
                 dropped = exchange.dropped
                 exchange.dropped = self._dropped if dropped is DROPPED else dropped | removed
-        head.headers = headers + self._fields.of(exchange, False)
+        else:
+            headers = headers.copy()
+        self._fields.write(exchange, headers, False)
+        head.headers = headers

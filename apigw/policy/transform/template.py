@@ -156,6 +156,8 @@ class _Claim(Piece):
                 if not isinstance(found, dict):
                     return None
                 found = found.get(name)
+        if isinstance(found, str) and found.isprintable():  # nearly always, and without a regular expression
+            return found.encode().strip(b" ")
         try:
             text = shown(found)
         except UnicodeEncodeError:

@@ -246,6 +246,17 @@ def test_rewritten_hosts(tmp_path: Path, host: str, target: str, expected: bytes
         assert exchange.authority == expected
 
 
+def test_paths_that_a_route_keeps(tmp_path: Path) -> None:
+    """What a route keeps in the client's path may be in the rewritten one; dots beside an encoded slash may not."""
+    ruled = {"path": "/p/:id", "service": "main", "encoded_slashes": "keep", "rewrite": {"path": "/v2/.{param.id}"}}
+    made = Routed(tmp_path, ruled)
+    exchange = made.exchange("/p/a%2Fb")
+    made.sent(exchange)
+    assert exchange.target == b"/v2/.a%2Fb"
+    with pytest.raises(BadRequest):
+        made.sent(made.exchange("/p/%2Fb"))
+
+
 def test_prefixes_of_trusted_proxies_come_first(tmp_path: Path) -> None:
     """Behind a trusted proxy that has removed a prefix, the service gets both as one."""
     ruled = {"path": "/api/*", "service": "main", "strip_prefix": "/api"}
