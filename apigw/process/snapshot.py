@@ -62,7 +62,7 @@ class Parts:
     policies, and what bodies and deadlines are kept in."""
 
     build: Callable[[Service], Upstream]
-    series: Callable[[str], RouteSeries]
+    series: Callable[..., RouteSeries]
     policies: Sequence[Policy]
     deadlines: Deadlines
     buffers: Buffers
@@ -104,7 +104,7 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
         for route in config.routes:
             added = [each.part(route) for each in prepared.values()]
             choice = next((part.choice for part in added if part.choice is not None), None)
-            series = parts.series(route.path)
+            series = parts.series(route.path, route.name)
             if choice is None:
                 compiled = _route(route, series, added, (*_stages(added), *last(route, added)))
             else:

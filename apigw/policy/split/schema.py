@@ -11,6 +11,7 @@ OF_ROUTE: Rule = {
         "shares.",
         whole("", 0, 1_000_000),
         nullable=True,
+        answers=True,
     ),
     "split_by": {
         "type": ["string", "dict"],
