@@ -150,9 +150,7 @@ class Pipeline(Driver):
                     request.method, request.path, request.authority, request.headers, request.query
                 )
                 log.debug("{decision}", decision=str(explained))
-            tally = self._tally
-            tally.own += 1
-            if (tally.own if tally.alone else tally.total()) > self._most:
+            if self._tally.one_more(self._most, exchange.started_at):
                 self._shed(exchange)
                 return
             if request.odd and (match is None or request.odd & ~match.keeps):
@@ -278,10 +276,7 @@ class Pipeline(Driver):
                 relay.held is not None or relay.permit is not None or relay.repeatable is not None
             ):
                 relay.close()
-            tally = self._tally
-            tally.own -= 1
-            if not tally.alone:
-                tally.total()
+            self._tally.one_less()
             for each in exchange.at_end:
                 each.run(exchange)
             self._account(exchange)
