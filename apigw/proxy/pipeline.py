@@ -162,7 +162,9 @@ class Pipeline(Driver):
             while outcome is None and not exchange.ended:
                 at = exchange.at
                 if at == len(stages):
-                    return
+                    if stages is exchange.route.stages:
+                        return
+                    stages = exchange.route.stages  # those of the service that was chosen
                 exchange.at = at + 1
                 outcome = stages[at].run(exchange)
         except Exception as error:
