@@ -67,7 +67,7 @@ def check(ground: Ground, seconds: float) -> list[Verdict]:
                     if over.is_set():
                         return
             except grpc.RpcError as error:
-                failed.append(str(error))
+                failed.append(" ".join(str(error).split()))
 
     with service(handle) as port:
         gateway = ground.gateway(with_grpc, (port,))
