@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 from OpenSSL import SSL
@@ -140,8 +141,14 @@ class Listener(Service):
             self._shared.listening.close()
 
     def _pairs(self) -> list[KeyPair]:
-        assert self.config.tls is not None
-        return [KeyPair(pair.cert_file, pair.key_file) for pair in self.config.tls.certificates]
+        """Raises ``OSError`` with the name of a file that this process may not read. OpenSSL would not say which."""
+        tls = self.config.tls
+        assert tls is not None
+        pairs = [KeyPair(pair.cert_file, pair.key_file) for pair in tls.certificates]
+        for file in (tls.client_ca_file, *chain.from_iterable((pair.certificate, pair.key) for pair in pairs)):
+            if file is not None:
+                open(file, "rb").close()
+        return pairs
 
 
 def listener(

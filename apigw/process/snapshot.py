@@ -62,7 +62,7 @@ class Parts:
     policies, and what bodies and deadlines are kept in."""
 
     build: Callable[[Service], Upstream]
-    series: Callable[[str], RouteSeries]
+    series: Callable[..., RouteSeries]
     policies: Sequence[Policy]
     deadlines: Deadlines
     buffers: Buffers
@@ -100,7 +100,7 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
             if route.service is not None:
                 destination = _destination(config, route, named[route.service], copied, parts)
                 stages = forward.stages(destination, parts.buffers)
-            series, logged = parts.series(route.path), route.access_log is not None
+            series, logged = parts.series(route.path, route.name), route.access_log is not None
             compiled = _route(route.path, route.methods, route.service, series, added, stages, route.name, logged)
             routes.append(compiled)
             yield entry_of(route, compiled)

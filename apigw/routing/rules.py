@@ -68,12 +68,10 @@ def routes(document: Document, files: Files) -> None:
                 document.report((*path, "strip_prefix"), f"is not a prefix of the route's path {shown_path}")
 
 
-ANSWERS = ("service", "split", "redirect", "respond")
-"""Keys of a route that say who answers; a route has exactly one."""
-
-
 def _answered(document: Document, path: Path, route: dict[str, Any]) -> None:
-    known = [key for key in ANSWERS if rule_at(document.schema, (*path, key)) is not None]
+    """A route has one key that says who answers."""
+    rules = rule_at(document.schema, path) or {}
+    known = [key for key, rule in rules.get("schema", {}).items() if rule.get("meta", {}).get("answers")]
     if not all(document.is_sound((*path, key)) for key in known):
         return
     given = [key for key in known if route.get(key) is not None]

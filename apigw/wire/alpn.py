@@ -10,7 +10,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from apigw.wire.reactor.transport import OneConnection, replace_protocol
+from apigw.wire.reactor.layers import replace_protocol
+from apigw.wire.reactor.transport import OneConnection
 
 
 class OtherProtocol(Exception):
@@ -62,7 +63,7 @@ class ByALPN:
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         handshake = Handshake()
         handshake.connecting = self._endpoint.connect(OneConnection(handshake))
-        handshake.connecting.addErrback(handshake.failed)
+        handshake.connecting.addCallbacks(lambda _: None, handshake.failed)
         return handshake.ended.addCallback(self._shaken, protocolFactory)
 
     def _shaken(self, transport: Any, factory: Any) -> Any:

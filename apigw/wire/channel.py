@@ -1,75 +1,92 @@
+# Compiled: see docs/decisions/compiled.md
 """New connections of clients: detects their HTTP version."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, final
 
-from twisted.internet import interfaces, protocol
-from twisted.internet.interfaces import IAddress, ITransport
+from twisted.internet.interfaces import IAddress, IProtocolFactory, ISSLTransport, ITransport
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from zope.interface import classImplements
 
 from apigw.wire.http1.server import HTTP1Channel
 from apigw.wire.http2.server import HTTP2Channel
-from apigw.wire.reactor.transport import arrived, replace_protocol
+from apigw.wire.reactor.layers import arrived, replace_protocol
 from apigw.wire.request import UNIX_PEER
 from apigw.wire.server import Server
 from apigw.wire.server import Settings as Settings
 
-HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
-GRACE = 0.5
+GRACE: Final = 0.5
 """Seconds that a client has for its first request, if its connection was accepted just before the end: it has been
 promised service, and its request is on its way."""
 
 
-class ChannelFactory(Server, protocol.ServerFactory):
+class ChannelFactory(Server):
     """Makes the channels of a server's listeners."""
 
     noisy = False
 
-    def buildProtocol(self, addr: IAddress | None) -> protocol.Protocol | None:
+    def doStart(self) -> None:
+        """A port opens."""
+
+    def doStop(self) -> None:
+        """A port has closed."""
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         host = getattr(addr, "host", None)
         peer = UNIX_PEER if host is None else str(host).encode("ascii", "replace")
         return Opening(self, peer) if self.admits(peer) else None
 
 
-class Opening(protocol.Protocol):
+@final
+class Opening:
     """A connection whose HTTP version is not known yet. ALPN or the first bytes decide it.
 
     Then the channel of that version replaces this protocol.
     """
 
     version = "opening"
+    transport: Any
 
     def __init__(self, factory: ChannelFactory, peer: bytes) -> None:
         self._factory = factory
         self.peer = peer
         self._first = b""
         self.deadline = 0.0
+        self._since = 0.0
+        self._secure = False
 
     def makeConnection(self, transport: ITransport) -> None:
         self.transport = transport
-        settings = self._factory.settings
-        self._secure = interfaces.ISSLTransport.providedBy(transport)
+        factory = self._factory
+        settings = factory.settings
+        self._secure = ISSLTransport.providedBy(transport)
         # A TLS handshake has the deadline of a head; a silent plain connection is idle.
-        patience = settings.client_header_timeout if self._secure else settings.keepalive_timeout
-        self._since = self._factory.deadlines.seconds()
+        patience: float = settings.client_header_timeout if self._secure else settings.keepalive_timeout
+        self._since = factory.deadlines.seconds()
         self.deadline = self._since + patience
-        self._factory.opened(self)
-        self._factory.crowd.came(self.peer)
+        factory.opened(self)
+        factory.crowd.came(self.peer)
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._first:
-            self.deadline = self._factory.deadlines.seconds() + self._factory.settings.client_header_timeout
-        self._first += data
-        negotiated = getattr(self.transport, "negotiatedProtocol", None)
-        if negotiated == b"h2" or self._first.startswith(HTTP2_PREFACE):
-            self._become(HTTP2Channel(self._factory, self.peer, self._secure))
-        elif not HTTP2_PREFACE.startswith(self._first):
-            self._become(HTTP1Channel(self._factory, self.peer, self._secure))
+        factory = self._factory
+        if self._first:
+            data = self._first + data
+        h2 = self._secure and getattr(self.transport, "negotiatedProtocol", None) == b"h2"
+        if h2 or data.startswith(HTTP2_PREFACE):
+            self._become(HTTP2Channel(factory, self.peer, self._secure), data)
+        elif not HTTP2_PREFACE.startswith(data):
+            self._become(HTTP1Channel(factory, self.peer, self._secure), data)
+        else:
+            if not self._first:
+                self.deadline = factory.deadlines.seconds() + factory.settings.client_header_timeout
+            self._first = data
 
-    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._factory.closed(self)
 
     def deadline_passed(self) -> None:
@@ -91,14 +108,16 @@ class Opening(protocol.Protocol):
         self.cut()
 
     def cut(self) -> None:
-        assert self.transport is not None
-        self.transport.abortConnection()  # type: ignore[attr-defined]  # every TCP transport has it
+        self.transport.abortConnection()
 
-    def _become(self, channel: Any) -> None:
+    def _become(self, channel: Any, first: bytes) -> None:
+        factory = self._factory
         replace_protocol(self.transport, channel)
+        factory.replaced(self)
         channel.makeConnection(self.transport)
-        self._factory.replaced(self)
-        first, self._first = self._first, b""
         channel.dataReceived(first)
-        if self._factory.draining:
+        if factory.draining:
             channel.drain()
+
+
+classImplements(ChannelFactory, IProtocolFactory)

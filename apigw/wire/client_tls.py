@@ -7,9 +7,11 @@ comparison of names raises anything but ``VerificationError``, as for a certific
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from cryptography import x509
 from OpenSSL import SSL
@@ -63,8 +65,8 @@ class ClientTLS:
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         # No session is resumed, so the certificate is seen, and verified, in each handshake.
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        # Without a callback: should a connection ever be made without one, it is refused for its chain alone.
-        context.set_verify(_MUST_VERIFY)
+        self._expected: Expected = WeakKeyDictionary()
+        context.set_verify(_MUST_VERIFY, partial(_accept, self._expected))
         if ca_file is None:
             context.set_default_verify_paths()
         else:
@@ -83,7 +85,7 @@ class ClientTLS:
 
     def to(self, host: str) -> IOpenSSLClientConnectionCreator:
         """Options for connections to ``host``. Raises ``ValueError`` if that is neither a name nor an address."""
-        return _ToHost(self._context, Reference(host))
+        return _ToHost(self._context, Reference(host), self._expected)
 
 
 class Reference:
@@ -147,36 +149,47 @@ def name_matches(presented: str, name: str) -> bool:
     return presented == name
 
 
+Expected = WeakKeyDictionary[SSL.Connection, tuple[Any, Reference]]
+"""Of each connection the layer that has it, and who the server must be."""
+
+
 @implementer(IOpenSSLClientConnectionCreator)
 class _ToHost:
-    def __init__(self, context: SSL.Context, reference: Reference) -> None:
+    def __init__(self, context: SSL.Context, reference: Reference, expected: Expected) -> None:
         self._context = context
         self._reference = reference
+        self._expected = expected
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
         if self._reference.name:  # RFC 6066 §3: no addresses, and no dot at the end
             connection.set_tlsext_host_name(self._reference.name.encode("ascii"))
-        connection.set_verify(_MUST_VERIFY, partial(self._accept, tlsProtocol))
+        self._expected[connection] = (tlsProtocol, self._reference)
         return connection
 
-    def _accept(self, protocol: Any, _: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
-        """OpenSSL's verify callback, for each certificate of the chain from the authority down to the server's own.
 
-        The handshake goes on only if it returns true, and it runs before the client shows its certificate or sends a
-        byte. An exception here is a refusal for pyOpenSSL and for cffi below it, so nothing that fails lets a server
-        in; it is caught only to say why.
-        """
-        try:
-            if not ok:
-                raise CertificateRefused(_WHY.get(error, f"OpenSSL's verify error {error}"))
-            if depth == 0:
-                self._reference.verify(certificate.to_cryptography())
-        except Exception as problem:
-            why = str(problem) if isinstance(problem, CertificateRefused) else f"it cannot be read: {problem}"
+def _accept(expected: Expected, connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
+    """OpenSSL's verify callback, for each certificate of the chain from the authority down to the server's own.
+
+    The handshake goes on only if it returns true, and it runs before the client shows its certificate or sends a
+    byte. An exception here is a refusal for pyOpenSSL and for cffi below it, so nothing that fails lets a server
+    in; it is caught only to say why. It is one callback for all connections: pyOpenSSL's own for a connection would
+    wait for the garbage collector.
+    """
+    if connection not in expected:
+        return False
+    protocol, reference = expected[connection]
+    try:
+        if not ok:
+            raise CertificateRefused(_WHY.get(error, f"OpenSSL's verify error {error}"))
+        if depth == 0:
+            reference.verify(certificate.to_cryptography())
+    except Exception as problem:
+        why = str(problem) if isinstance(problem, CertificateRefused) else f"it cannot be read: {problem}"
+        with suppress(Exception):  # whoever cannot be told has no connection either
             protocol.failVerification(Failure(CertificateRefused(f"the certificate is refused: {why}")))
-            return False
-        return True
+        return False
+    return True
 
 
 @implementer(IStreamClientEndpoint)

@@ -14,7 +14,7 @@ from twisted.internet import address, protocol
 from twisted.internet.interfaces import IAddress, ITransport
 from twisted.python.failure import Failure
 
-from apigw.wire.reactor.transport import replace_protocol
+from apigw.wire.reactor.layers import replace_protocol
 from apigw.wire.server import Server
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

@@ -1,3 +1,4 @@
+# Compiled: see docs/decisions/compiled.md
 """A server: the shared state of the connections to all of its listeners, and their limit."""
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from apigw.wire.date import Dates
 from apigw.wire.deadlines import Deadlines, Timed
 from apigw.wire.errors import Refused
 from apigw.wire.headers import Headers
+from apigw.wire.http1.head import HeadReader
 from apigw.wire.reactor.gate import Gate
 from apigw.wire.request import Request
 from apigw.wire.room import Crowd, Room
@@ -99,6 +101,7 @@ class Server:
         self._on_refused = on_refused
         self._on_turned_away = on_turned_away
         self.dates = Dates(now)
+        self.heads = HeadReader()
         self.draining = False
         self.channels: dict[Channel, None] = {}
         self.room = Room(deadlines.seconds)
@@ -113,14 +116,14 @@ class Server:
         self.deadlines.watch(channel)
 
     def replaced(self, channel: Channel) -> None:
-        """Another channel has its connection."""
+        """Another channel has its connection, and is ``opened`` next."""
         self.channels.pop(channel, None)
-        self._count()
         self.room.forget(channel)
         self.deadlines.forget(channel)
 
     def closed(self, channel: Channel) -> None:
         self.replaced(channel)
+        self._count()
         self.crowd.left(channel.peer)
         if not self.channels and self.on_empty is not None:
             self.on_empty()

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from apigw.wire.deadlines import NEVER, Deadlines
-from apigw.wire.reactor.transport import replace_protocol
+from apigw.wire.reactor.layers import replace_protocol
 
 CLOSE = bytes((0x88, 2)) + (1001).to_bytes(2, "big")
 """A close frame with code 1001, going away (RFC 6455 §5.5.1 and §7.4.1)."""

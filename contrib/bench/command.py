@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from typing import Any
 from attrs import asdict
 
 from bench import drain, flood, full, kill, limits_memory, memory, nginx, plot, profile, reload
+from bench.edge import parts as edge
 from bench.figures import Verdict
 from bench.ground import Ground
 from bench.machine import MIB, Cores, choose_cores, describe, raise_file_limit
 from bench.neighbours import NEIGHBOURS
 from bench.offered import ARRIVALS
+from bench.part import Part
 from bench.programs import GATEWAY, REDIS, NotStarted, Variant, parse_variant
 from bench.result import NoResult
 from bench.rounds import CONNECTIONS
@@ -47,6 +49,7 @@ COMMANDS = {
     "drain": "SIGTERM under load",
     "kill": "one of two targets killed under load",
     "workers": "several workers: CPU, exactness, memory, one that is killed, reloads and upgrades under load",
+    "edge": "new connections, TLS, HTTP/2, bodies, gRPC, beside nginx, HAProxy and Envoy; a stream that lasts",
     "flood": "wrong client secrets and wrong tokens under load",
     "profile": "where the gateway's time goes",
 }
@@ -117,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
     added["memory"].add_argument("--stall", type=float, default=5.0, metavar="SECONDS")
     added["reload"].add_argument("--reloads", type=int, default=200)
     _of_workers(added["workers"])
+    _of_edge(added["edge"])
     added["waits"].add_argument("--reloads", type=int, default=20)
     added["profile"].add_argument("--seconds", type=int, default=8)
     added["profile"].add_argument("--scenario", type=_scenarios, default=_scenarios("bare"))
@@ -126,9 +130,22 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def _of_edge(one: argparse.ArgumentParser) -> None:
+    of = edge.Asked()
+    names = _parts_of(edge.PARTS)
+    one.add_argument("--only", type=names, default=[], metavar="NAME,…", help=", ".join(edge.PARTS))
+    one.add_argument("--rounds", type=int, default=of.rounds, help="default %(default)s")
+    one.add_argument("--seconds", type=int, default=of.seconds, help="of load in each; default %(default)s")
+    one.add_argument("--posts", type=int, default=of.posts, help="of one client in a round; default %(default)s")
+    one.add_argument("--stream", type=float, default=0.0, metavar="SECONDS", help="only one gRPC stream that lasts")
+    one.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+
+
 def _of_workers(one: argparse.ArgumentParser) -> None:
     of = workers.Asked()
-    one.add_argument("--only", type=_parts_of_workers, default=[], metavar="NAME,…", help=", ".join(workers.PARTS))
+    one.add_argument(
+        "--only", type=_parts_of(workers.PARTS), default=[], metavar="NAME,…", help=", ".join(workers.PARTS)
+    )
     one.add_argument("--rounds", type=int, default=of.rounds, help="of cost; default %(default)s")
     one.add_argument("--seconds", type=int, default=of.seconds, help="of load in each; default %(default)s")
     one.add_argument("--reloads", type=int, default=of.reloads, help="of changes; default %(default)s")
@@ -137,11 +154,14 @@ def _of_workers(one: argparse.ArgumentParser) -> None:
     one.add_argument("--rate", type=float, default=of.rate, help="of death: requests/s; default %(default)g")
 
 
-def _parts_of_workers(text: str) -> list[str]:
-    unknown = [name for name in _names(text) if name not in workers.PARTS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no part {', '.join(unknown)}; there are {', '.join(workers.PARTS)}")
-    return _names(text)
+def _parts_of(parts: Mapping[str, object]) -> Callable[[str], list[str]]:
+    def names(text: str) -> list[str]:
+        unknown = [name for name in _names(text) if name not in parts]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"no part {', '.join(unknown)}; there are {', '.join(parts)}")
+        return _names(text)
+
+    return names
 
 
 def _say(text: str) -> None:
@@ -213,12 +233,27 @@ def _workers(options: argparse.Namespace, ground: Ground) -> int:
         options.fresh,
         options.rate,
     )
+    return _conclude_parts(workers.run(options.only, ground, asked))
+
+
+def _edge(options: argparse.Namespace, ground: Ground) -> int:
+    for name, text in _machine().items():
+        print(f"- {name}: {text}", flush=True)
+    asked = edge.Asked(options.rounds, options.seconds, options.posts, options.stream)
+    return _conclude_parts(edge.run(options.only, ground, asked), options.json)
+
+
+def _conclude_parts(parts: Iterable[Part], file: Path | None = None) -> int:
     verdicts: list[Verdict] = []
-    for part in workers.run(options.only, ground, asked):
+    data: dict[str, Any] = {"machine": _machine()} if file else {}
+    for part in parts:
         print(part, flush=True)
         for verdict in part.verdicts:
             print(verdict, flush=True)
         verdicts += part.verdicts
+        if file:
+            data[part.name] = part.data
+            file.write_text(json.dumps(data, indent=1))
     print("\n## Verdicts\n")
     return _conclude(verdicts)
 
@@ -266,6 +301,8 @@ def main(arguments: Sequence[str]) -> int:
                 return _profile(options, ground)
             if options.command == "workers":
                 return _workers(options, ground)
+            if options.command == "edge":
+                return _edge(options, ground)
             return _check(options, ground)
         except (NotStarted, LookupError) as error:
             _say(str(error))

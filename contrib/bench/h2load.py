@@ -46,17 +46,19 @@ def parse(output: str, durations: Iterable[str], protocol: str) -> Result:
 
 @frozen
 class H2load:
-    """A tool that speaks ``protocol``, ``h2`` or ``http/1.1``, with so many ``streams`` at a time on a connection."""
+    """A tool that speaks ``protocol``, with so many ``streams`` at a time on a connection: ``h2`` or ``http/1.1`` over
+    TLS, or ``h2c``. With ``data`` each request is a POST of it."""
 
     protocol: str
     streams: int = 1
+    data: bytes = b""
 
     def argv(
         self, url: str, seconds: int, connections: int, headers: Iterable[tuple[str, str]], log: Path
     ) -> list[str]:
         """One thread: the load has one core."""
         fields = [f"--header={name}: {value}" for name, value in headers]
-        spoken = f"--npn-list={self.protocol}"
+        spoken = "--no-tls-proto=h2c" if self.protocol == "h2c" else f"--npn-list={self.protocol}"
         size = [f"--clients={connections}", f"--max-concurrent-streams={self.streams}", f"--duration={seconds}"]
         return ["h2load", "--threads=1", spoken, *size, f"--log-file={log}", *fields, url]
 
@@ -73,6 +75,10 @@ class H2load:
         with tempfile.TemporaryDirectory(prefix="bench-h2load-") as directory:
             log = Path(directory) / "log"
             command = self.argv(url, seconds, connections, headers, log)
+            if self.data:
+                body = Path(directory) / "data"
+                body.write_bytes(self.data)
+                command.insert(1, f"--data={body}")
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             lines = log.read_text().splitlines() if log.exists() else []
         return parse(done.stdout + done.stderr, lines, self.protocol)

@@ -6,6 +6,7 @@ well. As many connections to the origin are kept as a run may open, for the same
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 
 from bench import certificates
@@ -15,7 +16,7 @@ ANSWER = '{"id": 42, "name": "Ada Lovelace", "email": "ada@example.com"}'
 
 _WHOLE = """\
 worker_processes 1;
-daemon off;
+daemon off;{user}
 pid nginx.pid;
 error_log error.log warn;
 events {{ worker_connections 16384; }}
@@ -71,26 +72,31 @@ _CERTIFICATE = """\
         ssl_certificate_key key.pem;"""
 
 
-def _nginx(
+def _user() -> str:
+    """Started by root its worker would be somebody who may not read what is beside the configuration."""
+    return "" if os.geteuid() else "\nuser root;"
+
+
+def program(
     name: str, http: Callable[[Place], str], besides: Callable[[], Mapping[str, str]] = dict[str, str]
 ) -> Program:
     return Program(
         name=name,
         executable="nginx",
         argv=lambda place: ["nginx", "-p", str(place.directory), "-c", "nginx.conf", "-e", "error.log"],
-        files=lambda place: {"nginx.conf": _WHOLE.format(http=http(place)), **besides()},
+        files=lambda place: {"nginx.conf": _WHOLE.format(http=http(place), user=_user()), **besides()},
         version=("nginx", "-v"),
     )
 
 
-def _proxy(name: str, http: str = "", server: str = "", tls: str = "") -> Program:
+def proxy(name: str, http: str = "", server: str = "", tls: str = "") -> Program:
     def text(place: Place) -> str:
         return _PROXY.format(host=HOST, port=place.port, origin=place.origins[0], http=http, server=server, tls=tls)
 
-    return _nginx(name, text, certificates.files if tls else dict)
+    return program(name, text, certificates.files if tls else dict)
 
 
-ORIGIN = _nginx("origin", lambda place: _ORIGIN.format(host=HOST, port=place.port, answer=ANSWER))
-BARE = _proxy("nginx")
-LIMIT_AND_LOG = _proxy("nginx limit-and-log", _ZONE_AND_FORMAT, _LIMIT_AND_LOG)
-TLS = _proxy("nginx", server=_CERTIFICATE, tls=" ssl http2")
+ORIGIN = program("origin", lambda place: _ORIGIN.format(host=HOST, port=place.port, answer=ANSWER))
+BARE = proxy("nginx")
+LIMIT_AND_LOG = proxy("nginx limit-and-log", _ZONE_AND_FORMAT, _LIMIT_AND_LOG)
+TLS = proxy("nginx", server=_CERTIFICATE, tls=" ssl http2")

@@ -1,7 +1,10 @@
 -- One line of JSON for bench/wrk.py. A `request` or `response` function would slow wrk down: there is one only where
--- requests differ, in a file with a value of Authorization a line.
+-- requests differ, in a file with a value of Authorization a line. A second file is the body of each request.
 init = function(args)
-   if not args[1] then return end
+   if args[2] then
+      wrk.method, wrk.body = "PUT", io.open(args[2], "rb"):read("*a")
+   end
+   if not args[1] or args[1] == "" then return end
    local requests, sent = {}, 0
    for line in io.lines(args[1]) do
       wrk.headers["Authorization"] = line

@@ -28,13 +28,16 @@ def argv(
     connections: int,
     headers: Iterable[tuple[str, str]] = (),
     authorizations: Path | None = None,
+    body: Path | None = None,
 ) -> list[str]:
     """One thread: the load has one core. ``seconds`` is whole because wrk takes no fractions.
 
-    ``authorizations`` is a file with a value of ``Authorization`` a line, which are sent in turn.
+    ``authorizations`` is a file with a value of ``Authorization`` a line, which are sent in turn; ``body`` is one with
+    the body of each request, which then is a PUT.
     """
     fields = [f"--header={name}: {value}" for name, value in headers]
-    more = [] if authorizations is None else ["--", str(authorizations)]
+    more = ["--", "" if authorizations is None else str(authorizations)] if authorizations or body else []
+    more += [] if body is None else [str(body)]
     first = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s", f"--script={SCRIPT}"]
     return [*first, *fields, url, *more]
 
@@ -45,6 +48,7 @@ def run(
     connections: int,
     headers: Iterable[tuple[str, str]] = (),
     authorizations: Sequence[str] = (),
+    body: bytes = b"",
 ) -> Result:
     """Load ``url``; blocks for ``seconds``. Raises ``NoResult``."""
     if len(authorizations) == 1:
@@ -54,6 +58,10 @@ def run(
         if len(authorizations) > 1:
             file = Path(directory) / "authorizations"
             file.write_text("\n".join(authorizations))
-        command = argv(url, seconds, connections, headers, file)
+        sent = None
+        if body:
+            sent = Path(directory) / "body"
+            sent.write_bytes(body)
+        command = argv(url, seconds, connections, headers, file, sent)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     return parse(done.stdout + done.stderr)

@@ -30,6 +30,8 @@ def test_the_page_is_the_schemas() -> None:
 def rules(schema: Rule, model: Any, path: str = "") -> Iterator[tuple[str, Rule, Any]]:
     """Each key's path, rule, and the class that it belongs to."""
     for key, rule in schema.items():
+        if key == "defaults":  # has the keys of routes and services
+            continue
         yield f"{path}{key}", rule, rule["meta"].get("owner", model)
         below, at = rule, f"{path}{key}."
         while "valuesrules" in below or may_be_list(below):

@@ -25,12 +25,15 @@ REQUESTS = "gateway_requests_total", "path", "status"
 def daemon(in_front: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     file = tmp_path_factory.mktemp("token") / "token"
     file.write_text(TOKEN)
+    full = file.with_name("access.log")
+    full.symlink_to("/dev/full")
     service = Service()
     document = gateway(
         services={"main": {"targets": [service.url], "circuit_breaker": {}}},
         routes=[{"path": "/*", "service": "main"}],
         workers=WORKERS,
         admin_token_file=str(file),
+        access_log={"file": str(full)},
     )
     limits = [{"endpoint": "/l", "limit": 1, "window": "1h", "scope": "ip"}]
     daemon = in_front(document | {"rate_limits": limits})
@@ -75,6 +78,12 @@ def test_the_status_page_is_that_of_all(daemon: Daemon) -> None:
         return bool(sum(page["history"]["requests"]) and route["requests"] >= 8)
 
     eventually(seen)
+
+
+def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(daemon: Daemon) -> None:
+    """Every worker counts those that it has lost."""
+    assert [daemon.get("/full").status for _ in range(12)] == [200] * 12
+    eventually(lambda: counted(daemon, "gateway_log_lines_lost_total", "log").get(("access",), 0) >= 12)
 
 
 def test_a_circuit_is_opened_in_every_worker(daemon: Daemon) -> None:

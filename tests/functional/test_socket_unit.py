@@ -40,10 +40,16 @@ def passed(listening: socket.socket, directory: Path) -> Iterator[subprocess.Pop
             process.kill()
 
 
-@pytest.mark.parametrize("domain", ["INET", "UNIX"])
-def test_a_restart_refuses_nobody(tmp_path: Path, service: Service, domain: str) -> None:
+@pytest.mark.parametrize(
+    ("domain", "workers", "end"),
+    [("INET", 1, signal.SIGTERM), ("UNIX", 1, signal.SIGTERM), ("INET", 2, signal.SIGKILL)],
+    ids=["INET", "UNIX", "a master that is killed"],
+)
+def test_a_restart_refuses_nobody(
+    tmp_path: Path, service: Service, domain: str, workers: int, end: signal.Signals
+) -> None:
     """Who connects while no gateway runs is served by the next one. A unix socket keeps its file, and its mode."""
-    listen = {"listen": [f"systemd:domain={domain}:index=0"], "admin": None}
+    listen = {"listen": [f"systemd:domain={domain}:index=0"], "admin": None, "workers": workers}
     document = gateway(services={"main": service.url}, routes=[{"path": "/a", "service": "main"}], **listen)
     (tmp_path / "gateway.yaml").write_text(json.dumps(document))
     path = tmp_path / "a.sock"
@@ -55,8 +61,8 @@ def test_a_restart_refuses_nobody(tmp_path: Path, service: Service, domain: str)
         with passed(listening, tmp_path) as first:
             with Client(listening.getsockname()) as client:
                 assert client.get("/a").status == 200
-            first.send_signal(signal.SIGTERM)
-            assert first.wait(PATIENCE) == 0
+            first.send_signal(end)
+            assert first.wait(PATIENCE) == (0 if end == signal.SIGTERM else -end)
         with Client(listening.getsockname()) as client, passed(listening, tmp_path):
             assert client.get("/a").status == 200
             if domain == "UNIX":

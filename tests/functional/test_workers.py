@@ -20,6 +20,7 @@ from support.waiting import eventually
 from .conftest import Start
 
 ALL = [{"path": "/*", "service": "main"}]
+ONLY_B = [{"path": "/b", "service": "main"}]
 WORKERS = 3
 
 
@@ -27,6 +28,18 @@ def serve(start: Start, service: Service, **settings: Any) -> Daemon:
     daemon = start(gateway(services={"main": service.url}, routes=ALL, workers=WORKERS, **settings))
     eventually(lambda: len(daemon.status()["workers"]) == WORKERS)
     return daemon
+
+
+@pytest.fixture(scope="module")
+def module_daemon(in_front: Start, module_service: Service) -> Daemon:
+    return serve(in_front, module_service)
+
+
+@pytest.fixture
+def daemon(module_daemon: Daemon, service: Service) -> Daemon:
+    """Shared by the tests that leave the master as it is, and with all of its workers."""
+    eventually(lambda: len([row for row in module_daemon.status()["workers"] if row["answers"]]) == WORKERS)
+    return module_daemon
 
 
 def workers(daemon: Daemon) -> list[int]:
@@ -64,24 +77,21 @@ def slow(service: Service) -> Iterator[threading.Event]:
     go_on.set()
 
 
-def test_a_worker_that_is_killed_is_replaced(start: Start, service: Service) -> None:
-    daemon = serve(start, service)
+def test_a_worker_that_is_killed_is_replaced(daemon: Daemon) -> None:
     end(daemon, workers(daemon)[0])
     assert daemon.get("/a").status == 200
     assert daemon.status()
-    assert "was ended by SIGKILL; it held 0 locks; replaced at once" in daemon.log
+    assert "was ended by SIGKILL; it held 0 locks; replaced " in daemon.log
 
 
-def test_all_workers_killed_at_once_are_replaced(start: Start, service: Service) -> None:
-    daemon = serve(start, service)
+def test_all_workers_killed_at_once_are_replaced(daemon: Daemon) -> None:
     end(daemon, *workers(daemon))
     assert daemon.get("/a").status == 200
 
 
 def test_a_killed_worker_takes_only_its_own_exchanges_with_it(
-    start: Start, service: Service, slow: threading.Event
+    daemon: Daemon, service: Service, slow: threading.Event
 ) -> None:
-    daemon = serve(start, service)
     clients = [daemon.connect() for _ in range(6)]
     for client in clients:
         client.send(encode("GET", "/a"))
@@ -111,9 +121,8 @@ def test_so_many_requests_in_flight_over_all_workers(start: Start, service: Serv
     assert [client.answer().status for client in clients] == [200] * 4
 
 
-def test_a_worker_without_files_leaves_connections_to_the_others(start: Start, service: Service) -> None:
+def test_a_worker_without_files_leaves_connections_to_the_others(daemon: Daemon) -> None:
     """It hangs up on one, of which it learns that it may open no more, and comes back when it may."""
-    daemon = serve(start, service)
     poor = workers(daemon)[1]
     before = resource.prlimit(poor, resource.RLIMIT_NOFILE)
     resource.prlimit(poor, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{poor}/fd")), before[1]))
@@ -140,9 +149,8 @@ def _connections(daemon: Daemon, process: int) -> int:
     return next(int(row["connections"]) for row in daemon.status()["workers"] if row["process"] == process)
 
 
-def test_an_operator_is_answered_by_a_worker_that_ends(start: Start, service: Service) -> None:
+def test_an_operator_is_answered_by_a_worker_that_ends(daemon: Daemon) -> None:
     """It waits for one that stands still."""
-    daemon = serve(start, service)
     first, _, last = workers(daemon)
     os.kill(last, signal.SIGSTOP)
     with Client(daemon.admin) as operator:
@@ -152,15 +160,18 @@ def test_an_operator_is_answered_by_a_worker_that_ends(start: Start, service: Se
     os.kill(last, signal.SIGCONT)
 
 
-def test_a_worker_that_stands_still_is_ended_and_the_others_serve(start: Start, service: Service) -> None:
-    """Until then ``/status`` says that it does not answer."""
-    daemon = serve(start, service)
+def test_a_worker_that_stands_still_is_ended_and_the_others_serve(daemon: Daemon, service: Service) -> None:
+    """Until then ``/status`` says that it does not answer. A reload waits for its end; its successor has the new
+    configuration, as the others."""
     still = workers(daemon)[0]
     os.kill(still, signal.SIGSTOP)
     eventually(lambda: still in [row["process"] for row in daemon.status()["workers"] if not row["answers"]])
-    eventually(lambda: still not in workers(daemon), 60)
+    assert daemon.reload(gateway(services={"main": service.url}, routes=ONLY_B, workers=WORKERS))
+    assert still not in workers(daemon)
     assert "has not answered for 5 s" in daemon.log
-    eventually(lambda: len(workers(daemon)) == WORKERS)
+    eventually(lambda: len(daemon.status()["workers"]) == WORKERS)
+    assert [daemon.get("/a").status for _ in range(20)] == [404] * 20
+    assert daemon.reload(gateway(services={"main": service.url}, routes=ALL, workers=WORKERS))
     assert daemon.get("/a").status == 200
 
 
@@ -180,12 +191,15 @@ def test_the_end_of_the_master_is_the_end_of_its_workers(start: Start, service: 
 
 
 def test_sigterm_drains_all_workers(start: Start, service: Service, slow: threading.Event) -> None:
+    """In the middle of a reload, too, of which nothing is left."""
     daemon = serve(start, service)
     clients = [daemon.connect() for _ in range(6)]
     for client in clients:
         client.send(encode("GET", "/a"))
     eventually(lambda: len(service.requests) == 6)
     left = workers(daemon)
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: daemon.status()["reloading"])
     daemon.terminate()
     eventually(lambda: daemon.log.count("draining: ") == WORKERS)
     with pytest.raises(ConnectionRefusedError):

@@ -128,10 +128,21 @@ class PreparedAuth(Prepared):
         self._policy = policy
         self._config = config
         self._authenticator = authenticator
+        self._parts: dict[tuple[AuthOfRoute, str], Part] = {}
+        """Those of thousands of routes are often the same."""
         self.key_sets = key_sets
 
     def part(self, route: RouteConfig) -> Part:
-        of_route, demand, auth = route.of(AuthOfRoute), demanded(self._config, route), auth_of(self._config)
+        of_route, demand = route.of(AuthOfRoute), demanded(self._config, route)
+        if of_route.claims:  # in which ``1`` and ``true`` are equal to Python
+            return self._part(of_route, demand)
+        found = self._parts.get((of_route, demand))
+        if found is None:
+            found = self._parts[of_route, demand] = self._part(of_route, demand)
+        return found
+
+    def _part(self, of_route: AuthOfRoute, demand: str) -> Part:
+        auth = auth_of(self._config)
         if demand == "none" or self._authenticator is None or auth is None:
             names = stripped(of_route, auth, open_to_all=True)
             return Part(stripped=names) if names else NOTHING

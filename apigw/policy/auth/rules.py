@@ -62,6 +62,12 @@ def demands(document: Document, files: Files) -> None:
     """Reports authentication without an ``auth`` section, and demands without authentication."""
     has_auth = document.tree.get("auth") is not None
     default = default_auth(document.get("gateway", "auth_default"), has_auth)
+    shared: Path = ("defaults", "route", "auth")
+    if document.get("gateway", "auth_default") is not None and document.get(*shared) is not None:
+        beside = document.key(("gateway", "auth_default"))
+        document.report(
+            shared, f"says the same as gateway.auth_default at {beside}: leave one out", document.key(shared)
+        )
     sure = has_auth or document.whole
     unprovable = "but there is no auth section that could verify a token"
     if default != "none" and not has_auth and sure:
@@ -136,11 +142,15 @@ def _value(value: Any) -> str:
 
 
 def refuse(old: Config, new: Config) -> Iterator[Problem]:
-    """Refuses a reload that removes ``auth``, because that is probably a missing file."""
-    if auth_of(old) is not None and auth_of(new) is None and new.gateway.of(AuthOfGateway).auth_default != "none":
-        yield Problem(
-            "is missing, and a reload removes authentication only with `gateway.auth_default: none`", ("auth",)
-        )
+    """Refuses a reload that removes ``auth``, because that is probably a missing file.
+
+    Unless it is said that no route needs it: by ``auth_default``, or by each route or a default of it.
+    """
+    if auth_of(old) is None or auth_of(new) is not None or new.gateway.of(AuthOfGateway).auth_default == "none":
+        return
+    if not new.routes or any(route.of(AuthOfRoute).auth != "none" for route in new.routes):
+        sentence = "is missing, and a reload removes authentication only with `gateway.auth_default: none`"
+        yield Problem(f"{sentence}, or `auth: none` for every route", ("auth",))
 
 
 RULES = Rules(

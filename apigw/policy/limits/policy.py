@@ -66,13 +66,13 @@ class PreparedLimits(Prepared):
         self._shared = shared
 
     def part(self, route: RouteConfig) -> Part:
-        return self._part(Pattern.parse(route.path))
+        return self._part(Pattern.parse(route.path), route.hosts)
 
     def unmatched(self) -> Part:
         return self._part(None)
 
-    def _part(self, pattern: Pattern | None) -> Part:
-        rates, concurrent = select(self._rates, pattern), select(self._concurrent, pattern)
+    def _part(self, pattern: Pattern | None, hosts: tuple[str, ...] = ()) -> Part:
+        rates, concurrent = select(self._rates, pattern, hosts), select(self._concurrent, pattern, hosts)
         if not rates and not concurrent:
             return NOTHING
         store, violated, of_addresses = self._store, self._series.violated, rates.of_addresses()

@@ -55,11 +55,12 @@ class CountAndClaim(Stage):
         self._violated = violated
 
     def run(self, exchange: Exchange) -> Outcome:
-        path, store = exchange.request.path, self._store
-        wanted = [(limit, _caller(exchange, limit.scope)) for limit in self._concurrent.of(path)]
+        request, store = exchange.request, self._store
+        path, host = request.path, request.authority
+        wanted = [(limit, _caller(exchange, limit.scope)) for limit in self._concurrent.of(path, host)]
         if not wanted:
             return count(exchange, self._rates, store, self._violated)
-        checks: Checks = [(limit, _caller(exchange, limit.scope)) for limit in self._rates.of(path)]
+        checks: Checks = [(limit, _caller(exchange, limit.scope)) for limit in self._rates.of(path, host)]
         claim = Claim(wanted, store)
         exchange.at_end = (*exchange.at_end, claim)
         if isinstance(store, LocalStore):
@@ -99,7 +100,11 @@ class RefuseSpent(Screen):
 
     def run(self, exchange: Exchange) -> None:
         selection = self._selection
-        limits = selection.always if not selection.sometimes else selection.of(exchange.request.path)
+        limits = (
+            selection.always
+            if not selection.sometimes
+            else selection.of(exchange.request.path, exchange.request.authority)
+        )
         if limits:
             key = address_key(exchange.client_address)
             decision = self._store.spent([(limit, key) for limit in limits], exchange.started_at)
@@ -107,9 +112,17 @@ class RefuseSpent(Screen):
                 decide(exchange, decision, self._violated)
 
 
+def _applying(selection: Selection[Limit], exchange: Exchange) -> tuple[Limit, ...]:
+    if not selection.sometimes:
+        return selection.always
+    return selection.of(exchange.request.path, exchange.request.authority)
+
+
 def count(exchange: Exchange, selection: Selection[Limit], store: LimitStore, violated: Violated) -> Waiting | None:
     """Check the limits that apply to an exchange. Raises ``GatewayError`` if one refuses it."""
-    limits = selection.always if not selection.sometimes else selection.of(exchange.request.path)
+    limits = (
+        selection.always if not selection.sometimes else selection.of(exchange.request.path, exchange.request.authority)
+    )
     if not limits:
         return None
     checks: Checks = []

@@ -60,13 +60,16 @@ class AnswerWriter:
         state = self.state
         if state == BODILESS or not data:
             return
+        size = len(data)
         if state == CHUNKED:
-            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
-        elif len(data) > COALESCE:
+            self._out.append(b"%x\r\n" % size)
+        if size > COALESCE:
             self.flush()
             self.transport.write(data)
         else:
             self._out.append(data)
+        if state == CHUNKED:
+            self._out.append(b"\r\n")
 
     def flush(self) -> None:
         if self._out:

@@ -16,7 +16,7 @@ from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
 from apigw.wire.http1.response import BODY, COMPLETE, SWITCHED, WAITING, ResponseReader
 from apigw.wire.interfaces import Receiver, Told, UpstreamConnection
-from apigw.wire.reactor.transport import beneath_tls, is_readable
+from apigw.wire.reactor.layers import beneath_tls, is_readable
 from apigw.wire.tunnel import End
 
 CLOSING_TIME: Final = 30.0
@@ -313,6 +313,7 @@ class HTTP1Connection(UpstreamConnection):
         receiver = self._forget()
         self._become(LOST)
         self._deadlines.forget(self)
+        response.close()
         if receiver is not None:
             if was == BODY and to_the_end and reason.check(ConnectionDone):
                 receiver.response_finished()
@@ -368,6 +369,7 @@ class HTTP1Connection(UpstreamConnection):
     def _switch(self) -> None:
         """The answer is 101: the receiver takes the connection with ``give_up``."""
         receiver = self._forget()
+        self._response.close()
         self._become(TUNNEL)
         self.transport.unregisterProducer()
         assert receiver is not None

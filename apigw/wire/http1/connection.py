@@ -9,7 +9,7 @@ from typing import Any, Final
 from apigw.wire.deadlines import NEVER
 from apigw.wire.http1.answer import AnswerWriter
 from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, HEAD, IDLE, LINGER, OVER, PAUSED, REST, TUNNEL
-from apigw.wire.reactor.transport import arrived, close_if_sent, unsent
+from apigw.wire.reactor.layers import arrived, close_if_sent, unsent
 from apigw.wire.request import Request
 from apigw.wire.server import Server
 

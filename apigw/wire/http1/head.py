@@ -8,6 +8,7 @@ that were sent. Where llhttp accepts what two programs could read in two ways, t
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
@@ -45,7 +46,12 @@ def check_beginning(data: bytes, searched: int, most: int) -> None:
 
 
 class HeadReader:
-    """Parses the heads of one connection, one after the other."""
+    """Parses the heads of all connections, one after the other.
+
+    A parser is used for one head after the other as long as nothing about them is special: making one takes longer than
+    parsing some fields. What such a parser does not take, a new one decides about, so that no head can depend on what
+    another client has sent.
+    """
 
     closing = False
     """Whether the last request asks to close the connection, or is HTTP/1.0."""
@@ -53,39 +59,45 @@ class HeadReader:
     """Whether the client waits for ``100 Continue`` before it sends the last request's body."""
 
     def __init__(self) -> None:
-        self._parser = HttpRequestParser(self)
+        self._parser: Any = None
+        """One that has parsed complete requests without a body only."""
         self._authority = _IMPOSSIBLE  # of the last request, and nearly always also of the next
 
     def read(self, stream: Stream, head: bytes, max_count: int, kept: int = 0) -> Request:
         """Parse a head, which ends with its empty line. Raises ``Refused``. ``kept``: ``Settings.kept_oddities``."""
         renamed = b""
-        try:
-            upgrade = self._parse(head)
-        except HttpParserError as error:
-            known = _as_llhttp_knows_it(head)
-            if known is None:
-                raise _refused(head, error) from None
-            renamed, head = head[: head.find(b" ")], known
-            self._parser = HttpRequestParser(self)
+        protocol: bytes | None = None
+        upgrade = False
+        parser: Any = self._parser
+        self._parser = None
+        if parser is not None:
             try:
-                upgrade = self._parse(head)
-            except HttpParserError as other:
-                raise _refused(head, other) from None
-        parser = self._parser
+                upgrade = self._parse(parser, head)
+                protocol = self._protocol(parser, head)
+            except HttpParserError:
+                pass
+        if protocol is None:
+            parser = HttpRequestParser(self)
+            try:
+                upgrade = self._parse(parser, head)
+            except HttpParserError as error:
+                known = _as_llhttp_knows_it(head)
+                if known is None:
+                    raise _refused(head, error) from None
+                renamed, head = head[: head.find(b" ")], known
+                parser = HttpRequestParser(self)
+                try:
+                    upgrade = self._parse(parser, head)
+                except HttpParserError as other:
+                    raise _refused(head, other) from None
+            protocol = self._protocol(parser, head)
+            if protocol is None:
+                raise Refused(400, "The request line is malformed, or its version neither HTTP/1.0 nor HTTP/1.1.")
         headers, special = self._headers, self._special
         uri = self._url
-        line = b"%b %b HTTP/1.1\r\n" % (method := parser.get_method(), uri)
-        if head.startswith(line):
-            protocol = b"HTTP/1.1"
-        elif head.startswith(line.replace(b"HTTP/1.1\r\n", b"HTTP/1.0\r\n")):
-            protocol = b"HTTP/1.0"
-        else:
-            raise Refused(400, "The request line is malformed, or its version neither HTTP/1.0 nor HTTP/1.1.")
+        method: bytes = renamed or parser.get_method()
         if len(headers) + len(special) > max_count:
             raise Refused(431, "The request has too many headers.")
-        if renamed:
-            method = renamed
-
         authority: bytes | None = None
         length: int | None = 0
         options: frozenset[bytes] = _NO_OPTIONS
@@ -111,7 +123,7 @@ class HeadReader:
                 trailers = trailers or _TRAILERS(value) is not None
             elif name == b"proxy-connection":
                 stopped = True  # llhttp takes it for Connection, wrongly (RFC 9112 Appendix C.2.2)
-        if authority != self._authority:
+        if not authority or authority != self._authority:
             self._authority = _checked_authority(authority, protocol)
         if method == b"CONNECT":
             raise Refused(405, "CONNECT is not supported.")
@@ -131,22 +143,31 @@ class HeadReader:
             request.drop_headers(options - _NOT_NAMED_AWAY)
         if upgrade and method == b"GET" and length == 0 and protocol == b"HTTP/1.1":
             request.upgrade = _names_websocket(special)
-        if upgrade or length != 0 or stopped:
-            # The parser may have stopped for good, or wait for a body, which ``RequestBody`` reads.
-            self._parser = HttpRequestParser(self)
+        if not (upgrade or length != 0 or stopped or self.closing):
+            # Else the parser may have stopped for good, or wait for a body, which ``RequestBody`` reads.
+            self._parser = parser
         self.expects_continue = expects and length != 0 and protocol == b"HTTP/1.1"
         return request
 
-    def _parse(self, head: bytes) -> bool:
+    def _parse(self, parser: HttpRequestParser, head: bytes) -> bool:
         """Returns whether the head asks for an upgrade."""
         self._url = b""
         self._headers: Headers = []
         self._special: Headers = []
         try:
-            self._parser.feed_data(head)
+            parser.feed_data(head)
         except HttpParserUpgrade:
             return True
         return False
+
+    def _protocol(self, parser: HttpRequestParser, head: bytes) -> bytes | None:
+        """The version of the request that was parsed; None if its line is not that of the head."""
+        line = b"%b %b HTTP/1.1\r\n" % (parser.get_method(), self._url)
+        if head.startswith(line):
+            return b"HTTP/1.1"
+        if head.startswith(line.replace(b"HTTP/1.1\r\n", b"HTTP/1.0\r\n")):
+            return b"HTTP/1.0"
+        return None
 
     # From the parser.
 

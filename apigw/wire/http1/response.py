@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -62,7 +62,7 @@ class ResponseReader:
         self.rest = b""
         """Bytes that arrived behind a 101."""
         self._special: Headers = []
-        self._parser = HttpResponseParser(self)
+        self._parser: Any = None  # until it is used
         self._parser_ended = False  # the parser takes no further message
         self._message_ended = False  # and the message ended with its head
         self.bodyless = False
@@ -70,6 +70,10 @@ class ResponseReader:
         self.upgrade = False
         """Whether the request asks for a WebSocket."""
         self._pending = b""
+        self._length = 0
+        """The announced bytes of the body; 0 where they are none, or not announced."""
+        self._left = 0
+        """Bytes of the body that are still to come, past the parser, which would copy them."""
         self._interim = 0
         self._fruitless = 0
 
@@ -78,13 +82,17 @@ class ResponseReader:
         self.state = UNASKED
         self.reusable = True
         self.event_stream = self.close_delimited = False
-        self._interim = self._fruitless = 0
+        self._interim = self._fruitless = self._left = 0
         self._pending = b""
         self.pieces.clear()
         if self.trailers:
             self.trailers = []
         if self._parser_ended:
             self._renew_parser()
+
+    def close(self) -> None:
+        """Nothing more is read. The parser knows this object: without it, both are freed at once."""
+        self._parser = None
 
     def read(self, data: bytes) -> None:
         """Raises ``UpstreamMalformed``."""
@@ -131,6 +139,8 @@ class ResponseReader:
         self._special = []
         self._message_ended = False
         parser = self._parser
+        if parser is None:
+            parser = self._parser = HttpResponseParser(self)
         try:
             parser.feed_data(data)
         except HttpParserUpgrade:
@@ -162,12 +172,18 @@ class ResponseReader:
             self.state = COMPLETE
             if rest:
                 self.reusable = False
+        elif len(rest) < self._length:
+            self._left = self._length - len(rest)
+            self._parser_ended = True  # it waits for this body
+            if rest:
+                self.pieces.append(rest)
         elif rest:
             self._read_body(rest)
 
     def _judge(self, status: int, persistent: bool) -> None:
         """Determine the framing (RFC 9112 §6.3), refuse ambiguous heads, and drop hop-by-hop fields."""
         headers = self.headers
+        self._length = 0
         if status > 599 or len(headers) > MAX_HEADERS:
             raise UpstreamMalformed("the status or the number of headers is not acceptable")
         framed = False
@@ -176,6 +192,7 @@ class ResponseReader:
                 framed = True
                 if len(value) > 1 and value.startswith(b"0"):
                     value = value.lstrip(b"0") or b"0"
+                self._length = int(value)
                 headers.append((name, value))
             elif name == b"transfer-encoding":
                 if value.lower() != b"chunked" or not persistent or framed:
@@ -226,6 +243,9 @@ class ResponseReader:
             self._read_head(rest)
 
     def _read_body(self, data: bytes) -> None:
+        if self._left:
+            self._read_announced(data)
+            return
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
@@ -244,6 +264,19 @@ class ResponseReader:
             if self._fruitless > MAX_HEAD and self.state == BODY:
                 raise UpstreamMalformed("the response's trailers are too large")
 
+    def _read_announced(self, data: bytes) -> None:
+        """Bytes of a body whose length is announced, and that did not come whole with its head."""
+        left = self._left
+        if len(data) > left:
+            # Bytes behind a complete response: the connection is not used again.
+            data = data[:left]
+            self.reusable = False
+        self.moved = True
+        self.pieces.append(data)
+        self._left = left - len(data)
+        if not self._left:
+            self.state = COMPLETE
+
     def _check_trailers(self) -> None:
         trailers = [(name, value.rstrip(b" \t")) for name, value in self.trailers]
         if len(trailers) > MAX_HEADERS or not all(FIELD_VALUE(value) for _, value in trailers):
@@ -251,7 +284,7 @@ class ResponseReader:
         self.trailers = trailers
 
     def _renew_parser(self) -> None:
-        self._parser = HttpResponseParser(self)
+        self._parser = None
         self._parser_ended = False
 
     # From llhttp.

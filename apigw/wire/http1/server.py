@@ -20,9 +20,9 @@ from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.http1.body import RequestBody
 from apigw.wire.http1.connection import ClientConnection
-from apigw.wire.http1.head import HeadReader, check_beginning
+from apigw.wire.http1.head import check_beginning
 from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, EXPECT, HEAD, IDLE, LINGER, PAUSED, REST, TUNNEL, TURN
-from apigw.wire.reactor.transport import unsent
+from apigw.wire.reactor.layers import unsent
 from apigw.wire.request import Request
 from apigw.wire.server import Server
 from apigw.wire.tunnel import End
@@ -44,7 +44,6 @@ class HTTP1Channel(ClientConnection):
         self._room = factory.room
         self._request: Request | None = None
         self._last = False  # the connection is closed after this answer
-        self._head = HeadReader()
         self._pending = b""  # the beginning of a head, or pipelined requests
         self._searched = 0  # bytes of it that do not contain the end of a head
         self._blank_skipped = False
@@ -196,7 +195,7 @@ class HTTP1Channel(ClientConnection):
         self._blank_skipped = False
         self._searched = 0
         end += 4
-        head = self._head
+        head = self.factory.heads
         request = head.read(
             self, data if end == len(data) else data[:end], settings.max_header_count, settings.kept_oddities
         )

@@ -41,7 +41,7 @@ from apigw.wire.http2.frames import (
 )
 from apigw.wire.http2.stream import HTTP2Stream
 from apigw.wire.http2.turns import InTurns
-from apigw.wire.reactor.transport import unsent
+from apigw.wire.reactor.layers import unsent
 from apigw.wire.server import Server
 
 LINGER: Final = 5.0

@@ -8,7 +8,9 @@ setup.py).
 from __future__ import annotations
 
 import select
+import sys
 from errno import EINTR
+from fcntl import ioctl
 from typing import Any, ClassVar, Final, final
 
 from mypy_extensions import mypyc_attr
@@ -16,8 +18,19 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python import log
 
 MOST_HELD: Final = 16
-"""Maximum writes that are joined into one. Then they are sent, so that back-pressure reaches the producer in time."""
+"""Maximum writes that are sent as one. Then they are sent, so that back-pressure reaches the producer in time."""
+READ_SIZE: Final = 65536
+"""Bytes that a read asks for."""
+MOST_READ: Final = 262144
+"""Bytes that a read asks for after some that were full: of a large body, fewer and larger pieces are cheaper."""
 _READABLE: Final = select.EPOLLIN
+
+
+def next_size(asked: int, got: int) -> int:
+    """The bytes to ask for, after a read that asked for some and got some."""
+    if got == asked:
+        return min(2 * asked, MOST_READ)
+    return READ_SIZE if got < READ_SIZE else asked
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -29,26 +42,29 @@ class Eager:
     reactor: Any
     socket: Any
     protocol: Any
-    bufferSize: int = 65536
+    bufferSize: int = READ_SIZE
     connected: int = 0
     dataBuffer: bytes = b""
     _tempDataLen: int = 0
     _writeDisconnected: bool = False
     _held: list[bytes] | None = None
+    _read_size: int = READ_SIZE
 
     def queue(self, data: bytes) -> None:
         """Send when the socket has room again, as Twisted's ``write`` does."""
         raise NotImplementedError
 
     def doRead(self) -> Any:
+        asked = self._read_size
         try:
-            data = self.socket.recv(self.bufferSize)
+            data = self.socket.recv(asked)
         except BlockingIOError:
             return None
         except OSError:
             return CONNECTION_LOST
         if not data:
             return CONNECTION_DONE
+        self._read_size = next_size(asked, len(data))
         self.protocol.dataReceived(data)
         return None
 
@@ -106,7 +122,23 @@ class Turns:
     turn: int = 0
     """The number of this turn. Bytes that arrive in the turn of a write cannot be an answer to it."""
     _poller: Any
+    _reads: set[int]
+    _writes: set[int]
     _selectables: dict[int, Any]
+
+    @final
+    def begin_reading(self, descriptor: int, reader: Any) -> None:
+        """As ``addReader``, for a socket that the reactor does not know."""
+        self._poller.register(descriptor, _READABLE)
+        self._reads.add(descriptor)
+        self._selectables[descriptor] = reader
+
+    @final
+    def forget(self, descriptor: int) -> None:
+        """A socket is about to be closed. epoll forgets it by itself then, unless another process has a copy of it."""
+        self._reads.discard(descriptor)
+        self._writes.discard(descriptor)
+        self._selectables.pop(descriptor, None)
 
     def doPoll(self, timeout: float | None) -> None:
         selectables = self._selectables
@@ -150,3 +182,11 @@ def send_all(turn: list[Any]) -> None:
             holder.send_held()
         except Exception:
             log.err()
+
+
+def queued_in(descriptor: int, queue: int) -> int:
+    """Bytes in a queue of the kernel for a socket, ``TIOCOUTQ`` or ``FIONREAD``; 0 where that is unknown."""
+    try:
+        return int.from_bytes(ioctl(descriptor, queue, b"\0\0\0\0"), sys.byteorder)
+    except OSError:
+        return 0

@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IListeningPort
 
+from apigw.wire.reactor.accepting import accept
 from apigw.wire.reactor.gate import Gate
-from apigw.wire.reactor.transport import EagerServer
+from apigw.wire.reactor.served import Served
+
+MOST_ACCEPTED = 16
+"""Connections that a port accepts in a turn of the reactor, so that others are served too."""
+
+
+def _made_by_twisted(
+    accepted: socket.socket, protocol: Any, client: tuple[Any, ...], port: Any, number: int, reactor: Any
+) -> Served:
+    """The transport that Twisted's port has made."""
+    served = Served(accepted.detach(), client, reactor)
+    served.begin_late(protocol)
+    return served
 
 
 class EagerPort(tcp.Port):
-    transport = EagerServer
+    transport = staticmethod(_made_by_twisted)  # type: ignore[assignment]  # it only calls it
+
+    def doRead(self) -> None:
+        """Accept about as many as in the last turn: to ask once more than there are costs a system call."""
+        most = min(self.numberAccepts, MOST_ACCEPTED)
+        accepted = self.accept(most)
+        self.numberAccepts = 2 * most if accepted == most else max(1, accepted)
+
+    def accept(self, most: int) -> int:
+        try:
+            return accept(self.socket, self.factory, self.reactor, most)
+        except OSError:
+            # Twisted's says why none can be accepted, and hangs up where there is no file for another.
+            self.numberAccepts = 1
+            super().doRead()
+            return 0
 
 
 class UnixPort(unix.Port):
@@ -36,12 +65,18 @@ class UnixPort(unix.Port):
     def connectionLost(self, reason: Any) -> None:
         tcp.Port.connectionLost(self, reason)
 
+    def accept(self, most: int) -> int:
+        self.numberAccepts = most
+        tcp.Port.doRead(self)
+        return most
+
 
 class _Gated:
     """A port of several processes: it accepts one connection in a turn of the reactor, and while the gate is open."""
 
     reactor: Any
     gate: Gate
+    accept: Callable[[int], int]
 
     def startReading(self) -> None:
         self.reactor.addExclusive(self)
@@ -49,11 +84,6 @@ class _Gated:
     def doRead(self) -> None:
         self.accept(1)
         self.gate.accepted()
-
-    def accept(self, most: int) -> None:
-        port: Any = self
-        port.numberAccepts = most
-        tcp.Port.doRead(port)
 
 
 class GatedPort(_Gated, EagerPort):
@@ -70,6 +100,9 @@ def serve(reactor: Any, listening: socket.socket, factory: Any, gate: Gate | Non
     ``gate``: that of this process, where others accept from the socket too.
     """
     listening.setblocking(False)
+    if listening.family != socket.AF_UNIX:
+        # Connections have it from the socket that they are accepted from (RFC 9293 §3.7.4, and ``EagerReactor``).
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port: Any
     if listening.family == socket.AF_UNIX:
         unix_port = UnixPort if gate is None else GatedUnixPort

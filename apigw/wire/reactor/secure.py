@@ -92,11 +92,11 @@ class Secure:
     transport: Any
 
     def __init__(self, wrapped: Any, connect: Connect, is_client: bool) -> None:
-        self.wrappedProtocol = wrapped
+        self.wrappedProtocol: Any = wrapped
         self._is_client = is_client
         self.disconnecting = False
         self.connected = False
-        self._connect = connect
+        self._connect: Connect | None = connect  # which may know who knows this object
         self._state = HANDSHAKE
         self._records = Records()
         self._held: list[bytes] = []
@@ -113,7 +113,9 @@ class Secure:
     def makeConnection(self, transport: Any) -> None:
         self.transport = transport
         self.connected = True
-        self._tls = self._connect(self)
+        connect, self._connect = self._connect, None
+        assert connect is not None
+        self._tls = connect(self)
         self._reactor = getattr(transport, "reactor", None)
         self.wrappedProtocol.makeConnection(self)
         if self._is_client:
@@ -140,8 +142,11 @@ class Secure:
         self._state = OVER
         self.connected = False
         self._held = []
-        self.wrappedProtocol.connectionLost(reason)
         self._tls = None
+        # Each knows the other. So does a reason, by its traceback.
+        wrapped, self.wrappedProtocol = self.wrappedProtocol, None
+        self._reason = None
+        wrapped.connectionLost(reason)
 
     # The connection.
 
@@ -192,7 +197,7 @@ class Secure:
             except SSL.Error as error:
                 failed = error
                 break
-        if pieces:
+        if pieces and self.connected:
             self.wrappedProtocol.dataReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if self._silent > MOST_SILENT:
             self._reason = Failure(CONNECTION_LOST)

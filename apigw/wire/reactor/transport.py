@@ -9,27 +9,23 @@ connection become one, and a sleeping process on the other side is woken once fo
 
 from __future__ import annotations
 
-import select
-import sys
-from collections.abc import Callable, Iterable
-from fcntl import ioctl
+from collections.abc import Iterable
 from termios import FIONREAD, TIOCOUTQ
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.internet import tcp
-from twisted.internet.interfaces import IAddress, IConnector, ISSLTransport
+from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientFactory, connectionDone
+from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
-from apigw.wire.reactor.eager import Eager
+from apigw.wire.reactor.eager import Eager, queued_in
 
 if TYPE_CHECKING:
     # At run time this mixes into tcp.Server and tcp.Client alike.
     _Connection: TypeAlias = tcp.Connection
 else:
     _Connection = object
-
-_is_tls: Callable[[Any], bool] = ISSLTransport.providedBy
 
 
 class _Eager(Eager, _Connection):
@@ -53,11 +49,17 @@ class _Eager(Eager, _Connection):
 
     def unsent(self) -> int:
         """Bytes that the other side has not acknowledged yet: those queued here, and in the kernel."""
-        return len(self.dataBuffer) - self.offset + self._tempDataLen + self.held() + self._in_kernel(TIOCOUTQ)
+        return (
+            len(self.dataBuffer)
+            - self.offset
+            + self._tempDataLen
+            + self.held()
+            + queued_in(self.socket.fileno(), TIOCOUTQ)
+        )
 
     def arrived(self) -> int:
         """Bytes that have arrived and were not read yet."""
-        return self._in_kernel(FIONREAD)
+        return queued_in(self.socket.fileno(), FIONREAD)
 
     def close_if_sent(self) -> bool:
         """Close at once, unless something is queued. Returns whether it was closed."""
@@ -67,64 +69,9 @@ class _Eager(Eager, _Connection):
         self.connectionLost(connectionDone)
         return True
 
-    def _in_kernel(self, queue: int) -> int:
-        try:
-            return int.from_bytes(ioctl(self.socket.fileno(), queue, b"\0\0\0\0"), sys.byteorder)
-        except OSError:
-            return 0
 
-
-def beneath_tls(transport: Any) -> Any:
-    """The socket's transport, under however many layers of TLS."""
-    while _is_tls(transport):
-        transport = transport.transport
-    return transport
-
-
-def unsent(transport: Any) -> int:
-    """Bytes that the other side of a transport has not acknowledged yet; 0 where that is unknown."""
-    held = 0
-    while _is_tls(transport):
-        held += transport.held() if hasattr(transport, "held") else 0
-        transport = transport.transport
-    return held + transport.unsent() if hasattr(transport, "unsent") else 0
-
-
-def arrived(transport: Any) -> int:
-    """Bytes that have arrived at the socket of a transport and were not read yet; 0 where that is unknown."""
-    base = beneath_tls(transport)
-    return base.arrived() if hasattr(base, "arrived") else 0
-
-
-def close_if_sent(transport: Any) -> bool:
-    """Close a transport at once. ``loseConnection`` waits a turn of the reactor, and bytes that arrive in it are lost.
-
-    Returns whether it was closed: it is not if something is queued, or over TLS, which has to send close_notify.
-    """
-    return not _is_tls(transport) and hasattr(transport, "close_if_sent") and bool(transport.close_if_sent())
-
-
-def is_readable(transport: Any) -> bool:
-    """Whether a socket's transport has something to read: data, or its end."""
-    poll = select.poll()
-    poll.register(transport.getHandle(), select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def replace_protocol(transport: Any, protocol: Any) -> Any:
-    """Replace the protocol of a connection. Returns the previous one."""
-    name = "wrappedProtocol" if hasattr(transport, "wrappedProtocol") else "protocol"  # over TLS, and without
-    before = getattr(transport, name)
-    setattr(transport, name, protocol)
-    return before
-
-
-class EagerServer(_Eager, tcp.Server):
-    """The server's side of a connection."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.setTcpNoDelay(True)
+def _nothing() -> None:
+    """The rest of an event of a connection that has failed."""
 
 
 class EagerClient(_Eager, tcp.Client):
@@ -133,6 +80,24 @@ class EagerClient(_Eager, tcp.Client):
     def _connectDone(self) -> None:
         self.setTcpNoDelay(True)
         super()._connectDone()
+
+    def connectionLost(self, reason: Failure) -> None:
+        connector = getattr(self, "connector", None)
+        super().connectionLost(reason)
+        self._part(connector)
+
+    def failIfNotConnected(self, err: Any) -> None:
+        connector = getattr(self, "connector", None)
+        super().failIfNotConnected(err)
+        if not hasattr(self, "connector"):  # it has failed
+            self.doRead = self.doWrite = _nothing  # type: ignore[method-assign]  # which were its own
+            self._part(connector)
+
+    def _part(self, connector: Any) -> None:
+        """Forget what knows this object: else all of it would wait for the garbage collector."""
+        self.__dict__.pop("connector", None)
+        if connector is not None:
+            connector.transport = connector.factory = None
 
 
 class EagerConnector(tcp.Connector):

@@ -147,6 +147,13 @@ def test_a_route_takes_the_providers_that_it_names(scene: Scene) -> None:
     assert scene.ask(tokens, TOKEN) == 200
 
 
+def test_routes_with_the_same_demands_share_what_looks_at_them(scene: Scene) -> None:
+    """But no two with demands that only look the same."""
+    assert scene.part(roles=("a",)) is scene.part(roles=("a",))
+    assert scene.part(roles=("a",)) is not scene.part(roles=("b",))
+    assert scene.part(claims=(("a", 1),)) is not scene.part(claims=(("a", True),))
+
+
 def test_a_403_speaks_of_tokens_to_who_sent_one(scene: Scene) -> None:
     """RFC 6750 §3.1."""
     part = scene.part(roles=("admin",))

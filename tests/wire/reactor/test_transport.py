@@ -29,8 +29,10 @@ from apigw.wire.http1.client import HTTP1Connection
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.reactor import epoll as own
 from apigw.wire.reactor.eager import MOST_HELD
+from apigw.wire.reactor.layers import beneath_tls, unsent
 from apigw.wire.reactor.ports import serve
-from apigw.wire.reactor.transport import EagerClient, EagerReactor, EagerServer, beneath_tls, unsent
+from apigw.wire.reactor.served import Served
+from apigw.wire.reactor.transport import EagerClient, EagerReactor
 from apigw.wire.request import Request
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
 
@@ -120,7 +122,7 @@ def pair(turns: Turns) -> Iterator[tuple[Peer, socket.socket]]:
     port = served_by(turns, factory)
     client = socket.create_connection(("127.0.0.1", port.getHost().port))
     turns.until(lambda: accepted and accepted[0].transport)
-    assert isinstance(accepted[0].transport, EagerServer)
+    assert isinstance(accepted[0].transport, Served)
     client.settimeout(PATIENCE)
     yield accepted[0], client
     client.close()
@@ -204,7 +206,7 @@ def test_a_producer_is_told_when_the_client_does_not_read(
     else:
         write()
     assert producer.paused == 1
-    queued = len(peer.transport.dataBuffer) + peer.transport._tempDataLen
+    queued = peer.transport.queued + peer.transport.held()
     assert queued <= 65536 * (MOST_HELD + 2)
     assert unsent(peer.transport) >= queued
     client.settimeout(0.01)
@@ -359,7 +361,7 @@ def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement(
 
     def note(channel: Any) -> None:
         transport = beneath_tls(channel.transport)
-        assert isinstance(transport, EagerServer)
+        assert isinstance(transport, Served)
         no_delay.append(transport.getTcpNoDelay())
         opened(channel)
 

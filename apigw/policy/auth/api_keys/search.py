@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from bisect import bisect_left
 from typing import Any, Final
 
 BLOCK: Final = 4096
@@ -28,9 +29,11 @@ class KeyFile:
             status = os.fstat(file.fileno())
             self.stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
             """Another one where the file has been replaced or changed."""
-            self._data: Any = file.read(COPIED + 1)
-            if len(self._data) > COPIED:
+            self._data: Any
+            if status.st_size > COPIED:
                 self._data = mmap.mmap(file.fileno(), status.st_size, access=mmap.ACCESS_READ)
+            else:
+                self._data = file.read(COPIED)
         self._begin = self._after_comments()
 
     def find(self, digest: bytes) -> bytes | None:
@@ -57,22 +60,18 @@ class KeyFile:
             last = data.rfind(b"\n")
             if last < first:
                 return None
-            if data.startswith(digest, first):
-                return data[first : data.find(b"\n", first)]
-            found = data.find(b"\n" + digest, first, last)
-            if found >= 0:
-                return data[found + 1 : data.find(b"\n", found + 1)]
-            least = data[first : first + 64]
-            if digest < least:
+            lines = data[first:last].split(b"\n")
+            at = bisect_left(lines, digest)
+            if at < len(lines) and lines[at].startswith(digest):
+                return lines[at]
+            if at == 0:
                 high = begin + first
-                high_value = _value(least)
-            else:
-                line = data.rfind(b"\n", first, last) + 1
-                greatest = data[max(line, first) : max(line, first) + 64]
-                if digest < greatest:
-                    return None
+                high_value = _value(lines[0])
+            elif at == len(lines):
                 low = begin + last + 1
-                low_value = _value(greatest)
+                low_value = _value(lines[-1])
+            else:
+                return None
         return None
 
     def _after_comments(self) -> int:
@@ -85,8 +84,8 @@ class KeyFile:
         return at
 
 
-def _value(digest: bytes) -> int:
+def _value(line: bytes) -> int:
     try:
-        return int(digest[:15], 16)
+        return int(line[:15], 16)
     except ValueError:
         return 0

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
+from ipaddress import IPv6Address
 
 from twisted.internet.defer import Deferred
 
@@ -101,7 +102,7 @@ class Passwords(Method):
         provider, user = self._user(name, providers)
         hashes: tuple[SecretHash, ...] = () if user is None else (user.hash,)
         work = partial(verify, password, hashes, self._decoys)
-        checked = self._run(work, name, caller.decode("ascii"))
+        checked = self._run(work, name, network(caller))
         return checked.addCallback(self._checked, provider, user, self._digest(sent[0]), now)
 
     def _checked(self, right: bool, provider: str, user: User | None, digest: bytes, now: float) -> Principal:
@@ -132,6 +133,17 @@ class Passwords(Method):
             same: object = self._users.get(known.principal.provider, {}).get(known.user.name)
             if same == known.user:
                 self._seen[digest] = known
+
+
+def network(caller: bytes) -> str:
+    """What counts as one client: its address, of IPv6 the /64, as everybody has one."""
+    text = caller.decode("ascii")
+    if text.count(":") < 2:
+        return text
+    try:
+        return str(int(IPv6Address(text)) >> 64)
+    except ValueError:
+        return text
 
 
 def _decoded(encoded: bytes) -> tuple[str, str]:

@@ -38,9 +38,18 @@ def is_role(value: object) -> bool:
 
 
 def allowed(patterns: Iterable[str]) -> re.Pattern[str] | None:
-    """Matches a role that one of ``patterns`` allows, in which ``*`` stands for any characters."""
-    parts = [".*".join(map(re.escape, re.split(r"\*+", pattern))) for pattern in patterns]
+    """Matches a role that one of ``patterns`` allows, in which ``*`` stands for any characters; in linear time."""
+    parts = [_expression(pattern) for pattern in patterns]
     return re.compile("|".join(parts), re.DOTALL) if parts else None
+
+
+def _expression(pattern: str) -> str:
+    """The first place of what stands between two stars is always good enough: atomic groups keep to it."""
+    first, *middle = map(re.escape, re.split(r"\*+", pattern))
+    if not middle:
+        return first
+    last = middle.pop()
+    return first + "".join(f"(?>.*?{text})" for text in middle) + ".*" + last
 
 
 @frozen
@@ -77,8 +86,7 @@ class ClaimRules:
             raise UNMET()
         roles = _roles(reach(claims, self.roles_claim))
         if self.roles_allowed is not None:
-            fits = self.roles_allowed.fullmatch
-            roles = tuple(role for role in roles if fits(role))
+            roles = tuple(filter(self.roles_allowed.fullmatch, roles))
         return Principal(self.provider, user, roles, _scopes(claims), begins, expires)
 
     def _check_audience(self, audience: object) -> None:

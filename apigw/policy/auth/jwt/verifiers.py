@@ -43,7 +43,8 @@ class Verifier:
         mine, others = self.keys, other.keys
         same_keys = mine.same_as(others) if isinstance(mine, Keys) and isinstance(others, Keys) else mine is others
         rules: object = self.rules  # attrs compares it by value, but to mypyc it would be equal to itself alone
-        same = same_keys and rules == other.rules and self.algorithms == other.algorithms
+        same_claims = repr(self.rules.claims) == repr(other.rules.claims)  # 1 and true are equal to Python
+        same = same_keys and same_claims and rules == other.rules and self.algorithms == other.algorithms
         return same and self.key_ids == other.key_ids and self.typ == other.typ
 
 

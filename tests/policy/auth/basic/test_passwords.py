@@ -16,7 +16,7 @@ from apigw.contract.principal import Principal
 from apigw.errors import Unauthorized
 from apigw.policy.auth.basic.model import BasicProvider
 from apigw.policy.auth.basic.opening import users_of
-from apigw.policy.auth.basic.passwords import CHALLENGE, FORGOTTEN_AFTER, Passwords
+from apigw.policy.auth.basic.passwords import CHALLENGE, FORGOTTEN_AFTER, Passwords, network
 from apigw.policy.auth.basic.users import parse
 from apigw.policy.auth.secrets import hash_generated
 from apigw.process.pieces import at_once
@@ -155,6 +155,23 @@ def test_a_reload_keeps_callers_whose_line_is_the_same() -> None:
             after.passwords.again([basic(name, password)], NOW)
     assert after.ask([basic("bob", OTHER)]).roles == ("more",)
     assert after.ask([basic("zoë")]) == "password"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (b"192.0.2.1", b"192.0.2.1", True),
+        (b"192.0.2.1", b"192.0.2.2", False),
+        (b"2001:db8::1", b"2001:db8:0:0:ffff::2", True),
+        (b"2001:db8::1", b"2001:db8:0:1::1", False),
+        (b"unix:", b"unix:", True),
+        (b"fe80::1%eth0", b"fe80::1%eth0", True),
+        (b"", b"192.0.2.1", False),
+    ],
+)
+def test_who_counts_as_one_client(one: bytes, other: bytes, same: bool) -> None:
+    """An address, and of IPv6 a /64."""
+    assert (network(one) == network(other)) is same
 
 
 BAD_FILES = {

@@ -33,6 +33,7 @@ from apigw.contract.principal import Principal
 from apigw.errors import Forbidden, Unauthorized
 from apigw.policy.auth.authorization import Demands
 from apigw.policy.auth.jwt import tokens as tokens_module
+from apigw.policy.auth.jwt.claims import allowed
 from apigw.policy.auth.jwt.model import JWTVerifier
 from apigw.policy.auth.jwt.tokens import Tokens
 from apigw.policy.auth.model import Auth
@@ -400,9 +401,18 @@ def test_a_claim_that_nobody_asks_for_cannot_spoil_a_token(changes: dict[str, An
 
 def test_roles_that_a_provider_may_not_give_are_dropped() -> None:
     """``*`` stands for any characters, and nothing else is special."""
-    partner = evolve(HS, roles_allowed=("corp.*", "us?r", "a*b*c"))
-    roles = ["corp.x", "corp", "corpx", "us?r", "user", "abc", "a-b-c", "abcd", "admin"]
-    assert accept(using(partner), hs256(roles=roles)).roles == ("corp.x", "us?r", "abc", "a-b-c")
+    partner = evolve(HS, roles_allowed=("corp.*", "us?r", "a*b*c", "**x*"))
+    roles = ["corp.y", "corp", "corpy", "us?r", "user", "abc", "a-b-c", "abcbc", "abcd", "ac", "admin", "x", "1x2"]
+    kept = ("corp.y", "us?r", "abc", "a-b-c", "abcbc", "x", "1x2")
+    assert accept(using(partner), hs256(roles=roles)).roles == kept
+
+
+def test_no_role_keeps_the_gateway_busy() -> None:
+    """Whatever the pattern: what is between two stars is looked for once."""
+    pattern = allowed(["*-*-*-*-*x"])
+    assert pattern is not None
+    assert pattern.fullmatch("-" * 256) is None
+    assert pattern.fullmatch("-" * 255 + "x") is not None
 
 
 DEMANDED: list[tuple[dict[str, Any], bool]] = [
