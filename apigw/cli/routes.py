@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
+from attrs import evolve
+
 from apigw.cli.outcome import FOUND, REFUSED, loaded
 from apigw.config.effective import effective
 from apigw.config.model import Config, Retry, Route
 from apigw.config.units import duration_text, size_text
+from apigw.policy.split.model import services_of
 from apigw.policy.transform.told import sent_as
 from apigw.process.rules import RULES
 from apigw.routing.configured import entry_of
@@ -63,9 +66,13 @@ def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes
         yield from told(config, route, path)
     if route.access_log is None:
         yield "access log", "none"
-    service = next((service for service in config.services if service.name == route.service), None)
-    if service is None:
-        return
+    for name in services_of(route):
+        yield from _demands_of(config, evolve(route, service=name), path, query)
+
+
+def _demands_of(config: Config, route: Route, path: bytes, query: bytes) -> Iterator[tuple[str, str]]:
+    """What it meets from when its service is known, or chosen."""
+    service = next(service for service in config.services if service.name == route.service)
     holds = effective(config, route, service)
     largest = holds.max_body_size
     yield "body", "of any size" if largest is None else f"up to {size_text(largest)}"
