@@ -17,6 +17,7 @@ from apigw.config.schema import rule_at
 from apigw.config.validate import MAX_HINTS, shown
 from apigw.routing.conditions import MOST, expression
 from apigw.routing.pattern import Pattern, overlaps
+from apigw.routing.review import review
 from apigw.routing.rivals import KINDS, Rivals
 
 # fmt: off
@@ -235,4 +236,5 @@ RULES = Rules(
         "expression": "expression of RE2",
     },
     checks=(routes,),
+    reviews=(review,),
 )
