@@ -125,7 +125,7 @@ def route_host(text: str) -> str:
     form.
     """
     if text in ("*", "*."):
-        raise ValueError("is every host: leave hosts out, for those that no route names")
+        raise ValueError("is every host: leave hosts out")
     if "://" in text:
         raise ValueError("has a scheme: write only the host")
     if "/" in text:

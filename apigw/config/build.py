@@ -19,7 +19,7 @@ def build(document: Document, files: Files) -> Config:
     """The configuration. Never raises if the document has passed all checks."""
     sections: dict[str, Any] = {}
     for key, value in document.tree.items():
-        if value is None:
+        if value is None or key == "defaults":  # which are filled in
             continue
         rule = document.schema[key]
         if key == "routes":

@@ -3,6 +3,7 @@
 Besides the rules of Cerberus there are more: ``duration``, ``size`` and ``share`` have the minimum and the maximum,
 ``form`` names an entry of ``Rules.forms``. ``meta`` is for the reference page and for the steps after validation:
 
+- ``answers`` marks keys of a route that say who answers, of which it has one.
 - ``doc`` explains the key; ``default`` describes its default, if that is not in the model.
 - ``model`` is the class for the values of a map; its attributes have the defaults.
 - ``file`` names the check of the file's content, an entry of ``Rules.contents``. With ``into``, the file's text becomes
@@ -28,7 +29,7 @@ Rule = dict[str, Any]
 
 DAY, MONTH = "24h", "744h"
 
-_META = ("default", "into", "lines", "meant", "merge", "number", "secret", "short")
+_META = ("answers", "default", "into", "lines", "meant", "merge", "number", "secret", "short")
 
 
 @frozen

@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import Factory, define
 
+from apigw.config.defaults import Filled, fill, take
 from apigw.config.errors import ConfigError, Problem
 from apigw.config.keys import Rule
 from apigw.config.marks import Node, compose, decode
@@ -31,7 +32,8 @@ class Document:
     text of a scalar in the file, if it differs from the value; ``variables`` are the environment variables in it.
     ``broken`` are the paths without a usable value, ``troubled`` those at or below which a value is wrong. ``whole`` is
     false if a file could not be read, which may contain what seems to be missing. ``schema`` is that of the whole
-    configuration, ``reserved`` are the paths that the gateway answers itself.
+    configuration, ``reserved`` are the paths that the gateway answers itself. ``filled`` are the paths of values that
+    are defaults, with their paths there, which problems name.
     """
 
     directory: str
@@ -48,10 +50,11 @@ class Document:
     whole: bool = True
     schema: Rule = Factory(dict)
     reserved: tuple[str, ...] = ALWAYS
+    filled: Filled = Factory(dict)
 
     def report(self, path: Path, sentence: str, at: Origin | None = None) -> None:
         """Add a problem with ``path``, placed ``at``; by default at the value, or else its container."""
-        self.problems.append(Problem(sentence, path, at or self.place(path)))
+        self.problems.append(Problem(sentence, self._written(path), at or self.place(path)))
 
     def spoil(self, path: Path, sentence: str, at: Origin | None = None) -> None:
         """Add a problem with the value itself. Later checks skip it and all below it."""
@@ -63,7 +66,14 @@ class Document:
         self.troubled.update(path[:length] for length in range(len(path) + 1))
 
     def warn(self, path: Path, sentence: str, at: Origin | None = None) -> None:
-        self.warnings.append(Problem(sentence, path, at or self.place(path)))
+        self.warnings.append(Problem(sentence, self._written(path), at or self.place(path)))
+
+    def _written(self, path: Path) -> Path:
+        """Where the value at ``path`` is written."""
+        for length in range(len(path) if self.filled else 0, 0, -1):
+            if path[:length] in self.filled:
+                return (*self.filled[path[:length]], *path[length:])
+        return path
 
     def place(self, path: Path) -> Origin | None:
         if path in self.places:
@@ -122,6 +132,7 @@ def read(directory: str, environ: Mapping[str, str], schema: Rule) -> Document:
     """Reads and merges ``DIR/*.yaml`` and ``DIR/services/*.yaml``. Problems go to ``Document.problems``."""
     document = Document(os.path.abspath(directory), schema=schema)
     root = Node({}, Origin(directory, 1, 1))
+    local: dict[str, Node] = {}
     for file in _files(directory, document):
         document.files.append(file)
         try:
@@ -137,7 +148,9 @@ def read(directory: str, environ: Mapping[str, str], schema: Rule) -> Document:
             document.problems += [Problem(sentence, below, origin) for sentence, origin, below in node.faults]
             document.whole = False
         else:
+            take(node, file, local)
             _merge(root, node, ())
+    document.filled = fill(root, local, schema)
     document.tree = _lay_out(document, root, ())
     return document
 

@@ -134,6 +134,8 @@ class _Page:
             yield from self.sections(f"{path}.NAME", rule["valuesrules"])
         elif may_be_list(rule):
             yield from self.sections(f"{path}[]", rule["schema"])
+        elif rule.get("meta", {}).get("shared"):
+            return
         elif "schema" in rule:
             yield from (f"## `{path}`", "", *_HEAD)
             model = rule["meta"].get("model")

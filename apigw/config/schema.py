@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from apigw.config import model
+from apigw.config.defaults import rule_of_defaults
 from apigw.config.keys import (
     DAY,
     MONTH,
@@ -249,6 +250,7 @@ ROUTE: Rule = {
         "meta": {
             "doc": "The service that gets the requests.",
             "default": "required, unless another key says who answers",
+            "answers": True,
         },
     },
     "methods": list_of(
@@ -326,7 +328,7 @@ def compose(keys: Iterable[Keys]) -> Rule:
     for each in sorted(keys, key=lambda each: len(each.at)):
         root = _with(each, root, each.at)
     schema: Rule = root["schema"]
-    return schema
+    return {**schema, "defaults": rule_of_defaults(schema)}
 
 
 def _with(keys: Keys, rule: Rule, at: tuple[str, ...]) -> Rule:

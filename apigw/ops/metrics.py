@@ -24,7 +24,7 @@ from prometheus_client import (
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from apigw.config.model import ALWAYS
-from apigw.ops.series import BUCKETS, RouteSeries, ServiceSeries, Spread
+from apigw.ops.series import BUCKETS, Key, RouteSeries, ServiceSeries, Spread
 from apigw.ops.text import let_others_run, render
 
 UNMATCHED = "unmatched"
@@ -52,6 +52,8 @@ class LookupSeries:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.in_progress = 0
         """Number of look-ups in progress; the resolver sets it."""
+        self.of_targets = 0
+        """Those for targets ``dns`` and ``srv``."""
         results = Counter(
             "gateway_dns_lookups_total", "Lookups of host names that ended, by result.", ["result"], registry=registry
         )
@@ -65,7 +67,7 @@ class LookupSeries:
             registry=registry,
         )
         progress = Gauge("gateway_dns_lookups_in_progress", "Lookups that have not ended.", registry=registry)
-        progress.set_function(lambda: self.in_progress)
+        progress.set_function(lambda: self.in_progress + self.of_targets)
 
     def ended(self, found: bool, seconds: float) -> None:
         self._results[found].inc()
@@ -91,7 +93,7 @@ class Metrics:
         """Exchanges that have begun and not ended; whoever accounts for them adds and takes away."""
         self.registry = registry
         """The registry, for families of policies."""
-        self._routes: dict[str, RouteSeries] = {}
+        self._routes: dict[Key, RouteSeries] = {}
         self._services: dict[str, ServiceSeries] = {}
 
         self._errors = Counter(
@@ -213,9 +215,9 @@ class Metrics:
 
         self._last_reload.set(1)
 
-    def route(self, pattern: str) -> RouteSeries:
-        """The series of a route's pattern, or of a reserved path, or of ``UNMATCHED``."""
-        return self._routes.setdefault(pattern, RouteSeries())
+    def route(self, pattern: str, name: str = "") -> RouteSeries:
+        """The series of a route's pattern, or of a reserved path, or of ``UNMATCHED``, which have no other name."""
+        return self._routes.setdefault((pattern, name or pattern), RouteSeries())
 
     def service(self, name: str) -> ServiceSeries:
         try:
@@ -248,17 +250,17 @@ class Metrics:
         """How an upgrade has ended."""
         self._upgrades[succeeded].inc()
 
-    def retain(self, routes: Collection[str], services: Collection[str]) -> None:
+    def retain(self, routes: Collection[Key], services: Collection[str]) -> None:
         """Remove all series of other routes and services. Their exchanges in flight are not counted any more."""
-        for pattern in self._routes.keys() - routes - RESERVED:
-            del self._routes[pattern]
+        for key in self._routes.keys() - routes - {(path, path) for path in RESERVED}:
+            del self._routes[key]
         for name in self._services.keys() - services:
             del self._services[name]
             for family in self._of_services:
                 family.remove_by_labels({"service": name})
 
-    def routes(self) -> dict[str, RouteSeries]:
-        """The series by pattern."""
+    def routes(self) -> dict[Key, RouteSeries]:
+        """The series of routes, reserved paths and ``UNMATCHED``."""
         return self._routes.copy()
 
     def services(self) -> dict[str, Spread]:

@@ -49,8 +49,12 @@ class MethodSeries(Spread):
         self.statuses: dict[int, int] = {}
 
 
+Key = tuple[str, str]
+"""The labels ``path`` and ``route`` of a series: the pattern, and the name of the route."""
+
+
 class RouteSeries:
-    """The series of one value of the label ``path``."""
+    """The series of one route and one of its paths."""
 
     __slots__ = ("_known", "methods")
 

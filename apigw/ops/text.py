@@ -15,7 +15,7 @@ from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from apigw.ops.series import BUCKETS, RouteSeries, Spread
+from apigw.ops.series import BUCKETS, Key, RouteSeries, Spread
 
 PATHS_AT_A_TIME = 16
 """Routes between two pauses."""
@@ -25,7 +25,7 @@ SAMPLES_AT_A_TIME = 64
 
 def render(
     families: Collector,
-    routes: Mapping[str, RouteSeries],
+    routes: Mapping[Key, RouteSeries],
     services: Mapping[str, Spread],
     openmetrics: bool,
     pause: Callable[[], None],
@@ -76,7 +76,7 @@ def let_others_run() -> None:
 
 
 def _pieces(
-    all_routes: Mapping[str, RouteSeries],
+    all_routes: Mapping[Key, RouteSeries],
     services: Mapping[str, Spread],
     openmetrics: bool,
     pause: Callable[[], None],
@@ -88,9 +88,9 @@ def _pieces(
         pause()
         counters: list[str] = []
         histograms: list[str] = []
-        for path, route in routes[start : start + PATHS_AT_A_TIME]:
+        for (path, name), route in routes[start : start + PATHS_AT_A_TIME]:
             for method, series in route.methods.copy().items():
-                labels = f'method="{method}",path="{_escaped(path)}"'
+                labels = f'method="{method}",path="{_escaped(path)}",route="{_escaped(name)}"'
                 for status, count in series.statuses.copy().items():
                     counters.append(f'gateway_requests_total{{{labels},status="{status}"}} {count}\n')
                 histograms.append(_histogram(_REQUEST_DURATION, labels, series))

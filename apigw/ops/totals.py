@@ -23,7 +23,7 @@ from prometheus_client.samples import Exemplar, Sample
 from apigw.ops.exposition import Page
 from apigw.ops.metrics import Metrics
 from apigw.ops.packing import pack, unpack
-from apigw.ops.series import CIRCUIT_STATES, MethodSeries, RouteSeries, Spread
+from apigw.ops.series import CIRCUIT_STATES, Key, MethodSeries, RouteSeries, Spread
 from apigw.ops.text import let_others_run, render
 
 Pause = Callable[[], None]
@@ -140,7 +140,7 @@ class Known:
 
     __slots__ = ("endpoints", "routes", "services")
 
-    def __init__(self, routes: Iterable[str], services: Iterable[str], endpoints: Iterable[str]) -> None:
+    def __init__(self, routes: Iterable[Key], services: Iterable[str], endpoints: Iterable[str]) -> None:
         self.routes = set(routes)
         self.services = set(services)
         self.endpoints = set(endpoints)
@@ -158,7 +158,7 @@ class Totals:
     """A sum that grows. It is a collector, for the rendering of its families."""
 
     def __init__(self) -> None:
-        self.routes: dict[str, RouteSeries] = {}
+        self.routes: dict[Key, RouteSeries] = {}
         self.services: dict[str, Spread] = {}
         self.families: dict[str, Family] = {}
 
@@ -168,9 +168,9 @@ class Totals:
             pause()
             kind, entries, *family = orjson.loads(line)
             if kind == _ROUTES:
-                for path, methods in entries:
-                    if known is None or path in known.routes:
-                        self._add_route(self.routes.setdefault(path, RouteSeries()), methods)
+                for path, name, methods in entries:
+                    if known is None or (path, name) in known.routes:
+                        self._add_route(self.routes.setdefault((path, name), RouteSeries()), methods)
             elif kind == _SERVICES:
                 for name, buckets, seconds in entries:
                     if known is None or name in known.services:
@@ -241,12 +241,12 @@ def _add(spread: Spread, buckets: list[int], seconds: float) -> None:
     spread.sum += seconds
 
 
-def _shown_route(route: tuple[str, RouteSeries]) -> list[Any]:
+def _shown_route(route: tuple[Key, RouteSeries]) -> list[Any]:
     methods = []
     for method, series in route[1].methods.copy().items():
         statuses = [number for each in series.statuses.copy().items() for number in each]
         methods.append([method, statuses, series.buckets.copy(), series.sum])
-    return [route[0], methods]
+    return [*route[0], methods]
 
 
 def _shown_service(service: tuple[str, Spread]) -> list[Any]:

@@ -83,11 +83,11 @@ class Current:
     def keeping_series(self) -> Generator[None, None, None]:
         """Give the metrics the series of this configuration, and no others, in steps."""
         snapshot = self.snapshot
-        paths = {path for each in RULES.reserved for path in each.paths}
+        routes = {(path, path) for each in RULES.reserved for path in each.paths}
         for route in snapshot.config.routes:
-            paths.add(route.path)
+            routes.add((route.path, route.name))
             yield
-        self._metrics.retain(paths, {service.name for service in snapshot.config.services})
+        self._metrics.retain(routes, {service.name for service in snapshot.config.services})
         for prepared in snapshot.prepared.values():
             yield
             prepared.keep_series()

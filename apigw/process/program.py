@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from functools import partial
+from random import random
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -46,8 +47,11 @@ from apigw.proxy.shedding import Shedding
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
 from apigw.shared.slots import BUFFERED, IN_FLIGHT
+from apigw.upstream.build import build
+from apigw.upstream.name_servers import NameServers
+from apigw.upstream.named_targets import own_listeners
+from apigw.upstream.names import Names
 from apigw.upstream.resolver import Resolver
-from apigw.upstream.upstream import build
 from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.client_tls import ClientTLS
@@ -82,7 +86,9 @@ class Program:
         for collector in place.collectors():
             metrics.registry.register(collector)
         readiness = Readiness(reactor)
-        upstreams = Upstreams(reactor, machine)
+        names = Names(reactor, NameServers(reactor), metrics.lookups, random, place.page)
+        listens = [listen.endpoint for listen in gateway.listen] + ([gateway.admin] if gateway.admin else [])
+        upstreams = Upstreams(reactor, machine, names, own_listeners(listens))
         buffers = Buffers(gateway.max_buffered, place.tally(BUFFERED))
         redis = None if config.redis is None else RedisLink(config.redis, reactor)
         agent = Agent(reactor, deadlines, lambda host: ClientTLS().to(host))

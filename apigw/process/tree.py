@@ -15,6 +15,8 @@ from apigw.contract.machine import Machine
 from apigw.ops.readiness import Check
 from apigw.process.snapshot import UpstreamKey
 from apigw.upstream.checks import Dialled, HealthChecks, Turns
+from apigw.upstream.named_targets import IsOwn, NamedTargets
+from apigw.upstream.names import Names
 from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 
@@ -88,8 +90,18 @@ class LogFile(Running):
 class Upstreams(Service):
     """Owns the upstreams of the current snapshot: their pools, their health checks."""
 
-    def __init__(self, reactor: Any, machine: Machine, random: Callable[[], float] = random) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        machine: Machine,
+        names: Names,
+        is_own: IsOwn = lambda host, port: False,
+        random: Callable[[], float] = random,
+    ) -> None:
         """``random`` gives numbers from 0 to 1, by which checks are spread over time."""
+        self._names = names
+        self._is_own = is_own
+        self._named: dict[Upstream, NamedTargets] = {}
         self._reactor = reactor
         self._random = random
         self._turns = Turns()
@@ -129,6 +141,7 @@ class Upstreams(Service):
 
     def look(self) -> None:
         """Notice what other workers have found out."""
+        self._names.look()
         for upstream in self._current.values():
             try:
                 upstream.look()
@@ -145,19 +158,25 @@ class Upstreams(Service):
         super().stopService()
         for upstream in self._current.values():
             self._retire(upstream)
+        self._names.stop()
 
     def _begin_checks(self) -> None:
         self._checking = True
+        self._names.begin()
         for health in self._health.values():
             health.begin()
 
     def _end_checks(self) -> None:
         self._checking = False
+        self._names.end()
         for health in self._health.values():
             health.end()
 
     def _begin(self, upstream: Upstream) -> None:
         upstream.start()
+        if any(target.lookup for target in upstream.service.targets):
+            self._named[upstream] = NamedTargets(upstream, self._names, self._is_own)
+            self._named[upstream].start()
         check = upstream.service.health_check
         if check is not None:
             self._health[upstream] = HealthChecks(upstream, check, self._reactor, self._turns, self._random)
@@ -166,6 +185,9 @@ class Upstreams(Service):
     def _retire(self, upstream: Upstream) -> None:
         # First: a check that is given up must not count for its circuit.
         upstream.close()
+        named = self._named.pop(upstream, None)
+        if named is not None:
+            named.stop()
         self._dialled.pop(upstream, None)
         health = self._health.pop(upstream, None)
         if health is not None:

@@ -9,7 +9,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from apigw import errors
-from apigw.contract.exchange import Exchange, Outcome, Stage, Waiting
+from apigw.contract.choice import Choice
+from apigw.contract.exchange import Exchange, Outcome, Route, Stage, Waiting
+from apigw.proxy.admit import Admit, AwaitTargets, overloaded
 from apigw.proxy.destination import Destination
 from apigw.proxy.grpc import begin_call, call_of
 from apigw.proxy.held_body import Buffers, HeldBody
@@ -21,9 +23,26 @@ from apigw.wire.errors import ConnectFailed, PoolExhausted
 
 
 def stages(destination: Destination, buffers: Buffers) -> tuple[Stage, ...]:
-    retries = destination.upstream.retries
-    begin_tries = () if retries is None else (BeginTries(destination, retries),)
-    return HoldBody(destination, buffers), *begin_tries, Connect(destination)
+    first: list[Stage] = [HoldBody(destination, buffers)]
+    if destination.upstream.resolving:
+        first.append(AwaitTargets(destination.upstream))
+    if destination.upstream.admission is not None:
+        first.append(Admit(destination, destination.upstream.admission))
+    if destination.upstream.retries is not None:
+        first.append(BeginTries(destination, destination.upstream.retries))
+    return *first, Connect(destination)
+
+
+class ChooseService(Stage):
+    """Goes on with the route of one of several services. Each of ``routes`` begins with the stages that have run."""
+
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
+        self.routes: tuple[Route, ...] = ()
+
+    def run(self, exchange: Exchange) -> Outcome:
+        exchange.route = self.routes[self._choice.choose(exchange)]
+        return None
 
 
 class HoldBody(Stage):
@@ -133,8 +152,7 @@ class Connecting(Waiting):
             relay.settle(failed=True)
             error = errors.UpstreamUnreachable("The service cannot be reached.")
         elif failure.check(PoolExhausted):
-            relay.destination.upstream.series.error("overloaded")
-            error = errors.Overloaded("The service has too many requests waiting.", [(b"retry-after", b"1")])
+            error = overloaded(relay.destination)
         relay.exchange.fail(error)
 
     def _broken(self, failure: Failure) -> None:

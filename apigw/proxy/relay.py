@@ -10,6 +10,7 @@ from zope.interface import classImplements
 
 from apigw import errors
 from apigw.contract.exchange import Exchange
+from apigw.proxy.admit import leave
 from apigw.proxy.destination import Destination
 from apigw.proxy.grpc import UNAVAILABLE, passed_on, status_in, with_less_time
 from apigw.proxy.headers import client_headers, client_trailers, upstream_fields, upstream_trailers
@@ -23,9 +24,6 @@ from apigw.wire.errors import ClientLost, Refused, UpstreamError, UpstreamLost, 
 from apigw.wire.headers import Headers
 from apigw.wire.interfaces import Receiver, UpstreamConnection
 from apigw.wire.tunnel import join
-
-SWITCHED = 101
-"""The status of a tunnel that begins (RFC 9110 §15.2.2)."""
 
 log = Logger(namespace=__name__)
 
@@ -219,7 +217,7 @@ class Relay(Outcomes):
         out = self._head(status, headers, connection.version)
         if out is None:
             return
-        if status == SWITCHED:
+        if status == 101:
             self._start_tunnel(connection, out)
             return
         if connection.event_stream:
@@ -325,9 +323,10 @@ class Relay(Outcomes):
         target = self.target
         assert target is not None
         call = self.exchange.call
-        if status >= 500 or (call is not None and call.status == UNAVAILABLE):
-            what = f"status {status}" if status >= 500 else "grpc-status UNAVAILABLE"
-            target.failed(what)
+        if status >= 500:
+            target.failed(f"status {status}")
+        elif call is not None and call.status == UNAVAILABLE:
+            target.failed("grpc-status UNAVAILABLE")
         else:
             target.succeeded()
 
@@ -342,11 +341,12 @@ class Relay(Outcomes):
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:
         destination = self.destination
         self.part()
-        self.target_did(SWITCHED)
+        self.target_did(101)
         upstream = connection.give_up()
         out += ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
         client = self.request.start_tunnel(out)
         self.tunnelled = True
+        leave(self.exchange)
         self.settle(failed=False)
         tunnel = self._tunnel = join(client, upstream, destination.deadlines, destination.tunnel_idle_timeout)
         tunnel.addBoth(self._tunnel_ended)

@@ -8,9 +8,11 @@ address in brackets. A wildcard is ``*.`` and a name, and matches one label or m
 from __future__ import annotations
 
 from ipaddress import IPv6Address
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 V = TypeVar("V")
+
+Overlap = Literal["always", "sometimes", "never"]
 
 LONGEST = 253
 """Bytes of a name without a dot at its end (RFC 1035 §2.3.4, without the lengths of its labels)."""
@@ -78,7 +80,28 @@ class Hosts(Generic[V]):
             at = host.find(b".", at + 1)
         return None
 
+    def covers(self, host: str) -> Overlap:
+        """Whether requests for ``host``, which may be a wildcard, find a value."""
+        if not host.startswith("*."):
+            return "never" if self.find(host.encode("ascii")) is None else "always"
+        name = host[2:].encode("ascii")
+        if name in self._below or any(name.endswith(b"." + below) for below in self._below):
+            return "always"
+        within = b"." + name
+        some = any(each.endswith(within) for each in (*self._exact, *self._below))
+        return "sometimes" if some else "never"
+
     def _place(self, host: str) -> tuple[dict[bytes, V], bytes]:
         if host.startswith("*."):
             return self._below, host[2:].encode("ascii")
         return self._exact, host.encode("ascii")
+
+
+def may_have(wanted: tuple[str, ...], hosts: tuple[str, ...]) -> bool:
+    """Whether a request for one of ``hosts`` may be for one of ``wanted``. Without any, either is for all."""
+    if not wanted or not hosts:
+        return True
+    named: Hosts[bool] = Hosts()
+    for host in wanted:
+        named.set(host, True)
+    return any(named.covers(host) != "never" for host in hosts)

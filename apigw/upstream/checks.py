@@ -31,6 +31,9 @@ services do not coincide."""
 MAX_ANSWER = 64 * 1024
 
 
+NO_ADDRESSES = "has no targets: none of its names has addresses"
+
+
 class Unhealthy(Exception):
     """A target failed its check; the text says why."""
 
@@ -47,6 +50,8 @@ def ask(upstream: Upstream, target: Target, check: HealthCheck, clock: Any) -> D
     headers = Headers({"user-agent": ["apigw-health"]})
     if check.host is not None:
         headers.setRawHeaders("host", [f"[{check.host}]" if ":" in check.host else check.host])
+    elif target.config.called:
+        headers.setRawHeaders("host", [target.authority.decode("ascii")])
     method, path, data = "GET", check.path, None
     grpc = upstream.service.protocol == "grpc" if check.grpc is None else check.grpc
     if grpc:
@@ -55,7 +60,7 @@ def ask(upstream: Upstream, target: Target, check: HealthCheck, clock: Any) -> D
         headers.setRawHeaders("te", ["trailers"])
     # A client of its own for each call: treq's keeps cookies.
     asking: Deferred[Any] = maybeDeferred(
-        HTTPClient(upstream.agent).request,
+        HTTPClient(target.agent or upstream.agent).request,
         method,
         f"{target.name}{path}",
         headers=headers,
@@ -175,6 +180,8 @@ class Dialled:
         """Fires when a target accepts a connection, or if one has lately. Fails when none does."""
         if self._reactor.seconds() < self._until:
             return succeed(None)
+        if not self._upstream.targets:
+            return fail(Unhealthy(NO_ADDRESSES))
         dialling = first_success(self._turns.run(dial, target, self._reactor) for target in self._upstream.targets)
         return dialling.addCallback(self._answered)
 
@@ -272,6 +279,8 @@ class HealthChecks:
             shared = target.shared
             if shared is not None and shared.is_known:
                 self._last[target] = None if shared.passed else Failure(Unhealthy(shared.why))
+        if not self._upstream.targets:
+            return fail(Unhealthy(NO_ADDRESSES))
         known = [self._last[target] for target in self._upstream.targets if target in self._last]
         if None in known:
             return succeed(None)
@@ -306,6 +315,8 @@ class HealthChecks:
         """
         ended: Deferred[bool] = Deferred()
         left = len(self._upstream.targets)
+        if not left:
+            return succeed(False)
 
         def probed(passed: bool) -> None:
             nonlocal left

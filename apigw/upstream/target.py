@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from apigw.config.model import Target as TargetConfig
 from apigw.upstream.shared_target import SharedTarget
 from apigw.upstream.standing import Standing
+from apigw.wire.agent import Agent
 from apigw.wire.deadlines import NEVER
 from apigw.wire.interfaces import Connections
 
@@ -51,6 +52,7 @@ class Target:
         pool: Connections,
         shared: SharedTarget | None = None,
         standing: Standing | None = None,
+        agent: Agent | None = None,
     ) -> None:
         self.deadline = NEVER
         self.config = config
@@ -61,6 +63,8 @@ class Target:
         self.authority = _authority(config, config.called or host).encode("ascii")
         """The ``Host`` of its requests."""
         self.pool = pool
+        self.agent: Agent | None = agent
+        """For its health checks, if that of the service does not know the name that its certificate has."""
         self.standing = standing or Standing()
         self.shared: SharedTarget | None = shared
         self.available = True

@@ -4,35 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
-from random import random
-from typing import Any
 
-from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from apigw.config.model import Balance, CircuitBreaker, Ejection, Service
+from apigw.config.model import Ejection, Service
 from apigw.config.model import Target as TargetConfig
 from apigw.errors import NoHealthyTarget
 from apigw.ops.series import ServiceSeries
-from apigw.shared.page import Page
-from apigw.upstream.balancing import Balancer, Hash, LeastRequests, RoundRobin
+from apigw.upstream.admission import Admission
+from apigw.upstream.balancing import Balancer
 from apigw.upstream.circuit import Circuit
-from apigw.upstream.record import Record
-from apigw.upstream.retries import Retries, budget_of
-from apigw.upstream.shared_allowance import SharedAllowance
-from apigw.upstream.shared_record import SharedRecord
-from apigw.upstream.shared_standing import SharedStanding
+from apigw.upstream.retries import Retries
 from apigw.upstream.shared_target import SharedTarget
-from apigw.upstream.standing import Standing
 from apigw.upstream.target import Owner, Target
-from apigw.upstream.tls import no_tls, tls_for
-from apigw.wire.agent import Agent, MakePool, endpoint_to, http1_pool
-from apigw.wire.allowance import Allowance
+from apigw.wire.agent import Agent
 from apigw.wire.deadlines import NEVER, Deadlines
-from apigw.wire.http2.streams import http2_pool
-from apigw.wire.negotiated import negotiated_pool
-from apigw.wire.pool import ENDLESS, PoolSettings
 
 COUNTS_EVERY = 0.01
 """Seconds after which the requests of other workers are counted again."""
@@ -55,7 +42,10 @@ class Upstream(Owner):
         circuit: Circuit | None,
         series: ServiceSeries,
         retries: Retries | None = None,
+        admission: Admission | None = None,
     ) -> None:
+        self.admission: Admission | None = admission
+        """Of ``max_requests``, if there is one."""
         self.service = service
         self.retries: Retries | None = retries
         self.circuit = circuit
@@ -76,7 +66,11 @@ class Upstream(Owner):
         self._running = False
         self._counted_at = 0.0
         self._shares = False
-        self.replace_targets([target for target in service.targets if not target.lookup])
+        known = [target for target in service.targets if not target.lookup]
+        self.resolving = not known
+        """Whether there are no targets yet, because their names have not been looked up."""
+        self._awaiting: list[Deferred[None]] = []
+        self.replace_targets(known)
 
     def start(self) -> None:
         self.series.circuit_is("closed" if self.circuit is None else str(self.circuit.status().state))
@@ -101,11 +95,11 @@ class Upstream(Owner):
         An address that was there before keeps its connections and health, and gets its new weight. ``slow_start`` is
         for those that join others.
         """
-        left = {_address(target.config): target for target in self.targets}
+        left = {address_of(target.config): target for target in self.targets}
         joins = bool(left)
         targets = []
         for config in configs:
-            target = left.pop(_address(config), None)
+            target = left.pop(address_of(config), None)
             if target is None:
                 target = self._make_target(config)
                 target.owner = self
@@ -132,6 +126,8 @@ class Upstream(Owner):
         self._deadlines.forget(target)
         self.series.target_gone(target.name)
         target.pool.close()
+        if target.agent is not None:
+            target.agent.close()
 
     # Of each exchange.
 
@@ -144,6 +140,22 @@ class Upstream(Owner):
         if self._shares:
             self._count_others()
         return self.balancer.choose(key, exclude)
+
+    def names_known(self) -> None:
+        """There are targets, or the lookups of their names have ended without any."""
+        self.resolving = False
+        awaiting, self._awaiting = self._awaiting, []
+        for each in awaiting:
+            each.callback(None)
+
+    def when_resolved(self) -> Deferred[None]:
+        """While ``resolving``: fires at its end. Fails with ``NoHealthyTarget`` after ``connect_timeout``."""
+        resolved: Deferred[None] = Deferred(self._awaiting.remove)
+        self._awaiting.append(resolved)
+        return resolved.addTimeout(self.service.connect_timeout, self._deadlines.clock, self._not_resolved)
+
+    def _not_resolved(self, result: object, timeout: float) -> None:
+        raise self.none_healthy()
 
     def none_healthy(self) -> NoHealthyTarget:
         """The error for an exchange if no target is available."""
@@ -291,88 +303,6 @@ class Upstream(Owner):
         self.balancer.changed()
 
 
-def _address(config: TargetConfig) -> tuple[str, str, int, str]:
+def address_of(config: TargetConfig) -> tuple[str, str, int, str]:
+    """What tells a target from others."""
     return config.scheme, config.host, config.port, config.called
-
-
-_ALPN = {"auto": [b"h2", b"http/1.1"], "h2": [b"h2"], "grpc": [b"h2"]}
-"""What is offered for a ``protocol``."""
-_POOLS: dict[str, Any] = {"auto": negotiated_pool, "http1": http1_pool}
-
-
-def build(
-    service: Service,
-    reactor: Any,
-    deadlines: Deadlines,
-    series: ServiceSeries,
-    page: Page | None = None,
-    random: Callable[[], float] = random,
-) -> Upstream:
-    """An upstream, without connections. Raises what ``ClientTLS`` raises for unusable files.
-
-    ``page`` is where workers share its circuit and what they know of its targets; ``look`` must be called then.
-    """
-    settings = PoolSettings(
-        connect_timeout=service.connect_timeout,
-        keepalive_timeout=service.keepalive_timeout,
-        max_connections=service.max_connections,
-        max_pending=service.max_pending,
-        max_age=NEVER if service.max_connection_age is None else service.max_connection_age,
-        max_requests=service.max_connection_requests or ENDLESS,
-    )
-    secure = any(target.scheme == "https" for target in service.targets)
-    verified = tls_for(service.tls, _ALPN.get(service.protocol)) if secure else no_tls
-    make_pool: MakePool = partial(_POOLS.get(service.protocol, http2_pool), deadlines)
-
-    first = Ejection().for_ if service.ejection is None else service.ejection.for_
-
-    def make_target(config: TargetConfig) -> Target:
-        tls = verified(config.called or config.host) if config.scheme == "https" else None
-        endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
-        scheme = config.scheme.encode("ascii")
-        shared = None
-        standing = Standing(first)
-        allowance = Allowance(service.max_connections, service.max_pending)
-        if page is not None:
-            cell = _cell_of(service, config, page, reactor.seconds())
-            if cell:
-                shared = SharedTarget(page, cell)
-                standing = SharedStanding(first, page, cell)
-                allowance = SharedAllowance(service.max_connections, service.max_pending, page, cell, reactor)
-        return Target(config, make_pool(scheme, endpoint, evolve(settings, allowance=allowance)), shared, standing)
-
-    bounded = PoolSettings(max_age=settings.max_age, max_requests=settings.max_requests)
-    agent = Agent(reactor, deadlines, verified, bounded, NEVER, make_pool)
-    circuit = None
-    if service.circuit_breaker is not None:
-        check_timeout = None if service.health_check is None else service.health_check.timeout
-        record = None if page is None else _record(service, service.circuit_breaker, page, reactor.seconds())
-        circuit = Circuit(service.name, service.circuit_breaker, reactor, series, check_timeout, record)
-    retries = None
-    if service.retry is not None:
-        budget = budget_of(service.name, service.retry.budget, page, reactor.seconds())
-        retries = Retries(service.retry, budget, random)
-    return Upstream(service, make_target, _balancer(service.balance), deadlines, agent, circuit, series, retries)
-
-
-def _balancer(balance: Balance) -> Balancer:
-    if balance.algorithm == "least_requests":
-        return LeastRequests(random)
-    return Hash() if balance.algorithm == "hash" else RoundRobin()
-
-
-def _record(service: Service, config: CircuitBreaker, page: Page, now: float) -> Record | None:
-    """What all workers know of a circuit: it is one for as long as the service's configuration stays as it is."""
-    cell = page.circuits.claim(repr(service).encode(), now)
-    if cell:
-        return SharedRecord(config, page, cell)
-    log.warn("{service}: each worker has a circuit of its own, as the shared page has no room", service=service.name)
-    return None
-
-
-def _cell_of(service: Service, config: TargetConfig, page: Page, now: float) -> int:
-    """Where workers share what they know of a target, as long as the service's configuration stays as it is; or 0."""
-    cell = page.targets.claim(repr((service, _address(config))).encode(), now)
-    if not cell:
-        log.warn("{service}: workers share nothing of a target, as the page has no room", service=service.name)
-    return cell

@@ -36,7 +36,7 @@ from apigw.proxy.headers import CopyRules
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.proxy.relay import Relay
 from apigw.routing.router import Router
-from apigw.upstream.upstream import build
+from apigw.upstream.build import build
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.request import Request
 

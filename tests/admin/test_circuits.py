@@ -13,7 +13,8 @@ from apigw.admin.writes import Writes
 from apigw.config.model import CircuitBreaker, Service, Target
 from apigw.contract.machine import Machine
 from apigw.ops.metrics import Metrics
-from apigw.upstream.upstream import Upstream, build
+from apigw.upstream.build import build
+from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
 
 

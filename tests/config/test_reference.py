@@ -30,6 +30,8 @@ def test_the_page_is_the_schemas() -> None:
 def rules(schema: Rule, model: Any, path: str = "") -> Iterator[tuple[str, Rule, Any]]:
     """Each key's path, rule, and the class that it belongs to."""
     for key, rule in schema.items():
+        if key == "defaults":  # has the keys of routes and services
+            continue
         yield f"{path}{key}", rule, rule["meta"].get("owner", model)
         below, at = rule, f"{path}{key}."
         while "valuesrules" in below or may_be_list(below):
@@ -44,7 +46,7 @@ def test_every_key_has_a_place_in_the_model(path: str, rule: Rule, model: Any) -
     key = path.rsplit(".", 1)[-1]
     assert rule["meta"]["doc"].endswith((".", "?")), "a sentence"
     fields = attrs.fields_dict(model)
-    if (key in ("url", "dns", "srv") and "host" in fields) or key == "secret_file":
+    if (key in ("url", "dns", "srv") and "host" in fields) or key.endswith("secret_file"):
         return
     if key in ("header", "cookie") and "by" in fields:
         return

@@ -192,8 +192,10 @@ def test_what_is_refused_is_counted_and_logged(daemon: Daemon, service: Service)
         )
     )
     # By the route, which is not the limit's pattern.
-    assert 'gateway_requests_total{method="GET",path="/counted/a",status="429"} 2' not in with_metrics
-    assert 'gateway_requests_total{method="GET",path="/counted/*",status="429"} 2' in with_metrics
+    assert (
+        'gateway_requests_total{method="GET",path="/counted/a",route="/counted/a",status="429"} 2' not in with_metrics
+    )
+    assert 'gateway_requests_total{method="GET",path="/counted/*",route="/counted/*",status="429"} 2' in with_metrics
     assert "gateway_rate_limit_store_up 1.0" in with_metrics
     log = daemon.directory / "access.log"
     eventually(lambda: sum("/counted" in line and "rate_limited" in line for line in log.read_text().splitlines()) == 2)

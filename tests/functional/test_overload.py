@@ -62,7 +62,7 @@ def test_more_requests_than_there_may_be(start: Start, service: Service, held: H
         assert one.answer().status == 200
         assert late.get("/a").status == 200
         assert other.send(b"llo").answer().status == 200
-    counted = 'gateway_requests_total{method="GET",path="/*",status="503"} 1'
+    counted = 'gateway_requests_total{method="GET",path="/*",route="/*",status="503"} 1'
     eventually(lambda: counted in metrics(daemon))
 
 

@@ -94,6 +94,32 @@ def test_a_worker_that_is_killed_in_the_middle(page: Page) -> None:
         assert counted >= 20_000
 
 
+def test_a_full_table_forgets_and_keeps_nobody_waiting() -> None:
+    """More callers than there is room for, from two processes: each is served once, and the first ones begin anew."""
+    callers = 12_000
+    one = limit(1, 3600, "counter")
+    page = Page.make(WORKERS, 1024 * 1024)
+
+    def ask(worker: int) -> Callable[[Callable[[], None]], None]:
+        def run(_: Callable[[], None]) -> None:
+            page.become(worker, os.getpid())
+            memory = store(page)
+            passed = sum(memory.check([(one, b"%d %d" % (worker, caller))]).allowed for caller in range(callers))
+            page.slots.put(worker, IN_FLIGHT, passed)
+
+        return run
+
+    with ExitStack() as stack:
+        stack.callback(page.close)
+        workers = [stack.enter_context(child(ask(worker))) for worker in range(2)]
+        assert [worker.wait() for worker in workers] == [0, 0]
+        assert [page.slots.get(worker, IN_FLIGHT) for worker in range(2)] == [callers] * 2
+        page.become(2, os.getpid())
+        memory = store(page)
+        assert memory.check([(one, b"0 0")]).allowed
+        assert not memory.check([(one, b"0 %d" % (callers - 1))]).allowed
+
+
 def test_places_of_four_processes(page: Page) -> None:
     """Never more at a time than there are, and all are free at the end."""
     one = concurrent(3)

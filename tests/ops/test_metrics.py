@@ -28,8 +28,8 @@ parse_openmetrics: Parse = openmetrics_parser.text_string_to_metric_families
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 FAMILIES = {
-    "gateway_requests": ("counter", {"method", "path", "status"}),
-    "gateway_request_duration_seconds": ("histogram", {"method", "path"}),
+    "gateway_requests": ("counter", {"method", "path", "route", "status"}),
+    "gateway_request_duration_seconds": ("histogram", {"method", "path", "route"}),
     "gateway_upstream_duration_seconds": ("histogram", {"service"}),
     "gateway_upstream_errors": ("counter", {"service", "kind"}),
     "gateway_upstream_retries": ("counter", {"service", "reason"}),
@@ -71,6 +71,7 @@ def samples(metrics: Metrics) -> Samples:
 
 
 def value(found: Samples, name: str, **labels: str) -> float | None:
+    labels |= {"route": labels["path"]} if "path" in labels else {}
     return found.get((name, frozenset(labels.items())))
 
 
@@ -251,7 +252,7 @@ def test_what_a_reload_removes_goes_away() -> None:
         service.circuit("open")
         service.called(0)
         service.called(77)
-    metrics.retain(routes={"/kept"}, services=["kept"])
+    metrics.retain(routes={("/kept", "/kept")}, services=["kept"])
 
     found = samples(metrics)
     labels = [dict(pairs) for _, pairs in found]
@@ -284,7 +285,7 @@ def test_counting_goes_on_while_a_page_is_written() -> None:
             route.observe([b"PUT", b"HEAD", b"POST"][turns % 3], 200, 0.2)
         metrics.route(f"/new{turns}").observe(b"GET", 200, 0.1)
         metrics.service(f"new{turns}").error("connect")
-        metrics.retain([f"/r{number}" for number in range(turns, 200)], [f"new{turns}"])
+        metrics.retain([(f"/r{number}", f"/r{number}") for number in range(turns, 200)], [f"new{turns}"])
 
     page = metrics.render(True, interfere)[1].decode()
     assert turns > 5

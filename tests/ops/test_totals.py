@@ -61,6 +61,7 @@ def shown(workers: Iterable[Worker], *dead: str) -> Samples:
 
 
 def value(found: Samples, name: str, **labels: str) -> float | None:
+    labels |= {"route": labels["path"]} if "path" in labels else {}
     return found.get((name, frozenset(labels.items())))
 
 

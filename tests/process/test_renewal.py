@@ -67,7 +67,7 @@ class Scene:
         text = self.program.metrics.render(pause=lambda: None)[1].decode()
         found = {name for name in ("first", "second") if f'service="{name}"' in text}
         found |= {path for path in ("/a", "/b") if f'endpoint="{path}"' in text}
-        return found | (self.program.metrics.routes().keys() & {"/a", "/b"})
+        return found | ({path for path, _ in self.program.metrics.routes()} & {"/a", "/b"})
 
     def found(self, path: bytes) -> str | None:
         match = self.program.current.snapshot.table.router.match(b"GET", path)

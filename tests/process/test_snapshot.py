@@ -25,7 +25,7 @@ from apigw.process.snapshot import Parts, Snapshot, compile
 from apigw.proxy.destination import Destination
 from apigw.proxy.forward import HoldBody
 from apigw.proxy.held_body import Buffers
-from apigw.upstream.upstream import build
+from apigw.upstream.build import build
 from apigw.wire.agent import Agent
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines

@@ -47,7 +47,7 @@ def test_whoever_is_asked_speaks_for_all(asked: int) -> None:
         worker.in_flight = 2
     machines[asked].gone = [Answer(-1, 0, gone(None, packed(workers[0].metrics, 0), 0))]
     text = workers[asked].asked()
-    assert 'gateway_requests_total{method="GET",path="/a",status="200"} 3\n' in text
+    assert 'gateway_requests_total{method="GET",path="/a",route="/a",status="200"} 3\n' in text
     assert "gateway_requests_in_flight 4.0\n" in text
     assert 'gateway_worker_deaths_total{worker="0"} 1.0\n' in text
 

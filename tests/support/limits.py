@@ -12,7 +12,7 @@ NOON = 1_700_006_400
 """A multiple of most windows, in seconds."""
 
 
-def limit(number: int = 3, window: float = 60.0, algorithm: str = "auto", **rest: str) -> Limit:
+def limit(number: int = 3, window: float = 60.0, algorithm: str = "auto", **rest: Any) -> Limit:
     config: dict[str, Any] = {"endpoint": "/api", "scope": "ip", "on_store_failure": "local", **rest}
     return compile_limit(RateLimit(limit=number, window=window, algorithm=algorithm, **config))
 

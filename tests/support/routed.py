@@ -23,7 +23,7 @@ from apigw.process.snapshot import Parts, Snapshot, compile
 from apigw.proxy.forward import Connect, HoldBody
 from apigw.proxy.headers import upstream_fields
 from apigw.proxy.held_body import Buffers
-from apigw.upstream.upstream import build
+from apigw.upstream.build import build
 from apigw.wire.agent import Agent
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines

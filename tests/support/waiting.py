@@ -10,6 +10,9 @@ T = TypeVar("T")
 PATIENCE = 15.0
 """Seconds: more than any condition takes on a busy machine."""
 
+RARELY = 0.05
+"""Seconds between two looks at what takes long: looking takes a core from what is waited for."""
+
 
 def eventually(
     condition: Callable[[], T | Literal[False, 0] | None], patience: float = PATIENCE, interval: float = 0.01
@@ -27,3 +30,4 @@ def eventually(
         if time.monotonic() > give_up:
             raise AssertionError(f"did not come true within {patience:g} s: {last!r}")
         time.sleep(interval)
+        interval = max(interval, min(interval * 1.1, RARELY))

@@ -18,7 +18,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from apigw.ops.packing import unpack
-from apigw.ops.series import BUCKETS
+from apigw.ops.series import BUCKETS, Key
 from apigw.ops.text import let_others_run
 
 SECONDS = 300
@@ -151,10 +151,10 @@ class History:
     Measured: a sample of 2,000 series takes some 2 ms. Half of that is for marking a tenth of them.
     """
 
-    def __init__(self, clock: IReactorTime, routes: Callable[[], Mapping[str, Series]]) -> None:
+    def __init__(self, clock: IReactorTime, routes: Callable[[], Mapping[Key, Series]]) -> None:
         self._clock = clock
         self._routes = routes
-        self._marked: dict[str, dict[str, _Marked]] = {}
+        self._marked: dict[Key, dict[str, _Marked]] = {}
         self._call: IDelayedCall | None = None
         self._turn = 0
         self._total = Tally(0, 0, 0, _EMPTY, 0.0)
@@ -170,7 +170,7 @@ class History:
             self._call.cancel()
             self._call = None
 
-    def lately(self, path: str) -> dict[str, Tally]:
+    def lately(self, path: Key) -> dict[str, Tally]:
         """The last minute of one route, by method. Methods without requests are omitted."""
         now = self._clock.seconds()
         found = {method: marked.lately(now) for method, marked in self._marked.get(path, {}).items()}
@@ -210,7 +210,7 @@ class History:
         buckets = list(map(sum, zip(*spreads, strict=True))) if spreads else _EMPTY
         self._note(Tally(requests, failed, 0, buckets, 0.0), now)
 
-    def _follow(self, routes: Mapping[str, Series], now: float) -> None:
+    def _follow(self, routes: Mapping[Key, Series], now: float) -> None:
         """Whatever is counted is marked, and nothing that is not counted any more."""
         for path in self._marked.keys() - routes.keys():
             self._forget(path)
@@ -225,7 +225,7 @@ class History:
                     if method not in known:
                         known[method] = _Marked(counted, self._read_at)
 
-    def _forget(self, path: str) -> None:
+    def _forget(self, path: Key) -> None:
         """What it counted is not to be missed in the next total."""
         for marked in self._marked.pop(path).values():
             statuses = marked.counted.statuses
@@ -248,7 +248,7 @@ class Sum:
     """The histories of several workers as one, from the packed ``lines`` of each. For use in a thread."""
 
     def __init__(self, packed: Iterable[str], pause: Callable[[], None] = let_others_run) -> None:
-        self._lately: dict[str, dict[str, Tally]] = {}
+        self._lately: dict[Key, dict[str, Tally]] = {}
         histories: list[dict[int, Any]] = []
         for text in packed:
             seconds, *lines = unpack(text)
@@ -256,10 +256,10 @@ class Sum:
             for line in lines:
                 pause()
                 for path, tallies in orjson.loads(line):
-                    self._add(self._lately.setdefault(path, {}), tallies)
+                    self._add(self._lately.setdefault(tuple(path), {}), tallies)
         self.seconds = list(_second_by_second([history for history in histories if history]))
 
-    def lately(self, path: str) -> dict[str, Tally]:
+    def lately(self, path: Key) -> dict[str, Tally]:
         """As that of ``History``."""
         return self._lately.get(path, {})
 

@@ -19,7 +19,7 @@ from apigw.admin.circuits import Row
 from apigw.admin.status.history import SECONDS, Second, Tally
 from apigw.contract.exchange import Route
 from apigw.contract.resource import JSON, Leaf, respond, unless_cancelled
-from apigw.ops.series import METHODS
+from apigw.ops.series import METHODS, Key
 from apigw.process.snapshot import Snapshot
 from apigw.wire.headers import Headers
 from apigw.wire.web_request import WebRequest
@@ -57,7 +57,7 @@ class Recent(Protocol):
 
     @property
     def seconds(self) -> Iterable[Second]: ...
-    def lately(self, path: str) -> dict[str, Tally]: ...
+    def lately(self, path: Key) -> dict[str, Tally]: ...
 
 
 class Content(Leaf):
@@ -139,9 +139,9 @@ def document(
 ) -> Iterator[dict[str, Any] | None]:
     """The document of the page, ``facts`` and ``circuits`` of each service included. Times are seconds before now."""
     routes: list[dict[str, Any]] = []
-    for others in _by_pattern(snapshot).values():
+    for key, others in _by_series(snapshot).items():
         for route in others:
-            routes.append(_route_row(route, _tally(route, others, history)))
+            routes.append(_route_row(route, _tally(route, others, history.lately(key))))
             if not len(routes) % AT_A_TIME:
                 yield None
     sums = {service["service"]: _Sum() for service in circuits}
@@ -167,17 +167,17 @@ class _Sum:
         self.rate += row["rate"]
 
 
-def _by_pattern(snapshot: Snapshot) -> dict[str, list[Route]]:
-    found: dict[str, list[Route]] = {}
+def _by_series(snapshot: Snapshot) -> dict[Key, list[Route]]:
+    found: dict[Key, list[Route]] = {}
     for route in snapshot.routes:
-        found.setdefault(route.pattern, []).append(route)
+        found.setdefault((route.pattern, route.name), []).append(route)
     return found
 
 
-def _tally(route: Route, others: list[Route], history: Recent) -> Tally | None:
-    """The last minute of a route. Those of one pattern share their series, and are told apart by method."""
+def _tally(route: Route, others: list[Route], lately: Mapping[str, Tally]) -> Tally | None:
+    """The last minute of a route. Those of one pattern and name share their series, and are told apart by method."""
     total = None
-    for method, tally in history.lately(route.pattern).items():
+    for method, tally in lately.items():
         if len(others) == 1 or next((other for other in others if _takes(other, method)), others[-1]) is route:
             if total is None:
                 total = tally
@@ -195,6 +195,7 @@ def _takes(route: Route, method: str) -> bool:
 
 def _route_row(route: Route, tally: Tally | None) -> dict[str, Any]:
     return {
+        "name": route.name,
         "path": route.pattern,
         "methods": list(route.methods or ("all",)),
         "service": route.service,

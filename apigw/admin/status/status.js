@@ -126,7 +126,8 @@ function services(list) {
 
 function routes(list) {
   byId("routes").replaceChildren(...list.map((route) => row(
-    element("td", route.path), element("td", route.methods.join(" ")), element("td", route.service ?? "–"),
+    element("td", route.name === route.path ? route.path : route.path + " (" + route.name + ")"),
+    element("td", route.methods.join(" ")), element("td", route.service ?? "–"),
     element("td", number(route.rate), "number"),
     element("td", seconds(route.p95), "number"),
     failures(route),

@@ -62,6 +62,12 @@ def demands(document: Document, files: Files) -> None:
     """Reports authentication without an ``auth`` section, and demands without authentication."""
     has_auth = document.tree.get("auth") is not None
     default = default_auth(document.get("gateway", "auth_default"), has_auth)
+    shared: Path = ("defaults", "route", "auth")
+    if document.get("gateway", "auth_default") is not None and document.get(*shared) is not None:
+        beside = document.key(("gateway", "auth_default"))
+        document.report(
+            shared, f"says the same as gateway.auth_default at {beside}: leave one out", document.key(shared)
+        )
     sure = has_auth or document.whole
     unprovable = "but there is no auth section that could verify a token"
     if default != "none" and not has_auth and sure:
@@ -135,12 +141,36 @@ def _value(value: Any) -> str:
     return " or ".join(map(_value, value)) if isinstance(value, tuple) else str(value)
 
 
+_STRENGTH = ("none", "optional", "required")
+
+
+def weaker(config: Config, route: Route, other: Route) -> str | None:
+    """How ``other`` demands less of its callers than ``route``, in words."""
+    ours, theirs = demanded(config, route), demanded(config, other)
+    if _STRENGTH.index(theirs) < _STRENGTH.index(ours):
+        return "needs no authentication" if theirs == "none" else "lets anonymous callers pass"
+    if ours == "none":
+        return None
+    mine, yours = route.of(AuthOfRoute), other.of(AuthOfRoute)
+    if mine.roles and not yours.roles:
+        return "demands no role"
+    if mine.roles and set(yours.roles) - set(mine.roles):
+        return f"lets other roles pass: {', '.join(sorted(set(yours.roles) - set(mine.roles)))}"
+    if set(mine.scopes) - set(yours.scopes):
+        return f"does not demand the scope {', '.join(sorted(set(mine.scopes) - set(yours.scopes)))}"
+    return None
+
+
 def refuse(old: Config, new: Config) -> Iterator[Problem]:
-    """Refuses a reload that removes ``auth``, because that is probably a missing file."""
-    if auth_of(old) is not None and auth_of(new) is None and new.gateway.of(AuthOfGateway).auth_default != "none":
-        yield Problem(
-            "is missing, and a reload removes authentication only with `gateway.auth_default: none`", ("auth",)
-        )
+    """Refuses a reload that removes ``auth``, because that is probably a missing file.
+
+    Unless it is said that no route needs it: by ``auth_default``, or by each route or a default of it.
+    """
+    if auth_of(old) is None or auth_of(new) is not None or new.gateway.of(AuthOfGateway).auth_default == "none":
+        return
+    if not new.routes or any(route.of(AuthOfRoute).auth != "none" for route in new.routes):
+        sentence = "is missing, and a reload removes authentication only with `gateway.auth_default: none`"
+        yield Problem(f"{sentence}, or `auth: none` for every route", ("auth",))
 
 
 RULES = Rules(
@@ -166,5 +196,6 @@ RULES = Rules(
     private=frozenset({"secret", "passwords"}),
     checks=(section, verifiers, demands, providers),
     refuse=(refuse,),
+    weaker=(weaker,),
     told=(told,),
 )

@@ -12,7 +12,7 @@ UNMATCHED = "unmatched"
 
 @frozen
 class RateLimit:
-    """Either ``limit`` and ``window``, or ``concurrent``.
+    """Either ``limit`` and ``window``, or ``concurrent``. Without ``hosts``, for all.
 
     ``scope``: user, ip, endpoint. ``algorithm``: auto, log, counter. ``on_store_failure``: local, open, closed.
     """
@@ -24,6 +24,12 @@ class RateLimit:
     algorithm: str = "auto"
     on_store_failure: str = "local"
     concurrent: int | None = None
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> str:
+        """What it limits, in words: its hosts and its endpoint."""
+        return ",".join(self.hosts) + (" " if self.hosts and self.endpoint == UNMATCHED else "") + self.endpoint
 
 
 @frozen

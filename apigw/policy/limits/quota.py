@@ -7,17 +7,25 @@ from hashlib import blake2b
 from typing import ClassVar
 
 from apigw.policy.limits.model import UNMATCHED, RateLimit
+from apigw.routing.hosts import Hosts
 from apigw.routing.pattern import Pattern
 
 
 class Quota:
-    """``pattern`` is of the paths that it limits: ``None`` where it limits what matches no route."""
+    """``endpoint`` names it. ``pattern`` is of the paths that it limits, ``None`` for what matches no route; ``hosts``
+    are those that it limits, ``None`` for all."""
 
     kind: ClassVar[str]
     """``rate`` or ``concurrent``."""
 
     def __init__(self, config: RateLimit) -> None:
-        self.endpoint = config.endpoint
+        self.config = config
+        self.endpoint = config.named
+        self.hosts: Hosts[bool] | None = None
+        if config.hosts:
+            self.hosts = Hosts()
+            for host in config.hosts:
+                self.hosts.set(host, True)
         self.scope = config.scope
         self.on_store_failure = config.on_store_failure
         self.pattern = None if config.endpoint == UNMATCHED else Pattern.parse(config.endpoint)

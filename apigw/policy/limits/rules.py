@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from apigw.config import addresses
 from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.model import Config, Path, Route
@@ -15,6 +16,7 @@ from apigw.config.units import duration_text
 from apigw.config.validate import shown
 from apigw.policy.limits.model import UNMATCHED, RateLimit, rate_limits_of
 from apigw.policy.limits.schema import KEYS
+from apigw.routing.hosts import may_have
 from apigw.routing.pattern import Pattern
 from apigw.routing.rules import Patterns
 
@@ -29,9 +31,8 @@ def limited_endpoint(text: str) -> None:
 
 def rate_limits(document: Document, files: Files) -> None:
     """Reports two limits of one kind with one endpoint and scope. Warns of a limit that matches no route."""
-    paths = (text for route, _ in document.entries("routes") for _, text in paths_of(document, route))
-    routed = Patterns(Pattern.parse(path) for path in paths)
-    seen: dict[tuple[object, str, bool], Path] = {}
+    routed = _Routed(document)
+    seen: dict[tuple[object, str, bool, str], Path] = {}
     for path, limit in document.entries("rate_limits"):
         if not isinstance(limit, dict):
             continue
@@ -40,15 +41,36 @@ def rate_limits(document: Document, files: Files) -> None:
             continue
         at, endpoint = (*path, "endpoint"), limit["endpoint"]
         pattern = None if endpoint == UNMATCHED else Pattern.parse(endpoint)
-        if "scope" in limit:
+        hosts = [addresses.route_host(host) for _, host in document.entries(*path, "hosts")]
+        if "scope" in limit and document.is_sound((*path, "hosts")):
             shape = None if pattern is None else pattern.shape
-            first = seen.setdefault((shape, limit["scope"], "concurrent" in limit), at)
-            if first != at:
+            keys = [(shape, limit["scope"], "concurrent" in limit, host) for host in hosts or [""]]
+            first = next((seen[key] for key in keys if key in seen), None)
+            for key in keys:
+                seen.setdefault(key, at)
+            if first is not None:
                 document.report(at, f"has the same endpoint and scope as the limit at {document.place(first)}")
         if pattern is None:
             _unmatched(document, path, limit)
-        elif document.whole and not routed.overlap(pattern):
+        elif document.whole and not routed.overlap(pattern, hosts):
             document.warn(at, f"{shown(document, at, endpoint)} matches no route")
+
+
+class _Routed:
+    """The paths that routes serve, by host."""
+
+    def __init__(self, document: Document) -> None:
+        held: dict[str, list[Pattern]] = {}
+        for route, _ in document.entries("routes"):
+            patterns = [Pattern.parse(text) for _, text in paths_of(document, route)]
+            for host in [addresses.route_host(text) for _, text in document.entries(*route, "hosts")] or [""]:
+                held.setdefault(host, []).extend(patterns)
+        self._all = Patterns(pattern for patterns in held.values() for pattern in patterns)
+        self._of = {host: Patterns(patterns) for host, patterns in held.items() if host}
+
+    def overlap(self, pattern: Pattern, hosts: Sequence[str]) -> bool:
+        """Whether some route may serve a path of ``pattern`` for one of the hosts; for any if there are none."""
+        return any(self._of.get(host, self._all).overlap(pattern) for host in hosts or [""])
 
 
 def _kind(document: Document, path: Path, limit: dict[str, Any]) -> None:
@@ -81,7 +103,8 @@ def _unmatched(document: Document, path: Path, limit: dict[str, Any]) -> None:
 
 def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:
     for limit in rate_limits_of(config):
-        if limit.endpoint != UNMATCHED and Pattern.parse(limit.endpoint).matches(path):
+        applies = limit.endpoint != UNMATCHED and Pattern.parse(limit.endpoint).matches(path)
+        if applies and may_have(limit.hosts, route.hosts):
             yield "limit", _in_words(limit)
 
 
@@ -94,8 +117,8 @@ def told_unmatched(config: Config) -> Iterator[tuple[str, str]]:
 def _in_words(limit: RateLimit) -> str:
     each = {"user": "for each user", "ip": "for each address"}.get(limit.scope, "for all callers together")
     if limit.window is None:
-        return f"{limit.concurrent} at a time {each} ({limit.endpoint})"
-    return f"{limit.limit} in {duration_text(limit.window)} {each} ({limit.endpoint})"
+        return f"{limit.concurrent} at a time {each} ({limit.named})"
+    return f"{limit.limit} in {duration_text(limit.window)} {each} ({limit.named})"
 
 
 RULES = Rules(

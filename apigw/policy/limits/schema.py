@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apigw.config.keys import MONTH, Keys, Rule, choice, duration, list_of, map_of, text, whole
+from apigw.config.keys import MONTH, Keys, Rule, choice, duration, item, list_of, map_of, text, whole
 from apigw.policy.limits.model import LimitsSection, RateLimit
 
 RATE_LIMIT: Rule = {
@@ -11,6 +11,12 @@ RATE_LIMIT: Rule = {
         "route.",
         "limited endpoint",
         required=True,
+    ),
+    "hosts": list_of(
+        "Hosts of the requests, as in routes: only these are limited, together.",
+        item("route host"),
+        minlength=1,
+        default="all",
     ),
     "limit": whole("How many requests pass in a window; with `window`.", 1, 1_000_000_000),
     "window": duration("The length of the sliding window.", "1ms", MONTH),

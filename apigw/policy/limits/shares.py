@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 
 from apigw.policy.limits.arithmetic import Checks, Decision, Limit, compile_limit
 from apigw.policy.limits.concurrent import Claim, ConcurrentLimit, Want, compile_concurrent
 from apigw.policy.limits.memory import MemoryStore
-from apigw.policy.limits.model import RateLimit
 
 MAX_KEYS: Final = 16_384
 """Those of a few seconds: a lock that is not to be had is a matter of a worker that hangs, which is killed."""
@@ -32,6 +32,9 @@ class Shares:
 
     def check(self, checks: Checks, at: float | None) -> Decision:
         return self._store.check(self._checks(checks), at)
+
+    def check_one(self, limit: Limit, key: bytes, at: float | None) -> Decision:
+        return self._store.check_one(self._rate(limit), key, at)
 
     def peek(self, checks: Checks, at: float | None) -> Decision:
         return self._store.peek(self._checks(checks), at)
@@ -62,15 +65,7 @@ class Shares:
         number = max(1, limit.limit // self.workers)
         share = self._limits.get((limit.id, number))
         if share is None:
-            config = RateLimit(
-                limit.endpoint,
-                number,
-                limit.window,
-                scope=limit.scope,
-                algorithm=limit.algorithm,
-                on_store_failure=limit.on_store_failure,
-            )
-            share = compile_limit(config)
+            share = compile_limit(evolve(limit.config, limit=number, algorithm=limit.algorithm))
             share.header = limit.header
             if len(self._limits) >= _MAX_LIMITS:  # reloads have changed them so often
                 self._limits.clear()
@@ -79,4 +74,4 @@ class Shares:
 
     def _places(self, limit: ConcurrentLimit) -> ConcurrentLimit:
         most = max(1, limit.most // self.workers)
-        return compile_concurrent(RateLimit(limit.endpoint, scope=limit.scope, concurrent=most))
+        return compile_concurrent(evolve(limit.config, concurrent=most))

@@ -18,7 +18,10 @@ HTTPS_REDIRECT: Rule = {"port": whole("The port of the new URL.", 1, 65535)}
 
 OF_ROUTE: Rule = {
     "redirect": map_of(
-        "[Where requests are redirected](rewriting.md#redirect), in place of a `service`.", Redirect, REDIRECT
+        "[Where requests are redirected](rewriting.md#redirect), in place of a `service`.",
+        Redirect,
+        REDIRECT,
+        answers=True,
     ),
 }
 

@@ -14,7 +14,10 @@ RESPOND: Rule = {
 
 OF_ROUTE: Rule = {
     "respond": map_of(
-        "[The answer](rewriting.md#respond) to every request, in place of a `service`.", Respond, RESPOND
+        "[The answer](rewriting.md#respond) to every request, in place of a `service`.",
+        Respond,
+        RESPOND,
+        answers=True,
     ),
 }
 

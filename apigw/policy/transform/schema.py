@@ -38,11 +38,13 @@ OF_ROUTE: Rule = {
         "[Changes](rewriting.md#headers) to the headers that the service gets.",
         HeaderRules,
         header_rules("the request"),
+        merge="names",
     ),
     "response_headers": map_of(
         "[Changes](rewriting.md#headers) to the headers of every answer, also of the gateway's own.",
         HeaderRules,
         header_rules("the answer"),
+        merge="names",
     ),
 }
 

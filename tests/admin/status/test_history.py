@@ -55,7 +55,7 @@ def test_memory_is_bounded() -> None:
         watched.send("/a")
         watched.passes(1)
     assert len(watched.history.seconds) == SECONDS
-    assert 60 <= watched.history.lately("/a")["GET"].requests <= 70
+    assert 60 <= watched.history.lately(("/a", "/a"))["GET"].requests <= 70
 
 
 def test_the_last_minute_forgets() -> None:
@@ -63,13 +63,13 @@ def test_the_last_minute_forgets() -> None:
     watched = Watched()
     watched.send("/a", 500, times=7)
     watched.passes(30)
-    assert watched.history.lately("/a")["GET"].failed == 7
+    assert watched.history.lately(("/a", "/a"))["GET"].failed == 7
     watched.send("/a", 429, times=2)
     watched.passes(45)  # a minute and up to ten seconds are looked back
-    found = watched.history.lately("/a")["GET"]
+    found = watched.history.lately(("/a", "/a"))["GET"]
     assert (found.requests, found.failed, found.limited) == (2, 0, 2)
     watched.passes(60)
-    assert watched.history.lately("/a") == {}
+    assert watched.history.lately(("/a", "/a")) == {}
 
 
 def test_the_span_is_what_the_tallies_are_of() -> None:
@@ -77,11 +77,11 @@ def test_the_span_is_what_the_tallies_are_of() -> None:
     watched = Watched()
     watched.send("/a", times=20)
     watched.passes(4)
-    assert watched.history.lately("/a")["GET"].seconds == 4
+    assert watched.history.lately(("/a", "/a"))["GET"].seconds == 4
     for _ in range(200):
         watched.send("/a", times=10)
         watched.passes(1)
-    found = watched.history.lately("/a")["GET"]
+    found = watched.history.lately(("/a", "/a"))["GET"]
     assert found.requests / found.seconds == pytest.approx(10, rel=0.02)
 
 
@@ -90,14 +90,14 @@ def test_a_route_that_comes_back_begins_anew() -> None:
     watched = Watched()
     watched.send("/a", times=50)
     watched.passes(1)
-    watched.metrics.retain({"/b"}, set())
-    watched.metrics.retain({"/a"}, set())
+    watched.metrics.retain({("/b", "/b")}, set())
+    watched.metrics.retain({("/a", "/a")}, set())
     watched.send("/a", times=3)
     watched.passes(1)
     assert watched.history.seconds[-1].requests == 3
-    watched.metrics.retain({"/b"}, set())
+    watched.metrics.retain({("/b", "/b")}, set())
     watched.passes(1)
-    assert watched.history.lately("/a") == {}
+    assert watched.history.lately(("/a", "/a")) == {}
 
 
 def test_percentiles_are_those_of_prometheus() -> None:
@@ -118,7 +118,7 @@ def test_what_has_no_duration_has_no_percentile() -> None:
     watched.passes(1)
     assert watched.history.seconds[-1].requests == 1
     assert watched.history.seconds[-1].p95 is None
-    assert watched.history.lately("/a")["GET"].quantile(0.5) is None
+    assert watched.history.lately(("/a", "/a"))["GET"].quantile(0.5) is None
 
 
 def test_beyond_the_highest_bound() -> None:
@@ -150,9 +150,9 @@ def test_the_sum_of_one_is_its_history() -> None:
     watched.passes(1)
     found = summed(watched)
     assert found.seconds == list(watched.history.seconds)
-    tally, own = found.lately("/a")["GET"], watched.history.lately("/a")["GET"]
+    tally, own = found.lately(("/a", "/a"))["GET"], watched.history.lately(("/a", "/a"))["GET"]
     assert (tally.requests, tally.failed, tally.buckets, tally.seconds) == (22, 2, own.buckets, own.seconds)
-    assert found.lately("/b") == {}
+    assert found.lately(("/b", "/b")) == {}
 
 
 def test_histories_are_summed_second_by_second() -> None:
@@ -170,9 +170,9 @@ def test_histories_are_summed_second_by_second() -> None:
     assert [second.at for second in found.seconds] == [1_000_001, 1_000_002, 1_000_003]
     assert [second.requests for second in found.seconds][::2] == [10, pytest.approx(30 + 10 / 1.8)]
     assert found.seconds[-1].p50 == pytest.approx(0.1 + 0.15 * (20 - 2) / 38)
-    assert found.lately("/a")["GET"].requests == 48
-    assert found.lately("/a")["GET"].failed == 8
-    assert found.lately("/b")["GET"].requests == 2
+    assert found.lately(("/a", "/a"))["GET"].requests == 48
+    assert found.lately(("/a", "/a"))["GET"].failed == 8
+    assert found.lately(("/b", "/b"))["GET"].requests == 2
 
 
 def test_the_sum_ends_where_all_have_sampled() -> None:
