@@ -11,7 +11,7 @@ from attrs import evolve
 from apigw.cli.listing import listed
 from apigw.cli.outcome import FOUND, MISUSE, REFUSED, loaded
 from apigw.config.effective import effective
-from apigw.config.model import Config, Retry, Route
+from apigw.config.model import Balance, Config, Retry, Route
 from apigw.config.units import duration_text, size_text
 from apigw.policy.split.model import services_of
 from apigw.policy.transform.told import sent_as
@@ -114,9 +114,22 @@ def _demands_of(config: Config, route: Route, path: bytes, query: bytes) -> Iter
     for target in service.targets:
         host = f"[{target.host}]" if ":" in target.host else target.host
         weight = f", weight {target.weight}" if target.weight != 1 else ""
-        yield "target", f"{target.scheme}://{host}:{target.port}{weight}"
+        port = "" if target.lookup == "srv" else f":{target.port}"
+        lookup = {"dns": ", each address of this name", "srv": ", each of its SRV records"}.get(target.lookup, "")
+        yield "target", f"{target.scheme}://{host}{port}{weight}{lookup}"
+    if len(service.targets) > 1 or service.targets[0].lookup:
+        yield "balance", _balance(service.balance)
+    if service.max_requests is not None:
+        yield "at a time", f"up to {service.max_requests} requests"
     yield "sent as", sent_as(route, path, query)
     yield "timeout", duration_text(holds.timeout)
+
+
+def _balance(balance: Balance) -> str:
+    by = balance.hash
+    if by is None:
+        return balance.algorithm
+    return f"hash by {by.by} {by.name}".rstrip()
 
 
 def _retry(retry: Retry) -> str:
