@@ -11,11 +11,14 @@ import pytest
 
 from apigw import errors
 from apigw.cli import main as cli
+from apigw.config.load import load
+from apigw.process.rules import RULES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("contrib/**/*.md")])
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 EXAMPLE = re.compile(r"^    \$ apigw (.*)\n((?:    (?!\$).*\n)*)", re.MULTILINE)
+YAML = re.compile(r"^```yaml\n((?:# etc/(\S+)\n)?.*?)^```$", re.MULTILINE | re.DOTALL)
 CLI = (ROOT / "docs/reference/cli.md").read_text()
 
 
@@ -28,6 +31,26 @@ def test_links_lead_somewhere(page: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        pytest.param(text, file or "gateway.yaml", id=f"{page.stem}-{number}")
+        for page in PAGES
+        if page.parent.name == "howto"
+        for number, (text, file) in enumerate(YAML.findall(page.read_text()), 1)
+    ],
+)
+def test_configurations_are_good(text: str, file: str, tmp_path: Path) -> None:
+    """What a reader copies from a guide is loaded without a problem, once the files are there that it names."""
+    written = tmp_path / file
+    written.parent.mkdir(exist_ok=True)
+    written.write_text(text)
+    for name in re.findall(r"_file: ([\w/.]+)", text):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("0123456789abcdef" * 4)
+    load(str(tmp_path), {}, RULES)
 
 
 def test_every_page_can_be_found() -> None:

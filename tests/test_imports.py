@@ -26,6 +26,7 @@ ROOMS = {
     "policy.limits": ("contract", "routing", "shared", "redis", "wire", "ops", "config", "errors"),
     "policy.cors": ("contract", "routing", "wire", "config"),
     "policy.transform": ("contract", "routing", "wire", "config", "errors"),
+    "policy.split": ("contract", "routing", "wire", "config"),
     "policy.redirect": ("policy.transform", "contract", "routing", "wire", "config", "errors"),
     "policy.respond": ("policy.transform", "contract", "routing", "wire", "config"),
     "policy.maintenance": ("contract", "config", "errors"),
@@ -62,7 +63,17 @@ ROOMS = {
     "process.trial": ("process", "process.program", "wire", "config"),
     "process.worker": ("process", "process.program", "shared", "config"),
     "process.workers": ("process", "process.worker", "process.trial", "shared", "config"),
-    "cli": ("process", "process.trial", "policy.auth", "policy.oauth", "policy.transform", "routing", "wire", "config"),
+    "cli": (
+        "process",
+        "process.trial",
+        "policy.auth",
+        "policy.oauth",
+        "policy.split",
+        "policy.transform",
+        "routing",
+        "wire",
+        "config",
+    ),
     "tap": ("process", "wire", "config"),
 }
 """What a room may import of the program, besides itself."""

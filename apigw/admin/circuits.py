@@ -20,6 +20,7 @@ from apigw.contract.resource import Leaf, answer_later
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
+from apigw.wire.deadlines import NEVER
 from apigw.wire.web_request import WebRequest
 
 Row = dict[str, Any]
@@ -103,7 +104,7 @@ def row_of(upstream: Upstream) -> Row:
             "forced": status.forced,
             "opened": status.opened,
         }
-    return {**shown, "targets": [_target(target) for target in upstream.targets]}
+    return {**shown, "targets": [_target(target, upstream.counts, upstream.seconds()) for target in upstream.targets]}
 
 
 def summed(own: Sequence[Row], others: Iterable[Sequence[Row]]) -> list[Row]:
@@ -126,21 +127,32 @@ def _both(one: Row, other: Row | None) -> Row:
     if other is None:
         return one
     return {
-        "target": one["target"],
+        **one,
         "healthy": one["healthy"] and other["healthy"],
         "available": one["available"] and other["available"],
         "connections": one["connections"] + other["connections"],
+        "requests": None if one["requests"] is None else one["requests"] + (other["requests"] or 0),
     }
 
 
-def _target(target: Target) -> Row:
+def _target(target: Target, counts: bool, now: float) -> Row:
     return {
         "target": target.name,
         "healthy": target.healthy,
-        "available": target.available,
+        "available": target.healthy and not target.ejected,
+        "ejected_for": _ejected_for(target, now),
+        "weight": target.weight,
         "connections": target.pool.connections,
+        "requests": target.busy if counts else None,
     }
 
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
+
+
+def _ejected_for(target: Target, now: float) -> float | None:
+    """0 while a probe is wanted or under way."""
+    if not target.ejected:
+        return None
+    return 0.0 if target.deadline == NEVER else _rounded(max(0.0, target.deadline - now))

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from apigw import __version__, is_compiled
 
@@ -25,6 +26,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read us has seen enough. Nothing may be flushed to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+class Asked(argparse.Action):
+    """``[METHOD PATH] [DIR]``."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: Any = None
+    ) -> None:
+        if len(values) > 3:
+            parser.error("more than METHOD, PATH and DIR")
+        if len(values) == 1 and values[0].isupper() and not os.path.exists(values[0]):
+            parser.error("the following arguments are required: PATH")
+        namespace.method, namespace.path = values[:2] if len(values) > 1 else (None, None)
+        namespace.directory = values[-1] if len(values) in (1, 3) else "etc"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,14 +78,26 @@ def parser() -> argparse.ArgumentParser:
     routes_parser = add(
         "routes",
         ("routes", "routes"),
-        "show which route a request would take, and what the route demands",
-        "Exits 0 if there is a route or the gateway answers by itself, else 1.",
+        "show which route a request would take, and what the route demands; or all routes",
+        "Exits 0 if there is a route or the gateway answers by itself, else 1. Without METHOD and PATH it lists all.",
         directory=False,
     )
-    routes_parser.add_argument("method", metavar="METHOD", help="GET, POST …")
-    routes_parser.add_argument("path", metavar="PATH", help="as a client would send it: /api/v1/users/7?all=1")
     routes_parser.add_argument(
-        "directory", metavar="DIR", nargs="?", default="etc", help="the configuration (default: etc)"
+        "asked",
+        metavar="METHOD PATH",
+        nargs="*",
+        action=Asked,
+        help="GET, POST …, and a path as a client would send it: /api/v1/users/7?all=1; then perhaps the configuration "
+        "(default: etc)",
+    )
+    routes_parser.add_argument("--host", default="", help="the host of the request")
+    routes_parser.add_argument(
+        "-H",
+        "--header",
+        metavar="'NAME: VALUE'",
+        action="append",
+        default=[],
+        help="a header of the request, also Host and Cookie; may be repeated",
     )
     add(
         "show",

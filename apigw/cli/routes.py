@@ -3,43 +3,66 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 
-from apigw.cli.outcome import FOUND, REFUSED, loaded
+from attrs import evolve
+
+from apigw.cli.listing import listed
+from apigw.cli.outcome import FOUND, MISUSE, REFUSED, loaded
 from apigw.config.effective import effective
-from apigw.config.model import Config, Retry, Route
+from apigw.config.model import Balance, Config, Retry, Route
 from apigw.config.units import duration_text, size_text
+from apigw.policy.split.model import services_of
 from apigw.policy.transform.told import sent_as
 from apigw.process.rules import RULES
 from apigw.routing.configured import entry_of
 from apigw.routing.router import Router
 from apigw.wire.errors import Refused
 from apigw.wire.methods import METHODS
-from apigw.wire.target import check_target
+from apigw.wire.target import check_authority, check_target, oddities
 
 
 def routes(options: argparse.Namespace) -> int:
     config = loaded(options.directory)
     if config is None:
         return REFUSED
+    if options.method is None:
+        for line in listed(config):
+            print(line)
+        return FOUND
+    try:
+        headers = [_header(text) for text in options.header]
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return MISUSE
+    hosts = [value for name, value in headers if name == b"host"]
+    host = hosts[0] if hosts and not options.host else options.host.encode("utf-8", "surrogateescape")
+    asked = f"{options.method} {options.path}"
+    router = Router(entry_of(route, (index, route)) for index, route in enumerate(config.routes))
     method = options.method.encode("utf-8", "surrogateescape")
     try:
-        path, query = check_target(options.path.encode("utf-8", "surrogateescape"))
+        path, query = check_target(options.path.encode("utf-8", "surrogateescape"), router.keeps)
+        if host:
+            check_authority(host)
     except Refused as refusal:
-        print(f"{options.method} {options.path}: {refusal.status}, refused before routing: {refusal.reason}")
+        print(f"{asked}: {refusal.status}, refused before routing: {refusal.reason}")
         return REFUSED
-    asked = f"{options.method} {options.path}"
     if method not in METHODS:
         print(f"{asked}: 501, unknown method (methods are case-sensitive: GET, not get)")
         return REFUSED
     if method == b"CONNECT":
         print(f"{asked}: 405, CONNECT is not supported")
         return REFUSED
-    if path.decode("ascii") in config.reserved:
+    if path.decode("ascii") in config.reserved and not router.names(host):
         print(f"{asked}: a reserved path, answered by the gateway itself")
         return FOUND
-    router = Router(entry_of(route, (index, route)) for index, route in enumerate(config.routes))
-    explanation = router.explain(method, path)
+    explanation = router.explain(method, path, host, headers, query)
+    match = explanation.match
+    odd = oddities(path)
+    if odd and (match is None or odd & ~match.keeps):
+        print(f"{asked}: 400, the route does not keep encoded slashes, or empty segments")
+        return REFUSED
     print(explanation)
     if explanation.match is None:
         for told in RULES.told_unmatched:
@@ -50,6 +73,14 @@ def routes(options: argparse.Namespace) -> int:
     for name, value in _demands(config, index, route, path, query):
         print(f"  {name}: {value}")
     return FOUND
+
+
+def _header(text: str) -> tuple[bytes, bytes]:
+    """Raises ``ValueError`` for what is no header."""
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise ValueError(f"{text!r} is not a header: write 'Name: value'")
+    return name.strip().lower().encode("utf-8", "surrogateescape"), value.strip().encode("utf-8", "surrogateescape")
 
 
 def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes) -> Iterator[tuple[str, str]]:
@@ -63,9 +94,13 @@ def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes
         yield from told(config, route, path)
     if route.access_log is None:
         yield "access log", "none"
-    service = next((service for service in config.services if service.name == route.service), None)
-    if service is None:
-        return
+    for name in services_of(route):
+        yield from _demands_of(config, evolve(route, service=name), path, query)
+
+
+def _demands_of(config: Config, route: Route, path: bytes, query: bytes) -> Iterator[tuple[str, str]]:
+    """What it meets from when its service is known, or chosen."""
+    service = next(service for service in config.services if service.name == route.service)
     holds = effective(config, route, service)
     largest = holds.max_body_size
     yield "body", "of any size" if largest is None else f"up to {size_text(largest)}"
@@ -79,9 +114,22 @@ def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes
     for target in service.targets:
         host = f"[{target.host}]" if ":" in target.host else target.host
         weight = f", weight {target.weight}" if target.weight != 1 else ""
-        yield "target", f"{target.scheme}://{host}:{target.port}{weight}"
+        port = "" if target.lookup == "srv" else f":{target.port}"
+        lookup = {"dns": ", each address of this name", "srv": ", each of its SRV records"}.get(target.lookup, "")
+        yield "target", f"{target.scheme}://{host}{port}{weight}{lookup}"
+    if len(service.targets) > 1 or service.targets[0].lookup:
+        yield "balance", _balance(service.balance)
+    if service.max_requests is not None:
+        yield "at a time", f"up to {service.max_requests} requests"
     yield "sent as", sent_as(route, path, query)
     yield "timeout", duration_text(holds.timeout)
+
+
+def _balance(balance: Balance) -> str:
+    by = balance.hash
+    if by is None:
+        return balance.algorithm
+    return f"hash by {by.by} {by.name}".rstrip()
 
 
 def _retry(retry: Retry) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from attrs import evolve
+
 from apigw.config import check_exposure, check_files, check_network, check_retries
 from apigw.config.build import build
 from apigw.config.errors import ConfigError
@@ -26,7 +28,9 @@ def load(directory: str, environ: Mapping[str, str], rules: Rules) -> Config:
     judge(document, files, Rules(forms=FORMS, contents=CONTENTS, private=PRIVATE) | rules)
     if document.problems:
         raise ConfigError(document.in_order(document.problems))
-    return build(document, files)
+    config = build(document, files)
+    said = [problem for review in rules.reviews for problem in review(config, rules)]
+    return evolve(config, warnings=(*config.warnings, *said)) if said else config
 
 
 def judge(document: Document, files: Files, rules: Rules) -> None:

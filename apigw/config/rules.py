@@ -31,6 +31,12 @@ Refuse = Callable[[Config, Config], Iterable[Problem]]
 Told = Callable[[Config, Route, bytes], Iterable[tuple[str, str]]]
 """Lines of ``apigw routes`` for a path on a route: name and value of what the route demands."""
 
+Weaker = Callable[[Config, Route, Route], str | None]
+"""How the second route demands less than the first, as a fragment that follows its name; ``None`` if it does not."""
+
+Review = Callable[[Config, "Rules"], Iterable[Problem]]
+"""Warnings about a whole configuration that has no problems."""
+
 ToldUnmatched = Callable[[Config], Iterable[tuple[str, str]]]
 """What a request meets that matches no route."""
 
@@ -60,6 +66,8 @@ class Rules:
     refuse: tuple[Refuse, ...] = ()
     told: tuple[Told, ...] = ()
     told_unmatched: tuple[ToldUnmatched, ...] = ()
+    weaker: tuple[Weaker, ...] = ()
+    reviews: tuple[Review, ...] = ()
 
     def __or__(self, other: Rules) -> Rules:
         """Both combined; the parts of ``other`` come last."""
@@ -75,6 +83,8 @@ class Rules:
             refuse=self.refuse + other.refuse,
             told=self.told + other.told,
             told_unmatched=self.told_unmatched + other.told_unmatched,
+            weaker=self.weaker + other.weaker,
+            reviews=self.reviews + other.reviews,
         )
 
     @property

@@ -21,7 +21,7 @@ from apigw.errors import GatewayError
 from apigw.ops.series import RouteSeries
 from apigw.wire.deadlines import NEVER
 from apigw.wire.errors import ClientLost, Refused
-from apigw.wire.headers import Header, Headers
+from apigw.wire.headers import Header, Headers, first
 from apigw.wire.request import Request
 
 
@@ -65,6 +65,9 @@ DROPPED = frozenset({b"x-request-id"})
 """Fields of a service's answer that are removed, because the gateway adds its own."""
 
 NOTHING: frozenset[bytes] = frozenset()
+
+_SECURE = frozenset({b"https", b"wss"})
+"""Values of ``X-Forwarded-Proto``."""
 
 _WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 
@@ -137,6 +140,7 @@ class Route:
 
     ``stages`` run in their order, and ``hooks`` for each answer. ``series`` are the route's metrics. ``name`` is for
     logs; it is empty for a route that is not in the configuration. ``logged``: whether its exchanges have a line there.
+    ``chosen``: whether a ``Choice`` has led to it, and so to its service.
     """
 
     def __init__(
@@ -152,12 +156,14 @@ class Route:
         on_lasting: tuple[OnLasting, ...] = (),
         name: str = "",
         logged: bool = True,
+        chosen: bool = False,
     ) -> None:
         self.pattern = pattern
         self.name = name
         self.methods = methods
         self.service = service
-        """The name of the service that gets the requests; ``None`` if the gateway answers them."""
+        """The name of the service that gets the requests; ``None`` if the gateway answers them. Of one that is chosen
+        for each exchange, the names of all."""
         self.series = series
         self.stages = stages
         self.hooks = hooks
@@ -165,6 +171,7 @@ class Route:
         self.screens = screens
         self.on_lasting = on_lasting
         self.logged = logged
+        self.chosen = chosen
 
 
 class Call:
@@ -303,6 +310,17 @@ class Exchange:
         """Called when the exchange is over."""
         self.ended = False
         request.listener = self
+
+    @property
+    def is_https(self) -> bool:
+        """Whether the client's request came over TLS: to the gateway, or to a trusted proxy, which says so."""
+        request, peers = self.request, self.peers
+        if request.stream.secure:
+            return True
+        if not peers.some or not peers.trusts(request.stream.peer):
+            return False
+        proto = first(request.headers, b"x-forwarded-proto")
+        return proto is not None and proto.partition(b",")[0].strip().lower() in _SECURE
 
     @property
     def client_address(self) -> str:

@@ -17,6 +17,7 @@ from twisted.web.resource import IResource
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.config.rules import Rules
+from apigw.contract.choice import Choice
 from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
 from apigw.contract.machine import Machine
 from apigw.ops.metrics import Metrics
@@ -83,6 +84,9 @@ class Part:
     stripped: frozenset[bytes] = frozenset()
     """Names, in lower case, of the client's fields that do not reach the service. Other spellings do not, either: they
     are compared with every byte that is neither a letter nor a digit as ``-``."""
+    choice: Choice | None = None
+    """For a route without a service: chooses it, after all stages. Stages that policies add to the route with that
+    service, and not to the route without one, run after the choice."""
     answer: Stage | None = None
     """For a route without a service: it runs after all other stages, and must answer or refuse."""
 

@@ -112,7 +112,7 @@ class Entry:
     durations are seconds.
 
     ``made_by`` is ``gateway`` or ``upstream``; ``code`` is that of the gateway's own answer.
-    Only the combined format has ``referer`` and ``user_agent``, and only JSON ``grpc_status`` and ``tries``.
+    Only the combined format has ``referer`` and ``user_agent``, and only JSON what comes after them.
     """
 
     def __init__(
@@ -137,6 +137,7 @@ class Entry:
         user_agent: bytes | None = None,
         grpc_status: int | None = None,
         tries: int | None = None,
+        service: str | None = None,
     ) -> None:
         self.time = time
         self.request_id = request_id
@@ -158,6 +159,7 @@ class Entry:
         self.user_agent = user_agent
         self.grpc_status = grpc_status
         self.tries = tries
+        self.service = service
 
 
 class Format(Protocol):
@@ -172,8 +174,8 @@ class Format(Protocol):
 
 
 class JSON:
-    """One JSON object a line, in UTF-8. A field that does not apply is ``null``; gRPC calls have one more, and
-    requests to services with ``retry``."""
+    """One JSON object a line, in UTF-8. A field that does not apply is ``null``; gRPC calls have one more, as have
+    requests to services with ``retry``, and those of routes with a split."""
 
     quotes_headers = False
 
@@ -204,6 +206,8 @@ class JSON:
             fields["grpc_status"] = entry.grpc_status
         if entry.tries is not None:
             fields["tries"] = entry.tries
+        if entry.service is not None:
+            fields["service"] = entry.service
         try:
             line = orjson.dumps(fields, None, orjson.OPT_APPEND_NEWLINE)
         except TypeError:  # a lone surrogate

@@ -10,6 +10,7 @@ from apigw.policy.maintenance.policy import MaintenancePolicy
 from apigw.policy.oauth.policy import OAuthPolicy
 from apigw.policy.redirect.policy import RedirectPolicy
 from apigw.policy.respond.policy import RespondPolicy
+from apigw.policy.split.policy import SplitPolicy
 from apigw.policy.transform.policy import TransformPolicy
 
 POLICIES: tuple[type[Policy], ...] = (
@@ -18,6 +19,7 @@ POLICIES: tuple[type[Policy], ...] = (
     AuthPolicy,
     LimitsPolicy,
     TransformPolicy,
+    SplitPolicy,
     RedirectPolicy,
     RespondPolicy,
     MaintenancePolicy,

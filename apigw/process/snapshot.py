@@ -92,16 +92,32 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
     def entries() -> Iterator[Entry[Route]]:
         rules: dict[frozenset[bytes], CopyRules] = {}
         memory = Memory()
-        for route in config.routes:
-            added = [each.part(route) for each in prepared.values()]
+
+        def last(route: RouteConfig, added: Sequence[Part]) -> tuple[Stage, ...]:
+            if route.service is None:
+                return tuple(part.answer for part in added if part.answer is not None)
             stripped = frozenset(chain.from_iterable(part.stripped for part in added))
             copied = rules.get(stripped) or rules.setdefault(stripped, CopyRules(stripped, memory))
-            stages = tuple(part.answer for part in added if part.answer is not None)
-            if route.service is not None:
-                destination = _destination(config, route, named[route.service], copied, parts)
-                stages = forward.stages(destination, parts.buffers)
-            series, logged = parts.series(route.path, route.name), route.access_log is not None
-            compiled = _route(route.path, route.methods, route.service, series, added, stages, route.name, logged)
+            destination = _destination(config, route, named[route.service], copied, parts)
+            return forward.stages(destination, parts.buffers)
+
+        for route in config.routes:
+            added = [each.part(route) for each in prepared.values()]
+            choice = next((part.choice for part in added if part.choice is not None), None)
+            series = parts.series(route.path, route.name)
+            if choice is None:
+                compiled = _route(route, series, added, (*_stages(added), *last(route, added)))
+            else:
+                choose = forward.ChooseService(choice)
+                before = (*_stages(added), choose)
+                compiled = _route(evolve(route, service=", ".join(choice.services)), series, added, before)
+                chosen: list[Route] = []
+                for service in choice.services:
+                    one = evolve(route, service=service)
+                    its = [each.part(one) for each in prepared.values()]
+                    stages = (*before, *_stages(its, added), *last(one, its))
+                    chosen.append(_route(one, series, its, stages, chosen=True))
+                choose.routes = tuple(chosen)
             routes.append(compiled)
             yield entry_of(route, compiled)
 
@@ -113,13 +129,14 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
     def own_entries() -> Iterator[Entry[Route]]:
         for each in prepared.values():
             for own in each.own_routes():
-                compiled = _route(own.pattern, None, None, unmatched_series, [own.part], no_route)
+                stages = (*_stages([own.part]), *no_route)
+                compiled = _route(_unnamed(own.pattern), unmatched_series, [own.part], stages)
                 yield Entry(own.pattern, own.methods, compiled, own.hosts)
 
     own_router: Router[Route] = Router()
     yield from own_router.build(own_entries())
     added = [each.unmatched() for each in prepared.values()]
-    unmatched = _route(UNMATCHED, None, None, unmatched_series, added, no_route)
+    unmatched = _route(_unnamed(UNMATCHED), unmatched_series, added, (*_stages(added), *no_route))
     peers, allowed = Peers(gateway.trusted_proxies), Peers(gateway.metrics_allow)
     most = 2 * gateway.max_connections if gateway.max_requests is None else gateway.max_requests
     for each in prepared.values():
@@ -212,25 +229,32 @@ def _destination(
     )
 
 
+def _stages(added: Sequence[Part], before: Sequence[Part] = ()) -> list[Stage]:
+    """The stages of the policies, each at its position, without those that are in ``before`` too."""
+    return [
+        part.stages[at]
+        for at in POSITIONS
+        for number, part in enumerate(added)
+        if at in part.stages and not (before and at in before[number].stages)
+    ]
+
+
+def _unnamed(pattern: str) -> RouteConfig:
+    """A route that is not in the configuration."""
+    return RouteConfig(pattern, name="")
+
+
 def _route(
-    pattern: str,
-    methods: tuple[str, ...] | None,
-    service: str | None,
-    series: RouteSeries,
-    added: Sequence[Part],
-    last: tuple[Stage, ...],
-    name: str = "",
-    logged: bool = True,
+    route: RouteConfig, series: RouteSeries, added: Sequence[Part], stages: Sequence[Stage], chosen: bool = False
 ) -> Route:
-    """A route with what the policies add to it, each stage at its position."""
-    stages = [part.stages[at] for at in POSITIONS for part in added if at in part.stages]
+    """A route with what the policies add to it. ``stages`` are all of them."""
     hooks = tuple(chain.from_iterable(part.hooks for part in added))
     on_refusal = tuple(chain.from_iterable(part.on_refusal for part in added))
     screens = tuple(chain.from_iterable(part.screens for part in added))
     on_lasting = tuple(chain.from_iterable(part.on_lasting for part in added))
-    stages += last
     hooked = hooks, on_refusal, screens, on_lasting
-    return Route(pattern, methods, service, series, tuple(stages), *hooked, name, logged)
+    logged = route.access_log is not None
+    return Route(route.path, route.methods, route.service, series, tuple(stages), *hooked, route.name, logged, chosen)
 
 
 def _admin_token(config: Config) -> bytes | None:

@@ -79,6 +79,7 @@ class Accounting:
                     user_agent=first(request.headers, b"user-agent") if quotes else None,
                     grpc_status=None if call is None else call.status,
                     tries=None if relay is None or relay.tries is None else relay.tries.number,
+                    service=route.service if route.chosen else None,
                 )
             )
 

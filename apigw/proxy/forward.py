@@ -9,7 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from apigw import errors
-from apigw.contract.exchange import Exchange, Outcome, Stage, Waiting
+from apigw.contract.choice import Choice
+from apigw.contract.exchange import Exchange, Outcome, Route, Stage, Waiting
 from apigw.proxy.admit import Admit, AwaitTargets, overloaded
 from apigw.proxy.destination import Destination
 from apigw.proxy.grpc import begin_call, call_of
@@ -30,6 +31,18 @@ def stages(destination: Destination, buffers: Buffers) -> tuple[Stage, ...]:
     if destination.upstream.retries is not None:
         first.append(BeginTries(destination, destination.upstream.retries))
     return *first, Connect(destination)
+
+
+class ChooseService(Stage):
+    """Goes on with the route of one of several services. Each of ``routes`` begins with the stages that have run."""
+
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
+        self.routes: tuple[Route, ...] = ()
+
+    def run(self, exchange: Exchange) -> Outcome:
+        exchange.route = self.routes[self._choice.choose(exchange)]
+        return None
 
 
 class HoldBody(Stage):

@@ -150,9 +150,7 @@ class Pipeline(Driver):
                     request.method, request.path, request.authority, request.headers, request.query
                 )
                 log.debug("{decision}", decision=str(explained))
-            tally = self._tally
-            tally.own += 1
-            if (tally.own if tally.alone else tally.total()) > self._most:
+            if self._tally.one_more(self._most, exchange.started_at):
                 self._shed(exchange)
                 return
             if request.odd and (match is None or request.odd & ~match.keeps):
@@ -164,7 +162,9 @@ class Pipeline(Driver):
             while outcome is None and not exchange.ended:
                 at = exchange.at
                 if at == len(stages):
-                    return
+                    if stages is exchange.route.stages:
+                        return
+                    stages = exchange.route.stages  # those of the service that was chosen
                 exchange.at = at + 1
                 outcome = stages[at].run(exchange)
         except Exception as error:
@@ -276,10 +276,7 @@ class Pipeline(Driver):
                 relay.held is not None or relay.permit is not None or relay.repeatable is not None
             ):
                 relay.close()
-            tally = self._tally
-            tally.own -= 1
-            if not tally.alone:
-                tally.total()
+            self._tally.one_less()
             for each in exchange.at_end:
                 each.run(exchange)
             self._account(exchange)

@@ -12,6 +12,7 @@ _KINDS: dict[int, type[GatewayError]] = {
     408: errors.ClientTimeout,
     413: errors.BodyTooLarge,
     414: errors.TargetTooLong,
+    421: errors.Misdirected,
     431: errors.HeadersTooLarge,
     501: errors.NotImplementedMethod,
 }

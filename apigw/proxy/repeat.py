@@ -122,6 +122,8 @@ class Try:
         self._tries.answered()
         self._connection.timeout = timeout_of(relay)
         relay.response_started(status, reason, headers)
+        if relay.tunnelled or relay.event_stream:
+            self._tries.end()
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
         relay = self._relay

@@ -9,7 +9,7 @@ from typing import Any
 from apigw.config import addresses
 from apigw.config.files import Files
 from apigw.config.merge import Document
-from apigw.config.model import Path
+from apigw.config.model import Origin, Path
 from apigw.config.nearest import hint
 from apigw.config.paths import paths_of
 from apigw.config.rules import Rules
@@ -17,6 +17,7 @@ from apigw.config.schema import rule_at
 from apigw.config.validate import MAX_HINTS, shown
 from apigw.routing.conditions import MOST, expression
 from apigw.routing.pattern import Pattern, overlaps
+from apigw.routing.review import review
 from apigw.routing.rivals import KINDS, Rivals
 
 # fmt: off
@@ -43,7 +44,7 @@ def routes(document: Document, files: Files) -> None:
     """Reports unknown services, routes of the same shape, conflicts with reserved paths, and wrong prefixes."""
     reserved = [(path, Pattern.parse(path)) for path in document.reserved]
     rivals = Rivals(document)
-    known = _Services(document)
+    known = KnownServices(document)
     names = _Names(document)
     for path, route in document.entries("routes"):
         if not isinstance(route, dict):
@@ -95,7 +96,7 @@ def _shadows(pattern: Pattern, reserved: Pattern) -> bool:
     return len(reserved.segments) == 1 or overlaps(pattern, reserved) != "never"
 
 
-class _Services:
+class KnownServices:
     """Whether services exist; says nothing where the one that is missing may stand in a file that was not read."""
 
     def __init__(self, document: Document) -> None:
@@ -104,12 +105,13 @@ class _Services:
         self._names: Any = services if isinstance(services, dict) and document.whole else None
         self._hints = 0
 
-    def check(self, path: Path, name: str | None) -> None:
+    def check(self, path: Path, name: str | None, at: Origin | None = None) -> None:
         if name is None or self._names is None or name in self._names:
             return
         self._hints += 1
         near = hint(name, self._names) if self._hints <= MAX_HINTS else ""
-        self._document.report(path, f"{shown(self._document, path, name)} is not the name of a service{near}")
+        said = shown(self._document, path if at is None else (), name)
+        self._document.report(path, f"{said} is not the name of a service{near}", at)
 
 
 class _Names:
@@ -234,4 +236,5 @@ RULES = Rules(
         "expression": "expression of RE2",
     },
     checks=(routes,),
+    reviews=(review,),
 )

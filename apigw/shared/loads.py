@@ -24,11 +24,10 @@ class Loads:
         self._targets: i64 = targets
         self._slots = slots
 
-    def add(self, worker: i64, target: i64, by: i64) -> None:
-        """Called by the worker itself."""
-        at = self._base + worker * self._targets + target
-        before: i64 = self._words[at]
-        self._words[at] = before + by
+    def row(self, worker: int) -> memoryview:
+        """A word for each target: how many requests this worker has in flight, which it writes itself."""
+        begin, size = int(self._base) + worker * int(self._targets), int(self._targets)
+        return self._words[begin : begin + size]
 
     def total(self, target: i64) -> int:
         """The sum over all workers."""
@@ -57,5 +56,4 @@ class Loads:
 
     def clear(self, worker: int) -> None:
         """Nothing of it is in flight: it is gone, or begins."""
-        begin, size = int(self._base) + worker * int(self._targets), int(self._targets)
-        self._words[begin : begin + size] = memoryview(bytes(8 * size)).cast("q")
+        self.row(worker)[:] = memoryview(bytes(8 * int(self._targets))).cast("q")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from _multiprocessing import SemLock
 from collections.abc import Callable
-from typing import Final, final
+from typing import Any, Final, final
 
 from mypy_extensions import i64
 
@@ -56,18 +56,20 @@ class Locks:
 
     def __init__(self, words: memoryview, base: int, count: int, address: int, slots: Slots) -> None:
         self.count = count
-        self._words = words
-        self._holders: i64 = base + _HOLDER
+        # Indexed by the number of a lock: small numbers are objects already, which those of words would have to become.
+        self._holders = words[base + _HOLDER : base + count * WORDS_OF_LOCK : WORDS_OF_LOCK]
         self._slots = slots
         self._semaphores = [_semaphore(address + 8 * (base + lock * WORDS_OF_LOCK)) for lock in range(count)]
+        # Looking up a method of a semaphore takes as long as calling it.
+        self._acquire: list[Any] = [semaphore.acquire for semaphore in self._semaphores]
+        self._release: list[Any] = [semaphore.release for semaphore in self._semaphores]
         self.worker: i64 = MASTER
 
     def take(self, lock: i64) -> bool:
         """Take a lock. False if it is not free within ``PATIENCE``, which the worker's slot counts."""
-        semaphore = self._semaphores[lock]
-        if not semaphore.acquire(False) and not self._wait(lock):
+        if not self._acquire[lock](False) and not self._wait(lock):
             return False
-        self._words[self._holders + lock * WORDS_OF_LOCK] = self.worker + 1
+        self._holders[lock] = self.worker + 1
         return True
 
     def writes(self, lock: i64, what: i64) -> None:
@@ -75,11 +77,15 @@ class Locks:
 
         A lock's owner says what its numbers mean. ``STRUCTURE`` is everything.
         """
-        self._words[self._holders + lock * WORDS_OF_LOCK] = (self.worker + 1) | what << _WRITTEN
+        self._holders[lock] = (self.worker + 1) | what << _WRITTEN
 
     def give_back(self, lock: i64) -> None:
-        self._words[self._holders + lock * WORDS_OF_LOCK] = 0
-        self._semaphores[lock].release()
+        self._holders[lock] = 0
+        self._release[lock]()
+
+    def close(self) -> None:
+        """The page is about to be closed."""
+        self._holders.release()
 
     def free_of(self, worker: int, empty: Callable[[int, int], object]) -> list[tuple[int, int]]:
         """Free the locks that a dead worker holds, and return each with what it was writing. Called by the master.
@@ -89,19 +95,18 @@ class Locks:
         """
         freed: list[tuple[int, int]] = []
         for lock in range(self.count):
-            at = self._holders + lock * WORDS_OF_LOCK
             semaphore = self._semaphores[lock]
-            held: int = self._words[at]
+            held: int = self._holders[lock]
             if held:
                 if held & _WORKER != worker + 1:
                     continue
                 if held >> _WRITTEN:
                     empty(lock, held >> _WRITTEN)
-                self._words[at] = 0
+                self._holders[lock] = 0
             elif semaphore.acquire(False) or semaphore.acquire(True, UNMARKED):
                 semaphore.release()
                 continue
-            elif self._words[at]:  # it is a busy one, and a living worker holds it now
+            elif self._holders[lock]:  # it is a busy one, and a living worker holds it now
                 continue
             semaphore.release()
             freed.append((lock, held >> _WRITTEN))

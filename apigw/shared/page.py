@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+from contextlib import suppress
 from hashlib import blake2b
 from platform import libc_ver, machine
 from struct import Struct
@@ -197,9 +198,11 @@ class Page:
         return Death(freed, self.places.leave(worker))
 
     def close(self) -> None:
-        """Give the memory back. Nothing of the page can be used after it."""
+        """Nothing of the page can be used after it. The memory is given back when nobody has a part of it any more."""
+        self.locks.close()
         self.words.release()
-        self._map.close()
+        with suppress(BufferError):
+            self._map.close()
         os.close(self.descriptor)
 
     def _cells(self, base: int, count: int, size: int) -> Cells:

@@ -83,6 +83,16 @@ class Slots:
         number: int = self._words[self._base + worker * WORDS_OF_SLOT + word]
         return number
 
+    def line(self, worker: int) -> memoryview:
+        """The words of one slot."""
+        at = int(self._base) + worker * WORDS_OF_SLOT
+        return self._words[at : at + WORDS_OF_SLOT]
+
+    def column(self, word: int) -> memoryview:
+        """One word of each slot."""
+        at = int(self._base) + word
+        return self._words[at : at + MOST_WORKERS * WORDS_OF_SLOT : WORDS_OF_SLOT]
+
     def put(self, worker: i64, word: i64, number: int) -> None:
         """Called by the worker itself."""
         self._words[self._base + worker * WORDS_OF_SLOT + word] = number

@@ -67,15 +67,27 @@ _DIGEST = Struct("=QQ")
 _MARK_BITS: Final = 0x3FFF_FFFF_FFFF_FFFF
 
 
+_NOWHERE: Final = memoryview(b"")
+
+
 @final
 class Spot:
-    """Where a name is looked for: its lock, its stripe's first word, its bucket's word, and what stands for it."""
+    """Where a name is looked for: its lock, its stripe's first word, its bucket's word, and what stands for it.
+
+    And where it was found: ``line`` are the words of its entry, and ``kind`` is what that is. Both are right after
+    ``find`` or ``add``, as long as the lock is held.
+    """
 
     def __init__(self, lock: i64, stripe: i64, bucket: i64, mark: i64) -> None:
         self.lock = lock
         self.stripe = stripe
         self.bucket = bucket
         self.mark = mark
+        self.cell: i64 = 0
+        self.line: memoryview = _NOWHERE
+        self.kind: i64 = 0
+        self.until: i64 = 0
+        """The entry's ``until`` as this process has written it, for its owner; 0 when it was found elsewhere."""
 
 
 @final
@@ -105,14 +117,15 @@ class Table:
         if self.cells < 1:
             raise ValueError(f"{size} words are too few for {stripes} stripes")
         self._secret = secret
-        self.spot = lru_cache(4096)(self._spot)
-        """The spot of a name. Cached, as most callers come again."""
+        self.spot = lru_cache(4096)(self.locate)
+        """``locate``, for names of which most come again."""
 
     def __len__(self) -> int:
         """Number of entries, those included that are over and not removed yet."""
         return sum(self.words[stripe + _ENTRIES] for stripe in self._stripes())
 
-    def _spot(self, name: bytes) -> Spot:
+    def locate(self, name: bytes) -> Spot:
+        """The spot of a name."""
         first, second = _DIGEST.unpack(blake2b(name, digest_size=16, key=self._secret).digest())
         stripe = first % int(self.stripes)
         mark = second & _MARK_BITS
@@ -128,14 +141,26 @@ class Table:
 
     def find(self, spot: Spot, use: bool = True) -> i64:
         """The entry of a name, which counts as used now unless it is only looked at."""
-        words, mark = self.words, spot.mark
-        cell: i64 = words[spot.bucket]
+        mark = spot.mark
+        cell = spot.cell
+        if cell:  # where it was last, it is still, unless it has left since
+            line = spot.line
+            head: i64 = line[0]
+            its: i64 = line[MARK]
+            if its == mark and head & _KIND:
+                if use and not head & _USED:
+                    line[0] = head | _USED
+                spot.kind = head & _KIND
+                return cell
+        words = self.words
+        cell = words[spot.bucket]
         while cell:
-            head: i64 = words[cell]
-            its: i64 = words[cell + MARK]
+            head = words[cell]
+            its = words[cell + MARK]
             if its == mark:
                 if use and not head & _USED:
                     words[cell] = head | _USED
+                self._found(spot, cell, head & _KIND)
                 return cell
             cell = head >> LINK
         return 0
@@ -144,10 +169,11 @@ class Table:
         head: i64 = self.words[cell]
         return head & _KIND
 
-    def change_kind(self, cell: i64, kind: i64) -> None:
-        words = self.words
-        head: i64 = words[cell]
-        words[cell] = head & ~_KIND | kind
+    def change_kind(self, spot: Spot, kind: i64) -> None:
+        line = spot.line
+        head: i64 = line[0]
+        line[0] = head & ~_KIND | kind
+        spot.kind = kind
 
     def add(self, spot: Spot, kind: i64, owner: i64, now: i64) -> i64:
         """A new entry without chunks, its ``until`` and state not set. 0 if there is no room and nothing can leave."""
@@ -165,6 +191,7 @@ class Table:
         words[spot.bucket] = cell
         entries: i64 = words[stripe + _ENTRIES]
         words[stripe + _ENTRIES] = entries + 1
+        self._found(spot, cell, kind)
         return cell
 
     def free_cell(self, stripe: i64) -> i64:
@@ -276,7 +303,7 @@ class Table:
             at += 1
         words[stripe + _SWEPT] = at if at < high else 0
         if not words[stripe + _ENTRIES] and high:
-            self.clear(lock)
+            self._begin(lock)
             return True
         return at >= high
 
@@ -284,15 +311,17 @@ class Table:
         """A worker died while it wrote ``what``: an entry, or the structure, and then nothing of the stripe is left."""
         if what == STRUCTURE:
             self.clear(lock)
-        elif self.kind(what) != PLACES:  # whose words are put right when the worker's are freed
+        elif self.words[what] & _KIND != PLACES:  # whose words are put right when the worker's are freed
             self.remove(self.stripe_of(lock), what)
 
     def clear(self, lock: i64) -> None:
         """Forget everything in a lock's stripe."""
-        stripe = self.stripe_of(lock)
+        words, stripe = self.words, self.stripe_of(lock)
         self.locks.writes(lock, STRUCTURE)
-        zeros = memoryview(bytes(8 * int(self._first))).cast("q")
-        self.words[stripe : stripe + self._first] = zeros
+        # Whoever remembers where an entry was must not take it for one.
+        first, high = stripe + self._first, min(words[stripe + _HIGH], int(self.cells))
+        words[first : first + high * CELL : CELL] = memoryview(bytes(8 * high)).cast("q")
+        self._begin(lock)
 
     def next_cell(self, stripe: i64) -> i64:
         """The cell that the hand of CLOCK is at, which goes on to the next."""
@@ -308,6 +337,19 @@ class Table:
             return False
         self.words[cell] = head & ~_USED
         return True
+
+    def _begin(self, lock: i64) -> None:
+        """Let every cell of a lock's stripe be one that was never used, as none is an entry."""
+        stripe = self.stripe_of(lock)
+        self.locks.writes(lock, STRUCTURE)
+        self.words[stripe : stripe + self._first] = memoryview(bytes(8 * int(self._first))).cast("q")
+
+    def _found(self, spot: Spot, cell: i64, kind: i64) -> None:
+        spot.kind = kind
+        spot.until = 0
+        if cell != spot.cell:
+            spot.cell = cell
+            spot.line = self.words[cell : cell + CELL]
 
     def _stripes(self) -> range:
         return range(self._base, self._base + self.stripes * self._size, self._size)

@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 from mypy_extensions import i64
 
 from apigw.shared.loads import Loads
 from apigw.shared.slots import Slots
+
+LOOK: Final = 0.001
+"""Seconds between two looks at the numbers of the others, while the bound is far."""
+
+FASTEST: Final = 200
+"""More than a worker adds between two looks: an exchange takes 10 µs at least."""
 
 
 class Tally:
@@ -16,12 +22,19 @@ class Tally:
 
     def __init__(self) -> None:
         self.own = 0
-        """Of this process. Who changes it calls ``total`` next, unless this process is ``alone``."""
-        self.alone = True
+        """Of this process."""
 
     def total(self) -> int:
         """Tell the others, and return the sum over all processes."""
         return self.own
+
+    def one_more(self, most: int, now: float) -> bool:
+        """Add one. Whether the sum over all processes is more than ``most`` with it. ``now`` is in seconds."""
+        self.own += 1
+        return self.own > most
+
+    def one_less(self) -> None:
+        self.own -= 1
 
     def add(self, by: int) -> int:
         """Returns the sum over all processes, with this."""
@@ -43,14 +56,43 @@ class SharedTally(Tally):
 
     def __init__(self, slots: Slots, worker: int, word: int) -> None:
         super().__init__()
-        self.alone = False
         self._slots = slots
-        self._worker: i64 = worker
-        self._word: i64 = word
+        self._line = slots.line(worker)
+        self._column = slots.column(word)
+        self._word = word
+        self._looked = -1.0
+        self._others = 0
+        """What they had together when they were looked at."""
+        self._since = 0
+        """What they have added since, at most."""
+
+    def one_more(self, most: int, now: float) -> bool:
+        own = self.own + 1
+        self.own = own
+        self._line[self._word] = own
+        if now - self._looked >= LOOK or own + self._others + self._since > most:
+            self._looked = now
+            workers = self._slots.used
+            self._others = self._sum(workers) - own
+            self._since = FASTEST * workers
+        return own + self._others > most
+
+    def one_less(self) -> None:
+        own = self.own - 1
+        self.own = own
+        self._line[self._word] = own
 
     def total(self) -> int:
-        self._slots.put(self._worker, self._word, self.own)
-        return self._slots.total(self._word)
+        self._line[self._word] = self.own
+        return self._sum(self._slots.used)
+
+    def _sum(self, workers: i64) -> int:
+        column = self._column
+        total: i64 = 0
+        for worker in range(workers):
+            number: i64 = column[worker]
+            total += number
+        return int(total)
 
 
 @final
@@ -59,19 +101,27 @@ class LoadTally(Tally):
 
     def __init__(self, loads: Loads, worker: int, number: int) -> None:
         super().__init__()
-        self.alone = False
         self._loads = loads
-        self._worker: i64 = worker
-        self._number: i64 = number
+        self._row = loads.row(worker)
+        self._number = number
 
     def total(self) -> int:
         return self._loads.total(self._number)
 
+    def one_more(self, most: int, now: float) -> bool:
+        return self.add(1) > most
+
+    def one_less(self) -> None:
+        self.subtract(1)
+
     def add(self, by: int) -> int:
-        self.own += by
-        self._loads.add(self._worker, self._number, by)
+        self._change(by)
         return self._loads.total(self._number)
 
     def subtract(self, by: int) -> None:
-        self.own -= by
-        self._loads.add(self._worker, self._number, -by)
+        self._change(-by)
+
+    def _change(self, by: int) -> None:
+        self.own += by
+        before: int = self._row[self._number]
+        self._row[self._number] = before + by

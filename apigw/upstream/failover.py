@@ -150,6 +150,7 @@ class Tries:
         self._retries = retries
         self._delay = 0.0
         self._charged = False
+        self._counted = True
         retries.budget.in_flight.add(1)
 
     def timeout(self, timeout: float, now: float) -> float:
@@ -209,5 +210,8 @@ class Tries:
             self._retries.budget.give_back()
 
     def end(self) -> None:
+        """The exchange is over, or lasts for hours, as a tunnel does: it counts no longer. May be called again."""
         self.answered()
-        self._retries.budget.in_flight.subtract(1)
+        if self._counted:
+            self._counted = False
+            self._retries.budget.in_flight.subtract(1)

@@ -44,6 +44,8 @@ class SharedTarget:
         self._loads = page.loads
         self._worker: i64 = page.worker
         self._number: i64 = page.targets.number_of(cell)
+        self._row = page.loads.row(page.worker)
+        self._place = int(self._number)
         words = page.targets.words
         self._words = words[cell : cell + COLUMNS]
         self._times = self._words.cast("B").cast("d")
@@ -84,7 +86,8 @@ class SharedTarget:
 
     def begins(self, requests: int) -> None:
         """So many more requests are in flight with it; less than 0 if they have ended."""
-        self._loads.add(self._worker, self._number, requests)
+        before: int = self._row[self._place]
+        self._row[self._place] = before + requests
 
     @property
     def busy_elsewhere(self) -> int:

@@ -114,6 +114,7 @@ class Opening:
         factory = self._factory
         replace_protocol(self.transport, channel)
         factory.replaced(self)
+        channel.hosts = getattr(self.transport, "hosts", None)
         channel.makeConnection(self.transport)
         channel.dataReceived(first)
         if factory.draining:

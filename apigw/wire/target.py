@@ -76,6 +76,24 @@ def check_authority(authority: bytes) -> None:
         raise Refused(400, "The Host is missing or malformed.")
 
 
+def check_served(hosts: frozenset[bytes] | None, authority: bytes) -> None:
+    """Raise ``Refused`` with 421 unless the hosts of a certificate have that of ``authority``; ``None`` has all.
+
+    RFC 9110 §15.5.20. Who was verified for one host is not to reach another over the same connection. HTTP/1.0 may name
+    none.
+    """
+    if hosts is None:
+        return
+    host = authority.lower()
+    colon = host.rfind(b":")
+    if colon >= 0 and not host.endswith(b"]"):
+        host = host[:colon]
+    if host.endswith(b"."):
+        host = host[:-1]
+    if host and host not in hosts and b"*." + host.partition(b".")[2] not in hosts:
+        raise Refused(421, "The certificate of this connection is not for this host.")
+
+
 def same_authority(one: bytes, other: bytes, scheme: bytes) -> bool:
     """Whether both are equal; an empty or missing port is the default of the scheme (RFC 9110 §4.2.3)."""
     one, other = one.lower(), other.lower()

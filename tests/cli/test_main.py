@@ -93,6 +93,57 @@ def test_routes(
         assert text in out
 
 
+HOSTS = """\
+routes:
+  - {name: beta, path: /h, service: a, hosts: ["*.test"], headers: {X-Beta: {present: true}}}
+  - {path: [/h, /health, /g/*], service: a, hosts: ["*.test"], encoded_slashes: keep}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["GET", "/h"], 1, "404, no route matches the path"),
+        (["GET", "/h", "--host", "b.test:80"], 0, "GET b.test:80 /h: route /h (all methods)"),
+        (["GET", "/h", "--host", "b.test"], 0, "conditions do not hold: /h (all methods): header x-beta is present"),
+        (["GET", "/h", "--host", "b.test", "-H", "X-Beta: 1"], 0, "name: beta"),
+        (["GET", "/h", "-H", "Host: b.test", "-H", "x-beta:"], 0, "name: beta"),
+        (["GET", "/health", "--host", "b.test"], 0, "route /health"),
+        (["GET", "/health", "--host", "test"], 0, "answered by the gateway itself"),
+        (["GET", "/h", "--host", "b test"], 1, "400, refused before routing: The Host is"),
+        (["GET", "/g/a%2Fb", "--host", "b.test"], 0, "* = 'a/b'"),
+        (["GET", "/h%2Fb", "--host", "b.test"], 1, "400, the route does not keep"),
+        (["GET", "/a/x%2Fb"], 1, "400, the route does not keep"),
+    ],
+)
+def test_routes_of_hosts_and_headers(
+    etc: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, expected: str
+) -> None:
+    """The route of a request with a host and headers is told, as the gateway would take it."""
+    (etc / "hosts.yaml").write_text(HOSTS)
+    assert cli.main(["routes", *arguments]) == code
+    assert expected in capsys.readouterr().out
+
+
+def test_a_header_that_is_none(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped option is an error, and no request without it."""
+    assert cli.main(["routes", "GET", "/a/7", "-H", "X-Beta"]) == 2
+    assert "'X-Beta' is not a header" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("directory", [[], ["etc"]])
+def test_all_routes(etc: Path, capsys: pytest.CaptureFixture[str], directory: list[str]) -> None:
+    """Every route is listed with its hosts, methods, and what it demands."""
+    (etc / "hosts.yaml").write_text(HOSTS)
+    assert cli.main(["routes", *directory]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["HOSTS", "PATH", "METHODS", "SERVICE", "DEMANDS"]
+    assert lines[1][:4] == ["-", "/a/:id", "GET", "a"]
+    assert lines[3][:4] == ["*.test", "/h", "(beta)", "all"]
+    assert "header x-beta is present" in " ".join(lines[3])
+    assert len(lines) == 7
+
+
 def test_routes_of_a_broken_configuration(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A half-read configuration is explained as if it were whole."""
     (etc / "b.yaml").write_text("rout: []\n")

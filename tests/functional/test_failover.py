@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -63,8 +64,11 @@ class Scene:
         retry = {"circuit_breaker": None, "retry": {"methods": ["idempotent", "POST"]}}
         services["again"] = {"targets": [self.one["again"].url, self.other["again"].url], **retry}
         services["failing"] = {"targets": services["failing"], **retry}
-        routes = [{"path": f"/{name}/*", "service": name, "strip_prefix": f"/{name}"} for name in services]
-        return gateway(services=services, routes=routes)
+        routes: list[Document] = [
+            {"path": f"/{name}/*", "service": name, "strip_prefix": f"/{name}"} for name in services
+        ]
+        routes.append({"path": "/split/*", "split": {"weights": 1, "again": 1}, "split_by": {"cookie": "stick"}})
+        return gateway(services=services, routes=routes, cookie_secret="0123456789abcdef" * 2)
 
     def close(self) -> None:
         for service in (*self.one.values(), *self.other.values()):
@@ -177,6 +181,42 @@ def test_a_failed_answer_is_asked_for_elsewhere(scene: Scene) -> None:
 def fails(received: Received) -> None:
     received.body()
     received.conversation.answer(503)
+
+
+def test_clients_of_a_split_stay_with_their_service(scene: Scene) -> None:
+    """Each gets a cookie with its first answer, which its service does not see; both services get clients."""
+    services = {name: (scene.one[name], scene.other[name]) for name in ("weights", "again")}
+    for service in (*services["weights"], *services["again"]):
+        service.behave = echo
+
+    def who() -> str:
+        """The service that has got the requests since this was last called."""
+        (name,) = [name for name, targets in services.items() if any(target.requests for target in targets)]
+        for targets in services.values():
+            for target in targets:
+                assert all(received.get("cookie") in (None, "a=1") for received in target.requests)
+                target.requests.clear()
+        return name
+
+    who_has = set()
+    for targets in services.values():
+        for target in targets:
+            target.requests.clear()
+    for _ in range(16):
+        cookie = (scene.daemon.get("/split/a").get("set-cookie") or "").partition(";")[0]
+        name = who()
+        who_has.add(name)
+        for _ in range(3):
+            assert scene.daemon.get("/split/a", f"Cookie: a=1; {cookie}").get("set-cookie") is None
+            assert who() == name
+    assert who_has == {"weights", "again"}
+
+    def counted() -> int:
+        with Client(scene.daemon.admin) as client:
+            text = client.get("/metrics").body.decode()
+        return sum(int(number) for number in re.findall(r"gateway_split_requests_total{.*} ([0-9]+)", text))
+
+    eventually(lambda: counted() == 64)
 
 
 def test_an_outage_is_not_made_worse(scene: Scene) -> None:

@@ -12,7 +12,7 @@ from support.certificates import Authority
 from support.client import Truncated, encode
 from support.daemon import Daemon, gateway
 from support.h2_client import H2Client
-from support.h2_service import H2Service, Received, echo
+from support.h2_service import Behaviour, H2Service, Received, echo
 from support.services import Service
 from support.waiting import eventually
 
@@ -38,7 +38,9 @@ def service(module_h2: H2Service) -> Iterator[H2Service]:
 @pytest.fixture(scope="module")
 def daemon(in_front: Start, module_h2: H2Service) -> Daemon:
     main = {"targets": [module_h2.url], "protocol": "h2c", "timeout": "2s"}
-    return in_front(gateway(services={"main": main}, routes=[{"path": "/*", "service": "main"}]))
+    retried = {**main, "retry": {"methods": "all", "per_try_timeout": "200ms"}}
+    routes = [{"path": "/*", "service": "main"}, {"path": "/again/*", "service": "retried"}]
+    return in_front(gateway(services={"main": main, "retried": retried}, routes=routes))
 
 
 def test_a_request_arrives_as_it_was_sent(daemon: Daemon, service: H2Service) -> None:
@@ -82,6 +84,26 @@ def test_exchanges_share_one_connection(daemon: Daemon, service: H2Service) -> N
         assert daemon.get("/last").status == 200
         assert slow.answer().status == 204
     assert len(service.conversations) - before <= 1
+
+
+def test_a_try_that_fails_is_reset_and_made_again(daemon: Daemon, service: H2Service) -> None:
+    """One that times out, and one whose answer is too long to be discarded; the connection stays."""
+    for fail in (lambda _: None, lambda failed: failed.start(503, ("content-length", "100000"))):
+        failed: list[Received] = []
+
+        def behave(received: Received, failed: list[Received] = failed, fail: Behaviour = fail) -> None:
+            if not failed:
+                failed.append(received)
+                fail(received)
+            elif received is not failed[0]:
+                echo(received)
+
+        service.behave = behave
+        before = len(service.conversations)
+        answer = daemon.request("POST", "/again/a", body=b"sent twice")
+        assert (answer.status, answer.json["body"]) == (200, "sent twice")
+        eventually(lambda failed=failed: failed[0].reset == CANCEL)  # type: ignore[misc]
+        assert len(service.conversations) - before <= 1
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000, 3_000_000])

@@ -87,7 +87,11 @@ def test_a_client_must_show_a_certificate_where_one_is_wanted(
         with pytest.raises((ssl.SSLError, OSError, Truncated)):
             get(daemon, KNOWN, context)
     assert service.requests == []
-    assert get(daemon, KNOWN, authority.client(authority.issue("friend"))).status == 200
+    friend = authority.client(authority.issue("friend"))
+    assert get(daemon, KNOWN, friend).status == 200
+    with Client(daemon.addresses[KNOWN], friend, "localhost") as client:
+        assert client.request("GET", "/a", host="A.example:8443").status == 200
+        assert client.request("GET", "/a", host="b.example").status == 421
 
 
 def curl(*arguments: str) -> str:

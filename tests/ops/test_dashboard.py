@@ -20,6 +20,7 @@ from support.prometheus_server import Prometheus, needs
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.limits.series import LimitSeries
+from apigw.policy.split.series import SplitSeries
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
 
@@ -95,6 +96,7 @@ class Traffic:
         self.metrics = Metrics(CollectorRegistry(), "1.2.3")
         self.limits = LimitSeries(self.metrics.registry)
         self.auth = AuthSeries(self.metrics.registry)
+        self.splits = SplitSeries(self.metrics.registry)
         self.metrics.reloaded(True)
 
     def flow(self) -> None:
@@ -110,6 +112,7 @@ class Traffic:
         service.error("timeout")
         service.retried("503")
         service.retry_denied()
+        self.splits.of("orders", "orders").inc()
         service.circuit("open")
         for _ in range(15):
             self.limits.violated(limit(endpoint="/orders", scope="user"))

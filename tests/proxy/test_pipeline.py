@@ -12,6 +12,7 @@ from support.logged import failures, logged
 from twisted.internet.defer import Deferred, succeed
 
 from apigw import errors
+from apigw.contract.choice import Choice
 from apigw.contract.exchange import (
     Answer,
     AtEnd,
@@ -27,6 +28,7 @@ from apigw.contract.exchange import (
 )
 from apigw.contract.peers import Peers
 from apigw.ops.metrics import Metrics
+from apigw.proxy.forward import ChooseService
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.proxy.refusals import refused
 from apigw.routing.router import Router
@@ -132,6 +134,41 @@ def test_stages_are_walked_at_once_where_nothing_waits() -> None:
     assert (made.stream.status, made.stream.body, made.stream.ended) == (200, b"ok", True)
     assert (b"x-request-id", b"mine") in made.stream.headers
     assert (len(made.accounted), made.pipeline.in_flight) == (1, 0)
+
+
+class Note(Stage):
+    def __init__(self, walked: list[str], name: str) -> None:
+        self._walked, self._name = walked, name
+
+    def run(self, exchange: Exchange) -> Outcome:
+        self._walked.append(self._name)
+        return None
+
+
+class Either(Choice):
+    def choose(self, exchange: Exchange) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_the_last_stage_may_choose_the_rest(waits: bool) -> None:
+    """The walk goes on with the stages of the route that was chosen, also after a wait; those before run once."""
+    walked: list[str] = []
+    waiting: Deferred[None] = Deferred()
+    before = until(waiting) if waits else lambda _: None
+    made = Scene(lambda _: walked.append("first"), before)
+    choose = ChooseService(Either(("a", "b")))
+    common = (*made.route.stages, choose)
+    made.route.stages = common
+    routes = []
+    for name in ("a", "b"):
+        routes.append(Route("/a", None, name, made.route.series, (*common, Note(walked, name), Do(answer))))
+    choose.routes = tuple(routes)
+    made.ask()
+    if waits:
+        waiting.callback(None)
+    assert walked == ["first", "b"]
+    assert (made.stream.status, len(made.accounted), made.accounted[0].route) == (200, 1, routes[1])
 
 
 def test_so_many_exchanges_at_a_time() -> None:

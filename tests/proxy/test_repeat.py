@@ -408,6 +408,25 @@ def test_a_budget_for_retries() -> None:
     assert scene.budget.retrying.own <= 12
 
 
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+@pytest.mark.parametrize("said", [SWITCHED, EVENTS], ids=["tunnel", "events"])
+def test_what_lasts_does_not_count_for_the_budget(said: bytes) -> None:
+    """A handshake may be repeated; once it lasts, it is no request in flight."""
+    scene = Scene()
+    scene.ask(GET.replace(b"\r\n\r\n", b"\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"))
+    scene.answer(BUSY)
+    scene.wait(0.1)
+    scene.answer(said)
+    assert scene.status() == int(said[9:12])
+    assert (scene.budget.in_flight.own, scene.budget.retrying.own, scene.pipeline.in_flight) == (0, 0, 1)
+    scene.client.disconnect()
+    scene.wait()
+    assert (scene.tries, scene.over()) == ([2], True)
+
+
 def test_three_retries_are_always_allowed() -> None:
     """However few requests are in flight; the fourth is denied, and its client gets the answer."""
     scene = Scene()

@@ -184,6 +184,9 @@ def test_nothing_is_lost_and_nothing_is_kept(page: Page, table: Table) -> None:
                 known = {at: kept for at, kept in known.items() if kept[1] > number}
             assert free() == table.cells - sum(1 + chunks for chunks, _ in known.values())
             assert len(table) == len(known)
+            # Whoever remembers where a name was finds what one does who looks for the first time.
+            for spot in names:
+                assert table.find(spot, False) == table.find(table.spot_of(lock, spot.mark), False)
         table.locks.give_back(lock)
 
     holds()

@@ -15,6 +15,7 @@ from apigw.wire.target import (
     EMPTY_SEGMENT,
     ENCODED_SLASH,
     check_authority,
+    check_served,
     check_target,
     oddities,
     split_absolute,
@@ -235,3 +236,29 @@ def test_oddities_that_are_kept(target: bytes, kept: int, odd: int | None) -> No
 def test_the_router_and_the_wire_mean_the_same_oddities() -> None:
     """The one says which are kept, the other finds them."""
     assert (ENCODED_SLASH, EMPTY_SEGMENT) == (trie.ENCODED_SLASH, trie.EMPTY_SEGMENT)
+
+
+@pytest.mark.parametrize(
+    ("authority", "served"),
+    [
+        (b"a.test", True),
+        (b"A.Test.:443", True),
+        (b"x.wild.test", True),
+        (b"x.y.wild.test", False),
+        (b"wild.test", False),
+        (b"b.test", False),
+        (b"192.0.2.1:8443", True),
+        (b"[2001:db8::1]:8443", True),
+        (b"[2001:db8::2]", False),
+        (b"", True),
+    ],
+)
+def test_hosts_of_a_certificate(authority: bytes, served: bool) -> None:
+    """A connection to one host is not used for another that its certificate does not name."""
+    hosts = frozenset({b"a.test", b"*.wild.test", b"192.0.2.1", b"[2001:db8::1]"})
+    if served:
+        check_served(hosts, authority)
+    else:
+        with pytest.raises(Refused) as refused:
+            check_served(hosts, authority)
+        assert refused.value.status == 421

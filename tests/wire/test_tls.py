@@ -331,8 +331,10 @@ def test_clients_must_show_a_certificate(pairs: list[Pair], authority: Authority
     server = Server(ServerContexts(keys(pairs), client_ca_file=authority.file))
     for name in ("first.example", "a.example"):
         client = server.connect(authority.client(authority.issue("client")), name).shake()
-        client.send(GET)
+        client.send(GET.replace(b"Host: a", b"Host: " + name.encode()))
         assert client.receive().endswith(b"GET /a ")
+        client.send(GET)
+        assert client.receive().startswith(b"HTTP/1.1 421 ")
         stranger = Authority(tmp_path, "stranger").issue("client")
         for context in (authority.client(), authority.client(stranger)):
             with pytest.raises(ssl.SSLError):

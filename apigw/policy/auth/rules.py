@@ -141,6 +141,26 @@ def _value(value: Any) -> str:
     return " or ".join(map(_value, value)) if isinstance(value, tuple) else str(value)
 
 
+_STRENGTH = ("none", "optional", "required")
+
+
+def weaker(config: Config, route: Route, other: Route) -> str | None:
+    """How ``other`` demands less of its callers than ``route``, in words."""
+    ours, theirs = demanded(config, route), demanded(config, other)
+    if _STRENGTH.index(theirs) < _STRENGTH.index(ours):
+        return "needs no authentication" if theirs == "none" else "lets anonymous callers pass"
+    if ours == "none":
+        return None
+    mine, yours = route.of(AuthOfRoute), other.of(AuthOfRoute)
+    if mine.roles and not yours.roles:
+        return "demands no role"
+    if mine.roles and set(yours.roles) - set(mine.roles):
+        return f"lets other roles pass: {', '.join(sorted(set(yours.roles) - set(mine.roles)))}"
+    if set(mine.scopes) - set(yours.scopes):
+        return f"does not demand the scope {', '.join(sorted(set(mine.scopes) - set(yours.scopes)))}"
+    return None
+
+
 def refuse(old: Config, new: Config) -> Iterator[Problem]:
     """Refuses a reload that removes ``auth``, because that is probably a missing file.
 
@@ -176,5 +196,6 @@ RULES = Rules(
     private=frozenset({"secret", "passwords"}),
     checks=(section, verifiers, demands, providers),
     refuse=(refuse,),
+    weaker=(weaker,),
     told=(told,),
 )

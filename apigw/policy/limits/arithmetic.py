@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Any, ClassVar, Final
 
+from mypy_extensions import mypyc_attr
+
 from apigw.policy.limits.model import RateLimit
 from apigw.policy.limits.quota import Quota, identify
 from apigw.wire.headers import Header
@@ -34,6 +36,9 @@ HEADERS = frozenset({b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelim
 State = Any
 """The state of a key. ``log``: its timestamps in order, packed, or an array of many. ``counter``: an integer."""
 
+_REMAINING: Final = b"x-ratelimit-remaining"
+_FEW: Final[tuple[Header, ...]] = tuple([(_REMAINING, b"%d" % number) for number in range(1_000)])
+_LAST_DIGITS: Final[tuple[bytes, ...]] = tuple([b"%03d" % number for number in range(1_000)])
 _STAMP = Struct("=q")
 _PACKED = Struct("<Bqq")
 _PACKED_STAMPS = 64 * _STAMP.size
@@ -42,6 +47,7 @@ _COUNT_MASK: Final = 0x7FFFFFFF
 _COUNTS_MASK: Final = 0x3FFFFFFFFFFFFFFF
 
 
+@mypyc_attr(acyclic=True)
 class Standing:
     """The state of a key before a request, in numbers. Times are microseconds of the counting clock.
 
@@ -81,6 +87,19 @@ class Limit(Quota):
         self.reset = 0
         self.reset_header: Header = (b"x-ratelimit-reset", b"0")
         """``X-RateLimit-Reset`` where it is ``reset``. The last one is cached, because many answers have the same."""
+
+        self._thousands = 0
+        self._leading = b""
+
+    def remaining_header(self, remaining: int) -> Header:
+        """``X-RateLimit-Remaining``. Most of its digits are those of the answer before."""
+        thousands = remaining // 1_000
+        if not thousands:
+            return _FEW[remaining]
+        if thousands != self._thousands:
+            self._thousands = thousands
+            self._leading = b"%d" % thousands
+        return (_REMAINING, self._leading + _LAST_DIGITS[remaining - thousands * 1_000])
 
     def resets_at(self, reset: int) -> Header:
         self.reset = reset
@@ -235,6 +254,7 @@ Checks = list[Check]
 request that one limit refuses counts in none."""
 
 
+@mypyc_attr(acyclic=True)
 class Decision:
     """The decision for one exchange, with the numbers of its tightest limit: that with the fewest remaining requests,
     or if it is refused, that with the longest wait.
@@ -250,7 +270,7 @@ class Decision:
         self.retry_after = retry_after
         headers: list[Header] = [
             limit.header,
-            (b"x-ratelimit-remaining", str(remaining).encode()),
+            limit.remaining_header(remaining),
             limit.reset_header if limit.reset == reset else limit.resets_at(reset),
         ]
         if not allowed:

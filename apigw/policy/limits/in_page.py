@@ -8,14 +8,12 @@ from struct import Struct
 from typing import Final
 
 from mypy_extensions import i64
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 
-from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, LogLimit, Standing, allow, decide
+from apigw.policy.limits.arithmetic import Checks, Decision, Limit, LogLimit, Standing, allow, decide
 from apigw.policy.limits.concurrent import HELD, Claim, ConcurrentLimit, Want
 from apigw.policy.limits.local import LocalStore
-from apigw.policy.limits.memory import SWEEP_INTERVAL, MemoryStore
+from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.page_log import begin_log, count_counter, count_log, look_counter, look_log
 from apigw.policy.limits.shares import Shares
 from apigw.shared.locks import Locks
@@ -28,32 +26,34 @@ SWEPT: Final = 16
 """Parts of the table (``table.SWEPT_AT_ONCE``) that all workers together look at in a ``SWEEP_INTERVAL``: a full table
 of 64 MiB is seen through in half a minute, for 0.3 % of one core."""
 
+KEPT: Final = 4096
+"""Keys of which it is remembered where they are in the page: most callers come again."""
+
 _ID: Final = Struct("=q")
 
 
 class PageStore(LocalStore):
     """Counts in the table of ``page``, for as many keys as it has room for; the least recently used leave.
 
-    Windows use the monotonic ``seconds`` of the clock, which is the same in all workers. ``now`` is Unix time, for the
-    end of the window in decisions.
+    The monotonic clock is the same in all workers.
 
     A check whose lock is not free in time is decided by this worker's share of the limit. So is a place for which the
     table has no room.
     """
 
     def __init__(self, page: Page, clock: IReactorTime, now: Callable[[], float]) -> None:
+        super().__init__(clock, now)
         self._page = page
         self._table: Table = page.limits
         self._places: Places = page.places
         self._locks: Locks = page.locks
-        self._seconds: Callable[[], float] = clock.seconds
-        self._now = now
+        self._known: dict[bytes, dict[bytes, Spot]] = {}
+        """Of each limit, by its id: where its keys are."""
+        self._kept = 0
         self._shares = Shares(clock, now)
         self._owed: list[Want] = []
         """Places to free, whose locks were not to be had."""
         self._next_swept: i64 = 0
-        self._sweeping = LoopingCall(self.sweep)
-        self._sweeping.clock = clock
 
     def __len__(self) -> int:
         return len(self._table)
@@ -64,47 +64,36 @@ class PageStore(LocalStore):
     def taken(self, limit: ConcurrentLimit) -> tuple[int, int]:
         return self._places.of(_id(limit.id))
 
-    def start(self) -> Deferred[None]:
-        self._sweeping.start(SWEEP_INTERVAL, now=False)
-        return succeed(None)
-
-    def stop(self) -> Deferred[None]:
-        if self._sweeping.running:
-            self._sweeping.stop()
-        return succeed(None)
-
     def check(self, checks: Checks, at: float | None = None) -> Decision:
-        moment = self._moment(at)
         if len(checks) == 1:
             limit, key = checks[0]
-            return self._check_one(limit, key, moment)
+            return self.check_one(limit, key, at)
+        moment = self._moment(at)
         spots = self._spots(checks)
         locks = self._take_all(spots)
         if locks is None:
             return self._share().check(checks, at)
         try:
             standings = self._look_all(checks, spots, moment, True)
-            decision = decide(standings, moment, 1, self._ahead())
+            decision = decide(standings, moment, 1, self._ahead(moment))
             if decision.allowed:
                 self._count_all(spots, standings)
         finally:
             self._give_back(locks)
         return decision
 
-    def _check_one(self, limit: Limit, key: bytes, moment: int) -> Decision:
-        """What ``check`` does where one limit applies, as on most routes."""
-        ahead = self._ahead()
-        table = self._table
-        spot: Spot = table.spot(limit.id + key)
+    def check_one(self, limit: Limit, key: bytes, at: float | None = None) -> Decision:
+        moment = self._moment(at)
+        ahead = self._ahead(moment)
+        spot = self._spot(limit.id, key)
         if not self._locks.take(spot.lock):
-            return self._share().check([(limit, key)], moment / SECOND)
+            return self._share().check_one(limit, key, at)
         try:
-            cell = table.find(spot)
-            kind = self._kind(limit, cell)
-            standing = self._look(limit, cell, kind, moment)
+            found = self._table.find(spot) != 0
+            standing = self._look(limit, spot, found, moment)
             allowed = standing.used < limit.limit
             if allowed:
-                self._count(spot, cell, kind, standing)
+                self._count(spot, found, standing)
         finally:
             self._locks.give_back(spot.lock)
         return allow(standing, 1, ahead) if allowed else decide([standing], moment, 1, ahead)
@@ -119,7 +108,7 @@ class PageStore(LocalStore):
             standings = self._look_all(checks, spots, moment, False)
         finally:
             self._give_back(locks)
-        return decide(standings, moment, 0, self._ahead())
+        return decide(standings, moment, 0, self._ahead(moment))
 
     def admit_within(
         self, checks: Checks, claim: Claim, tested: list[Want], at: float | None = None
@@ -134,7 +123,7 @@ class PageStore(LocalStore):
             claim.full = self._full(tested)
             if checks:
                 standings = self._look_all(checks, spots, moment, True)
-                decision = decide(standings, moment, 1 if claim.full is None else 0, self._ahead())
+                decision = decide(standings, moment, 1 if claim.full is None else 0, self._ahead(moment))
             if claim.full is None and (decision is None or decision.allowed):
                 if not self._hold(claim, wanted, moment):
                     return self._share().admit_within(checks, claim, tested, at)
@@ -182,54 +171,46 @@ class PageStore(LocalStore):
             finally:
                 self._locks.give_back(lock)
 
-    def _kind(self, limit: Limit, cell: i64) -> i64:
-        """How an entry counts, or a new one would: a log may have become a counter."""
-        if not isinstance(limit, LogLimit):
-            return COUNTER
-        return self._table.kind(cell) if cell else LOG
-
-    def _look(self, limit: Limit, cell: i64, kind: i64, moment: int) -> Standing:
-        if not cell:
+    def _look(self, limit: Limit, spot: Spot, found: bool, moment: int) -> Standing:
+        if not found:
             return limit.look(None, moment)
-        if kind == LOG:
-            return look_log(self._table, limit, cell, moment)
-        return look_counter(self._table, limit, cell, moment)
+        if spot.kind == LOG:
+            return look_log(self._table, limit, spot, moment)
+        return look_counter(limit, spot, moment)
 
     def _look_all(self, checks: Checks, spots: list[Spot], moment: int, use: bool) -> list[Standing]:
         standings: list[Standing] = []
         for place, (limit, _) in enumerate(checks):
-            cell = self._table.find(spots[place], use)
-            standings.append(self._look(limit, cell, self._kind(limit, cell), moment))
+            found = self._table.find(spots[place], use) != 0
+            standings.append(self._look(limit, spots[place], found, moment))
         return standings
 
-    def _count(self, spot: Spot, cell: i64, kind: i64, standing: Standing) -> None:
-        """One more. ``cell`` is the entry of the spot, or 0."""
+    def _count(self, spot: Spot, found: bool, standing: Standing) -> None:
+        """One more, in the entry that was ``found``, or in a new one."""
         table, limit = self._table, standing.limit
-        if not cell:
-            cell = table.add(spot, COUNTER, _id(limit.id), standing.clock)
-            if not cell:
+        if not found:
+            if not table.add(spot, COUNTER, _id(limit.id), standing.clock):
                 self._count_without_room()
-            elif kind == LOG:
-                begin_log(table, spot, cell, standing)
+            elif isinstance(limit, LogLimit):
+                begin_log(table, spot, standing)
             else:
-                count_counter(table, spot, cell, standing)
-        elif kind == LOG:
-            count_log(table, spot, cell, standing)
+                count_counter(table, spot, standing)
+        elif spot.kind == LOG:
+            count_log(table, spot, standing)
         elif standing.used or not isinstance(limit, LogLimit):
-            count_counter(table, spot, cell, standing)
+            count_counter(table, spot, standing)
         else:  # of a log that had become a counter nothing counts any more
-            begin_log(table, spot, cell, standing)
+            begin_log(table, spot, standing)
 
     def _count_all(self, spots: list[Spot], standings: list[Standing]) -> None:
         for place, spot in enumerate(spots):
             # Found anew: it may have left for an entry of those before.
-            cell = self._table.find(spot, False)
-            self._count(spot, cell, self._kind(standings[place].limit, cell), standings[place])
+            self._count(spot, self._table.find(spot, False) != 0, standings[place])
 
     def _full(self, tested: list[Want]) -> ConcurrentLimit | None:
         """The first limit without a place for its caller."""
         for limit, key in tested:
-            if self._places.taken(self._table.spot(limit.id + key)) >= limit.most:
+            if self._places.taken(self._spot(limit.id, key)) >= limit.most:
                 return limit
         return None
 
@@ -257,10 +238,25 @@ class PageStore(LocalStore):
             self._give_back(locks)
 
     def _spots(self, checks: Checks) -> list[Spot]:
-        return [self._table.spot(limit.id + key) for limit, key in checks]
+        return [self._spot(limit.id, key) for limit, key in checks]
 
     def _places_of(self, wanted: list[Want]) -> list[Spot]:
-        return [self._table.spot(limit.id + key) for limit, key in wanted]
+        return [self._spot(limit.id, key) for limit, key in wanted]
+
+    def _spot(self, identity: bytes, key: bytes) -> Spot:
+        """Where a limit's key is in the page."""
+        keys = self._known.get(identity)
+        if keys is not None:
+            known = keys.get(key)
+            if known is not None:
+                return known
+        if self._kept >= KEPT:
+            self._known.clear()
+            self._kept = 0
+        spot = self._table.locate(identity + key)
+        self._known.setdefault(identity, {})[key] = spot
+        self._kept += 1
+        return spot
 
     def _take_all(self, spots: list[Spot]) -> list[int] | None:
         """Take the locks of all, in ascending order, so that nobody waits in a circle. None if one is not to be had."""
@@ -282,14 +278,6 @@ class PageStore(LocalStore):
 
     def _count_without_room(self) -> None:
         self._page.slots.add(self._locks.worker, WITHOUT_ROOM, 1)
-
-    def _moment(self, at: float | None) -> int:
-        """In microseconds."""
-        return int((self._seconds() if at is None else at) * SECOND + 0.5)
-
-    def _ahead(self) -> int:
-        """The microseconds by which Unix time is ahead of the clock at present."""
-        return int((self._now() - self._seconds()) * SECOND + 0.5)
 
 
 def local_store(page: Page | None, clock: IReactorTime, now: Callable[[], float]) -> LocalStore:

@@ -5,8 +5,38 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from apigw.contract.exchange import Exchange
 from apigw.contract.principal import bounded, key_of
 from apigw.wire.address import client_of
+
+REMEMBERED = 4096
+"""Addresses of which the key is remembered: most callers come again."""
+
+
+class Callers:
+    """The keys of those who send exchanges."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, bytes] = {}
+
+    def key(self, exchange: Exchange, scope: str) -> bytes:
+        """The key by which a limit of ``scope`` counts an exchange. See ``scope_key``."""
+        if scope == "endpoint":
+            return b""
+        principal = exchange.principal
+        if principal is not None and scope == "user":
+            return principal.key
+        return self.address(exchange)
+
+    def address(self, exchange: Exchange) -> bytes:
+        """The key of the address that it came from."""
+        address = exchange.peers.client_address(exchange.request)
+        key = self._known.get(address)
+        if key is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[address] = key = address_key(address.decode("ascii"))
+        return key
 
 
 def scope_key(scope: str, provider: str | None, principal: str | None, address: str) -> bytes:

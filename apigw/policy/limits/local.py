@@ -3,20 +3,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
 
-from apigw.policy.limits.arithmetic import Checks, Decision, Limit
+from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit
 from apigw.policy.limits.concurrent import Claim, ClaimStore, ConcurrentLimit, Want
+
+SWEEP_INTERVAL = 0.25
+"""Seconds between two steps of the removal of expired keys. In a large store 192 steps visit every key."""
 
 
 class LocalStore(ClaimStore):
-    """Counts in memory. Times are seconds of the monotonic clock; None is now."""
+    """Counts in memory. Times are seconds of the monotonic clock; None is now.
+
+    Windows use that clock, so a change of the wall clock has no effect. ``now`` is Unix time, for the end of the window
+    in decisions.
+    """
 
     kind: ClassVar[str] = "memory"
     up: ClassVar[bool] = True
+
+    def __init__(self, clock: IReactorTime, now: Callable[[], float]) -> None:
+        self._seconds: Callable[[], float] = clock.seconds
+        self._now = now
+        self._compared = 0
+        self._difference: int | None = None
+        self._sweeping = LoopingCall(self.sweep)
+        self._sweeping.clock = clock
 
     def __len__(self) -> int:
         """Number of keys, those included that have expired and are not removed yet."""
@@ -35,13 +52,24 @@ class LocalStore(ClaimStore):
 
     def start(self) -> Deferred[None]:
         """Begin to remove expired keys."""
-        raise NotImplementedError
+        self._sweeping.start(SWEEP_INTERVAL, now=False)
+        return succeed(None)
 
     def stop(self) -> Deferred[None]:
+        if self._sweeping.running:
+            self._sweeping.stop()
+        return succeed(None)
+
+    def sweep(self) -> None:
+        """Remove a part of the expired keys."""
         raise NotImplementedError
 
     def check(self, checks: Checks, at: float | None = None) -> Decision:
         """Test all checks, then count all, unless one refuses."""
+        raise NotImplementedError
+
+    def check_one(self, limit: Limit, key: bytes, at: float | None = None) -> Decision:
+        """``check`` where one limit applies, as on most routes."""
         raise NotImplementedError
 
     def peek(self, checks: Checks, at: float | None = None) -> Decision:
@@ -69,3 +97,15 @@ class LocalStore(ClaimStore):
     def take(self, claim: Claim) -> None:
         """Take the places of a claim that another store has granted."""
         raise NotImplementedError
+
+    def _moment(self, at: float | None) -> int:
+        """In microseconds."""
+        return int((self._seconds() if at is None else at) * SECOND + 0.5)
+
+    def _ahead(self, moment: int) -> int:
+        """The microseconds by which Unix time is ahead of the clock: as it was when it was read, once a second."""
+        known = self._difference
+        if known is None or not 0 <= moment - self._compared < SECOND:
+            self._compared = moment
+            self._difference = known = int((self._now() - self._seconds()) * SECOND + 0.5)
+        return known

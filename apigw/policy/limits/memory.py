@@ -7,19 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import islice
 
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 
-from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit, Standing, State, allow, decide
+from apigw.policy.limits.arithmetic import Checks, Decision, Limit, Standing, State, allow, decide
 from apigw.policy.limits.concurrent import HELD, Claim, ConcurrentLimit, Places, Want
 from apigw.policy.limits.local import LocalStore
 
 MAX_KEYS = 1_000_000
 """Maximum number of keys. Measured: each takes some 150 bytes, and with ``log`` 8 more for each further request."""
-
-SWEEP_INTERVAL = 0.25
-"""Seconds between two steps of the removal of expired keys. In a large store 192 steps visit every key."""
 
 # With this many tables a full store leaves each just below the size at which a dict doubles its room.
 _TABLES = 192
@@ -31,16 +26,12 @@ Table = dict[bytes, State]
 class MemoryStore(LocalStore):
     """Counts in this process, for at most ``max_keys`` keys; beyond that the least recently used are removed.
 
-    Windows use the monotonic ``seconds`` of the clock, so a change of the wall clock has no effect. ``now`` is Unix
-    time, for the end of the window in decisions.
-
     A large store has several tables, so that no table takes long to grow or to clean. Removed keys are the least
     recently used of the new key's table. Expired keys are removed one table at a time.
     """
 
     def __init__(self, clock: IReactorTime, now: Callable[[], float], max_keys: int = MAX_KEYS) -> None:
-        self._seconds: Callable[[], float] = clock.seconds
-        self._now = now
+        super().__init__(clock, now)
         self._max_keys = max_keys
         self._size = 0
         # Of what is kept: the limit by its id, and how many keys it has.
@@ -52,8 +43,6 @@ class MemoryStore(LocalStore):
         self._next_swept = 0
         self.places = Places()
         """Those that are taken now. They are no keys: nothing of them is swept, or leaves for want of room."""
-        self._sweeping = LoopingCall(self.sweep)
-        self._sweeping.clock = clock
 
     def __len__(self) -> int:
         return self._size
@@ -64,20 +53,11 @@ class MemoryStore(LocalStore):
     def taken(self, limit: ConcurrentLimit) -> tuple[int, int]:
         return self.places.of(limit)
 
-    def start(self) -> Deferred[None]:
-        self._sweeping.start(SWEEP_INTERVAL, now=False)
-        return succeed(None)
-
-    def stop(self) -> Deferred[None]:
-        if self._sweeping.running:
-            self._sweeping.stop()
-        return succeed(None)
-
     def check(self, checks: Checks, at: float | None = None) -> Decision:
-        moment = int((self._seconds() if at is None else at) * SECOND + 0.5)
         if len(checks) == 1:
             limit, key = checks[0]
-            return self._check_one(limit, limit.id + key, moment)
+            return self.check_one(limit, key, at)
+        moment = self._moment(at)
         states: list[State | None] = []
         standings: list[Standing] = []
         allowed = True
@@ -99,11 +79,12 @@ class MemoryStore(LocalStore):
                     self._added(limit, table)
             elif state is not None:
                 table[name] = state
-        return decide(standings, moment, 1, self._ahead())
+        return decide(standings, moment, 1, self._ahead(moment))
 
-    def _check_one(self, limit: Limit, name: bytes, moment: int) -> Decision:
-        """What ``check`` does where one limit applies, as on most routes."""
-        ahead = self._ahead()
+    def check_one(self, limit: Limit, key: bytes, at: float | None = None) -> Decision:
+        moment = self._moment(at)
+        ahead = self._ahead(moment)
+        name = limit.id + key
         table = self._tables[hash(name) % len(self._tables)]
         state = table.pop(name, None)
         standing = limit.look(state, moment)
@@ -139,7 +120,7 @@ class MemoryStore(LocalStore):
         for limit, key in checks:
             name = limit.id + key
             standings.append(limit.look(self._table(name).get(name), moment))
-        return decide(standings, moment, 0, self._ahead())
+        return decide(standings, moment, 0, self._ahead(moment))
 
     def sweep(self, at: float | None = None) -> None:
         """Remove the expired keys of the next table, and free their memory."""
@@ -152,14 +133,6 @@ class MemoryStore(LocalStore):
         self._drop(dead, table)
         if len(dead) > len(table):
             self._tables[place] = dict(table)
-
-    def _moment(self, at: float | None) -> int:
-        """In microseconds."""
-        return int((self._seconds() if at is None else at) * SECOND + 0.5)
-
-    def _ahead(self) -> int:
-        """The microseconds by which Unix time is ahead of the clock at present."""
-        return int((self._now() - self._seconds()) * SECOND + 0.5)
 
     def _table(self, name: bytes) -> Table:
         return self._tables[hash(name) % len(self._tables)]

@@ -21,40 +21,40 @@ KEPT_WHOLE: Final = 64
 COUNTS: Final = STATE + 1
 
 
-def look_counter(table: Table, limit: Limit, cell: i64, now: int) -> Standing:
-    words = table.words
-    last: int = words[cell + STATE]
-    counts: int = words[cell + COUNTS]
+def look_counter(limit: Limit, spot: Spot, now: int) -> Standing:
+    line = spot.line
+    last: int = line[STATE]
+    counts: int = line[COUNTS]
     return weigh(limit, last, counts, now)
 
 
-def count_counter(table: Table, spot: Spot, cell: i64, standing: Standing) -> None:
-    words = table.words
-    until: i64 = words[cell + UNTIL]
+def count_counter(table: Table, spot: Spot, standing: Standing) -> None:
+    line = spot.line
     over: i64 = standing.resets + standing.limit.span
-    if over != until:  # a new window: within one, the words are true whichever of them is written first
-        table.locks.writes(spot.lock, cell)
-        words[cell + UNTIL] = over
-    words[cell + STATE] = standing.clock
-    words[cell + COUNTS] = standing.counts + 1
+    if over != spot.until:  # a new window: within one, the words are true whichever of them is written first
+        table.locks.writes(spot.lock, spot.cell)
+        line[UNTIL] = over
+        spot.until = over
+    line[STATE] = standing.clock
+    line[COUNTS] = standing.counts + 1
 
 
-def look_log(table: Table, limit: Limit, cell: i64, now: i64) -> Standing:
+def look_log(table: Table, limit: Limit, spot: Spot, now: i64) -> Standing:
     """The standing; its ``counts`` are the word of the oldest stamp in the window."""
-    words = table.words
+    words, line = table.words, spot.line
     span: i64 = limit.span
-    until: i64 = words[cell + UNTIL]
+    until: i64 = line[UNTIL]
     clock = until - span
     if now > clock:
         clock = now
     gone = clock - span
     if until - span <= gone:
         return Standing(limit, clock, 0, clock + span, 0)
-    at: i64 = words[cell + FIRST]
-    used: i64 = words[cell + STATE]
+    at: i64 = line[FIRST]
+    used: i64 = line[STATE]
     oldest: i64 = words[at]
     if oldest <= gone:
-        newest: i64 = words[cell + LAST]
+        newest: i64 = line[LAST]
         while oldest <= gone:
             passed = _passed(words, at, newest, gone)
             used -= passed
@@ -68,13 +68,13 @@ def look_log(table: Table, limit: Limit, cell: i64, now: i64) -> Standing:
     return Standing(limit, clock, used, oldest + span, passes, at)
 
 
-def count_log(table: Table, spot: Spot, cell: i64, standing: Standing) -> None:
+def count_log(table: Table, spot: Spot, standing: Standing) -> None:
     """One more stamp, from the result of ``look_log``. Stamps that have left the window are forgotten."""
-    words, locks = table.words, table.locks
+    words, line, locks, cell = table.words, spot.line, table.locks, spot.cell
     clock: i64 = standing.clock
     used: i64 = standing.used
-    first: i64 = words[cell + FIRST]
-    last: i64 = words[cell + LAST]
+    first: i64 = line[FIRST]
+    last: i64 = line[LAST]
     oldest: i64 = standing.counts
     if not used:
         locks.writes(spot.lock, STRUCTURE)
@@ -87,49 +87,51 @@ def count_log(table: Table, spot: Spot, cell: i64, standing: Standing) -> None:
     else:
         locks.writes(spot.lock, STRUCTURE)
         table.free_before(spot.stripe, first, oldest)
-        words[cell + FIRST] = oldest
+        line[FIRST] = first = oldest
         chunk = table.free_cell(spot.stripe)
         if not chunk and used < KEPT_WHOLE:
             chunk = table.cell(spot.stripe, clock, cell)
         if not chunk:
-            _become_counter(table, spot, cell, standing)
+            _become_counter(table, spot, standing)
             return
         words[chunk] = 0
         words[last & ~7] = chunk << LINK
         last = chunk + 1
     words[last] = clock
-    words[cell + UNTIL] = clock + standing.limit.span
-    words[cell + STATE] = used + 1
-    words[cell + FIRST] = oldest
-    words[cell + LAST] = last
+    line[UNTIL] = clock + standing.limit.span
+    line[STATE] = used + 1
+    if first != oldest:
+        line[FIRST] = oldest
+    line[LAST] = last
 
 
-def begin_log(table: Table, spot: Spot, cell: i64, standing: Standing) -> None:
+def begin_log(table: Table, spot: Spot, standing: Standing) -> None:
     """The first stamp, in an entry without chunks. Where there is no room for one it is a counter."""
-    words = table.words
+    words, line = table.words, spot.line
     clock: i64 = standing.clock
     table.locks.writes(spot.lock, STRUCTURE)
-    chunk = table.cell(spot.stripe, clock, cell)
+    chunk = table.cell(spot.stripe, clock, spot.cell)
     if not chunk:
-        table.change_kind(cell, COUNTER)
-        count_counter(table, spot, cell, weigh(standing.limit, standing.clock, 0, standing.clock))
+        table.change_kind(spot, COUNTER)
+        count_counter(table, spot, weigh(standing.limit, standing.clock, 0, standing.clock))
         return
     words[chunk] = 0
     words[chunk + 1] = clock
-    words[cell + UNTIL] = clock + standing.limit.span
-    words[cell + STATE] = 1
-    words[cell + FIRST] = chunk + 1
-    words[cell + LAST] = chunk + 1
-    table.change_kind(cell, LOG)
+    line[UNTIL] = clock + standing.limit.span
+    line[STATE] = 1
+    line[FIRST] = chunk + 1
+    line[LAST] = chunk + 1
+    table.change_kind(spot, LOG)
+    spot.until = 0
 
 
-def _become_counter(table: Table, spot: Spot, cell: i64, standing: Standing) -> None:
+def _become_counter(table: Table, spot: Spot, standing: Standing) -> None:
     """Count what is in the window by the two windows of a counter, and one more."""
-    words = table.words
+    words, cell = table.words, spot.cell
     limit, clock = standing.limit, standing.clock
     begins: i64 = clock - clock % limit.span
     at: i64 = standing.counts
-    newest: i64 = words[cell + LAST]
+    newest: i64 = spot.line[LAST]
     previous: i64 = 0
     stamp: i64 = words[at]
     while stamp < begins and previous < standing.used:
@@ -139,9 +141,10 @@ def _become_counter(table: Table, spot: Spot, cell: i64, standing: Standing) -> 
             at = _step(words, at, passed)
             stamp = words[at]
     table.free_chunks(spot.stripe, cell)
-    table.change_kind(cell, COUNTER)
+    table.change_kind(spot, COUNTER)
     current = standing.used - previous
-    count_counter(table, spot, cell, weigh(limit, clock, both(previous, current), clock))
+    spot.until = 0
+    count_counter(table, spot, weigh(limit, clock, both(previous, current), clock))
 
 
 def _passed(words: memoryview, at: i64, newest: i64, gone: i64) -> i64:

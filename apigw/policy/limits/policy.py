@@ -18,13 +18,14 @@ from apigw.policy.limits.arithmetic import Limit, compile_limit
 from apigw.policy.limits.concurrent import ConcurrentLimit, compile_concurrent
 from apigw.policy.limits.in_page import local_store
 from apigw.policy.limits.in_redis import RedisStore
+from apigw.policy.limits.keys import Callers
 from apigw.policy.limits.model import rate_limits_of
 from apigw.policy.limits.quota import Quota
 from apigw.policy.limits.resource import Counted, Limits
 from apigw.policy.limits.rules import RULES
 from apigw.policy.limits.selection import select
 from apigw.policy.limits.series import LimitSeries
-from apigw.policy.limits.stage import ChargeAddress, Count, CountAndClaim, LimitStore, RefuseSpent
+from apigw.policy.limits.stage import ChargeAddress, Count, CountAndClaim, Counting, LimitStore, RefuseSpent
 from apigw.routing.pattern import Pattern
 
 
@@ -44,6 +45,7 @@ class LimitsPolicy(Policy):
             self._store = RedisStore(
                 context.redis, context.reactor, context.now, series.store_up, series.fallback, local=local
             )
+        self._counting = Counting(self._store, Callers(), series.violated)
 
     def start(self) -> Deferred[None]:
         return self._store.start()
@@ -52,15 +54,15 @@ class LimitsPolicy(Policy):
         return self._store.stop()
 
     def prepare(self, config: Config, previous: Any, others: Mapping[str, Prepared]) -> PreparedLimits:
-        return PreparedLimits(config, self._store, self._series, self._machine, self._shared)
+        return PreparedLimits(config, self._counting, self._series, self._machine, self._shared)
 
 
 class PreparedLimits(Prepared):
-    def __init__(self, config: Config, store: LimitStore, series: LimitSeries, machine: Machine, shared: bool) -> None:
+    def __init__(self, config: Config, counting: Counting, series: LimitSeries, machine: Machine, shared: bool) -> None:
         self._all = compile_limits(config)
         self._rates = tuple(each for each in self._all if isinstance(each, Limit))
         self._concurrent = tuple(each for each in self._all if isinstance(each, ConcurrentLimit))
-        self._store = store
+        self._counting = counting
         self._series = series
         self._machine = machine
         self._shared = shared
@@ -75,19 +77,19 @@ class PreparedLimits(Prepared):
         rates, concurrent = select(self._rates, pattern, hosts), select(self._concurrent, pattern, hosts)
         if not rates and not concurrent:
             return NOTHING
-        store, violated, of_addresses = self._store, self._series.violated, rates.of_addresses()
-        stage = CountAndClaim(rates, concurrent, store, violated) if concurrent else Count(rates, store, violated)
+        counting, of_addresses = self._counting, rates.of_addresses()
+        stage = CountAndClaim(rates, concurrent, counting) if concurrent else Count(rates, counting)
         if not of_addresses:
             return Part(stages={"limit": stage})
-        charge = ChargeAddress(of_addresses, store, violated)
-        screen = RefuseSpent(of_addresses, store, violated)
+        charge = ChargeAddress(of_addresses, counting)
+        screen = RefuseSpent(of_addresses, counting)
         return Part(stages={"limit": stage}, on_refusal=(charge,), screens=(screen,))
 
     def admin_resources(self) -> Mapping[str, IResource]:
         return {"/limits": Limits(self._machine)}
 
     def adopt(self, previous: Prepared | None) -> None:
-        self._machine.answers("limits", Counted(self._all, self._store, self._series, self._shared).document)
+        self._machine.answers("limits", Counted(self._all, self._counting.store, self._series, self._shared).document)
 
     def checks(self) -> Mapping[str, Check]:
         """``/ready`` depends on the store if a limit has ``on_store_failure: closed``."""
@@ -99,7 +101,7 @@ class PreparedLimits(Prepared):
         self._series.retain({limit.series for limit in self._all})
 
     def _usable(self) -> Deferred[object]:
-        return succeed(None) if self._store.up else fail(RuntimeError("Redis cannot be used"))
+        return succeed(None) if self._counting.store.up else fail(RuntimeError("Redis cannot be used"))
 
 
 def compile_limits(config: Config) -> tuple[Quota, ...]:

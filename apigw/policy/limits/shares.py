@@ -33,6 +33,9 @@ class Shares:
     def check(self, checks: Checks, at: float | None) -> Decision:
         return self._store.check(self._checks(checks), at)
 
+    def check_one(self, limit: Limit, key: bytes, at: float | None) -> Decision:
+        return self._store.check_one(self._rate(limit), key, at)
+
     def peek(self, checks: Checks, at: float | None) -> Decision:
         return self._store.peek(self._checks(checks), at)
 

@@ -13,7 +13,7 @@ from apigw.policy.limits.arithmetic import HEADERS, Checks, Decision, Limit
 from apigw.policy.limits.concurrent import Claim, ConcurrentLimit
 from apigw.policy.limits.in_redis import Outcome as Counted
 from apigw.policy.limits.in_redis import Pending, RedisStore
-from apigw.policy.limits.keys import address_key
+from apigw.policy.limits.keys import Callers
 from apigw.policy.limits.local import LocalStore
 from apigw.policy.limits.quota import Quota
 from apigw.policy.limits.selection import Selection
@@ -27,16 +27,24 @@ _WITHOUT_LIMITS = DROPPED | HEADERS
 """Headers that are removed from the service's answer: its own limits would contradict the gateway's."""
 
 
+class Counting:
+    """What the stages of all routes count with."""
+
+    def __init__(self, store: LimitStore, callers: Callers, violated: Violated) -> None:
+        self.store = store
+        self.callers = callers
+        self.violated = violated
+
+
 class Count(Stage):
     """Checks all limits of a route at once. It waits for Redis, but not for the store in memory."""
 
-    def __init__(self, selection: Selection[Limit], store: LimitStore, violated: Violated) -> None:
+    def __init__(self, selection: Selection[Limit], counting: Counting) -> None:
         self._selection = selection
-        self._store = store
-        self._violated = violated
+        self._counting = counting
 
     def run(self, exchange: Exchange) -> Outcome:
-        return count(exchange, self._selection, self._store, self._violated)
+        return count(exchange, self._selection, self._counting)
 
 
 class CountAndClaim(Stage):
@@ -46,45 +54,43 @@ class CountAndClaim(Stage):
         self,
         rates: Selection[Limit],
         concurrent: Selection[ConcurrentLimit],
-        store: LimitStore,
-        violated: Violated,
+        counting: Counting,
     ) -> None:
         self._rates = rates
         self._concurrent = concurrent
-        self._store = store
-        self._violated = violated
+        self._counting = counting
 
     def run(self, exchange: Exchange) -> Outcome:
-        request, store = exchange.request, self._store
+        request, counting = exchange.request, self._counting
         path, host = request.path, request.authority
-        wanted = [(limit, _caller(exchange, limit.scope)) for limit in self._concurrent.of(path, host)]
+        store, callers, violated = counting.store, counting.callers, counting.violated
+        wanted = [(limit, callers.key(exchange, limit.scope)) for limit in self._concurrent.of(path, host)]
         if not wanted:
-            return count(exchange, self._rates, store, self._violated)
-        checks: Checks = [(limit, _caller(exchange, limit.scope)) for limit in self._rates.of(path, host)]
+            return count(exchange, self._rates, counting)
+        checks: Checks = [(limit, callers.key(exchange, limit.scope)) for limit in self._rates.of(path, host)]
         claim = Claim(wanted, store)
         exchange.at_end = (*exchange.at_end, claim)
         if isinstance(store, LocalStore):
-            admit(exchange, store.admit(checks, claim, exchange.started_at), claim, self._violated)
+            admit(exchange, store.admit(checks, claim, exchange.started_at), claim, violated)
             return None
-        decision = store.ask(checks, partial(_told, exchange, claim, self._violated), claim)
+        decision = store.ask(checks, partial(_told, exchange, claim, violated), claim)
         if isinstance(decision, Pending):
             return decision
-        admit(exchange, decision, claim, self._violated)
+        admit(exchange, decision, claim, violated)
         return None
 
 
 class ChargeAddress(OnRefusal):
     """Counts a 401 in the ``ip`` limits of its address, so that guesses of tokens lead to 429."""
 
-    def __init__(self, selection: Selection[Limit], store: LimitStore, violated: Violated) -> None:
+    def __init__(self, selection: Selection[Limit], counting: Counting) -> None:
         self._selection = selection
-        self._store = store
-        self._violated = violated
+        self._counting = counting
 
     def run(self, exchange: Exchange, error: GatewayError) -> Waiting | None:
         if not isinstance(error, errors.Unauthorized):
             return None
-        return count(exchange, self._selection, self._store, self._violated)
+        return count(exchange, self._selection, self._counting)
 
 
 class RefuseSpent(Screen):
@@ -93,23 +99,18 @@ class RefuseSpent(Screen):
     For limits in Redis, it only uses refusals that this process has remembered.
     """
 
-    def __init__(self, selection: Selection[Limit], store: LimitStore, violated: Violated) -> None:
+    def __init__(self, selection: Selection[Limit], counting: Counting) -> None:
         self._selection = selection
-        self._store = store
-        self._violated = violated
+        self._counting = counting
 
     def run(self, exchange: Exchange) -> None:
-        selection = self._selection
-        limits = (
-            selection.always
-            if not selection.sometimes
-            else selection.of(exchange.request.path, exchange.request.authority)
-        )
+        limits = _applying(self._selection, exchange)
         if limits:
-            key = address_key(exchange.client_address)
-            decision = self._store.spent([(limit, key) for limit in limits], exchange.started_at)
+            counting = self._counting
+            key = counting.callers.address(exchange)
+            decision = counting.store.spent([(limit, key) for limit in limits], exchange.started_at)
             if decision is not None:
-                decide(exchange, decision, self._violated)
+                decide(exchange, decision, counting.violated)
 
 
 def _applying(selection: Selection[Limit], exchange: Exchange) -> tuple[Limit, ...]:
@@ -118,16 +119,20 @@ def _applying(selection: Selection[Limit], exchange: Exchange) -> tuple[Limit, .
     return selection.of(exchange.request.path, exchange.request.authority)
 
 
-def count(exchange: Exchange, selection: Selection[Limit], store: LimitStore, violated: Violated) -> Waiting | None:
+def count(exchange: Exchange, selection: Selection[Limit], counting: Counting) -> Waiting | None:
     """Check the limits that apply to an exchange. Raises ``GatewayError`` if one refuses it."""
-    limits = (
-        selection.always if not selection.sometimes else selection.of(exchange.request.path, exchange.request.authority)
-    )
+    limits = _applying(selection, exchange)
+    store, callers, violated = counting.store, counting.callers, counting.violated
+    if len(limits) == 1 and isinstance(store, LocalStore):
+        limit = limits[0]
+        key = callers.key(exchange, limit.scope)
+        decide(exchange, store.check_one(limit, key, exchange.started_at), violated)
+        return None
     if not limits:
         return None
     checks: Checks = []
     for limit in limits:
-        checks.append((limit, _caller(exchange, limit.scope)))
+        checks.append((limit, callers.key(exchange, limit.scope)))
     if isinstance(store, LocalStore):
         decide(exchange, store.check(checks, exchange.started_at), violated)
         return None
@@ -136,16 +141,6 @@ def count(exchange: Exchange, selection: Selection[Limit], store: LimitStore, vi
         return decision
     decide(exchange, decision, violated)
     return None
-
-
-def _caller(exchange: Exchange, scope: str) -> bytes:
-    """The key by which a limit of ``scope`` counts an exchange."""
-    if scope == "endpoint":
-        return b""
-    principal = exchange.principal
-    if scope == "user" and principal is not None:
-        return principal.key
-    return address_key(exchange.client_address)
 
 
 def _told(exchange: Exchange, claim: Claim | None, violated: Violated, outcome: Counted) -> None:
@@ -178,7 +173,8 @@ def decide(exchange: Exchange, decision: Decision | None, violated: Violated) ->
         return
     dropped = exchange.dropped
     exchange.dropped = _WITHOUT_LIMITS if dropped is DROPPED else dropped | HEADERS
-    exchange.added = [*exchange.added, *decision.headers]
+    added = exchange.added
+    exchange.added = [*added, *decision.headers] if added else decision.headers
     if not decision.allowed:
         violated(decision.limit)
         raise errors.RateLimited("Too many requests; see Retry-After.")

@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import re
-from typing import Final, final
+from typing import final
 
 from apigw import errors
 from apigw.contract.exchange import Answer, Exchange, Outcome, Stage
 from apigw.policy.transform.syntax import authority
 from apigw.policy.transform.template import Template
-from apigw.wire.headers import first
 
-_SECURE: Final = frozenset({b"https", b"wss"})
 _PORT = re.compile(rb":\d*\Z").sub
 
 
@@ -58,13 +56,9 @@ class ToHttps(Stage):
         self._port = port
 
     def run(self, exchange: Exchange) -> Outcome:
-        request, peers = exchange.request, exchange.peers
-        if request.stream.secure:
+        if exchange.is_https:
             return None
-        if peers.some and peers.trusts(request.stream.peer):
-            proto = first(request.headers, b"x-forwarded-proto")
-            if proto is not None and proto.partition(b",")[0].strip().lower() in _SECURE:
-                return None
+        request = exchange.request
         host = _PORT(b"", request.authority)
         if not host:
             raise errors.BadRequest("The request has no Host, so it cannot be redirected to https.")

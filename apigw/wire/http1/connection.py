@@ -30,6 +30,8 @@ class ClientConnection:
     def __init__(self, factory: Server, secure: bool) -> None:
         self.factory = factory
         self.secure = secure
+        self.hosts: frozenset[bytes] | None = None
+        """Those that requests may be for; None for all."""
         self.deadline = NEVER
         self._seconds = factory.deadlines.seconds
         self._state = IDLE

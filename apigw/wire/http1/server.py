@@ -25,6 +25,7 @@ from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, EXPECT, HEAD, ID
 from apigw.wire.reactor.layers import unsent
 from apigw.wire.request import Request
 from apigw.wire.server import Server
+from apigw.wire.target import check_served
 from apigw.wire.tunnel import End
 
 END_OF_HEAD = b"\r\n\r\n"
@@ -199,6 +200,7 @@ class HTTP1Channel(ClientConnection):
         request = head.read(
             self, data if end == len(data) else data[:end], settings.max_header_count, settings.kept_oddities
         )
+        check_served(self.hosts, request.authority)
         self._last = head.closing
         rest = data[end:]
         length = request.content_length

@@ -43,6 +43,7 @@ from apigw.wire.http2.stream import HTTP2Stream
 from apigw.wire.http2.turns import InTurns
 from apigw.wire.reactor.layers import unsent
 from apigw.wire.server import Server
+from apigw.wire.target import check_served
 
 LINGER: Final = 5.0
 """Seconds that a client that still sends has to read the GOAWAY before the connection is reset."""
@@ -59,6 +60,8 @@ class HTTP2Channel(InTurns):
 
     def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
         super().__init__(factory, peer, secure)
+        self.hosts: frozenset[bytes] | None = None
+        """Those that requests may be for; None for all."""
         self.deadline: float = NEVER
         self.streams: dict[int, HTTP2Stream] = {}
         self._settled = False  # the client's first SETTINGS has arrived
@@ -161,6 +164,7 @@ class HTTP2Channel(InTurns):
             request, expects_continue = read_request(
                 stream, fields, size, end, settings.max_header_size, settings.max_header_count, settings.kept_oddities
             )
+            check_served(self.hosts, request.authority)
         except Refused as refusal:
             is_head = any(field.kind == METHOD and field.value == b"HEAD" for field in fields)
             stream.refuse(refusal, is_head)

@@ -22,7 +22,8 @@ MOST_HELD: Final = 16
 READ_SIZE: Final = 65536
 """Bytes that a read asks for."""
 MOST_READ: Final = 262144
-"""Bytes that a read asks for after some that were full: of a large body, fewer and larger pieces are cheaper."""
+"""Bytes that a read from a service asks for after some that were full: of a large answer, fewer and larger pieces are
+cheaper. Uploads are not read so: what a service's buffer does not take of a piece is copied."""
 _READABLE: Final = select.EPOLLIN
 
 

@@ -372,6 +372,11 @@ class Secure:
         return self._tls.get_peer_certificate()
 
     @property
+    def hosts(self) -> Any:
+        """The hosts that requests may be for, where clients must show a certificate (``tls.ServerContexts``)."""
+        return None if self._tls is None else self._tls.get_context().get_app_data()
+
+    @property
     def negotiatedProtocol(self) -> bytes | None:
         """The protocol that was agreed on by ALPN (RFC 7301)."""
         return None if self._tls is None else self._tls.get_alpn_proto_negotiated() or None

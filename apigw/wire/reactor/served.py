@@ -32,7 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
-from apigw.wire.reactor.eager import READ_SIZE, next_size, queued_in
+from apigw.wire.reactor.eager import READ_SIZE, queued_in
 from apigw.wire.reactor.sending import Sending
 
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -58,7 +58,6 @@ class Served(Sending):
         self._known = False
         """Whether the reactor knows that it reads."""
         self._aborting = False
-        self._read_size = READ_SIZE
 
     def begin(self, protocol: Any) -> None:
         """Connect the protocol, and read what has arrived."""
@@ -82,16 +81,14 @@ class Served(Sending):
     def doRead(self) -> None:
         if not self._reading:
             return
-        asked = self._read_size
         try:
-            data = os.read(self._descriptor, asked)
+            data = os.read(self._descriptor, READ_SIZE)
         except BlockingIOError:
             return
         except OSError:
             self.connectionLost(_LOST)
             return
         if data:
-            self._read_size = next_size(asked, len(data))
             self.protocol.dataReceived(data)
         else:
             self._ended()

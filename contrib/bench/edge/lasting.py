@@ -18,7 +18,7 @@ from bench.machine import MIB, memory
 from bench.programs import HOST, Running
 
 MESSAGE = 16 * 1024
-RATE = 200.0
+RATE = 20.0
 """Messages a second that each end reads. It sends as many as are taken, so both directions are always full."""
 WARM = 10.0
 """Seconds until memory is first looked at: buffers and windows have their size by then. At most a third of all."""
@@ -67,7 +67,7 @@ def check(ground: Ground, seconds: float) -> list[Verdict]:
                     if over.is_set():
                         return
             except grpc.RpcError as error:
-                failed.append(str(error))
+                failed.append(" ".join(str(error).split()))
 
     with service(handle) as port:
         gateway = ground.gateway(with_grpc, (port,))

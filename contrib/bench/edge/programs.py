@@ -124,7 +124,8 @@ def with_http2_behind(place: Place) -> Document:
 
 
 def with_grpc(place: Place) -> Document:
-    whole = document(evolve(place, origins=place.origins[-1:]), [{"path": "/bench.Echo/*", "service": "origin"}])
+    behind = evolve(place, origins=place.origins[-1:])
+    whole = document(behind, [{"path": "/bench.Echo/*", "service": "origin"}], max_body_size=None)
     whole["services"]["origin"]["protocol"] = "grpc"
     return whole
 

@@ -126,13 +126,13 @@ class TestPosts:
 class TestLasting:
     def test_memory_is_that_after_the_first_seconds(self) -> None:
         """It may rise by little, and messages must have come both ways."""
-        whole, memory = lasting.verdicts([50 * MIB, 51 * MIB, 50 * MIB], 60, 11_000, [])
+        whole, memory = lasting.verdicts([50 * MIB, 51 * MIB, 50 * MIB], 60, 1_100, [])
         assert whole.kept
         assert (memory.kept, memory.seen) == (True, "grew by 1.00 MiB from 50.0")
-        assert not lasting.verdicts([50 * MIB, 60 * MIB], 60, 11_000, [])[1].kept
-        assert not lasting.verdicts([50 * MIB], 60, 100, [])[0].kept
-        assert not lasting.verdicts([50 * MIB], 60, 11_000, ["reset"])[0].kept
-        assert not lasting.verdicts([], 60, 11_000, [])[1].kept
+        assert not lasting.verdicts([50 * MIB, 60 * MIB], 60, 1_100, [])[1].kept
+        assert not lasting.verdicts([50 * MIB], 60, 500, [])[0].kept
+        assert not lasting.verdicts([50 * MIB], 60, 1_100, ["reset"])[0].kept
+        assert not lasting.verdicts([], 60, 1_100, [])[1].kept
 
 
 def test_parts_are_chosen_by_name() -> None:

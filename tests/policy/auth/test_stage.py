@@ -15,9 +15,10 @@ from apigw.contract.peers import Peers
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.jwt.keys import Key
 from apigw.policy.auth.stage import Accepted, Authenticate, CountFailure
+from apigw.policy.limits.keys import Callers
 from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.selection import Selection
-from apigw.policy.limits.stage import ChargeAddress, Count, RefuseSpent
+from apigw.policy.limits.stage import ChargeAddress, Count, Counting, RefuseSpent
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
 from apigw.routing.trie import Entry
@@ -106,7 +107,7 @@ def test_who_needs_no_token_and_has_none_pays_for_no_screen() -> None:
 def test_who_is_turned_away_is_counted_by_the_reason() -> None:
     """A 401 or 403 of authentication, and no other refusal; where an address has used up its limit, that is a 429."""
     failed, one = list[str](), limit(2, 60, "log")
-    parts = (Selection((one,)), MemoryStore(Clock(), lambda: 0.0), lambda limit: None)
+    parts = (Selection((one,)), Counting(MemoryStore(Clock(), lambda: 0.0), Callers(), lambda limit: None))
     counting, charge, screen = CountFailure(failed.append), ChargeAddress(*parts), RefuseSpent(*parts)
     scene = Scene(on_refusal=(counting, charge), screens=(screen,))
     assert [scene.ask(FORGED), scene.ask(), scene.ask(), scene.ask(FORGED)] == [401, 401, 429, 429]
@@ -119,7 +120,7 @@ def test_no_bad_token_is_verified_for_an_address_that_has_used_up_its_limit(trie
     one, violated = limit(3, 60, "log"), list[Any]()
     store = MemoryStore(Clock(), lambda: 0.0)
     selection = Selection((one,))
-    parts = (selection, store, violated.append)
+    parts = (selection, Counting(store, Callers(), violated.append))
     scene = Scene(required, after=(Count(*parts),), on_refusal=(ChargeAddress(*parts),), screens=(RefuseSpent(*parts),))
     assert [scene.ask(FORGED) for _ in range(10)] == [401] * 3 + [429] * 7
     assert len(tried) == 3

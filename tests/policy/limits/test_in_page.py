@@ -15,7 +15,8 @@ from twisted.internet.task import Clock
 from apigw.policy.limits.arithmetic import Limit
 from apigw.policy.limits.concurrent import HELD, Claim, ConcurrentLimit
 from apigw.policy.limits.in_page import PageStore
-from apigw.policy.limits.memory import SWEEP_INTERVAL, MemoryStore
+from apigw.policy.limits.local import SWEEP_INTERVAL
+from apigw.policy.limits.memory import MemoryStore
 from apigw.shared.page import Page
 from apigw.shared.slots import LOCK_MISSES, WITHOUT_ROOM
 
