@@ -221,7 +221,7 @@ def _place(entry: tuple[int, str, Target]) -> tuple[int, str]:
 
 
 def hash_of(key: bytes) -> int:
-    """64 bits. Clients choose keys: BLAKE2b, so that none finds many for one target. 0.6 µs."""
+    """64 bits. Clients choose keys: BLAKE2b, so that none finds many for one target."""
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
 
 
