@@ -12,8 +12,9 @@ import pytest
 from apigw import is_compiled
 
 WALK = Path(__file__).resolve().parents[1] / "support" / "walk.py"
-MOST = 34
-"""Changes of file from one call to the next: 60 % of what they were before stages were a route's own."""
+MOST = 48
+"""Changes of file from one call to the next. They were 57 before stages were a route's own, and 34 before there were
+hosts, ejection of targets, counts of several processes, and a transport of our own; what is added is to be worth it."""
 
 
 @pytest.mark.skipif(is_compiled(), reason="nobody can look into what is compiled")
