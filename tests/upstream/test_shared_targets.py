@@ -13,6 +13,7 @@ from apigw import is_compiled
 from apigw.config.model import HealthCheck, Service
 from apigw.config.model import Target as TargetConfig
 from apigw.ops.metrics import Metrics
+from apigw.shared.cells import FORGOTTEN
 from apigw.shared.page import Page
 from apigw.upstream.balancing import RoundRobin
 from apigw.upstream.checks import HealthChecks, Turns
@@ -231,3 +232,37 @@ def test_two_workers_do_not_eject_the_last_two_targets(page: Page) -> None:
     for worker in (scene.first, scene.second, third):
         worker.upstream.look()
         assert sum(worker.available) == 1
+
+
+def test_a_removed_target_keeps_its_cell_while_it_has_connections(page: Page) -> None:
+    """However long its last exchange takes: it writes to no cell that is another's by then."""
+    scene = Scene(page, 1)
+    upstream = scene.first.upstream
+    (target,) = upstream.targets
+    pool: Any = target.pool
+    pool.connections = 1
+    assert target.shared is not None
+    target.shared.checked(True, True, "")
+
+    def is_kept() -> bool:
+        """Whether the cell is still that of the target."""
+        for _ in range(3):
+            scene.clock.advance(FORGOTTEN / 2)
+            upstream.look()
+        return SharedTarget(page, page.targets.claim(scene.names[0], scene.clock.seconds())).is_known
+
+    upstream.replace_targets(())
+    assert is_kept()
+    pool.connections = 0
+    assert not is_kept()
+
+
+def test_a_removed_service_keeps_its_cells_while_it_has_connections(page: Page) -> None:
+    scene = Scene(page, 2)
+    upstream = scene.first.upstream
+    upstream.close()
+    pool: Any = upstream.targets[1].pool
+    pool.connections = 1
+    assert upstream.keep()
+    pool.connections = 0
+    assert not upstream.keep()
