@@ -148,9 +148,8 @@ class Upstream(Owner):
     def names_known(self) -> None:
         """There are targets, or the lookups of their names have ended without any."""
         self.resolving = False
-        awaiting, self._awaiting = self._awaiting, []
-        for each in awaiting:
-            each.callback(None)
+        while self._awaiting:  # what one does may cancel others
+            self._awaiting.pop(0).callback(None)
 
     def when_resolved(self) -> Deferred[None]:
         """While ``resolving``: fires at its end. Fails with ``NoHealthyTarget`` after ``connect_timeout``."""
