@@ -260,6 +260,11 @@ class Upstream(Owner):
         standing = target.standing
         if target.gone or standing.until > now:
             return  # else it was sent before the ejection
+        if not standing.until:  # another worker's probe has passed, and this one was sent before
+            self._use_again(target)
+            if not passed:
+                target.failed(why)
+            return
         if passed:
             standing.readmit()
             self._use_again(target)

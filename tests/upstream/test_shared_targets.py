@@ -183,6 +183,21 @@ def test_failures_are_counted_over_all_workers(page: Page) -> None:
     assert not first.ejected
 
 
+def test_a_late_failure_does_not_eject_what_another_workers_probe_has_brought_back(page: Page) -> None:
+    """The failure of a worker that has not looked since is the first of a new row."""
+    scene = Scene(page)
+    first, second = (worker.upstream.targets[0] for worker in (scene.first, scene.second))
+    scene.first.fail(0, 5)
+    scene.second.upstream.look()
+    scene.clock.advance(10.2)
+    assert first.admits()
+    first.succeeded()
+    second.failed("status 500")
+    assert (first.standing.until, second.ejected, second.available) == (0, False, True)
+    scene.first.fail(0, 4)
+    assert first.ejected
+
+
 def test_an_ejection_by_another_worker_is_followed_to_its_end(page: Page) -> None:
     """Also a second one, and one that a new worker finds when it begins."""
     scene = Scene(page)
