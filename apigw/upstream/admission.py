@@ -61,6 +61,10 @@ class Admission:
         self._allowance.give_back()
         self._admit()
 
+    def used(self, now: float) -> None:
+        """Say that it is in use. Called twice a second where others share it."""
+        self._allowance.used(now)
+
     def _admit(self) -> None:
         while self._waiting and self._allowance.take():
             waiter = self._waiting[0]
