@@ -71,6 +71,17 @@ def test_one_that_leaves_the_queue_takes_no_place() -> None:
     assert scene.admission.enter()
 
 
+def test_a_thousand_that_fail_at_once_do_so_one_after_the_other() -> None:
+    """As where the circuit opens while they wait: each gives its place back when it gets it."""
+    scene = Scene(Allowance(1, 1000), Clock())
+    scene.admission.enter()
+    for _ in range(1000):
+        scene.wait().addCallback(lambda _: scene.admission.leave()).addErrback(scene.outcomes.append)
+    scene.admission.leave()
+    assert scene.outcomes == [None] * 1000
+    assert scene.admission.enter()
+
+
 def test_the_places_are_those_of_all_workers(page: Page) -> None:
     """One that waits in a worker gets the place that another has given back, within moments."""
     clock = Clock()

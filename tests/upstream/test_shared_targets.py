@@ -16,6 +16,7 @@ from apigw.ops.metrics import Metrics
 from apigw.shared.cells import FORGOTTEN
 from apigw.shared.page import Page
 from apigw.upstream.balancing import RoundRobin
+from apigw.upstream.build import build
 from apigw.upstream.checks import HealthChecks, Turns
 from apigw.upstream.shared_standing import SharedStanding
 from apigw.upstream.shared_target import SharedTarget
@@ -281,3 +282,20 @@ def test_a_removed_service_keeps_its_cells_while_it_has_connections(page: Page) 
     assert upstream.keep()
     pool.connections = 0
     assert not upstream.keep()
+
+
+def test_what_is_known_of_a_target_stays_with_the_services_configuration(page: Page) -> None:
+    """Two workers share it; another configuration of the service, or another address, begins anew."""
+    clock = Clock()
+    clock.advance(1000)
+
+    def cells(**more: Any) -> list[int]:
+        targets = tuple(TargetConfig("http", "127.0.0.1", port) for port in (9001, 9002))
+        service = Service("of this test", targets, **more)
+        series = Metrics(CollectorRegistry(), "0").service(service.name)
+        upstream = build(service, clock, Deadlines(clock), series, page)
+        return [target.shared._place for target in upstream.targets if target.shared is not None]
+
+    first = cells()
+    assert cells() == first
+    assert len({*first, *cells(connect_timeout=1.0)}) == 4
