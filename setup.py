@@ -41,7 +41,7 @@ def extensions() -> list[Any]:
     made = mypycify(options, opt_level="3", debug_level="0", group_name="apigw")
     for extension in made:
         # What mypyc writes is indented by thousands of columns. To look at that takes gcc minutes.
-        extension.extra_compile_args.append("-Wno-misleading-indentation")
+        extension.extra_compile_args = [*extension.extra_compile_args, "-Wno-misleading-indentation"]
     return list(made)
 
 

@@ -122,7 +122,7 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
 
 def _named(rule: Rule, value: dict[str, Any], files: Files) -> tuple[Any, ...]:
     """The entries of a map whose keys are names: objects with their ``name``, or pairs where they are no maps."""
-    if "schema" not in rule:
+    if "dict" not in rule.get("type", ()):
         return tuple((name, _value(rule, entry, files)) for name, entry in value.items())
     short = rule["meta"].get("short")
     entries = ((name, {short: entry} if isinstance(entry, str) else entry) for name, entry in value.items())

@@ -18,11 +18,6 @@ YOUNG = 10_000
 YOUNGEST = 2_000
 """The same while a configuration is made: nearly all of them stay, and a collection takes some 0.3 ms."""
 
-MOST_FROZEN = 10_000
-"""Connections that may be frozen before everything is collected once more. Each leaves a cycle of some 5 KB when it is
-closed, so they leave 50 MB at most.
-"""
-
 NEVER = 2**31 - 1
 
 
@@ -36,12 +31,9 @@ def settle() -> None:
 class Garbage(Service):
     """Calls ``at_start`` when everything has started. Between ``begin`` and ``end`` a new configuration is made."""
 
-    def __init__(self, reactor: Any, connections: Callable[[], int], at_start: Callable[[], object] = settle) -> None:
-        """``connections``: how many clients are connected."""
+    def __init__(self, reactor: Any, at_start: Callable[[], object] = settle) -> None:
         self._reactor = reactor
-        self._connections = connections
         self._at_start = at_start
-        self._frozen = 0
         self._old = gc.get_threshold()[1:]
 
     def startService(self) -> None:
@@ -55,11 +47,6 @@ class Garbage(Service):
 
     def end(self) -> None:
         """They have been made: freeze them, and whatever else there is."""
-        self._frozen += self._connections()
-        if self._frozen > MOST_FROZEN:
-            self._frozen = 0
-            settle()
-        else:
-            gc.collect(0)
-            gc.freeze()
+        gc.collect(0)
+        gc.freeze()
         gc.set_threshold(YOUNG, *self._old)

@@ -161,7 +161,7 @@ class Program:
             listener(reactor, config, listen, ("gateway", "listen", index), channels, place.socket(index), place.gate)
             for index, listen in enumerate(gateway.listen)
         ]
-        garbage = Garbage(reactor, lambda: len(channels.channels), place.at_start)
+        garbage = Garbage(reactor, place.at_start)
         self.renewal = Renewal(
             reactor,
             lambda config, previous: compiling(config, previous, parts),

@@ -476,6 +476,21 @@ def test_warnings(example: str, tmp_path: Path) -> None:
     ]
 
 
+def test_claims(write: Write) -> None:
+    """A route or a provider that demands claims cannot be loaded."""
+    text = """\
+auth: {jwt: [{name: a, algorithm: RS256, jwks_url: "https://id/jwks", issuer: x, claims: {kind: service}}]}
+services: {a: {targets: ["http://a"]}}
+routes: [{path: /a, service: a, claims: {department: it, amr: [mfa, hwk], level: 2, address.known: true}}]
+"""
+    config = load(write({"a.yaml": text}), {}, RULES)
+    auth = auth_of(config)
+    assert auth is not None and auth.jwt[0].claims == (("kind", ("service",)),)
+    assert config.routes[0].of(AuthOfRoute).claims == (
+        ("department", ("it",)), ("amr", ("mfa", "hwk")), ("level", 2), ("address.known", True)
+    )  # fmt: skip
+
+
 def test_keys_over_a_plain_connection(write: Write) -> None:
     """Keys are fetched where anybody on the way can replace them, and nobody is told."""
     text = "auth: {jwt: [{name: a, algorithm: RS256, jwks_url: 'http://id/jwks', issuer: x}]}\n"

@@ -138,6 +138,8 @@ def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return " or ".join(map(_value, value)) if isinstance(value, tuple) else str(value)
 
 

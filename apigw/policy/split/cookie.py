@@ -29,7 +29,7 @@ class Cookie:
 
     def __init__(self, name: bytes, secrets: Sequence[bytes]) -> None:
         self._begins = name + b"="
-        self._signed = b"apigw split\0" + name + b"\0"
+        self._purpose = b"apigw split\0" + name + b"\0"
         self._secrets = tuple(secrets)
 
     def value(self, position: int) -> bytes:
@@ -82,5 +82,5 @@ class Cookie:
         return position, left if found else headers
 
     def _signature(self, digits: bytes, secret: bytes) -> bytes:
-        signature = digest(secret, self._signed + digits, "sha256")[:_SIGNATURE]
+        signature = digest(secret, self._purpose + digits, "sha256")[:_SIGNATURE]
         return urlsafe_b64encode(signature).rstrip(b"=")
