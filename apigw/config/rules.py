@@ -31,8 +31,12 @@ Refuse = Callable[[Config, Config], Iterable[Problem]]
 Told = Callable[[Config, Route, bytes], Iterable[tuple[str, str]]]
 """Lines of ``apigw routes`` for a path on a route: name and value of what the route demands."""
 
-Weaker = Callable[[Config, Route, Route], str | None]
-"""How the second route demands less than the first, as a fragment that follows its name; ``None`` if it does not."""
+Less = Callable[[Route, Route, bytes], str | None]
+"""How the second route demands less than the first, as a fragment that follows its name; ``None`` if it does not. It
+takes requests for the path, as sent, which may have been meant for the first."""
+
+Weaker = Callable[[Config], Less]
+"""Compares the routes of a configuration."""
 
 Review = Callable[[Config, "Rules"], Iterable[Problem]]
 """Warnings about a whole configuration that has no problems."""

@@ -22,7 +22,7 @@ from apigw.shared.slots import AWAY, CONNECTIONS, NOBODY, READY, Slots
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.proxy_protocol import ProxiedFactory
 from apigw.wire.reactor.gate import Gate
-from apigw.wire.reactor.ports import serve
+from apigw.wire.reactor.ports import MOST_ACCEPTED, serve
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory, reason
 
 log = Logger()
@@ -126,10 +126,9 @@ class Listener(Service):
         if port is None:
             return None
         another_accepts = self._gate is not None and self._gate.leave()
-        accepted = port.sessionno if another_accepts else -1
-        while port.sessionno != accepted:
-            accepted = port.sessionno
-            port.doRead()
+        if not another_accepts:
+            while port.accept(MOST_ACCEPTED):
+                pass
         closed: Deferred[None] = port.stopListening()
         if self._gate is not None and self._shared is not None:
             self._shared.listening.close()

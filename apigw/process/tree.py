@@ -106,6 +106,8 @@ class Upstreams(Service):
         self._random = random
         self._turns = Turns()
         self._current: Mapping[UpstreamKey, Upstream] = {}
+        self._retired: list[Upstream] = []
+        """Those that are closed, and have exchanges still."""
         self._health: dict[Upstream, HealthChecks] = {}
         self._dialled: dict[Upstream, Dialled] = {}
         self._machine = machine
@@ -147,6 +149,7 @@ class Upstreams(Service):
                 upstream.look()
             except Exception:
                 log.failure("looking after {service} failed", service=upstream.name)
+        self._retired = [upstream for upstream in self._retired if upstream.keep()]
 
     def startService(self) -> None:
         super().startService()
@@ -185,6 +188,8 @@ class Upstreams(Service):
     def _retire(self, upstream: Upstream) -> None:
         # First: a check that is given up must not count for its circuit.
         upstream.close()
+        if upstream.keep():
+            self._retired.append(upstream)
         named = self._named.pop(upstream, None)
         if named is not None:
             named.stop()

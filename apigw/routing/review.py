@@ -49,7 +49,7 @@ def review(config: Config, rules: Rules) -> Iterator[Problem]:
 class _Reviewer:
     def __init__(self, config: Config, rules: Rules) -> None:
         self._config = config
-        self._rules = rules
+        self._weaker = [weaker(config) for weaker in rules.weaker]
         self._router: Router[_Numbered] = Router(entry_of(route, (i, route)) for i, route in enumerate(config.routes))
         self._methods = sorted({method for route in config.routes for method in route.methods or ()})
         self._keeping = [(i, route) for i, route in enumerate(config.routes) if route.encoded_slashes == "keep"]
@@ -97,7 +97,7 @@ class _Reviewer:
                     match = self._router.match(method.encode("ascii"), asked, host, [])
                     if match is None or match.pattern.shape == pattern.shape:
                         continue
-                    less = self._less(route, match.value[1])
+                    less = self._less(route, match.value[1], asked)
                     if less is not None:
                         named = "any other method" if method == ANY.decode() else method
                         remedy = "write strict_methods: true" if what == "{method}" else "write a route for it"
@@ -106,14 +106,14 @@ class _Reviewer:
         for other, keeping in self._keeping:
             wide = Pattern.parse(keeping.path)
             if other != index and wide.shape != pattern.shape and overlaps(wide, pattern) != "never":
-                less = self._less(route, keeping)
+                less = self._less(route, keeping, sample(wide))
                 if less is not None and set(keeping.hosts) == set(route.hosts):
                     place = self._place(other)
                     return f"with an encoded slash is taken by the route at {place}, which {less}"
         return None
 
-    def _less(self, route: Route, other: Route) -> str | None:
-        return next(filter(None, (weaker(self._config, route, other) for weaker in self._rules.weaker)), None)
+    def _less(self, route: Route, other: Route, path: bytes) -> str | None:
+        return next(filter(None, (less(route, other, path) for less in self._weaker)), None)
 
     def _place(self, index: int) -> str:
         return str(self._config.origins.get(("routes", index, "path"), f"routes[{index}]"))

@@ -40,6 +40,7 @@ class Admission:
         self._patience = patience
         self._deadlines = deadlines
         self._waiting: deque[Waiter] = deque()
+        self._admitting = False
         allowance.retries(self._admit)
 
     def enter(self) -> bool:
@@ -61,11 +62,19 @@ class Admission:
         self._allowance.give_back()
         self._admit()
 
+    def used(self, now: float) -> None:
+        """Say that it is in use. Called twice a second where others share it."""
+        self._allowance.used(now)
+
     def _admit(self) -> None:
+        if self._admitting:
+            return  # a request has ended at once: the loop below goes on
+        self._admitting = True
         while self._waiting and self._allowance.take():
             waiter = self._waiting[0]
             self._forget(waiter)
             waiter.admitted.callback(None)
+        self._admitting = False
 
     def _forget(self, waiter: Waiter) -> None:
         self._deadlines.forget(waiter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from hashlib import blake2b
 from random import random
 from typing import Any
 
@@ -68,6 +69,8 @@ def build(
 
     bounded = PoolSettings(max_age=settings.max_age, max_requests=settings.max_requests)
     first = Ejection().for_ if service.ejection is None else service.ejection.for_
+    # What workers know of a target they share for as long as the service's configuration stays as it is.
+    digest = b"" if page is None else blake2b(repr(service).encode(), digest_size=16).digest()
 
     def make_target(config: TargetConfig) -> Target:
         tls = verified(config.called or config.host) if config.scheme == "https" else None
@@ -80,8 +83,10 @@ def build(
         standing = Standing(first)
         allowance = Allowance(service.max_connections, service.max_pending)
         if page is not None:
-            cell = _cell_of(service, config, page, reactor.seconds())
-            if cell:
+            cell = page.targets.claim(digest + repr(address_of(config)).encode(), reactor.seconds())
+            if not cell:
+                log.warn("{service}: workers share nothing of a target, as the page has no room", service=service.name)
+            else:
                 shared = SharedTarget(page, cell)
                 standing = SharedStanding(first, page, cell)
                 allowance = SharedAllowance(service.max_connections, service.max_pending, page, cell, reactor)
@@ -129,11 +134,3 @@ def _record(service: Service, config: CircuitBreaker, page: Page, now: float) ->
         return SharedRecord(config, page, cell)
     log.warn("{service}: each worker has a circuit of its own, as the shared page has no room", service=service.name)
     return None
-
-
-def _cell_of(service: Service, config: TargetConfig, page: Page, now: float) -> int:
-    """Where workers share what they know of a target, as long as the service's configuration stays as it is; or 0."""
-    cell = page.targets.claim(repr((service, address_of(config))).encode(), now)
-    if not cell:
-        log.warn("{service}: workers share nothing of a target, as the page has no room", service=service.name)
-    return cell

@@ -40,7 +40,7 @@ LONGEST: Final = 10 * BASE
 
 
 class Taken:
-    """A connection to a target. Call ``Upstream.end`` when its exchange has ended."""
+    """A connection to a target. Where requests are counted, call ``Upstream.end`` when its exchange has ended."""
 
     def __init__(self, target: Target, connection: UpstreamConnection) -> None:
         self.target = target
@@ -57,7 +57,8 @@ def connect(upstream: Upstream, target: Target, key: bytes = b"", tries: Tries |
 
 
 def _connect(upstream: Upstream, target: Target, key: bytes, elsewhere: bool, tries: Tries | None) -> Deferred[Taken]:
-    upstream.begin(target)
+    if upstream.counts:
+        upstream.begin(target)
     taken: Deferred[Taken] = target.pool.connect().addCallbacks(
         partial(_connected, upstream, target), partial(_not_connected, upstream, target, key, elsewhere, tries)
     )
@@ -71,7 +72,8 @@ def _connected(upstream: Upstream, target: Target, connection: UpstreamConnectio
 def _not_connected(
     upstream: Upstream, target: Target, key: bytes, elsewhere: bool, tries: Tries | None, failure: Failure
 ) -> Failure | Deferred[Taken]:
-    upstream.end(target)
+    if upstream.counts:
+        upstream.end(target)
     if failure.check(ConnectFailed):
         if tries is not None:
             tries.tried = (*tries.tried, target)

@@ -42,6 +42,8 @@ class SharedAllowance(Allowance):
         self.alone = False
         self._clock = clock
         self._locks = page.locks
+        self._cells = page.targets
+        self._cell = cell
         self._lock: i64 = page.targets.lock_of(cell)
         self._slots = page.slots
         self._words = page.targets.words[cell : cell + COLUMNS]
@@ -114,6 +116,9 @@ class SharedAllowance(Allowance):
             return False
         self._gave = now
         return True
+
+    def used(self, now: float) -> None:
+        self._cells.use(self._cell, now)
 
     def _may_take(self) -> bool:
         if self.is_wanted and (self.taken >= self._share or self._clock.seconds() - self._gave < 2 * POLL):

@@ -54,6 +54,8 @@ class Upstream(Owner):
         self.agent = agent
         """For health checks. Its connections are separate from those of exchanges."""
         self.targets: tuple[Target, ...] = ()
+        self._retired: list[Target] = []
+        """Those that are no longer targets, while they have exchanges."""
         self.targets_changed: Callable[[], None] | None = None
         """Set by the health checks, if the service has them."""
         self._make_target = make_target
@@ -128,6 +130,8 @@ class Upstream(Owner):
         target.pool.close()
         if target.agent is not None:
             target.agent.close()
+        if target.shared is not None:
+            self._retired.append(target)
 
     # Of each exchange.
 
@@ -144,9 +148,8 @@ class Upstream(Owner):
     def names_known(self) -> None:
         """There are targets, or the lookups of their names have ended without any."""
         self.resolving = False
-        awaiting, self._awaiting = self._awaiting, []
-        for each in awaiting:
-            each.callback(None)
+        while self._awaiting:  # what one does may cancel others
+            self._awaiting.pop(0).callback(None)
 
     def when_resolved(self) -> Deferred[None]:
         """While ``resolving``: fires at its end. Fails with ``NoHealthyTarget`` after ``connect_timeout``."""
@@ -200,11 +203,26 @@ class Upstream(Owner):
         """Notice what other workers have found out. Called twice a second if there are others."""
         if self.circuit is not None:
             self.circuit.look()
-        if self.retries is not None:
-            self.retries.budget.used(self.seconds())
+        self.keep()
         for target in self.targets:
             if target.shared is not None:
                 self._look_at(target, target.shared)
+
+    def keep(self) -> bool:
+        """Keep the cells to which exchanges may write from becoming others'. Whether removed targets have some still.
+
+        Called twice a second if there are other workers. To the cell of a circuit that was stopped nobody writes.
+        """
+        now = self.seconds()
+        if self.retries is not None:
+            self.retries.budget.used(now)
+        if self.admission is not None:
+            self.admission.used(now)
+        self._retired = [target for target in self._retired if target.pool.connections]
+        for target in self._retired:
+            if target.shared is not None:
+                target.shared.used(now)
+        return bool(self._retired)
 
     def _look_at(self, target: Target, shared: SharedTarget) -> None:
         now = self.seconds()
@@ -242,6 +260,11 @@ class Upstream(Owner):
         standing = target.standing
         if target.gone or standing.until > now:
             return  # else it was sent before the ejection
+        if not standing.until:  # another worker's probe has passed, and this one was sent before
+            self._use_again(target)
+            if not passed:
+                target.failed(why)
+            return
         if passed:
             standing.readmit()
             self._use_again(target)

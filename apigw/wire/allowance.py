@@ -66,3 +66,6 @@ class Allowance:
         Asked if ``is_wanted``. The answer yes is for one connection.
         """
         return False
+
+    def used(self, now: float) -> None:
+        """Say that it is in use. Called twice a second where others share it."""

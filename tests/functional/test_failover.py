@@ -136,8 +136,9 @@ def test_a_kept_connection_that_died_is_replaced(scene: Scene, name: str, body: 
     """An idempotent request that meets a connection which the service has just closed is sent again."""
     one = scene.one[name]
     one.behave = dies_silently(1)
-    assert scene.daemon.get(f"/{name}/a").status == 200
-    assert scene.daemon.request("PUT", f"/{name}/b", body=body).status == 200
+    with scene.daemon.connect() as client:  # one worker has all its requests, and keeps its own idle connections
+        assert client.get(f"/{name}/a").status == 200
+        assert client.request("PUT", f"/{name}/b", body=body).status == 200
     assert [received.target for received in one.requests] == ["/a", "/b", "/b"]
 
 
@@ -147,17 +148,19 @@ def test_what_may_have_been_done_is_not_done_again(scene: Scene) -> None:
     for method, body in (("POST", b""), ("POST", b"x"), ("PATCH", b"x"), ("PUT", LARGE)):
         one.requests.clear()
         one.behave = dies_silently(1)
-        assert scene.daemon.get("/done/a").status == 200
-        assert scene.daemon.request(method, "/done/b", body=body).code == "upstream_protocol_error"
+        with scene.daemon.connect() as client:
+            assert client.get("/done/a").status == 200
+            assert client.request(method, "/done/b", body=body).code == "upstream_protocol_error"
         assert [received.target for received in one.requests] == ["/a", "/b"]
 
 
 def test_a_retry_is_made_once(scene: Scene) -> None:
     """A request that crashes its service is sent twice at the most."""
     one = scene.one["once"]
-    assert scene.daemon.get("/once/a").status == 200
-    one.behave = lambda received: received.conversation.close()
-    assert scene.daemon.get("/once/b").code == "upstream_protocol_error"
+    with scene.daemon.connect() as client:
+        assert client.get("/once/a").status == 200
+        one.behave = lambda received: received.conversation.close()
+        assert client.get("/once/b").code == "upstream_protocol_error"
     assert [received.target for received in one.requests] == ["/a", "/b", "/b"]
     one.requests.clear()
     assert scene.daemon.get("/once/fresh").code == "upstream_protocol_error"
@@ -249,8 +252,9 @@ def test_a_sick_target_gets_no_requests_until_it_is_well(scene: Scene) -> None:
 
     def share() -> int:
         one.requests.clear()
-        for _ in range(6):
-            assert daemon.get("/checked/a").status == 200
+        with daemon.connect() as client:  # one worker's turns
+            for _ in range(6):
+                assert client.get("/checked/a").status == 200
         return sum(received.target == "/a" for received in one.requests)
 
     assert share() == 3
@@ -274,8 +278,9 @@ def test_a_target_by_name_is_found(scene: Scene) -> None:
 def test_connections_to_a_service_are_kept_and_then_closed(scene: Scene) -> None:
     """Requests share a connection, which is closed when nothing has come over it for ``keepalive_timeout``."""
     one = scene.one["closed"]
-    for _ in range(5):
-        assert scene.daemon.get("/closed/a").status == 200
+    with scene.daemon.connect() as client:
+        for _ in range(5):
+            assert client.get("/closed/a").status == 200
     assert one.accepted == 1
     eventually(lambda: one.connections == 0)
     assert scene.daemon.get("/closed/a").status == 200
@@ -306,8 +311,10 @@ def test_ready_says_whether_a_request_would_find_its_service(start: Start, pair:
 
     port = one.port
     one.close()
-    eventually(lambda: daemon.get("/ready").status == 503)
-    assert daemon.get("/ready").json == {"status": "not ready"}
+    with daemon.connect() as client:  # each worker asks for itself, and remembers the answer for a second
+        eventually(lambda: client.get("/ready").status == 503)
+        assert client.get("/ready").json == {"status": "not ready"}
+    eventually(lambda: ask(daemon, "/ready")[0] == 503)
     status, document = ask(daemon, "/ready")
     assert (status, document["status"], document["checks"]["checked"]) == (503, "not ready", "ok")
     assert "refused" in document["checks"]["dialled"]
@@ -315,9 +322,9 @@ def test_ready_says_whether_a_request_would_find_its_service(start: Start, pair:
 
     again = Service(port=port)
     try:
-        eventually(lambda: daemon.get("/ready").status == 200)
+        eventually(lambda: ask(daemon, "/ready")[0] == 200)
         other.behave = lambda received: received.conversation.answer(500)
-        eventually(lambda: daemon.get("/ready").status == 503)
+        eventually(lambda: ask(daemon, "/ready")[0] == 503)
         assert ask(daemon, "/ready")[1]["checks"]["checked"] == "answered its health check with 500"
     finally:
         again.close()

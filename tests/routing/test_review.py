@@ -9,6 +9,7 @@ import pytest
 
 from apigw.config.model import Condition, Config, Route
 from apigw.policy.auth.model import AuthOfRoute
+from apigw.policy.limits.model import LimitsSection, RateLimit
 from apigw.process.rules import RULES
 from apigw.routing.review import review
 
@@ -18,6 +19,10 @@ ADMIN = AuthOfRoute("required", ("admin",))
 
 def route(path: str, auth: AuthOfRoute = OPEN, **more: Any) -> Route:
     return Route(path, "a", added=(auth,), **more)
+
+
+def claimed(**claims: Any) -> AuthOfRoute:
+    return AuthOfRoute("required", claims=tuple(claims.items()))
 
 
 def said(*routes: Route) -> Iterator[str]:
@@ -58,6 +63,28 @@ def header(name: str, **wanted: Any) -> dict[str, Any]:
             [route("/*", AuthOfRoute("optional")), route("/a/*", ADMIN, methods=("GET",))],
             ["1 any other method is taken by the route at routes[0], which lets anonymous callers pass: write strict"],
         ),
+        # Another provider, another claim; with demands, `optional` lets nobody pass without a credential.
+        (
+            [route("/*", AuthOfRoute("required")), route("/a", AuthOfRoute("required", providers=("staff",)))],
+            ["1 /a/ is taken by the route at routes[0], which takes the credentials of every provider: write a route"],
+        ),
+        (
+            [
+                route("/*", AuthOfRoute("required", providers=("staff", "guests"))),
+                route("/a", AuthOfRoute("required", providers=("staff",))),
+            ],
+            ["1 /a/ is taken by the route at routes[0], which takes the credentials of other providers: guests: write"],
+        ),
+        (
+            [route("/*", AuthOfRoute("required")), route("/a", claimed(tenant="acme"))],
+            ["1 /a/ is taken by the route at routes[0], which does not demand the claim tenant: write a route for it"],
+        ),
+        (
+            [route("/*", claimed(level=True)), route("/a", claimed(level=(1, 2)))],
+            ["1 /a/ is taken by the route at routes[0], which lets other values of the claim level pass: write a rou"],
+        ),
+        ([route("/*", claimed(level=1)), route("/a", claimed(level=(1, 2)))], []),
+        ([route("/*", AuthOfRoute("optional", ("admin",))), route("/a", ADMIN)], []),
         # Another slash at the end.
         (
             [route("/*"), route("/one", ADMIN)],
@@ -100,6 +127,37 @@ def test_warnings(routes: list[Route], sentences: list[str]) -> None:
     assert len(found) == len(sentences)
     for sentence, beginning in zip(found, sentences, strict=True):
         assert sentence.startswith(beginning)
+
+
+def limit(endpoint: str, number: int = 10, **more: Any) -> RateLimit:
+    return RateLimit(endpoint, number, 60.0, scope="ip", **more)
+
+
+@pytest.mark.parametrize(
+    ("limits", "routes", "escapes"),
+    [
+        ([limit("/search")], [route("/*"), route("/search")], "/search/"),
+        ([limit("/search/")], [route("/*"), route("/search/")], "/search"),
+        ([limit("/search"), limit("/search/")], [route("/*"), route("/search")], ""),
+        ([limit("/search"), limit("/*")], [route("/*"), route("/search")], ""),
+        ([limit("/search"), limit("/*", 1000)], [route("/*"), route("/search")], "/search/"),
+        ([limit("/*")], [route("/*"), route("/search")], ""),
+        ([limit("/search"), limit("unmatched")], [route("/search")], ""),  # which is 404
+        ([limit("/search")], [route("/*"), route("/search"), route("/search/")], ""),  # as somebody has written
+        ([limit("/search")], [route("/*"), route("/search", methods=("GET",))], "/search/"),
+        ([limit("/search", hosts=("a.test",))], [route("/*"), route("/search", hosts=("b.test",))], ""),
+        ([limit("/a/b/*")], [route("/a/*", encoded_slashes="keep"), route("/a/b/*")], "with an encoded slash"),
+    ],
+)
+def test_requests_that_escape_a_limit(limits: list[RateLimit], routes: list[Route], escapes: str) -> None:
+    """A limit on the path of a route does not hold for the path that almost is that, and that another route takes."""
+    config = Config(routes=tuple(routes), added=(LimitsSection(tuple(limits)),))
+    found = [problem.sentence for problem in review(config, RULES)]
+    assert len(found) == bool(escapes)
+    for sentence in found:
+        assert sentence.startswith(
+            f"{escapes} is taken by the route at routes[0], which escapes the limit on {limits[0].endpoint}"
+        )
 
 
 def test_a_thousand_warnings_are_cut() -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from prometheus_client import CollectorRegistry
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
+from apigw.config.model import Service, Target
+from apigw.ops.metrics import Metrics
+from apigw.shared.cells import FORGOTTEN
 from apigw.shared.page import Page
 from apigw.upstream.admission import Admission
+from apigw.upstream.build import build
 from apigw.upstream.shared_allowance import SharedAllowance
+from apigw.upstream.upstream import Upstream
 from apigw.wire.allowance import Allowance
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import PoolExhausted
@@ -65,6 +71,17 @@ def test_one_that_leaves_the_queue_takes_no_place() -> None:
     assert scene.admission.enter()
 
 
+def test_a_thousand_that_fail_at_once_do_so_one_after_the_other() -> None:
+    """As where the circuit opens while they wait: each gives its place back when it gets it."""
+    scene = Scene(Allowance(1, 1000), Clock())
+    scene.admission.enter()
+    for _ in range(1000):
+        scene.wait().addCallback(lambda _: scene.admission.leave()).addErrback(scene.outcomes.append)
+    scene.admission.leave()
+    assert scene.outcomes == [None] * 1000
+    assert scene.admission.enter()
+
+
 def test_the_places_are_those_of_all_workers(page: Page) -> None:
     """One that waits in a worker gets the place that another has given back, within moments."""
     clock = Clock()
@@ -82,3 +99,24 @@ def test_the_places_are_those_of_all_workers(page: Page) -> None:
     first.admission.leave()
     clock.pump([0.01] * 3)
     assert second.outcomes == [None]
+
+
+def test_a_place_is_taken_for_as_long_as_the_request_takes(page: Page) -> None:
+    """A worker that begins ten minutes later, as after a death, knows of it."""
+    clock = Clock()
+    clock.advance(1000)
+    service = Service("lasting", (Target("http", "127.0.0.1", 9001),), max_requests=1)
+
+    def upstream(worker: int) -> Upstream:
+        page.become(worker, worker + 1)
+        return build(service, clock, Deadlines(clock), Metrics(CollectorRegistry(), "0").service("lasting"), page)
+
+    first = upstream(0)
+    assert first.admission is not None
+    assert first.admission.enter()
+    for _ in range(3):
+        clock.advance(FORGOTTEN / 2)
+        first.look()
+    second = upstream(1)
+    assert second.admission is not None
+    assert not second.admission.enter()

@@ -92,6 +92,8 @@ def quiet_target(config: TargetConfig) -> Target:
 
 
 class Quiet:
+    connections = 0
+
     def give_way(self) -> None: ...
 
     def close(self) -> None: ...

@@ -13,8 +13,10 @@ from apigw import is_compiled
 from apigw.config.model import HealthCheck, Service
 from apigw.config.model import Target as TargetConfig
 from apigw.ops.metrics import Metrics
+from apigw.shared.cells import FORGOTTEN
 from apigw.shared.page import Page
 from apigw.upstream.balancing import RoundRobin
+from apigw.upstream.build import build
 from apigw.upstream.checks import HealthChecks, Turns
 from apigw.upstream.shared_standing import SharedStanding
 from apigw.upstream.shared_target import SharedTarget
@@ -182,6 +184,21 @@ def test_failures_are_counted_over_all_workers(page: Page) -> None:
     assert not first.ejected
 
 
+def test_a_late_failure_does_not_eject_what_another_workers_probe_has_brought_back(page: Page) -> None:
+    """The failure of a worker that has not looked since is the first of a new row."""
+    scene = Scene(page)
+    first, second = (worker.upstream.targets[0] for worker in (scene.first, scene.second))
+    scene.first.fail(0, 5)
+    scene.second.upstream.look()
+    scene.clock.advance(10.2)
+    assert first.admits()
+    first.succeeded()
+    second.failed("status 500")
+    assert (first.standing.until, second.ejected, second.available) == (0, False, True)
+    scene.first.fail(0, 4)
+    assert first.ejected
+
+
 def test_an_ejection_by_another_worker_is_followed_to_its_end(page: Page) -> None:
     """Also a second one, and one that a new worker finds when it begins."""
     scene = Scene(page)
@@ -231,3 +248,54 @@ def test_two_workers_do_not_eject_the_last_two_targets(page: Page) -> None:
     for worker in (scene.first, scene.second, third):
         worker.upstream.look()
         assert sum(worker.available) == 1
+
+
+def test_a_removed_target_keeps_its_cell_while_it_has_connections(page: Page) -> None:
+    """However long its last exchange takes: it writes to no cell that is another's by then."""
+    scene = Scene(page, 1)
+    upstream = scene.first.upstream
+    (target,) = upstream.targets
+    pool: Any = target.pool
+    pool.connections = 1
+    assert target.shared is not None
+    target.shared.checked(True, True, "")
+
+    def is_kept() -> bool:
+        """Whether the cell is still that of the target."""
+        for _ in range(3):
+            scene.clock.advance(FORGOTTEN / 2)
+            upstream.look()
+        return SharedTarget(page, page.targets.claim(scene.names[0], scene.clock.seconds())).is_known
+
+    upstream.replace_targets(())
+    assert is_kept()
+    pool.connections = 0
+    assert not is_kept()
+
+
+def test_a_removed_service_keeps_its_cells_while_it_has_connections(page: Page) -> None:
+    scene = Scene(page, 2)
+    upstream = scene.first.upstream
+    upstream.close()
+    pool: Any = upstream.targets[1].pool
+    pool.connections = 1
+    assert upstream.keep()
+    pool.connections = 0
+    assert not upstream.keep()
+
+
+def test_what_is_known_of_a_target_stays_with_the_services_configuration(page: Page) -> None:
+    """Two workers share it; another configuration of the service, or another address, begins anew."""
+    clock = Clock()
+    clock.advance(1000)
+
+    def cells(**more: Any) -> list[int]:
+        targets = tuple(TargetConfig("http", "127.0.0.1", port) for port in (9001, 9002))
+        service = Service("of this test", targets, **more)
+        series = Metrics(CollectorRegistry(), "0").service(service.name)
+        upstream = build(service, clock, Deadlines(clock), series, page)
+        return [target.shared._place for target in upstream.targets if target.shared is not None]
+
+    first = cells()
+    assert cells() == first
+    assert len({*first, *cells(connect_timeout=1.0)}) == 4

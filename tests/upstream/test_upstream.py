@@ -292,6 +292,7 @@ def test_requests_in_flight_are_counted_from_begin_to_end() -> None:
     def busy() -> list[int]:
         return [target.busy for target in scene.targets]
 
+    scene.upstream.counts = True
     waiting = connect(scene.upstream, scene.targets[0])
     assert busy() == [1, 0]
     scene.lines[0].fails()
@@ -304,6 +305,27 @@ def test_requests_in_flight_are_counted_from_begin_to_end() -> None:
     waiting.addErrback(lambda failure: failure.trap(CancelledError))
     waiting.cancel()
     assert (busy(), scene.upstream.balancer.load) == ([0, 0], 0)
+
+
+def test_one_that_waits_for_names_may_end_another() -> None:
+    """As on one connection of HTTP/2, which fails with the first answer."""
+    scene = Scene(1)
+    first, second = scene.upstream.when_resolved(), scene.upstream.when_resolved()
+    second.addErrback(lambda failure: failure.trap(CancelledError))
+    first.addCallback(lambda _: second.cancel())
+    scene.upstream.names_known()
+    scene.clock.advance(60)
+    assert first.called
+    assert second.called
+
+
+def test_nothing_is_counted_for_turns() -> None:
+    """Who makes and ends connections without counting leaves nothing behind, not even for other workers to see."""
+    scene = Scene(1)
+    assert not scene.upstream.counts
+    connect(scene.upstream, scene.targets[0])
+    scene.lines[0].works()
+    assert scene.targets[0].busy == 0
 
 
 def test_the_set_of_targets_may_change() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from apigw.config.files import Files
@@ -11,7 +12,7 @@ from apigw.config.model import Config, Path, Route
 from apigw.config.nearest import hint
 from apigw.config.paths import paths_of
 from apigw.config.problem import Problem
-from apigw.config.rules import Rules
+from apigw.config.rules import Less, Rules
 from apigw.config.validate import shown
 from apigw.policy.auth.api_keys.records import check_file
 from apigw.policy.auth.api_keys.rules import check_header
@@ -146,21 +147,47 @@ def _value(value: Any) -> str:
 _STRENGTH = ("none", "optional", "required")
 
 
-def weaker(config: Config, route: Route, other: Route) -> str | None:
+def weaker(config: Config) -> Less:
+    return partial(_less, config)
+
+
+def _less(config: Config, route: Route, other: Route, path: bytes) -> str | None:
     """How ``other`` demands less of its callers than ``route``, in words."""
-    ours, theirs = demanded(config, route), demanded(config, other)
+    ours, theirs = _strength(config, route), _strength(config, other)
     if _STRENGTH.index(theirs) < _STRENGTH.index(ours):
         return "needs no authentication" if theirs == "none" else "lets anonymous callers pass"
     if ours == "none":
         return None
     mine, yours = route.of(AuthOfRoute), other.of(AuthOfRoute)
+    if mine.providers is not None and yours.providers is None:
+        return "takes the credentials of every provider"
+    more = set(yours.providers or ()) - set(mine.providers or ())
+    if mine.providers is not None and more:
+        return f"takes the credentials of other providers: {', '.join(sorted(more))}"
     if mine.roles and not yours.roles:
         return "demands no role"
     if mine.roles and set(yours.roles) - set(mine.roles):
         return f"lets other roles pass: {', '.join(sorted(set(yours.roles) - set(mine.roles)))}"
     if set(mine.scopes) - set(yours.scopes):
         return f"does not demand the scope {', '.join(sorted(set(mine.scopes) - set(yours.scopes)))}"
+    demands = dict(yours.claims)
+    for name, value in mine.claims:
+        if name not in demands:
+            return f"does not demand the claim {name}"
+        if _values(demands[name]) - _values(value):
+            return f"lets other values of the claim {name} pass"
     return None
+
+
+def _strength(config: Config, route: Route) -> str:
+    auth, of_route = demanded(config, route), route.of(AuthOfRoute)
+    demands = of_route.roles or of_route.scopes or of_route.claims
+    return "required" if auth == "optional" and demands else auth
+
+
+def _values(value: Any) -> set[tuple[type, Any]]:
+    """``1`` and ``true`` are equal to Python."""
+    return {(type(each), each) for each in (value if isinstance(value, tuple) else (value,))}
 
 
 def refuse(old: Config, new: Config) -> Iterator[Problem]:

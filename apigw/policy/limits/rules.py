@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
+
+from attrs import evolve
 
 from apigw.config import addresses
 from apigw.config.files import Files
@@ -11,13 +14,13 @@ from apigw.config.merge import Document
 from apigw.config.model import Config, Path, Route
 from apigw.config.nearest import hint
 from apigw.config.paths import paths_of
-from apigw.config.rules import Rules
+from apigw.config.rules import Less, Rules
 from apigw.config.units import duration_text
 from apigw.config.validate import shown
 from apigw.policy.limits.model import UNMATCHED, RateLimit, rate_limits_of
 from apigw.policy.limits.schema import KEYS
 from apigw.routing.hosts import may_have
-from apigw.routing.pattern import Pattern
+from apigw.routing.pattern import Pattern, overlaps
 from apigw.routing.rules import Patterns
 
 
@@ -114,6 +117,30 @@ def told_unmatched(config: Config) -> Iterator[tuple[str, str]]:
             yield "limit", _in_words(limit)
 
 
+def weaker(config: Config) -> Less:
+    limits = [(each, Pattern.parse(each.endpoint)) for each in rate_limits_of(config) if each.endpoint != UNMATCHED]
+    return partial(_less, limits)
+
+
+def _less(limits: Sequence[tuple[RateLimit, Pattern]], route: Route, other: Route, path: bytes) -> str | None:
+    """A limit of ``route`` that does not hold for ``path``, in words; whoever wrote a route for that knows it."""
+    own, theirs = Pattern.parse(route.path), Pattern.parse(other.path)
+    if own.matches(path) or (not theirs.wildcard and _trimmed(own) == _trimmed(theirs)):
+        return None
+    of_host = [(limit, pattern) for limit, pattern in limits if may_have(limit.hosts, route.hosts)]
+    held = [limit for limit, pattern in of_host if pattern.matches(path)]
+    for limit, pattern in of_host:
+        alike = (evolve(each, endpoint=limit.endpoint, hosts=limit.hosts) for each in held)
+        if overlaps(pattern, own) == "always" and limit not in alike:
+            return f"escapes the limit on {limit.named}"
+    return None
+
+
+def _trimmed(pattern: Pattern) -> tuple[bytes | None, ...]:
+    """Its segments, without a slash at the end."""
+    return pattern.segments[:-1] if pattern.segments[-1:] == (b"",) else pattern.segments
+
+
 def _in_words(limit: RateLimit) -> str:
     each = {"user": "for each user", "ip": "for each address"}.get(limit.scope, "for all callers together")
     if limit.window is None:
@@ -126,6 +153,7 @@ RULES = Rules(
     forms={"limited endpoint": limited_endpoint},
     called={"limited endpoint": "path pattern or `unmatched`"},
     checks=(rate_limits,),
+    weaker=(weaker,),
     told=(told,),
     told_unmatched=(told_unmatched,),
 )

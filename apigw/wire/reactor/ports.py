@@ -66,9 +66,10 @@ class UnixPort(unix.Port):
         tcp.Port.connectionLost(self, reason)
 
     def accept(self, most: int) -> int:
+        before: int = self.sessionno
         self.numberAccepts = most
         tcp.Port.doRead(self)
-        return most
+        return self.sessionno - before
 
 
 class _Gated:

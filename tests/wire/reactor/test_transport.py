@@ -312,11 +312,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("keys"))
 
 
-def served(turns: Turns) -> ChannelFactory:
+def served(turns: Turns, asked: Callable[[Request], object] = lambda request: None) -> ChannelFactory:
     """Answers every request, and so is made by nothing but what a listener gives it."""
     deadlines = Deadlines(turns.reactor)
 
     def answer(request: Request) -> None:
+        asked(request)
         request.respond(200, [(b"content-length", b"2")], b"ok")
 
     return ChannelFactory(Settings(), deadlines, answer, lambda *refused: (400, [], b""), lambda: 0.0)
@@ -350,22 +351,20 @@ def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement(
     turns: Turns, authority: Authority, kind: str
 ) -> None:
     """The second piece of an answer is sent at once, whatever the port: Nagle's algorithm is off."""
-    channels = served(turns)
+    no_delay: list[bool] = []
+
+    def note(request: Request) -> None:
+        stream: Any = request.stream
+        transport = beneath_tls(stream.transport)
+        assert isinstance(transport, Served)
+        no_delay.append(transport.getTcpNoDelay())
+
+    channels = served(turns, note)
     factory: Any = channels
     tls = None
     if kind == "tls":
         tls = authority.client()
         factory = over_tls(turns, authority, channels)
-    no_delay: list[bool] = []
-    opened = channels.opened
-
-    def note(channel: Any) -> None:
-        transport = beneath_tls(channel.transport)
-        assert isinstance(transport, Served)
-        no_delay.append(transport.getTcpNoDelay())
-        opened(channel)
-
-    channels.opened = note  # type: ignore[method-assign]
     port = served_by(turns, factory, socket.AF_INET6 if kind == "tcp6" else socket.AF_INET)
     with socket.create_connection((port.getHost().host, port.getHost().port)) as client:
         ask(turns, client, tls)
