@@ -124,7 +124,7 @@ class NameServers:
         if not own and name.lower().rstrip(".") == "localhost":
             own = list(LOCALHOST)
         if own:
-            return Found(tuple(Address(each, trusted=True) for each in own[:MOST]), HOSTS_TTL)
+            return Found(tuple(Address(canonical(each), trusted=True) for each in own[:MOST]), HOSTS_TTL)
         both = yield DeferredList([self._ask(name, dns.A), self._ask(name, dns.AAAA)], consumeErrors=True)
         addresses: list[Address] = []
         ttls: list[float] = []
@@ -138,7 +138,7 @@ class NameServers:
             records, ttl = result
             if records:
                 ttls.append(ttl)
-            addresses += [Address(str(ip_address(record.address))) for record in records]
+            addresses += [Address(canonical(record.address)) for record in records]
         if reason is not None and not addresses:
             return reason
         return Found(tuple(addresses), min(ttls, default=0.0), tuple(unknown))
@@ -241,6 +241,12 @@ def records_of(answers: Sequence[Any], name: str, kind: int) -> tuple[list[Any],
     found = [each for each in answers if each.type == kind and each.name.name.lower() == wanted]
     ttls += [each.ttl for each in found]
     return [each.payload for each in found[: 4 * MOST]], min(ttls, default=0.0)
+
+
+def canonical(address: str | bytes) -> str:
+    """One text for each host: an IPv4 address that is written as IPv6 (RFC 4291 §2.5.5.2) is that IPv4 address."""
+    parsed = ip_address(address)
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
 def _is_address(text: str) -> bool:

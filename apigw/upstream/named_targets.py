@@ -18,6 +18,9 @@ from apigw.upstream.upstream import Upstream
 THIS_NETWORK = IPv4Network("0.0.0.0/8")
 """RFC 6890 §2.2.2. Linux takes 0.0.0.0 for the machine itself."""
 
+MOST_REPORTED = 8
+"""Refused addresses that are logged at a time."""
+
 log = Logger()
 
 IsOwn = Callable[[str, int], bool]
@@ -94,11 +97,13 @@ class NamedTargets:
                 yield Target(target.scheme, address.host, port, weight, called=name)
 
     def _report(self, refused: frozenset[tuple[str, str]]) -> None:
-        """Log each refusal once, while it lasts."""
-        for where, why in sorted(refused - self._refused):
-            log.warn(
-                "{service}: an address of {where} is not used: {why}", service=self._upstream.name, where=where, why=why
-            )
+        """Log each refusal once, while it lasts; of many at a time a few, as others write what is in DNS."""
+        new = sorted(refused - self._refused)
+        service = self._upstream.name
+        for where, why in new[:MOST_REPORTED]:
+            log.warn("{service}: an address of {where} is not used: {why}", service=service, where=where, why=why)
+        if len(new) > MOST_REPORTED:
+            log.warn("{service}: nor are {more} others", service=service, more=len(new) - MOST_REPORTED)
         self._refused = refused
 
 

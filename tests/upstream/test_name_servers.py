@@ -56,6 +56,15 @@ async def test_all_addresses_of_a_name_with_the_shortest_ttl(names: NameServers,
 
 
 @pytest_twisted.ensureDeferred
+async def test_ipv4_written_as_ipv6_is_ipv4(names: NameServers, zone: Zone, tmp_path: Path) -> None:
+    """So a name cannot lead back to the gateway's own listener by another spelling of its address."""
+    zone.addresses("orders.test", "10.0.0.1", "::ffff:10.0.0.1", "::ffff:127.0.0.1")
+    (tmp_path / "hosts").write_text("::ffff:127.0.0.1 local.test\n")
+    assert set(hosts(*(await names.look_up("dns", "orders.test")).addresses)) == {"10.0.0.1", "127.0.0.1"}
+    assert hosts(*(await names.look_up("dns", "local.test")).addresses) == ["127.0.0.1"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_more_than_a_datagram_holds_is_asked_by_tcp(names: NameServers, zone: Zone) -> None:
     zone.addresses("many.test", *(f"10.0.{number // 250}.{number % 250 + 1}" for number in range(1000)))
     found = await names.look_up("dns", "many.test")

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from apigw import is_compiled
 from apigw.config.model import Service
@@ -17,7 +18,7 @@ from apigw.ops.metrics import LookupSeries, Metrics
 from apigw.shared.page import Page
 from apigw.upstream.balancing import RoundRobin
 from apigw.upstream.name_servers import MOST, Address, Found, NotAnswered
-from apigw.upstream.named_targets import NamedTargets, called, own_listeners, why_not
+from apigw.upstream.named_targets import MOST_REPORTED, NamedTargets, called, own_listeners, why_not
 from apigw.upstream.names import KEPT_WHEN_FAILED, KEPT_WHEN_NONE, OVERDUE, Names
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
@@ -266,6 +267,16 @@ def test_a_name_that_points_to_the_gateway_itself_is_no_target() -> None:
     served = Served(NAMED, is_own=lambda host, port: (host, port) == ("10.0.0.2", 8080))
     served.scene.servers.answer("10.0.0.1", "10.0.0.2")
     assert served.names == ["https://10.0.0.1:8080"]
+
+
+def test_of_many_refused_addresses_a_few_are_logged() -> None:
+    """Whoever writes the records of a name does not fill the log."""
+    served = Served(NAMED)
+    with capturedLogs() as logged:
+        served.scene.servers.answer("10.0.0.1", *(f"127.0.0.{number}" for number in range(1, 101)))
+    said = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.warn]
+    assert len(said) == MOST_REPORTED + 1
+    assert said[-1] == "main: nor are 92 others"
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ class Redirected(Stage):
             if host is None or not authority(host):
                 raise errors.BadRequest("The host of the URL that this request would be redirected to is malformed.")
             location = self._scheme + host + location
-        elif location.startswith(b"//"):  # a browser would take what follows for a host
-            raise errors.BadRequest("The path that this request would be redirected to begins with //.")
+        elif location.startswith((b"//", b"/\\")):  # a browser would take what follows for a host
+            raise errors.BadRequest("The path that this request would be redirected to begins with // or /\\.")
         if self._keeps_query:
             location += exchange.request.query
         return _to(self._status, location + self._fragment)

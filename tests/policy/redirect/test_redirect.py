@@ -39,6 +39,8 @@ def location(answer: Answer) -> tuple[int, bytes]:
         ("/:tenant/*", "https://{param.tenant}.example.com/{param.rest}", "/a@b/x", None),
         ("/:tenant/*", "https://{param.tenant}.example.com/{param.rest}", "/a%3A1/x", None),
         ("/x/*", "/{param.rest}", "/x//evil.example/", None),
+        ("/x", "/{query}", "/x?/evil.example", None),
+        ("/x", "/{query}", "/x?\\evil.example", None),
         ("/*", "/me/{principal.id}", "/a", b"/me/Ada%20Lovelace"),
         ("/*", "/me/{claims.missing}", "/a", None),
     ],

@@ -8,8 +8,10 @@ the file. Lines that begin with ``#`` are comments, and stand above all others.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import stat
 from datetime import UTC, datetime
 from hashlib import sha256
 
@@ -107,6 +109,8 @@ def rendered(record: Record) -> str:
 def check_file(path: str) -> None:
     """Reads all of a file. Raises ``ValueError`` for the first line that is wrong: a fragment that follows its name."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe is to wait for whoever writes to it
+            raise ValueError("is not a regular file")
         with open(path, "rb") as file:
             before, known = "", set[str]()
             for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):

@@ -69,13 +69,19 @@ def test_a_bad_line_is_told_with_its_number(tmp_path: Path, text: str, sentence:
 
 
 def test_a_file_is_told_as_a_whole(tmp_path: Path) -> None:
-    """One that is not there, is no file, has no end, or is not text."""
+    """One that is not there, is a directory or a pipe, which is not waited for, has no end, or is not text."""
     file = tmp_path / "keys"
     for content, sentence in ((f"{HASH}\ta\t\t\t".encode(), "no end"), (b"\xff\n", "not UTF-8")):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=f"has a line 1 that .*{sentence}"):
             check_file(str(file))
-    for path, sentence in ((tmp_path / "none", "does not exist"), (tmp_path, "cannot be read")):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, sentence in (
+        (tmp_path / "none", "does not exist"),
+        (tmp_path, "is not a regular file"),
+        (pipe, "is not a regular file"),
+    ):
         with pytest.raises(ValueError, match=sentence):
             check_file(str(path))
     file.write_bytes(b"")
