@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -28,6 +29,8 @@ def keys(options: argparse.Namespace) -> int:
 
 
 def _make(options: argparse.Namespace) -> int:
+    if os.path.exists(options.id) and not os.path.exists(options.file):
+        raise ValueError(f"does not exist, but {options.id} does: FILE comes first, then ID")
     key = new_key()
     expires = None if options.expires is None else _when(options.expires, time.time())
     record = Record(digest_of(key.encode()), options.id, tuple(options.role), tuple(options.scope), expires)
@@ -65,5 +68,8 @@ def _when(text: str, now: float) -> float:
     """The time that ``90d``, ``12h`` or a time in UTC means. Raises ``ValueError``."""
     found = _FROM_NOW.fullmatch(text)
     if found is None:
-        return time_of(text)
+        try:
+            return time_of(text)
+        except ValueError:
+            raise ValueError(f"--expires {text}: write 90d, 12h, or a time such as 2027-01-31T12:00:00Z") from None
     return float(int(now) + int(found[1]) * (86_400 if found[2] == "d" else 3_600))

@@ -38,6 +38,8 @@ class Asked(argparse.Action):
             parser.error("more than METHOD, PATH and DIR")
         if len(values) == 1 and values[0].isupper() and not os.path.exists(values[0]):
             parser.error("the following arguments are required: PATH")
+        if len(values) == 1 and "/" in values[0] and not os.path.exists(values[0]):
+            parser.error(f"there is no directory {values[0]}; if it is a path of a request, write METHOD before it")
         namespace.method, namespace.path = values[:2] if len(values) > 1 else (None, None)
         namespace.directory = values[-1] if len(values) in (1, 3) else "etc"
 

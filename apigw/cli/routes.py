@@ -16,7 +16,7 @@ from apigw.config.units import duration_text, size_text
 from apigw.policy.split.model import services_of
 from apigw.policy.transform.told import sent_as
 from apigw.process.rules import RULES
-from apigw.routing.configured import entry_of
+from apigw.routing.configured import conditions_of, entry_of
 from apigw.routing.router import Router
 from apigw.wire.errors import Refused
 from apigw.wire.methods import METHODS
@@ -92,6 +92,9 @@ def _demands(config: Config, index: int, route: Route, path: bytes, query: bytes
     origin = config.origins.get(("routes", index, "path"))
     if origin is not None:
         yield "written in", str(origin)
+    conditions = conditions_of(route)
+    if conditions is not None:
+        yield "if", str(conditions)
     for told in RULES.told:
         yield from told(config, route, path)
     if route.access_log is None:

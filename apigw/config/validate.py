@@ -213,6 +213,8 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
     if isinstance(value, str):
         if kinds[0] in ("integer", "number") and re.fullmatch(r"-?[0-9.]+", value):
             return f"must be {names}: write it without quotes"
+        if "integer" in kinds and re.fullmatch(r"[0-9]+%", value):
+            return f"must be {names}: write {value[:-1]}"
         return f"must be {names}, not text"
     if isinstance(value, dict) and list(value.values()) == [None]:
         return f"must be {names}, but YAML reads braces as a map: write it in quotes"

@@ -143,9 +143,11 @@ def needs_restart(old: Config, new: Config) -> list[Problem]:
             ("redis", "url"): config.redis and evolve(config.redis, timeout=0),
         }
 
+    # Where `auto` stands for one worker, the upgrade says so itself.
+    upgrade = "" if 1 in (old.gateway.workers, new.gateway.workers) else ", or `apigw upgrade`"
     before, after = fixed(old), fixed(new)
     problems = [
-        Problem("a change here needs a restart", path, new.origins.get(path))
+        Problem(f"a change here needs a restart{upgrade}", path, new.origins.get(path))
         for path, value in after.items()
         if value != before[path]
     ]

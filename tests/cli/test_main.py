@@ -144,6 +144,27 @@ def test_all_routes(etc: Path, capsys: pytest.CaptureFixture[str], directory: li
     assert len(lines) == 7
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["routes", "/a/7"], "no directory /a/7; if it is a path of a request, write METHOD before it"),
+        (["keys", "make", "acme", "etc/gateway.yaml"], "acme: does not exist, but etc/gateway.yaml does: FILE comes"),
+        (
+            ["keys", "make", "a.keys", "acme", "--expires", "90"],
+            "--expires 90: write 90d, 12h, or a time such as 2027-",
+        ),
+    ],
+)
+def test_mistyped(etc: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    """What was typed is done in another sense, or the message is about something else."""
+    try:
+        assert cli.main(arguments) == 1
+    except SystemExit as exit:
+        assert exit.code == 2
+    assert said in capsys.readouterr().err
+    assert not Path("acme").exists() and not Path("a.keys").exists()
+
+
 def test_all_redirects(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In the list of all routes a redirect has made-up segments where its parameters are."""
     (etc / "away.yaml").write_text(

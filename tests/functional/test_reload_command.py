@@ -63,7 +63,7 @@ def test_what_the_gateway_refuses_is_printed(daemon: Daemon, reload: Reload, ser
     daemon.configure(gateway(services={"main": service.url}, routes=[], listen=listen))
     code, out, err = reload()
     assert (code, out) == (1, "")
-    assert err.startswith("not reloaded: ") and err.endswith("gateway.listen: a change here needs a restart\n")
+    assert err.startswith("not reloaded: ") and "gateway.listen: a change here needs a restart" in err
     assert daemon.get("/a").status == 200
 
 

@@ -18,9 +18,11 @@ from twisted.python.failure import Failure
 
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
+from apigw.config.model import Config, Gateway
 from apigw.process import handover
 from apigw.process.place import Alone
 from apigw.process.program import Program
+from apigw.process.renewal import needs_restart
 from apigw.process.rules import RULES
 from apigw.process.signals import Signals
 
@@ -119,6 +121,16 @@ def test_what_is_abandoned_half_way_leaves_nothing_either(scene: Scene) -> None:
         scene.wait(preparing)
     scene.wait(tidied)
     assert scene.series() == {"first", "/a"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "upgrade"), [(1, 1, False), (2, 2, True), ("auto", 2, True), (2, 1, False)]
+)
+def test_an_upgrade_is_named_where_it_would_do(before: int | str, after: int | str, upgrade: bool) -> None:
+    """Who reads that a restart is needed stops the gateway, and need not."""
+    old = Config(Gateway(workers=before))
+    (problem, *_) = needs_restart(old, Config(Gateway(workers=after, admin=None)))
+    assert str(problem).endswith("needs a restart, or `apigw upgrade`" if upgrade else "needs a restart")
 
 
 def test_a_change_that_needs_a_restart_is_refused_in_the_process_that_has_the_old_configuration(scene: Scene) -> None:

@@ -57,7 +57,7 @@ def _reachable(document: Document, path: Path) -> None:
         document.warn(at, f"{shown(document, at, issuer)} has a host that routes name: {only}")
     elif not everywhere and (not host or host == "localhost" or re.fullmatch(r"[0-9.]+|.*:.*", host)):
         document.warn(
-            at, "every route has hosts: the token endpoint is only on hosts that no route names, and this names none"
+            at, "every route has hosts, and the token endpoint is only on hosts that no route names: write one of these"
         )
 
 
