@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import quote
 
 from apigw.config.model import Config, Route
 from apigw.process.rules import RULES
 from apigw.routing.configured import conditions_of
-from apigw.routing.pattern import Pattern
-from apigw.routing.review import sample
 
 HEAD = ("HOSTS", "PATH", "METHODS", "SERVICE", "DEMANDS")
 
@@ -32,5 +31,6 @@ def _demands(config: Config, route: Route) -> Iterator[str]:
     if conditions is not None:
         yield f"if {conditions}"
     for told in RULES.told:
-        for name, value in told(config, route, sample(Pattern.parse(route.path))):
+        # Parameters stand for themselves: so a redirect is shown as it is written.
+        for name, value in told(config, route, quote(route.path, safe="/:*%").encode("ascii")):
             yield f"{name}: {value}"

@@ -65,6 +65,8 @@ def routes(options: argparse.Namespace) -> int:
         return REFUSED
     print(explanation)
     if explanation.match is None:
+        if not host and any(route.hosts for route in config.routes):
+            print("  --host says which host is asked for")
         for told in RULES.told_unmatched:
             for name, value in told(config):
                 print(f"  {name}: {value}")

@@ -130,6 +130,8 @@ def route_host(text: str) -> str:
         raise ValueError("has a scheme: write only the host")
     if "/" in text:
         raise ValueError("has a slash: write only the host")
+    if text.startswith("."):
+        raise ValueError(f"begins with a dot: write *{text}")
     wildcard = "*." if text.startswith("*.") else ""
     name = text.removeprefix("*.")
     if "*" in name:

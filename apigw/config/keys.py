@@ -8,6 +8,7 @@ Besides the rules of Cerberus there are more: ``duration``, ``size`` and ``share
 - ``model`` is the class for the values of a map; its attributes have the defaults.
 - ``file`` names the check of the file's content, an entry of ``Rules.contents``. With ``into``, the file's text becomes
   the value of the key that ``into`` names.
+- ``like`` shows a map to who writes a text, a number or a list in its place.
 - ``meant`` has what people write in place of an allowed value, or of a key of a map, with what to write: the hint of
   the error. ``number`` has what to write in place of a number, such as ``tcp:{}``.
 - ``merge`` is ``"names"`` for maps of rules for headers (``set``, ``add``, ``remove``): a default's rules stay, but for
@@ -29,7 +30,7 @@ Rule = dict[str, Any]
 
 DAY, MONTH = "24h", "744h"
 
-_META = ("answers", "default", "into", "lines", "meant", "merge", "number", "secret", "short")
+_META = ("answers", "default", "into", "like", "lines", "meant", "merge", "number", "secret", "short")
 
 
 @frozen

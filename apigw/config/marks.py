@@ -28,6 +28,7 @@ _FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LOOKAHEAD = 1024 + 64
 """How far libyaml reads ahead of an event, in characters: 1024 for a key in one line (YAML 1.2 §7.4), and 64 spare."""
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NAMES_IN_BRACES = re.compile(r"[^\s:,{\[]\{[a-z]+(?:\.[^{}\s]+)?\}")
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
 _KEYS = ("on",)
@@ -158,6 +159,8 @@ class _Composer:
         start: Any = error.context_mark
         if error.context:
             sentence += f" {error.context}" + (f" that begins at line {start.line + 1}" if start else "")
+        if "flow mapping" in (error.context or "") and _NAMES_IN_BRACES.search(line):
+            sentence += "; a value with braces needs quotes"
         return _failure(sentence, _origin(mark))
 
     def _node(self, event: Any, depth: int) -> Node:

@@ -195,6 +195,9 @@ def _reason(error: Exception) -> str:
     return f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
+_KINDS: dict[type[Any], str] = {dict: "a map", list: "a list"}
+
+
 def _merge(first: Node, second: Node, path: Path) -> None:
     first.faults += second.faults
     for key, node in second.value.items():
@@ -207,7 +210,10 @@ def _merge(first: Node, second: Node, path: Path) -> None:
             held.value += node.value
             held.faults += node.faults
         else:
-            first.fault(f"is given twice, first at {held.key}", node.key, (key,))
+            kinds = [_KINDS.get(type(each.value)) for each in (node, held)]
+            unlike = None not in kinds and kinds[0] != kinds[1]
+            sentence = f"is {kinds[0]}, but {kinds[1]}" if unlike else "is given twice, first"
+            first.fault(f"{sentence} at {held.key}", node.key, (key,))
 
 
 def _lay_out(document: Document, node: Node, path: Path) -> Any:

@@ -28,7 +28,7 @@ from apigw.config.keys import (
     whole,
 )
 from apigw.config.problem import Path
-from apigw.config.schema_of_services import SERVICE
+from apigw.config.schema_of_services import SERVICE, SERVICE_MEANT
 
 CERTIFICATE: Rule = {
     "cert_file": file("PEM file: the certificate, then its intermediate ones.", "certificate", required=True),
@@ -311,7 +311,7 @@ _ROOT: Rule = {
     ),
     "services": {
         "type": "dict",
-        "valuesrules": map_of("", model.Service, SERVICE),
+        "valuesrules": map_of("", model.Service, SERVICE, meant=SERVICE_MEANT),
         "meta": {"doc": "The backends, by name."},
     },
     "routes": list_of("Which requests go to which service.", map_of("", model.Route, ROUTE)),

@@ -254,6 +254,7 @@ SERVICE: Rule = {
         model.HealthCheck,
         HEALTH_CHECK,
         nullable=True,
+        like="{path: /health}",
     ),
     "circuit_breaker": map_of(
         "Circuit breaker: no requests to the service while it fails. `null` for none.",
@@ -268,6 +269,13 @@ SERVICE: Rule = {
         model.Retry,
         RETRY,
         nullable=True,
+        like="{tries: 2}",
         meant={"retry_on": "'on'", **dict.fromkeys(("attempts", "num_retries", "retries"), "'tries'")},
     ),
 }
+
+SERVICE_MEANT = {
+    **dict.fromkeys(("address", "target", "url"), 'targets: ["http://…"]'),
+    **{key: f'targets: [{{{key}: "http://…"}}]' for key in ("dns", "srv")},
+}
+"""What people write in place of ``targets``."""

@@ -140,7 +140,24 @@ def _near(document: Document, path: Path) -> str:
     """The hint for an unknown key."""
     rule = rule_at(document.schema, path[:-1]) or {}
     known = rule.get("schema", {})
-    return _meant(rule, path[-1]) or hint(str(path[-1]), known if isinstance(known, dict) else ())
+    return (
+        _meant(rule, path[-1])
+        or _elsewhere(document, path)
+        or hint(str(path[-1]), known if isinstance(known, dict) else ())
+    )
+
+
+def _elsewhere(document: Document, path: Path) -> str:
+    """The hint for a key of services in a route, and the reverse, and for one that stands at the top."""
+    owner = path[1] if path[0] == "defaults" and len(path) > 1 else path[0]
+    other = {"routes": "services", "route": "services", "services": "routes", "service": "routes"}.get(str(owner))
+    if len(path) != 3 or other is None:
+        return ""
+    rule = rule_at(document.schema, (other, 0 if other == "routes" else "")) or {}
+    if path[2] in rule.get("schema", ()):
+        return f"; it is a key of {other}"
+    top = next((key for key in (path[2], f"{path[2]}s") if key in document.schema), None)
+    return "" if top is None else f"; did you mean {top!r}, at the top?"
 
 
 def _meant(rule: Mapping[str, Any], written: object) -> str:
@@ -185,6 +202,8 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
         return f"must be {names}, not a number: write {number.format(value)}"
     if kinds == ["list"]:
         return f"must be a list, not {_as_list(rule, value)}"
+    if not isinstance(value, dict) and "like" in rule.get("meta", {}):
+        return f"must be {names}, such as {rule['meta']['like']}"
     if isinstance(value, bool | int | float):
         if "string" not in kinds:
             kind = "true or false" if isinstance(value, bool) else "a fraction" if "integer" in kinds else "a number"

@@ -45,6 +45,13 @@ class NamedTargets:
                 self._following.append(self._names.follow(target.lookup, target.host, told))
 
     def stop(self) -> None:
+        """The service was removed or replaced. Requests that wait for the first lookup get its answer still."""
+        if self._upstream.resolving:
+            self._upstream.when_resolved().addBoth(lambda _: self._leave())
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
         following, self._following = self._following, []
         for each in following:
             self._names.leave(each)

@@ -144,6 +144,24 @@ def test_all_routes(etc: Path, capsys: pytest.CaptureFixture[str], directory: li
     assert len(lines) == 7
 
 
+def test_all_redirects(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the list of all routes a redirect has made-up segments where its parameters are."""
+    (etc / "away.yaml").write_text(
+        'routes: [{path: "/old/:id/*", auth: none, redirect: {to: "/{param.id}/{param.rest}"}}]\n'
+    )
+    assert cli.main(["routes"]) == 0
+    assert "redirect: 302 to /:id/*\n" in capsys.readouterr().out
+
+
+def test_a_request_without_a_host(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A route with hosts is not found, and nothing says that a host must be given."""
+    (etc / "hosts.yaml").write_text(HOSTS)
+    assert cli.main(["routes", "GET", "/nowhere"]) == 1
+    assert "--host says which host is asked for" in capsys.readouterr().out
+    assert cli.main(["routes", "GET", "/nowhere", "--host", "b.test"]) == 1
+    assert "--host" not in capsys.readouterr().out
+
+
 def test_routes_of_a_broken_configuration(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A half-read configuration is explained as if it were whole."""
     (etc / "b.yaml").write_text("rout: []\n")

@@ -29,6 +29,8 @@ def key_files() -> dict[str, str | bytes]:
         "ec.pub": public_pem(curve),
         "garbage": "-----BEGIN CERTIFICATE-----\nno\n",
         "empty": "\n",
+        "ops.htpasswd": f"ops:sha256${64 * '0'}\n",
+        "partners.keys": f"{64 * '0'}\tacme\t\t\t\n",
         "empty.json": '{"keys": []}',
         "jwks.json": json.dumps({"keys": [{**RSAKey.import_key(public_pem(good)).as_dict(), "kid": "a"}]}),
         "short": "hunter2\n",

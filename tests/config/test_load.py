@@ -375,7 +375,7 @@ def test_merging(write: Write) -> None:
         (
             "routes: []",
             "routes: {}",
-            "etc/b.yaml:1:1: routes: is given twice, first at etc/a.yaml:1:1",
+            "etc/b.yaml:1:1: routes: is a map, but a list at etc/a.yaml:1:1",
         ),
     ],
 )
@@ -505,6 +505,49 @@ def test_a_token_endpoint_without_a_key_of_its_own(write: Write) -> None:
     assert str(warning).startswith(
         "etc/a.yaml:1:45: auth.oauth.signing: has no private_key_file: the gateway makes a new key at each"
     )
+
+
+@pytest.mark.parametrize(
+    ("issuer", "routes", "said"),
+    [
+        ("https://api.test", '{path: /a, hosts: ["*.test"]}', "'https://api.test' has a host that routes name"),
+        ("http://127.0.0.1:8080", "{path: /a, hosts: [api.test]}", "every route has hosts"),
+        ("gateway", "{path: /a, hosts: [api.test]}", "every route has hosts"),
+        ("https://login.test", "{path: /a, hosts: [api.test]}", None),
+        ("gateway", "{path: /a, hosts: [api.test]}, {path: /b}", None),
+        ("https://api.test", "{path: /a}", None),
+    ],
+)
+def test_a_token_endpoint_that_nobody_finds(
+    write: Write, key_files: dict[str, str | bytes], issuer: str, routes: str, said: str | None
+) -> None:
+    """Partners get 404 for a token, because the host has routes of its own."""
+    text = f"""\
+auth: {{oauth: {{issuer: "{issuer}", signing: {{algorithm: RS256, key_id: k, private_key_file: rsa.key}}}}}}
+services: {{a: {{targets: ["http://a"]}}}}
+routes: [{routes.replace("}", ", service: a}")}]
+"""
+    warnings = list(map(str, load(write({**key_files, "a.yaml": text}), {}, RULES).warnings))
+    assert [line.partition("auth.oauth.issuer: ")[2].split(": the ")[0] for line in warnings if "issuer" in line] == (
+        [] if said is None else [said]
+    )
+
+
+def test_limits_of_hosts_that_have_no_route(write: Write) -> None:
+    """A limit for a host that is written wrongly limits nothing, and nobody is told."""
+    text = """\
+services: {a: {targets: ["http://a"]}}
+routes: [{path: /a, service: a, hosts: [a.test, "*.b.test"], auth: none}, {path: /c, service: a, auth: none}]
+rate_limits:
+  - {hosts: [a.test, x.b.test, "*.test"], endpoint: /a, limit: 1, window: 1s, scope: ip}
+  - {hosts: [aa.test], endpoint: /a, limit: 1, window: 1s, scope: user}
+  - {hosts: [aa.test], endpoint: /c, limit: 1, window: 1s, scope: user}
+"""
+    warnings = list(map(str, load(write({"a.yaml": text}), {}, RULES).warnings))
+    assert warnings == [
+        "etc/a.yaml:2:17: routes: 2 of 2 routes need no authentication: a.test/a, /c",
+        "etc/a.yaml:5:34: rate_limits[1].endpoint: '/a' matches no route",
+    ]
 
 
 def test_without_libyaml(example: str) -> None:

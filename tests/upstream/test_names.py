@@ -200,7 +200,8 @@ class Served:
         series = Metrics(CollectorRegistry(), "0").service("main")
         self.upstream = Upstream(Service("main", targets), self._target, RoundRobin(), deadlines, agent, None, series)
         self.upstream.start()
-        NamedTargets(self.upstream, self.scene.names, is_own).start()
+        self.named = NamedTargets(self.upstream, self.scene.names, is_own)
+        self.named.start()
         self.scene.clock.advance(0)
 
     def _target(self, config: TargetConfig) -> Target:
@@ -243,6 +244,22 @@ def test_requests_wait_for_the_first_lookup() -> None:
     assert waited[1].value.code == "no_healthy_target"
     served.scene.servers.fail()
     assert not served.upstream.resolving
+
+
+def test_requests_that_wait_for_the_first_lookup_survive_a_reload() -> None:
+    """Of a service that it has changed; nobody looks its names up after that."""
+    for answers in (True, False):
+        served = Served(NAMED)
+        served.scene.names.leave(served.scene.following)
+        waited: list[Any] = []
+        served.upstream.when_resolved().addBoth(waited.append)
+        served.upstream.close()
+        served.named.stop()
+        if answers:
+            served.scene.servers.answer("10.0.0.1")
+            assert (waited, len(served.upstream.targets)) == ([None], 1)
+        served.scene.clock.advance(60)
+        assert not served.scene.clock.getDelayedCalls()
 
 
 def test_a_name_that_points_to_the_gateway_itself_is_no_target() -> None:

@@ -106,6 +106,8 @@ def providers(document: Document, files: Files) -> None:
             continue
         if route.get("providers") is None and (route.get("auth") or default) != "none":
             unnamed.append(path)
+        if sound and (route.get("auth") or default) != "none":
+            _provable(document, path, route, route.get("providers") or known)
         for at, name in document.entries(*path, "providers"):
             if sound and name not in known:
                 near = hint(str(name), known)
@@ -118,9 +120,31 @@ def providers(document: Document, files: Files) -> None:
         )
 
 
+_HAVE = {"claims": ("jwt",), "scopes": ("jwt", "api_keys")}
+"""The kinds of providers whose callers have them; those of the gateway's own tokens have all."""
+
+
+def _provable(document: Document, path: Path, route: dict[str, Any], names: list[str]) -> None:
+    """Reports demands that no caller of the route can meet."""
+    kinds = {name: str(at[1]) for at, name in _named(document)}
+    if any(name != PROVIDER and name not in kinds for name in names):
+        return
+    for key, having in _HAVE.items():
+        if route.get(key) and not any(name == PROVIDER or kinds[name] in having for name in names):
+            sentence = f"cannot be met: callers of {', '.join(names)} have no {key}"
+            document.report((*path, key), sentence, document.key((*path, key)))
+
+
 def _listed(document: Document, routes: list[Path]) -> str:
-    named = ", ".join(next((text for _, text in paths_of(document, route)), "") for route in routes[:_MAX_NAMED])
+    named = ", ".join(_called(document, route) for route in routes[:_MAX_NAMED])
     return f"{named} and {len(routes) - _MAX_NAMED} more" if len(routes) > _MAX_NAMED else named
+
+
+def _called(document: Document, route: Path) -> str:
+    """The name of a route: its own, or its first host and path."""
+    host = next((text for _, text in document.entries(*route, "hosts")), "")
+    path = next((text for _, text in paths_of(document, route)), "")
+    return document.get(*route, "name") or f"{host}{path}"
 
 
 def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:

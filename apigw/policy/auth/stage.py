@@ -125,7 +125,7 @@ def missing(challenges: Sequence[bytes]) -> Unauthorized:
     For tokens it is without an error code (RFC 6750 §3.1). Each is a field of its own: clients that know one kind of
     challenge often cannot take apart a list of several.
     """
-    detail = "A token is required." if challenges[:1] == [BEARER] else "Credentials are required."
+    detail = "A token is required." if list(challenges) == [BEARER] else "Credentials are required."
     return Unauthorized(detail, [(b"www-authenticate", challenge) for challenge in challenges], "missing")
 
 

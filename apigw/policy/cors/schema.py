@@ -27,6 +27,7 @@ OF_ROUTE: Rule = {
         Cors,
         CORS,
         nullable=True,
+        like='{origins: ["https://…"]}',
     ),
 }
 

@@ -19,7 +19,7 @@ from apigw.config.units import duration_text
 from apigw.config.validate import shown
 from apigw.policy.limits.model import UNMATCHED, RateLimit, rate_limits_of
 from apigw.policy.limits.schema import KEYS
-from apigw.routing.hosts import may_have
+from apigw.routing.hosts import Hosts, may_have
 from apigw.routing.pattern import Pattern, overlaps
 from apigw.routing.rules import Patterns
 
@@ -69,11 +69,24 @@ class _Routed:
             for host in [addresses.route_host(text) for _, text in document.entries(*route, "hosts")] or [""]:
                 held.setdefault(host, []).extend(patterns)
         self._all = Patterns(pattern for patterns in held.values() for pattern in patterns)
-        self._of = {host: Patterns(patterns) for host, patterns in held.items() if host}
+        self._of: Hosts[Patterns] = Hosts()
+        for host, patterns in held.items():
+            if host:
+                self._of.set(host, Patterns(patterns))
+        self._others = Patterns(held.get("", ()))
 
     def overlap(self, pattern: Pattern, hosts: Sequence[str]) -> bool:
         """Whether some route may serve a path of ``pattern`` for one of the hosts; for any if there are none."""
-        return any(self._of.get(host, self._all).overlap(pattern) for host in hosts or [""])
+        return any(self._at(host).overlap(pattern) for host in hosts or ["*."])
+
+    def _at(self, host: str) -> Patterns:
+        """Of the routes for ``host``; of all for a wildcard that no route has, as it may stand for any host."""
+        named = self._of.get(host)
+        if named is not None:
+            return named
+        if host.startswith("*."):
+            return self._all
+        return self._of.find(host.encode("ascii")) or self._others
 
 
 def _kind(document: Document, path: Path, limit: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ def maintenance(what: str) -> Rule:
             f"Whether requests of the {what} are answered 503 [`maintenance`](rewriting.md#maintenance).",
             Maintenance,
             MAINTENANCE,
+            like="{retry_after: 5m}",
         )
     }
 

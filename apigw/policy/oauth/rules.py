@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import urlsplit
 
+from apigw.config import addresses
 from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.model import Path
@@ -14,6 +17,7 @@ from apigw.policy.auth.secrets import SecretHash
 from apigw.policy.oauth.schema import KEYS
 from apigw.policy.oauth.signing import signing_key
 from apigw.policy.oauth.token_request import check_client_id
+from apigw.routing.hosts import Hosts
 
 
 def token_endpoint(document: Document, files: Files) -> None:
@@ -23,6 +27,7 @@ def token_endpoint(document: Document, files: Files) -> None:
     if signing:
         _signing_keys(document, (*path, "signing"), signing)
         _apart_from_others(document, path, signing)
+        _reachable(document, path)
     seen: dict[str, Path] = {}
     for client, entry in document.entries(*path, "clients"):
         at = (*client, "id")
@@ -31,6 +36,29 @@ def token_endpoint(document: Document, files: Files) -> None:
         first = seen.setdefault(entry["id"], at)
         if first != at:
             document.report(at, f"{shown(document, at, entry['id'])} is given twice, first at {document.place(first)}")
+
+
+def _reachable(document: Document, path: Path) -> None:
+    """Warns of a token endpoint that nobody finds: on hosts that routes name, there is none."""
+    named: Hosts[bool] = Hosts()
+    everywhere = False
+    for route, _ in document.entries("routes"):
+        hosts = [text for _, text in document.entries(*route, "hosts")]
+        everywhere = everywhere or not hosts
+        for host in hosts:
+            named.set(addresses.route_host(host), True)
+    issuer = document.get(*path, "issuer")
+    if issuer is None or not len(named):
+        return
+    host = urlsplit(issuer).hostname or "" if "://" in issuer else ""
+    at = (*path, "issuer")
+    if host and named.find(host.encode("utf-8")):
+        only = "the token endpoint is only on hosts that no route names"
+        document.warn(at, f"{shown(document, at, issuer)} has a host that routes name: {only}")
+    elif not everywhere and (not host or host == "localhost" or re.fullmatch(r"[0-9.]+|.*:.*", host)):
+        document.warn(
+            at, "every route has hosts: the token endpoint is only on hosts that no route names, and this names none"
+        )
 
 
 def _signing_keys(document: Document, path: Path, signing: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import re
 
 from attrs import frozen
 
-from apigw.policy.transform.syntax import Name, Parts, parse, sample
+from apigw.policy.transform.syntax import Name, Parts, nginxs, parse, sample
 
 _SCHEME = re.compile(r"https?://")
 _UNSAFE = re.compile(r"[^\x21-\x7e]|[\"<>\\^`{|}]")
@@ -30,6 +30,7 @@ class Location:
     @classmethod
     def parse(cls, text: str) -> Location:
         """Raises ``ValueError`` with a sentence fragment that follows the text."""
+        nginxs(text, "[0-9]")
         parts = list(parse(text))
         for part in parts:
             if isinstance(part, str) and _UNSAFE.search(part):

@@ -13,7 +13,7 @@ from apigw.config.rules import Rules
 from apigw.policy.redirect.location import Location, as_pattern
 from apigw.policy.redirect.model import Redirect, https_port, redirect_of
 from apigw.policy.redirect.schema import KEYS
-from apigw.policy.transform.rules import callers, parameters
+from apigw.policy.transform.rules import callers, parameters, patterns_in
 from apigw.policy.transform.syntax import Name
 from apigw.policy.transform.told import filled
 
@@ -26,6 +26,7 @@ def redirects(document: Document, files: Files) -> None:
         if isinstance(route, dict) and route.get("redirect"):
             _loop(document, path, route, secure)
     parameters(document, ("redirect", "to"))
+    patterns_in(document, ("redirect", "to"))
     callers(document, ("redirect", "to"))
     https = document.get("gateway", "https_redirect")
     if https and document.is_sound(("gateway", "listen")) and document.is_sound(("gateway", "trusted_proxies")):

@@ -22,6 +22,7 @@ OF_ROUTE: Rule = {
         Redirect,
         REDIRECT,
         answers=True,
+        like='{to: "https://…"}',
     ),
 }
 

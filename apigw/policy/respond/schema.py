@@ -18,6 +18,7 @@ OF_ROUTE: Rule = {
         Respond,
         RESPOND,
         answers=True,
+        like="{status: 404}",
     ),
 }
 

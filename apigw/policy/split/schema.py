@@ -12,6 +12,7 @@ OF_ROUTE: Rule = {
         whole("", 0, 1_000_000),
         nullable=True,
         answers=True,
+        like="{old: 95, new: 5}",
     ),
     "split_by": {
         "type": ["string", "dict"],

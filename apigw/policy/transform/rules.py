@@ -52,6 +52,7 @@ def transform(document: Document, files: Files) -> None:
                 (*path, "strip_prefix"), "does not go with rewrite.path", document.key((*path, "strip_prefix"))
             )
     parameters(document, ("rewrite", "path"), ("rewrite", "host"))
+    patterns_in(document, ("rewrite", "path"))
     callers(document, ("rewrite", "path"), ("rewrite", "host"))
     for key in ("request_headers", "response_headers"):
         parameters(document, (key, "set", None), (key, "add", None))
@@ -105,6 +106,22 @@ def parameters(document: Document, *keys: tuple[str | None, ...]) -> None:
             for at, text in _texts(route, path, key):
                 for name in syntax.names(text):
                     _parameter(document, at, name, patterns)
+
+
+def patterns_in(document: Document, *keys: tuple[str | None, ...]) -> None:
+    """Reports values at ``keys`` with a segment that the route's path has as a parameter: braces were meant."""
+    for path, route in document.entries("routes"):
+        if not isinstance(route, dict):
+            continue
+        patterns = [Pattern.parse(text) for _, text in paths_of(document, path)]
+        meant = {f":{name}": syntax.PARAM + name for pattern in patterns for name in pattern.names}
+        if any(pattern.wildcard for pattern in patterns):
+            meant["*"] = syntax.REST
+        for key in keys:
+            for at, text in _texts(route, path, key):
+                segment = next((each for each in text.partition("?")[0].split("/") if each in meant), None)
+                if segment is not None:
+                    document.report(at, f"has {segment}, which stands for itself here: write {{{meant[segment]}}}")
 
 
 def callers(document: Document, *keys: tuple[str | None, ...]) -> None:

@@ -33,6 +33,7 @@ OF_ROUTE: Rule = {
         Rewrite,
         REWRITE,
         nullable=True,
+        like="{path: /…}",
     ),
     "request_headers": map_of(
         "[Changes](rewriting.md#headers) to the headers that the service gets.",

@@ -22,6 +22,14 @@ REST = "param.rest"
 OF_CALLER = ("principal.", CLAIM)
 """How the names begin of what is known of an authenticated caller."""
 
+_NGINXS = {
+    **dict.fromkeys(("host", "http_host"), "host"),
+    **dict.fromkeys(("request_uri", "uri"), "path"),
+    **dict.fromkeys(("args", "query_string"), "query"),
+    "remote_addr": "client.address",
+    "request_id": "request.id",
+}
+"""Variables of nginx, and what they are called here."""
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
@@ -85,8 +93,16 @@ def _check_name(name: str) -> None:
     raise ValueError(f"has {{{name}}}, which names nothing{near}")
 
 
+def nginxs(text: str, also: str = "(?!)") -> None:
+    """Raises ``ValueError`` for a variable of nginx, which would be sent as it is. ``also`` are further names."""
+    found = re.search(rf"\$({'|'.join(_NGINXS)}|{also})(?![A-Za-z0-9_])", text)
+    if found is not None:
+        raise ValueError(f"has {found[0]}, as in nginx: write {{{_NGINXS.get(found[1], 'param.NAME')}}}")
+
+
 def header_value(text: str) -> None:
     """The value of a header."""
+    nginxs(text)
     for part in parse(text):
         if isinstance(part, str) and FIELD_VALUE(part.strip(" \t").encode()) is None:
             raise ValueError("cannot be sent in a header")
@@ -94,6 +110,7 @@ def header_value(text: str) -> None:
 
 def path(text: str) -> None:
     """A path, perhaps with a query, to which a request is rewritten."""
+    nginxs(text, "[0-9]")
     example = sample(parse(text))
     if not example.startswith("/"):
         raise ValueError("does not begin with / or {path}")
@@ -106,6 +123,7 @@ def path(text: str) -> None:
 
 def host(text: str) -> None:
     """A host, perhaps with a port, that a service is asked for."""
+    nginxs(text)
     if _HOST.fullmatch(sample(parse(text))) is None:
         raise ValueError("is not a host, or a host and a port")
 

@@ -20,7 +20,7 @@ from apigw.policy.auth.api_keys.records import Record, digest_of, new_key
 from apigw.policy.auth.basic.model import BasicProvider
 from apigw.policy.auth.model import Auth, AuthOfRoute, AuthSection
 from apigw.policy.auth.secrets import hash_generated
-from apigw.policy.auth.stage import Authenticate, AuthenticateByAny
+from apigw.policy.auth.stage import Authenticate, AuthenticateByAny, missing
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
 from apigw.routing.trie import Entry
@@ -119,6 +119,13 @@ def test_of_several_kinds_the_first_that_is_there_decides(
     if status == 401:
         assert sorted(each.partition(b", error")[0] for each in scene.challenges) == [BEARER, KEYED]
     assert scene.screen.asked == (1 if status == 200 else 2)
+
+
+def test_what_would_do() -> None:
+    """A caller is asked for a token where a key would do, and does not know that."""
+    assert [missing(kinds).detail for kinds in ([BEARER], [BEARER, KEYED], [KEYED])] == [
+        "A token is required.", "Credentials are required.", "Credentials are required."
+    ]  # fmt: skip
 
 
 def test_nobody_passes_where_that_is_optional(scene: Scene) -> None:
