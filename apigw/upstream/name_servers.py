@@ -37,7 +37,7 @@ LOCALHOST = ("127.0.0.1", "::1")
 
 
 _NAME = re.compile(rb"[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}").fullmatch
-"""A target of SRV. None is "."; anything else that is no name of a host is left out, so that it does no harm to others."""
+"""A target of SRV. The target "." says that there is none; what is no name of a host is left out, too."""
 
 
 class NotAnswered(Exception):
