@@ -36,6 +36,10 @@ LOCALHOST = ("127.0.0.1", "::1")
 """RFC 6761 §6.3."""
 
 
+_NAME = re.compile(rb"[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}").fullmatch
+"""A target of SRV. The target "." says that there is none; what is no name of a host is left out, too."""
+
+
 class NotAnswered(Exception):
     """No name server gives an answer that can be used; the text says why."""
 
@@ -146,7 +150,7 @@ class NameServers:
     @inlineCallbacks
     def _services(self, name: str) -> Any:
         records, ttl = yield self._ask(name, dns.SRV)
-        records = [record for record in records if str(record.target) not in ("", ".") and record.port][:MOST]
+        records = [record for record in records if _NAME(record.target.name) and record.port][:MOST]
         some_are_zero = any(not record.weight for record in records)
         reason: Failure | None = None
         for priority in sorted({record.priority for record in records}):

@@ -145,6 +145,17 @@ async def test_srv_records_have_port_and_weight(names: NameServers, zone: Zone) 
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_record_without_the_name_of_a_host_does_no_harm_to_others(names: NameServers, zone: Zone) -> None:
+    zone.services("_orders._tcp.test", (0, 1, 80, "good.test"))
+    for name in (b"\xff\xfe.test", b"a b.test", b"a\n.test", b".".join([b"x" * 60] * 5)):
+        odd = dns.Record_SRV(0, 1, 80, b"", 60)
+        odd.target.name = name
+        zone.records["_orders._tcp.test", dns.SRV].append(odd)
+    zone.addresses("good.test", "10.0.0.1")
+    assert hosts(*(await names.look_up("srv", "_orders._tcp.test")).addresses) == ["10.0.0.1"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_srv_records_that_say_there_is_no_service(names: NameServers, zone: Zone) -> None:
     """The target `.` (RFC 2782)."""
     zone.services("_orders._tcp.test", (0, 0, 0, ""))

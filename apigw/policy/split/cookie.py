@@ -28,7 +28,7 @@ class Cookie:
     """The cookie ``name``. The first of ``secrets`` signs it; all are accepted."""
 
     def __init__(self, name: bytes, secrets: Sequence[bytes]) -> None:
-        self._begins = name + b"="
+        self._name = name
         self._purpose = b"apigw split\0" + name + b"\0"
         self._secrets = tuple(secrets)
 
@@ -50,7 +50,7 @@ class Cookie:
         """The value of ``Set-Cookie`` (RFC 6265 §4.1.1)."""
         end = b"; Secure" if secure else b""
         return b"%b%b; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax%b" % (
-            self._begins,
+            self._name + b"=",
             self.value(position),
             MAX_AGE,
             end,
@@ -58,8 +58,8 @@ class Cookie:
 
     def take(self, headers: Headers) -> tuple[int | None, Headers]:
         """The position of the first valid cookie, and ``headers`` without any cookie of this name."""
-        begins = self._begins
-        if not any(name == b"cookie" and value.find(begins) >= 0 for name, value in headers):
+        own = self._name
+        if not any(name == b"cookie" and value.find(own) >= 0 for name, value in headers):
             return None, headers
         position: int | None = None
         found = False
@@ -69,12 +69,13 @@ class Cookie:
                 others = []
                 for pair in value.split(b";"):
                     pair = pair.strip(b" \t")
-                    if not pair.startswith(begins):
+                    key, _, held = pair.partition(b"=")
+                    if key.rstrip(b" \t") != own:  # services take spaces away, too (RFC 6265 §5.2)
                         others.append(pair)
                         continue
                     found = True
                     if position is None:
-                        position = self.position_in(pair[len(begins) :])
+                        position = self.position_in(held)
                 if not others:
                     continue
                 value = b"; ".join(others)

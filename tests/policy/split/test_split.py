@@ -178,6 +178,8 @@ FORGED = {
     "digits of another script": "stick=\u0669999".encode() + GOOD[10:],
     "in quotes": b'stick="' + GOOD[6:] + b'"',
     "a service's name": b"stick=orders-v2",
+    "spaces behind the name": b"stick \t=orders-v2",
+    "the name alone": b"stick",
     "twice, both forged": b"stick=1; stick=2",
 }
 
