@@ -282,7 +282,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "empty": ({"split": {}}, "split: is empty: it needs at least one service, with its weight"),
     "no weight": ({"split": {"main": 0}}, "split: has no weight but 0, so no service would get a request"),
     "negative": ({"split": {"main": -1}}, "split.main: '-1' is less than 0"),
-    "share": ({"split": {"main": "95%"}}, "split.main: must be a whole number, not text"),
+    "share": ({"split": {"main": "95%"}}, "split.main: must be a whole number: write 95"),
     "beside a service": (
         {"split": {"main": 1}, "service": "main"},
         "split: is given beside service: only one can answer",
