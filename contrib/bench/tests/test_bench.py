@@ -357,4 +357,4 @@ def test_what_operators_see_is_timed_on_the_real_parts() -> None:
     """``ops_cost`` times an exchange that no gateway ever has, or none at all."""
     metrics = Metrics(CollectorRegistry(), "test")
     Accounting(metrics, None, lambda: 0.0, lambda: 0.0).exchange_ended(ops_cost.exchange(metrics))
-    assert b'path="/api/v1/users/:id",status="200"} 1' in metrics.render()[1]
+    assert b'path="/api/v1/users/:id",route="/api/v1/users/:id",status="200"} 1' in metrics.render()[1]
