@@ -277,8 +277,9 @@ class HTTP2Stream(Patience):
         self.channel.flush()
 
     def set_producer(self, producer: IPushProducer | None) -> None:
-        self._producer = producer
-        self._producer_paused = False
+        if producer is not self._producer:
+            self._producer = producer
+            self._producer_paused = False
         if self.channel.writing_paused or self.flow.unsent > UNSENT_HIGH:
             self.pause_producer()
 

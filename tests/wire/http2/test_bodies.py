@@ -485,6 +485,24 @@ def test_a_producer_that_comes_late_is_told_to_wait() -> None:
     assert not producer.paused
 
 
+def test_a_producer_that_is_named_again_stays_paused() -> None:
+    """As after each read from a service: it goes on when there is room, and not before, and not never."""
+    server = Server()
+    client = server.connect()
+    request, producer = download(server, client)
+    request.write(b"x" * (65_535 + 80_000))
+    request.flush()
+    client.receive()
+    assert producer.paused
+    client.open_window(0, 1_000_000)
+    client.open_window(1, 40_000)  # what is left pauses no producer, and is too much to resume one
+    request.stream.set_producer(producer)  # type: ignore[arg-type]
+    client.receive()
+    assert producer.paused
+    client.open_window(1, 40_000)
+    assert not producer.paused
+
+
 # The ends of streams.
 
 
