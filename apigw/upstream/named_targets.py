@@ -69,7 +69,7 @@ class NamedTargets:
         if before != after:
             upstream.replace_targets(wanted.values())
             log.info(
-                "{service}: {come} targets come and {go} go; there are {now}",
+                "{service}: the names of its targets have other addresses: {come} new, {go} gone, {now} in all",
                 service=upstream.name,
                 come=len(after - before),
                 go=len(before - after),

@@ -6,11 +6,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from math import isfinite
-from typing import Any, final
+from typing import final
 from urllib.parse import quote_from_bytes
 
 from apigw import errors
 from apigw.contract.exchange import Exchange
+from apigw.contract.principal import reach
 from apigw.policy.transform.syntax import CLAIM, PARAM, REST, Name, Parts, parse
 from apigw.routing.pattern import Pattern
 from apigw.wire.headers import FIELD_VALUE
@@ -138,24 +139,16 @@ class _Principal(Piece):
 
 @final
 class _Claim(Piece):
-    """A claim of that very name, or a nested one, for which dots stand between the names."""
+    """A claim, as ``reach`` finds it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._path = name.split(".")
 
     def text(self, exchange: Exchange) -> bytes | None:
         principal = exchange.principal
         if principal is None:
             return None
-        claims: Any = principal.claims
-        found: Any = claims.get(self._name)
-        if found is None:
-            found = claims
-            for name in self._path:
-                if not isinstance(found, dict):
-                    return None
-                found = found.get(name)
+        found: object = reach(principal.claims, self._name)
         if isinstance(found, str) and found.isprintable():  # nearly always, and without a regular expression
             return found.encode().strip(b" ")
         try:
