@@ -23,7 +23,7 @@ from apigw.wire.interfaces import UpstreamConnection
 MOST_DISCARDED: Final = 64 * 1024
 """Bytes of the body of a failed answer that are read, to keep the connection; a larger one ends the connection."""
 DISCARDED_WITHIN: Final = 1.0
-"""Seconds between two pieces of it."""
+"""Seconds for all of it, and between two pieces."""
 
 
 class BeginTries(Stage):
@@ -107,6 +107,7 @@ class Try:
         self._connection = connection
         self._discarded: int | None = None
         """Bytes, once the answer is discarded."""
+        self._discarded_until = 0.0
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         relay = self._relay
@@ -118,6 +119,7 @@ class Try:
                 self._connection.abandon()
             else:
                 self._connection.timeout = DISCARDED_WITHIN
+                self._discarded_until = relay.destination.seconds() + DISCARDED_WITHIN
             return
         self._tries.answered()
         self._connection.timeout = timeout_of(relay)
@@ -141,7 +143,7 @@ class Try:
             self._relay.response_received(data)
             return
         self._discarded += len(data)
-        if self._discarded > MOST_DISCARDED:
+        if self._discarded > MOST_DISCARDED or self._relay.destination.seconds() > self._discarded_until:
             self._connection.abandon()
 
     def response_paused(self) -> None:

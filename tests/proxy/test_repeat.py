@@ -217,6 +217,19 @@ def test_a_failed_answer_is_discarded(kind: str) -> None:
     assert (scene.status(), machine.made, scene.over()) == (200, 1 if kept else 2, True)
 
 
+def test_a_failed_answer_that_drips() -> None:
+    """It holds its connection for no longer than one that stalls."""
+    scene = Scene()
+    scene.ask()
+    scene.answer(b"HTTP/1.1 503 Busy\r\nContent-Length: 100\r\n\r\n")
+    line = scene.machines[0].lines[0]
+    for at, aborted in ((0.4, False), (0.8, False), (1.2, True)):
+        scene.wait(0.4)
+        line.deliver(b"x")
+        scene.clock.advance(0)
+        assert line.aborted is aborted, at
+
+
 def test_a_failed_answer_that_does_not_end() -> None:
     """Its connection is closed; the retry does not wait for it."""
     scene = Scene()
