@@ -196,6 +196,12 @@ class Relaying:
         raise NotImplementedError
 
 
+class Seen:
+    """What a policy that a user wrote sees of an exchange (``contract.view``). ``next`` is that of another one."""
+
+    next: Seen | None
+
+
 class Driver:
     """Runs exchanges (``proxy.pipeline``). Calls for an exchange that has ended have no effect."""
 
@@ -308,6 +314,8 @@ class Exchange:
         """A hook of the route has raised: the answer is an error of the gateway's own, which no hook gets."""
         self.at_end: tuple[AtEnd, ...] = ()
         """Called when the exchange is over."""
+        self.view: Seen | None = None
+        """The first view of a policy that a user wrote, if there is one."""
         self.ended = False
         request.listener = self
 

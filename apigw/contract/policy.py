@@ -20,12 +20,14 @@ from apigw.config.rules import Rules
 from apigw.contract.choice import Choice
 from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
 from apigw.contract.machine import Machine
+from apigw.contract.view import Bodies
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check
 from apigw.redis.link import RedisLink
 from apigw.routing.router import Router
 from apigw.shared.page import Page
 from apigw.wire.deadlines import Deadlines
+from apigw.wire.fetch import Fetched
 from apigw.wire.request import Request
 
 POSITIONS = ("access", "before_auth", "auth", "after_auth", "limit", "after_limit")
@@ -51,6 +53,9 @@ class Context:
     metrics: Metrics
     fetch: Callable[[int], Fetch]
     """Makes a ``Fetch`` for documents of at most this many bytes."""
+    call: Callable[..., Deferred[Fetched]]
+    """Makes any other request (``wire.fetch.Calls``)."""
+    bodies: Bodies
     client_address: Callable[[Request], bytes]
     """The client's, behind trusted proxies; ``unix:`` for a unix socket's peer. It may be asked once requests come."""
     redis: RedisLink | None
@@ -71,8 +76,8 @@ class Context:
 class Part:
     """What a policy adds to one route."""
 
-    stages: Mapping[str, Stage] = {}
-    """One stage for each position, by its name in ``POSITIONS``."""
+    stages: Mapping[str, Stage | tuple[Stage, ...]] = {}
+    """A stage for each position, or several, by its name in ``POSITIONS``."""
     hooks: tuple[Hook, ...] = ()
     """Run for each answer, in the order of the policies."""
     on_refusal: tuple[OnRefusal, ...] = ()
@@ -86,7 +91,8 @@ class Part:
     are compared with every byte that is neither a letter nor a digit as ``-``."""
     choice: Choice | None = None
     """For a route without a service: chooses it, after all stages. Stages that policies add to the route with that
-    service, and not to the route without one, run after the choice."""
+    service, and not to the route without one, run after the choice: those at other positions, and of several at one
+    position, those that are other objects."""
     answer: Stage | None = None
     """For a route without a service: it runs after all other stages, and must answer or refuse."""
 

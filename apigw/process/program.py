@@ -40,6 +40,7 @@ from apigw.process.snapshot import Parts, Snapshot, compile, compiling
 from apigw.process.systemd import watchdog
 from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
+from apigw.proxy.body import WholeBodies
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.proxy.resources import measure, metrics_page, public_resources
@@ -56,7 +57,7 @@ from apigw.wire.agent import Agent
 from apigw.wire.channel import ChannelFactory
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.fetch import Fetch
+from apigw.wire.fetch import Calls, Fetch
 from apigw.wire.request import Request
 
 log = Logger()
@@ -103,6 +104,8 @@ class Program:
             deadlines=deadlines,
             metrics=metrics,
             fetch=partial(Fetch, agent),
+            call=Calls(agent, reactor),
+            bodies=WholeBodies(buffers),
             client_address=client_address,
             redis=redis,
             machine=machine,

@@ -231,12 +231,15 @@ def _destination(
 
 def _stages(added: Sequence[Part], before: Sequence[Part] = ()) -> list[Stage]:
     """The stages of the policies, each at its position, without those that are in ``before`` too."""
-    return [
-        part.stages[at]
-        for at in POSITIONS
-        for number, part in enumerate(added)
-        if at in part.stages and not (before and at in before[number].stages)
-    ]
+    found: list[Stage] = []
+    for at in POSITIONS:
+        for number, part in enumerate(added):
+            held, earlier = part.stages.get(at), before[number].stages.get(at) if before else None
+            if isinstance(held, tuple):
+                found += [stage for stage in held if not (isinstance(earlier, tuple) and stage in earlier)]
+            elif held is not None and earlier is None:
+                found.append(held)
+    return found
 
 
 def _unnamed(pattern: str) -> RouteConfig:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from json import dumps, loads
+from typing import Any, NoReturn
 from urllib.parse import urljoin, urlsplit
 
+from attrs import frozen
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -16,6 +19,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from apigw import __version__
+from apigw.wire.errors import UpstreamError
 
 AGENT = f"apigw/{__version__}"
 """The ``User-Agent``. Firewalls of some providers refuse requests without one."""
@@ -24,6 +28,78 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 class FetchFailed(Exception):
     """The answer is not 200, too large, or incomplete."""
+
+
+@frozen
+class Fetched:
+    """An answer. Names of ``headers`` are in lower case; of several of one name the first counts."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """Raises ``ValueError`` for what is no JSON."""
+        return loads(self.body)
+
+
+class Calls:
+    """Requests of any kind, with any answer of at most ``limit`` bytes, within ``timeout`` seconds.
+
+    Redirects are not followed, cookies not kept, and compressed answers are refused.
+    """
+
+    def __init__(self, agent: IAgent, clock: IReactorTime) -> None:
+        self._agent = _Uncompressed(agent)
+        self._clock = clock
+
+    def __call__(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        json: Any = None,
+        timeout: float = 5.0,
+        limit: int = 1 << 20,
+    ) -> Deferred[Fetched]:
+        """Fails with ``FetchFailed`` without an answer, or with one that is too large, and with ``ValueError`` for what
+        cannot be sent."""
+        calling = Deferred.fromCoroutine(self._call(method, url, headers or {}, body, json, limit))
+        return calling.addTimeout(timeout, self._clock, _too_late)
+
+    async def _call(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, json: Any, limit: int
+    ) -> Fetched:
+        fields = Headers({"user-agent": [AGENT]})
+        for name, value in headers.items():
+            fields.setRawHeaders(name, [value])
+        if json is not None:
+            body = dumps(json).encode()
+            if not fields.hasHeader("content-type"):
+                fields.setRawHeaders("content-type", ["application/json"])
+        client = HTTPClient(self._agent)  # of its own for each call: treq's keeps cookies
+        try:
+            response: Any = await client.request(
+                method, url, headers=fields, data=body or None, allow_redirects=False, unbuffered=True
+            )
+        except UpstreamError as error:
+            raise FetchFailed(f"gave no answer: {error}") from error
+        read = _Bounded(limit)
+        response.deliverBody(read)
+        content = await read.content
+        found: dict[str, str] = {}
+        for key, values in response.headers.getAllRawHeaders():
+            found.setdefault(key.decode("latin-1").lower(), values[0].decode("latin-1"))
+        return Fetched(response.code, found, content)
+
+
+def _too_late(result: object, timeout: float) -> NoReturn:
+    raise FetchFailed(f"did not answer within {timeout:g} s")
 
 
 class Fetch:
