@@ -111,7 +111,9 @@ class PolicyFailed(GatewayError):
 
 
 class PolicyRefused(GatewayError):
-    """A policy that a user wrote refuses the request, with a ``status`` and a ``code`` of its own."""
+    """A policy that a user wrote refuses the request. It says ``status``, ``code`` and ``title``."""
+
+    status, code, title = 403, "refused", "Forbidden"
 
     def __init__(
         self, status: int, title: str, detail: str, code: str, headers: Iterable[tuple[bytes, bytes]] = ()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol
 
+from apigw.contract.caller import Caller
 from apigw.contract.exchange import Answer
 from apigw.contract.refusal import Refusal
-from apigw.contract.view import AnswerHead, Caller, RequestFields, View
+from apigw.contract.view import AnswerHead, RequestFields, View
 from apigw.policy.plugins.context import Busy, Context, PluginRedis
 from apigw.wire.fetch import Fetched, FetchFailed
 

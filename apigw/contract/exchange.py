@@ -6,15 +6,14 @@ Policies provide stages and hooks for a route (``policy.py``). ``proxy.pipeline`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence, Set
-from os import urandom
 from typing import Any
 
 from mypy_extensions import mypyc_attr
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from apigw.contract.identifiers import request_id
 from apigw.contract.peers import Peers
 from apigw.contract.principal import Principal
 from apigw.errors import GatewayError
@@ -68,8 +67,6 @@ NOTHING: frozenset[bytes] = frozenset()
 
 _SECURE = frozenset({b"https", b"wss"})
 """Values of ``X-Forwarded-Proto``."""
-
-_WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 
 Outcome = Answer | Waiting | None
 """The result of a stage: ``None`` to go on with the next stage, an answer, or a wait."""
@@ -227,43 +224,6 @@ class Driver:
     def end(self, exchange: Exchange) -> None:
         """The exchange is over, with or without an answer. Accounts for it, once."""
         raise NotImplementedError
-
-
-class _Identifiers:
-    """Random ids of 32 hexadecimal digits. 128 are made at once, which takes a sixth of the time for each."""
-
-    def __init__(self) -> None:
-        self._digits = b""
-        self._at = 0
-
-    def next(self) -> bytes:
-        at = self._at
-        if at == len(self._digits):
-            self._digits = urandom(2048).hex().encode("ascii")
-            at = 0
-        self._at = end = at + 32
-        return self._digits[at:end]
-
-
-_identifiers = _Identifiers()
-
-
-def new_request_id() -> bytes:
-    """A random id of 32 hexadecimal digits."""
-    return _identifiers.next()
-
-
-def request_id(headers: Headers) -> bytes:
-    """The client's ``X-Request-ID`` if it sent exactly one, of 1 to 128 visible ASCII characters; else a new id."""
-    found = None
-    for name, value in headers:
-        if name == b"x-request-id":
-            if found is not None:
-                return new_request_id()
-            found = value
-    if found is not None and _WELL_FORMED_ID(found):
-        return found
-    return new_request_id()
 
 
 class Exchange:

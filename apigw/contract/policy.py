@@ -20,7 +20,7 @@ from apigw.config.rules import Rules
 from apigw.contract.choice import Choice
 from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
 from apigw.contract.machine import Machine
-from apigw.contract.view import Bodies
+from apigw.contract.of_plugin import Bodies
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check
 from apigw.redis.link import RedisLink

@@ -8,13 +8,13 @@ another thread than the reactor's, every use raises ``RuntimeError``.
 from __future__ import annotations
 
 from _thread import get_ident
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final, cast, final
 from urllib.parse import parse_qs
 
+from apigw.contract.caller import Caller
 from apigw.contract.exchange import Answer, Exchange, Head, Seen
 from apigw.contract.fields import (
-    Names,
     checked,
     erase,
     seen_of,
@@ -25,7 +25,7 @@ from apigw.contract.fields import (
     write,
     write_head,
 )
-from apigw.contract.principal import Principal
+from apigw.contract.of_plugin import ANSWER, ENDS, FORWARD, READS, REQUEST, Shared
 from apigw.errors import BadRequest
 from apigw.routing.pattern import Pattern
 from apigw.wire.errors import Refused
@@ -35,69 +35,6 @@ from apigw.wire.target import check_authority, check_target
 
 _MOST_FIELDS: Final = 1000
 """Of a query that is taken apart; a client may send some ten thousand in a line."""
-
-READS: Final = 0
-REQUEST: Final = 1
-"""The request may be changed, as for the client's."""
-FORWARD: Final = 2
-"""It may be changed, as for the service."""
-ANSWER: Final = 3
-"""The head of the answer may be changed."""
-ENDS: Final = 4
-"""The exchange is over; ``on_end`` reads."""
-
-
-class Bodies:
-    """How a view reaches the body of its request (``proxy.body``)."""
-
-    def read(self, exchange: Exchange, view: View, limit: int) -> Awaitable[bytes]:
-        raise NotImplementedError
-
-
-@final
-class Shared:
-    """What all views of one plugin have in common. Made in the reactor's thread.
-
-    ``log_of`` makes the log for the exchange of a request id. ``late``: whether what ``on_request`` sets is for the
-    service alone.
-    """
-
-    def __init__(
-        self, plugin: str, names: Names, context: Any, log_of: Callable[[str], Any], bodies: Bodies, late: bool
-    ) -> None:
-        self.plugin = plugin
-        self.names = names
-        self.context = context
-        self.log_of = log_of
-        self.bodies = bodies
-        self.late = late
-        self.thread = get_ident()
-        self.patterns: dict[str, Pattern] = {}
-
-
-@final
-class Caller:
-    """The authenticated caller. ``claims`` are a copy of what is known of it."""
-
-    def __init__(self, principal: Principal) -> None:
-        self._principal = principal
-        self.id = principal.id
-        self.provider = principal.provider
-        self.roles = principal.roles
-        self.scopes = principal.scopes
-
-    @property
-    def claims(self) -> dict[str, Any]:
-        """Made anew at each access: the principal is shared by all exchanges with its token."""
-        return cast("dict[str, Any]", _copied(self._principal.claims))
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copied(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_copied(entry) for entry in value]
-    return value
 
 
 @final

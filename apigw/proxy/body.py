@@ -9,8 +9,9 @@ from typing import final
 from twisted.internet.defer import Deferred, fail, succeed
 
 from apigw import errors
-from apigw.contract.exchange import Exchange
-from apigw.contract.view import Bodies, View
+from apigw.contract.exchange import Exchange, Seen
+from apigw.contract.of_plugin import Bodies
+from apigw.contract.view import View
 from apigw.proxy.held_body import Buffers
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.request import Request
@@ -23,7 +24,8 @@ class WholeBodies(Bodies):
     def __init__(self, buffers: Buffers) -> None:
         self._buffers = buffers
 
-    def read(self, exchange: Exchange, view: View, limit: int) -> Awaitable[bytes]:
+    def read(self, exchange: Exchange, view: Seen, limit: int) -> Awaitable[bytes]:
+        assert isinstance(view, View)
         if view.is_reading:
             raise RuntimeError("read_body was called before, and has not ended")
         request = exchange.request

@@ -22,6 +22,7 @@ from apigw.policy.all import POLICIES
 from apigw.policy.cors.cors import Preflight
 from apigw.policy.cors.model import Cors, CorsOfRoute
 from apigw.process.snapshot import Parts, Snapshot, compile
+from apigw.proxy.body import WholeBodies
 from apigw.proxy.destination import Destination
 from apigw.proxy.forward import HoldBody
 from apigw.proxy.held_body import Buffers
@@ -29,20 +30,23 @@ from apigw.upstream.build import build
 from apigw.wire.agent import Agent
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.fetch import Fetch
+from apigw.wire.fetch import Calls, Fetch
 
 
 def parts() -> Parts:
     clock: Any = Clock()
     deadlines = Deadlines(clock)
     metrics = Metrics(CollectorRegistry(), "0")
+    agent = Agent(clock, deadlines, lambda host: ClientTLS().to(host))
     context = Context(
         reactor=clock,
         now=clock.seconds,
         config=Config(),
         deadlines=deadlines,
         metrics=metrics,
-        fetch=partial(Fetch, Agent(clock, deadlines, lambda host: ClientTLS().to(host))),
+        fetch=partial(Fetch, agent),
+        call=Calls(agent, clock),
+        bodies=WholeBodies(Buffers(0)),
         client_address=lambda request: b"",
         redis=None,
         machine=Machine(0),

@@ -20,6 +20,7 @@ from apigw.ops.metrics import Metrics
 from apigw.policy.all import POLICIES
 from apigw.process.rules import RULES
 from apigw.process.snapshot import Parts, Snapshot, compile
+from apigw.proxy.body import WholeBodies
 from apigw.proxy.forward import Connect, HoldBody
 from apigw.proxy.headers import upstream_fields
 from apigw.proxy.held_body import Buffers
@@ -27,7 +28,7 @@ from apigw.upstream.build import build
 from apigw.wire.agent import Agent
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.fetch import Fetch
+from apigw.wire.fetch import Calls, Fetch
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 
@@ -44,13 +45,16 @@ def snapshot_of(config: Config) -> Snapshot:
     clock: Any = Clock()
     deadlines = Deadlines(clock)
     metrics = Metrics(CollectorRegistry(), "0")
+    agent = Agent(clock, deadlines, lambda host: ClientTLS().to(host))
     context = Context(
         reactor=clock,
         now=clock.seconds,
         config=config,
         deadlines=deadlines,
         metrics=metrics,
-        fetch=partial(Fetch, Agent(clock, deadlines, lambda host: ClientTLS().to(host))),
+        fetch=partial(Fetch, agent),
+        call=Calls(agent, clock),
+        bodies=WholeBodies(Buffers(0)),
         client_address=lambda request: b"",
         redis=None,
         machine=Machine(0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import Factory, field, frozen
+from attrs import field, frozen
 
 from apigw.config.model import Config, Route
 from apigw.policy.plugins.loading import Code, Place
@@ -30,7 +30,7 @@ class Plugin:
 class Plugins:
     """The section ``plugins``."""
 
-    plugins: tuple[Plugin, ...] = Factory(tuple)
+    plugins: tuple[Plugin, ...] = ()
 
 
 @frozen

@@ -12,9 +12,9 @@ from apigw.config.model import Config, Redis
 from apigw.config.model import Route as RouteConfig
 from apigw.contract.exchange import Stage
 from apigw.contract.fields import Names
+from apigw.contract.of_plugin import FORWARD, REQUEST, Shared
 from apigw.contract.policy import NOTHING, POSITIONS, Part, Policy, Prepared
 from apigw.contract.policy import Context as GatewayContext
-from apigw.contract.view import FORWARD, REQUEST, Shared
 from apigw.policy.plugins.context import Context, PluginMetrics
 from apigw.policy.plugins.guard import Counts
 from apigw.policy.plugins.instance import Instance

@@ -56,7 +56,7 @@ class Scene:
 
     def ask(self, part: Part, *headers: tuple[bytes, bytes]) -> int:
         series = Metrics(CollectorRegistry(), "0").route("/a")
-        stages = tuple(part.stages.values())
+        stages = [stage for stage in part.stages.values() if isinstance(stage, Stage)]
         route = Route(
             "/a", None, None, series, (*stages, Welcome()), on_refusal=part.on_refusal, screens=(self.screen,)
         )

@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 
 from apigw.config.model import Config
 from apigw.contract.machine import Machine
+from apigw.contract.of_plugin import Bodies
 from apigw.contract.policy import Context, Prepared
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.jwt.model import JWTVerifier
@@ -39,6 +40,8 @@ class Scene:
                 deadlines=Deadlines(self.clock),
                 metrics=Metrics(CollectorRegistry(), "0"),
                 fetch=lambda limit: self.fetch,
+                call=lambda *_: Deferred(),
+                bodies=Bodies(),
                 client_address=lambda request: b"",
                 redis=None,
                 machine=Machine(0),
