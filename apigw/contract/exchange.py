@@ -137,7 +137,8 @@ class Route:
 
     ``stages`` run in their order, and ``hooks`` for each answer. ``series`` are the route's metrics. ``name`` is for
     logs; it is empty for a route that is not in the configuration. ``logged``: whether its exchanges have a line there.
-    ``chosen``: whether a ``Choice`` has led to it, and so to its service.
+    ``chosen``: whether a ``Choice`` has led to it, and so to its service. ``on_request_body`` and ``on_answer_body``
+    are ``contract.bodies.BodyHook``.
     """
 
     def __init__(
@@ -154,6 +155,8 @@ class Route:
         name: str = "",
         logged: bool = True,
         chosen: bool = False,
+        on_request_body: tuple[Any, ...] = (),
+        on_answer_body: tuple[Any, ...] = (),
     ) -> None:
         self.pattern = pattern
         self.name = name
@@ -169,6 +172,8 @@ class Route:
         self.on_lasting = on_lasting
         self.logged = logged
         self.chosen = chosen
+        self.on_request_body = on_request_body
+        self.on_answer_body = on_answer_body
 
 
 class Call:

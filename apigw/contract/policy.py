@@ -17,6 +17,7 @@ from twisted.web.resource import IResource
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.config.rules import Rules
+from apigw.contract.bodies import BodyHook
 from apigw.contract.choice import Choice
 from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
 from apigw.contract.machine import Machine
@@ -89,6 +90,9 @@ class Part:
     stripped: frozenset[bytes] = frozenset()
     """Names, in lower case, of the client's fields that do not reach the service. Other spellings do not, either: they
     are compared with every byte that is neither a letter nor a digit as ``-``."""
+    on_request_body: tuple[BodyHook, ...] = ()
+    on_answer_body: tuple[BodyHook, ...] = ()
+    """Get the pieces of bodies, in the order of the policies."""
     choice: Choice | None = None
     """For a route without a service: chooses it, after all stages. Stages that policies add to the route with that
     service, and not to the route without one, run after the choice: those at other positions, and of several at one

@@ -52,8 +52,8 @@ class View(Seen):
         self.answered: Answer | None = None
         self.passes = 0
         """Bodies that pass unseen: 1 for the request's, 2 for the answer's."""
-        self.told = False
-        """Whether the plugin has changed a body."""
+        self.changed = 0
+        """Bodies that the plugin has changed, likewise."""
         self.waits: Any = None
         """The call of the plugin that waits, if one does: its time does not run while ``is_reading``."""
         self.is_reading = False

@@ -256,8 +256,13 @@ def _route(
     screens = tuple(chain.from_iterable(part.screens for part in added))
     on_lasting = tuple(chain.from_iterable(part.on_lasting for part in added))
     hooked = hooks, on_refusal, screens, on_lasting
+    bodies = (
+        tuple(chain.from_iterable(part.on_request_body for part in added)),
+        tuple(chain.from_iterable(part.on_answer_body for part in added)),
+    )
     logged = route.access_log is not None
-    return Route(route.path, route.methods, route.service, series, tuple(stages), *hooked, route.name, logged, chosen)
+    which = route.path, route.methods, route.service, series
+    return Route(*which, tuple(stages), *hooked, route.name, logged, chosen, *bodies)
 
 
 def _admin_token(config: Config) -> bytes | None:

@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+from twisted.logger import Logger
+
+from apigw import errors
 from apigw.contract.exchange import Exchange, Relaying
 from apigw.proxy.destination import Destination
-from apigw.proxy.grpc import CANCEL
+from apigw.proxy.grpc import CANCEL, UNAVAILABLE, passed_on
 from apigw.upstream.target import Target
-from apigw.wire.errors import UpstreamError, UpstreamLost
+from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
+from apigw.wire.interfaces import UpstreamConnection
 from apigw.wire.request import Request
 
 FAILURES = frozenset({500, 502, 503, 504})
 """Statuses of a service that count as failures of the service for its circuit."""
+
+log = Logger(namespace=__name__)
 
 
 class Outcomes(Relaying):
@@ -21,6 +27,7 @@ class Outcomes(Relaying):
     request: Request
     destination: Destination
     target: Target | None
+    connection: UpstreamConnection | None
     permit: int | None
     """The circuit's permit, until its outcome is reported."""
     full: bool
@@ -41,3 +48,39 @@ class Outcomes(Relaying):
             circuit = self.destination.upstream.circuit
             assert circuit is not None
             (circuit.failure if failed else circuit.success)(permit, self.destination.seconds())
+
+    def target_did(self, status: int) -> None:
+        """Tell the target how it did, for its ejection."""
+        target = self.target
+        assert target is not None
+        call = self.exchange.call
+        if status >= 500:
+            target.failed(f"status {status}")
+        elif call is not None and call.status == UNAVAILABLE:
+            target.failed("grpc-status UNAVAILABLE")
+        else:
+            target.succeeded()
+
+    def part(self) -> UpstreamConnection | None:
+        """The exchange with the target is over."""
+        connection, self.connection = self.connection, None
+        if connection is not None and self.destination.upstream.counts:
+            assert self.target is not None
+            self.destination.upstream.end(self.target)
+        return connection
+
+    def failed(self, error: UpstreamError) -> None:
+        """The request is not sent again after it has ended with ``error``."""
+        destination, exchange = self.destination, self.exchange
+        reset = error.reset if exchange.call is not None and isinstance(error, UpstreamLost) else None
+        if self.its_fault(error):
+            self.settle(failed=True)
+        if isinstance(error, UpstreamTimedOut):
+            exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
+        else:
+            if destination.log_decisions:
+                name = None if self.target is None else self.target.name
+                log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=name, error=error)
+            refusal = errors.UpstreamProtocolError("The service gave no valid answer.")
+            refusal.reset = None if reset is None else passed_on(reset)
+            exchange.driver.refuse(exchange, refusal)

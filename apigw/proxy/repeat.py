@@ -13,6 +13,7 @@ from apigw.proxy.grpc import UNAVAILABLE as CALL_UNAVAILABLE
 from apigw.proxy.grpc import status_in
 from apigw.proxy.outcomes import FAILURES
 from apigw.proxy.relay import Relay
+from apigw.proxy.seeing import relay_of
 from apigw.upstream.failover import UNAVAILABLE, Reason, Tries, reason_of
 from apigw.upstream.retries import Retries
 from apigw.upstream.target import Target
@@ -35,7 +36,7 @@ class BeginTries(Stage):
 
     def run(self, exchange: Exchange) -> Outcome:
         destination = self._destination
-        relay = Relay(exchange, destination) if exchange.relay is None else exchange.relay
+        relay = relay_of(exchange, destination) if exchange.relay is None else exchange.relay
         assert isinstance(relay, Relay)
         until = destination.seconds() + timeout_of(relay)
         tries = relay.tries = Tries(destination.upstream, self._retries, until)

@@ -15,6 +15,7 @@ from apigw.contract.fields import Names
 from apigw.contract.of_plugin import FORWARD, REQUEST, Shared
 from apigw.contract.policy import NOTHING, POSITIONS, Part, Policy, Prepared
 from apigw.contract.policy import Context as GatewayContext
+from apigw.policy.plugins.body import OF_ANSWER, OF_REQUEST, BodyCall
 from apigw.policy.plugins.context import Context, PluginMetrics
 from apigw.policy.plugins.guard import Counts
 from apigw.policy.plugins.instance import Instance
@@ -143,6 +144,12 @@ class Wired:
             self.on_forward = Call(guard, shared, on_forward, "on_forward", FORWARD)
         if on_answer is not None:
             self.on_answer = AnswerHook(guard, shared, on_answer)
+        self.on_request_body = self.on_answer_body = None
+        on_request_body, on_answer_body = instance.method("on_request_body"), instance.method("on_answer_body")
+        if on_request_body is not None:
+            self.on_request_body = BodyCall(guard, shared, on_request_body, OF_REQUEST, instance.changes_body)
+        if on_answer_body is not None:
+            self.on_answer_body = BodyCall(guard, shared, on_answer_body, OF_ANSWER, instance.changes_body)
 
 
 class PreparedPlugins(Prepared):
@@ -176,8 +183,13 @@ class PreparedPlugins(Prepared):
         if route.service is not None:
             for each in wired:
                 add(POSITIONS[-1], each.on_forward)
-        hooks = tuple(each.on_answer for each in wired if each.on_answer is not None)
-        return Part(stages=stages, hooks=hooks, stripped=self._stripped)
+        return Part(
+            stages=stages,
+            hooks=tuple(each.on_answer for each in wired if each.on_answer is not None),
+            on_request_body=tuple(each.on_request_body for each in wired if each.on_request_body is not None),
+            on_answer_body=tuple(each.on_answer_body for each in wired if each.on_answer_body is not None),
+            stripped=self._stripped,
+        )
 
     def adopt(self, previous: Prepared | None) -> None:
         self._policy.use(self)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
-from apigw.contract.exchange import Exchange, Route
+from apigw.contract.exchange import Exchange, Route, Stage
 from apigw.contract.peers import Peers
 from apigw.contract.policy import Part, Prepared
 from apigw.ops.metrics import Metrics
