@@ -49,26 +49,6 @@ class Outcomes(Relaying):
             assert circuit is not None
             (circuit.failure if failed else circuit.success)(permit, self.destination.seconds())
 
-    def target_did(self, status: int) -> None:
-        """Tell the target how it did, for its ejection."""
-        target = self.target
-        assert target is not None
-        call = self.exchange.call
-        if status >= 500:
-            target.failed(f"status {status}")
-        elif call is not None and call.status == UNAVAILABLE:
-            target.failed("grpc-status UNAVAILABLE")
-        else:
-            target.succeeded()
-
-    def part(self) -> UpstreamConnection | None:
-        """The exchange with the target is over."""
-        connection, self.connection = self.connection, None
-        if connection is not None and self.destination.upstream.counts:
-            assert self.target is not None
-            self.destination.upstream.end(self.target)
-        return connection
-
     def failed(self, error: UpstreamError) -> None:
         """The request is not sent again after it has ended with ``error``."""
         destination, exchange = self.destination, self.exchange

@@ -331,6 +331,26 @@ class Relay(Outcomes):
             self.settle(status in FAILURES or (call is not None and call.status == UNAVAILABLE))
         return connection
 
+    def target_did(self, status: int) -> None:
+        """Tell the target how it did, for its ejection."""
+        target = self.target
+        assert target is not None
+        call = self.exchange.call
+        if status >= 500:
+            target.failed(f"status {status}")
+        elif call is not None and call.status == UNAVAILABLE:
+            target.failed("grpc-status UNAVAILABLE")
+        else:
+            target.succeeded()
+
+    def part(self) -> UpstreamConnection | None:
+        """The exchange with the target is over."""
+        connection, self.connection = self.connection, None
+        if connection is not None and self.destination.upstream.counts:
+            assert self.target is not None
+            self.destination.upstream.end(self.target)
+        return connection
+
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:
         destination = self.destination
         self.part()

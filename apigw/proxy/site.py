@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource, getChildForRequest
 
 from apigw import errors
-from apigw.contract.identifiers import new_request_id, request_id
+from apigw.contract.exchange import new_request_id, request_id
 from apigw.errors import GatewayError
 from apigw.proxy.refusals import refused
 from apigw.wire.errors import ClientLost, Refused

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apigw.contract.identifiers import request_id
+from apigw.contract.exchange import request_id
 from apigw.contract.peers import Peers
 from apigw.proxy.headers import CopyRules, client_headers, upstream_fields
 from apigw.wire.headers import Headers

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from apigw import errors
 from apigw.contract.choice import Choice
+from apigw.contract.awaited import wait_for
 from apigw.contract.exchange import (
     Answer,
     AtEnd,
@@ -24,7 +25,6 @@ from apigw.contract.exchange import (
     Route,
     Stage,
     Waiting,
-    wait_for,
 )
 from apigw.contract.peers import Peers
 from apigw.ops.metrics import Metrics
