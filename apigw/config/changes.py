@@ -14,7 +14,7 @@ from apigw.config.merge import Document
 from apigw.config.model import Path
 from apigw.config.show import shown
 
-_IDENTIFY = ("hosts", "path", "route", "endpoint", "scope", "by", "roles", "url", "dns", "srv", "cert_file")
+_IDENTIFY = ("hosts", "path", "route", "endpoint", "scope", "by", "url", "dns", "srv", "cert_file")
 """Keys that together tell entries of a list apart that have no ``name`` or ``id``."""
 
 Settings = dict[str, tuple[Any, str]]
