@@ -37,6 +37,7 @@ ROOMS = {
     "policy.cors": ("contract", "routing", "wire", "config"),
     "policy.transform": ("contract", "routing", "wire", "config", "errors"),
     "policy.split": ("contract", "routing", "wire", "config"),
+    "policy.tracing": ("contract", "wire", "ops", "config"),
     "policy.redirect": ("policy.transform", "contract", "routing", "wire", "config", "errors"),
     "policy.respond": ("policy.transform", "contract", "routing", "wire", "config"),
     "policy.maintenance": ("contract", "config", "errors"),

@@ -1,11 +1,11 @@
 # Compiled: see docs/decisions/compiled.md
-"""What an exchange tells the circuit of its service."""
+"""What an exchange tells the circuit of its service, and the target."""
 
 from __future__ import annotations
 
 from apigw.contract.exchange import Exchange, Relaying
 from apigw.proxy.destination import Destination
-from apigw.proxy.grpc import CANCEL
+from apigw.proxy.grpc import CANCEL, UNAVAILABLE
 from apigw.upstream.target import Target
 from apigw.wire.errors import UpstreamError, UpstreamLost
 from apigw.wire.request import Request
@@ -41,3 +41,17 @@ class Outcomes(Relaying):
             circuit = self.destination.upstream.circuit
             assert circuit is not None
             (circuit.failure if failed else circuit.success)(permit, self.destination.seconds())
+
+    def target_did(self, status: int) -> None:
+        """Tell the target how it did, for its ejection, and the trace."""
+        target = self.target
+        assert target is not None
+        call, trace = self.exchange.call, self.exchange.trace
+        if trace is not None:
+            trace.answered(status)
+        if status >= 500:
+            target.failed(f"status {status}")
+        elif call is not None and call.status == UNAVAILABLE:
+            target.failed("grpc-status UNAVAILABLE")
+        else:
+            target.succeeded()

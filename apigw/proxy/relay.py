@@ -91,6 +91,8 @@ class Relay(Outcomes):
             fields = with_less_time(fields, call.deadline - destination.seconds())
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
+        if exchange.trace is not None:
+            fields += exchange.trace.begin(target.name, destination.upstream.name, self.sent_at)
         timeout, trailers = destination.timeout, request.wants_trailers
         if length is None and (not request.body_complete or call is not None):
             request.is_stream = True
@@ -271,7 +273,10 @@ class Relay(Outcomes):
         exchange, upstream = self.exchange, self.destination.upstream
         assert connection is not None
         assert target is not None
-        upstream.series.error(_KINDS.get(type(error), "protocol"))
+        kind = _KINDS.get(type(error), "protocol")
+        upstream.series.error(kind)
+        if exchange.trace is not None:
+            exchange.trace.failed(kind)
         if self.its_fault(error) and not (connection.used and isinstance(error, UpstreamLost) and error.silent):
             target.failed(str(error))
         method, key = self.request.method, self.destination.key(exchange)
@@ -318,24 +323,16 @@ class Relay(Outcomes):
             self.settle(status in FAILURES or (call is not None and call.status == UNAVAILABLE))
         return connection
 
-    def target_did(self, status: int) -> None:
-        """Tell the target how it did, for its ejection."""
-        target = self.target
-        assert target is not None
-        call = self.exchange.call
-        if status >= 500:
-            target.failed(f"status {status}")
-        elif call is not None and call.status == UNAVAILABLE:
-            target.failed("grpc-status UNAVAILABLE")
-        else:
-            target.succeeded()
-
     def part(self) -> UpstreamConnection | None:
         """The exchange with the target is over."""
         connection, self.connection = self.connection, None
-        if connection is not None and self.destination.upstream.counts:
-            assert self.target is not None
-            self.destination.upstream.end(self.target)
+        if connection is not None:
+            trace, upstream = self.exchange.trace, self.destination.upstream
+            if trace is not None:
+                trace.end(self.destination.seconds(), connection.version)
+            if upstream.counts:
+                assert self.target is not None
+                upstream.end(self.target)
         return connection
 
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:
