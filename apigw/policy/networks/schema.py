@@ -9,8 +9,8 @@ from apigw.policy.networks.model import Networks
 def networks(whose: str) -> Rule:
     return {
         "allow": list_of(
-            f"Networks of clients that may call {whose}; others are answered 403 [`address_denied`](networks.md). `unix:` "
-            "for peers of a unix socket.",
+            f"Networks of clients that may call {whose}; others are answered 403 [`address_denied`](networks.md). "
+            "`unix:` for peers of a unix socket.",
             item("proxy"),
             minlength=1,
             nullable=True,
