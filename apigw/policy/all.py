@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apigw.contract.policy import Policy
 from apigw.policy.auth.policy import AuthPolicy
+from apigw.policy.check.policy import CheckPolicy
 from apigw.policy.cors.policy import CorsPolicy
 from apigw.policy.limits.policy import LimitsPolicy
 from apigw.policy.maintenance.policy import MaintenancePolicy
@@ -19,6 +20,7 @@ POLICIES: tuple[type[Policy], ...] = (
     CorsPolicy,
     OAuthPolicy,
     AuthPolicy,
+    CheckPolicy,
     LimitsPolicy,
     TransformPolicy,
     SplitPolicy,

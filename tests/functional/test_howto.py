@@ -42,6 +42,7 @@ def running(checkout: Path) -> Iterator[Running]:
         "add-a-service",
         "api-keys",
         "choose-breaker-thresholds",
+        "external-check",
         "grpc",
         "issue-tokens",
         "limit-a-route",
