@@ -45,6 +45,7 @@ def running(checkout: Path) -> Iterator[Running]:
         "grpc",
         "issue-tokens",
         "limit-a-route",
+        "mutual-tls",
         "verify-tokens",
         "rotate-keys",
     ],
