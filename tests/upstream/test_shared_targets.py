@@ -15,12 +15,12 @@ from apigw.config.model import Target as TargetConfig
 from apigw.ops.metrics import Metrics
 from apigw.shared.cells import FORGOTTEN
 from apigw.shared.page import Page
-from apigw.upstream.standing import LONGEST
 from apigw.upstream.balancing import RoundRobin
 from apigw.upstream.build import build
 from apigw.upstream.checks import HealthChecks, Turns
 from apigw.upstream.shared_standing import SharedStanding
 from apigw.upstream.shared_target import SharedTarget
+from apigw.upstream.standing import LONGEST
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
