@@ -54,6 +54,10 @@ class Forbidden(GatewayError):
         self.reason = reason
 
 
+class AddressDenied(GatewayError):
+    status, code, title = 403, "address_denied", "Forbidden"
+
+
 class ReadOnly(GatewayError):
     status, code, title = 403, "read_only", "Forbidden"
 

@@ -39,6 +39,7 @@ ROOMS = {
     "policy.split": ("contract", "routing", "wire", "config"),
     "policy.redirect": ("policy.transform", "contract", "routing", "wire", "config", "errors"),
     "policy.respond": ("policy.transform", "contract", "routing", "wire", "config"),
+    "policy.networks": ("contract", "config", "errors"),
     "policy.maintenance": ("contract", "config", "errors"),
     "policy.all": ("policy", "contract"),
     "upstream": ("shared", "wire", "ops", "config", "errors"),

@@ -124,8 +124,17 @@ class Prepared:
         return NOTHING
 
     def unmatched(self) -> Part:
-        """What it adds to requests that match no route, before they are answered with 404 or 405."""
+        """What it adds to requests that match no route, before they are answered with 404 or 405.
+
+        A stage at ``access`` runs for the own routes of all policies, too.
+        """
         return NOTHING
+
+    def admit(self, address: bytes) -> None:
+        """A request for a resource on a public listener; ``address`` is the client's, behind trusted proxies.
+
+        Raises the ``GatewayError`` for a client that may get nothing. Not called for ``/health`` and ``/ready``.
+        """
 
     def own_routes(self) -> Iterable[OwnRoute]:
         """Routes in addition to those of the configuration."""

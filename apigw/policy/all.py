@@ -7,6 +7,7 @@ from apigw.policy.auth.policy import AuthPolicy
 from apigw.policy.cors.policy import CorsPolicy
 from apigw.policy.limits.policy import LimitsPolicy
 from apigw.policy.maintenance.policy import MaintenancePolicy
+from apigw.policy.networks.policy import NetworksPolicy
 from apigw.policy.oauth.policy import OAuthPolicy
 from apigw.policy.redirect.policy import RedirectPolicy
 from apigw.policy.respond.policy import RespondPolicy
@@ -14,6 +15,7 @@ from apigw.policy.split.policy import SplitPolicy
 from apigw.policy.transform.policy import TransformPolicy
 
 POLICIES: tuple[type[Policy], ...] = (
+    NetworksPolicy,
     CorsPolicy,
     OAuthPolicy,
     AuthPolicy,

@@ -15,6 +15,7 @@ from apigw.ops.metrics import PROTOCOLS, RESERVED, Metrics
 from apigw.ops.series import BUCKETS, METHODS, UPSTREAM_ERRORS
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.limits.series import LimitSeries
+from apigw.policy.networks.series import refused_addresses
 from apigw.policy.split.series import SplitSeries
 from apigw.process.page_series import PageSeries
 from apigw.shared.page import Page
@@ -31,6 +32,7 @@ def test_every_family_is_described() -> None:
     metrics.service("a").target_is("http://10.0.0.1", True)
     LimitSeries(metrics.registry).retain({("/a", "rate", "ip")})
     metrics.connections("HTTP/2")
+    refused_addresses(metrics.registry)
     AuthSeries(metrics.registry).failed("missing")
     SplitSeries(metrics.registry).retain({("orders", "orders-v2")})
     shared = Page.make(1, 1 << 20)
