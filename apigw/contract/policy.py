@@ -7,7 +7,7 @@ does. docs/explanation/policies.md has an example.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from attrs import frozen
@@ -163,6 +163,11 @@ class Prepared:
     def checks(self) -> Mapping[str, Check]:
         """Readiness checks, by the names that ``/ready`` on the admin listener shows."""
         return {}
+
+    def authorities(self) -> Sequence[str]:
+        """PEM files with the authorities whose certificates of clients it takes. Handshakes take these on listeners
+        that ask for certificates, and name no authorities themselves."""
+        return ()
 
     def keep_series(self) -> None:
         """Create the metric series of this configuration, and remove all others of this policy.

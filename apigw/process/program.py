@@ -164,7 +164,10 @@ class Program:
         )
 
         listeners = [
-            listener(reactor, config, listen, ("gateway", "listen", index), channels, place.socket(index), place.gate)
+            listener(
+                *(reactor, config, listen, ("gateway", "listen", index), channels),
+                *(place.socket(index), place.gate, first.authorities),
+            )
             for index, listen in enumerate(gateway.listen)
         ]
         garbage = Garbage(reactor, place.at_start)

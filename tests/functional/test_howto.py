@@ -46,6 +46,7 @@ def running(checkout: Path) -> Iterator[Running]:
         "grpc",
         "issue-tokens",
         "limit-a-route",
+        "mutual-tls",
         "verify-tokens",
         "rotate-keys",
     ],
