@@ -40,6 +40,8 @@ ROOMS = {
     "policy.tracing": ("contract", "wire", "ops", "config"),
     "policy.redirect": ("policy.transform", "contract", "routing", "wire", "config", "errors"),
     "policy.respond": ("policy.transform", "contract", "routing", "wire", "config"),
+    "policy.check": ("contract", "wire", "config", "errors"),
+    "policy.networks": ("contract", "config", "errors"),
     "policy.maintenance": ("contract", "config", "errors"),
     "policy.all": ("policy", "contract"),
     "upstream": ("shared", "wire", "ops", "config", "errors"),
