@@ -54,6 +54,12 @@ class ServerTLS:
     certificates: tuple[Certificate, ...]
     min_version: str = "1.2"
     client_ca_file: str | None = None
+    client_certificates: str | None = None
+
+    @property
+    def verifies(self) -> str:
+        """Whether clients show a certificate: none, optional or required."""
+        return self.client_certificates or ("none" if self.client_ca_file is None else "required")
 
 
 @frozen

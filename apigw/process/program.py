@@ -102,6 +102,7 @@ class Program:
             config=config,
             deadlines=deadlines,
             metrics=metrics,
+            agent=agent,
             fetch=partial(Fetch, agent),
             client_address=client_address,
             redis=redis,
@@ -163,7 +164,10 @@ class Program:
         )
 
         listeners = [
-            listener(reactor, config, listen, ("gateway", "listen", index), channels, place.socket(index), place.gate)
+            listener(
+                *(reactor, config, listen, ("gateway", "listen", index), channels),
+                *(place.socket(index), place.gate, first.authorities),
+            )
             for index, listen in enumerate(gateway.listen)
         ]
         garbage = Garbage(reactor, place.at_start)

@@ -55,6 +55,11 @@ class Snapshot:
     admin_token: bytes | None = field(repr=False)
     """The token for writes on the admin listener; None if writes are refused."""
 
+    @property
+    def authorities(self) -> list[str]:
+        """Files with the authorities of clients' certificates, for listeners that name none themselves."""
+        return [file for each in self.prepared.values() for file in each.authorities()]
+
 
 @frozen(eq=False)
 class Parts:
