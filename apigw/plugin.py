@@ -9,7 +9,8 @@ from apigw.contract.exchange import Answer
 from apigw.contract.refusal import Refusal
 from apigw.contract.view import AnswerHead, RequestFields, View
 from apigw.policy.plugins.context import Busy, Context, PluginRedis
-from apigw.wire.fetch import Fetched, FetchFailed
+from apigw.wire.calls import Fetched
+from apigw.wire.fetch import FetchFailed
 
 __all__ = (
     "Answer",

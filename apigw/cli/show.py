@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 
@@ -17,5 +18,8 @@ def show(options: argparse.Namespace) -> int:
     document = read(options.directory, os.environ, RULES.schema)
     for learn in RULES.learns:
         learn(document, Files(document.directory))
-    sys.stdout.write(shown.show(document))
+    if options.json:
+        print(json.dumps({"configuration": shown.values(document), "places": shown.places(document)}, indent=2))
+    else:
+        sys.stdout.write(shown.show(document))
     return FOUND if loaded(options.directory) is not None else REFUSED

@@ -7,11 +7,12 @@ does. docs/explanation/policies.md has an example.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
 from apigw.config.model import Config
@@ -28,7 +29,6 @@ from apigw.redis.link import RedisLink
 from apigw.routing.router import Router
 from apigw.shared.page import Page
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.fetch import Fetched
 from apigw.wire.request import Request
 
 POSITIONS = ("access", "before_auth", "auth", "after_auth", "limit", "after_limit")
@@ -52,11 +52,12 @@ class Context:
     """The first configuration. Later ones are passed to ``Policy.prepare``."""
     deadlines: Deadlines
     metrics: Metrics
+    agent: IAgent
+    """For requests of the gateway's own, by treq."""
     fetch: Callable[[int], Fetch]
     """Makes a ``Fetch`` for documents of at most this many bytes."""
-    call: Callable[..., Deferred[Fetched]]
-    """Makes any other request (``wire.fetch.Calls``)."""
     bodies: Bodies
+    """Reads whole bodies of requests."""
     client_address: Callable[[Request], bytes]
     """The client's, behind trusted proxies; ``unix:`` for a unix socket's peer. It may be asked once requests come."""
     redis: RedisLink | None
@@ -134,8 +135,17 @@ class Prepared:
         return NOTHING
 
     def unmatched(self) -> Part:
-        """What it adds to requests that match no route, before they are answered with 404 or 405."""
+        """What it adds to requests that match no route, before they are answered with 404 or 405.
+
+        A stage at ``access`` runs for the own routes of all policies, too.
+        """
         return NOTHING
+
+    def admit(self, address: bytes) -> None:
+        """A request for a resource on a public listener; ``address`` is the client's, behind trusted proxies.
+
+        Raises the ``GatewayError`` for a client that may get nothing. Not called for ``/health`` and ``/ready``.
+        """
 
     def own_routes(self) -> Iterable[OwnRoute]:
         """Routes in addition to those of the configuration."""
@@ -161,6 +171,11 @@ class Prepared:
     def checks(self) -> Mapping[str, Check]:
         """Readiness checks, by the names that ``/ready`` on the admin listener shows."""
         return {}
+
+    def authorities(self) -> Sequence[str]:
+        """PEM files with the authorities whose certificates of clients it takes. Handshakes take these on listeners
+        that ask for certificates, and name no authorities themselves."""
+        return ()
 
     def keep_series(self) -> None:
         """Create the metric series of this configuration, and remove all others of this policy.

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.logger import Logger
 from zope.interface import classImplements
 
 from apigw import errors
@@ -17,15 +16,13 @@ from apigw.proxy.headers import client_headers, client_trailers, upstream_fields
 from apigw.proxy.held_body import HeldBody
 from apigw.proxy.hooks import hooked
 from apigw.proxy.outcomes import FAILURES, Outcomes
-from apigw.upstream.failover import Tries, again
+from apigw.upstream.failover import Tries
 from apigw.upstream.target import Target
 from apigw.wire.deadlines import NEVER
-from apigw.wire.errors import ClientLost, Refused, UpstreamError, UpstreamLost, UpstreamTimedOut
+from apigw.wire.errors import ClientLost, Refused, UpstreamError
 from apigw.wire.headers import Headers
 from apigw.wire.interfaces import Receiver, UpstreamConnection
 from apigw.wire.tunnel import join
-
-log = Logger(namespace=__name__)
 
 
 class Relay(Outcomes):
@@ -38,7 +35,7 @@ class Relay(Outcomes):
         self.target = None
         self.permit = None
         self.full = False
-        self.connection: UpstreamConnection | None = None
+        self.connection = None
         self.held: HeldBody | None = None
         """The buffered part of the body."""
         self.repeatable: HeldBody | None = None
@@ -103,6 +100,8 @@ class Relay(Outcomes):
             fields = with_less_time(fields, call.deadline - destination.seconds())
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
+        if exchange.trace is not None:
+            fields += exchange.trace.begin(target.name, destination.upstream.name, self.sent_at)
         timeout, trailers = destination.timeout, request.wants_trailers
         if length is None and (not request.body_complete or call is not None):
             request.is_stream = True
@@ -232,6 +231,8 @@ class Relay(Outcomes):
         self.read_on()
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
+        if status >= 500 and self.sent_elsewhere(status, whole=False):
+            return
         self._release_body()
         self._forget_body()
         connection = self.connection
@@ -244,7 +245,8 @@ class Relay(Outcomes):
             return
         if connection.event_stream:
             self.event_stream = True
-            self.target_did(status)
+            if status < 500:
+                self.target_did(status)
             self.settle(failed=False)  # it may last for hours
         elif self.permit is not None:
             circuit = self.destination.upstream.circuit
@@ -258,6 +260,8 @@ class Relay(Outcomes):
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
         if self.exchange.call is not None:
             self.exchange.call.status = status_in(headers)
+        if status >= 500 and self.sent_elsewhere(status, whole=True):
+            return
         connection = self.upstream_ended(status)
         assert connection is not None
         out = self.head_of(status, headers, connection.version)
@@ -293,26 +297,6 @@ class Relay(Outcomes):
         if not self.sent_again(error):
             self.failed(error)
 
-    def sent_again(self, error: UpstreamError) -> bool:
-        """The exchange with the target has ended with ``error``. Send the request again if the service has not got it;
-        returns whether that is so."""
-        connection, target = self.part(), self.target
-        exchange, upstream = self.exchange, self.destination.upstream
-        assert connection is not None
-        assert target is not None
-        upstream.series.error(_KINDS.get(type(error), "protocol"))
-        if self.its_fault(error) and not (connection.used and isinstance(error, UpstreamLost) and error.silent):
-            target.failed(str(error))
-        method, key = self.request.method, self.destination.key(exchange)
-        other = again(upstream, target, key, error, method, self.whole(), self.repeated, connection.used)
-        if other is None:
-            return False
-        self.wanted = other
-        self.fresh = self.repeated = True
-        exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
-        exchange.resume(None)
-        return True
-
     def head_of(self, status: int, headers: Headers, version: bytes) -> Headers | None:
         """The fields of the service's answer as the client gets them. None where a hook failed, which is answered."""
         exchange = self.exchange
@@ -324,31 +308,11 @@ class Relay(Outcomes):
         """The service's answer is complete."""
         connection = self.part()
         self.upstream_ended_at = self.destination.seconds()
-        if not self.event_stream:
+        if status < 500 and not self.event_stream:  # else it has been told with the head
             self.target_did(status)
         if self.permit is not None:
             call = self.exchange.call
             self.settle(status in FAILURES or (call is not None and call.status == UNAVAILABLE))
-        return connection
-
-    def target_did(self, status: int) -> None:
-        """Tell the target how it did, for its ejection."""
-        target = self.target
-        assert target is not None
-        call = self.exchange.call
-        if status >= 500:
-            target.failed(f"status {status}")
-        elif call is not None and call.status == UNAVAILABLE:
-            target.failed("grpc-status UNAVAILABLE")
-        else:
-            target.succeeded()
-
-    def part(self) -> UpstreamConnection | None:
-        """The exchange with the target is over."""
-        connection, self.connection = self.connection, None
-        if connection is not None and self.destination.upstream.counts:
-            assert self.target is not None
-            self.destination.upstream.end(self.target)
         return connection
 
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:
@@ -408,6 +372,3 @@ class Relay(Outcomes):
 
 
 classImplements(Relay, IPushProducer)
-
-
-_KINDS: dict[type[UpstreamError], str] = {UpstreamTimedOut: "timeout", UpstreamLost: "lost"}

@@ -14,14 +14,6 @@ from apigw.wire.headers import Headers, first
 from apigw.wire.request import BODYLESS_STATUS
 
 
-def relay_of(exchange: Exchange, destination: Destination) -> Relay:
-    """A new relay of the exchange, as its route needs one."""
-    route = exchange.route
-    if route.on_request_body or route.on_answer_body:
-        return SeeingRelay(exchange, destination)
-    return Relay(exchange, destination)
-
-
 @final
 class SeeingRelay(Relay):
     """A relay with hooks between its two sides."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from json import dumps, loads
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from attrs import frozen
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -19,7 +17,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from apigw import __version__
-from apigw.wire.errors import UpstreamError
+from apigw.wire.headers import Headers as Fields
 
 AGENT = f"apigw/{__version__}"
 """The ``User-Agent``. Firewalls of some providers refuse requests without one."""
@@ -31,105 +29,58 @@ class FetchFailed(Exception):
 
 
 @frozen
-class Fetched:
-    """An answer. Names of ``headers`` are in lower case; of several of one name the first counts."""
+class Answered:
+    """A whole answer, as it came. ``fields`` have names in lower case."""
 
     status: int
-    headers: Mapping[str, str]
+    fields: Fields
     body: bytes
 
-    @property
-    def text(self) -> str:
-        return self.body.decode("utf-8", "replace")
 
-    def json(self) -> Any:
-        """Raises ``ValueError`` for what is no JSON."""
-        return loads(self.body)
+class Ask:
+    """``await ask(url, headers)`` gives the answer, whatever its status, with at most ``limit`` bytes of body.
 
-
-class Calls:
-    """Requests of any kind, with any answer of at most ``limit`` bytes, within ``timeout`` seconds.
-
-    Redirects are not followed, cookies not kept, and compressed answers are refused.
-    """
-
-    def __init__(self, agent: IAgent, clock: IReactorTime) -> None:
-        self._agent = _Uncompressed(agent)
-        self._clock = clock
-
-    def __call__(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-        json: Any = None,
-        timeout: float = 5.0,
-        limit: int = 1 << 20,
-    ) -> Deferred[Fetched]:
-        """Fails with ``FetchFailed`` without an answer, or with one that is too large, and with ``ValueError`` for what
-        cannot be sent."""
-        calling = Deferred.fromCoroutine(self._call(method, url, headers or {}, body, json, limit))
-        return calling.addTimeout(timeout, self._clock, _too_late)
-
-    async def _call(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, json: Any, limit: int
-    ) -> Fetched:
-        fields = Headers({"user-agent": [AGENT]})
-        for name, value in headers.items():
-            fields.setRawHeaders(name, [value])
-        if json is not None:
-            body = dumps(json).encode()
-            if not fields.hasHeader("content-type"):
-                fields.setRawHeaders("content-type", ["application/json"])
-        client = HTTPClient(self._agent)  # of its own for each call: treq's keeps cookies
-        try:
-            response: Any = await client.request(
-                method, url, headers=fields, data=body or None, allow_redirects=False, unbuffered=True
-            )
-        except UpstreamError as error:
-            raise FetchFailed(f"gave no answer: {error}") from error
-        read = _Bounded(limit)
-        response.deliverBody(read)
-        content = await read.content
-        found: dict[str, str] = {}
-        for key, values in response.headers.getAllRawHeaders():
-            found.setdefault(key.decode("latin-1").lower(), values[0].decode("latin-1"))
-        return Fetched(response.code, found, content)
-
-
-def _too_late(result: object, timeout: float) -> NoReturn:
-    raise FetchFailed(f"did not answer within {timeout:g} s")
-
-
-class Fetch:
-    """``await fetch(url)`` gives the body of a 200 answer of at most ``limit`` bytes, and its headers in lower case.
-
-    Redirects are not followed. Compressed answers are refused, because few bytes can expand to many.
+    Redirects are not followed. Compressed answers are refused, because few bytes can expand to many. Raises
+    ``FetchFailed``, and what the agent does.
     """
 
     def __init__(self, agent: IAgent, limit: int) -> None:
         self._agent = _Uncompressed(agent)
         self._limit = limit
 
-    async def __call__(self, url: str) -> tuple[bytes, Mapping[str, str]]:
+    async def __call__(self, url: str, headers: Headers, method: str = "GET", body: bytes | None = None) -> Answered:
+        headers.setRawHeaders("user-agent", [AGENT])
         # A client of its own for each call: treq's keeps cookies.
-        headers = Headers({"accept": ["application/json"], "user-agent": [AGENT]})
-        response: Any = await HTTPClient(self._agent).get(url, headers=headers, allow_redirects=False, unbuffered=True)
-        body = _Bounded(self._limit)
-        response.deliverBody(body)
-        content = await body.content
-        fields = {name.decode("latin-1").lower(): values for name, values in response.headers.getAllRawHeaders()}
-        if response.code != 200:
-            raise FetchFailed(_refusal(response.code, url, fields.get("location", [b""])[0]))
-        return content, {name: values[0].decode("latin-1") for name, values in fields.items()}
+        client = HTTPClient(self._agent)
+        response: Any = await client.request(
+            method, url, headers=headers, data=body, allow_redirects=False, unbuffered=True
+        )
+        read = _Bounded(self._limit)
+        response.deliverBody(read)
+        content = await read.content
+        fields = [(name.lower(), value) for name, values in response.headers.getAllRawHeaders() for value in values]
+        return Answered(response.code, fields, content)
 
 
-def _refusal(status: int, url: str, location: bytes) -> str:
+class Fetch:
+    """``await fetch(url)`` gives the body of a 200 answer of at most ``limit`` bytes, and its headers in lower case."""
+
+    def __init__(self, agent: IAgent, limit: int) -> None:
+        self._ask = Ask(agent, limit)
+
+    async def __call__(self, url: str) -> tuple[bytes, Mapping[str, str]]:
+        answered = await self._ask(url, Headers({"accept": ["application/json"]}))
+        fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(answered.fields)}
+        if answered.status != 200:
+            raise FetchFailed(_refusal(answered.status, url, fields.get("location", "")))
+        return answered.body, fields
+
+
+def _refusal(status: int, url: str, location: str) -> str:
     if status not in _REDIRECTS or not location:
         return f"answered with {status}"
     try:
-        parts = urlsplit(urljoin(url, location.decode("ascii")))
+        parts = urlsplit(urljoin(url, location))
         place = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
     except ValueError:
         place = "an address that cannot be read"

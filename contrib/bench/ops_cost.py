@@ -26,8 +26,7 @@ from twisted.internet.task import Clock
 
 from apigw.config.model import Service
 from apigw.config.model import Target as TargetConfig
-from apigw.contract.exchange import Exchange, Route
-from apigw.contract.exchange import request_id
+from apigw.contract.exchange import Exchange, Route, request_id
 from apigw.contract.peers import Peers
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import Metrics

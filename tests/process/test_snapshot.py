@@ -30,7 +30,7 @@ from apigw.upstream.build import build
 from apigw.wire.agent import Agent
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.fetch import Calls, Fetch
+from apigw.wire.fetch import Fetch
 
 
 def parts() -> Parts:
@@ -44,8 +44,8 @@ def parts() -> Parts:
         config=Config(),
         deadlines=deadlines,
         metrics=metrics,
+        agent=agent,
         fetch=partial(Fetch, agent),
-        call=Calls(agent, clock),
         bodies=WholeBodies(Buffers(0)),
         client_address=lambda request: b"",
         redis=None,

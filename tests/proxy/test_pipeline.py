@@ -12,8 +12,8 @@ from support.logged import failures, logged
 from twisted.internet.defer import Deferred, succeed
 
 from apigw import errors
-from apigw.contract.choice import Choice
 from apigw.contract.awaited import wait_for
+from apigw.contract.choice import Choice
 from apigw.contract.exchange import (
     Answer,
     AtEnd,

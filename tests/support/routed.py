@@ -28,7 +28,7 @@ from apigw.upstream.build import build
 from apigw.wire.agent import Agent
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.fetch import Calls, Fetch
+from apigw.wire.fetch import Fetch
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 
@@ -52,8 +52,8 @@ def snapshot_of(config: Config) -> Snapshot:
         config=config,
         deadlines=deadlines,
         metrics=metrics,
+        agent=agent,
         fetch=partial(Fetch, agent),
-        call=Calls(agent, clock),
         bodies=WholeBodies(Buffers(0)),
         client_address=lambda request: b"",
         redis=None,
@@ -79,7 +79,8 @@ class Routed:
         document = {"services": {"main": {"targets": ["http://127.0.0.1:9001"]}}, "routes": routes, **sections}
         (directory / "gateway.yaml").write_text(json.dumps(document))
         self.config = load(str(directory), {}, RULES)
-        self.table = snapshot_of(self.config).table
+        self.snapshot = snapshot_of(self.config)
+        self.table = self.snapshot.table
 
     def exchange(
         self,

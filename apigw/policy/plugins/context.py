@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThreadPool
 from apigw.config.model import Redis
 from apigw.policy.plugins.log import PluginLog
 from apigw.redis.link import RedisLink, Script
-from apigw.wire.fetch import Fetched
+from apigw.wire.calls import Fetched
 
 MOST_IN_THREADS = 100
 """Calls of one plugin that run in threads, or wait for one. The pool has ten threads, which others use too."""

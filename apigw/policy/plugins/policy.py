@@ -25,6 +25,7 @@ from apigw.policy.plugins.model import Plugin, plugins_of, used_by, used_by_serv
 from apigw.policy.plugins.rules import RULES
 from apigw.policy.plugins.series import Kept, PluginSeries
 from apigw.policy.plugins.stage import AnswerHook, Call, Ending, Watch
+from apigw.wire.calls import Calls
 from apigw.wire.headers import FOLDED
 
 
@@ -35,7 +36,7 @@ class PluginsPolicy(Policy):
     def __init__(self, context: GatewayContext) -> None:
         self._reactor = context.reactor
         self._now = context.now
-        self._call = context.call
+        self._calls = Calls(context.agent, context.reactor)
         self._bodies = context.bodies
         self._registry = context.metrics.registry
         self._series = PluginSeries()
@@ -88,7 +89,7 @@ class PluginsPolicy(Policy):
             log = PluginLog(plugin.name, self._reactor.seconds)
             kept = self._kept[plugin.name] = Kept(Counts(), log, PluginMetrics(plugin.name, self._registry))
         context = Context(
-            plugin.name, plugin.directory, self._reactor, self._now, kept.log, kept.metrics, self._call, redis
+            plugin.name, plugin.directory, self._reactor, self._now, kept.log, kept.metrics, self._calls, redis
         )
         return Instance(plugin, found, context, kept, self._reactor)
 
