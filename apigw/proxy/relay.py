@@ -85,6 +85,7 @@ class Relay(Outcomes):
         """Send the request to ``target``. From then on the answer is relayed, or what ``receiver`` lets pass of it."""
         self.target, self.connection = target, connection
         self.full = False
+        known, complete = self.length(), self.is_complete()
         exchange, request, destination = self.exchange, self.request, self.destination
         host = exchange.authority
         if not host:
@@ -109,13 +110,12 @@ class Relay(Outcomes):
         if self.tries is not None:
             timeout = self.tries.timeout(timeout, self.sent_at)
         to = receiver or self
-        length, target_uri = self.length(), exchange.target
-        connection.send(request.method, target_uri, host, fields, length, upgrade, timeout, to, trailers)
+        connection.send(request.method, exchange.target, host, fields, known, upgrade, timeout, to, trailers)
         held = self.held
         if held is None:
             if self.repeatable is not None and request.body_wanted:
                 self._repeat(connection, self.repeatable)
-            elif self.is_complete() and not request.bytes_received:
+            elif complete and not request.bytes_received:
                 connection.finish(None if request.trailers is None else self._trailers())
             else:
                 if not request.bytes_received:
@@ -123,7 +123,7 @@ class Relay(Outcomes):
                 request.read_body()
             return
         connection.write(held.read())
-        if self.is_complete():
+        if complete:
             connection.finish(self._trailers())
         else:
             self._release_body()
@@ -266,12 +266,8 @@ class Relay(Outcomes):
         assert connection is not None
         out = self.head_of(status, headers, connection.version)
         if out is not None:
-            self.answer_whole(status, out, body, reason)
-
-    def answer_whole(self, status: int, headers: Headers, body: bytes, reason: bytes) -> None:
-        """Send the whole answer to the client."""
-        self.request.respond(status, headers, body, reason)
-        self.exchange.driver.end(self.exchange)
+            self.request.respond(status, out, body, reason)
+            self.exchange.driver.end(self.exchange)
 
     def response_received(self, data: bytes) -> None:
         self.request.write(data)
@@ -287,9 +283,6 @@ class Relay(Outcomes):
 
     def response_finished(self) -> None:
         self.upstream_ended(self.exchange.status)
-        self.finish_answer()
-
-    def finish_answer(self) -> None:
         self.request.finish(self.trailers)
         self.exchange.driver.end(self.exchange)
 

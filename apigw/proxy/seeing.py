@@ -8,6 +8,7 @@ from typing import final
 from apigw.contract.bodies import BodyHook
 from apigw.contract.exchange import Exchange
 from apigw.proxy.destination import Destination
+from apigw.proxy.grpc import status_in
 from apigw.proxy.pieces import Pieces, Sink
 from apigw.proxy.relay import Relay
 from apigw.wire.headers import Headers, first
@@ -97,33 +98,41 @@ class SeeingRelay(Relay):
 
     def response_finished(self) -> None:
         if self._answered is None:
+            self._leave()
             super().response_finished()
         else:
             self.upstream_ended(self.exchange.status)
             self._answered.add(b"", True)
 
-    def answer_whole(self, status: int, headers: Headers, body: bytes, reason: bytes) -> None:
+    def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
+        if self.exchange.call is not None:
+            self.exchange.call.status = status_in(headers)
+        if status >= 500 and self.sent_elsewhere(status, whole=True):
+            return
+        connection = self.upstream_ended(status)
+        assert connection is not None
+        out = self.head_of(status, headers, connection.version)
+        if out is None:
+            return
         answered = self._answered
-        if answered is None:
-            self._leave()
-            super().answer_whole(status, headers, body, reason)
-            return
-        collected = self._collected = []
-        answered.add(body, True)
-        if self.exchange.ended or self._collected is None:
-            return  # a hook has failed
-        self._collected = None
-        changed = b"".join(collected)
-        if not answered.waiting:
+        if answered is not None:
+            collected = self._collected = []
+            answered.add(body, True)
+            if self.exchange.ended:
+                return  # a hook has failed
+            self._collected = None
+            body = b"".join(collected)
+            if answered.waiting:
+                self.request.start(status, out, reason)
+                if body:
+                    self.request.write(body)
+                    self.request.flush()
+                return
             if self._answered_changes:
-                headers = [*headers, (b"content-length", b"%d" % len(changed))]
-            self._leave()
-            super().answer_whole(status, headers, changed, reason)
-            return
-        self.request.start(status, headers, reason)
-        if changed:
-            self.request.write(changed)
-            self.request.flush()
+                out.append((b"content-length", b"%d" % len(body)))
+        self._leave()
+        self.request.respond(status, out, body, reason)
+        self.exchange.driver.end(self.exchange)
 
     def answer_piece(self, data: bytes) -> None:
         collected = self._collected
@@ -134,11 +143,9 @@ class SeeingRelay(Relay):
 
     def answer_ended(self) -> None:
         if self._collected is None:
-            self.finish_answer()
-
-    def finish_answer(self) -> None:
-        self._leave()
-        super().finish_answer()
+            self._leave()
+            self.request.finish(self.trailers)
+            self.exchange.driver.end(self.exchange)
 
     def _leave(self) -> None:
         """The service has answered: what it has not got of the request, it does not need."""
