@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
 from apigw.config.model import Config
@@ -49,6 +50,8 @@ class Context:
     """The first configuration. Later ones are passed to ``Policy.prepare``."""
     deadlines: Deadlines
     metrics: Metrics
+    agent: IAgent
+    """For requests of the gateway's own, by treq."""
     fetch: Callable[[int], Fetch]
     """Makes a ``Fetch`` for documents of at most this many bytes."""
     client_address: Callable[[Request], bytes]

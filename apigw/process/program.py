@@ -102,6 +102,7 @@ class Program:
             config=config,
             deadlines=deadlines,
             metrics=metrics,
+            agent=agent,
             fetch=partial(Fetch, agent),
             client_address=client_address,
             redis=redis,

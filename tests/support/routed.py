@@ -44,13 +44,15 @@ def snapshot_of(config: Config) -> Snapshot:
     clock: Any = Clock()
     deadlines = Deadlines(clock)
     metrics = Metrics(CollectorRegistry(), "0")
+    agent = Agent(clock, deadlines, lambda host: ClientTLS().to(host))
     context = Context(
         reactor=clock,
         now=clock.seconds,
         config=config,
         deadlines=deadlines,
         metrics=metrics,
-        fetch=partial(Fetch, Agent(clock, deadlines, lambda host: ClientTLS().to(host))),
+        agent=agent,
+        fetch=partial(Fetch, agent),
         client_address=lambda request: b"",
         redis=None,
         machine=Machine(0),
