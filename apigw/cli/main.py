@@ -209,6 +209,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="holds the admin token (default: that of the configuration)",
     )
+    health_parser = add(
+        "health",
+        ("health", "health"),
+        "ask a running gateway whether it serves",
+        "Exits 1 if it does not, or does not answer. For the health check of a container, give --admin: it is faster.",
+        directory=False,
+    )
+    where(health_parser)
+    health_parser.add_argument("--ready", action="store_true", help="ask whether it is ready, too")
     reload_parser = add(
         "reload",
         ("reload", "reload"),

@@ -178,7 +178,7 @@ class Program:
             current,
             garbage,
         )
-        reload = place.reloading(signals, directory, self.renewal, metrics.reloaded)
+        reload = place.reloading(signals, directory, self.renewal, metrics.reloaded, lambda: current.snapshot.config)
         drain = Drain(reactor, channels, pipeline, lambda: current.snapshot.config.gateway.drain_timeout)
         ports = PublicListeners(reactor, readiness, lambda: current.snapshot.config.gateway.drain_delay)
         for each in listeners:

@@ -77,7 +77,8 @@ class Routed:
         document = {"services": {"main": {"targets": ["http://127.0.0.1:9001"]}}, "routes": routes, **sections}
         (directory / "gateway.yaml").write_text(json.dumps(document))
         self.config = load(str(directory), {}, RULES)
-        self.table = snapshot_of(self.config).table
+        self.snapshot = snapshot_of(self.config)
+        self.table = self.snapshot.table
 
     def exchange(
         self,

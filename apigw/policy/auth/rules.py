@@ -79,7 +79,7 @@ def demands(document: Document, files: Files) -> None:
     opened: list[Path] = []
     for path, route in routes:
         auth = route.get("auth") or default
-        if auth == "none":
+        if auth == "none" and not route.get("check_with"):  # another program decides who may call
             opened.append(path)
         if route.get("auth") in ("required", "optional") and not has_auth and sure:
             document.report((*path, "auth"), f"is {auth}, {unprovable}")
