@@ -44,10 +44,18 @@ SERVER_TLS: Rule = {
         minlength=1,
     ),
     "min_version": choice("The oldest TLS version that is spoken, in quotes.", "1.2", "1.3"),
+    "client_certificates": choice(
+        "Whether clients show a certificate (mutual TLS). `optional`: they may have none; one that is not valid ends "
+        "the handshake all the same. Sessions are not resumed then.",
+        "none",
+        "optional",
+        "required",
+        nullable=True,
+        default="`required` with `client_ca_file`, else `none`",
+        meant={"require": "required", "on": "required", "request": "optional", "want": "optional", "off": "none"},
+    ),
     "client_ca_file": optional_file(
-        "PEM file: clients must have a certificate of one of these authorities (mutual TLS). It is verified for each "
-        "connection: sessions are not resumed.",
-        "certificate",
+        "PEM file: the authorities of clients' certificates. Without it, those of all `auth.mtls`.", "certificate"
     ),
 }
 
@@ -196,6 +204,10 @@ GATEWAY: Rule = {
         "workers",
         1,
         64,
+    ),
+    "watch_files": switch(
+        "Reload when a file of the configuration, or one that it names, has changed, within some four seconds. A "
+        "configuration with a problem is reported, and not used."
     ),
     "limits_memory": size(
         "With several workers: the memory that they share for rate limits without Redis. When it is full, the keys "

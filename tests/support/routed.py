@@ -44,13 +44,15 @@ def snapshot_of(config: Config, metrics: Metrics | None = None) -> Snapshot:
     clock: Any = Clock()
     deadlines = Deadlines(clock)
     metrics = metrics or Metrics(CollectorRegistry(), "0")
+    agent = Agent(clock, deadlines, lambda host: ClientTLS().to(host))
     context = Context(
         reactor=clock,
         now=clock.seconds,
         config=config,
         deadlines=deadlines,
         metrics=metrics,
-        fetch=partial(Fetch, Agent(clock, deadlines, lambda host: ClientTLS().to(host))),
+        agent=agent,
+        fetch=partial(Fetch, agent),
         client_address=lambda request: b"",
         redis=None,
         machine=Machine(0),
@@ -76,7 +78,8 @@ class Routed:
         (directory / "gateway.yaml").write_text(json.dumps(document))
         self.config = load(str(directory), {}, RULES)
         self.metrics = Metrics(CollectorRegistry(), "0")
-        self.table = snapshot_of(self.config, self.metrics).table
+        self.snapshot = snapshot_of(self.config, self.metrics)
+        self.table = self.snapshot.table
 
     def exchange(
         self,

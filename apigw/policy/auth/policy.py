@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from apigw.config.model import Config
@@ -22,12 +22,16 @@ from apigw.policy.auth.jwt.verifiers import source_of
 from apigw.policy.auth.lasting import Lasting
 from apigw.policy.auth.method import Method
 from apigw.policy.auth.model import Auth, AuthOfRoute, auth_of, demanded
+from apigw.policy.auth.mtls.authorities import authorities_of
+from apigw.policy.auth.mtls.certificates import Certificates
 from apigw.policy.auth.rules import RULES
 from apigw.policy.auth.secrets import SecretThreads
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.auth.stage import Authenticate, AuthenticateByAny, CountFailure
 
 _TOKEN = frozenset({b"authorization"})
+_CERTIFICATES = frozenset({b"client-cert", b"client-cert-chain", b"x-forwarded-client-cert"})
+"""What proxies that end TLS tell services of certificates (RFC 9440 §3, Envoy): a client may not say it."""
 
 
 class AuthPolicy(Policy):
@@ -68,6 +72,7 @@ class AuthPolicy(Policy):
                 users = yield from users_of(auth.basic, config.origins)
                 methods.append(Passwords(users, self._threads.run))
             methods += by_header(auth.api_keys, config.origins)
+            methods.append(Certificates((yield from authorities_of(auth.mtls, config.origins))))
             authenticator = Authenticator([method for method in methods if method.providers()])
         return PreparedAuth(self, config, authenticator, key_sets)
 
@@ -110,6 +115,8 @@ def stripped(of_route: AuthOfRoute, auth: Auth | None, open_to_all: bool) -> fro
     taken = () if open_to_all else (each for each in auth.basic if _takes(of_route, each.name))
     if not of_route.forward_token or not all(each.forward for each in taken):
         names |= _TOKEN
+    if auth.mtls:
+        names |= _CERTIFICATES
     return frozenset(names)
 
 
@@ -147,6 +154,10 @@ class PreparedAuth(Prepared):
             names = stripped(of_route, auth, open_to_all=True)
             return Part(stripped=names) if names else NOTHING
         return self._policy.part(self._authenticator, auth, demand == "required", of_route)
+
+    def authorities(self) -> Sequence[str]:
+        auth = auth_of(self._config)
+        return () if auth is None else [each.ca_file for each in auth.mtls]
 
     def adopt(self, previous: Prepared | None) -> None:
         before = previous._authenticator if isinstance(previous, PreparedAuth) else None

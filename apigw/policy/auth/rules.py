@@ -27,10 +27,11 @@ from apigw.policy.auth.jwt.rules import (
     verifiers,
 )
 from apigw.policy.auth.model import AuthOfGateway, AuthOfRoute, auth_of, default_auth, demanded
+from apigw.policy.auth.mtls.rules import certificates
 from apigw.policy.auth.names import check_claim, check_role, check_scope
 from apigw.policy.auth.schema import KEYS
 
-KINDS = ("jwt", "api_keys", "basic")
+KINDS = ("jwt", "api_keys", "basic", "mtls")
 """The kinds of providers: each a list of maps with a ``name``."""
 _MAX_NAMED = 10
 
@@ -84,7 +85,7 @@ def demands(document: Document, files: Files) -> None:
     opened: list[Path] = []
     for path, route in routes:
         auth = route.get("auth") or default
-        if auth == "none":
+        if auth == "none" and not route.get("check_with"):  # another program decides who may call
             opened.append(path)
         if route.get("auth") in ("required", "optional") and not has_auth and sure:
             document.report((*path, "auth"), f"is {auth}, {unprovable}")
@@ -125,19 +126,28 @@ def providers(document: Document, files: Files) -> None:
         )
 
 
-_HAVE = {"claims": ("jwt",), "scopes": ("jwt", "api_keys")}
-"""The kinds of providers whose callers have them; those of the gateway's own tokens have all."""
+_LACK = {"claims": ("api_keys", "basic", "mtls"), "scopes": ("basic", "mtls")}
+"""The kinds of providers whose callers have none."""
 
 
 def _provable(document: Document, path: Path, route: dict[str, Any], names: list[str]) -> None:
     """Reports demands that no caller of the route can meet."""
-    kinds = {name: str(at[1]) for at, name in _named(document)}
-    if any(name != PROVIDER and name not in kinds for name in names):
+    found = {name: at[:-1] for at, name in _named(document)}
+    if any(name != PROVIDER and name not in found for name in names):
         return
-    for key, having in _HAVE.items():
-        if route.get(key) and not any(name == PROVIDER or kinds[name] in having for name in names):
+    own = {PROVIDER} if PROVIDER not in found else set[str]()
+    for key in ("claims", "scopes", "roles"):
+        if route.get(key) and not own & {*names} and all(_lacks(document, found[name], key) for name in names):
             sentence = f"cannot be met: callers of {', '.join(names)} have no {key}"
             document.report((*path, key), sentence, document.key((*path, key)))
+
+
+def _lacks(document: Document, provider: Path, key: str) -> bool:
+    """Whether no caller of a provider has what a route demands."""
+    kind = provider[1]
+    if key == "roles":
+        return kind == "mtls" and document.get(*provider, "roles_from") is None
+    return kind in _LACK[key]
 
 
 def _listed(document: Document, routes: list[Path]) -> str:
@@ -252,7 +262,7 @@ RULES = Rules(
     contents={"public key": public_key_file, "secret": secret_file, "passwords": passwords},
     contents_by_path={"API keys": check_file},
     private=frozenset({"secret", "passwords"}),
-    checks=(section, verifiers, demands, providers),
+    checks=(section, verifiers, certificates, demands, providers),
     refuse=(refuse,),
     weaker=(weaker,),
     told=(told,),
