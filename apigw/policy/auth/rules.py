@@ -61,6 +61,13 @@ def _named(document: Document) -> Iterator[tuple[Path, str]]:
                 yield (*path, "name"), provider["name"]
 
 
+def provider_names(document: Document) -> list[str]:
+    """The names of all providers, the gateway's own tokens included."""
+    auth = document.tree.get("auth")
+    own = [PROVIDER] if isinstance(auth, dict) and auth.get("oauth") else []
+    return [*(name for _, name in _named(document)), *own]
+
+
 def demands(document: Document, files: Files) -> None:
     """Reports authentication without an ``auth`` section, and demands without authentication."""
     has_auth = document.tree.get("auth") is not None
@@ -97,9 +104,7 @@ def demands(document: Document, files: Files) -> None:
 
 def providers(document: Document, files: Files) -> None:
     """Reports names of providers that do not exist. Warns of routes that take all, where there are several."""
-    auth = document.tree.get("auth")
-    own = [PROVIDER] if isinstance(auth, dict) and auth.get("oauth") else []
-    known = [*(name for _, name in _named(document)), *own]
+    known = provider_names(document)
     sound = document.whole and document.get("auth") is not None
     default = default_auth(document.get("gateway", "auth_default"), bool(known))
     unnamed: list[Path] = []
