@@ -62,7 +62,7 @@ class Calls:
 
     async def _call(self, method: str, url: str, fields: Headers, body: bytes | None, limit: int) -> Fetched:
         try:
-            answered = await Ask(self._agent, limit)(url, fields, method, body)
+            answered = await Ask(self._agent, limit)(url, fields, body, method)
         except UpstreamError as error:
             raise FetchFailed(f"gave no answer: {error}") from error
         found = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(answered.fields)}

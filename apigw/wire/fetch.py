@@ -38,7 +38,8 @@ class Answered:
 
 
 class Ask:
-    """``await ask(url, headers)`` gives the answer, whatever its status, with at most ``limit`` bytes of body.
+    """``await ask(url, headers)`` gives the answer to a GET, whatever its status, with at most ``limit`` bytes of body.
+    With ``data``, to a POST of that, unless another ``method`` is named.
 
     Redirects are not followed. Compressed answers are refused, because few bytes can expand to many. Raises
     ``FetchFailed``, and what the agent does.
@@ -48,16 +49,16 @@ class Ask:
         self._agent = _Uncompressed(agent)
         self._limit = limit
 
-    async def __call__(self, url: str, headers: Headers, method: str = "GET", body: bytes | None = None) -> Answered:
+    async def __call__(self, url: str, headers: Headers, data: bytes | None = None, method: str = "") -> Answered:
+        method = method or ("GET" if data is None else "POST")
         headers.setRawHeaders("user-agent", [AGENT])
         # A client of its own for each call: treq's keeps cookies.
-        client = HTTPClient(self._agent)
-        response: Any = await client.request(
-            method, url, headers=headers, data=body, allow_redirects=False, unbuffered=True
+        response: Any = await HTTPClient(self._agent).request(
+            method, url, headers=headers, data=data, allow_redirects=False, unbuffered=True
         )
-        read = _Bounded(self._limit)
-        response.deliverBody(read)
-        content = await read.content
+        body = _Bounded(self._limit)
+        response.deliverBody(body)
+        content = await body.content
         fields = [(name.lower(), value) for name, values in response.headers.getAllRawHeaders() for value in values]
         return Answered(response.code, fields, content)
 

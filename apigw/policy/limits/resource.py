@@ -46,9 +46,8 @@ class Counted:
 
     def document(self, _: object = None) -> dict[str, Any]:
         store = self._store
-        violations = self._series.violations()
         keys = store.keys()
-        shown = [_limit(limit, store, keys, violations.get(limit.series, 0)) for limit in self._limits]
+        shown = [_limit(limit, store, keys, self._series.violations(limit)) for limit in self._limits]
         kept = {"kind": store.kind, "up": store.up, "keys": len(store), "fallbacks": self._series.fallbacks()}
         return {"store": kept, "limits": shown, "shared": self._shared}
 
@@ -79,7 +78,9 @@ def _add(one: int, other: int) -> int:
 
 
 def _identity(limit: dict[str, Any]) -> tuple[object, ...]:
-    return tuple(limit.get(name) for name in ("endpoint", "scope", "limit", "window", "algorithm", "concurrent"))
+    return tuple(
+        limit.get(name) for name in ("endpoint", "scope", "limit", "window", "algorithm", "concurrent", "dry_run")
+    )
 
 
 def _limit(
@@ -92,4 +93,10 @@ def _limit(
     elif isinstance(limit, Limit):
         keys = of_limits.get(limit.id, 0)
         shown |= {"limit": limit.limit, "window": limit.window, "algorithm": limit.algorithm}
+    config = limit.config
+    if config.dry_run:
+        shown["dry_run"] = True
+    if config.who is not None:
+        shown["plan"] = config.plan
+        shown["for"] = str(config.who) or "everybody"
     return {**shown, "on_store_failure": limit.on_store_failure, "violations": violations, "keys": keys}
