@@ -7,7 +7,7 @@ asked puts a question to every worker, and adds up their answers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -15,13 +15,17 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from apigw.errors import Overloaded
 
+GONE = -1
+"""The worker of an answer that is not of one: for those that are gone, what they counted."""
+
 Give = Callable[[Any], Any]
 """Answers a question: from its argument, to a value that JSON can hold or a Deferred of one."""
 
 
 @frozen
 class Answer:
-    """What one worker says. ``worker`` counts from 0; ``process`` is its id. ``value``: None if it does not answer."""
+    """What one worker says. ``worker`` counts from 0, or is ``GONE``; ``process`` is its id. ``value``: None if it does
+    not answer."""
 
     worker: int
     process: int
@@ -59,10 +63,14 @@ class Machine:
         """From now on this worker answers ``question`` by ``give``."""
         self._gives[question] = give
 
-    def ask(self, question: str, argument: Any = None, silent: bool = False) -> Deferred[list[Answer]]:
+    def ask(
+        self, question: str, argument: Any = None, silent: bool = False, counted: Sequence[str] = ()
+    ) -> Deferred[list[Answer]]:
         """Ask every worker, this one too. Fires with the answers by worker, without those who do not answer in time.
 
-        With those, too, if ``silent`` ones are wanted.
+        With those, too, if ``silent`` ones are wanted. ``counted`` are families of metrics: if there are any, and
+        workers that are gone, the last answer is ``GONE`` with what these counted, as family, labels and number of
+        each series.
 
         Fails if this worker itself cannot answer.
         """

@@ -10,7 +10,7 @@ and a series for each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import starmap
 from operator import add
 from typing import Any
@@ -102,6 +102,19 @@ def page(living: Iterable[str], dead: Iterable[str], openmetrics: bool, pause: P
     for value in dead:
         totals.add(value, pause, known)
     return render(totals, totals.routes, totals.services, openmetrics, pause)
+
+
+def series_of(value: str, families: Collection[str]) -> list[list[Any]]:
+    """Of what was said, the series of these families: the family's name, the labels, and the number of each."""
+    found: list[list[Any]] = []
+    for line in unpack(value):
+        kind, entries, *family = orjson.loads(line)
+        if kind != _FAMILY:  # all of them come first
+            break
+        if family[0] in families:
+            for _, *labels, number, _ in entries:
+                found.append([family[0], dict(zip(labels[::2], labels[1::2], strict=True)), float(number)])
+    return found
 
 
 class Family:

@@ -122,7 +122,8 @@ async def waits(
     if delays:
         seen += f"; in effect after {median(delays):.1f} s, at worst {max(delays):.1f}"
     kept = len(delays) == reloads and not failed and longest <= MOST_LONGER
-    promise = f"longest wait with reloads of {routes:,} routes, {'one process' if workers == 1 else f'{workers} workers'}"
+    where = "one process" if workers == 1 else f"{workers} workers"
+    promise = f"longest wait with reloads of {routes:,} routes, {where}"
     return [Verdict(promise, kept, seen, f"at most {MOST_LONGER:.0f} ms longer")]
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from apigw.contract.machine import Answer, Machine
+from apigw.contract.machine import GONE, Answer, Machine
 from apigw.contract.resource import Leaf, answer_later
 from apigw.policy.limits.arithmetic import Limit
 from apigw.policy.limits.concurrent import ConcurrentLimit
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.local import LocalStore
 from apigw.policy.limits.quota import Quota
-from apigw.policy.limits.series import LimitSeries
+from apigw.policy.limits.series import FALLBACKS, VIOLATIONS, LimitSeries
 from apigw.wire.web_request import WebRequest
 
 
@@ -26,11 +26,12 @@ class Limits(Leaf):
         self._machine = machine
 
     def render_GET(self, request: WebRequest) -> int:
-        asked: Deferred[Any] = self._machine.ask("limits")
+        asked: Deferred[Any] = self._machine.ask("limits", counted=(VIOLATIONS, FALLBACKS))
         return answer_later(request, asked.addCallback(self._of_all))
 
     def _of_all(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        return summed(*self._machine.apart(answers))
+        gone = [series for each in answers if each.worker == GONE for series in each.value]
+        return summed(*self._machine.apart(each for each in answers if each.worker != GONE), gone)
 
 
 class Counted:
@@ -53,10 +54,11 @@ class Counted:
         return {"store": kept, "limits": shown, "shared": self._shared}
 
 
-def summed(own: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summed(own: dict[str, Any], others: Sequence[dict[str, Any]], gone: Sequence[Sequence[Any]] = ()) -> dict[str, Any]:
     """The answer for all workers. What refused and fell back is added up, and what is kept where it is not shared.
 
-    Limits are those of ``own``; a worker that has another configuration counts for those that both have.
+    Limits are those of ``own``; a worker that has another configuration counts for those that both have. ``gone`` are
+    the counters of workers that are gone: name, labels and number of each.
     """
     keep = max if own.pop("shared") else _add
     store = own["store"]
@@ -71,7 +73,18 @@ def summed(own: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str, A
                 limit["violations"] += same["violations"]
                 for name in ("keys", "taken") if "taken" in limit else ("keys",):
                     limit[name] = keep(limit[name], same[name])
+    for family, labels, number in gone:
+        if family == FALLBACKS:
+            store["fallbacks"] += int(number)
+        for limit in own["limits"] if family == VIOLATIONS else ():
+            if labels == _labels(limit):
+                limit["violations"] += int(number)
     return own
+
+
+def _labels(limit: dict[str, Any]) -> dict[str, str]:
+    kind = ConcurrentLimit.kind if "concurrent" in limit else Limit.kind
+    return {"endpoint": limit["endpoint"], "kind": kind, "scope": limit["scope"]}
 
 
 def _add(one: int, other: int) -> int:

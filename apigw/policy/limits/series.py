@@ -8,6 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from apigw.policy.limits.quota import Quota
 
+VIOLATIONS, FALLBACKS = "gateway_rate_limit_violations", "gateway_rate_limit_fallbacks"
+
 
 class LimitSeries:
     """Metrics of limits, written by the reactor's thread. Series start at zero, for ``rate()``.
@@ -18,7 +20,7 @@ class LimitSeries:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._limits: dict[tuple[str, str, str], Counter] = {}
         self._violations = Counter(
-            "gateway_rate_limit_violations_total",
+            f"{VIOLATIONS}_total",
             "Requests refused by a limit.",
             ["endpoint", "kind", "scope"],
             registry=registry,
@@ -29,7 +31,7 @@ class LimitSeries:
             registry=registry,
         )
         self._fallbacks = Counter(
-            "gateway_rate_limit_fallbacks_total",
+            f"{FALLBACKS}_total",
             "Checks decided without the store of the limits, because it was slow or gone.",
             registry=registry,
         )

@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from apigw.policy.limits.resource import summed
+from apigw.policy.limits.series import FALLBACKS, VIOLATIONS
 
 RATE = {
     "endpoint": "/a",
@@ -54,6 +55,20 @@ def test_what_is_shared_is_not_counted_twice() -> None:
     rate, places = shown["limits"]
     assert (rate["violations"], rate["keys"]) == (6, 12)
     assert (places["violations"], places["keys"], places["taken"]) == (2, 2, 3)
+
+
+def test_workers_that_are_gone_have_refused_too() -> None:
+    """What they counted for limits that are there now, and their fallbacks."""
+    labels = {"endpoint": "/a", "kind": "rate", "scope": "ip"}
+    gone = [
+        [VIOLATIONS, labels, 10.0],
+        [VIOLATIONS, {"endpoint": "/b", "kind": "concurrent", "scope": "user"}, 20.0],
+        [VIOLATIONS, labels | {"endpoint": "/no-more"}, 40.0],
+        [FALLBACKS, {}, 80.0],
+    ]
+    shown = summed(said(RATE, PLACES), [said(RATE, PLACES)], gone)
+    assert [limit["violations"] for limit in shown["limits"]] == [16, 22]
+    assert shown["store"]["fallbacks"] == 94
 
 
 def test_a_limit_that_another_worker_does_not_have_yet() -> None:
