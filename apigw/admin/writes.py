@@ -101,9 +101,10 @@ def _host(authority: bytes) -> str:
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(host.strip("[]"))
+        address = ip_address(host.strip("[]"))
     except ValueError:
         return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _is_here(authority: bytes, transport: ITransport) -> bool:

@@ -17,7 +17,10 @@ from apigw import __version__, is_compiled
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0, or 1 if it failed. Wrong arguments exit with 2."""
-    options = parser().parse_args(arguments)
+    commands = parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next
+        import_module("argcomplete").autocomplete(commands)
+    options = commands.parse_args(arguments)
     module, function = options.run
     try:
         code: int = getattr(import_module(f"apigw.cli.{module}"), function)(options)
@@ -71,12 +74,25 @@ def parser() -> argparse.ArgumentParser:
             )
         return command
 
-    add(
+    init_parser = add(
+        "init",
+        ("init", "init"),
+        "write a small configuration to begin with, for one service",
+        "DIR must be empty, or not exist.",
+    )
+    init_parser.add_argument("--service", metavar="NAME", default="app", help="its name (default: app)")
+    init_parser.add_argument(
+        "--target", metavar="URL", default="http://127.0.0.1:9000", help="where it is (default: http://127.0.0.1:9000)"
+    )
+    init_parser.add_argument("--port", type=int, default=8080, help="the port for clients (default: 8080)")
+    check_parser = add(
         "check",
         ("check", "check"),
         "read a configuration and name every problem in it",
-        "Exits 0 if the gateway would start with it, else 1. Warnings do not change the exit code.",
+        "Exits 0 if the gateway would start with it, else 1. DIR may be one file, or - for standard input.",
     )
+    check_parser.add_argument("--json", action="store_true", help="print the outcome as JSON, on standard output")
+    check_parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
     routes_parser = add(
         "routes",
         ("routes", "routes"),
@@ -101,12 +117,42 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="a header of the request, also Host and Cookie; may be repeated",
     )
-    add(
+    show_parser = add(
         "show",
         ("show", "show"),
         "print the merged configuration with the place of each value",
         "Secrets are masked. Exits 1 if it has problems, which are named on standard error.",
     )
+    show_parser.add_argument("--json", action="store_true", help="print values and places as JSON")
+    diff_parser = add(
+        "diff",
+        ("diff", "diff"),
+        "show what a reload would change if another configuration took the place of this one",
+        "Exits 1 if one of them has problems, or a reload would refuse the change.",
+        directory=False,
+    )
+    diff_parser.add_argument("directory", metavar="DIR", help="the other configuration")
+    diff_parser.add_argument("--config", metavar="DIR", default="etc", help="this configuration (default: etc)")
+    add(
+        "doctor",
+        ("doctor", "doctor"),
+        "show what is odd on this machine, for a configuration",
+        "Looks at files, ports, certificates, services and Redis, and changes nothing. Exits 1 if anything is odd.",
+    )
+    add(
+        "schema",
+        ("schema", "schema"),
+        "print the JSON Schema of the configuration, for editors",
+        directory=False,
+    )
+    completion_parser = add(
+        "completion",
+        ("completion", "completion"),
+        "print a script with which a shell completes the commands of apigw",
+        'For bash and zsh: eval "$(apigw completion bash)"; for fish: apigw completion fish | source',
+        directory=False,
+    )
+    completion_parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     hash_parser = add(
         "hash-secret",
         ("secrets", "hash_secret"),
@@ -163,6 +209,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="holds the admin token (default: that of the configuration)",
     )
+    health_parser = add(
+        "health",
+        ("health", "health"),
+        "ask a running gateway whether it serves",
+        "Exits 1 if it does not, or does not answer. For the health check of a container, give --admin: it is faster.",
+        directory=False,
+    )
+    where(health_parser)
+    health_parser.add_argument("--ready", action="store_true", help="ask whether it is ready, too")
     reload_parser = add(
         "reload",
         ("reload", "reload"),

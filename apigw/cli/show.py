@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 
@@ -13,5 +14,9 @@ from apigw.process.rules import RULES
 
 
 def show(options: argparse.Namespace) -> int:
-    sys.stdout.write(shown.show(read(options.directory, os.environ, RULES.schema)))
+    document = read(options.directory, os.environ, RULES.schema)
+    if options.json:
+        print(json.dumps({"configuration": shown.values(document), "places": shown.places(document)}, indent=2))
+    else:
+        sys.stdout.write(shown.show(document))
     return FOUND if loaded(options.directory) is not None else REFUSED

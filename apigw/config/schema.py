@@ -44,10 +44,18 @@ SERVER_TLS: Rule = {
         minlength=1,
     ),
     "min_version": choice("The oldest TLS version that is spoken, in quotes.", "1.2", "1.3"),
+    "client_certificates": choice(
+        "Whether clients show a certificate (mutual TLS). `optional`: they may have none; one that is not valid ends "
+        "the handshake all the same. Sessions are not resumed then.",
+        "none",
+        "optional",
+        "required",
+        nullable=True,
+        default="`required` with `client_ca_file`, else `none`",
+        meant={"require": "required", "on": "required", "request": "optional", "want": "optional", "off": "none"},
+    ),
     "client_ca_file": optional_file(
-        "PEM file: clients must have a certificate of one of these authorities (mutual TLS). It is verified for each "
-        "connection: sessions are not resumed.",
-        "certificate",
+        "PEM file: the authorities of clients' certificates. Without it, those of all `auth.mtls`.", "certificate"
     ),
 }
 
@@ -197,6 +205,10 @@ GATEWAY: Rule = {
         1,
         64,
     ),
+    "watch_files": switch(
+        "Reload when a file of the configuration, or one that it names, has changed, within some four seconds. A "
+        "configuration with a problem is reported, and not used."
+    ),
     "limits_memory": size(
         "With several workers: the memory that they share for rate limits without Redis. When it is full, the keys "
         "that were not used for longest are forgotten. A change needs a restart or an upgrade.",
@@ -227,7 +239,7 @@ CONDITION: Rule = {
 }
 
 
-def _conditions(doc: str) -> Rule:
+def conditions(doc: str) -> Rule:
     meta = {"doc": "", "model": model.Condition, "short": "equal", "number": '"{}"'}
     return named(doc, {"type": ["string", "dict"], "form": "value", "schema": CONDITION, "meta": meta})
 
@@ -264,9 +276,9 @@ ROUTE: Rule = {
         "Whether another method than those of the routes for this path is answered 405, instead of going on to a less "
         "specific route."
     ),
-    "headers": _conditions("What headers of the request must be, by name."),
-    "query": _conditions("What values of the query must be, by name, after decoding."),
-    "cookies": _conditions("What cookies must be, by name."),
+    "headers": conditions("What headers of the request must be, by name."),
+    "query": conditions("What values of the query must be, by name, after decoding."),
+    "cookies": conditions("What cookies must be, by name."),
     "encoded_slashes": choice(
         "A path with `%2F`: refused with 400, or kept as it is, as a part of its segment. The path of the route must "
         "begin with a literal segment.",

@@ -7,11 +7,12 @@ does. docs/explanation/policies.md has an example.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
 from apigw.config.model import Config
@@ -49,6 +50,8 @@ class Context:
     """The first configuration. Later ones are passed to ``Policy.prepare``."""
     deadlines: Deadlines
     metrics: Metrics
+    agent: IAgent
+    """For requests of the gateway's own, by treq."""
     fetch: Callable[[int], Fetch]
     """Makes a ``Fetch`` for documents of at most this many bytes."""
     client_address: Callable[[Request], bytes]
@@ -124,8 +127,17 @@ class Prepared:
         return NOTHING
 
     def unmatched(self) -> Part:
-        """What it adds to requests that match no route, before they are answered with 404 or 405."""
+        """What it adds to requests that match no route, before they are answered with 404 or 405.
+
+        A stage at ``access`` runs for the own routes of all policies, too.
+        """
         return NOTHING
+
+    def admit(self, address: bytes) -> None:
+        """A request for a resource on a public listener; ``address`` is the client's, behind trusted proxies.
+
+        Raises the ``GatewayError`` for a client that may get nothing. Not called for ``/health`` and ``/ready``.
+        """
 
     def own_routes(self) -> Iterable[OwnRoute]:
         """Routes in addition to those of the configuration."""
@@ -151,6 +163,11 @@ class Prepared:
     def checks(self) -> Mapping[str, Check]:
         """Readiness checks, by the names that ``/ready`` on the admin listener shows."""
         return {}
+
+    def authorities(self) -> Sequence[str]:
+        """PEM files with the authorities whose certificates of clients it takes. Handshakes take these on listeners
+        that ask for certificates, and name no authorities themselves."""
+        return ()
 
     def keep_series(self) -> None:
         """Create the metric series of this configuration, and remove all others of this policy.

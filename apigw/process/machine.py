@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from attrs import frozen
@@ -52,13 +52,11 @@ class Siblings(Machine):
         for begin, end in self._roles:
             (begin if checks else end)()
 
-    def ask(
-        self, question: str, argument: Any = None, silent: bool = False, counted: Sequence[str] = ()
-    ) -> Deferred[list[Answer]]:
+    def ask(self, question: str, argument: Any = None, silent: bool = False) -> Deferred[list[Answer]]:
         def answers(given: list[list[Any]]) -> list[Answer]:
             return [Answer(*each) for each in given if silent or each[2] is not None]
 
-        asking = self.control.call("ask", [question, argument, counted]).addTimeout(ANSWERS_WITHIN, self._clock)
+        asking = self.control.call("ask", [question, argument]).addTimeout(ANSWERS_WITHIN, self._clock)
         return asking.addCallbacks(answers, _unanswered)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import count, islice
@@ -372,7 +372,7 @@ class Master(Service):
         if self._workers.get(worker.index) is worker:
             os.kill(worker.process, number)
 
-    def _ask(self, question: str, argument: Any, families: Sequence[str] = ()) -> Deferred[list[Any]]:
+    def _ask(self, question: str, argument: Any) -> Deferred[list[Any]]:
         """Ask every worker for one of them: index, process and value of each, which is None if it gives no answer."""
         workers = self.living()
         now = int(self._reactor.seconds() * 1000)
@@ -381,18 +381,16 @@ class Master(Service):
             for worker in workers
         ]
         self.asking += 1
-        return DeferredList(asked, consumeErrors=True).addCallback(self._given, workers, question, families)
+        return DeferredList(asked, consumeErrors=True).addCallback(self._given, workers, question)
 
     def _patience(self, worker: Worker, now: int) -> float:
         lately = self.life.page.slots.get(worker.index, TICKED)
         return SILENT_WITHIN if now - lately > SILENT else ANSWERS_WITHIN
 
-    def _given(
-        self, answers: list[tuple[bool, Any]], workers: list[Worker], question: str, families: Sequence[str]
-    ) -> list[list[Any]]:
+    def _given(self, answers: list[tuple[bool, Any]], workers: list[Worker], question: str) -> list[list[Any]]:
         self.asking -= 1
         given = [
             [worker.index, worker.process, value if succeeded else None]
             for worker, (succeeded, value) in zip(workers, answers, strict=True)
         ]
-        return self.outlived.heard(question, given, families)
+        return self.outlived.heard(question, given)

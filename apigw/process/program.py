@@ -42,7 +42,7 @@ from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
-from apigw.proxy.resources import measure, metrics_page, public_resources
+from apigw.proxy.resources import admit, measure, metrics_page, public_resources
 from apigw.proxy.shedding import Shedding
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
@@ -102,6 +102,7 @@ class Program:
             config=config,
             deadlines=deadlines,
             metrics=metrics,
+            agent=agent,
             fetch=partial(Fetch, agent),
             client_address=client_address,
             redis=redis,
@@ -121,7 +122,12 @@ class Program:
 
         access_log = _access_log(config, reactor, metrics.lines_lost("access"))
         accounting = Accounting(metrics, access_log, seconds, now)
-        public = Site(accounting.resource_ended, seconds, client_address)
+        public = Site(
+            accounting.resource_ended,
+            seconds,
+            client_address,
+            lambda request: admit(request, client_address, current.snapshot.prepared.values()),
+        )
         pipeline = Pipeline(
             first.table,
             seconds,
@@ -158,7 +164,10 @@ class Program:
         )
 
         listeners = [
-            listener(reactor, config, listen, ("gateway", "listen", index), channels, place.socket(index), place.gate)
+            listener(
+                *(reactor, config, listen, ("gateway", "listen", index), channels),
+                *(place.socket(index), place.gate, first.authorities),
+            )
             for index, listen in enumerate(gateway.listen)
         ]
         garbage = Garbage(reactor, place.at_start)
@@ -169,7 +178,7 @@ class Program:
             current,
             garbage,
         )
-        reload = place.reloading(signals, directory, self.renewal, metrics.reloaded)
+        reload = place.reloading(signals, directory, self.renewal, metrics.reloaded, lambda: current.snapshot.config)
         drain = Drain(reactor, channels, pipeline, lambda: current.snapshot.config.gateway.drain_timeout)
         ports = PublicListeners(reactor, readiness, lambda: current.snapshot.config.gateway.drain_delay)
         for each in listeners:

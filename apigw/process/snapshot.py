@@ -55,6 +55,11 @@ class Snapshot:
     admin_token: bytes | None = field(repr=False)
     """The token for writes on the admin listener; None if writes are refused."""
 
+    @property
+    def authorities(self) -> list[str]:
+        """Files with the authorities of clients' certificates, for listeners that name none themselves."""
+        return [file for each in self.prepared.values() for file in each.authorities()]
+
 
 @frozen(eq=False)
 class Parts:
@@ -125,17 +130,18 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
     yield from router.build(entries())
     no_route = (NoRoute(router),)
     unmatched_series = parts.series(UNMATCHED)
+    added = [each.unmatched() for each in prepared.values()]
+    access = [part.stages["access"] for part in added if "access" in part.stages]
 
     def own_entries() -> Iterator[Entry[Route]]:
         for each in prepared.values():
             for own in each.own_routes():
-                stages = (*_stages([own.part]), *no_route)
+                stages = (*access, *_stages([own.part]), *no_route)
                 compiled = _route(_unnamed(own.pattern), unmatched_series, [own.part], stages)
                 yield Entry(own.pattern, own.methods, compiled, own.hosts)
 
     own_router: Router[Route] = Router()
     yield from own_router.build(own_entries())
-    added = [each.unmatched() for each in prepared.values()]
     unmatched = _route(_unnamed(UNMATCHED), unmatched_series, added, (*_stages(added), *no_route))
     peers, allowed = Peers(gateway.trusted_proxies), Peers(gateway.metrics_allow)
     most = 2 * gateway.max_connections if gateway.max_requests is None else gateway.max_requests

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from apigw.contract.exchange import DROPPED, NOTHING
 from apigw.contract.principal import IDENTITY
-from apigw.wire.headers import HOP_BY_HOP, NOT_IN_TRAILERS, Header, Headers, first
+from apigw.wire.headers import HOP_BY_HOP, NOT_IN_TRAILERS, Header, Headers
 from apigw.wire.request import UNIX_PEER, Request
 
 FORWARDED = frozenset({b"forwarded", b"x-real-ip"})
@@ -76,11 +76,6 @@ class _Kept(dict[bytes, bool]):
             # What a trusted proxy says it says in so many words; three of them are continued below, in one field each.
             return self._trusted and name == plain and plain not in _CONTINUED
         return True
-
-
-def is_grpc(headers: Headers) -> bool:
-    content_type = first(headers, b"content-type")
-    return content_type is not None and content_type.startswith(b"application/grpc")
 
 
 class CopyRules:

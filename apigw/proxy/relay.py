@@ -38,7 +38,7 @@ class Relay(Outcomes):
         self.target = None
         self.permit = None
         self.full = False
-        self.connection: UpstreamConnection | None = None
+        self.connection = None
         self.held: HeldBody | None = None
         """The buffered part of the body."""
         self.repeatable: HeldBody | None = None
@@ -91,6 +91,8 @@ class Relay(Outcomes):
             fields = with_less_time(fields, call.deadline - destination.seconds())
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
+        if exchange.trace is not None:
+            fields += exchange.trace.begin(target.name, destination.upstream.name, self.sent_at)
         timeout, trailers = destination.timeout, request.wants_trailers
         if length is None and (not request.body_complete or call is not None):
             request.is_stream = True
@@ -210,6 +212,8 @@ class Relay(Outcomes):
         self.request.resume_body()
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
+        if status >= 500 and self.sent_elsewhere(status, whole=False):
+            return
         self._release_body()
         self._forget_body()
         connection = self.connection
@@ -222,7 +226,8 @@ class Relay(Outcomes):
             return
         if connection.event_stream:
             self.event_stream = True
-            self.target_did(status)
+            if status < 500:
+                self.target_did(status)
             self.settle(failed=False)  # it may last for hours
         elif self.permit is not None:
             circuit = self.destination.upstream.circuit
@@ -236,6 +241,8 @@ class Relay(Outcomes):
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
         if self.exchange.call is not None:
             self.exchange.call.status = status_in(headers)
+        if status >= 500 and self.sent_elsewhere(status, whole=True):
+            return
         connection = self._upstream_ended(status)
         assert connection is not None
         out = self._head(status, headers, connection.version)
@@ -271,8 +278,12 @@ class Relay(Outcomes):
         exchange, upstream = self.exchange, self.destination.upstream
         assert connection is not None
         assert target is not None
-        upstream.series.error(_KINDS.get(type(error), "protocol"))
-        if self.its_fault(error) and not (connection.used and isinstance(error, UpstreamLost) and error.silent):
+        kind = _KINDS.get(type(error), "protocol")
+        upstream.series.error(kind)
+        if exchange.trace is not None:
+            exchange.trace.failed(kind)
+        told = exchange.status >= 500 or (connection.used and isinstance(error, UpstreamLost) and error.silent)
+        if self.its_fault(error) and not told:
             target.failed(str(error))
         method, key = self.request.method, self.destination.key(exchange)
         other = again(upstream, target, key, error, method, self.whole(), self.repeated, connection.used)
@@ -311,31 +322,11 @@ class Relay(Outcomes):
         """The service's answer is complete."""
         connection = self.part()
         self.upstream_ended_at = self.destination.seconds()
-        if not self.event_stream:
+        if status < 500 and not self.event_stream:  # else it has been told with the head
             self.target_did(status)
         if self.permit is not None:
             call = self.exchange.call
             self.settle(status in FAILURES or (call is not None and call.status == UNAVAILABLE))
-        return connection
-
-    def target_did(self, status: int) -> None:
-        """Tell the target how it did, for its ejection."""
-        target = self.target
-        assert target is not None
-        call = self.exchange.call
-        if status >= 500:
-            target.failed(f"status {status}")
-        elif call is not None and call.status == UNAVAILABLE:
-            target.failed("grpc-status UNAVAILABLE")
-        else:
-            target.succeeded()
-
-    def part(self) -> UpstreamConnection | None:
-        """The exchange with the target is over."""
-        connection, self.connection = self.connection, None
-        if connection is not None and self.destination.upstream.counts:
-            assert self.target is not None
-            self.destination.upstream.end(self.target)
         return connection
 
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:

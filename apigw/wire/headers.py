@@ -49,3 +49,9 @@ def first(headers: Headers, wanted: bytes) -> bytes | None:
         if name == wanted:
             return value
     return None
+
+
+def is_grpc(headers: Headers) -> bool:
+    """Whether a POST with these is a call of gRPC, or gRPC-Web."""
+    content_type = first(headers, b"content-type")
+    return content_type is not None and content_type.startswith(b"application/grpc")

@@ -12,10 +12,7 @@ from twisted.internet.task import Clock
 from apigw.contract.machine import GONE
 from apigw.ops.metrics import Metrics
 from apigw.ops.totals import packed, page
-from apigw.policy.limits.series import FALLBACKS, VIOLATIONS, LimitSeries
 from apigw.process.outlived import MOST_KEPT, ROUTES, TELLS_EVERY, Outlived, Tells
-
-KEY = "/a", "rate", "ip"
 
 
 def said(index: int, requests: int) -> list[Any]:
@@ -94,22 +91,19 @@ def test_other_questions_are_none_of_its_business() -> None:
     assert [answer[0] for answer in outlived.heard("metrics", [said(0, 1)])] == [0, GONE]
 
 
-def test_who_asks_for_limits_hears_of_those_that_are_gone() -> None:
-    """The counters of limits, of those that died and of those that do not answer in time."""
+def test_who_asks_hears_what_those_counted_that_are_gone() -> None:
+    """For his question: of those that died, and of those that do not answer in time."""
     outlived = Outlived()
-    assert outlived.heard("limits", [[0, 1000, {}]], (VIOLATIONS, FALLBACKS)) == [[0, 1000, {}]]
-    for index, violations in (1, 3), (2, 4):
-        registry = CollectorRegistry()
-        metrics = Metrics(registry, "1.2.3")
-        series = LimitSeries(registry)
-        series.retain([KEY])
-        series._of(KEY).inc(violations)
-        outlived.said(index, packed(metrics, index, lambda: None))
+    assert outlived.heard("limits", [[0, 1000, {}]]) == [[0, 1000, {}]]
+    for index, refused in enumerate((1, 2, 4)):
+        counts = {"limits": {"a": refused, "b": 8}, "other": {"a": 16}}
+        outlived.said(index, packed(Metrics(CollectorRegistry(), "1.2.3"), index, lambda: None, counts))
     outlived.left(1)
-    *living, gone = outlived.heard("limits", [[0, 1000, {}], [2, 1002, None]], (VIOLATIONS, FALLBACKS))
-    assert (living, gone[:2]) == ([[0, 1000, {}]], [GONE, 0])
-    labels = dict(zip(("endpoint", "kind", "scope"), KEY, strict=True))
-    assert sorted(gone[2]) == [[FALLBACKS, {}, 0.0], [VIOLATIONS, labels, 7.0]]
+    answers: list[list[Any]] = [[0, 1000, {}], [2, 1002, None]]
+    expected = [*answers, [GONE, 0, {"a": 6, "b": 16}]]
+    assert outlived.heard("limits", answers) == expected
+    outlived.add_up()
+    assert outlived.heard("limits", answers) == expected
 
 
 def test_a_word_that_cannot_be_read_is_dropped() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -29,9 +28,7 @@ class Linked(Machine):
     def checks(self) -> bool:
         return self.index == 0
 
-    def ask(
-        self, question: str, argument: Any = None, silent: bool = False, counted: Sequence[str] = ()
-    ) -> Deferred[list[Answer]]:
+    def ask(self, question: str, argument: Any = None, silent: bool = False) -> Deferred[list[Answer]]:
         said = gatherResults([each.give(question, through_json(argument)) for each in self._all], consumeErrors=True)
         return said.addCallback(self._answers)
 

@@ -18,6 +18,8 @@ from apigw.policy.auth.jwt.model import JWTVerifier
 from apigw.policy.auth.model import Auth, AuthSection
 from apigw.policy.auth.policy import AuthPolicy, PreparedAuth
 from apigw.process.pieces import at_once
+from apigw.wire.agent import Agent
+from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
 
 from .jwt.test_jwks import document, jwk
@@ -38,6 +40,7 @@ class Scene:
                 config=Config(),
                 deadlines=Deadlines(self.clock),
                 metrics=Metrics(CollectorRegistry(), "0"),
+                agent=Agent(self.clock, Deadlines(self.clock), lambda host: ClientTLS().to(host)),
                 fetch=lambda limit: self.fetch,
                 client_address=lambda request: b"",
                 redis=None,
