@@ -73,7 +73,11 @@ setup(
     include_package_data=True,
     zip_safe=False,
     ext_modules=extensions(),
-    entry_points={"console_scripts": ["apigw = apigw.cli.main:main"]},
+    entry_points={
+        "console_scripts": ["apigw = apigw.cli.main:main"],
+        # Called as its module, so that who names that loads it once.
+        "pytest11": ["apigw.testing.pytest_plugin = apigw.testing.pytest_plugin"],
+    },
     install_requires=[
         "twisted[tls]>=26.4",
         "treq>=26.7",

@@ -100,6 +100,7 @@ ROOMS = {
         "config",
     ),
     "tap": ("process", "wire", "config"),
+    "testing": ("process", "upstream", "proxy", "policy.all", "contract", "ops", "wire", "config"),
 }
 """What a room may import of the program, besides itself."""
 
