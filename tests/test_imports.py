@@ -95,6 +95,7 @@ ROOMS = {
         "policy.oauth",
         "policy.split",
         "policy.transform",
+        "policy.plugins",
         "routing",
         "wire",
         "config",
