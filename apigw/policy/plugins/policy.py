@@ -72,7 +72,7 @@ class PluginsPolicy(Policy):
                 problems.append(problem_in(config, ("plugins", plugin.name, "with"), str(error)))
             except BaseException as error:
                 why = f"{plugin.policy!r} failed in prepare: {type(error).__name__}: {error}"
-                problems.append(problem_in(config, ("plugins", plugin.name), why))
+                problems.append(problem_in(config, ("plugins", plugin.name, "policy"), why))
             yield
         problems += _owned_twice(config, instances)
         if problems:
