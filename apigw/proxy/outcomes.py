@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+from twisted.logger import Logger
+
+from apigw import errors
 from apigw.contract.exchange import AtEnd, Exchange, Relaying
 from apigw.proxy.destination import Destination
-from apigw.proxy.grpc import CANCEL, UNAVAILABLE
+from apigw.proxy.grpc import CANCEL, passed_on
 from apigw.upstream.failover import Tries, instead
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
-from apigw.wire.errors import UpstreamError, UpstreamLost
+from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.interfaces import UpstreamConnection
 from apigw.wire.request import Request
+
+log = Logger(namespace=__name__)
 
 FAILURES = frozenset({500, 502, 503, 504})
 """Statuses of a service that count as failures of the service for its circuit."""
@@ -49,6 +54,9 @@ class Outcomes(Relaying):
     def part(self) -> UpstreamConnection | None:
         raise NotImplementedError
 
+    def target_did(self, status: int) -> None:
+        raise NotImplementedError
+
     def its_fault(self, error: UpstreamError) -> bool:
         """Whether ``error`` is one of the service. Else it had not got all of the request: it may have been tired of
         waiting for the client, or refused the body."""
@@ -64,18 +72,6 @@ class Outcomes(Relaying):
             circuit = self.destination.upstream.circuit
             assert circuit is not None
             (circuit.failure if failed else circuit.success)(permit, self.destination.seconds())
-
-    def target_did(self, status: int) -> None:
-        """Tell the target how it did, for its ejection."""
-        target = self.target
-        assert target is not None
-        call = self.exchange.call
-        if status >= 500:
-            target.failed(f"status {status}")
-        elif call is not None and call.status == UNAVAILABLE:
-            target.failed("grpc-status UNAVAILABLE")
-        else:
-            target.succeeded()
 
     def sent_elsewhere(self, status: int, whole: bool) -> bool:
         """The target has answered with a ``status`` that says that it failed: tell it. Send the request to another
@@ -102,3 +98,19 @@ class Outcomes(Relaying):
         exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
         exchange.resume(None)
         return True
+
+    def failed(self, error: UpstreamError) -> None:
+        """The request is not sent again after it has ended with ``error``."""
+        destination, exchange = self.destination, self.exchange
+        reset = error.reset if exchange.call is not None and isinstance(error, UpstreamLost) else None
+        if self.its_fault(error):
+            self.settle(failed=True)
+        if isinstance(error, UpstreamTimedOut):
+            exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
+        else:
+            if destination.log_decisions:
+                name = None if self.target is None else self.target.name
+                log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=name, error=error)
+            refusal = errors.UpstreamProtocolError("The service gave no valid answer.")
+            refusal.reset = None if reset is None else passed_on(reset)
+            exchange.driver.refuse(exchange, refusal)

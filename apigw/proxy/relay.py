@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.logger import Logger
 from zope.interface import classImplements
 
 from apigw import errors
 from apigw.contract.exchange import Exchange
 from apigw.proxy.admit import leave
 from apigw.proxy.destination import Destination
-from apigw.proxy.grpc import UNAVAILABLE, passed_on, status_in, with_less_time
+from apigw.proxy.grpc import UNAVAILABLE, status_in, with_less_time
 from apigw.proxy.headers import client_headers, client_trailers, upstream_fields, upstream_trailers
 from apigw.proxy.held_body import HeldBody
 from apigw.proxy.hooks import hooked
@@ -24,8 +23,6 @@ from apigw.wire.errors import ClientLost, Refused, UpstreamError, UpstreamLost, 
 from apigw.wire.headers import Headers
 from apigw.wire.interfaces import Receiver, UpstreamConnection
 from apigw.wire.tunnel import join
-
-log = Logger(namespace=__name__)
 
 
 class Relay(Outcomes):
@@ -290,22 +287,6 @@ class Relay(Outcomes):
         exchange.resume(None)
         return True
 
-    def failed(self, error: UpstreamError) -> None:
-        """The request is not sent again after it has ended with ``error``."""
-        destination, exchange = self.destination, self.exchange
-        reset = error.reset if exchange.call is not None and isinstance(error, UpstreamLost) else None
-        if self.its_fault(error):
-            self.settle(failed=True)
-        if isinstance(error, UpstreamTimedOut):
-            exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
-        else:
-            if destination.log_decisions:
-                name = None if self.target is None else self.target.name
-                log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=name, error=error)
-            refusal = errors.UpstreamProtocolError("The service gave no valid answer.")
-            refusal.reset = None if reset is None else passed_on(reset)
-            exchange.driver.refuse(exchange, refusal)
-
     def _head(self, status: int, headers: Headers, version: bytes) -> Headers | None:
         """The fields of the service's answer as the client gets them. None where a hook failed, which is answered."""
         exchange = self.exchange
@@ -323,6 +304,18 @@ class Relay(Outcomes):
             call = self.exchange.call
             self.settle(status in FAILURES or (call is not None and call.status == UNAVAILABLE))
         return connection
+
+    def target_did(self, status: int) -> None:
+        """Tell the target how it did, for its ejection."""
+        target = self.target
+        assert target is not None
+        call = self.exchange.call
+        if status >= 500:
+            target.failed(f"status {status}")
+        elif call is not None and call.status == UNAVAILABLE:
+            target.failed("grpc-status UNAVAILABLE")
+        else:
+            target.succeeded()
 
     def part(self) -> UpstreamConnection | None:
         """The exchange with the target is over."""
