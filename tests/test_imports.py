@@ -40,6 +40,7 @@ ROOMS = {
     "policy.redirect": ("policy.transform", "contract", "routing", "wire", "config", "errors"),
     "policy.respond": ("policy.transform", "contract", "routing", "wire", "config"),
     "policy.check": ("contract", "wire", "config", "errors"),
+    "policy.denials": ("policy.auth", "contract", "shared", "redis", "wire", "config", "errors"),
     "policy.networks": ("contract", "config", "errors"),
     "policy.maintenance": ("contract", "config", "errors"),
     "policy.all": ("policy", "contract"),

@@ -54,6 +54,7 @@ def snapshot_of(config: Config) -> Snapshot:
         agent=agent,
         fetch=partial(Fetch, agent),
         client_address=lambda request: b"",
+        may_write=lambda request: None,
         redis=None,
         machine=Machine(0),
     )
