@@ -9,8 +9,9 @@ import time
 from hashlib import sha256
 from typing import Any
 
+from apigw.cli.admin import NotAnswered
 from apigw.cli.outcome import FOUND, MISUSE, REFUSED
-from apigw.cli.remote import NotAnswered, admin, admin_token, as_json, table
+from apigw.cli.remote import admin_of, as_json, table, token_of
 from apigw.policy.denials.watch import token_digest
 
 PATH = "/denials"
@@ -35,7 +36,7 @@ class _Misuse(Exception):
 
 
 def _list(options: argparse.Namespace) -> int:
-    document = admin(options).get(PATH)
+    document = admin_of(options).get(PATH)
     if options.json:
         print(as_json(document))
         return FOUND
@@ -59,7 +60,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _add(options: argparse.Namespace) -> int:
     wanted = {"action": "add", **_whom(options.action, options), "for": _seconds(options.for_)}
-    made = admin(options).post(PATH, {**wanted, "reason": options.reason}, admin_token(options))
+    made = admin_of(options).post(PATH, {**wanted, "reason": options.reason}, token_of(options))
     if options.json:
         print(as_json(made))
         return FOUND
@@ -69,7 +70,7 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _remove(options: argparse.Namespace) -> int:
-    admin(options).post(PATH, {"action": "remove", **_whom(options.kind, options)}, admin_token(options))
+    admin_of(options).post(PATH, {"action": "remove", **_whom(options.kind, options)}, token_of(options))
     print("removed")
     return FOUND
 

@@ -30,6 +30,7 @@ def build(document: Document, files: Files) -> Config:
         **_with_added(document.schema, sections),
         reserved=document.reserved,
         origins=dict(_renumbered(document)),
+        files=(*document.files, *sorted(files.named)),
         warnings=tuple(document.in_order(document.warnings)),
     )
 

@@ -106,6 +106,7 @@ class Gateway(Open):
     access_log: AccessLog | None = AccessLog()
     workers: int | str = 1
     limits_memory: int = 64 * 1024 * 1024
+    watch_files: bool = False
 
 
 @frozen
@@ -281,8 +282,8 @@ class Config(Open):
     """The whole configuration.
 
     ``origins`` maps a path such as ``("routes", 0, "path")`` to its place in them. ``warnings`` are logged, and do
-    not prevent a start. ``reserved`` are the paths that the gateway answers itself, before it
-    looks for a route.
+    not prevent a start. ``reserved`` are the paths that the gateway answers itself, before it looks for a route.
+    ``files`` are those that it was read from, and those that it names.
     """
 
     gateway: Gateway = Gateway()
@@ -291,4 +292,5 @@ class Config(Open):
     redis: Redis | None = None
     reserved: tuple[str, ...] = field(default=ALWAYS, eq=False)
     origins: Mapping[Path, Origin] = field(default=Factory(dict), eq=False, hash=False, repr=False)
+    files: tuple[str, ...] = field(default=(), eq=False, hash=False, repr=False)
     warnings: tuple[Problem, ...] = field(default=(), eq=False, hash=False, repr=False)

@@ -205,6 +205,10 @@ GATEWAY: Rule = {
         1,
         64,
     ),
+    "watch_files": switch(
+        "Reload when a file of the configuration, or one that it names, has changed, within some four seconds. A "
+        "configuration with a problem is reported, and not used."
+    ),
     "limits_memory": size(
         "With several workers: the memory that they share for rate limits without Redis. When it is full, the keys "
         "that were not used for longest are forgotten. A change needs a restart or an upgrade.",

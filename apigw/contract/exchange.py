@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from apigw.contract.peers import Peers
 from apigw.contract.principal import Principal
+from apigw.contract.trace import Trace
 from apigw.errors import GatewayError
 from apigw.ops.series import RouteSeries
 from apigw.wire.deadlines import NEVER
@@ -50,10 +51,7 @@ class Answer:
 
 
 class Head:
-    """The head of an answer. Hooks may assign a new list to ``headers``.
-
-    ``own``: whether the answer is the gateway's, and not the service's.
-    """
+    """The head of an answer. Hooks may assign a new list to ``headers``. ``own``: it is the gateway's, no service's."""
 
     def __init__(self, status: int, headers: Headers, own: bool) -> None:
         self.status = status
@@ -291,6 +289,9 @@ class Exchange:
         """Fields that every answer gets, errors included."""
         self.dropped = DROPPED
         """Names, in lower case, of fields that are removed from the service's answer."""
+        self.trace_id = b""
+        self.trace: Trace | None = None
+        """Its trace, if that is recorded. With ``tracing``, others have its ``trace_id`` only, in 32 digits."""
         self.status = 0
         """Status of the answer; 0 until there is one, 499 if the client left before it."""
         self.call: Call | None = None

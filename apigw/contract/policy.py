@@ -57,6 +57,8 @@ class Context:
     """Makes a ``Fetch`` for documents of at most this many bytes."""
     client_address: Callable[[Request], bytes]
     """The client's, behind trusted proxies; ``unix:`` for a unix socket's peer. It may be asked once requests come."""
+    set_guard: Callable[[Stage | None], object]
+    """Has a stage run before each stage of every exchange, from now on; or none. At the first, ``Exchange.at`` is 0."""
     may_write: Callable[[WebRequest], object]
     """Raises the refusal of a request on the admin listener that may change nothing."""
     redis: RedisLink | None

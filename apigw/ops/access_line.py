@@ -138,6 +138,7 @@ class Entry:
         grpc_status: int | None = None,
         tries: int | None = None,
         service: str | None = None,
+        trace_id: str | None = None,
     ) -> None:
         self.time = time
         self.request_id = request_id
@@ -160,6 +161,7 @@ class Entry:
         self.grpc_status = grpc_status
         self.tries = tries
         self.service = service
+        self.trace_id = trace_id
 
 
 class Format(Protocol):
@@ -175,7 +177,7 @@ class Format(Protocol):
 
 class JSON:
     """One JSON object a line, in UTF-8. A field that does not apply is ``null``; gRPC calls have one more, as have
-    requests to services with ``retry``, and those of routes with a split."""
+    requests to services with ``retry``, those of routes with a split, and all with ``tracing``."""
 
     quotes_headers = False
 
@@ -208,6 +210,8 @@ class JSON:
             fields["tries"] = entry.tries
         if entry.service is not None:
             fields["service"] = entry.service
+        if entry.trace_id is not None:
+            fields["trace_id"] = entry.trace_id
         try:
             line = orjson.dumps(fields, None, orjson.OPT_APPEND_NEWLINE)
         except TypeError:  # a lone surrogate

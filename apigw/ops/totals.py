@@ -18,12 +18,13 @@ from typing import Any
 import orjson
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.samples import Exemplar, Sample
+from prometheus_client.samples import Exemplar as ShownExemplar
+from prometheus_client.samples import Sample
 
 from apigw.ops.exposition import Page
 from apigw.ops.metrics import Metrics
 from apigw.ops.packing import pack, unpack
-from apigw.ops.series import CIRCUIT_STATES, Key, MethodSeries, RouteSeries, Spread
+from apigw.ops.series import CIRCUIT_STATES, Exemplar, Key, MethodSeries, RouteSeries, Spread
 from apigw.ops.text import let_others_run, render
 
 Pause = Callable[[], None]
@@ -174,9 +175,9 @@ class Totals:
                     if known is None or (path, name) in known.routes:
                         self._add_route(self.routes.setdefault((path, name), RouteSeries()), methods)
             elif kind == _SERVICES:
-                for name, buckets, seconds in entries:
+                for name, buckets, seconds, exemplars in entries:
                     if known is None or name in known.services:
-                        _add(self.services.setdefault(name, Spread()), buckets, seconds)
+                        _add(self.services.setdefault(name, Spread()), buckets, seconds, exemplars)
             else:
                 self._add_samples(Family(*family), entries, known)
 
@@ -229,30 +230,39 @@ class Totals:
                 family.add(series, (float(number), exemplar))
 
     def _add_route(self, route: RouteSeries, methods: Iterable[Any]) -> None:
-        for method, statuses, buckets, seconds in methods:
+        for method, statuses, buckets, seconds, exemplars in methods:
             series = route.methods.get(method)
             if series is None:
                 series = route.methods[method] = MethodSeries()
             for status, count in zip(statuses[::2], statuses[1::2], strict=True):
                 series.statuses[status] = series.statuses.get(status, 0) + count
-            _add(series, buckets, seconds)
+            _add(series, buckets, seconds, exemplars)
 
 
-def _add(spread: Spread, buckets: list[int], seconds: float) -> None:
+def _add(spread: Spread, buckets: list[int], seconds: float, exemplars: list[Any]) -> None:
     spread.buckets = list(map(add, spread.buckets, buckets))
     spread.sum += seconds
+    for bucket, trace_id, took, ended in exemplars:
+        known = spread.exemplars.get(bucket)
+        if known is None or known.ended < ended:
+            spread.exemplars[bucket] = Exemplar(trace_id.encode("ascii"), took, ended)
+
+
+def _shown_exemplars(spread: Spread) -> list[Any]:
+    exemplars = spread.exemplars.copy().items()
+    return [(bucket, each.trace_id.decode("ascii"), each.took, each.ended) for bucket, each in exemplars]
 
 
 def _shown_route(route: tuple[Key, RouteSeries]) -> list[Any]:
     methods = []
     for method, series in route[1].methods.copy().items():
         statuses = [number for each in series.statuses.copy().items() for number in each]
-        methods.append([method, statuses, series.buckets.copy(), series.sum])
+        methods.append([method, statuses, series.buckets.copy(), series.sum, _shown_exemplars(series)])
     return [*route[0], methods]
 
 
 def _shown_service(service: tuple[str, Spread]) -> list[Any]:
-    return [service[0], service[1].buckets.copy(), service[1].sum]
+    return [service[0], service[1].buckets.copy(), service[1].sum, _shown_exemplars(service[1])]
 
 
 def _shown_sample(sample: tuple[Series, Value]) -> list[Any]:
@@ -264,7 +274,7 @@ def _shown_sample(sample: tuple[Series, Value]) -> list[Any]:
 def _sample(series: Series, value: Value) -> Sample:
     number, exemplar = value
     labels = dict(zip(series[1::2], series[2::2], strict=True))
-    return Sample(series[0], labels, number, None, exemplar and Exemplar(*exemplar))
+    return Sample(series[0], labels, number, None, exemplar and ShownExemplar(*exemplar))
 
 
 def _age(exemplar: list[Any]) -> float:

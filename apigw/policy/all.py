@@ -14,9 +14,11 @@ from apigw.policy.oauth.policy import OAuthPolicy
 from apigw.policy.redirect.policy import RedirectPolicy
 from apigw.policy.respond.policy import RespondPolicy
 from apigw.policy.split.policy import SplitPolicy
+from apigw.policy.tracing.policy import TracingPolicy
 from apigw.policy.transform.policy import TransformPolicy
 
 POLICIES: tuple[type[Policy], ...] = (
+    TracingPolicy,
     NetworksPolicy,
     DenialsPolicy,
     CorsPolicy,

@@ -105,6 +105,7 @@ class Program:
             agent=agent,
             fetch=partial(Fetch, agent),
             client_address=client_address,
+            set_guard=lambda guard: setattr(pipeline, "guard", guard),
             may_write=lambda request: writes.check(request),
             redis=redis,
             machine=machine,
@@ -179,7 +180,7 @@ class Program:
             current,
             garbage,
         )
-        reload = place.reloading(signals, directory, self.renewal, metrics.reloaded)
+        reload = place.reloading(signals, directory, self.renewal, metrics.reloaded, lambda: current.snapshot.config)
         drain = Drain(reactor, channels, pipeline, lambda: current.snapshot.config.gateway.drain_timeout)
         ports = PublicListeners(reactor, readiness, lambda: current.snapshot.config.gateway.drain_delay)
         for each in listeners:

@@ -11,6 +11,7 @@ from apigw.contract.exchange import Exchange
 from apigw.ops.access_line import Entry
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import UNMATCHED, Metrics
+from apigw.ops.series import Exemplar
 from apigw.proxy.relay import Relay
 from apigw.wire.headers import first
 from apigw.wire.request import Request
@@ -42,9 +43,12 @@ class Accounting:
         request = exchange.request
         relay = None if exchange.relay is None else cast(Relay, exchange.relay)
         endless = relay is not None and (relay.tunnelled or relay.event_stream)
-        route.series.observe(request.method, exchange.status, None if endless else ended_at - exchange.started_at)
+        took = ended_at - exchange.started_at
+        route.series.observe(request.method, exchange.status, None if endless else took)
         if relay is not None and relay.upstream_ended_at and not endless:
             relay.destination.upstream.series.observe(relay.upstream_ended_at - relay.sent_at)
+        if exchange.trace is not None and not endless:
+            self._exemplify(exchange, relay, took)
         call = exchange.call
         if call is not None and call.status is not None and relay is not None:
             relay.destination.upstream.series.called(call.status)
@@ -70,7 +74,7 @@ class Accounting:
                     code=None if refusal is None else refusal.code,
                     bytes_in=request.bytes_received,
                     bytes_out=request.bytes_sent,
-                    duration=ended_at - exchange.started_at,
+                    duration=took,
                     upstream=None if target is None else target.name,
                     upstream_duration=upstream_duration,
                     principal=None if exchange.principal is None else exchange.principal.id,
@@ -80,8 +84,17 @@ class Accounting:
                     grpc_status=None if call is None else call.status,
                     tries=None if relay is None or relay.tries is None else relay.tries.number,
                     service=route.service if route.chosen else None,
+                    trace_id=exchange.trace_id.decode("ascii") if exchange.trace_id else None,
                 )
             )
+
+    def _exemplify(self, exchange: Exchange, relay: Relay | None, took: float) -> None:
+        """Its trace is the latest example of how long requests take."""
+        trace_id, now = exchange.trace_id, self._now()
+        exchange.route.series.exemplify(exchange.request.method, Exemplar(trace_id, took, now))
+        if relay is not None and relay.upstream_ended_at:
+            of_service = Exemplar(trace_id, relay.upstream_ended_at - relay.sent_at, now)
+            relay.destination.upstream.series.durations.exemplify(of_service)
 
     def resource_ended(self, request: Request, path: str, started_at: float, client: bytes, code: str | None) -> None:
         """Account for an exchange with a Resource. ``path`` is reserved or ``unmatched``; ``code`` is of a refusal."""

@@ -19,6 +19,7 @@ from apigw.proxy.max_forwards import BOUND, count_hop
 from apigw.proxy.relay import Relay
 from apigw.proxy.repeat import BeginTries, Try, repeated
 from apigw.upstream.failover import CONNECT, Taken, connect
+from apigw.upstream.target import Target
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 
 
@@ -116,14 +117,16 @@ class Connect(Stage):
                 tries = relay.tries
                 relay.send(target, connection, None if tries is None else Try(relay, tries, target, connection))
                 return None
-        return Connecting(relay, connect(upstream, target, destination.key(exchange), relay.tries))
+        return Connecting(relay, target, connect(upstream, target, destination.key(exchange), relay.tries))
 
 
 class Connecting(Waiting):
     """A connection that is being made, or waited for. When it is there, the request is sent."""
 
-    def __init__(self, relay: Relay, connecting: Deferred[Taken]) -> None:
+    def __init__(self, relay: Relay, target: Target, connecting: Deferred[Taken]) -> None:
         self._relay = relay
+        self._target = target
+        self._began = 0.0 if relay.exchange.trace is None else relay.destination.seconds()
         self._connecting = connecting
         self._pause: Waiting | None = None
         connecting.addCallbacks(self._connected, self._failed).addErrback(self._broken)
@@ -146,6 +149,9 @@ class Connecting(Waiting):
         error = failure.value
         assert error is not None
         if failure.check(ConnectFailed):
+            trace, destination = relay.exchange.trace, relay.destination
+            if trace is not None:
+                trace.unconnected(self._target.name, destination.upstream.name, self._began, destination.seconds())
             self._pause = repeated(relay, CONNECT, failed=True, unsent=True)
             if self._pause is not None:
                 return

@@ -35,6 +35,7 @@ class Outcomes(Relaying):
     request: Request
     destination: Destination
     target: Target | None
+    connection: UpstreamConnection | None
     permit: int | None
     """The circuit's permit, until its outcome is reported."""
     full: bool
@@ -47,7 +48,16 @@ class Outcomes(Relaying):
         raise NotImplementedError
 
     def part(self) -> UpstreamConnection | None:
-        raise NotImplementedError
+        """The exchange with the target is over."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            trace, upstream = self.exchange.trace, self.destination.upstream
+            if trace is not None:
+                trace.end(self.destination.seconds(), connection.version)
+            if upstream.counts:
+                assert self.target is not None
+                upstream.end(self.target)
+        return connection
 
     def its_fault(self, error: UpstreamError) -> bool:
         """Whether ``error`` is one of the service. Else it had not got all of the request: it may have been tired of
@@ -66,10 +76,12 @@ class Outcomes(Relaying):
             (circuit.failure if failed else circuit.success)(permit, self.destination.seconds())
 
     def target_did(self, status: int) -> None:
-        """Tell the target how it did, for its ejection."""
+        """Tell the target how it did, for its ejection, and the trace."""
         target = self.target
         assert target is not None
-        call = self.exchange.call
+        call, trace = self.exchange.call, self.exchange.trace
+        if trace is not None:
+            trace.answered(status)
         if status >= 500:
             target.failed(f"status {status}")
         elif call is not None and call.status == UNAVAILABLE:

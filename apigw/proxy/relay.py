@@ -38,7 +38,7 @@ class Relay(Outcomes):
         self.target = None
         self.permit = None
         self.full = False
-        self.connection: UpstreamConnection | None = None
+        self.connection = None
         self.held: HeldBody | None = None
         """The buffered part of the body."""
         self.repeatable: HeldBody | None = None
@@ -91,6 +91,8 @@ class Relay(Outcomes):
             fields = with_less_time(fields, call.deadline - destination.seconds())
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
+        if exchange.trace is not None:
+            fields += exchange.trace.begin(target.name, destination.upstream.name, self.sent_at)
         timeout, trailers = destination.timeout, request.wants_trailers
         if length is None and (not request.body_complete or call is not None):
             request.is_stream = True
@@ -276,7 +278,10 @@ class Relay(Outcomes):
         exchange, upstream = self.exchange, self.destination.upstream
         assert connection is not None
         assert target is not None
-        upstream.series.error(_KINDS.get(type(error), "protocol"))
+        kind = _KINDS.get(type(error), "protocol")
+        upstream.series.error(kind)
+        if exchange.trace is not None:
+            exchange.trace.failed(kind)
         told = exchange.status >= 500 or (connection.used and isinstance(error, UpstreamLost) and error.silent)
         if self.its_fault(error) and not told:
             target.failed(str(error))
@@ -322,14 +327,6 @@ class Relay(Outcomes):
         if self.permit is not None:
             call = self.exchange.call
             self.settle(status in FAILURES or (call is not None and call.status == UNAVAILABLE))
-        return connection
-
-    def part(self) -> UpstreamConnection | None:
-        """The exchange with the target is over."""
-        connection, self.connection = self.connection, None
-        if connection is not None and self.destination.upstream.counts:
-            assert self.target is not None
-            self.destination.upstream.end(self.target)
         return connection
 
     def _start_tunnel(self, connection: UpstreamConnection, out: Headers) -> None:

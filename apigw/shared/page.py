@@ -41,7 +41,7 @@ KEYS_MEMORY: Final = 1024 * 1024
 NAMES_MEMORY: Final = 16 * 1024 * 1024
 """Bytes: more than a thousand names with 256 addresses each, the most that are used of one."""
 
-DENIALS_MEMORY: Final = 8 * 1024 * 1024
+DENIALS_MEMORY: Final = 16 * 1024 * 1024
 """Bytes: 4,096 denials of the longest texts."""
 
 LOCKS: Final = 512

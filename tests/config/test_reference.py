@@ -72,6 +72,7 @@ def test_the_model_has_no_more_than_the_schema() -> None:
         "algorithm",
         "added",
         "reserved",
+        "files",
         "origins",
         "warnings",
     }

@@ -47,6 +47,7 @@ def running(checkout: Path) -> Iterator[Running]:
         "issue-tokens",
         "limit-a-route",
         "mutual-tls",
+        "trace-requests",
         "verify-tokens",
         "rotate-keys",
     ],

@@ -19,6 +19,7 @@ from apigw.policy.denials.series import DenialSeries
 from apigw.policy.limits.series import LimitSeries
 from apigw.policy.networks.series import refused_addresses
 from apigw.policy.split.series import SplitSeries
+from apigw.policy.tracing.series import TracingSeries
 from apigw.process.page_series import PageSeries
 from apigw.shared.page import Page
 
@@ -39,6 +40,7 @@ def test_every_family_is_described() -> None:
     DenialSeries(metrics.registry, True)
     AuthSeries(metrics.registry).failed("missing")
     SplitSeries(metrics.registry).retain({("orders", "orders-v2")})
+    TracingSeries(metrics.registry).count("sent", 1)
     shared = Page.make(1, 1 << 20)
     shared.become(0, 1)
     metrics.registry.register(PageSeries(shared))
@@ -86,6 +88,7 @@ OF_A_CALL = Entry(
     grpc_status=0,
     tries=1,
     service="orders-v2",
+    trace_id="0af7651916cd43dd8448eb211c80319c",
 )
 
 

@@ -46,6 +46,7 @@ def parts() -> Parts:
         agent=agent,
         fetch=partial(Fetch, agent),
         client_address=lambda request: b"",
+        set_guard=lambda guard: None,
         may_write=lambda request: None,
         redis=None,
         machine=Machine(0),

@@ -54,6 +54,7 @@ def snapshot_of(config: Config) -> Snapshot:
         agent=agent,
         fetch=partial(Fetch, agent),
         client_address=lambda request: b"",
+        set_guard=lambda guard: None,
         may_write=lambda request: None,
         redis=None,
         machine=Machine(0),
@@ -78,7 +79,8 @@ class Routed:
         document = {"services": {"main": {"targets": ["http://127.0.0.1:9001"]}}, "routes": routes, **sections}
         (directory / "gateway.yaml").write_text(json.dumps(document))
         self.config = load(str(directory), {}, RULES)
-        self.table = snapshot_of(self.config).table
+        self.snapshot = snapshot_of(self.config)
+        self.table = self.snapshot.table
 
     def exchange(
         self,

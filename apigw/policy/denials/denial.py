@@ -22,8 +22,9 @@ LEAST_BITS = {4: 8, 6: 16}
 
 MAX_TEXT = 256
 MAX_REASON = 200
-MAX_RECORD = 4096
-"""Bytes of a packed denial: each character of its texts takes twelve at most."""
+MAX_PROVIDER = 64
+MAX_RECORD = 3072
+"""Bytes of a packed denial: each character of its texts takes four at most."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}").fullmatch
 _NO_TIME = 2**40
@@ -53,7 +54,7 @@ class Denial:
         return dumps([self.kind, self.value, self.provider]).encode("ascii")
 
     def packed(self) -> bytes:
-        return dumps(asdict(self)).encode("ascii")
+        return dumps(asdict(self), ensure_ascii=False).encode()
 
     def shown(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,7 +65,7 @@ def denial(kind: object, value: object, provider: object, seconds: object, reaso
     if kind not in KINDS or not isinstance(kind, str):
         raise ValueError(f"The kind must be one of {', '.join(KINDS)}.")
     text = value_of(kind, value)
-    if provider is not None and (kind != "subject" or not _is_text(provider, MAX_TEXT)):
+    if provider is not None and (kind != "subject" or not _is_text(provider, MAX_PROVIDER)):
         raise ValueError("A provider is the name of one, and for a subject only.")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= LONGEST:
         raise ValueError(f"The time must be 1 to {LONGEST:.0f} seconds.")

@@ -50,7 +50,9 @@ class Denials:
         watch: Watch,
         lasting: Lasting,
         series: DenialSeries,
+        changed: Callable[[bool], object] = lambda some: None,
     ) -> None:
+        """``changed`` is told whether there are any, after each change."""
         self._clock = clock
         self._now = now
         self._machine = machine
@@ -59,6 +61,7 @@ class Denials:
         self._watch = watch
         self._lasting = lasting
         self._series = series
+        self._changed = changed
         self._holding: dict[bytes, Denial] = {}
         self._mark: bytes | None = None
         self._reads_redis = False
@@ -159,6 +162,7 @@ class Denials:
             [each.value.removeprefix("sha256:") for each in of["token"]],
         )
         self._series.hold(holding.values())
+        self._changed(bool(holding))
         if self._next is not None:
             self._next.cancel()
             self._next = None

@@ -80,25 +80,24 @@ def token_digest(token: bytes) -> str:
 
 
 @final
-class OfAddress(Stage):
+class Guard(Stage):
+    """Runs before each stage of every exchange while anybody is denied. ``key_fields``: see ``Watch.check_caller``."""
+
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
+        self.key_fields: tuple[bytes, ...] = ()
+        self._checked: Exchange | None = None
+        """The one whose caller was looked at last: it comes again before its next stage."""
 
     def run(self, exchange: Exchange) -> Outcome:
-        if self._watch.addresses is not None:
-            self._watch.check_address(exchange.peers.client_address(exchange.request))
+        watch = self._watch
+        if exchange.at == 0 and watch.addresses is not None:
+            watch.check_address(exchange.peers.client_address(exchange.request))
+        if watch.callers and exchange.principal is not None and exchange is not self._checked:
+            watch.check_caller(exchange, self.key_fields)
+            self._checked = exchange
         return None
 
-
-@final
-class OfCaller(Stage):
-    """``key_fields`` are the headers of API keys, in lower case."""
-
-    def __init__(self, watch: Watch, key_fields: Sequence[bytes]) -> None:
-        self._watch = watch
-        self._key_fields = tuple(key_fields)
-
-    def run(self, exchange: Exchange) -> Outcome:
-        if self._watch.callers:
-            self._watch.check_caller(exchange, self._key_fields)
-        return None
+    def forget(self) -> None:
+        """Others are denied now."""
+        self._checked = None

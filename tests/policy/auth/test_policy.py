@@ -43,6 +43,7 @@ class Scene:
                 agent=Agent(self.clock, Deadlines(self.clock), lambda host: ClientTLS().to(host)),
                 fetch=lambda limit: self.fetch,
                 client_address=lambda request: b"",
+                set_guard=lambda guard: None,
                 may_write=lambda request: None,
                 redis=None,
                 machine=Machine(0),
