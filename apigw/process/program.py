@@ -233,4 +233,5 @@ def _access_log(config: Config, reactor: Any, count_lost: Callable[[int], object
     def report(sentence: str) -> None:
         log.warn("{sentence}", sentence=sentence)
 
-    return AccessLog(wanted.file, wanted.format, reactor, reactor.callFromThread, report, count_lost=count_lost)
+    call = reactor.callFromThread
+    return AccessLog(wanted.file, wanted.format, reactor, call, report, count_lost=count_lost, fields=wanted.fields)

@@ -87,6 +87,7 @@ OF_A_CALL = Entry(
     tries=1,
     service="orders-v2",
     trace_id="0af7651916cd43dd8448eb211c80319c",
+    reason="The token has expired.",
 )
 
 
