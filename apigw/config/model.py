@@ -33,7 +33,10 @@ class Open:
 
     def of(self, model: type[T]) -> T:
         """The value of the class ``model``, with its defaults if the files set none of its keys."""
-        return next((each for each in self.added if isinstance(each, model)), None) or model()
+        for each in self.added:
+            if isinstance(each, model):
+                return each
+        return model()
 
 
 @frozen

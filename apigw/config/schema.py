@@ -280,7 +280,7 @@ CONDITION: Rule = {
 }
 
 
-def _conditions(doc: str) -> Rule:
+def conditions(doc: str) -> Rule:
     meta = {"doc": "", "model": model.Condition, "short": "equal", "number": '"{}"'}
     return named(doc, {"type": ["string", "dict"], "form": "value", "schema": CONDITION, "meta": meta})
 
@@ -317,9 +317,9 @@ ROUTE: Rule = {
         "Whether another method than those of the routes for this path is answered 405, instead of going on to a less "
         "specific route."
     ),
-    "headers": _conditions("What headers of the request must be, by name."),
-    "query": _conditions("What values of the query must be, by name, after decoding."),
-    "cookies": _conditions("What cookies must be, by name."),
+    "headers": conditions("What headers of the request must be, by name."),
+    "query": conditions("What values of the query must be, by name, after decoding."),
+    "cookies": conditions("What cookies must be, by name."),
     "encoded_slashes": choice(
         "A path with `%2F`: refused with 400, or kept as it is, as a part of its segment. The path of the route must "
         "begin with a literal segment.",

@@ -40,10 +40,10 @@ class Peer:
         self.secure = secure
 
 
-def snapshot_of(config: Config) -> Snapshot:
+def snapshot_of(config: Config, metrics: Metrics | None = None) -> Snapshot:
     clock: Any = Clock()
     deadlines = Deadlines(clock)
-    metrics = Metrics(CollectorRegistry(), "0")
+    metrics = metrics or Metrics(CollectorRegistry(), "0")
     agent = Agent(clock, deadlines, lambda host: ClientTLS().to(host))
     context = Context(
         reactor=clock,
@@ -77,7 +77,8 @@ class Routed:
         document = {"services": {"main": {"targets": ["http://127.0.0.1:9001"]}}, "routes": routes, **sections}
         (directory / "gateway.yaml").write_text(json.dumps(document))
         self.config = load(str(directory), {}, RULES)
-        self.snapshot = snapshot_of(self.config)
+        self.metrics = Metrics(CollectorRegistry(), "0")
+        self.snapshot = snapshot_of(self.config, self.metrics)
         self.table = self.snapshot.table
 
     def exchange(
