@@ -16,8 +16,7 @@ from twisted.python import usage
 
 from apigw import __version__
 from apigw.config.model import Config, Log
-from apigw.ops.appender import STDERR
-from apigw.process.own_log import Logging, OwnLog
+from apigw.process.own_log import STDERR, Logging, OwnLog
 from apigw.process.signals import HANDED, Signals
 from apigw.wire.reactor.epoll import install as install_reactor
 

@@ -19,6 +19,7 @@ from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
 from apigw.ops.appender import STANDARD, Appender
+from apigw.ops.appender import STDERR as STDERR
 from apigw.process.own_lines import LEVELS, is_journal, level_of, of_format, with_priority
 
 MAX_PENDING = 1024 * 1024
