@@ -417,7 +417,7 @@ def _rules(schema: Rule, path: Path) -> Iterator[Rule | None]:
     yield rule
     for part in path:
         below = rule.get("schema", {})
-        if "valuesrules" in rule:
+        if "valuesrules" in rule and part not in below:
             rule = rule["valuesrules"]
         elif may_be_list(rule) and isinstance(part, int):
             rule = below

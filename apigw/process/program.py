@@ -40,6 +40,7 @@ from apigw.process.snapshot import Parts, Snapshot, compile, compiling
 from apigw.process.systemd import watchdog
 from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
+from apigw.proxy.body import WholeBodies
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.proxy.resources import admit, measure, metrics_page, public_resources
@@ -104,6 +105,7 @@ class Program:
             metrics=metrics,
             agent=agent,
             fetch=partial(Fetch, agent),
+            bodies=WholeBodies(buffers),
             client_address=client_address,
             redis=redis,
             machine=machine,
