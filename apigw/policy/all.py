@@ -11,6 +11,7 @@ from apigw.policy.limits.policy import LimitsPolicy
 from apigw.policy.maintenance.policy import MaintenancePolicy
 from apigw.policy.networks.policy import NetworksPolicy
 from apigw.policy.oauth.policy import OAuthPolicy
+from apigw.policy.plugins.policy import PluginsPolicy
 from apigw.policy.redirect.policy import RedirectPolicy
 from apigw.policy.respond.policy import RespondPolicy
 from apigw.policy.split.policy import SplitPolicy
@@ -31,5 +32,6 @@ POLICIES: tuple[type[Policy], ...] = (
     RedirectPolicy,
     RespondPolicy,
     MaintenancePolicy,
+    PluginsPolicy,
 )
 """In the order in which they are made, started and prepared. Each can use what those before it have prepared."""

@@ -40,6 +40,7 @@ from apigw.process.snapshot import Parts, Snapshot, compile, compiling
 from apigw.process.systemd import watchdog
 from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
+from apigw.proxy.body import WholeBodies
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.proxy.resources import admit, measure, metrics_page, public_resources
@@ -104,6 +105,7 @@ class Program:
             metrics=metrics,
             agent=agent,
             fetch=partial(Fetch, agent),
+            bodies=WholeBodies(buffers),
             client_address=client_address,
             set_guard=lambda guard: setattr(pipeline, "guard", guard),
             may_write=lambda request: writes.check(request),
@@ -236,4 +238,5 @@ def _access_log(config: Config, reactor: Any, count_lost: Callable[[int], object
     def report(sentence: str) -> None:
         log.warn("{sentence}", sentence=sentence)
 
-    return AccessLog(wanted.file, wanted.format, reactor, reactor.callFromThread, report, count_lost=count_lost)
+    call = reactor.callFromThread
+    return AccessLog(wanted.file, wanted.format, reactor, call, report, count_lost=count_lost, fields=wanted.fields)

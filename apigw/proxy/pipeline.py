@@ -285,7 +285,7 @@ class Pipeline(Driver):
             for each in exchange.at_end:
                 each.run(exchange)
             self._account(exchange)
-            exchange.relay = None  # breaks a reference cycle, for the garbage collector's sake
+            exchange.relay = exchange.view = None  # breaks reference cycles, for the garbage collector's sake
 
     def _abandon(self, exchange: Exchange) -> None:
         """Cancel what the exchange waits for, and its request to the service."""
