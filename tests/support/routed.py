@@ -20,6 +20,7 @@ from apigw.ops.metrics import Metrics
 from apigw.policy.all import POLICIES
 from apigw.process.rules import RULES
 from apigw.process.snapshot import Parts, Snapshot, compile
+from apigw.proxy.body import WholeBodies
 from apigw.proxy.forward import Connect, HoldBody
 from apigw.proxy.headers import upstream_fields
 from apigw.proxy.held_body import Buffers
@@ -53,7 +54,10 @@ def snapshot_of(config: Config, metrics: Metrics | None = None) -> Snapshot:
         metrics=metrics,
         agent=agent,
         fetch=partial(Fetch, agent),
+        bodies=WholeBodies(Buffers(0)),
         client_address=lambda request: b"",
+        set_guard=lambda guard: None,
+        may_write=lambda request: None,
         redis=None,
         machine=Machine(0),
     )
