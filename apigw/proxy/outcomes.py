@@ -8,18 +8,18 @@ from twisted.logger import Logger
 from apigw import errors
 from apigw.contract.exchange import AtEnd, Exchange, Relaying
 from apigw.proxy.destination import Destination
-from apigw.proxy.grpc import CANCEL, passed_on
-from apigw.upstream.failover import Tries, instead
+from apigw.proxy.grpc import CANCEL, UNAVAILABLE, passed_on
+from apigw.upstream.failover import Tries, again, instead
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.interfaces import UpstreamConnection
 from apigw.wire.request import Request
 
-log = Logger(namespace=__name__)
-
 FAILURES = frozenset({500, 502, 503, 504})
 """Statuses of a service that count as failures of the service for its circuit."""
+
+log = Logger(namespace=__name__)
 
 
 class _Amended(AtEnd):
@@ -40,6 +40,7 @@ class Outcomes(Relaying):
     request: Request
     destination: Destination
     target: Target | None
+    connection: UpstreamConnection | None
     permit: int | None
     """The circuit's permit, until its outcome is reported."""
     full: bool
@@ -47,15 +48,22 @@ class Outcomes(Relaying):
     tries: Tries | None
     wanted: Target | None
     repeated: bool
+    fresh: bool
 
     def whole(self) -> bool:
         raise NotImplementedError
 
     def part(self) -> UpstreamConnection | None:
-        raise NotImplementedError
-
-    def target_did(self, status: int) -> None:
-        raise NotImplementedError
+        """The exchange with the target is over."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            trace, upstream = self.exchange.trace, self.destination.upstream
+            if trace is not None:
+                trace.end(self.destination.seconds(), connection.version)
+            if upstream.counts:
+                assert self.target is not None
+                upstream.end(self.target)
+        return connection
 
     def its_fault(self, error: UpstreamError) -> bool:
         """Whether ``error`` is one of the service. Else it had not got all of the request: it may have been tired of
@@ -72,6 +80,20 @@ class Outcomes(Relaying):
             circuit = self.destination.upstream.circuit
             assert circuit is not None
             (circuit.failure if failed else circuit.success)(permit, self.destination.seconds())
+
+    def target_did(self, status: int) -> None:
+        """Tell the target how it did, for its ejection, and the trace."""
+        target = self.target
+        assert target is not None
+        call, trace = self.exchange.call, self.exchange.trace
+        if trace is not None:
+            trace.answered(status)
+        if status >= 500:
+            target.failed(f"status {status}")
+        elif call is not None and call.status == UNAVAILABLE:
+            target.failed("grpc-status UNAVAILABLE")
+        else:
+            target.succeeded()
 
     def sent_elsewhere(self, status: int, whole: bool) -> bool:
         """The target has answered with a ``status`` that says that it failed: tell it. Send the request to another
@@ -99,6 +121,30 @@ class Outcomes(Relaying):
         exchange.resume(None)
         return True
 
+    def sent_again(self, error: UpstreamError) -> bool:
+        """The exchange with the target has ended with ``error``. Send the request again if the service has not got it;
+        returns whether that is so."""
+        connection, target = self.part(), self.target
+        exchange, upstream = self.exchange, self.destination.upstream
+        assert connection is not None
+        assert target is not None
+        kind = _KINDS.get(type(error), "protocol")
+        upstream.series.error(kind)
+        if exchange.trace is not None:
+            exchange.trace.failed(kind)
+        told = exchange.status >= 500 or (connection.used and isinstance(error, UpstreamLost) and error.silent)
+        if self.its_fault(error) and not told:
+            target.failed(str(error))
+        method, key = self.request.method, self.destination.key(exchange)
+        other = again(upstream, target, key, error, method, self.whole(), self.repeated, connection.used)
+        if other is None:
+            return False
+        self.wanted = other
+        self.fresh = self.repeated = True
+        exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
+        exchange.resume(None)
+        return True
+
     def failed(self, error: UpstreamError) -> None:
         """The request is not sent again after it has ended with ``error``."""
         destination, exchange = self.destination, self.exchange
@@ -114,3 +160,6 @@ class Outcomes(Relaying):
             refusal = errors.UpstreamProtocolError("The service gave no valid answer.")
             refusal.reset = None if reset is None else passed_on(reset)
             exchange.driver.refuse(exchange, refusal)
+
+
+_KINDS: dict[type[UpstreamError], str] = {UpstreamTimedOut: "timeout", UpstreamLost: "lost"}

@@ -20,6 +20,7 @@ from apigw.ops.metrics import Metrics
 from apigw.policy.all import POLICIES
 from apigw.process.rules import RULES
 from apigw.process.snapshot import Parts, Snapshot, compile
+from apigw.proxy.body import WholeBodies
 from apigw.proxy.forward import Connect, HoldBody
 from apigw.proxy.headers import upstream_fields
 from apigw.proxy.held_body import Buffers
@@ -40,18 +41,23 @@ class Peer:
         self.secure = secure
 
 
-def snapshot_of(config: Config) -> Snapshot:
+def snapshot_of(config: Config, metrics: Metrics | None = None) -> Snapshot:
     clock: Any = Clock()
     deadlines = Deadlines(clock)
-    metrics = Metrics(CollectorRegistry(), "0")
+    metrics = metrics or Metrics(CollectorRegistry(), "0")
+    agent = Agent(clock, deadlines, lambda host: ClientTLS().to(host))
     context = Context(
         reactor=clock,
         now=clock.seconds,
         config=config,
         deadlines=deadlines,
         metrics=metrics,
-        fetch=partial(Fetch, Agent(clock, deadlines, lambda host: ClientTLS().to(host))),
+        agent=agent,
+        fetch=partial(Fetch, agent),
+        bodies=WholeBodies(Buffers(0)),
         client_address=lambda request: b"",
+        set_guard=lambda guard: None,
+        may_write=lambda request: None,
         redis=None,
         machine=Machine(0),
     )
@@ -75,7 +81,9 @@ class Routed:
         document = {"services": {"main": {"targets": ["http://127.0.0.1:9001"]}}, "routes": routes, **sections}
         (directory / "gateway.yaml").write_text(json.dumps(document))
         self.config = load(str(directory), {}, RULES)
-        self.table = snapshot_of(self.config).table
+        self.metrics = Metrics(CollectorRegistry(), "0")
+        self.snapshot = snapshot_of(self.config, self.metrics)
+        self.table = self.snapshot.table
 
     def exchange(
         self,

@@ -134,5 +134,5 @@ routes:
     config = load(str(tmp_path), {}, RULES)
     said = [str(each).partition(": ")[2] for each in (*config.warnings, *review(config, RULES))]
     assert any("gateway.deny[0]" in each and "refuses every client of its kind" in each for each in said)
-    assert any("/a/*" in each and "lets clients of every network pass" in each for each in said)
+    assert any("routes[0].path" in each and "lets clients of every network pass" in each for each in said)
     assert any("routes[0].allow[1]" in each and "lets every client of its kind pass" in each for each in said)

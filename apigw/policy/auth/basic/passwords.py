@@ -9,12 +9,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
-from ipaddress import IPv6Address
 
 from twisted.internet.defer import Deferred
 
 from apigw.contract.principal import Principal
 from apigw.policy.auth.basic.users import User
+from apigw.policy.auth.callers import network
 from apigw.policy.auth.method import Method, Providers
 from apigw.policy.auth.refusals import Refusal
 from apigw.policy.auth.secrets import MAX_SECRET, SecretHash, decoys, verify
@@ -133,17 +133,6 @@ class Passwords(Method):
             same: object = self._users.get(known.principal.provider, {}).get(known.user.name)
             if same == known.user:
                 self._seen[digest] = known
-
-
-def network(caller: bytes) -> str:
-    """What counts as one client: its address, of IPv6 the /64, as everybody has one."""
-    text = caller.decode("ascii")
-    if text.count(":") < 2:
-        return text
-    try:
-        return str(int(IPv6Address(text)) >> 64)
-    except ValueError:
-        return text
 
 
 def _decoded(encoded: bytes) -> tuple[str, str]:

@@ -16,8 +16,9 @@ from apigw.contract.principal import Principal
 from apigw.errors import Unauthorized
 from apigw.policy.auth.basic.model import BasicProvider
 from apigw.policy.auth.basic.opening import users_of
-from apigw.policy.auth.basic.passwords import CHALLENGE, FORGOTTEN_AFTER, Passwords, network
+from apigw.policy.auth.basic.passwords import CHALLENGE, FORGOTTEN_AFTER, Passwords
 from apigw.policy.auth.basic.users import parse
+from apigw.policy.auth.callers import network
 from apigw.policy.auth.secrets import hash_generated
 from apigw.process.pieces import at_once
 
