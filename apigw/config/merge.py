@@ -109,14 +109,16 @@ class Document:
         return path not in self.troubled and path not in self.broken
 
     def _at(self, path: Path) -> Any:
+        if self.broken and any(path[:length] in self.broken for length in range(len(path))):
+            return None
         value: Any = self.tree
-        for length, part in enumerate(path):
-            if path[:length] in self.broken or not isinstance(value, dict | list):
-                return None
+        for part in path:
             if isinstance(value, dict):
                 value = value.get(part)
+            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+                value = value[part]
             else:
-                value = value[part] if isinstance(part, int) and part < len(value) else None
+                return None
         return value
 
     def in_order(self, problems: list[Problem]) -> list[Problem]:

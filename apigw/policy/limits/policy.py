@@ -133,7 +133,9 @@ class PreparedLimits(Prepared):
         return {"/limits": Limits(self._machine)}
 
     def adopt(self, previous: Prepared | None) -> None:
-        self._machine.answers("limits", Counted(self._all, self._counting.store, self._series, self._shared).document)
+        counted = Counted(self._all, self._counting.store, self._series, self._shared)
+        self._machine.answers("limits", counted.document)
+        self._machine.counts("limits", counted.counts)
 
     def checks(self) -> Mapping[str, Check]:
         """``/ready`` depends on the store if a limit has ``on_store_failure: closed``."""
