@@ -94,9 +94,10 @@ def limits_table(document: Document) -> str:
 
 
 def _number(limit: Document) -> str:
+    dry = ", dry run" if limit.get("dry_run") else ""
     if "concurrent" in limit:
-        return f"{limit['concurrent']} at a time, {limit['taken']} taken"
-    return f"{limit['limit']} in {limit['window']:g} s"
+        return f"{limit['concurrent']} at a time, {limit['taken']} taken{dry}"
+    return f"{limit['limit']} in {limit['window']:g} s{dry}"
 
 
 def circuits_table(circuits: Sequence[Document]) -> str:
