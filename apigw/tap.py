@@ -16,6 +16,7 @@ from twisted.python import usage
 
 from apigw import __version__
 from apigw.config.model import Config, Log
+from apigw.process.garbage import paused
 from apigw.process.own_log import STDERR, Logging, OwnLog
 from apigw.process.signals import HANDED, Signals
 from apigw.wire.reactor.epoll import install as install_reactor
@@ -50,6 +51,7 @@ class Options(usage.Options):
         print(f"apigw {__version__}")
         raise SystemExit(0)
 
+    @paused()
     def postOptions(self) -> None:
         from apigw.config.errors import ConfigError
         from apigw.config.load import load
@@ -95,6 +97,7 @@ class Options(usage.Options):
         self.signals.on(signal.SIGUSR1, self.own_log.reopen)
 
 
+@paused()
 def makeService(options: Options) -> IService:
     """The whole program, constructed and not started. Exits with 1 and every problem on stderr if it cannot be."""
     from apigw.config.errors import ConfigError

@@ -19,7 +19,7 @@ from apigw.admin.site import admin_resources, own_resources
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
 from apigw.admin.status.page import in_steps
-from apigw.admin.writes import may_read
+from apigw.admin.writes import Writes, may_read
 from apigw.config import endpoints
 from apigw.config.model import Config, Listen
 from apigw.contract.policy import Context
@@ -109,6 +109,8 @@ class Program:
             fetch=partial(Fetch, agent),
             bodies=WholeBodies(buffers),
             client_address=client_address,
+            set_guard=lambda guard: setattr(pipeline, "guard", guard),
+            may_write=lambda request: writes.check(request),
             redis=redis,
             machine=machine,
             page=place.page,
@@ -207,7 +209,8 @@ class Program:
             lambda request: request.stream.peer,
             lambda request: may_read(request, current.snapshot.config.gateway.admin_hosts),
         )
-        own = own_resources(reactor, current, facts, readiness, exposition, machine)
+        writes = Writes(seconds, lambda: current.snapshot.admin_token)
+        own = own_resources(reactor, current, facts, readiness, exposition, machine, writes)
         self.root = Ordered()
         alive = watchdog(reactor, os.environ)
         if alive is not None:
