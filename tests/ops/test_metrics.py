@@ -491,7 +491,7 @@ def test_what_is_there_at_a_scrape() -> None:
     assert value(found, "gateway_body_bytes_total", direction="out") == 5
     assert value(found, "gateway_upstream_connections", service="users") == 2
     assert value(found, "gateway_upstream_waiting_requests", service="users") == 1
-    assert value(found, "gateway_certificate_expires_seconds", name="a.test") == 1.8e9
+    assert found["gateway_certificate_expires_seconds", frozenset({("name", "a.test")})] == 1.8e9
     pools.clear()
     ends.clear()
     assert value(samples(metrics), "gateway_upstream_connections", service="users") is None
