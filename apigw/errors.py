@@ -58,6 +58,10 @@ class AddressDenied(GatewayError):
     status, code, title = 403, "address_denied", "Forbidden"
 
 
+class Denied(GatewayError):
+    status, code, title = 403, "denied", "Forbidden"
+
+
 class ReadOnly(GatewayError):
     status, code, title = 403, "read_only", "Forbidden"
 

@@ -30,6 +30,7 @@ from apigw.routing.router import Router
 from apigw.shared.page import Page
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.request import Request
+from apigw.wire.web_request import WebRequest
 
 POSITIONS = ("access", "before_auth", "auth", "after_auth", "limit", "after_limit")
 """The positions of stages, in the order in which they run. At one position, they run in the order of the policies."""
@@ -60,6 +61,10 @@ class Context:
     """Reads whole bodies of requests."""
     client_address: Callable[[Request], bytes]
     """The client's, behind trusted proxies; ``unix:`` for a unix socket's peer. It may be asked once requests come."""
+    set_guard: Callable[[Stage | None], object]
+    """Has a stage run before each stage of every exchange, from now on; or none. At the first, ``Exchange.at`` is 0."""
+    may_write: Callable[[WebRequest], object]
+    """Raises the refusal of a request on the admin listener that may change nothing."""
     redis: RedisLink | None
     """The link to Redis, if ``redis`` is configured. It is started before the policies, and stopped after them."""
     machine: Machine

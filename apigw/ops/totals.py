@@ -49,7 +49,12 @@ GAUGES: Mapping[str, Callable[[float, float], float]] = {
     "gateway_buffered_bytes": add,
     "gateway_circuit_breaker_state": worst,
     "gateway_target_up": min,
+    "gateway_upstream_connections": add,
+    "gateway_upstream_waiting_requests": add,
+    "gateway_certificate_expires_seconds": min,
     "gateway_rate_limit_store_up": min,
+    "gateway_denials": max,
+    "gateway_denials_store_up": min,
     "gateway_config_last_reload_successful": min,
     "gateway_build_info": max,
 }

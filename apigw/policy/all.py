@@ -6,6 +6,7 @@ from apigw.contract.policy import Policy
 from apigw.policy.auth.policy import AuthPolicy
 from apigw.policy.check.policy import CheckPolicy
 from apigw.policy.cors.policy import CorsPolicy
+from apigw.policy.denials.policy import DenialsPolicy
 from apigw.policy.limits.policy import LimitsPolicy
 from apigw.policy.maintenance.policy import MaintenancePolicy
 from apigw.policy.networks.policy import NetworksPolicy
@@ -20,6 +21,7 @@ from apigw.policy.transform.policy import TransformPolicy
 POLICIES: tuple[type[Policy], ...] = (
     TracingPolicy,
     NetworksPolicy,
+    DenialsPolicy,
     CorsPolicy,
     OAuthPolicy,
     AuthPolicy,

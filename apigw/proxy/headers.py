@@ -164,10 +164,14 @@ def client_headers(
 
     ``version`` is the HTTP version of the service's answer.
     """
+    fields = cast("list[tuple[bytes, ...]]", headers)  # compiled, a pair would be taken apart and made anew
+    out: list[Any] = []
+    for field in fields:
+        if field[0] not in dropped:
+            out.append(field)
     if status == 204:
-        headers = [header for header in headers if header[0] != b"content-length"]
-    out = [header for header in headers if header[0] not in dropped]
+        out = [field for field in out if field[0] != b"content-length"]
     out += own
     out.append(_VIA[version])
     out.append((b"x-request-id", identifier))
-    return out
+    return cast(Headers, out)

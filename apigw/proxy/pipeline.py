@@ -103,6 +103,8 @@ class Pipeline(Driver):
         self._late = False
         self._most = table.most
         """The maximum of exchanges: that of the table, or 0 while the reactor is late."""
+        self.guard: Stage | None = None
+        """Runs before each stage of every exchange, where there is one; it sees who calls as soon as that is known."""
         self.cut = False
         """Whether the gateway is closing the connections in flight, because ``drain_timeout`` has passed."""
 
@@ -158,8 +160,11 @@ class Pipeline(Driver):
                 self.refuse(exchange, errors.BadRequest("The path contains an encoded slash, or an empty segment."))
                 return
         stages = exchange.route.stages
+        guard = self.guard
         try:
             while outcome is None and not exchange.ended:
+                if guard is not None:
+                    guard.run(exchange)
                 at = exchange.at
                 if at == len(stages):
                     if stages is exchange.route.stages:

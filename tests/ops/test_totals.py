@@ -14,10 +14,12 @@ from prometheus_client import parser as plain_parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from support.limits import limit
 
+from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import Metrics
 from apigw.ops.series import CIRCUIT_STATES
 from apigw.ops.totals import BY_WORKER, GAUGES, SUMMED, gone, packed, page, worst
 from apigw.policy.auth.series import AuthSeries
+from apigw.policy.denials.series import DenialSeries
 from apigw.policy.limits.series import LimitSeries
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -30,6 +32,7 @@ class Worker:
         self.index = index
         self.metrics = Metrics(CollectorRegistry(), "1.2.3")
         self.limits = LimitSeries(self.metrics.registry)
+        DenialSeries(self.metrics.registry, True)
         self.auth = AuthSeries(self.metrics.registry)
         self.configure("/a", *routes)
 
@@ -148,7 +151,10 @@ def test_every_family_of_ours_has_its_rule() -> None:
     for family in Worker(0).metrics.registry.collect():
         if family.type not in SUMMED and family.name != "gateway_connections" and "process_" not in family.name:
             assert family.name in GAUGES
-    names = {family.name for family in Worker(0).metrics.registry.collect()}
+    registry = Worker(0).metrics.registry
+    registry.register(Pools(list))
+    registry.register(Certificates(dict))
+    names = {family.name for family in registry.collect()}
     assert {*GAUGES, *BY_WORKER} <= names
 
 

@@ -48,6 +48,8 @@ def parts() -> Parts:
         fetch=partial(Fetch, agent),
         bodies=WholeBodies(Buffers(0)),
         client_address=lambda request: b"",
+        set_guard=lambda guard: None,
+        may_write=lambda request: None,
         redis=None,
         machine=Machine(0),
     )

@@ -45,6 +45,8 @@ class Scene:
                 fetch=lambda limit: self.fetch,
                 bodies=Bodies(),
                 client_address=lambda request: b"",
+                set_guard=lambda guard: None,
+                may_write=lambda request: None,
                 redis=None,
                 machine=Machine(0),
             )
