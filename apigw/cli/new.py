@@ -46,7 +46,7 @@ version = "0.1"
 dependencies = ["apigw>={version}"]
 
 [project.optional-dependencies]
-test = ["pytest>=8"]
+test = ["apigw[testing]"]
 
 [project.entry-points."apigw.plugins"]
 {name} = "{module}:{class_}"
@@ -62,7 +62,7 @@ README = """# {name}
 
 A policy for apigw.
 
-    pip install .
+    pip install '.[test]'
     pytest                     # in memory
     pytest --apigw-daemon      # against a daemon
 
