@@ -127,6 +127,10 @@ LOG: Rule = {
     "level": choice("The lowest level that is written.", "debug", "info", "warn", "error"),
 }
 
+AUDIT_LOG: Rule = {
+    "file": text("A file, or `-` for stdout, which is an error when daemonised.", "file", required=True),
+}
+
 GATEWAY: Rule = {
     "listen": list_of(
         "Public listeners: endpoint strings, or maps with `endpoint` and more. `null` entries are ignored. "
@@ -238,6 +242,13 @@ GATEWAY: Rule = {
         item("network"),
     ),
     "log": map_of("The daemon's own log; a change needs a restart or an upgrade.", model.Log, LOG),
+    "audit_log": map_of(
+        "One line for each token that is issued, each change by operators and each reload: [audit log](audit-log.md).",
+        model.AuditLog,
+        AUDIT_LOG,
+        nullable=True,
+        like="{file: audit.log}",
+    ),
     "access_log": map_of("One line for each request. `null` for none.", model.AccessLog, ACCESS_LOG, nullable=True),
     "workers": number_or_word(
         "Processes that serve, as one gateway. `auto`: one for each core that the process may use (CPU affinity, the "
