@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import ChainMap
 from collections.abc import Callable
 from functools import partial
 from random import random
@@ -25,6 +26,7 @@ from apigw.contract.policy import Context
 from apigw.ops.access_log import AccessLog
 from apigw.ops.audit_log import Audit, AuditLog, unaudited
 from apigw.ops.exposition import Exposition
+from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import LagProbe, Metrics
 from apigw.ops.readiness import Readiness
 from apigw.policy.all import POLICIES
@@ -178,6 +180,8 @@ class Program:
             )
             for index, listen in enumerate(gateway.listen)
         ]
+        metrics.registry.register(Pools(upstreams.pools))
+        metrics.registry.register(Certificates(lambda: ChainMap(*(each.ends for each in listeners))))
         garbage = Garbage(reactor, place.at_start)
         self.renewal = Renewal(
             reactor,

@@ -32,6 +32,7 @@ class Accounting:
         now: Callable[[], float],
     ) -> None:
         self._metrics = metrics
+        self._bodies = metrics.bodies
         self._access_log = access_log
         self._seconds = seconds
         self._now = now
@@ -45,6 +46,9 @@ class Accounting:
         relay = None if exchange.relay is None else cast(Relay, exchange.relay)
         endless = relay is not None and (relay.tunnelled or relay.event_stream)
         took = ended_at - exchange.started_at
+        if not (relay is not None and relay.tunnelled):
+            self._bodies.received += request.bytes_received
+            self._bodies.sent += request.bytes_sent
         route.series.observe(request.method, exchange.status, None if endless else took)
         if relay is not None and relay.upstream_ended_at and not endless:
             relay.destination.upstream.series.observe(relay.upstream_ended_at - relay.sent_at)
@@ -106,6 +110,8 @@ class Accounting:
         seconds = self._seconds() - started_at
         status = request.code if request.started else 499
         self._metrics.route(path).observe(request.method, status, seconds)
+        self._bodies.received += request.bytes_received
+        self._bodies.sent += request.bytes_sent
         if self._access_log is not None:
             self._access_log.log(
                 Entry(
