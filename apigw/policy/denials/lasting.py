@@ -14,8 +14,8 @@ log = Logger()
 
 
 class Lasting(OnLasting):
-    """All of this process, across reloads. ``key_fields`` has the headers of API keys. ``later`` calls a function in the
-    next turn of the reactor."""
+    """All of this process, across reloads. ``key_fields`` has the headers of API keys. ``later`` calls a function in
+    the next turn of the reactor."""
 
     def __init__(
         self,
