@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from apigw.contract.exchange import Exchange, Relaying
 from apigw.proxy.destination import Destination
 from apigw.proxy.grpc import CANCEL
@@ -10,7 +12,7 @@ from apigw.upstream.target import Target
 from apigw.wire.errors import UpstreamError, UpstreamLost
 from apigw.wire.request import Request
 
-FAILURES = frozenset({500, 502, 503, 504})
+FAILURES: Final = frozenset({500, 502, 503, 504})
 """Statuses of a service that count as failures of the service for its circuit."""
 
 
