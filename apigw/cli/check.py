@@ -12,6 +12,7 @@ from twisted.internet.selectreactor import SelectReactor
 from apigw.cli.outcome import FOUND, REFUSED, as_json, complain, counted, warning
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
+from apigw.config.merge import STDIN
 from apigw.config.model import Config
 from apigw.process.rules import RULES
 from apigw.process.trial import try_out
@@ -19,7 +20,8 @@ from apigw.process.trial import try_out
 
 def check(options: argparse.Namespace) -> int:
     try:
-        config = load(options.directory, os.environ, RULES)
+        alone = options.directory == STDIN or os.path.isfile(options.directory)
+        config = load(options.directory, os.environ, RULES, alone)
         try_out(config, options.directory, SelectReactor())  # which never runs, and is nobody else's
     except ConfigError as error:
         if options.json:

@@ -18,8 +18,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from apigw import __version__, is_compiled
+from apigw.cli.admin import Admin, NotAnswered
 from apigw.cli.outcome import FOUND, REFUSED, counted, loaded
-from apigw.cli.remote import Admin, NotAnswered
 from apigw.config import endpoints, files
 from apigw.config.model import Config
 from apigw.config.units import size_text

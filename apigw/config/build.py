@@ -30,6 +30,7 @@ def build(document: Document, files: Files) -> Config:
         **_with_added(document.schema, sections),
         reserved=document.reserved,
         origins=dict(_renumbered(document)),
+        files=(*document.files, *sorted(files.named)),
         warnings=tuple(document.in_order(document.warnings)),
     )
 
@@ -89,6 +90,8 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
         return Secret(text(files.data(value))) if "into" in meta else files.absolute(value)
     if "secret" in meta and isinstance(value, str):
         return Secret(value.encode())
+    if "plain" in meta:
+        return value
     model = meta.get("model")
     if isinstance(value, list):
         return tuple(_value(rule["schema"], entry, files) for entry in value if entry is not None)

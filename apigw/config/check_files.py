@@ -30,7 +30,7 @@ def contents(
             for path, name, holds in _named(document, rule, document.tree[key], (key,)):
                 try:
                     if holds in by_path:
-                        by_path[holds](files.absolute(name))
+                        by_path[holds](files.use(name))
                     else:
                         judges[holds](files.data(name))
                 except ValueError as error:

@@ -109,14 +109,16 @@ class Document:
         return path not in self.troubled and path not in self.broken
 
     def _at(self, path: Path) -> Any:
+        if self.broken and any(path[:length] in self.broken for length in range(len(path))):
+            return None
         value: Any = self.tree
-        for length, part in enumerate(path):
-            if path[:length] in self.broken or not isinstance(value, dict | list):
-                return None
+        for part in path:
             if isinstance(value, dict):
                 value = value.get(part)
+            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+                value = value[part]
             else:
-                value = value[part] if isinstance(part, int) and part < len(value) else None
+                return None
         return value
 
     def in_order(self, problems: list[Problem]) -> list[Problem]:
@@ -130,12 +132,12 @@ class Document:
         return sorted(dict.fromkeys(problems), key=key)
 
 
-def read(directory: str, environ: Mapping[str, str], schema: Rule) -> Document:
+def read(directory: str, environ: Mapping[str, str], schema: Rule, alone: bool = False) -> Document:
     """Reads and merges ``DIR/*.yaml`` and ``DIR/services/*.yaml``. Problems go to ``Document.problems``.
 
-    ``directory`` may be one file too, or ``-`` for standard input; files that it names are relative to its directory.
+    ``alone``: ``directory`` is one file instead, or ``-`` for standard input. What it names is relative to its
+    directory.
     """
-    alone = directory == STDIN or os.path.isfile(directory)
     document = Document(os.path.abspath(os.path.dirname(directory) if alone else directory), schema=schema)
     root = Node({}, Origin(directory, 1, 1))
     local: dict[str, Node] = {}
@@ -159,6 +161,11 @@ def read(directory: str, environ: Mapping[str, str], schema: Rule) -> Document:
     document.filled = fill(root, local, schema)
     document.tree = _lay_out(document, root, ())
     return document
+
+
+def yaml_files(directory: str) -> list[str]:
+    """The files that ``read`` would read."""
+    return _files(directory, Document(directory))
 
 
 def _files(directory: str, document: Document) -> list[str]:

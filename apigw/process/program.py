@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import ChainMap
 from collections.abc import Callable
 from functools import partial
 from random import random
@@ -18,12 +19,13 @@ from apigw.admin.site import admin_resources, own_resources
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
 from apigw.admin.status.page import in_steps
-from apigw.admin.writes import may_read
+from apigw.admin.writes import Writes, may_read
 from apigw.config import endpoints
 from apigw.config.model import Config, Listen
 from apigw.contract.policy import Context
 from apigw.ops.access_log import AccessLog
 from apigw.ops.exposition import Exposition
+from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import LagProbe, Metrics
 from apigw.ops.readiness import Readiness
 from apigw.policy.all import POLICIES
@@ -40,6 +42,7 @@ from apigw.process.snapshot import Parts, Snapshot, compile, compiling
 from apigw.process.systemd import watchdog
 from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
+from apigw.proxy.body import WholeBodies
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.proxy.resources import admit, measure, metrics_page, public_resources
@@ -104,7 +107,10 @@ class Program:
             metrics=metrics,
             agent=agent,
             fetch=partial(Fetch, agent),
+            bodies=WholeBodies(buffers),
             client_address=client_address,
+            set_guard=lambda guard: setattr(pipeline, "guard", guard),
+            may_write=lambda request: writes.check(request),
             redis=redis,
             machine=machine,
             page=place.page,
@@ -170,6 +176,8 @@ class Program:
             )
             for index, listen in enumerate(gateway.listen)
         ]
+        metrics.registry.register(Pools(upstreams.pools))
+        metrics.registry.register(Certificates(lambda: ChainMap(*(each.ends for each in listeners))))
         garbage = Garbage(reactor, place.at_start)
         self.renewal = Renewal(
             reactor,
@@ -178,7 +186,7 @@ class Program:
             current,
             garbage,
         )
-        reload = place.reloading(signals, directory, self.renewal, metrics.reloaded)
+        reload = place.reloading(signals, directory, self.renewal, metrics.reloaded, lambda: current.snapshot.config)
         drain = Drain(reactor, channels, pipeline, lambda: current.snapshot.config.gateway.drain_timeout)
         ports = PublicListeners(reactor, readiness, lambda: current.snapshot.config.gateway.drain_delay)
         for each in listeners:
@@ -201,7 +209,8 @@ class Program:
             lambda request: request.stream.peer,
             lambda request: may_read(request, current.snapshot.config.gateway.admin_hosts),
         )
-        own = own_resources(reactor, current, facts, readiness, exposition, machine)
+        writes = Writes(seconds, lambda: current.snapshot.admin_token)
+        own = own_resources(reactor, current, facts, readiness, exposition, machine, writes)
         self.root = Ordered()
         alive = watchdog(reactor, os.environ)
         if alive is not None:
@@ -233,4 +242,5 @@ def _access_log(config: Config, reactor: Any, count_lost: Callable[[int], object
     def report(sentence: str) -> None:
         log.warn("{sentence}", sentence=sentence)
 
-    return AccessLog(wanted.file, wanted.format, reactor, reactor.callFromThread, report, count_lost=count_lost)
+    call = reactor.callFromThread
+    return AccessLog(wanted.file, wanted.format, reactor, call, report, count_lost=count_lost, fields=wanted.fields)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from random import random
 from typing import Any, Protocol
@@ -112,6 +112,15 @@ class Upstreams(Service):
         self._dialled: dict[Upstream, Dialled] = {}
         self._machine = machine
         self._checking = False
+
+    def pools(self) -> Iterator[tuple[str, int, int]]:
+        """Of each service its name, how many connections it has, and how many requests wait for one.
+
+        May be called in a thread.
+        """
+        for upstream in list(self._current.values()):
+            pools = [target.pool for target in list(upstream.targets)]
+            yield upstream.name, sum(pool.connections for pool in pools), sum(pool.waiting for pool in pools)
 
     def adopt(self, upstreams: Mapping[UpstreamKey, Upstream]) -> None:
         """Use these upstreams from now on. Those in both generations are not touched; the others start or close."""

@@ -26,6 +26,7 @@ from apigw.process.together import Together
 from apigw.process.tree import Ordered
 from apigw.process.trial import try_out
 from apigw.process.upgrade import Handed, Upgrade
+from apigw.process.watching import Watching
 from apigw.process.worker import live
 from apigw.shared.page import LayoutChanged, Page
 
@@ -97,7 +98,8 @@ def master(
     alive = watchdog(reactor, os.environ, lambda: running.serves)
     if alive is not None:
         alive.setServiceParent(root)
-    for service in (running, reload, upgrade, Obeying(reactor, signals)):
+    watching = Watching(reactor, directory, lambda: running.life.config, reload.reload)
+    for service in (running, reload, upgrade, watching, Obeying(reactor, signals)):
         service.setServiceParent(root)
     return root
 

@@ -130,7 +130,7 @@ def metrics_page(
 
     def say() -> str:
         measure()
-        return totals.packed(metrics, machine.index)
+        return totals.packed(metrics, machine.index, counts=machine.counted())
 
     def add_up(answers: list[Answer], openmetrics: bool) -> Deferred[Page]:
         living = [answer.value for answer in answers if answer.worker >= 0]

@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
 from prometheus_client import CollectorRegistry
 
-from apigw.contract.exchange import Exchange
+from apigw.contract.exchange import AtEnd, Exchange
 from apigw.ops.metrics import Metrics
 from apigw.ops.tracing.batches import Batches
 from apigw.ops.tracing.propagation import Propagation
@@ -46,7 +46,7 @@ class Traced:
     def run(self) -> None:
         """All that happens to one exchange: its stage, its try, its end."""
         one = self._one
-        one.trace, one.sent, one.at_end = None, (), ()
+        one.trace, one.sent, one.at_end = None, (), tuple[AtEnd, ...]()
         self._begin.run(one)
         trace = one.trace
         if trace is not None:

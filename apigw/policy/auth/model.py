@@ -9,6 +9,7 @@ from attrs import frozen
 from apigw.config.model import Config, Open, Route
 from apigw.policy.auth.api_keys.model import APIKeys
 from apigw.policy.auth.basic.model import BasicProvider
+from apigw.policy.auth.introspection.model import IntrospectionProvider
 from apigw.policy.auth.jwt.model import JWTVerifier
 from apigw.policy.auth.mtls.model import CertificateProvider
 
@@ -21,6 +22,7 @@ class Auth(Open):
     api_keys: tuple[APIKeys, ...] = ()
     basic: tuple[BasicProvider, ...] = ()
     mtls: tuple[CertificateProvider, ...] = ()
+    introspection: tuple[IntrospectionProvider, ...] = ()
     max_token_size: int = 8 * 1024
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from apigw.config.model import Config
@@ -14,6 +15,11 @@ from apigw.policy.auth.authenticator import Authenticator
 from apigw.policy.auth.authorization import Demands
 from apigw.policy.auth.basic.opening import users_of
 from apigw.policy.auth.basic.passwords import Passwords
+from apigw.policy.auth.bearer import Bearer
+from apigw.policy.auth.hashing import SecretThreads
+from apigw.policy.auth.introspection.model import IntrospectionProvider
+from apigw.policy.auth.introspection.opaque import Opaque
+from apigw.policy.auth.introspection.server import MOST_ANSWER, Server
 from apigw.policy.auth.jwt.jwks import KeySet, Running, Source, carry_over
 from apigw.policy.auth.jwt.keys import MAX_SET_BYTES
 from apigw.policy.auth.jwt.own import OwnTokens
@@ -25,9 +31,9 @@ from apigw.policy.auth.model import Auth, AuthOfRoute, auth_of, demanded
 from apigw.policy.auth.mtls.authorities import authorities_of
 from apigw.policy.auth.mtls.certificates import Certificates
 from apigw.policy.auth.rules import RULES
-from apigw.policy.auth.secrets import SecretThreads
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.auth.stage import Authenticate, AuthenticateByAny, CountFailure
+from apigw.wire.fetch import Ask
 
 _TOKEN = frozenset({b"authorization"})
 _CERTIFICATES = frozenset({b"client-cert", b"client-cert-chain", b"x-forwarded-client-cert"})
@@ -44,7 +50,8 @@ class AuthPolicy(Policy):
         self._clock = context.reactor
         self._running = Running()
         self._threads = SecretThreads(context.reactor)
-        series = AuthSeries(context.metrics.registry)
+        self._ask = Ask(context.agent, MOST_ANSWER)
+        self._series = series = AuthSeries(context.metrics.registry)
         self._counted = CountFailure(series.failed)
         self._lasting = Lasting(context.deadlines, context.now, series.failed)
 
@@ -67,7 +74,9 @@ class AuthPolicy(Policy):
             sources = [source for source in map(source_of, auth.jwt) if source is not None]
             key_sets = carry_over(sources, previous.key_sets if previous is not None else {}, self._key_set)
             own: OwnTokens | None = getattr(others["oauth"], "own", None)
-            methods: list[Method] = [Tokens(auth, key_sets, own, config.origins)]
+            tokens = Tokens(auth, key_sets, own, config.origins)
+            opaque = list(map(self._opaque, auth.introspection))
+            methods: list[Method] = [Bearer(tokens, opaque, auth.max_token_size) if opaque else tokens]
             if auth.basic:
                 users = yield from users_of(auth.basic, config.origins)
                 methods.append(Passwords(users, self._threads.run))
@@ -80,6 +89,9 @@ class AuthPolicy(Policy):
         """These are in force."""
         self._running.use(key_sets)
         self._lasting.use(authenticator)
+
+    def keep_series(self, auth: Auth | None) -> None:
+        self._series.keep([] if auth is None else [each.name for each in auth.introspection])
 
     def part(self, authenticator: Authenticator, auth: Auth, required: bool, of_route: AuthOfRoute) -> Part:
         """What a route has that looks at credentials."""
@@ -98,6 +110,10 @@ class AuthPolicy(Policy):
             on_lasting=(self._lasting,),
             stripped=stripped(of_route, auth, open_to_all=False),
         )
+
+    def _opaque(self, provider: IntrospectionProvider) -> Opaque:
+        server = Server(provider, self._ask, self._clock, partial(self._series.introspected, provider.name))
+        return Opaque(provider, server, self._clock.seconds)
 
     def _key_set(self, source: Source) -> KeySet:
         return KeySet(source, self._fetch, self._clock)
@@ -164,3 +180,6 @@ class PreparedAuth(Prepared):
         if self._authenticator is not None and before is not None:
             self._authenticator.take_over(before)
         self._policy.adopt(self._authenticator, self.key_sets)
+
+    def keep_series(self) -> None:
+        self._policy.keep_series(auth_of(self._config))
