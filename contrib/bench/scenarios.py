@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from bench import certificates, tokens
+from bench import certificates, nginx, tokens
 from bench.programs import HOST, REDIS, Document, Place, Program
 
 # What curl sends; wrk adds Host.
@@ -70,6 +70,30 @@ def with_everything(place: Place) -> Document:
     whole = document(place, [{**route, "roles": ["user"]} for route in many_routes(100)], access_log=LOG)
     whole["services"]["origin"]["circuit_breaker"] = {}
     return {**whole, **_token(place), **_limit("user")}
+
+
+def with_hosts(place: Place) -> Document:
+    """10,000 routes over 1,000 hosts, one of which is that of the load."""
+    hosts = [f"shop{number}.example.com" for number in range(999)]
+    hosts.insert(500, HOST)
+    paths = [route["path"] for route in many_routes(10)]
+    return document(place, [{"hosts": [host], "path": path, "service": "origin"} for host in hosts for path in paths])
+
+
+def with_rules(place: Place) -> Document:
+    """The same route, with five rules for headers."""
+    rules = {
+        "request_headers": {"set": {"X-Tenant": "acme", "X-Request": "{request.id}"}, "remove": ["X-Debug"]},
+        "response_headers": {"set": {"Strict-Transport-Security": "max-age=31536000"}, "remove": ["Server"]},
+    }
+    return document(place, [{**USER_ROUTE, **rules}])
+
+
+def with_least_requests(place: Place) -> Document:
+    """The same route, to the less busy of two targets."""
+    whole = document(place)
+    whole["services"]["origin"]["balance"] = "least_requests"
+    return whole
 
 
 def with_tls(place: Place) -> Document:
@@ -137,6 +161,13 @@ ALL_FIRST_SEEN = Scenario("all-first-seen", with_everything, authorizations=_fir
 ALL_REDIS = Scenario("all-redis", in_redis(with_everything), authorizations=tokens.authorizations, beside=(REDIS,))
 TLS = Scenario("tls", with_tls)
 LONG_QUEUE = Scenario("long-queue", with_long_queue)
+OTHERS = (nginx.ORIGIN,) * 3
+ROUTING = (
+    Scenario("hosts", with_hosts),
+    Scenario("five-rules", with_rules),
+    Scenario("round-robin", document, beside=OTHERS),
+    Scenario("least-requests", with_least_requests, beside=OTHERS),
+)
 COMPARED = (
     BARE,
     ROUTES[-1],
@@ -151,7 +182,7 @@ COMPARED = (
     ALL_FIRST_SEEN,
     ALL_REDIS,
 )
-SCENARIOS = (*COMPARED, *ROUTES[:-1], TLS, LONG_QUEUE)
+SCENARIOS = (*COMPARED, *ROUTES[:-1], *ROUTING, TLS, LONG_QUEUE)
 
 
 @frozen
@@ -189,4 +220,7 @@ ADDED = (
     Added("traced", "bare", 0.2),
     Added("limits-memory", "bare", 0.2),
     Added("limits-redis", "bare", 0.9),
+    Added("hosts", "bare", 0.05),
+    Added("five-rules", "bare", 0.06),
+    Added("least-requests", "round-robin", 0.03),
 )
