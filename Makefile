@@ -10,18 +10,19 @@ COMPILED := .venv-compiled
 LOCKED := --no-deps --only-binary :all: --require-hashes --requirement requirements/build.txt
 # twistd finds twisted/plugins/ in a checkout only if the checkout itself is on the path.
 EDITABLE := --no-deps --no-build-isolation --config-settings editable_mode=compat --editable
-EXTRAS := test hunt bench docs lock
+EXTRAS := compression json-schema test hunt bench docs lock
 UPGRADE ?= --upgrade
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz hunt coverage test-compiled test-bench test-newest test-lowest check bench profile docs dist lock clean
+.PHONY: help run test fuzz hunt coverage test-compiled test-bench test-install test-newest test-lowest check bench profile docs dist lock clean
 
 help:
 	@echo "make run      two sample services and the gateway in front of them; Ctrl-C ends it"
 	@echo "make test     every test                        (ARGS=... goes to pytest)"
 	@echo "make test-compiled  the same, against what mypyc makes of a request's way"
 	@echo "make test-bench     the tests of contrib/bench"
+	@echo "make test-install   what a new user types, in an empty environment"
 	@echo "make fuzz     looks for a minute for bytes that are read wrongly, always the same ones; a finding fails"
 	@echo "make hunt     the same with others each time (SECONDS=600), with atheris where that can be installed"
 	@echo "make test-newest    every test, with the newest that setup.py allows; test-lowest: with the lowest"
@@ -67,6 +68,9 @@ check: $(VENV)/test.installed $(COMPILED)/installed
 
 test-bench: $(VENV)/test.installed $(VENV)/bench.installed
 	$(BIN)/python -m pytest $(SPREAD) contrib/bench/tests $(ARGS)
+
+test-install: $(VENV)/test.installed
+	$(BIN)/python -m pytest contrib/install $(ARGS)
 
 # Not with the locked versions: these tell what the ranges of setup.py are worth, and never fail.
 test-newest: RESOLUTION := highest

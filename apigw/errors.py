@@ -54,6 +54,14 @@ class Forbidden(GatewayError):
         self.reason = reason
 
 
+class AddressDenied(GatewayError):
+    status, code, title = 403, "address_denied", "Forbidden"
+
+
+class Denied(GatewayError):
+    status, code, title = 403, "denied", "Forbidden"
+
+
 class ReadOnly(GatewayError):
     status, code, title = 403, "read_only", "Forbidden"
 
@@ -104,6 +112,24 @@ class NotImplementedMethod(GatewayError):
     status, code, title = 501, "not_implemented", "Not Implemented"
 
 
+class PolicyFailed(GatewayError):
+    """A policy that a user wrote has failed."""
+
+    status, code, title = 500, "policy_failed", "Internal Server Error"
+
+
+class PolicyRefused(GatewayError):
+    """A policy that a user wrote refuses the request. It says ``status``, ``code`` and ``title``."""
+
+    status, code, title = 403, "refused", "Forbidden"
+
+    def __init__(
+        self, status: int, title: str, detail: str, code: str, headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
+        super().__init__(detail, headers)
+        self.status, self.title, self.code = status, title, code  # type: ignore[misc]  # those of others are fixed
+
+
 class UpstreamUnreachable(GatewayError):
     status, code, title = 502, "upstream_unreachable", "Bad Gateway"
 
@@ -138,6 +164,17 @@ class AuthUnavailable(GatewayError):
     status, code, title = 503, "auth_unavailable", "Service Unavailable"
 
 
+class CheckRefused(GatewayError):
+    """An external check refuses, with a ``status`` of its own. The answer has its ``body``, and no problem document."""
+
+    status, code, title = 403, "check_refused", "Forbidden"
+
+    def __init__(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        super().__init__("The request was refused.", headers)
+        self.status = status  # type: ignore[misc]  # that of others is fixed
+        self.body = body
+
+
 class LimitsUnavailable(GatewayError):
     status, code, title = 503, "limits_unavailable", "Service Unavailable"
 
@@ -162,6 +199,8 @@ def problem(status: int, code: str, title: str, detail: str, request_id: str) ->
 
 def render(error: GatewayError, request_id: str) -> tuple[int, Headers, bytes]:
     """Status, headers and body with which ``error`` is answered."""
+    if isinstance(error, CheckRefused):
+        return error.status, [*error.headers, (b"content-length", b"%d" % len(error.body))], error.body
     body = problem(error.status, error.code, error.title, error.detail, request_id)
     headers = [(b"content-type", PROBLEM_JSON), (b"content-length", b"%d" % len(body)), *error.headers]
     return error.status, headers, body

@@ -30,7 +30,7 @@ LOCKED = {"build": BUILD, "run": RUN, **{extra: [*RUN, *declared] for extra, dec
 
 CHOSEN = {
     "twisted": ["apigw.tap", "apigw.process", "apigw.proxy", "apigw.wire"],
-    "treq": ["apigw.wire.fetch", "apigw.upstream.checks"],
+    "treq": ["apigw.wire.fetch", "apigw.upstream.checks", "apigw.policy.tracing"],
     "OpenSSL": ["apigw.wire.tls", "apigw.wire.client_tls"],
     "yaml": ["apigw.config.marks"],
     "cerberus": ["apigw.config.validate"],
@@ -67,7 +67,7 @@ def _imported(places: Iterable[str]) -> Iterator[tuple[str, Path]]:
 
 @pytest.mark.parametrize(
     ("places", "extras"),
-    [(("apigw", "twisted"), ()), (("tests", "contrib"), ("test", "bench", "hunt"))],
+    [(("apigw", "twisted"), ("compression", "json-schema")), (("tests", "contrib"), ("test", "bench", "hunt"))],
     ids=["program", "tests and contrib"],
 )
 def test_what_is_imported_is_declared(places: tuple[str, ...], extras: tuple[str, ...]) -> None:

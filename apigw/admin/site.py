@@ -14,6 +14,7 @@ from apigw.admin.writes import Writes
 from apigw.contract.machine import Machine
 from apigw.contract.policy import Prepared
 from apigw.contract.resource import Document
+from apigw.ops.audit_log import Audit
 from apigw.ops.exposition import Exposition
 from apigw.ops.readiness import Readiness
 from apigw.process.current import Current
@@ -27,6 +28,8 @@ def own_resources(
     readiness: Readiness,
     exposition: Exposition,
     machine: Machine,
+    writes: Writes,
+    audit: Audit,
 ) -> dict[bytes, IResource]:
     """The gateway's own resources, by path. They exist in every configuration."""
     return {
@@ -37,8 +40,9 @@ def own_resources(
         **page(facts.page, clock),
         b"/circuits": Circuits(
             lambda: current.snapshot.upstreams.values(),
-            Writes(clock.seconds, lambda: current.snapshot.admin_token),
+            writes,
             machine,
+            audit,
         ),
     }
 

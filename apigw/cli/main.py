@@ -6,18 +6,28 @@ The module of a command is imported when the command runs, so that ``apigw -h`` 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
 
 from apigw import __version__, is_compiled
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0, or 1 if it failed. Wrong arguments exit with 2."""
-    options = parser().parse_args(arguments)
+    if arguments is None:
+        gc.disable()  # this process ends soon: there is no time to save memory in
+    commands = parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next
+        import_module("argcomplete").autocomplete(commands)
+    options, rest = commands.parse_known_args(arguments)
+    asked = getattr(options, "asked", None)
+    if rest and (asked is None or any(each.startswith("-") for each in rest)):
+        commands.error(f"unrecognized arguments: {' '.join(rest)}")
+    if asked is not None:
+        _understand(options, [*asked, *rest])
     module, function = options.run
     try:
         code: int = getattr(import_module(f"apigw.cli.{module}"), function)(options)
@@ -28,20 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-class Asked(argparse.Action):
-    """``[METHOD PATH] [DIR]``."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: Any = None
-    ) -> None:
-        if len(values) > 3:
-            parser.error("more than METHOD, PATH and DIR")
-        if len(values) == 1 and values[0].isupper() and not os.path.exists(values[0]):
-            parser.error("the following arguments are required: PATH")
-        if len(values) == 1 and "/" in values[0] and not os.path.exists(values[0]):
-            parser.error(f"there is no directory {values[0]}; if it is a path of a request, write METHOD before it")
-        namespace.method, namespace.path = values[:2] if len(values) > 1 else (None, None)
-        namespace.directory = values[-1] if len(values) in (1, 3) else "etc"
+def _understand(options: argparse.Namespace, values: Sequence[str]) -> None:
+    """``[METHOD PATH] [DIR]``, which options may stand between."""
+    error = options.asks.error
+    if len(values) > 3:
+        error("more than METHOD, PATH and DIR")
+    if len(values) == 1 and values[0].isupper() and not os.path.exists(values[0]):
+        error("the following arguments are required: PATH")
+    if len(values) == 1 and "/" in values[0] and not os.path.exists(values[0]):
+        error(f"there is no directory {values[0]}; if it is a path of a request, write METHOD before it")
+    options.method, options.path = values[:2] if len(values) > 1 else (None, None)
+    options.directory = values[-1] if len(values) in (1, 3) else "etc"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,12 +78,25 @@ def parser() -> argparse.ArgumentParser:
             )
         return command
 
-    add(
+    init_parser = add(
+        "init",
+        ("init", "init"),
+        "write a small configuration to begin with, for one service",
+        "DIR must be empty, or not exist.",
+    )
+    init_parser.add_argument("--service", metavar="NAME", default="app", help="its name (default: app)")
+    init_parser.add_argument(
+        "--target", metavar="URL", default="http://127.0.0.1:9000", help="where it is (default: http://127.0.0.1:9000)"
+    )
+    init_parser.add_argument("--port", type=int, default=8080, help="the port for clients (default: 8080)")
+    check_parser = add(
         "check",
         ("check", "check"),
         "read a configuration and name every problem in it",
-        "Exits 0 if the gateway would start with it, else 1. Warnings do not change the exit code.",
+        "Exits 0 if the gateway would start with it, else 1. DIR may be one file, or - for standard input.",
     )
+    check_parser.add_argument("--json", action="store_true", help="print the outcome as JSON, on standard output")
+    check_parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
     routes_parser = add(
         "routes",
         ("routes", "routes"),
@@ -88,10 +108,10 @@ def parser() -> argparse.ArgumentParser:
         "asked",
         metavar="METHOD PATH",
         nargs="*",
-        action=Asked,
         help="GET, POST …, and a path as a client would send it: /api/v1/users/7?all=1; then perhaps the configuration "
         "(default: etc)",
     )
+    routes_parser.set_defaults(asks=routes_parser)
     routes_parser.add_argument("--host", default="", help="the host of the request")
     routes_parser.add_argument(
         "-H",
@@ -101,12 +121,42 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="a header of the request, also Host and Cookie; may be repeated",
     )
-    add(
+    show_parser = add(
         "show",
         ("show", "show"),
         "print the merged configuration with the place of each value",
         "Secrets are masked. Exits 1 if it has problems, which are named on standard error.",
     )
+    show_parser.add_argument("--json", action="store_true", help="print values and places as JSON")
+    diff_parser = add(
+        "diff",
+        ("diff", "diff"),
+        "show what a reload would change if another configuration took the place of this one",
+        "Exits 1 if one of them has problems, or a reload would refuse the change.",
+        directory=False,
+    )
+    diff_parser.add_argument("directory", metavar="DIR", help="the other configuration")
+    diff_parser.add_argument("--config", metavar="DIR", default="etc", help="this configuration (default: etc)")
+    add(
+        "doctor",
+        ("doctor", "doctor"),
+        "show what is odd on this machine, for a configuration",
+        "Looks at files, ports, certificates, services and Redis, and changes nothing. Exits 1 if anything is odd.",
+    )
+    add(
+        "schema",
+        ("schema", "schema"),
+        "print the JSON Schema of the configuration, for editors",
+        directory=False,
+    )
+    completion_parser = add(
+        "completion",
+        ("completion", "completion"),
+        "print a script with which a shell completes the commands of apigw",
+        'For bash and zsh: eval "$(apigw completion bash)"; for fish: apigw completion fish | source',
+        directory=False,
+    )
+    completion_parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     hash_parser = add(
         "hash-secret",
         ("secrets", "hash_secret"),
@@ -163,6 +213,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="holds the admin token (default: that of the configuration)",
     )
+    health_parser = add(
+        "health",
+        ("health", "health"),
+        "ask a running gateway whether it serves",
+        "Exits 1 if it does not, or does not answer. For the health check of a container, give --admin: it is faster.",
+        directory=False,
+    )
+    where(health_parser)
+    health_parser.add_argument("--ready", action="store_true", help="ask whether it is ready, too")
+    _add_denials(add("deny", ("deny", "deny"), "refuse callers at once, on gateways that run", directory=False), asking)
     reload_parser = add(
         "reload",
         ("reload", "reload"),
@@ -184,6 +244,37 @@ def parser() -> argparse.ArgumentParser:
         )
     add("version", ("main", "version"), "print the version", directory=False)
     return whole
+
+
+def _add_denials(deny: argparse.ArgumentParser, asking: argparse.ArgumentParser) -> None:
+    actions = deny.add_subparsers(metavar="ACTION", required=True, dest="action")
+
+    def add(name: str, help: str, value: str, optional: bool = False) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", parents=[asking])
+        if value:
+            action.add_argument("value", metavar="VALUE", help=value, nargs="?" if optional else None)
+        return action
+
+    secret = "the {}, or sha256: and its hash (default: a line of standard input)"
+    adding = [
+        add("address", "refuse an address, or a network", "192.0.2.7, 192.0.2.0/24, or likewise of IPv6"),
+        add("subject", "refuse a caller, whatever the credential", "the id, as services get it in X-User-ID"),
+        add("key", "refuse an API key", secret.format("key"), optional=True),
+        add("token", "refuse a bearer token", secret.format("token"), optional=True),
+    ]
+    add("list", "show who is denied, until when, and why", "")
+    remove = actions.add_parser("remove", help="end a denial", description="End a denial.", parents=[asking])
+    remove.add_argument("kind", metavar="KIND", choices=("address", "subject", "key", "token"), help="as it was denied")
+    remove.add_argument("value", metavar="VALUE", nargs="?", help="as it was denied, or as `list` shows it")
+    for each in adding:
+        each.add_argument("--for", dest="for_", metavar="TIME", default="1h", help="30m, 1h, 7d (default: 1h)")
+        each.add_argument("--reason", metavar="TEXT", default="", help="for who reads the list")
+    for each in (adding[1], remove):
+        each.add_argument("--provider", metavar="NAME", help="of a subject: only the caller of this provider")
+    for each in (*adding, remove):
+        each.add_argument(
+            "--token-file", metavar="FILE", help="holds the admin token (default: that of the configuration)"
+        )
 
 
 def _add_keys(keys: argparse.ArgumentParser) -> None:

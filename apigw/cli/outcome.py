@@ -32,5 +32,17 @@ def warning(problem: Problem) -> str:
     return ": ".join(part for part in parts if part)
 
 
+def as_json(problem: Problem) -> dict[str, object]:
+    """``file``, ``line`` and ``column`` are null where the problem has no place."""
+    origin = problem.origin
+    return {
+        "file": origin and origin.file,
+        "line": origin and origin.line,
+        "column": origin and origin.column,
+        "path": dotted(problem.path),
+        "sentence": problem.sentence,
+    }
+
+
 def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -16,8 +16,8 @@ from typing import Any
 
 from attrs import frozen
 
+from apigw.cli.admin import Admin, NotAnswered
 from apigw.cli.outcome import FOUND, REFUSED, complain, warning
-from apigw.cli.remote import Admin, NotAnswered
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
 from apigw.process.rules import RULES

@@ -3,110 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
-import socket
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Sequence
 
-from attrs import frozen
-
+from apigw.cli.admin import Admin, Document, NotAnswered
 from apigw.cli.outcome import FOUND, MISUSE, REFUSED, loaded
-from apigw.config import endpoints
-
-TIMEOUT = 10.0
-"""Timeout of the socket, in seconds. A healthy gateway answers in some milliseconds."""
-
-Document = Mapping[str, Any]
-
-
-class NotAnswered(Exception):
-    """There was no answer, or an error. The message is printed."""
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-@frozen
-class Admin:
-    """The address of an admin listener: ``path`` of a unix socket, or ``host`` and ``port``."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> Admin:
-        """Parse ``http://HOST:PORT``, ``HOST:PORT`` or ``unix:PATH``. Raises ``ValueError``."""
-        if text.startswith("unix:") and len(text) > len("unix:"):
-            return cls(path=text.removeprefix("unix:"))
-        parts = urlsplit(text if "://" in text else f"http://{text}")
-        if parts.scheme != "http" or not parts.hostname or not parts.port or parts.path.strip("/") or parts.query:
-            raise ValueError(f"{text!r} is neither http://HOST:PORT nor unix:PATH")
-        return cls(parts.hostname, parts.port)
-
-    @classmethod
-    def of_endpoint(cls, text: str | None) -> Admin:
-        """The address for ``gateway.admin``. Raises ``ValueError`` for null, systemd, and port 0."""
-        if text is None:
-            raise ValueError("the configuration has no admin listener (gateway.admin is null)")
-        endpoint = endpoints.parse(text)
-        if endpoint.kind == "unix":
-            return cls(path=endpoint.get("address"))
-        port = int(endpoint.get("port", "0"))
-        if endpoint.kind not in ("tcp", "tcp6") or not port:
-            raise ValueError(f"the configuration does not say where {text!r} listens: give --admin")
-        interface = endpoint.get("interface") or ("::" if endpoint.kind == "tcp6" else "0.0.0.0")
-        return cls({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(interface, interface), port)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"unix:{self.path}" if self.path else f"http://{host}:{self.port}"
-
-    def get(self, path: str) -> Any:
-        """GET the JSON at ``path``. Raises ``NotAnswered``."""
-        return self._ask("GET", path, None, {})
-
-    def post(self, path: str, document: Document, token: str) -> Any:
-        """POST ``document`` with the token, and return the JSON of the answer. Raises ``NotAnswered``."""
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        return self._ask("POST", path, json.dumps(document), headers)
-
-    def _ask(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> Any:
-        connection: http.client.HTTPConnection
-        if self.path:
-            connection = _UnixConnection(self.path)
-        else:
-            connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
-        try:
-            connection.request(method, path, body, dict(headers))
-            response = connection.getresponse()
-            answer = json.loads(response.read())
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise NotAnswered(f"{self}{path}: no answer from a gateway: {error}") from error
-        finally:
-            connection.close()
-        if response.status != 200:
-            raise NotAnswered(f"{self}{path}: {response.status}: {answer.get('detail', answer)}")
-        return answer
 
 
 def limits(options: argparse.Namespace) -> int:
     try:
-        document = _admin(options).get("/limits")
+        document = admin_of(options).get("/limits")
     except (NotAnswered, ValueError) as error:
         return _complain(error)
-    print(_json(document) if options.json else limits_table(document))
+    print(as_json(document) if options.json else limits_table(document))
     return FOUND
 
 
@@ -115,21 +25,21 @@ def circuits(options: argparse.Namespace) -> int:
         print(f"apigw: {options.action} needs the name of a service", file=sys.stderr)
         return MISUSE
     try:
-        admin = _admin(options)
+        admin = admin_of(options)
         if options.action is None:
             document = admin.get("/circuits")
             shown = document["circuits"]
         else:
             wanted = {"service": options.service, "action": options.action}
-            document = admin.post("/circuits", wanted, _token(options))
+            document = admin.post("/circuits", wanted, token_of(options))
             shown = [document]
     except (NotAnswered, ValueError, OSError) as error:
         return _complain(error)
-    print(_json(document) if options.json else circuits_table(shown))
+    print(as_json(document) if options.json else circuits_table(shown))
     return FOUND
 
 
-def _admin(options: argparse.Namespace) -> Admin:
+def admin_of(options: argparse.Namespace) -> Admin:
     """Raises ``ValueError`` where neither the command nor the configuration says where the gateway is."""
     if options.admin is not None:
         return Admin.parse(options.admin)
@@ -139,7 +49,7 @@ def _admin(options: argparse.Namespace) -> Admin:
     return Admin.of_endpoint(config.gateway.admin)
 
 
-def _token(options: argparse.Namespace) -> str:
+def token_of(options: argparse.Namespace) -> str:
     """Raises ``ValueError`` where there is none."""
     file = options.token_file
     if file is None:
@@ -151,7 +61,7 @@ def _token(options: argparse.Namespace) -> str:
         return content.read().strip()
 
 
-def _json(document: object) -> str:
+def as_json(document: object) -> str:
     return json.dumps(document, indent=2)
 
 
@@ -184,9 +94,10 @@ def limits_table(document: Document) -> str:
 
 
 def _number(limit: Document) -> str:
+    dry = ", dry run" if limit.get("dry_run") else ""
     if "concurrent" in limit:
-        return f"{limit['concurrent']} at a time, {limit['taken']} taken"
-    return f"{limit['limit']} in {limit['window']:g} s"
+        return f"{limit['concurrent']} at a time, {limit['taken']} taken{dry}"
+    return f"{limit['limit']} in {limit['window']:g} s{dry}"
 
 
 def circuits_table(circuits: Sequence[Document]) -> str:

@@ -12,7 +12,19 @@ from apigw.config import addresses, check_targets, endpoints, units
 from apigw.config.files import Files, text
 from apigw.config.keys import Rule, attribute, may_be_list
 from apigw.config.merge import Document
-from apigw.config.model import AccessLog, Balance, Config, HashedBy, Listen, Origin, Path, Route, Secret, Target
+from apigw.config.model import (
+    AccessLog,
+    AuditLog,
+    Balance,
+    Config,
+    HashedBy,
+    Listen,
+    Origin,
+    Path,
+    Route,
+    Secret,
+    Target,
+)
 
 
 def build(document: Document, files: Files) -> Config:
@@ -30,6 +42,7 @@ def build(document: Document, files: Files) -> Config:
         **_with_added(document.schema, sections),
         reserved=document.reserved,
         origins=dict(_renumbered(document)),
+        files=(*document.files, *sorted(files.named)),
         warnings=tuple(document.in_order(document.warnings)),
     )
 
@@ -89,6 +102,8 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
         return Secret(text(files.data(value))) if "into" in meta else files.absolute(value)
     if "secret" in meta and isinstance(value, str):
         return Secret(value.encode())
+    if "plain" in meta:
+        return value
     model = meta.get("model")
     if isinstance(value, list):
         return tuple(_value(rule["schema"], entry, files) for entry in value if entry is not None)
@@ -137,7 +152,7 @@ def _entry(model: Any, values: dict[str, Any], files: Files) -> Any:
     if model is HashedBy:
         ((by, name),) = values.items()
         return HashedBy(by, name)
-    if model is AccessLog and values.get("file", "-") != "-":
+    if model in (AccessLog, AuditLog) and values.get("file", "-") != "-":
         values["file"] = files.absolute(values["file"])
     if model is Route:
         (values["path"],) = values["path"]

@@ -35,6 +35,9 @@ def listeners(document: Document, files: Files) -> None:
             document.report(
                 tls, "cannot be combined with an ssl: endpoint, which is TLS already: write tcp:", document.key(tls)
             )
+        if document.get(*path, "tls", "client_certificates") == "none" and document.get(*path, "tls", "client_ca_file"):
+            at = (*path, "tls", "client_ca_file")
+            document.report(at, "has no effect with client_certificates: none", document.key(at))
         if isinstance(listen, dict) and listen.get("proxy_protocol") and endpoint.kind == "ssl":
             at = (*path, "proxy_protocol")
             document.report(at, "would be read within TLS on an ssl: endpoint: write tcp:, with tls", document.key(at))

@@ -84,14 +84,24 @@ PRIVATE = frozenset({"private key", "password"})
 
 
 class Files:
-    """Contents of files, by names relative to ``directory``. Each is read once: what was checked is used."""
+    """Contents of files, by names relative to ``directory``. Each is read once: what was checked is used.
+
+    ``named`` are all whose content matters.
+    """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        self.named: set[str] = set()
         self._read: dict[str, bytes | ValueError] = {}
 
     def absolute(self, name: str) -> str:
         return os.path.normpath(os.path.join(self._directory, name))
+
+    def use(self, name: str) -> str:
+        """The absolute name of a file whose content matters."""
+        file = self.absolute(name)
+        self.named.add(file)
+        return file
 
     def exposed(self, name: str, private: bool) -> str | None:
         """What others may do with a file that should not, as the end of a sentence; ``None`` where that is nothing.
@@ -112,7 +122,7 @@ class Files:
 
     def data(self, name: str) -> bytes:
         """The content of a file. Raises ``ValueError`` if it cannot be read, the same one each time."""
-        file = self.absolute(name)
+        file = self.use(name)
         if file not in self._read:
             try:
                 self._read[file] = read(file)

@@ -17,13 +17,13 @@ from apigw.config.rules import Rules
 from apigw.config.validate import validate
 
 
-def load(directory: str, environ: Mapping[str, str], rules: Rules) -> Config:
+def load(directory: str, environ: Mapping[str, str], rules: Rules, alone: bool = False) -> Config:
     """The configuration in ``DIR/*.yaml`` and ``DIR/services/*.yaml``, with ``${VAR}`` replaced from ``environ``.
 
     Reads only these files and those that they name. Raises ``ConfigError`` with every problem of every file. ``rules``
-    are those of the other rooms (``process.rules``).
+    are those of the other rooms (``process.rules``). ``alone``: see ``merge.read``.
     """
-    document = read(directory, environ, rules.schema)
+    document = read(directory, environ, rules.schema, alone)
     files = Files(document.directory)
     judge(document, files, Rules(forms=FORMS, contents=CONTENTS, private=PRIVATE) | rules)
     if document.problems:
@@ -35,11 +35,13 @@ def load(directory: str, environ: Mapping[str, str], rules: Rules) -> Config:
 
 def judge(document: Document, files: Files, rules: Rules) -> None:
     """Run all checks, and add every problem to the document."""
+    for learn in rules.learns:
+        learn(document, files)
     validate(document, rules.forms)
     document.reserved = rules.reserved_paths(document)
     check_files.contents(document, files, rules.contents, rules.private, rules.contents_by_path)
     check_files.pairs(document, files)
-    check_files.access_log(document, files)
+    check_files.logs(document, files)
     check_network.listeners(document, files)
     check_network.redis(document)
     check_network.services(document)

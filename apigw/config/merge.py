@@ -1,4 +1,4 @@
-"""Merges a directory of YAML files into one document that keeps the place of every value.
+"""Merges a directory of YAML files, or takes one file, into one document that keeps the place of every value.
 
 Maps are merged by key and lists by appending, in the order of the file names. A key with any other value in two files
 is a fault that names both places. Entries of ``services`` are not merged: a service is written in one file.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from apigw.config.marks import Node, compose, decode
 from apigw.config.model import ALWAYS, Origin, Path
 
 MAX_FILE = 16 * 1024 * 1024
+STDIN = "-"
 
 _WHOLE_ENTRIES: Path = ("services",)
 
@@ -107,14 +109,16 @@ class Document:
         return path not in self.troubled and path not in self.broken
 
     def _at(self, path: Path) -> Any:
+        if self.broken and any(path[:length] in self.broken for length in range(len(path))):
+            return None
         value: Any = self.tree
-        for length, part in enumerate(path):
-            if path[:length] in self.broken or not isinstance(value, dict | list):
-                return None
+        for part in path:
             if isinstance(value, dict):
                 value = value.get(part)
+            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+                value = value[part]
             else:
-                value = value[part] if isinstance(part, int) and part < len(value) else None
+                return None
         return value
 
     def in_order(self, problems: list[Problem]) -> list[Problem]:
@@ -128,12 +132,16 @@ class Document:
         return sorted(dict.fromkeys(problems), key=key)
 
 
-def read(directory: str, environ: Mapping[str, str], schema: Rule) -> Document:
-    """Reads and merges ``DIR/*.yaml`` and ``DIR/services/*.yaml``. Problems go to ``Document.problems``."""
-    document = Document(os.path.abspath(directory), schema=schema)
+def read(directory: str, environ: Mapping[str, str], schema: Rule, alone: bool = False) -> Document:
+    """Reads and merges ``DIR/*.yaml`` and ``DIR/services/*.yaml``. Problems go to ``Document.problems``.
+
+    ``alone``: ``directory`` is one file instead, or ``-`` for standard input. What it names is relative to its
+    directory.
+    """
+    document = Document(os.path.abspath(os.path.dirname(directory) if alone else directory), schema=schema)
     root = Node({}, Origin(directory, 1, 1))
     local: dict[str, Node] = {}
-    for file in _files(directory, document):
+    for file in [directory] if alone else _files(directory, document):
         document.files.append(file)
         try:
             node = compose(_text(file), file, environ)
@@ -153,6 +161,11 @@ def read(directory: str, environ: Mapping[str, str], schema: Rule) -> Document:
     document.filled = fill(root, local, schema)
     document.tree = _lay_out(document, root, ())
     return document
+
+
+def yaml_files(directory: str) -> list[str]:
+    """The files that ``read`` would read."""
+    return _files(directory, Document(directory))
 
 
 def _files(directory: str, document: Document) -> list[str]:
@@ -179,6 +192,8 @@ def _files(directory: str, document: Document) -> list[str]:
 
 def _text(file: str) -> str:
     start = Origin(file, 1, 1)
+    if file == STDIN:
+        return decode(sys.stdin.buffer.read(MAX_FILE), file)
     try:
         status = os.stat(file)
         if not stat.S_ISREG(status.st_mode):

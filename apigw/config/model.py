@@ -33,7 +33,10 @@ class Open:
 
     def of(self, model: type[T]) -> T:
         """The value of the class ``model``, with its defaults if the files set none of its keys."""
-        return next((each for each in self.added if isinstance(each, model)), None) or model()
+        for each in self.added:
+            if isinstance(each, model):
+                return each
+        return model()
 
 
 @frozen
@@ -54,6 +57,12 @@ class ServerTLS:
     certificates: tuple[Certificate, ...]
     min_version: str = "1.2"
     client_ca_file: str | None = None
+    client_certificates: str | None = None
+
+    @property
+    def verifies(self) -> str:
+        """Whether clients show a certificate: none, optional or required."""
+        return self.client_certificates or ("none" if self.client_ca_file is None else "required")
 
 
 @frozen
@@ -65,10 +74,26 @@ class Listen:
 
 @frozen
 class AccessLog:
-    """``file`` is ``-`` for stdout; ``format`` is ``json`` or ``combined``."""
+    """``file`` is ``-`` for stdout; ``format`` is ``json`` or ``combined``. ``fields``: empty for the usual ones."""
 
     file: str = "-"
     format: str = "json"
+    fields: tuple[str, ...] = ()
+
+
+@frozen
+class Log:
+    """The daemon's own log. ``format`` is ``text`` or ``json``."""
+
+    format: str = "text"
+    level: str = "info"
+
+
+@frozen
+class AuditLog:
+    """``file`` is ``-`` for stdout."""
+
+    file: str
 
 
 @frozen
@@ -98,8 +123,11 @@ class Gateway(Open):
     trusted_proxies: tuple[str, ...] = ()
     metrics_allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     access_log: AccessLog | None = AccessLog()
+    audit_log: AuditLog | None = None
+    log: Log = Log()
     workers: int | str = 1
     limits_memory: int = 64 * 1024 * 1024
+    watch_files: bool = False
 
 
 @frozen
@@ -275,8 +303,8 @@ class Config(Open):
     """The whole configuration.
 
     ``origins`` maps a path such as ``("routes", 0, "path")`` to its place in them. ``warnings`` are logged, and do
-    not prevent a start. ``reserved`` are the paths that the gateway answers itself, before it
-    looks for a route.
+    not prevent a start. ``reserved`` are the paths that the gateway answers itself, before it looks for a route.
+    ``files`` are those that it was read from, and those that it names.
     """
 
     gateway: Gateway = Gateway()
@@ -285,4 +313,5 @@ class Config(Open):
     redis: Redis | None = None
     reserved: tuple[str, ...] = field(default=ALWAYS, eq=False)
     origins: Mapping[Path, Origin] = field(default=Factory(dict), eq=False, hash=False, repr=False)
+    files: tuple[str, ...] = field(default=(), eq=False, hash=False, repr=False)
     warnings: tuple[Problem, ...] = field(default=(), eq=False, hash=False, repr=False)

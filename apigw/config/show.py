@@ -11,6 +11,7 @@ import yaml
 
 from apigw.config.merge import Document
 from apigw.config.model import Path
+from apigw.config.problem import dotted
 from apigw.config.schema import is_secret as is_declared_secret
 from apigw.config.schema import rule_at
 
@@ -31,6 +32,24 @@ _ESCAPED = re.compile(r"[\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff\u2028\u2029]")
 def show(document: Document) -> str:
     """The document as valid YAML, with masks instead of secrets."""
     return "".join(line + "\n" for line in _map(document, document.tree, (), "")) or "{}\n"
+
+
+def values(document: Document) -> Any:
+    """The document as plain values, with masks instead of secrets, for JSON."""
+    return _values(document, document.tree, ())
+
+
+def places(document: Document) -> dict[str, str]:
+    """The place of each value, by its path."""
+    return {dotted(path): str(origin) for path, origin in document.places.items() if path}
+
+
+def _values(document: Document, value: Any, path: Path) -> Any:
+    if isinstance(value, dict) and value:
+        return {key: _values(document, entry, (*path, key)) for key, entry in value.items()}
+    if isinstance(value, list) and value:
+        return [_values(document, entry, (*path, index)) for index, entry in enumerate(value)]
+    return MASK if _masked(document, value, path) else _without_userinfo(value)
 
 
 def is_secret(document: Document, path: Path) -> bool:
@@ -65,7 +84,7 @@ def _entry(document: Document, value: Any, path: Path, head: str, indent: str) -
         for index, entry in enumerate(value):
             yield from _item(document, entry, (*path, index), indent)
     else:
-        yield f"{head} {_leaf(document, value, path)}{origin}"
+        yield f"{head} {shown(document, value, path)}{origin}"
 
 
 def _item(document: Document, value: Any, path: Path, indent: str) -> Iterator[str]:
@@ -82,18 +101,27 @@ def _item(document: Document, value: Any, path: Path, indent: str) -> Iterator[s
     yield from rest
 
 
-def _leaf(document: Document, value: Any, path: Path) -> str:
-    if path in document.broken:
-        return f'"{MASK}"'
-    if value is not None and not isinstance(value, bool) and is_secret(document, path):
+def shown(document: Document, value: Any, path: Path) -> str:
+    """A scalar as YAML; a mask where it is a secret."""
+    if _masked(document, value, path):
         return f'"{MASK}"'
     if isinstance(value, str):
-        return _scalar(_dollars(_USERINFO.sub(f"{MASK}@", value)))
+        return _scalar(_dollars(_without_userinfo(value)))
     if isinstance(value, dict):
         return "{}"
     if isinstance(value, float):
         return repr(value) if "e" not in repr(value) else f"{value:f}"
     return json.dumps(value)
+
+
+def _masked(document: Document, value: Any, path: Path) -> bool:
+    if path in document.broken:
+        return True
+    return value is not None and not isinstance(value, bool) and is_secret(document, path)
+
+
+def _without_userinfo(value: Any) -> Any:
+    return _USERINFO.sub(f"{MASK}@", value) if isinstance(value, str) else value
 
 
 def _dollars(text: str) -> str:

@@ -216,6 +216,8 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
         if "integer" in kinds and re.fullmatch(r"[0-9]+%", value):
             return f"must be {names}: write {value[:-1]}"
         return f"must be {names}, not text"
+    if isinstance(value, dict) and "list" in kinds and "dict" in rule.get("schema", {}).get("type", ()):
+        return f"must be {names}, not a map: write it in brackets"
     if isinstance(value, dict) and list(value.values()) == [None]:
         return f"must be {names}, but YAML reads braces as a map: write it in quotes"
     return f"must be {names}, not {'a list' if isinstance(value, list) else 'a map'}"

@@ -7,7 +7,7 @@ asked puts a question to every worker, and adds up their answers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -15,13 +15,19 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from apigw.errors import Overloaded
 
+GONE = -1
+"""The worker of an answer that is not of one: for those that are gone."""
+
 Give = Callable[[Any], Any]
 """Answers a question: from its argument, to a value that JSON can hold or a Deferred of one."""
 
 
 @frozen
 class Answer:
-    """What one worker says. ``worker`` counts from 0; ``process`` is its id. ``value``: None if it does not answer."""
+    """What one worker says. ``worker`` counts from 0; ``process`` is its id. ``value``: None if it does not answer.
+
+    That of ``GONE`` has what workers counted that are gone (``Machine.counts``), added up, if there is any.
+    """
 
     worker: int
     process: int
@@ -40,6 +46,7 @@ class Machine:
         """``process``: its id, if it is not that of this process."""
         self._process = process
         self._gives: dict[str, Give] = {}
+        self._counts: dict[str, Callable[[], Mapping[str, int]]] = {}
 
     @property
     def process(self) -> int:
@@ -58,6 +65,17 @@ class Machine:
     def answers(self, question: str, give: Give) -> None:
         """From now on this worker answers ``question`` by ``give``."""
         self._gives[question] = give
+
+    def counts(self, question: str, say: Callable[[], Mapping[str, int]]) -> None:
+        """From now on what ``say`` says, numbers that only grow, outlives this worker, for who asks ``question``.
+
+        It is called in a thread, about once a second.
+        """
+        self._counts[question] = say
+
+    def counted(self) -> dict[str, dict[str, int]]:
+        """What outlives this worker, by question."""
+        return {question: dict(say()) for question, say in self._counts.copy().items()}
 
     def ask(self, question: str, argument: Any = None, silent: bool = False) -> Deferred[list[Answer]]:
         """Ask every worker, this one too. Fires with the answers by worker, without those who do not answer in time.

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-from apigw.wire.request import UNIX_PEER, Request
+from apigw.contract.ranges import Ranges
+from apigw.wire.request import Request
 
 _REMEMBERED: Final = 4096
 _PORT: Final = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}").fullmatch
@@ -20,8 +21,7 @@ class Peers:
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         """``trusted`` are networks, and ``unix:`` for every peer of a unix socket."""
         trusted = set(trusted)
-        self._networks = [ip_network(network, strict=False) for network in trusted - {"unix:"}]
-        self._local = "unix:" in trusted  # compiled, ``_unix`` would be a name of the C compiler's own
+        self._ranges = Ranges(trusted)
         self.some = bool(trusted)
         """Whether any peer is trusted at all."""
         self._decided: dict[bytes, bool] = {}
@@ -32,10 +32,7 @@ class Peers:
             return False
         decided = self._decided.get(peer)
         if decided is None:
-            if peer == UNIX_PEER:
-                return self._local
-            address = parse_address(peer)
-            decided = address is not None and any(address in network for network in self._networks)
+            decided = self._ranges.holds(peer)
             if len(self._decided) >= _REMEMBERED:
                 self._decided.clear()
             self._decided[peer] = decided

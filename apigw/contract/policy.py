@@ -7,19 +7,23 @@ does. docs/explanation/policies.md has an example.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.config.rules import Rules
+from apigw.contract.bodies import BodyHook
 from apigw.contract.choice import Choice
 from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
 from apigw.contract.machine import Machine
+from apigw.contract.of_plugin import Bodies
+from apigw.ops.audit_log import Audit
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check
 from apigw.redis.link import RedisLink
@@ -27,6 +31,7 @@ from apigw.routing.router import Router
 from apigw.shared.page import Page
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.request import Request
+from apigw.wire.web_request import WebRequest
 
 POSITIONS = ("access", "before_auth", "auth", "after_auth", "limit", "after_limit")
 """The positions of stages, in the order in which they run. At one position, they run in the order of the policies."""
@@ -49,10 +54,20 @@ class Context:
     """The first configuration. Later ones are passed to ``Policy.prepare``."""
     deadlines: Deadlines
     metrics: Metrics
+    agent: IAgent
+    """For requests of the gateway's own, by treq."""
     fetch: Callable[[int], Fetch]
     """Makes a ``Fetch`` for documents of at most this many bytes."""
+    bodies: Bodies
+    """Reads whole bodies of requests."""
     client_address: Callable[[Request], bytes]
     """The client's, behind trusted proxies; ``unix:`` for a unix socket's peer. It may be asked once requests come."""
+    set_guard: Callable[[Stage | None], object]
+    """Has a stage run before each stage of every exchange, from now on; or none. At the first, ``Exchange.at`` is 0."""
+    audit: Audit
+    """Notes events for the audit log, where there is one."""
+    may_write: Callable[[WebRequest], object]
+    """Raises the refusal of a request on the admin listener that may change nothing."""
     redis: RedisLink | None
     """The link to Redis, if ``redis`` is configured. It is started before the policies, and stopped after them."""
     machine: Machine
@@ -71,8 +86,8 @@ class Context:
 class Part:
     """What a policy adds to one route."""
 
-    stages: Mapping[str, Stage] = {}
-    """One stage for each position, by its name in ``POSITIONS``."""
+    stages: Mapping[str, Stage | tuple[Stage, ...]] = {}
+    """A stage for each position, or several, by its name in ``POSITIONS``."""
     hooks: tuple[Hook, ...] = ()
     """Run for each answer, in the order of the policies."""
     on_refusal: tuple[OnRefusal, ...] = ()
@@ -84,9 +99,13 @@ class Part:
     stripped: frozenset[bytes] = frozenset()
     """Names, in lower case, of the client's fields that do not reach the service. Other spellings do not, either: they
     are compared with every byte that is neither a letter nor a digit as ``-``."""
+    on_request_body: tuple[BodyHook, ...] = ()
+    on_answer_body: tuple[BodyHook, ...] = ()
+    """Get the pieces of bodies, in the order of the policies."""
     choice: Choice | None = None
     """For a route without a service: chooses it, after all stages. Stages that policies add to the route with that
-    service, and not to the route without one, run after the choice."""
+    service, and not to the route without one, run after the choice: those at other positions, and of several at one
+    position, those that are other objects."""
     answer: Stage | None = None
     """For a route without a service: it runs after all other stages, and must answer or refuse."""
 
@@ -124,8 +143,17 @@ class Prepared:
         return NOTHING
 
     def unmatched(self) -> Part:
-        """What it adds to requests that match no route, before they are answered with 404 or 405."""
+        """What it adds to requests that match no route, before they are answered with 404 or 405.
+
+        A stage at ``access`` runs for the own routes of all policies, too.
+        """
         return NOTHING
+
+    def admit(self, address: bytes) -> None:
+        """A request for a resource on a public listener; ``address`` is the client's, behind trusted proxies.
+
+        Raises the ``GatewayError`` for a client that may get nothing. Not called for ``/health`` and ``/ready``.
+        """
 
     def own_routes(self) -> Iterable[OwnRoute]:
         """Routes in addition to those of the configuration."""
@@ -151,6 +179,11 @@ class Prepared:
     def checks(self) -> Mapping[str, Check]:
         """Readiness checks, by the names that ``/ready`` on the admin listener shows."""
         return {}
+
+    def authorities(self) -> Sequence[str]:
+        """PEM files with the authorities whose certificates of clients it takes. Handshakes take these on listeners
+        that ask for certificates, and name no authorities themselves."""
+        return ()
 
     def keep_series(self) -> None:
         """Create the metric series of this configuration, and remove all others of this policy.

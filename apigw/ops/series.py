@@ -38,18 +38,36 @@ def bucket_of(seconds: float) -> int:
     return number
 
 
-class Spread:
-    """A histogram of seconds over ``BUCKETS``."""
+class Exemplar:
+    """A request whose trace is recorded: its ``trace_id``, in hexadecimal digits, what it ``took``, and when it ended.
 
-    __slots__ = ("buckets", "sum")
+    Seconds, and Unix time.
+    """
+
+    __slots__ = ("ended", "took", "trace_id")
+
+    def __init__(self, trace_id: bytes, took: float, ended: float) -> None:
+        self.trace_id = trace_id
+        self.took = took
+        self.ended = ended
+
+
+class Spread:
+    """A histogram of seconds over ``BUCKETS``, with the latest exemplar of each bucket that has one."""
+
+    __slots__ = ("buckets", "exemplars", "sum")
 
     def __init__(self) -> None:
         self.buckets = [0] * (len(BUCKETS) + 1)
         self.sum = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
 
     def observe(self, seconds: float) -> None:
         self.buckets[bucket_of(seconds)] += 1
         self.sum += seconds
+
+    def exemplify(self, exemplar: Exemplar) -> None:
+        self.exemplars[bucket_of(exemplar.took)] = exemplar
 
 
 class MethodSeries(Spread):
@@ -90,6 +108,10 @@ class RouteSeries:
         if seconds is not None:
             series.buckets[bucket_of(seconds)] += 1
             series.sum += seconds
+
+    def exemplify(self, method: bytes, exemplar: Exemplar) -> None:
+        """After ``observe`` of the same exchange."""
+        (self._known.get(method) or self._of(method)).exemplify(exemplar)
 
     def _of(self, method: bytes | str) -> MethodSeries:
         name = method if isinstance(method, str) else method.decode("latin-1")

@@ -93,7 +93,7 @@ def _pieces(
                 labels = f'method="{method}",path="{_escaped(path)}",route="{_escaped(name)}"'
                 for status, count in series.statuses.copy().items():
                     counters.append(f'gateway_requests_total{{{labels},status="{status}"}} {count}\n')
-                histograms.append(_histogram(_REQUEST_DURATION, labels, series))
+                histograms.append(_histogram(_REQUEST_DURATION, labels, series, openmetrics))
         requests.append("".join(counters).encode())
         durations.append("".join(histograms).encode())
     pause()
@@ -104,7 +104,7 @@ def _pieces(
     yield from durations
     yield _head("gateway_upstream_duration_seconds", "histogram", "What of that a service took.")
     for name, spread in services.items():
-        yield _histogram(_UPSTREAM_DURATION, f'service="{_escaped(name)}"', spread).encode()
+        yield _histogram(_UPSTREAM_DURATION, f'service="{_escaped(name)}"', spread, openmetrics).encode()
 
 
 def _escaped(value: str) -> str:
@@ -125,6 +125,12 @@ _REQUEST_DURATION = _template("gateway_request_duration_seconds")
 _UPSTREAM_DURATION = _template("gateway_upstream_duration_seconds")
 
 
-def _histogram(template: str, labels: str, spread: Spread) -> str:
+def _histogram(template: str, labels: str, spread: Spread, openmetrics: bool) -> str:
     counts = list(accumulate(spread.buckets.copy()))
-    return template.replace("\0", labels.replace("%", "%%")) % (*counts, counts[-1], spread.sum)
+    text = template.replace("\0", labels.replace("%", "%%")) % (*counts, counts[-1], spread.sum)
+    if not openmetrics or not spread.exemplars:
+        return text
+    lines = text.split("\n")
+    for bucket, each in spread.exemplars.copy().items():
+        lines[bucket] += f' # {{trace_id="{each.trace_id.decode("ascii")}"}} {each.took} {each.ended:.3f}'
+    return "\n".join(lines)

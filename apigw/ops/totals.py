@@ -10,6 +10,7 @@ and a series for each.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import starmap
 from operator import add
@@ -18,12 +19,13 @@ from typing import Any
 import orjson
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.samples import Exemplar, Sample
+from prometheus_client.samples import Exemplar as ShownExemplar
+from prometheus_client.samples import Sample
 
 from apigw.ops.exposition import Page
 from apigw.ops.metrics import Metrics
 from apigw.ops.packing import pack, unpack
-from apigw.ops.series import CIRCUIT_STATES, Key, MethodSeries, RouteSeries, Spread
+from apigw.ops.series import CIRCUIT_STATES, Exemplar, Key, MethodSeries, RouteSeries, Spread
 from apigw.ops.text import let_others_run, render
 
 Pause = Callable[[], None]
@@ -47,7 +49,12 @@ GAUGES: Mapping[str, Callable[[float, float], float]] = {
     "gateway_buffered_bytes": add,
     "gateway_circuit_breaker_state": worst,
     "gateway_target_up": min,
+    "gateway_upstream_connections": add,
+    "gateway_upstream_waiting_requests": add,
+    "gateway_certificate_expires_seconds": min,
     "gateway_rate_limit_store_up": min,
+    "gateway_denials": max,
+    "gateway_denials_store_up": min,
     "gateway_config_last_reload_successful": min,
     "gateway_build_info": max,
 }
@@ -62,12 +69,16 @@ LINE = 64
 """Routes, services, or series of a family in a line. Measured: it is parsed and added in less than half a
 millisecond."""
 
-_FAMILY, _SERVICES, _ROUTES = "family", "services", "routes"
+_COUNTS, _FAMILY, _SERVICES, _ROUTES = "counts", "family", "services", "routes"
+
+Counts = Mapping[str, Mapping[str, int]]
+"""Numbers that are no metrics, by question and name (``Machine.counts``)."""
 
 
-def packed(metrics: Metrics, worker: int, pause: Pause = let_others_run) -> str:
+def packed(metrics: Metrics, worker: int, pause: Pause = let_others_run, counts: Counts | None = None) -> str:
     """What ``worker`` says of itself. For use in a thread, as ``text.render``."""
     totals = Totals()
+    totals.add_counts(counts or {})
     for family in (*_of_worker(worker, 1, 0), *_of_registry(metrics.registry.collect(), worker)):
         totals.add_family(family)
     totals.routes, totals.services = metrics.routes(), metrics.services()
@@ -102,6 +113,13 @@ def page(living: Iterable[str], dead: Iterable[str], openmetrics: bool, pause: P
     for value in dead:
         totals.add(value, pause, known)
     return render(totals, totals.routes, totals.services, openmetrics, pause)
+
+
+def counts_of(value: str, question: str) -> Mapping[str, int]:
+    """Those of a question, of what was said."""
+    _, counts = orjson.loads(unpack(value)[0])
+    found: Mapping[str, int] = counts.get(question, {})
+    return found
 
 
 class Family:
@@ -161,22 +179,29 @@ class Totals:
         self.routes: dict[Key, RouteSeries] = {}
         self.services: dict[str, Spread] = {}
         self.families: dict[str, Family] = {}
+        self.counts: dict[str, Counter[str]] = {}
 
     def add(self, value: str, pause: Pause = lambda: None, known: Known | None = None) -> None:
         """Add what was said; with ``known`` only what is of its names."""
         for line in unpack(value):
             pause()
             kind, entries, *family = orjson.loads(line)
-            if kind == _ROUTES:
+            if kind == _COUNTS:
+                self.add_counts(entries)
+            elif kind == _ROUTES:
                 for path, name, methods in entries:
                     if known is None or (path, name) in known.routes:
                         self._add_route(self.routes.setdefault((path, name), RouteSeries()), methods)
             elif kind == _SERVICES:
-                for name, buckets, seconds in entries:
+                for name, buckets, seconds, exemplars in entries:
                     if known is None or name in known.services:
-                        _add(self.services.setdefault(name, Spread()), buckets, seconds)
+                        _add(self.services.setdefault(name, Spread()), buckets, seconds, exemplars)
             else:
                 self._add_samples(Family(*family), entries, known)
+
+    def add_counts(self, counts: Counts) -> None:
+        for question, numbers in counts.items():
+            self.counts.setdefault(question, Counter()).update(numbers)
 
     def add_family(self, metric: Metric) -> None:
         """Add a family as prometheus-client has it."""
@@ -190,7 +215,7 @@ class Totals:
 
     def packed(self, pause: Pause = lambda: None) -> str:
         """The sum as text. The series may be those that are being counted."""
-        lines: list[bytes] = []
+        lines = [orjson.dumps((_COUNTS, self.counts))]
 
         def write(kind: str, entries: Sequence[Any], shown: Callable[[Any], Any], *family: str) -> None:
             for start in range(0, len(entries) or 1, LINE):  # a family without series has its head
@@ -227,30 +252,39 @@ class Totals:
                 family.add(series, (float(number), exemplar))
 
     def _add_route(self, route: RouteSeries, methods: Iterable[Any]) -> None:
-        for method, statuses, buckets, seconds in methods:
+        for method, statuses, buckets, seconds, exemplars in methods:
             series = route.methods.get(method)
             if series is None:
                 series = route.methods[method] = MethodSeries()
             for status, count in zip(statuses[::2], statuses[1::2], strict=True):
                 series.statuses[status] = series.statuses.get(status, 0) + count
-            _add(series, buckets, seconds)
+            _add(series, buckets, seconds, exemplars)
 
 
-def _add(spread: Spread, buckets: list[int], seconds: float) -> None:
+def _add(spread: Spread, buckets: list[int], seconds: float, exemplars: list[Any]) -> None:
     spread.buckets = list(map(add, spread.buckets, buckets))
     spread.sum += seconds
+    for bucket, trace_id, took, ended in exemplars:
+        known = spread.exemplars.get(bucket)
+        if known is None or known.ended < ended:
+            spread.exemplars[bucket] = Exemplar(trace_id.encode("ascii"), took, ended)
+
+
+def _shown_exemplars(spread: Spread) -> list[Any]:
+    exemplars = spread.exemplars.copy().items()
+    return [(bucket, each.trace_id.decode("ascii"), each.took, each.ended) for bucket, each in exemplars]
 
 
 def _shown_route(route: tuple[Key, RouteSeries]) -> list[Any]:
     methods = []
     for method, series in route[1].methods.copy().items():
         statuses = [number for each in series.statuses.copy().items() for number in each]
-        methods.append([method, statuses, series.buckets.copy(), series.sum])
+        methods.append([method, statuses, series.buckets.copy(), series.sum, _shown_exemplars(series)])
     return [*route[0], methods]
 
 
 def _shown_service(service: tuple[str, Spread]) -> list[Any]:
-    return [service[0], service[1].buckets.copy(), service[1].sum]
+    return [service[0], service[1].buckets.copy(), service[1].sum, _shown_exemplars(service[1])]
 
 
 def _shown_sample(sample: tuple[Series, Value]) -> list[Any]:
@@ -262,7 +296,7 @@ def _shown_sample(sample: tuple[Series, Value]) -> list[Any]:
 def _sample(series: Series, value: Value) -> Sample:
     number, exemplar = value
     labels = dict(zip(series[1::2], series[2::2], strict=True))
-    return Sample(series[0], labels, number, None, exemplar and Exemplar(*exemplar))
+    return Sample(series[0], labels, number, None, exemplar and ShownExemplar(*exemplar))
 
 
 def _age(exemplar: list[Any]) -> float:

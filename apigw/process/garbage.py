@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.application.service import Service
@@ -24,6 +25,18 @@ NEVER = 2**31 - 1
 KEPT = 4 * 2**20
 """Bytes of freed memory that glibc keeps at the end of its heap, and up to which it takes memory from there."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+@contextmanager
+def paused() -> Generator[None, None, None]:
+    """Collect nothing, while the program is imported and made: nearly all of it stays, and visiting it again and again
+    takes a sixth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def settle() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -23,7 +23,7 @@ from apigw.wire.channel import ChannelFactory
 from apigw.wire.proxy_protocol import ProxiedFactory
 from apigw.wire.reactor.gate import Gate
 from apigw.wire.reactor.ports import MOST_ACCEPTED, serve
-from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory, reason
+from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory, ends_of, reason
 
 log = Logger()
 
@@ -72,10 +72,11 @@ class Listener(Service):
         factory: ChannelFactory,
         shared: Socket | None = None,
         gate: Gate | None = None,
+        authorities: Sequence[str] = (),
     ) -> None:
         """``shared``: the socket to serve, bound by another process, which keeps it open.
 
-        ``gate``: where other workers serve it at the same time.
+        ``gate``: where other workers serve it at the same time. ``authorities``: as for ``load``.
         """
         self._reactor = reactor
         self.config = config
@@ -85,20 +86,33 @@ class Listener(Service):
         self._factory: Any = factory
         self._port: IListeningPort | None = None
         self.contexts: ServerContexts | None = None
+        self.ends: dict[str, float] = {}
+        """When the certificate in use for each name ends, in Unix time."""
         if config.tls is not None:
             base = None if shared is None else shared.base
-            self.contexts = ServerContexts(self._pairs(), config.tls.min_version, config.tls.client_ca_file, base)
+            pairs, trusted = self._files(authorities)
+            self.ends = ends_of(pair.certificate for pair in pairs)
+            self.contexts = ServerContexts(pairs, config.tls.min_version, config.tls.verifies, trusted, base)
             self._factory = TLSFactory(self.contexts, factory)
         if config.proxy_protocol:
             self._factory = ProxiedFactory(factory, self._factory)
 
-    def load(self) -> Callable[[], None]:
-        """Read the certificates, and return a function that puts them in use. Only the reading can fail."""
+    def load(self, authorities: Sequence[str]) -> Callable[[], None]:
+        """Read the certificates, and return a function that puts them in use. Only the reading can fail.
+
+        ``authorities`` are files with those whose certificates of clients are taken, if the listener names none itself.
+        """
         contexts = self.contexts
         if contexts is None:
             return lambda: None
-        loaded = contexts.load(self._pairs())
-        return lambda: contexts.use(loaded)
+        pairs, trusted = self._files(authorities)
+        loaded, ends = contexts.load(pairs, trusted), ends_of(pair.certificate for pair in pairs)
+
+        def use() -> None:
+            contexts.use(loaded)
+            self.ends = ends
+
+        return use
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
@@ -139,15 +153,20 @@ class Listener(Service):
         if self._shared is not None:
             self._shared.listening.close()
 
-    def _pairs(self) -> list[KeyPair]:
-        """Raises ``OSError`` with the name of a file that this process may not read. OpenSSL would not say which."""
+    def _files(self, authorities: Sequence[str]) -> tuple[list[KeyPair], Sequence[str]]:
+        """Certificates with their keys, and the files of the authorities that clients are verified by.
+
+        Raises ``OSError`` with the name of a file that this process may not read. OpenSSL would not say which.
+        """
         tls = self.config.tls
         assert tls is not None
         pairs = [KeyPair(pair.cert_file, pair.key_file) for pair in tls.certificates]
-        for file in (tls.client_ca_file, *chain.from_iterable((pair.certificate, pair.key) for pair in pairs)):
-            if file is not None:
-                open(file, "rb").close()
-        return pairs
+        trusted = authorities if tls.client_ca_file is None else (tls.client_ca_file,)
+        if tls.verifies == "none":
+            trusted = ()
+        for file in (*trusted, *chain.from_iterable((pair.certificate, pair.key) for pair in pairs)):
+            open(file, "rb").close()
+        return pairs, trusted
 
 
 def listener(
@@ -158,10 +177,11 @@ def listener(
     channels: Any,
     shared: Socket | None = None,
     gate: Gate | None = None,
+    authorities: Sequence[str] = (),
 ) -> Listener:
     """The listener for ``config``, found at ``path``. Raises ``ConfigError`` if its certificates are unusable."""
     try:
-        return Listener(reactor, listen, channels, shared, gate)
+        return Listener(reactor, listen, channels, shared, gate, authorities)
     except (OSError, SSL.Error, ValueError) as error:
         sentence = f"has certificates that cannot be used: {reason(error)}"
         raise ConfigError([problem_in(config, path, sentence)]) from None

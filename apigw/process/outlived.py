@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
@@ -11,12 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from apigw.ops.totals import gone
+from apigw.contract.machine import GONE
+from apigw.ops.totals import counts_of, gone
 
 log = Logger()
-
-GONE = -1
-"""The index in an answer for workers that are gone."""
 
 MOST_KEPT = 16
 """Deaths that are added up when somebody asks. More are added up at once: nobody may ask for days."""
@@ -104,12 +104,13 @@ class Outlived:
             self.add_up()
 
     def heard(self, question: str, answers: Sequence[list[Any]]) -> list[list[Any]]:
-        """The answers, each with index, process and value, and one for workers that are gone.
+        """The answers, each with index, process and value, and one for workers that are gone if they counted anything.
 
         One that did not answer in time is answered for, too: otherwise its counters would go back, and forth again.
         """
         if question != "metrics":
-            return list(answers)
+            counts = self._counts(question, {index for index, _, value in answers if value is not None})
+            return [*answers, *([[GONE, 0, counts]] if counts else [])]
         self.add_up()
         answers = [each for each in answers if each[2] is not None]
         said = {index: value for index, _, value in answers}
@@ -118,6 +119,16 @@ class Outlived:
         for index in self.last.keys() - said.keys():
             total = _added(total, self.last[index], index, died=False)
         return [*answers, *([] if total is None else [[GONE, 0, total]])]
+
+    def _counts(self, question: str, said: Collection[int]) -> dict[str, int]:
+        """What those counted for a question that are gone, or have not ``said`` it now."""
+        silent = (self.last[index] for index in self.last.keys() - said)
+        counts: Counter[str] = Counter()
+        for text in (self.total, *(each.last for each in self._gone), *silent):
+            if text is not None:
+                with suppress(Exception):  # it is told when it is added up
+                    counts.update(counts_of(text, question))
+        return dict(counts)
 
     def add_up(self) -> None:
         """Have all that are gone in ``total``."""

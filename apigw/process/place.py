@@ -13,19 +13,21 @@ from twisted.application.internet import TimerService
 from twisted.application.service import Service
 from twisted.logger import Logger
 
-from apigw.config.model import Listen
+from apigw.config.model import Config, Listen
 from apigw.contract.machine import Machine
 from apigw.process.crowd import SharedCrowd
 from apigw.process.drain import LastAnswers
 from apigw.process.garbage import settle
 from apigw.process.listeners import Counts, Listener
 from apigw.process.machine import Siblings, WhileChecking
+from apigw.process.outline import audited
 from apigw.process.page_series import PageSeries
 from apigw.process.pulse import Pulse
 from apigw.process.reading import Reading
 from apigw.process.reload import Progress, Reload, Takes
 from apigw.process.signals import Signals
 from apigw.process.sockets import Socket, Sockets
+from apigw.process.watching import Watching
 from apigw.shared.page import Page
 from apigw.shared.slots import CONNECTIONS, IN_FLIGHT
 from apigw.shared.tally import SharedTally, Tally
@@ -81,8 +83,11 @@ class Place(ABC):
         """Those that are there only in such a place. ``look`` notices what other workers have found out."""
 
     @abstractmethod
-    def reloading(self, signals: Signals, directory: str, takes: Takes, ended: Ended) -> Progress:
-        """The service that reloads the configuration in ``directory``, or is told by the master that does."""
+    def reloading(
+        self, signals: Signals, directory: str, takes: Takes, ended: Ended, config: Callable[[], Config]
+    ) -> Progress:
+        """The service that reloads the configuration in ``directory``, or is told by the master that does. ``config``
+        is the one in use."""
 
     @abstractmethod
     def at_start(self) -> None:
@@ -99,6 +104,7 @@ class Alone(Place):
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self.machine = Machine()
+        self._watching: Watching | None = None
         self.crowd = Crowd()
 
     def tally(self, word: int) -> Tally:
@@ -117,14 +123,18 @@ class Alone(Place):
         return ()
 
     def services(self, look: Callable[[], object]) -> Iterable[Service]:
-        return ()
+        return () if self._watching is None else (self._watching,)
 
-    def reloading(self, signals: Signals, directory: str, takes: Takes, ended: Ended) -> Progress:
+    def reloading(
+        self, signals: Signals, directory: str, takes: Takes, ended: Ended, config: Callable[[], Config]
+    ) -> Progress:
         reload = Reload(
-            self._reactor, Reading(self._reactor, directory), takes, lambda succeeded: ended(succeeded, True)
+            *(self._reactor, Reading(self._reactor, directory), takes, lambda succeeded: ended(succeeded, True)),
+            outline=audited(config()),
         )
         signals.on(signal.SIGHUP, reload.reload)
         signals.on(signal.SIGUSR2, lambda: log.warn("not upgraded: with one worker, restart instead"))
+        self._watching = Watching(self._reactor, directory, config, reload.reload)
         return reload
 
     def at_start(self) -> None:
@@ -168,7 +178,9 @@ class Sharing(Place):
         looking.clock = self._reactor
         return looking, Pulse(self._reactor, self.page, self.machine.checker_changed)
 
-    def reloading(self, signals: Signals, directory: str, takes: Takes, ended: Ended) -> Progress:
+    def reloading(
+        self, signals: Signals, directory: str, takes: Takes, ended: Ended, config: Callable[[], Config]
+    ) -> Progress:
         self._ended = ended
         return self._progress
 

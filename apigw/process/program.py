@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import ChainMap
 from collections.abc import Callable
 from functools import partial
 from random import random
@@ -18,12 +19,14 @@ from apigw.admin.site import admin_resources, own_resources
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
 from apigw.admin.status.page import in_steps
-from apigw.admin.writes import may_read
+from apigw.admin.writes import Writes, may_read
 from apigw.config import endpoints
 from apigw.config.model import Config, Listen
 from apigw.contract.policy import Context
 from apigw.ops.access_log import AccessLog
+from apigw.ops.audit_log import Audit, AuditLog, unaudited
 from apigw.ops.exposition import Exposition
+from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import LagProbe, Metrics
 from apigw.ops.readiness import Readiness
 from apigw.policy.all import POLICIES
@@ -40,9 +43,10 @@ from apigw.process.snapshot import Parts, Snapshot, compile, compiling
 from apigw.process.systemd import watchdog
 from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
+from apigw.proxy.body import WholeBodies
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
-from apigw.proxy.resources import measure, metrics_page, public_resources
+from apigw.proxy.resources import admit, measure, metrics_page, public_resources
 from apigw.proxy.shedding import Shedding
 from apigw.proxy.site import Site, refusal_answer
 from apigw.redis.link import RedisLink
@@ -96,14 +100,21 @@ class Program:
         def client_address(request: Request) -> bytes:
             return pipeline.table.peers.client_address(request)
 
+        audit_log = _audit_log(config, reactor, now, metrics.lines_lost("audit"))
+        audit: Audit = unaudited if audit_log is None else audit_log.note
         context = Context(
             reactor=reactor,
             now=now,
             config=config,
             deadlines=deadlines,
             metrics=metrics,
+            agent=agent,
             fetch=partial(Fetch, agent),
+            bodies=WholeBodies(buffers),
             client_address=client_address,
+            audit=audit,
+            set_guard=lambda guard: setattr(pipeline, "guard", guard),
+            may_write=lambda request: writes.check(request),
             redis=redis,
             machine=machine,
             page=place.page,
@@ -121,7 +132,12 @@ class Program:
 
         access_log = _access_log(config, reactor, metrics.lines_lost("access"))
         accounting = Accounting(metrics, access_log, seconds, now)
-        public = Site(accounting.resource_ended, seconds, client_address)
+        public = Site(
+            accounting.resource_ended,
+            seconds,
+            client_address,
+            lambda request: admit(request, client_address, current.snapshot.prepared.values()),
+        )
         pipeline = Pipeline(
             first.table,
             seconds,
@@ -158,9 +174,14 @@ class Program:
         )
 
         listeners = [
-            listener(reactor, config, listen, ("gateway", "listen", index), channels, place.socket(index), place.gate)
+            listener(
+                *(reactor, config, listen, ("gateway", "listen", index), channels),
+                *(place.socket(index), place.gate, first.authorities),
+            )
             for index, listen in enumerate(gateway.listen)
         ]
+        metrics.registry.register(Pools(upstreams.pools))
+        metrics.registry.register(Certificates(lambda: ChainMap(*(each.ends for each in listeners))))
         garbage = Garbage(reactor, place.at_start)
         self.renewal = Renewal(
             reactor,
@@ -169,7 +190,14 @@ class Program:
             current,
             garbage,
         )
-        reload = place.reloading(signals, directory, self.renewal, metrics.reloaded)
+
+        def reloaded(succeeded: bool, counts: bool) -> None:
+            metrics.reloaded(succeeded, counts)
+            if counts:
+                outcome = {"changed": reload.changed} if succeeded else {"problems": reload.problems}
+                audit("reload", "succeeded" if succeeded else "failed", "gateway", digest=reload.digest, **outcome)
+
+        reload = place.reloading(signals, directory, self.renewal, reloaded, lambda: current.snapshot.config)
         drain = Drain(reactor, channels, pipeline, lambda: current.snapshot.config.gateway.drain_timeout)
         ports = PublicListeners(reactor, readiness, lambda: current.snapshot.config.gateway.drain_delay)
         for each in listeners:
@@ -192,7 +220,8 @@ class Program:
             lambda request: request.stream.peer,
             lambda request: may_read(request, current.snapshot.config.gateway.admin_hosts),
         )
-        own = own_resources(reactor, current, facts, readiness, exposition, machine)
+        writes = Writes(seconds, lambda: current.snapshot.admin_token, audit)
+        own = own_resources(reactor, current, facts, readiness, exposition, machine, writes, audit)
         self.root = Ordered()
         alive = watchdog(reactor, os.environ)
         if alive is not None:
@@ -200,8 +229,11 @@ class Program:
         self._add(Ticking(deadlines), Running(Resolver(reactor, metrics.lookups)))
         self._add(Running(lag), Running(history))
         if access_log is not None:
-            self._add(LogFile(access_log))
+            self._add(LogFile(access_log, "access log"))
             signals.on(signal.SIGUSR1, access_log.reopen)
+        if audit_log is not None:
+            self._add(LogFile(audit_log, "audit log"))
+            signals.on(signal.SIGUSR1, audit_log.reopen)
         if redis is not None:
             self._add(Running(redis))
         self._add(*map(Running, policies), Running(current), upstreams, *place.services(upstreams.look))
@@ -216,12 +248,21 @@ class Program:
             service.setServiceParent(self.root)
 
 
+def _audit_log(
+    config: Config, reactor: Any, now: Callable[[], float], count_lost: Callable[[int], object]
+) -> AuditLog | None:
+    wanted = config.gateway.audit_log
+    return None if wanted is None else AuditLog(wanted.file, reactor, now, _warn, count_lost)
+
+
+def _warn(sentence: str) -> None:
+    log.warn("{sentence}", sentence=sentence)
+
+
 def _access_log(config: Config, reactor: Any, count_lost: Callable[[int], object]) -> AccessLog | None:
     wanted = config.gateway.access_log
     if wanted is None:
         return None
 
-    def report(sentence: str) -> None:
-        log.warn("{sentence}", sentence=sentence)
-
-    return AccessLog(wanted.file, wanted.format, reactor, reactor.callFromThread, report, count_lost=count_lost)
+    call = reactor.callFromThread
+    return AccessLog(wanted.file, wanted.format, reactor, call, _warn, count_lost=count_lost, fields=wanted.fields)

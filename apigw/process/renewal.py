@@ -92,7 +92,7 @@ class Renewal:
             loaded = []
             if self._secure:
                 # Files are read, and OpenSSL does not hold the interpreter's lock.
-                loaded = yield deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._load)
+                loaded = yield deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._load, snapshot)
         except CancelledError:
             self._tidy()
             raise
@@ -113,8 +113,8 @@ class Renewal:
             raise ConfigError(problems)
         return (yield from self._compiling(config, current))
 
-    def _load(self) -> list[Callable[[], None]]:
-        return [listener.load() for listener in self._secure]
+    def _load(self, snapshot: Snapshot) -> list[Callable[[], None]]:
+        return [listener.load(snapshot.authorities) for listener in self._secure]
 
     def _tidy(self, unused: Steps | None = None) -> Deferred[None]:
         """After a configuration was used or dropped, finish ``unused`` and give the metrics what they had before it."""
@@ -140,6 +140,9 @@ def needs_restart(old: Config, new: Config) -> list[Problem]:
             ("gateway", "admin"): gateway.admin,
             ("gateway", "workers"): gateway.workers,
             ("gateway", "limits_memory"): gateway.limits_memory,
+            ("gateway", "log"): gateway.log,
+            ("gateway", "access_log"): gateway.access_log,
+            ("gateway", "audit_log"): gateway.audit_log,
             ("redis", "url"): config.redis and evolve(config.redis, timeout=0),
         }
 

@@ -283,4 +283,4 @@ def _all(gateway: Gateway) -> list[Listen]:
 
 def _with_base(bound: Socket, listen: Listen) -> Socket:
     tls = listen.tls
-    return bound if tls is None else evolve(bound, base=context(tls.min_version, tls.client_ca_file is not None))
+    return bound if tls is None else evolve(bound, base=context(tls.min_version, tls.verifies))

@@ -15,6 +15,7 @@ from apigw.config.model import Config
 from apigw.process.handover import without_details
 from apigw.process.machine import Life
 from apigw.process.master import Master
+from apigw.process.outline import audited
 from apigw.process.own_log import OwnLog
 from apigw.process.reading import Reading
 from apigw.process.reload import Reload
@@ -26,6 +27,7 @@ from apigw.process.together import Together
 from apigw.process.tree import Ordered
 from apigw.process.trial import try_out
 from apigw.process.upgrade import Handed, Upgrade
+from apigw.process.watching import Watching
 from apigw.process.worker import live
 from apigw.shared.page import LayoutChanged, Page
 
@@ -63,10 +65,11 @@ def master(
         tell()
         running.tell_one("reloads", [reload.told(), True])
 
-    reload = Reload(reactor, Reading(reactor, directory), Together(reactor, running), reloaded, tell)
+    together = Together(reactor, running)
+    reload = Reload(reactor, Reading(reactor, directory), together, reloaded, tell, audited(config))
     running.came = lambda worker: running.tell("reloads", [reload.told(), False], worker)
     if handed is not None:
-        reload.follow(handed.progress)
+        reload.follow({**handed.progress, "digest": reload.digest})
         running.adopt(handed.workers)
         running.outlived.total = handed.gone
         running.outlived.last = {int(index): said for index, said in handed.last.items()}
@@ -97,7 +100,8 @@ def master(
     alive = watchdog(reactor, os.environ, lambda: running.serves)
     if alive is not None:
         alive.setServiceParent(root)
-    for service in (running, reload, upgrade, Obeying(reactor, signals)):
+    watching = Watching(reactor, directory, lambda: running.life.config, reload.reload)
+    for service in (running, reload, upgrade, watching, Obeying(reactor, signals)):
         service.setServiceParent(root)
     return root
 

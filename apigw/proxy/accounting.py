@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from apigw.contract.exchange import Exchange
+from apigw.errors import GatewayError
 from apigw.ops.access_line import Entry
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import UNMATCHED, Metrics
+from apigw.ops.series import Exemplar
 from apigw.proxy.relay import Relay
 from apigw.wire.headers import first
 from apigw.wire.request import Request
@@ -30,6 +32,7 @@ class Accounting:
         now: Callable[[], float],
     ) -> None:
         self._metrics = metrics
+        self._bodies = metrics.bodies
         self._access_log = access_log
         self._seconds = seconds
         self._now = now
@@ -42,9 +45,15 @@ class Accounting:
         request = exchange.request
         relay = None if exchange.relay is None else cast(Relay, exchange.relay)
         endless = relay is not None and (relay.tunnelled or relay.event_stream)
-        route.series.observe(request.method, exchange.status, None if endless else ended_at - exchange.started_at)
+        took = ended_at - exchange.started_at
+        if not (relay is not None and relay.tunnelled):
+            self._bodies.received += request.bytes_received
+            self._bodies.sent += request.bytes_sent
+        route.series.observe(request.method, exchange.status, None if endless else took)
         if relay is not None and relay.upstream_ended_at and not endless:
             relay.destination.upstream.series.observe(relay.upstream_ended_at - relay.sent_at)
+        if exchange.trace is not None and not endless:
+            self._exemplify(exchange, relay, took)
         call = exchange.call
         if call is not None and call.status is not None and relay is not None:
             relay.destination.upstream.series.called(call.status)
@@ -70,7 +79,7 @@ class Accounting:
                     code=None if refusal is None else refusal.code,
                     bytes_in=request.bytes_received,
                     bytes_out=request.bytes_sent,
-                    duration=ended_at - exchange.started_at,
+                    duration=took,
                     upstream=None if target is None else target.name,
                     upstream_duration=upstream_duration,
                     principal=None if exchange.principal is None else exchange.principal.id,
@@ -80,14 +89,29 @@ class Accounting:
                     grpc_status=None if call is None else call.status,
                     tries=None if relay is None or relay.tries is None else relay.tries.number,
                     service=route.service if route.chosen else None,
+                    trace_id=exchange.trace_id.decode("ascii") if exchange.trace_id else None,
+                    reason=None if refusal is None else _reason(refusal),
+                    host=request.authority if quotes else None,
                 )
             )
 
-    def resource_ended(self, request: Request, path: str, started_at: float, client: bytes, code: str | None) -> None:
-        """Account for an exchange with a Resource. ``path`` is reserved or ``unmatched``; ``code`` is of a refusal."""
+    def _exemplify(self, exchange: Exchange, relay: Relay | None, took: float) -> None:
+        """Its trace is the latest example of how long requests take."""
+        trace_id, now = exchange.trace_id, self._now()
+        exchange.route.series.exemplify(exchange.request.method, Exemplar(trace_id, took, now))
+        if relay is not None and relay.upstream_ended_at:
+            of_service = Exemplar(trace_id, relay.upstream_ended_at - relay.sent_at, now)
+            relay.destination.upstream.series.durations.exemplify(of_service)
+
+    def resource_ended(
+        self, request: Request, path: str, started_at: float, client: bytes, refusal: GatewayError | None
+    ) -> None:
+        """Account for an exchange with a Resource. ``path`` is reserved or ``unmatched``."""
         seconds = self._seconds() - started_at
         status = request.code if request.started else 499
         self._metrics.route(path).observe(request.method, status, seconds)
+        self._bodies.received += request.bytes_received
+        self._bodies.sent += request.bytes_sent
         if self._access_log is not None:
             self._access_log.log(
                 Entry(
@@ -99,7 +123,7 @@ class Accounting:
                     route=path,
                     status=status,
                     made_by="gateway",
-                    code=code,
+                    code=None if refusal is None else refusal.code,
                     bytes_in=request.bytes_received,
                     bytes_out=request.bytes_sent,
                     duration=seconds,
@@ -109,16 +133,18 @@ class Accounting:
                     protocol=request.clientproto.decode("ascii"),
                     referer=first(request.headers, b"referer"),
                     user_agent=first(request.headers, b"user-agent"),
+                    reason=None if refusal is None else _reason(refusal),
+                    host=request.authority,
                 )
             )
 
     def refused(
-        self, status: int, code: str, identifier: bytes, peer: bytes, protocol: bytes, size: int, began_with: bytes
+        self, error: GatewayError, identifier: bytes, peer: bytes, protocol: bytes, size: int, began_with: bytes
     ) -> None:
         """Account for a request that could not be parsed, and that the wire refused. Method and target are those that
         ``began_with`` shows, if any."""
         line = _LINE(began_with)
-        self._unmatched.observe("OTHER" if line is None else line[1], status, None)
+        self._unmatched.observe("OTHER" if line is None else line[1], error.status, None)
         if self._access_log is not None:
             self._access_log.log(
                 Entry(
@@ -128,9 +154,9 @@ class Accounting:
                     method=b"-" if line is None else line[1],
                     target=b"-" if line is None else line[2],
                     route=None,
-                    status=status,
+                    status=error.status,
                     made_by="gateway",
-                    code=code,
+                    code=error.code,
                     bytes_in=0,
                     bytes_out=size,
                     duration=0.0,
@@ -138,5 +164,11 @@ class Accounting:
                     upstream_duration=None,
                     principal=None,
                     protocol=protocol.decode("ascii"),
+                    reason=_reason(error),
                 )
             )
+
+
+def _reason(error: GatewayError) -> str:
+    """The sentence that the client got."""
+    return error.detail or error.title

@@ -18,7 +18,9 @@ from apigw.proxy.held_body import Buffers, HeldBody
 from apigw.proxy.max_forwards import BOUND, count_hop
 from apigw.proxy.relay import Relay
 from apigw.proxy.repeat import BeginTries, Try, repeated
+from apigw.proxy.seeing import SeeingRelay
 from apigw.upstream.failover import CONNECT, Taken, connect
+from apigw.upstream.target import Target
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 
 
@@ -29,8 +31,16 @@ def stages(destination: Destination, buffers: Buffers) -> tuple[Stage, ...]:
     if destination.upstream.admission is not None:
         first.append(Admit(destination, destination.upstream.admission))
     if destination.upstream.retries is not None:
-        first.append(BeginTries(destination, destination.upstream.retries))
+        first.append(BeginTries(destination, destination.upstream.retries, relay_of))
     return *first, Connect(destination)
+
+
+def relay_of(exchange: Exchange, destination: Destination) -> Relay:
+    """A new relay of the exchange, as its route needs one."""
+    route = exchange.route
+    if route.on_request_body or route.on_answer_body:
+        return SeeingRelay(exchange, destination)
+    return Relay(exchange, destination)
 
 
 class ChooseService(Stage):
@@ -73,16 +83,18 @@ class HoldBody(Stage):
         if call_of(exchange) is not None:
             begin_call(exchange, destination.deadlines)
             if small and length != 0:
-                Relay(exchange, destination).repeatable = HeldBody(self._buffers, small)
+                relay_of(exchange, destination).repeatable = HeldBody(self._buffers, small)
             return None
         if length == 0 or not small:
             return None
         circuit = destination.upstream.circuit
         if circuit is not None:
             circuit.check(destination.seconds())
-        wanted = 1 if length is None or length > small else length + 1  # more than comes: to its end
+        wanted = 1  # byte of it
+        if length is not None and length <= small:  # more than comes: to its end. A hook may make it longer.
+            wanted = 1 + (small if exchange.route.on_request_body else length)
         held = HeldBody(self._buffers, wanted)
-        return held if Relay(exchange, destination).hold_body(held) else None
+        return held if relay_of(exchange, destination).hold_body(held) else None
 
 
 class Connect(Stage):
@@ -101,12 +113,12 @@ class Connect(Stage):
         target = None if relay is None else relay.wanted
         if target is None:
             if upstream.circuit is not None:
-                relay = relay or Relay(exchange, destination)
+                relay = relay or relay_of(exchange, destination)
                 relay.permit = upstream.circuit.admit(destination.seconds())
             target = upstream.choose(destination.key(exchange))
             if target is None:
                 raise upstream.none_healthy()
-        relay = relay or Relay(exchange, destination)
+        relay = relay or relay_of(exchange, destination)
         if not relay.fresh:
             # Careful where it could not be repeated.
             connection = target.pool.take(exchange.request.content_length != 0)
@@ -116,14 +128,16 @@ class Connect(Stage):
                 tries = relay.tries
                 relay.send(target, connection, None if tries is None else Try(relay, tries, target, connection))
                 return None
-        return Connecting(relay, connect(upstream, target, destination.key(exchange), relay.tries))
+        return Connecting(relay, target, connect(upstream, target, destination.key(exchange), relay.tries))
 
 
 class Connecting(Waiting):
     """A connection that is being made, or waited for. When it is there, the request is sent."""
 
-    def __init__(self, relay: Relay, connecting: Deferred[Taken]) -> None:
+    def __init__(self, relay: Relay, target: Target, connecting: Deferred[Taken]) -> None:
         self._relay = relay
+        self._target = target
+        self._began = 0.0 if relay.exchange.trace is None else relay.destination.seconds()
         self._connecting = connecting
         self._pause: Waiting | None = None
         connecting.addCallbacks(self._connected, self._failed).addErrback(self._broken)
@@ -146,6 +160,9 @@ class Connecting(Waiting):
         error = failure.value
         assert error is not None
         if failure.check(ConnectFailed):
+            trace, destination = relay.exchange.trace, relay.destination
+            if trace is not None:
+                trace.unconnected(self._target.name, destination.upstream.name, self._began, destination.seconds())
             self._pause = repeated(relay, CONNECT, failed=True, unsent=True)
             if self._pause is not None:
                 return

@@ -12,9 +12,8 @@ from typing import Final
 from apigw import errors
 from apigw.contract.exchange import AtEnd, Call, Exchange
 from apigw.errors import GatewayError
-from apigw.proxy.headers import is_grpc
 from apigw.wire.deadlines import NEVER, Deadlines
-from apigw.wire.headers import Headers, first
+from apigw.wire.headers import Headers, first, is_grpc
 from apigw.wire.request import Request
 
 CANCELLED: Final = 1

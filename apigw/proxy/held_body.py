@@ -59,6 +59,9 @@ class HeldBody(Waiting):
         self._size += len(data)
         return self._buffers.add(len(data)) or self._size >= self._wanted
 
+    def __len__(self) -> int:
+        return len(self._pieces)
+
     def read(self) -> bytes:
         return self._only or bytes(self._pieces)
 

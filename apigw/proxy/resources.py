@@ -23,7 +23,19 @@ from apigw.ops.readiness import Readiness, Report
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.wire.channel import ChannelFactory
+from apigw.wire.request import Request
 from apigw.wire.web_request import WebRequest
+
+OPEN = frozenset({b"/health", b"/ready"})
+"""What load balancers ask for, which is told to everybody."""
+
+
+def admit(request: WebRequest, client_address: Callable[[Request], bytes], policies: Iterable[Prepared]) -> None:
+    """Raises the refusal of a policy, for a client that may get nothing on the public listeners."""
+    if request.path not in OPEN:
+        address = client_address(request.request)
+        for prepared in policies:
+            prepared.admit(address)
 
 
 class Health(Leaf):
@@ -118,7 +130,7 @@ def metrics_page(
 
     def say() -> str:
         measure()
-        return totals.packed(metrics, machine.index)
+        return totals.packed(metrics, machine.index, counts=machine.counted())
 
     def add_up(answers: list[Answer], openmetrics: bool) -> Deferred[Page]:
         living = [answer.value for answer in answers if answer.worker >= 0]

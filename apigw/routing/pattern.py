@@ -8,6 +8,7 @@ percent-decoded bytes (RFC 3986 §2.1).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from re import compile as regex
 from typing import Literal
 from urllib.parse import unquote_to_bytes
@@ -21,6 +22,10 @@ _SPACE = regex(r"\s")
 _PARAMETER = regex(r"\{([A-Za-z_][A-Za-z0-9_-]*)(?::.*)?\}|<(?:[a-z]+:)?([A-Za-z_][A-Za-z0-9_-]*)>|\[([A-Za-z_]\w*)\]")
 """Parameters in the syntax of other programs: OpenAPI and Spring, Flask, Next.js."""
 _EXPRESSION = regex(r"\^|\.\*|\[[^\]]*\][+*?{]|\(\?")
+
+REMEMBERED = 1 << 14
+"""Patterns that were parsed last. While a configuration is checked and made ready each is asked for a dozen times; half
+a KiB each."""
 
 
 @frozen
@@ -42,26 +47,7 @@ class Pattern:
 
         Raises ``ValueError`` if no request could match it, with a sentence fragment that follows the pattern.
         """
-        if not text.startswith("/"):
-            raise ValueError("does not begin with /")
-        *inner, last = text[1:].split("/")
-        if "" in inner:
-            raise ValueError("has an empty segment (//)")
-        wildcard = last == "*"
-        segments: list[bytes | None] = []
-        names: list[str] = []
-        for segment in inner if wildcard else [*inner, last]:
-            if not segment.startswith(":"):
-                segments.append(_literal(segment))
-                continue
-            name = segment[1:]
-            if not _NAME.fullmatch(name):
-                raise ValueError("has a parameter that is not : and a name of letters, digits, _ and -")
-            if name in names:
-                raise ValueError(f"has the parameter {segment} twice")
-            segments.append(None)
-            names.append(name)
-        return cls(text, tuple(segments), tuple(names), wildcard)
+        return _parsed(text)
 
     def __str__(self) -> str:
         return self.text
@@ -116,6 +102,30 @@ class Pattern:
         if self.wildcard:
             captured.setdefault("rest", pieces[-1])
         return captured
+
+
+@lru_cache(REMEMBERED)
+def _parsed(text: str) -> Pattern:
+    if not text.startswith("/"):
+        raise ValueError("does not begin with /")
+    *inner, last = text[1:].split("/")
+    if "" in inner:
+        raise ValueError("has an empty segment (//)")
+    wildcard = last == "*"
+    segments: list[bytes | None] = []
+    names: list[str] = []
+    for segment in inner if wildcard else [*inner, last]:
+        if not segment.startswith(":"):
+            segments.append(_literal(segment))
+            continue
+        name = segment[1:]
+        if not _NAME.fullmatch(name):
+            raise ValueError("has a parameter that is not : and a name of letters, digits, _ and -")
+        if name in names:
+            raise ValueError(f"has the parameter {segment} twice")
+        segments.append(None)
+        names.append(name)
+    return Pattern(text, tuple(segments), tuple(names), wildcard)
 
 
 def _literal(segment: str) -> bytes:

@@ -53,7 +53,7 @@ def routes(document: Document, files: Files) -> None:
         _repeated(document, (*path, "methods"), route.get("methods"))
         _answered(document, path, route)
         names.check((*path, "name"), route.get("name"))
-        _conditions(document, path)
+        conditions(document, path)
         hosts = _hosts(document, path)
         for at, text in paths_of(document, path):
             pattern = Pattern.parse(text)
@@ -148,14 +148,15 @@ def _oddities(document: Document, route: Path, at: Path, pattern: Pattern) -> No
             document.report((*route, key), sentence, document.key((*route, key)))
 
 
-def _conditions(document: Document, route: Path) -> None:
+def conditions(document: Document, route: Path) -> None:
+    """Reports conditions of the map at ``route`` that are none, or too many."""
     count = 0
     for kind in KINDS:
         seen: dict[str, Path] = {}
         for at, condition in document.entries(*route, kind):
             count += 1
             name = str(at[-1])
-            said = _misnamed(kind, name)
+            said = misnamed(kind, name)
             if said is not None:
                 document.report(at, said, document.key(at))
             elif seen.setdefault(name.lower() if kind == "headers" else name, at) != at:
@@ -166,7 +167,7 @@ def _conditions(document: Document, route: Path) -> None:
         document.report(route, f"has {count} conditions: {MOST} are allowed")
 
 
-def _misnamed(kind: str, name: str) -> str | None:
+def misnamed(kind: str, name: str) -> str | None:
     if kind == "query":
         return None
     if not _TOKEN.fullmatch(name):

@@ -1,8 +1,9 @@
 # Compiled: see docs/decisions/compiled.md
 """Failover to another target, and retries: every rule for sending a request again.
 
-``connect`` and ``again`` hold for every service: a request that the service has not got is sent once more, at once.
-``Tries`` holds for services with ``retry``, which may have got it. Both as users see them: docs/reference/retries.md.
+``connect`` and ``again`` hold for every service: a request that the service has not got is sent once more, at once. So
+does ``instead``, for what an ejected target has answered. ``Tries`` holds for services with ``retry``, which may have
+got it. Both as users see them: docs/reference/retries.md.
 ``proxy.repeat`` does what is decided here.
 """
 
@@ -16,7 +17,7 @@ from twisted.python.failure import Failure
 
 from apigw.errors import CircuitOpen
 from apigw.upstream.record import Permit
-from apigw.upstream.retries import IDEMPOTENT, Retries
+from apigw.upstream.retries import IDEMPOTENT, LEAST, Retries
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.errors import ConnectFailed, UpstreamError, UpstreamLost, UpstreamTimedOut
@@ -27,6 +28,8 @@ RESET: Final = "reset"
 INVALID: Final = 502
 UNAVAILABLE: Final = 503
 TIMED_OUT: Final = 504
+OF_TARGET: Final = frozenset({INVALID, UNAVAILABLE, TIMED_OUT})
+"""Statuses of which another target may know better. 500 is as likely the request's fault."""
 
 CANCEL: Final = 8
 """The code of HTTP/2 with which a service says that it does not want the request any more (RFC 9113 §7)."""
@@ -117,6 +120,29 @@ def is_repeated(error: UpstreamError, method: bytes, kept: bool, repeated: bool,
     if not isinstance(error, UpstreamLost) or not error.silent:
         return False
     return not repeated and kept and (method in IDEMPOTENT or error.unsent) and (used or elsewhere)
+
+
+def instead(
+    upstream: Upstream, target: Target, key: bytes, status: int, method: bytes, kept: bool, repeated: bool
+) -> Target | None:
+    """The target for an exchange that ``target`` has answered with ``status`` and that is sent to another one, or None.
+
+    That is where the target is known to be at fault, and not the request or the whole service: it is ejected, by now or
+    before, or was in the last five minutes. So clients see little of a target that comes and goes. While it is ejected,
+    only what was in flight can fail, and the probe. Later it may fail all the time: then up to ``LEAST`` requests of
+    each process are under way elsewhere, so that an outage does not become worse. Those are counted in
+    ``upstream.amended``, by the caller. ``kept`` and ``repeated`` as for ``is_repeated``.
+    """
+    if repeated or not kept or status not in OF_TARGET or method not in IDEMPOTENT:
+        return None
+    if not target.ejected:
+        lately = target.standing.lately(upstream.seconds())
+        if not lately or upstream.amended >= LEAST or not upstream.has_other(target):
+            return None
+    other = upstream.choose(key, (target,))
+    if other is not None:
+        upstream.series.retried(str(status))
+    return other
 
 
 def reason_of(error: UpstreamError) -> Reason | None:

@@ -9,7 +9,7 @@ from mypy_extensions import i64
 
 from apigw.shared.page import Page
 from apigw.upstream.shared_target import COLUMNS, STANDING
-from apigw.upstream.standing import PROBE_LEASE, Standing, next_length
+from apigw.upstream.standing import LONGEST, PROBE_LEASE, Standing, next_length
 
 _FAILURES: Final = STANDING
 _UNTIL: Final = STANDING + 1
@@ -38,6 +38,12 @@ class SharedStanding(Standing):
     def until(self) -> float:
         until: float = self._times[_UNTIL]
         return until
+
+    def lately(self, now: float) -> bool:
+        times = self._times
+        length: float = times[_LENGTH]
+        ended: float = times[_ENDED]
+        return length > 0 and now - ended <= LONGEST
 
     def succeeded(self) -> None:
         # Without the lock: if another request fails in this instant, either may be the first.

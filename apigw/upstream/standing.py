@@ -37,6 +37,10 @@ class Standing:
         """Until when it is ejected; in the past while it is on probation, 0 while it is in use."""
         return self._until
 
+    def lately(self, now: float) -> bool:
+        """Whether it is ejected, or was up to ``LONGEST`` ago."""
+        return self._length > 0 and now - self._ended <= LONGEST
+
     def succeeded(self) -> None:
         """The row of failures has ended."""
         self._failures = 0

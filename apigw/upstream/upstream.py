@@ -63,6 +63,8 @@ class Upstream(Owner):
         self.balancer = balancer
         self.counts: bool = balancer.counts
         """Whether ``begin`` and ``end`` must be called."""
+        self.amended = 0
+        """Exchanges under way that ``failover.instead`` has sent to another target."""
         self._deadlines = deadlines
         self.seconds: Callable[[], float] = deadlines.seconds
         self._slow_start = service.slow_start or 0.0

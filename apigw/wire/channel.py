@@ -25,6 +25,17 @@ GRACE: Final = 0.5
 promised service, and its request is on its way."""
 
 
+def peer_of(addr: IAddress | None) -> bytes:
+    """The address of a peer in text, or ``UNIX_PEER``. On a listener for both, that of IPv4 comes mapped into IPv6."""
+    host = getattr(addr, "host", None)
+    if host is None:
+        return UNIX_PEER
+    text = str(host)
+    if text.startswith("::ffff:") and "." in text:
+        text = text[7:]
+    return text.encode("ascii", "replace")
+
+
 class ChannelFactory(Server):
     """Makes the channels of a server's listeners."""
 
@@ -37,8 +48,7 @@ class ChannelFactory(Server):
         """A port has closed."""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        host = getattr(addr, "host", None)
-        peer = UNIX_PEER if host is None else str(host).encode("ascii", "replace")
+        peer = peer_of(addr)
         return Opening(self, peer) if self.admits(peer) else None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from attrs import frozen
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
@@ -16,6 +17,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from apigw import __version__
+from apigw.wire.headers import Headers as Fields
 
 AGENT = f"apigw/{__version__}"
 """The ``User-Agent``. Firewalls of some providers refuse requests without one."""
@@ -26,34 +28,60 @@ class FetchFailed(Exception):
     """The answer is not 200, too large, or incomplete."""
 
 
-class Fetch:
-    """``await fetch(url)`` gives the body of a 200 answer of at most ``limit`` bytes, and its headers in lower case.
+@frozen
+class Answered:
+    """A whole answer, as it came. ``fields`` have names in lower case."""
 
-    Redirects are not followed. Compressed answers are refused, because few bytes can expand to many.
+    status: int
+    fields: Fields
+    body: bytes
+
+
+class Ask:
+    """``await ask(url, headers)`` gives the answer to a GET, whatever its status, with at most ``limit`` bytes of body.
+    With ``data``, to a POST of that, unless another ``method`` is named.
+
+    Redirects are not followed. Compressed answers are refused, because few bytes can expand to many. Raises
+    ``FetchFailed``, and what the agent does.
     """
 
     def __init__(self, agent: IAgent, limit: int) -> None:
         self._agent = _Uncompressed(agent)
         self._limit = limit
 
-    async def __call__(self, url: str) -> tuple[bytes, Mapping[str, str]]:
+    async def __call__(self, url: str, headers: Headers, data: bytes | None = None, method: str = "") -> Answered:
+        method = method or ("GET" if data is None else "POST")
+        headers.setRawHeaders("user-agent", [AGENT])
         # A client of its own for each call: treq's keeps cookies.
-        headers = Headers({"accept": ["application/json"], "user-agent": [AGENT]})
-        response: Any = await HTTPClient(self._agent).get(url, headers=headers, allow_redirects=False, unbuffered=True)
+        response: Any = await HTTPClient(self._agent).request(
+            method, url, headers=headers, data=data, allow_redirects=False, unbuffered=True
+        )
         body = _Bounded(self._limit)
         response.deliverBody(body)
         content = await body.content
-        fields = {name.decode("latin-1").lower(): values for name, values in response.headers.getAllRawHeaders()}
-        if response.code != 200:
-            raise FetchFailed(_refusal(response.code, url, fields.get("location", [b""])[0]))
-        return content, {name: values[0].decode("latin-1") for name, values in fields.items()}
+        fields = [(name.lower(), value) for name, values in response.headers.getAllRawHeaders() for value in values]
+        return Answered(response.code, fields, content)
 
 
-def _refusal(status: int, url: str, location: bytes) -> str:
+class Fetch:
+    """``await fetch(url)`` gives the body of a 200 answer of at most ``limit`` bytes, and its headers in lower case."""
+
+    def __init__(self, agent: IAgent, limit: int) -> None:
+        self._ask = Ask(agent, limit)
+
+    async def __call__(self, url: str) -> tuple[bytes, Mapping[str, str]]:
+        answered = await self._ask(url, Headers({"accept": ["application/json"]}))
+        fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(answered.fields)}
+        if answered.status != 200:
+            raise FetchFailed(_refusal(answered.status, url, fields.get("location", "")))
+        return answered.body, fields
+
+
+def _refusal(status: int, url: str, location: str) -> str:
     if status not in _REDIRECTS or not location:
         return f"answered with {status}"
     try:
-        parts = urlsplit(urljoin(url, location.decode("ascii")))
+        parts = urlsplit(urljoin(url, location))
         place = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
     except ValueError:
         place = "an address that cannot be read"

@@ -31,6 +31,9 @@ FIELD_VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\x
 NO_LINE: Final = re.compile(rb"\r(?!\n|\Z)|(?<!\r)\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
 """Finds what no line of HTTP/1.1 can hold, whatever follows: CR or LF without the other, and control characters."""
 
+FOLDED: Final = bytes(byte if bytes((byte,)).isalnum() else ord("-") for byte in range(256))
+"""Translates every byte that is neither a letter nor a digit to a dash: some programs do not tell such names apart."""
+
 KEEP_ALIVE: Final = frozenset({b"keep-alive"})
 CLOSE: Final = frozenset({b"close"})
 _USUAL: Final = {b"keep-alive": KEEP_ALIVE, b"Keep-Alive": KEEP_ALIVE, b"close": CLOSE}
@@ -50,3 +53,9 @@ def first(headers: Headers, wanted: bytes) -> bytes | None:
         if name == wanted:
             return value
     return None
+
+
+def is_grpc(headers: Headers) -> bool:
+    """Whether a POST with these is a call of gRPC, or gRPC-Web."""
+    content_type = first(headers, b"content-type")
+    return content_type is not None and content_type.startswith(b"application/grpc")

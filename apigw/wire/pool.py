@@ -134,6 +134,10 @@ class Pool(Connections):
     def tunnels(self) -> int:
         return len(self._tunnels)
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def take(self, careful: bool = False) -> UpstreamConnection | None:
         idle = self._idle
         while idle:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL
+from OpenSSL.crypto import X509, X509StoreFlags
 from twisted.internet.interfaces import IAddress, IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
@@ -41,7 +43,7 @@ class ServerContexts:
     keys of session tickets are those of ``base`` (pyOpenSSL cannot set them). So sessions resume after certificates
     were renewed, and with every process that was forked after ``base`` was made.
 
-    Where clients must show a certificate, ``reactor.secure`` tells the hosts of the one that was chosen, so that
+    Where clients may show a certificate, ``reactor.secure`` tells the hosts of the one that was chosen, so that
     requests for others can be refused.
 
     The first certificate is for names that no certificate has, and for clients without SNI. Of two with the same names
@@ -52,19 +54,23 @@ class ServerContexts:
         self,
         pairs: Iterable[KeyPair],
         min_version: str = "1.2",
-        client_ca_file: str | None = None,
+        clients: str = "none",
+        authorities: Collection[str] = (),
         base: SSL.Context | None = None,
     ) -> None:
-        """``base``: ``context`` with the same arguments, which nobody has used yet."""
+        """``clients`` says whether they must show a certificate: none, optional or required. ``authorities`` are PEM
+        files with those that are trusted to sign it. ``base``: ``context`` with the same arguments, which nobody has
+        used yet.
+        """
         self._min_version = min_version
-        self._client_ca_file = client_ca_file
-        self._base = context(min_version, client_ca_file is not None) if base is None else base
+        self._clients = clients
+        self._base = context(min_version, clients) if base is None else base
         self._base.set_tlsext_servername_callback(self._choose)
         self._exact: dict[str, SSL.Context] = {}
         self._default: SSL.Context
-        self.use(self.load(pairs))
+        self.use(self.load(pairs, authorities))
 
-    def load(self, pairs: Iterable[KeyPair]) -> list[tuple[list[str], SSL.Context]]:
+    def load(self, pairs: Iterable[KeyPair], authorities: Collection[str] = ()) -> list[tuple[list[str], SSL.Context]]:
         """Read the files. Raises ``OSError`` and ``SSL.Error``, and changes nothing."""
         loaded: list[tuple[list[str], SSL.Context]] = []
         kinds: list[set[type]] = []
@@ -77,7 +83,7 @@ class ServerContexts:
                     had.add(kind)
                     break
             else:
-                loaded.append((names, self._context(pair, certificate)))
+                loaded.append((names, self._context(pair, certificate, authorities)))
                 kinds.append({kind})
         return loaded
 
@@ -91,11 +97,11 @@ class ServerContexts:
     def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         return SSL.Connection(self._base, None)
 
-    def _context(self, pair: KeyPair, certificate: x509.Certificate) -> SSL.Context:
-        made = context(self._min_version, self._client_ca_file is not None)
+    def _context(self, pair: KeyPair, certificate: x509.Certificate, authorities: Collection[str]) -> SSL.Context:
+        made = context(self._min_version, self._clients)
         _use(made, pair)
-        if self._client_ca_file is not None:
-            made.load_verify_locations(self._client_ca_file)
+        if self._clients != "none":
+            trust_authorities(made, authorities)
             made.set_app_data(_hosts(certificate))
         return made
 
@@ -109,11 +115,11 @@ class ServerContexts:
         connection.set_context(chosen or self._default)
 
 
-def context(min_version: str, verifies_clients: bool) -> SSL.Context:
-    """A server's context, without certificates and authorities.
+def context(min_version: str, clients: str) -> SSL.Context:
+    """A server's context, without certificates and authorities. ``clients`` are as for ``ServerContexts``.
 
-    Where clients must show a certificate, no session resumes: OpenSSL would accept that of the session, though it has
-    expired, or its authority is trusted no more.
+    Where clients may show a certificate, no session resumes: OpenSSL would accept that of the session, though it has
+    expired, or its authority is trusted no more. Nor does a session's ticket hold the intermediate certificates.
     """
     made = SSL.Context(SSL.TLS_SERVER_METHOD)
     made.set_min_proto_version(_VERSIONS[min_version])
@@ -126,10 +132,34 @@ def context(min_version: str, verifies_clients: bool) -> SSL.Context:
     # Without one, OpenSSL ends the handshake of a client that shows its certificate and resumes a session.
     made.set_session_id(b"apigw")
     made.set_alpn_select_callback(select_protocol)
-    if verifies_clients:
+    if clients != "none":
         made.set_options(SSL.OP_NO_TICKET)
-        made.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *answer: bool(answer[-1]))
+        must = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if clients == "required" else 0
+        made.set_verify(SSL.VERIFY_PEER | must, lambda *answer: bool(answer[-1]))
     return made
+
+
+def trust_authorities(context: SSL.Context, files: Iterable[str]) -> None:
+    """Accept clients' certificates of all authorities in these PEM files, and tell clients their names.
+
+    An intermediate authority is trusted where its root is not: whoever lists it means it.
+    """
+    store = context.get_cert_store()
+    assert store is not None, "a context without a store"
+    store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
+    told = set[bytes]()
+    for file in files:
+        for certificate in authorities_in(file):
+            store.add_cert(X509.from_cryptography(certificate))
+            if (name := certificate.subject.public_bytes()) not in told:
+                told.add(name)
+                context.add_client_ca(certificate)
+
+
+def authorities_in(file: str) -> list[x509.Certificate]:
+    """The certificates in a PEM file, at least one. Raises ``OSError`` and ``ValueError``."""
+    with open(file, "rb") as pem:
+        return x509.load_pem_x509_certificates(pem.read())
 
 
 def select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
@@ -156,6 +186,18 @@ def _use(context: SSL.Context, pair: KeyPair) -> None:
 def _first(file: str) -> x509.Certificate:
     with open(file, "rb") as pem:
         return x509.load_pem_x509_certificate(pem.read())
+
+
+def ends_of(files: Iterable[str]) -> dict[str, float]:
+    """When the certificates end, in Unix time, by their names; by the name of its file for one that has none. Of two
+    with the same name, the earlier end."""
+    ends: dict[str, float] = {}
+    for file in files:
+        certificate = _first(file)
+        end = certificate.not_valid_after_utc.timestamp()
+        for name in _names(certificate) or [os.path.basename(file)]:
+            ends[name] = min(end, ends.get(name, end))
+    return ends
 
 
 def _names(certificate: x509.Certificate) -> list[str]:

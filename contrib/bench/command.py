@@ -19,7 +19,7 @@ from typing import Any
 
 from attrs import asdict
 
-from bench import drain, flood, full, kill, limits_memory, memory, nginx, plot, profile, reload
+from bench import drain, flood, full, kill, limits_memory, memory, nginx, plot, profile, reload, wrong
 from bench.edge import parts as edge
 from bench.figures import Verdict
 from bench.ground import Ground
@@ -27,9 +27,9 @@ from bench.machine import MIB, Cores, choose_cores, describe, raise_file_limit
 from bench.neighbours import NEIGHBOURS
 from bench.offered import ARRIVALS
 from bench.part import Part
-from bench.programs import GATEWAY, REDIS, NotStarted, Variant, parse_variant
+from bench.programs import GATEWAY, REDIS, NotStarted, Running, Variant, parse_variant
 from bench.result import NoResult
-from bench.rounds import CONNECTIONS
+from bench.rounds import CONNECTIONS, start_origin
 from bench.scenarios import COMPARED, SCENARIOS, Scenario
 from bench.transfers import TransferFailed
 from bench.workers import parts as workers
@@ -51,6 +51,7 @@ COMMANDS = {
     "workers": "several workers: CPU, exactness, memory, one that is killed, reloads and upgrades under load",
     "edge": "new connections, TLS, HTTP/2, bodies, gRPC, beside nginx, HAProxy and Envoy; a stream that lasts",
     "flood": "wrong client secrets and wrong tokens under load",
+    "wrong": "wrong credentials of each kind, 500 a second, under load",
     "profile": "where the gateway's time goes",
 }
 KEPT, BROKEN, UNUSABLE = 0, 1, 2
@@ -122,6 +123,7 @@ def parser() -> argparse.ArgumentParser:
     _of_workers(added["workers"])
     _of_edge(added["edge"])
     added["waits"].add_argument("--reloads", type=int, default=20)
+    added["waits"].add_argument("--workers", type=int, default=1)
     added["profile"].add_argument("--seconds", type=int, default=8)
     added["profile"].add_argument("--scenario", type=_scenarios, default=_scenarios("bare"))
     added["profile"].add_argument(
@@ -258,13 +260,17 @@ def _conclude_parts(parts: Iterable[Part], file: Path | None = None) -> int:
     return _conclude(verdicts)
 
 
+def _origin(ground: Ground) -> Running:
+    return start_origin(ground.cores.load, ground.directory, ground.stack, ground.say)
+
+
 def _check(options: argparse.Namespace, ground: Ground) -> int:
     size = {} if options.connections is None else {"connections": options.connections}
     checks: dict[str, Callable[[], Coroutine[Any, Any, list[Verdict]]]] = {
         "memory": lambda: memory.check(ground, options.size * MIB, options.stall, **size),
         "limits": lambda: limits_memory.check(ground),
         "reload": lambda: reload.check(ground, options.reloads, **size),
-        "waits": lambda: reload.waits(ground, options.reloads),
+        "waits": lambda: reload.waits(ground, _origin(ground), options.workers, options.reloads),
         "drain": lambda: drain.check(ground, **size),
         "kill": lambda: kill.check(ground, **size),
         "flood": lambda: flood.check(ground, **size),
@@ -303,6 +309,8 @@ def main(arguments: Sequence[str]) -> int:
                 return _workers(options, ground)
             if options.command == "edge":
                 return _edge(options, ground)
+            if options.command == "wrong":
+                return _conclude(wrong.check(ground))
             return _check(options, ground)
         except (NotStarted, LookupError) as error:
             _say(str(error))

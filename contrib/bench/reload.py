@@ -17,10 +17,11 @@ from bench.figures import Verdict
 from bench.ground import Ground, address_of
 from bench.load import Address, Load, Request, encode, explain, status_of
 from bench.offered import Offered, offer
-from bench.programs import HOST, Document, Place, Running
+from bench.programs import HOST, Document, Place, Running, free_port, start
 from bench.result import Result, quantile
 from bench.rounds import start_origin
 from bench.scenarios import BARE, USER_ROUTE, document, many_routes
+from bench.workers.several import run, with_workers
 
 
 def _generation(place: Place, number: int) -> Document:
@@ -70,14 +71,24 @@ async def check(ground: Ground, reloads: int = 200, connections: int = 64, patie
     return [Verdict(f"{reloads} reloads under full load", kept, seen, "all in effect, no request failed", details)]
 
 
-async def waits(ground: Ground, reloads: int = 20, routes: int = 10_000, rate: float = 500.0) -> list[Verdict]:
-    """The longest wait of any request, without reloads and with, of ``routes`` routes each."""
+async def waits(
+    ground: Ground, origin: Running, workers: int = 1, reloads: int = 20, routes: int = 10_000, rate: float = 500.0
+) -> list[Verdict]:
+    """The longest wait of any request, without reloads and with, of ``routes`` routes each.
+
+    One process has the proxy's core. Workers have both, and share one with the load, as everywhere.
+    """
+    admin = free_port()
 
     def generation(place: Place, number: int) -> Document:
-        return document(place, (*many_routes(routes), {"path": f"/generation/{number}", "service": "origin"}))
+        whole = document(place, (*many_routes(routes), {"path": f"/generation/{number}", "service": "origin"}))
+        return with_workers(whole, workers, admin) if workers > 1 else whole
 
-    origin = start_origin(ground.cores.load, ground.directory, ground.stack, ground.say)
-    gateway = ground.gateway(lambda place: generation(place, 0), (origin.port,))
+    first = ground.variant.program(lambda place: generation(place, 0))
+    if workers > 1:
+        gateway = run(ground, first, admin, workers, (origin.port,)).running
+    else:
+        gateway = start(first, ground.cores.proxy, ground.directory, ground.stack, (origin.port,))
     address = address_of(gateway)
     # Before the load, which is sent by this process.
     files = [_write(gateway.place, generation(gateway.place, number), number) for number in range(1, reloads + 1)]
@@ -111,9 +122,9 @@ async def waits(ground: Ground, reloads: int = 20, routes: int = 10_000, rate: f
     if delays:
         seen += f"; in effect after {median(delays):.1f} s, at worst {max(delays):.1f}"
     kept = len(delays) == reloads and not failed and longest <= MOST_LONGER
-    return [
-        Verdict(f"longest wait with reloads of {routes:,} routes", kept, seen, f"at most {MOST_LONGER:.0f} ms longer")
-    ]
+    where = "one process" if workers == 1 else f"{workers} workers"
+    promise = f"longest wait with reloads of {routes:,} routes, {where}"
+    return [Verdict(promise, kept, seen, f"at most {MOST_LONGER:.0f} ms longer")]
 
 
 MOST_LONGER = 20.0

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from apigw.cli.admin import Admin, NotAnswered
 from apigw.cli.reload import RELOAD, UPGRADE, NotChanged, _waited_for
-from apigw.cli.remote import Admin, NotAnswered
 
 
 @contextmanager

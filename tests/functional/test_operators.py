@@ -19,6 +19,7 @@ from .conftest import Start
 WORKERS = 3
 TOKEN = "a-token-of-at-least-16"
 REQUESTS = "gateway_requests_total", "path", "status"
+REFUSED = "gateway_rate_limit_violations_total", "endpoint"
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_refusals_are_added_up(daemon: Daemon) -> None:
     assert limit["violations"] > 0
 
     def counts() -> set[float | None]:
-        refused = counted(daemon, "gateway_rate_limit_violations_total", "endpoint").get(("/l",))
+        refused = counted(daemon, *REFUSED).get(("/l",))
         return {refused, counted(daemon, *REQUESTS).get(("/*", "429"))}
 
     eventually(lambda: counts() == {limit["violations"]})
@@ -115,6 +116,9 @@ def test_no_counter_goes_backwards_when_a_worker_is_killed(daemon: Daemon) -> No
     """What it had counted stays in the sum, and its death is counted."""
     for _ in range(12):
         daemon.get("/k")
+        daemon.get("/l")
+    (refused,) = asked(daemon, "/limits")["limits"]
+    eventually(lambda: counted(daemon, *REFUSED).get(("/l",)) == refused["violations"])
     before = counted(daemon, *REQUESTS)
     starts = counted(daemon, "gateway_worker_starts_total", "worker")
     killed = workers(daemon)[1]["process"]
@@ -125,3 +129,5 @@ def test_no_counter_goes_backwards_when_a_worker_is_killed(daemon: Daemon) -> No
     assert counted(daemon, "gateway_worker_starts_total", "worker") == {**starts, ("1",): 2}
     after = counted(daemon, *REQUESTS)
     assert all(after[series] >= count for series, count in before.items())
+    (limit,) = asked(daemon, "/limits")["limits"]
+    assert limit["violations"] >= refused["violations"] > 0

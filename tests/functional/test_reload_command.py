@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon, Document, gateway
 from support.services import Service
+from support.waiting import eventually
 
 from apigw.cli import main as cli
 
@@ -26,7 +27,7 @@ def document(service: Service, *more: str) -> Document:
 
 @pytest.fixture(scope="module")
 def module_daemon(in_front: Start, module_service: Service) -> Daemon:
-    return in_front(document(module_service))
+    return in_front(document(module_service), executed=True)
 
 
 @pytest.fixture
@@ -96,7 +97,8 @@ def test_an_equal_environment_does_not(
 ) -> None:
     """A variable that both have with one value is no reason to refuse."""
     monkeypatch.setenv("APIGW_TEST_PATH", "/b")
-    daemon = start(gateway(services={"main": service.url}, routes=[{"path": "${APIGW_TEST_PATH}", "service": "main"}]))
+    routes = [{"path": "${APIGW_TEST_PATH}", "service": "main"}]
+    daemon = start(gateway(services={"main": service.url}, routes=routes), executed=True)
     assert cli.main(["reload", "--config", str(daemon.directory), "--admin", daemon.admin_text]) == 0
     assert "reloaded" in capsys.readouterr().out
 
@@ -135,3 +137,21 @@ def test_who_does_not_answer(reload: Reload, tmp_path: Path) -> None:
     """Without a gateway there is nothing to reload."""
     code, _, err = reload("--admin", f"unix:{tmp_path}/nobody")
     assert code == 1 and "no answer from a gateway" in err
+
+
+def test_health_of_a_container(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """0 while the gateway serves, and while it is ready; 1 where none answers."""
+    for more, said in (([], "ok"), (["--ready"], "ready")):
+        assert cli.main(["health", "--admin", daemon.admin_text, *more]) == 0
+        assert capsys.readouterr().out == f"http://{daemon.admin_text}: {said}\n"
+    assert cli.main(["health", "--admin", "127.0.0.1:1"]) == 1
+
+
+def test_a_file_that_changed_is_used(daemon: Daemon, service: Service) -> None:
+    """With watch_files nobody needs to say that the configuration has changed."""
+    watching = document(service)
+    watching["gateway"]["watch_files"] = True
+    assert daemon.reload(watching)
+    watching["routes"].append({"path": "/watched", "service": "main"})
+    daemon.configure(watching)
+    eventually(lambda: daemon.get("/watched").status == 200)

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, Summary
 from prometheus_client import parser as plain_parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
+from support.limits import limit
 
+from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import Metrics
 from apigw.ops.series import CIRCUIT_STATES
 from apigw.ops.totals import BY_WORKER, GAUGES, SUMMED, gone, packed, page, worst
 from apigw.policy.auth.series import AuthSeries
+from apigw.policy.denials.series import DenialSeries
 from apigw.policy.limits.series import LimitSeries
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -29,6 +32,7 @@ class Worker:
         self.index = index
         self.metrics = Metrics(CollectorRegistry(), "1.2.3")
         self.limits = LimitSeries(self.metrics.registry)
+        DenialSeries(self.metrics.registry, True)
         self.auth = AuthSeries(self.metrics.registry)
         self.configure("/a", *routes)
 
@@ -36,7 +40,7 @@ class Worker:
         for route in routes:
             self.metrics.route(route)
         self.metrics.service("users")
-        self.limits.retain({(route, "rate", "ip") for route in routes})
+        self.limits.retain([limit(endpoint="", route=route) for route in routes])
 
     def serve(self, path: str = "/a", status: int = 200, seconds: float = 0.02, times: int = 1) -> None:
         for _ in range(times):
@@ -147,7 +151,10 @@ def test_every_family_of_ours_has_its_rule() -> None:
     for family in Worker(0).metrics.registry.collect():
         if family.type not in SUMMED and family.name != "gateway_connections" and "process_" not in family.name:
             assert family.name in GAUGES
-    names = {family.name for family in Worker(0).metrics.registry.collect()}
+    registry = Worker(0).metrics.registry
+    registry.register(Pools(list))
+    registry.register(Certificates(dict))
+    names = {family.name for family in registry.collect()}
     assert {*GAUGES, *BY_WORKER} <= names
 
 
@@ -218,7 +225,7 @@ def test_what_a_reload_removed_stays_away() -> None:
     labels = [dict(pairs) for _, pairs in found]
     assert {each["path"] for each in labels if "path" in each} == {"/a"}
     assert {each["service"] for each in labels if "service" in each} == {"users"}
-    assert {each["endpoint"] for each in labels if "endpoint" in each} == {"/a"}
+    assert {each["endpoint"] for each in labels if "endpoint" in each} == {"route /a"}
     assert value(found, "gateway_requests_total", method="GET", path="/a", status="200") == 3
     assert value(found, "gateway_grpc_calls_total", service="users", grpc_status="5") == 1
 

@@ -9,9 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
+from apigw.contract.machine import GONE
 from apigw.ops.metrics import Metrics
 from apigw.ops.totals import packed, page
-from apigw.process.outlived import GONE, MOST_KEPT, ROUTES, TELLS_EVERY, Outlived, Tells
+from apigw.process.outlived import MOST_KEPT, ROUTES, TELLS_EVERY, Outlived, Tells
 
 
 def said(index: int, requests: int) -> list[Any]:
@@ -88,6 +89,21 @@ def test_other_questions_are_none_of_its_business() -> None:
     outlived.left(1)
     assert outlived.heard("status", [[0, 1000, {}]]) == [[0, 1000, {}]]
     assert [answer[0] for answer in outlived.heard("metrics", [said(0, 1)])] == [0, GONE]
+
+
+def test_who_asks_hears_what_those_counted_that_are_gone() -> None:
+    """For his question: of those that died, and of those that do not answer in time."""
+    outlived = Outlived()
+    assert outlived.heard("limits", [[0, 1000, {}]]) == [[0, 1000, {}]]
+    for index, refused in enumerate((1, 2, 4)):
+        counts = {"limits": {"a": refused, "b": 8}, "other": {"a": 16}}
+        outlived.said(index, packed(Metrics(CollectorRegistry(), "1.2.3"), index, lambda: None, counts))
+    outlived.left(1)
+    answers: list[list[Any]] = [[0, 1000, {}], [2, 1002, None]]
+    expected = [*answers, [GONE, 0, {"a": 6, "b": 16}]]
+    assert outlived.heard("limits", answers) == expected
+    outlived.add_up()
+    assert outlived.heard("limits", answers) == expected
 
 
 def test_a_word_that_cannot_be_read_is_dropped() -> None:

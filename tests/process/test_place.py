@@ -44,7 +44,7 @@ class Scene:
             self.counted.append((index, succeeded, counts))
 
         takes: Any = None
-        return self.places[index].reloading(Signals(), "/", takes, ended)
+        return self.places[index].reloading(Signals(), "/", takes, ended, Config)
 
 
 @pytest.fixture

@@ -17,11 +17,13 @@ from apigw.config.model import Path as ConfigPath
 from apigw.contract.exchange import Route as CompiledRoute
 from apigw.contract.machine import Machine
 from apigw.contract.policy import Context
+from apigw.ops.audit_log import unaudited
 from apigw.ops.metrics import Metrics
 from apigw.policy.all import POLICIES
 from apigw.policy.cors.cors import Preflight
 from apigw.policy.cors.model import Cors, CorsOfRoute
 from apigw.process.snapshot import Parts, Snapshot, compile
+from apigw.proxy.body import WholeBodies
 from apigw.proxy.destination import Destination
 from apigw.proxy.forward import HoldBody
 from apigw.proxy.held_body import Buffers
@@ -36,14 +38,20 @@ def parts() -> Parts:
     clock: Any = Clock()
     deadlines = Deadlines(clock)
     metrics = Metrics(CollectorRegistry(), "0")
+    agent = Agent(clock, deadlines, lambda host: ClientTLS().to(host))
     context = Context(
         reactor=clock,
         now=clock.seconds,
         config=Config(),
         deadlines=deadlines,
         metrics=metrics,
-        fetch=partial(Fetch, Agent(clock, deadlines, lambda host: ClientTLS().to(host))),
+        agent=agent,
+        fetch=partial(Fetch, agent),
+        bodies=WholeBodies(Buffers(0)),
         client_address=lambda request: b"",
+        audit=unaudited,
+        set_guard=lambda guard: None,
+        may_write=lambda request: None,
         redis=None,
         machine=Machine(0),
     )

@@ -76,7 +76,12 @@ class Scene:
     """A client, the gateway, and a service with ``targets``, whose waits are all of their greatest length."""
 
     def __init__(
-        self, retry: Retry | None = None, targets: int = 2, breaker: CircuitBreaker | None = None, timeout: float = 30.0
+        self,
+        retry: Retry | None = None,
+        targets: int = 2,
+        breaker: CircuitBreaker | None = None,
+        timeout: float = 30.0,
+        retries: bool = True,
     ) -> None:
         self.clock = Clock()
         self.deadlines = Deadlines(self.clock)
@@ -96,7 +101,7 @@ class Scene:
             agent,
             self.circuit,
             series,
-            Retries(retry or Retry(), self.budget, lambda: self.random()),
+            Retries(retry or Retry(), self.budget, lambda: self.random()) if retries else None,
         )
         times = (timeout, 60.0, 60.0)
         destination = Destination(self.upstream, CopyRules(), self.deadlines, *times, None, 65536, False, False)
@@ -146,7 +151,7 @@ class Scene:
 
     def _account(self, exchange: Exchange) -> None:
         relay: Any = exchange.relay
-        self.tries.append(relay.tries.number)
+        self.tries.append(0 if relay.tries is None else relay.tries.number)
         self.accounted.append(exchange)
 
     def _target(self, config: TargetConfig) -> Target:

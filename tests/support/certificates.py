@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -37,27 +38,42 @@ class Pair:
 
 
 class Authority:
-    """``file`` holds its certificate, and is what a client trusts."""
+    """``file`` holds its certificate, and is what a client trusts. It is signed by itself, or by ``issuer``."""
 
-    def __init__(self, directory: Path, name: str = "authority") -> None:
+    def __init__(self, directory: Path, name: str = "authority", issuer: Authority | None = None) -> None:
         self._directory = directory
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
+        issuer = issuer or self
+        builder = issuer._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
         builder = builder.add_extension(_SIGNS, critical=True)
         self.file = str(directory / f"{name}.pem")
-        Path(self.file).write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        Path(self.file).write_bytes(builder.sign(issuer._key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
     def issue(self, *names: str, file: str = "", rsa_key: bool = False) -> Pair:
         """A certificate for ``names``, of which the first also names the files, unless ``file`` does."""
         return self.sign(names[0], *(x509.DNSName(name) for name in names), file=file, rsa_key=rsa_key)
 
-    def sign(self, common_name: str, *names: x509.GeneralName, file: str = "", rsa_key: bool = False) -> Pair:
-        """A certificate with names of any kind, or without a subjectAltName."""
+    def sign(
+        self,
+        common_name: str,
+        *names: x509.GeneralName,
+        file: str = "",
+        rsa_key: bool = False,
+        subject: x509.Name | None = None,
+        usage: Sequence[x509.ObjectIdentifier] = (),
+        begin: datetime.datetime = _BEGIN,
+        end: datetime.datetime = _END,
+    ) -> Pair:
+        """A certificate with names of any kind, or without a subjectAltName. ``usage`` is its extendedKeyUsage."""
         key = rsa.generate_private_key(65537, 2048) if rsa_key else ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]), key)
+        if subject is None:
+            subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        builder = self._builder(subject, key, begin, end)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if usage:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
         pair = Pair(*(str(self._directory / f"{file or common_name}.{kind}") for kind in ("crt", "key")))
         Path(pair.certificate).write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -65,11 +81,15 @@ class Authority:
         return pair
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+        begin: datetime.datetime = _BEGIN,
+        end: datetime.datetime = _END,
     ) -> x509.CertificateBuilder:
         """With both key identifiers, which Python 3.13 demands (RFC 5280 §4.2.1.1, §4.2.1.2)."""
         public, number = key.public_key(), x509.random_serial_number()
-        builder = x509.CertificateBuilder(self._name, subject, public, number, _BEGIN, _END)
+        builder = x509.CertificateBuilder(self._name, subject, public, number, begin, end)
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         return builder.add_extension(authority, critical=False)

@@ -17,6 +17,6 @@ def limit(number: int = 3, window: float = 60.0, algorithm: str = "auto", **rest
     return compile_limit(RateLimit(limit=number, window=window, algorithm=algorithm, **config))
 
 
-def concurrent(number: int = 2, **rest: str) -> ConcurrentLimit:
+def concurrent(number: int = 2, **rest: Any) -> ConcurrentLimit:
     config: dict[str, Any] = {"endpoint": "/api", "scope": "ip", **rest}
     return compile_concurrent(RateLimit(concurrent=number, **config))

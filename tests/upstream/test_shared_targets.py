@@ -20,6 +20,7 @@ from apigw.upstream.build import build
 from apigw.upstream.checks import HealthChecks, Turns
 from apigw.upstream.shared_standing import SharedStanding
 from apigw.upstream.shared_target import SharedTarget
+from apigw.upstream.standing import LONGEST
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.deadlines import Deadlines
@@ -175,6 +176,8 @@ def test_failures_are_counted_over_all_workers(page: Page) -> None:
     assert (scene.first.available, scene.second.available) == ([False, True], [True, True])
     scene.second.upstream.look()
     assert scene.second.available == [False, True]
+    assert second.standing.lately(scene.clock.seconds() + 10 + LONGEST)
+    assert not second.standing.lately(scene.clock.seconds() + 11 + LONGEST)
     scene.clock.advance(10.2)
     assert first.admits()
     assert not second.admits()

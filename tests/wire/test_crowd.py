@@ -13,8 +13,9 @@ from support.http1_server import PEER, Client, Hold
 from support.http1_server import Server as Plain
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-from apigw.wire.channel import Settings
+from apigw.wire.channel import Settings, peer_of
 from apigw.wire.proxy_protocol import ProxiedFactory
+from apigw.wire.request import UNIX_PEER
 from apigw.wire.room import Crowd
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
 
@@ -181,3 +182,18 @@ def test_an_address_that_left_takes_no_memory() -> None:
     for peer in peers:
         crowd.left(peer)
     assert crowd._open == {}
+
+
+@pytest.mark.parametrize(
+    ("address", "peer"),
+    [
+        (IPv6Address("TCP", "::ffff:192.0.2.1", 1), b"192.0.2.1"),
+        (IPv6Address("TCP", "2001:db8::1", 1), b"2001:db8::1"),
+        (IPv6Address("TCP", "::ffff:0:c000:201", 1), b"::ffff:0:c000:201"),
+        (IPv4Address("TCP", "192.0.2.1", 1), b"192.0.2.1"),
+        (UNIXAddress("/run/x"), UNIX_PEER),
+    ],
+)
+def test_the_address_of_a_peer(address: Any, peer: bytes) -> None:
+    """An IPv4 client of a listener for both kinds has its IPv4 address, for logs, limits and services."""
+    assert peer_of(address) == peer

@@ -326,22 +326,65 @@ def test_h2_is_spoken_where_it_was_agreed(server: Server, authority: Authority) 
     assert server.seen == []
 
 
-def test_clients_must_show_a_certificate(pairs: list[Pair], authority: Authority, tmp_path: Path) -> None:
-    """Where an authority for clients is given, only its clients get in."""
-    server = Server(ServerContexts(keys(pairs), client_ca_file=authority.file))
-    for name in ("first.example", "a.example"):
-        client = server.connect(authority.client(authority.issue("client")), name).shake()
-        client.send(GET.replace(b"Host: a", b"Host: " + name.encode()))
-        assert client.receive().endswith(b"GET /a ")
+@pytest.mark.parametrize("clients", ["optional", "required"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
+def test_client_certificates(
+    pairs: list[Pair], authority: Authority, tmp_path: Path, clients: str, version: ssl.TLSVersion
+) -> None:
+    """Those of the authorities get in, for the hosts of the listener's certificate; others only if they may have none,
+    but not with a certificate of somebody else. The connection keeps what was shown (Python shows the authority too),
+    and no session resumes."""
+    another = Authority(tmp_path, "another")
+    authorities = [authority.file, another.file]
+    server = Server(ServerContexts(keys(pairs), "1.2", clients, authorities))
+    issued = authority.issue("client")
+    contexts = [authority.client(issued), authority.client(another.issue("client")), authority.client()]
+    for context in contexts:
+        context.maximum_version = version
+    expected = [[der(issued.certificate)], [der(str(tmp_path / "client.crt"))], []]
+    for context, its_own in zip(contexts, expected, strict=True):
+        if not its_own and clients == "required":
+            continue
+        for name in ("first.example", "a.example"):
+            client = server.connect(context, name).shake()
+            assert secure_layer(client).certificates[1:2] == its_own
+            client.send(GET.replace(b"Host: a", b"Host: " + name.encode()))
+            assert client.receive().endswith(b"GET /a ")
+            again = server.connect(context, name)
+            again.tls.session = client.tls.session
+            again.shake()
+            assert not again.tls.session_reused
+            assert secure_layer(again).certificates[1:2] == its_own
+            client.send(GET)
+            assert client.receive().startswith(b"HTTP/1.1 421 ")
+    seen = len(server.seen)
+    refused = [authority.client(Authority(tmp_path, "stranger").issue("client"))]
+    for context in refused + contexts[2:] if clients == "required" else refused:
+        with pytest.raises(ssl.SSLError):
+            client = server.connect(context).shake()
+            client.send(GET)
+            client.receive()
+    assert len(server.seen) == seen
+
+
+def test_authorities_of_clients_are_replaced(pairs: list[Pair], authority: Authority, tmp_path: Path) -> None:
+    """After a reload, handshakes take the clients of the new ones alone."""
+    server = Server(ServerContexts(keys(pairs), "1.2", "required", [authority.file]))
+    renewed = Authority(tmp_path, "renewed")
+    server.contexts.use(server.contexts.load(keys(pairs), [renewed.file]))
+    assert secure_layer(server.connect(authority.client(renewed.issue("client"))).shake()).certificates
+    with pytest.raises(ssl.SSLError):
+        client = server.connect(authority.client(authority.issue("client"))).shake()
         client.send(GET)
-        assert client.receive().startswith(b"HTTP/1.1 421 ")
-        stranger = Authority(tmp_path, "stranger").issue("client")
-        for context in (authority.client(), authority.client(stranger)):
-            with pytest.raises(ssl.SSLError):
-                client = server.connect(context, name).shake()
-                client.send(GET)
-                client.receive()
-    assert len(server.seen) == 2
+        client.receive()
+
+
+def der(file: str) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(Path(file).read_text())
+
+
+def secure_layer(client: Client) -> Any:
+    return client.transport.protocol
 
 
 # HTTP/1.1 over it.

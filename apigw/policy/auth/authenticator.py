@@ -50,7 +50,5 @@ class Authenticator:
     def take_over(self, previous: Authenticator) -> None:
         """Take from ``previous``, which was in use until now, what it remembers of callers and is still true."""
         for method in self.methods:
-            for provider in method.providers():
-                before = previous._of.get(provider)
-                if before is not None:
-                    method.take_over(before)
+            for before in {previous._of[provider] for provider in method.providers() if provider in previous._of}:
+                method.take_over(before)

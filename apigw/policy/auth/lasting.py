@@ -58,18 +58,25 @@ class Lasting(OnLasting):
 
     def review(self, watched: _Watched) -> None:
         """Check an exchange. It is ended if its token is no longer valid."""
-        exchange = watched.exchange
-        error = None if exchange.ended else self._refusal(watched)
-        if error is None and not exchange.ended:
-            self._next(watched)
+        if watched.exchange.ended:
+            self._forget(watched)
             return
+        self._next(watched)
+        error = self._refusal(watched)
+        if error is not None:
+            self._end(watched, error)
+
+    def _end(self, watched: _Watched, error: Unauthorized) -> None:
+        exchange = watched.exchange
+        self._forget(watched)
+        if error.reason is not None:
+            self._failed(error.reason)
+        log.info("{id}: its token ended: {reason}", id=exchange.id.decode("ascii"), reason=error.detail)
+        exchange.driver.refuse(exchange, error)
+
+    def _forget(self, watched: _Watched) -> None:
         self._deadlines.forget(watched)
         del self._watched[watched]
-        if error is not None:
-            if error.reason is not None:
-                self._failed(error.reason)
-            log.info("{id}: its token ended: {reason}", id=exchange.id.decode("ascii"), reason=error.detail)
-            exchange.driver.refuse(exchange, error)
 
     def _next(self, watched: _Watched) -> None:
         left = watched.principal.expires - self._now()
@@ -89,12 +96,15 @@ class Lasting(OnLasting):
         except Unauthorized as error:
             return error
         if isinstance(found, Deferred):
-            failed: list[Failure] = []
-            found.addErrback(failed.append)
-            found.cancel()
-            refused = failed[0].value if failed else None
-            return refused if isinstance(refused, Unauthorized) else None
+            found.addCallbacks(lambda _: None, self._answered, errbackArgs=(watched,))
+            return None
         return None if isinstance(found, Principal) else TAKEN_BACK()
+
+    def _answered(self, failure: Failure, watched: _Watched) -> None:
+        """The provider was asked, and does not vouch for the token. If it says nothing, the exchange goes on."""
+        error = failure.value
+        if isinstance(error, Unauthorized) and watched in self._watched and not watched.exchange.ended:
+            self._end(watched, error)
 
 
 class _Watched:

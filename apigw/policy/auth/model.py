@@ -9,7 +9,9 @@ from attrs import frozen
 from apigw.config.model import Config, Open, Route
 from apigw.policy.auth.api_keys.model import APIKeys
 from apigw.policy.auth.basic.model import BasicProvider
+from apigw.policy.auth.introspection.model import IntrospectionProvider
 from apigw.policy.auth.jwt.model import JWTVerifier
+from apigw.policy.auth.mtls.model import CertificateProvider
 
 
 @frozen
@@ -19,6 +21,8 @@ class Auth(Open):
     jwt: tuple[JWTVerifier, ...] = ()
     api_keys: tuple[APIKeys, ...] = ()
     basic: tuple[BasicProvider, ...] = ()
+    mtls: tuple[CertificateProvider, ...] = ()
+    introspection: tuple[IntrospectionProvider, ...] = ()
     max_token_size: int = 8 * 1024
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from apigw.config.model import Config
@@ -14,6 +15,11 @@ from apigw.policy.auth.authenticator import Authenticator
 from apigw.policy.auth.authorization import Demands
 from apigw.policy.auth.basic.opening import users_of
 from apigw.policy.auth.basic.passwords import Passwords
+from apigw.policy.auth.bearer import Bearer
+from apigw.policy.auth.hashing import SecretThreads
+from apigw.policy.auth.introspection.model import IntrospectionProvider
+from apigw.policy.auth.introspection.opaque import Opaque
+from apigw.policy.auth.introspection.server import MOST_ANSWER, Server
 from apigw.policy.auth.jwt.jwks import KeySet, Running, Source, carry_over
 from apigw.policy.auth.jwt.keys import MAX_SET_BYTES
 from apigw.policy.auth.jwt.own import OwnTokens
@@ -22,12 +28,16 @@ from apigw.policy.auth.jwt.verifiers import source_of
 from apigw.policy.auth.lasting import Lasting
 from apigw.policy.auth.method import Method
 from apigw.policy.auth.model import Auth, AuthOfRoute, auth_of, demanded
+from apigw.policy.auth.mtls.authorities import authorities_of
+from apigw.policy.auth.mtls.certificates import Certificates
 from apigw.policy.auth.rules import RULES
-from apigw.policy.auth.secrets import SecretThreads
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.auth.stage import Authenticate, AuthenticateByAny, CountFailure
+from apigw.wire.fetch import Ask
 
 _TOKEN = frozenset({b"authorization"})
+_CERTIFICATES = frozenset({b"client-cert", b"client-cert-chain", b"x-forwarded-client-cert"})
+"""What proxies that end TLS tell services of certificates (RFC 9440 §3, Envoy): a client may not say it."""
 
 
 class AuthPolicy(Policy):
@@ -40,7 +50,8 @@ class AuthPolicy(Policy):
         self._clock = context.reactor
         self._running = Running()
         self._threads = SecretThreads(context.reactor)
-        series = AuthSeries(context.metrics.registry)
+        self._ask = Ask(context.agent, MOST_ANSWER)
+        self._series = series = AuthSeries(context.metrics.registry)
         self._counted = CountFailure(series.failed)
         self._lasting = Lasting(context.deadlines, context.now, series.failed)
 
@@ -63,11 +74,14 @@ class AuthPolicy(Policy):
             sources = [source for source in map(source_of, auth.jwt) if source is not None]
             key_sets = carry_over(sources, previous.key_sets if previous is not None else {}, self._key_set)
             own: OwnTokens | None = getattr(others["oauth"], "own", None)
-            methods: list[Method] = [Tokens(auth, key_sets, own, config.origins)]
+            tokens = Tokens(auth, key_sets, own, config.origins)
+            opaque = list(map(self._opaque, auth.introspection))
+            methods: list[Method] = [Bearer(tokens, opaque, auth.max_token_size) if opaque else tokens]
             if auth.basic:
                 users = yield from users_of(auth.basic, config.origins)
                 methods.append(Passwords(users, self._threads.run))
             methods += by_header(auth.api_keys, config.origins)
+            methods.append(Certificates((yield from authorities_of(auth.mtls, config.origins))))
             authenticator = Authenticator([method for method in methods if method.providers()])
         return PreparedAuth(self, config, authenticator, key_sets)
 
@@ -75,6 +89,9 @@ class AuthPolicy(Policy):
         """These are in force."""
         self._running.use(key_sets)
         self._lasting.use(authenticator)
+
+    def keep_series(self, auth: Auth | None) -> None:
+        self._series.keep([] if auth is None else [each.name for each in auth.introspection])
 
     def part(self, authenticator: Authenticator, auth: Auth, required: bool, of_route: AuthOfRoute) -> Part:
         """What a route has that looks at credentials."""
@@ -94,6 +111,10 @@ class AuthPolicy(Policy):
             stripped=stripped(of_route, auth, open_to_all=False),
         )
 
+    def _opaque(self, provider: IntrospectionProvider) -> Opaque:
+        server = Server(provider, self._ask, self._clock, partial(self._series.introspected, provider.name))
+        return Opaque(provider, server, self._clock.seconds)
+
     def _key_set(self, source: Source) -> KeySet:
         return KeySet(source, self._fetch, self._clock)
 
@@ -110,6 +131,8 @@ def stripped(of_route: AuthOfRoute, auth: Auth | None, open_to_all: bool) -> fro
     taken = () if open_to_all else (each for each in auth.basic if _takes(of_route, each.name))
     if not of_route.forward_token or not all(each.forward for each in taken):
         names |= _TOKEN
+    if auth.mtls:
+        names |= _CERTIFICATES
     return frozenset(names)
 
 
@@ -148,8 +171,15 @@ class PreparedAuth(Prepared):
             return Part(stripped=names) if names else NOTHING
         return self._policy.part(self._authenticator, auth, demand == "required", of_route)
 
+    def authorities(self) -> Sequence[str]:
+        auth = auth_of(self._config)
+        return () if auth is None else [each.ca_file for each in auth.mtls]
+
     def adopt(self, previous: Prepared | None) -> None:
         before = previous._authenticator if isinstance(previous, PreparedAuth) else None
         if self._authenticator is not None and before is not None:
             self._authenticator.take_over(before)
         self._policy.adopt(self._authenticator, self.key_sets)
+
+    def keep_series(self) -> None:
+        self._policy.keep_series(auth_of(self._config))

@@ -17,6 +17,7 @@ from apigw.config.validate import shown
 from apigw.policy.auth.api_keys.records import check_file
 from apigw.policy.auth.api_keys.rules import check_header
 from apigw.policy.auth.basic.users import parse as passwords
+from apigw.policy.auth.introspection.rules import client_secret, introspection
 from apigw.policy.auth.jwt.own import PROVIDER
 from apigw.policy.auth.jwt.rules import (
     check_algorithm,
@@ -27,10 +28,11 @@ from apigw.policy.auth.jwt.rules import (
     verifiers,
 )
 from apigw.policy.auth.model import AuthOfGateway, AuthOfRoute, auth_of, default_auth, demanded
+from apigw.policy.auth.mtls.rules import certificates
 from apigw.policy.auth.names import check_claim, check_role, check_scope
 from apigw.policy.auth.schema import KEYS
 
-KINDS = ("jwt", "api_keys", "basic")
+KINDS = ("jwt", "api_keys", "basic", "mtls", "introspection")
 """The kinds of providers: each a list of maps with a ``name``."""
 _MAX_NAMED = 10
 
@@ -59,6 +61,13 @@ def _named(document: Document) -> Iterator[tuple[Path, str]]:
                 yield (*path, "name"), provider["name"]
 
 
+def provider_names(document: Document) -> list[str]:
+    """The names of all providers, the gateway's own tokens included."""
+    auth = document.tree.get("auth")
+    own = [PROVIDER] if isinstance(auth, dict) and auth.get("oauth") else []
+    return [*(name for _, name in _named(document)), *own]
+
+
 def demands(document: Document, files: Files) -> None:
     """Reports authentication without an ``auth`` section, and demands without authentication."""
     has_auth = document.tree.get("auth") is not None
@@ -77,7 +86,7 @@ def demands(document: Document, files: Files) -> None:
     opened: list[Path] = []
     for path, route in routes:
         auth = route.get("auth") or default
-        if auth == "none":
+        if auth == "none" and not route.get("check_with"):  # another program decides who may call
             opened.append(path)
         if route.get("auth") in ("required", "optional") and not has_auth and sure:
             document.report((*path, "auth"), f"is {auth}, {unprovable}")
@@ -95,9 +104,7 @@ def demands(document: Document, files: Files) -> None:
 
 def providers(document: Document, files: Files) -> None:
     """Reports names of providers that do not exist. Warns of routes that take all, where there are several."""
-    auth = document.tree.get("auth")
-    own = [PROVIDER] if isinstance(auth, dict) and auth.get("oauth") else []
-    known = [*(name for _, name in _named(document)), *own]
+    known = provider_names(document)
     sound = document.whole and document.get("auth") is not None
     default = default_auth(document.get("gateway", "auth_default"), bool(known))
     unnamed: list[Path] = []
@@ -108,6 +115,7 @@ def providers(document: Document, files: Files) -> None:
             unnamed.append(path)
         if sound and (route.get("auth") or default) != "none":
             _provable(document, path, route, route.get("providers") or known)
+            _one_server(document, path, route.get("providers") or known)
         for at, name in document.entries(*path, "providers"):
             if sound and name not in known:
                 near = hint(str(name), known)
@@ -120,19 +128,36 @@ def providers(document: Document, files: Files) -> None:
         )
 
 
-_HAVE = {"claims": ("jwt",), "scopes": ("jwt", "api_keys")}
-"""The kinds of providers whose callers have them; those of the gateway's own tokens have all."""
+_LACK = {"claims": ("api_keys", "basic", "mtls"), "scopes": ("basic", "mtls")}
+"""The kinds of providers whose callers have none."""
 
 
 def _provable(document: Document, path: Path, route: dict[str, Any], names: list[str]) -> None:
     """Reports demands that no caller of the route can meet."""
-    kinds = {name: str(at[1]) for at, name in _named(document)}
-    if any(name != PROVIDER and name not in kinds for name in names):
+    found = {name: at[:-1] for at, name in _named(document)}
+    if any(name != PROVIDER and name not in found for name in names):
         return
-    for key, having in _HAVE.items():
-        if route.get(key) and not any(name == PROVIDER or kinds[name] in having for name in names):
+    own = {PROVIDER} if PROVIDER not in found else set[str]()
+    for key in ("claims", "scopes", "roles"):
+        if route.get(key) and not own & {*names} and all(_lacks(document, found[name], key) for name in names):
             sentence = f"cannot be met: callers of {', '.join(names)} have no {key}"
             document.report((*path, key), sentence, document.key((*path, key)))
+
+
+def _one_server(document: Document, path: Path, names: list[str]) -> None:
+    """Reports routes on which two servers could be asked about the same token."""
+    asked = [name for at, name in _named(document) if at[1] == "introspection" and name in names]
+    if len(asked) > 1:
+        sentence = f"takes opaque tokens of several providers ({', '.join(asked)}): `providers` must name one of them"
+        document.report(path, sentence)
+
+
+def _lacks(document: Document, provider: Path, key: str) -> bool:
+    """Whether no caller of a provider has what a route demands."""
+    kind = provider[1]
+    if key == "roles":
+        return kind == "mtls" and document.get(*provider, "roles_from") is None
+    return kind in _LACK[key]
 
 
 def _listed(document: Document, routes: list[Path]) -> str:
@@ -244,10 +269,15 @@ RULES = Rules(
         "claim": "claim, with dots into nested ones",
         "algorithm": "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519, Ed448, HS256",
     },
-    contents={"public key": public_key_file, "secret": secret_file, "passwords": passwords},
+    contents={
+        "public key": public_key_file,
+        "secret": secret_file,
+        "passwords": passwords,
+        "client secret": client_secret,
+    },
     contents_by_path={"API keys": check_file},
-    private=frozenset({"secret", "passwords"}),
-    checks=(section, verifiers, demands, providers),
+    private=frozenset({"secret", "passwords", "client secret"}),
+    checks=(section, verifiers, introspection, certificates, demands, providers),
     refuse=(refuse,),
     weaker=(weaker,),
     told=(told,),

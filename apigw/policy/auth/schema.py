@@ -6,19 +6,25 @@ from apigw.config.keys import Keys, Rule, choice, item, list_of, map_of, size, s
 from apigw.policy.auth.api_keys.schema import API_KEYS
 from apigw.policy.auth.basic.schema import BASIC
 from apigw.policy.auth.claims_schema import claims
+from apigw.policy.auth.introspection.schema import INTROSPECTION
 from apigw.policy.auth.jwt.schema import JWT
 from apigw.policy.auth.model import Auth, AuthOfGateway, AuthOfRoute, AuthSection
+from apigw.policy.auth.mtls.schema import MTLS
 
 AUTH: Rule = {
     "jwt": JWT,
     "api_keys": API_KEYS,
     "basic": BASIC,
+    "mtls": MTLS,
+    "introspection": INTROSPECTION,
     "max_token_size": size("Larger bearer tokens are answered 401.", "1KiB", "1MiB"),
 }
 
 MEANT = {
     **dict.fromkeys(("keys", "api_key", "apikey", "apikeys", "key_auth"), "api_keys"),
     **dict.fromkeys(("basic_auth", "htpasswd", "passwords", "users"), "basic"),
+    **dict.fromkeys(("client_certificates", "certificates", "x509", "tls"), "mtls"),
+    **dict.fromkeys(("introspect", "oauth2_introspection", "opaque"), "introspection"),
     **dict.fromkeys(("oidc", "openid", "bearer", "tokens"), "jwt: [{name: …, openid: true, issuer: …}]"),
 }
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import suppress
+
 from prometheus_client import CollectorRegistry, Counter
+
+RESULTS = ("active", "inactive", "failed")
 
 
 class AuthSeries:
@@ -12,7 +17,27 @@ class AuthSeries:
         self._failures = Counter(
             "gateway_auth_failures_total", "Callers turned away, by reason.", ["reason"], registry=registry
         )
+        self._introspections = Counter(
+            "gateway_introspections_total",
+            "Questions to the servers of opaque tokens, by result.",
+            ["provider", "result"],
+            registry=registry,
+        )
+        self._providers = set[str]()
 
     def failed(self, reason: str) -> None:
         """Count a 401 or 403. ``reason`` is a word of the code's own, never of the token's."""
         self._failures.labels(reason).inc()
+
+    def introspected(self, provider: str, result: str) -> None:
+        """Count a question to a server. ``result`` is active, inactive or failed."""
+        self._providers.add(provider)
+        self._introspections.labels(provider, result).inc()
+
+    def keep(self, providers: Collection[str]) -> None:
+        """Forget those of other providers than these."""
+        for gone in self._providers.difference(providers):
+            self._providers.discard(gone)
+            for result in RESULTS:
+                with suppress(KeyError):
+                    self._introspections.remove(gone, result)

@@ -80,7 +80,7 @@ class Limit(Quota):
         self.limit = limit
         self.window = window
         self.span = max(1, round(window * SECOND))
-        self.id = identify(self.endpoint, self.scope, str(self.span), self.algorithm)
+        self.id = identify(self.counted_as, self.scope, str(self.span), self.algorithm)
         self.header: Header = (b"x-ratelimit-limit", b"%d" % self.limit)
         self.packed = _PACKED.pack(self.code, self.limit, self.span)
 

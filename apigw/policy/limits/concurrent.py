@@ -32,7 +32,7 @@ class ConcurrentLimit(Quota):
     def __init__(self, config: RateLimit, most: int) -> None:
         super().__init__(config)
         self.most = most
-        self.id = identify(self.endpoint, self.scope, self.kind)
+        self.id = identify(self.counted_as, self.scope, self.kind)
         self.packed = _PACKED.pack(_CODE, most, int(LEASE * 1_000_000))
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 from apigw.contract.exchange import Exchange
 from apigw.contract.principal import bounded, key_of
+from apigw.policy.limits.quota import Quota
 from apigw.wire.address import client_of
 
 REMEMBERED: Final = 4096
@@ -20,8 +21,12 @@ class Callers:
     def __init__(self) -> None:
         self._known: dict[bytes, bytes] = {}
 
-    def key(self, exchange: Exchange, scope: str) -> bytes:
-        """The key by which a limit of ``scope`` counts an exchange. See ``scope_key``."""
+    def key(self, exchange: Exchange, limit: Quota) -> bytes:
+        """The key by which ``limit`` counts an exchange. See ``scope_key`` and ``Dimensions.key``."""
+        by = limit.by
+        if by is not None:
+            return by.key(exchange, self.address(exchange))
+        scope = limit.scope
         if scope == "endpoint":
             return b""
         principal = exchange.principal

@@ -6,29 +6,46 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import ClassVar
 
+from apigw.policy.limits.dimensions import Dimensions, dimensions
 from apigw.policy.limits.model import UNMATCHED, RateLimit
 from apigw.routing.hosts import Hosts
 from apigw.routing.pattern import Pattern
 
 
-class Quota:
-    """``endpoint`` names it. ``pattern`` is of the paths that it limits, ``None`` for what matches no route; ``hosts``
-    are those that it limits, ``None`` for all."""
-
-    kind: ClassVar[str]
-    """``rate`` or ``concurrent``."""
+class Placed:
+    """What has a place. ``pattern`` is of the paths there, ``None`` for what matches no route; ``hosts`` are the hosts,
+    ``None`` for all. A route's own limits look at neither."""
 
     def __init__(self, config: RateLimit) -> None:
-        self.config = config
-        self.endpoint = config.named
         self.hosts: Hosts[bool] | None = None
         if config.hosts:
             self.hosts = Hosts()
             for host in config.hosts:
                 self.hosts.set(host, True)
-        self.scope = config.scope
+        matched = config.route is None and config.endpoint != UNMATCHED
+        self.pattern = Pattern.parse(config.endpoint) if matched else None
+
+
+class Quota(Placed):
+    """``endpoint`` names it. ``scope`` is what it counts by, in words; ``by`` where that is none of ``SHORT``."""
+
+    kind: ClassVar[str]
+    """``rate`` or ``concurrent``."""
+    id: bytes
+    """Eight bytes of ``identify``."""
+
+    def __init__(self, config: RateLimit) -> None:
+        super().__init__(config)
+        self.config = config
+        self.endpoint = config.named
+        self.scope = config.counts_by
+        self.by: Dimensions | None = dimensions(config)
         self.on_store_failure = config.on_store_failure
-        self.pattern = None if config.endpoint == UNMATCHED else Pattern.parse(config.endpoint)
+
+    @property
+    def counted_as(self) -> str:
+        """What its ``id`` begins with: that of a dry run is not that of a limit in force for the same."""
+        return f"{self.endpoint} dry" if self.config.dry_run else self.endpoint
 
     @property
     def series(self) -> tuple[str, str, str]:

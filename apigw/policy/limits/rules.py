@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
-
-from attrs import evolve
 
 from apigw.config import addresses
 from apigw.config.files import Files
 from apigw.config.merge import Document
-from apigw.config.model import Config, Path, Route
+from apigw.config.model import Path
 from apigw.config.nearest import hint
 from apigw.config.paths import paths_of
-from apigw.config.rules import Less, Rules
-from apigw.config.units import duration_text
+from apigw.config.rules import Rules
 from apigw.config.validate import shown
-from apigw.policy.limits.model import UNMATCHED, RateLimit, rate_limits_of
+from apigw.policy.limits.model import SHORT, UNMATCHED
+from apigw.policy.limits.planned import plans
 from apigw.policy.limits.schema import KEYS
-from apigw.routing.hosts import Hosts, may_have
-from apigw.routing.pattern import Pattern, overlaps
-from apigw.routing.rules import Patterns
+from apigw.policy.limits.told import told, told_unmatched, weaker
+from apigw.policy.limits.written import WHO, Written, all_written, name_of
+from apigw.routing.hosts import Hosts
+from apigw.routing.pattern import Pattern
+from apigw.routing.rules import Patterns, misnamed
 
 
 def limited_endpoint(text: str) -> None:
@@ -32,31 +31,88 @@ def limited_endpoint(text: str) -> None:
         Pattern.parse(text)
 
 
+def counted_by(text: str) -> None:
+    if text in ("header", "claim"):
+        raise ValueError(f"does not say which: write {{{text}: NAME}}")
+    if SHORT.get(text):
+        raise ValueError(f"is a scope: write {SHORT[text][0]}")
+    if text not in ("principal", "address"):
+        raise ValueError(
+            f"is not principal, address, or a map such as {{header: X-Name}}{hint(text, ('principal', 'address'))}"
+        )
+
+
+def route_name(text: str) -> None:
+    if not text or not text.isprintable():
+        raise ValueError("is not the name of a route")
+
+
+def identifier(text: str) -> None:
+    if not text or not text.isprintable() or text != text.strip():
+        raise ValueError("is not an id: printable characters, and no space at its ends")
+
+
 def rate_limits(document: Document, files: Files) -> None:
-    """Reports two limits of one kind with one endpoint and scope. Warns of a limit that matches no route."""
+    """Reports contradictions within a limit, and two limits of one kind for the same requests and callers. Warns of a
+    limit that matches no route."""
     routed = _Routed(document)
-    seen: dict[tuple[object, str, bool, str], Path] = {}
-    for path, limit in document.entries("rate_limits"):
-        if not isinstance(limit, dict):
+    names = _Names(document)
+    seen: dict[tuple[object, ...], Path] = {}
+    for limit in all_written(document):
+        path, entry = limit.path, limit.entry
+        _kind(document, path, entry)
+        _by(document, path, entry)
+        if not limit.beside:
+            names.check(limit)
+        if limit.endpoint is None and limit.route is None:
             continue
-        _kind(document, path, limit)
-        if "endpoint" not in limit:
-            continue
-        at, endpoint = (*path, "endpoint"), limit["endpoint"]
-        pattern = None if endpoint == UNMATCHED else Pattern.parse(endpoint)
-        hosts = [addresses.route_host(host) for _, host in document.entries(*path, "hosts")]
-        if "scope" in limit and document.is_sound((*path, "hosts")):
-            shape = None if pattern is None else pattern.shape
-            keys = [(shape, limit["scope"], "concurrent" in limit, host) for host in hosts or [""]]
-            first = next((seen[key] for key in keys if key in seen), None)
-            for key in keys:
-                seen.setdefault(key, at)
-            if first is not None:
-                document.report(at, f"has the same endpoint and scope as the limit at {document.place(first)}")
-        if pattern is None:
-            _unmatched(document, path, limit)
-        elif document.whole and not routed.overlap(pattern, hosts):
-            document.warn(at, f"{shown(document, at, endpoint)} matches no route")
+        at = limit.at
+        if limit.counts_by is not None and all(document.is_sound((*path, key)) for key in ("hosts", "by", *WHO)):
+            for key in limit.counted():
+                first = seen.setdefault(key, at)
+                if first != at:
+                    same = "endpoint" if limit.route is None else "route"
+                    place = document.place(first)
+                    document.report(at, f"has the same {same}, and the same callers, as the limit at {place}")
+                    break
+        if limit.endpoint == UNMATCHED:
+            _unmatched(document, path, entry)
+        elif limit.pattern is not None and document.whole and not routed.overlap(limit.pattern, limit.hosts):
+            document.warn(at, f"{shown(document, at, limit.endpoint)} matches no route")
+
+
+class _Names:
+    """The routes that limits name; and of routes with one name, that their limits are the same."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._known: dict[str, tuple[Path, Any]] = {}
+        for path, route in document.entries("routes"):
+            name = name_of(document, path)
+            if name is None or not isinstance(route, dict) or not document.is_sound((*path, "rate_limits")):
+                continue
+            first, limits = self._known.setdefault(name, (path, route.get("rate_limits")))
+            if (limits or None) != (route.get("rate_limits") or None):
+                place = document.place((*first, "path"))
+                sentence = f"are not those of the route at {place}, whose name is {name!r} too: give one of them a name"
+                at = path if route.get("rate_limits") else first
+                document.report((*at, "rate_limits"), sentence, document.key((*at, "rate_limits")))
+
+    def check(self, limit: Written) -> None:
+        document, path, entry = self._document, limit.path, limit.entry
+        sound = document.is_sound((*path, "route")) and document.is_sound((*path, "endpoint"))
+        if not sound:
+            return
+        if "route" in entry:
+            at = (*path, "route")
+            for key in ("endpoint", "hosts"):
+                if key in entry:
+                    document.report((*path, key), "does not go with route", document.key((*path, key)))
+            if document.whole and entry["route"] not in self._known:
+                near = hint(entry["route"], self._known)
+                document.report(at, f"{shown(document, at, entry['route'])} is not the name of a route{near}")
+        elif "endpoint" not in entry:
+            document.report((*path, "endpoint"), "is missing, and so is route: one of them says what is limited")
 
 
 class _Routed:
@@ -108,64 +164,69 @@ def _kind(document: Document, path: Path, limit: dict[str, Any]) -> None:
                 document.report((*path, key), f"is missing: {other} needs it")
 
 
-def _unmatched(document: Document, path: Path, limit: dict[str, Any]) -> None:
+def _by(document: Document, path: Path, entry: dict[str, Any]) -> None:
+    """Whom it counts by."""
+    if not document.is_sound((*path, "by")) or not document.is_sound((*path, "scope")):
+        return
+    if "by" not in entry:
+        if "scope" not in entry:
+            document.report((*path, "scope"), "is missing: it, or by, says whom it counts")
+        return
+    if "scope" in entry:
+        document.report((*path, "scope"), "does not go with by, whose short form it is", document.key((*path, "scope")))
+    seen: set[object] = set()
+    for where, each in _listed(document, path):
+        if isinstance(each, dict):
+            if len(each) != 1:
+                document.report(where, "needs one of header and claim")
+                continue
+            said = misnamed("headers", each["header"]) if "header" in each else None
+            if said is not None:
+                document.report((*where, "header"), said)
+            each = ("header", each["header"].lower()) if "header" in each else ("claim", each["claim"])
+        if each in seen:
+            document.report(where, "is given twice")
+        seen.add(each)
+
+
+def _unmatched(document: Document, path: Path, entry: dict[str, Any]) -> None:
     """Such a request has no caller but its address, and is over at once."""
-    if limit.get("scope") == "user":
-        document.report((*path, "scope"), "is not known of requests that match no route: write ip")
-    if "concurrent" in limit:
+    sentence = "is not known of requests that match no route"
+    if entry.get("scope") == "user":
+        document.report((*path, "scope"), f"{sentence}: write ip")
+    for where, each in _listed(document, path):
+        if each == "principal" or (isinstance(each, dict) and "claim" in each):
+            document.report(where, f"{'the caller' if each == 'principal' else 'a claim'} {sentence}: write address")
+    for key in ("roles", "claims", "providers", "principals"):
+        if key in entry:
+            document.report((*path, key), f"{sentence}, as they have no caller", document.key((*path, key)))
+    if "concurrent" in entry:
         at = (*path, "concurrent")
         document.report(at, "limits nothing where no route matches: such a request ends at once", document.key(at))
 
 
-def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]:
-    for limit in rate_limits_of(config):
-        applies = limit.endpoint != UNMATCHED and Pattern.parse(limit.endpoint).matches(path)
-        if applies and may_have(limit.hosts, route.hosts):
-            yield "limit", _in_words(limit)
-
-
-def told_unmatched(config: Config) -> Iterator[tuple[str, str]]:
-    for limit in rate_limits_of(config):
-        if limit.endpoint == UNMATCHED:
-            yield "limit", _in_words(limit)
-
-
-def weaker(config: Config) -> Less:
-    limits = [(each, Pattern.parse(each.endpoint)) for each in rate_limits_of(config) if each.endpoint != UNMATCHED]
-    return partial(_less, limits)
-
-
-def _less(limits: Sequence[tuple[RateLimit, Pattern]], route: Route, other: Route, path: bytes) -> str | None:
-    """A limit of ``route`` that does not hold for ``path``, in words; whoever wrote a route for that knows it."""
-    own, theirs = Pattern.parse(route.path), Pattern.parse(other.path)
-    if own.matches(path) or (not theirs.wildcard and _trimmed(own) == _trimmed(theirs)):
-        return None
-    of_host = [(limit, pattern) for limit, pattern in limits if may_have(limit.hosts, route.hosts)]
-    held = [limit for limit, pattern in of_host if pattern.matches(path)]
-    for limit, pattern in of_host:
-        alike = (evolve(each, endpoint=limit.endpoint, hosts=limit.hosts) for each in held)
-        if overlaps(pattern, own) == "always" and limit not in alike:
-            return f"escapes the limit on {limit.named}"
-    return None
-
-
-def _trimmed(pattern: Pattern) -> tuple[bytes | None, ...]:
-    """Its segments, without a slash at the end."""
-    return pattern.segments[:-1] if pattern.segments[-1:] == (b"",) else pattern.segments
-
-
-def _in_words(limit: RateLimit) -> str:
-    each = {"user": "for each user", "ip": "for each address"}.get(limit.scope, "for all callers together")
-    if limit.window is None:
-        return f"{limit.concurrent} at a time {each} ({limit.named})"
-    return f"{limit.limit} in {duration_text(limit.window)} {each} ({limit.named})"
+def _listed(document: Document, path: Path) -> Iterator[tuple[Path, Any]]:
+    held = document.get(*path, "by")
+    if isinstance(held, str):
+        yield (*path, "by"), held
+    elif held is not None:
+        yield from document.entries(*path, "by")
 
 
 RULES = Rules(
     keys=KEYS,
-    forms={"limited endpoint": limited_endpoint},
-    called={"limited endpoint": "path pattern or `unmatched`"},
-    checks=(rate_limits,),
+    forms={
+        "limited endpoint": limited_endpoint,
+        "counted by": counted_by,
+        "route name": route_name,
+        "id": identifier,
+    },
+    called={
+        "limited endpoint": "path pattern or `unmatched`",
+        "counted by": "`principal`, `address`",
+        "route name": "name of a route",
+    },
+    checks=(rate_limits, plans),
     weaker=(weaker,),
     told=(told,),
     told_unmatched=(told_unmatched,),

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
-from apigw.policy.limits.quota import Quota
+from apigw.policy.limits.quota import Placed
 from apigw.routing.hosts import Overlap
 from apigw.routing.pattern import Pattern, overlaps
 
-L = TypeVar("L", bound=Quota)
+L = TypeVar("L", bound=Placed)
 
 
 class Selection(Generic[L]):
-    """The limits of one route: ``always`` apply to all its requests, ``sometimes`` depend on their path and host."""
+    """The limits, or plans, of one route: ``always`` apply to all its requests, ``sometimes`` depend on their path and
+    host."""
 
     def __init__(self, always: tuple[L, ...] = (), sometimes: tuple[L, ...] = ()) -> None:
         self.always = always
@@ -29,12 +30,9 @@ class Selection(Generic[L]):
             return self.always
         return self.always + tuple([limit for limit in self.sometimes if _matches(limit, path, authority)])
 
-    def of_addresses(self) -> Selection[L]:
-        """The ``ip`` limits, in which a 401 counts; if they refuse, the answer is 429."""
-        return Selection(
-            tuple(limit for limit in self.always if limit.scope == "ip"),
-            tuple(limit for limit in self.sometimes if limit.scope == "ip"),
-        )
+    def beside(self, others: Sequence[L]) -> Selection[L]:
+        """This, and ``others``, which always apply."""
+        return Selection(self.always + tuple(others), self.sometimes) if others else self
 
 
 def select(limits: Iterable[L], route: Pattern | None, hosts: tuple[str, ...] = ()) -> Selection[L]:
@@ -52,7 +50,7 @@ def select(limits: Iterable[L], route: Pattern | None, hosts: tuple[str, ...] = 
     return Selection(tuple(found["always"]), tuple(found["sometimes"]))
 
 
-def _of_host(limit: Quota, hosts: tuple[str, ...]) -> Overlap:
+def _of_host(limit: Placed, hosts: tuple[str, ...]) -> Overlap:
     if limit.hosts is None:
         return "always"
     if not hosts:
@@ -61,7 +59,7 @@ def _of_host(limit: Quota, hosts: tuple[str, ...]) -> Overlap:
     return covered.pop() if len(covered) == 1 else "sometimes"
 
 
-def _matches(limit: Quota, path: bytes, authority: bytes) -> bool:
+def _matches(limit: Placed, path: bytes, authority: bytes) -> bool:
     if limit.hosts is not None and limit.hosts.find(authority) is None:
         return False
     return limit.pattern is None or limit.pattern.matches(path)

@@ -8,6 +8,43 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from apigw.policy.limits.quota import Quota
 
+Labels = tuple[str, str, str]
+"""Endpoint, kind and scope of a limit."""
+
+
+class Violations:
+    """One counter of limits, and how often each of them was counted."""
+
+    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
+        self._children: dict[Labels, Counter] = {}
+        self._counter = Counter(name, documentation, ["endpoint", "kind", "scope"], registry=registry)
+        self._of_limits: dict[bytes, int] = {}
+
+    def __call__(self, limit: Quota) -> None:
+        """Count a request."""
+        self._child(limit.series).inc()
+        self._of_limits[limit.id] = self.of(limit) + 1
+
+    def of(self, limit: Quota) -> int:
+        """How often. Limits that differ in their windows have the same series, but not the same number here."""
+        return self._of_limits.get(limit.id, 0)
+
+    def retain(self, limits: Collection[Quota]) -> None:
+        kept = {limit.series for limit in limits}
+        for labels in self._children.keys() - kept:
+            del self._children[labels]
+            self._counter.remove(*labels)
+        for labels in kept:
+            self._child(labels)
+        ids = {limit.id for limit in limits}
+        self._of_limits = {id: number for id, number in self._of_limits.items() if id in ids}
+
+    def _child(self, labels: Labels) -> Counter:
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self._counter.labels(*labels)
+        return child
+
 
 class LimitSeries:
     """Metrics of limits, written by the reactor's thread. Series start at zero, for ``rate()``.
@@ -16,12 +53,11 @@ class LimitSeries:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._limits: dict[tuple[str, str, str], Counter] = {}
-        self._violations = Counter(
-            "gateway_rate_limit_violations_total",
-            "Requests refused by a limit.",
-            ["endpoint", "kind", "scope"],
-            registry=registry,
+        self._refused = Violations("gateway_rate_limit_violations_total", "Requests refused by a limit.", registry)
+        self._would_refuse = Violations(
+            "gateway_rate_limit_dry_run_violations_total",
+            "Requests that a limit in a dry run would have refused.",
+            registry,
         )
         self._store_up = Gauge(
             "gateway_rate_limit_store_up",
@@ -36,8 +72,8 @@ class LimitSeries:
         self._store_up.set(1)
 
     def violated(self, limit: Quota) -> None:
-        """Count a request that ``limit`` refuses."""
-        self._of(limit.series).inc()
+        """Count a request that ``limit`` refuses, or would in its dry run."""
+        (self._would_refuse if limit.config.dry_run else self._refused)(limit)
 
     def store_up(self, up: bool) -> None:
         self._store_up.set(up)
@@ -46,30 +82,16 @@ class LimitSeries:
         """Count a check that was decided without Redis."""
         self._fallbacks.inc()
 
-    def retain(self, limits: Collection[tuple[str, str, str]]) -> None:
-        """Keep the series of these limits, given by endpoint, kind and scope, and remove all others."""
-        for key in self._limits.keys() - limits:
-            del self._limits[key]
-            self._violations.remove(*key)
-        for key in limits:
-            self._of(key)
+    def retain(self, limits: Collection[Quota]) -> None:
+        """Keep the series of these limits, and remove all others."""
+        self._refused.retain([limit for limit in limits if not limit.config.dry_run])
+        self._would_refuse.retain([limit for limit in limits if limit.config.dry_run])
 
-    def violations(self) -> dict[tuple[str, str, str], int]:
-        """Number of refused requests by endpoint, kind and scope."""
-        (family,) = self._violations.collect()
-        return {
-            (sample.labels["endpoint"], sample.labels["kind"], sample.labels["scope"]): int(sample.value)
-            for sample in family.samples
-            if sample.name.endswith("_total")
-        }
+    def violations(self, limit: Quota) -> int:
+        """How many requests it has refused, or would have in its dry run."""
+        return (self._would_refuse if limit.config.dry_run else self._refused).of(limit)
 
     def fallbacks(self) -> int:
         """Number of checks that were decided without Redis."""
         (family,) = self._fallbacks.collect()
         return int(next(sample.value for sample in family.samples if sample.name.endswith("_total")))
-
-    def _of(self, key: tuple[str, str, str]) -> Counter:
-        series = self._limits.get(key)
-        if series is None:
-            series = self._limits[key] = self._violations.labels(*key)
-        return series

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from apigw.config.files import Files
@@ -101,11 +101,10 @@ def parameters(document: Document, *keys: tuple[str | None, ...]) -> None:
     for path, route in document.entries("routes"):
         if not isinstance(route, dict):
             continue
-        patterns = [Pattern.parse(text) for _, text in paths_of(document, path)]
         for key in keys:
             for at, text in _texts(route, path, key):
                 for name in syntax.names(text):
-                    _parameter(document, at, name, patterns)
+                    _parameter(document, at, name, _patterns(document, path))
 
 
 def patterns_in(document: Document, *keys: tuple[str | None, ...]) -> None:
@@ -113,15 +112,24 @@ def patterns_in(document: Document, *keys: tuple[str | None, ...]) -> None:
     for path, route in document.entries("routes"):
         if not isinstance(route, dict):
             continue
-        patterns = [Pattern.parse(text) for _, text in paths_of(document, path)]
-        meant = {f":{name}": syntax.PARAM + name for pattern in patterns for name in pattern.names}
-        if any(pattern.wildcard for pattern in patterns):
-            meant["*"] = syntax.REST
         for key in keys:
             for at, text in _texts(route, path, key):
+                meant = _meant(_patterns(document, path))
                 segment = next((each for each in text.partition("?")[0].split("/") if each in meant), None)
                 if segment is not None:
                     document.report(at, f"has {segment}, which stands for itself here: write {{{meant[segment]}}}")
+
+
+def _patterns(document: Document, route: Path) -> list[Pattern]:
+    return [Pattern.parse(text) for _, text in paths_of(document, route)]
+
+
+def _meant(patterns: Sequence[Pattern]) -> dict[str, str]:
+    """What is written in braces for each segment that is no literal."""
+    meant = {f":{name}": syntax.PARAM + name for pattern in patterns for name in pattern.names}
+    if any(pattern.wildcard for pattern in patterns):
+        meant["*"] = syntax.REST
+    return meant
 
 
 def callers(document: Document, *keys: tuple[str | None, ...]) -> None:

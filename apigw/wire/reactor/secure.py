@@ -17,6 +17,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
+from apigw.wire.reactor.certificates import shown
 from apigw.wire.reactor.openssl import Encryption
 from apigw.wire.reactor.sending import MOST_HELD
 
@@ -101,6 +102,7 @@ class Secure:
         """Records without text, less those with text."""
         self._produced = False
         """Whether a producer is registered."""
+        self._certificates: list[bytes] | None = None
         self._reason: Failure | None = None
         self._tls: Any = None
         self._encryption: Encryption | None = None
@@ -366,6 +368,14 @@ class Secure:
 
     def getPeerCertificate(self) -> Any:
         return self._tls.get_peer_certificate()
+
+    @property
+    def certificates(self) -> list[bytes]:
+        """The certificates that the other side has shown, as ``shown``; read from OpenSSL when they are first asked
+        for."""
+        if self._certificates is None and self._tls is not None:
+            self._certificates = shown(self._tls)
+        return self._certificates or []
 
     @property
     def hosts(self) -> Any:

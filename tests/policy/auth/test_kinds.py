@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from prometheus_client import CollectorRegistry
 
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
-from apigw.contract.exchange import Exchange, Route
+from apigw.contract.exchange import Exchange, Route, Stage
 from apigw.contract.peers import Peers
 from apigw.contract.policy import Part, Prepared
 from apigw.ops.metrics import Metrics
@@ -56,7 +57,7 @@ class Scene:
 
     def ask(self, part: Part, *headers: tuple[bytes, bytes]) -> int:
         series = Metrics(CollectorRegistry(), "0").route("/a")
-        stages = tuple(part.stages.values())
+        stages = [stage for stage in part.stages.values() if isinstance(stage, Stage)]
         route = Route(
             "/a", None, None, series, (*stages, Welcome()), on_refusal=part.on_refusal, screens=(self.screen,)
         )
@@ -193,3 +194,21 @@ def test_keys_reach_no_service_unless_that_is_said(tmp_path: Path) -> None:
         assert kept.part(**of_route).stripped == {b"x-api-key"}
         assert forwarded.part(**of_route).stripped == frozenset()
     assert kept.part(forward_token=False).stripped == {b"x-api-key", b"authorization"}
+
+
+def test_callers_of_two_providers_of_a_kind_stay_known_over_a_reload() -> None:
+    """What is remembered is taken over once, and not lost to the second provider."""
+    verifiers = HS, evolve(HS, name="other", issuer="https://other")
+    policy = PolicyScene()
+    policy.clock.advance(NOW)
+    known = []
+    for _ in range(2):
+        prepared = policy.prepare(Config(added=(AuthSection(Auth(jwt=verifiers)),)))
+        prepared.adopt(policy.prepared)
+        policy.prepared = prepared
+        stage = prepared.part(RouteConfig("/a", "main", added=(AuthOfRoute(),))).stages["auth"]
+        assert isinstance(stage, Authenticate)
+        known.append(stage._method.remembered([TOKEN[1]], NOW))
+        stage._method.verify([TOKEN[1]], NOW)
+    assert known[0] is None
+    assert known[1] is not None

@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from apigw.config.model import Secret
 from apigw.contract.exchange import Exchange, Route
 from apigw.contract.peers import Peers
+from apigw.contract.principal import Principal
 from apigw.errors import GatewayError, Unauthorized
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.authenticator import Authenticator
@@ -28,6 +29,8 @@ from apigw.routing.trie import Entry
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.request import Request
 
+from .introspection.test_opaque import TOKEN
+from .introspection.test_opaque import Scene as Introspected
 from .jwt.test_jwks import SOURCE, URL, document, jwk, rsa
 from .jwt.test_jwt import HS, NOW, accept, hs256, using
 
@@ -178,3 +181,23 @@ def test_while_keys_cannot_be_fetched_a_token_holds_until_it_expires(scene: Scen
     answers.append(document(jwk("b")))
     scene.pass_time(60)
     assert [type(error) for error in scene.refused] == [Unauthorized]
+
+
+def test_one_ends_when_its_server_says_that_its_token_is_not_active(scene: Scene) -> None:
+    """It is asked again when the answer is too old; one that does not answer ends nobody's stream."""
+    answers: list[object] = [{"active": True, "sub": "ada"}]
+    opaque = Introspected()
+    opaque.answer = answers[0]
+    scene.lasting.use(Authenticator([opaque.bearer]))
+    principal = opaque.ask_once()
+    assert isinstance(principal, Principal)
+    exchange = scene.open(None)
+    exchange.principal = principal
+    exchange.request.headers = [(b"authorization", b"Bearer " + TOKEN)]
+    scene.lasting.run(exchange)
+    for answer, ended in ((answers[0], 0), ((500, b""), 0), (None, 0), ({"active": False}, 1)):
+        opaque.answer = answer
+        opaque.clock.advance(31)
+        scene.pass_time(REVIEW + 0.2)
+        assert len(scene.refused) == ended
+    assert scene.failed == ["inactive"]

@@ -7,7 +7,8 @@ from typing import Any
 
 from apigw.policy.limits.resource import summed
 
-RATE = {
+RATE: dict[str, Any] = {
+    "id": "00ff",
     "endpoint": "/a",
     "scope": "ip",
     "limit": 5,
@@ -17,7 +18,8 @@ RATE = {
     "violations": 3,
     "keys": 12,
 }
-PLACES = {
+PLACES: dict[str, Any] = {
+    "id": "11ff",
     "endpoint": "/b",
     "scope": "user",
     "concurrent": 2,
@@ -26,6 +28,7 @@ PLACES = {
     "violations": 1,
     "keys": 2,
 }
+SHOWN_RATE, SHOWN_PLACES = ({key: limit[key] for key in limit if key != "id"} for limit in (RATE, PLACES))
 
 
 def said(*limits: dict[str, Any], shared: bool = False, up: bool = True) -> dict[str, Any]:
@@ -35,7 +38,7 @@ def said(*limits: dict[str, Any], shared: bool = False, up: bool = True) -> dict
 
 def test_one_is_shown_as_it_is() -> None:
     """The answer of the only worker is the gateway's."""
-    assert summed(said(RATE, PLACES), []) == {"store": said()["store"], "limits": [RATE, PLACES]}
+    assert summed(said(RATE, PLACES), []) == {"store": said()["store"], "limits": [SHOWN_RATE, SHOWN_PLACES]}
 
 
 def test_what_each_counts_for_itself_is_added_up() -> None:
@@ -56,7 +59,15 @@ def test_what_is_shared_is_not_counted_twice() -> None:
     assert (places["violations"], places["keys"], places["taken"]) == (2, 2, 3)
 
 
+def test_workers_that_are_gone_have_refused_too() -> None:
+    """What they counted for limits that are there now, and their fallbacks."""
+    gone = {RATE["id"]: 10, PLACES["id"]: 20, "of-no-limit": 40, "fallbacks": 80}
+    shown = summed(said(RATE, PLACES), [said(RATE, PLACES)], gone)
+    assert [limit["violations"] for limit in shown["limits"]] == [16, 22]
+    assert shown["store"]["fallbacks"] == 94
+
+
 def test_a_limit_that_another_worker_does_not_have_yet() -> None:
     """During a reload: the limits are those of the worker that was asked."""
     changed = RATE | {"limit": 6}
-    assert summed(said(RATE), [said(changed, PLACES)])["limits"] == [RATE]
+    assert summed(said(RATE), [said(changed, PLACES)])["limits"] == [SHOWN_RATE]

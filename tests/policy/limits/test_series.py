@@ -11,7 +11,7 @@ from apigw.policy.limits.series import LimitSeries
 def test_zero_is_there_before_the_first_violation() -> None:
     """``rate()`` sees it, because the series began at zero."""
     registry = CollectorRegistry()
-    LimitSeries(registry).retain({("/a", "rate", "user")})
+    LimitSeries(registry).retain([limit(endpoint="/a", scope="user")])
     assert (
         registry.get_sample_value(
             "gateway_rate_limit_violations_total", {"endpoint": "/a", "kind": "rate", "scope": "user"}
@@ -24,13 +24,30 @@ def test_a_reload_keeps_the_counts_of_what_it_keeps() -> None:
     """Limits that are gone leave the scrape."""
     registry = CollectorRegistry()
     series = LimitSeries(registry)
-    series.retain({("/old", "rate", "ip"), ("/kept", "rate", "ip"), ("/kept", "rate", "user")})
-    series.violated(limit(endpoint="/old"))
-    series.violated(limit(endpoint="/kept"))
-    series.retain({("/kept", "rate", "ip")})
-    assert series.violations() == {("/kept", "rate", "ip"): 1}
-    series.violated(limit(endpoint="/kept"))
-    assert series.violations() == {("/kept", "rate", "ip"): 2}
+    old, kept, raised = limit(endpoint="/old"), limit(endpoint="/kept"), limit(9, endpoint="/kept")
+    series.retain([old, kept, limit(endpoint="/kept", scope="user")])
+    series.violated(old)
+    series.violated(kept)
+    series.retain([raised])
+    assert (series.violations(old), series.violations(raised)) == (0, 1)
+    series.violated(raised)
+    assert series.violations(raised) == 2
+    labels = [dict(zip(("endpoint", "kind", "scope"), each.series, strict=True)) for each in (old, raised)]
+    found = [registry.get_sample_value("gateway_rate_limit_violations_total", each) for each in labels]
+    assert found == [None, 2]
+
+
+def test_a_dry_run_is_told_apart() -> None:
+    """What would have been refused is counted in a family of its own."""
+    registry = CollectorRegistry()
+    series = LimitSeries(registry)
+    dry = limit(endpoint="/a", dry_run=True)
+    series.retain([dry, limit(endpoint="/a", scope="user")])
+    series.violated(dry)
+    labels = {"endpoint": "/a", "kind": "rate", "scope": "ip"}
+    assert registry.get_sample_value("gateway_rate_limit_dry_run_violations_total", labels) == 1
+    assert registry.get_sample_value("gateway_rate_limit_violations_total", labels) is None
+    assert series.violations(dry) == 1
 
 
 def test_the_store_shows_how_it_is() -> None:

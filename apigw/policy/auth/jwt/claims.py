@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -57,7 +58,7 @@ class ClaimRules:
     """The checks of a verifier's claims (RFC 7519 §4.1), and the names of the claims with id and roles.
 
     ``claims`` are what the token must have, as of ``authorization.as_demanded``. ``roles_allowed``: other roles are
-    dropped.
+    dropped. ``needs_expiry``: whether a token without ``exp`` is refused.
     """
 
     provider: str
@@ -68,6 +69,7 @@ class ClaimRules:
     roles_claim: str = "roles"
     claims: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     roles_allowed: re.Pattern[str] | None = None
+    needs_expiry: bool = True
 
     def principal(self, claims: dict[str, Any], now: float) -> Principal:
         """The principal of verified ``claims``. Raises ``Unauthorized``.
@@ -98,9 +100,9 @@ class ClaimRules:
             raise WRONG_AUDIENCE()
 
     def _times(self, claims: dict[str, Any], now: float) -> tuple[float, float]:
-        if "exp" not in claims:
+        if "exp" not in claims and self.needs_expiry:
             raise NO_EXPIRY()
-        expires = _seconds(claims["exp"]) + self.leeway
+        expires = _seconds(claims["exp"]) + self.leeway if "exp" in claims else math.inf
         not_before = _seconds(claims.get("nbf", 0)) - self.leeway
         issued = _seconds(claims.get("iat", 0)) - self.leeway
         if now >= expires:

@@ -181,6 +181,17 @@ class Tokens(Method):
             raise _no_key(token)
         return waiting.addCallback(self._authenticate_again, token, now)
 
+    def could_take(self, raw: bytes) -> bool:
+        """Whether a token is a JWT of an issuer that one of the verifiers has, or of any if one has none."""
+        segments = _PARTS.fullmatch(raw) if len(raw) <= self._largest else None
+        if segments is None:
+            return False
+        try:
+            issuer = parse_object(urlsafe_b64decode(segments[2])).get("iss")
+        except (ValueError, TypeError):
+            return False
+        return any(verifier.rules.issuer in (None, issuer) for verifier in self._verifiers)
+
     def _authenticate_again(self, _: None, token: Token, now: float) -> Principal:
         key = _verifying_key(token)
         if key is None:
@@ -190,7 +201,7 @@ class Tokens(Method):
     def _read(self, raw: bytes, as_usual: bytes) -> Token:
         """Take a token apart and find its verifier; raises ``Unauthorized`` if that is not possible."""
         if len(raw) > self._largest:
-            raise _too_large(self._largest)
+            raise too_large(self._largest)
         segments = _PARTS.fullmatch(raw)
         if segments is None:
             raise MALFORMED()
@@ -240,7 +251,8 @@ class Tokens(Method):
             self._seen_bytes -= len(as_usual)
 
 
-def _too_large(largest: int) -> Unauthorized:
+def too_large(largest: int) -> Unauthorized:
+    """The 401 for a token of more than ``largest`` bytes."""
     size = f"{largest >> 10} KiB" if largest % 1024 == 0 else f"{largest} bytes"
     return Refusal("too_large", f"the token is larger than {size}, which is auth.max_token_size")()
 

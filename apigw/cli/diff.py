@@ -1,0 +1,30 @@
+"""``apigw diff``: what a reload would change if the configuration was replaced by another one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from apigw.cli.outcome import FOUND, REFUSED, counted, loaded
+from apigw.config.changes import changes
+from apigw.config.merge import read
+from apigw.process.renewal import needs_restart
+from apigw.process.rules import RULES
+
+
+def diff(options: argparse.Namespace) -> int:
+    old, new = loaded(options.config), loaded(options.directory)
+    if old is None or new is None:
+        return REFUSED
+    before, after = (read(each, os.environ, RULES.schema) for each in (options.config, options.directory))
+    lines = list(changes(before, after))
+    for line in lines:
+        print(line)
+    refused = needs_restart(old, new)
+    for problem in refused:
+        print(problem, file=sys.stderr)
+    print(
+        f"{options.directory}: {counted(len(lines), 'change')}" + (", which a reload would refuse" if refused else "")
+    )
+    return REFUSED if refused else FOUND

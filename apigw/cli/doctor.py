@@ -1,0 +1,213 @@
+"""``apigw doctor``: what is odd on this machine, for a configuration.
+
+Nothing is changed. Each examination is a function that yields what it found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from math import ceil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from apigw import __version__, is_compiled
+from apigw.cli.admin import Admin, NotAnswered
+from apigw.cli.outcome import FOUND, REFUSED, counted, loaded
+from apigw.config import endpoints, files
+from apigw.config.model import Config
+from apigw.config.units import size_text
+from apigw.process.cores import workers
+from apigw.process.descriptors import SPARE
+
+PATIENCE = 2.0
+"""Seconds for each connection that is tried."""
+
+RENEWAL = 30 * 24 * 3600.0
+"""A certificate that ends sooner is odd: those of Let's Encrypt are renewed this long before their end."""
+
+DISK = 0.05
+"""Share of a file system that should be free where a log is written."""
+
+FINE, ODD = "ok", "odd"
+
+Found = tuple[str, str]
+
+
+def doctor(options: argparse.Namespace) -> int:
+    config = loaded(options.directory)
+    if config is None:
+        return REFUSED
+    odd = 0
+    for examine in EXAMINATIONS:
+        for verdict, sentence in examine(config):
+            odd += verdict == ODD
+            print(f"{verdict:<4}{sentence}")
+    print(f"{options.directory}: {counted(odd, 'oddity') if odd == 1 else f'{odd} oddities'}")
+    return REFUSED if odd else FOUND
+
+
+def _program(config: Config) -> Iterator[Found]:
+    build = f"apigw {__version__}, Python {platform.python_version()}"
+    if is_compiled():
+        yield FINE, f"{build}, compiled"
+    else:
+        yield ODD, f"{build}: not compiled, so a request costs three times the CPU (docs/howto/deploy.md)"
+
+
+def _warnings(config: Config) -> Iterator[Found]:
+    number = len(config.warnings)
+    yield (
+        (ODD if number else FINE),
+        f"the configuration has {counted(number, 'warning')}" + (": `apigw check` names them" if number else ""),
+    )
+
+
+def _cores(config: Config) -> Iterator[Found]:
+    usable, number = workers("auto"), workers(config.gateway.workers)
+    if number == usable:
+        yield FINE, f"{counted(number, 'worker')}, as many as cores"
+    elif number < usable:
+        yield ODD, f"gateway.workers: {number}, and this machine has {usable} cores: `auto` uses all"
+    else:
+        yield ODD, f"gateway.workers: {number}, but only {usable} cores may be used here"
+
+
+def _open_files(config: Config) -> Iterator[Found]:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * ceil(config.gateway.max_connections / workers(config.gateway.workers)) + SPARE
+    if hard == resource.RLIM_INFINITY or hard >= wanted:
+        yield FINE, f"a process may open {hard} files, and needs up to {wanted}"
+    else:
+        yield ODD, f"a process may open {hard} files, and needs up to {wanted}: raise LimitNOFILE or `ulimit -Hn`"
+
+
+def _backlog(config: Config) -> Iterator[Found]:
+    most = _number("/proc/sys/net/core/somaxconn")
+    if most is not None and most < 1024:
+        yield ODD, f"net.core.somaxconn is {most}: bursts of new connections are dropped; 4096 is usual"
+
+
+def _memory(config: Config) -> Iterator[Found]:
+    gateway = config.gateway
+    wanted = gateway.limits_memory + gateway.max_buffered
+    limit = _number("/sys/fs/cgroup/memory.max")
+    if limit is not None and limit < 2 * wanted:
+        yield (
+            ODD,
+            f"the control group has {size_text(limit)} of memory; limits_memory and max_buffered may take "
+            f"{size_text(wanted)} of it",
+        )
+
+
+def _gateway(config: Config) -> Iterator[Found]:
+    """The gateway that runs with this configuration; if none does, whether its ports are free."""
+    try:
+        admin = Admin.of_endpoint(config.gateway.admin)
+        status = admin.get("/status")
+    except (NotAnswered, ValueError):
+        for listen in config.gateway.listen:
+            yield from _port(listen.endpoint)
+        return
+    version = status.get("version")
+    yield FINE, f"a gateway answers at {admin}: version {version}, process {status.get('process')}"
+    if version != __version__:
+        yield ODD, f"it is version {version}, and this program {__version__}: `apigw upgrade`, or a restart"
+    if (status.get("last_reload") or {}).get("result") == "failed":
+        yield ODD, "its last reload failed: `apigw reload` says why"
+
+
+def _port(endpoint: str) -> Iterator[Found]:
+    parsed = endpoints.parse(endpoint)
+    if parsed.kind not in ("tcp", "tcp6", "ssl") or parsed.get("port") == "0":
+        return
+    family = socket.AF_INET6 if parsed.kind == "tcp6" else socket.AF_INET
+    with socket.socket(family) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((parsed.get("interface"), int(parsed.get("port"))))
+            yield FINE, f"{endpoint} is free"
+        except OSError as error:
+            yield ODD, f"{endpoint} cannot be used: {error.strerror}"
+
+
+def _targets(config: Config) -> Iterator[Found]:
+    for service in config.services:
+        for target in service.targets:
+            if target.lookup != "srv":
+                yield _connects(f"service {service.name}: target {target.host}", target.host, target.port)
+
+
+def _redis(config: Config) -> Iterator[Found]:
+    if config.redis is not None:
+        parts = urlsplit(config.redis.url)
+        for host, port in config.redis.sentinels or ((parts.hostname, parts.port or 6379),):
+            if host:
+                yield _connects(f"redis: {host}", host, port)
+
+
+def _connects(name: str, host: str, port: int) -> Found:
+    begun = time.monotonic()
+    try:
+        with socket.create_connection((host, port), PATIENCE):
+            took = time.monotonic() - begun
+    except OSError as error:
+        return ODD, f"{name}:{port}: {error.strerror or error}"
+    return FINE, f"{name}:{port}: connected in {1000 * took:.1f} ms"
+
+
+def _certificates(config: Config) -> Iterator[Found]:
+    named = {
+        certificate.cert_file
+        for listen in config.gateway.listen
+        if listen.tls is not None
+        for certificate in listen.tls.certificates
+    }
+    named |= {service.tls.client_cert_file for service in config.services if service.tls.client_cert_file}
+    for file in sorted(named):
+        left = files.certificates(files.read(file))[0].not_valid_after_utc.timestamp() - time.time()
+        days = f"{abs(left) / 86400:.0f} days"
+        if left < 0:
+            yield ODD, f"{file}: the certificate ended {days} ago"
+        else:
+            yield (ODD if left < RENEWAL else FINE), f"{file}: the certificate ends in {days}"
+
+
+def _logs(config: Config) -> Iterator[Found]:
+    log = config.gateway.access_log
+    if log is None or log.file == "-":
+        return
+    folder = os.path.dirname(log.file)
+    usage = shutil.disk_usage(folder)
+    free = usage.free / usage.total
+    yield (ODD if free < DISK else FINE), f"{folder}: {free:.0%} of the disk are free for the access log"
+    if not os.access(log.file if os.path.exists(log.file) else folder, os.W_OK):
+        yield ODD, f"{log.file} cannot be written by this user"
+
+
+def _number(file: str) -> int | None:
+    try:
+        return int(Path(file).read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+EXAMINATIONS: tuple[Callable[[Config], Iterator[Found]], ...] = (
+    _program,
+    _warnings,
+    _cores,
+    _open_files,
+    _backlog,
+    _memory,
+    _gateway,
+    _targets,
+    _redis,
+    _certificates,
+    _logs,
+)

@@ -1,0 +1,72 @@
+"""``apigw init``: write a small configuration, to begin with."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+
+from apigw.cli.outcome import FOUND, MISUSE, REFUSED, loaded
+
+GATEWAY = """\
+gateway:
+  listen: ["tcp:{port}"]                     # the public port; with :interface=127.0.0.1 for this machine only
+  admin: "tcp:9090:interface=127.0.0.1"    # /metrics, /ready and /status for operators; keep it private
+  workers: auto                            # a process for each core
+  access_log: {{file: "-", format: json}}    # a line for each request, on standard output
+
+# Who may call: verify the tokens of an identity provider. Then every route requires one, unless it says `auth: none`.
+# auth:
+#   jwt:
+#     - name: login
+#       issuer: https://id.example.com
+#       jwks_url: https://id.example.com/jwks
+#       audience: [{service}]
+
+# How much: 100 requests a minute for each address.
+# rate_limits:
+#   - {{endpoint: "/*", limit: 100, window: 60s, scope: ip}}
+"""
+
+SERVICE = """\
+services:
+  {service}:
+    targets: ["{target}"]    # a line for each address; requests are distributed over them
+    # health_check: {{path: /health}}           # a target that does not answer gets no requests
+
+routes:
+  - path: /*                                  # everything; /orders/:id matches one segment
+    service: {service}
+"""
+
+
+_NAME = re.compile("[A-Za-z0-9_-]+")
+
+
+def init(options: argparse.Namespace) -> int:
+    directory = options.directory
+    if not _NAME.fullmatch(options.service):
+        print("apigw: the name of a service has letters, digits, - and _", file=sys.stderr)
+        return MISUSE
+    files = {
+        os.path.join(directory, "gateway.yaml"): GATEWAY,
+        os.path.join(directory, "services", f"{options.service}.yaml"): SERVICE,
+    }
+    try:
+        if os.path.isdir(directory) and os.listdir(directory):
+            print(f"apigw: {directory} is not empty: nothing was written", file=sys.stderr)
+            return REFUSED
+        os.makedirs(os.path.join(directory, "services"), exist_ok=True)
+        for file, content in files.items():
+            with open(file, "x", encoding="utf-8") as stream:
+                stream.write(content.format(port=options.port, service=options.service, target=options.target))
+    except OSError as error:
+        print(f"apigw: {error.filename}: {error.strerror}", file=sys.stderr)
+        return REFUSED
+    for file in files:
+        print(f"written: {file}")
+    if loaded(directory) is None:
+        return REFUSED
+    print(f"Start it with: twistd -n apigw --config {directory}")
+    return FOUND

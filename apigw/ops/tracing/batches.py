@@ -1,0 +1,101 @@
+# Compiled: see docs/decisions/compiled.md
+"""Spans that wait to be sent, as requests of OpenTelemetry's protocol, up to a bound."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final, final
+
+from apigw import __version__
+from apigw.ops.tracing.protobuf import key_of, length_delimited, text, varint
+
+MOST_SPANS: Final = 512
+"""In a batch, as in OpenTelemetry's SDKs (``OTEL_BSP_MAX_EXPORT_BATCH_SIZE``)."""
+MOST_BATCH: Final = 256 * 1024
+"""Bytes of a batch after which it is complete."""
+MOST_WAITING: Final = 4 * 1024 * 1024
+"""Bytes of all that waits. Then the oldest are dropped."""
+
+_OVERHEAD: Final = 48
+"""Bytes of memory that a span takes besides its own."""
+
+
+SCOPE: Final = length_delimited(
+    b"\x0a", length_delimited(b"\x0a", b"apigw") + length_delimited(b"\x12", __version__.encode("ascii"))
+)
+"""The encoded field ``scope`` of ``ScopeSpans``."""
+
+
+def resource(attributes: Mapping[str, str]) -> bytes:
+    """The encoded field ``resource`` of ``ResourceSpans``."""
+    texts = [text(b"\x0a", key_of(name), value.encode("utf-8")) for name, value in attributes.items()]
+    return length_delimited(b"\x0a", b"".join(texts))
+
+
+@final
+class Batch:
+    """``body`` is the request for ``spans`` spans."""
+
+    def __init__(self, body: bytes, spans: int) -> None:
+        self.body = body
+        self.spans = spans
+
+
+@final
+class Batches:
+    """``full`` is called when a batch is complete, ``dropped`` with the number of spans that are lost."""
+
+    def __init__(self, full: Callable[[], object], dropped: Callable[[int], object]) -> None:
+        self.resource = b""
+        """The encoded field ``resource`` of ``ResourceSpans``."""
+        self.waiting = 0
+        """Bytes that wait, of complete batches and of the next one."""
+        self._full = full
+        self._dropped = dropped
+        self._spans: list[bytes] = []
+        self._size = 0
+        self._complete: deque[Batch] = deque()
+
+    def add(self, span: bytes) -> None:
+        self._spans.append(span)
+        self._size += len(span) + _OVERHEAD
+        if len(self._spans) >= MOST_SPANS or self._size >= MOST_BATCH:
+            self.complete()
+            self._full()
+
+    def complete(self) -> None:
+        """Whatever there is is a batch."""
+        spans = self._spans
+        if not spans:
+            return
+        self._spans, self._size = [], 0
+        parts = [SCOPE]
+        for span in spans:
+            parts += (b"\x12", varint(len(span)), span)
+        of_scope = length_delimited(b"\x12", b"".join(parts))
+        self.put(Batch(length_delimited(b"\x0a", self.resource + of_scope), len(spans)), True)
+
+    def put(self, batch: Batch, last: bool) -> None:
+        """Add a batch, as the ``last``, or as the first again."""
+        self.waiting += len(batch.body)
+        if last:
+            self._complete.append(batch)
+        else:
+            self._complete.appendleft(batch)
+        while self.waiting > MOST_WAITING:
+            self._dropped(self.take().spans)
+
+    def take(self) -> Batch:
+        """The oldest. There must be one."""
+        batch = self._complete.popleft()
+        self.waiting -= len(batch.body)
+        return batch
+
+    @property
+    def ready(self) -> bool:
+        return len(self._complete) > 0
+
+    @property
+    def empty(self) -> bool:
+        return not self._complete and not self._spans

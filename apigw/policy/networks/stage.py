@@ -1,0 +1,55 @@
+# Compiled: see docs/decisions/compiled.md
+"""The stage that looks at the client's address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+from apigw import errors
+from apigw.contract.exchange import Exchange, Outcome, Stage
+from apigw.contract.ranges import Ranges
+
+REMEMBERED: Final = 4096
+"""Addresses of which the decision is remembered, for each list: most callers come again."""
+
+
+@final
+class Admission:
+    """Which addresses may call: all that each of ``allowed`` holds, and none of ``denied``.
+
+    ``refused`` is called for each that may not.
+    """
+
+    def __init__(self, allowed: Sequence[Ranges], denied: Sequence[Ranges], refused: Callable[[], object]) -> None:
+        self._allowed = tuple(allowed)
+        self._denied = tuple(denied)
+        self._refused = refused
+        self._known: dict[bytes, bool] = {}
+
+    def check(self, address: bytes) -> None:
+        """Raises ``AddressDenied``."""
+        known = self._known.get(address)
+        if known is None:
+            known = self._decide(address)
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[address] = known
+        if not known:
+            self._refused()
+            raise errors.AddressDenied("Requests from this address are not accepted.")
+
+    def _decide(self, address: bytes) -> bool:
+        if any(each.holds(address) for each in self._denied):
+            return False
+        return all(each.holds(address) for each in self._allowed)
+
+
+@final
+class Admit(Stage):
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def run(self, exchange: Exchange) -> Outcome:
+        self._admission.check(exchange.peers.client_address(exchange.request))
+        return None

@@ -1,0 +1,82 @@
+"""What a new user types: the page "your own, from pip install", as printed, in an empty environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MARK = "=== the next block ==="
+
+
+def _free_ports(number: int) -> list[str]:
+    with ExitStack() as stack:
+        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [str(each.getsockname()[1]) for each in taken]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of plain Python, which is made in seconds. It is made of a source distribution, as by who downloads one."""
+    made = tmp_path_factory.mktemp("dist")
+    code = f"from setuptools.build_meta import build_sdist; build_sdist({str(made)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    (source,) = made.glob("*.tar.gz")
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--wheel-dir", str(made)]
+    subprocess.run([*pip, str(source)], env={**os.environ, "APIGW_COMPILE": "0"}, check=True)
+    (built,) = made.glob("*.whl")
+    return built
+
+
+def test_the_page_does_what_it_shows(wheel: Path, tmp_path: Path) -> None:
+    """From an empty directory to a 200, a 401, a 403 and a 429, each as the page shows it."""
+    text = (ROOT / "docs/howto/your-own.md").read_text()
+    for printed, port in zip(("8080", "9090", "9000"), _free_ports(3), strict=True):
+        text = re.sub(rf"\b{printed}\b", port, text)
+    text = text.replace("pip install --quiet apigw", f"pip install --quiet --constraint versions {wheel}")
+    hashes = re.compile(r" *\\$|^ *--hash.*\n", re.MULTILINE)
+    (tmp_path / "versions").write_text(hashes.sub("", (ROOT / "requirements/run.txt").read_text()))
+    blocks = BLOCK.findall(text)
+    script = "".join(content + f"echo '{MARK}'\n" for kind, content in blocks if kind == "sh")
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL", "APIGW"))}
+    done = subprocess.run(
+        ["bash", "-e", "-m", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = iter(done.stdout.split(MARK))
+    last = ""
+    for kind, content in blocks:
+        if kind == "sh":
+            last = next(said)
+        else:
+            assert content.strip() in last, last
+
+
+def test_a_source_distribution_is_whole(tmp_path: Path) -> None:
+    """It has the shipped configuration, what is under contrib, and the documentation."""
+    code = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    (source,) = tmp_path.glob("*.tar.gz")
+    listed = subprocess.run(["tar", "tzf", source], capture_output=True, text=True, check=True).stdout
+    for wanted in (
+        "etc/gateway.yaml",
+        "etc/services/users.yaml",
+        "contrib/systemd/apigw.service",
+        "contrib/docker/Dockerfile",
+        "contrib/kubernetes/deployment.yaml",
+        "contrib/grafana/gateway.json",
+        "docs/tutorial.md",
+        "docs/reference/configuration.md",
+        "requirements/run.txt",
+        "twisted/plugins/apigw_plugin.py",
+        "apigw/policy/limits/sliding_window.lua",
+    ):
+        assert f"/{wanted}\n" in listed, wanted

@@ -1,0 +1,212 @@
+"""What the script offers to who writes a configuration: init, doctor, diff, JSON, a schema, completion."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from jsonschema import Draft202012Validator
+from support.certificates import Authority
+
+from apigw.cli import main as cli
+from apigw.config.json_schema import json_schema
+from apigw.process.rules import RULES
+
+ROOT = Path(__file__).parents[2]
+ETC = """\
+gateway: {listen: ["tcp:0"], admin: null, workers: 1}
+services:
+  a: {targets: ["http://127.0.0.1:1"], timeout: 5s}
+routes:
+  - {path: /a, service: a, methods: [GET]}
+  - {path: /a, service: a, methods: [POST]}
+  - {path: /b, service: a}
+auth:
+  jwt: [{name: main, algorithm: HS256, secret: "a secret of 32 bytes, at the least"}]
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "all.yaml").write_text(ETC)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+Out = pytest.CaptureFixture[str]
+
+
+def test_init_writes_what_check_takes(here: Path, capsys: Out) -> None:
+    """What init writes is a good configuration, for the target that was named."""
+    assert cli.main(["init", "new", "--service", "orders", "--target", "http://10.0.0.1:80", "--port", "8000"]) == 0
+    assert cli.main(["check", "new"]) == 0
+    assert cli.main(["routes", "GET", "/x", "new"]) == 0
+    assert "target: http://10.0.0.1:80" in capsys.readouterr().out
+    assert "tcp:8000" in (here / "new" / "gateway.yaml").read_text()
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["etc"], 1), (["new", "--service", "../x"], 2)])
+def test_init_overwrites_nothing(here: Path, capsys: Out, arguments: list[str], code: int) -> None:
+    """A directory with files in it is left alone, and so is what lies beside it."""
+    assert cli.main(["init", *arguments]) == code
+    assert [each.name for each in here.rglob("*.yaml")] == ["all.yaml"]
+    assert capsys.readouterr().err.startswith("apigw: ")
+
+
+def test_what_is_commented_out_is_good_too(here: Path) -> None:
+    """What init writes as comments can be switched on."""
+    assert cli.main(["init", "new"]) == 0
+    text = (here / "new" / "gateway.yaml").read_text()
+    for commented, switched_on in (("# auth:", "auth:"), ("#   ", "  "), ("# rate", "rate")):
+        text = text.replace(commented, switched_on)
+    (here / "new" / "gateway.yaml").write_text(text)
+    assert cli.main(["check", "new"]) == 0
+
+
+def test_check_as_json(here: Path, capsys: Out) -> None:
+    """Machines read each problem with its place, and each warning."""
+    assert cli.main(["check", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["good"], told["problems"], told["services"], told["routes"]) == (True, [], 1, 3)
+    assert {each["path"] for each in told["warnings"]} == {"auth.jwt[0]"}
+    (here / "etc" / "b.yaml").write_text("rout: []\n")
+    assert cli.main(["check", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["good"] is False
+    problem = told["problems"][0]
+    assert (problem["file"], problem["line"], problem["column"], problem["path"]) == ("etc/b.yaml", 1, 1, "rout")
+
+
+def test_strict_takes_no_warnings(here: Path, capsys: Out) -> None:
+    """--strict exits with 1 where there are warnings, and says which."""
+    assert cli.main(["check", "--strict"]) == 1
+    err = capsys.readouterr().err
+    assert "warning: auth.jwt[0]: " in err
+    assert err.endswith("etc: not good, by --strict: 1 service, 3 routes, 1 warning\n")
+
+
+def test_check_of_one_file_and_of_standard_input(here: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file is a whole configuration; - is standard input."""
+    assert cli.main(["check", "etc/all.yaml"]) == 0
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(ETC.replace("service: a,", "service: b,").encode())))
+    assert cli.main(["check", "-"]) == 1
+    assert capsys.readouterr().err.splitlines()[1].startswith("-:5:25: routes[0].service: ")
+
+
+def test_show_as_json(here: Path, capsys: Out) -> None:
+    """Values are typed, secrets are masked, and each has its place."""
+    assert cli.main(["show", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["configuration"]["gateway"]["workers"] == 1
+    assert told["configuration"]["auth"]["jwt"][0]["secret"] == "…"
+    assert told["places"]["services.a.timeout"] == "etc/all.yaml:3:49"
+
+
+CHANGES = [
+    ("timeout: 5s", "timeout: 7s", ['changed: services.a.timeout: "5s" → "7s"']),
+    (", timeout: 5s", "", ['removed: services.a.timeout: "5s"']),
+    ("/b, ", "/c, ", ["added: routes[/c]", "removed: routes[/b]"]),
+    ("[POST]", "[PUT]", ["added: routes[/a PUT]", "removed: routes[/a POST]"]),
+    ("/b, service: a", "/b, service: a, auth: none", ["added: routes[/b].auth: none"]),
+    ("least", "end", ["changed: auth.jwt[main].secret: another secret"]),
+    ('"http://127.0.0.1:1"', '"http://127.0.0.1:2"', ['targets: ["http://127.0.0.1:1"] → ["http://127.0.0.1:2"]']),
+    ("a, methods: [GET]}", "a, methods: [GET]}  # the first", []),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "lines"), CHANGES)
+def test_diff(here: Path, capsys: Out, old: str, new: str, lines: list[str]) -> None:
+    """Each change is named in the words of the files; no secret is shown."""
+    (here / "new").mkdir()
+    (here / "new" / "all.yaml").write_text(ETC.replace(old, new, 1))
+    assert cli.main(["diff", "new"]) == 0
+    out = capsys.readouterr().out
+    *told, last = out.splitlines()
+    assert last == f"new: {len(lines)} change{'' if len(lines) == 1 else 's'}"
+    assert all(line.endswith(expected) for line, expected in zip(told, lines, strict=True))
+    assert "32 bytes" not in out
+
+
+def test_diff_tells_what_a_reload_would_refuse(here: Path, capsys: Out) -> None:
+    """A change that needs a restart is named before it is deployed."""
+    (here / "new").mkdir()
+    (here / "new" / "all.yaml").write_text(ETC.replace("workers: 1", "workers: 2"))
+    assert cli.main(["diff", "new"]) == 1
+    out, err = capsys.readouterr()
+    assert "gateway.workers: a change here needs a restart" in err
+    assert out.endswith("new: 1 change, which a reload would refuse\n")
+
+
+def test_doctor_finds_what_is_odd(here: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that is taken, a service that does not answer, a certificate that ends soon."""
+    pair = Authority(here).issue("gw.test")
+    ends = x509.load_pem_x509_certificate(Path(pair.certificate).read_bytes()).not_valid_after_utc
+    monkeypatch.setattr(time, "time", lambda: ends.timestamp() - 10 * 86400)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        tls = f"tls: {{certificates: [{{cert_file: {pair.certificate}, key_file: {pair.key}}}]}}"
+        listen = f'listen: [{{endpoint: "tcp:{port}:interface=127.0.0.1", {tls}}}]'
+        (here / "etc" / "all.yaml").write_text(ETC.replace('listen: ["tcp:0"]', listen))
+        assert cli.main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert f"odd tcp:{port}:interface=127.0.0.1 cannot be used: Address already in use" in lines
+    assert "odd service a: target 127.0.0.1:1: Connection refused" in lines
+    assert any(line.startswith("odd ") and "the certificate ends in 10 days" in line for line in lines)
+
+
+VALIDATOR = Draft202012Validator(json_schema(RULES.schema))
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("etc/**/*.yaml")), ids=lambda file: file.name)
+def test_the_schema_takes_what_is_good(file: Path) -> None:
+    """No editor marks a line of the configuration as shipped."""
+    assert [error.message for error in VALIDATOR.iter_errors(yaml.safe_load(file.read_text()))] == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gatway": {}},
+        {"gateway": {"request_timeout": "5 s"}},
+        {"gateway": {"max_body_size": "5 megs"}},
+        {"services": {"a": {"targets": ["http://a"], "colour": "red"}}},
+        {"routes": [{"path": "/a", "auth": "perhaps"}]},
+        {"gateway": {"max_header_count": 0}},
+    ],
+)
+def test_the_schema_refuses_what_is_wrong(wrong: Any) -> None:
+    """Editors mark unknown keys, and values of a wrong form."""
+    assert list(VALIDATOR.iter_errors(wrong))
+
+
+def test_the_schema_is_printed(capsys: Out) -> None:
+    """The printed schema is a valid one."""
+    assert cli.main(["schema"]) == 0
+    Draft202012Validator.check_schema(json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(capsys: Out, shell: str) -> None:
+    """Each shell gets a script that asks apigw."""
+    assert cli.main(["completion", shell]) == 0
+    assert "apigw" in capsys.readouterr().out
+
+
+def test_what_a_shell_is_told(tmp_path: Path) -> None:
+    """After `apigw ci` comes circuits."""
+    line, file = "apigw ci", tmp_path / "told"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_STDOUT_FILENAME": file}
+    code = "import sys; sys.argv[0] = 'apigw'; from apigw.cli.main import main; main()"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {k: str(v) for k, v in asked.items()}, check=True)
+    assert file.read_text().strip() == "circuits"

@@ -1,0 +1,199 @@
+"""Spans as bytes, read by the official classes of OpenTelemetry."""
+
+from __future__ import annotations
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from support.collector import spans_in, values
+
+from apigw.ops.tracing.batches import MOST_SPANS, MOST_WAITING, Batches, resource
+from apigw.ops.tracing.spans import ClientSpans, Encoded, ServerSpans, ids
+
+TRACE, SPAN, PARENT = b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331", b"00f067aa0ba902b7"
+
+
+def server(
+    pattern: str = "/orders/:id",
+    *,
+    parent: bytes = b"",
+    state: bytes = b"",
+    method: bytes = b"GET",
+    version: bytes = b"HTTP/1.1",
+    secure: bool = False,
+    path: bytes = b"/orders/7",
+    query: bytes = b"",
+    authority: bytes = b"shop.example:8080",
+    agent: bytes = b"",
+    status: int = 200,
+    error: bytes = b"",
+    grpc_status: int = -1,
+    spans: ServerSpans | None = None,
+) -> Span:
+    encoded = (spans or ServerSpans(pattern, Encoded())).encode(
+        ids(TRACE, SPAN, parent),
+        state,
+        bool(parent),
+        1_790_000_000.25,
+        1_790_000_000.5,
+        method,
+        version,
+        secure,
+        path,
+        query,
+        authority,
+        b"192.0.2.1",
+        agent,
+        status,
+        error,
+        grpc_status,
+    )
+    return Span.FromString(encoded)
+
+
+def test_an_exchange() -> None:
+    """Its span has ids, times, and the attributes that the conventions for HTTP require or recommend."""
+    span = server(parent=PARENT, state=b"a=1", query=b"?x=1", agent=b"curl/8", version=b"HTTP/2", secure=True)
+    assert (span.trace_id.hex(), span.span_id.hex()) == (TRACE.decode(), SPAN.decode())
+    assert (span.parent_span_id.hex(), span.trace_state) == (PARENT.decode(), "a=1")
+    assert (span.name, span.kind, span.flags) == ("GET /orders/:id", Span.SPAN_KIND_SERVER, 0x301)
+    assert (span.start_time_unix_nano, span.end_time_unix_nano) == (
+        1_790_000_000_250_000_000,
+        1_790_000_000_500_000_000,
+    )
+    assert not span.HasField("status")
+    assert values(span.attributes) == {
+        "http.request.method": "GET",
+        "http.route": "/orders/:id",
+        "http.response.status_code": 200,
+        "url.scheme": "https",
+        "url.path": "/orders/7",
+        "url.query": "x=1",
+        "server.address": "shop.example",
+        "server.port": 8080,
+        "client.address": "192.0.2.1",
+        "network.protocol.version": "2",
+        "user_agent.original": "curl/8",
+    }
+
+
+def test_an_exchange_that_begins_a_trace() -> None:
+    """It has no parent; without a route it has the name of its method alone, and no query where there is none."""
+    span = server("", query=b"?")
+    assert (span.parent_span_id, span.trace_state, span.name, span.flags) == (b"", "", "GET", 0x101)
+    assert {"http.route", "url.query", "user_agent.original", "error.type"}.isdisjoint(values(span.attributes))
+
+
+def test_failures() -> None:
+    """A span that failed has the status Error and error.type, without an answer no status code."""
+    span = server(status=0, error=b"client_left")
+    assert span.status == Status(code=Status.STATUS_CODE_ERROR)
+    assert values(span.attributes)["error.type"] == "client_left"
+    assert "http.response.status_code" not in values(span.attributes)
+    assert values(server(error=b"14", grpc_status=14).attributes)["rpc.grpc.status_code"] == 14
+
+
+@pytest.mark.parametrize(
+    ("authority", "secure", "expected"),
+    [
+        (b"shop.example", False, ("shop.example", 80)),
+        (b"shop.example", True, ("shop.example", 443)),
+        (b"[::1]", False, ("::1", 80)),
+        (b"[::1]:8443", True, ("::1", 8443)),
+        (b"shop.example:999999999", False, ("shop.example", 99999)),
+        (b"shop.example:x", False, ("shop.example:x", 80)),
+    ],
+)
+def test_hosts(authority: bytes, secure: bool, expected: tuple[str, int]) -> None:
+    """The host that the client asked for, and its port; the same the second time."""
+    spans = ServerSpans("/", Encoded())
+    for _ in range(2):
+        found = values(server(authority=authority, secure=secure, spans=spans).attributes)
+        assert (found["server.address"], found["server.port"]) == expected
+
+
+def test_what_clients_send() -> None:
+    """Unknown methods are _OTHER; secrets are hidden, text that is not UTF-8 is replaced, what is long is cut."""
+    span = server(method=b"PURGE", path=b"/\xff" + b"x" * 5000, query=b"?token=abc&y=1", agent=b"\xe9" * 2000)
+    found = values(span.attributes)
+    assert (span.name, found["http.request.method"]) == ("HTTP /orders/:id", "_OTHER")
+    assert found["http.request.method_original"] == "PURGE"
+    assert found["url.query"] == "token=***&y=1"
+    assert found["url.path"] == "/\ufffd" + "x" * 1022
+    assert found["user_agent.original"] == "\ufffd" * 1024
+
+
+@pytest.mark.parametrize("length", [0, 1, 90, 100, 107, 108, 109, 110, 111, 112, 113, 114, 120, 127, 128, 300, 1024])
+def test_lengths(length: int) -> None:
+    """Texts of each length are read as they were written: lengths have one byte up to 127, then two."""
+    path = b"/" * length
+    assert values(server(path=path).attributes)["url.path"] == path.decode()
+
+
+def test_memory_is_bounded() -> None:
+    """However many clients and hosts there are, the last ones are encoded as the first."""
+    spans = ServerSpans("/", Encoded())
+    for number in range(3000):
+        host, agent = b"h%d:80" % number, b"agent %d" % number
+        found = values(server(authority=host, agent=agent, spans=spans).attributes)
+        assert (found["server.address"], found["user_agent.original"]) == (f"h{number}", f"agent {number}")
+
+
+def test_a_try() -> None:
+    """Its span has the target, the whole URL without secrets, which resend it is, and what it was answered with."""
+    spans = ClientSpans(Encoded())
+    identity = ids(TRACE, SPAN, PARENT)
+    target, path = "https://10.0.0.7:8443", b"/orders?token=x"
+    span = Span.FromString(
+        spans.encode(identity, 1.0, 2.0, b"GET", b"HTTP/2", target, "orders", path, 503, b"503", 1, -1)
+    )
+    assert (span.name, span.kind, span.parent_span_id.hex()) == ("GET", Span.SPAN_KIND_CLIENT, PARENT.decode())
+    assert span.status.code == Status.STATUS_CODE_ERROR
+    assert values(span.attributes) == {
+        "http.request.method": "GET",
+        "server.address": "10.0.0.7",
+        "server.port": 8443,
+        "apigw.service": "orders",
+        "url.full": "https://10.0.0.7:8443/orders?token=***",
+        "network.protocol.version": "2",
+        "http.request.resend_count": 1,
+        "http.response.status_code": 503,
+        "error.type": "503",
+    }
+    other = Span.FromString(spans.encode(identity, 2.0, 1.0, b"GET", b"", target, "orders", b"/", 0, b"connect", 0, -1))
+    assert other.start_time_unix_nano == other.end_time_unix_nano  # a clock that was set back
+    assert "network.protocol.version" not in values(other.attributes)
+
+
+def test_batches() -> None:
+    """A batch is a request of the protocol; a complete one is announced."""
+    full: list[int] = []
+    batches = Batches(lambda: full.append(1), lambda spans: None)
+    batches.resource = resource({"service.name": "edge"})
+    span = server().SerializeToString()
+    for _ in range(MOST_SPANS):
+        batches.add(span)
+    assert full == [1]
+    batches.add(span)
+    assert batches.ready
+    first = batches.take()
+    assert (first.spans, len(spans_in(first.body))) == (MOST_SPANS, MOST_SPANS)
+    assert not batches.ready
+    batches.complete()
+    assert [batches.take().spans, batches.empty, batches.waiting] == [1, True, 0]
+
+
+def test_the_oldest_are_dropped() -> None:
+    """Not more than the bound waits; what is lost is counted."""
+    lost: list[int] = []
+    batches = Batches(lambda: None, lost.append)
+    span = b"x" * 1000
+    number = 2 * MOST_WAITING // len(span)
+    for _ in range(number):
+        batches.add(span)
+    batches.complete()
+    assert batches.waiting <= MOST_WAITING
+    kept = 0
+    while batches.ready:
+        kept += batches.take().spans
+    assert kept + sum(lost) == number
+    assert kept * len(span) > 0.9 * MOST_WAITING
