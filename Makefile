@@ -10,7 +10,7 @@ COMPILED := .venv-compiled
 LOCKED := --no-deps --only-binary :all: --require-hashes --requirement requirements/build.txt
 # twistd finds twisted/plugins/ in a checkout only if the checkout itself is on the path.
 EDITABLE := --no-deps --no-build-isolation --config-settings editable_mode=compat --editable
-EXTRAS := test hunt bench docs lock
+EXTRAS := compression json-schema test hunt bench docs lock
 UPGRADE ?= --upgrade
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
 
