@@ -59,6 +59,7 @@ ROOMS = {
     "policy.plugins": ("contract", "redis", "wire", "config", "errors"),
     "policy.all": ("policy", "contract"),
     "plugin": ("policy.plugins", "contract", "wire"),
+    "plugins": ("plugin",),
     "upstream": ("shared", "wire", "ops", "config", "errors"),
     "proxy": ("upstream", "contract", "shared", "routing", "wire", "ops", "errors"),
     "process": (

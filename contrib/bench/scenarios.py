@@ -105,6 +105,11 @@ def with_tls(place: Place) -> Document:
     return document(place, listen=[{"endpoint": endpoint, "tls": {"certificates": [pair]}}])
 
 
+def with_traces(place: Place, sample: str) -> Document:
+    """The same route, with this share of traces. The origin is the collector, too: it answers everything with 200."""
+    return {**document(place), "tracing": {"otlp": f"http://{HOST}:{place.origins[0]}", "sample": sample}}
+
+
 def with_long_queue(place: Place) -> Document:
     """The same route, with a queue for as many requests as there may be connections: by default it ends at 1,024."""
     whole = document(place)
@@ -171,6 +176,8 @@ COMPARED = (
     Scenario("jwt-first-seen", with_jwt, authorizations=_first_seen),
     Scenario("limits-memory", with_limit),
     Scenario("limits-redis", in_redis(with_limit), beside=(REDIS,)),
+    Scenario("unsampled", lambda place: with_traces(place, "0%")),
+    Scenario("traced", lambda place: with_traces(place, "100%")),
     ALL,
     ALL_FIRST_SEEN,
     ALL_REDIS,
@@ -209,6 +216,8 @@ class Added:
 ADDED = (
     Added("access-log", "bare", 0.5),
     Added("jwt", "bare", 0.25),
+    Added("unsampled", "bare", 0.02),
+    Added("traced", "bare", 0.2),
     Added("limits-memory", "bare", 0.2),
     Added("limits-redis", "bare", 0.9),
     Added("hosts", "bare", 0.05),
