@@ -39,7 +39,6 @@ def test_every_family_is_described() -> None:
     refused_addresses(metrics.registry)
     CheckSeries(metrics.registry).retain({"opa"})
     DenialSeries(metrics.registry, True)
-    AuthSeries(metrics.registry).failed("missing")
     auth = AuthSeries(metrics.registry)
     auth.failed("missing")
     auth.introspected("legacy", "active")
