@@ -16,6 +16,7 @@ from twisted.python import usage
 
 from apigw import __version__
 from apigw.config.model import Config, Log
+from apigw.process.garbage import paused
 from apigw.process.own_log import STDERR, Logging, OwnLog
 from apigw.process.signals import HANDED, Signals
 from apigw.wire.reactor.epoll import install as install_reactor
@@ -50,6 +51,7 @@ class Options(usage.Options):
         print(f"apigw {__version__}")
         raise SystemExit(0)
 
+    @paused()
     def postOptions(self) -> None:
         from apigw.config.errors import ConfigError
         from apigw.config.load import load
@@ -58,7 +60,7 @@ class Options(usage.Options):
         self["config"] = os.path.abspath(self["config"])
         try:
             self.config = load(self["config"], os.environ, RULES)
-            self._check_access_log(self.config)
+            self._check_logs(self.config)
         except ConfigError as error:
             _refuse(error)
         self._take_own_log(self.parent or {}, self.config.gateway.log)
@@ -74,14 +76,16 @@ class Options(usage.Options):
         own = [f"--config={self['config']}", *(["--log-decisions"] if self["log-decisions"] else [])]
         return [*self.command, *given, "apigw", *own]
 
-    def _check_access_log(self, config: Config) -> None:
+    def _check_logs(self, config: Config) -> None:
         """A daemon's standard output leads nowhere."""
         from apigw.config.errors import ConfigError, problem_in
 
-        access_log = config.gateway.access_log
-        if access_log is not None and access_log.file == "-" and self.parent and not self.parent["nodaemon"]:
-            sentence = "standard output is lost when twistd becomes a daemon: name a file, or null for none"
-            raise ConfigError([problem_in(config, ("gateway", "access_log", "file"), sentence)])
+        if not self.parent or self.parent["nodaemon"]:
+            return
+        for name, written in (("access_log", config.gateway.access_log), ("audit_log", config.gateway.audit_log)):
+            if written is not None and written.file == "-":
+                sentence = "standard output is lost when twistd becomes a daemon: name a file, or null for none"
+                raise ConfigError([problem_in(config, ("gateway", name, "file"), sentence)])
 
     def _take_own_log(self, twistd: Any, wanted: Log) -> None:
         """Where twistd would write its log to standard output or a file. Standard output is for the access log."""
@@ -95,6 +99,7 @@ class Options(usage.Options):
         self.signals.on(signal.SIGUSR1, self.own_log.reopen)
 
 
+@paused()
 def makeService(options: Options) -> IService:
     """The whole program, constructed and not started. Exits with 1 and every problem on stderr if it cannot be."""
     from apigw.config.errors import ConfigError

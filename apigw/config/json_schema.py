@@ -64,6 +64,8 @@ def _one(kind: str, rule: Rule) -> Schema:
     if kind == "dict":
         if "valuesrules" in rule:
             return {"type": "object", "additionalProperties": _of(rule["valuesrules"])}
+        if "schema" not in rule:  # checked elsewhere
+            return {"type": "object"}
         below = rule["schema"] if not may_be_list(rule) else rule["schema"].get("schema", {})
         return {
             "type": "object",

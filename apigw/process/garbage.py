@@ -6,8 +6,10 @@ A full collection visits every object, which stops the reactor: for some 15 ms, 
 
 from __future__ import annotations
 
+import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.application.service import Service
@@ -20,12 +22,37 @@ YOUNGEST = 2_000
 
 NEVER = 2**31 - 1
 
+KEPT = 4 * 2**20
+"""Bytes of freed memory that glibc keeps at the end of its heap, and up to which it takes memory from there."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+@contextmanager
+def paused() -> Generator[None, None, None]:
+    """Collect nothing, while the program is imported and made: nearly all of it stays, and visiting it again and again
+    takes a sixth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
 
 def settle() -> None:
     """Collect once, then freeze all objects: later collections do not visit them."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+def keep_freed() -> None:
+    """Keep some freed memory, where the C library is glibc: by default it gives 128 KiB back to the kernel at once, and
+    each piece of a large body gets its pages anew (mallopt(3))."""
+    tune = getattr(ctypes.CDLL(None), "mallopt", None)
+    if tune is not None:
+        tune(_TRIM_THRESHOLD, KEPT)
+        tune(_MMAP_THRESHOLD, KEPT)
 
 
 class Garbage(Service):
@@ -38,6 +65,7 @@ class Garbage(Service):
 
     def startService(self) -> None:
         super().startService()
+        keep_freed()
         gc.set_threshold(YOUNG, *self._old)
         self._reactor.callWhenRunning(self._at_start)
 

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from support.limits import limit
 from support.prometheus_server import Prometheus, needs
 
+from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.limits.series import LimitSeries
@@ -97,6 +98,8 @@ class Traffic:
         self.limits = LimitSeries(self.metrics.registry)
         self.auth = AuthSeries(self.metrics.registry)
         self.splits = SplitSeries(self.metrics.registry)
+        self.metrics.registry.register(Pools(lambda: [("orders", 4, 1)]))
+        self.metrics.registry.register(Certificates(lambda: {"a.test": 4e9}))
         self.metrics.reloaded(True)
 
     def flow(self) -> None:
@@ -112,6 +115,9 @@ class Traffic:
         service.error("timeout")
         service.retried("503")
         service.retry_denied()
+        service.target_is("http://10.0.0.7:8080", False)
+        service.target_is("http://10.0.0.8:8080", True)
+        service.ejected()
         self.splits.of("orders", "orders").inc()
         service.circuit("open")
         for _ in range(15):
@@ -120,6 +126,8 @@ class Traffic:
         self.limits.fallback()
         metrics.connections("h2").set(7)
         metrics.in_flight = 3
+        metrics.bodies.received += 1500
+        metrics.bodies.sent += 3000
         metrics.reactor_lag(0.0005)
         metrics.reloaded(True)
 
@@ -202,6 +210,7 @@ def test_panels_show_what_was_sent(ask: Ask) -> None:
     in_gateway = (120 * 0.2 + 30 * 0.002 - 90 * 0.1) / 150
     assert panel_values(ask, "Gateway time and upstream time", target=1) == approx({"": in_gateway})
     assert panel_values(ask, "Circuits", "service") == {"orders": 1.0}
+    assert panel_values(ask, "Targets", "target") == {"http://10.0.0.7:8080": 0.0, "http://10.0.0.8:8080": 1.0}
     assert panel_values(ask, "Upstream errors", "kind") == approx({"timeout": 1 / 15})
     assert panel_values(ask, "In flight") == {"": 3.0}
     assert panel_values(ask, "Connections", "protocol") == {"h2": 7.0}

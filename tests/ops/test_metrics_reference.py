@@ -12,6 +12,7 @@ from support.limits import limit
 
 from apigw.ops import totals
 from apigw.ops.access_line import JSON, Combined, Entry
+from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import PROTOCOLS, RESERVED, Metrics
 from apigw.ops.series import BUCKETS, METHODS, UPSTREAM_ERRORS
 from apigw.policy.auth.series import AuthSeries
@@ -44,6 +45,8 @@ def test_every_family_is_described() -> None:
     auth.introspected("legacy", "active")
     SplitSeries(metrics.registry).retain({("orders", "orders-v2")})
     TracingSeries(metrics.registry).count("sent", 1)
+    metrics.registry.register(Pools(lambda: [("a", 1, 0)]))
+    metrics.registry.register(Certificates(lambda: {"a.test": 0.0}))
     shared = Page.make(1, 1 << 20)
     shared.become(0, 1)
     metrics.registry.register(PageSeries(shared))

@@ -14,6 +14,7 @@ from prometheus_client import parser as plain_parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from support.limits import limit
 
+from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import Metrics
 from apigw.ops.series import CIRCUIT_STATES
 from apigw.ops.totals import BY_WORKER, GAUGES, SUMMED, gone, packed, page, worst
@@ -150,7 +151,10 @@ def test_every_family_of_ours_has_its_rule() -> None:
     for family in Worker(0).metrics.registry.collect():
         if family.type not in SUMMED and family.name != "gateway_connections" and "process_" not in family.name:
             assert family.name in GAUGES
-    names = {family.name for family in Worker(0).metrics.registry.collect()}
+    registry = Worker(0).metrics.registry
+    registry.register(Pools(list))
+    registry.register(Certificates(dict))
+    names = {family.name for family in registry.collect()}
     assert {*GAUGES, *BY_WORKER} <= names
 
 

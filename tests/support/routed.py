@@ -16,6 +16,7 @@ from apigw.contract.exchange import Answer, Driver, Exchange, Head, Outcome
 from apigw.contract.machine import Machine
 from apigw.contract.policy import Context
 from apigw.contract.principal import Principal
+from apigw.ops.audit_log import unaudited
 from apigw.ops.metrics import Metrics
 from apigw.policy.all import POLICIES
 from apigw.process.rules import RULES
@@ -56,6 +57,7 @@ def snapshot_of(config: Config, metrics: Metrics | None = None) -> Snapshot:
         fetch=partial(Fetch, agent),
         bodies=WholeBodies(Buffers(0)),
         client_address=lambda request: b"",
+        audit=unaudited,
         set_guard=lambda guard: None,
         may_write=lambda request: None,
         redis=None,
@@ -126,8 +128,11 @@ class Routed:
         return upstream_fields(request, trusted, exchange.id, own, copied, exchange.withheld, exchange.sent)
 
     def answered(self, exchange: Exchange, *headers: tuple[bytes, bytes], own: bool = False) -> Headers:
-        """The fields that the client gets of an answer with these."""
-        head = Head(200, list(headers), own)
+        """The fields that the client gets of an answer with these: of the service's, after its stages, or the gateway's
+        ``own``."""
+        if not own:
+            self.sent(exchange)
+        head = Head(200, [field for field in headers if own or field[0] not in exchange.dropped], own)
         for hook in exchange.route.hooks:
             hook.run(exchange, head)
         return head.headers
