@@ -15,6 +15,7 @@ from apigw.admin.writes import Writes
 from apigw.contract.machine import Machine
 from apigw.contract.policy import Prepared
 from apigw.contract.resource import Document
+from apigw.ops.audit_log import Audit
 from apigw.ops.exposition import Exposition
 from apigw.ops.readiness import Readiness
 from apigw.process.current import Current
@@ -29,6 +30,7 @@ def own_resources(
     exposition: Exposition,
     machine: Machine,
     writes: Writes,
+    audit: Audit,
 ) -> dict[bytes, IResource]:
     """The gateway's own resources, by path. They exist in every configuration."""
     return {
@@ -42,6 +44,7 @@ def own_resources(
             lambda: current.snapshot.upstreams.values(),
             writes,
             machine,
+            audit,
         ),
     }
 

@@ -105,6 +105,9 @@ routes:
     [
         (["GET", "/h"], 1, "404, no route matches the path"),
         (["GET", "/h", "--host", "b.test:80"], 0, "GET b.test:80 /h: route /h (all methods)"),
+        (["GET", "/h", "--host", "b.test:80", "etc"], 0, "GET b.test:80 /h: route /h (all methods)"),
+        (["GET", "--host", "b.test:80", "/h", "etc"], 0, "GET b.test:80 /h: route /h (all methods)"),
+        (["--host=b.test:80", "GET", "/h", "-H", "X-A: 1", "etc"], 0, "GET b.test:80 /h: route /h (all methods)"),
         (["GET", "/h", "--host", "b.test"], 0, "conditions do not hold: /h (all methods): header x-beta is present"),
         (["GET", "/h", "--host", "b.test", "-H", "X-Beta: 1"], 0, "name: beta"),
         (["GET", "/h", "-H", "Host: b.test", "-H", "x-beta:"], 0, "name: beta"),
@@ -148,6 +151,10 @@ def test_all_routes(etc: Path, capsys: pytest.CaptureFixture[str], directory: li
     ("arguments", "said"),
     [
         (["routes", "/a/7"], "no directory /a/7; if it is a path of a request, write METHOD before it"),
+        (["routes", "GET", "--host", "a.test"], "apigw routes: error: the following arguments are required: PATH"),
+        (["routes", "GET", "/a", "--host", "a.test", "etc", "more"], "more than METHOD, PATH and DIR"),
+        (["routes", "GET", "/a", "--hots", "a.test"], "unrecognized arguments: --hots"),
+        (["check", "etc", "more"], "unrecognized arguments: more"),
         (["keys", "make", "acme", "etc/gateway.yaml"], "acme: does not exist, but etc/gateway.yaml does: FILE comes"),
         (
             ["keys", "make", "a.keys", "acme", "--expires", "90"],
