@@ -1,4 +1,4 @@
-"""Takes the pictures docs/images/status-page*.png: a gateway with 1,500 routes, some of them busy, in headless Chromium.
+"""Takes the pictures docs/images/status-page*.png: a gateway with 1,500 routes, some of them busy, in Chromium.
 
 ``python contrib/screenshots.py``, in a checkout with ``make .venv/test.installed``, and Debian's chromium. Prints how
 long the page takes to show all routes, and how many bytes it asks for in a second.
