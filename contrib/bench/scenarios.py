@@ -194,13 +194,9 @@ COMPARED = (
     ALL_FIRST_SEEN,
     ALL_REDIS,
 )
-<<<<<<< HEAD
 USER_LIMIT = Scenario("limit-user", with_user_limit, authorizations=tokens.authorizations)
 PLANS = Scenario("plans", with_plans, authorizations=tokens.authorizations)
-SCENARIOS = (*COMPARED, *ROUTES[:-1], TLS, LONG_QUEUE, USER_LIMIT, PLANS)
-=======
-SCENARIOS = (*COMPARED, *ROUTES[:-1], *ROUTING, TLS, LONG_QUEUE)
->>>>>>> main
+SCENARIOS = (*COMPARED, *ROUTES[:-1], *ROUTING, TLS, LONG_QUEUE, USER_LIMIT, PLANS)
 
 
 @frozen
@@ -238,11 +234,8 @@ ADDED = (
     Added("traced", "bare", 0.2),
     Added("limits-memory", "bare", 0.2),
     Added("limits-redis", "bare", 0.9),
-<<<<<<< HEAD
     Added("plans", "limit-user", 0.05),
-=======
     Added("hosts", "bare", 0.05),
     Added("five-rules", "bare", 0.06),
     Added("least-requests", "round-robin", 0.03),
->>>>>>> main
 )
