@@ -20,6 +20,7 @@ from apigw import __version__
 from apigw.config.load import load
 from apigw.contract.machine import Machine
 from apigw.contract.policy import Context
+from apigw.ops.audit_log import unaudited
 from apigw.ops.metrics import Metrics
 from apigw.policy.all import POLICIES
 from apigw.process.rules import RULES
@@ -96,6 +97,9 @@ class InMemory(Gateway):
             client_address=client_address,
             redis=None,
             machine=Machine(),
+            audit=unaudited,
+            set_guard=lambda guard: setattr(pipeline, "guard", guard),
+            may_write=lambda request: None,
         )
         self._policies = [policy(context) for policy in POLICIES]
         parts = Parts(

@@ -64,6 +64,18 @@ def with_limit(place: Place) -> Document:
     return {**document(place), **_limit("ip")}
 
 
+def with_user_limit(place: Place) -> Document:
+    """The same route, with a token, and a limit for each user."""
+    return {**document(place, [{**USER_ROUTE, "auth": "required"}]), **_token(place), **_limit("user")}
+
+
+def with_plans(place: Place) -> Document:
+    """The same, where the limit is the second of three plans."""
+    (limit,) = _limit("user")["rate_limits"]
+    plans = [{**limit, "roles": ["gold"]}, {**limit, "roles": ["user"]}, {**limit, "plan": "others"}]
+    return {**with_user_limit(place), "rate_limits": plans}
+
+
 def with_everything(place: Place) -> Document:
     """Every policy on: a parameter among 100 routes, an RS256 token, a role, a limit for each user, a breaker, and a
     JSON access log to a file. Metrics and request ids need no asking."""
@@ -103,6 +115,11 @@ def with_tls(place: Place) -> Document:
     pair = {"cert_file": "cert.pem", "key_file": "key.pem"}
     endpoint = f"tcp:{place.port}:interface={HOST}"
     return document(place, listen=[{"endpoint": endpoint, "tls": {"certificates": [pair]}}])
+
+
+def with_traces(place: Place, sample: str) -> Document:
+    """The same route, with this share of traces. The origin is the collector, too: it answers everything with 200."""
+    return {**document(place), "tracing": {"otlp": f"http://{HOST}:{place.origins[0]}", "sample": sample}}
 
 
 def with_long_queue(place: Place) -> Document:
@@ -171,11 +188,15 @@ COMPARED = (
     Scenario("jwt-first-seen", with_jwt, authorizations=_first_seen),
     Scenario("limits-memory", with_limit),
     Scenario("limits-redis", in_redis(with_limit), beside=(REDIS,)),
+    Scenario("unsampled", lambda place: with_traces(place, "0%")),
+    Scenario("traced", lambda place: with_traces(place, "100%")),
     ALL,
     ALL_FIRST_SEEN,
     ALL_REDIS,
 )
-SCENARIOS = (*COMPARED, *ROUTES[:-1], *ROUTING, TLS, LONG_QUEUE)
+USER_LIMIT = Scenario("limit-user", with_user_limit, authorizations=tokens.authorizations)
+PLANS = Scenario("plans", with_plans, authorizations=tokens.authorizations)
+SCENARIOS = (*COMPARED, *ROUTES[:-1], *ROUTING, TLS, LONG_QUEUE, USER_LIMIT, PLANS)
 
 
 @frozen
@@ -209,8 +230,11 @@ class Added:
 ADDED = (
     Added("access-log", "bare", 0.5),
     Added("jwt", "bare", 0.25),
+    Added("unsampled", "bare", 0.02),
+    Added("traced", "bare", 0.2),
     Added("limits-memory", "bare", 0.2),
     Added("limits-redis", "bare", 0.9),
+    Added("plans", "limit-user", 0.05),
     Added("hosts", "bare", 0.05),
     Added("five-rules", "bare", 0.06),
     Added("least-requests", "round-robin", 0.03),
