@@ -105,7 +105,6 @@ setup(
         "mypy_extensions>=1.1",
     ],
     extras_require={
-        "testing": ["pytest>=9.2"],  # of plugins, by apigw.testing
         "test": [
             "pytest>=9.2",
             "pytest-twisted>=1.14.3",

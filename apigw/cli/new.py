@@ -46,7 +46,7 @@ version = "0.1"
 dependencies = ["apigw>={version}"]
 
 [project.optional-dependencies]
-test = ["apigw[testing]"]
+test = ["pytest>=8"]
 
 [project.entry-points."apigw.plugins"]
 {name} = "{module}:{class_}"
