@@ -58,6 +58,10 @@ class AddressDenied(GatewayError):
     status, code, title = 403, "address_denied", "Forbidden"
 
 
+class Denied(GatewayError):
+    status, code, title = 403, "denied", "Forbidden"
+
+
 class ReadOnly(GatewayError):
     status, code, title = 403, "read_only", "Forbidden"
 
@@ -106,6 +110,24 @@ class HeadersTooLarge(GatewayError):
 
 class NotImplementedMethod(GatewayError):
     status, code, title = 501, "not_implemented", "Not Implemented"
+
+
+class PolicyFailed(GatewayError):
+    """A policy that a user wrote has failed."""
+
+    status, code, title = 500, "policy_failed", "Internal Server Error"
+
+
+class PolicyRefused(GatewayError):
+    """A policy that a user wrote refuses the request. It says ``status``, ``code`` and ``title``."""
+
+    status, code, title = 403, "refused", "Forbidden"
+
+    def __init__(
+        self, status: int, title: str, detail: str, code: str, headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
+        super().__init__(detail, headers)
+        self.status, self.title, self.code = status, title, code  # type: ignore[misc]  # those of others are fixed
 
 
 class UpstreamUnreachable(GatewayError):

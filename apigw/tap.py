@@ -15,8 +15,9 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from apigw import __version__
-from apigw.config.model import Config
-from apigw.process.own_log import Logging, OwnLog
+from apigw.config.model import Config, Log
+from apigw.process.garbage import paused
+from apigw.process.own_log import STDERR, Logging, OwnLog
 from apigw.process.signals import HANDED, Signals
 from apigw.wire.reactor.epoll import install as install_reactor
 
@@ -50,6 +51,7 @@ class Options(usage.Options):
         print(f"apigw {__version__}")
         raise SystemExit(0)
 
+    @paused()
     def postOptions(self) -> None:
         from apigw.config.errors import ConfigError
         from apigw.config.load import load
@@ -61,13 +63,13 @@ class Options(usage.Options):
             self._check_access_log(self.config)
         except ConfigError as error:
             _refuse(error)
-        self._take_own_log(self.parent or {})
+        self._take_own_log(self.parent or {}, self.config.gateway.log)
 
     def again(self) -> list[str]:
         """The command that starts this program in this very process, after all that twistd has done to it."""
         twistd: Any = self.parent or {}
         given = ["-n", "--pidfile="]
-        if self.own_log is not None:
+        if self.own_log is not None and self.own_log.file != STDERR:
             given.append(f"--logfile={self.own_log.file}")
         given += [f"--{name}" for name in ("syslog",) if twistd.get(name)]
         given += [f"--{name}={twistd[name]}" for name in ("prefix", "logger") if twistd.get(name)]
@@ -83,18 +85,19 @@ class Options(usage.Options):
             sentence = "standard output is lost when twistd becomes a daemon: name a file, or null for none"
             raise ConfigError([problem_in(config, ("gateway", "access_log", "file"), sentence)])
 
-    def _take_own_log(self, twistd: Any) -> None:
-        """Where twistd would write its log to standard output or a file."""
+    def _take_own_log(self, twistd: Any, wanted: Log) -> None:
+        """Where twistd would write its log to standard output or a file. Standard output is for the access log."""
         if "nodaemon" not in twistd or twistd.get("logger") or twistd.get("syslog"):
             return  # another program, or a log that is not ours to write
         in_foreground = twistd["nodaemon"] or twistd.get("debug")
-        name = twistd.get("logfile") or ("-" if in_foreground else "twistd.log")
+        name = twistd.get("logfile") or (STDERR if in_foreground else "twistd.log")
         if name == "-" and not in_foreground:
             return  # which twistd refuses
-        self.own_log = OwnLog(name)
+        self.own_log = OwnLog(name, wanted.format, "debug" if self["log-decisions"] else wanted.level)
         self.signals.on(signal.SIGUSR1, self.own_log.reopen)
 
 
+@paused()
 def makeService(options: Options) -> IService:
     """The whole program, constructed and not started. Exits with 1 and every problem on stderr if it cannot be."""
     from apigw.config.errors import ConfigError

@@ -15,8 +15,15 @@ from skips import pytest_configure as pytest_configure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contrib"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # support/
 
-# Daemons keep what they compile: otherwise each spends a third of its start on that.
+# What is compiled is kept: otherwise each daemon spends a third of its start on that, and pytest ten seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: tests with daemons wait for half of their time."""
+    return 2 * len(os.sched_getaffinity(0))
+
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.register_profile(

@@ -27,6 +27,7 @@ def own_resources(
     readiness: Readiness,
     exposition: Exposition,
     machine: Machine,
+    writes: Writes,
 ) -> dict[bytes, IResource]:
     """The gateway's own resources, by path. They exist in every configuration."""
     return {
@@ -37,7 +38,7 @@ def own_resources(
         **page(facts.page, clock),
         b"/circuits": Circuits(
             lambda: current.snapshot.upstreams.values(),
-            Writes(clock.seconds, lambda: current.snapshot.admin_token),
+            writes,
             machine,
         ),
     }

@@ -218,6 +218,7 @@ def parser() -> argparse.ArgumentParser:
     )
     where(health_parser)
     health_parser.add_argument("--ready", action="store_true", help="ask whether it is ready, too")
+    _add_denials(add("deny", ("deny", "deny"), "refuse callers at once, on gateways that run", directory=False), asking)
     reload_parser = add(
         "reload",
         ("reload", "reload"),
@@ -239,6 +240,37 @@ def parser() -> argparse.ArgumentParser:
         )
     add("version", ("main", "version"), "print the version", directory=False)
     return whole
+
+
+def _add_denials(deny: argparse.ArgumentParser, asking: argparse.ArgumentParser) -> None:
+    actions = deny.add_subparsers(metavar="ACTION", required=True, dest="action")
+
+    def add(name: str, help: str, value: str, optional: bool = False) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", parents=[asking])
+        if value:
+            action.add_argument("value", metavar="VALUE", help=value, nargs="?" if optional else None)
+        return action
+
+    secret = "the {}, or sha256: and its hash (default: a line of standard input)"
+    adding = [
+        add("address", "refuse an address, or a network", "192.0.2.7, 192.0.2.0/24, or likewise of IPv6"),
+        add("subject", "refuse a caller, whatever the credential", "the id, as services get it in X-User-ID"),
+        add("key", "refuse an API key", secret.format("key"), optional=True),
+        add("token", "refuse a bearer token", secret.format("token"), optional=True),
+    ]
+    add("list", "show who is denied, until when, and why", "")
+    remove = actions.add_parser("remove", help="end a denial", description="End a denial.", parents=[asking])
+    remove.add_argument("kind", metavar="KIND", choices=("address", "subject", "key", "token"), help="as it was denied")
+    remove.add_argument("value", metavar="VALUE", nargs="?", help="as it was denied, or as `list` shows it")
+    for each in adding:
+        each.add_argument("--for", dest="for_", metavar="TIME", default="1h", help="30m, 1h, 7d (default: 1h)")
+        each.add_argument("--reason", metavar="TEXT", default="", help="for who reads the list")
+    for each in (adding[1], remove):
+        each.add_argument("--provider", metavar="NAME", help="of a subject: only the caller of this provider")
+    for each in (*adding, remove):
+        each.add_argument(
+            "--token-file", metavar="FILE", help="holds the admin token (default: that of the configuration)"
+        )
 
 
 def _add_keys(keys: argparse.ArgumentParser) -> None:

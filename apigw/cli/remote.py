@@ -13,10 +13,10 @@ from apigw.cli.outcome import FOUND, MISUSE, REFUSED, loaded
 
 def limits(options: argparse.Namespace) -> int:
     try:
-        document = _admin(options).get("/limits")
+        document = admin_of(options).get("/limits")
     except (NotAnswered, ValueError) as error:
         return _complain(error)
-    print(_json(document) if options.json else limits_table(document))
+    print(as_json(document) if options.json else limits_table(document))
     return FOUND
 
 
@@ -25,21 +25,21 @@ def circuits(options: argparse.Namespace) -> int:
         print(f"apigw: {options.action} needs the name of a service", file=sys.stderr)
         return MISUSE
     try:
-        admin = _admin(options)
+        admin = admin_of(options)
         if options.action is None:
             document = admin.get("/circuits")
             shown = document["circuits"]
         else:
             wanted = {"service": options.service, "action": options.action}
-            document = admin.post("/circuits", wanted, _token(options))
+            document = admin.post("/circuits", wanted, token_of(options))
             shown = [document]
     except (NotAnswered, ValueError, OSError) as error:
         return _complain(error)
-    print(_json(document) if options.json else circuits_table(shown))
+    print(as_json(document) if options.json else circuits_table(shown))
     return FOUND
 
 
-def _admin(options: argparse.Namespace) -> Admin:
+def admin_of(options: argparse.Namespace) -> Admin:
     """Raises ``ValueError`` where neither the command nor the configuration says where the gateway is."""
     if options.admin is not None:
         return Admin.parse(options.admin)
@@ -49,7 +49,7 @@ def _admin(options: argparse.Namespace) -> Admin:
     return Admin.of_endpoint(config.gateway.admin)
 
 
-def _token(options: argparse.Namespace) -> str:
+def token_of(options: argparse.Namespace) -> str:
     """Raises ``ValueError`` where there is none."""
     file = options.token_file
     if file is None:
@@ -61,7 +61,7 @@ def _token(options: argparse.Namespace) -> str:
         return content.read().strip()
 
 
-def _json(document: object) -> str:
+def as_json(document: object) -> str:
     return json.dumps(document, indent=2)
 
 
@@ -94,9 +94,10 @@ def limits_table(document: Document) -> str:
 
 
 def _number(limit: Document) -> str:
+    dry = ", dry run" if limit.get("dry_run") else ""
     if "concurrent" in limit:
-        return f"{limit['concurrent']} at a time, {limit['taken']} taken"
-    return f"{limit['limit']} in {limit['window']:g} s"
+        return f"{limit['concurrent']} at a time, {limit['taken']} taken{dry}"
+    return f"{limit['limit']} in {limit['window']:g} s{dry}"
 
 
 def circuits_table(circuits: Sequence[Document]) -> str:

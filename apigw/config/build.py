@@ -90,6 +90,8 @@ def _value(rule: Rule, value: Any, files: Files) -> Any:
         return Secret(text(files.data(value))) if "into" in meta else files.absolute(value)
     if "secret" in meta and isinstance(value, str):
         return Secret(value.encode())
+    if "plain" in meta:
+        return value
     model = meta.get("model")
     if isinstance(value, list):
         return tuple(_value(rule["schema"], entry, files) for entry in value if entry is not None)

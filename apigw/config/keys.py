@@ -15,6 +15,7 @@ Besides the rules of Cerberus there are more: ``duration``, ``size`` and ``share
   those of the same names (``config.defaults``).
 - ``short`` is the key that is meant by a text in place of a map.
 - ``lines`` marks text that may have several lines.
+- ``plain`` marks maps that are taken as they are.
 - ``secret`` marks values that are never shown.
 """
 

@@ -35,6 +35,8 @@ def load(directory: str, environ: Mapping[str, str], rules: Rules, alone: bool =
 
 def judge(document: Document, files: Files, rules: Rules) -> None:
     """Run all checks, and add every problem to the document."""
+    for learn in rules.learns:
+        learn(document, files)
     validate(document, rules.forms)
     document.reserved = rules.reserved_paths(document)
     check_files.contents(document, files, rules.contents, rules.private, rules.contents_by_path)

@@ -74,10 +74,19 @@ class Listen:
 
 @frozen
 class AccessLog:
-    """``file`` is ``-`` for stdout; ``format`` is ``json`` or ``combined``."""
+    """``file`` is ``-`` for stdout; ``format`` is ``json`` or ``combined``. ``fields``: empty for the usual ones."""
 
     file: str = "-"
     format: str = "json"
+    fields: tuple[str, ...] = ()
+
+
+@frozen
+class Log:
+    """The daemon's own log. ``format`` is ``text`` or ``json``."""
+
+    format: str = "text"
+    level: str = "info"
 
 
 @frozen
@@ -107,6 +116,7 @@ class Gateway(Open):
     trusted_proxies: tuple[str, ...] = ()
     metrics_allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     access_log: AccessLog | None = AccessLog()
+    log: Log = Log()
     workers: int | str = 1
     limits_memory: int = 64 * 1024 * 1024
     watch_files: bool = False

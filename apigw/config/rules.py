@@ -22,6 +22,9 @@ Content = Callable[[bytes], object]
 ContentByPath = Callable[[str], object]
 """The same for a file that may be too large to be held in memory, by its path."""
 
+Learn = Callable[[Document, Files], None]
+"""Completes ``Document.schema`` by what the document names, before it is validated, and reports what cannot be."""
+
 Check = Callable[[Document, Files], None]
 """Reports contradictions between values to the document. Runs after the schema, on values without problems."""
 
@@ -65,6 +68,7 @@ class Rules:
     contents: Mapping[str, Content] = Factory(dict)
     contents_by_path: Mapping[str, ContentByPath] = Factory(dict)
     private: frozenset[str] = frozenset()
+    learns: tuple[Learn, ...] = ()
     checks: tuple[Check, ...] = ()
     reserved: tuple[Reserved, ...] = ()
     refuse: tuple[Refuse, ...] = ()
@@ -82,6 +86,7 @@ class Rules:
             contents={**self.contents, **other.contents},
             contents_by_path={**self.contents_by_path, **other.contents_by_path},
             private=self.private | other.private,
+            learns=self.learns + other.learns,
             checks=self.checks + other.checks,
             reserved=self.reserved + other.reserved,
             refuse=self.refuse + other.refuse,

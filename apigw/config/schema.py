@@ -59,6 +59,34 @@ SERVER_TLS: Rule = {
     ),
 }
 
+ACCESS_LOG_FIELDS = (
+    "time",
+    "level",
+    "request_id",
+    "client",
+    "method",
+    "host",
+    "path",
+    "route",
+    "status",
+    "made_by",
+    "code",
+    "reason",
+    "bytes_in",
+    "bytes_out",
+    "duration_ms",
+    "upstream",
+    "upstream_ms",
+    "principal",
+    "protocol",
+    "referer",
+    "user_agent",
+    "grpc_status",
+    "tries",
+    "service",
+    "trace_id",
+)
+
 PORT = "tcp:{}"
 """What is meant by a number where an endpoint must be."""
 
@@ -85,6 +113,18 @@ LISTEN: Rule = {
 ACCESS_LOG: Rule = {
     "file": text("A file, or `-` for stdout, which is an error when daemonised.", "file"),
     "format": choice("JSON, or the combined format of Apache and nginx.", "json", "combined"),
+    "fields": list_of(
+        "The fields of each line of JSON, in this order; one that does not apply is null there. Without the key: those "
+        "of [access log](access-log.md).",
+        {"type": "string", "allowed": list(ACCESS_LOG_FIELDS)},
+        default="the usual ones",
+        minlength=1,
+    ),
+}
+
+LOG: Rule = {
+    "format": choice("Text, or JSON with the same first fields as the access log.", "text", "json"),
+    "level": choice("The lowest level that is written.", "debug", "info", "warn", "error"),
 }
 
 GATEWAY: Rule = {
@@ -197,6 +237,7 @@ GATEWAY: Rule = {
         "404, and so do requests through other proxies.",
         item("network"),
     ),
+    "log": map_of("The daemon's own log; a change needs a restart or an upgrade.", model.Log, LOG),
     "access_log": map_of("One line for each request. `null` for none.", model.AccessLog, ACCESS_LOG, nullable=True),
     "workers": number_or_word(
         "Processes that serve, as one gateway. `auto`: one for each core that the process may use (CPU affinity, the "
@@ -376,7 +417,7 @@ def _rules(schema: Rule, path: Path) -> Iterator[Rule | None]:
     yield rule
     for part in path:
         below = rule.get("schema", {})
-        if "valuesrules" in rule:
+        if "valuesrules" in rule and part not in below:
             rule = rule["valuesrules"]
         elif may_be_list(rule) and isinstance(part, int):
             rule = below

@@ -12,8 +12,6 @@ from os import urandom
 from typing import Any
 
 from mypy_extensions import mypyc_attr
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.python.failure import Failure
 
 from apigw.contract.peers import Peers
 from apigw.contract.principal import Principal
@@ -64,10 +62,10 @@ DROPPED = frozenset({b"x-request-id"})
 
 NOTHING: frozenset[bytes] = frozenset()
 
+_WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
+
 _SECURE = frozenset({b"https", b"wss"})
 """Values of ``X-Forwarded-Proto``."""
-
-_WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 
 Outcome = Answer | Waiting | None
 """The result of a stage: ``None`` to go on with the next stage, an answer, or a wait."""
@@ -138,7 +136,8 @@ class Route:
 
     ``stages`` run in their order, and ``hooks`` for each answer. ``series`` are the route's metrics. ``name`` is for
     logs; it is empty for a route that is not in the configuration. ``logged``: whether its exchanges have a line there.
-    ``chosen``: whether a ``Choice`` has led to it, and so to its service.
+    ``chosen``: whether a ``Choice`` has led to it, and so to its service. ``on_request_body`` and ``on_answer_body``
+    are ``contract.bodies.BodyHook``.
     """
 
     def __init__(
@@ -155,6 +154,8 @@ class Route:
         name: str = "",
         logged: bool = True,
         chosen: bool = False,
+        on_request_body: tuple[Any, ...] = (),
+        on_answer_body: tuple[Any, ...] = (),
     ) -> None:
         self.pattern = pattern
         self.name = name
@@ -170,6 +171,8 @@ class Route:
         self.on_lasting = on_lasting
         self.logged = logged
         self.chosen = chosen
+        self.on_request_body = on_request_body
+        self.on_answer_body = on_answer_body
 
 
 class Call:
@@ -192,6 +195,12 @@ class Relaying:
     def close(self) -> None:
         """The exchange is over: release the buffered body, and the circuit's permit if it has one."""
         raise NotImplementedError
+
+
+class Seen:
+    """What a policy that a user wrote sees of an exchange (``contract.view``). ``next`` is that of another one."""
+
+    next: Seen | None
 
 
 class Driver:
@@ -309,6 +318,8 @@ class Exchange:
         """A hook of the route has raised: the answer is an error of the gateway's own, which no hook gets."""
         self.at_end: tuple[AtEnd, ...] = ()
         """Called when the exchange is over."""
+        self.view: Seen | None = None
+        """The first view of a policy that a user wrote, if there is one."""
         self.ended = False
         request.listener = self
 
@@ -347,52 +358,3 @@ class Exchange:
         """The wait has failed: go on as if the stage had raised ``error``."""
         self.waiting = None
         self.driver.fail(self, error)
-
-
-class Awaited(Waiting):
-    """A wait for a Deferred that fires with an outcome; made by ``wait_for``."""
-
-    def __init__(self, exchange: Exchange, deferred: Deferred[Any]) -> None:
-        self._exchange = exchange
-        self._deferred = deferred
-        self._returned = False
-        self.fired = False
-        self.outcome: Outcome = None
-        self.error: BaseException | None = None
-        deferred.addCallbacks(self._succeeded, self._failed)
-
-    def returned(self) -> Awaited:
-        """Mark it as returned by the stage: from now on the exchange goes on when the Deferred fires."""
-        self._returned = True
-        return self
-
-    def cancel(self) -> None:
-        self._deferred.cancel()
-
-    def _succeeded(self, outcome: Outcome) -> None:
-        self.fired = True
-        self.outcome = outcome
-        if self._returned:
-            self._exchange.resume(outcome)
-
-    def _failed(self, failure: Failure) -> None:
-        if self._returned and failure.check(CancelledError):
-            return
-        self.fired = True
-        self.error = failure.value
-        if self._returned:
-            assert self.error is not None
-            self._exchange.fail(self.error)
-
-
-def wait_for(exchange: Exchange, deferred: Deferred[Any]) -> Outcome:
-    """What a stage returns to wait for a Deferred that fires with an ``Outcome``.
-
-    If it has fired already, this is its outcome, or its error is raised. Cancelled with the exchange.
-    """
-    awaited = Awaited(exchange, deferred)
-    if not awaited.fired:
-        return awaited.returned()
-    if awaited.error is not None:
-        raise awaited.error
-    return awaited.outcome

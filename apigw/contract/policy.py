@@ -18,9 +18,11 @@ from twisted.web.resource import IResource
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.config.rules import Rules
+from apigw.contract.bodies import BodyHook
 from apigw.contract.choice import Choice
 from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
 from apigw.contract.machine import Machine
+from apigw.contract.of_plugin import Bodies
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check
 from apigw.redis.link import RedisLink
@@ -28,6 +30,7 @@ from apigw.routing.router import Router
 from apigw.shared.page import Page
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.request import Request
+from apigw.wire.web_request import WebRequest
 
 POSITIONS = ("access", "before_auth", "auth", "after_auth", "limit", "after_limit")
 """The positions of stages, in the order in which they run. At one position, they run in the order of the policies."""
@@ -54,8 +57,14 @@ class Context:
     """For requests of the gateway's own, by treq."""
     fetch: Callable[[int], Fetch]
     """Makes a ``Fetch`` for documents of at most this many bytes."""
+    bodies: Bodies
+    """Reads whole bodies of requests."""
     client_address: Callable[[Request], bytes]
     """The client's, behind trusted proxies; ``unix:`` for a unix socket's peer. It may be asked once requests come."""
+    set_guard: Callable[[Stage | None], object]
+    """Has a stage run before each stage of every exchange, from now on; or none. At the first, ``Exchange.at`` is 0."""
+    may_write: Callable[[WebRequest], object]
+    """Raises the refusal of a request on the admin listener that may change nothing."""
     redis: RedisLink | None
     """The link to Redis, if ``redis`` is configured. It is started before the policies, and stopped after them."""
     machine: Machine
@@ -74,8 +83,8 @@ class Context:
 class Part:
     """What a policy adds to one route."""
 
-    stages: Mapping[str, Stage] = {}
-    """One stage for each position, by its name in ``POSITIONS``."""
+    stages: Mapping[str, Stage | tuple[Stage, ...]] = {}
+    """A stage for each position, or several, by its name in ``POSITIONS``."""
     hooks: tuple[Hook, ...] = ()
     """Run for each answer, in the order of the policies."""
     on_refusal: tuple[OnRefusal, ...] = ()
@@ -87,9 +96,13 @@ class Part:
     stripped: frozenset[bytes] = frozenset()
     """Names, in lower case, of the client's fields that do not reach the service. Other spellings do not, either: they
     are compared with every byte that is neither a letter nor a digit as ``-``."""
+    on_request_body: tuple[BodyHook, ...] = ()
+    on_answer_body: tuple[BodyHook, ...] = ()
+    """Get the pieces of bodies, in the order of the policies."""
     choice: Choice | None = None
     """For a route without a service: chooses it, after all stages. Stages that policies add to the route with that
-    service, and not to the route without one, run after the choice."""
+    service, and not to the route without one, run after the choice: those at other positions, and of several at one
+    position, those that are other objects."""
     answer: Stage | None = None
     """For a route without a service: it runs after all other stages, and must answer or refuse."""
 

@@ -8,6 +8,7 @@ a line, leave its quotes, or send a control sequence to a terminal. Values of se
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from time import gmtime, strftime
 from typing import Protocol
@@ -111,8 +112,9 @@ class Entry:
     """The record of an exchange at its end. Bytes are as the client sent them; ``time`` is Unix time in seconds,
     durations are seconds.
 
-    ``made_by`` is ``gateway`` or ``upstream``; ``code`` is that of the gateway's own answer.
-    Only the combined format has ``referer`` and ``user_agent``, and only JSON what comes after them.
+    ``made_by`` is ``gateway`` or ``upstream``; ``code`` and ``reason`` are those of the gateway's own answer.
+    ``host``, ``referer`` and ``user_agent`` are for formats with ``quotes_headers``, and only JSON has what comes after
+    them.
     """
 
     def __init__(
@@ -139,6 +141,8 @@ class Entry:
         tries: int | None = None,
         service: str | None = None,
         trace_id: str | None = None,
+        reason: str | None = None,
+        host: bytes | None = None,
     ) -> None:
         self.time = time
         self.request_id = request_id
@@ -162,13 +166,15 @@ class Entry:
         self.tries = tries
         self.service = service
         self.trace_id = trace_id
+        self.reason = reason
+        self.host = host
 
 
 class Format(Protocol):
     """A format of lines. ``stamp`` formats a time to the second, ``line`` makes the line with its newline."""
 
     quotes_headers: bool
-    """Whether lines have ``referer`` and ``user_agent``."""
+    """Whether lines may have ``host``, ``referer`` and ``user_agent``."""
 
     def stamp(self, second: int) -> str: ...
 
@@ -176,10 +182,14 @@ class Format(Protocol):
 
 
 class JSON:
-    """One JSON object a line, in UTF-8. A field that does not apply is ``null``; gRPC calls have one more, as have
-    requests to services with ``retry``, those of routes with a split, and all with ``tracing``."""
+    """One JSON object a line, in UTF-8. A field that does not apply is ``null``; those of ``_SOMETIMES`` are left out.
 
-    quotes_headers = False
+    With ``fields`` a line has these, in this order.
+    """
+
+    def __init__(self, fields: Sequence[str] = ()) -> None:
+        self._fields = tuple(fields)
+        self.quotes_headers = not _HEADERS.isdisjoint(fields)
 
     def stamp(self, second: int) -> str:
         return strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
@@ -188,6 +198,7 @@ class JSON:
         took = entry.upstream_duration
         fields = {
             "time": stamp + _MILLISECONDS[millisecond],
+            "level": "info" if entry.status < 500 else "warn",
             "request_id": entry.request_id,
             "client": entry.client,
             "method": entry.method.decode("latin-1"),
@@ -204,6 +215,8 @@ class JSON:
             "principal": entry.principal,
             "protocol": entry.protocol,
         }
+        if entry.reason is not None:
+            fields["reason"] = entry.reason
         if entry.grpc_status is not None:
             fields["grpc_status"] = entry.grpc_status
         if entry.tries is not None:
@@ -212,6 +225,10 @@ class JSON:
             fields["service"] = entry.service
         if entry.trace_id is not None:
             fields["trace_id"] = entry.trace_id
+        if self._fields:
+            if self.quotes_headers:
+                fields |= _of_headers(entry)
+            fields = {name: fields.get(name) for name in self._fields}
         try:
             line = orjson.dumps(fields, None, orjson.OPT_APPEND_NEWLINE)
         except TypeError:  # a lone surrogate
@@ -220,18 +237,32 @@ class JSON:
         if line.isascii() and line.find(_BACKSLASH) < 0 and line.find(_DELETE) < 0:
             return line
         # Something is not plain ASCII, or had to be escaped: only now it is worth looking what.
-        fields |= {
+        plain = {
             "request_id": printable(entry.request_id),
             "client": printable(entry.client),
             "method": printable(entry.method),
             "path": printable(without_secrets(entry.target[:MAX_TARGET])),
             "principal": entry.principal and printable(entry.principal),
         }
+        fields |= {name: value for name, value in plain.items() if name in fields}
         try:
             return orjson.dumps(fields, None, orjson.OPT_APPEND_NEWLINE)
         except TypeError:
             fields = {name: printable(value) if isinstance(value, str) else value for name, value in fields.items()}
             return orjson.dumps(fields, None, orjson.OPT_APPEND_NEWLINE)
+
+
+_HEADERS = frozenset({"host", "referer", "user_agent"})
+
+
+def _of_headers(entry: Entry) -> dict[str, str | None]:
+    """Values of headers, always escaped: who asks for them pays for it."""
+    referer, agent, host = entry.referer, entry.user_agent, entry.host
+    return {
+        "host": None if host is None else printable(host[:MAX_FIELD]),
+        "referer": None if referer is None else printable(without_secrets(referer[:MAX_FIELD])),
+        "user_agent": None if agent is None else printable(agent[:MAX_FIELD]),
+    }
 
 
 class Combined:
@@ -257,4 +288,6 @@ class Combined:
         ).encode("ascii", "backslashreplace")
 
 
-FORMATS: dict[str, Format] = {"json": JSON(), "combined": Combined()}
+def of_format(format: str, fields: Sequence[str] = ()) -> Format:
+    """``json``, perhaps with some ``fields`` only, or ``combined``."""
+    return Combined() if format == "combined" else JSON(fields)

@@ -4,13 +4,13 @@ written are counted and dropped; traffic never waits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from apigw.ops.access_line import FORMATS, Entry
+from apigw.ops.access_line import Entry, of_format
 from apigw.ops.appender import Appender
 
 BATCH = 128 * 1024
@@ -33,9 +33,9 @@ QUIET = 60.0
 class AccessLog:
     """Appends one line for each exchange to ``file``; ``-`` is standard output.
 
-    ``format`` is ``json`` or ``combined``. ``call_from_thread`` is the reactor's ``callFromThread``. ``report`` logs
-    a sentence in the daemon's own log: when losses begin, and how many lines were lost when they end. ``count_lost``
-    is called with the number of lines of each loss.
+    ``format`` is ``json``, with ``fields`` or the usual ones, or ``combined``. ``call_from_thread`` is the reactor's
+    ``callFromThread``. ``report`` logs a sentence in the daemon's own log: when losses begin, and how many lines were
+    lost when they end. ``count_lost`` is called with the number of lines of each loss.
     """
 
     def __init__(
@@ -47,12 +47,13 @@ class AccessLog:
         report: Callable[[str], object],
         max_pending: int = MAX_PENDING,
         count_lost: Callable[[int], object] = lambda lines: None,
+        fields: Sequence[str] = (),
     ) -> None:
         self.dropped = 0
         """Lines lost since the start."""
-        self._format = FORMATS[format]
+        self._format = of_format(format, fields)
         self.quotes_headers = self._format.quotes_headers
-        """Whether lines have ``referer`` and ``user_agent``; otherwise entries do not need them."""
+        """Whether lines may have ``host``, ``referer`` and ``user_agent``; otherwise entries do not need them."""
         self._clock = clock
         self._report = report
         self._count_lost = count_lost

@@ -12,7 +12,9 @@ from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 
-STDOUT = "-"
+STDOUT, STDERR = "-", "stderr:"
+STANDARD = {STDOUT: 1, STDERR: 2}
+"""Names of what is open already, with their descriptors."""
 
 PIPE_BUF = 4096
 """Bytes that a pipe takes atomically (pipe(7)): lines of several writers are not mixed, if they are no longer."""
@@ -26,7 +28,7 @@ _UNLOCK = struct.pack("hhqqi", fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
 
 
 class Appender:
-    """Writes batches of whole lines to ``file``, in order; ``-`` is the standard output at the time of ``open``.
+    """Writes batches of whole lines to ``file``, in order; ``STANDARD`` ones are those at the time of ``open``.
 
     Several may write to one file, pipe or socket, also of other processes, without tearing each other's lines. On pipes
     and sockets each holds a record lock while it writes. The system frees that of a process that ends.
@@ -82,7 +84,7 @@ class Appender:
 
     def reopen(self) -> None:
         """Reopen the file by its name, after all that was passed to ``append`` so far is written."""
-        if self._file != STDOUT:
+        if self._file not in STANDARD:
             self._orders.put(self._reopen)
 
     def close(self) -> None:
@@ -92,8 +94,8 @@ class Appender:
             self._run()
 
     def _open(self) -> int:
-        if self._file == STDOUT:
-            descriptor = os.dup(1)
+        if self._file in STANDARD:
+            descriptor = os.dup(STANDARD[self._file])
         else:
             # A named pipe without a reader is an error at once, instead of a wait for one.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK

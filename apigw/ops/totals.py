@@ -50,6 +50,8 @@ GAUGES: Mapping[str, Callable[[float, float], float]] = {
     "gateway_circuit_breaker_state": worst,
     "gateway_target_up": min,
     "gateway_rate_limit_store_up": min,
+    "gateway_denials": max,
+    "gateway_denials_store_up": min,
     "gateway_config_last_reload_successful": min,
     "gateway_build_info": max,
 }

@@ -6,10 +6,12 @@ from apigw.contract.policy import Policy
 from apigw.policy.auth.policy import AuthPolicy
 from apigw.policy.check.policy import CheckPolicy
 from apigw.policy.cors.policy import CorsPolicy
+from apigw.policy.denials.policy import DenialsPolicy
 from apigw.policy.limits.policy import LimitsPolicy
 from apigw.policy.maintenance.policy import MaintenancePolicy
 from apigw.policy.networks.policy import NetworksPolicy
 from apigw.policy.oauth.policy import OAuthPolicy
+from apigw.policy.plugins.policy import PluginsPolicy
 from apigw.policy.redirect.policy import RedirectPolicy
 from apigw.policy.respond.policy import RespondPolicy
 from apigw.policy.split.policy import SplitPolicy
@@ -19,6 +21,7 @@ from apigw.policy.transform.policy import TransformPolicy
 POLICIES: tuple[type[Policy], ...] = (
     TracingPolicy,
     NetworksPolicy,
+    DenialsPolicy,
     CorsPolicy,
     OAuthPolicy,
     AuthPolicy,
@@ -29,5 +32,6 @@ POLICIES: tuple[type[Policy], ...] = (
     RedirectPolicy,
     RespondPolicy,
     MaintenancePolicy,
+    PluginsPolicy,
 )
 """In the order in which they are made, started and prepared. Each can use what those before it have prepared."""

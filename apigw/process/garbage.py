@@ -7,7 +7,8 @@ A full collection visits every object, which stops the reactor: for some 15 ms, 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.application.service import Service
@@ -19,6 +20,18 @@ YOUNGEST = 2_000
 """The same while a configuration is made: nearly all of them stay, and a collection takes some 0.3 ms."""
 
 NEVER = 2**31 - 1
+
+
+@contextmanager
+def paused() -> Generator[None, None, None]:
+    """Collect nothing, while the program is imported and made: nearly all of it stays, and visiting it again and again
+    takes a sixth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def settle() -> None:

@@ -1,4 +1,4 @@
-"""The daemon's own log: what ``twistd -n`` writes to standard output, or ``twistd --logfile`` to a file.
+"""The daemon's own log, on standard error, or in the file of ``twistd --logfile``.
 
 A thread writes it, so that a pipe that nobody reads holds up no request. The file is never renamed: that is for
 logrotate, whose SIGUSR1 is ``reopen``. (Twisted's ``LogFile.rotate``, which twistd calls for that signal, does nothing
@@ -15,10 +15,12 @@ from threading import Event, RLock
 from typing import Any
 
 from twisted.application.service import IService, MultiService
-from twisted.logger import ILogObserver, LogEvent, Logger, formatEventAsClassicLogText
+from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
-from apigw.ops.appender import STDOUT, Appender
+from apigw.ops.appender import STANDARD, Appender
+from apigw.ops.appender import STDERR as STDERR
+from apigw.process.own_lines import LEVELS, is_journal, level_of, of_format, with_priority
 
 MAX_PENDING = 1024 * 1024
 """Bytes that may wait for whoever reads too slowly; what comes then is lost."""
@@ -31,13 +33,17 @@ log = Logger()
 
 @implementer(ILogObserver)
 class OwnLog:
-    """Writes events to ``file``, or to standard output (``-``). May be called from any thread.
+    """Writes events of ``level`` and above to ``file``, or to standard output (``-``) or standard error (``STDERR``).
+    May be called from any thread. ``format`` is ``text`` or ``json``.
 
     How many lines were lost is said in one line as soon as writing works again.
     """
 
-    def __init__(self, file: str) -> None:
-        self.file = file if file == STDOUT else os.path.abspath(file)
+    def __init__(self, file: str, format: str = "text", level: str = "debug") -> None:
+        self.file = file if file in STANDARD else os.path.abspath(file)
+        self._line = of_format(format)
+        self._levels = frozenset(LEVELS[LEVELS.index(level) :])
+        self._journal = file in STANDARD and is_journal(STANDARD[file], os.environ)
         self._appender = Appender(self.file, self._failed, self._complain, self._end, self._written)
         self._ended = Event()
         self._lock = RLock()  # a collection meanwhile may log what nobody handled
@@ -60,7 +66,7 @@ class OwnLog:
     def forked(self, who: str) -> int:
         """In a child that was forked: go on in the same file, with a thread of its own, and say in each line ``who``
         writes it. Returns a copy of its descriptor. What the parent has lost is the parent's to count."""
-        self._who = f"{who}: "
+        self._who = who
         self._lock = RLock()
         self._ended = Event()
         self._handed = self._uncounted = self._unsaid = 0
@@ -70,11 +76,11 @@ class OwnLog:
         return self._appender.duplicate()
 
     def __call__(self, event: LogEvent) -> None:
-        if self._who:
-            event = {**event, "log_system": self._who + _system(event)}
-        text = formatEventAsClassicLogText(event)
+        text = self._line(event, self._who) if level_of(event) in self._levels else None
         if text is None:
             return
+        if self._journal:
+            text = with_priority(text, event)
         data = text.encode("utf-8", "backslashreplace")
         with self._lock:
             if self._pending() + len(data) <= MAX_PENDING:
@@ -133,15 +139,6 @@ class OwnLog:
 
     def _end(self) -> None:
         self._ended.set()
-
-
-def _system(event: LogEvent) -> str:
-    """What Twisted writes in brackets."""
-    system = event.get("log_system")
-    if system is None:
-        level = event.get("log_level")
-        system = f"{event.get('log_namespace', '-')}#{'-' if level is None else level.name}"
-    return str(system)
 
 
 class Logging(MultiService):

@@ -18,7 +18,7 @@ from apigw.admin.site import admin_resources, own_resources
 from apigw.admin.status.facts import Facts
 from apigw.admin.status.history import History
 from apigw.admin.status.page import in_steps
-from apigw.admin.writes import may_read
+from apigw.admin.writes import Writes, may_read
 from apigw.config import endpoints
 from apigw.config.model import Config, Listen
 from apigw.contract.policy import Context
@@ -40,6 +40,7 @@ from apigw.process.snapshot import Parts, Snapshot, compile, compiling
 from apigw.process.systemd import watchdog
 from apigw.process.tree import LogFile, Ordered, Running, Ticking, Upstreams
 from apigw.proxy.accounting import Accounting
+from apigw.proxy.body import WholeBodies
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.proxy.resources import admit, measure, metrics_page, public_resources
@@ -104,7 +105,10 @@ class Program:
             metrics=metrics,
             agent=agent,
             fetch=partial(Fetch, agent),
+            bodies=WholeBodies(buffers),
             client_address=client_address,
+            set_guard=lambda guard: setattr(pipeline, "guard", guard),
+            may_write=lambda request: writes.check(request),
             redis=redis,
             machine=machine,
             page=place.page,
@@ -201,7 +205,8 @@ class Program:
             lambda request: request.stream.peer,
             lambda request: may_read(request, current.snapshot.config.gateway.admin_hosts),
         )
-        own = own_resources(reactor, current, facts, readiness, exposition, machine)
+        writes = Writes(seconds, lambda: current.snapshot.admin_token)
+        own = own_resources(reactor, current, facts, readiness, exposition, machine, writes)
         self.root = Ordered()
         alive = watchdog(reactor, os.environ)
         if alive is not None:
@@ -233,4 +238,5 @@ def _access_log(config: Config, reactor: Any, count_lost: Callable[[int], object
     def report(sentence: str) -> None:
         log.warn("{sentence}", sentence=sentence)
 
-    return AccessLog(wanted.file, wanted.format, reactor, reactor.callFromThread, report, count_lost=count_lost)
+    call = reactor.callFromThread
+    return AccessLog(wanted.file, wanted.format, reactor, call, report, count_lost=count_lost, fields=wanted.fields)

@@ -140,6 +140,8 @@ def needs_restart(old: Config, new: Config) -> list[Problem]:
             ("gateway", "admin"): gateway.admin,
             ("gateway", "workers"): gateway.workers,
             ("gateway", "limits_memory"): gateway.limits_memory,
+            ("gateway", "log"): gateway.log,
+            ("gateway", "access_log"): gateway.access_log,
             ("redis", "url"): config.redis and evolve(config.redis, timeout=0),
         }
 

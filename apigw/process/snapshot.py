@@ -131,7 +131,7 @@ def compiling(config: Config, previous: Snapshot | None, parts: Parts) -> Genera
     no_route = (NoRoute(router),)
     unmatched_series = parts.series(UNMATCHED)
     added = [each.unmatched() for each in prepared.values()]
-    access = [part.stages["access"] for part in added if "access" in part.stages]
+    access = _stages(added, positions=POSITIONS[:1])
 
     def own_entries() -> Iterator[Entry[Route]]:
         for each in prepared.values():
@@ -235,14 +235,17 @@ def _destination(
     )
 
 
-def _stages(added: Sequence[Part], before: Sequence[Part] = ()) -> list[Stage]:
+def _stages(added: Sequence[Part], before: Sequence[Part] = (), positions: Sequence[str] = POSITIONS) -> list[Stage]:
     """The stages of the policies, each at its position, without those that are in ``before`` too."""
-    return [
-        part.stages[at]
-        for at in POSITIONS
-        for number, part in enumerate(added)
-        if at in part.stages and not (before and at in before[number].stages)
-    ]
+    found: list[Stage] = []
+    for at in positions:
+        for number, part in enumerate(added):
+            held, earlier = part.stages.get(at), before[number].stages.get(at) if before else None
+            if isinstance(held, tuple):
+                found += [stage for stage in held if not (isinstance(earlier, tuple) and stage in earlier)]
+            elif held is not None and earlier is None:
+                found.append(held)
+    return found
 
 
 def _unnamed(pattern: str) -> RouteConfig:
@@ -259,8 +262,13 @@ def _route(
     screens = tuple(chain.from_iterable(part.screens for part in added))
     on_lasting = tuple(chain.from_iterable(part.on_lasting for part in added))
     hooked = hooks, on_refusal, screens, on_lasting
+    bodies = (
+        tuple(chain.from_iterable(part.on_request_body for part in added)),
+        tuple(chain.from_iterable(part.on_answer_body for part in added)),
+    )
     logged = route.access_log is not None
-    return Route(route.path, route.methods, route.service, series, tuple(stages), *hooked, route.name, logged, chosen)
+    which = route.path, route.methods, route.service, series
+    return Route(*which, tuple(stages), *hooked, route.name, logged, chosen, *bodies)
 
 
 def _admin_token(config: Config) -> bytes | None:

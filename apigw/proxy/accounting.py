@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import cast
 
 from apigw.contract.exchange import Exchange
+from apigw.errors import GatewayError
 from apigw.ops.access_line import Entry
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import UNMATCHED, Metrics
@@ -85,6 +86,8 @@ class Accounting:
                     tries=None if relay is None or relay.tries is None else relay.tries.number,
                     service=route.service if route.chosen else None,
                     trace_id=exchange.trace_id.decode("ascii") if exchange.trace_id else None,
+                    reason=None if refusal is None else _reason(refusal),
+                    host=request.authority if quotes else None,
                 )
             )
 
@@ -96,8 +99,10 @@ class Accounting:
             of_service = Exemplar(trace_id, relay.upstream_ended_at - relay.sent_at, now)
             relay.destination.upstream.series.durations.exemplify(of_service)
 
-    def resource_ended(self, request: Request, path: str, started_at: float, client: bytes, code: str | None) -> None:
-        """Account for an exchange with a Resource. ``path`` is reserved or ``unmatched``; ``code`` is of a refusal."""
+    def resource_ended(
+        self, request: Request, path: str, started_at: float, client: bytes, refusal: GatewayError | None
+    ) -> None:
+        """Account for an exchange with a Resource. ``path`` is reserved or ``unmatched``."""
         seconds = self._seconds() - started_at
         status = request.code if request.started else 499
         self._metrics.route(path).observe(request.method, status, seconds)
@@ -112,7 +117,7 @@ class Accounting:
                     route=path,
                     status=status,
                     made_by="gateway",
-                    code=code,
+                    code=None if refusal is None else refusal.code,
                     bytes_in=request.bytes_received,
                     bytes_out=request.bytes_sent,
                     duration=seconds,
@@ -122,16 +127,18 @@ class Accounting:
                     protocol=request.clientproto.decode("ascii"),
                     referer=first(request.headers, b"referer"),
                     user_agent=first(request.headers, b"user-agent"),
+                    reason=None if refusal is None else _reason(refusal),
+                    host=request.authority,
                 )
             )
 
     def refused(
-        self, status: int, code: str, identifier: bytes, peer: bytes, protocol: bytes, size: int, began_with: bytes
+        self, error: GatewayError, identifier: bytes, peer: bytes, protocol: bytes, size: int, began_with: bytes
     ) -> None:
         """Account for a request that could not be parsed, and that the wire refused. Method and target are those that
         ``began_with`` shows, if any."""
         line = _LINE(began_with)
-        self._unmatched.observe("OTHER" if line is None else line[1], status, None)
+        self._unmatched.observe("OTHER" if line is None else line[1], error.status, None)
         if self._access_log is not None:
             self._access_log.log(
                 Entry(
@@ -141,9 +148,9 @@ class Accounting:
                     method=b"-" if line is None else line[1],
                     target=b"-" if line is None else line[2],
                     route=None,
-                    status=status,
+                    status=error.status,
                     made_by="gateway",
-                    code=code,
+                    code=error.code,
                     bytes_in=0,
                     bytes_out=size,
                     duration=0.0,
@@ -151,5 +158,11 @@ class Accounting:
                     upstream_duration=None,
                     principal=None,
                     protocol=protocol.decode("ascii"),
+                    reason=_reason(error),
                 )
             )
+
+
+def _reason(error: GatewayError) -> str:
+    """The sentence that the client got."""
+    return error.detail or error.title

@@ -8,7 +8,8 @@ from functools import partial
 from twisted.python.failure import Failure
 
 from apigw import errors
-from apigw.contract.exchange import AtEnd, Exchange, Outcome, Stage, wait_for
+from apigw.contract.awaited import wait_for
+from apigw.contract.exchange import AtEnd, Exchange, Outcome, Stage
 from apigw.proxy.destination import Destination
 from apigw.upstream.admission import Admission
 from apigw.upstream.upstream import Upstream

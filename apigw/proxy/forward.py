@@ -18,6 +18,7 @@ from apigw.proxy.held_body import Buffers, HeldBody
 from apigw.proxy.max_forwards import BOUND, count_hop
 from apigw.proxy.relay import Relay
 from apigw.proxy.repeat import BeginTries, Try, repeated
+from apigw.proxy.seeing import SeeingRelay
 from apigw.upstream.failover import CONNECT, Taken, connect
 from apigw.upstream.target import Target
 from apigw.wire.errors import ConnectFailed, PoolExhausted
@@ -30,8 +31,16 @@ def stages(destination: Destination, buffers: Buffers) -> tuple[Stage, ...]:
     if destination.upstream.admission is not None:
         first.append(Admit(destination, destination.upstream.admission))
     if destination.upstream.retries is not None:
-        first.append(BeginTries(destination, destination.upstream.retries))
+        first.append(BeginTries(destination, destination.upstream.retries, relay_of))
     return *first, Connect(destination)
+
+
+def relay_of(exchange: Exchange, destination: Destination) -> Relay:
+    """A new relay of the exchange, as its route needs one."""
+    route = exchange.route
+    if route.on_request_body or route.on_answer_body:
+        return SeeingRelay(exchange, destination)
+    return Relay(exchange, destination)
 
 
 class ChooseService(Stage):
@@ -74,16 +83,18 @@ class HoldBody(Stage):
         if call_of(exchange) is not None:
             begin_call(exchange, destination.deadlines)
             if small and length != 0:
-                Relay(exchange, destination).repeatable = HeldBody(self._buffers, small)
+                relay_of(exchange, destination).repeatable = HeldBody(self._buffers, small)
             return None
         if length == 0 or not small:
             return None
         circuit = destination.upstream.circuit
         if circuit is not None:
             circuit.check(destination.seconds())
-        wanted = 1 if length is None or length > small else length + 1  # more than comes: to its end
+        wanted = 1  # byte of it
+        if length is not None and length <= small:  # more than comes: to its end. A hook may make it longer.
+            wanted = 1 + (small if exchange.route.on_request_body else length)
         held = HeldBody(self._buffers, wanted)
-        return held if Relay(exchange, destination).hold_body(held) else None
+        return held if relay_of(exchange, destination).hold_body(held) else None
 
 
 class Connect(Stage):
@@ -102,12 +113,12 @@ class Connect(Stage):
         target = None if relay is None else relay.wanted
         if target is None:
             if upstream.circuit is not None:
-                relay = relay or Relay(exchange, destination)
+                relay = relay or relay_of(exchange, destination)
                 relay.permit = upstream.circuit.admit(destination.seconds())
             target = upstream.choose(destination.key(exchange))
             if target is None:
                 raise upstream.none_healthy()
-        relay = relay or Relay(exchange, destination)
+        relay = relay or relay_of(exchange, destination)
         if not relay.fresh:
             # Careful where it could not be repeated.
             connection = target.pool.take(exchange.request.content_length != 0)

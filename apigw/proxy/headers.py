@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from apigw.contract.exchange import DROPPED, NOTHING
 from apigw.contract.principal import IDENTITY
-from apigw.wire.headers import HOP_BY_HOP, NOT_IN_TRAILERS, Header, Headers
+from apigw.wire.headers import FOLDED, HOP_BY_HOP, NOT_IN_TRAILERS, Header, Headers
 from apigw.wire.request import UNIX_PEER, Request
 
 FORWARDED = frozenset({b"forwarded", b"x-real-ip"})
@@ -34,8 +34,6 @@ _ALWAYS = 32
 Requests of one route have some twenty names."""
 _LONGEST = 64
 """Of the names that are remembered, so that they hold 3 MiB at most. Those that are sent all the time are shorter."""
-_FOLDED = bytes(byte if bytes((byte,)).isalnum() else ord("-") for byte in range(256))
-"""Translates every byte that is neither a letter nor a digit to a dash."""
 _CONTINUED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
 
 
@@ -67,7 +65,7 @@ class _Kept(dict[bytes, bool]):
 
     def _judge(self, name: bytes) -> bool:
         # CGI cannot tell ``X_User_ID``, and some servers' CGI ``X+User~ID``, from ``X-User-ID`` (RFC 3875 §4.1.18).
-        plain = name.translate(_FOLDED)
+        plain = name.translate(FOLDED)
         if plain in HOP_BY_HOP or plain in WRITTEN_HERE or plain in IDENTITY or plain == HTTPOXY:
             return False
         if plain in self._stripped:
@@ -85,7 +83,7 @@ class CopyRules:
 
     def __init__(self, stripped: frozenset[bytes] = frozenset(), memory: Memory | None = None) -> None:
         memory = memory or Memory()
-        self.stripped = frozenset(name.translate(_FOLDED) for name in stripped)
+        self.stripped = frozenset(name.translate(FOLDED) for name in stripped)
         self.of_trusted = _Kept(True, self.stripped, memory)
         self.of_others = _Kept(False, self.stripped, memory)
 
@@ -166,10 +164,14 @@ def client_headers(
 
     ``version`` is the HTTP version of the service's answer.
     """
+    fields = cast("list[tuple[bytes, ...]]", headers)  # compiled, a pair would be taken apart and made anew
+    out: list[Any] = []
+    for field in fields:
+        if field[0] not in dropped:
+            out.append(field)
     if status == 204:
-        headers = [header for header in headers if header[0] != b"content-length"]
-    out = [header for header in headers if header[0] not in dropped]
+        out = [field for field in out if field[0] != b"content-length"]
     out += own
     out.append(_VIA[version])
     out.append((b"x-request-id", identifier))
-    return out
+    return cast(Headers, out)

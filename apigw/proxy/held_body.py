@@ -50,6 +50,9 @@ class HeldBody(Waiting):
         self._pieces += data
         return self._buffers.add(len(data)) or len(self._pieces) >= self._wanted
 
+    def __len__(self) -> int:
+        return len(self._pieces)
+
     def read(self) -> bytes:
         return bytes(self._pieces)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from apigw import errors
 from apigw.contract.exchange import Exchange, Head
+from apigw.errors import GatewayError
 from apigw.wire.headers import Headers
 
 log = Logger(namespace=__name__)
@@ -18,9 +18,13 @@ def hooked(exchange: Exchange, status: int, headers: Headers, own: bool) -> Head
     try:
         for hook in exchange.route.hooks:
             hook.run(exchange, head)
+    except GatewayError as error:
+        exchange.hooks_failed = True
+        exchange.driver.refuse(exchange, error)
+        return None
     except Exception:
         log.failure("{id}: a hook failed", id=exchange.id.decode("ascii"))
         exchange.hooks_failed = True
-        exchange.driver.refuse(exchange, errors.GatewayError("An error in the gateway; its log has the details."))
+        exchange.driver.refuse(exchange, GatewayError("An error in the gateway; its log has the details."))
         return None
     return head.headers

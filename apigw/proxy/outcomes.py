@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+from twisted.logger import Logger
+
+from apigw import errors
 from apigw.contract.exchange import AtEnd, Exchange, Relaying
 from apigw.proxy.destination import Destination
-from apigw.proxy.grpc import CANCEL, UNAVAILABLE
-from apigw.upstream.failover import Tries, instead
+from apigw.proxy.grpc import CANCEL, UNAVAILABLE, passed_on
+from apigw.upstream.failover import Tries, again, instead
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
-from apigw.wire.errors import UpstreamError, UpstreamLost
+from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.interfaces import UpstreamConnection
 from apigw.wire.request import Request
 
 FAILURES = frozenset({500, 502, 503, 504})
 """Statuses of a service that count as failures of the service for its circuit."""
+
+log = Logger(namespace=__name__)
 
 
 class _Amended(AtEnd):
@@ -43,6 +48,7 @@ class Outcomes(Relaying):
     tries: Tries | None
     wanted: Target | None
     repeated: bool
+    fresh: bool
 
     def whole(self) -> bool:
         raise NotImplementedError
@@ -114,3 +120,46 @@ class Outcomes(Relaying):
         exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
         exchange.resume(None)
         return True
+
+    def sent_again(self, error: UpstreamError) -> bool:
+        """The exchange with the target has ended with ``error``. Send the request again if the service has not got it;
+        returns whether that is so."""
+        connection, target = self.part(), self.target
+        exchange, upstream = self.exchange, self.destination.upstream
+        assert connection is not None
+        assert target is not None
+        kind = _KINDS.get(type(error), "protocol")
+        upstream.series.error(kind)
+        if exchange.trace is not None:
+            exchange.trace.failed(kind)
+        told = exchange.status >= 500 or (connection.used and isinstance(error, UpstreamLost) and error.silent)
+        if self.its_fault(error) and not told:
+            target.failed(str(error))
+        method, key = self.request.method, self.destination.key(exchange)
+        other = again(upstream, target, key, error, method, self.whole(), self.repeated, connection.used)
+        if other is None:
+            return False
+        self.wanted = other
+        self.fresh = self.repeated = True
+        exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
+        exchange.resume(None)
+        return True
+
+    def failed(self, error: UpstreamError) -> None:
+        """The request is not sent again after it has ended with ``error``."""
+        destination, exchange = self.destination, self.exchange
+        reset = error.reset if exchange.call is not None and isinstance(error, UpstreamLost) else None
+        if self.its_fault(error):
+            self.settle(failed=True)
+        if isinstance(error, UpstreamTimedOut):
+            exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
+        else:
+            if destination.log_decisions:
+                name = None if self.target is None else self.target.name
+                log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=name, error=error)
+            refusal = errors.UpstreamProtocolError("The service gave no valid answer.")
+            refusal.reset = None if reset is None else passed_on(reset)
+            exchange.driver.refuse(exchange, refusal)
+
+
+_KINDS: dict[type[UpstreamError], str] = {UpstreamTimedOut: "timeout", UpstreamLost: "lost"}

@@ -103,6 +103,8 @@ class Pipeline(Driver):
         self._late = False
         self._most = table.most
         """The maximum of exchanges: that of the table, or 0 while the reactor is late."""
+        self.guard: Stage | None = None
+        """Runs before each stage of every exchange, where there is one; it sees who calls as soon as that is known."""
         self.cut = False
         """Whether the gateway is closing the connections in flight, because ``drain_timeout`` has passed."""
 
@@ -158,8 +160,11 @@ class Pipeline(Driver):
                 self.refuse(exchange, errors.BadRequest("The path contains an encoded slash, or an empty segment."))
                 return
         stages = exchange.route.stages
+        guard = self.guard
         try:
             while outcome is None and not exchange.ended:
+                if guard is not None:
+                    guard.run(exchange)
                 at = exchange.at
                 if at == len(stages):
                     if stages is exchange.route.stages:
@@ -280,7 +285,7 @@ class Pipeline(Driver):
             for each in exchange.at_end:
                 each.run(exchange)
             self._account(exchange)
-            exchange.relay = None  # breaks a reference cycle, for the garbage collector's sake
+            exchange.relay = exchange.view = None  # breaks reference cycles, for the garbage collector's sake
 
     def _abandon(self, exchange: Exchange) -> None:
         """Cancel what the exchange waits for, and its request to the service."""

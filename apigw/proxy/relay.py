@@ -5,27 +5,24 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.logger import Logger
 from zope.interface import classImplements
 
 from apigw import errors
 from apigw.contract.exchange import Exchange
 from apigw.proxy.admit import leave
 from apigw.proxy.destination import Destination
-from apigw.proxy.grpc import UNAVAILABLE, passed_on, status_in, with_less_time
+from apigw.proxy.grpc import UNAVAILABLE, status_in, with_less_time
 from apigw.proxy.headers import client_headers, client_trailers, upstream_fields, upstream_trailers
 from apigw.proxy.held_body import HeldBody
 from apigw.proxy.hooks import hooked
 from apigw.proxy.outcomes import FAILURES, Outcomes
-from apigw.upstream.failover import Tries, again
+from apigw.upstream.failover import Tries
 from apigw.upstream.target import Target
 from apigw.wire.deadlines import NEVER
-from apigw.wire.errors import ClientLost, Refused, UpstreamError, UpstreamLost, UpstreamTimedOut
+from apigw.wire.errors import ClientLost, Refused, UpstreamError
 from apigw.wire.headers import Headers
 from apigw.wire.interfaces import Receiver, UpstreamConnection
 from apigw.wire.tunnel import join
-
-log = Logger(namespace=__name__)
 
 
 class Relay(Outcomes):
@@ -70,12 +67,25 @@ class Relay(Outcomes):
         request = self.request
         if request.content_length == 0 or self.repeatable is not None:
             return True
-        return self.held is not None and request.body_complete
+        return self.held is not None and self.is_complete()
+
+    def length(self) -> int | None:
+        """That of the body as the service gets it, as far as it is known."""
+        return self.request.content_length
+
+    def is_complete(self) -> bool:
+        """Whether all that is to be sent of the body is there."""
+        return self.request.body_complete
+
+    def read_on(self) -> None:
+        """Read more of the body."""
+        self.request.resume_body()
 
     def send(self, target: Target, connection: UpstreamConnection, receiver: Receiver | None = None) -> None:
         """Send the request to ``target``. From then on the answer is relayed, or what ``receiver`` lets pass of it."""
         self.target, self.connection = target, connection
         self.full = False
+        known, complete = self.length(), self.is_complete()
         exchange, request, destination = self.exchange, self.request, self.destination
         host = exchange.authority
         if not host:
@@ -100,12 +110,12 @@ class Relay(Outcomes):
         if self.tries is not None:
             timeout = self.tries.timeout(timeout, self.sent_at)
         to = receiver or self
-        connection.send(request.method, exchange.target, host, fields, length, upgrade, timeout, to, trailers)
+        connection.send(request.method, exchange.target, host, fields, known, upgrade, timeout, to, trailers)
         held = self.held
         if held is None:
             if self.repeatable is not None and request.body_wanted:
                 self._repeat(connection, self.repeatable)
-            elif request.body_complete and not request.bytes_received:
+            elif complete and not request.bytes_received:
                 connection.finish(None if request.trailers is None else self._trailers())
             else:
                 if not request.bytes_received:
@@ -113,22 +123,22 @@ class Relay(Outcomes):
                 request.read_body()
             return
         connection.write(held.read())
-        if request.body_complete:
+        if complete:
             connection.finish(self._trailers())
         else:
             self._release_body()
             if not self.full:
-                request.resume_body()
+                self.read_on()
 
     def _repeat(self, connection: UpstreamConnection, repeatable: HeldBody) -> None:
         """Send once more what was sent of a call, and then what else comes."""
         connection.write(repeatable.read())
-        if self.request.body_complete:
+        if self.is_complete():
             connection.finish(self._trailers())
         else:
             connection.flush()
             if not self.full:
-                self.request.resume_body()
+                self.read_on()
 
     def hold_body(self, held: HeldBody) -> bool:
         """Read the body until ``held`` has enough. Returns whether the exchange must wait for that."""
@@ -139,10 +149,19 @@ class Relay(Outcomes):
     # wire.request.Listener: the client's body, and its end.
 
     def body_received(self, data: bytes) -> None:
+        if not self.is_too_large():
+            self.take_body(data)
+
+    def is_too_large(self) -> bool:
+        """Whether more of the body has come than may; then the request is refused."""
         limit = self.destination.max_body_size
-        if limit is not None and self.request.bytes_received > limit:
-            self.exchange.driver.refuse(self.exchange, errors.BodyTooLarge(f"The body may have up to {limit} bytes."))
-            return
+        if limit is None or self.request.bytes_received <= limit:
+            return False
+        self.exchange.driver.refuse(self.exchange, errors.BodyTooLarge(f"The body may have up to {limit} bytes."))
+        return True
+
+    def take_body(self, data: bytes) -> None:
+        """A piece of the body for the service."""
         repeatable = self.repeatable
         if repeatable is not None and repeatable.add(data):
             if self.connection is None:  # until it is sent once more
@@ -209,7 +228,7 @@ class Relay(Outcomes):
 
     def resume_body(self) -> None:
         self.full = False
-        self.request.resume_body()
+        self.read_on()
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         if status >= 500 and self.sent_elsewhere(status, whole=False):
@@ -218,7 +237,7 @@ class Relay(Outcomes):
         self._forget_body()
         connection = self.connection
         assert connection is not None
-        out = self._head(status, headers, connection.version)
+        out = self.head_of(status, headers, connection.version)
         if out is None:
             return
         if status == 101:
@@ -243,9 +262,9 @@ class Relay(Outcomes):
             self.exchange.call.status = status_in(headers)
         if status >= 500 and self.sent_elsewhere(status, whole=True):
             return
-        connection = self._upstream_ended(status)
+        connection = self.upstream_ended(status)
         assert connection is not None
-        out = self._head(status, headers, connection.version)
+        out = self.head_of(status, headers, connection.version)
         if out is not None:
             self.request.respond(status, out, body, reason)
             self.exchange.driver.end(self.exchange)
@@ -263,7 +282,7 @@ class Relay(Outcomes):
             self.exchange.call.status = status_in(trailers)
 
     def response_finished(self) -> None:
-        self._upstream_ended(self.exchange.status)
+        self.upstream_ended(self.exchange.status)
         self.request.finish(self.trailers)
         self.exchange.driver.end(self.exchange)
 
@@ -271,54 +290,14 @@ class Relay(Outcomes):
         if not self.sent_again(error):
             self.failed(error)
 
-    def sent_again(self, error: UpstreamError) -> bool:
-        """The exchange with the target has ended with ``error``. Send the request again if the service has not got it;
-        returns whether that is so."""
-        connection, target = self.part(), self.target
-        exchange, upstream = self.exchange, self.destination.upstream
-        assert connection is not None
-        assert target is not None
-        kind = _KINDS.get(type(error), "protocol")
-        upstream.series.error(kind)
-        if exchange.trace is not None:
-            exchange.trace.failed(kind)
-        told = exchange.status >= 500 or (connection.used and isinstance(error, UpstreamLost) and error.silent)
-        if self.its_fault(error) and not told:
-            target.failed(str(error))
-        method, key = self.request.method, self.destination.key(exchange)
-        other = again(upstream, target, key, error, method, self.whole(), self.repeated, connection.used)
-        if other is None:
-            return False
-        self.wanted = other
-        self.fresh = self.repeated = True
-        exchange.at = len(exchange.route.stages) - 1  # ``forward.Connect``
-        exchange.resume(None)
-        return True
-
-    def failed(self, error: UpstreamError) -> None:
-        """The request is not sent again after it has ended with ``error``."""
-        destination, exchange = self.destination, self.exchange
-        reset = error.reset if exchange.call is not None and isinstance(error, UpstreamLost) else None
-        if self.its_fault(error):
-            self.settle(failed=True)
-        if isinstance(error, UpstreamTimedOut):
-            exchange.driver.refuse(exchange, errors.UpstreamTimeout("The service did not answer in time."))
-        else:
-            if destination.log_decisions:
-                name = None if self.target is None else self.target.name
-                log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=name, error=error)
-            refusal = errors.UpstreamProtocolError("The service gave no valid answer.")
-            refusal.reset = None if reset is None else passed_on(reset)
-            exchange.driver.refuse(exchange, refusal)
-
-    def _head(self, status: int, headers: Headers, version: bytes) -> Headers | None:
+    def head_of(self, status: int, headers: Headers, version: bytes) -> Headers | None:
         """The fields of the service's answer as the client gets them. None where a hook failed, which is answered."""
         exchange = self.exchange
         exchange.status = status
         out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped, version)
         return hooked(exchange, status, out, own=False) if exchange.route.hooks else out
 
-    def _upstream_ended(self, status: int) -> UpstreamConnection | None:
+    def upstream_ended(self, status: int) -> UpstreamConnection | None:
         """The service's answer is complete."""
         connection = self.part()
         self.upstream_ended_at = self.destination.seconds()
@@ -386,6 +365,3 @@ class Relay(Outcomes):
 
 
 classImplements(Relay, IPushProducer)
-
-
-_KINDS: dict[type[UpstreamError], str] = {UpstreamTimedOut: "timeout", UpstreamLost: "lost"}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, final
 
 from twisted.internet.interfaces import IDelayedCall
@@ -27,15 +28,18 @@ DISCARDED_WITHIN: Final = 1.0
 
 
 class BeginTries(Stage):
-    """Begins to count the tries of an exchange."""
+    """Begins to count the tries of an exchange. ``relay_of`` makes its relay, if there is none yet."""
 
-    def __init__(self, destination: Destination, retries: Retries) -> None:
+    def __init__(
+        self, destination: Destination, retries: Retries, relay_of: Callable[[Exchange, Destination], Relay]
+    ) -> None:
+        self._relay_of = relay_of
         self._destination = destination
         self._retries = retries
 
     def run(self, exchange: Exchange) -> Outcome:
         destination = self._destination
-        relay = Relay(exchange, destination) if exchange.relay is None else exchange.relay
+        relay = self._relay_of(exchange, destination) if exchange.relay is None else exchange.relay
         assert isinstance(relay, Relay)
         until = destination.seconds() + timeout_of(relay)
         tries = relay.tries = Tries(destination.upstream, self._retries, until)

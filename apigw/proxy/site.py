@@ -20,9 +20,9 @@ from apigw.wire.web_request import WebRequest
 
 MAX_RESOURCE_BODY = 64 * 1024
 
-Account = Callable[[Request, str, float, bytes, "str | None"], None]
+Account = Callable[[Request, str, float, bytes, "GatewayError | None"], None]
 """Told of each exchange that ended in a Resource: the request, the reserved path that it took, when it began, the
-client's address, and the code of a refusal."""
+client's address, and a refusal."""
 
 
 class Site:
@@ -60,15 +60,15 @@ class Site:
         web.site = self  # type: ignore[assignment]  # what twisted.web asks of a site
         request.listener = body = _Body(web, self._render)
         began = self._seconds()
-        web.notifyFinish().addErrback(lambda _: None).addCallback(lambda _: self._ended(request, began, body.code))
+        web.notifyFinish().addErrback(lambda _: None).addCallback(lambda _: self._ended(request, began, body.refusal))
         if request.content_length is not None and request.content_length > MAX_RESOURCE_BODY:
             body.refuse(errors.BodyTooLarge(f"The body may have up to {MAX_RESOURCE_BODY} bytes."))
         else:
             request.read_body()
 
-    def _ended(self, request: Request, began: float, code: str | None) -> None:
+    def _ended(self, request: Request, began: float, refusal: GatewayError | None) -> None:
         path = request.path.decode("ascii") if request.path in self.reserved else "unmatched"
-        self._account(request, path, began, self._client_address(request), code)
+        self._account(request, path, began, self._client_address(request), refusal)
 
     def _render(self, request: WebRequest, refuse: Callable[[GatewayError], None]) -> None:
         request.prepath = []
@@ -96,9 +96,9 @@ class Site:
 
 
 class _Body:
-    """Reads a body into ``request.content``, then renders. ``code`` is that of a refusal."""
+    """Reads a body into ``request.content``, then renders."""
 
-    code: str | None = None
+    refusal: GatewayError | None = None
 
     def __init__(self, web: WebRequest, render: Callable[[WebRequest, Callable[[GatewayError], None]], None]) -> None:
         self._web = web
@@ -125,7 +125,7 @@ class _Body:
         request = self._request
         if request.finished:
             return
-        self.code = error.code
+        self.refusal = error
         if request.started:
             request.abort()
             return
@@ -133,9 +133,9 @@ class _Body:
         request.respond(status, [*headers, (b"x-request-id", request.identifier)], body)
 
 
-AccountRefusal = Callable[[int, str, bytes, bytes, bytes, int, bytes], None]
-"""Told of each refusal of the wire: status, code, request id, peer, protocol, the size of the answer's body, and with
-what the request began."""
+AccountRefusal = Callable[[GatewayError, bytes, bytes, bytes, int, bytes], None]
+"""Told of each refusal of the wire: the error, request id, peer, protocol, the size of the answer's body, and with what
+the request began."""
 
 
 def refusal_answer(
@@ -145,5 +145,5 @@ def refusal_answer(
     identifier = new_request_id()
     error = refused(refusal)
     status, headers, body = errors.render(error, identifier.decode("ascii"))
-    account(status, error.code, identifier, peer, protocol, len(body), refusal.began_with)
+    account(error, identifier, peer, protocol, len(body), refusal.began_with)
     return status, [*headers, (b"x-request-id", identifier)], body

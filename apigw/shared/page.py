@@ -26,7 +26,7 @@ from apigw.shared.records import Records
 from apigw.shared.slots import MOST_WORKERS, WORDS_OF_SLOT, Slots
 from apigw.shared.table import Table
 
-VERSION = 4
+VERSION = 5
 """Of the layout. It changes with any change of what is where, or of what it means."""
 
 LIMITS_MEMORY: Final = 64 * 1024 * 1024
@@ -40,6 +40,9 @@ KEYS_MEMORY: Final = 1024 * 1024
 
 NAMES_MEMORY: Final = 16 * 1024 * 1024
 """Bytes: more than a thousand names with 256 addresses each, the most that are used of one."""
+
+DENIALS_MEMORY: Final = 16 * 1024 * 1024
+"""Bytes: 4,096 denials of the longest texts."""
 
 LOCKS: Final = 512
 
@@ -60,6 +63,7 @@ STRIPES: Final = 64
 _SECRET_SIZE = 32
 _HEADER = 512
 _LAYOUT, _WORKERS, _USED, _MEMORY, _RECORDS, _SECRET = range(6)
+_CHANGES: Final = 16
 _BEGIN = Struct(f"=8sqqqq{_SECRET_SIZE}s")
 _SLOTS = _HEADER
 _LOCKS = _SLOTS + MOST_WORKERS * WORDS_OF_SLOT
@@ -67,7 +71,8 @@ _CIRCUITS = _LOCKS + LOCKS * WORDS_OF_LOCK
 _TARGETS = _CIRCUITS + CIRCUITS * CIRCUIT_SIZE
 _KEYS = _TARGETS + TARGETS * TARGET_SIZE
 _NAMES = _KEYS + KEYS_MEMORY // 8
-_LOADS = _NAMES + NAMES_MEMORY // 8
+_DENIALS = _NAMES + NAMES_MEMORY // 8
+_LOADS = _DENIALS + DENIALS_MEMORY // 8
 _SERVICES = _LOADS + MOST_WORKERS * TARGETS
 _RETRIES = _SERVICES + SERVICES * SERVICE_SIZE
 _REST = _RETRIES + MOST_WORKERS * 2 * SERVICES
@@ -119,6 +124,9 @@ class Page:
         self._names = Table(self.words, self.locks, STRIPES + 2, 1, _NAMES, NAMES_MEMORY // 8, self.secret)
         self.names = Records(self._names)
         """The addresses of the names of targets, as the worker that checks has looked them up."""
+        self._denials = Table(self.words, self.locks, STRIPES + 3, 1, _DENIALS, DENIALS_MEMORY // 8, self.secret)
+        self.denials = Records(self._denials)
+        """Who is denied."""
         self.loads = Loads(self.words, _LOADS, TARGETS, self.slots)
         self.services = self._cells(_SERVICES, SERVICES, SERVICE_SIZE)
         """Services with retries: their names."""
@@ -167,6 +175,16 @@ class Page:
         """The bytes for the tables of limits, which cannot change."""
         number: int = self.words[_MEMORY]
         return number
+
+    @property
+    def denial_changes(self) -> int:
+        """Another number after each change of ``denials``, so that nobody has to read them to know."""
+        number: int = self.words[_CHANGES]
+        return number
+
+    def denials_changed(self) -> None:
+        """Called after a change. Random, because two workers may add to the same number at once."""
+        self.words[_CHANGES] = int.from_bytes(os.urandom(7), "big") + 1
 
     @property
     def secret(self) -> bytes:
@@ -224,6 +242,8 @@ class Page:
             self._keys.empty(lock, what)
         elif lock == STRIPES + 2:
             self._names.empty(lock, what)
+        elif lock == STRIPES + 3:
+            self._denials.empty(lock, what)
 
 
 def _layout() -> bytes:

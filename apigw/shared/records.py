@@ -50,6 +50,14 @@ class Records:
         finally:
             self._table.locks.give_back(self._lock)
 
+    def all(self) -> list[bytes]:
+        """Every record, also those that are over."""
+        self._take()
+        try:
+            return [self._read(cell) for cell in self._table.entries(self._lock, RECORD)]
+        finally:
+            self._table.locks.give_back(self._lock)
+
     def put(self, name: bytes, owner: bytes, data: bytes, until: int, now: int) -> None:
         """Store a record, in place of one of this name, which stays if there is no room."""
         self._take()

@@ -39,7 +39,7 @@ class Answered:
 
 class Ask:
     """``await ask(url, headers)`` gives the answer to a GET, whatever its status, with at most ``limit`` bytes of body.
-    With ``data``, to a POST of that.
+    With ``data``, to a POST of that, unless another ``method`` is named.
 
     Redirects are not followed. Compressed answers are refused, because few bytes can expand to many. Raises
     ``FetchFailed``, and what the agent does.
@@ -49,11 +49,12 @@ class Ask:
         self._agent = _Uncompressed(agent)
         self._limit = limit
 
-    async def __call__(self, url: str, headers: Headers, data: bytes | None = None) -> Answered:
+    async def __call__(self, url: str, headers: Headers, data: bytes | None = None, method: str = "") -> Answered:
+        method = method or ("GET" if data is None else "POST")
         headers.setRawHeaders("user-agent", [AGENT])
         # A client of its own for each call: treq's keeps cookies.
         response: Any = await HTTPClient(self._agent).request(
-            "GET" if data is None else "POST", url, headers=headers, data=data, allow_redirects=False, unbuffered=True
+            method, url, headers=headers, data=data, allow_redirects=False, unbuffered=True
         )
         body = _Bounded(self._limit)
         response.deliverBody(body)

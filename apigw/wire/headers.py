@@ -30,6 +30,9 @@ FIELD_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x
 NO_LINE = re.compile(rb"\r(?!\n|\Z)|(?<!\r)\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
 """Finds what no line of HTTP/1.1 can hold, whatever follows: CR or LF without the other, and control characters."""
 
+FOLDED = bytes(byte if bytes((byte,)).isalnum() else ord("-") for byte in range(256))
+"""Translates every byte that is neither a letter nor a digit to a dash: some programs do not tell such names apart."""
+
 KEEP_ALIVE = frozenset({b"keep-alive"})
 CLOSE = frozenset({b"close"})
 _USUAL = {b"keep-alive": KEEP_ALIVE, b"Keep-Alive": KEEP_ALIVE, b"close": CLOSE}

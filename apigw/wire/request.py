@@ -169,6 +169,12 @@ class Request:
         self.bytes_received = len(body)
         self.body_complete = True
 
+    def put_back(self, body: bytes) -> None:
+        """The body, which has been read to its end, is ``body``, and is to be read anew."""
+        self._unread = body
+        self.bytes_received = self.content_length = len(body)
+        self.body_wanted = False
+
     def body_received(self, data: bytes) -> None:
         """Called by the stream with a piece of the body. It is buffered, and reading pauses, until ``read_body``."""
         self.bytes_received += len(data)

@@ -62,6 +62,26 @@ def lines(
     return panel("timeseries", title, description, width, *targets, defaults=defaults, options=options)
 
 
+def states(title: str, description: str, width: int, target: dict[str, Any], named: list[tuple[str, str]]) -> Panel:
+    """Bars over time: what the numbers 0, 1, … mean, and their colours."""
+    words = {str(at): {"text": text, "color": color, "index": at} for at, (text, color) in enumerate(named)}
+    defaults = {
+        "color": {"mode": "thresholds"},
+        "custom": {"fillOpacity": 70, "lineWidth": 0},
+        "thresholds": {"mode": "absolute", "steps": [{"color": GREEN, "value": None}]},
+        "mappings": [{"type": "value", "options": words}],
+    }
+    options = {
+        "mergeValues": True,
+        "showValue": "auto",
+        "alignValue": "left",
+        "rowHeight": 0.9,
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+        "tooltip": {"mode": "single", "sort": "none"},
+    }
+    return panel("state-timeline", title, description, width, target, defaults=defaults, options=options)
+
+
 def number(
     title: str,
     description: str,
@@ -179,20 +199,18 @@ PANELS: dict[str, list[Panel]] = {
         lines("Splits", "Requests per second of routes with a split, by the service that was chosen.", 12,
               query(rate("gateway_split_requests_total", SERVICE, "route, service"), "{{route}}: {{service}}"),
               unit="reqps"),
-        panel("state-timeline", "Circuits", "The worst state among the gateways.", 12,
-              query(f"max by (service) (gateway_circuit_breaker_state{{{SERVICE}}})", "{{service}}"),
-              defaults={"color": {"mode": "thresholds"}, "custom": {"fillOpacity": 70, "lineWidth": 0},
-                        "thresholds": {"mode": "absolute", "steps": [{"color": GREEN, "value": None}]},
-                        "mappings": [{"type": "value", "options": {
-                            "0": {"text": "closed", "color": GREEN, "index": 0},
-                            "1": {"text": "open", "color": RED, "index": 1},
-                            "2": {"text": "half-open", "color": YELLOW, "index": 2}}}]},
-              options={"mergeValues": True, "showValue": "auto", "alignValue": "left", "rowHeight": 0.9,
-                       "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
-                       "tooltip": {"mode": "single", "sort": "none"}}),
+        states("Circuits", "The worst state among the gateways.", 12,
+               query(f"max by (service) (gateway_circuit_breaker_state{{{SERVICE}}})", "{{service}}"),
+               [("closed", GREEN), ("open", RED), ("half-open", YELLOW)]),
         lines("Circuit transitions", "Changes of state.", 12,
               query(f"sum by (service, to) (increase(gateway_circuit_breaker_transitions_total{{{SERVICE}}}{RATE}))",
                     "{{service}} {{to}}")),
+        states("Targets", "Whether a target gets requests, from all gateways: it is not unhealthy or ejected.", 12,
+               query(f"min by (service, target) (gateway_target_up{{{SERVICE}}})", "{{service}} {{target}}"),
+               [("down", RED), ("up", GREEN)]),
+        lines("Ejections", "How often a target was taken out because it failed several times in a row.", 12,
+              query(f"sum by (service) (increase(gateway_upstream_ejections_total{{{SERVICE}}}{RATE}))",
+                    "{{service}}")),
         lines("Authentication failures", "Callers turned away per second, by reason.", 12,
               query(rate("gateway_auth_failures_total", by="reason"), "{{reason}}"), unit="reqps"),
     ],
@@ -235,7 +253,6 @@ PANELS: dict[str, list[Panel]] = {
 
 LEFT_OUT = {
     "gateway_dns_lookup_duration_seconds": "what takes long is seen in progress, and in answers that are old",
-    "gateway_upstream_ejections_total": "what matters is which targets are down, and for how long: gateway_target_up",
     "process_virtual_memory_bytes": "says nothing about what is used",
 }
 """Exported families that no panel shows, and why."""

@@ -113,7 +113,8 @@ def behave(received: Received) -> None:
     conversation = received.conversation
     kind = received.target.split("/")[1]
     if kind == "large":
-        conversation.answer(200, body=LARGE)
+        conversation.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(LARGE)}\r\n\r\n".encode())
+        conversation.send(LARGE)  # itself, and no copy for each
     elif kind == "socket":
         conversation.send(SWITCH)
         conversation.wait_for_end()

@@ -46,6 +46,7 @@ def running(checkout: Path) -> Iterator[Running]:
         "grpc",
         "issue-tokens",
         "limit-a-route",
+        "plans",
         "mutual-tls",
         "trace-requests",
         "verify-tokens",

@@ -140,9 +140,9 @@ def test_who_does_not_answer(reload: Reload, tmp_path: Path) -> None:
 
 def test_health_of_a_container(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """0 while the gateway serves, and while it is ready; 1 where none answers."""
-    for more in ([], ["--ready"]):
+    for more, said in (([], "ok"), (["--ready"], "ready")):
         assert cli.main(["health", "--admin", daemon.admin_text, *more]) == 0
-        assert capsys.readouterr().out == f"http://{daemon.admin_text}: ok\n"
+        assert capsys.readouterr().out == f"http://{daemon.admin_text}: {said}\n"
     assert cli.main(["health", "--admin", "127.0.0.1:1"]) == 1
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from apigw.ops.access_line import FORMATS, MAX_PAIRS, MAX_TARGET, Entry, without_secrets
+from apigw.ops.access_line import MAX_PAIRS, MAX_TARGET, Entry, of_format, without_secrets
 from apigw.ops.access_log import BATCH, DELAY, QUIET, STOP_TIMEOUT, AccessLog
 
 FIELDS: dict[str, Any] = {
@@ -112,12 +112,12 @@ def numbered(first: int, last: int) -> Iterator[Entry]:
 
 
 def as_json(entry: Entry) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(FORMATS["json"].line("2026-01-02T03:04:05", 6, entry))
+    found: dict[str, Any] = json.loads(of_format("json").line("2026-01-02T03:04:05", 6, entry))
     return found
 
 
 def as_combined(entry: Entry) -> dict[str, bytes]:
-    line = FORMATS["combined"].line("02/Jan/2026:03:04:05 +0000", 6, entry)
+    line = of_format("combined").line("02/Jan/2026:03:04:05 +0000", 6, entry)
     match = COMBINED.fullmatch(line)
     assert match, line
     return match.groupdict()
@@ -130,6 +130,7 @@ def test_json_says_everything() -> None:
     """Whoever looks for a request at night finds who answered, how long it took, and whose fault it was."""
     assert as_json(ENTRY) == {
         "time": "2026-01-02T03:04:05.006Z",
+        "level": "info",
         "request_id": "7f1d",
         "client": "192.0.2.7",
         "method": "GET",
@@ -153,7 +154,7 @@ def test_json_says_everything() -> None:
 
 def test_combined_is_what_log_readers_know() -> None:
     """GoAccess and its like read the nine fields; the rest stands behind them."""
-    line = FORMATS["combined"].line("02/Jan/2026:03:04:05 +0000", 6, ENTRY)
+    line = of_format("combined").line("02/Jan/2026:03:04:05 +0000", 6, ENTRY)
     assert line == (
         b'192.0.2.7 - main:alice [02/Jan/2026:03:04:05 +0000] "GET /api/v1/users/42?page=2 HTTP/1.1" 200 1234 '
         b'"https://app.example.com/?token=***" "curl/8" '
@@ -163,10 +164,39 @@ def test_combined_is_what_log_readers_know() -> None:
     assert {refused[name] for name in ("principal", "referer", "agent", "route", "upstream_duration")} == {b"-"}
 
 
+def test_fields_can_be_chosen() -> None:
+    """A line has the fields that were chosen, in their order, and null for one that does not apply."""
+    chosen = of_format("json", ["status", "user_agent", "host", "reason", "referer"])
+    assert chosen.quotes_headers
+    lines = [
+        chosen.line("", 0, an_entry(host=b"a.test")),
+        chosen.line("", 0, an_entry(reason="No token.", status=502, user_agent=b'x"\n\xff')),
+    ]
+    assert lines[0] == (
+        b'{"status":200,"user_agent":"curl/8","host":"a.test","reason":null,"referer":"https://app.example.com/?token=***"}\n'
+    )
+    assert json.loads(lines[1]) | {"referer": 0} == {
+        "status": 502,
+        "user_agent": "x\\x22\\x0A\\xFF",
+        "host": None,
+        "reason": "No token.",
+        "referer": 0,
+    }
+    assert not of_format("json", ["status"]).quotes_headers
+
+
+def test_a_fault_of_the_server_is_a_warning() -> None:
+    """Levels tell what somebody should look at."""
+    assert [as_json(an_entry(status=status))["level"] for status in (200, 404, 499, 500, 503)] == [
+        *["info"] * 3,
+        *["warn"] * 2,
+    ]
+
+
 def test_no_header_is_in_the_json() -> None:
     """What a client or a page puts into headers does not get into the JSON log."""
-    assert b"app.example.com" not in FORMATS["json"].line("", 0, ENTRY)
-    assert b"curl" not in FORMATS["json"].line("", 0, ENTRY)
+    assert b"app.example.com" not in of_format("json").line("", 0, ENTRY)
+    assert b"curl" not in of_format("json").line("", 0, ENTRY)
 
 
 def test_times_are_utc_with_milliseconds(tmp_path: Path) -> None:
@@ -277,7 +307,7 @@ hostile_entries = st.builds(
 @given(hostile_entries)
 def test_nothing_breaks_the_json(entry: Entry) -> None:
     """Every line is one JSON object with the status that it had, and no field acts on a terminal."""
-    line = FORMATS["json"].line("2026-01-02T03:04:05", 6, entry)
+    line = of_format("json").line("2026-01-02T03:04:05", 6, entry)
     assert line.count(b"\n") == 1
     found = json.loads(line)
     assert found["status"] == entry.status
@@ -288,7 +318,7 @@ def test_nothing_breaks_the_json(entry: Entry) -> None:
 @given(hostile_entries)
 def test_nothing_breaks_the_combined_line(entry: Entry) -> None:
     """Every line is printable ASCII and has its fields where they belong."""
-    line = FORMATS["combined"].line("02/Jan/2026:03:04:05 +0000", 6, entry)
+    line = of_format("combined").line("02/Jan/2026:03:04:05 +0000", 6, entry)
     assert re.fullmatch(rb"[\x20-\x7e]*\n", line)
     found = as_combined(entry)
     assert found["status"] == b"%d" % entry.status
@@ -334,7 +364,7 @@ def test_a_full_batch_does_not_wait(tmp_path: Path) -> None:
     """Under load, lines do not pile up in memory until the delay is over."""
     file = tmp_path / "log"
     logged = Logged(file)
-    size = len(FORMATS["json"].line("2026-01-02T03:04:05", 6, ENTRY))
+    size = len(of_format("json").line("2026-01-02T03:04:05", 6, ENTRY))
     for entry in numbered(0, BATCH // size * 4):
         logged.log.log(entry)
     assert logged.log._size < BATCH

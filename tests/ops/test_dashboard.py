@@ -112,6 +112,9 @@ class Traffic:
         service.error("timeout")
         service.retried("503")
         service.retry_denied()
+        service.target_is("http://10.0.0.7:8080", False)
+        service.target_is("http://10.0.0.8:8080", True)
+        service.ejected()
         self.splits.of("orders", "orders").inc()
         service.circuit("open")
         for _ in range(15):
@@ -202,6 +205,7 @@ def test_panels_show_what_was_sent(ask: Ask) -> None:
     in_gateway = (120 * 0.2 + 30 * 0.002 - 90 * 0.1) / 150
     assert panel_values(ask, "Gateway time and upstream time", target=1) == approx({"": in_gateway})
     assert panel_values(ask, "Circuits", "service") == {"orders": 1.0}
+    assert panel_values(ask, "Targets", "target") == {"http://10.0.0.7:8080": 0.0, "http://10.0.0.8:8080": 1.0}
     assert panel_values(ask, "Upstream errors", "kind") == approx({"timeout": 1 / 15})
     assert panel_values(ask, "In flight") == {"": 3.0}
     assert panel_values(ask, "Connections", "protocol") == {"h2": 7.0}

@@ -16,6 +16,7 @@ from apigw.ops.metrics import PROTOCOLS, RESERVED, Metrics
 from apigw.ops.series import BUCKETS, METHODS, UPSTREAM_ERRORS
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.check.series import CheckSeries
+from apigw.policy.denials.series import DenialSeries
 from apigw.policy.limits.series import LimitSeries
 from apigw.policy.networks.series import refused_addresses
 from apigw.policy.split.series import SplitSeries
@@ -37,6 +38,7 @@ def test_every_family_is_described() -> None:
     metrics.connections("HTTP/2")
     refused_addresses(metrics.registry)
     CheckSeries(metrics.registry).retain({"opa"})
+    DenialSeries(metrics.registry, True)
     auth = AuthSeries(metrics.registry)
     auth.failed("missing")
     auth.introspected("legacy", "active")
@@ -90,6 +92,7 @@ OF_A_CALL = Entry(
     tries=1,
     service="orders-v2",
     trace_id="0af7651916cd43dd8448eb211c80319c",
+    reason="The token has expired.",
 )
 
 

@@ -18,6 +18,7 @@ from apigw.ops.metrics import Metrics
 from apigw.ops.series import CIRCUIT_STATES
 from apigw.ops.totals import BY_WORKER, GAUGES, SUMMED, gone, packed, page, worst
 from apigw.policy.auth.series import AuthSeries
+from apigw.policy.denials.series import DenialSeries
 from apigw.policy.limits.series import LimitSeries
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -30,6 +31,7 @@ class Worker:
         self.index = index
         self.metrics = Metrics(CollectorRegistry(), "1.2.3")
         self.limits = LimitSeries(self.metrics.registry)
+        DenialSeries(self.metrics.registry, True)
         self.auth = AuthSeries(self.metrics.registry)
         self.configure("/a", *routes)
 

@@ -64,7 +64,7 @@ class AddedPolicy(Policy):
         return deferLater(self.reactor, 0.05, note, "stopped")
 
     def prepare(self, config, previous, others):
-        assert list(others)[:7] == ["tracing", "networks", "cors", "oauth", "auth", "check", "limits"]
+        assert list(others)[:8] == ["tracing", "networks", "denials", "cors", "oauth", "auth", "check", "limits"]
         return PreparedLiving()
 """
 

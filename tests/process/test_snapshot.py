@@ -22,6 +22,7 @@ from apigw.policy.all import POLICIES
 from apigw.policy.cors.cors import Preflight
 from apigw.policy.cors.model import Cors, CorsOfRoute
 from apigw.process.snapshot import Parts, Snapshot, compile
+from apigw.proxy.body import WholeBodies
 from apigw.proxy.destination import Destination
 from apigw.proxy.forward import HoldBody
 from apigw.proxy.held_body import Buffers
@@ -45,7 +46,10 @@ def parts() -> Parts:
         metrics=metrics,
         agent=agent,
         fetch=partial(Fetch, agent),
+        bodies=WholeBodies(Buffers(0)),
         client_address=lambda request: b"",
+        set_guard=lambda guard: None,
+        may_write=lambda request: None,
         redis=None,
         machine=Machine(0),
     )

@@ -12,6 +12,7 @@ from support.logged import failures, logged
 from twisted.internet.defer import Deferred, succeed
 
 from apigw import errors
+from apigw.contract.awaited import wait_for
 from apigw.contract.choice import Choice
 from apigw.contract.exchange import (
     Answer,
@@ -24,7 +25,6 @@ from apigw.contract.exchange import (
     Route,
     Stage,
     Waiting,
-    wait_for,
 )
 from apigw.contract.peers import Peers
 from apigw.ops.metrics import Metrics

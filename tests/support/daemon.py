@@ -11,10 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from support.client import Address, Answer, Client
+from support.fork_server import Forked, ForkServer
 from support.waiting import PATIENCE, eventually
 
 TWISTD = shutil.which("twistd", path=os.path.dirname(sys.executable)) or "twistd"
@@ -46,7 +48,7 @@ class Daemon:
     def __init__(self, directory: Path, document: Document | None = None, *arguments: str) -> None:
         self.directory = directory
         self.arguments = arguments
-        self.process: subprocess.Popen[bytes]
+        self.process: subprocess.Popen[bytes] | Forked
         self.log_file = directory / "twistd.log"
         self._document: Document = {}
         self._has_admin = True
@@ -67,13 +69,16 @@ class Daemon:
         new.write_text(json.dumps(document))
         new.replace(self.directory / "gateway.yaml")
 
+    @property
+    def command(self) -> list[str]:
+        return [TWISTD, "-n", "--pidfile=", "apigw", "--config", str(self.directory), *self.arguments]
+
     def launch(self, environ: Mapping[str, str] | None = None) -> Daemon:
-        """Start, and wait for nothing."""
-        assert not hasattr(self, "process") or self.process.poll() is not None, "it runs already"
-        command = [TWISTD, "-n", "--pidfile=", "apigw", "--config", str(self.directory), *self.arguments]
+        """Start, by execution, and wait for nothing."""
+        self._is_not_running()
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                command,
+                self.command,
                 cwd="/",
                 stdout=log,
                 stderr=log,
@@ -83,8 +88,12 @@ class Daemon:
         return self
 
     def start(self, environ: Mapping[str, str] | None = None) -> Daemon:
-        """Start, and wait until it serves."""
-        self.launch(environ)
+        """Start, and wait until it serves. Without an ``environ`` of its own it is forked."""
+        if environ is None and not MEASURED:
+            self._is_not_running()
+            self.process = Forked(_fork_server(), self.command, str(self.log_file))
+        else:
+            self.launch(environ)
         settings = self._document["gateway"]
         self._has_admin = settings["admin"] is not None
         expected = len(settings["listen"]) + self._has_admin
@@ -98,6 +107,9 @@ class Daemon:
         # Once it answers, the reactor runs, and with it the handlers of signals.
         eventually(self._answers)
         return self
+
+    def _is_not_running(self) -> None:
+        assert not hasattr(self, "process") or self.process.poll() is not None, "it runs already"
 
     def _answers(self) -> bool:
         first = next(self._listening())
@@ -194,6 +206,11 @@ class Daemon:
         """Bytes of memory."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@cache
+def _fork_server() -> ForkServer:
+    return ForkServer(TWISTD)
 
 
 def _address(text: str) -> Address:

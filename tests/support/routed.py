@@ -20,6 +20,7 @@ from apigw.ops.metrics import Metrics
 from apigw.policy.all import POLICIES
 from apigw.process.rules import RULES
 from apigw.process.snapshot import Parts, Snapshot, compile
+from apigw.proxy.body import WholeBodies
 from apigw.proxy.forward import Connect, HoldBody
 from apigw.proxy.headers import upstream_fields
 from apigw.proxy.held_body import Buffers
@@ -53,7 +54,10 @@ def snapshot_of(config: Config, metrics: Metrics | None = None) -> Snapshot:
         metrics=metrics,
         agent=agent,
         fetch=partial(Fetch, agent),
+        bodies=WholeBodies(Buffers(0)),
         client_address=lambda request: b"",
+        set_guard=lambda guard: None,
+        may_write=lambda request: None,
         redis=None,
         machine=Machine(0),
     )
@@ -122,8 +126,11 @@ class Routed:
         return upstream_fields(request, trusted, exchange.id, own, copied, exchange.withheld, exchange.sent)
 
     def answered(self, exchange: Exchange, *headers: tuple[bytes, bytes], own: bool = False) -> Headers:
-        """The fields that the client gets of an answer with these."""
-        head = Head(200, list(headers), own)
+        """The fields that the client gets of an answer with these: of the service's, after its stages, or the gateway's
+        ``own``."""
+        if not own:
+            self.sent(exchange)
+        head = Head(200, [field for field in headers if own or field[0] not in exchange.dropped], own)
         for hook in exchange.route.hooks:
             hook.run(exchange, head)
         return head.headers

@@ -16,6 +16,7 @@ from apigw.policy.auth.authorization import Demands
 from apigw.policy.auth.basic.opening import users_of
 from apigw.policy.auth.basic.passwords import Passwords
 from apigw.policy.auth.bearer import Bearer
+from apigw.policy.auth.hashing import SecretThreads
 from apigw.policy.auth.introspection.model import IntrospectionProvider
 from apigw.policy.auth.introspection.opaque import Opaque
 from apigw.policy.auth.introspection.server import MOST_ANSWER, Server
@@ -30,7 +31,6 @@ from apigw.policy.auth.model import Auth, AuthOfRoute, auth_of, demanded
 from apigw.policy.auth.mtls.authorities import authorities_of
 from apigw.policy.auth.mtls.certificates import Certificates
 from apigw.policy.auth.rules import RULES
-from apigw.policy.auth.secrets import SecretThreads
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.auth.stage import Authenticate, AuthenticateByAny, CountFailure
 from apigw.wire.fetch import Ask

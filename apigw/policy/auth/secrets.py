@@ -1,4 +1,4 @@
-"""Secrets of OAuth clients, and passwords: generation, hashes, verification, and the threads for hashing.
+"""Secrets of OAuth clients, and passwords: generation, hashes, verification.
 
 A stored hash is ``sha256$<hex>`` for a generated secret of 256 random bits, which cannot be guessed, or
 ``scrypt$<n>$<r>$<p>$<salt>$<hash>`` (RFC 7914) for a chosen one.
@@ -11,24 +11,13 @@ import hmac
 import os
 import re
 import secrets
-import sys
-import threading
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from typing import TypeVar
+from collections.abc import Iterable
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
-from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
-
-from apigw.errors import Overloaded
 
 MIN_CHOSEN = 16
-HASHING_NICE = 10
 MAX_SECRET = 256
 N, R, P = 2**14, 8, 1
 MAX_MEMORY = 64 * 1024 * 1024
@@ -37,7 +26,6 @@ _SCRYPT = re.compile(r"scrypt\$(\d{1,7})\$(\d{1,2})\$(\d{1,2})\$([A-Za-z0-9_-]{2
 _SHA256 = re.compile(r"sha256\$([0-9a-f]{64})")
 _CHOSEN = re.compile(r"[!-$&-~]+")
 
-T = TypeVar("T")
 Cost = tuple[int, int, int] | None
 """The cost of checking a hash: scrypt's n, r and p; ``None`` for SHA-256."""
 
@@ -127,85 +115,6 @@ def verify(secret: str, hashes: tuple[SecretHash, ...], decoys: tuple[SecretHash
     for each in unused:
         each.matches(secret)
     return False
-
-
-class _PatientThread(threading.Thread):
-    """A thread with a high niceness: on a busy core, it gets about a tenth of the reactor's share."""
-
-    def run(self) -> None:
-        if sys.platform == "linux":  # on other systems, niceness applies to the whole process
-            with suppress(OSError):
-                thread = threading.get_native_id()
-                os.setpriority(os.PRIO_PROCESS, thread, max(HASHING_NICE, os.getpriority(os.PRIO_PROCESS, thread)))
-        super().run()
-
-
-class _PatientPool(ThreadPool):
-    threadFactory = _PatientThread
-
-
-class SecretThreads:
-    """A small thread pool for hashing, separate from the reactor's, with a short queue.
-
-    One id may use at most ``each`` of its places, so that guesses at one secret do not take them all, and one client's
-    address at most ``each_caller``.
-    """
-
-    def __init__(
-        self, reactor: IReactorFromThreads, threads: int = 2, queue: int = 32, each: int = 8, each_caller: int = 4
-    ) -> None:
-        self._reactor = reactor
-        self._pool = _PatientPool(minthreads=0, maxthreads=threads, name="apigw-secrets")
-        self._started = False
-        self._room = threads + queue
-        self._each = each
-        self._each_caller = each_caller
-        self._taken = Counter[str]()
-        self._callers = Counter[str]()
-
-    def start(self) -> None:
-        self._started = True
-        self._pool.start()
-
-    def stop(self) -> None:
-        """Stop when all queued work is done, which takes at most a second or two. No effect if it is not running."""
-        if self._started:
-            self._started = False
-            self._pool.stop()
-
-    def run(self, work: Callable[[], T], id: str, caller: str = "") -> Deferred[T]:
-        """Run ``work()`` in a thread for ``id``, which need not exist. Cancelled work is not started.
-
-        Raises ``Overloaded`` if too much work is queued, in all, for this id, or for this ``caller``, if that is given.
-        """
-        full = self._room <= 0 or self._taken[id] >= self._each
-        if full or (caller and self._callers[caller] >= self._each_caller):
-            raise Overloaded("Too many secrets are waiting to be checked.", [(b"retry-after", b"1")])
-        self._room -= 1
-        self._taken[id] += 1
-        self._callers[caller] += 1
-        answer: Deferred[T] = Deferred()
-
-        def unless_cancelled() -> T | None:
-            return None if answer.called else work()
-
-        def finished(success: bool, result: T | Failure) -> None:
-            self._room += 1
-            _give_back(self._taken, id)
-            _give_back(self._callers, caller)
-            if not answer.called:
-                answer.callback(result)
-
-        self._pool.callInThreadWithCallback(
-            lambda success, result: self._reactor.callFromThread(finished, success, result), unless_cancelled
-        )
-        return answer
-
-
-def _give_back(taken: Counter[str], key: str) -> None:
-    taken[key] -= 1
-    if not taken[key]:
-        del taken[key]
 
 
 def _scrypt(secret: str, salt: bytes, cost: tuple[int, int, int]) -> bytes:

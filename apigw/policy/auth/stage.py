@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from apigw.contract.exchange import Exchange, OnRefusal, Outcome, Stage, Waiting, wait_for
+from apigw.contract.awaited import wait_for
+from apigw.contract.exchange import Exchange, OnRefusal, Outcome, Stage, Waiting
 from apigw.contract.principal import Principal
 from apigw.errors import GatewayError, Unauthorized
 from apigw.policy.auth.authorization import Demands

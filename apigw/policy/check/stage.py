@@ -8,7 +8,8 @@ from typing import Protocol, final
 
 from twisted.internet.defer import Deferred
 
-from apigw.contract.exchange import Exchange, Outcome, Stage, wait_for
+from apigw.contract.awaited import wait_for
+from apigw.contract.exchange import Exchange, Outcome, Stage
 from apigw.policy.check.verdict import Verdict, question, refusal
 from apigw.wire.headers import Headers
 

@@ -32,7 +32,9 @@ def plans(document: Document, files: Files) -> None:
             earlier = places.setdefault(limit.place, {})
             _named(document, limit, earlier)
             _reached(document, limit, earlier)
-            earlier.setdefault(_key(limit.who), limit)
+            key = _key(limit.who)
+            if earlier.setdefault(key, limit).entry.get("dry_run"):
+                earlier[key] = limit
     if document.whole:
         _chosen_by_clients(document, limits)
 
@@ -93,14 +95,15 @@ def _named(document: Document, limit: Written, earlier: dict[object, Written]) -
 
 
 def _reached(document: Document, limit: Written, earlier: dict[object, Written]) -> None:
-    """Warns if an earlier plan takes all who fit. A dry run takes nobody."""
+    """Warns if an earlier plan takes all who fit. A dry run takes nobody yet."""
     who = limit.who
     if who is None or _key(who) in earlier:
         return
     for other in earlier.values():
-        if other.who is not None and _takes(other.who, who) and not other.entry.get("dry_run"):
+        if other.who is not None and _takes(other.who, who):
+            said = "would never be reached: the dry run" if other.entry.get("dry_run") else "is never reached: the plan"
             place = document.place(other.at)
-            document.warn(limit.at, f"is never reached: the plan at {place} comes first, and fits all its callers")
+            document.warn(limit.at, f"{said} at {place} comes first, and fits all its callers")
             return
 
 

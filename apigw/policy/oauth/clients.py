@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 
 from apigw.config.errors import ConfigError, Problem, problem_at
 from apigw.config.model import Origin, Path
+from apigw.policy.auth.hashing import UNKNOWN
 from apigw.policy.auth.names import check_role, check_scope
 from apigw.policy.auth.secrets import SecretHash, decoys, verify
 from apigw.policy.oauth.model import OAuth, OAuthClient
@@ -125,7 +126,7 @@ class Clients:
                     return True
             return False
 
-        return client if await run(right, id) else None
+        return client if await run(right, id if id in self._clients else UNKNOWN) else None
 
 
 def _clients(oauth: OAuth, origins: Mapping[Path, Origin], before: Mapping[str, Client]) -> dict[str, Client]:

@@ -11,7 +11,7 @@ from twisted.web.resource import IResource
 from apigw.config.model import Config
 from apigw.contract.policy import Context, Policy, Prepared
 from apigw.contract.resource import Document
-from apigw.policy.auth.secrets import SecretThreads
+from apigw.policy.auth.hashing import SecretThreads
 from apigw.policy.limits.exact_windows import ExactWindows
 from apigw.policy.limits.in_page import local_store
 from apigw.policy.limits.keys import address_key, network_key

@@ -32,6 +32,9 @@ class Fields:
     def __init__(self, fields: Iterable[Field], most: int) -> None:
         self._fields = list(fields)
         self._most: i64 = most
+        pairs = [field.pair for field in self._fields]
+        self.same: Any = None if None in pairs else pairs
+        """All of them as a list, if they are the same for every exchange."""
 
     def __bool__(self) -> bool:
         return bool(self._fields)

@@ -58,9 +58,9 @@ class PreparedTransform(Prepared):
                 stripped |= {PREFIX}
             host = None if holds.rewrite is None else _template(holds.rewrite.host, pattern)
             fields = fields_of(holds.request_headers.written, pattern, self._most)
-            withheld = OURS & holds.request_headers.gone
-            if path is not None or host is not None or fields or withheld:
-                stages["after_limit"] = ToService(path, host, fields, withheld)
+            withheld, dropped = OURS & holds.request_headers.gone, holds.response_headers.gone
+            if path is not None or host is not None or fields or withheld or dropped:
+                stages["after_limit"] = ToService(path, host, fields, withheld, dropped)
         if holds.response_headers.written or holds.response_headers.gone:
             fields = fields_of(holds.response_headers.written, pattern, self._most)
             hooks = (ToClient(fields, holds.response_headers.gone),)

@@ -16,6 +16,10 @@ from apigw.wire.target import check_target
 
 PREFIX = b"x-forwarded-prefix"
 
+ADDED = b"via"
+"""The field that every answer of a service gets from the gateway and that rules may remove. Others are
+``Exchange.added``, or of hooks."""
+
 
 class Path:
     """A rule that gives the service another path."""
@@ -82,13 +86,27 @@ def _tell(exchange: Exchange, prefix: bytes) -> None:
 
 @final
 class ToService(Stage):
-    """Changes the request that the service gets: its path, its host, its fields."""
+    """Changes the request that the service gets: its path, its host, its fields.
 
-    def __init__(self, path: Path | None, host: Template | None, fields: Fields, withheld: frozenset[bytes]) -> None:
+    ``dropped`` are names of the answer's fields that are removed. Those of the service are so in the pass that is made
+    over them anyway; ``ToClient`` removes those of the gateway.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        host: Template | None,
+        fields: Fields,
+        withheld: frozenset[bytes],
+        dropped: frozenset[bytes],
+    ) -> None:
         self._path = path
         self._host = host
         self._fields = fields if fields else None
         self._withheld = withheld
+        self._dropped = dropped if dropped else None
+        self._before: frozenset[bytes] = DROPPED
+        self._after = DROPPED | dropped
 
     def run(self, exchange: Exchange) -> Outcome:
         if self._path is not None:
@@ -98,12 +116,21 @@ class ToService(Stage):
             if host is None or not authority(host):
                 raise errors.BadRequest("The host that the service would get is malformed.")
             exchange.authority = host
-        if self._fields is not None:
-            sent = list(exchange.sent)
-            self._fields.write(exchange, sent, True)
-            exchange.sent = sent
+        fields = self._fields
+        if fields is not None:
+            if fields.same is not None and not exchange.sent:
+                exchange.sent = fields.same
+            else:
+                sent = list(exchange.sent)
+                fields.write(exchange, sent, True)
+                exchange.sent = sent
         if self._withheld:
             exchange.withheld = exchange.withheld | self._withheld
+        if self._dropped is not None:
+            if exchange.dropped is not self._before:  # there are hardly two
+                self._before = exchange.dropped
+                self._after = self._before | self._dropped
+            exchange.dropped = self._after
         return None
 
 
@@ -114,17 +141,19 @@ class ToClient(Hook):
     def __init__(self, fields: Fields, removed: frozenset[bytes]) -> None:
         self._fields = fields
         self._removed = removed
-        self._dropped = DROPPED | removed
+        self._of_gateway = ADDED in removed
 
     def run(self, exchange: Exchange, head: Head) -> None:
-        removed = self._removed
         headers = cast("list[Any]", head.headers)  # compiled, pairs would be taken apart and made anew
-        if removed:
+        # What the service has sent is without ``removed`` already, and the list is the answer's own.
+        whole = head.own or self._of_gateway or bool(exchange.added) or exchange.route.hooks[0] is not self
+        if whole:
+            removed = self._removed
             headers = [header for header in headers if header[0] not in removed]
-            if not head.own:  # its trailers are still to come
-                dropped = exchange.dropped
-                exchange.dropped = self._dropped if dropped is DROPPED else dropped | removed
+        fields = self._fields
+        if fields.same is not None:
+            headers += fields.same
         else:
-            headers = headers.copy()
-        self._fields.write(exchange, headers, False)
-        head.headers = headers
+            fields.write(exchange, headers, False)
+        if whole:
+            head.headers = headers

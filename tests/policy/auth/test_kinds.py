@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
-from apigw.contract.exchange import Exchange, Route
+from apigw.contract.exchange import Exchange, Route, Stage
 from apigw.contract.peers import Peers
 from apigw.contract.policy import Part, Prepared
 from apigw.ops.metrics import Metrics
@@ -57,7 +57,7 @@ class Scene:
 
     def ask(self, part: Part, *headers: tuple[bytes, bytes]) -> int:
         series = Metrics(CollectorRegistry(), "0").route("/a")
-        stages = tuple(part.stages.values())
+        stages = [stage for stage in part.stages.values() if isinstance(stage, Stage)]
         route = Route(
             "/a", None, None, series, (*stages, Welcome()), on_refusal=part.on_refusal, screens=(self.screen,)
         )

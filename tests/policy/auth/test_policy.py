@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 
 from apigw.config.model import Config
 from apigw.contract.machine import Machine
+from apigw.contract.of_plugin import Bodies
 from apigw.contract.policy import Context, Prepared
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.jwt.model import JWTVerifier
@@ -42,7 +43,10 @@ class Scene:
                 metrics=Metrics(CollectorRegistry(), "0"),
                 agent=Agent(self.clock, Deadlines(self.clock), lambda host: ClientTLS().to(host)),
                 fetch=lambda limit: self.fetch,
+                bodies=Bodies(),
                 client_address=lambda request: b"",
+                set_guard=lambda guard: None,
+                may_write=lambda request: None,
                 redis=None,
                 machine=Machine(0),
             )

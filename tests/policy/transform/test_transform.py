@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from support.routed import Routed
 
+from apigw.contract.exchange import Head
 from apigw.contract.principal import Principal
 from apigw.errors import BadRequest, HeadersTooLarge
+from apigw.proxy.headers import client_headers
 
 
 def route(**rules: Any) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def test_claims_that_would_break_the_wire(tmp_path: Path, value: str) -> None:
     exchange = made.exchange("/orders/7/a", principal=ADA)
     with pytest.raises(BadRequest):
         made.sent(exchange)
-    assert made.answered(exchange, (b"x-value", b"old")) == []
+    assert made.answered(exchange, (b"x-value", b"old"), own=True) == []
 
 
 def test_fields_have_a_bound(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_fields_have_a_bound(tmp_path: Path) -> None:
     exchange = made.exchange("/orders/7/a", principal=caller(large="x" * 10_240))
     with pytest.raises(HeadersTooLarge):
         made.sent(exchange)
-    assert [name for name, _ in made.answered(exchange)] == [b"x-a"]
+    assert [name for name, _ in made.answered(exchange, own=True)] == [b"x-a"]
 
 
 def test_set_add_and_remove(tmp_path: Path) -> None:
@@ -159,6 +161,25 @@ def test_answers(tmp_path: Path) -> None:
     assert b"x-secret" not in exchange.dropped
     assert made.answered(exchange, *theirs) == expected
     assert exchange.dropped == {b"x-request-id", b"x-secret", b"server"}
+
+
+@pytest.mark.parametrize("name", [b"server", b"via", b"x-limit", b"vary"])
+def test_whoever_has_added_it(tmp_path: Path, name: bytes) -> None:
+    """A field that is removed may be of the service, the gateway, another policy, or a hook before."""
+    rules = {"set": {"X-New": "1"}, "remove": [name.decode()]}
+    cors = {"origins": ["https://a.example", "https://b.example"]}
+    made = Routed(tmp_path, route(response_headers=rules, cors=cors))
+    exchange = made.exchange("/orders/7/a", (b"origin", b"https://a.example"))
+    made.sent(exchange)
+    exchange.added = [(b"x-limit", b"1")]
+    theirs = [(b"server", b"them"), (name, b"a"), (b"etag", b"1"), (name, b"b")]
+    out = client_headers(theirs, 200, exchange.id, exchange.added, exchange.dropped)
+    head = Head(200, out, False)
+    for hook in exchange.route.hooks:
+        hook.run(exchange, head)
+    names = {b"server", b"etag", b"x-limit", b"via", b"x-request-id", b"access-control-allow-origin", b"vary", b"x-new"}
+    assert {found for found, _ in head.headers} == names - {name}
+    assert head.headers.count((b"x-new", b"1")) == 1
 
 
 @pytest.mark.parametrize(

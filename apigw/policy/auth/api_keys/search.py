@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import mmap
 import os
-from bisect import bisect_left
 from typing import Any, Final
 
 BLOCK: Final = 4096
 """Bytes that are searched at once: more than twice the longest line."""
+DIGITS: Final = 64
+"""Of a hash."""
 MOST_STEPS: Final = 64
 INTERPOLATED: Final = 8
 """After so many steps that were aimed, the range is halved: whatever is in the file, it ends."""
@@ -57,21 +58,22 @@ class KeyFile:
                 begin = min(max(guess - BLOCK // 2, low), high - BLOCK)
             data: bytes = self._data[begin : min(begin + BLOCK, high)]
             first = 0 if begin == low else data.find(b"\n") + 1
-            last = data.rfind(b"\n")
-            if last < first:
+            end = data.rfind(b"\n")
+            if end < first:
                 return None
-            lines = data[first:last].split(b"\n")
-            at = bisect_left(lines, digest)
-            if at < len(lines) and lines[at].startswith(digest):
-                return lines[at]
-            if at == 0:
-                high = begin + first
-                high_value = _value(lines[0])
-            elif at == len(lines):
-                low = begin + last + 1
-                low_value = _value(lines[-1])
-            else:
-                return None
+            least = data[first : first + DIGITS]
+            if digest < least:
+                high, high_value = begin + first, _value(least)
+                continue
+            if digest == least:
+                return data[first : data.find(b"\n", first)]
+            last = data.rfind(b"\n", first, end) + 1 or first
+            most = data[last : last + DIGITS]
+            if most < digest:
+                low, low_value = begin + end + 1, _value(most)
+                continue
+            at = data.find(b"\n" + digest, first, end) + 1
+            return data[at : data.find(b"\n", at)] if at else None
         return None
 
     def _after_comments(self) -> int:

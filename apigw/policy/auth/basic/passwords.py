@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from apigw.contract.principal import Principal
 from apigw.policy.auth.basic.users import User
-from apigw.policy.auth.callers import network
+from apigw.policy.auth.hashing import UNKNOWN
 from apigw.policy.auth.method import Method, Providers
 from apigw.policy.auth.refusals import Refusal
 from apigw.policy.auth.secrets import MAX_SECRET, SecretHash, decoys, verify
@@ -31,8 +31,8 @@ SEVERAL = Refusal("several", "the Authorization header occurs more than once")
 MALFORMED = Refusal("malformed", "the name and password are not well-formed")
 WRONG = Refusal("password", "the name or the password is wrong")
 
-Run = Callable[[Callable[[], bool], str, str], Deferred[bool]]
-"""Runs work in a thread, for a user's name and a client's address. Raises ``Overloaded`` if the queue is full."""
+Run = Callable[[Callable[[], bool], str, bytes], Deferred[bool]]
+"""Runs work in a thread, for a user's name and a client's address (``hashing.SecretThreads.run``)."""
 
 
 class Known:
@@ -47,7 +47,8 @@ class Known:
 class Passwords(Method):
     """All providers of passwords. ``users`` are those of each provider, by name.
 
-    Hashing takes 40 ms, in a thread. Whose password was right is remembered, by a digest with a key of this object.
+    Hashing takes 40 ms, in a thread, but for generated ones that are right. Whose password was right is remembered, by
+    a digest with a key of this object.
     Unknown names are hashed, too, so that the time does not tell which names exist.
     """
 
@@ -88,7 +89,7 @@ class Passwords(Method):
 
     def verify(
         self, sent: Sequence[bytes], now: float, providers: Providers = None, caller: bytes = b""
-    ) -> Deferred[Principal] | None:
+    ) -> Principal | Deferred[Principal] | None:
         if not sent:
             return None
         if len(sent) > 1:
@@ -101,8 +102,11 @@ class Passwords(Method):
             raise MALFORMED.by(CHALLENGE)
         provider, user = self._user(name, providers)
         hashes: tuple[SecretHash, ...] = () if user is None else (user.hash,)
+        if user is not None and user.hash.cost is None and user.hash.matches(password):
+            # A generated one that is right waits for nobody; all who have none wait alike.
+            return self._checked(True, provider, user, self._digest(sent[0]), now)
         work = partial(verify, password, hashes, self._decoys)
-        checked = self._run(work, name, network(caller))
+        checked = self._run(work, UNKNOWN if user is None else name, caller)
         return checked.addCallback(self._checked, provider, user, self._digest(sent[0]), now)
 
     def _checked(self, right: bool, provider: str, user: User | None, digest: bytes, now: float) -> Principal:

@@ -1,0 +1,58 @@
+"""Tunnels and event streams, which are cut when their caller is denied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.logger import Logger
+
+from apigw.contract.exchange import AtEnd, Exchange, OnLasting
+from apigw.errors import GatewayError
+from apigw.policy.denials.watch import Watch
+
+log = Logger()
+
+
+class Lasting(OnLasting):
+    """All of this process, across reloads. ``key_fields`` has the headers of API keys."""
+
+    def __init__(self, watch: Watch, key_fields: Callable[[], Sequence[bytes]]) -> None:
+        self._watch = watch
+        self._key_fields = key_fields
+        self._running: dict[Exchange, None] = {}
+        self._forget = _Forget(self._running)
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def run(self, exchange: Exchange) -> None:
+        self._running[exchange] = None
+        exchange.at_end = (*exchange.at_end, self._forget)
+
+    def review(self) -> int:
+        """End those whose caller is denied now. Returns their number."""
+        ended = 0
+        for exchange in list(self._running):
+            error = self._refusal(exchange)
+            if error is not None:
+                ended += 1
+                log.info("{id}: cut, its caller is denied", id=exchange.id.decode("ascii"))
+                exchange.driver.refuse(exchange, error)
+        return ended
+
+    def _refusal(self, exchange: Exchange) -> GatewayError | None:
+        try:
+            self._watch.check_address(exchange.peers.client_address(exchange.request))
+            if exchange.principal is not None:
+                self._watch.check_caller(exchange, self._key_fields())
+        except GatewayError as error:
+            return error
+        return None
+
+
+class _Forget(AtEnd):
+    def __init__(self, running: dict[Exchange, None]) -> None:
+        self._running = running
+
+    def run(self, exchange: Exchange) -> None:
+        self._running.pop(exchange, None)

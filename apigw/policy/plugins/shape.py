@@ -1,0 +1,66 @@
+"""What a plugin's class must be like: its attributes, its methods, and which of them may wait."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from typing import Any
+
+from apigw.config.nearest import hint
+from apigw.contract.policy import POSITIONS
+from apigw.policy.plugins.theirs import problem_of
+from apigw.wire.headers import TOKEN
+
+WAITING = ("on_request", "on_forward", "on_request_body", "on_answer_body", "start", "stop")
+AT_ONCE = ("on_answer", "on_end", "choose_service", "choose_target", "prepare")
+METHODS = (*WAITING, *AT_ONCE)
+POSITION = "after_limit"
+"""That of ``on_request``, unless the class says another."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+
+
+def problems_of(plugin: Any) -> Iterator[str]:
+    """What is wrong with a class, as fragments that follow its name."""
+    name = getattr(plugin, "name", None)
+    if not isinstance(name, str) or not _NAME(name):
+        yield "has no attribute name, of letters, digits, _ and -"
+    if not hasattr(plugin, "schema"):
+        yield "has no attribute schema: a dict, {} if it takes no settings"
+    else:
+        problem = problem_of(plugin.schema)
+        if problem is not None:
+            yield f"has a schema that {problem}"
+    position = getattr(plugin, "position", POSITION)
+    if position not in POSITIONS:
+        yield f"has the position {position!r}, which is not one of {', '.join(POSITIONS)}"
+    if not isinstance(getattr(plugin, "changes_body", True), bool):
+        yield "has an attribute changes_body that is neither True nor False"
+    for method in METHODS:
+        found = getattr(plugin, method, None)
+        if found is None:
+            continue
+        if not callable(found):
+            yield f"has an attribute {method} that is no method"
+        elif method in AT_ONCE and iscoroutinefunction(found):
+            yield f"has an async {method}, which cannot wait"
+        elif isgeneratorfunction(found) or isasyncgenfunction(found):
+            yield f"has a {method} that is a generator"
+    for attribute in dir(plugin):
+        if attribute.startswith("on_") and attribute not in METHODS:
+            yield f"has {attribute}, which the gateway never calls{hint(attribute, METHODS)}"
+    if not any(hasattr(plugin, method) for method in METHODS if method.startswith(("on_", "choose_"))):
+        yield f"has no method that the gateway would call for a request{hint('', ())}: on_request or another"
+
+
+def owned_by(made: Any) -> frozenset[bytes]:
+    """The names of ``own_headers``, in lower case. Raises ``ValueError`` for what is none."""
+    names = getattr(made, "own_headers", ())
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError("own_headers is not a sequence of names")
+    keys = frozenset(name.lower().encode("utf-8", "surrogateescape") for name in names)
+    for key in keys:
+        if TOKEN(key) is None:
+            raise ValueError(f"own_headers has {key.decode('utf-8', 'replace')!r}, which is not the name of a header")
+    return keys

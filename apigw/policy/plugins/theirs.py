@@ -1,0 +1,115 @@
+"""The schema that a plugin's class has for its settings: whether it is one, and what it makes of settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import cerberus
+
+from apigw.config import units
+from apigw.config.validate import Validator
+
+_REFUSED = ("coerce", "rename", "rename_handler", "purge_unknown", "default_setter", "form")
+"""Rules that change a document, but for ``default``, and those that only the gateway's own keys have."""
+_READ: dict[str, Callable[[object], float]] = {
+    "duration": units.seconds,
+    "size": units.size,
+    "share": units.share,
+}
+
+
+class _Checked(Validator):
+    """Cerberus's own check of a schema, which ours is spared."""
+
+    schema = cerberus.Validator.schema
+
+
+def problem_of(schema: object) -> str | None:
+    """Why a class's schema is none, as a fragment that follows "its schema"; None for a good one."""
+    if not isinstance(schema, dict):
+        return f"is no dict, but {type(schema).__name__}"
+    try:
+        refused = _refused_in(schema)
+        _Checked(schema)
+        made(schema, {})
+    except cerberus.SchemaError as error:
+        return f"is none of Cerberus: {error}"
+    except Exception as error:
+        return f"is none of Cerberus: {error!r}"
+    return None if refused is None else f"has the rule {refused!r}, which is not supported here"
+
+
+def _refused_in(fields: Mapping[Any, Any]) -> str | None:
+    for rule in fields.values():
+        found = _refused(rule)
+        if found is not None:
+            return found
+    return None
+
+
+def _refused(rule: Any) -> str | None:
+    if not isinstance(rule, dict):
+        raise TypeError(f"{rule!r} is no map of rules")
+    own = next((key for key in _REFUSED if key in rule), None)
+    if own is not None:
+        return own
+    below = [rule[key] for key in ("valuesrules", "keysrules") if key in rule]
+    below += [each for key in ("items", "anyof", "allof", "oneof", "noneof") for each in rule.get(key, ())]
+    schema = rule.get("schema")
+    if schema is not None:
+        if "list" in rule.get("type", ()):
+            below.append(schema)
+        elif (found := _refused_in(schema)) is not None:
+            return found
+    return next((found for each in below if (found := _refused(each)) is not None), None)
+
+
+def guarded(schema: Any) -> Any:
+    """The schema, with functions of ``check_with`` that report what they raise."""
+    if isinstance(schema, dict):
+        return {key: _safe(each) if key == "check_with" else guarded(each) for key, each in schema.items()}
+    return [guarded(each) for each in schema] if isinstance(schema, list) else schema
+
+
+def _safe(check: Any) -> Any:
+    if not callable(check):
+        return check
+
+    def checked(field: Any, value: Any, error: Callable[[Any, str], object]) -> None:
+        try:
+            check(field, value, error)
+        except Exception as raised:
+            error(field, f"could not be checked: {raised!r}")
+
+    return checked
+
+
+def made(schema: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that the schema has found good, with its defaults, with durations in seconds and sizes in bytes."""
+    out: dict[str, Any] = {}
+    for key, value in settings.items():
+        out[key] = _value(schema.get(key, {}), value)
+    for key, rule in schema.items():
+        if key not in out and "default" in rule:
+            out[key] = _value(rule, rule["default"])
+        elif key not in out and rule.get("type") == "dict" and rule.get("schema") and not rule.get("required"):
+            below = made(rule["schema"], {})
+            if below:
+                out[key] = below
+    return out
+
+
+def _value(rule: Mapping[str, Any], value: Any) -> Any:
+    if value is None:
+        return None
+    for kind, read in _READ.items():
+        if kind in rule:
+            return read(value)
+    if isinstance(value, dict):
+        if "valuesrules" in rule:
+            return {key: _value(rule["valuesrules"], each) for key, each in value.items()}
+        return made(rule.get("schema") or {}, value)
+    if isinstance(value, list):
+        return [_value(rule.get("schema") or {}, each) for each in value]
+    return value

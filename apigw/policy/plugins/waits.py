@@ -1,0 +1,45 @@
+"""What methods of plugins return that has to be waited for: Deferreds, and coroutines that await Deferreds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from time import perf_counter
+from types import CoroutineType
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+
+def begun(result: Any, spent: Callable[[float], object]) -> Any:
+    """The value of a coroutine that awaits nothing, without a Deferred; a Deferred where it does; else ``result``.
+
+    Raises what the coroutine raises. ``spent`` is told the seconds of each further step.
+    """
+    if type(result) is not CoroutineType:
+        return result
+    try:
+        awaited = result.send(None)
+    except StopIteration as ended:
+        return ended.value
+    return Deferred.fromCoroutine(_rest(result, awaited, spent))
+
+
+async def _rest(coroutine: Coroutine[Any, Any, Any], awaited: Any, spent: Callable[[float], object]) -> Any:
+    """Go on with a coroutine that awaits something."""
+    while True:
+        try:
+            if not isinstance(awaited, Deferred):
+                raise TypeError(f"it awaits {type(awaited).__name__}, and not a Deferred: asyncio does not run here")
+            result = await awaited
+        except BaseException as error:
+            send: Callable[[Any], Any] = coroutine.throw
+            value: Any = error
+        else:
+            send, value = coroutine.send, result
+        began = perf_counter()
+        try:
+            awaited = send(value)
+        except StopIteration as ended:
+            return ended.value
+        finally:
+            spent(perf_counter() - began)

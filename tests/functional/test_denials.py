@@ -1,0 +1,193 @@
+"""Denials on a gateway of two workers: at once, in both, on what is open, and whatever befalls the gateway."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+from support.asking import admin_of, asked, command, post
+from support.client import HANDSHAKE, Client, encode
+from support.daemon import Daemon, gateway
+from support.samples import value
+from support.services import SWITCH, Received, Service, echo
+from support.tokens import bearer, hs256
+from support.waiting import eventually
+
+from apigw.policy.auth.api_keys.records import digest_of
+
+from .conftest import Start
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+ADMIN = "an-admin-token-of-some-length-0123456789"
+KEY = "apigw_" + 43 * "k"
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"
+ATTACKER, OTHER = "X-Forwarded-For: 203.0.113.7", "X-Forwarded-For: 203.0.113.8"
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("secrets")
+    (directory / "admin").write_text(ADMIN)
+    (directory / "partners.keys").write_text(f"{digest_of(KEY.encode())}\tacme\t\t\t\n")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def daemon(in_front: Start, module_service: Service, directory: Path) -> Daemon:
+    document = gateway(
+        services={"main": module_service.url},
+        routes=[{"path": "/open/*", "service": "main", "auth": "none"}, {"path": "/*", "service": "main"}],
+        workers=2,
+        trusted_proxies=["127.0.0.0/8"],
+        admin_token_file=str(directory / "admin"),
+    )
+    document["auth"] = {
+        "jwt": [{"name": "corp", "algorithm": "HS256", "secret": SECRET.decode(), "issuer": "corp", "leeway": "0s"}],
+        "api_keys": [{"name": "partners", "file": str(directory / "partners.keys")}],
+    }
+    return in_front(document)
+
+
+def deny(daemon: Daemon, directory: Path, *arguments: str) -> str:
+    """What ``apigw deny`` prints, if it succeeds."""
+    token = () if arguments[0] == "list" else ("--token-file", str(directory / "admin"))
+    done = command("deny", *arguments, "--admin", admin_of(daemon), *token)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def endless(received: Received) -> None:
+    conversation = received.conversation
+    conversation.send(SWITCH if received.get("upgrade") else STREAM)
+    assert conversation.wait_for_end()
+
+
+def workers(daemon: Daemon) -> list[int]:
+    return [each["process"] for each in daemon.status()["workers"]]
+
+
+def refused(daemon: Daemon, *headers: str, path: str = "/open/a") -> bool:
+    """By every worker: of some connections each has one."""
+    statuses = {daemon.get(path, *headers).status for _ in range(6)}
+    assert len(statuses) == 1, statuses
+    return statuses == {403}
+
+
+def test_an_address(daemon: Daemon, service: Service, directory: Path) -> None:
+    """On connections that are open, everywhere; what lasts is cut. A reload and a worker's death change nothing."""
+    with daemon.connect() as kept, daemon.connect() as socket, daemon.connect() as events, daemon.connect() as staying:
+        assert kept.get("/open/a", ATTACKER).status == 200
+        service.behave = endless
+        assert socket.send(encode("GET", "/open/s", *HANDSHAKE, ATTACKER)).head().status == 101
+        assert events.send(encode("GET", "/open/e", ATTACKER)).head().status == 200
+        assert staying.send(encode("GET", "/open/e", OTHER)).head().status == 200
+        eventually(lambda: service.connections >= 3)
+        said = deny(daemon, directory, "address", "203.0.113.0/29", "--for", "2h", "--reason", "scans")
+        assert said == "denied for 2h: address 203.0.113.0/29; 2 WebSockets and event streams were cut\n"
+        assert kept.get("/open/a", ATTACKER).code == "denied"
+        for client in (socket, events):
+            eventually(partial(cut, client))
+        staying.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            staying.socket.recv(1) and staying.socket.recv(65536)
+    service.close_connections()
+    service.behave = echo
+    assert refused(daemon, ATTACKER) and refused(daemon, ATTACKER, path="/none/x")
+    assert daemon.get("/metrics", ATTACKER).status == 403 and daemon.get("/health", ATTACKER).status == 200
+    assert daemon.reload() and refused(daemon, ATTACKER)
+    before = workers(daemon)
+    os.kill(before[0], signal.SIGKILL)
+    eventually(lambda: len(workers(daemon)) == 2 and before[0] not in workers(daemon))
+    assert refused(daemon, ATTACKER)
+    listed = deny(daemon, directory, "list")
+    assert "203.0.113.0/29" in listed and "1h 59m" in listed and "scans" in listed and "127.0.0.1" in listed
+    assert deny(daemon, directory, "remove", "address", "203.0.113.0/29") == "removed\n"
+    assert daemon.get("/open/a", ATTACKER).status == 200
+
+
+def cut(client: Client) -> bool:
+    try:
+        return client.socket.recv(65536) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_a_caller(daemon: Daemon, service: Service, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By id, by key, by token; secrets are nowhere in clear, and a token's signature makes no other of it."""
+    token, other = (hs256(SECRET, "corp", sub=sub) for sub in ("ada", "bob"))
+    with_key = f"X-API-Key: {KEY}"
+
+    def statuses() -> list[int]:
+        return [daemon.get("/a", each).status for each in (bearer(token), bearer(other), with_key)]
+
+    assert statuses() == [200, 200, 200]
+    deny(daemon, directory, "subject", "ada", "--provider", "corp")
+    assert statuses() == [403, 200, 200]
+    deny(daemon, directory, "remove", "subject", "ada", "--provider", "corp")
+    deny(daemon, directory, "subject", "ada", "--provider", "partners")
+    assert statuses() == [200, 200, 200]
+    monkeypatch.setattr("sys.stdin", open_text(directory / "in", f"{KEY}\n"))
+    deny(daemon, directory, "key")
+    monkeypatch.setattr("sys.stdin", open_text(directory / "in", f"{other}\n"))
+    deny(daemon, directory, "token", "-", "--for", "1d")
+    assert statuses() == [200, 401, 403]
+    assert 'error="invalid_token"' in (daemon.get("/a", bearer(other)).get("www-authenticate") or "")
+    shown = deny(daemon, directory, "list", "--json") + daemon.log
+    assert KEY not in shown and other not in shown and other.split(".")[1] not in shown
+    eventually(lambda: value(daemon, "gateway_denied_total", kind="token") == 2)
+    assert value(daemon, "gateway_denials", kind="key") == 1
+    digests = {each["kind"]: each["value"] for each in asked(daemon, "/denials")["denials"]}
+    deny(daemon, directory, "remove", "key", digests["key"])
+    deny(daemon, directory, "remove", "token", other)
+    deny(daemon, directory, "remove", "subject", "ada", "--provider", "partners")
+    assert statuses() == [200, 200, 200] and asked(daemon, "/denials") == {"denials": [], "store_up": None}
+
+
+def open_text(file: Path, text: str) -> object:
+    file.write_text(text)
+    return file.open()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"[]", 400),
+        (b"{}", 400),
+        ({"action": ["add"]}, 400),
+        ({"action": "add", "kind": "address", "value": "0.0.0.0/0"}, 400),
+        ({"action": "add", "kind": "key", "value": KEY}, 400),
+        ({"action": "add", "kind": "address", "value": "192.0.2.1", "who": "me"}, 400),
+        ({"action": "remove", "kind": "address", "value": "192.0.2.1"}, 404),
+    ],
+)
+def test_writes_that_are_refused(daemon: Daemon, body: object, status: int) -> None:
+    """A sentence says what is wrong; without the token nothing is changed, and nothing is told of what would be."""
+    json = "Content-Type: application/json"
+    answer = post(daemon, "/denials", body, json, f"Authorization: Bearer {ADMIN}")
+    assert answer.status == status and KEY not in answer.body.decode()
+    assert post(daemon, "/denials", body, json).status == 401
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["address"], 2),
+        (["address", "192.0.2.1", "--for", "soon"], 2),
+        (["address", "192.0.2.1", "--for", "40d"], 1),
+        (["address", "example.com"], 1),
+        (["subject", "-"], 2),
+        (["remove", "subject"], 2),
+        (["remove", "address", "192.0.2.1"], 1),
+        ([], 2),
+    ],
+    ids=lambda arguments: " ".join(arguments) if isinstance(arguments, list) else None,
+)
+def test_what_the_command_refuses(daemon: Daemon, directory: Path, arguments: list[str], code: int) -> None:
+    """Exit code 2 for what nobody can mean, 1 for what the gateway refuses; each with a line on stderr."""
+    where = ["--admin", admin_of(daemon), "--token-file", str(directory / "admin")] if arguments else []
+    done = command("deny", *arguments, *where)
+    assert (done.returncode, done.stdout) == (code, "") and done.stderr
