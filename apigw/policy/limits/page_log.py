@@ -28,7 +28,8 @@ def look_counter(limit: Limit, spot: Spot, now: int) -> Standing:
     until: i64 = line[UNTIL]
     spot.until = until
     counts: int = line[COUNTS]
-    return weigh(limit, until - 2 * limit.span, counts, now)
+    span: i64 = limit.span
+    return weigh(limit, until - span - span, counts, now)
 
 
 def count_counter(table: Table, spot: Spot, standing: Standing) -> None:
