@@ -24,6 +24,7 @@ from prometheus_client import (
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from apigw.config.model import ALWAYS
+from apigw.ops.measured import Bodies
 from apigw.ops.series import BUCKETS, Key, RouteSeries, ServiceSeries, Spread
 from apigw.ops.text import let_others_run, render
 
@@ -42,7 +43,7 @@ TURNED_AWAY = ("full", "address")
 SHED = ("full", "late")
 """Values of ``reason``: there are ``max_requests``, or the reactor is later than ``max_lag``."""
 
-LOGS = ("access", "daemon")
+LOGS = ("access", "audit", "daemon")
 """Values of the label ``log``."""
 
 
@@ -154,6 +155,8 @@ class Metrics:
             self._retries,
             self._denied,
         )
+        self.bodies = Bodies()
+        registry.register(self.bodies)
         self._connections = Gauge(
             "gateway_connections", "Open connections of clients.", ["protocol"], registry=registry
         )

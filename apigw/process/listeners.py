@@ -23,7 +23,7 @@ from apigw.wire.channel import ChannelFactory
 from apigw.wire.proxy_protocol import ProxiedFactory
 from apigw.wire.reactor.gate import Gate
 from apigw.wire.reactor.ports import MOST_ACCEPTED, serve
-from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory, reason
+from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory, ends_of, reason
 
 log = Logger()
 
@@ -86,9 +86,12 @@ class Listener(Service):
         self._factory: Any = factory
         self._port: IListeningPort | None = None
         self.contexts: ServerContexts | None = None
+        self.ends: dict[str, float] = {}
+        """When the certificate in use for each name ends, in Unix time."""
         if config.tls is not None:
             base = None if shared is None else shared.base
             pairs, trusted = self._files(authorities)
+            self.ends = ends_of(pair.certificate for pair in pairs)
             self.contexts = ServerContexts(pairs, config.tls.min_version, config.tls.verifies, trusted, base)
             self._factory = TLSFactory(self.contexts, factory)
         if config.proxy_protocol:
@@ -102,8 +105,14 @@ class Listener(Service):
         contexts = self.contexts
         if contexts is None:
             return lambda: None
-        loaded = contexts.load(*self._files(authorities))
-        return lambda: contexts.use(loaded)
+        pairs, trusted = self._files(authorities)
+        loaded, ends = contexts.load(pairs, trusted), ends_of(pair.certificate for pair in pairs)
+
+        def use() -> None:
+            contexts.use(loaded)
+            self.ends = ends
+
+        return use
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()

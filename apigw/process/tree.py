@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from random import random
 from typing import Any, Protocol
@@ -78,13 +78,17 @@ class Running(Service):
 
 
 class LogFile(Running):
-    """The access log, which is opened after the process has forked."""
+    """A log, which is opened after the process has forked. ``name`` is that of its key."""
+
+    def __init__(self, part: Runs, name: str) -> None:
+        super().__init__(part)
+        self._name = name
 
     def startService(self) -> None:
         try:
             super().startService()
         except OSError as error:
-            raise CannotStart(f"apigw: cannot open the access log: {error}") from None
+            raise CannotStart(f"apigw: cannot open the {self._name}: {error}") from None
 
 
 class Upstreams(Service):
@@ -112,6 +116,15 @@ class Upstreams(Service):
         self._dialled: dict[Upstream, Dialled] = {}
         self._machine = machine
         self._checking = False
+
+    def pools(self) -> Iterator[tuple[str, int, int]]:
+        """Of each service its name, how many connections it has, and how many requests wait for one.
+
+        May be called in a thread.
+        """
+        for upstream in list(self._current.values()):
+            pools = [target.pool for target in list(upstream.targets)]
+            yield upstream.name, sum(pool.connections for pool in pools), sum(pool.waiting for pool in pools)
 
     def adopt(self, upstreams: Mapping[UpstreamKey, Upstream]) -> None:
         """Use these upstreams from now on. Those in both generations are not touched; the others start or close."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from apigw.contract.exchange import Exchange
 from apigw.errors import GatewayError
@@ -17,7 +17,7 @@ from apigw.proxy.relay import Relay
 from apigw.wire.headers import first
 from apigw.wire.request import Request
 
-_LINE = re.compile(rb"([A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]{0,31}) ([^ \r\n]+)").match
+_LINE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]{0,31}) ([^ \r\n]+)").match
 """How a request begins, as far as it can be told from other bytes."""
 
 
@@ -32,6 +32,7 @@ class Accounting:
         now: Callable[[], float],
     ) -> None:
         self._metrics = metrics
+        self._bodies = metrics.bodies
         self._access_log = access_log
         self._seconds = seconds
         self._now = now
@@ -45,6 +46,9 @@ class Accounting:
         relay = None if exchange.relay is None else cast(Relay, exchange.relay)
         endless = relay is not None and (relay.tunnelled or relay.event_stream)
         took = ended_at - exchange.started_at
+        if not (relay is not None and relay.tunnelled):
+            self._bodies.received += request.bytes_received
+            self._bodies.sent += request.bytes_sent
         route.series.observe(request.method, exchange.status, None if endless else took)
         if relay is not None and relay.upstream_ended_at and not endless:
             relay.destination.upstream.series.observe(relay.upstream_ended_at - relay.sent_at)
@@ -106,6 +110,8 @@ class Accounting:
         seconds = self._seconds() - started_at
         status = request.code if request.started else 499
         self._metrics.route(path).observe(request.method, status, seconds)
+        self._bodies.received += request.bytes_received
+        self._bodies.sent += request.bytes_sent
         if self._access_log is not None:
             self._access_log.log(
                 Entry(

@@ -240,6 +240,11 @@ class Connections(ABC):
     def tunnels(self) -> int:
         """The number of connections that became tunnels. No limit but that of clients' connections applies to them."""
 
+    @property
+    @abstractmethod
+    def waiting(self) -> int:
+        """How many exchanges wait for a connection."""
+
     @abstractmethod
     def take(self, careful: bool = False) -> UpstreamConnection | None:
         """A connection for an exchange that can begin at once, or None.

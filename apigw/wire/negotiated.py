@@ -41,6 +41,10 @@ class Negotiated(Connections):
     def tunnels(self) -> int:
         return self._http1.tunnels
 
+    @property
+    def waiting(self) -> int:
+        return self._http1.waiting + self._http2.waiting
+
     def take(self, careful: bool = False) -> UpstreamConnection | None:
         connection = self._http2.take(careful)
         return connection if connection is not None else self._http1.take(careful)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
@@ -185,6 +186,18 @@ def _use(context: SSL.Context, pair: KeyPair) -> None:
 def _first(file: str) -> x509.Certificate:
     with open(file, "rb") as pem:
         return x509.load_pem_x509_certificate(pem.read())
+
+
+def ends_of(files: Iterable[str]) -> dict[str, float]:
+    """When the certificates end, in Unix time, by their names; by the name of its file for one that has none. Of two
+    with the same name, the earlier end."""
+    ends: dict[str, float] = {}
+    for file in files:
+        certificate = _first(file)
+        end = certificate.not_valid_after_utc.timestamp()
+        for name in _names(certificate) or [os.path.basename(file)]:
+            ends[name] = min(end, ends.get(name, end))
+    return ends
 
 
 def _names(certificate: x509.Certificate) -> list[str]:

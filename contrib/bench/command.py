@@ -19,7 +19,7 @@ from typing import Any
 
 from attrs import asdict
 
-from bench import drain, flood, full, kill, limits_memory, memory, nginx, plot, profile, reload
+from bench import drain, flood, full, kill, limits_memory, memory, nginx, plot, profile, reload, wrong
 from bench.edge import parts as edge
 from bench.figures import Verdict
 from bench.ground import Ground
@@ -51,6 +51,7 @@ COMMANDS = {
     "workers": "several workers: CPU, exactness, memory, one that is killed, reloads and upgrades under load",
     "edge": "new connections, TLS, HTTP/2, bodies, gRPC, beside nginx, HAProxy and Envoy; a stream that lasts",
     "flood": "wrong client secrets and wrong tokens under load",
+    "wrong": "wrong credentials of each kind, 500 a second, under load",
     "profile": "where the gateway's time goes",
 }
 KEPT, BROKEN, UNUSABLE = 0, 1, 2
@@ -308,6 +309,8 @@ def main(arguments: Sequence[str]) -> int:
                 return _workers(options, ground)
             if options.command == "edge":
                 return _edge(options, ground)
+            if options.command == "wrong":
+                return _conclude(wrong.check(ground))
             return _check(options, ground)
         except (NotStarted, LookupError) as error:
             _say(str(error))

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from support.limits import limit
 from support.prometheus_server import Prometheus, needs
 
+from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.limits.series import LimitSeries
@@ -97,6 +98,8 @@ class Traffic:
         self.limits = LimitSeries(self.metrics.registry)
         self.auth = AuthSeries(self.metrics.registry)
         self.splits = SplitSeries(self.metrics.registry)
+        self.metrics.registry.register(Pools(lambda: [("orders", 4, 1)]))
+        self.metrics.registry.register(Certificates(lambda: {"a.test": 4e9}))
         self.metrics.reloaded(True)
 
     def flow(self) -> None:
@@ -123,6 +126,8 @@ class Traffic:
         self.limits.fallback()
         metrics.connections("h2").set(7)
         metrics.in_flight = 3
+        metrics.bodies.received += 1500
+        metrics.bodies.sent += 3000
         metrics.reactor_lag(0.0005)
         metrics.reloaded(True)
 

@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from apigw.ops.exposition import Exposition, Kept, Page, prefers_openmetrics
+from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import LagProbe, Metrics
 from apigw.ops.series import BUCKETS, RouteSeries
 
@@ -50,6 +51,7 @@ FAMILIES = {
     "gateway_dns_lookup_duration_seconds": ("histogram", set()),
     "gateway_dns_lookups_in_progress": ("gauge", set()),
     "gateway_dns_old_answers": ("counter", set()),
+    "gateway_body_bytes": ("counter", {"direction"}),
     "gateway_buffered_bytes": ("gauge", set()),
     "gateway_log_lines_lost": ("counter", {"log"}),
     "gateway_reactor_lag_seconds": ("histogram", set()),
@@ -475,3 +477,21 @@ def test_what_is_kept_is_made_once_for_all_who_ask() -> None:
     again = kept.get()
     pool.finish(b"two")
     assert texts(again) == [b"two"]
+
+
+def test_what_is_there_at_a_scrape() -> None:
+    """Bytes of bodies, connections to services, and ends of certificates are those of this moment."""
+    metrics = fresh()
+    metrics.bodies.received, metrics.bodies.sent = 3, 5
+    pools, ends = [("users", 2, 1)], {"a.test": 1.8e9}
+    metrics.registry.register(Pools(lambda: pools))
+    metrics.registry.register(Certificates(lambda: ends))
+    found = samples(metrics)
+    assert value(found, "gateway_body_bytes_total", direction="in") == 3
+    assert value(found, "gateway_body_bytes_total", direction="out") == 5
+    assert value(found, "gateway_upstream_connections", service="users") == 2
+    assert value(found, "gateway_upstream_waiting_requests", service="users") == 1
+    assert found["gateway_certificate_expires_seconds", frozenset({("name", "a.test")})] == 1.8e9
+    pools.clear()
+    ends.clear()
+    assert value(samples(metrics), "gateway_upstream_connections", service="users") is None

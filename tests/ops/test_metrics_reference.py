@@ -12,12 +12,13 @@ from support.limits import limit
 
 from apigw.ops import totals
 from apigw.ops.access_line import JSON, Combined, Entry
+from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import PROTOCOLS, RESERVED, Metrics
 from apigw.ops.series import BUCKETS, METHODS, UPSTREAM_ERRORS
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.check.series import CheckSeries
 from apigw.policy.denials.series import DenialSeries
-from apigw.policy.limits.series import LimitSeries
+from apigw.policy.limits.series import Kept, LimitSeries
 from apigw.policy.networks.series import refused_addresses
 from apigw.policy.split.series import SplitSeries
 from apigw.policy.tracing.series import TracingSeries
@@ -34,7 +35,7 @@ def test_every_family_is_described() -> None:
     metrics.service("a").observe(0.1)
     metrics.service("a").called(0)
     metrics.service("a").target_is("http://10.0.0.1", True)
-    LimitSeries(metrics.registry).retain([limit(endpoint="/a"), limit(endpoint="/b", dry_run=True)])
+    LimitSeries(metrics.registry).retain(Kept.of([limit(endpoint="/a"), limit(endpoint="/b", dry_run=True)]))
     metrics.connections("HTTP/2")
     refused_addresses(metrics.registry)
     CheckSeries(metrics.registry).retain({"opa"})
@@ -44,6 +45,8 @@ def test_every_family_is_described() -> None:
     auth.introspected("legacy", "active")
     SplitSeries(metrics.registry).retain({("orders", "orders-v2")})
     TracingSeries(metrics.registry).count("sent", 1)
+    metrics.registry.register(Pools(lambda: [("a", 1, 0)]))
+    metrics.registry.register(Certificates(lambda: {"a.test": 0.0}))
     shared = Page.make(1, 1 << 20)
     shared.become(0, 1)
     metrics.registry.register(PageSeries(shared))

@@ -14,12 +14,13 @@ from prometheus_client import parser as plain_parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from support.limits import limit
 
+from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import Metrics
 from apigw.ops.series import CIRCUIT_STATES
 from apigw.ops.totals import BY_WORKER, GAUGES, SUMMED, gone, packed, page, worst
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.denials.series import DenialSeries
-from apigw.policy.limits.series import LimitSeries
+from apigw.policy.limits.series import Kept, LimitSeries
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -39,7 +40,7 @@ class Worker:
         for route in routes:
             self.metrics.route(route)
         self.metrics.service("users")
-        self.limits.retain([limit(endpoint="", route=route) for route in routes])
+        self.limits.retain(Kept.of([limit(endpoint="", route=route) for route in routes]))
 
     def serve(self, path: str = "/a", status: int = 200, seconds: float = 0.02, times: int = 1) -> None:
         for _ in range(times):
@@ -150,7 +151,10 @@ def test_every_family_of_ours_has_its_rule() -> None:
     for family in Worker(0).metrics.registry.collect():
         if family.type not in SUMMED and family.name != "gateway_connections" and "process_" not in family.name:
             assert family.name in GAUGES
-    names = {family.name for family in Worker(0).metrics.registry.collect()}
+    registry = Worker(0).metrics.registry
+    registry.register(Pools(list))
+    registry.register(Certificates(dict))
+    names = {family.name for family in registry.collect()}
     assert {*GAUGES, *BY_WORKER} <= names
 
 

@@ -42,7 +42,7 @@ class DenialsPolicy(Policy):
             series,
             self._changed,
         )
-        self._page = DenialsPage(self.denials, context.may_write, context.now)
+        self._page = DenialsPage(self.denials, context.may_write, context.now, context.audit)
 
     def start(self) -> None:
         self.denials.start()

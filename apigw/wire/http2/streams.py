@@ -54,6 +54,10 @@ class Streams(Connections):
     def tunnels(self) -> int:
         return 0
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def take(self, careful: bool = False) -> UpstreamConnection | None:
         """Also for requests that cannot be repeated: HTTP/2 says which requests were not processed (RFC 9113 §8.7)."""
         if not self._waiting:
