@@ -10,7 +10,7 @@ COMPILED := .venv-compiled
 LOCKED := --no-deps --only-binary :all: --require-hashes --requirement requirements/build.txt
 # twistd finds twisted/plugins/ in a checkout only if the checkout itself is on the path.
 EDITABLE := --no-deps --no-build-isolation --config-settings editable_mode=compat --editable
-EXTRAS := test hunt bench docs lock
+EXTRAS := compression json-schema test hunt bench docs lock
 UPGRADE ?= --upgrade
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
 
@@ -86,8 +86,9 @@ test-newest test-lowest: $(VENV)/lock.installed
 	  && $(VENV)-$@/bin/python -m pytest $(SPREAD) $(ARGS) \
 	  || echo "$@: RED, which is no error here. The versions are in run/$@.txt"
 
+# With PYTHONPATH the gateway could be another one, and not compiled.
 bench: $(COMPILED)/installed
-	@PATH="$(CURDIR)/$(COMPILED)/bin:$$PATH" $(COMPILED)/bin/python contrib/bench/bench.py $(ARGS)
+	@env -u PYTHONPATH PATH="$(CURDIR)/$(COMPILED)/bin:$$PATH" $(COMPILED)/bin/python contrib/bench/bench.py $(ARGS)
 
 # Of the plain Python, where a profiler finds its way about.
 profile: $(VENV)/bench.installed

@@ -73,7 +73,13 @@ setup(
     include_package_data=True,
     zip_safe=False,
     ext_modules=extensions(),
-    entry_points={"console_scripts": ["apigw = apigw.cli.main:main"]},
+    entry_points={
+        "console_scripts": ["apigw = apigw.cli.main:main"],
+        "apigw.plugins": [
+            "compression = apigw.plugins.compression:Compression",
+            "json_schema = apigw.plugins.json_schema:JSONSchema",
+        ],
+    },
     install_requires=[
         "twisted[tls]>=26.4",
         "treq>=26.7",
@@ -129,7 +135,12 @@ setup(
             "types-requests-oauthlib>=2.0",
             "opentelemetry-proto>=1.44",
             "types-protobuf>=7.34",
+            "brotli>=1.2",
+            "zstandard>=0.25",
+            "jsonschema-rs>=0.61",
         ],
+        "compression": ["brotli>=1.2", "zstandard>=0.25"],
+        "json-schema": ["jsonschema-rs>=0.61"],
         "hunt": ["atheris>=3.0,<3.1"],  # 3.1 has no wheel for 3.11
         "bench": [
             "matplotlib>=3.10",

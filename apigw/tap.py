@@ -60,7 +60,7 @@ class Options(usage.Options):
         self["config"] = os.path.abspath(self["config"])
         try:
             self.config = load(self["config"], os.environ, RULES)
-            self._check_access_log(self.config)
+            self._check_logs(self.config)
         except ConfigError as error:
             _refuse(error)
         self._take_own_log(self.parent or {}, self.config.gateway.log)
@@ -76,14 +76,16 @@ class Options(usage.Options):
         own = [f"--config={self['config']}", *(["--log-decisions"] if self["log-decisions"] else [])]
         return [*self.command, *given, "apigw", *own]
 
-    def _check_access_log(self, config: Config) -> None:
+    def _check_logs(self, config: Config) -> None:
         """A daemon's standard output leads nowhere."""
         from apigw.config.errors import ConfigError, problem_in
 
-        access_log = config.gateway.access_log
-        if access_log is not None and access_log.file == "-" and self.parent and not self.parent["nodaemon"]:
-            sentence = "standard output is lost when twistd becomes a daemon: name a file, or null for none"
-            raise ConfigError([problem_in(config, ("gateway", "access_log", "file"), sentence)])
+        if not self.parent or self.parent["nodaemon"]:
+            return
+        for name, written in (("access_log", config.gateway.access_log), ("audit_log", config.gateway.audit_log)):
+            if written is not None and written.file == "-":
+                sentence = "standard output is lost when twistd becomes a daemon: name a file, or null for none"
+                raise ConfigError([problem_in(config, ("gateway", name, "file"), sentence)])
 
     def _take_own_log(self, twistd: Any, wanted: Log) -> None:
         """Where twistd would write its log to standard output or a file. Standard output is for the access log."""

@@ -67,7 +67,7 @@ def _imported(places: Iterable[str]) -> Iterator[tuple[str, Path]]:
 
 @pytest.mark.parametrize(
     ("places", "extras"),
-    [(("apigw", "twisted"), ()), (("tests", "contrib"), ("test", "bench", "hunt"))],
+    [(("apigw", "twisted"), ("compression", "json-schema")), (("tests", "contrib"), ("test", "bench", "hunt"))],
     ids=["program", "tests and contrib"],
 )
 def test_what_is_imported_is_declared(places: tuple[str, ...], extras: tuple[str, ...]) -> None:

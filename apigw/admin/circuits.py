@@ -17,6 +17,7 @@ from apigw import errors
 from apigw.admin.writes import Writes
 from apigw.contract.machine import Answer, Machine
 from apigw.contract.resource import Leaf, answer_later
+from apigw.ops.audit_log import Audit, unaudited
 from apigw.upstream.circuit import Circuit
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
@@ -35,8 +36,15 @@ log = Logger()
 class Circuits(Leaf):
     """GET: each service, its circuit and its targets. POST opens, closes or frees a circuit by hand."""
 
-    def __init__(self, upstreams: Callable[[], Iterable[Upstream]], writes: Writes, machine: Machine) -> None:
+    def __init__(
+        self,
+        upstreams: Callable[[], Iterable[Upstream]],
+        writes: Writes,
+        machine: Machine,
+        audit: Audit = unaudited,
+    ) -> None:
         super().__init__()
+        self._audit = audit
         self._upstreams = upstreams
         self._writes = writes
         self._machine = machine
@@ -57,6 +65,7 @@ class Circuits(Leaf):
             action=action,
             peer=request.peer.decode("ascii", "replace"),
         )
+        self._audit("circuit", action, request.peer.decode("ascii", "replace"), service=service)
         asked: Deferred[Any] = self._machine.ask("circuit", {"service": service, "action": action})
         return answer_later(request, asked.addCallback(self._shown).addCallback(lambda shown: shown["circuits"][0]))
 

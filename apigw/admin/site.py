@@ -8,12 +8,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
 from apigw.admin.circuits import Circuits
+from apigw.admin.explain import Explain
 from apigw.admin.status.facts import Facts
-from apigw.admin.status.page import page
+from apigw.admin.status.page import catalogue, page
 from apigw.admin.writes import Writes
 from apigw.contract.machine import Machine
 from apigw.contract.policy import Prepared
 from apigw.contract.resource import Document
+from apigw.ops.audit_log import Audit
 from apigw.ops.exposition import Exposition
 from apigw.ops.readiness import Readiness
 from apigw.process.current import Current
@@ -28,6 +30,7 @@ def own_resources(
     exposition: Exposition,
     machine: Machine,
     writes: Writes,
+    audit: Audit,
 ) -> dict[bytes, IResource]:
     """The gateway's own resources, by path. They exist in every configuration."""
     return {
@@ -35,11 +38,13 @@ def own_resources(
         b"/ready": Ready(readiness, True),
         b"/metrics": MetricsPage(exposition, lambda _: True),
         b"/status": Document(facts.status),
-        **page(facts.page, clock),
+        **page(facts.page, lambda: catalogue(current.snapshot), clock),
+        b"/explain": Explain(lambda: current.snapshot),
         b"/circuits": Circuits(
             lambda: current.snapshot.upstreams.values(),
             writes,
             machine,
+            audit,
         ),
     }
 

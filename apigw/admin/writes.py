@@ -17,6 +17,7 @@ from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger
 
 from apigw import errors
+from apigw.ops.audit_log import Audit, unaudited
 from apigw.wire.web_request import WebRequest
 
 REALM = b'Bearer realm="apigw admin"'
@@ -44,7 +45,10 @@ def may_read(request: WebRequest, hosts: Collection[str]) -> None:
 class Writes:
     """Authorizes writes. Wrong tokens are logged, and limited for each address."""
 
-    def __init__(self, seconds: Callable[[], float], token: Callable[[], bytes | None]) -> None:
+    def __init__(
+        self, seconds: Callable[[], float], token: Callable[[], bytes | None], audit: Audit = unaudited
+    ) -> None:
+        self._audit = audit
         self._seconds = seconds
         self._token = token
         self._wrong: dict[bytes, tuple[float, int]] = {}  # by address: start of its window, and the count
@@ -69,6 +73,8 @@ class Writes:
         scheme, _, sent = credentials[0].partition(b" ")
         if len(credentials) != 1 or scheme.lower() != b"bearer" or not compare_digest(sent.strip(b" "), token):
             self._count(request.peer, began, wrong + 1)
+            path = request.path.decode("ascii", "replace")
+            self._audit("admin_token", "wrong", request.peer.decode("ascii", "replace"), path=path)
             challenge = REALM + b', error="invalid_token"'
             raise errors.Unauthorized("The token is not the right one.", [(b"www-authenticate", challenge)], "invalid")
 

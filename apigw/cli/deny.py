@@ -12,7 +12,7 @@ from typing import Any
 from apigw.cli.admin import NotAnswered
 from apigw.cli.outcome import FOUND, MISUSE, REFUSED
 from apigw.cli.remote import admin_of, as_json, table, token_of
-from apigw.policy.denials.watch import token_digest
+from apigw.policy.auth.digest import token_digest
 
 PATH = "/denials"
 

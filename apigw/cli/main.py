@@ -6,21 +6,28 @@ The module of a command is imported when the command runs, so that ``apigw -h`` 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
 
 from apigw import __version__, is_compiled
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0, or 1 if it failed. Wrong arguments exit with 2."""
+    if arguments is None:
+        gc.disable()  # this process ends soon: there is no time to save memory in
     commands = parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next
         import_module("argcomplete").autocomplete(commands)
-    options = commands.parse_args(arguments)
+    options, rest = commands.parse_known_args(arguments)
+    asked = getattr(options, "asked", None)
+    if rest and (asked is None or any(each.startswith("-") for each in rest)):
+        commands.error(f"unrecognized arguments: {' '.join(rest)}")
+    if asked is not None:
+        _understand(options, [*asked, *rest])
     module, function = options.run
     try:
         code: int = getattr(import_module(f"apigw.cli.{module}"), function)(options)
@@ -31,20 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-class Asked(argparse.Action):
-    """``[METHOD PATH] [DIR]``."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: Any = None
-    ) -> None:
-        if len(values) > 3:
-            parser.error("more than METHOD, PATH and DIR")
-        if len(values) == 1 and values[0].isupper() and not os.path.exists(values[0]):
-            parser.error("the following arguments are required: PATH")
-        if len(values) == 1 and "/" in values[0] and not os.path.exists(values[0]):
-            parser.error(f"there is no directory {values[0]}; if it is a path of a request, write METHOD before it")
-        namespace.method, namespace.path = values[:2] if len(values) > 1 else (None, None)
-        namespace.directory = values[-1] if len(values) in (1, 3) else "etc"
+def _understand(options: argparse.Namespace, values: Sequence[str]) -> None:
+    """``[METHOD PATH] [DIR]``, which options may stand between."""
+    error = options.asks.error
+    if len(values) > 3:
+        error("more than METHOD, PATH and DIR")
+    if len(values) == 1 and values[0].isupper() and not os.path.exists(values[0]):
+        error("the following arguments are required: PATH")
+    if len(values) == 1 and "/" in values[0] and not os.path.exists(values[0]):
+        error(f"there is no directory {values[0]}; if it is a path of a request, write METHOD before it")
+    options.method, options.path = values[:2] if len(values) > 1 else (None, None)
+    options.directory = values[-1] if len(values) in (1, 3) else "etc"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -104,10 +108,10 @@ def parser() -> argparse.ArgumentParser:
         "asked",
         metavar="METHOD PATH",
         nargs="*",
-        action=Asked,
         help="GET, POST …, and a path as a client would send it: /api/v1/users/7?all=1; then perhaps the configuration "
         "(default: etc)",
     )
+    routes_parser.set_defaults(asks=routes_parser)
     routes_parser.add_argument("--host", default="", help="the host of the request")
     routes_parser.add_argument(
         "-H",

@@ -12,7 +12,19 @@ from apigw.config import addresses, check_targets, endpoints, units
 from apigw.config.files import Files, text
 from apigw.config.keys import Rule, attribute, may_be_list
 from apigw.config.merge import Document
-from apigw.config.model import AccessLog, Balance, Config, HashedBy, Listen, Origin, Path, Route, Secret, Target
+from apigw.config.model import (
+    AccessLog,
+    AuditLog,
+    Balance,
+    Config,
+    HashedBy,
+    Listen,
+    Origin,
+    Path,
+    Route,
+    Secret,
+    Target,
+)
 
 
 def build(document: Document, files: Files) -> Config:
@@ -140,7 +152,7 @@ def _entry(model: Any, values: dict[str, Any], files: Files) -> Any:
     if model is HashedBy:
         ((by, name),) = values.items()
         return HashedBy(by, name)
-    if model is AccessLog and values.get("file", "-") != "-":
+    if model in (AccessLog, AuditLog) and values.get("file", "-") != "-":
         values["file"] = files.absolute(values["file"])
     if model is Route:
         (values["path"],) = values["path"]

@@ -66,10 +66,14 @@ def pairs(document: Document, files: Files) -> None:
                 )
 
 
-def access_log(document: Document, files: Files) -> None:
-    name = document.get("gateway", "access_log", "file")
+def logs(document: Document, files: Files) -> None:
+    for log in ("access_log", "audit_log"):
+        _log(document, files, ("gateway", log, "file"))
+
+
+def _log(document: Document, files: Files, path: Path) -> None:
+    name = document.get(*path)
     if isinstance(name, str) and name != "-":
-        path: Path = ("gateway", "access_log", "file")
         file = files.absolute(name)
         folder = os.path.dirname(file)
         if os.path.isdir(file):

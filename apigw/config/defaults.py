@@ -42,11 +42,14 @@ def fill(root: Node, local: Mapping[str, Node], schema: Rule) -> Filled:
     for name, section in SECTIONS.items():
         rule = _entry(schema[section])["schema"]
         for path, entry in _entries(root, section):
+            given: set[str] = set()
             for file, defaults in ((entry.origin.file, local.get(entry.origin.file)), ("", root.value.get("defaults"))):
                 shared = _at(defaults, name)
                 if shared is not None:
                     used.add((file, name))
                     _fill(entry, shared, path, ("defaults", name), rule, NOT_SHARED[name], filled)
+                    given |= shared.value.keys()
+            _take_back(entry, given, rule)
     for file, defaults in local.items():
         _judge(root, file, defaults, used)
     return filled
@@ -67,6 +70,14 @@ def _fill(
             filled[at] = (*origin, key)
         elif rule.get(key, {}).get("meta", {}).get("merge") == "names":
             entry.value[key] = _merged(given, node, at, (*origin, key), filled)
+
+
+def _take_back(entry: Node, given: set[str], rule: Rule) -> None:
+    """Null in place of a default is no value, unless null is a value of this key."""
+    for key in given & rule.keys():
+        node = entry.value.get(key)
+        if node is not None and node.value is None and not rule[key].get("nullable"):
+            del entry.value[key]
 
 
 def _merged(near: Node, far: Node, path: Path, origin: Path, filled: Filled) -> Node:

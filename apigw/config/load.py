@@ -41,7 +41,7 @@ def judge(document: Document, files: Files, rules: Rules) -> None:
     document.reserved = rules.reserved_paths(document)
     check_files.contents(document, files, rules.contents, rules.private, rules.contents_by_path)
     check_files.pairs(document, files)
-    check_files.access_log(document, files)
+    check_files.logs(document, files)
     check_network.listeners(document, files)
     check_network.redis(document)
     check_network.services(document)

@@ -90,6 +90,13 @@ class Log:
 
 
 @frozen
+class AuditLog:
+    """``file`` is ``-`` for stdout."""
+
+    file: str
+
+
+@frozen
 class Gateway(Open):
     listen: tuple[Listen, ...] = (Listen("tcp:8080"),)
     admin: str | None = "tcp:9090:interface=127.0.0.1"
@@ -116,6 +123,7 @@ class Gateway(Open):
     trusted_proxies: tuple[str, ...] = ()
     metrics_allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     access_log: AccessLog | None = AccessLog()
+    audit_log: AuditLog | None = None
     log: Log = Log()
     workers: int | str = 1
     limits_memory: int = 64 * 1024 * 1024

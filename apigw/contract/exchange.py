@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence, Set
 from os import urandom
-from typing import Any
+from typing import Any, Final
 
 from mypy_extensions import mypyc_attr
 
@@ -57,14 +57,14 @@ class Head:
         self.own = own
 
 
-DROPPED = frozenset({b"x-request-id"})
+DROPPED: Final = frozenset({b"x-request-id"})
 """Fields of a service's answer that are removed, because the gateway adds its own."""
 
 NOTHING: frozenset[bytes] = frozenset()
 
-_WELL_FORMED_ID = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
+_WELL_FORMED_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 
-_SECURE = frozenset({b"https", b"wss"})
+_SECURE: Final = frozenset({b"https", b"wss"})
 """Values of ``X-Forwarded-Proto``."""
 
 Outcome = Answer | Waiting | None

@@ -23,6 +23,7 @@ from apigw.contract.choice import Choice
 from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
 from apigw.contract.machine import Machine
 from apigw.contract.of_plugin import Bodies
+from apigw.ops.audit_log import Audit
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check
 from apigw.redis.link import RedisLink
@@ -63,6 +64,8 @@ class Context:
     """The client's, behind trusted proxies; ``unix:`` for a unix socket's peer. It may be asked once requests come."""
     set_guard: Callable[[Stage | None], object]
     """Has a stage run before each stage of every exchange, from now on; or none. At the first, ``Exchange.at`` is 0."""
+    audit: Audit
+    """Notes events for the audit log, where there is one."""
     may_write: Callable[[WebRequest], object]
     """Raises the refusal of a request on the admin listener that may change nothing."""
     redis: RedisLink | None

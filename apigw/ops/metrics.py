@@ -43,7 +43,7 @@ TURNED_AWAY = ("full", "address")
 SHED = ("full", "late")
 """Values of ``reason``: there are ``max_requests``, or the reactor is later than ``max_lag``."""
 
-LOGS = ("access", "daemon")
+LOGS = ("access", "audit", "daemon")
 """Values of the label ``log``."""
 
 

@@ -21,6 +21,7 @@ import apigw
 from apigw.config.model import Config
 from apigw.config.problem import Origin
 from apigw.config.problem import Path as ConfigPath
+from apigw.process.outline import Outline, audited
 
 PIECE = 100
 """Entries of a tuple that are loaded at once; a hundred routes take some 0.3 ms."""
@@ -30,10 +31,12 @@ _LENGTH = Struct("=I")
 
 @frozen
 class Handover:
-    """``data`` is a whole configuration, for ``unpack``; ``routes`` is how many it has."""
+    """``data`` is a whole configuration, for ``unpack``; ``routes`` is how many it has. ``outline``: where there is an
+    audit log."""
 
     data: bytes
     routes: int
+    outline: Outline | None = None
 
 
 def pack(config: Config) -> Handover:
@@ -42,7 +45,9 @@ def pack(config: Config) -> Handover:
     frames: list[bytes] = []
     frames.append(_pickled((evolve(lean, origins={}), tuple(lean.origins.items())), frames))
     return Handover(
-        b"".join(chain.from_iterable((_LENGTH.pack(len(each)), each) for each in frames)), len(config.routes)
+        b"".join(chain.from_iterable((_LENGTH.pack(len(each)), each) for each in frames)),
+        len(config.routes),
+        audited(config),
     )
 
 

@@ -24,6 +24,7 @@ from apigw.config import endpoints
 from apigw.config.model import Config, Listen
 from apigw.contract.policy import Context
 from apigw.ops.access_log import AccessLog
+from apigw.ops.audit_log import Audit, AuditLog, unaudited
 from apigw.ops.exposition import Exposition
 from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import LagProbe, Metrics
@@ -99,6 +100,8 @@ class Program:
         def client_address(request: Request) -> bytes:
             return pipeline.table.peers.client_address(request)
 
+        audit_log = _audit_log(config, reactor, now, metrics.lines_lost("audit"))
+        audit: Audit = unaudited if audit_log is None else audit_log.note
         context = Context(
             reactor=reactor,
             now=now,
@@ -109,6 +112,7 @@ class Program:
             fetch=partial(Fetch, agent),
             bodies=WholeBodies(buffers),
             client_address=client_address,
+            audit=audit,
             set_guard=lambda guard: setattr(pipeline, "guard", guard),
             may_write=lambda request: writes.check(request),
             redis=redis,
@@ -186,7 +190,14 @@ class Program:
             current,
             garbage,
         )
-        reload = place.reloading(signals, directory, self.renewal, metrics.reloaded, lambda: current.snapshot.config)
+
+        def reloaded(succeeded: bool, counts: bool) -> None:
+            metrics.reloaded(succeeded, counts)
+            if counts:
+                outcome = {"changed": reload.changed} if succeeded else {"problems": reload.problems}
+                audit("reload", "succeeded" if succeeded else "failed", "gateway", digest=reload.digest, **outcome)
+
+        reload = place.reloading(signals, directory, self.renewal, reloaded, lambda: current.snapshot.config)
         drain = Drain(reactor, channels, pipeline, lambda: current.snapshot.config.gateway.drain_timeout)
         ports = PublicListeners(reactor, readiness, lambda: current.snapshot.config.gateway.drain_delay)
         for each in listeners:
@@ -209,8 +220,8 @@ class Program:
             lambda request: request.stream.peer,
             lambda request: may_read(request, current.snapshot.config.gateway.admin_hosts),
         )
-        writes = Writes(seconds, lambda: current.snapshot.admin_token)
-        own = own_resources(reactor, current, facts, readiness, exposition, machine, writes)
+        writes = Writes(seconds, lambda: current.snapshot.admin_token, audit)
+        own = own_resources(reactor, current, facts, readiness, exposition, machine, writes, audit)
         self.root = Ordered()
         alive = watchdog(reactor, os.environ)
         if alive is not None:
@@ -218,8 +229,11 @@ class Program:
         self._add(Ticking(deadlines), Running(Resolver(reactor, metrics.lookups)))
         self._add(Running(lag), Running(history))
         if access_log is not None:
-            self._add(LogFile(access_log))
+            self._add(LogFile(access_log, "access log"))
             signals.on(signal.SIGUSR1, access_log.reopen)
+        if audit_log is not None:
+            self._add(LogFile(audit_log, "audit log"))
+            signals.on(signal.SIGUSR1, audit_log.reopen)
         if redis is not None:
             self._add(Running(redis))
         self._add(*map(Running, policies), Running(current), upstreams, *place.services(upstreams.look))
@@ -234,13 +248,21 @@ class Program:
             service.setServiceParent(self.root)
 
 
+def _audit_log(
+    config: Config, reactor: Any, now: Callable[[], float], count_lost: Callable[[int], object]
+) -> AuditLog | None:
+    wanted = config.gateway.audit_log
+    return None if wanted is None else AuditLog(wanted.file, reactor, now, _warn, count_lost)
+
+
+def _warn(sentence: str) -> None:
+    log.warn("{sentence}", sentence=sentence)
+
+
 def _access_log(config: Config, reactor: Any, count_lost: Callable[[int], object]) -> AccessLog | None:
     wanted = config.gateway.access_log
     if wanted is None:
         return None
 
-    def report(sentence: str) -> None:
-        log.warn("{sentence}", sentence=sentence)
-
     call = reactor.callFromThread
-    return AccessLog(wanted.file, wanted.format, reactor, call, report, count_lost=count_lost, fields=wanted.fields)
+    return AccessLog(wanted.file, wanted.format, reactor, call, _warn, count_lost=count_lost, fields=wanted.fields)

@@ -11,6 +11,8 @@ import sys
 import time
 from typing import Any, NoReturn
 
+from attrs import asdict
+
 from apigw import __version__
 from apigw.config.errors import ConfigError
 from apigw.process import handover
@@ -24,7 +26,8 @@ def main(told: dict[str, Any]) -> NoReturn:
     """Read and try out the configuration in ``told["directory"]``, and write the outcome to standard output.
 
     The outcome is a line of JSON with the ``version`` and ``code`` of this program, and unless it is the code that was
-    told, ``routes``, ``size``, and so many bytes: a configuration, or where ``routes`` is null, its problems.
+    told, ``routes``, ``size``, and so many bytes: a configuration, or where ``routes`` is null, its problems. With an
+    audit log also the ``outline``.
     """
     _stand_back()
     gc.disable()  # there is no time to save memory in
@@ -33,8 +36,12 @@ def main(told: dict[str, Any]) -> NoReturn:
     head: dict[str, Any] = {"version": __version__, "code": handover.code()}
     data = b""
     if head["code"] == told["code"]:
-        routes, data = _read(told["directory"])
+        read = _read(told["directory"])
+        data = read.data if isinstance(read, handover.Handover) else read
+        routes = read.routes if isinstance(read, handover.Handover) else None
         head |= {"routes": routes, "size": len(data)}
+        if isinstance(read, handover.Handover) and read.outline is not None:
+            head["outline"] = asdict(read.outline)
     # Never closed: its end is that of the process.
     with open(out, "wb", closefd=False) as pipe:
         pipe.write(json.dumps(head).encode() + b"\n" + data)
@@ -65,7 +72,8 @@ def _stand_back() -> None:
     signal.setitimer(signal.ITIMER_REAL, INTERVAL, INTERVAL)
 
 
-def _read(directory: str) -> tuple[int | None, bytes]:
+def _read(directory: str) -> handover.Handover | bytes:
+    """The configuration, or its problems, pickled."""
     from twisted.internet.selectreactor import SelectReactor
 
     from apigw.config.load import load
@@ -76,6 +84,5 @@ def _read(directory: str) -> tuple[int | None, bytes]:
         config = load(directory, os.environ, RULES)
         try_out(config, directory, SelectReactor())  # which never runs
     except ConfigError as error:
-        return None, pickle.dumps(error.problems)
-    handed = handover.pack(config)
-    return handed.routes, handed.data
+        return pickle.dumps(error.problems)
+    return handover.pack(config)

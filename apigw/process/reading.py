@@ -15,6 +15,7 @@ from apigw import __version__
 from apigw.config.errors import ConfigError, Problem
 from apigw.process.child import Child, Ended
 from apigw.process.handover import Handover, code
+from apigw.process.outline import Outline
 
 PATIENCE = 60.0
 """Seconds that it may take: 10,000 routes take 5 s on an idle core."""
@@ -62,7 +63,8 @@ class Reading:
             raise ConfigError([Problem(_other_code(facts["version"]))])
         if facts["routes"] is None:
             raise ConfigError(pickle.loads(data))
-        return Handover(data, facts["routes"])
+        outline = facts.get("outline")
+        return Handover(data, facts["routes"], None if outline is None else Outline(**outline))
 
 
 def _unread(why: str) -> ConfigError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
 from twisted.application.service import Service
@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from apigw.config.errors import ConfigError
 from apigw.process.handover import Handover
+from apigw.process.outline import Outline
 from apigw.process.systemd import notify, reloading
 
 log = Logger()
@@ -29,7 +30,21 @@ class Takes(Protocol):
     def abandon(self) -> Any: ...
 
 
-_TOLD = ("succeeded", "count", "problems", "ended_at", "runs", "upgrades", "upgrading", "upgrade_problem")
+MOST_TOLD = 100
+"""Lines of ``changed``."""
+
+_TOLD = (
+    "succeeded",
+    "count",
+    "problems",
+    "ended_at",
+    "runs",
+    "upgrades",
+    "upgrading",
+    "upgrade_problem",
+    "digest",
+    "changed",
+)
 
 
 class Progress(Service):
@@ -51,6 +66,10 @@ class Progress(Service):
     """Whether an upgrade is in progress."""
     upgrade_problem: str = ""
     """Why the last upgrade failed."""
+    digest: str = ""
+    """That of the configuration in use; where there is an audit log."""
+    changed: Sequence[str] = ()
+    """What the last reload has changed, for that log."""
 
     def told(self) -> dict[str, Any]:
         """All of it, for ``follow`` in another process."""
@@ -71,8 +90,11 @@ class Reload(Progress):
         takes: Takes,
         ended: Callable[[bool], object],
         began: Callable[[], object] = lambda: None,
+        outline: Outline | None = None,
     ) -> None:
-        """``ended`` is told of each reload whether it has succeeded."""
+        """``ended`` is told of each reload whether it has succeeded. ``outline``: of the configuration in use."""
+        self._outline = outline
+        self.digest = "" if outline is None else outline.digest
         self._began = began
         self._reactor = reactor
         self._reading = reading
@@ -120,11 +142,17 @@ class Reload(Progress):
             raise
         yield self._takes.commit()
         self.problems = ()
+        self._outlined(handed.outline)
         log.info("configuration reloaded: {routes} routes", routes=handed.routes)
         return True
 
+    def _outlined(self, new: Outline | None) -> None:
+        if self._outline is not None and new is not None:
+            self.changed, self.digest, self._outline = self._outline.changed_to(new)[:MOST_TOLD], new.digest, new
+
     def _failed(self, failure: Failure) -> bool:
         error = failure.value
+        self.changed = ()
         if isinstance(error, ConfigError):
             self.problems = tuple(map(str, error.problems))
             for problem in self.problems:

@@ -142,6 +142,7 @@ def needs_restart(old: Config, new: Config) -> list[Problem]:
             ("gateway", "limits_memory"): gateway.limits_memory,
             ("gateway", "log"): gateway.log,
             ("gateway", "access_log"): gateway.access_log,
+            ("gateway", "audit_log"): gateway.audit_log,
             ("redis", "url"): config.redis and evolve(config.redis, timeout=0),
         }
 

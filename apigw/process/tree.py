@@ -78,13 +78,17 @@ class Running(Service):
 
 
 class LogFile(Running):
-    """The access log, which is opened after the process has forked."""
+    """A log, which is opened after the process has forked. ``name`` is that of its key."""
+
+    def __init__(self, part: Runs, name: str) -> None:
+        super().__init__(part)
+        self._name = name
 
     def startService(self) -> None:
         try:
             super().startService()
         except OSError as error:
-            raise CannotStart(f"apigw: cannot open the access log: {error}") from None
+            raise CannotStart(f"apigw: cannot open the {self._name}: {error}") from None
 
 
 class Upstreams(Service):

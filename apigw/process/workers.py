@@ -15,6 +15,7 @@ from apigw.config.model import Config
 from apigw.process.handover import without_details
 from apigw.process.machine import Life
 from apigw.process.master import Master
+from apigw.process.outline import audited
 from apigw.process.own_log import OwnLog
 from apigw.process.reading import Reading
 from apigw.process.reload import Reload
@@ -64,10 +65,11 @@ def master(
         tell()
         running.tell_one("reloads", [reload.told(), True])
 
-    reload = Reload(reactor, Reading(reactor, directory), Together(reactor, running), reloaded, tell)
+    together = Together(reactor, running)
+    reload = Reload(reactor, Reading(reactor, directory), together, reloaded, tell, audited(config))
     running.came = lambda worker: running.tell("reloads", [reload.told(), False], worker)
     if handed is not None:
-        reload.follow(handed.progress)
+        reload.follow({**handed.progress, "digest": reload.digest})
         running.adopt(handed.workers)
         running.outlived.total = handed.gone
         running.outlived.last = {int(index): said for index, said in handed.last.items()}

@@ -63,7 +63,7 @@ _PATIENCE: Final = 256
 SWEPT_AT_ONCE: Final = 512
 """Cells that are looked at under one lock: some 50 µs."""
 
-_DIGEST = Struct("=QQ")
+_DIGEST: Final = Struct("=QQ")
 _MARK_BITS: Final = 0x3FFF_FFFF_FFFF_FFFF
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from hashlib import blake2b
 from random import random
-from typing import Any
+from typing import Any, Final
 
 from attrs import evolve
 from twisted.logger import Logger
@@ -38,7 +38,7 @@ from apigw.wire.pool import ENDLESS, PoolSettings
 
 log = Logger(namespace=__name__)
 
-_ALPN = {"auto": [b"h2", b"http/1.1"], "h2": [b"h2"], "grpc": [b"h2"]}
+_ALPN: Final = {"auto": [b"h2", b"http/1.1"], "h2": [b"h2"], "grpc": [b"h2"]}
 """What is offered for a ``protocol``."""
 _POOLS: dict[str, Any] = {"auto": negotiated_pool, "http1": http1_pool}
 

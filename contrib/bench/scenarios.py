@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from bench import certificates, tokens
+from bench import certificates, nginx, tokens
 from bench.programs import HOST, REDIS, Document, Place, Program
 
 # What curl sends; wrk adds Host.
@@ -64,12 +64,48 @@ def with_limit(place: Place) -> Document:
     return {**document(place), **_limit("ip")}
 
 
+def with_user_limit(place: Place) -> Document:
+    """The same route, with a token, and a limit for each user."""
+    return {**document(place, [{**USER_ROUTE, "auth": "required"}]), **_token(place), **_limit("user")}
+
+
+def with_plans(place: Place) -> Document:
+    """The same, where the limit is the second of three plans."""
+    (limit,) = _limit("user")["rate_limits"]
+    plans = [{**limit, "roles": ["gold"]}, {**limit, "roles": ["user"]}, {**limit, "plan": "others"}]
+    return {**with_user_limit(place), "rate_limits": plans}
+
+
 def with_everything(place: Place) -> Document:
     """Every policy on: a parameter among 100 routes, an RS256 token, a role, a limit for each user, a breaker, and a
     JSON access log to a file. Metrics and request ids need no asking."""
     whole = document(place, [{**route, "roles": ["user"]} for route in many_routes(100)], access_log=LOG)
     whole["services"]["origin"]["circuit_breaker"] = {}
     return {**whole, **_token(place), **_limit("user")}
+
+
+def with_hosts(place: Place) -> Document:
+    """10,000 routes over 1,000 hosts, one of which is that of the load."""
+    hosts = [f"shop{number}.example.com" for number in range(999)]
+    hosts.insert(500, HOST)
+    paths = [route["path"] for route in many_routes(10)]
+    return document(place, [{"hosts": [host], "path": path, "service": "origin"} for host in hosts for path in paths])
+
+
+def with_rules(place: Place) -> Document:
+    """The same route, with five rules for headers."""
+    rules = {
+        "request_headers": {"set": {"X-Tenant": "acme", "X-Request": "{request.id}"}, "remove": ["X-Debug"]},
+        "response_headers": {"set": {"Strict-Transport-Security": "max-age=31536000"}, "remove": ["Server"]},
+    }
+    return document(place, [{**USER_ROUTE, **rules}])
+
+
+def with_least_requests(place: Place) -> Document:
+    """The same route, to the less busy of two targets."""
+    whole = document(place)
+    whole["services"]["origin"]["balance"] = "least_requests"
+    return whole
 
 
 def with_tls(place: Place) -> Document:
@@ -79,6 +115,11 @@ def with_tls(place: Place) -> Document:
     pair = {"cert_file": "cert.pem", "key_file": "key.pem"}
     endpoint = f"tcp:{place.port}:interface={HOST}"
     return document(place, listen=[{"endpoint": endpoint, "tls": {"certificates": [pair]}}])
+
+
+def with_traces(place: Place, sample: str) -> Document:
+    """The same route, with this share of traces. The origin is the collector, too: it answers everything with 200."""
+    return {**document(place), "tracing": {"otlp": f"http://{HOST}:{place.origins[0]}", "sample": sample}}
 
 
 def with_long_queue(place: Place) -> Document:
@@ -132,6 +173,13 @@ ALL_FIRST_SEEN = Scenario("all-first-seen", with_everything, authorizations=_fir
 ALL_REDIS = Scenario("all-redis", in_redis(with_everything), authorizations=tokens.authorizations, beside=(REDIS,))
 TLS = Scenario("tls", with_tls)
 LONG_QUEUE = Scenario("long-queue", with_long_queue)
+OTHERS = (nginx.ORIGIN,) * 3
+ROUTING = (
+    Scenario("hosts", with_hosts),
+    Scenario("five-rules", with_rules),
+    Scenario("round-robin", document, beside=OTHERS),
+    Scenario("least-requests", with_least_requests, beside=OTHERS),
+)
 COMPARED = (
     BARE,
     ROUTES[-1],
@@ -140,11 +188,15 @@ COMPARED = (
     Scenario("jwt-first-seen", with_jwt, authorizations=_first_seen),
     Scenario("limits-memory", with_limit),
     Scenario("limits-redis", in_redis(with_limit), beside=(REDIS,)),
+    Scenario("unsampled", lambda place: with_traces(place, "0%")),
+    Scenario("traced", lambda place: with_traces(place, "100%")),
     ALL,
     ALL_FIRST_SEEN,
     ALL_REDIS,
 )
-SCENARIOS = (*COMPARED, *ROUTES[:-1], TLS, LONG_QUEUE)
+USER_LIMIT = Scenario("limit-user", with_user_limit, authorizations=tokens.authorizations)
+PLANS = Scenario("plans", with_plans, authorizations=tokens.authorizations)
+SCENARIOS = (*COMPARED, *ROUTES[:-1], *ROUTING, TLS, LONG_QUEUE, USER_LIMIT, PLANS)
 
 
 @frozen
@@ -178,6 +230,12 @@ class Added:
 ADDED = (
     Added("access-log", "bare", 0.5),
     Added("jwt", "bare", 0.25),
+    Added("unsampled", "bare", 0.02),
+    Added("traced", "bare", 0.2),
     Added("limits-memory", "bare", 0.2),
     Added("limits-redis", "bare", 0.9),
+    Added("plans", "limit-user", 0.05),
+    Added("hosts", "bare", 0.05),
+    Added("five-rules", "bare", 0.06),
+    Added("least-requests", "round-robin", 0.03),
 )

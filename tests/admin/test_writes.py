@@ -19,7 +19,7 @@ def asked(host: str, token: bytes = TOKEN, peer: bytes = b"192.0.2.9", unix: boo
     here = UNIXAddress(b"/run/a") if unix else IPv4Address("TCP", "10.1.2.3", 9090)
     headers = [(b"content-type", b"application/json"), (b"authorization", b"Bearer " + token)]
     transport = SimpleNamespace(getHost=lambda: here)
-    return SimpleNamespace(authority=host.encode(), transport=transport, headers=headers, peer=peer)
+    return SimpleNamespace(authority=host.encode(), transport=transport, headers=headers, peer=peer, path=b"/circuits")
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,14 @@ def outcome(writes: Writes, request: Any) -> int:
 def test_only_so_many_wrong_tokens_are_looked_at() -> None:
     """Of one address in a minute; then it waits, whatever it sends, and others do not."""
     clock = Clock()
-    writes = Writes(clock.seconds, lambda: TOKEN)
+    noted: list[tuple[str, str, str]] = []
+    writes = Writes(clock.seconds, lambda: TOKEN, lambda event, outcome, by, **_: noted.append((event, outcome, by)))
     wrong = asked("localhost", b"x" * 20)
     assert outcome(writes, asked("localhost")) == 200
     for _ in range(MOST_WRONG):
         assert outcome(writes, wrong) == 401
     assert outcome(writes, wrong) == 429
+    assert noted == [("admin_token", "wrong", "192.0.2.9")] * MOST_WRONG
     assert outcome(writes, asked("localhost")) == 429
     assert outcome(writes, asked("localhost", peer=b"192.0.2.10")) == 200
     clock.advance(WINDOW)

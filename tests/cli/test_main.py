@@ -105,6 +105,9 @@ routes:
     [
         (["GET", "/h"], 1, "404, no route matches the path"),
         (["GET", "/h", "--host", "b.test:80"], 0, "GET b.test:80 /h: route /h (all methods)"),
+        (["GET", "/h", "--host", "b.test:80", "etc"], 0, "GET b.test:80 /h: route /h (all methods)"),
+        (["GET", "--host", "b.test:80", "/h", "etc"], 0, "GET b.test:80 /h: route /h (all methods)"),
+        (["--host=b.test:80", "GET", "/h", "-H", "X-A: 1", "etc"], 0, "GET b.test:80 /h: route /h (all methods)"),
         (["GET", "/h", "--host", "b.test"], 0, "conditions do not hold: /h (all methods): header x-beta is present"),
         (["GET", "/h", "--host", "b.test", "-H", "X-Beta: 1"], 0, "name: beta"),
         (["GET", "/h", "-H", "Host: b.test", "-H", "x-beta:"], 0, "name: beta"),
@@ -148,6 +151,10 @@ def test_all_routes(etc: Path, capsys: pytest.CaptureFixture[str], directory: li
     ("arguments", "said"),
     [
         (["routes", "/a/7"], "no directory /a/7; if it is a path of a request, write METHOD before it"),
+        (["routes", "GET", "--host", "a.test"], "apigw routes: error: the following arguments are required: PATH"),
+        (["routes", "GET", "/a", "--host", "a.test", "etc", "more"], "more than METHOD, PATH and DIR"),
+        (["routes", "GET", "/a", "--hots", "a.test"], "unrecognized arguments: --hots"),
+        (["check", "etc", "more"], "unrecognized arguments: more"),
         (["keys", "make", "acme", "etc/gateway.yaml"], "acme: does not exist, but etc/gateway.yaml does: FILE comes"),
         (
             ["keys", "make", "a.keys", "acme", "--expires", "90"],
@@ -178,9 +185,9 @@ def test_a_request_without_a_host(etc: Path, capsys: pytest.CaptureFixture[str])
     """A route with hosts is not found, and nothing says that a host must be given."""
     (etc / "hosts.yaml").write_text(HOSTS)
     assert cli.main(["routes", "GET", "/nowhere"]) == 1
-    assert "--host says which host is asked for" in capsys.readouterr().out
+    assert "no host was given, and there are routes with hosts" in capsys.readouterr().out
     assert cli.main(["routes", "GET", "/nowhere", "--host", "b.test"]) == 1
-    assert "--host" not in capsys.readouterr().out
+    assert "no host" not in capsys.readouterr().out
 
 
 def test_routes_of_a_broken_configuration(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from apigw.config.model import Config
 from apigw.config.show import show
 from apigw.policy.auth.model import AuthOfRoute
 from apigw.policy.auth.rules import refuse
+from apigw.policy.transform.model import transform_of
 from apigw.process.rules import RULES
 
 Write = Callable[[Mapping[str, str | bytes]], str]
@@ -54,6 +55,25 @@ def test_nearer_wins(write: Write) -> None:
     services = {service.name: service for service in config.services}
     assert (services["shop"].timeout, services["main"].timeout) == (9, 8)
     assert (services["shop"].connect_timeout, services["main"].connect_timeout) == (1, 2)
+
+
+def test_null_takes_a_default_back(write: Write) -> None:
+    """For every key: the route is as if nobody had written it. Without a default null is a mistake as before."""
+    defaults = (
+        "defaults: {route: {hosts: [a.test], headers: {X-A: '1'}, request_headers: {set: {X-B: b}}, timeout: 2s}}\n"
+    )
+    shop = """\
+services: {shop: {targets: ["http://127.0.0.1:1"]}}
+routes:
+  - {path: /a, service: shop, hosts: null, headers: null, request_headers: null, timeout: null}
+  - {path: /b, service: shop}
+"""
+    config = loaded(write, {"gateway.yaml": defaults, "services/shop.yaml": shop})
+    one, other = config.routes
+    assert (one.hosts, one.headers, one.timeout) == ((), (), None)
+    assert (other.hosts, len(other.headers), other.timeout) == (("a.test",), 1, 2)
+    assert [bool(transform_of(route).request_headers.written) for route in (one, other)] == [False, True]
+    assert problems(write, {"gateway.yaml": shop.replace("hosts: null", "hosts: null, query: null")})
 
 
 def test_a_default_service_is_for_routes_without_another_answer(write: Write) -> None:

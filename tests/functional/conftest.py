@@ -46,9 +46,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts daemons of the test's own, and ends them with it."""
     with ExitStack() as stack:
 
-        def start(document: Document, *arguments: str) -> Daemon:
+        def start(document: Document, *arguments: str, executed: bool = False) -> Daemon:
             directory = tmp_path / f"gateway{len(list(tmp_path.iterdir()))}"
-            daemon = stack.enter_context(Daemon(directory, document, *arguments))
+            daemon = stack.enter_context(Daemon(directory, document, *arguments, executed=executed))
             stack.callback(check_log, daemon)
             return daemon
 
@@ -60,8 +60,9 @@ def in_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Starts the daemon that a module's tests share; at the end it must have logged no traceback."""
     with ExitStack() as stack:
 
-        def start(document: Document, *arguments: str) -> Daemon:
-            daemon = stack.enter_context(Daemon(tmp_path_factory.mktemp("gateway"), document, *arguments))
+        def start(document: Document, *arguments: str, executed: bool = False) -> Daemon:
+            directory = tmp_path_factory.mktemp("gateway")
+            daemon = stack.enter_context(Daemon(directory, document, *arguments, executed=executed))
             stack.callback(check_log, daemon)
             return daemon
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.asking import admin_of, asked, command, post
@@ -13,16 +15,18 @@ from support.client import HANDSHAKE, Client, encode
 from support.daemon import Daemon, gateway
 from support.samples import value
 from support.services import SWITCH, Received, Service, echo
-from support.tokens import bearer, hs256
+from support.tokens import Provider, bearer, hs256
 from support.waiting import eventually
 
 from apigw.policy.auth.api_keys.records import digest_of
+from apigw.policy.auth.secrets import hash_generated, new_secret
 
 from .conftest import Start
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 ADMIN = "an-admin-token-of-some-length-0123456789"
 KEY = "apigw_" + 43 * "k"
+CLIENT = new_secret()
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"
 ATTACKER, OTHER = "X-Forwarded-For: 203.0.113.7", "X-Forwarded-For: 203.0.113.8"
 
@@ -37,16 +41,24 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def daemon(in_front: Start, module_service: Service, directory: Path) -> Daemon:
+    own = Provider("https://gateway.example")
+    (directory / "token.key").write_bytes(own.private_pem)
     document = gateway(
         services={"main": module_service.url},
         routes=[{"path": "/open/*", "service": "main", "auth": "none"}, {"path": "/*", "service": "main"}],
         workers=2,
         trusted_proxies=["127.0.0.0/8"],
         admin_token_file=str(directory / "admin"),
+        audit_log={"file": str(directory / "audit.log")},
     )
     document["auth"] = {
         "jwt": [{"name": "corp", "algorithm": "HS256", "secret": SECRET.decode(), "issuer": "corp", "leeway": "0s"}],
         "api_keys": [{"name": "partners", "file": str(directory / "partners.keys")}],
+        "oauth": {
+            "signing": {"algorithm": "RS256", "key_id": "k1", "private_key_file": str(directory / "token.key")},
+            "issuer": own.issuer,
+            "clients": [{"id": "acme", "secret_hash": [hash_generated(CLIENT)], "scopes": ["orders.read"]}],
+        },
     }
     return in_front(document)
 
@@ -191,3 +203,46 @@ def test_what_the_command_refuses(daemon: Daemon, directory: Path, arguments: li
     where = ["--admin", admin_of(daemon), "--token-file", str(directory / "admin")] if arguments else []
     done = command("deny", *arguments, *where)
     assert (done.returncode, done.stdout) == (code, "") and done.stderr
+
+
+def test_the_audit_log(daemon: Daemon, service: Service, directory: Path) -> None:
+    """Who did what, and what came of it, in whole lines of all workers; tokens by the hash that denies them."""
+    log = directory / "audit.log"
+    before = len(log.read_text().splitlines())
+    form = "Content-Type: application/x-www-form-urlencoded"
+    body = b"grant_type=client_credentials&scope=orders.read&client_id=acme&client_secret="
+    issued = daemon.request("POST", "/oauth/token", form, ATTACKER, body=body + CLIENT.encode())
+    token = issued.json["access_token"]
+    assert daemon.request("POST", "/oauth/token", form, body=body + b"wrong").status == 401
+    assert daemon.get("/a", bearer(token)).status == 200
+    json_type = "Content-Type: application/json"
+    assert post(daemon, "/circuits", {}, json_type, "Authorization: Bearer wrong-token").status == 401
+
+    def noted() -> list[Any]:
+        return [json.loads(line) for line in log.read_text().splitlines()[before:]]
+
+    eventually(lambda: len(noted()) == 3)
+    of_token = next(each for each in noted() if each["outcome"] == "issued")
+    assert (of_token["event"], of_token["client"], of_token["by"]) == ("token", "acme", "203.0.113.7")
+    assert (of_token["scope"], of_token["request_id"]) == ("orders.read", issued.get("x-request-id"))
+    deny(daemon, directory, "token", of_token["token"], "--reason", "leaked")
+    assert daemon.get("/a", bearer(token)).status == 401
+    deny(daemon, directory, "remove", "token", of_token["token"])
+    document = json.loads((daemon.directory / "gateway.yaml").read_text())
+    document["routes"][0]["timeout"] = "7s"
+    assert daemon.reload(document)
+    document["routes"][0]["timeout"] = "never"
+    assert not daemon.reload(document)
+    del document["routes"][0]["timeout"]
+    assert daemon.reload(document)
+    eventually(lambda: len(noted()) == 8)
+    said = [(each["event"], each["outcome"]) for each in noted()]
+    assert sorted(said[:3]) == [("admin_token", "wrong"), ("token", "invalid_client"), ("token", "issued")]
+    assert said[3:5] == [("denial", "added"), ("denial", "removed")]
+    assert said[5:] == [("reload", "succeeded"), ("reload", "failed"), ("reload", "succeeded")]
+    one, failed, other = noted()[5:]
+    assert one["changed"] == other["changed"] == ["changed: routes./open/*"]
+    assert one["digest"] == failed["digest"] != other["digest"] and "never" in failed["problems"][0]
+    text = log.read_text()
+    for secret in (ADMIN, CLIENT, KEY, SECRET.decode(), token, token.split(".")[1], "wrong-token"):
+        assert secret not in text

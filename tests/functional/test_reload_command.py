@@ -27,7 +27,7 @@ def document(service: Service, *more: str) -> Document:
 
 @pytest.fixture(scope="module")
 def module_daemon(in_front: Start, module_service: Service) -> Daemon:
-    return in_front(document(module_service))
+    return in_front(document(module_service), executed=True)
 
 
 @pytest.fixture
@@ -97,7 +97,8 @@ def test_an_equal_environment_does_not(
 ) -> None:
     """A variable that both have with one value is no reason to refuse."""
     monkeypatch.setenv("APIGW_TEST_PATH", "/b")
-    daemon = start(gateway(services={"main": service.url}, routes=[{"path": "${APIGW_TEST_PATH}", "service": "main"}]))
+    routes = [{"path": "${APIGW_TEST_PATH}", "service": "main"}]
+    daemon = start(gateway(services={"main": service.url}, routes=routes), executed=True)
     assert cli.main(["reload", "--config", str(daemon.directory), "--admin", daemon.admin_text]) == 0
     assert "reloaded" in capsys.readouterr().out
 

@@ -17,6 +17,7 @@ from apigw.config.model import Path as ConfigPath
 from apigw.contract.exchange import Route as CompiledRoute
 from apigw.contract.machine import Machine
 from apigw.contract.policy import Context
+from apigw.ops.audit_log import unaudited
 from apigw.ops.metrics import Metrics
 from apigw.policy.all import POLICIES
 from apigw.policy.cors.cors import Preflight
@@ -48,6 +49,7 @@ def parts() -> Parts:
         fetch=partial(Fetch, agent),
         bodies=WholeBodies(Buffers(0)),
         client_address=lambda request: b"",
+        audit=unaudited,
         set_guard=lambda guard: None,
         may_write=lambda request: None,
         redis=None,

@@ -43,11 +43,17 @@ def gateway(*, services: Mapping[str, Any], routes: Iterable[Any], **settings: A
 
 
 class Daemon:
-    """One process, from ``start`` to ``wait``. Its log, and what it says on stderr, is in ``log``."""
+    """One process, from ``start`` to ``wait``. Its log, and what it says on stderr, is in ``log``.
 
-    def __init__(self, directory: Path, document: Document | None = None, *arguments: str) -> None:
+    It is forked (``fork_server``). ``executed`` is for who looks at the command and the environment of the process.
+    """
+
+    def __init__(
+        self, directory: Path, document: Document | None = None, *arguments: str, executed: bool = False
+    ) -> None:
         self.directory = directory
         self.arguments = arguments
+        self._executed = executed or MEASURED
         self.process: subprocess.Popen[bytes] | Forked
         self.log_file = directory / "twistd.log"
         self._document: Document = {}
@@ -88,8 +94,8 @@ class Daemon:
         return self
 
     def start(self, environ: Mapping[str, str] | None = None) -> Daemon:
-        """Start, and wait until it serves. Without an ``environ`` of its own it is forked."""
-        if environ is None and not MEASURED:
+        """Start, and wait until it serves. With an ``environ`` of its own it is executed."""
+        if environ is None and not self._executed:
             self._is_not_running()
             self.process = Forked(_fork_server(), self.command, str(self.log_file))
         else:

@@ -16,6 +16,7 @@ from apigw.contract.exchange import Answer, Driver, Exchange, Head, Outcome
 from apigw.contract.machine import Machine
 from apigw.contract.policy import Context
 from apigw.contract.principal import Principal
+from apigw.ops.audit_log import unaudited
 from apigw.ops.metrics import Metrics
 from apigw.policy.all import POLICIES
 from apigw.process.rules import RULES
@@ -56,6 +57,7 @@ def snapshot_of(config: Config, metrics: Metrics | None = None) -> Snapshot:
         fetch=partial(Fetch, agent),
         bodies=WholeBodies(Buffers(0)),
         client_address=lambda request: b"",
+        audit=unaudited,
         set_guard=lambda guard: None,
         may_write=lambda request: None,
         redis=None,

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, final
 
 from mypy_extensions import i64
+
+MOST_TEXT: Final = 1024
+"""Bytes of a text from elsewhere, such as a path, that is sent."""
+SHORT: Final = 128
 
 _BYTES: Final = tuple(bytes((number,)) for number in range(256))
 
@@ -40,6 +44,23 @@ def text(tag: bytes, key: bytes, value: bytes) -> bytes:
     if whole < 128:
         return b"".join((tag, _BYTES[whole], key, b"\x12", _BYTES[size + 2], b"\x0a", _BYTES[size], value))
     return length_delimited(tag, key + length_delimited(b"\x12", length_delimited(b"\x0a", value)))
+
+
+@final
+class Texts:
+    """The attribute ``name`` with texts. All but the text of those up to ``SHORT`` bytes is encoded once."""
+
+    def __init__(self, tag: bytes, name: str) -> None:
+        self._tag = tag
+        self._key = key_of(name)
+        self._before = [text(tag, self._key, b"x" * size)[: -size or None] for size in range(SHORT + 1)]
+
+    def encode(self, value: bytes) -> bytes:
+        """With a text from elsewhere, which is cut at ``MOST_TEXT`` bytes."""
+        size = len(value)
+        if size <= SHORT and value.isascii():
+            return self._before[size] + value
+        return text(self._tag, self._key, utf8(value[:MOST_TEXT]))
 
 
 def integer(tag: bytes, key: bytes, value: int) -> bytes:

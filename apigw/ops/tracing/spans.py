@@ -12,9 +12,11 @@ from binascii import unhexlify
 from struct import Struct
 from typing import Final, final
 
+from mypy_extensions import i64
+
 from apigw.ops.access_line import without_secrets
 from apigw.ops.series import METHODS
-from apigw.ops.tracing.protobuf import integer, key_of, length_delimited, text, utf8
+from apigw.ops.tracing.protobuf import MOST_TEXT, Texts, integer, key_of, length_delimited, text, utf8
 
 ATTRIBUTE: Final = b"\x4a"
 """The tag of a span's attributes."""
@@ -27,8 +29,6 @@ LOCAL: Final = b"\x85\x01\x01\x01\x00\x00"
 REMOTE: Final = b"\x85\x01\x01\x03\x00\x00"
 """``flags``: sampled; the parent is known to be of this process, or of another one."""
 
-MOST_TEXT: Final = 1024
-"""Bytes of a path, a query, a URL, a user agent that a span has."""
 REMEMBERED: Final = 1024
 """Hosts, addresses and targets whose encoded attributes are kept."""
 
@@ -42,13 +42,13 @@ _ROUTE: Final = key_of("http.route")
 _STATUS: Final = key_of("http.response.status_code")
 _RESENT: Final = key_of("http.request.resend_count")
 _SCHEME: Final = key_of("url.scheme")
-_PATH: Final = key_of("url.path")
-_QUERY: Final = key_of("url.query")
-_FULL: Final = key_of("url.full")
-_HOST: Final = key_of("server.address")
+_PATH: Final = Texts(ATTRIBUTE, "url.path")
+_QUERY: Final = Texts(ATTRIBUTE, "url.query")
+_FULL: Final = Texts(ATTRIBUTE, "url.full")
+_HOST: Final = Texts(ATTRIBUTE, "server.address")
 _PORT: Final = key_of("server.port")
-_CLIENT: Final = key_of("client.address")
-_AGENT: Final = key_of("user_agent.original")
+_CLIENT: Final = Texts(ATTRIBUTE, "client.address")
+_AGENT: Final = Texts(ATTRIBUTE, "user_agent.original")
 _VERSION: Final = key_of("network.protocol.version")
 _ERROR: Final = key_of("error.type")
 _GRPC: Final = key_of("rpc.grpc.status_code")
@@ -63,14 +63,15 @@ _KNOWN: Final = frozenset(name.encode("ascii") for name in METHODS) | {b"CONNECT
 
 def ids(trace_id: bytes, span_id: bytes, parent_id: bytes) -> bytes:
     """The fields with the ids of a span, which are given in hexadecimal digits."""
-    own = b"".join((b"\x0a\x10", unhexlify(trace_id), b"\x12\x08", unhexlify(span_id)))
-    return own + b"\x22\x08" + unhexlify(parent_id) if parent_id else own
+    if parent_id:
+        return unhexlify(b"".join((b"0a10", trace_id, b"1208", span_id, b"2208", parent_id)))
+    return unhexlify(b"".join((b"0a10", trace_id, b"1208", span_id)))
 
 
 def times(started: float, ended: float) -> bytes:
     """Its times, Unix time in seconds. They are exact to the microsecond: a float has no more."""
-    begun = int(started * 1e6) * 1000
-    return _TIMES(0x39, begun, 0x41, max(begun, int(ended * 1e6) * 1000))
+    begun = i64(started * 1e6)
+    return _TIMES(0x39, begun * 1000, 0x41, max(begun, i64(ended * 1e6)) * 1000)
 
 
 def named(method: bytes, target: str = "") -> bytes:
@@ -89,7 +90,7 @@ def host_and_port(authority: bytes, default: int) -> bytes:
     if not colon or b"]" in port or not port.isdigit():
         host, port = authority, b"%d" % default
     host = host.removeprefix(b"[").removesuffix(b"]")
-    return text(ATTRIBUTE, _HOST, utf8(host[:MOST_TEXT])) + integer(ATTRIBUTE, _PORT, int(port[:5]))
+    return _HOST.encode(host) + integer(ATTRIBUTE, _PORT, int(port[:5]))
 
 
 @final
@@ -98,41 +99,22 @@ class Encoded:
 
     def __init__(self) -> None:
         self._statuses = [integer(ATTRIBUTE, _STATUS, status) for status in range(1000)]
-        self._clients: dict[bytes, bytes] = {}
         self._hosts: dict[bytes, bytes] = {}
-        self._agents: dict[bytes, bytes] = {}
+        self._secure_hosts: dict[bytes, bytes] = {}
 
     def status(self, status: int) -> bytes:
         return self._statuses[status] if 0 <= status < 1000 else integer(ATTRIBUTE, _STATUS, max(status, 0))
 
-    def client(self, address: bytes) -> bytes:
-        found = self._clients.get(address)
-        if found is None:
-            found = text(ATTRIBUTE, _CLIENT, address)
-            _remember(self._clients, address, found)
-        return found
-
-    def agent(self, agent: bytes) -> bytes:
-        found = self._agents.get(agent)
-        if found is None:
-            found = text(ATTRIBUTE, _AGENT, utf8(agent[:MOST_TEXT]))
-            _remember(self._agents, agent, found)
-        return found
-
     def host(self, authority: bytes, secure: bool) -> bytes:
-        found = self._hosts.get(authority)
+        known = self._secure_hosts if secure else self._hosts
+        found = known.get(authority)
         if found is None:
             found = host_and_port(authority, 443 if secure else 80)
-            if b":" in authority:  # else it depends on ``secure``
-                _remember(self._hosts, authority, found)
+            if len(known) >= REMEMBERED:
+                known.clear()
+            if len(authority) <= 256:
+                known[authority] = found
         return found
-
-
-def _remember(known: dict[bytes, bytes], key: bytes, encoded: bytes) -> None:
-    if len(known) >= REMEMBERED:
-        known.clear()
-    if len(key) <= 256:
-        known[key] = encoded
 
 
 @final
@@ -184,19 +166,30 @@ class ServerSpans:
             REMOTE if remote else LOCAL,
             times(started, ended),
             self._head(method, version, secure),
-            text(ATTRIBUTE, _PATH, utf8(path[:MOST_TEXT])),
-            encoded.client(client),
+            _PATH.encode(path),
+            _CLIENT.encode(client),
         ]
         if len(query) > 1:
-            parts.append(text(ATTRIBUTE, _QUERY, utf8(without_secrets(query)[1 : MOST_TEXT + 1])))
+            parts.append(_QUERY.encode(without_secrets(query)[1:]))
         if authority:
             parts.append(encoded.host(authority, secure))
         if agent:
-            parts.append(encoded.agent(agent))
+            parts.append(_AGENT.encode(agent))
         if state:
             parts.append(length_delimited(b"\x1a", utf8(state)))
         _ending(parts, encoded, status, error, grpc_status)
         return b"".join(parts)
+
+
+@final
+class _Target:
+    """What the spans of requests to a target have in common: their ``head``, and how their URLs begin."""
+
+    def __init__(self, method: bytes, target: str, service: str) -> None:
+        scheme, _, authority = target.partition("://")
+        host = host_and_port(authority.encode("utf-8"), 443 if scheme == "https" else 80)
+        self.url = target.encode("utf-8")
+        self.head = b"".join((CLIENT, LOCAL, named(method), host, text(ATTRIBUTE, _SERVICE, service.encode("utf-8"))))
 
 
 @final
@@ -205,26 +198,17 @@ class ClientSpans:
 
     def __init__(self, encoded: Encoded) -> None:
         self._encoded = encoded
-        self._heads: dict[tuple[bytes, str, str], bytes] = {}
+        self._targets: dict[tuple[bytes, str, str], _Target] = {}
 
-    def _head(self, method: bytes, target: str, service: str) -> bytes:
+    def _target(self, method: bytes, target: str, service: str) -> _Target:
         key = (method, target, service)
-        found = self._heads.get(key)
+        found = self._targets.get(key)
         if found is None:
-            scheme, _, authority = target.partition("://")
-            found = b"".join(
-                (
-                    CLIENT,
-                    LOCAL,
-                    named(method),
-                    host_and_port(authority.encode("utf-8"), 443 if scheme == "https" else 80),
-                    text(ATTRIBUTE, _SERVICE, service.encode("utf-8")),
-                )
-            )
-            if len(self._heads) >= REMEMBERED:
-                self._heads.clear()
+            found = _Target(method, target, service)
+            if len(self._targets) >= REMEMBERED:
+                self._targets.clear()
             if method in _KNOWN:
-                self._heads[key] = found
+                self._targets[key] = found
         return found
 
     def encode(
@@ -243,12 +227,9 @@ class ClientSpans:
         grpc_status: int,
     ) -> bytes:
         """``target`` as in logs, ``http://10.0.0.7:8080``; ``path`` with the query; ``resent``: its number, from 0."""
-        parts = [
-            identity,
-            times(started, ended),
-            self._head(method, target, service),
-            text(ATTRIBUTE, _FULL, target.encode("utf-8") + utf8(without_secrets(path)[:MOST_TEXT])),
-        ]
+        to = self._target(method, target, service)
+        shown = without_secrets(path) if path.find(b"?") >= 0 else path
+        parts = [identity, times(started, ended), to.head, _FULL.encode(to.url + shown)]
         if status:
             parts.append(_VERSIONS[version])
         if resent:

@@ -9,9 +9,11 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from apigw import errors
 from apigw.contract.resource import Leaf, answer, answer_later
+from apigw.ops.audit_log import Audit
 from apigw.policy.denials.denial import Denial, denial
 from apigw.policy.denials.denials import Denials
 from apigw.wire.web_request import WebRequest
@@ -27,11 +29,14 @@ log = Logger()
 class DenialsPage(Leaf):
     """``may_write`` raises the refusal of a request that may not."""
 
-    def __init__(self, denials: Denials, may_write: Callable[[WebRequest], object], now: Callable[[], float]) -> None:
+    def __init__(
+        self, denials: Denials, may_write: Callable[[WebRequest], object], now: Callable[[], float], audit: Audit
+    ) -> None:
         super().__init__()
         self._denials = denials
         self._may_write = may_write
         self._now = now
+        self._audit = audit
 
     def render_GET(self, request: WebRequest) -> int:
         shown = [each.shown() for each in self._denials.listed()]
@@ -51,7 +56,22 @@ class DenialsPage(Leaf):
             doing = self._denials.add(wanted).addCallback(_added)
         else:
             doing = self._denials.remove(wanted).addCallback(_removed)
+        doing.addCallbacks(self._done, self._failed, (wanted,), {}, (wanted,))
         return answer_later(request, doing)
+
+    def _done(self, document: dict[str, Any], wanted: Denial) -> dict[str, Any]:
+        facts = {"kind": wanted.kind, "value": wanted.value, "provider": wanted.provider}
+        if "removed" in document:
+            self._audit("denial", "removed", wanted.by, **facts)
+        else:
+            more = {name: document[name] for name in ("until", "reason", "everywhere", "cut")}
+            self._audit("denial", "added", wanted.by, **facts, **more)
+        return document
+
+    def _failed(self, failure: Failure, wanted: Denial) -> Failure:
+        outcome = "not_found" if failure.check(errors.NotFound) else "failed"
+        self._audit("denial", outcome, wanted.by, kind=wanted.kind, value=wanted.value, provider=wanted.provider)
+        return failure
 
     def _wanted(self, body: bytes) -> tuple[str, Denial]:
         try:

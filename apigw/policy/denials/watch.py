@@ -11,6 +11,7 @@ from apigw import errors
 from apigw.contract.exchange import Exchange, Outcome, Stage
 from apigw.contract.ranges import Ranges
 from apigw.errors import GatewayError
+from apigw.policy.auth.digest import token_digest
 
 _CHALLENGE = b'Bearer realm="apigw", error="invalid_token", error_description="the token was denied"'
 
@@ -71,12 +72,6 @@ class Watch:
         if kind == "token":
             return errors.Unauthorized("The token was denied.", [(b"www-authenticate", _CHALLENGE)], "denied")
         return errors.Denied("Requests of this caller are refused at present.")
-
-
-def token_digest(token: bytes) -> str:
-    """The hash of what of a token is signed. Signatures can be changed and still be valid (ECDSA: s and n − s)."""
-    signed, dot, _ = token.rpartition(b".")
-    return sha256(signed if dot and signed.count(b".") == 1 else token).hexdigest()
 
 
 @final

@@ -16,6 +16,7 @@ from apigw.policy.limits.exact_windows import ExactWindows
 from apigw.policy.limits.in_page import local_store
 from apigw.policy.limits.keys import address_key, network_key
 from apigw.policy.oauth.endpoint import TokenEndpoint, metadata
+from apigw.policy.oauth.issuance import Issuance
 from apigw.policy.oauth.model import OAuth, oauth_of
 from apigw.policy.oauth.page_families import PageFamilies
 from apigw.policy.oauth.redis_families import RedisFamilies
@@ -35,6 +36,7 @@ class OAuthPolicy(Policy):
 
     def __init__(self, context: Context) -> None:
         self._now = context.now
+        self._issuance = Issuance(context.audit, context.client_address)
         self._client_address = context.client_address
         self._threads = SecretThreads(context.reactor)
         self._windows = local_store(context.page, context.reactor, context.now)
@@ -71,7 +73,7 @@ class OAuthPolicy(Policy):
             config.origins,
             None if before is None else before.endpoint,
         )
-        return PreparedOAuth(oauth, endpoint, signer, self._now, self._caller)
+        return PreparedOAuth(oauth, endpoint, signer, self._now, self._caller, self._issuance)
 
     def _caller(self, request: Request) -> tuple[str, ...]:
         """The keys by which a caller is counted: that of limits, and for IPv6 also the /48, as a site may have."""
@@ -89,7 +91,9 @@ class PreparedOAuth(Prepared):
         signer: Signer,
         now: Callable[[], float],
         caller: Callable[[Request], tuple[str, ...]],
+        issuance: Issuance,
     ) -> None:
+        self._issuance = issuance
         self.endpoint = endpoint
         self.metadata = metadata(oauth)
         self.signer = signer
@@ -101,7 +105,7 @@ class PreparedOAuth(Prepared):
     def resources(self) -> Mapping[str, IResource]:
         jwks = self.signer.jwks()
         resources: dict[str, IResource] = {
-            "/oauth/token": Token(self.endpoint, self._caller, self._now),
+            "/oauth/token": Token(self.endpoint, self._caller, self._now, self._issuance.note),
             "/.well-known/oauth-authorization-server": Document(partial(dict, self.metadata)),
         }
         if jwks is not None:

@@ -16,15 +16,22 @@ class Token(Leaf):
     """``POST /oauth/token`` (RFC 6749 §3.2)."""
 
     def __init__(
-        self, endpoint: TokenEndpoint, addresses: Callable[[Request], Sequence[str]], now: Callable[[], float]
+        self,
+        endpoint: TokenEndpoint,
+        addresses: Callable[[Request], Sequence[str]],
+        now: Callable[[], float],
+        issued: Callable[[WebRequest, TokenResponse], object],
     ) -> None:
+        """``issued`` is told of each answer."""
         super().__init__()
+        self._issued = issued
         self._endpoint = endpoint
         self._addresses = addresses
         self._now = now
 
     def render_POST(self, request: WebRequest) -> int:
         def answered(response: TokenResponse) -> None:
+            self._issued(request, response)
             if not request.finished:
                 respond(request, response.status, response.headers, response.body)
 

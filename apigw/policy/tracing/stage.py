@@ -54,8 +54,8 @@ class BeginTrace(Stage):
             exchange.at_end = (*exchange.at_end, self._end)
         else:
             # No span of the gateway is recorded: the service is told the client's, or one that nobody has.
-            sent = propagation.fields(trace_id, span_id or propagation.new_span_id(), b"", False, state)
-            exchange.sent = [*exchange.sent, *sent]
+            sent = propagation.fields(trace_id, span_id or trace_id[:16], b"", False, state)
+            exchange.sent = [*exchange.sent, *sent] if exchange.sent else sent
         return None
 
 

@@ -14,6 +14,7 @@ from apigw.config.model import Config
 from apigw.contract.machine import Machine
 from apigw.contract.of_plugin import Bodies
 from apigw.contract.policy import Context, Prepared
+from apigw.ops.audit_log import unaudited
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.jwt.model import JWTVerifier
 from apigw.policy.auth.model import Auth, AuthSection
@@ -45,6 +46,7 @@ class Scene:
                 fetch=lambda limit: self.fetch,
                 bodies=Bodies(),
                 client_address=lambda request: b"",
+                audit=unaudited,
                 set_guard=lambda guard: None,
                 may_write=lambda request: None,
                 redis=None,

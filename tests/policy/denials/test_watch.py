@@ -12,7 +12,8 @@ from support.routed import Peer, Routed
 from apigw.contract.exchange import Exchange
 from apigw.contract.principal import Principal, key_of
 from apigw.errors import Denied, Unauthorized
-from apigw.policy.denials.watch import Guard, Watch, token_digest
+from apigw.policy.auth.digest import token_digest
+from apigw.policy.denials.watch import Guard, Watch
 
 TOKEN = b"eyJh.eyJi.c2ln"
 KEY = b"apigw_a-key-of-a-partner"

@@ -1,0 +1,43 @@
+"""JSON that every parser reads alike (RFC 8259, RFC 7493): what is checked here is what the service will find."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class Malformed(Exception):
+    """A sentence says what is not JSON, or not the same for all who read it."""
+
+
+def parsed(body: bytes, depth: int) -> Any:
+    """The value. Raises ``Malformed``, also for one in which more than ``depth`` arrays and objects are nested."""
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
+    except RecursionError:
+        raise Malformed(f"The body is nested more than {depth} deep.") from None
+    except UnicodeDecodeError:
+        raise Malformed("The body is not UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise Malformed(f"The body is not JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from None
+    except ValueError:
+        raise Malformed("The body has a number that is too long.") from None  # sys.set_int_max_str_digits
+    level = [value]
+    for _ in range(depth + 1):
+        level = [each for each in level if isinstance(each, dict | list)]
+        if not level:
+            return value
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    raise Malformed(f"The body is nested more than {depth} deep.")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        # Some take the first, some the last: a service could find what nobody has checked.
+        raise Malformed("The body has an object with the same name twice.")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise Malformed(f"The body is not JSON: {name} is no number.")

@@ -1,0 +1,123 @@
+"""Which bodies are valid, and what is told of the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apigw.plugins.json_schema.plugin import ALL_NAMED, MOST_PROBLEMS, JSONSchema
+from apigw.plugins.json_schema.strict import Malformed, parsed
+
+ORDER = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {
+        "name": {"type": "string", "pattern": "^(a+)+$"},
+        "items": {"type": "array", "items": {"properties": {"a/b~c é": {"type": "integer"}}}},
+        "when": {"format": "date"},
+    },
+    "additionalProperties": False,
+}
+
+
+class Place:
+    """The context of a plugin, as far as ``prepare`` looks at it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = str(directory)
+
+
+def plugin(directory: Path, **config: Any) -> JSONSchema:
+    made = JSONSchema()
+    place: Any = Place(directory)
+    made.prepare({"size": 1 << 20, "depth": 64, "formats": True, **config}, place)
+    return made
+
+
+def problems(directory: Path, value: object) -> list[tuple[str, str]]:
+    return plugin(directory, schema=ORDER).problems(json.dumps(value).encode())
+
+
+def test_problems_are_named(tmp_path: Path) -> None:
+    """Each has a JSON Pointer and a sentence, which does not show the value."""
+    assert problems(tmp_path, {"name": "aa", "items": [{"a/b~c é": 1}], "when": "2026-01-31"}) == []
+    found = problems(tmp_path, {"name": "secret", "items": [{}, {"a/b~c é": "x"}], "when": "now"})
+    assert sorted(found) == [
+        ("#/items/1/a~1b~0c%20%C3%A9", 'the value is not of type "integer"'),
+        ("#/name", 'the value does not match "^(a+)+$"'),
+        ("#/when", 'the value is not a "date"'),
+    ]
+    assert problems(tmp_path, []) == [("#", 'the value is not of type "object"')]
+
+
+def test_expressions_take_no_time(tmp_path: Path) -> None:
+    """One that others go back and forth in for ever is decided at once."""
+    ((pointer, _),) = problems(tmp_path, {"name": "a" * 100_000 + "!"})
+    assert pointer == "#/name"
+
+
+def test_many_problems(tmp_path: Path) -> None:
+    """So many are named; of a large body the first, which is found without looking for the others."""
+    made = plugin(tmp_path, schema={"items": {"type": "string"}})
+    assert len(made.problems(b"[" + b"1," * 1000 + b"1]")) == MOST_PROBLEMS
+    assert len(made.problems(b"[" + b"1," * ALL_NAMED + b"1]")) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON: line 1, column 2"),
+        (b"{} {}", "not JSON"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the same name twice"),
+        (b'{"a": NaN}', "NaN is no number"),
+        (b"[-Infinity]", "-Infinity is no number"),
+        (b"\xff", "not UTF-8"),
+        ("{}".encode("utf-16"), "not UTF-8"),
+        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b"[" * 65 + b"]" * 65, "nested more than 64 deep"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested more than 64 deep"),
+        (b'{"a":' * 100_000, "nested more than 64 deep"),
+        (b"9" * 100_000, "number that is too long"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, bytes) else None,
+)
+def test_what_is_no_json(body: bytes, sentence: str) -> None:
+    """Neither is what parsers read in different ways."""
+    with pytest.raises(Malformed, match="The body") as raised:
+        parsed(body, 64)
+    assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize("body", [b"null", b"[" * 64 + b"]" * 64, b'"\\ud800"', b"1e999", b"-0", b' {"a":[{}]}\n'])
+def test_what_is_json(body: bytes) -> None:
+    """Odd, but JSON."""
+    parsed(body, 64)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({}, "needs file or schema"),
+        ({"file": "missing.json"}, "cannot be read"),
+        ({"file": "broken.json"}, "is not JSON"),
+        ({"schema": {"type": "nonsense"}}, "cannot be used"),
+        ({"schema": {"$ref": "http://127.0.0.1:1/s.json"}}, "cannot be used"),
+        ({"schema": {"$ref": "file:///etc/passwd"}}, "cannot be used"),
+        ({"schema": {"pattern": "(?=a)"}}, "cannot be used"),
+    ],
+)
+def test_schemas_that_cannot_be_used(tmp_path: Path, config: dict[str, Any], sentence: str) -> None:
+    """Each is refused, in words."""
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(ValueError, match=sentence):
+        plugin(tmp_path, **config)
+
+
+def test_a_schema_of_a_file(tmp_path: Path) -> None:
+    """It is beside the configuration."""
+    (tmp_path / "order.json").write_text(json.dumps(ORDER))
+    assert plugin(tmp_path, file="order.json").problems(b'{"name": "a"}') == []
