@@ -19,7 +19,6 @@ from apigw.contract.fields import (
     erase,
     seen_of,
     text_of,
-    value_of,
     values_in,
     without,
     write,
@@ -268,7 +267,7 @@ class RequestFields:
         known = shared.names.of(name)
         if known.refused:
             raise ValueError(known.refused)
-        write(exchange, known, value_of(value), shared.late or view.phase == FORWARD, replace)
+        write(exchange, known, shared.names.value(value), shared.late or view.phase == FORWARD, replace)
 
 
 @final
@@ -320,10 +319,11 @@ class AnswerHead:
             exchange.dropped = exchange.dropped | {known.key}
 
     def _write(self, name: str, value: str | bytes, replace: bool) -> None:
-        head, known = self._changed(), self._view.shared.names.of(name)
+        head, names = self._changed(), self._view.shared.names
+        known = names.of(name)
         if known.of_answer:
             raise ValueError(known.of_answer)
-        write_head(head, known.key, value_of(value), replace)
+        write_head(head, known.key, names.value(value), replace)
 
     def _values(self, name: str) -> list[bytes]:
         headers: Headers = self._head().headers
