@@ -183,14 +183,17 @@ class View(Seen):
         return answer
 
     def rewrite(self, path: str | None = None, host: str | None = None) -> None:
-        """Set the path and the ``Host`` that the service gets. Raises ``ValueError`` for what cannot be sent."""
+        """Set the path and the ``Host`` that the service gets. Raises ``ValueError`` for what cannot be sent.
+
+        Oddities, such as an encoded slash, pass where the client's path has them, and so the route keeps them.
+        """
         exchange = self.writes()
         if path is not None:
             target = path.encode("utf-8", "surrogateescape")
             if target.find(b"?") < 0:
                 target += exchange.request.query
             try:
-                check_target(target)
+                check_target(target, exchange.request.odd)
             except Refused as refused:
                 raise ValueError(f"{path!r} cannot be sent: {refused.reason}") from None
             exchange.target = target
