@@ -39,6 +39,8 @@ class Name:
         self.kind = kind
         self.refused = refused
         self.of_answer = of_answer
+        self.is_ours = kind == ORIGIN or key == b"via"
+        """Whether the gateway itself writes it, unless it is withheld."""
 
 
 @final
@@ -176,10 +178,14 @@ def write(exchange: Exchange, name: Name, value: bytes, late: bool, replace: boo
     headers = without(request.headers, key) if replace else request.headers
     request.headers = headers if late else [*headers, pair]
     if late or name.kind == OWNED:
-        sent: list[Any] = list(exchange.sent)
-        exchange.sent = [*(without(sent, key) if replace else sent), pair]
-        if replace:
-            _withhold(exchange, name)
+        before = exchange.sent
+        if not before:
+            exchange.sent = [pair]
+        else:
+            sent: list[Any] = before if isinstance(before, list) else list(before)
+            exchange.sent = [*(without(sent, key) if replace else sent), pair]
+        if replace and name.is_ours:
+            exchange.withheld = exchange.withheld | {key}
 
 
 def erase(exchange: Exchange, name: Name) -> None:
@@ -188,13 +194,8 @@ def erase(exchange: Exchange, name: Name) -> None:
     exchange.request.headers = without(exchange.request.headers, key)
     if exchange.sent:
         exchange.sent = without(list(exchange.sent), key)
-    _withhold(exchange, name)
-
-
-def _withhold(exchange: Exchange, name: Name) -> None:
-    """The service does not get what the gateway itself would write of it."""
-    if name.kind == ORIGIN or name.key == b"via":
-        exchange.withheld = exchange.withheld | {name.key}
+    if name.is_ours:
+        exchange.withheld = exchange.withheld | {key}
 
 
 def write_head(head: Head, key: bytes, value: bytes, replace: bool) -> None:
