@@ -86,8 +86,9 @@ test-newest test-lowest: $(VENV)/lock.installed
 	  && $(VENV)-$@/bin/python -m pytest $(SPREAD) $(ARGS) \
 	  || echo "$@: RED, which is no error here. The versions are in run/$@.txt"
 
+# With PYTHONPATH the gateway could be another one, and not compiled.
 bench: $(COMPILED)/installed
-	@PATH="$(CURDIR)/$(COMPILED)/bin:$$PATH" $(COMPILED)/bin/python contrib/bench/bench.py $(ARGS)
+	@env -u PYTHONPATH PATH="$(CURDIR)/$(COMPILED)/bin:$$PATH" $(COMPILED)/bin/python contrib/bench/bench.py $(ARGS)
 
 # Of the plain Python, where a profiler finds its way about.
 profile: $(VENV)/bench.installed

@@ -12,7 +12,7 @@ from apigw.contract.exchange import Exchange, Head
 from apigw.contract.principal import IDENTITY
 from apigw.wire.headers import FIELD_VALUE, FOLDED, HOP_BY_HOP, TOKEN, Headers
 
-UNTOUCHED = HOP_BY_HOP | {b"content-length", b"expect", b"x-request-id"}
+UNTOUCHED: Final = HOP_BY_HOP | {b"content-length", b"expect", b"x-request-id"}
 """Fields of the connection and of framing, and those that the gateway writes from what it has parsed."""
 _MOST_NAMES: Final = 256
 """Names that are remembered for one plugin. Those in its code are fewer; others may come from clients."""

@@ -6,12 +6,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
 
 from apigw.contract.ranges import Ranges
 from apigw.wire.request import Request
 
-_REMEMBERED = 4096
-_PORT = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}").fullmatch
+_REMEMBERED: Final = 4096
+_PORT: Final = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}").fullmatch
 
 
 class Peers:
@@ -58,7 +59,7 @@ class Peers:
         return address
 
 
-FORWARDED = frozenset(
+FORWARDED: Final = frozenset(
     {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
 )
 """What a proxy adds to a request, and a client that asks by itself does not."""

@@ -7,9 +7,9 @@ import math
 from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from json import loads
-from typing import Any
+from typing import Any, Final
 
-IDENTITY = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
+IDENTITY: Final = frozenset({b"x-user-id", b"x-user-roles", b"x-auth-provider"})
 """The fields of a request that tell the service who calls. From clients they are taken on every route."""
 
 

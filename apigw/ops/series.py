@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from typing import Final
 
 from prometheus_client import Counter, Gauge
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the buckets in seconds, inclusive."""
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-OTHER = "OTHER"
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER: Final = "OTHER"
 
 UPSTREAM_ERRORS = ("connect", "timeout", "lost", "protocol", "overloaded")
 """Values of the label ``kind``."""
@@ -19,10 +19,23 @@ UPSTREAM_ERRORS = ("connect", "timeout", "lost", "protocol", "overloaded")
 RETRIED = ("connect", "reset")
 """Values of ``reason`` that every service has. The others are statuses."""
 
-CIRCUIT_STATES = {"closed": 0, "open": 1, "half-open": 2}
+CIRCUIT_STATES: Final = {"closed": 0, "open": 1, "half-open": 2}
 
-MOST_STATUS = 16
+MOST_STATUS: Final = 16
 """The highest status of gRPC."""
+
+
+_BOUNDS: Final = list(BUCKETS)
+
+
+def bucket_of(seconds: float) -> int:
+    """The index of the bucket for a duration. Most are in one of the first, and bisecting costs a call."""
+    number = 0
+    for bound in _BOUNDS:
+        if seconds <= bound:
+            return number
+        number += 1
+    return number
 
 
 class Exemplar:
@@ -50,11 +63,11 @@ class Spread:
         self.exemplars: dict[int, Exemplar] = {}
 
     def observe(self, seconds: float) -> None:
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+        self.buckets[bucket_of(seconds)] += 1
         self.sum += seconds
 
     def exemplify(self, exemplar: Exemplar) -> None:
-        self.exemplars[bisect_left(BUCKETS, exemplar.took)] = exemplar
+        self.exemplars[bucket_of(exemplar.took)] = exemplar
 
 
 class MethodSeries(Spread):
@@ -93,7 +106,7 @@ class RouteSeries:
             known = status if 100 <= status <= 599 else 599
             series.statuses[known] = series.statuses.get(known, 0) + 1
         if seconds is not None:
-            series.buckets[bisect_left(BUCKETS, seconds)] += 1
+            series.buckets[bucket_of(seconds)] += 1
             series.sum += seconds
 
     def exemplify(self, method: bytes, exemplar: Exemplar) -> None:

@@ -6,6 +6,7 @@ A full collection visits every object, which stops the reactor: for some 15 ms, 
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -20,6 +21,10 @@ YOUNGEST = 2_000
 """The same while a configuration is made: nearly all of them stay, and a collection takes some 0.3 ms."""
 
 NEVER = 2**31 - 1
+
+KEPT = 4 * 2**20
+"""Bytes of freed memory that glibc keeps at the end of its heap, and up to which it takes memory from there."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 @contextmanager
@@ -41,6 +46,15 @@ def settle() -> None:
     gc.freeze()
 
 
+def keep_freed() -> None:
+    """Keep some freed memory, where the C library is glibc: by default it gives 128 KiB back to the kernel at once, and
+    each piece of a large body gets its pages anew (mallopt(3))."""
+    tune = getattr(ctypes.CDLL(None), "mallopt", None)
+    if tune is not None:
+        tune(_TRIM_THRESHOLD, KEPT)
+        tune(_MMAP_THRESHOLD, KEPT)
+
+
 class Garbage(Service):
     """Calls ``at_start`` when everything has started. Between ``begin`` and ``end`` a new configuration is made."""
 
@@ -51,6 +65,7 @@ class Garbage(Service):
 
     def startService(self) -> None:
         super().startService()
+        keep_freed()
         gc.set_threshold(YOUNG, *self._old)
         self._reactor.callWhenRunning(self._at_start)
 

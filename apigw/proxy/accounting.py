@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from apigw.contract.exchange import Exchange
 from apigw.errors import GatewayError
@@ -17,7 +17,7 @@ from apigw.proxy.relay import Relay
 from apigw.wire.headers import first
 from apigw.wire.request import Request
 
-_LINE = re.compile(rb"([A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]{0,31}) ([^ \r\n]+)").match
+_LINE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]{0,31}) ([^ \r\n]+)").match
 """How a request begins, as far as it can be told from other bytes."""
 
 

@@ -15,10 +15,10 @@ from apigw.contract.principal import IDENTITY
 from apigw.wire.headers import FOLDED, HOP_BY_HOP, NOT_IN_TRAILERS, Header, Headers
 from apigw.wire.request import UNIX_PEER, Request
 
-FORWARDED = frozenset({b"forwarded", b"x-real-ip"})
-WRITTEN_HERE = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
+FORWARDED: Final = frozenset({b"forwarded", b"x-real-ip"})
+WRITTEN_HERE: Final = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
 """Fields of a request that are not copied, but written from the parsed values."""
-HTTPOXY = b"proxy"
+HTTPOXY: Final = b"proxy"
 """Removed because CGI turns it into HTTP_PROXY, which programs use for their requests (CVE-2016-5385, "httpoxy")."""
 
 _VIA: Final[dict[bytes, Any]] = {
@@ -28,13 +28,13 @@ _VIA: Final[dict[bytes, Any]] = {
 }
 _HTTP: Final[Any] = (b"x-forwarded-proto", b"http")
 _HTTPS: Final[Any] = (b"x-forwarded-proto", b"https")
-_REMEMBERED = 4096
-_ALWAYS = 32
+_REMEMBERED: Final = 4096
+_ALWAYS: Final = 32
 """Names that are remembered for each set of rules, and for all sets together, beyond those that each has for sure.
 Requests of one route have some twenty names."""
-_LONGEST = 64
+_LONGEST: Final = 64
 """Of the names that are remembered, so that they hold 3 MiB at most. Those that are sent all the time are shorter."""
-_CONTINUED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
+_CONTINUED: Final = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
 
 
 class Memory:

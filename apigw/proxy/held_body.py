@@ -41,25 +41,36 @@ class HeldBody(Waiting):
         """``wanted``: number of bytes to wait for, unless the body ends before or the buffers are full."""
         self._buffers = buffers
         self._wanted = wanted
+        self._only = b""
+        """The first piece, which is not copied while it is the only one."""
         self._pieces = bytearray()
+        self._size = 0
         self.waiting = True
         """Whether the exchange waits for more of the body."""
 
     def add(self, data: bytes) -> bool:
         """Add a piece. Returns whether the wait is over."""
-        self._pieces += data
-        return self._buffers.add(len(data)) or len(self._pieces) >= self._wanted
+        if not self._size:
+            self._only = data
+        else:
+            self._pieces += self._only
+            self._pieces += data
+            self._only = b""
+        self._size += len(data)
+        return self._buffers.add(len(data)) or self._size >= self._wanted
 
     def __len__(self) -> int:
         return len(self._pieces)
 
     def read(self) -> bytes:
-        return bytes(self._pieces)
+        return self._only or bytes(self._pieces)
 
     def cancel(self) -> None:
         """Stop waiting for more of the body."""
         self.waiting = False
 
     def release(self) -> None:
-        self._buffers.release(len(self._pieces))
+        self._buffers.release(self._size)
+        self._only = b""
         self._pieces = bytearray()
+        self._size = 0

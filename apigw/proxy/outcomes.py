@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from twisted.logger import Logger
 
 from apigw import errors
@@ -16,7 +18,7 @@ from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.interfaces import UpstreamConnection
 from apigw.wire.request import Request
 
-FAILURES = frozenset({500, 502, 503, 504})
+FAILURES: Final = frozenset({500, 502, 503, 504})
 """Statuses of a service that count as failures of the service for its circuit."""
 
 log = Logger(namespace=__name__)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
@@ -24,9 +24,9 @@ from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 
-CLIENT_LEFT = 499
+CLIENT_LEFT: Final = 499
 """The status in logs and metrics for an exchange whose client has left, as in nginx."""
-SWITCHED = 101
+SWITCHED: Final = 101
 
 log = Logger(namespace=__name__)
 

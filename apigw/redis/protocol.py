@@ -1,11 +1,12 @@
 """One connection to Redis: txredisapi's protocol, with stricter checks, and a factory for it.
 
-Of txredisapi this takes framing, the queue of replies, AUTH and SELECT. Its pools wait for ever while Redis is down and
+Of txredisapi this takes framing, AUTH and SELECT. Its pools wait for ever while Redis is down and
 stop for good after one refused password, so the supervision is in ``link`` (docs/decisions/redis-client.md).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from functools import cache
 from typing import Any
 
@@ -57,11 +58,15 @@ class ConnectionFactory(Factory):
 @cache
 def _protocol() -> Any:
     # Imported late: txredisapi imports the reactor, which by now somebody has chosen.
-    from txredisapi import InvalidData, RedisProtocol
+    from txredisapi import ConnectionError, InvalidData, RedisProtocol
 
     class Protocol(RedisProtocol):  # type: ignore[misc]  # txredisapi has no types
         incomplete = 0
         """Bytes that have come since the last whole reply."""
+
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self._asked: deque[Deferred[Any]] = deque()
 
         def dataReceived(self, data: bytes, unpause: bool = False) -> None:
             self.incomplete += len(data)
@@ -77,13 +82,16 @@ def _protocol() -> Any:
 
         def replyReceived(self, reply: Any) -> None:
             self.incomplete = 0
-            if self.replyQueue.waiting:
-                super().replyReceived(reply)
-            else:
-                # The queue would keep it, and give it to the next command. What has come behind it is not looked at.
+            if not self._asked:
+                # What has come behind it is not looked at.
                 unasked = str(reply) if isinstance(reply, Exception) else "it sent a reply that nobody waits for"
                 self.factory.reason = self.factory.reason or unasked
                 raise InvalidData
+            answer = self._asked.popleft()
+            if isinstance(reply, Exception):
+                answer.errback(reply)
+            else:
+                answer.callback(reply)
 
         def give_up(self, reason: str) -> None:
             self.factory.reason = self.factory.reason or reason
@@ -92,10 +100,16 @@ def _protocol() -> Any:
         def connectionLost(self, why: Failure) -> None:
             self.factory.lost(why.value)
             super().connectionLost(why)
+            while self._asked:
+                self._asked.popleft().errback(ConnectionError("Lost connection"))
 
-        def _build_command(self, *words: Any, **_: Any) -> bytes:
-            # A tenth of what the general way costs, which asks the type of each word twice.
-            packed: bytes = pack_command(words)
-            return packed
+        def execute_command(self, *words: Any, **_: Any) -> Deferred[Any]:
+            # The general way asks the type of each word twice, and makes three Deferreds.
+            if not self.connected:
+                raise ConnectionError("Not connected")
+            answer: Deferred[Any] = Deferred()
+            self._asked.append(answer)
+            self.transport.write(pack_command(words))
+            return answer
 
     return Protocol

@@ -28,7 +28,7 @@ _REACH: Final = 64
 _TRIES: Final = 10
 """Times that the lock is waited for, when a configuration is loaded."""
 
-_DIGEST = Struct("=qq")
+_DIGEST: Final = Struct("=qq")
 
 
 @final

@@ -30,7 +30,7 @@ STRUCTURE: Final = 1
 
 MASTER: Final = MOST_WORKERS
 
-_HOLDER = 4
+_HOLDER: Final = 4
 _WRITTEN: Final = 8
 _WORKER: Final = 0xFF
 

@@ -25,7 +25,7 @@ class Tally:
         """Of this process."""
 
     def total(self) -> int:
-        """Tell the others, and return the sum over all processes."""
+        """The sum over all processes."""
         return self.own
 
     def one_more(self, most: int, now: float) -> bool:
@@ -36,14 +36,17 @@ class Tally:
     def one_less(self) -> None:
         self.own -= 1
 
+    def change(self, by: int) -> None:
+        """Add ``by``, which may be negative, and tell the others."""
+        self.own += by
+
     def add(self, by: int) -> int:
         """Returns the sum over all processes, with this."""
-        self.own += by
+        self.change(by)
         return self.total()
 
     def subtract(self, by: int) -> None:
-        self.own -= by
-        self.total()
+        self.change(-by)
 
 
 @final
@@ -82,8 +85,12 @@ class SharedTally(Tally):
         self.own = own
         self._line[self._word] = own
 
+    def change(self, by: int) -> None:
+        own = self.own + by
+        self.own = own
+        self._line[self._word] = own
+
     def total(self) -> int:
-        self._line[self._word] = self.own
         return self._sum(self._slots.used)
 
     def _sum(self, workers: i64) -> int:
@@ -114,14 +121,7 @@ class LoadTally(Tally):
     def one_less(self) -> None:
         self.subtract(1)
 
-    def add(self, by: int) -> int:
-        self._change(by)
-        return self._loads.total(self._number)
-
-    def subtract(self, by: int) -> None:
-        self._change(-by)
-
-    def _change(self, by: int) -> None:
+    def change(self, by: int) -> None:
         self.own += by
         before: int = self._row[self._number]
         self._row[self._number] = before + by

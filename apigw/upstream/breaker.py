@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import ceil
+from typing import Final
 
 from attrs import field, frozen
 
@@ -17,10 +18,10 @@ from apigw.config.model import CircuitBreaker
 from apigw.errors import CircuitOpen
 from apigw.upstream.record import CLOSED, HALF_OPEN, OPEN, Permit, Record, State
 
-LONGEST_OPEN = 300.0
+LONGEST_OPEN: Final = 300.0
 """Seconds: the maximum of the doubled ``open_for``, unless it is configured longer."""
 
-LEASE = 5.0
+LEASE: Final = 5.0
 """Seconds for which a probe has a place in a half-open circuit. One that takes longer, because its client does, leaves
 the place to another; its outcome still counts."""
 

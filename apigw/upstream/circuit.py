@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -21,7 +21,7 @@ log = Logger(namespace=__name__)
 Probe = Callable[[], Deferred[bool]]
 """Runs the health check of every target at once; fires with whether one passed, as soon as that is known."""
 
-TRIES = 10
+TRIES: Final = 10
 """How often an operator's change is tried, if a worker that shares the circuit hangs with its lock."""
 
 

@@ -179,7 +179,7 @@ class Tries:
         self._delay = 0.0
         self._charged = False
         self._counted = True
-        retries.budget.in_flight.add(1)
+        retries.budget.in_flight.change(1)
 
     def timeout(self, timeout: float, now: float) -> float:
         """Seconds that the present try has to the head of its answer. ``timeout`` is the route's."""
@@ -242,4 +242,4 @@ class Tries:
         self.answered()
         if self._counted:
             self._counted = False
-            self._retries.budget.in_flight.subtract(1)
+            self._retries.budget.in_flight.change(-1)

@@ -12,7 +12,7 @@ from apigw.config.model import Retry
 from apigw.shared.page import Page
 from apigw.shared.tally import LoadTally, Tally
 
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH"})
+IDEMPOTENT: Final = frozenset(b"GET HEAD PUT DELETE OPTIONS TRACE PROPFIND REPORT SEARCH".split())
 """RFC 9110 §9.2.2, and its registry."""
 
 log = Logger(namespace=__name__)

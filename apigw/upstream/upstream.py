@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -21,9 +22,9 @@ from apigw.upstream.target import Owner, Target
 from apigw.wire.agent import Agent
 from apigw.wire.deadlines import NEVER, Deadlines
 
-COUNTS_EVERY = 0.01
+COUNTS_EVERY: Final = 0.01
 """Seconds after which the requests of other workers are counted again."""
-COUNTS_EACH = 0.0002
+COUNTS_EACH: Final = 0.0002
 """Seconds in addition for each target, so that counting takes less than a hundredth of the time."""
 
 log = Logger(namespace=__name__)

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from socket import AF_INET, AF_INET6, inet_pton
+from typing import Final
 
-_MAPPED = bytes(10) + b"\xff\xff"
+_MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
 def client_of(address: str) -> bytes | None:

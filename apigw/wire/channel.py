@@ -124,7 +124,8 @@ class Opening:
         factory = self._factory
         replace_protocol(self.transport, channel)
         factory.replaced(self)
-        channel.hosts = getattr(self.transport, "hosts", None)
+        if self._secure:
+            channel.hosts = getattr(self.transport, "hosts", None)
         channel.makeConnection(self.transport)
         channel.dataReceived(first)
         if factory.draining:

@@ -7,13 +7,13 @@ deadlines are compared with the time.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-NEVER = float("inf")
+NEVER: Final = float("inf")
 
 log = Logger(namespace=__name__)
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-WINDOW = 30
+from typing import Final
+
+WINDOW: Final = 30
 """Seconds over which a rate is averaged, so that clients on bad networks may stall for some seconds."""
 
 

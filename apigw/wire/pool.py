@@ -22,12 +22,12 @@ from apigw.wire.interfaces import Connections, Make, UpstreamConnection
 from apigw.wire.reactor.transport import OneConnection
 from apigw.wire.slowest import Slowest
 
-PATIENCE = 0.25
+PATIENCE: Final = 0.25
 """Seconds that a request waits for a connection before the slowest client is cut; then the next slowest, and so on."""
-LOOKS_EVERY = 1.0
+LOOKS_EVERY: Final = 1.0
 """Seconds between two samples of the clients' rates, while the pool is full and no request waits."""
 
-NO_FILES = frozenset({EMFILE, ENFILE})
+NO_FILES: Final = frozenset({EMFILE, ENFILE})
 """Errors of this machine, not of the service."""
 
 

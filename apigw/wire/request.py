@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.web.http import RESPONSES
@@ -18,10 +18,10 @@ from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.tunnel import End
 
-UNIX_PEER = b"unix:"
+UNIX_PEER: Final = b"unix:"
 """The peer of a connection over a unix socket, which has no address."""
-BODYLESS_STATUS = frozenset({204, 304})
-_REASONS = {
+BODYLESS_STATUS: Final = frozenset({204, 304})
+_REASONS: Final = {
     **RESPONSES,
     **{status.value: status.phrase.encode("ascii") for status in HTTPStatus},
     413: b"Content Too Large",

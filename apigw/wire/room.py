@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from apigw.wire.address import client_of
 
-GRACE = 2.0
+GRACE: Final = 2.0
 """Seconds in which a connection may begin before it has to make room: a TLS handshake takes two round trips and a
 request another, and lost packets are sent again after a second (RFC 6298 §2.1)."""
 

@@ -23,14 +23,14 @@ from apigw.wire.headers import Header
 SECOND: Final = 1_000_000
 """Microseconds."""
 
-LARGEST_LIMIT = 2**31 - 1
-LONGEST_WINDOW = 2**43 / SECOND
+LARGEST_LIMIT: Final = 2**31 - 1
+LONGEST_WINDOW: Final = 2**43 / SECOND
 """Seconds, some 101 days. Within these two bounds, the doubles of a Lua script calculate exactly."""
 
-LOG_UP_TO = 1_000
+LOG_UP_TO: Final = 1_000
 """``algorithm: auto`` uses ``log`` up to this limit, and ``counter`` above."""
 
-HEADERS = frozenset({b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset"})
+HEADERS: Final = frozenset({b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset"})
 """What a decision says of itself; a service's own limits would contradict it."""
 
 State = Any
@@ -39,9 +39,9 @@ State = Any
 _REMAINING: Final = b"x-ratelimit-remaining"
 _FEW: Final[tuple[Header, ...]] = tuple([(_REMAINING, b"%d" % number) for number in range(1_000)])
 _LAST_DIGITS: Final[tuple[bytes, ...]] = tuple([b"%03d" % number for number in range(1_000)])
-_STAMP = Struct("=q")
-_PACKED = Struct("<Bqq")
-_PACKED_STAMPS = 64 * _STAMP.size
+_STAMP: Final = Struct("=q")
+_PACKED: Final = Struct("<Bqq")
+_PACKED_STAMPS: Final = 64 * _STAMP.size
 _COUNT_BITS: Final = 31
 _COUNT_MASK: Final = 0x7FFFFFFF
 _COUNTS_MASK: Final = 0x3FFFFFFFFFFFFFFF

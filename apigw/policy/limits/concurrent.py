@@ -11,13 +11,13 @@ from apigw.policy.limits.model import RateLimit
 from apigw.policy.limits.quota import Quota, identify
 
 MOST_PLACES: Final = 1_000_000
-LEASE = 30.0
+LEASE: Final = 30.0
 """Seconds of the lease of a place in Redis. Its gateway renews it; after a crash, the place is free when it ends."""
-RENEWAL = 10.0
+RENEWAL: Final = 10.0
 """Seconds between two renewals of a lease: two of them may fail."""
 
-_PACKED = Struct("<Bqq")
-_CODE = 3
+_PACKED: Final = Struct("<Bqq")
+_CODE: Final = 3
 
 WANTED, HELD, OVER = 0, 1, 2
 """The states of a claim."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import ceil
+from typing import Final
 from urllib.parse import quote
 
 from apigw.config.units import duration_text
@@ -14,9 +15,9 @@ from apigw.policy.limits.concurrent import Claim, ConcurrentLimit
 from apigw.policy.limits.quota import Quota
 from apigw.wire.headers import Header, Headers
 
-DRAFT = frozenset({b"ratelimit", b"ratelimit-policy"})
+DRAFT: Final = frozenset({b"ratelimit", b"ratelimit-policy"})
 
-_IN_STRING = " !#$&'()*+,/:;<=>?@[]^`{|}~"
+_IN_STRING: Final = " !#$&'()*+,/:;<=>?@[]^`{|}~"
 """Besides letters, digits and ``_.-~``: what stands for itself in a String (RFC 9651 §3.3.3) and a limit's name."""
 
 

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from importlib.resources import files
 from os import urandom
 from struct import Struct, unpack
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -28,18 +28,18 @@ from apigw.policy.limits.refusals import Refusals
 from apigw.redis.errors import RedisUnavailable
 from apigw.redis.link import Execute, RedisLink, Script, within
 
-VERSION = 1
+VERSION: Final = 1
 """Version of the stored format. It is part of each key, so that different versions can share one Redis."""
 
-_REQUEST = Struct("<Bq")
-_ONE_CHECK = _REQUEST.pack(1, 0)
-_LEASE = Struct("<q")
-_RENEWED = _LEASE.pack(int(LEASE * SECOND))
-_ENDED = _LEASE.pack(0)
-_NUMBER = Struct("<Q")
-_AT_A_TIME = 1_000  # leases renewed in one call, which takes Redis a millisecond
-_PEEK = 128
-_PROBE = compile_limit(RateLimit("/", 2**31 - 1, 1.0, scope="endpoint", algorithm="counter"))
+_REQUEST: Final = Struct("<Bq")
+_ONE_CHECK: Final = _REQUEST.pack(1, 0)
+_LEASE: Final = Struct("<q")
+_RENEWED: Final = _LEASE.pack(int(LEASE * SECOND))
+_ENDED: Final = _LEASE.pack(0)
+_NUMBER: Final = Struct("<Q")
+_AT_A_TIME: Final = 1_000  # leases renewed in one call, which takes Redis a millisecond
+_PEEK: Final = 128
+_PROBE: Final = compile_limit(RateLimit("/", 2**31 - 1, 1.0, scope="endpoint", algorithm="counter"))
 
 log = Logger(namespace=__name__)
 

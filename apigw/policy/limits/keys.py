@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 from apigw.contract.exchange import Exchange
 from apigw.contract.principal import bounded, key_of
 from apigw.policy.limits.quota import Quota
 from apigw.wire.address import client_of
 
-REMEMBERED = 4096
+REMEMBERED: Final = 4096
 """Addresses of which the key is remembered: most callers come again."""
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -13,7 +13,7 @@ from twisted.internet.task import LoopingCall
 from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Limit
 from apigw.policy.limits.concurrent import Claim, ClaimStore, ConcurrentLimit, Want
 
-SWEEP_INTERVAL = 0.25
+SWEEP_INTERVAL: Final = 0.25
 """Seconds between two steps of the removal of expired keys. In a large store 192 steps visit every key."""
 
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
 from apigw.policy.limits.arithmetic import SECOND, Checks, Decision, Standing, unix_seconds
 
-MAX_REFUSED = 16_384
+MAX_REFUSED: Final = 16_384
 """Maximum number of refused addresses that are remembered, with some 200 bytes each."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from apigw import errors
 from apigw.contract.exchange import DROPPED, Exchange, OnRefusal, Outcome, Screen, Stage, Waiting
@@ -25,7 +26,7 @@ LimitStore = LocalStore | RedisStore
 Violated = Callable[[Quota], object]
 """Called with each limit that refuses an exchange."""
 
-_WITHOUT_LIMITS = DROPPED | HEADERS
+_WITHOUT_LIMITS: Final = DROPPED | HEADERS
 """Headers that are removed from the service's answer: its own limits would contradict the gateway's."""
 
 

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from apigw.wire.date import Dates
 from apigw.wire.headers import Headers
 from apigw.wire.http1.states import BODILESS, CHUNKED, PLAIN, SHUT, SILENT
 from apigw.wire.request import BODYLESS_STATUS, Request, reason_of
 
-COALESCE = 16 * 1024
+COALESCE: Final = 16 * 1024
 """Pieces up to this size are joined into one write."""
 
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from apigw.wire.headers import Headers
 from apigw.wire.http1.chunked import ChunkedBody
 from apigw.wire.pace import Pace
 from apigw.wire.server import Settings
 
-MOST_DROPPED = 64 * 1024
+MOST_DROPPED: Final = 64 * 1024
 """Maximum bytes of an unneeded body that are read to keep the connection. With more, closing it is cheaper."""
 
 

@@ -4,20 +4,21 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from apigw.wire.errors import Refused
 from apigw.wire.headers import NO_LINE, Headers
 
-MAX_SIZE_LINE = 1024
+MAX_SIZE_LINE: Final = 1024
 """Maximum bytes of a chunk's size and extensions, which are ignored (RFC 9112 §7.1.1; CVE-2023-39326)."""
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
 # No white space: §7.1.1 calls it bad, and parsers disagree on it.
-_SIZE_LINE = re.compile(
+_SIZE_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,15})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*\r\n"
 ).match
-_TRAILER_LINE = re.compile(b"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)\r\n").match
+_TRAILER_LINE: Final = re.compile(b"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)\r\n").match
 
 _SIZE, _DATA, _TRAILERS, _OVER = range(4)
 

@@ -17,6 +17,7 @@ from apigw.wire.headers import Headers
 from apigw.wire.http1.response import BODY, COMPLETE, SWITCHED, WAITING, ResponseReader
 from apigw.wire.interfaces import Receiver, Told, UpstreamConnection
 from apigw.wire.reactor.layers import beneath_tls, is_readable
+from apigw.wire.reactor.sending import JOINED
 from apigw.wire.tunnel import End
 
 CLOSING_TIME: Final = 30.0
@@ -120,10 +121,8 @@ class HTTP1Connection(UpstreamConnection):
     def _wait(self) -> None:
         """Set the deadline of a busy connection: only while the upstream has to answer, or to read more."""
         waits = (self._request == SENT or self._writing_paused) and not self._reading_paused
-        if waits and not self._response.event_stream:
-            self.deadline = self._deadlines.seconds() + self.timeout
-        else:
-            self.deadline = NEVER
+        lasts = not waits or self._response.event_stream
+        self.deadline = NEVER if lasts else self._deadlines.seconds() + self.timeout
 
     # The exchange's side.
 
@@ -159,15 +158,16 @@ class HTTP1Connection(UpstreamConnection):
             return
         if self._chunked:
             self._out += (b"%x\r\n" % len(data), data, b"\r\n")
-        else:
+        elif len(data) <= JOINED:
             self._out.append(data)
         self.flush()
+        if not self._chunked and len(data) > JOINED:
+            self.transport.write(data)
 
     def flush(self) -> None:
         if self._out:
-            data = b"".join(self._out)
-            self._out.clear()
-            self.transport.write(data)
+            out, self._out = self._out, []
+            self.transport.write(b"".join(out))
 
     def finish(self, trailers: Headers | None = None) -> None:
         if not self._is_sending():

@@ -9,7 +9,7 @@ from typing import Any, Final
 from apigw.wire.deadlines import NEVER
 from apigw.wire.http1.answer import AnswerWriter
 from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, HEAD, IDLE, LINGER, OVER, PAUSED, REST, TUNNEL
-from apigw.wire.reactor.layers import arrived, close_if_sent, unsent
+from apigw.wire.reactor.layers import all_is_sent, arrived, close_if_sent, unsent
 from apigw.wire.request import Request
 from apigw.wire.server import Server
 
@@ -17,6 +17,8 @@ LINGER_FOR: Final = 5.0
 """Seconds that a client that still sends has to read the answer before the connection is reset (RFC 9112 §9.6)."""
 FAREWELL_FOR: Final = 1.0
 """Seconds that the client of a WebSocket has to read the close frame, and to close."""
+_UNKNOWN: Final = 2**62
+"""Bytes that the client has not taken: more than there can be, so that the first check finds fewer."""
 SILENCE_FOR: Final = 5.0
 """Seconds without a byte of the answer after which a client that has closed its side is considered gone."""
 
@@ -142,7 +144,8 @@ class ClientConnection:
         """Close when the client has read what was written. It may be slow, but not stall."""
         self._full = False
         self._enter(CLOSING)
-        self._unsent = unsent(self.transport)
+        # Nearly always it closes at the end of this turn, and to ask the kernel costs more than that.
+        self._unsent = _UNKNOWN if all_is_sent(self.transport) else unsent(self.transport)
         self._answer.shut()
         self.transport.unregisterProducer()
         self.transport.loseConnection()

@@ -1,34 +1,37 @@
 # Compiled: see docs/decisions/compiled.md
 """The head of an HTTP/1.1 request, parsed strictly (RFC 9112).
 
-The parser is llhttp. It gets one complete head at a time, so that its request line can be compared with the bytes
-that were sent. Where llhttp accepts what two programs could read in two ways, this module refuses it.
+A head of usual lines is read by them (``lines``). Any other is parsed by llhttp, which gets one complete head at a
+time, so that its request line can be compared with the bytes that were sent. Where llhttp accepts what two programs
+could read in two ways, this module refuses it.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
 from apigw.wire.errors import Refused
 from apigw.wire.headers import HOP_BY_HOP, NO_LINE, Headers, connection_options
+from apigw.wire.http1.lines import CLOSE, HOST, LENGTH, LINES, LONGEST, OF_HOP, UNUSUAL, judged
 from apigw.wire.methods import METHODS, REGISTERED_BESIDES
 from apigw.wire.request import Request, Stream
 from apigw.wire.target import check_authority, check_target, oddities, split_absolute
 
-_SPECIAL = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+_SPECIAL: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 """Fields about the framing or for this hop only. All others go to the service."""
-_NOT_NAMED_AWAY = frozenset(
+_NOT_NAMED_AWAY: Final = frozenset(
     b"close keep-alive upgrade forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip".split()
 )
 """Options of ``Connection`` that remove no field. A proxy in front may forward its client's ``Connection``; the client
 could remove the proxy's fields with it, and hide its own address (CVE-2022-31813)."""
-_NO_OPTIONS: frozenset[bytes] = frozenset()
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)( [^ \r\n]+ HTTP/1\.)([0-9])\r\n").match
-_TRAILERS = re.compile(rb"(?:\A|,)[ \t]*trailers[ \t]*(?:[,;]|\Z)", re.IGNORECASE).search
-_IMPOSSIBLE = b"\0"
+_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+_USUAL_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)( [^ \r\n]+ HTTP/1\.)([0-9])\r\n").match
+_TRAILERS: Final = re.compile(rb"(?:\A|,)[ \t]*trailers[ \t]*(?:[,;]|\Z)", re.IGNORECASE).search
+_IMPOSSIBLE: Final = b"\0"
 _BLANKS = (b" ", b"\t")
 
 
@@ -65,6 +68,59 @@ class HeadReader:
 
     def read(self, stream: Stream, head: bytes, max_count: int, kept: int = 0) -> Request:
         """Parse a head, which ends with its empty line. Raises ``Refused``. ``kept``: ``Settings.kept_oddities``."""
+        request = self._read_usual(stream, head, max_count, kept)
+        return self._read_any(stream, head, max_count, kept) if request is None else request
+
+    def _read_usual(self, stream: Stream, head: bytes, max_count: int, kept: int) -> Request | None:
+        """The request of a head in which every line is a usual one; None for any other."""
+        lines = head.split(b"\r\n")
+        words = lines[0].split(b" ")
+        count = len(lines) - 2
+        if len(words) != 3 or words[2] != b"HTTP/1.1" or words[0] not in _USUAL_METHODS or count > max_count:
+            return None
+        uri = words[1]
+        if not uri.startswith(b"/"):
+            return None
+        headers: list[Any] = []
+        host = length = closes = None
+        known = LINES
+        for number in range(1, count):
+            text = lines[number]
+            line = known[text] if len(text) <= LONGEST else judged(text)
+            kind = line.kind
+            if kind == HOST:
+                if host is not None:
+                    return None
+                host = line
+            elif kind == LENGTH:
+                if length is not None:
+                    return None
+                length = line
+            elif kind == CLOSE:
+                closes = line
+            elif kind == UNUSUAL:
+                return None
+            elif kind != OF_HOP:
+                headers.append(line.field)
+        if host is None:
+            return None
+        headers.append(host.field)
+        size = 0
+        if length is not None:
+            size = length.length
+            headers.append(length.field)
+        if host.value != self._authority:
+            self._authority = _checked_authority(host.value, b"HTTP/1.1")
+        path, query = check_target(uri, kept)
+        request = Request(stream, words[0], uri, path, query, host.value, headers, b"HTTP/1.1", size)
+        if kept:
+            request.odd = oddities(path)
+        request.body_complete = size == 0
+        self.closing = closes is not None
+        self.expects_continue = False
+        return request
+
+    def _read_any(self, stream: Stream, head: bytes, max_count: int, kept: int) -> Request:
         renamed = b""
         protocol: bytes | None = None
         upgrade = False

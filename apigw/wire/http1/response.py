@@ -1,5 +1,8 @@
 # Compiled: see docs/decisions/compiled.md
-"""Parses a service's answers, and refuses malformed ones (RFC 9112 §4 to §7)."""
+"""Parses a service's answers, and refuses malformed ones (RFC 9112 §4 to §7).
+
+A head of usual lines, with the body's length among them, is read by them (``lines``); all else is parsed by llhttp.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from apigw.wire.errors import UpstreamMalformed
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, NO_LINE, Headers, connection_options
+from apigw.wire.http1.lines import CLOSE, CONTENT_TYPE, LENGTH, LINES, LONGEST, OF_HOP, STATUS_LINES, UNUSUAL, judged
 from apigw.wire.interfaces import EVENT_STREAM, MAX_HEAD, MAX_HEADERS, MAX_INTERIM
 
 END_OF_HEAD: Final = b"\r\n\r\n"
@@ -64,7 +68,8 @@ class ResponseReader:
         self._special: Headers = []
         self._parser: Any = None  # until it is used
         self._parser_ended = False  # the parser takes no further message
-        self._message_ended = False  # and the message ended with its head
+        self._parsed = False  # the parser has the head of this message
+        self._message_ended = False  # the message ended with its head
         self.bodyless = False
         """Whether the request is a HEAD: its answer has no body."""
         self.upgrade = False
@@ -127,6 +132,63 @@ class ResponseReader:
         if end != len(data):
             rest = data[end:]
             data = data[:end]
+        self._parsed = not self._read_usual(data)
+        if self._parsed:
+            self._parse_head(data, rest)
+        else:
+            self._begin(self.status, rest)
+
+    def _read_usual(self, head: bytes) -> bool:
+        """Read a head in which every line is a usual one. Returns whether it is that."""
+        lines = head.split(b"\r\n")
+        count = len(lines) - 2
+        first = STATUS_LINES[lines[0]]
+        status = first.status
+        if not status or count > MAX_HEADERS:
+            return False
+        headers: list[Any] = []
+        length = content_type = closes = None
+        known = LINES
+        for number in range(1, count):
+            text = lines[number]
+            line = known[text] if len(text) <= LONGEST else judged(text)
+            kind = line.kind
+            if kind == LENGTH:
+                if length is not None:
+                    return False
+                length = line
+            elif kind == CONTENT_TYPE:
+                if content_type is not None:
+                    return False
+                content_type = line
+            elif kind == CLOSE:
+                closes = line
+            elif kind == UNUSUAL:
+                return False
+            elif kind != OF_HOP:
+                headers.append(line.field)
+        bodyless = self.bodyless or status == 204 or status == 304
+        size = 0
+        if length is not None:
+            size = length.length
+            headers.append(length.field)
+        elif not bodyless:
+            return False
+        if content_type is not None:
+            headers.append(content_type.field)
+            self.event_stream = content_type.event_stream
+        if closes is not None:
+            self.reusable = False
+        self.version = b"HTTP/1.1"
+        self.status = status
+        self.reason = first.reason
+        self.headers = headers
+        self._length = size
+        self._message_ended = bodyless or size == 0
+        return True
+
+    def _parse_head(self, data: bytes, rest: bytes) -> None:
+        """Read any head, by llhttp."""
         persistent = data.startswith(b"HTTP/1.1 ")
         if not persistent and not data.startswith(b"HTTP/1.0 "):
             if _LATER_VERSION(data) is None:
@@ -172,11 +234,11 @@ class ResponseReader:
             self.state = COMPLETE
             if rest:
                 self.reusable = False
-        elif len(rest) < self._length:
-            self._left = self._length - len(rest)
-            self._parser_ended = True  # it waits for this body
+        elif self._length and (not self._parsed or len(rest) < self._length):
+            self._left = self._length
+            self._parser_ended = self._parsed  # it waits for this body
             if rest:
-                self.pieces.append(rest)
+                self._read_announced(rest)
         elif rest:
             self._read_body(rest)
 
@@ -265,7 +327,7 @@ class ResponseReader:
                 raise UpstreamMalformed("the response's trailers are too large")
 
     def _read_announced(self, data: bytes) -> None:
-        """Bytes of a body whose length is announced, and that did not come whole with its head."""
+        """Bytes of a body whose length is announced, past the parser."""
         left = self._left
         if len(data) > left:
             # Bytes behind a complete response: the connection is not used again.

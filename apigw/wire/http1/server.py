@@ -28,8 +28,8 @@ from apigw.wire.server import Server
 from apigw.wire.target import check_served
 from apigw.wire.tunnel import End
 
-END_OF_HEAD = b"\r\n\r\n"
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+END_OF_HEAD: Final = b"\r\n\r\n"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 MOST_OF_TURN: Final = 16
 """Requests that one connection may begin in a turn of the reactor, so that others are served too."""
 

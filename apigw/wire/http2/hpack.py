@@ -24,9 +24,9 @@ ENTRY_OVERHEAD: Final = 32
 MOST_ENTRIES: Final = 128
 """``TABLE_SIZE`` has room for so many empty ones. A power of two."""
 LONGEST_REMEMBERED: Final = 64
-"""Maximum bytes of a name that is cached. Services choose the names, so the cache must be bounded."""
+"""Maximum bytes of a name, or a coded string, that is cached. Others choose them, so the caches must be bounded."""
 MOST_REMEMBERED: Final = 1024
-"""Names that are cached. Those of a gateway's services are far fewer."""
+"""Names and strings that are cached. The names of a gateway's services are far fewer."""
 EMPTY_TABLE: Final = b"\x20"
 """Sent once, in front of the first block: sets the dynamic table of our encoder to size 0 (RFC 7541 §6.3)."""
 
@@ -40,6 +40,8 @@ _METHODS: Final = {b"GET": b"\x82", b"POST": b"\x83"}
 _SCHEMES: Final = {b"http": b"\x86", b"https": b"\x87"}
 _PREFIXES: Final[dict[bytes, bytes]] = {}
 """A cache of ``_prefix``."""
+_DECODED: Final[dict[bytes, bytes]] = {}
+"""A cache of ``_huffman``."""
 _SHORT: Final = [bytes((length,)) for length in range(0x7F)]
 
 
@@ -103,7 +105,7 @@ class FieldDecoder:
                 else:
                     name, at = _string(block, at)
                     kind = kind_of(name)
-                value, at = _string(block, at)
+                value, at = _string(block, at, first < 0x10)
                 field = Field(name, value, kind)
                 if first & 0x40:
                     self._add(field)
@@ -238,8 +240,12 @@ def _integer(block: bytes, at: i64, mask: i64) -> tuple[i64, i64]:
     raise fault("An integer is cut short, or too long.")
 
 
-def _string(block: bytes, at: i64) -> tuple[bytes, i64]:
-    """Decode a string at ``at``. Returns it, and the index behind it."""
+def _string(block: bytes, at: i64, is_repeated: bool = False) -> tuple[bytes, i64]:
+    """Decode a string at ``at``. Returns it, and the index behind it.
+
+    ``is_repeated``: it may be sent again in full. What the client indexes is not, and what it marks as a secret (RFC
+    7541 §6.2.3) is not remembered.
+    """
     if at >= len(block):
         raise fault("A field is cut short.")
     is_encoded = block[at] >= 0x80
@@ -247,15 +253,31 @@ def _string(block: bytes, at: i64) -> tuple[bytes, i64]:
     end: i64 = at + length
     if end > len(block):
         raise fault("A string is cut short.")
-    return (_huffman(block, at, end) if is_encoded else block[at:end]), end
+    text = block[at:end]
+    if is_encoded:
+        text = _decoded(text) if is_repeated and length <= LONGEST_REMEMBERED else _huffman(text)
+    return text, end
 
 
-def _huffman(block: bytes, at: i64, end: i64) -> bytes:
+def _decoded(coded: bytes) -> bytes:
+    """As ``_huffman``, but each string only once: to decode a path takes as long as all other fields of a request."""
+    text = _DECODED.get(coded)
+    if text is None:
+        text = _huffman(coded)
+        if len(_DECODED) >= MOST_REMEMBERED:
+            _DECODED.clear()
+        _DECODED[coded] = text
+    return text
+
+
+def _huffman(coded: bytes) -> bytes:
     """Decode a string in Huffman code (RFC 7541 §5.2)."""
     symbols: list[int] = []
     state: i64 = 0
+    at: i64 = 0
+    end: i64 = len(coded)
     while at < end:
-        byte: i64 = block[at]
+        byte: i64 = coded[at]
         at += 1
         step: i64 = TRANSITIONS[state | byte >> 4]
         if step & EMITS:

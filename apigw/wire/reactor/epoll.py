@@ -19,7 +19,7 @@ from typing import Any
 
 from twisted.internet.main import installReactor
 
-from apigw.wire.reactor.eager import Turns
+from apigw.wire.reactor.turns import Turns
 
 
 def install() -> None:
@@ -34,6 +34,13 @@ def _make() -> Any:
     class DirectEPollReactor(Turns, EPollReactor):
         seconds = staticmethod(time.monotonic)
         doIteration = Turns.doPoll
+
+        def mainLoop(self) -> None:
+            self.looping = True
+            try:
+                super().mainLoop()
+            finally:
+                self.looping = False
 
         def addExclusive(self, reader: Any) -> None:
             """Read from a socket that other processes have in their epoll too: one of those that sleep is woken."""

@@ -30,6 +30,11 @@ def unsent(transport: Any) -> int:
     return held + transport.unsent() if hasattr(transport, "unsent") else 0
 
 
+def all_is_sent(transport: Any) -> bool:
+    """Whether the kernel has taken all that was written, but for what was written in this turn. Asks nobody."""
+    return isinstance(transport, Served) and not transport.queued
+
+
 def arrived(transport: Any) -> int:
     """Bytes that have arrived at the socket of a transport and were not read yet; 0 where that is unknown."""
     base = beneath_tls(transport)

@@ -18,14 +18,11 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from apigw.wire.reactor.certificates import shown
-from apigw.wire.reactor.eager import MOST_HELD
+from apigw.wire.reactor.openssl import Encryption
+from apigw.wire.reactor.sending import MOST_HELD
 
 HEADER: Final = 5
 """Bytes of a record's header (RFC 8446 §5.1)."""
-LARGEST: Final = 16384
-"""Bytes of text in a record (RFC 8446 §5.1)."""
-ADDED: Final = 64
-"""Bytes by which a record may be longer than its text: header, nonce, tag. A second read gets more."""
 MOST_SILENT: Final = 100
 """Records without text, beyond as many as have text. A change of keys is answered, whoever reads the answers or not:
 they would pile up. Honest peers send a few tickets, and change keys after millions of records."""
@@ -108,6 +105,7 @@ class Secure:
         self._certificates: list[bytes] | None = None
         self._reason: Failure | None = None
         self._tls: Any = None
+        self._encryption: Encryption | None = None
         self._reactor: Any = None
 
     # From the transport.
@@ -118,6 +116,7 @@ class Secure:
         connect, self._connect = self._connect, None
         assert connect is not None
         self._tls = connect(self)
+        self._encryption = Encryption(self._tls)
         self._reactor = getattr(transport, "reactor", None)
         self.wrappedProtocol.makeConnection(self)
         if self._is_client:
@@ -128,7 +127,9 @@ class Secure:
         if state == OVER:
             return
         count = self._records.completed(data)
-        self._tls.bio_write(data)
+        encryption = self._encryption
+        assert encryption is not None
+        encryption.put(data)
         if state == HANDSHAKE:
             self._handshake()
             # Of the records that have arrived, OpenSSL does not say how many belonged to the handshake.
@@ -144,7 +145,7 @@ class Secure:
         self._state = OVER
         self.connected = False
         self._held = []
-        self._tls = None
+        self._tls = self._encryption = None
         # Each knows the other. So does a reason, by its traceback.
         wrapped, self.wrappedProtocol = self.wrappedProtocol, None
         self._reason = None
@@ -158,13 +159,13 @@ class Secure:
         try:
             self._tls.do_handshake()
         except SSL.WantReadError:
-            self._flush(LARGEST)
+            self._flush()
             return
         except SSL.Error as error:
             self._fail(error)
             return
         self._state = OPEN
-        self._flush(LARGEST)
+        self._flush()
         if IHandshakeListener.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.handshakeCompleted()
         self.send_held()
@@ -175,19 +176,20 @@ class Secure:
 
     def _read(self, count: int) -> None:
         """Decrypt ``count`` records, or all with -1, and deliver what is in them."""
-        tls = self._tls
+        encryption = self._encryption
+        assert encryption is not None
         pieces: list[bytes] = []
         ended = False
         failed: Exception | None = None
         while count:
             count -= 1
             try:
-                pieces.append(tls.recv(LARGEST))
+                pieces.append(encryption.text())
                 if self._silent:
                     self._silent -= 1
             except SSL.WantReadError:
                 # A record of the handshake, such as a ticket or a change of keys, which may have an answer.
-                self._flush(LARGEST)
+                self._flush()
                 if count < 0:
                     break
                 self._silent += 1
@@ -230,7 +232,7 @@ class Secure:
             both: bool = self._tls.shutdown()
         except SSL.Error:
             both = False
-        self._flush(LARGEST)
+        self._flush()
         if both:
             self._end()
 
@@ -250,20 +252,15 @@ class Secure:
             return
         if self._reason is None:
             self._reason = Failure(CONNECTION_LOST if isinstance(error, SSL.SysCallError) else error)
-        self._flush(LARGEST)  # an alert, which says why
+        self._flush()  # an alert, which says why
         self._end()
 
-    def _flush(self, expected: int) -> None:
-        """Send what OpenSSL has written: ``expected`` bytes of text, or some message of its own."""
-        most = expected + ADDED * (2 + expected // LARGEST)
-        try:
-            while True:
-                data: bytes = self._tls.bio_read(most)
-                self.transport.write(data)
-                if len(data) < most:
-                    return
-        except SSL.WantReadError:
-            return
+    def _flush(self) -> None:
+        """Send what OpenSSL has written."""
+        encryption = self._encryption
+        assert encryption is not None
+        for data in encryption.taken():
+            self.transport.write(data)
 
     # To the protocol: its transport.
 
@@ -294,15 +291,14 @@ class Secure:
         data = held[0] if len(held) == 1 else b"".join(held)
         if not data:
             return
-        size = len(data)
+        encryption = self._encryption
+        assert encryption is not None
         try:
-            sent: int = self._tls.send(data)
-            while sent < size:  # a record at a time
-                sent += self._tls.send(memoryview(data)[sent:])
+            encryption.encrypt(data)
         except SSL.Error as error:
             self._fail(error)
             return
-        self._flush(size)
+        self._flush()
 
     def held(self) -> int:
         """Bytes that are held until the end of the turn, or of the handshake."""

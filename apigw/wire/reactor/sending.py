@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Sending to a client: at the end of the turn, without copies of what is large, and with back-pressure."""
+"""Sending: at the end of the turn, without copies of what is large, and with back-pressure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, final
 
-from apigw.wire.reactor.eager import MOST_HELD, Turns
+from apigw.wire.reactor.turns import Turns
 
+MOST_HELD: Final = 16
+"""Maximum writes that are sent as one. Then they are sent, so that back-pressure reaches the producer in time."""
 HIGH_WATER: Final = 65536
-"""Bytes that may wait here for the client before its producer is paused, as with Twisted's transports."""
+"""Bytes that may wait here for the other side before its producer is paused, as with Twisted's transports."""
 MOST_PIECES: Final = 64
 """Pieces that one call sends; the kernel takes up to 1,024 (IOV_MAX)."""
 JOINED: Final = 16384

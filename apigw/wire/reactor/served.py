@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The transport of a client's connection (docs/decisions/new-connections.md).
+"""The transport of a connection, to a client or to a service (docs/decisions/new-connections.md).
 
 Twisted's ``tcp.Server`` makes and ends a connection in some sixty calls of interpreted code and with six system calls
 more. This has its interface, and what the protocols of the gateway need of its behaviour.
@@ -32,9 +32,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
-from apigw.wire.reactor.eager import READ_SIZE, queued_in
 from apigw.wire.reactor.sending import Sending
+from apigw.wire.reactor.turns import queued_in
 
+READ_SIZE: Final = 65536
+"""Bytes that a read asks for."""
+MOST_READ: Final = 262144
+"""Bytes that a read asks for after some that were full: of a large body, fewer and larger pieces are cheaper."""
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER with a time of 0: closing resets the connection."""
 _LOST: Final = Failure(CONNECTION_LOST)
@@ -44,17 +48,19 @@ log = Logger(namespace=__name__)
 
 @final
 class Served(Sending):
-    """One connection, accepted as ``descriptor``. What is written in a turn of the reactor is sent at its end.
+    """One connection, as ``descriptor``. What is written in a turn of the reactor is sent at its end.
 
-    It is read from once before the reactor is told of it: what a client asks for has mostly arrived by then.
+    One that was accepted is read from once before the reactor is told of it: what a client asks for has mostly arrived
+    by then.
     """
 
-    def __init__(self, descriptor: int, client: tuple[Any, ...], reactor: Any) -> None:
-        """``client`` is the other side's address as ``accept`` gives it."""
+    def __init__(self, descriptor: int, other: tuple[Any, ...], reactor: Any) -> None:
+        """``other`` is the other side's address as ``accept`` gives it."""
         super().__init__(descriptor, reactor)
         self.protocol: Any = None
-        self._client = client
+        self._other = other
         self._reading = True
+        self._read_size = READ_SIZE
         self._known = False
         """Whether the reactor knows that it reads."""
         self._aborting = False
@@ -82,13 +88,19 @@ class Served(Sending):
         if not self._reading:
             return
         try:
-            data = os.read(self._descriptor, READ_SIZE)
+            data = os.read(self._descriptor, self._read_size)
         except BlockingIOError:
             return
         except OSError:
             self.connectionLost(_LOST)
             return
         if data:
+            got = len(data)
+            if got >= READ_SIZE:
+                if got == self._read_size:
+                    self._read_size = min(2 * got, MOST_READ)
+            elif self._read_size != READ_SIZE:
+                self._read_size = READ_SIZE
             self.protocol.dataReceived(data)
         else:
             self._ended()
@@ -99,7 +111,7 @@ class Served(Sending):
         return None if self.write_on() else CONNECTION_LOST
 
     def readConnectionLost(self, reason: Failure) -> None:
-        """The client has ended its side. The reactor reads no more."""
+        """The other side has ended. The reactor reads no more."""
         self._reading = self._known = False
         self._tell_end(reason)
 
@@ -154,12 +166,12 @@ class Served(Sending):
             protocol.connectionLost(reason)
 
     def logPrefix(self) -> str:
-        return "client"
+        return "connection"
 
     # To the protocol: its transport.
 
     def unsent(self) -> int:
-        """Bytes that the client has not acknowledged yet: those kept here, and in the kernel."""
+        """Bytes that the other side has not acknowledged yet: those kept here, and in the kernel."""
         return self.queued + self.held() + queued_in(self._descriptor, TIOCOUTQ)
 
     def arrived(self) -> int:
@@ -214,7 +226,7 @@ class Served(Sending):
         return self._descriptor
 
     def getPeer(self) -> Any:
-        return _address(self._client)
+        return _address(self._other)
 
     def getHost(self) -> Any:
         with as_socket(self._descriptor) as connected:

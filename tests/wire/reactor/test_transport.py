@@ -28,11 +28,11 @@ from apigw.wire.deadlines import Deadlines
 from apigw.wire.http1.client import HTTP1Connection
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.reactor import epoll as own
-from apigw.wire.reactor.eager import MOST_HELD
 from apigw.wire.reactor.layers import beneath_tls, unsent
 from apigw.wire.reactor.ports import serve
+from apigw.wire.reactor.sending import MOST_HELD
 from apigw.wire.reactor.served import Served
-from apigw.wire.reactor.transport import EagerClient, EagerReactor
+from apigw.wire.reactor.transport import EagerReactor
 from apigw.wire.request import Request
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
 
@@ -298,7 +298,7 @@ def test_a_client_writes_eagerly_too(turns: Turns) -> None:
         turns.until(lambda: made and made[0].transport)
         accepted, _ = listening.accept()
         with accepted:
-            assert isinstance(made[0].transport, EagerClient)
+            assert isinstance(made[0].transport, Served)
             made[0].transport.write(b"hello")
             accepted.settimeout(PATIENCE)
             assert accepted.recv(10) == b"hello"
@@ -411,7 +411,7 @@ def test_what_is_written_to_a_service_does_not_wait_for_its_acknowledgement(
     pool.connect().addCallback(given.append)
     turns.until(lambda: given)
     transport = beneath_tls(given[0].transport)
-    assert isinstance(transport, EagerClient)
+    assert isinstance(transport, Served)
     assert transport.getTcpNoDelay()
     transport.abortConnection()
     turns.until(lambda: not pool.connections and not channels.channels)

@@ -1,0 +1,136 @@
+"""Usual heads are read by their lines, exactly as llhttp reads them."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apigw.wire.errors import Refused, UpstreamMalformed
+from apigw.wire.http1 import lines
+from apigw.wire.http1.head import HeadReader
+from apigw.wire.http1.lines import LINES, UNUSUAL
+from apigw.wire.http1.response import ResponseReader
+from apigw.wire.request import Request, Stream
+
+NAMES = st.sampled_from(
+    b"host|content-length|connection|keep-alive|x-a|X-B|te|transfer-encoding|upgrade|expect|accept|cookie|content-type"
+    b"|proxy-connection|trailer|date|x_c!|a b|".split(b"|")
+)
+VALUES = st.one_of(
+    st.sampled_from(
+        b"a|a:1|a, b|0|5|05|+5|5, 5|close|Close|keep-alive|chunked|upgrade|websocket|trailers|100-continue"
+        b"|text/event-stream"
+        b"||\t|\xe4\xf6|\x00|\x7f|\r|\n|a\rb|a\nb".split(b"|")
+    ),
+    st.binary(max_size=4),
+)
+BLANKS = st.sampled_from([b"", b" ", b"  ", b"\t", b" \t "])
+PADDED = st.builds(lambda a, value, b: a + value + b, BLANKS, VALUES, BLANKS)
+FIELDS = st.lists(
+    st.builds(lambda name, gap, value: name + gap + b":" + value, NAMES, st.sampled_from([b"", b" "]), PADDED),
+    max_size=5,
+)
+FOLDED = st.sampled_from([b"", b"", b"", b" folded", b"\tfolded", b"no colon"])
+TARGETS = st.one_of(
+    st.sampled_from(b'/|/a/b|/a?b=c|/a//b|/./a|/a;b|/%2f|/%zz|*|http://a/b|a|/a#b|/\xe4|/"<>\\^`{|}'.split(b"|")),
+    st.binary(max_size=3).map(lambda tail: b"/" + tail),
+)
+
+
+def _whole(first: bytes, fields: list[bytes], last: bytes) -> bytes:
+    head = b"\r\n".join([first, *fields, *([last] if last else [])])
+    return head.split(b"\r\n\r\n")[0] + b"\r\n\r\n"
+
+
+REQUESTS = st.builds(
+    lambda method, target, version, fields, last: _whole(b"%b %b %b" % (method, target, version), fields, last),
+    st.sampled_from([b"GET", b"POST", b"HEAD", b"get", b"PURGE", b""]),
+    TARGETS,
+    st.sampled_from([b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/1.2", b"HTTP/1.1 ", b"http/1.1"]),
+    FIELDS,
+    FOLDED,
+)
+ANSWERS = st.builds(
+    lambda first, fields, last: _whole(first, fields, last),
+    st.sampled_from(
+        b"HTTP/1.1 200 OK|HTTP/1.1 200 |HTTP/1.1 200|HTTP/1.1 204 No Content|HTTP/1.1 304 a|HTTP/1.1 404 a\xe4"
+        b"|HTTP/1.1 500 a\tb|HTTP/1.1 426 a|HTTP/1.1 600 a|HTTP/1.1 2000 a|HTTP/1.1  200 a|HTTP/1.1 200  a"
+        b"|HTTP/1.1 200 a |HTTP/1.0 200 OK".split(b"|")
+    ),
+    FIELDS,
+    FOLDED,
+)
+
+
+def _facts(request: Request, reader: HeadReader) -> list[Any]:
+    names = ("method", "uri", "path", "query", "authority", "clientproto", "content_length", "odd", "upgrade")
+    more = ("body_complete", "wants_trailers")
+    headers = sorted(request.headers)
+    return [*(getattr(request, name) for name in names + more), headers, reader.closing, reader.expects_continue]
+
+
+@given(REQUESTS, st.booleans())
+def test_a_usual_request_is_read_as_llhttp_reads_it(head: bytes, kept: bool) -> None:
+    """What is taken by its lines is taken by llhttp, with the same facts."""
+    stream, quick, thorough = cast(Stream, None), HeadReader(), HeadReader()
+    try:
+        request = quick._read_usual(stream, head, 100, 3 if kept else 0)
+    except Refused as refusal:
+        with pytest.raises(Refused) as refused:
+            thorough._read_any(stream, head, 100, 3 if kept else 0)
+        assert refused.value.status == refusal.status
+        return
+    if request is not None:
+        other = thorough._read_any(stream, head, 100, 3 if kept else 0)
+        assert _facts(request, quick) == _facts(other, thorough)
+
+
+def _read(data: bytes, bodyless: bool, usual: bool) -> list[Any]:
+    reader = ResponseReader()
+    reader.state = 1
+    reader.bodyless = bodyless
+    head, _, rest = data.partition(b"\r\n\r\n")
+    head += b"\r\n\r\n"
+    reader.state = 2
+    if usual:
+        if not reader._read_usual(head):
+            return []
+        reader._begin(reader.status, rest)
+    else:
+        reader._parsed = True
+        reader._parse_head(head, rest)
+    facts = [reader.state, reader.status, reader.reason, sorted(reader.headers), reader.reusable, reader.event_stream]
+    return [*facts, reader.version, b"".join(reader.pieces), reader.close_delimited]
+
+
+@given(ANSWERS, st.sampled_from([b"", b"12345", b"1234", b"123456"]), st.booleans())
+def test_a_usual_answer_is_read_as_llhttp_reads_it(head: bytes, body: bytes, bodyless: bool) -> None:
+    """What is taken by its lines is taken by llhttp, with the same facts and the same body."""
+    facts = _read(head + body, bodyless, usual=True)
+    if facts:
+        assert facts == _read(head + body, bodyless, usual=False)
+
+
+def test_malformed_answers_are_not_usual() -> None:
+    """A folded line, and two lengths, are left to llhttp, which refuses them."""
+    for line in (b"a: b\r\n c: d", b"Content-Length: 1\r\nContent-Length: 2", b"a : b"):
+        data = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n" + line + b"\r\n\r\n"
+        assert _read(data, False, usual=True) == []
+        with pytest.raises(UpstreamMalformed):
+            _read(data, False, usual=False)
+
+
+def test_the_memory_is_bounded_and_keeps_no_secrets() -> None:
+    """Lines with secrets are not remembered; beyond ``MOST`` lines all are forgotten."""
+    LINES.clear()
+    for line in (b"Authorization: Bearer a", b"Cookie: a=b", b"Set-Cookie: a=b"):
+        assert LINES[line].kind != UNUSUAL
+    assert LINES[b"a b: c"].kind == UNUSUAL
+    assert not LINES
+    for number in range(lines.MOST + 10):
+        assert LINES[b"x: %d" % number].value == b"%d" % number
+    assert len(LINES) == 10
+    LINES.clear()
