@@ -75,6 +75,16 @@ ROOMS = {
         "config",
         "errors",
     ),
+    "admin.explain": (
+        "process",
+        "policy.split",
+        "policy.transform",
+        "contract",
+        "routing",
+        "wire",
+        "config",
+        "errors",
+    ),
     "admin": ("process", "proxy", "upstream", "contract", "shared", "wire", "ops", "errors"),
     "process.program": (
         "admin",
@@ -93,17 +103,18 @@ ROOMS = {
     "process.worker": ("process", "process.program", "shared", "config"),
     "process.workers": ("process", "process.worker", "process.trial", "shared", "config"),
     "cli": (
+        "admin.explain",
         "process",
         "process.trial",
         "policy.auth",
         "policy.oauth",
-        "policy.split",
-        "policy.transform",
+        "policy.plugins",
         "routing",
         "wire",
         "config",
     ),
     "tap": ("process", "wire", "config"),
+    "testing": ("process", "upstream", "proxy", "policy.all", "contract", "ops", "wire", "config"),
 }
 """What a room may import of the program, besides itself."""
 

@@ -8,8 +8,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
 from apigw.admin.circuits import Circuits
+from apigw.admin.explain import Explain
 from apigw.admin.status.facts import Facts
-from apigw.admin.status.page import page
+from apigw.admin.status.page import catalogue, page
 from apigw.admin.writes import Writes
 from apigw.contract.machine import Machine
 from apigw.contract.policy import Prepared
@@ -37,7 +38,8 @@ def own_resources(
         b"/ready": Ready(readiness, True),
         b"/metrics": MetricsPage(exposition, lambda _: True),
         b"/status": Document(facts.status),
-        **page(facts.page, clock),
+        **page(facts.page, lambda: catalogue(current.snapshot), clock),
+        b"/explain": Explain(lambda: current.snapshot),
         b"/circuits": Circuits(
             lambda: current.snapshot.upstreams.values(),
             writes,

@@ -64,9 +64,9 @@ def _one(kind: str, rule: Rule) -> Schema:
     if kind == "dict":
         if "valuesrules" in rule:
             return {"type": "object", "additionalProperties": _of(rule["valuesrules"])}
-        if "schema" not in rule:  # checked elsewhere
+        below = rule["schema"].get("schema") if may_be_list(rule) else rule.get("schema")
+        if below is None:  # any keys
             return {"type": "object"}
-        below = rule["schema"] if not may_be_list(rule) else rule["schema"].get("schema", {})
         return {
             "type": "object",
             "properties": {key: _of(each) for key, each in below.items()},

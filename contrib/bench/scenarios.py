@@ -64,6 +64,18 @@ def with_limit(place: Place) -> Document:
     return {**document(place), **_limit("ip")}
 
 
+def with_user_limit(place: Place) -> Document:
+    """The same route, with a token, and a limit for each user."""
+    return {**document(place, [{**USER_ROUTE, "auth": "required"}]), **_token(place), **_limit("user")}
+
+
+def with_plans(place: Place) -> Document:
+    """The same, where the limit is the second of three plans."""
+    (limit,) = _limit("user")["rate_limits"]
+    plans = [{**limit, "roles": ["gold"]}, {**limit, "roles": ["user"]}, {**limit, "plan": "others"}]
+    return {**with_user_limit(place), "rate_limits": plans}
+
+
 def with_everything(place: Place) -> Document:
     """Every policy on: a parameter among 100 routes, an RS256 token, a role, a limit for each user, a breaker, and a
     JSON access log to a file. Metrics and request ids need no asking."""
@@ -182,7 +194,9 @@ COMPARED = (
     ALL_FIRST_SEEN,
     ALL_REDIS,
 )
-SCENARIOS = (*COMPARED, *ROUTES[:-1], *ROUTING, TLS, LONG_QUEUE)
+USER_LIMIT = Scenario("limit-user", with_user_limit, authorizations=tokens.authorizations)
+PLANS = Scenario("plans", with_plans, authorizations=tokens.authorizations)
+SCENARIOS = (*COMPARED, *ROUTES[:-1], *ROUTING, TLS, LONG_QUEUE, USER_LIMIT, PLANS)
 
 
 @frozen
@@ -220,6 +234,7 @@ ADDED = (
     Added("traced", "bare", 0.2),
     Added("limits-memory", "bare", 0.2),
     Added("limits-redis", "bare", 0.9),
+    Added("plans", "limit-user", 0.05),
     Added("hosts", "bare", 0.05),
     Added("five-rules", "bare", 0.06),
     Added("least-requests", "round-robin", 0.03),

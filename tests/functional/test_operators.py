@@ -75,8 +75,8 @@ def test_the_status_page_is_that_of_all(daemon: Daemon) -> None:
     def seen() -> bool:
         page = asked(daemon, "/status.json")
         assert len(page["workers"]) == WORKERS
-        (route,) = page["routes"]
-        return bool(sum(page["history"]["requests"]) and route["requests"] >= 8)
+        routes = [dict(zip(page["columns"], values, strict=True)) for values in page["routes"]]
+        return bool(sum(page["history"]["requests"]) and any(route["requests"] >= 8 for route in routes))
 
     eventually(seen)
 

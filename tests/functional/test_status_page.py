@@ -92,6 +92,13 @@ def test_the_page_is_self_contained_and_strict(start: Start, service: Service) -
 def test_the_json_says_what_was_sent(start: Start, service: Service) -> None:
     """The numbers on the page are not those of the traffic."""
     daemon = start(configured(service))
+    with Client(daemon.admin) as client:
+        explained = client.get("/explain?target=/orders/7&method=POST").json
+        assert explained["found"] is True
+        assert explained["lines"][0] == "POST /orders/7: route /orders/:id (GET, POST)"
+        assert "  service: orders" in explained["lines"]
+        assert client.get("/explain?target=/nowhere").json["found"] is False
+        assert client.get("/explain?target=/x&header=odd").status == 400
 
     def behave(received: Received) -> None:
         received.body()
@@ -109,16 +116,22 @@ def test_the_json_says_what_was_sent(start: Start, service: Service) -> None:
         return found
 
     def rows() -> list[tuple[object, ...]]:
-        found = document()["routes"]
+        found = document()
+        with Client(daemon.admin) as client:
+            known = client.get("/routes.json").json["routes"]
+        counts = [dict(zip(found["columns"], values, strict=True)) for values in found["routes"]]
         return [
-            (row["path"], row["methods"], row["service"], row["requests"], row["failed"], row["limited"])
-            for row in found
+            (
+                *(known[row["number"]][key] for key in ("path", "methods", "service")),
+                *(row[key] for key in ("requests", "failed", "refused", "limited")),
+            )
+            for row in counts
         ]
 
     expected = [
-        ("/orders/:id", ["GET", "POST"], "orders", 3, 1, 0),
-        ("/orders/:id", ["DELETE"], "others", 1, 0, 0),
-        (SPITEFUL_PATH, ["all"], "others", 2, 0, 1),
+        ("/orders/:id", ["GET", "POST"], "orders", 3, 1, 0, 0),
+        ("/orders/:id", ["DELETE"], "others", 1, 0, 0, 0),
+        (SPITEFUL_PATH, ["all"], "others", 2, 0, 1, 1),
     ]
     eventually(lambda: rows() == expected)
     shown = document()
@@ -163,6 +176,11 @@ def test_the_page_under_load(start: Start, service: Service, browser: Chromium) 
         assert time.monotonic() - opened < 2
         eventually(lambda: "5xx" in browser.text("#requests-now"))
         assert "%" in browser.text("#services tr:first-child td:last-child")
+    browser.evaluate("document.querySelector('#routes button').click()")
+    eventually(lambda: "circuit breaker: opens when" in browser.text("#explanation"))
+    browser.evaluate("filter.value = 'onload'; filter.dispatchEvent(new Event('input'))")
+    assert browser.evaluate("document.querySelectorAll('#routes tr').length") == 1
+    browser.evaluate("filter.value = ''; filter.dispatchEvent(new Event('input'))")
     # Names are shown as they are, and are no markup.
     assert SPITEFUL_PATH in browser.text("#routes")
     assert browser.evaluate("document.querySelectorAll('main img, td img, td svg').length") == 0

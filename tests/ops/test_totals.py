@@ -20,7 +20,7 @@ from apigw.ops.series import CIRCUIT_STATES
 from apigw.ops.totals import BY_WORKER, GAUGES, SUMMED, gone, packed, page, worst
 from apigw.policy.auth.series import AuthSeries
 from apigw.policy.denials.series import DenialSeries
-from apigw.policy.limits.series import LimitSeries
+from apigw.policy.limits.series import Kept, LimitSeries
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -40,7 +40,7 @@ class Worker:
         for route in routes:
             self.metrics.route(route)
         self.metrics.service("users")
-        self.limits.retain([limit(endpoint="", route=route) for route in routes])
+        self.limits.retain(Kept.of([limit(endpoint="", route=route) for route in routes]))
 
     def serve(self, path: str = "/a", status: int = 200, seconds: float = 0.02, times: int = 1) -> None:
         for _ in range(times):

@@ -48,13 +48,16 @@ class Series(Protocol):
 
 
 class Tally:
-    """The counts of a period of ``seconds``. ``failed`` are 5xx, ``limited`` 429."""
+    """The counts of a period of ``seconds``. ``failed`` are 5xx, ``refused`` 4xx without 499, ``limited`` 429."""
 
-    __slots__ = ("buckets", "failed", "limited", "requests", "seconds")
+    __slots__ = ("buckets", "failed", "limited", "refused", "requests", "seconds")
 
-    def __init__(self, requests: int, failed: int, limited: int, buckets: list[int], seconds: float) -> None:
+    def __init__(
+        self, requests: int, failed: int, refused: int, limited: int, buckets: list[int], seconds: float
+    ) -> None:
         self.requests = requests
         self.failed = failed
+        self.refused = refused
         self.limited = limited
         self.buckets = buckets
         self.seconds = seconds
@@ -62,6 +65,7 @@ class Tally:
     def add(self, other: Tally) -> None:
         self.requests += other.requests
         self.failed += other.failed
+        self.refused += other.refused
         self.limited += other.limited
         self.buckets = list(map(add, self.buckets, other.buckets))
         self.seconds = max(self.seconds, other.seconds)
@@ -88,15 +92,16 @@ class Second:
     at: int
     requests: float
     failed: float
+    refused: float
     buckets: list[int]
     p50: float | None
     p95: float | None
     p99: float | None
 
     @classmethod
-    def of(cls, at: int, requests: float, failed: float, buckets: list[int]) -> Second:
-        tally = Tally(0, 0, 0, buckets, 1.0)
-        return cls(at, requests, failed, buckets, *(tally.quantile(share) for share in (0.5, 0.95, 0.99)))
+    def of(cls, at: int, requests: float, failed: float, refused: float, buckets: list[int]) -> Second:
+        tally = Tally(0, 0, 0, 0, buckets, 1.0)
+        return cls(at, requests, failed, refused, buckets, *(tally.quantile(share) for share in (0.5, 0.95, 0.99)))
 
 
 class _Mark(NamedTuple):
@@ -105,8 +110,18 @@ class _Mark(NamedTuple):
     at: float
     requests: int
     failed: int
+    refused: int
     limited: int
     buckets: list[int]
+
+
+def _failed(statuses: Mapping[int, int]) -> int:
+    return sum(count for status, count in statuses.items() if status >= 500)
+
+
+def _refused(statuses: Mapping[int, int]) -> int:
+    """Of a client that left, 499, nothing was refused."""
+    return sum(count for status, count in statuses.items() if 400 <= status < 499)
 
 
 _EMPTY = [0] * (len(BUCKETS) + 1)
@@ -119,17 +134,17 @@ class _Marked:
 
     def __init__(self, counted: Counted, now: float) -> None:
         self.counted = counted
-        self.marks = deque([_Mark(now, 0, 0, 0, _EMPTY)], maxlen=WINDOW // SPACING + 2)
+        self.marks = deque([_Mark(now, 0, 0, 0, 0, _EMPTY)], maxlen=WINDOW // SPACING + 2)
 
     def mark(self, now: float) -> None:
         statuses = self.counted.statuses
         requests = sum(statuses.values())
         if requests != self.marks[-1].requests:
-            failed = sum(count for status, count in statuses.items() if status >= 500)
-            mark = _Mark(now, requests, failed, statuses.get(429, 0), self.counted.buckets.copy())
-            self.marks.append(mark)
+            counts = requests, _failed(statuses), _refused(statuses), statuses.get(429, 0)
+            self.marks.append(_Mark(now, *counts, self.counted.buckets.copy()))
 
-    def lately(self, now: float) -> Tally | None:
+    def lately(self, now: float, began: float) -> Tally | None:
+        """``began``: when the gateway did. A route without requests before had none all this time."""
         begin = self.marks[0]
         for mark in self.marks:
             if mark.at > now - WINDOW:
@@ -139,10 +154,12 @@ class _Marked:
         requests = sum(statuses.values()) - begin.requests
         if not requests:
             return None
-        failed = sum(count for status, count in statuses.items() if status >= 500) - begin.failed
+        failed = _failed(statuses) - begin.failed
+        refused = _refused(statuses) - begin.refused
         limited = statuses.get(429, 0) - begin.limited
         buckets = list(map(sub, self.counted.buckets, begin.buckets))
-        return Tally(requests, failed, limited, buckets, max(1.0, min(now - begin.at, WINDOW + SPACING)))
+        seconds = min(max(now - begin.at, min(now - began, WINDOW), 1.0), WINDOW + SPACING)
+        return Tally(requests, failed, refused, limited, buckets, seconds)
 
 
 class History:
@@ -157,8 +174,8 @@ class History:
         self._marked: dict[Key, dict[str, _Marked]] = {}
         self._call: IDelayedCall | None = None
         self._turn = 0
-        self._total = Tally(0, 0, 0, _EMPTY, 0.0)
-        self._read_at = clock.seconds()
+        self._total = Tally(0, 0, 0, 0, _EMPTY, 0.0)
+        self._read_at = self._began = clock.seconds()
         self.seconds: deque[Second] = deque(maxlen=SECONDS)
 
     def start(self) -> None:
@@ -173,12 +190,12 @@ class History:
     def lately(self, path: Key) -> dict[str, Tally]:
         """The last minute of one route, by method. Methods without requests are omitted."""
         now = self._clock.seconds()
-        found = {method: marked.lately(now) for method, marked in self._marked.get(path, {}).items()}
+        found = {method: marked.lately(now, self._began) for method, marked in self._marked.get(path, {}).items()}
         return {method: tally for method, tally in found.items() if tally is not None}
 
     def lines(self) -> Iterator[bytes]:
         """All of it, for another process: the seconds, and then the last minute of some routes at a time."""
-        yield orjson.dumps([(each.at, each.requests, each.failed, each.buckets) for each in self.seconds])
+        yield orjson.dumps([(each.at, each.requests, each.failed, each.refused, each.buckets) for each in self.seconds])
         paths = list(self._marked)
         for start in range(0, len(paths), ROUTES):
             found = ((path, self.lately(path)) for path in paths[start : start + ROUTES])
@@ -198,7 +215,7 @@ class History:
             for marked in self._marked.get(path, {}).values():
                 marked.mark(now)
         self._follow(routes, now)
-        requests = failed = 0
+        requests = failed = refused = 0
         spreads = []
         for methods in self._marked.values():
             for marked in methods.values():
@@ -207,8 +224,10 @@ class History:
                     requests += count
                     if status >= 500:
                         failed += count
+                    elif 400 <= status < 499:
+                        refused += count
         buckets = list(map(sum, zip(*spreads, strict=True))) if spreads else _EMPTY
-        self._note(Tally(requests, failed, 0, buckets, 0.0), now)
+        self._note(Tally(requests, failed, refused, 0, buckets, 0.0), now)
 
     def _follow(self, routes: Mapping[Key, Series], now: float) -> None:
         """Whatever is counted is marked, and nothing that is not counted any more."""
@@ -231,7 +250,8 @@ class History:
             statuses = marked.counted.statuses
             total = self._total
             total.requests -= sum(statuses.values())
-            total.failed -= sum(count for status, count in statuses.items() if status >= 500)
+            total.failed -= _failed(statuses)
+            total.refused -= _refused(statuses)
             total.buckets = list(map(sub, total.buckets, marked.counted.buckets))
 
     def _note(self, total: Tally, now: float) -> None:
@@ -240,8 +260,9 @@ class History:
         self._read_at = now
         requests = max(0, total.requests - before.requests) / elapsed
         failed = max(0, total.failed - before.failed) / elapsed
+        refused = max(0, total.refused - before.refused) / elapsed
         buckets = list(map(sub, total.buckets, before.buckets))
-        self.seconds.append(Second.of(round(now), requests, failed, buckets))
+        self.seconds.append(Second.of(round(now), requests, failed, refused, buckets))
 
 
 class Sum:
@@ -282,12 +303,13 @@ def _second_by_second(histories: Sequence[Mapping[int, Any]]) -> Iterator[Second
     for at in range(end - SECONDS + 1, end + 1):
         counts = [history[at] for history in histories if at in history]
         if counts:
-            requests, failed, buckets = zip(*counts, strict=True)
-            yield Second.of(at, sum(requests), sum(failed), list(map(sum, zip(*buckets, strict=True))))
+            requests, failed, refused, buckets = zip(*counts, strict=True)
+            summed = list(map(sum, zip(*buckets, strict=True)))
+            yield Second.of(at, sum(requests), sum(failed), sum(refused), summed)
 
 
 def _plain(tallies: Mapping[str, Tally]) -> list[Any]:
     return [
-        (method, tally.requests, tally.failed, tally.limited, tally.buckets, tally.seconds)
+        (method, tally.requests, tally.failed, tally.refused, tally.limited, tally.buckets, tally.seconds)
         for method, tally in tallies.items()
     ]

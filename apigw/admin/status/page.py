@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from gzip import compress
 from importlib.resources import files
 from typing import Any, Protocol
 
@@ -21,11 +22,13 @@ from apigw.contract.exchange import Route
 from apigw.contract.resource import JSON, Leaf, respond, unless_cancelled
 from apigw.ops.series import METHODS, Key
 from apigw.process.snapshot import Snapshot
-from apigw.wire.headers import Headers
+from apigw.wire.headers import Headers, first
 from apigw.wire.web_request import WebRequest
 
 MAX_AGE = 0.5
 """Seconds for which a document is cached."""
+COMPRESSED = 4096
+"""Bytes above which a document is compressed, for who can read that."""
 AT_A_TIME = 50
 """Number of routes that are processed before the reactor runs other work."""
 
@@ -120,39 +123,75 @@ class Live(Leaf):
                 self._send(request)
 
     def _send(self, request: WebRequest) -> None:
-        length = (b"content-length", b"%d" % len(self._made))
-        respond(request, 200, [(b"content-type", JSON), (b"cache-control", b"no-store"), length], self._made)
+        headers: Headers = [(b"content-type", JSON), (b"cache-control", b"no-store"), (b"vary", b"accept-encoding")]
+        body = self._made
+        if len(body) > COMPRESSED and b"gzip" in (first(request.request.headers, b"accept-encoding") or b""):
+            # Level 1: 60 KB take half a millisecond.
+            body = compress(body, 1)
+            headers.append((b"content-encoding", b"gzip"))
+        respond(request, 200, [*headers, (b"content-length", b"%d" % len(body))], body)
 
 
-def page(build: Build, clock: IReactorTime) -> dict[bytes, IResource]:
-    """The resources of the page by path. ``build`` makes the document of the page."""
+def page(build: Build, catalogue: Build, clock: IReactorTime) -> dict[bytes, IResource]:
+    """The resources of the page by path. ``build`` makes the document that is shown, ``catalogue`` that of routes."""
     folder = files("apigw.admin.status")
     resources: dict[bytes, IResource] = {}
     for path, (name, content_type) in _FILES.items():
         resources[path] = Content(content_type, partial(bytes, (folder / name).read_bytes()))
     resources[b"/status.json"] = Live(build, clock)
+    resources[b"/routes.json"] = Live(catalogue, clock)
     return resources
 
 
 def document(
     facts: Mapping[str, Any], snapshot: Snapshot, history: Recent, circuits: Sequence[Row]
 ) -> Iterator[dict[str, Any] | None]:
-    """The document of the page, ``facts`` and ``circuits`` of each service included. Times are seconds before now."""
-    routes: list[dict[str, Any]] = []
-    for key, others in _by_series(snapshot).items():
-        for route in others:
-            routes.append(_route_row(route, _tally(route, others, history.lately(key))))
-            if not len(routes) % AT_A_TIME:
-                yield None
+    """The document of the page, ``facts`` and ``circuits`` of each service included. Times are seconds before now.
+
+    ``routes`` are rows with the ``columns``, of those that had requests in the last minute. ``number`` is the place of
+    the route in ``catalogue``.
+    """
+    rows: list[tuple[Any, ...]] = []
     sums = {service["service"]: _Sum() for service in circuits}
-    for row in routes:
-        sums.setdefault(row["service"], _Sum()).add(row)
+    number = 0
+    for key, others in _by_series(snapshot).items():
+        lately = history.lately(key)
+        for route in others:
+            tally = _tally(route, others, lately) if lately else None
+            if tally is not None:
+                rows.append((number, *_counts(tally)))
+                sums.setdefault(route.service or "", _Sum()).add(tally)
+            number += 1
+            if not number % AT_A_TIME:
+                yield None
     yield {
         **facts,
         "history": _plots(history.seconds),
         "services": [_service_row(service, sums[service["service"]]) for service in circuits],
-        "routes": routes,
+        "columns": COLUMNS,
+        "routes": rows,
     }
+
+
+def catalogue(snapshot: Snapshot) -> Iterator[dict[str, Any] | None]:
+    """All routes: what does not change from one second to the next."""
+    rows = []
+    for others in _by_series(snapshot).values():
+        for route in others:
+            methods = list(route.methods or ("all",))
+            rows.append({"name": route.name, "path": route.pattern, "methods": methods, "service": route.service})
+            if not len(rows) % AT_A_TIME:
+                yield None
+    yield {"routes": rows}
+
+
+COLUMNS = ("number", "requests", "rate", "p95", "failed", "refused", "limited")
+"""Of each route in the document: 1,500 of them that are busy are 60 KB, and 15 compressed."""
+
+
+def _counts(tally: Tally) -> tuple[Any, ...]:
+    rate, p95 = round(tally.requests / tally.seconds, 3), _rounded(tally.quantile(0.95))
+    return tally.requests, rate, p95, tally.failed, tally.refused, tally.limited
 
 
 class _Sum:
@@ -161,10 +200,10 @@ class _Sum:
     requests = failed = 0
     rate = 0.0
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        self.requests += row["requests"]
-        self.failed += row["failed"]
-        self.rate += row["rate"]
+    def add(self, tally: Tally) -> None:
+        self.requests += tally.requests
+        self.failed += tally.failed
+        self.rate += tally.requests / tally.seconds
 
 
 def _by_series(snapshot: Snapshot) -> dict[Key, list[Route]]:
@@ -193,20 +232,6 @@ def _takes(route: Route, method: str) -> bool:
     return (method == "HEAD" and "GET" in methods) or (method == "OTHER" and not METHODS.issuperset(methods))
 
 
-def _route_row(route: Route, tally: Tally | None) -> dict[str, Any]:
-    return {
-        "name": route.name,
-        "path": route.pattern,
-        "methods": list(route.methods or ("all",)),
-        "service": route.service,
-        "requests": tally.requests if tally else 0,
-        "rate": round(tally.requests / tally.seconds, 3) if tally else 0.0,
-        "p95": _rounded(tally.quantile(0.95)) if tally else None,
-        "failed": tally.failed if tally else 0,
-        "limited": tally.limited if tally else 0,
-    }
-
-
 def _service_row(service: Row, total: _Sum) -> dict[str, Any]:
     circuit = None
     if service["state"] is not None:
@@ -233,6 +258,7 @@ def _plots(seconds: Iterable[Second]) -> dict[str, Any]:
         "length": SECONDS,
         "requests": [round(sample.requests, 2) for sample in samples],
         "failed": [round(sample.failed, 2) for sample in samples],
+        "refused": [round(sample.refused, 2) for sample in samples],
         "p50": [_rounded(sample.p50) for sample in samples],
         "p95": [_rounded(sample.p95) for sample in samples],
         "p99": [_rounded(sample.p99) for sample in samples],

@@ -61,6 +61,7 @@ function plot(svg, length, lines) {
 
 function facts(status) {
   const reload = status.last_reload;
+  problems(reload !== null && reload.result !== "succeeded" ? status.problems : []);
   const pairs = [
     ["version", status.version],
     ["up for", duration(status.uptime)],
@@ -77,12 +78,14 @@ function facts(status) {
 }
 
 function plots(history) {
-  const { length, requests, failed, p50, p95, p99 } = history;
-  const most = plot(byId("requests"), length, [{ className: "total", values: requests }, { className: "failed", values: failed }]);
+  const { length, requests, failed, refused, p50, p95, p99 } = history;
+  const most = plot(byId("requests"), length, [["total", requests], ["refused", refused], ["failed", failed]]
+    .map(([className, values]) => ({ className, values })));
   const slowest = plot(byId("latency"), length, ["p99", "p95", "p50"].map((name) => ({ className: name, values: history[name] })));
-  byId("requests-top").textContent = "top: " + number(most);
-  byId("latency-top").textContent = "top: " + seconds(slowest);
-  byId("requests-now").textContent = requests.length ? number(requests.at(-1)) + (failed.at(-1) ? ", " + number(failed.at(-1)) + " 5xx" : "") : "";
+  byId("requests-top").textContent = requests.some((value) => value > 0) ? "top: " + number(most) : "no requests";
+  byId("latency-top").textContent = p99.some((value) => value !== null) ? "top: " + seconds(slowest) : "";
+  byId("requests-now").textContent = !requests.length ? "" : [number(requests.at(-1)),
+    ...[[refused, " 4xx"], [failed, " 5xx"]].filter(([values]) => values.at(-1)).map(([values, name]) => number(values.at(-1)) + name)].join(", ");
   byId("latency-now").textContent = p95.length && p95.at(-1) !== null
     ? "p50 " + seconds(p50.at(-1)) + ", p95 " + seconds(p95.at(-1)) + ", p99 " + seconds(p99.at(-1)) : "";
 }
@@ -124,14 +127,94 @@ function services(list) {
   }));
 }
 
-function routes(list) {
-  byId("routes").replaceChildren(...list.map((route) => row(
-    element("td", route.name === route.path ? route.path : route.path + " (" + route.name + ")"),
-    element("td", route.methods.join(" ")), element("td", route.service ?? "–"),
-    element("td", number(route.rate), "number"),
-    element("td", seconds(route.p95), "number"),
-    failures(route),
-    element("td", String(route.limited), "number" + (route.limited ? " half" : "")))));
+// The routes themselves change with a reload only, and are asked for then. What they counted comes every second.
+const MOST_ROWS = 100;
+let known = [];
+let knownAt = null;
+let counted = [];
+
+async function catalogue(status) {
+  const now = status.reloads + " " + status.process;
+  if (knownAt === now) return;
+  known = (await ask("routes.json")).routes;
+  knownAt = now;
+}
+
+function joined(status) {
+  const rows = known.map((route) => ({ route, requests: 0, rate: 0, p95: null, failed: 0, refused: 0, limited: 0 }));
+  for (const values of status.routes) {
+    const row = Object.fromEntries(status.columns.map((name, index) => [name, values[index]]));
+    if (row.number < rows.length) Object.assign(rows[row.number], row);
+  }
+  return rows;
+}
+
+const ORDERS = {
+  trouble: (a, b) => b.failed / (b.requests || 1) - a.failed / (a.requests || 1) || b.refused / (b.requests || 1) - a.refused / (a.requests || 1) || b.rate - a.rate,
+  traffic: (a, b) => b.rate - a.rate,
+  slow: (a, b) => (b.p95 ?? -1) - (a.p95 ?? -1),
+  written: () => 0,
+};
+
+function routes() {
+  const wanted = byId("filter").value.trim().toLowerCase();
+  const matching = counted.filter(({ route }) =>
+    !wanted || [route.path, route.name, route.service ?? ""].some((text) => text.toLowerCase().includes(wanted)));
+  const shown = matching.slice().sort(ORDERS[byId("order").value]).slice(0, MOST_ROWS);
+  byId("count").textContent = matching.length === counted.length ? String(counted.length) : matching.length + " of " + counted.length;
+  byId("more").hidden = matching.length <= MOST_ROWS;
+  byId("more").textContent = "The first " + MOST_ROWS + " are shown; the filter finds the others.";
+  byId("routes").replaceChildren(...shown.map((each) => {
+    const { route } = each;
+    const name = element("button", route.name === route.path ? route.path : route.path + " (" + route.name + ")", "link");
+    name.type = "button";
+    name.addEventListener("click", () => tell(route));
+    const cell = element("td");
+    cell.append(name);
+    return row(cell, element("td", route.methods.join(" ")), element("td", route.service ?? "–"),
+      element("td", number(each.rate), "number"),
+      element("td", seconds(each.p95), "number"),
+      failures(each),
+      element("td", share(each.refused, each.requests), "number"),
+      element("td", String(each.limited), "number" + (each.limited ? " half" : "")));
+  }));
+}
+
+// A click on a route asks with an example of its path, and with the first host that its name says.
+function tell(route) {
+  byId("method").value = route.methods[0] === "all" ? "GET" : route.methods[0];
+  byId("target").value = route.path.replace(/:([A-Za-z0-9_]+)/g, "$1").replace(/\*$/, "rest");
+  const host = route.name.endsWith(route.path) ? route.name.slice(0, -route.path.length) : "";
+  byId("host").value = host.replace(/^\*/, "any");
+  byId("header").value = "";
+  explain();
+}
+
+async function explain() {
+  const asked = new URLSearchParams({ method: byId("method").value.trim(), target: byId("target").value.trim() });
+  for (const name of ["host", "header"]) if (byId(name).value.trim()) asked.append(name, byId(name).value.trim());
+  const shown = byId("explanation");
+  shown.hidden = false;
+  try {
+    const { found, lines } = await ask("explain?" + asked);
+    shown.textContent = lines.join("\n");
+    shown.className = found ? "" : "refused";
+  } catch (error) {
+    shown.textContent = error.message;
+    shown.className = "refused";
+  }
+  shown.scrollIntoView({ block: "nearest" });
+}
+
+function problems(list) {
+  byId("problems").hidden = !list.length;
+  byId("problems").querySelector("ul").replaceChildren(...list.map((each) => element("li", each)));
+}
+
+async function ask(path) {
+  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(5 * SECOND) });
+  if (!answer.ok) throw new Error("it answered " + answer.status);
+  return answer.json();
 }
 
 function trouble(sentence) {
@@ -141,14 +224,14 @@ function trouble(sentence) {
 
 async function refresh() {
   try {
-    const answer = await fetch("status.json", { cache: "no-store", signal: AbortSignal.timeout(5 * SECOND) });
-    if (!answer.ok) throw new Error("it answered " + answer.status);
-    const status = await answer.json();
+    const status = await ask("status.json");
+    await catalogue(status);
     facts(status);
     plots(status.history);
     workers(status.workers);
     services(status.services);
-    routes(status.routes);
+    counted = joined(status);
+    if (!byId("routes").contains(document.activeElement)) routes();
     trouble("");
     document.documentElement.dataset.refreshed = String(Number(document.documentElement.dataset.refreshed || 0) + 1);
   } catch (error) {
@@ -157,4 +240,10 @@ async function refresh() {
   setTimeout(refresh, SECOND);
 }
 
+for (const id of ["filter", "order"]) byId(id).addEventListener("input", routes);
+byId("find").addEventListener("submit", (event) => event.preventDefault());
+byId("explain").addEventListener("submit", (event) => {
+  event.preventDefault();
+  explain();
+});
 refresh();

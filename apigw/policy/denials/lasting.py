@@ -14,9 +14,16 @@ log = Logger()
 
 
 class Lasting(OnLasting):
-    """All of this process, across reloads. ``key_fields`` has the headers of API keys."""
+    """All of this process, across reloads. ``key_fields`` has the headers of API keys. ``later`` calls a function in
+    the next turn of the reactor."""
 
-    def __init__(self, watch: Watch, key_fields: Callable[[], Sequence[bytes]]) -> None:
+    def __init__(
+        self,
+        watch: Watch,
+        key_fields: Callable[[], Sequence[bytes]],
+        later: Callable[[Callable[[], object]], object],
+    ) -> None:
+        self._later = later
         self._watch = watch
         self._key_fields = key_fields
         self._running: dict[Exchange, None] = {}
@@ -28,6 +35,9 @@ class Lasting(OnLasting):
     def run(self, exchange: Exchange) -> None:
         self._running[exchange] = None
         exchange.at_end = (*exchange.at_end, self._forget)
+        if self._watch.addresses is not None or self._watch.callers:
+            # The denial may have come while the service was asked.
+            self._later(self.review)
 
     def review(self) -> int:
         """End those whose caller is denied now. Returns their number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from twisted.web.resource import IResource
@@ -29,7 +30,7 @@ class DenialsPolicy(Policy):
         series = DenialSeries(context.metrics.registry, context.redis is not None)
         self.watch = Watch(series.denied)
         self.guard = Guard(self.watch)
-        self.lasting = Lasting(self.watch, lambda: self.guard.key_fields)
+        self.lasting = Lasting(self.watch, lambda: self.guard.key_fields, partial(context.reactor.callLater, 0))
         self._set_guard = context.set_guard
         self.denials = Denials(
             context.reactor,

@@ -121,6 +121,8 @@ def _takes(earlier: Who, later: Who) -> bool:
 def _chosen_by_clients(document: Document, limits: list[Written]) -> None:
     """A limit by a header, where no other limit holds that has none in its key."""
     firm = [limit for limit in limits if limit.who is None and not limit.entry.get("dry_run") and not _headers(limit)]
+    places = {limit.place for limit in firm}
+    patterns = [limit.pattern for limit in firm if limit.pattern is not None and not limit.hosts]
     paths: dict[str, list[Pattern]] = {}
     for route, _ in document.entries("routes"):
         name = name_of(document, route)
@@ -131,7 +133,7 @@ def _chosen_by_clients(document: Document, limits: list[Written]) -> None:
         if not headers or limit.entry.get("dry_run"):
             continue
         own = paths.get(limit.route or "", []) if limit.pattern is None else [limit.pattern]
-        if not any(_covers(other, limit, own) for other in firm):
+        if limit.place not in places and not any(_cover(pattern, own) for pattern in patterns):
             at: Path = (*limit.path, "by")
             names = ", ".join(sorted(headers))
             sentence = (
@@ -145,14 +147,6 @@ def _headers(limit: Written) -> list[str]:
     return [each[0][1] for each in limit.counts_by or () if isinstance(each, tuple) and dict(each).get("header")]
 
 
-def _covers(other: Written, limit: Written, own: list[Pattern]) -> bool:
-    """Whether ``other`` holds for all that ``limit`` counts, whose patterns are ``own``."""
-    if other.place == limit.place:
-        return True
-    pattern = other.pattern
-    return (
-        pattern is not None
-        and not other.hosts
-        and bool(own)
-        and all(overlaps(pattern, each) == "always" for each in own)
-    )
+def _cover(pattern: Pattern, own: list[Pattern]) -> bool:
+    """Whether it matches all that ``own`` match."""
+    return bool(own) and all(overlaps(pattern, each) == "always" for each in own)

@@ -30,7 +30,7 @@ from apigw.policy.limits.quota import Quota
 from apigw.policy.limits.resource import Counted, Limits
 from apigw.policy.limits.rules import RULES
 from apigw.policy.limits.selection import Selection, select
-from apigw.policy.limits.series import LimitSeries
+from apigw.policy.limits.series import Kept, LimitSeries
 from apigw.policy.limits.stage import (
     ChargeAddress,
     Count,
@@ -72,13 +72,20 @@ class LimitsPolicy(Policy):
         self, config: Config, previous: Any, others: Mapping[str, Prepared]
     ) -> Generator[None, None, PreparedLimits]:
         limits = yield from compiling(config)
+        kept = Kept()
+        for limit in limits:
+            self._series.begin(limit)
+            kept.add(limit)
+            yield
         in_force = yield from Sorted.sorting(limits, dry=False)
         dry_runs = yield from Sorted.sorting(limits, dry=True)
         told = config.gateway.of(LimitsOfGateway).rate_limit_fields
         fields = None if told == "usual" else Fields(told == "both", told in ("both", "draft"), self._now)
         counting = Counting(self._store, self._callers, self._series.violated, fields)
         dry = Counting(self._store, self._callers, self._would_refuse)
-        return PreparedLimits(limits, in_force, dry_runs, counting, dry, self._series, self._machine, self._shared)
+        return PreparedLimits(
+            limits, in_force, dry_runs, counting, dry, self._series, kept, self._machine, self._shared
+        )
 
 
 class PreparedLimits(Prepared):
@@ -90,6 +97,7 @@ class PreparedLimits(Prepared):
         counting: Counting,
         dry: Counting,
         series: LimitSeries,
+        kept: Kept,
         machine: Machine,
         shared: bool,
     ) -> None:
@@ -99,6 +107,7 @@ class PreparedLimits(Prepared):
         self._counting = counting
         self._dry_counting = dry
         self._series = series
+        self._kept = kept
         self._machine = machine
         self._shared = shared
 
@@ -144,7 +153,7 @@ class PreparedLimits(Prepared):
         return {"rate limit store": self._usable}
 
     def keep_series(self) -> None:
-        self._series.retain(self._all)
+        self._series.retain(self._kept)
 
     def _usable(self) -> Deferred[object]:
         return succeed(None) if self._counting.store.up else fail(RuntimeError("Redis cannot be used"))

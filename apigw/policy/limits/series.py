@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable, Set
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -10,6 +10,26 @@ from apigw.policy.limits.quota import Quota
 
 Labels = tuple[str, str, str]
 """Endpoint, kind and scope of a limit."""
+
+
+class Kept:
+    """Which series and numbers stay: what is collected here limit by limit, as there may be thousands."""
+
+    def __init__(self) -> None:
+        self.refused: set[Labels] = set()
+        self.would_refuse: set[Labels] = set()
+        self.ids: set[bytes] = set()
+
+    @classmethod
+    def of(cls, limits: Iterable[Quota]) -> Kept:
+        kept = cls()
+        for limit in limits:
+            kept.add(limit)
+        return kept
+
+    def add(self, limit: Quota) -> None:
+        (self.would_refuse if limit.config.dry_run else self.refused).add(limit.series)
+        self.ids.add(limit.id)
 
 
 class Violations:
@@ -25,18 +45,19 @@ class Violations:
         self._child(limit.series).inc()
         self._of_limits[limit.id] = self.of(limit) + 1
 
+    def begin(self, limit: Quota) -> None:
+        self._child(limit.series)
+
     def of(self, limit: Quota) -> int:
         """How often. Limits that differ in their windows have the same series, but not the same number here."""
         return self._of_limits.get(limit.id, 0)
 
-    def retain(self, limits: Collection[Quota]) -> None:
-        kept = {limit.series for limit in limits}
+    def retain(self, kept: Set[Labels], ids: Set[bytes]) -> None:
         for labels in self._children.keys() - kept:
             del self._children[labels]
             self._counter.remove(*labels)
-        for labels in kept:
+        for labels in kept - self._children.keys():
             self._child(labels)
-        ids = {limit.id for limit in limits}
         self._of_limits = {id: number for id, number in self._of_limits.items() if id in ids}
 
     def _child(self, labels: Labels) -> Counter:
@@ -82,10 +103,14 @@ class LimitSeries:
         """Count a check that was decided without Redis."""
         self._fallbacks.inc()
 
-    def retain(self, limits: Collection[Quota]) -> None:
-        """Keep the series of these limits, and remove all others."""
-        self._refused.retain([limit for limit in limits if not limit.config.dry_run])
-        self._would_refuse.retain([limit for limit in limits if limit.config.dry_run])
+    def begin(self, limit: Quota) -> None:
+        """Make its series, before ``retain``, which would take too long to make thousands at once."""
+        (self._would_refuse if limit.config.dry_run else self._refused).begin(limit)
+
+    def retain(self, kept: Kept) -> None:
+        """Keep these series, and remove all others."""
+        self._refused.retain(kept.refused, kept.ids)
+        self._would_refuse.retain(kept.would_refuse, kept.ids)
 
     def violations(self, limit: Quota) -> int:
         """How many requests it has refused, or would have in its dry run."""

@@ -78,6 +78,10 @@ def test_the_span_is_what_the_tallies_are_of() -> None:
     watched.send("/a", times=20)
     watched.passes(4)
     assert watched.history.lately(("/a", "/a"))["GET"].seconds == 4
+    watched.passes(56)
+    watched.send("/late", times=1)
+    watched.passes(2)
+    assert watched.history.lately(("/late", "/late"))["GET"].seconds == 60  # before it there were none
     for _ in range(200):
         watched.send("/a", times=10)
         watched.passes(1)

@@ -48,7 +48,7 @@ class Worker:
         self.registry = CollectorRegistry()
         series = DenialSeries(self.registry, link is not None)
         self.watch = Watch(series.denied)
-        self.lasting = Lasting(self.watch, lambda: ())
+        self.lasting = Lasting(self.watch, lambda: (), lambda review: None)
         redis = None if link is None else InRedis(link)
         machine = machine or Machine(1)
         rest = (store, redis, self.watch, self.lasting, series)

@@ -33,7 +33,8 @@ class Stream:
 def test_who_is_denied_is_cut() -> None:
     """All of theirs, and nobody else's; what has ended by itself is forgotten."""
     watch = Watch(lambda kind: None)
-    lasting = Lasting(watch, lambda: ())
+    later: list[Any] = []
+    lasting = Lasting(watch, lambda: (), later.append)
     driver: Any = Driver()
     stream: Any = Stream()
 
@@ -50,4 +51,8 @@ def test_who_is_denied_is_cut() -> None:
     watch.use((), ["ada", "eve"], (), (), ())
     assert lasting.review() == 2 and driver.refused == ["ada", "ada"] and len(lasting) == 1
     watch.use(["192.0.2.0/24"], (), (), (), ())
-    assert lasting.review() == 1 and not len(lasting)
+    assert lasting.review() == 1 and not len(lasting) and not later
+    # Its request was sent before the denial, and answered after it.
+    lasts("ada")
+    (review,) = later
+    assert review() == 1 and not len(lasting)

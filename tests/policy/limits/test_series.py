@@ -5,13 +5,13 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 from support.limits import limit
 
-from apigw.policy.limits.series import LimitSeries
+from apigw.policy.limits.series import Kept, LimitSeries
 
 
 def test_zero_is_there_before_the_first_violation() -> None:
     """``rate()`` sees it, because the series began at zero."""
     registry = CollectorRegistry()
-    LimitSeries(registry).retain([limit(endpoint="/a", scope="user")])
+    LimitSeries(registry).retain(Kept.of([limit(endpoint="/a", scope="user")]))
     assert (
         registry.get_sample_value(
             "gateway_rate_limit_violations_total", {"endpoint": "/a", "kind": "rate", "scope": "user"}
@@ -25,10 +25,10 @@ def test_a_reload_keeps_the_counts_of_what_it_keeps() -> None:
     registry = CollectorRegistry()
     series = LimitSeries(registry)
     old, kept, raised = limit(endpoint="/old"), limit(endpoint="/kept"), limit(9, endpoint="/kept")
-    series.retain([old, kept, limit(endpoint="/kept", scope="user")])
+    series.retain(Kept.of([old, kept, limit(endpoint="/kept", scope="user")]))
     series.violated(old)
     series.violated(kept)
-    series.retain([raised])
+    series.retain(Kept.of([raised]))
     assert (series.violations(old), series.violations(raised)) == (0, 1)
     series.violated(raised)
     assert series.violations(raised) == 2
@@ -42,7 +42,7 @@ def test_a_dry_run_is_told_apart() -> None:
     registry = CollectorRegistry()
     series = LimitSeries(registry)
     dry = limit(endpoint="/a", dry_run=True)
-    series.retain([dry, limit(endpoint="/a", scope="user")])
+    series.retain(Kept.of([dry, limit(endpoint="/a", scope="user")]))
     series.violated(dry)
     labels = {"endpoint": "/a", "kind": "rate", "scope": "ip"}
     assert registry.get_sample_value("gateway_rate_limit_dry_run_violations_total", labels) == 1
