@@ -50,7 +50,7 @@ def cut(data: bytes, searched: int) -> tuple[bytes, bytes, bytes]:
     In the first ``searched`` bytes there is no end of a head.
     """
     if searched < len(END_OF_HEAD):
-        return data.partition(END_OF_HEAD)  # ``find`` takes 1,000 instructions for its arguments
+        return data.partition(END_OF_HEAD)  # ``find`` takes 500 instructions more, for its arguments
     at = data.find(END_OF_HEAD, searched - 3)
     return (data, b"", b"") if at < 0 else (data[:at], END_OF_HEAD, data[at + 4 :])
 
