@@ -79,6 +79,8 @@ setup(
             "compression = apigw.plugins.compression:Compression",
             "json_schema = apigw.plugins.json_schema:JSONSchema",
         ],
+        # Called as its module, so that who names that loads it once.
+        "pytest11": ["apigw.testing.pytest_plugin = apigw.testing.pytest_plugin"],
     },
     install_requires=[
         "twisted[tls]>=26.4",

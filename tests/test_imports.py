@@ -108,11 +108,13 @@ ROOMS = {
         "process.trial",
         "policy.auth",
         "policy.oauth",
+        "policy.plugins",
         "routing",
         "wire",
         "config",
     ),
     "tap": ("process", "wire", "config"),
+    "testing": ("process", "upstream", "proxy", "policy.all", "contract", "ops", "wire", "config"),
 }
 """What a room may import of the program, besides itself."""
 

@@ -157,6 +157,20 @@ def parser() -> argparse.ArgumentParser:
         directory=False,
     )
     completion_parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    add(
+        "plugins",
+        ("plugins", "plugins"),
+        "list the plugins of a configuration, with their settings and uses, and those that are installed",
+        "Exits 1 if the configuration has problems, which are named on standard error.",
+    )
+    new_parser = add(
+        "new",
+        ("new", "new"),
+        "make a package with a plugin and a test that passes, in a new directory",
+        directory=False,
+    )
+    new_parser.add_argument("what", metavar="plugin", choices=("plugin",), help="what to make")
+    new_parser.add_argument("name", metavar="NAME", help="its name, and that of the directory: tenant-header")
     hash_parser = add(
         "hash-secret",
         ("secrets", "hash_secret"),

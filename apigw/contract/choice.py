@@ -19,3 +19,15 @@ class Choice:
     def choose(self, exchange: Exchange) -> int:
         """The number of the service in ``services``. Raises as ``Stage.run`` does."""
         raise NotImplementedError
+
+
+class Chooser:
+    """May choose before others do: the service of a route that has several, and the target of a service."""
+
+    def service(self, exchange: Exchange, services: tuple[str, ...]) -> int:
+        """The number of the service in ``services``; -1 to leave it to others. Raises as ``Stage.run`` does."""
+        return -1
+
+    def target(self, exchange: Exchange, targets: list[str]) -> int:
+        """The same for the names of targets, all of which serve."""
+        return -1

@@ -137,7 +137,7 @@ class Route:
     ``stages`` run in their order, and ``hooks`` for each answer. ``series`` are the route's metrics. ``name`` is for
     logs; it is empty for a route that is not in the configuration. ``logged``: whether its exchanges have a line there.
     ``chosen``: whether a ``Choice`` has led to it, and so to its service. ``on_request_body`` and ``on_answer_body``
-    are ``contract.bodies.BodyHook``.
+    are ``contract.bodies.BodyHook``, ``choosers`` are ``contract.choice.Chooser``.
     """
 
     def __init__(
@@ -156,6 +156,7 @@ class Route:
         chosen: bool = False,
         on_request_body: tuple[Any, ...] = (),
         on_answer_body: tuple[Any, ...] = (),
+        choosers: tuple[Any, ...] = (),
     ) -> None:
         self.pattern = pattern
         self.name = name
@@ -173,6 +174,7 @@ class Route:
         self.chosen = chosen
         self.on_request_body = on_request_body
         self.on_answer_body = on_answer_body
+        self.choosers = choosers
 
 
 class Call:

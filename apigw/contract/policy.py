@@ -19,7 +19,7 @@ from apigw.config.model import Config
 from apigw.config.model import Route as RouteConfig
 from apigw.config.rules import Rules
 from apigw.contract.bodies import BodyHook
-from apigw.contract.choice import Choice
+from apigw.contract.choice import Choice, Chooser
 from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
 from apigw.contract.machine import Machine
 from apigw.contract.of_plugin import Bodies
@@ -102,6 +102,8 @@ class Part:
     on_request_body: tuple[BodyHook, ...] = ()
     on_answer_body: tuple[BodyHook, ...] = ()
     """Get the pieces of bodies, in the order of the policies."""
+    choosers: tuple[Chooser, ...] = ()
+    """Are asked in their order before a service or target is chosen."""
     choice: Choice | None = None
     """For a route without a service: chooses it, after all stages. Stages that policies add to the route with that
     service, and not to the route without one, run after the choice: those at other positions, and of several at one

@@ -18,7 +18,7 @@ from apigw.process.handover import Handover, code
 from apigw.process.outline import Outline
 
 PATIENCE = 60.0
-"""Seconds that it may take: 10,000 routes take 5 s on an idle core."""
+"""Seconds that it may take: 10,000 routes take 3 s on an idle core."""
 
 _START = (
     "import json, sys; told = json.load(sys.stdin); sys.path[:] = told['path']; "

@@ -265,6 +265,7 @@ def _route(
     bodies = (
         tuple(chain.from_iterable(part.on_request_body for part in added)),
         tuple(chain.from_iterable(part.on_answer_body for part in added)),
+        tuple(chain.from_iterable(part.choosers for part in added)),
     )
     logged = route.access_log is not None
     which = route.path, route.methods, route.service, series

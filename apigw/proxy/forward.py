@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from apigw import errors
-from apigw.contract.choice import Choice
+from apigw.contract.choice import Choice, Chooser
 from apigw.contract.exchange import Exchange, Outcome, Route, Stage, Waiting
 from apigw.proxy.admit import Admit, AwaitTargets, overloaded
 from apigw.proxy.destination import Destination
@@ -21,6 +21,7 @@ from apigw.proxy.repeat import BeginTries, Try, repeated
 from apigw.proxy.seeing import SeeingRelay
 from apigw.upstream.failover import CONNECT, Taken, connect
 from apigw.upstream.target import Target
+from apigw.upstream.upstream import Upstream
 from apigw.wire.errors import ConnectFailed, PoolExhausted
 
 
@@ -51,7 +52,12 @@ class ChooseService(Stage):
         self.routes: tuple[Route, ...] = ()
 
     def run(self, exchange: Exchange) -> Outcome:
-        exchange.route = self.routes[self._choice.choose(exchange)]
+        choice, number = self._choice, -1
+        for chooser in exchange.route.choosers:
+            number = chooser.service(exchange, choice.services)
+            if number >= 0:
+                break
+        exchange.route = self.routes[choice.choose(exchange) if number < 0 else number]
         return None
 
 
@@ -115,7 +121,10 @@ class Connect(Stage):
             if upstream.circuit is not None:
                 relay = relay or relay_of(exchange, destination)
                 relay.permit = upstream.circuit.admit(destination.seconds())
-            target = upstream.choose(destination.key(exchange))
+            if exchange.route.choosers:
+                target = chosen_by(exchange.route.choosers, exchange, upstream)
+            if target is None:
+                target = upstream.choose(destination.key(exchange))
             if target is None:
                 raise upstream.none_healthy()
         relay = relay or relay_of(exchange, destination)
@@ -129,6 +138,17 @@ class Connect(Stage):
                 relay.send(target, connection, None if tries is None else Try(relay, tries, target, connection))
                 return None
         return Connecting(relay, target, connect(upstream, target, destination.key(exchange), relay.tries))
+
+
+def chosen_by(choosers: tuple[Chooser, ...], exchange: Exchange, upstream: Upstream) -> Target | None:
+    """The target that one of them chooses, of those that serve without restraint."""
+    targets = [target for target in upstream.targets if target.available and not target.restrained]
+    names = [target.name for target in targets]
+    for chooser in choosers if len(targets) > 1 else ():
+        number = chooser.target(exchange, names)
+        if number >= 0:
+            return targets[number]
+    return None
 
 
 class Connecting(Waiting):

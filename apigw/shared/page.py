@@ -26,7 +26,7 @@ from apigw.shared.records import Records
 from apigw.shared.slots import MOST_WORKERS, WORDS_OF_SLOT, Slots
 from apigw.shared.table import Table
 
-VERSION = 5
+VERSION = 6
 """Of the layout. It changes with any change of what is where, or of what it means."""
 
 LIMITS_MEMORY: Final = 64 * 1024 * 1024

@@ -4,7 +4,7 @@
 A table has stripes. Each has a lock, and everything of a name is in one stripe: so whoever has the lock may read and
 write all of it. A stripe is cells of 64 bytes: its numbers, buckets, then entries and the chunks of those that need
 more words. A name's stripe and bucket are of a keyed hash, so that nobody outside can choose names that collide. It
-stands for the name, too: 62 bits and those of the stripe, of which nobody will see two that are equal.
+stands for the name, too: 59 bits and those of the stripe, of which nobody will see two that are equal.
 
 When a stripe is full the entries that were not used for long leave: CLOCK, which approximates LRU with one bit.
 """
@@ -25,7 +25,8 @@ CELL: Final = 8
 """Words of a cell. That of an entry: its head, mark, owner, until, and four words of state."""
 
 MARK: Final = 1
-"""What stands for the name."""
+"""What stands for the name, shifted by ``_NAME``; below, whether the entry was used lately, and its kind. So one look
+tells that an entry is still what it was. 0 in a cell that an entry has left."""
 OWNER: Final = 2
 """To whom it belongs, as the id of a limit."""
 UNTIL: Final = 3
@@ -45,9 +46,13 @@ PLACES: Final = 3
 RECORD: Final = 4
 
 LINK: Final = 8
-"""Bits by which a head's link is shifted: to the next of the bucket, or the next chunk. Below: kind, and used."""
-_KIND: Final = 0x7F
-_USED: Final = 0x80
+"""Bits by which a head's link is shifted: to the next of the bucket, or the next chunk. Below: whether it is that of an
+entry."""
+_ENTRY: Final = 1
+
+_NAME: Final = 4
+_USED: Final = 8
+_KIND: Final = 7
 
 # Of a stripe, in its first cell: the first free cell, those that have ever been used, the entries, where the hand of
 # CLOCK is, and where the removal of what is over.
@@ -64,7 +69,7 @@ SWEPT_AT_ONCE: Final = 512
 """Cells that are looked at under one lock: some 50 µs."""
 
 _DIGEST: Final = Struct("=QQ")
-_MARK_BITS: Final = 0x3FFF_FFFF_FFFF_FFFF
+_MARK_BITS: Final = 0x07FF_FFFF_FFFF_FFFF
 
 
 _NOWHERE: Final = memoryview(b"")
@@ -75,7 +80,7 @@ class Spot:
     """Where a name is looked for: its lock, its stripe's first word, its bucket's word, and what stands for it.
 
     And where it was found: ``line`` are the words of its entry, and ``kind`` is what that is. Both are right after
-    ``find`` or ``add``, as long as the lock is held.
+    ``find`` or ``add``, as long as the lock is held. ``known`` is the word ``MARK`` of the entry when it was last used.
     """
 
     def __init__(self, lock: i64, stripe: i64, bucket: i64, mark: i64) -> None:
@@ -86,8 +91,9 @@ class Spot:
         self.cell: i64 = 0
         self.line: memoryview = _NOWHERE
         self.kind: i64 = 0
+        self.known: i64 = 0
         self.until: i64 = 0
-        """The entry's ``until`` as this process has written it, for its owner; 0 when it was found elsewhere."""
+        """The entry's ``until`` as its owner has read it last; 0 if he has not since it was found."""
 
 
 @final
@@ -141,39 +147,39 @@ class Table:
 
     def find(self, spot: Spot, use: bool = True) -> i64:
         """The entry of a name, which counts as used now unless it is only looked at."""
-        mark = spot.mark
         cell = spot.cell
         if cell:  # where it was last, it is still, unless it has left since
-            line = spot.line
-            head: i64 = line[0]
-            its: i64 = line[MARK]
-            if its == mark and head & _KIND:
-                if use and not head & _USED:
-                    line[0] = head | _USED
-                spot.kind = head & _KIND
+            its: i64 = spot.line[MARK]
+            if its == spot.known:
                 return cell
-        words = self.words
+        words, mark = self.words, spot.mark
         cell = words[spot.bucket]
         while cell:
-            head = words[cell]
             its = words[cell + MARK]
-            if its == mark:
-                if use and not head & _USED:
-                    words[cell] = head | _USED
-                self._found(spot, cell, head & _KIND)
+            if its >> _NAME == mark:
+                if use and not its & _USED:
+                    its |= _USED
+                    words[cell + MARK] = its
+                self._found(spot, cell, its)
                 return cell
+            head: i64 = words[cell]
             cell = head >> LINK
         return 0
 
     def kind(self, cell: i64) -> i64:
+        """Of what is in a cell; 0 if it is no entry."""
         head: i64 = self.words[cell]
-        return head & _KIND
+        if not head & _ENTRY:
+            return 0
+        its: i64 = self.words[cell + MARK]
+        return its & _KIND
 
     def change_kind(self, spot: Spot, kind: i64) -> None:
         line = spot.line
-        head: i64 = line[0]
-        line[0] = head & ~_KIND | kind
-        spot.kind = kind
+        its: i64 = line[MARK]
+        its = its & ~_KIND | kind
+        line[MARK] = its
+        self._found(spot, spot.cell, its)
 
     def add(self, spot: Spot, kind: i64, owner: i64, now: i64) -> i64:
         """A new entry without chunks, its ``until`` and state not set. 0 if there is no room and nothing can leave."""
@@ -182,16 +188,17 @@ class Table:
         cell = self.cell(stripe, now, 0)
         if not cell:
             return 0
-        words[cell + MARK] = spot.mark
+        its = spot.mark << _NAME | kind
+        words[cell + MARK] = its
         words[cell + OWNER] = owner
         words[cell + FIRST] = 0
         words[cell + LAST] = 0
         following: i64 = words[spot.bucket]
-        words[cell] = following << LINK | kind
+        words[cell] = following << LINK | _ENTRY
         words[spot.bucket] = cell
         entries: i64 = words[stripe + _ENTRIES]
         words[stripe + _ENTRIES] = entries + 1
-        self._found(spot, cell, kind)
+        self._found(spot, cell, its)
         return cell
 
     def free_cell(self, stripe: i64) -> i64:
@@ -222,21 +229,22 @@ class Table:
     def remove(self, stripe: i64, cell: i64) -> None:
         """Forget an entry. The caller has said that he writes the structure."""
         words = self.words
-        mark: i64 = words[cell + MARK]
+        its: i64 = words[cell + MARK]
         head: i64 = words[cell]
-        before = stripe + CELL + (mark & self._bucket_bits)
+        before = stripe + CELL + (its >> _NAME & self._bucket_bits)
         at: i64 = words[before]
         if at == cell:
             words[before] = head >> LINK
         else:
             while at != cell:
                 before = at
-                its: i64 = words[before]
-                at = its >> LINK
-            its = words[before]
-            words[before] = head >> LINK << LINK | its & (_KIND | _USED)
-        if head & _KIND != COUNTER:
+                link: i64 = words[before]
+                at = link >> LINK
+            words[before] = head
+        if its & _KIND != COUNTER:
             self.free_chunks(stripe, cell)
+        # Whoever remembers where the entry was must not take the cell for it.
+        words[cell + MARK] = 0
         words[cell + OWNER] = 0
         self._free(stripe, cell, cell)
         entries: i64 = words[stripe + _ENTRIES]
@@ -269,7 +277,8 @@ class Table:
         words, stripe = self.words, self.stripe_of(lock)
         first, high = stripe + self._first, words[stripe + _HIGH]
         heads = words[first : first + high * CELL : CELL].tolist()
-        return [first + at * CELL for at, head in enumerate(heads) if head & _KIND == kind]
+        found = [first + at * CELL for at, head in enumerate(heads) if head & _ENTRY]
+        return [cell for cell in found if words[cell + MARK] & _KIND == kind]
 
     def owners(self) -> dict[int, int]:
         """The number of entries of each owner. Read without locks: each number may be off by what changes meanwhile.
@@ -281,7 +290,7 @@ class Table:
             first, high = stripe + self._first, self.words[stripe + _HIGH]
             cells = self.words[first : first + high * CELL]
             heads, owners = cells[::CELL].tolist(), cells[OWNER::CELL].tolist()
-            found.update(owner for head, owner in zip(heads, owners, strict=True) if head & _KIND)
+            found.update(owner for head, owner in zip(heads, owners, strict=True) if head & _ENTRY)
         return dict(found)
 
     def sweep(self, lock: i64, now: i64) -> bool:
@@ -295,7 +304,7 @@ class Table:
         while at < end:
             cell = stripe + self._first + at * CELL
             head: i64 = words[cell]
-            if head & _KIND:
+            if head & _ENTRY:
                 until: i64 = words[cell + UNTIL]
                 if until <= now:
                     self.locks.writes(lock, STRUCTURE)
@@ -311,7 +320,7 @@ class Table:
         """A worker died while it wrote ``what``: an entry, or the structure, and then nothing of the stripe is left."""
         if what == STRUCTURE:
             self.clear(lock)
-        elif self.words[what] & _KIND != PLACES:  # whose words are put right when the worker's are freed
+        elif self.kind(what) != PLACES:  # whose words are put right when the worker's are freed
             self.remove(self.stripe_of(lock), what)
 
     def clear(self, lock: i64) -> None:
@@ -320,7 +329,8 @@ class Table:
         self.locks.writes(lock, STRUCTURE)
         # Whoever remembers where an entry was must not take it for one.
         first, high = stripe + self._first, min(words[stripe + _HIGH], int(self.cells))
-        words[first : first + high * CELL : CELL] = memoryview(bytes(8 * high)).cast("q")
+        for word in (0, MARK):
+            words[first + word : first + word + high * CELL : CELL] = memoryview(bytes(8 * high)).cast("q")
         self._begin(lock)
 
     def next_cell(self, stripe: i64) -> i64:
@@ -332,10 +342,10 @@ class Table:
 
     def unuse(self, cell: i64) -> bool:
         """Whether an entry was used since this was called last."""
-        head: i64 = self.words[cell]
-        if not head & _USED:
+        its: i64 = self.words[cell + MARK]
+        if not its & _USED:
             return False
-        self.words[cell] = head & ~_USED
+        self.words[cell + MARK] = its & ~_USED
         return True
 
     def _begin(self, lock: i64) -> None:
@@ -344,8 +354,9 @@ class Table:
         self.locks.writes(lock, STRUCTURE)
         self.words[stripe : stripe + self._first] = memoryview(bytes(8 * int(self._first))).cast("q")
 
-    def _found(self, spot: Spot, cell: i64, kind: i64) -> None:
-        spot.kind = kind
+    def _found(self, spot: Spot, cell: i64, its: i64) -> None:
+        spot.kind = its & _KIND
+        spot.known = its | _USED
         spot.until = 0
         if cell != spot.cell:
             spot.cell = cell
@@ -355,7 +366,7 @@ class Table:
         return range(self._base, self._base + self.stripes * self._size, self._size)
 
     def _free(self, stripe: i64, first: i64, last: i64) -> None:
-        """A chain of cells. Their heads have no kind from now on, as those of chunks never have one."""
+        """A chain of cells. Their heads are none of entries from now on, as those of chunks never are."""
         words = self.words
         free: i64 = words[stripe + _FREE]
         words[last] = free << LINK
@@ -367,8 +378,7 @@ class Table:
         spared: i64 = 0
         for _ in range(2 * self.cells):
             cell = self.next_cell(stripe)
-            head: i64 = words[cell]
-            kind = head & _KIND
+            kind = self.kind(cell)
             if not kind or cell == keep:
                 continue
             until: i64 = words[cell + UNTIL]

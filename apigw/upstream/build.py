@@ -29,7 +29,7 @@ from apigw.upstream.standing import Standing
 from apigw.upstream.target import Target
 from apigw.upstream.tls import no_tls, tls_for
 from apigw.upstream.upstream import Upstream, address_of
-from apigw.wire.agent import Agent, MakePool, endpoint_to, http1_pool
+from apigw.wire.agent import Agent, MakeEndpoint, MakePool, endpoint_to, http1_pool
 from apigw.wire.allowance import Allowance
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.http2.streams import http2_pool
@@ -50,6 +50,7 @@ def build(
     series: ServiceSeries,
     page: Page | None = None,
     random: Callable[[], float] = random,
+    make_endpoint: MakeEndpoint = endpoint_to,
 ) -> Upstream:
     """An upstream, without connections. Raises what ``ClientTLS`` raises for unusable files.
 
@@ -74,11 +75,13 @@ def build(
 
     def make_target(config: TargetConfig) -> Target:
         tls = verified(config.called or config.host) if config.scheme == "https" else None
-        endpoint = endpoint_to(reactor, config.host, config.port, service.connect_timeout, tls)
+        endpoint = make_endpoint(reactor, config.host, config.port, service.connect_timeout, tls)
         scheme = config.scheme.encode("ascii")
         own = None
         if config.called and tls is not None:
-            own = Agent(reactor, deadlines, lambda host: verified(config.called), bounded, NEVER, make_pool)
+            own = Agent(
+                reactor, deadlines, lambda host: verified(config.called), bounded, NEVER, make_pool, make_endpoint
+            )
         shared = None
         standing = Standing(first)
         allowance = Allowance(service.max_connections, service.max_pending)
@@ -92,7 +95,7 @@ def build(
                 allowance = SharedAllowance(service.max_connections, service.max_pending, page, cell, reactor)
         return Target(config, make_pool(scheme, endpoint, evolve(settings, allowance=allowance)), shared, standing, own)
 
-    agent = Agent(reactor, deadlines, verified, bounded, NEVER, make_pool)
+    agent = Agent(reactor, deadlines, verified, bounded, NEVER, make_pool, make_endpoint)
     circuit = None
     if service.circuit_breaker is not None:
         check_timeout = None if service.health_check is None else service.health_check.timeout

@@ -44,6 +44,8 @@ def endpoint_to(
     return SecureEndpoint(tls, endpoint) if tls is not None else endpoint
 
 
+MakeEndpoint = Callable[[Any, str, int, float, "IOpenSSLClientConnectionCreator | None"], IStreamClientEndpoint]
+"""As ``endpoint_to``."""
 MakePool = Callable[[bytes, IStreamClientEndpoint, PoolSettings], Connections]
 """Makes the pool of one address, from its scheme, its endpoint and the settings."""
 
@@ -73,8 +75,10 @@ class Agent:
         settings: PoolSettings | None = None,
         timeout: float = 10.0,
         make_pool: MakePool | None = None,
+        make_endpoint: MakeEndpoint = endpoint_to,
     ) -> None:
         """``make_pool`` makes the connections to one endpoint, by default those of HTTP/1.1."""
+        self._make_endpoint = make_endpoint
         self._reactor = reactor
         self._deadlines = deadlines
         self._tls_for = tls_for
@@ -116,7 +120,7 @@ class Agent:
         if key not in self._pools:
             host = where.host.decode("ascii")
             tls = self._tls_for(host) if where.scheme == b"https" else None
-            endpoint = endpoint_to(self._reactor, host, where.port, self._settings.connect_timeout, tls)
+            endpoint = self._make_endpoint(self._reactor, host, where.port, self._settings.connect_timeout, tls)
             self._pools[key] = self._make_pool(where.scheme, endpoint, self._settings)
         return self._pools[key]
 

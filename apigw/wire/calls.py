@@ -7,10 +7,11 @@ from json import dumps, loads
 from typing import Any, NoReturn
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import IAgent, IBodyProducer
+from zope.interface import implementer
 
 from apigw.wire.errors import UpstreamError
 from apigw.wire.fetch import Ask, FetchFailed
@@ -31,6 +32,23 @@ class Fetched:
     def json(self) -> Any:
         """Raises ``ValueError`` for what is no JSON."""
         return loads(self.body)
+
+
+@implementer(IBodyProducer)
+class WholeBody:
+    """A body that is there; treq's own is produced in turns of the installed reactor."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.length = len(body)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._body)
+        return succeed(None)
+
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def stopProducing(self) -> None: ...
 
 
 class Calls:
@@ -57,10 +75,10 @@ class Calls:
             body = dumps(json).encode()
             if not fields.hasHeader("content-type"):
                 fields.setRawHeaders("content-type", ["application/json"])
-        calling = Deferred.fromCoroutine(self._call(method, url, fields, body or None, limit))
+        calling = Deferred.fromCoroutine(self._call(method, url, fields, WholeBody(body) if body else None, limit))
         return calling.addTimeout(timeout, self._clock, _too_late)
 
-    async def _call(self, method: str, url: str, fields: Headers, body: bytes | None, limit: int) -> Fetched:
+    async def _call(self, method: str, url: str, fields: Headers, body: WholeBody | None, limit: int) -> Fetched:
         try:
             answered = await Ask(self._agent, limit)(url, fields, body, method)
         except UpstreamError as error:

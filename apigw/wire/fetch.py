@@ -49,7 +49,9 @@ class Ask:
         self._agent = _Uncompressed(agent)
         self._limit = limit
 
-    async def __call__(self, url: str, headers: Headers, data: bytes | None = None, method: str = "") -> Answered:
+    async def __call__(
+        self, url: str, headers: Headers, data: bytes | IBodyProducer | None = None, method: str = ""
+    ) -> Answered:
         method = method or ("GET" if data is None else "POST")
         headers.setRawHeaders("user-agent", [AGENT])
         # A client of its own for each call: treq's keeps cookies.

@@ -148,7 +148,7 @@ def _of_workers(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--only", type=_parts_of(workers.PARTS), default=[], metavar="NAME,…", help=", ".join(workers.PARTS)
     )
-    one.add_argument("--rounds", type=int, default=of.rounds, help="of cost; default %(default)s")
+    one.add_argument("--rounds", type=int, default=of.rounds, help="of cost and limit; default %(default)s")
     one.add_argument("--seconds", type=int, default=of.seconds, help="of load in each; default %(default)s")
     one.add_argument("--reloads", type=int, default=of.reloads, help="of changes; default %(default)s")
     one.add_argument("--upgrades", type=int, default=of.upgrades, help="of changes; default %(default)s")

@@ -20,6 +20,9 @@ from apigw.policy.check.series import CheckSeries
 from apigw.policy.denials.series import DenialSeries
 from apigw.policy.limits.series import Kept, LimitSeries
 from apigw.policy.networks.series import refused_addresses
+from apigw.policy.plugins import series as plugin_series
+from apigw.policy.plugins.guard import Counts
+from apigw.policy.plugins.log import PluginLog
 from apigw.policy.split.series import SplitSeries
 from apigw.policy.tracing.series import TracingSeries
 from apigw.process.page_series import PageSeries
@@ -43,6 +46,9 @@ def test_every_family_is_described() -> None:
     auth = AuthSeries(metrics.registry)
     auth.failed("missing")
     auth.introspected("legacy", "active")
+    plugins = plugin_series.PluginSeries()
+    plugins.shown = {"stamp": plugin_series.Kept(Counts(), PluginLog("stamp", lambda: 0.0), None)}
+    metrics.registry.register(plugins)
     SplitSeries(metrics.registry).retain({("orders", "orders-v2")})
     TracingSeries(metrics.registry).count("sent", 1)
     metrics.registry.register(Pools(lambda: [("a", 1, 0)]))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from apigw.contract import peers
-from apigw.policy.auth.jwt import tokens
+from apigw.policy.auth import bearer
 from apigw.wire import headers, target
 from apigw.wire.http1 import chunked, head, response
 
@@ -38,8 +38,8 @@ CASES: list[tuple[Callable[..., Any], bytes, bytes]] = [
     (chunked._TRAILER_LINE, b"a", b"\0"),
     (chunked._TRAILER_LINE, b"a:", b"\0"),
     (response._LATER_VERSION, b"HTTP/1.", b""),
-    (tokens._PARTS.fullmatch, b"a.", b"\0"),
-    (tokens._PARTS.fullmatch, b"a", b"\0"),
+    (bearer._FORM.fullmatch, b"a", b"\0"),
+    (bearer._FORM.fullmatch, b"=", b"a"),
     (peers._PORT, b"1.", b":"),
     (peers._PORT, b"[::", b"]"),
 ]

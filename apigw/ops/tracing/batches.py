@@ -17,9 +17,6 @@ MOST_BATCH: Final = 256 * 1024
 MOST_WAITING: Final = 4 * 1024 * 1024
 """Bytes of all that waits. Then the oldest are dropped."""
 
-_OVERHEAD: Final = 48
-"""Bytes of memory that a span takes besides its own."""
-
 
 SCOPE: Final = length_delimited(
     b"\x0a", length_delimited(b"\x0a", b"apigw") + length_delimited(b"\x12", __version__.encode("ascii"))
@@ -53,28 +50,32 @@ class Batches:
         """Bytes that wait, of complete batches and of the next one."""
         self._full = full
         self._dropped = dropped
-        self._spans: list[bytes] = []
+        self._parts: list[bytes] = []
+        self._spans = 0
         self._size = 0
+        """Of the next batch: its spans, each after its tag and length; their number; and the bytes."""
         self._complete: deque[Batch] = deque()
 
     def add(self, span: bytes) -> None:
-        self._spans.append(span)
-        self._size += len(span) + _OVERHEAD
-        if len(self._spans) >= MOST_SPANS or self._size >= MOST_BATCH:
+        before = b"\x12" + varint(len(span))
+        self._parts += (before, span)
+        self._size += len(before) + len(span)
+        self._spans += 1
+        if self._spans >= MOST_SPANS or self._size >= MOST_BATCH:
             self.complete()
             self._full()
 
     def complete(self) -> None:
         """Whatever there is is a batch."""
-        spans = self._spans
-        if not spans:
+        if not self._spans:
             return
-        self._spans, self._size = [], 0
-        parts = [SCOPE]
-        for span in spans:
-            parts += (b"\x12", varint(len(span)), span)
-        of_scope = length_delimited(b"\x12", b"".join(parts))
-        self.put(Batch(length_delimited(b"\x0a", self.resource + of_scope), len(spans)), True)
+        # Joined once: each copy of so much memory costs more than to encode some spans.
+        of_scope = b"\x12" + varint(len(SCOPE) + self._size)
+        size = len(self.resource) + len(of_scope) + len(SCOPE) + self._size
+        body = b"".join((b"\x0a", varint(size), self.resource, of_scope, SCOPE, *self._parts))
+        batch = Batch(body, self._spans)
+        self._parts, self._spans, self._size = [], 0, 0
+        self.put(batch, True)
 
     def put(self, batch: Batch, last: bool) -> None:
         """Add a batch, as the ``last``, or as the first again."""
@@ -98,4 +99,4 @@ class Batches:
 
     @property
     def empty(self) -> bool:
-        return not self._complete and not self._spans
+        return not self._complete and self._spans == 0

@@ -177,6 +177,7 @@ class SecretThreads:
             job.answer.callback(result)
 
     def _as_if_hashed(self) -> Deferred[bool]:
+        timer: Any = None  # compiled, its type would not be known
         answer: Deferred[bool] = Deferred(lambda _: timer.cancel())
         timer = self._reactor.callLater(self._took, answer.callback, False)
         return answer

@@ -2,7 +2,8 @@
 """Sliding logs in the shared page, and what becomes of one for which there is no room: a sliding counter.
 
 The state of a log is the number of its stamps, the word of the oldest and that of the newest. Stamps are in the words
-of chunks, in order; the entry's ``until`` is a span after the newest. The state of a counter is its clock and counts.
+of chunks, in order; the entry's ``until`` is a span after the newest. The state of a counter is its counts; its
+``until`` is a span after the end of the window that they are of.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ from apigw.shared.table import CELL, COUNTER, FIRST, LAST, LINK, LOG, STATE, UNT
 KEPT_WHOLE: Final = 64
 """For a log of up to so many stamps others leave when its stripe is full. A longer one becomes a counter then."""
 
-COUNTS: Final = STATE + 1
+COUNTS: Final = STATE
 
 
 def look_counter(limit: Limit, spot: Spot, now: int) -> Standing:
+    """Within a window the time is that of the worker that asks, which may be a little behind that of another."""
     line = spot.line
-    last: int = line[STATE]
+    until: i64 = line[UNTIL]
+    spot.until = until
     counts: int = line[COUNTS]
-    return weigh(limit, last, counts, now)
+    span: i64 = limit.span
+    return weigh(limit, until - span - span, counts, now)
 
 
 def count_counter(table: Table, spot: Spot, standing: Standing) -> None:
     line = spot.line
     over: i64 = standing.resets + standing.limit.span
-    if over != spot.until:  # a new window: within one, the words are true whichever of them is written first
+    if over != spot.until:  # another window than the counts in the entry are of
         table.locks.writes(spot.lock, spot.cell)
         line[UNTIL] = over
-        spot.until = over
-    line[STATE] = standing.clock
     line[COUNTS] = standing.counts + 1
 
 
@@ -122,7 +124,6 @@ def begin_log(table: Table, spot: Spot, standing: Standing) -> None:
     line[FIRST] = chunk + 1
     line[LAST] = chunk + 1
     table.change_kind(spot, LOG)
-    spot.until = 0
 
 
 def _become_counter(table: Table, spot: Spot, standing: Standing) -> None:
@@ -143,7 +144,6 @@ def _become_counter(table: Table, spot: Spot, standing: Standing) -> None:
     table.free_chunks(spot.stripe, cell)
     table.change_kind(spot, COUNTER)
     current = standing.used - previous
-    spot.until = 0
     count_counter(table, spot, weigh(limit, clock, both(previous, current), clock))
 
 

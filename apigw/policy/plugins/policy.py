@@ -16,6 +16,7 @@ from apigw.contract.of_plugin import FORWARD, REQUEST, Shared
 from apigw.contract.policy import NOTHING, POSITIONS, Part, Policy, Prepared
 from apigw.contract.policy import Context as GatewayContext
 from apigw.policy.plugins.body import OF_ANSWER, OF_REQUEST, BodyCall
+from apigw.policy.plugins.choose import ChooseCall
 from apigw.policy.plugins.context import Context, PluginMetrics
 from apigw.policy.plugins.guard import Counts
 from apigw.policy.plugins.instance import Instance
@@ -71,7 +72,7 @@ class PluginsPolicy(Policy):
                 problems.append(problem_in(config, ("plugins", plugin.name, "with"), str(error)))
             except BaseException as error:
                 why = f"{plugin.policy!r} failed in prepare: {type(error).__name__}: {error}"
-                problems.append(problem_in(config, ("plugins", plugin.name), why))
+                problems.append(problem_in(config, ("plugins", plugin.name, "policy"), why))
             yield
         problems += _owned_twice(config, instances)
         if problems:
@@ -145,6 +146,10 @@ class Wired:
             self.on_forward = Call(guard, shared, on_forward, "on_forward", FORWARD)
         if on_answer is not None:
             self.on_answer = AnswerHook(guard, shared, on_answer)
+        of_service, of_target = instance.method("choose_service"), instance.method("choose_target")
+        self.chooser = None
+        if of_service is not None or of_target is not None:
+            self.chooser = ChooseCall(guard, shared, of_service, of_target)
         self.on_request_body = self.on_answer_body = None
         on_request_body, on_answer_body = instance.method("on_request_body"), instance.method("on_answer_body")
         if on_request_body is not None:
@@ -189,6 +194,7 @@ class PreparedPlugins(Prepared):
             hooks=tuple(each.on_answer for each in wired if each.on_answer is not None),
             on_request_body=tuple(each.on_request_body for each in wired if each.on_request_body is not None),
             on_answer_body=tuple(each.on_answer_body for each in wired if each.on_answer_body is not None),
+            choosers=tuple(each.chooser for each in wired if each.chooser is not None),
             stripped=self._stripped,
         )
 

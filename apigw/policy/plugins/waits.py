@@ -31,6 +31,9 @@ async def _rest(coroutine: Coroutine[Any, Any, Any], awaited: Any, spent: Callab
             if not isinstance(awaited, Deferred):
                 raise TypeError(f"it awaits {type(awaited).__name__}, and not a Deferred: asyncio does not run here")
             result = await awaited
+        except GeneratorExit:  # nobody waits any more
+            coroutine.close()
+            raise
         except BaseException as error:
             send: Callable[[Any], Any] = coroutine.throw
             value: Any = error

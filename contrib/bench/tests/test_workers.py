@@ -47,7 +47,8 @@ class TestCost:
         samples = [
             sample(names[at], number, one) for number, costs in enumerate(rounds) for at, one in enumerate(costs)
         ]
-        two, eight, limit = cost.verdicts(samples)
+        two, eight = cost.number_verdicts(samples)
+        limit = cost.limit_verdict(samples)
         assert two.kept
         assert two.seen == "1.040 times (95 %: 1.040 to 1.040, 2 rounds)"
         assert not eight.kept

@@ -36,24 +36,45 @@ class Most:
 
 ONE, TWO, EIGHT = "1 process", "2 workers", "8 workers"
 FOUR, FOUR_LIMITED = "4 workers", "4 workers, a limit"
-ENTRANTS = (
-    (ONE, 1, BARE),
-    (TWO, 2, BARE),
-    (EIGHT, 8, BARE),
-    (FOUR, 4, BARE),
-    (FOUR_LIMITED, 4, LIMIT),
-)
+Entrant = tuple[str, int, Scenario]
+"""Its name, how many workers it has, and what it is asked to do."""
+BY_NUMBER: tuple[Entrant, ...] = ((ONE, 1, BARE), (TWO, 2, BARE), (EIGHT, 8, BARE))
+BY_LIMIT: tuple[Entrant, ...] = ((FOUR, 4, BARE), (FOUR_LIMITED, 4, LIMIT))
 TARGETS = (Most(TWO, ONE, 1.05), Most(EIGHT, ONE, 1.1))
 MOST_ADDED = 0.12
 """n, of a limit over all workers."""
 
 
-def part(ground: Ground, origin: Running, rounds: int, seconds: int, connections: int) -> Part:
-    """All in one run of alternating rounds, nginx among them."""
+def of_workers(ground: Ground, origin: Running, rounds: int, seconds: int, connections: int) -> Part:
+    """Of two and of eight workers, against one process."""
+    samples, text, data = _run(ground, origin, [], BY_NUMBER, rounds, seconds, connections)
+    return Part(
+        "workers-cost", "CPU per request with workers", text, data, [*number_verdicts(samples), *_failed(samples)]
+    )
+
+
+def of_limit(ground: Ground, origin: Running, rounds: int, seconds: int, connections: int) -> Part:
+    """Of a limit that four workers share, in units of nginx's cost."""
     unit = start(nginx.BARE, ground.cores.both, ground.directory, ground.stack, (origin.port,))
     contestants = [Contestant(nginx.BARE.name, unit, BARE, memory(unit.session).rss, connections)]
+    samples, text, data = _run(ground, origin, contestants, BY_LIMIT, rounds, seconds, connections)
+    return Part(
+        "workers-limit", "CPU of a limit over all workers", text, data, [limit_verdict(samples), *_failed(samples)]
+    )
+
+
+def _run(
+    ground: Ground,
+    origin: Running,
+    contestants: list[Contestant],
+    entrants: Sequence[Entrant],
+    rounds: int,
+    seconds: int,
+    connections: int,
+) -> tuple[list[Sample], str, dict[str, object]]:
+    """Alternating rounds: the samples, and both ways of telling them."""
     gateways: dict[str, Several] = {}
-    for name, workers, scenario in ENTRANTS:
+    for name, workers, scenario in entrants:
         one = gateways[name] = several(ground, workers, (origin.port,), scenario.config, name)
         contestants.append(Contestant(name, one.running, scenario, memory(one.running.session).rss, connections))
     for contestant in contestants:
@@ -61,14 +82,18 @@ def part(ground: Ground, origin: Running, rounds: int, seconds: int, connections
             raise NotStarted(f"{contestant.name} {why}")
     samples = run_rounds(contestants, rounds, seconds, ground.say)
     waits = {name: one.locks() for name, one in gateways.items() if name != ONE}
-    summaries = summarize(samples, nginx.BARE.name)
-    text = f"{report(summaries)}\n\nLocks of the shared page, in all rounds:\n\n{lock_report(samples, waits)}"
-    promises = [*verdicts(samples), *failures(summaries)]
-    return Part("workers-cost", "CPU per request with workers", text, as_json(samples, summaries), promises)
+    summaries = summarize(samples, contestants[0].name)
+    unit = "n" if contestants[0].name == nginx.BARE.name else "times"
+    text = f"{report(summaries, unit)}\n\nLocks of the shared page, in all rounds:\n\n{lock_report(samples, waits)}"
+    return samples, text, as_json(samples, summaries)
 
 
-def verdicts(samples: Sequence[Sample]) -> list[Verdict]:
-    """On each of ``TARGETS``, and on the limit."""
+def _failed(samples: Sequence[Sample]) -> list[Verdict]:
+    return failures(summarize(samples, samples[0].contestant))
+
+
+def number_verdicts(samples: Sequence[Sample]) -> list[Verdict]:
+    """On each of ``TARGETS``."""
     found = []
     for most in TARGETS:
         measured = ratios(samples, most.name, most.over)
@@ -76,11 +101,14 @@ def verdicts(samples: Sequence[Sample]) -> list[Verdict]:
         wanted = f"at most {most.times:.2f}"
         promise = f"CPU per request, {most.name} against {most.over}"
         found.append(Verdict(promise, median(measured) <= most.times, seen, wanted))
+    return found
+
+
+def limit_verdict(samples: Sequence[Sample]) -> Verdict:
     measured = additions(samples, FOUR_LIMITED, FOUR, nginx.BARE.name)
     seen = f"{median(measured):.3f} n ({between(measured)})"
     promise = "added CPU per request, a limit in memory over 4 workers"
-    found.append(Verdict(promise, median(measured) <= MOST_ADDED, seen, f"at most {MOST_ADDED:.2f} n"))
-    return found
+    return Verdict(promise, median(measured) <= MOST_ADDED, seen, f"at most {MOST_ADDED:.2f} n")
 
 
 def between(values: Sequence[float]) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 from attrs import evolve, frozen
 
+from bench import reload
 from bench.figures import Verdict
 from bench.ground import Ground
 from bench.part import Part
@@ -18,8 +21,8 @@ from bench.workers import admitted, changes, commit, cost, death, evenly, weight
 
 @frozen
 class Asked:
-    """``rounds`` and ``seconds`` are those of ``cost``; ``reloads``, ``upgrades`` and ``fresh`` (new connections a
-    second) those of ``changes``; ``rate`` is of requests a second while workers are killed."""
+    """``rounds`` and ``seconds`` are those of ``cost`` and ``limit``; ``reloads``, ``upgrades`` and ``fresh`` (new
+    connections a second) those of ``changes``; ``rate`` is of requests a second while workers are killed."""
 
     rounds: int = 20
     seconds: int = 2
@@ -34,8 +37,16 @@ FRESH_WHILE_KILLED = 500.0
 """New connections a second, so that the new worker has something to accept at once."""
 
 
+WAITING, WAITED_FOR = 4, 20
+"""Workers, and reloads of theirs during which the longest wait is looked for."""
+
+
 def _cost(ground: Ground, origin: Running, asked: Asked) -> Part:
-    return cost.part(ground, origin, asked.rounds, asked.seconds, asked.connections)
+    return cost.of_workers(ground, origin, asked.rounds, asked.seconds, asked.connections)
+
+
+def _limit(ground: Ground, origin: Running, asked: Asked) -> Part:
+    return cost.of_limit(ground, origin, asked.rounds, asked.seconds, asked.connections)
 
 
 def _only(
@@ -66,9 +77,15 @@ PARTS: Mapping[str, Callable[[Ground, Running, Asked], Part]] = {
         "changes",
         "Reloads and upgrades under new connections",
     ),
+    "waits": _only(
+        lambda ground, origin, _: asyncio.run(reload.waits(ground, origin, WAITING, WAITED_FOR)),
+        "waits",
+        "The longest wait during reloads",
+    ),
+    "limit": _limit,
     "cost": _cost,
 }
-"""In the order in which they run: the longest last."""
+"""In the order in which they run: the longest last. With what is asked by default, each takes three minutes at most."""
 
 
 def run(names: Sequence[str], ground: Ground, asked: Asked) -> Iterator[Part]:
@@ -77,10 +94,12 @@ def run(names: Sequence[str], ground: Ground, asked: Asked) -> Iterator[Part]:
         with ExitStack() as stack:
             own = evolve(ground, stack=stack)
             ground.say(name)
+            began = time.monotonic()
             try:
                 origin = start_origin(own.cores.load, own.directory, stack, own.say)
                 part = PARTS[name](own, origin, asked)
             except (NoResult, NotStarted, LookupError, OSError) as error:
                 why = str(error) or repr(error)
                 part = Part(name, name, "", {}, [Verdict(f"{name} can be measured", False, why, "a result")])
+        ground.say(f"{name} has taken {time.monotonic() - began:.0f} s")
         yield part

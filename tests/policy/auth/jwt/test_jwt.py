@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
+from joserfc.util import urlsafe_b64decode
 from support.pem import private_pem, public_pem
 
 from apigw.config.errors import ConfigError
@@ -35,7 +36,7 @@ from apigw.policy.auth.authorization import Demands
 from apigw.policy.auth.jwt import tokens as tokens_module
 from apigw.policy.auth.jwt.claims import allowed
 from apigw.policy.auth.jwt.model import JWTVerifier
-from apigw.policy.auth.jwt.tokens import Tokens
+from apigw.policy.auth.jwt.tokens import Tokens, decoded
 from apigw.policy.auth.model import Auth
 from apigw.policy.auth.stage import missing
 from apigw.policy.oauth.model import AcceptedKey, OAuth, OAuthSigning
@@ -741,3 +742,17 @@ def test_claims_are_what_the_route_demands(demanded: dict[str, Any], met: bool) 
         demands.check(ANN)
     else:
         assert turned_away(demands).reason == "claim"
+
+
+def outcome(decode: Callable[[bytes], bytes], part: bytes) -> bytes | None:
+    try:
+        return decode(part)
+    except ValueError:
+        return None
+
+
+@given(st.binary(max_size=40) | st.text("AQgwaz019+/=-_.~ \n", max_size=12).map(str.encode))
+def test_base64url_is_read_as_by_joserfc(part: bytes) -> None:
+    """Strictly: one way to write it, its own alphabet, no padding (RFC 7515 §2)."""
+    assert outcome(decoded, part) == outcome(urlsafe_b64decode, part)
+    assert decoded(encode(part)) == part

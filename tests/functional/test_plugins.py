@@ -1,0 +1,139 @@
+"""Plugins in a daemon: reloads, workers that die, plugins that block, the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from support.client import Client, Truncated
+from support.daemon import TWISTD, Daemon, gateway
+from support.services import Service
+from support.waiting import PATIENCE, eventually
+
+APIGW = str(Path(TWISTD).with_name("apigw"))
+CODE = """
+import os, time
+
+class Stamp:
+    name = "stamp"
+    schema = {"value": {"type": "string", "default": "first", "meta": {"doc": "What is set."}}}
+    made = 0
+
+    def prepare(self, config, context):
+        self.value = config["value"]
+        self.count = 0
+
+    def start(self):
+        Stamp.made += 1
+        self.number = Stamp.made
+
+    def on_request(self, view):
+        self.count += 1
+        view.request.set("X-Stamp", f"{self.value} {self.number} {self.count}")
+        if "block" in view.query:
+            time.sleep(0.1)
+        if "exit" in view.query:
+            os._exit(9)
+"""
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    service = Service()
+    yield service
+    service.close()
+
+
+def directory_in(folder: Path) -> Path:
+    directory = folder / "gateway"
+    directory.mkdir()
+    (directory / "stamp.py").write_text(CODE)
+    return directory
+
+
+def stamp(service: Service, daemon: Daemon) -> str | None:
+    assert daemon.get("/stamped").status == 200
+    return service.last.get("x-stamp")
+
+
+def test_a_reload_keeps_what_has_not_changed(tmp_path: Path, service: Service) -> None:
+    """An object with its state; with other settings it is made anew; other code needs more than a reload."""
+    directory = directory_in(tmp_path)
+    document = gateway(
+        services={"main": service.url}, routes=[{"path": "/stamped", "service": "main", "use": ["stamp"]}], workers=1
+    )
+    document["plugins"] = {"stamp": {"policy": "./stamp.py:Stamp"}}
+    with Daemon(directory, document) as daemon:
+        assert stamp(service, daemon) == "first 1 1"
+        assert daemon.reload({**document, "rate_limits": []})
+        assert stamp(service, daemon) == "first 1 2"
+        document["plugins"]["stamp"]["with"] = {"value": "second"}
+        assert daemon.reload(document)
+        assert stamp(service, daemon) == "second 2 1"
+        (directory / "other.py").write_text(CODE)
+        assert not daemon.reload(
+            {**document, "plugins": {**document["plugins"], "other": {"policy": "./other.py:Stamp"}}}
+        )
+        assert "plugins.other.policy: './other.py:Stamp' is not loaded yet: restart the gateway" in daemon.log
+        (directory / "stamp.py").write_text(CODE + "\n")
+        assert not daemon.reload(document)
+        assert "'./stamp.py:Stamp' has changed on disk since it was loaded" in daemon.log
+        assert stamp(service, daemon) == "second 2 2"
+        listed = subprocess.run([APIGW, "plugins", str(directory)], capture_output=True, text=True, check=True)
+        assert "stamp: ./stamp.py:Stamp\n  used by: route /stamped\n" in listed.stdout
+        assert "  with.value: string, default 'first': What is set.\n" in listed.stdout
+        explained = subprocess.run(
+            [APIGW, "routes", "GET", "/stamped", str(directory)], capture_output=True, text=True, check=True
+        )
+        assert "plugins: stamp (./stamp.py:Stamp)" in explained.stdout
+
+
+def test_one_that_blocks_or_ends_its_worker(tmp_path: Path, service: Service) -> None:
+    """It is named within a second, other routes have no errors, and the worker is replaced."""
+    routes = [
+        {"path": "/stamped", "service": "main", "use": ["stamp"]},
+        {"path": "/plain", "service": "main"},
+    ]
+    document = gateway(services={"main": service.url}, routes=routes, workers=2)
+    document["plugins"] = {"stamp": {"policy": "./stamp.py:Stamp"}}
+    with Daemon(directory_in(tmp_path), document) as daemon:
+        statuses: list[int] = []
+
+        def others() -> None:
+            with daemon.connect() as client:
+                for _ in range(50):
+                    statuses.append(client.get("/plain").status)
+                    time.sleep(0.005)
+
+        running = Thread(target=others)
+        running.start()
+        assert daemon.get("/stamped?block=1").status == 200
+        eventually(lambda: "the plugin stamp on_request has kept all other requests waiting" in daemon.log, 1)
+        running.join()
+        assert statuses == [200] * 50
+        with daemon.connect() as client, pytest.raises((Truncated, ConnectionError)):
+            client.get("/stamped?exit=1")
+        eventually(lambda: daemon.get("/stamped").status == 200)
+        with Client(daemon.admin) as client:
+            metrics = client.get("/metrics").body.decode()
+        assert 'gateway_plugin_blocked_total{plugin="stamp"}' in metrics
+
+
+def test_a_new_plugin_has_a_test_that_passes(tmp_path: Path) -> None:
+    """As it was made, in memory."""
+    made = subprocess.run(
+        [APIGW, "new", "plugin", "tenant-header"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert made.stdout.startswith("tenant-header: made tenant_header.py, test_tenant_header.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "apigw.testing.pytest_plugin", "-p", "no:cacheprovider"]
+    tested = subprocess.run(
+        command, cwd=tmp_path / "tenant-header", capture_output=True, text=True, timeout=4 * PATIENCE
+    )
+    assert "1 passed" in tested.stdout, tested.stdout
+    again = subprocess.run([APIGW, "new", "plugin", "tenant-header"], cwd=tmp_path, capture_output=True, text=True)
+    assert (again.returncode, again.stderr) == (1, "tenant-header: File exists\n")
