@@ -21,7 +21,7 @@ import apigw
 from apigw.config.model import Config
 from apigw.config.problem import Origin
 from apigw.config.problem import Path as ConfigPath
-from apigw.process.outline import Outline, audited
+from apigw.process.outline import Outline, outline_of
 
 PIECE = 100
 """Entries of a tuple that are loaded at once; a hundred routes take some 0.3 ms."""
@@ -31,8 +31,7 @@ _LENGTH = Struct("=I")
 
 @frozen
 class Handover:
-    """``data`` is a whole configuration, for ``unpack``; ``routes`` is how many it has. ``outline``: where there is an
-    audit log."""
+    """``data`` is a whole configuration, for ``unpack``; ``routes`` is how many it has. ``outline``: what it has."""
 
     data: bytes
     routes: int
@@ -47,7 +46,7 @@ def pack(config: Config) -> Handover:
     return Handover(
         b"".join(chain.from_iterable((_LENGTH.pack(len(each)), each) for each in frames)),
         len(config.routes),
-        audited(config),
+        outline_of(config),
     )
 
 

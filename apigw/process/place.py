@@ -20,7 +20,7 @@ from apigw.process.drain import LastAnswers
 from apigw.process.garbage import settle
 from apigw.process.listeners import Counts, Listener
 from apigw.process.machine import Siblings, WhileChecking
-from apigw.process.outline import audited
+from apigw.process.outline import outline_of
 from apigw.process.page_series import PageSeries
 from apigw.process.pulse import Pulse
 from apigw.process.reading import Reading
@@ -130,7 +130,7 @@ class Alone(Place):
     ) -> Progress:
         reload = Reload(
             *(self._reactor, Reading(self._reactor, directory), takes, lambda succeeded: ended(succeeded, True)),
-            outline=audited(config()),
+            outline=outline_of(config()),
         )
         signals.on(signal.SIGHUP, reload.reload)
         signals.on(signal.SIGUSR2, lambda: log.warn("not upgraded: with one worker, restart instead"))

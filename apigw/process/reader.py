@@ -26,8 +26,8 @@ def main(told: dict[str, Any]) -> NoReturn:
     """Read and try out the configuration in ``told["directory"]``, and write the outcome to standard output.
 
     The outcome is a line of JSON with the ``version`` and ``code`` of this program, and unless it is the code that was
-    told, ``routes``, ``size``, and so many bytes: a configuration, or where ``routes`` is null, its problems. With an
-    audit log also the ``outline``.
+    told, ``routes``, ``size``, and so many bytes: a configuration, or where ``routes`` is null, its problems. There is
+    also the ``outline``, if it has one.
     """
     _stand_back()
     gc.disable()  # there is no time to save memory in

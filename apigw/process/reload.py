@@ -30,8 +30,8 @@ class Takes(Protocol):
     def abandon(self) -> Any: ...
 
 
-MOST_TOLD = 100
-"""Lines of ``changed``."""
+MOST_LOGGED, MOST_TOLD = 20, 100
+"""Lines of ``changed`` that are logged, and that are kept for the audit log."""
 
 _TOLD = (
     "succeeded",
@@ -144,6 +144,10 @@ class Reload(Progress):
         self.problems = ()
         self._outlined(handed.outline)
         log.info("configuration reloaded: {routes} routes", routes=handed.routes)
+        for change in self.changed[:MOST_LOGGED]:
+            log.info("by the reload {change}", change=change)
+        if len(self.changed) > MOST_LOGGED:
+            log.info("by the reload more has changed")
         return True
 
     def _outlined(self, new: Outline | None) -> None:

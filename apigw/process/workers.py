@@ -15,7 +15,7 @@ from apigw.config.model import Config
 from apigw.process.handover import without_details
 from apigw.process.machine import Life
 from apigw.process.master import Master
-from apigw.process.outline import audited
+from apigw.process.outline import outline_of
 from apigw.process.own_log import OwnLog
 from apigw.process.reading import Reading
 from apigw.process.reload import Reload
@@ -66,7 +66,7 @@ def master(
         running.tell_one("reloads", [reload.told(), True])
 
     together = Together(reactor, running)
-    reload = Reload(reactor, Reading(reactor, directory), together, reloaded, tell, audited(config))
+    reload = Reload(reactor, Reading(reactor, directory), together, reloaded, tell, outline_of(config))
     running.came = lambda worker: running.tell("reloads", [reload.told(), False], worker)
     if handed is not None:
         reload.follow({**handed.progress, "digest": reload.digest})

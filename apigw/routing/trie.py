@@ -227,7 +227,7 @@ class Trie(Generic[T]):
                 return found
         # What lies deeper than any pattern is not worth cutting up.
         pieces = path.split(b"/", self._depth + 1)
-        if path.find(b"%") >= 0:  # ``in`` first tries whether bytes are a number
+        if path.partition(b"%")[1]:  # which is quicker than ``in`` and ``find``
             pieces = self._decoded(pieces)
         count = len(pieces)
         node, at = self._root, 1

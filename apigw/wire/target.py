@@ -41,12 +41,11 @@ def check_target(target: bytes, kept: int = 0) -> tuple[bytes, bytes]:
     Raises ``Refused`` with 400 for an ambiguous path. Oddities that are ``kept`` pass.
     """
     ordinary = _ORDINARY(target) is not None
-    at = target.find(b"?")
-    path, query = (target, b"") if at < 0 else (target[:at], target[at:])
-    # ``in`` first tries whether bytes are a number.
-    if not ordinary or path.find(b"/.") >= 0 or path.find(b"//") >= 0:
+    path, mark, query = target.partition(b"?")
+    # ``in`` first tries whether bytes are a number, and ``find`` is slow to take its arguments.
+    if not ordinary or path.partition(b"/.")[1] or path.partition(b"//")[1]:
         _check_odd(target, kept)
-    return path, query
+    return path, mark + query if mark else b""
 
 
 def oddities(path: bytes) -> int:

@@ -148,9 +148,9 @@ def times(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def report(summaries: Iterable[Summary]) -> str:
-    """What a comparison prints. ``n`` is the cost in units of nginx's."""
-    rows = [["", "CPU µs/request", "n", "requests/s", "core busy", "p50 ms", "p95 ms", "p99 ms", "errors"]]
+def report(summaries: Iterable[Summary], unit: str = "n") -> str:
+    """What a comparison prints. ``n`` is the cost in units of nginx's, if it is what the summaries refer to."""
+    rows = [["", "CPU µs/request", unit, "requests/s", "core busy", "p50 ms", "p95 ms", "p99 ms", "errors"]]
     rows += [
         [
             one.contestant,

@@ -176,9 +176,13 @@ def test_a_failed_answer_is_asked_for_elsewhere(scene: Scene) -> None:
         answer = scene.daemon.request(method, "/again/a", body=body)
         assert (answer.status, answer.json["body"]) == (200, body.decode())
     assert (bool(one.requests), len(other.requests), one.failures) == (True, 6, [])
-    with Client(scene.daemon.admin) as client:
-        text = client.get("/metrics").body.decode()
-    assert f'gateway_upstream_retries_total{{reason="503",service="again"}} {len(one.requests)}.0' in text
+    counted = f'gateway_upstream_retries_total{{reason="503",service="again"}} {len(one.requests)}.0'
+    eventually(lambda: counted in metrics(scene.daemon))  # which several workers tell the master once a second
+
+
+def metrics(daemon: Daemon) -> str:
+    with Client(daemon.admin) as client:
+        return client.get("/metrics").body.decode()
 
 
 def fails(received: Received) -> None:

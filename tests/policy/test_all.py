@@ -77,7 +77,7 @@ def grown(tmp_path: Path) -> Grown:
 
     def grown(policy: str) -> dict[str, str]:
         copy = tmp_path / "grown" / "apigw"
-        shutil.copytree(Path(apigw.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(Path(apigw.__file__).parent, copy)
         folder = copy / "policy" / "added"
         folder.mkdir()
         (folder / "__init__.py").touch()

@@ -98,12 +98,15 @@ class Encoded:
     """Attributes that were encoded before, by what they say. What clients choose is forgotten now and then."""
 
     def __init__(self) -> None:
-        self._statuses = [integer(ATTRIBUTE, _STATUS, status) for status in range(1000)]
+        self._statuses: dict[int, bytes] = {}
         self._hosts: dict[bytes, bytes] = {}
         self._secure_hosts: dict[bytes, bytes] = {}
 
     def status(self, status: int) -> bytes:
-        return self._statuses[status] if 0 <= status < 1000 else integer(ATTRIBUTE, _STATUS, max(status, 0))
+        found = self._statuses.get(status)
+        if found is None:  # those that HTTP has are three digits, so that there are few
+            found = self._statuses[status] = integer(ATTRIBUTE, _STATUS, status)
+        return found
 
     def host(self, authority: bytes, secure: bool) -> bytes:
         known = self._secure_hosts if secure else self._hosts

@@ -15,7 +15,7 @@ from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserU
 
 from apigw.wire.errors import Refused
 from apigw.wire.headers import HOP_BY_HOP, NO_LINE, Headers, connection_options
-from apigw.wire.http1.lines import CLOSE, HOST, LENGTH, LINES, LONGEST, OF_HOP, UNUSUAL, judged
+from apigw.wire.http1.lines import CLOSE, END_OF_HEAD, HOST, LENGTH, LINES, LONGEST, OF_HOP, UNUSUAL, judged
 from apigw.wire.methods import METHODS, REGISTERED_BESIDES
 from apigw.wire.request import Request, Stream
 from apigw.wire.target import check_authority, check_target, oddities, split_absolute
@@ -67,15 +67,15 @@ class HeadReader:
         self._authority = _IMPOSSIBLE  # of the last request, and nearly always also of the next
 
     def read(self, stream: Stream, head: bytes, max_count: int, kept: int = 0) -> Request:
-        """Parse a head, which ends with its empty line. Raises ``Refused``. ``kept``: ``Settings.kept_oddities``."""
+        """Parse a head, given without its empty line. Raises ``Refused``. ``kept``: ``Settings.kept_oddities``."""
         request = self._read_usual(stream, head, max_count, kept)
-        return self._read_any(stream, head, max_count, kept) if request is None else request
+        return self._read_any(stream, head + END_OF_HEAD, max_count, kept) if request is None else request
 
     def _read_usual(self, stream: Stream, head: bytes, max_count: int, kept: int) -> Request | None:
         """The request of a head in which every line is a usual one; None for any other."""
         lines = head.split(b"\r\n")
         words = lines[0].split(b" ")
-        count = len(lines) - 2
+        count = len(lines)
         if len(words) != 3 or words[2] != b"HTTP/1.1" or words[0] not in _USUAL_METHODS or count > max_count:
             return None
         uri = words[1]
@@ -121,6 +121,7 @@ class HeadReader:
         return request
 
     def _read_any(self, stream: Stream, head: bytes, max_count: int, kept: int) -> Request:
+        """The request of any head, here with its empty line."""
         renamed = b""
         protocol: bytes | None = None
         upgrade = False

@@ -13,10 +13,21 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from apigw.wire.errors import UpstreamMalformed
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, KEEP_ALIVE, NO_LINE, Headers, connection_options
-from apigw.wire.http1.lines import CLOSE, CONTENT_TYPE, LENGTH, LINES, LONGEST, OF_HOP, STATUS_LINES, UNUSUAL, judged
+from apigw.wire.http1.lines import (
+    CLOSE,
+    CONTENT_TYPE,
+    END_OF_HEAD,
+    LENGTH,
+    LINES,
+    LONGEST,
+    OF_HOP,
+    STATUS_LINES,
+    UNUSUAL,
+    cut,
+    judged,
+)
 from apigw.wire.interfaces import EVENT_STREAM, MAX_HEAD, MAX_HEADERS, MAX_INTERIM
 
-END_OF_HEAD: Final = b"\r\n\r\n"
 _SPECIAL: Final = HOP_BY_HOP | {b"content-length", b"content-type"}
 _LATER_VERSION: Final = re.compile(rb"HTTP/1\.[2-9] ").match
 _USUAL_REASONS: Final = frozenset({b"OK", b""})
@@ -112,36 +123,30 @@ class ResponseReader:
         self._read_head(data)
 
     def _read_head(self, data: bytes) -> None:
-        searched = 0
-        if self._pending:
-            searched = len(self._pending) - 3
+        searched = len(self._pending)
+        if searched:
             data = self._pending + data
             self._pending = b""
-        end = data.find(END_OF_HEAD, max(0, searched))
-        if end < 0 or end > MAX_HEAD:
+        head, end, rest = cut(data, searched)
+        if not end or len(head) > MAX_HEAD:
             if len(data) > MAX_HEAD + 3:
                 raise UpstreamMalformed("the response's headers are too large")
             if not data.startswith(b"HTTP/1.") and not b"HTTP/1.".startswith(data):
                 raise UpstreamMalformed("not an HTTP/1.1 response")
-            if NO_LINE(data, max(0, searched)):
+            if NO_LINE(data, max(0, searched - 3)):
                 raise UpstreamMalformed("a control character, or CR or LF without the other, in the response's headers")
             self._pending = data
             return
-        end += 4
-        rest = b""
-        if end != len(data):
-            rest = data[end:]
-            data = data[:end]
-        self._parsed = not self._read_usual(data)
+        self._parsed = not self._read_usual(head)
         if self._parsed:
-            self._parse_head(data, rest)
+            self._parse_head(head + END_OF_HEAD, rest)
         else:
             self._begin(self.status, rest)
 
     def _read_usual(self, head: bytes) -> bool:
-        """Read a head in which every line is a usual one. Returns whether it is that."""
+        """Read a head, without its empty line, in which every line is a usual one. Returns whether it is that."""
         lines = head.split(b"\r\n")
-        count = len(lines) - 2
+        count = len(lines)
         first = STATUS_LINES[lines[0]]
         status = first.status
         if not status or count > MAX_HEADERS:

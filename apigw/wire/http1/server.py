@@ -21,6 +21,7 @@ from apigw.wire.headers import Headers
 from apigw.wire.http1.body import RequestBody
 from apigw.wire.http1.connection import ClientConnection
 from apigw.wire.http1.head import check_beginning
+from apigw.wire.http1.lines import END_OF_HEAD, cut
 from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, EXPECT, HEAD, IDLE, LINGER, PAUSED, REST, TUNNEL, TURN
 from apigw.wire.reactor.layers import unsent
 from apigw.wire.request import Request
@@ -28,7 +29,6 @@ from apigw.wire.server import Server
 from apigw.wire.target import check_served
 from apigw.wire.tunnel import End
 
-END_OF_HEAD: Final = b"\r\n\r\n"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 MOST_OF_TURN: Final = 16
 """Requests that one connection may begin in a turn of the reactor, so that others are served too."""
@@ -189,20 +189,16 @@ class HTTP1Channel(ClientConnection):
             # RFC 9112 §2.2: one empty line before a request is ignored.
             self._blank_skipped = True
             data = data[2:]
-        end = data.find(END_OF_HEAD, max(0, self._searched - 3))
-        if end < 0 or end > settings.max_header_size:
+        head, end, rest = cut(data, self._searched)
+        if not end or len(head) > settings.max_header_size:
             self._await_head(data, settings.max_header_size)
             return b""
         self._blank_skipped = False
         self._searched = 0
-        end += 4
-        head = self.factory.heads
-        request = head.read(
-            self, data if end == len(data) else data[:end], settings.max_header_count, settings.kept_oddities
-        )
+        heads = self.factory.heads
+        request = heads.read(self, head, settings.max_header_count, settings.kept_oddities)
         check_served(self.hosts, request.authority)
-        self._last = head.closing
-        rest = data[end:]
+        self._last = heads.closing
         length = request.content_length
         if length and length <= len(rest):
             request.body_came_whole(rest[:length])
@@ -218,7 +214,7 @@ class HTTP1Channel(ClientConnection):
         else:
             self._body = RequestBody(length, settings)
             self._begin_body()
-            self._enter(EXPECT if head.expects_continue else BODY)
+            self._enter(EXPECT if heads.expects_continue else BODY)
         self.factory.on_request(request)
         rest, self._pending = self._pending, b""
         return rest

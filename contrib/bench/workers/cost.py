@@ -83,7 +83,8 @@ def _run(
     samples = run_rounds(contestants, rounds, seconds, ground.say)
     waits = {name: one.locks() for name, one in gateways.items() if name != ONE}
     summaries = summarize(samples, contestants[0].name)
-    text = f"{report(summaries)}\n\nLocks of the shared page, in all rounds:\n\n{lock_report(samples, waits)}"
+    unit = "n" if contestants[0].name == nginx.BARE.name else "times"
+    text = f"{report(summaries, unit)}\n\nLocks of the shared page, in all rounds:\n\n{lock_report(samples, waits)}"
     return samples, text, as_json(samples, summaries)
 
 
