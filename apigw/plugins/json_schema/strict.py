@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from math import inf
 from typing import Any
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]").search
+"""What may be half of a character, as an escape: in UTF-8 there is none."""
 
 
 class Malformed(Exception):
@@ -13,7 +18,8 @@ class Malformed(Exception):
 def parsed(body: bytes, depth: int) -> Any:
     """The value. Raises ``Malformed``, also for one in which more than ``depth`` arrays and objects are nested."""
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
+        text = body.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
     except RecursionError:
         raise Malformed(f"The body is nested more than {depth} deep.") from None
     except UnicodeDecodeError:
@@ -24,11 +30,24 @@ def parsed(body: bytes, depth: int) -> Any:
         raise Malformed("The body has a number that is too long.") from None  # sys.set_int_max_str_digits
     level = [value]
     for _ in range(depth + 1):
+        if inf in level or -inf in level:
+            # A service may read such a number as it is, and no maximum of the schema would have been compared with it.
+            raise Malformed("The body has a number that is too large.")
         level = [each for each in level if isinstance(each, dict | list)]
         if not level:
-            return value
+            return _of_characters(value, text)
         level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
     raise Malformed(f"The body is nested more than {depth} deep.")
+
+
+def _of_characters(value: Any, text: str) -> Any:
+    """The value of ``text``. Raises ``Malformed`` if half of a surrogate pair is in it (RFC 7493 §2.1)."""
+    if _SURROGATE(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Malformed("The body has half of a surrogate pair, which is no character.") from None
+    return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
