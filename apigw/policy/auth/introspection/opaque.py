@@ -8,12 +8,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.python.failure import Failure
 
+from apigw.contract.asked import Asked
+from apigw.contract.callers import network
 from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable, Unauthorized
 from apigw.policy.auth.authorization import as_demanded
-from apigw.policy.auth.callers import network
 from apigw.policy.auth.introspection.model import IntrospectionProvider
 from apigw.policy.auth.introspection.server import Said, Server, unavailable
 from apigw.policy.auth.jwt.claims import ClaimRules, allowed
@@ -85,9 +85,7 @@ class Opaque:
             asked = Asked()
             about = self._server.about(token, network(caller))
             self._asked[digest] = asked
-            # Each who waits makes an error of its own of the outcome: what refuses a request may add fields to it.
-            judged = about.addCallback(self._judged, digest, now).addErrback(_as_outcome)
-            asked.follow(judged.addCallback(self._over, digest))
+            asked.follow(about.addCallback(self._judged, digest, now).addBoth(self._over, digest))
         return asked.waiter().addCallback(_told)
 
     def _over(self, outcome: object, digest: bytes) -> object:
@@ -143,44 +141,6 @@ class Opaque:
         """``previous`` is the same provider in the configuration before: what is remembered goes on to hold."""
         self._seen, previous._seen = previous._seen, OrderedDict()
         self._seen_bytes, previous._seen_bytes = previous._seen_bytes, 0
-
-
-class Asked:
-    """A question that is under way, and all who wait for its answer. It is given up when all of them have left."""
-
-    def __init__(self) -> None:
-        self._waiters: list[Deferred[object]] = []
-        self._asking: Deferred[object] | None = None
-        self._outcome: object = None
-
-    def follow(self, asking: Deferred[object]) -> None:
-        self._asking = asking
-        asking.addCallback(self._fire)
-
-    def waiter(self) -> Deferred[object]:
-        waiter: Deferred[object] = Deferred(self._left)
-        if self._outcome is None:
-            self._waiters.append(waiter)
-        else:
-            waiter.callback(self._outcome)
-        return waiter
-
-    def _left(self, waiter: Deferred[object]) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-            if not self._waiters and self._asking is not None:
-                self._asking.cancel()
-
-    def _fire(self, outcome: object) -> None:
-        self._outcome = outcome
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.called:  # cancelled by what one before it led to
-                waiter.callback(outcome)
-
-
-def _as_outcome(failure: Failure) -> BaseException | None:
-    return failure.value
 
 
 def _told(outcome: object) -> Principal:
