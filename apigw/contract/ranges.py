@@ -52,7 +52,7 @@ class Ranges:
         if address == UNIX_PEER:
             return self._local
         try:
-            if b":" not in address:
+            if address.find(b":") < 0:
                 return _within(self._starts4, self._ends4, inet_pton(AF_INET, address.decode("ascii")))
             packed = inet_pton(AF_INET6, address.partition(b"%")[0].decode("ascii"))
         except (OSError, ValueError):

@@ -525,9 +525,8 @@ def test_without_a_token_nothing_can_be_changed(start: Start, main: Service, oth
     file = tmp_path / "token"
     document = protected(main, other, LONG)
     document["gateway"]["admin_token_file"] = str(file)
-    for bad in ("short", "two words are no token at all", "x" * 5_000):
-        file.write_text(bad)
-        assert not daemon.reload(document)
+    file.write_text("short")
+    assert not daemon.reload(document)
     file.write_text("the-first-token-there-is")
     assert daemon.reload(document)
     assert post(daemon, "/circuits", wanted, BEARER, JSON).status == 401

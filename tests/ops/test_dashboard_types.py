@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -33,18 +35,24 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def checked(directory: Path, text: str) -> str:
-    """What ``tsc`` complains of."""
-    (directory / "dashboard.ts").write_text(text)
-    return subprocess.run(["npx", "--no", "tsc"], cwd=directory, capture_output=True, text=True, timeout=120).stdout
-
-
 def test_grafana_knows_every_option(installed: Path) -> None:
     """Grafana drops what it does not know, silently: a panel looks other than it was meant to."""
     typed = subprocess.run(
         [sys.executable, CHECK / "typed.py"], capture_output=True, text=True, timeout=30, check=True
     ).stdout
-    assert checked(installed, typed) == ""
-    for meant, mistyped in (('"showLegend"', '"showLegends"'), ('"fillOpacity"', '"fillOpactiy"'), (': "5s"', ": 5")):
+    files = {"dashboard.ts": typed}
+    for name, meant, mistyped in (
+        ("legend.ts", '"showLegend"', '"showLegends"'),
+        ("opacity.ts", '"fillOpacity"', '"fillOpactiy"'),
+        ("refresh.ts", ': "5s"', ": 5"),
+    ):
         assert meant in typed
-        assert "error TS" in checked(installed, typed.replace(meant, mistyped)), meant
+        files[name] = typed.replace(meant, mistyped)
+    for name, text in files.items():
+        (installed / name).write_text(text)
+    settings = json.loads((installed / "tsconfig.json").read_text())
+    settings["files"] = list(files)
+    (installed / "tsconfig.json").write_text(json.dumps(settings))
+    tsc = subprocess.run(["npx", "--no", "tsc"], cwd=installed, capture_output=True, text=True, timeout=120)
+    wrong = set(re.findall(r"^(\w+\.ts)\(.*error TS", tsc.stdout, re.MULTILINE))
+    assert wrong == files.keys() - {"dashboard.ts"}, tsc.stdout

@@ -30,9 +30,19 @@ UNCHANGED_ONLY = ("Accept-Ranges", "Content-MD5", "Digest", "Content-Digest", "R
 class Compression:
     name: ClassVar = "compression"
     schema: ClassVar[dict[str, Any]] = {
-        "codings": {"type": "list", "schema": {"type": "string", "allowed": list(CODINGS)}, "minlength": 1},
-        "types": {"type": "list", "schema": {"type": "string", "regex": "[a-z]+/[a-z0-9.+*-]+"}, "default": [*TYPES]},
-        "least": {"size": ["1", "1MiB"], "default": 1024},
+        "codings": {
+            "type": "list",
+            "schema": {"type": "string", "allowed": list(CODINGS)},
+            "minlength": 1,
+            "meta": {"doc": "In the order in which they are preferred; all that are installed."},
+        },
+        "types": {
+            "type": "list",
+            "schema": {"type": "string", "regex": "[a-z]+/[a-z0-9.+*-]+"},
+            "default": [*TYPES],
+            "meta": {"doc": "The types that are compressed, without parameters."},
+        },
+        "least": {"size": ["1", "1MiB"], "default": 1024, "meta": {"doc": "Smaller bodies stay as they are."}},
     }
 
     def prepare(self, config: dict[str, Any], context: Context) -> None:

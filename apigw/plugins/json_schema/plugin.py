@@ -28,11 +28,11 @@ class JSONSchema:
     name: ClassVar = "json_schema"
     changes_body: ClassVar = False
     schema: ClassVar[dict[str, Any]] = {
-        "file": {"type": "string", "minlength": 1, "excludes": "schema"},
-        "schema": {"type": "dict", "excludes": "file"},
-        "size": {"size": ["1", "16MiB"], "default": 1024 * 1024},
-        "depth": {"type": "integer", "min": 1, "max": 200, "default": 64},
-        "formats": {"type": "boolean", "default": True},
+        "file": {"type": "string", "minlength": 1, "excludes": "schema", "meta": {"doc": "The schema, in JSON."}},
+        "schema": {"type": "dict", "excludes": "file", "meta": {"doc": "Or the schema itself."}},
+        "size": {"size": ["1", "16MiB"], "default": 1024 * 1024, "meta": {"doc": "Of a body."}},
+        "depth": {"type": "integer", "min": 1, "max": 200, "default": 64, "meta": {"doc": "Of what is nested in it."}},
+        "formats": {"type": "boolean", "default": True, "meta": {"doc": "Whether `format` is checked."}},
     }
 
     def prepare(self, config: dict[str, Any], context: Context) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from attrs import evolve
 from joserfc import jwt
 from prometheus_client import CollectorRegistry
+from support.certificates import Authority
 from twisted.internet.task import Clock
 
 from apigw.config.model import Secret
@@ -23,6 +26,7 @@ from apigw.policy.auth.jwt.model import JWTVerifier
 from apigw.policy.auth.jwt.tokens import Tokens
 from apigw.policy.auth.lasting import REVIEW, Lasting
 from apigw.policy.auth.model import Auth
+from apigw.policy.auth.mtls.certificates import Certificates
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
 from apigw.routing.trie import Entry
@@ -33,6 +37,7 @@ from .introspection.test_opaque import TOKEN
 from .introspection.test_opaque import Scene as Introspected
 from .jwt.test_jwks import SOURCE, URL, document, jwk, rsa
 from .jwt.test_jwt import HS, NOW, accept, hs256, using
+from .mtls.test_certificates import SPIFFE, provider, shown
 
 
 class Stream:
@@ -201,3 +206,20 @@ def test_one_ends_when_its_server_says_that_its_token_is_not_active(scene: Scene
         scene.pass_time(REVIEW + 0.2)
         assert len(scene.refused) == ended
     assert scene.failed == ["inactive"]
+
+
+def test_one_lasts_as_long_as_its_certificate_is_taken(scene: Scene, tmp_path: Path) -> None:
+    """It belongs to the connection; a reload with other authorities ends it."""
+    mesh, other = Authority(tmp_path, "mesh"), Authority(tmp_path, "other")
+    sent = shown(mesh.sign("a", SPIFFE).certificate)
+    method = Certificates([provider(mesh)])
+    exchange = scene.open(None)
+    exchange.request.stream.transport = SimpleNamespace(certificates=sent)  # type: ignore[assignment]
+    exchange.principal = method.verify(sent, NOW)
+    scene.lasting.use(Authenticator([method]))
+    scene.lasting.run(exchange)
+    scene.pass_time(2 * REVIEW + 0.2)
+    assert scene.refused == []
+    scene.lasting.use(Authenticator([Certificates([provider(other)])]))
+    scene.pass_time(0.2)
+    assert scene.failed == ["authority"]
