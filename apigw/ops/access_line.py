@@ -47,7 +47,7 @@ WORDS = frozenset(
         b"ticket",
         b"samlart",
         b"samlresponse",
-    }  # fmt: skip
+    }
 )
 """Whole names of secret query values."""
 
