@@ -9,7 +9,7 @@ from apigw.config import endpoints
 from apigw.config.merge import Document
 from apigw.config.validate import shown
 
-_OF_SITES = ip_network("fc00::/7")
+_OF_SITES = IPv6Network("fc00::/7")
 """What sites use among themselves (RFC 4193)."""
 
 
