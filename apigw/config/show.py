@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -18,9 +19,9 @@ from apigw.config.schema import rule_at
 MASK = "…"
 
 _SECRET_KEY = re.compile(r"secret|passw|credential", re.IGNORECASE)
-_SECRET_FIELD = re.compile(r"authorization|cookie|key|token", re.IGNORECASE)
-_FIELDS = ("set", "add", "headers")
-"""Maps of headers and their values."""
+_SECRET_FIELD = re.compile(r"auth|cookie|key|token|sess|sig|pwd|^code$|secret|passw|credential", re.IGNORECASE)
+_FIELDS = ("set", "add", "headers", "query")
+"""Maps of headers, or of what is in a query, with their values, or with conditions on these."""
 _SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSW|PWD|CREDENTIAL|PRIVATE|(?:^|_)KEY|(?:^|_)PASS(?:_|$)", re.IGNORECASE)
 _FILE_KEY = re.compile(r"_file$")
 _USERINFO = re.compile(r"(?<=://).*@", re.DOTALL)
@@ -64,8 +65,9 @@ def is_secret(document: Document, path: Path) -> bool:
     ):
         return True
     keys = [part for part in path if isinstance(part, str)]
-    if len(keys) > 1 and keys[-2] in _FIELDS and _SECRET_FIELD.search(keys[-1]):
-        return True
+    for fields, name in pairwise(keys):
+        if fields == "cookies" or (fields in _FIELDS and _SECRET_FIELD.search(name)):
+            return True
     return bool(keys) and bool(_SECRET_KEY.search(keys[-1])) and not _FILE_KEY.search(keys[-1])
 
 
