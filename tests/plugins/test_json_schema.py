@@ -82,6 +82,8 @@ def test_many_problems(tmp_path: Path) -> None:
         (b"[" * 100_000 + b"]" * 100_000, "nested more than 64 deep"),
         (b'{"a":' * 100_000, "nested more than 64 deep"),
         (b"9" * 100_000, "number that is too long"),
+        (b'"\\ud800"', "half of a surrogate pair"),
+        (b'{"a": [{"\\uDFFF\\uD834": 1}]}', "half of a surrogate pair"),
     ],
     ids=lambda value: value[:20] if isinstance(value, bytes) else None,
 )
@@ -92,7 +94,9 @@ def test_what_is_no_json(body: bytes, sentence: str) -> None:
     assert sentence in str(raised.value)
 
 
-@pytest.mark.parametrize("body", [b"null", b"[" * 64 + b"]" * 64, b'"\\ud800"', b"1e999", b"-0", b' {"a":[{}]}\n'])
+@pytest.mark.parametrize(
+    "body", [b"null", b"[" * 64 + b"]" * 64, b'"\\ud834\\udd1e \\\\ud800"', b"1e999", b"-0", b' {"a":[{}]}\n']
+)
 def test_what_is_json(body: bytes) -> None:
     """Odd, but JSON."""
     parsed(body, 64)

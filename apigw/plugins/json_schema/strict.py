@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]").search
 
 
 class Malformed(Exception):
@@ -26,9 +29,19 @@ def parsed(body: bytes, depth: int) -> Any:
     for _ in range(depth + 1):
         level = [each for each in level if isinstance(each, dict | list)]
         if not level:
+            if _SURROGATE(body):
+                _refuse_half_characters(value)
             return value
         level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
     raise Malformed(f"The body is nested more than {depth} deep.")
+
+
+def _refuse_half_characters(value: Any) -> None:
+    """RFC 7493 §2.1: half of a pair is read as it is, or as U+FFFD, or not at all."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Malformed("The body has half of a surrogate pair.") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
