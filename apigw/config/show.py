@@ -15,13 +15,11 @@ from apigw.config.model import Path
 from apigw.config.problem import dotted
 from apigw.config.schema import is_secret as is_declared_secret
 from apigw.config.schema import rule_at
-
-MASK = "…"
+from apigw.config.secrecy import MASK, tells_of_a_secret
 
 _SECRET_KEY = re.compile(r"secret|passw|credential", re.IGNORECASE)
-_SECRET_FIELD = re.compile(r"auth|cookie|key|token|sess|sig|pwd|^code$|secret|passw|credential", re.IGNORECASE)
-_FIELDS = ("set", "add", "headers", "query")
-"""Maps of headers, or of what is in a query, with their values, or with conditions on these."""
+_FIELDS = ("set", "add", "headers", "query", "cookies")
+"""Maps of names in requests and answers, with their values, or with conditions on these."""
 _SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSW|PWD|CREDENTIAL|PRIVATE|(?:^|_)KEY|(?:^|_)PASS(?:_|$)", re.IGNORECASE)
 _FILE_KEY = re.compile(r"_file$")
 _USERINFO = re.compile(r"(?<=://).*@", re.DOTALL)
@@ -66,7 +64,7 @@ def is_secret(document: Document, path: Path) -> bool:
         return True
     keys = [part for part in path if isinstance(part, str)]
     for fields, name in pairwise(keys):
-        if fields == "cookies" or (fields in _FIELDS and _SECRET_FIELD.search(name)):
+        if fields in _FIELDS and tells_of_a_secret(name):
             return True
     return bool(keys) and bool(_SECRET_KEY.search(keys[-1])) and not _FILE_KEY.search(keys[-1])
 
