@@ -10,12 +10,16 @@ from typing import Any, Final, cast, final
 
 from apigw.contract.exchange import Exchange, Head
 from apigw.contract.principal import IDENTITY
-from apigw.wire.headers import FIELD_VALUE, FOLDED, HOP_BY_HOP, TOKEN, Headers
+from apigw.wire.headers import FIELD_VALUE, FOLDED, HOP_BY_HOP, TOKEN, Headers, first
 
 UNTOUCHED: Final = HOP_BY_HOP | {b"content-length", b"expect", b"x-request-id"}
 """Fields of the connection and of framing, and those that the gateway writes from what it has parsed."""
 _MOST_NAMES: Final = 256
 """Names that are remembered for one plugin. Those in its code are fewer; others may come from clients."""
+
+_MOST_VALUES: Final = 256
+_LONGEST: Final = 64
+"""Values that are remembered for one plugin, and their characters: most plugins set few, again and again."""
 
 PLAIN: Final = 0
 OWNED: Final = 1
@@ -35,6 +39,8 @@ class Name:
         self.kind = kind
         self.refused = refused
         self.of_answer = of_answer
+        self.is_ours = kind == ORIGIN or key == b"via"
+        """Whether the gateway itself writes it, unless it is withheld."""
 
 
 @final
@@ -46,11 +52,23 @@ class Names:
         self._owned = owned
         self._mine = mine
         self._known: dict[str, Name] = {}
+        self._values: dict[str, bytes] = {}
 
     def of(self, text: str) -> Name:
         """Raises ``ValueError`` for what is no name, and ``TypeError`` for what is no text."""
         known = self._known.get(text)
         return self._judge(text) if known is None else known
+
+    def value(self, value: object) -> bytes:
+        """As ``value_of``; values are remembered."""
+        if not isinstance(value, str):
+            return value_of(value)
+        known = self._values.get(value)
+        if known is None:
+            known = value_of(value)
+            if len(self._values) < _MOST_VALUES and len(value) <= _LONGEST:
+                self._values[value] = known
+        return known
 
     def kind(self, key: bytes) -> int:
         folded = key.translate(FOLDED)
@@ -114,11 +132,10 @@ def checked(names: Names, headers: object) -> Headers:
 
 def without(headers: Headers, key: bytes) -> Headers:
     """``headers`` themselves where none is of that name; else a new list."""
+    if first(headers, key) is None:
+        return headers
     pairs = cast("list[Any]", headers)  # compiled, a pair would be taken apart and made anew
-    for header in pairs:
-        if header[0] == key:
-            return cast(Headers, [each for each in pairs if each[0] != key])
-    return headers
+    return cast(Headers, [each for each in pairs if each[0] != key])
 
 
 def seen_of(exchange: Exchange, names: Names) -> Headers:
@@ -161,10 +178,14 @@ def write(exchange: Exchange, name: Name, value: bytes, late: bool, replace: boo
     headers = without(request.headers, key) if replace else request.headers
     request.headers = headers if late else [*headers, pair]
     if late or name.kind == OWNED:
-        sent: list[Any] = list(exchange.sent)
-        exchange.sent = [*(without(sent, key) if replace else sent), pair]
-        if replace:
-            _withhold(exchange, name)
+        before = exchange.sent
+        if not before:
+            exchange.sent = [pair]
+        else:
+            sent: list[Any] = before if isinstance(before, list) else list(before)
+            exchange.sent = [*(without(sent, key) if replace else sent), pair]
+        if replace and name.is_ours:
+            exchange.withheld = exchange.withheld | {key}
 
 
 def erase(exchange: Exchange, name: Name) -> None:
@@ -173,13 +194,8 @@ def erase(exchange: Exchange, name: Name) -> None:
     exchange.request.headers = without(exchange.request.headers, key)
     if exchange.sent:
         exchange.sent = without(list(exchange.sent), key)
-    _withhold(exchange, name)
-
-
-def _withhold(exchange: Exchange, name: Name) -> None:
-    """The service does not get what the gateway itself would write of it."""
-    if name.kind == ORIGIN or name.key == b"via":
-        exchange.withheld = exchange.withheld | {name.key}
+    if name.is_ours:
+        exchange.withheld = exchange.withheld | {key}
 
 
 def write_head(head: Head, key: bytes, value: bytes, replace: bool) -> None:

@@ -19,7 +19,6 @@ from apigw.contract.fields import (
     erase,
     seen_of,
     text_of,
-    value_of,
     values_in,
     without,
     write,
@@ -184,14 +183,17 @@ class View(Seen):
         return answer
 
     def rewrite(self, path: str | None = None, host: str | None = None) -> None:
-        """Set the path and the ``Host`` that the service gets. Raises ``ValueError`` for what cannot be sent."""
+        """Set the path and the ``Host`` that the service gets. Raises ``ValueError`` for what cannot be sent.
+
+        Oddities, such as an encoded slash, pass where the client's path has them, and so the route keeps them.
+        """
         exchange = self.writes()
         if path is not None:
             target = path.encode("utf-8", "surrogateescape")
             if target.find(b"?") < 0:
                 target += exchange.request.query
             try:
-                check_target(target)
+                check_target(target, exchange.request.odd)
             except Refused as refused:
                 raise ValueError(f"{path!r} cannot be sent: {refused.reason}") from None
             exchange.target = target
@@ -268,7 +270,7 @@ class RequestFields:
         known = shared.names.of(name)
         if known.refused:
             raise ValueError(known.refused)
-        write(exchange, known, value_of(value), shared.late or view.phase == FORWARD, replace)
+        write(exchange, known, shared.names.value(value), shared.late or view.phase == FORWARD, replace)
 
 
 @final
@@ -320,10 +322,11 @@ class AnswerHead:
             exchange.dropped = exchange.dropped | {known.key}
 
     def _write(self, name: str, value: str | bytes, replace: bool) -> None:
-        head, known = self._changed(), self._view.shared.names.of(name)
+        head, names = self._changed(), self._view.shared.names
+        known = names.of(name)
         if known.of_answer:
             raise ValueError(known.of_answer)
-        write_head(head, known.key, value_of(value), replace)
+        write_head(head, known.key, names.value(value), replace)
 
     def _values(self, name: str) -> list[bytes]:
         headers: Headers = self._head().headers

@@ -33,6 +33,7 @@ from apigw.proxy.headers import CopyRules, upstream_fields
 from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
 from apigw.routing.trie import Entry
+from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 from bench.ops_cost import USUAL_N
 
@@ -73,13 +74,16 @@ class Sent(Stage):
     def __init__(self) -> None:
         self._rules = CopyRules()
         self._answer = Answer(200, [(b"content-length", b"0")])
+        self.fields: Headers = []
+        """Those of the last request."""
 
     def run(self, exchange: Exchange) -> Outcome:
-        upstream_fields(exchange.request, False, exchange.id, (), self._rules, exchange.withheld, exchange.sent)
+        request, withheld, sent = exchange.request, exchange.withheld, exchange.sent
+        self.fields = upstream_fields(request, False, exchange.id, (), self._rules, withheld, sent)
         return self._answer
 
 
-def pipeline(plugins: list[Any]) -> Pipeline:
+def pipeline(plugins: list[Any], sent: Sent | None = None) -> Pipeline:
     clock = Clock()
     stages: list[Stage] = []
     for plugin in plugins:
@@ -88,7 +92,7 @@ def pipeline(plugins: list[Any]) -> Pipeline:
         shared = Shared("bench", names, None, lambda identifier: None, Bodies(), True)
         stages.append(Call(guard, shared, plugin.on_request, "on_request", REQUEST))
     series = Metrics(CollectorRegistry(), "bench").route("/a")
-    route = Route("/a", None, None, series, (*stages, Sent()))
+    route = Route("/a", None, None, series, (*stages, sent or Sent()))
     table = Table(Router([Entry("/a", None, route)]), None, route, Peers(), 1 << 20, False)
     return Pipeline(table, clock.seconds, lambda _: None, lambda _: None)
 

@@ -94,12 +94,12 @@ def daemon(in_front: Start, module_service: Service, server: Authorization) -> D
 
 
 def test_a_token_is_asked_about(daemon: Daemon, service: Service, server: Authorization) -> None:
-    """Once, for all of its requests; the service gets who it is of. Others are 401, and 403 without a scope."""
+    """Once in each worker; the service gets who it is of. Others are 401, and 403 without a scope."""
     for _ in range(3):
         assert daemon.get("/any", "Authorization: Bearer ada-token").status == 200
     assert identity(service) == {"x-user-id": ["ada"], "x-user-roles": ["user"], "x-auth-provider": ["legacy"]}
     assert daemon.get("/scoped", "Authorization: Bearer ada-token").status == 403
-    assert server.asked == ["ada-token"]
+    assert server.asked in (["ada-token"], ["ada-token"] * 2)
     for token, description in (("old-token", "the token is not active"), ("brief-token", "the token has expired")):
         answer = daemon.get("/any", f"Authorization: Bearer {token}")
         challenge = f'{REALM}, error="invalid_token", error_description="{description}"'

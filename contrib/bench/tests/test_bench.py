@@ -11,7 +11,7 @@ from itertools import count, repeat
 from pathlib import Path
 
 import pytest
-from bench import ops_cost, origin, tokens, wrk
+from bench import ops_cost, origin, plugins_cost, tokens, wrk
 from bench.figures import (
     Sample,
     Verdict,
@@ -353,6 +353,15 @@ class TestTransfers:
 
         with pytest.raises(TransferFailed, match="not the same"):
             asyncio.run(run())
+
+
+def test_plugins_are_timed_on_the_real_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``plugins_cost`` times plugins that fail, and so do nothing."""
+    monkeypatch.setattr(plugins_cost, "REQUESTS", 10)
+    sent = plugins_cost.Sent()
+    plugins = [plugins_cost.Stamp("X-Tenant"), plugins_cost.AsyncStamp("X-Plan")]
+    assert plugins_cost.microseconds(plugins_cost.pipeline(plugins, sent)) > 0
+    assert sent.fields[-2:] == [(b"x-tenant", b"acme"), (b"x-plan", b"acme")]
 
 
 def test_what_operators_see_is_timed_on_the_real_parts() -> None:

@@ -1,0 +1,72 @@
+"""What plugins see of a request, and who sees what they write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SECRET = "0123456789abcdef0123456789abcdef"
+FORGED = {
+    "X-User-ID": "admin",
+    "X_User_Roles": "admin",
+    "X-Forwarded-For": "10.0.0.1",
+    "X-Real-IP": "10.0.0.1",
+    "X_Own": "forged",
+    "X-Own": "forged",
+    "X-Plain": "seen",
+}
+
+
+async def test_what_a_client_could_forge_is_not_seen(apigw: Any) -> None:
+    """Identity, origin, and what belongs to a plugin; the plugin's own value is."""
+    gateway = apigw(["./reading.py:Owning", "./reading.py:Seeing"])
+    items, own, client, scheme = (await gateway.request("GET", "/a", FORGED)).json()
+    names = {name for name, _ in items}
+    assert "x-plain" in names
+    assert not names & {"x-user-id", "x_user_roles", "x-forwarded-for", "x-real-ip", "x_own", "x-own"}
+    assert (own, client, scheme) == (None, "127.0.0.1", "http")
+    items, own, *_ = (await gateway.request("GET", "/a?set=1", FORGED)).json()
+    assert own == "mine"
+    assert [value for name, value in items if name == "x-own"] == ["mine"]
+
+
+async def test_what_belongs_to_a_plugin_is_taken_from_clients_everywhere(apigw: Any) -> None:
+    """Also on routes that do not use it; from the plugin it reaches the service once."""
+    routes = [
+        {"path": "/on", "service": "main", "use": ["owning", "seeing"]},
+        {"path": "/off", "service": "main"},
+    ]
+    gateway = apigw(["./reading.py:Owning", "./reading.py:Seeing"], routes=routes)
+    await gateway.request("GET", "/off", FORGED)
+    got = gateway.service.received[-1]
+    assert (got.get("x-own"), got.get("x_own"), got.get("x-plain")) == (None, None, "seen")
+    await gateway.request("GET", "/on?set=1", FORGED)
+    got = gateway.service.received[-1]
+    assert [value for name, value in got.headers if name in ("x-own", "x_own")] == ["mine"]
+    assert got.get("x-forwarded-for") is None  # which on_forward has removed
+
+
+async def test_what_is_set_early_is_as_if_the_client_had_sent_it(apigw: Any) -> None:
+    """Authentication sees a token that a plugin has put there, and plugins see the caller."""
+    from joserfc import jwt
+    from joserfc.jwk import OctKey
+
+    claims = {"sub": "ada", "exp": 4102444800, "tenant": "acme"}
+    token = jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(SECRET))
+    auth = {"jwt": [{"name": "main", "algorithm": "HS256", "secret": SECRET}]}
+    gateway = apigw(["./reading.py:Owning", "./reading.py:Seeing"], auth=auth)
+    assert (await gateway.request("GET", "/a")).status == 401
+    items, *_ = (await gateway.request("GET", f"/a?token={token}", FORGED)).json()
+    assert ["x-user-id", "ada"] in items
+
+
+async def test_the_order_is_gateway_service_route(apigw: Any) -> None:
+    """As written at each, and each once; of a split, those of the service come after the choice."""
+    plugins = {mark: {"policy": "./reading.py:Ordered", "with": {"mark": mark}} for mark in "abcde"}
+    routes = [
+        {"path": "/one", "service": "main", "use": ["e", "d", "a"]},
+        {"path": "/split", "split": {"main": 1}, "use": ["e"]},
+    ]
+    gateway = apigw(plugins, routes=routes, gateway={"use": ["b", "a"]}, service_settings={"main": {"use": ["c", "b"]}})
+    for path, order in (("/one", "baced"), ("/split", "baec")):
+        await gateway.request("GET", path)
+        assert gateway.service.received[-1].get("x-order") == order
