@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers as HeadersObject
 
+from apigw.contract.shared_calls import SharedCalls
 from apigw.errors import AuthUnavailable
 from apigw.policy.check.model import Check
 from apigw.policy.check.series import CheckSeries
@@ -45,7 +46,7 @@ class Checker:
         self._seconds: Callable[[], float] = clock.seconds
         self._series = series
         self._take = frozenset(name.lower().encode("ascii") for name in check.take)
-        self._asked: dict[bytes, _Asked] = {}
+        self._asking = SharedCalls()
         self._at_a_time = 0
         self._failures = 0
         self._next_probe = 0.0
@@ -66,17 +67,8 @@ class Checker:
             self._series.counted(self.check.name, "remembered")
             return known[1]
         before()
-        asking = self._asked.get(key)
-        if asking is None:
-            asking = self._asked[key] = _Asked(lambda: self._asked.pop(key, None))
-            try:
-                began = self._begin(asked)
-            except AuthUnavailable:
-                del self._asked[key]
-                raise
-            began.addCallback(self._remember, key)
-            asking.follow(began)
-        return asking.waiter()
+        asking = self._asking.join(key, lambda: self._begin(asked).addCallback(self._remember, key))
+        return asking.addErrback(_of_its_own)
 
     def take_over(self, previous: Checker) -> None:
         """``previous`` is the same check, of the configuration before."""
@@ -142,45 +134,12 @@ class Checker:
         return verdict
 
 
+def _of_its_own(failure: Failure) -> NoReturn:
+    """An error for each request: what refuses one may add fields to it."""
+    error = failure.value
+    assert error is not None
+    raise AuthUnavailable(error.detail, error.headers) if isinstance(error, AuthUnavailable) else error
+
+
 def _too_late(result: Any, seconds: float) -> None:
     raise FetchFailed(f"it has not answered within {seconds:g} s")
-
-
-class _Asked:
-    """A question that is under way, and all who wait for its answer. It is given up when all of them have left."""
-
-    def __init__(self, over: Callable[[], object]) -> None:
-        self._over = over
-        self._waiters: list[Deferred[Verdict]] = []
-        self._asking: Deferred[Verdict]
-        self._fired: Any = None
-
-    def follow(self, asking: Deferred[Verdict]) -> None:
-        self._asking = asking
-        asking.addBoth(self._fire)
-
-    def waiter(self) -> Deferred[Verdict]:
-        if self._fired is not None:
-            fired: Deferred[Verdict] = Deferred()
-            fired.callback(self._fired)
-            return fired
-        waiter: Deferred[Verdict] = Deferred(self._left)
-        self._waiters.append(waiter)
-        return waiter
-
-    def _left(self, waiter: Deferred[Verdict]) -> None:
-        self._waiters.remove(waiter)
-        if not self._waiters:
-            self._over()
-            self._asking.cancel()
-
-    def _fire(self, result: Any) -> None:
-        self._over()
-        self._fired = result
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if isinstance(result, Failure) and isinstance(result.value, AuthUnavailable):
-                # Each an error of its own: what refuses a request may add fields to it.
-                waiter.errback(AuthUnavailable(result.value.detail, result.value.headers))
-            else:
-                waiter.callback(result)
