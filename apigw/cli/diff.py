@@ -21,7 +21,8 @@ def diff(options: argparse.Namespace) -> int:
     lines = list(changes(before, after))
     for line in lines:
         print(line)
-    refused = needs_restart(old, new)
+    # Names of files are relative to the directory: what is written alike would not differ in the place of the other.
+    refused = [problem for problem in needs_restart(old, new) if before.get(*problem.path) != after.get(*problem.path)]
     for problem in refused:
         print(problem, file=sys.stderr)
     print(

@@ -6,8 +6,13 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 
-from apigw.cli.outcome import FOUND, MISUSE, REFUSED, loaded
+from apigw.cli.outcome import FOUND, MISUSE, REFUSED
+from apigw.config.errors import ConfigError, dotted
+from apigw.config.load import load
+from apigw.process.rules import RULES
 
 GATEWAY = """\
 gateway:
@@ -49,24 +54,34 @@ def init(options: argparse.Namespace) -> int:
     if not _NAME.fullmatch(options.service):
         print("apigw: the name of a service has letters, digits, - and _", file=sys.stderr)
         return MISUSE
+    told = {"port": options.port, "service": options.service, "target": options.target}
     files = {
-        os.path.join(directory, "gateway.yaml"): GATEWAY,
-        os.path.join(directory, "services", f"{options.service}.yaml"): SERVICE,
+        "gateway.yaml": GATEWAY.format(**told),
+        os.path.join("services", f"{options.service}.yaml"): SERVICE.format(**told),
     }
     try:
+        with TemporaryDirectory() as trial:
+            _write(files, trial)
+            load(trial, os.environ, RULES)
         if os.path.isdir(directory) and os.listdir(directory):
             print(f"apigw: {directory} is not empty: nothing was written", file=sys.stderr)
             return REFUSED
-        os.makedirs(os.path.join(directory, "services"), exist_ok=True)
-        for file, content in files.items():
-            with open(file, "x", encoding="utf-8") as stream:
-                stream.write(content.format(port=options.port, service=options.service, target=options.target))
+        _write(files, directory)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"apigw: {dotted(problem.path)}: {problem.sentence}: nothing was written", file=sys.stderr)
+        return REFUSED
     except OSError as error:
         print(f"apigw: {error.filename}: {error.strerror}", file=sys.stderr)
         return REFUSED
     for file in files:
-        print(f"written: {file}")
-    if loaded(directory) is None:
-        return REFUSED
+        print(f"written: {os.path.join(directory, file)}")
     print(f"Start it with: twistd -n apigw --config {directory}")
     return FOUND
+
+
+def _write(files: Mapping[str, str], directory: str) -> None:
+    os.makedirs(os.path.join(directory, "services"), exist_ok=True)
+    for file, content in files.items():
+        with open(os.path.join(directory, file), "x", encoding="utf-8") as stream:
+            stream.write(content)

@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands.error(f"unrecognized arguments: {' '.join(rest)}")
     if asked is not None:
         _understand(options, [*asked, *rest])
+    if "run" not in options:
+        commands.print_help(sys.stderr)
+        commands.exit(2)
     module, function = options.run
     try:
         code: int = getattr(import_module(f"apigw.cli.{module}"), function)(options)
@@ -59,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     )
     build = "compiled" if is_compiled() else "plain Python"
     whole.add_argument("--version", action="version", version=f"apigw {__version__}, {build}")
-    commands = whole.add_subparsers(metavar="COMMAND", required=True)
+    commands = whole.add_subparsers(metavar="COMMAND")
 
     def add(
         name: str,

@@ -6,6 +6,8 @@ import argparse
 import os
 import re
 import sys
+from importlib.util import find_spec
+from keyword import iskeyword
 
 from apigw import __version__
 from apigw.cli.outcome import FOUND, REFUSED
@@ -81,6 +83,9 @@ def new(options: argparse.Namespace) -> int:
         print(f"{name!r} is not a name: lower-case letters, digits, - and _, such as tenant-header", file=sys.stderr)
         return REFUSED
     module = name.replace("-", "_")
+    if iskeyword(module) or find_spec(module) is not None:
+        print(f"{name}: Python has a module or a word of this name already: choose another", file=sys.stderr)
+        return REFUSED
     words = module.split("_")
     told = {
         "name": name,

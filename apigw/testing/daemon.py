@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from apigw.testing.gateway import Answer, Gateway, document_of, named, scripts_of, write
+from apigw.testing.gateway import Answer, Gateway, document_of, environ_of, named, scripts_of, write
 from apigw.testing.services import Received, Script, Service
 
 PATIENCE = 30.0
@@ -40,7 +40,8 @@ class InDaemon(Gateway):
         self.services = {server.service.name: server.service for server in self._servers}
         write(directory, document_of(self.services, named(plugins, beside), use, routes, more))
         self._log = directory / "twistd.log"
-        environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        path = os.pathsep.join(each for each in sys.path if each)
+        environ = {**environ_of(self.services), "PYTHONPATH": path}
         start = "from twisted.scripts.twistd import run; run()"
         command = [sys.executable, "-c", start, "-n", "--pidfile=", "apigw", "--config", str(directory)]
         with open(self._log, "wb") as log:

@@ -120,6 +120,12 @@ def document_of(
     return {"gateway": settings, "services": written, "routes": list(routes), "plugins": dict(plugins), **own}
 
 
+def environ_of(services: Mapping[str, Service]) -> dict[str, str]:
+    """The environment of the configuration: with ``NAME_URL``, the address of each service, for what asks it."""
+    urls = {f"{name.upper().replace('-', '_')}_URL": f"http://127.0.0.1:{each.port}" for name, each in services.items()}
+    return {**os.environ, **urls}
+
+
 def scripts_of(services: Mapping[str, Script] | None) -> dict[str, Script]:
     return dict(services) if services else {"main": echo}
 

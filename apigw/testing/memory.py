@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ from apigw.proxy.body import WholeBodies
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.proxy.site import Site, refusal_answer
-from apigw.testing.gateway import Answer, Gateway, document_of, named, scripts_of, write
+from apigw.testing.gateway import Answer, Gateway, document_of, environ_of, named, scripts_of, write
 from apigw.testing.network import Network, Time
 from apigw.testing.services import Received, Reply, Script, Service
 from apigw.upstream.build import build
@@ -77,7 +76,7 @@ class InMemory(Gateway):
             service.port = network.listen(_serving(deadlines, service))
             self.services[name] = service
         write(directory, document_of(self.services, named(plugins, beside), use, routes, more))
-        config = load(str(directory), os.environ, RULES)
+        config = load(str(directory), environ_of(self.services), RULES)
         metrics = Metrics(CollectorRegistry(), __version__)
         agent = Agent(time, deadlines, lambda host: ClientTLS().to(host), make_endpoint=network.endpoint)
         buffers = Buffers(config.gateway.max_buffered)

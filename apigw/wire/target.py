@@ -86,14 +86,12 @@ def check_authority(authority: bytes) -> None:
         _authorities.add(authority)
 
 
-def check_served(hosts: frozenset[bytes] | None, authority: bytes) -> None:
-    """Raise ``Refused`` with 421 unless the hosts of a certificate have that of ``authority``; ``None`` has all.
+def check_served(hosts: frozenset[bytes], authority: bytes) -> None:
+    """Raise ``Refused`` with 421 unless the hosts of a certificate have that of ``authority``.
 
     RFC 9110 §15.5.20. Who was verified for one host is not to reach another over the same connection. HTTP/1.0 may name
     none.
     """
-    if hosts is None:
-        return
     host = authority.lower()
     colon = host.rfind(b":")
     if colon >= 0 and not host.endswith(b"]"):

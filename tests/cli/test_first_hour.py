@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -62,6 +63,32 @@ def test_init_overwrites_nothing(here: Path, capsys: Out, arguments: list[str], 
     assert cli.main(["init", *arguments]) == code
     assert [each.name for each in here.rglob("*.yaml")] == ["all.yaml"]
     assert capsys.readouterr().err.startswith("apigw: ")
+
+
+@pytest.mark.parametrize("arguments", [["--target", "orders:80"], ["--port", "80000"], ["--target", 'http://a"']])
+def test_init_writes_nothing_that_check_refuses(here: Path, capsys: Out, arguments: list[str]) -> None:
+    """A target or a port that cannot be used is refused with a reason, and the next try finds an empty place."""
+    assert cli.main(["init", "new", *arguments]) == 1
+    assert not (here / "new").exists()
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("apigw: ")
+    assert err.endswith("nothing was written\n")
+
+
+def test_without_a_command_all_are_listed(capsys: Out) -> None:
+    """Who types the name of the program alone sees what it can do."""
+    with pytest.raises(SystemExit):
+        cli.main([])
+    assert "init " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["json", "class", "twisted"])
+def test_a_plugin_hides_no_module(here: Path, capsys: Out, name: str) -> None:
+    """A name that Python knows already would never be imported, or hide what others import."""
+    assert cli.main(["new", "plugin", name]) == 1
+    assert not (here / name).exists()
+    assert "already" in capsys.readouterr().err
 
 
 def test_what_is_commented_out_is_good_too(here: Path) -> None:
@@ -146,6 +173,22 @@ def test_diff_tells_what_a_reload_would_refuse(here: Path, capsys: Out) -> None:
     out, err = capsys.readouterr()
     assert "gateway.workers: a change here needs a restart" in err
     assert out.endswith("new: 1 change, which a reload would refuse\n")
+
+
+def test_a_copy_differs_in_nothing(here: Path, capsys: Out) -> None:
+    """Files named relative to the directory are no difference: the other takes the place of this one."""
+    pair = Authority(here / "etc").issue("gw.test")
+    names = f"{{cert_file: {Path(pair.certificate).name}, key_file: {Path(pair.key).name}}}"
+    written = ETC.replace('"tcp:0"', f'{{endpoint: "tcp:0", tls: {{certificates: [{names}]}}}}')
+    written = written.replace("workers: 1", "workers: 1, access_log: {file: a.log}, audit_log: {file: b.log}")
+    (here / "etc" / "all.yaml").write_text(written)
+    shutil.copytree(here / "etc", here / "new")
+    assert cli.main(["diff", "new"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == ("new: 0 changes\n", "")
+    (here / "new" / "all.yaml").write_text(written.replace("b.log", "c.log"))
+    assert cli.main(["diff", "new"]) == 1
+    assert "gateway.audit_log: a change here needs a restart" in capsys.readouterr().err
 
 
 def test_doctor_finds_what_is_odd(here: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -258,7 +258,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"apigw {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["chek"], ["routes", "GET"]])
+@pytest.mark.parametrize("arguments", [["chek"], ["routes", "GET"]])
 def test_misuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A typo in a script passes for a good configuration."""
     with pytest.raises(SystemExit) as ended:

@@ -7,8 +7,7 @@ import re
 from math import inf
 from typing import Any
 
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]").search
-"""What may be half of a character, as an escape: in UTF-8 there is none."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]").search
 
 
 class Malformed(Exception):
@@ -18,8 +17,7 @@ class Malformed(Exception):
 def parsed(body: bytes, depth: int) -> Any:
     """The value. Raises ``Malformed``, also for one in which more than ``depth`` arrays and objects are nested."""
     try:
-        text = body.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
     except RecursionError:
         raise Malformed(f"The body is nested more than {depth} deep.") from None
     except UnicodeDecodeError:
@@ -35,19 +33,19 @@ def parsed(body: bytes, depth: int) -> Any:
             raise Malformed("The body has a number that is too large.")
         level = [each for each in level if isinstance(each, dict | list)]
         if not level:
-            return _of_characters(value, text)
+            if _SURROGATE(body):
+                _refuse_half_characters(value)
+            return value
         level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
     raise Malformed(f"The body is nested more than {depth} deep.")
 
 
-def _of_characters(value: Any, text: str) -> Any:
-    """The value of ``text``. Raises ``Malformed`` if half of a surrogate pair is in it (RFC 7493 §2.1)."""
-    if _SURROGATE(text):
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise Malformed("The body has half of a surrogate pair, which is no character.") from None
-    return value
+def _refuse_half_characters(value: Any) -> None:
+    """RFC 7493 §2.1: half of a pair is read as it is, or as U+FFFD, or not at all."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Malformed("The body has half of a surrogate pair.") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -14,7 +15,15 @@ from apigw.contract.principal import Principal
 from apigw.errors import GatewayError, Unauthorized
 from apigw.policy.auth.authorization import Demands
 from apigw.policy.auth.method import Method, Providers
-from apigw.policy.auth.refusals import BEARER
+
+REQUIRED: Final = {
+    b"Bearer": "A token is required.",
+    b"Basic": "A name and a password are required.",
+    b"Certificate": "A client certificate is required.",
+    b"Key": "An API key is required.",
+}
+"""What a request without credentials is told where the route takes one kind, by the scheme of its challenge."""
+ANYTHING: Final = "Credentials are required."
 
 
 class Accepted:
@@ -126,7 +135,8 @@ def missing(challenges: Sequence[bytes]) -> Unauthorized:
     For tokens it is without an error code (RFC 6750 §3.1). Each is a field of its own: clients that know one kind of
     challenge often cannot take apart a list of several.
     """
-    detail = "A token is required." if list(challenges) == [BEARER] else "Credentials are required."
+    kinds = {challenge.partition(b" ")[0] for challenge in challenges}
+    detail = REQUIRED.get(kinds.pop(), ANYTHING) if len(kinds) == 1 else ANYTHING
     return Unauthorized(detail, [(b"www-authenticate", challenge) for challenge in challenges], "missing")
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers as HeadersObject
 
-from apigw.contract.asked import Asked
 from apigw.contract.callers import network
+from apigw.contract.shared_calls import SharedCalls
 from apigw.errors import AuthUnavailable
 from apigw.policy.check.model import Check
 from apigw.policy.check.series import CheckSeries
@@ -52,7 +52,7 @@ class Checker:
         self._seconds: Callable[[], float] = clock.seconds
         self._series = series
         self._take = frozenset(name.lower().encode("ascii") for name in check.take)
-        self._asked: dict[bytes, Asked] = {}
+        self._asking = SharedCalls()
         self._at_a_time = 0
         self._callers = Counter[str]()
         self._failures = 0
@@ -76,16 +76,8 @@ class Checker:
             self._series.counted(self.check.name, "remembered")
             return known[1]
         before()
-        asking = self._asked.get(key)
-        if asking is None:
-            began = self._begin(asked, network(caller))
-            asking = self._asked[key] = Asked()
-            asking.follow(began.addCallback(self._remember, key).addBoth(self._over, key))
-        return asking.waiter().addCallback(_told)
-
-    def _over(self, result: Any, key: bytes) -> Any:
-        del self._asked[key]
-        return result
+        asking = self._asking.join(key, lambda: self._begin(asked, network(caller)).addCallback(self._remember, key))
+        return asking.addErrback(_of_its_own)
 
     def take_over(self, previous: Checker) -> None:
         """``previous`` is the same check, of the configuration before."""
@@ -165,14 +157,12 @@ class Checker:
         return verdict
 
 
+def _of_its_own(failure: Failure) -> NoReturn:
+    """An error for each request: what refuses one may add fields to it."""
+    error = failure.value
+    assert error is not None
+    raise AuthUnavailable(error.detail, error.headers) if isinstance(error, AuthUnavailable) else error
+
+
 def _too_late(result: Any, seconds: float) -> None:
     raise FetchFailed(f"it has not answered within {seconds:g} s")
-
-
-def _told(outcome: object) -> Verdict:
-    if isinstance(outcome, Verdict):
-        return outcome
-    if isinstance(outcome, AuthUnavailable):
-        raise AuthUnavailable(outcome.detail, outcome.headers)
-    assert isinstance(outcome, BaseException)
-    raise outcome

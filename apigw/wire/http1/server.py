@@ -197,7 +197,8 @@ class HTTP1Channel(ClientConnection):
         self._searched = 0
         heads = self.factory.heads
         request = heads.read(self, head, settings.max_header_count, settings.kept_oddities)
-        check_served(self.hosts, request.authority)
+        if self.hosts is not None:
+            check_served(self.hosts, request.authority)
         self._last = heads.closing
         length = request.content_length
         if length and length <= len(rest):

@@ -164,10 +164,10 @@ class HTTP2Channel(InTurns):
             request, expects_continue = read_request(
                 stream, fields, size, end, settings.max_header_size, settings.max_header_count, settings.kept_oddities
             )
-            check_served(self.hosts, request.authority)
+            if self.hosts is not None:
+                check_served(self.hosts, request.authority)
         except Refused as refusal:
-            is_head = any(field.kind == METHOD and field.value == b"HEAD" for field in fields)
-            stream.refuse(refusal, is_head)
+            stream.refuse(refusal, any(field.kind == METHOD and field.value == b"HEAD" for field in fields))
         except StreamFault as fault:
             self._stream_broken(stream, fault)
         else:

@@ -20,6 +20,7 @@ from apigw.policy.auth.api_keys.model import APIKeys
 from apigw.policy.auth.api_keys.records import Record, digest_of, new_key
 from apigw.policy.auth.basic.model import BasicProvider
 from apigw.policy.auth.model import Auth, AuthOfRoute, AuthSection
+from apigw.policy.auth.mtls.names import CHALLENGE as CERTIFICATE
 from apigw.policy.auth.secrets import hash_generated
 from apigw.policy.auth.stage import Authenticate, AuthenticateByAny, missing
 from apigw.proxy.pipeline import Pipeline, Table
@@ -123,9 +124,10 @@ def test_of_several_kinds_the_first_that_is_there_decides(
 
 
 def test_what_would_do() -> None:
-    """A caller is asked for a token where a key would do, and does not know that."""
-    assert [missing(kinds).detail for kinds in ([BEARER], [BEARER, KEYED], [KEYED])] == [
-        "A token is required.", "Credentials are required.", "Credentials are required."
+    """The only kind that a route takes is named; of several none, or a caller would look for that one alone."""
+    assert [missing(kinds).detail for kinds in ([BEARER], [BEARER, KEYED], [KEYED], [CERTIFICATE])] == [
+        "A token is required.", "Credentials are required.", "An API key is required.",
+        "A client certificate is required.",
     ]  # fmt: skip
 
 

@@ -59,6 +59,17 @@ async def test_it_waits(apigw: Any, gateway: Gateway) -> None:
     assert (got.get("x-sum"), got.get("x-fetched")) == ("6", '200 {"a": 1}')
 
 
+async def test_a_configuration_knows_the_services(apigw: Any) -> None:
+    """`${NAME_URL}` is the address of a service, for what is asked from the configuration or by a plugin."""
+    gateway = apigw(
+        services={"main": Reply(200, {}, "in"), "front-desk": Reply(403, {}, "out")},
+        checks={"desk": {"url": "${FRONT_DESK_URL}/ask"}},
+        routes=[{"path": "/*", "service": "main", "check_with": "desk"}],
+    )
+    assert (await gateway.request("GET", "/")).text == "out"
+    assert gateway.services["front-desk"].received[-1].path == "/ask"
+
+
 async def test_it_changes_bodies(apigw: Any, gateway: Gateway) -> None:
     """Whole ones, pieces, or none; and lengths are right."""
     await gateway.request("POST", "/things/a/?body=1", body="hello")

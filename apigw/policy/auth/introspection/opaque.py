@@ -6,12 +6,14 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
-from apigw.contract.asked import Asked
 from apigw.contract.callers import network
 from apigw.contract.principal import Principal
+from apigw.contract.shared_calls import SharedCalls
 from apigw.errors import AuthUnavailable, Unauthorized
 from apigw.policy.auth.authorization import as_demanded
 from apigw.policy.auth.introspection.model import IntrospectionProvider
@@ -64,7 +66,7 @@ class Opaque:
         self._seen: OrderedDict[bytes, Known] = OrderedDict()
         self._seen_bytes = 0
         self._refused: OrderedDict[bytes, tuple[Refusal, float]] = OrderedDict()
-        self._asked: dict[bytes, Asked] = {}
+        self._asking = SharedCalls()
 
     def remembered(self, digest: bytes, now: float) -> Principal | None:
         known = self._seen.get(digest)
@@ -80,17 +82,11 @@ class Opaque:
             if self._seconds() < refused[1]:
                 raise refused[0]()
             del self._refused[digest]
-        asked = self._asked.get(digest)
-        if asked is None:
-            asked = Asked()
-            about = self._server.about(token, network(caller))
-            self._asked[digest] = asked
-            asked.follow(about.addCallback(self._judged, digest, now).addBoth(self._over, digest))
-        return asked.waiter().addCallback(_told)
+        asking = self._asking.join(digest, lambda: self._ask(token, digest, now, caller))
+        return asking.addCallbacks(_told, _failed)
 
-    def _over(self, outcome: object, digest: bytes) -> object:
-        self._asked.pop(digest, None)
-        return outcome
+    def _ask(self, token: bytes, digest: bytes, now: float, caller: bytes) -> Deferred[Principal | Refusal]:
+        return self._server.about(token, network(caller)).addCallback(self._judged, digest, now)
 
     def _judged(self, said: Said | None, digest: bytes, now: float) -> Principal | Refusal:
         self._forget(digest)
@@ -143,12 +139,14 @@ class Opaque:
         self._seen_bytes, previous._seen_bytes = previous._seen_bytes, 0
 
 
-def _told(outcome: object) -> Principal:
-    if isinstance(outcome, Principal):
-        return outcome
-    if isinstance(outcome, Refusal):
-        raise outcome()
-    if isinstance(outcome, (AuthUnavailable, CancelledError)):
-        raise unavailable()
-    assert isinstance(outcome, BaseException)
-    raise outcome
+def _told(judged: Principal | Refusal) -> Principal:
+    if isinstance(judged, Refusal):
+        raise judged()
+    return judged
+
+
+def _failed(failure: Failure) -> NoReturn:
+    """An error for each request: what refuses one may add fields to it."""
+    error = failure.value
+    assert error is not None
+    raise unavailable() if isinstance(error, (AuthUnavailable, CancelledError)) else error
