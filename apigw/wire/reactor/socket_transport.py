@@ -51,7 +51,7 @@ log = Logger(namespace=__name__)
 
 
 @final
-class Served(Sending):
+class SocketTransport(Sending):
     """One connection, as ``descriptor``. What is written in a turn of the reactor is sent at its end.
 
     One that was accepted is read from once before the reactor is told of it: what a client asks for has mostly arrived
@@ -344,5 +344,5 @@ def _address(address: tuple[Any, ...]) -> Any:
     return IPv4Address("TCP", *address) if len(address) == 2 else IPv6Address("TCP", *address)
 
 
-classImplements(Served, ITCPTransport, IConsumer, IPushProducer, ISystemHandle)
-classImplements(Served, IReadWriteDescriptor, IHalfCloseableDescriptor)
+classImplements(SocketTransport, ITCPTransport, IConsumer, IPushProducer, ISystemHandle)
+classImplements(SocketTransport, IReadWriteDescriptor, IHalfCloseableDescriptor)
