@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import inf
 from typing import Any
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]").search
@@ -27,6 +28,9 @@ def parsed(body: bytes, depth: int) -> Any:
         raise Malformed("The body has a number that is too long.") from None  # sys.set_int_max_str_digits
     level = [value]
     for _ in range(depth + 1):
+        if inf in level or -inf in level:
+            # A service may read such a number as it is, and no maximum of the schema would have been compared with it.
+            raise Malformed("The body has a number that is too large.")
         level = [each for each in level if isinstance(each, dict | list)]
         if not level:
             if _SURROGATE(body):

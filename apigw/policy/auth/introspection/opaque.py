@@ -11,11 +11,11 @@ from typing import NoReturn
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from apigw.contract.address_groups import network
 from apigw.contract.principal import Principal
 from apigw.contract.shared_calls import SharedCalls
 from apigw.errors import AuthUnavailable, Unauthorized
 from apigw.policy.auth.authorization import as_demanded
-from apigw.policy.auth.callers import network
 from apigw.policy.auth.introspection.model import IntrospectionProvider
 from apigw.policy.auth.introspection.server import Said, Server, unavailable
 from apigw.policy.auth.jwt.claims import ClaimRules, allowed
