@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from apigw.contract.callers import block, network
+from apigw.contract.address_groups import block, network
 from apigw.errors import Overloaded
 
 HASHING_NICE = 10

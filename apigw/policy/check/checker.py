@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers as HeadersObject
 
-from apigw.contract.callers import network
+from apigw.contract.address_groups import network
 from apigw.contract.shared_calls import SharedCalls
 from apigw.errors import AuthUnavailable
 from apigw.policy.check.model import Check

@@ -13,7 +13,7 @@ import pytest_twisted
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
-from apigw.contract.callers import block, network
+from apigw.contract.address_groups import block, network
 from apigw.errors import Overloaded
 from apigw.policy.auth.hashing import HASHING_NICE, UNKNOWN, SecretThreads
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from apigw.contract.callers import network
+from apigw.contract.address_groups import network
 from apigw.contract.principal import Principal
 from apigw.contract.shared_calls import SharedCalls
 from apigw.errors import AuthUnavailable, Unauthorized

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Relays an exchange whose bodies are seen by hooks of its route, and perhaps changed."""
+"""Relays an exchange whose bodies go through hooks of its route, which see them, and may change them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apigw.wire.request import BODYLESS_STATUS
 
 
 @final
-class SeeingRelay(Relay):
+class HookedRelay(Relay):
     """A relay with hooks between its two sides."""
 
     def __init__(self, exchange: Exchange, destination: Destination) -> None:
@@ -180,7 +180,7 @@ class SeeingRelay(Relay):
 class ToService(Sink):
     """The request's body goes to the service, or is held for it."""
 
-    def __init__(self, relay: SeeingRelay) -> None:
+    def __init__(self, relay: HookedRelay) -> None:
         self._relay = relay
 
     def piece(self, data: bytes) -> None:
@@ -200,7 +200,7 @@ class ToService(Sink):
 class ToClient(Sink):
     """The answer's body goes to the client."""
 
-    def __init__(self, relay: SeeingRelay) -> None:
+    def __init__(self, relay: HookedRelay) -> None:
         self._relay = relay
 
     def piece(self, data: bytes) -> None:
