@@ -52,9 +52,13 @@ class Method:
         known = self.remembered(sent, now)
         return self.verify(sent, now) if known is None else known
 
-    def again(self, sent: Sequence[bytes], now: float) -> Principal | Deferred[Principal] | None:
-        """For tunnels and event streams: ``authenticate``, of what was good when they began."""
-        return self.authenticate(sent, now)
+    def again(self, sent: Sequence[bytes], now: float, providers: Providers) -> Principal | Deferred[Principal] | None:
+        """For tunnels and event streams: as ``authenticate``, by one of ``providers``, of what was good when they
+        began."""
+        known = self.remembered(sent, now)
+        if known is not None and (providers is None or known.provider in providers):
+            return known
+        return self.verify(sent, now, providers)
 
     def verify(
         self, sent: Sequence[bytes], now: float, providers: Providers = None, caller: bytes = b""

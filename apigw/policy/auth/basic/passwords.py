@@ -80,7 +80,7 @@ class Passwords(Method):
         self._seen.move_to_end(digest)
         return known.principal
 
-    def again(self, sent: Sequence[bytes], now: float) -> Principal | None:
+    def again(self, sent: Sequence[bytes], now: float, providers: Providers) -> Principal | None:
         """Without hashing: a password that was right is remembered, unless its line has changed."""
         known = self.remembered(sent, now)
         if known is None:
