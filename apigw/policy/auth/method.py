@@ -15,6 +15,12 @@ Providers = Set[str] | None
 """The names of the providers that a route takes; ``None`` for all."""
 
 
+def after_scheme(value: bytes, scheme: bytes) -> bytes | None:
+    """What follows the scheme in a value of ``Authorization``; ``None`` for another than ``scheme`` (lower case)."""
+    written, _, rest = value.partition(b" ")
+    return rest.strip(b" ") if written.lower() == scheme else None
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Method:
     """One kind of credentials, such as bearer tokens, with all providers of that kind in one configuration.
