@@ -18,13 +18,14 @@ from twisted.logger import Logger
 
 from apigw import errors
 from apigw.ops.audit_log import Audit, unaudited
+from apigw.wire.address import client_of
 from apigw.wire.web_request import WebRequest
 
 REALM = b'Bearer realm="apigw admin"'
 JSON_TYPE = b"application/json"
 
 MOST_WRONG, WINDOW = 10, 60.0
-"""Wrong tokens of one address that are checked in a window, and the window in seconds."""
+"""Wrong tokens of one address (IPv6: of a /64) that are checked in a window, and the window in seconds."""
 
 MOST_ADDRESSES = 1024
 """Maximum number of addresses whose wrong tokens are counted."""
@@ -51,7 +52,7 @@ class Writes:
         self._audit = audit
         self._seconds = seconds
         self._token = token
-        self._wrong: dict[bytes, tuple[float, int]] = {}  # by address: start of its window, and the count
+        self._wrong: dict[bytes, tuple[float, int]] = {}  # by client: start of its window, and the count
 
     def check(self, request: WebRequest) -> None:
         """Raises the refusal if the request may not write."""
@@ -80,14 +81,15 @@ class Writes:
 
     def _counted(self, peer: bytes) -> tuple[float, int]:
         now = self._seconds()
-        began, wrong = self._wrong.get(peer, (now, 0))
+        began, wrong = self._wrong.get(_client(peer), (now, 0))
         return (began, wrong) if now < began + WINDOW else (now, 0)
 
     def _count(self, peer: bytes, began: float, wrong: int) -> None:
-        self._wrong.pop(peer, None)
+        client = _client(peer)
+        self._wrong.pop(client, None)
         if len(self._wrong) >= MOST_ADDRESSES:
             del self._wrong[next(iter(self._wrong))]
-        self._wrong[peer] = began, wrong
+        self._wrong[client] = began, wrong
         shown = peer.decode("ascii", "replace")
         if wrong < MOST_WRONG:
             log.warn("admin: a wrong token from {peer}", peer=shown)
@@ -98,6 +100,11 @@ class Writes:
                 peer=shown,
                 seconds=began + WINDOW - self._seconds(),
             )
+
+
+def _client(peer: bytes) -> bytes:
+    """All that one client can have at will, or what is no address as it is."""
+    return client_of(peer.decode("latin-1")) or peer
 
 
 def _host(authority: bytes) -> str:

@@ -3,21 +3,37 @@ do instead is in docs/howto/harden.md."""
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from apigw.config import endpoints
 from apigw.config.merge import Document
 from apigw.config.validate import shown
 
+_OF_SITES = IPv6Network("fc00::/7")
+"""What sites use among themselves (RFC 4193)."""
+
 
 def proxies(document: Document) -> None:
     """Who trusts everybody lets every client choose its own address."""
     for path, network in document.entries("gateway", "trusted_proxies"):
-        if isinstance(network, str) and network != "unix:" and ip_network(network, strict=False).prefixlen == 0:
+        if isinstance(network, str) and network != "unix:" and _is_of_anybody(ip_network(network, strict=False)):
             document.warn(
                 path,
                 f"{shown(document, path, network)} trusts every client's own word on its address: name your proxies",
             )
+
+
+def _is_of_anybody(network: IPv4Network | IPv6Network) -> bool:
+    """Whether it is wider than any operator's network: a /8 of IPv4, and the /16 that the largest providers have."""
+    bits, least = network.prefixlen, 8
+    if isinstance(network, IPv6Network):
+        if bits >= 96 and network.network_address.ipv4_mapped is not None:
+            bits -= 96
+        elif network.subnet_of(_OF_SITES):
+            return False
+        else:
+            least = 16
+    return bits < least
 
 
 def announced(document: Document) -> None:

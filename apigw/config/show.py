@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -14,13 +15,11 @@ from apigw.config.model import Path
 from apigw.config.problem import dotted
 from apigw.config.schema import is_secret as is_declared_secret
 from apigw.config.schema import rule_at
-
-MASK = "…"
+from apigw.config.secrecy import MASK, tells_of_a_secret
 
 _SECRET_KEY = re.compile(r"secret|passw|credential", re.IGNORECASE)
-_SECRET_FIELD = re.compile(r"authorization|cookie|key|token", re.IGNORECASE)
-_FIELDS = ("set", "add", "headers")
-"""Maps of headers and their values."""
+_FIELDS = ("set", "add", "headers", "query", "cookies")
+"""Maps of names in requests and answers, with their values, or with conditions on these."""
 _SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSW|PWD|CREDENTIAL|PRIVATE|(?:^|_)KEY|(?:^|_)PASS(?:_|$)", re.IGNORECASE)
 _FILE_KEY = re.compile(r"_file$")
 _USERINFO = re.compile(r"(?<=://).*@", re.DOTALL)
@@ -64,8 +63,9 @@ def is_secret(document: Document, path: Path) -> bool:
     ):
         return True
     keys = [part for part in path if isinstance(part, str)]
-    if len(keys) > 1 and keys[-2] in _FIELDS and _SECRET_FIELD.search(keys[-1]):
-        return True
+    for fields, name in pairwise(keys):
+        if fields in _FIELDS and tells_of_a_secret(name):
+            return True
     return bool(keys) and bool(_SECRET_KEY.search(keys[-1])) and not _FILE_KEY.search(keys[-1])
 
 

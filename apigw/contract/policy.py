@@ -22,7 +22,7 @@ from apigw.contract.bodies import BodyHook
 from apigw.contract.choice import Choice, Chooser
 from apigw.contract.exchange import Hook, OnLasting, OnRefusal, Route, Screen, Stage
 from apigw.contract.machine import Machine
-from apigw.contract.of_plugin import Bodies
+from apigw.contract.view_shared import Bodies
 from apigw.ops.audit_log import Audit
 from apigw.ops.metrics import Metrics
 from apigw.ops.readiness import Check

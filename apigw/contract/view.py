@@ -24,7 +24,7 @@ from apigw.contract.fields import (
     write,
     write_head,
 )
-from apigw.contract.of_plugin import ANSWER, ENDS, FORWARD, READS, REQUEST, Shared
+from apigw.contract.view_shared import ANSWER, ENDS, FORWARD, READS, REQUEST, Shared
 from apigw.errors import BadRequest
 from apigw.routing.pattern import Pattern
 from apigw.wire.errors import Refused

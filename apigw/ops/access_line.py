@@ -28,15 +28,31 @@ MAX_PAIRS = 256
 ENDINGS = (
     b"token", b"secret", b"key", b"signature", b"credential", b"credentials", b"password", b"passwd", b"passphrase",
     b"pwd", b"jwt", b"assertion", b"session", b"sessionid", b"verifier", b"auth_code", b"authorization_code",
-    b"token_hint", b"bearer", b"nonce",
+    b"token_hint", b"bearer", b"nonce", b"sessid", b"device_code", b"user_code",
 )  # fmt: skip
 """Endings of names of secret query values: ``access_token``, ``X-Amz-Signature``, ``user[password]``."""
 
 WORDS = frozenset(
-    {b"code", b"state", b"sig", b"auth", b"authorization", b"sid", b"otp", b"pin", b"pass", b"samlresponse"}
+    {
+        b"code",
+        b"state",
+        b"sig",
+        b"auth",
+        b"authorization",
+        b"sid",
+        b"otp",
+        b"pin",
+        b"pass",
+        b"refresh",
+        b"ticket",
+        b"samlart",
+        b"samlresponse",
+    }
 )
 """Whole names of secret query values."""
 
+_SESSION = re.compile(rb"(?i)(;[a-z_]*sess(?:ion)?id=)[^;/]*")
+"""What servers of Java write into paths for clients without cookies: ``;jsessionid=``."""
 _USER = re.compile(rb"(?i)^([a-z][a-z0-9+.-]*://)?[^/?#]*@")
 _BACKSLASH, _DELETE = 0x5C, 0x7F
 _MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
@@ -50,10 +66,14 @@ def _is_secret(name: bytes) -> bool:
 
 
 def without_secrets(target: bytes) -> bytes:
-    """A target or URL with the values of secrets in its query, and a user before its host, replaced by ``***``."""
+    """A target or URL with the values of secrets in its query, ids of sessions in its path, and a user before its
+    host replaced by ``***``."""
     if not target.startswith(b"/") and target.find(b"@") >= 0:
         target = _USER.sub(rb"\1***@", target)
     path, mark, query = target.partition(b"?")
+    if path.find(b";") >= 0:
+        path = _SESSION.sub(rb"\1***", path)
+        target = path + mark + query
     if not mark:
         return target
     if len(query) > MAX_PAIRS and query.count(b"&") + query.count(b";") > MAX_PAIRS:

@@ -1,4 +1,8 @@
-"""What a configuration has, without its values: to say which parts of it a reload has changed."""
+"""What a configuration has, without its values: to say which parts of it a reload has changed.
+
+Of the configuration before, a gateway that runs has no files any more, and is to keep no secrets for this. So it keeps
+digests. ``config.changes``, for ``apigw diff``, has the files of both, and shows what changed in them.
+"""
 
 from __future__ import annotations
 

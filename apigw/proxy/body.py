@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from apigw import errors
 from apigw.contract.exchange import Exchange, Seen
-from apigw.contract.of_plugin import Bodies
 from apigw.contract.view import View
+from apigw.contract.view_shared import Bodies
 from apigw.proxy.held_body import Buffers
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.request import Request

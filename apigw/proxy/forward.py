@@ -15,10 +15,10 @@ from apigw.proxy.admit import Admit, AwaitTargets, overloaded
 from apigw.proxy.destination import Destination
 from apigw.proxy.grpc import begin_call, call_of
 from apigw.proxy.held_body import Buffers, HeldBody
+from apigw.proxy.hooked_relay import HookedRelay
 from apigw.proxy.max_forwards import BOUND, count_hop
 from apigw.proxy.relay import Relay
 from apigw.proxy.repeat import BeginTries, Try, repeated
-from apigw.proxy.seeing import SeeingRelay
 from apigw.upstream.failover import CONNECT, Taken, connect
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
@@ -40,7 +40,7 @@ def relay_of(exchange: Exchange, destination: Destination) -> Relay:
     """A new relay of the exchange, as its route needs one."""
     route = exchange.route
     if route.on_request_body or route.on_answer_body:
-        return SeeingRelay(exchange, destination)
+        return HookedRelay(exchange, destination)
     return Relay(exchange, destination)
 
 

@@ -22,7 +22,7 @@ from apigw.redis.address import Address
 from apigw.redis.errors import RedisUnavailable, in_words
 from apigw.redis.protocol import ConnectionFactory
 from apigw.wire.client_tls import ClientTLS, SecureEndpoint
-from apigw.wire.reactor.transport import EagerReactor
+from apigw.wire.reactor.connecting import EagerReactor
 
 FAILURES = 3
 """After so many failures in a row, only a probe is sent, every ``PROBE_INTERVAL`` seconds."""

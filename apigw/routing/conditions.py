@@ -12,8 +12,10 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import re2
+from attrs import evolve
 
 from apigw.config.model import Condition
+from apigw.config.secrecy import MASK, tells_of_a_secret
 
 MOST = 32
 """Conditions of a route."""
@@ -81,6 +83,7 @@ class Conditions:
         }
         self.texts = tuple([_in_words(kind, each) for kind, held in of.items() for each in held])
         """Each in words, such as ``header x-version is '2'``; equal for the same conditions."""
+        self._shown = ", ".join([_shown(kind, each) for kind, held in of.items() for each in held])
         self._headers = [_Test(each, each.name.lower().encode("ascii")) for each in of["header"]]
         self._query = [_Test(each, each.name.encode("utf-8")) for each in of["query"]]
         self._cookies = [_Test(each, each.name.encode("utf-8")) for each in of["cookie"]]
@@ -89,7 +92,8 @@ class Conditions:
         return len(self.texts)
 
     def __str__(self) -> str:
-        return ", ".join(self.texts)
+        """All in words, without values that may be secrets."""
+        return self._shown
 
     def hold(self, headers: Pairs, query: bytes) -> bool:
         """Whether all hold for a request. ``query`` is as sent, with its ``?``."""
@@ -120,6 +124,14 @@ def _in_words(kind: str, condition: Condition) -> str:
     if condition.regex is not None:
         return f"{name} matches {condition.regex!r}"
     return f"{name} is {'absent' if condition.present is False else 'present'}"
+
+
+def _shown(kind: str, condition: Condition) -> str:
+    if condition.equal is not None and tells_of_a_secret(condition.name):
+        condition = evolve(condition, equal=MASK)
+    elif condition.regex is not None and tells_of_a_secret(condition.name):
+        condition = evolve(condition, regex=MASK)
+    return _in_words(kind, condition)
 
 
 def _of_query(query: bytes) -> Pairs:

@@ -21,7 +21,7 @@ _CONTROL = regex(r"[\x00-\x1f\x7f-\x9f]")
 _SPACE = regex(r"\s")
 _PARAMETER = regex(r"\{([A-Za-z_][A-Za-z0-9_-]*)(?::.*)?\}|<(?:[a-z]+:)?([A-Za-z_][A-Za-z0-9_-]*)>|\[([A-Za-z_]\w*)\]")
 """Parameters in the syntax of other programs: OpenAPI and Spring, Flask, Next.js."""
-_EXPRESSION = regex(r"\^|\.\*|\[[^\]]*\][+*?{]|\(\?")
+_EXPRESSION = regex(r"\^|\||\.\*|\[[^\]]*\][+*?{]|\(\?")
 
 REMEMBERED = 1 << 14
 """Patterns that were parsed last. While a configuration is checked and made ready each is asked for a dozen times; half

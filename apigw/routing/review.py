@@ -77,8 +77,8 @@ class _Reviewer:
         return None if taken is None else f"can never be reached: other routes, such as {taken.name}, take its requests"
 
     def let_fall(self, index: int, route: Route) -> str | None:
-        """Requests for the path of a route that a weaker one takes: by another method, another slash at the end, or an
-        encoded slash."""
+        """Requests for the path of a route that a weaker one takes: by another method, another slash at the end, an
+        encoded slash, or without what its conditions demand, which is the client's choice."""
         pattern = Pattern.parse(route.path)
         path = sample(pattern)
         tried: list[tuple[str, bytes, Sequence[str]]] = []
@@ -103,6 +103,15 @@ class _Reviewer:
                         remedy = "write strict_methods: true" if what == "{method}" else "write a route for it"
                         place = self._place(match.value[0])
                         return f"{what.format(method=named)} is taken by the route at {place}, which {less}: {remedy}"
+        if _conditions(route):
+            for host in _samples_of(route.hosts):
+                for method in route.methods or [ANY.decode()]:
+                    match = self._router.match(method.encode("ascii"), path, host, [])
+                    less = None if match is None or match.value[0] == index else self._less(route, match.value[1], path)
+                    if match is not None and less is not None:
+                        place = self._place(match.value[0])
+                        who = f"the route at {place}, which {less}"
+                        return f"a request that does not meet its conditions is taken by {who}"
         for other, keeping in self._keeping:
             wide = Pattern.parse(keeping.path)
             if other != index and wide.shape != pattern.shape and overlaps(wide, pattern) != "never":

@@ -26,7 +26,7 @@ from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, TOKEN, Headers, first
 from apigw.wire.http1.client import HTTP1Connection
 from apigw.wire.interfaces import Connections, UpstreamConnection
 from apigw.wire.pool import Pool, PoolSettings
-from apigw.wire.reactor.transport import EagerReactor
+from apigw.wire.reactor.connecting import EagerReactor
 
 
 def endpoint_to(

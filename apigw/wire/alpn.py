@@ -10,8 +10,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from apigw.wire.reactor.connecting import OneConnection
 from apigw.wire.reactor.layers import replace_protocol
-from apigw.wire.reactor.transport import OneConnection
 
 
 class OtherProtocol(Exception):

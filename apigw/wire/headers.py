@@ -24,6 +24,9 @@ NOT_IN_TRAILERS: Final = HOP_BY_HOP | frozenset(
 """Fields that are not passed on as trailers (RFC 9110 §6.5.1): those of framing and routing, that modify a request or
 control what is done with an answer, of authentication, and that say how the content is read."""
 
+SECRET: Final = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"})
+"""Fields whose values are in no memory of lines or strings: a secret stays no longer than its message."""
+
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 LOWER_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 FIELD_VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?").fullmatch

@@ -19,7 +19,7 @@ from apigw.wire.alpn import OtherProtocol, take_over
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import ConnectFailed, PoolExhausted, UpstreamError
 from apigw.wire.interfaces import Connections, Make, UpstreamConnection
-from apigw.wire.reactor.transport import OneConnection
+from apigw.wire.reactor.connecting import OneConnection
 from apigw.wire.slowest import Slowest
 
 PATIENCE: Final = 0.25

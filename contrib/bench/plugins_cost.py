@@ -22,9 +22,9 @@ from twisted.internet.task import Clock
 from apigw import is_compiled
 from apigw.contract.exchange import Answer, Exchange, Outcome, Route, Stage
 from apigw.contract.fields import Names
-from apigw.contract.of_plugin import REQUEST, Bodies, Shared
 from apigw.contract.peers import Peers
 from apigw.contract.view import View
+from apigw.contract.view_shared import REQUEST, Bodies, Shared
 from apigw.ops.metrics import Metrics
 from apigw.policy.plugins.guard import Counts, Guard
 from apigw.policy.plugins.log import PluginLog

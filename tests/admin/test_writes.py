@@ -71,6 +71,15 @@ def test_only_so_many_wrong_tokens_are_looked_at() -> None:
     assert outcome(writes, wrong) == 401
 
 
+def test_all_addresses_of_one_client_are_one() -> None:
+    """Who has a /64 of IPv6 has no more guesses by it; another network is another client."""
+    writes = Writes(Clock().seconds, lambda: TOKEN)
+    for number in range(MOST_WRONG):
+        assert outcome(writes, asked("localhost", b"x", b"2001:db8::%x" % number)) == 401
+    assert outcome(writes, asked("localhost", b"x", b"2001:db8::1:0:0:1")) == 429
+    assert outcome(writes, asked("localhost", b"x", b"2001:db8:0:1::1")) == 401
+
+
 def test_what_is_kept_of_wrong_tokens_is_bounded() -> None:
     """However many addresses send them."""
     writes = Writes(Clock().seconds, lambda: TOKEN)

@@ -20,6 +20,8 @@ SHOWS = "shows services, routes and metrics to whoever reaches this machine"
         ("trusted_proxies: [10.0.0.0/8, 127.0.0.1, '::1/128']", []),
         ("trusted_proxies: [0.0.0.0/0]", [TRUSTS]),
         ("trusted_proxies: [10.0.0.0/8, '::/0']", [TRUSTS]),
+        ("trusted_proxies: [0.0.0.0/1, 128.0.0.0/1, '2000::/3', '::ffff:0:0/96']", [TRUSTS] * 4),
+        ("trusted_proxies: ['fc00::/7', '::ffff:10.0.0.0/104', '2001:db8::/32']", []),
         ("admin: tcp:9090", [SHOWS]),
         ("admin: tcp6:9090", [SHOWS]),
         ("admin: tcp:9090:interface=0.0.0.0", [SHOWS]),

@@ -59,13 +59,18 @@ auth:
     token_lifetime: 1h
     clients: [{id: a, secret_hash: [hunter2, hunter2], secret: [hunter2]}]
 routes:
-  - {path: /a, request_headers: {set: {Authorization: "Basic hunter2"}, add: {X-Api-Key: hunter2}}}
+  - path: /a
+    request_headers: {set: {Authorization: "Basic hunter2"}, add: {X-Api-Key: hunter2, X-Upstream-Auth: hunter2}}
+  - path: /b
+    headers: {X-Key: {equal: hunter2}, X-Stage: beta}
+    query: {token: hunter2, code: hunter2, page: first}
+    cookies: {sid: hunter2, my_session: {equal: hunter2}, canary: blue}
 services: {a: {targets: [{url: "http://hunter2@a"}], timeout: "${TIMEOUT}"}}
 """
     environ = {"APP_TOKEN": "hunter2", "DB_PASSWORD": "hunter2", "TIMEOUT": "5s"}
     text = show(read(write({"a.yaml": text}), environ, RULES.schema))
     assert "hunter2" not in text
-    for harmless in ("redis.txt", "jwt.txt", "1h", '"5s"', "…@a/0", "http://…@a"):
+    for harmless in ("redis.txt", "jwt.txt", "1h", '"5s"', "…@a/0", "http://…@a", "beta", "first", "blue"):
         assert harmless in text
 
 

@@ -139,4 +139,4 @@ def test_a_server_that_is_gone(start: Start, service: Service) -> None:
     document["auth"] = {"introspection": [{"name": "legacy", "url": url, "client_id": "a", "client_secret": "b"}]}
     daemon = start(document)
     assert daemon.get("/any", "Authorization: Bearer ada-token").status == 503
-    assert "introspection by legacy: the server" in daemon.log
+    eventually(lambda: "introspection by legacy: the server" in daemon.log)

@@ -222,6 +222,7 @@ token access_token ACCESS_TOKEN id_token refresh_token accessToken api_key apike
 client_secret code sig signature X-Amz-Signature X-Amz-Security-Token user[password] user%5Bpassword%5D keys[key][]
 %74oken access%5ftoken my%20token my+token jwt code_verifier sid SAMLResponse
 id_token_hint logout_token_hint bearer state assertion client_assertion nonce
+device_code user_code ticket refresh SAMLart PHPSESSID
 """
 
 
@@ -250,6 +251,14 @@ def test_values_of_secrets_are_not_shown(name: str) -> None:
 def test_other_values_are_as_sent(target: bytes) -> None:
     """What is not a secret is there to be searched for."""
     assert without_secrets(target) == target
+
+
+def test_a_session_in_a_path_is_not_shown() -> None:
+    """As servers of Java write it, up to the end of its parameter."""
+    assert without_secrets(b"/a;jsessionid=s3cr3t/b;v=1?c=d") == b"/a;jsessionid=***/b;v=1?c=d"
+    assert without_secrets(b"/a;v=1;JSESSIONID=s3cr3t.node") == b"/a;v=1;JSESSIONID=***"
+    assert without_secrets(b"/a;sessionid=s3cr3t?token=b") == b"/a;sessionid=***?token=***"
+    assert without_secrets(b"/a;v=jsessionid;id=1") == b"/a;v=jsessionid;id=1"
 
 
 def test_a_user_in_a_url_is_not_shown() -> None:

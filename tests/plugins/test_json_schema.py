@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
 
-from apigw.plugins.json_schema.plugin import ALL_NAMED, MOST_PROBLEMS, JSONSchema
+from apigw.plugin import Busy
+from apigw.plugins.json_schema.plugin import ALL_NAMED, AT_A_TIME, IN_THREAD, MOST_PROBLEMS, JSONSchema
 from apigw.plugins.json_schema.strict import Malformed, parsed
 
 ORDER = {
@@ -82,6 +85,10 @@ def test_many_problems(tmp_path: Path) -> None:
         (b"[" * 100_000 + b"]" * 100_000, "nested more than 64 deep"),
         (b'{"a":' * 100_000, "nested more than 64 deep"),
         (b"9" * 100_000, "number that is too long"),
+        (b'{"a": [1e999]}', "number that is too large"),
+        (b"-1e999", "number that is too large"),
+        (b'"\\ud800"', "half of a surrogate pair"),
+        (b'{"a": [{"\\uDFFF\\uD834": 1}]}', "half of a surrogate pair"),
     ],
     ids=lambda value: value[:20] if isinstance(value, bytes) else None,
 )
@@ -92,7 +99,9 @@ def test_what_is_no_json(body: bytes, sentence: str) -> None:
     assert sentence in str(raised.value)
 
 
-@pytest.mark.parametrize("body", [b"null", b"[" * 64 + b"]" * 64, b'"\\ud800"', b"1e999", b"-0", b' {"a":[{}]}\n'])
+@pytest.mark.parametrize(
+    "body", [b"null", b"[" * 64 + b"]" * 64, b'"\\ud834\\udd1e \\\\ud800"', b"1e308", b"-0", b' {"a":[{}]}\n']
+)
 def test_what_is_json(body: bytes) -> None:
     """Odd, but JSON."""
     parsed(body, 64)
@@ -121,3 +130,100 @@ def test_a_schema_of_a_file(tmp_path: Path) -> None:
     """It is beside the configuration."""
     (tmp_path / "order.json").write_text(json.dumps(ORDER))
     assert plugin(tmp_path, file="order.json").problems(b'{"name": "a"}') == []
+
+
+class Threads(Place):
+    """The context of a plugin whose calls in threads are made when the test says so."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.waiting: list[tuple[Deferred[Any], Any, Any]] = []
+        self.full = False
+
+    def in_thread(self, run: Any, *arguments: Any) -> Deferred[Any]:
+        if self.full:
+            return fail(Busy("full"))
+        done: Deferred[Any] = Deferred()
+        self.waiting.append((done, run, arguments))
+        return done
+
+    def end(self) -> None:
+        done, run, arguments = self.waiting.pop(0)
+        found = run(*arguments)
+        if not done.called:
+            done.callback(found)
+
+
+class Sent:
+    """A view of a request."""
+
+    method = "POST"
+    id = "1"
+
+    def __init__(self, body: bytes, *fields: tuple[str, str]) -> None:
+        self.body = body
+        self.fields = fields or (("Content-Type", "application/json"),)
+        self.request = self
+
+    def all(self, name: str) -> list[str]:
+        return [value for each, value in self.fields if each == name]
+
+    async def read_body(self, size: int) -> bytes:
+        return self.body
+
+
+def asked(made: JSONSchema, sent: Any) -> Deferred[Any]:
+    return Deferred.fromCoroutine(made.on_request(sent))
+
+
+def test_large_bodies_do_not_pile_up(tmp_path: Path) -> None:
+    """What would wait for too long is 503 at once, and no failure of the plugin; those whose clients left count."""
+    made, threads = plugin(tmp_path, schema={}), Threads(tmp_path)
+    context: Any = threads
+    made.context = context
+    body = b'"%b"' % (b"x" * (AT_A_TIME // 4 - 2))
+    first, *others = [asked(made, Sent(body)) for _ in range(4)]
+    first.addErrback(lambda _: None).cancel()
+    refused: Any = failed(asked(made, Sent(body)))
+    assert (refused.status, refused.code) == (503, "overloaded")
+    threads.end()
+    passed = asked(made, Sent(body))
+    threads.full = True
+    refused = failed(asked(made, Sent(b" " * IN_THREAD)))
+    assert (refused.status, refused.code) == (503, "overloaded")
+    while threads.waiting:
+        threads.end()
+    assert [answer.result for answer in (*others, passed)] == [None] * 4 and not made.in_threads
+    threads.full = False
+    large = asked(made, Sent(b'"%b"' % (b"x" * AT_A_TIME)))  # by itself it may take as long as it takes
+    threads.end()
+    assert large.result is None
+
+
+def failed(answer: Deferred[Any]) -> BaseException | None:
+    errors: list[Failure] = []
+    answer.addErrback(errors.append)
+    return errors[0].value
+
+
+@pytest.mark.parametrize(
+    ("fields", "good"),
+    [
+        ((("Content-Type", 'application/json; profile="x"; charset="UTF-8"'),), True),
+        ((("Content-Type", "application/json"), ("Content-Encoding", "identity")), True),
+        ((("Content-Type", "application/json; charset=utf-7"),), False),
+        ((("Content-Type", "application/json; charset=utf-8; charset=utf-16"),), False),
+        ((("Content-Type", "application/json; charset*=utf-16''x"),), False),
+        ((("Content-Type", "application/json"), ("Content-Type", "text/plain")), False),
+        ((("Content-Type", "application/json"), ("Content-Encoding", "identity"), ("Content-Encoding", "br")), False),
+        ((("Content-Length", "2"),), False),
+    ],
+    ids=lambda value: "; ".join(each for _, each in value) if isinstance(value, tuple) else None,
+)
+def test_a_body_that_a_service_could_read_in_another_way(
+    tmp_path: Path, fields: tuple[tuple[str, str], ...], good: bool
+) -> None:
+    """It is 415: another charset, or coding, or another type beside the right one."""
+    answer = asked(plugin(tmp_path, schema={}), Sent(b"{}", *fields))
+    error: Any = None if good else failed(answer)
+    assert (answer.result is None) if good else error.status == 415

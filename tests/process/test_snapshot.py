@@ -2,66 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import evolve
-from prometheus_client import CollectorRegistry
-from twisted.internet.task import Clock
+from support.parts import parts_of
 
 from apigw.config.errors import ConfigError
 from apigw.config.model import Config, Gateway, Origin, Route, Service, Target, UpstreamTLS
 from apigw.config.model import Path as ConfigPath
 from apigw.contract.exchange import Route as CompiledRoute
-from apigw.contract.machine import Machine
-from apigw.contract.policy import Context
-from apigw.ops.audit_log import unaudited
-from apigw.ops.metrics import Metrics
-from apigw.policy.all import POLICIES
 from apigw.policy.cors.cors import Preflight
 from apigw.policy.cors.model import Cors, CorsOfRoute
-from apigw.process.snapshot import Parts, Snapshot, compile
-from apigw.proxy.body import WholeBodies
+from apigw.process.snapshot import Snapshot, compile
 from apigw.proxy.destination import Destination
 from apigw.proxy.forward import HoldBody
-from apigw.proxy.held_body import Buffers
-from apigw.upstream.build import build
-from apigw.wire.agent import Agent
-from apigw.wire.client_tls import ClientTLS
-from apigw.wire.deadlines import Deadlines
-from apigw.wire.fetch import Fetch
-
-
-def parts() -> Parts:
-    clock: Any = Clock()
-    deadlines = Deadlines(clock)
-    metrics = Metrics(CollectorRegistry(), "0")
-    agent = Agent(clock, deadlines, lambda host: ClientTLS().to(host))
-    context = Context(
-        reactor=clock,
-        now=clock.seconds,
-        config=Config(),
-        deadlines=deadlines,
-        metrics=metrics,
-        agent=agent,
-        fetch=partial(Fetch, agent),
-        bodies=WholeBodies(Buffers(0)),
-        client_address=lambda request: b"",
-        audit=unaudited,
-        set_guard=lambda guard: None,
-        may_write=lambda request: None,
-        redis=None,
-        machine=Machine(0),
-    )
-    return Parts(
-        build=lambda service: build(service, clock, deadlines, metrics.service(service.name)),
-        series=metrics.route,
-        policies=[policy(context) for policy in POLICIES],
-        deadlines=deadlines,
-        buffers=Buffers(0),
-    )
 
 
 def destination(route: CompiledRoute) -> Destination:
@@ -79,7 +35,7 @@ def config(*routes: Route, services: tuple[Service, ...] = (MAIN, OTHER), **gate
 
 
 def compiled(config: Config, previous: Snapshot | None = None) -> Snapshot:
-    return compile(config, previous, parts())
+    return compile(config, previous, parts_of(Config()))
 
 
 @pytest.mark.parametrize(

@@ -352,6 +352,19 @@ def test_a_strict_route_is_strict_under_its_conditions() -> None:
 # In words
 
 
+def test_values_that_open_a_route_are_not_told() -> None:
+    """Where its name tells of a secret; they count all the same, and two of them are two conditions."""
+    opened = Route(
+        "/a", **conditions(headers={"X-Key": "hunter2"}, query={"token": "~hunter2.*"}, cookies={"sid": "hunter2"})
+    )
+    other = Route("/a", **conditions(headers={"X-Key": "hunter3"}))
+    routes = router(("b", opened), ("c", other), ("a", Route("/a")))
+    told = str(routes.explain(b"GET", b"/a", b"", []))
+    assert "hunter" not in told
+    assert "header x-key is '…', query token matches '…', cookie sid is '…'" in told
+    assert "route /a (all methods)" in told
+
+
 def test_explanations() -> None:
     """Which host was looked for, and which conditions did not hold, is said."""
     routes = router(

@@ -54,6 +54,18 @@ def header(name: str, **wanted: Any) -> dict[str, Any]:
         ([route("/*"), route("/c/:id", methods=("GET",))], []),
         ([route("/*", methods=("HEAD",)), route("/c/:id", ADMIN, methods=("GET",))], []),
         ([route("/c/:x", methods=("PUT",)), route("/c/:id", ADMIN, methods=("GET",))], []),
+        # Without what its conditions demand.
+        (
+            [route("/a"), route("/a", ADMIN, **header("X-Version", equal="2"))],
+            ["1 a request that does not meet its conditions is taken by the route at routes[0], which needs no"],
+        ),
+        (
+            [route("/*"), route("/a/*", ADMIN, **header("X-Version", equal="2"))],
+            ["1 a request that does not meet its conditions is taken by the route at routes[0], which needs no"],
+        ),
+        ([route("/a", ADMIN), route("/a", **header("X-Version", equal="2"))], []),
+        ([route("/a", ADMIN), route("/a", ADMIN, **header("X-Version", equal="2"))], []),
+        ([route("/*"), route("/a/*", ADMIN, **header("X-Version", present=False))], []),
         # Another role, no role, no scope.
         (
             [route("/*", AuthOfRoute("required", ("user",))), route("/a/b", ADMIN, methods=("GET",))],

@@ -177,6 +177,7 @@ def test_parameters_are_decoded_and_named() -> None:
         ("/x/^[0-9]+$", "a regular expression: write :name"),
         ("/x/[0-9]+", "a regular expression: write :name"),
         ("/x/(.*)", "a regular expression: write :name"),
+        ("/x/(a|b)", "a regular expression: write :name"),
         ("/:", "has a parameter that is not : and a name"),
         ("/:1", "has a parameter that is not : and a name"),
         ("/:a.b", "has a parameter that is not : and a name"),

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from twisted.internet.task import Clock
 
 from apigw.config.load import load
 from apigw.config.model import Config
 from apigw.contract.exchange import Answer, Driver, Exchange, Head, Outcome
-from apigw.contract.machine import Machine
-from apigw.contract.policy import Context
 from apigw.contract.principal import Principal
-from apigw.ops.audit_log import unaudited
 from apigw.ops.metrics import Metrics
-from apigw.policy.all import POLICIES
 from apigw.process.rules import RULES
-from apigw.process.snapshot import Parts, Snapshot, compile
-from apigw.proxy.body import WholeBodies
+from apigw.process.snapshot import Snapshot, compile
 from apigw.proxy.forward import Connect, HoldBody
 from apigw.proxy.headers import upstream_fields
-from apigw.proxy.held_body import Buffers
-from apigw.upstream.build import build
-from apigw.wire.agent import Agent
-from apigw.wire.client_tls import ClientTLS
-from apigw.wire.deadlines import Deadlines
-from apigw.wire.fetch import Fetch
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
+from support.parts import parts_of
 
 
 class Peer:
@@ -42,38 +30,8 @@ class Peer:
         self.secure = secure
 
 
-def snapshot_of(config: Config, metrics: Metrics | None = None) -> Snapshot:
-    clock: Any = Clock()
-    deadlines = Deadlines(clock)
-    metrics = metrics or Metrics(CollectorRegistry(), "0")
-    agent = Agent(clock, deadlines, lambda host: ClientTLS().to(host))
-    context = Context(
-        reactor=clock,
-        now=clock.seconds,
-        config=config,
-        deadlines=deadlines,
-        metrics=metrics,
-        agent=agent,
-        fetch=partial(Fetch, agent),
-        bodies=WholeBodies(Buffers(0)),
-        client_address=lambda request: b"",
-        audit=unaudited,
-        set_guard=lambda guard: None,
-        may_write=lambda request: None,
-        redis=None,
-        machine=Machine(0),
-    )
-    return compile(
-        config,
-        None,
-        Parts(
-            build=lambda service: build(service, clock, deadlines, metrics.service(service.name)),
-            series=metrics.route,
-            policies=[policy(context) for policy in POLICIES],
-            deadlines=deadlines,
-            buffers=Buffers(0),
-        ),
-    )
+def snapshot_of(config: Config) -> Snapshot:
+    return compile(config, None, parts_of(config))
 
 
 class Routed:
@@ -84,7 +42,7 @@ class Routed:
         (directory / "gateway.yaml").write_text(json.dumps(document))
         self.config = load(str(directory), {}, RULES)
         self.metrics = Metrics(CollectorRegistry(), "0")
-        self.snapshot = snapshot_of(self.config, self.metrics)
+        self.snapshot = compile(self.config, None, parts_of(self.config, metrics=self.metrics))
         self.table = self.snapshot.table
 
     def exchange(

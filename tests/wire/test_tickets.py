@@ -19,7 +19,7 @@ from zope.interface import implementer
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.http1.client import HTTP1Connection
-from apigw.wire.reactor.transport import OneConnection
+from apigw.wire.reactor.connecting import OneConnection
 
 
 @implementer(ITransport)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from apigw.plugin import Answer, Context, Refusal, View
+from apigw.plugin import Answer, Busy, Context, Refusal, View
 from apigw.plugins.json_schema.strict import Malformed, parsed
 
 MOST_PROBLEMS = 10
@@ -17,8 +18,14 @@ ALL_NAMED = 4 * 1024
 can have 2,000."""
 IN_THREAD = 32 * 1024
 """Bytes from which a body is checked in a thread: to parse so much takes a millisecond."""
+AT_A_TIME = 8 * 1024 * 1024
+"""Bytes of bodies that threads check, or have still to check: those take a third of a second, as measured. One more is
+refused, as it would wait for longer than the plugin's ``timeout``, and that would count as a failure of the plugin."""
 NEED_NONE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
 """Methods whose requests may have no body."""
+
+_CHARSETS = re.compile(r"charset[^=]*=\s*\"?([^\s\";]*)").findall
+_OF_JSON = frozenset({"utf-8", "utf8", "us-ascii"})
 
 Problem = tuple[str, str]
 """A JSON Pointer to a value, and what is wrong with it."""
@@ -41,6 +48,8 @@ class JSONSchema:
         except ImportError:
             raise ValueError("needs the package jsonschema-rs: pip install 'apigw[json-schema]'") from None
         self.context = context
+        self.in_threads: dict[object, int] = {}
+        """The sizes of the bodies that threads check, or have still to check, also of clients that have left."""
         self.size, self.depth = config["size"], config["depth"]
         document = config.get("schema")
         if document is None:
@@ -66,10 +75,31 @@ class JSONSchema:
             if len(body) < IN_THREAD:
                 problems = self.problems(body)
             else:
-                problems = await self.context.in_thread(self.problems, body)
+                problems = await self._in_thread(body)
         except Malformed as error:
             raise Refusal(400, str(error), "malformed_body") from None
+        except Busy:
+            raise Refusal(503, "Too many bodies are being checked.", "overloaded", {"Retry-After": "1"}) from None
         return _invalid(view, problems) if problems else None
+
+    async def _in_thread(self, body: bytes) -> list[Problem]:
+        """``problems``. Raises ``Busy``."""
+        waiting = list(self.in_threads.values())  # one operation: threads remove what is done
+        if waiting and sum(waiting) + len(body) > AT_A_TIME:
+            raise Busy("too much is being checked")
+        key = object()
+        self.in_threads[key] = len(body)
+        try:
+            return await self.context.in_thread(self._done_in_thread, key, body)
+        except Busy:
+            del self.in_threads[key]
+            raise
+
+    def _done_in_thread(self, key: object, body: bytes) -> list[Problem]:
+        try:
+            return self.problems(body)
+        finally:
+            del self.in_threads[key]
 
     def problems(self, body: bytes) -> list[Problem]:
         """What is wrong with the body. Raises ``Malformed``. Runs in any thread."""
@@ -89,12 +119,21 @@ class JSONSchema:
 
 def _check_type(view: View) -> None:
     """Only what is checked may pass: nothing that a service would read in another way."""
-    kind = (view.request.get("Content-Type") or "").partition(";")[0].strip().lower()
+    kind, parameters = _type_of(view.request.all("Content-Type"))
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise Refusal(415, "The body must be JSON.", "unsupported_media_type", {"Accept": "application/json"})
-    if (view.request.get("Content-Encoding") or "identity").strip().lower() != "identity":
+    if not _OF_JSON.issuperset(_CHARSETS(parameters)):
+        # JSON has none (RFC 8259 §11), but some services believe it, and read another text than was checked.
+        raise Refusal(415, "The body must be JSON in UTF-8, and say no other charset.", "unsupported_media_type")
+    if any(each.strip().lower() != "identity" for each in view.request.all("Content-Encoding")):
         detail = "The body must not be compressed."
         raise Refusal(415, detail, "unsupported_media_type", {"Accept-Encoding": "identity"})
+
+
+def _type_of(fields: list[str]) -> tuple[str, str]:
+    """The type, and its parameters; none where there is more than one field."""
+    kind, _, parameters = (fields[0] if len(fields) == 1 else "").lower().partition(";")
+    return kind.strip(), parameters
 
 
 def _invalid(view: View, problems: list[Problem]) -> Answer:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from math import inf
 from typing import Any
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]").search
 
 
 class Malformed(Exception):
@@ -24,11 +28,24 @@ def parsed(body: bytes, depth: int) -> Any:
         raise Malformed("The body has a number that is too long.") from None  # sys.set_int_max_str_digits
     level = [value]
     for _ in range(depth + 1):
+        if inf in level or -inf in level:
+            # A service may read such a number as it is, and no maximum of the schema would have been compared with it.
+            raise Malformed("The body has a number that is too large.")
         level = [each for each in level if isinstance(each, dict | list)]
         if not level:
+            if _SURROGATE(body):
+                _refuse_half_characters(value)
             return value
         level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
     raise Malformed(f"The body is nested more than {depth} deep.")
+
+
+def _refuse_half_characters(value: Any) -> None:
+    """RFC 7493 §2.1: half of a pair is read as it is, or as U+FFFD, or not at all."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Malformed("The body has half of a surrogate pair.") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

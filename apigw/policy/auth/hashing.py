@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from apigw.contract.address_groups import block, network
 from apigw.errors import Overloaded
-from apigw.policy.auth.callers import block, network
 
 HASHING_NICE = 10
 UNKNOWN = ""
@@ -44,7 +44,7 @@ class _PatientPool(ThreadPool):
 
 @define(eq=False)
 class _Job:
-    """``network`` and ``block`` are the client's, as of ``callers``; empty where no client is bounded."""
+    """``network`` and ``block`` are the client's, as of ``address_groups``; empty where no client is bounded."""
 
     work: Work
     id: str

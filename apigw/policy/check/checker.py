@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
+from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers as HeadersObject
 
+from apigw.contract.address_groups import network
+from apigw.contract.shared_calls import SharedCalls
 from apigw.errors import AuthUnavailable
 from apigw.policy.check.model import Check
 from apigw.policy.check.series import CheckSeries
@@ -23,10 +26,14 @@ MOST_BODY = 64 * 1024
 
 AT_A_TIME = 256
 """Requests that wait for one checker, in one worker: as many as its pool has connections."""
+EACH = 64
+"""How many of them may be of one client address (IPv6: a /64)."""
 
 FAILURES = 10
 """After so many failures in a row, one request is let through every ``PROBES_EVERY`` seconds, until one is answered."""
 PROBES_EVERY = 1.0
+TOLD_EVERY = 10.0
+"""Seconds between two lines of the log about questions that the program finds fault with: clients choose these."""
 
 REMEMBERED = 16_384
 MOST_TAKEN = 1024
@@ -45,20 +52,23 @@ class Checker:
         self._seconds: Callable[[], float] = clock.seconds
         self._series = series
         self._take = frozenset(name.lower().encode("ascii") for name in check.take)
-        self._asked: dict[bytes, _Asked] = {}
+        self._asking = SharedCalls()
         self._at_a_time = 0
+        self._callers = Counter[str]()
         self._failures = 0
         self._next_probe = 0.0
+        self._next_told = -math.inf
         self._passes: OrderedDict[bytes, tuple[float, Verdict]] = OrderedDict()
 
-    def verdict(self, asked: Headers, before: Callable[[], object]) -> Verdict | Deferred[Verdict]:
-        """The verdict on what is asked. ``before`` is called before the program is asked, and may raise.
+    def verdict(self, asked: Headers, before: Callable[[], object], caller: bytes = b"") -> Verdict | Deferred[Verdict]:
+        """The verdict on what is asked for ``caller``, a client's address. ``before`` is called before the program is
+        asked, and may raise.
 
         Raises, or fires with, ``AuthUnavailable`` where there is none. May be cancelled.
         """
         if not self.check.cache:
             before()
-            return self._begin(asked)
+            return self._begin(asked, network(caller))
         key = digest_of(asked)
         known = self._passes.get(key)
         if known is not None and self._seconds() < known[0]:
@@ -66,51 +76,50 @@ class Checker:
             self._series.counted(self.check.name, "remembered")
             return known[1]
         before()
-        asking = self._asked.get(key)
-        if asking is None:
-            asking = self._asked[key] = _Asked(lambda: self._asked.pop(key, None))
-            try:
-                began = self._begin(asked)
-            except AuthUnavailable:
-                del self._asked[key]
-                raise
-            began.addCallback(self._remember, key)
-            asking.follow(began)
-        return asking.waiter()
+        asking = self._asking.join(key, lambda: self._begin(asked, network(caller)).addCallback(self._remember, key))
+        return asking.addErrback(_of_its_own)
 
     def take_over(self, previous: Checker) -> None:
         """``previous`` is the same check, of the configuration before."""
         self._passes, previous._passes = previous._passes, OrderedDict()
         self._failures, self._next_probe = previous._failures, previous._next_probe
 
-    def _begin(self, asked: Headers) -> Deferred[Verdict]:
+    def _begin(self, asked: Headers, caller: str) -> Deferred[Verdict]:
         now = self._seconds()
         if self._failures >= FAILURES:
             if now < self._next_probe:
-                raise self._unavailable("it has failed too often")
+                raise self._unavailable()  # it has failed too often
             self._next_probe = now + PROBES_EVERY
-        if self._at_a_time >= AT_A_TIME:
-            raise self._unavailable("too many requests wait for it")
+        if self._at_a_time >= AT_A_TIME or self._callers[caller] >= EACH:
+            raise self._unavailable()
         self._at_a_time += 1
+        self._callers[caller] += 1
         headers = HeadersObject()
         for name, value in asked:
             headers.addRawHeader(name, value)
         asking: Deferred[Any] = Deferred.fromCoroutine(self._ask(self.check.url, headers))
         asking.addTimeout(self.check.timeout, self._clock, _too_late)
-        return asking.addBoth(self._ended, now).addCallbacks(self._judge, self._failed)
+        return asking.addBoth(self._ended, now, caller).addCallbacks(self._judge, self._failed)
 
-    def _ended(self, result: Any, began: float) -> Any:
+    def _ended(self, result: Any, began: float, caller: str) -> Any:
         self._at_a_time -= 1
+        self._callers[caller] -= 1
+        if not self._callers[caller]:
+            del self._callers[caller]
         self._series.answered(self.check.name, self._seconds() - began)
         return result
 
     def _judge(self, answered: Answered) -> Verdict:
         verdict = judge(answered.status, answered.fields, answered.body, self._take)
-        if verdict is None:
+        if verdict is None and not 400 <= answered.status < 500:
             raise self._failed_with(f"it answered with {answered.status}")
         if self._failures >= FAILURES:
             log.info("check {name}: answers again", name=self.check.name)
         self._failures = 0
+        if verdict is None:
+            # It is there, and finds fault with this question: no client may have it left alone for all others.
+            self._tell(f"it answered with {answered.status}")
+            raise self._unavailable()
         self._series.counted(self.check.name, "refused" if verdict.status else "passed")
         return verdict
 
@@ -127,9 +136,15 @@ class Checker:
         if self._failures in (1, FAILURES):
             times = f", {FAILURES} times in a row: it is asked once a second" if self._failures > 1 else ""
             log.warn("check {name}: no verdict: {why}{times}", name=self.check.name, why=why, times=times)
-        return self._unavailable(why)
+        return self._unavailable()
 
-    def _unavailable(self, why: str) -> AuthUnavailable:
+    def _tell(self, why: str) -> None:
+        now = self._seconds()
+        if now >= self._next_told:
+            self._next_told = now + TOLD_EVERY
+            log.warn("check {name}: no verdict: {why}", name=self.check.name, why=why)
+
+    def _unavailable(self) -> AuthUnavailable:
         self._series.counted(self.check.name, "failed")
         return AuthUnavailable("The check of this request gives no answer.", [(b"retry-after", b"1")])
 
@@ -142,45 +157,12 @@ class Checker:
         return verdict
 
 
+def _of_its_own(failure: Failure) -> NoReturn:
+    """An error for each request: what refuses one may add fields to it."""
+    error = failure.value
+    assert error is not None
+    raise AuthUnavailable(error.detail, error.headers) if isinstance(error, AuthUnavailable) else error
+
+
 def _too_late(result: Any, seconds: float) -> None:
     raise FetchFailed(f"it has not answered within {seconds:g} s")
-
-
-class _Asked:
-    """A question that is under way, and all who wait for its answer. It is given up when all of them have left."""
-
-    def __init__(self, over: Callable[[], object]) -> None:
-        self._over = over
-        self._waiters: list[Deferred[Verdict]] = []
-        self._asking: Deferred[Verdict]
-        self._fired: Any = None
-
-    def follow(self, asking: Deferred[Verdict]) -> None:
-        self._asking = asking
-        asking.addBoth(self._fire)
-
-    def waiter(self) -> Deferred[Verdict]:
-        if self._fired is not None:
-            fired: Deferred[Verdict] = Deferred()
-            fired.callback(self._fired)
-            return fired
-        waiter: Deferred[Verdict] = Deferred(self._left)
-        self._waiters.append(waiter)
-        return waiter
-
-    def _left(self, waiter: Deferred[Verdict]) -> None:
-        self._waiters.remove(waiter)
-        if not self._waiters:
-            self._over()
-            self._asking.cancel()
-
-    def _fire(self, result: Any) -> None:
-        self._over()
-        self._fired = result
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if isinstance(result, Failure) and isinstance(result.value, AuthUnavailable):
-                # Each an error of its own: what refuses a request may add fields to it.
-                waiter.errback(AuthUnavailable(result.value.detail, result.value.headers))
-            else:
-                waiter.callback(result)

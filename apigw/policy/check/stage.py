@@ -17,7 +17,7 @@ from apigw.wire.headers import Headers
 class Judging(Protocol):
     """A ``checker.Checker``."""
 
-    def verdict(self, asked: Headers, before: Callable[[], object]) -> Verdict | Deferred[Verdict]: ...
+    def verdict(self, asked: Headers, before: Callable[[], object], caller: bytes) -> Verdict | Deferred[Verdict]: ...
 
 
 @final
@@ -30,7 +30,8 @@ class CheckWith(Stage):
         self._take = take
 
     def run(self, exchange: Exchange) -> Outcome:
-        found = self._checker.verdict(question(exchange, self._send), _Screens(exchange).check)
+        caller = exchange.peers.client_address(exchange.request)
+        found = self._checker.verdict(question(exchange, self._send), _Screens(exchange).check, caller)
         if isinstance(found, Verdict):
             self._go_on(found, exchange)
             return None

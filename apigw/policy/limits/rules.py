@@ -14,7 +14,7 @@ from apigw.config.paths import paths_of
 from apigw.config.rules import Rules
 from apigw.config.validate import shown
 from apigw.policy.limits.model import SHORT, UNMATCHED
-from apigw.policy.limits.planned import plans
+from apigw.policy.limits.plan_rules import plans
 from apigw.policy.limits.schema import KEYS
 from apigw.policy.limits.told import told, told_unmatched, weaker
 from apigw.policy.limits.written import WHO, Written, all_written, name_of

@@ -67,14 +67,7 @@ class CountAndClaim(Stage):
         self._counting = counting
 
     def run(self, exchange: Exchange) -> Outcome:
-        request = exchange.request
-        path, host = request.path, request.authority
-        rates, concurrent = self._rates.of(path, host), self._concurrent.of(path, host)
-        for plans in self._plans.of(path, host):
-            plan = plans.of(exchange)
-            if plan is not None:
-                rates += plan.rates
-                concurrent += plan.concurrent
+        rates, concurrent = with_plans(exchange, self._rates, self._concurrent, self._plans)
         return (
             claim(exchange, rates, concurrent, self._counting) if concurrent else count(exchange, rates, self._counting)
         )
@@ -90,7 +83,7 @@ class ChargeAddress(OnRefusal):
         self._counting = counting
 
     def run(self, exchange: Exchange, error: GatewayError) -> Waiting | None:
-        if not isinstance(error, errors.Unauthorized):
+        if not is_turned_away(error):
             return None
         return count(exchange, charged(exchange, self._selection, self._plans), self._counting)
 
@@ -117,6 +110,11 @@ class RefuseSpent(Screen):
                 decide(exchange, decision, checks, None, counting)
 
 
+def is_turned_away(error: GatewayError) -> bool:
+    """Whether it is a 401 that counts: of the gateway, or of an external check, which is asked before limits."""
+    return isinstance(error, errors.Unauthorized) or (isinstance(error, errors.CheckRefused) and error.status == 401)
+
+
 def charged(exchange: Exchange, selection: Selection[Limit], plans: Selection[Plans]) -> tuple[Limit, ...]:
     """The limits that a 401 counts in."""
     limits = _applying(selection, exchange)
@@ -132,6 +130,20 @@ def _applying(selection: Selection[Limit], exchange: Exchange) -> tuple[Limit, .
     if not selection.sometimes:
         return selection.always
     return selection.of(exchange.request.path, exchange.request.authority)
+
+
+def with_plans(
+    exchange: Exchange, rates: Selection[Limit], concurrent: Selection[ConcurrentLimit], plans: Selection[Plans]
+) -> tuple[tuple[Limit, ...], tuple[ConcurrentLimit, ...]]:
+    """The limits of both kinds that apply to an exchange, those of its caller's plans included."""
+    path, host = exchange.request.path, exchange.request.authority
+    rate_limits, concurrency_limits = rates.of(path, host), concurrent.of(path, host)
+    for each in plans.of(path, host):
+        plan = each.of(exchange)
+        if plan is not None:
+            rate_limits += plan.rates
+            concurrency_limits += plan.concurrent
+    return rate_limits, concurrency_limits
 
 
 def count(exchange: Exchange, limits: tuple[Limit, ...], counting: Counting) -> Waiting | None:

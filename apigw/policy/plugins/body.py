@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 
 from apigw.contract.bodies import BodyHook
 from apigw.contract.exchange import Exchange
-from apigw.contract.of_plugin import Shared
 from apigw.contract.view import View, view_of
+from apigw.contract.view_shared import Shared
 from apigw.errors import GatewayError
 from apigw.policy.plugins.guard import EXCEPTION, TIMEOUT, VALUE, Guard
 from apigw.policy.plugins.stage import Method

@@ -9,8 +9,8 @@ from typing import final
 
 from apigw.contract.choice import Chooser
 from apigw.contract.exchange import Exchange
-from apigw.contract.of_plugin import Shared
 from apigw.contract.view import view_of
+from apigw.contract.view_shared import Shared
 from apigw.errors import GatewayError
 from apigw.policy.plugins.guard import EXCEPTION, VALUE, Guard
 from apigw.policy.plugins.stage import Method

@@ -12,9 +12,9 @@ from apigw.config.model import Config, Redis
 from apigw.config.model import Route as RouteConfig
 from apigw.contract.exchange import Stage
 from apigw.contract.fields import Names
-from apigw.contract.of_plugin import FORWARD, REQUEST, Shared
 from apigw.contract.policy import NOTHING, POSITIONS, Part, Policy, Prepared
 from apigw.contract.policy import Context as GatewayContext
+from apigw.contract.view_shared import FORWARD, REQUEST, Shared
 from apigw.policy.plugins.body import OF_ANSWER, OF_REQUEST, BodyCall
 from apigw.policy.plugins.choose import ChooseCall
 from apigw.policy.plugins.context import Context, PluginMetrics

@@ -14,9 +14,9 @@ from apigw.config.rules import Rules
 from apigw.config.validate import shown
 from apigw.policy.plugins.loading import Unloadable, code_of, find, load
 from apigw.policy.plugins.model import plugins_of, used_by, used_by_services
+from apigw.policy.plugins.plugin_schema import guarded, made
 from apigw.policy.plugins.schema import KEYS
 from apigw.policy.plugins.shape import problems_of
-from apigw.policy.plugins.theirs import guarded, made
 
 
 def written(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from apigw.config.nearest import hint
 from apigw.contract.policy import POSITIONS
-from apigw.policy.plugins.theirs import problem_of
+from apigw.policy.plugins.plugin_schema import problem_of
 from apigw.wire.headers import TOKEN
 
 WAITING = ("on_request", "on_forward", "on_request_body", "on_answer_body", "start", "stop")

@@ -12,8 +12,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from apigw.contract.exchange import Answer, AtEnd, Exchange, Head, Hook, Outcome, Stage, Waiting
-from apigw.contract.of_plugin import ANSWER, ENDS, READS, Shared
 from apigw.contract.view import View, view_of
+from apigw.contract.view_shared import ANSWER, ENDS, READS, Shared
 from apigw.errors import GatewayError
 from apigw.policy.plugins.guard import EXCEPTION, TIMEOUT, VALUE, Guard
 from apigw.policy.plugins.waits import begun

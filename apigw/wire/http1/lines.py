@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final, final
 
-from apigw.wire.headers import HOP_BY_HOP, TOKEN
+from apigw.wire.headers import HOP_BY_HOP, SECRET, TOKEN
 from apigw.wire.interfaces import EVENT_STREAM
 
 END_OF_HEAD: Final = b"\r\n\r\n"
@@ -39,8 +39,6 @@ _TEXT: Final = bytes(byte if byte == 0x09 or (byte >= 0x20 and byte != 0x7F) els
 """Translates no byte that a line may have (RFC 9110 §5.5), and every other."""
 _NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,17}").fullmatch
 _STATUS: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?").fullmatch
-_SECRET: Final = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"})
-"""Never remembered: a secret stays no longer than its message."""
 _UPGRADE_REQUIRED: Final = 426
 
 
@@ -95,6 +93,7 @@ _KINDS: Final = {
     b"content-length": LENGTH,
     b"keep-alive": OF_HOP,
     b"expect": UNUSUAL,
+    b"close": UNUSUAL,  # the one field that ``Connection: close`` names, besides
     **dict.fromkeys(HOP_BY_HOP - {b"keep-alive", b"connection"}, UNUSUAL),
     b"connection": CLOSE,
 }
@@ -138,7 +137,7 @@ def judged(line: bytes) -> Line:
 class _Lines(dict[bytes, Line]):
     def __missing__(self, line: bytes) -> Line:
         found = judged(line)
-        if found.kind != UNUSUAL and found.name not in _SECRET:
+        if found.kind != UNUSUAL and found.name not in SECRET:
             if len(self) >= MOST:
                 self.clear()
             self[line] = found

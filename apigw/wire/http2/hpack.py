@@ -12,7 +12,7 @@ from typing import Final, final
 
 from mypy_extensions import i64
 
-from apigw.wire.headers import Headers
+from apigw.wire.headers import SECRET, Headers
 from apigw.wire.http2.field import CONNECTION_SPECIFIC, Field, kind_of
 from apigw.wire.http2.frames import Code, ConnectionFault
 from apigw.wire.http2.hpack_tables import EMITS, ENDINGS, NEXT, STATIC, TRANSITIONS
@@ -105,7 +105,7 @@ class FieldDecoder:
                 else:
                     name, at = _string(block, at)
                     kind = kind_of(name)
-                value, at = _string(block, at, first < 0x10)
+                value, at = _string(block, at, name if first < 0x10 else b"")
                 field = Field(name, value, kind)
                 if first & 0x40:
                     self._add(field)
@@ -240,11 +240,11 @@ def _integer(block: bytes, at: i64, mask: i64) -> tuple[i64, i64]:
     raise fault("An integer is cut short, or too long.")
 
 
-def _string(block: bytes, at: i64, is_repeated: bool = False) -> tuple[bytes, i64]:
+def _string(block: bytes, at: i64, repeated: bytes = b"") -> tuple[bytes, i64]:
     """Decode a string at ``at``. Returns it, and the index behind it.
 
-    ``is_repeated``: it may be sent again in full. What the client indexes is not, and what it marks as a secret (RFC
-    7541 §6.2.3) is not remembered.
+    ``repeated``: the name of the field whose value it is, if it may be sent again in full. What the client indexes is
+    not, and what it marks as a secret (RFC 7541 §6.2.3) is not remembered.
     """
     if at >= len(block):
         raise fault("A field is cut short.")
@@ -255,15 +255,17 @@ def _string(block: bytes, at: i64, is_repeated: bool = False) -> tuple[bytes, i6
         raise fault("A string is cut short.")
     text = block[at:end]
     if is_encoded:
-        text = _decoded(text) if is_repeated and length <= LONGEST_REMEMBERED else _huffman(text)
+        text = _decoded(text, repeated) if repeated and length <= LONGEST_REMEMBERED else _huffman(text)
     return text, end
 
 
-def _decoded(coded: bytes) -> bytes:
+def _decoded(coded: bytes, name: bytes) -> bytes:
     """As ``_huffman``, but each string only once: to decode a path takes as long as all other fields of a request."""
     text = _DECODED.get(coded)
     if text is None:
         text = _huffman(coded)
+        if name in SECRET:
+            return text
         if len(_DECODED) >= MOST_REMEMBERED:
             _DECODED.clear()
         _DECODED[coded] = text

@@ -17,7 +17,7 @@ from apigw.wire.errors import ConnectFailed, PoolExhausted
 from apigw.wire.http2.client import HTTP2Client, Told
 from apigw.wire.interfaces import Connections, UpstreamConnection
 from apigw.wire.pool import Dialling, OnOther, PoolSettings, Queued, jittered, why_not
-from apigw.wire.reactor.transport import OneConnection
+from apigw.wire.reactor.connecting import OneConnection
 
 MakeClient = Callable[[Told, Told], HTTP2Client]
 """Makes an unconnected ``HTTP2Client`` from its ``on_room`` and ``on_lost``."""

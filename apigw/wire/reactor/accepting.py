@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
-from apigw.wire.reactor.served import Served
+from apigw.wire.reactor.socket_transport import SocketTransport
 
 log = Logger(namespace=__name__)
 
@@ -39,16 +39,16 @@ def accept(listening: Any, factory: Any, reactor: Any, most: int) -> int:
             # The zone of a link-local address (RFC 4007 §11.2) is a part of it.
             numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
             client = (socket.getnameinfo(client, numeric)[0], *client[1:])
-        served = Served(descriptor, client, reactor)
+        transport = SocketTransport(descriptor, client, reactor)
         try:
             protocol = factory.buildProtocol(Peer(client[0], client[1]))
             if protocol is None:
-                served.connectionLost(connectionDone)
+                transport.connectionLost(connectionDone)
             else:
-                served.begin(protocol)
+                transport.begin(protocol)
         except Exception:
             log.failure("a new connection could not be served")
-            served.connectionLost(Failure())
+            transport.connectionLost(Failure())
     return most
 
 

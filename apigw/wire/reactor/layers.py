@@ -9,14 +9,14 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import ISSLTransport
 
-from apigw.wire.reactor.served import Served
+from apigw.wire.reactor.socket_transport import SocketTransport
 
 _is_tls: Final[Callable[[Any], bool]] = ISSLTransport.providedBy
 
 
 def beneath_tls(transport: Any) -> Any:
     """The socket's transport, under however many layers of TLS."""
-    while not isinstance(transport, Served) and _is_tls(transport):
+    while not isinstance(transport, SocketTransport) and _is_tls(transport):
         transport = transport.transport
     return transport
 
@@ -24,7 +24,7 @@ def beneath_tls(transport: Any) -> Any:
 def unsent(transport: Any) -> int:
     """Bytes that the other side of a transport has not acknowledged yet; 0 where that is unknown."""
     held = 0
-    while not isinstance(transport, Served) and _is_tls(transport):
+    while not isinstance(transport, SocketTransport) and _is_tls(transport):
         held += transport.held() if hasattr(transport, "held") else 0
         transport = transport.transport
     return held + transport.unsent() if hasattr(transport, "unsent") else 0
@@ -32,7 +32,7 @@ def unsent(transport: Any) -> int:
 
 def all_is_sent(transport: Any) -> bool:
     """Whether the kernel has taken all that was written, but for what was written in this turn. Asks nobody."""
-    return isinstance(transport, Served) and not transport.queued
+    return isinstance(transport, SocketTransport) and not transport.queued
 
 
 def arrived(transport: Any) -> int:
@@ -58,7 +58,7 @@ def is_readable(transport: Any) -> bool:
 
 def replace_protocol(transport: Any, protocol: Any) -> Any:
     """Replace the protocol of a connection. Returns the previous one."""
-    if isinstance(transport, Served) or not hasattr(transport, "wrappedProtocol"):
+    if isinstance(transport, SocketTransport) or not hasattr(transport, "wrappedProtocol"):
         before = transport.protocol
         transport.protocol = protocol
     else:  # TLS

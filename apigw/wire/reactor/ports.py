@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IListeningPort
 
 from apigw.wire.reactor.accepting import accept
 from apigw.wire.reactor.gate import Gate
-from apigw.wire.reactor.served import Served
+from apigw.wire.reactor.socket_transport import SocketTransport
 
 MOST_ACCEPTED = 16
 """Connections that a port accepts in a turn of the reactor, so that others are served too."""
@@ -19,11 +19,11 @@ MOST_ACCEPTED = 16
 
 def _made_by_twisted(
     accepted: socket.socket, protocol: Any, client: tuple[Any, ...], port: Any, number: int, reactor: Any
-) -> Served:
+) -> SocketTransport:
     """The transport that Twisted's port has made."""
-    served = Served(accepted.detach(), client, reactor)
-    served.begin_late(protocol)
-    return served
+    transport = SocketTransport(accepted.detach(), client, reactor)
+    transport.begin_late(protocol)
+    return transport
 
 
 class EagerPort(tcp.Port):

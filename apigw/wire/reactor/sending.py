@@ -22,7 +22,7 @@ are."""
 
 
 class Sending:
-    """The half of ``Served`` that sends. What does not fit into the kernel's buffer waits in a queue."""
+    """The half of ``SocketTransport`` that sends. What does not fit into the kernel's buffer waits in a queue."""
 
     def __init__(self, descriptor: int, reactor: Any) -> None:
         self.reactor = reactor

@@ -13,8 +13,8 @@ import pytest_twisted
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
+from apigw.contract.address_groups import block, network
 from apigw.errors import Overloaded
-from apigw.policy.auth.callers import block, network
 from apigw.policy.auth.hashing import HASHING_NICE, UNKNOWN, SecretThreads
 
 reactor: Any = global_reactor

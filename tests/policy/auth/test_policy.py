@@ -6,23 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from support.parts import context_of
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from apigw.config.model import Config
-from apigw.contract.machine import Machine
-from apigw.contract.of_plugin import Bodies
-from apigw.contract.policy import Context, Prepared
-from apigw.ops.audit_log import unaudited
-from apigw.ops.metrics import Metrics
+from apigw.contract.policy import Prepared
 from apigw.policy.auth.jwt.model import JWTVerifier
 from apigw.policy.auth.model import Auth, AuthSection
 from apigw.policy.auth.policy import AuthPolicy, PreparedAuth
 from apigw.process.pieces import at_once
-from apigw.wire.agent import Agent
-from apigw.wire.client_tls import ClientTLS
-from apigw.wire.deadlines import Deadlines
 
 from .jwt.test_jwks import document, jwk
 
@@ -35,24 +28,7 @@ class Scene:
         self.fetched: list[str] = []
         self.silent = False
         self.cancelled = 0
-        self.policy = AuthPolicy(
-            Context(
-                reactor=self.clock,
-                now=self.clock.seconds,
-                config=Config(),
-                deadlines=Deadlines(self.clock),
-                metrics=Metrics(CollectorRegistry(), "0"),
-                agent=Agent(self.clock, Deadlines(self.clock), lambda host: ClientTLS().to(host)),
-                fetch=lambda limit: self.fetch,
-                bodies=Bodies(),
-                client_address=lambda request: b"",
-                audit=unaudited,
-                set_guard=lambda guard: None,
-                may_write=lambda request: None,
-                redis=None,
-                machine=Machine(0),
-            )
-        )
+        self.policy = AuthPolicy(context_of(Config(), reactor=self.clock, fetch=lambda limit: self.fetch))
         self.prepared: PreparedAuth | None = None
 
     async def fetch(self, url: str) -> tuple[bytes, dict[str, str]]:

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers as HeadersObject
 
 from apigw.errors import AuthUnavailable, RateLimited
-from apigw.policy.check.checker import AT_A_TIME, FAILURES, REMEMBERED, Checker
+from apigw.policy.check.checker import AT_A_TIME, EACH, FAILURES, REMEMBERED, Checker
 from apigw.policy.check.model import Check
 from apigw.policy.check.series import CheckSeries
 from apigw.policy.check.verdict import Verdict
@@ -54,10 +54,10 @@ class Program:
         else:
             answer.callback(with_)
 
-    def check(self, uri: bytes = b"/a", before: Callable[[], object] = lambda: None) -> Any:
+    def check(self, uri: bytes = b"/a", before: Callable[[], object] = lambda: None, caller: bytes = b"") -> Any:
         """The verdict, an error, or the Deferred of either."""
         try:
-            found = self.checker.verdict([(b"x-forwarded-uri", uri)], before)
+            found = self.checker.verdict([(b"x-forwarded-uri", uri)], before, caller)
         except AuthUnavailable as error:
             return error
         if isinstance(found, Verdict):
@@ -134,11 +134,48 @@ def test_a_client_that_leaves() -> None:
 def test_requests_do_not_pile_up() -> None:
     """So many wait at a time; one more is 503 at once, until one of them is answered."""
     program = Program()
-    for _ in range(AT_A_TIME):
-        program.check()
-    assert isinstance(program.check(), AuthUnavailable) and len(program.calls) == AT_A_TIME
+    for number in range(AT_A_TIME):
+        program.check(caller=b"192.0.2.%d" % (number % 4))
+    other = b"192.0.2.4"
+    assert isinstance(program.check(caller=other), AuthUnavailable) and len(program.calls) == AT_A_TIME
     program.answer()
-    assert isinstance(program.check(), tuple)
+    assert isinstance(program.check(caller=other), tuple)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_one_client_leaves_room_for_others(seconds: float) -> None:
+    """Of one address, of IPv6 a /64, fewer wait than may wait in all."""
+    program = Program(cache=seconds)
+    for number in range(EACH):
+        program.check(b"/%d" % number, caller=b"2001:db8::%x" % number)
+    assert isinstance(program.check(caller=b"2001:db8::ffff"), AuthUnavailable)
+    assert isinstance(program.check(caller=b"2001:db8:0:1::1"), tuple)
+    program.answer()
+    assert isinstance(program.check(caller=b"2001:db8::ffff"), tuple)
+
+
+def test_a_question_that_it_finds_fault_with() -> None:
+    """A 4xx that is no verdict is 503 for that request; the checker is there, and is asked for all others."""
+    program = Program()
+    for _ in range(FAILURES + 1):
+        _, outcome = program.check()
+        program.answer(Answered(431, [], b""))
+        assert isinstance(outcome[0], AuthUnavailable)
+    assert isinstance(program.check(), tuple) and program.counted("failed") == FAILURES + 1
+
+
+def test_one_that_waits_has_another_leave() -> None:
+    """What the first does with the verdict can end the second; the third gets it all the same."""
+    program = Program(cache=60.0)
+    waiting: list[Deferred[Verdict]] = []
+    for _ in range(3):
+        found = program.checker.verdict([(b"x-forwarded-uri", b"/a")], lambda: None)
+        assert isinstance(found, Deferred)
+        waiting.append(found)
+    waiting[1].addErrback(lambda _: None)
+    waiting[0].addCallback(lambda _: waiting[1].cancel())
+    program.answer()
+    assert isinstance(waiting[2].result, Verdict) and waiting[0].result is None
 
 
 def test_one_that_is_gone_is_left_alone() -> None:

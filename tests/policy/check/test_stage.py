@@ -38,7 +38,7 @@ class Made:
         stages = exchange.route.stages
         checker: Any = self
 
-        def judging(asked: Any, before: Any) -> Verdict:
+        def judging(asked: Any, before: Any, caller: bytes) -> Verdict:
             self.asked = asked
             return self.verdict
 

@@ -17,7 +17,7 @@ from apigw.wire.request import Request, Stream
 
 NAMES = st.sampled_from(
     b"host|content-length|connection|keep-alive|x-a|X-B|te|transfer-encoding|upgrade|expect|accept|cookie|content-type"
-    b"|proxy-connection|trailer|date|x_c!|a b|".split(b"|")
+    b"|proxy-connection|trailer|date|close|x_c!|a b|".split(b"|")
 )
 VALUES = st.one_of(
     st.sampled_from(
@@ -121,6 +121,13 @@ def test_malformed_answers_are_not_usual() -> None:
         assert _read(data, False, usual=True) == []
         with pytest.raises(UpstreamMalformed):
             _read(data, False, usual=False)
+
+
+def test_a_field_that_connection_names_is_not_passed_on() -> None:
+    """``Connection: close`` names the field ``close``, too, if there is one (RFC 9110 §7.6.1)."""
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nclose: a\r\nConnection: close\r\n\r\n"
+    assert _read(data, False, usual=True) == []
+    assert _read(data, False, usual=False)[3] == [(b"content-length", b"0")]
 
 
 def test_the_memory_is_bounded_and_keeps_no_secrets() -> None:

@@ -11,6 +11,7 @@ from hpack.table import HeaderTable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apigw.wire.http2 import hpack
 from apigw.wire.http2.frames import Code, ConnectionFault
 from apigw.wire.http2.hpack import FieldDecoder, encode_head, encode_request
 from apigw.wire.http2.hpack_tables import STATIC, codes
@@ -223,3 +224,14 @@ def test_long_names_are_not_remembered() -> None:
         assert tracemalloc.get_traced_memory()[0] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_secrets_are_not_remembered() -> None:
+    """A value that the client neither indexes nor marks stays in no memory, if its field is one of credentials."""
+    hpack._DECODED.clear()
+    coded = bytes.fromhex("f1e3c2e5f23a6ba0ab90f4ff")  # RFC 7541 C.4.1
+    for name, kept in ((b"authorization", False), (b"cookie", False), (b"set-cookie", False), (b"x-path", True)):
+        block = b"\x00" + bytes((len(name),)) + name + bytes((0x80 | len(coded),)) + coded
+        fields, _ = FieldDecoder().decode(block, 1000)
+        assert [field.pair for field in fields] == [(name, b"www.example.com")]
+        assert (coded in hpack._DECODED) is kept

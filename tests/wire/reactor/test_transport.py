@@ -28,11 +28,11 @@ from apigw.wire.deadlines import Deadlines
 from apigw.wire.http1.client import HTTP1Connection
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.reactor import epoll as own
+from apigw.wire.reactor.connecting import EagerReactor
 from apigw.wire.reactor.layers import beneath_tls, unsent
 from apigw.wire.reactor.ports import serve
 from apigw.wire.reactor.sending import MOST_HELD
-from apigw.wire.reactor.served import Served
-from apigw.wire.reactor.transport import EagerReactor
+from apigw.wire.reactor.socket_transport import LEAST_READ, LONG, MOST_READ, READ_SIZE, SocketTransport
 from apigw.wire.request import Request
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
 
@@ -122,7 +122,7 @@ def pair(turns: Turns) -> Iterator[tuple[Peer, socket.socket]]:
     port = served_by(turns, factory)
     client = socket.create_connection(("127.0.0.1", port.getHost().port))
     turns.until(lambda: accepted and accepted[0].transport)
-    assert isinstance(accepted[0].transport, Served)
+    assert isinstance(accepted[0].transport, SocketTransport)
     client.settimeout(PATIENCE)
     yield accepted[0], client
     client.close()
@@ -298,7 +298,7 @@ def test_a_client_writes_eagerly_too(turns: Turns) -> None:
         turns.until(lambda: made and made[0].transport)
         accepted, _ = listening.accept()
         with accepted:
-            assert isinstance(made[0].transport, Served)
+            assert isinstance(made[0].transport, SocketTransport)
             made[0].transport.write(b"hello")
             accepted.settimeout(PATIENCE)
             assert accepted.recv(10) == b"hello"
@@ -356,7 +356,7 @@ def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement(
     def note(request: Request) -> None:
         stream: Any = request.stream
         transport = beneath_tls(stream.transport)
-        assert isinstance(transport, Served)
+        assert isinstance(transport, SocketTransport)
         no_delay.append(transport.getTcpNoDelay())
 
     channels = served(turns, note)
@@ -373,6 +373,50 @@ def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement(
     turns.until(lambda: not channels.channels)
     port.stopListening()
     turns.turn()
+
+
+class Busy(Protocol):
+    """Takes ``cost`` seconds for each byte, as far as its reactor's clock knows."""
+
+    def __init__(self, cost: float) -> None:
+        self.now = 0.0
+        self.sizes: list[int] = []
+        self._cost = cost
+
+    def seconds(self) -> float:
+        return self.now
+
+    def dataReceived(self, data: bytes) -> None:
+        self.sizes.append(len(data))
+        self.now += self._cost * len(data)
+
+
+@pytest.mark.parametrize(
+    ("cost", "least", "most"),
+    [(0.0, READ_SIZE + 1, MOST_READ), (LONG / 20_000, 20_000, 40_000), (1.0, LEAST_READ, LEAST_READ)],
+    ids=["a large body", "many small pieces", "the smallest pieces"],
+)
+def test_whoever_sends_what_takes_long_is_read_in_smaller_pieces(
+    turns: Turns, cost: float, least: int, most: int
+) -> None:
+    """Other connections are served meanwhile, and large bodies are still read in large pieces."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    busy = Busy(cost)
+    with theirs:
+        served = SocketTransport(ours.detach(), ("127.0.0.1", 1), turns.reactor)
+        served.begin_late(busy)
+        turns.reactor.seconds, before = busy.seconds, turns.reactor.seconds
+        for _ in range(8):
+            for _ in range(8):
+                with contextlib.suppress(BlockingIOError):
+                    theirs.send(bytes(MOST_READ))
+            served.doRead()
+        turns.reactor.seconds = before
+        served.connectionLost(Failure(ConnectionDone()))
+    assert busy.sizes[0] == READ_SIZE
+    assert least <= max(busy.sizes[-2:]) <= most
 
 
 def test_a_unix_socket_has_no_such_algorithm(turns: Turns, tmp_path: Path) -> None:
@@ -411,7 +455,7 @@ def test_what_is_written_to_a_service_does_not_wait_for_its_acknowledgement(
     pool.connect().addCallback(given.append)
     turns.until(lambda: given)
     transport = beneath_tls(given[0].transport)
-    assert isinstance(transport, Served)
+    assert isinstance(transport, SocketTransport)
     assert transport.getTcpNoDelay()
     transport.abortConnection()
     turns.until(lambda: not pool.connections and not channels.channels)

@@ -6,14 +6,16 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from apigw.contract.address_groups import network
 from apigw.contract.principal import Principal
+from apigw.contract.shared_calls import SharedCalls
 from apigw.errors import AuthUnavailable, Unauthorized
 from apigw.policy.auth.authorization import as_demanded
-from apigw.policy.auth.callers import network
 from apigw.policy.auth.introspection.model import IntrospectionProvider
 from apigw.policy.auth.introspection.server import Said, Server, unavailable
 from apigw.policy.auth.jwt.claims import ClaimRules, allowed
@@ -64,7 +66,7 @@ class Opaque:
         self._seen: OrderedDict[bytes, Known] = OrderedDict()
         self._seen_bytes = 0
         self._refused: OrderedDict[bytes, tuple[Refusal, float]] = OrderedDict()
-        self._asked: dict[bytes, Asked] = {}
+        self._asking = SharedCalls()
 
     def remembered(self, digest: bytes, now: float) -> Principal | None:
         known = self._seen.get(digest)
@@ -80,19 +82,11 @@ class Opaque:
             if self._seconds() < refused[1]:
                 raise refused[0]()
             del self._refused[digest]
-        asked = self._asked.get(digest)
-        if asked is None:
-            asked = Asked()
-            about = self._server.about(token, network(caller))
-            self._asked[digest] = asked
-            # Each who waits makes an error of its own of the outcome: what refuses a request may add fields to it.
-            judged = about.addCallback(self._judged, digest, now).addErrback(_as_outcome)
-            asked.follow(judged.addCallback(self._over, digest))
-        return asked.waiter().addCallback(_told)
+        asking = self._asking.join(digest, lambda: self._ask(token, digest, now, caller))
+        return asking.addCallbacks(_told, _failed)
 
-    def _over(self, outcome: object, digest: bytes) -> object:
-        self._asked.pop(digest, None)
-        return outcome
+    def _ask(self, token: bytes, digest: bytes, now: float, caller: bytes) -> Deferred[Principal | Refusal]:
+        return self._server.about(token, network(caller)).addCallback(self._judged, digest, now)
 
     def _judged(self, said: Said | None, digest: bytes, now: float) -> Principal | Refusal:
         self._forget(digest)
@@ -145,50 +139,14 @@ class Opaque:
         self._seen_bytes, previous._seen_bytes = previous._seen_bytes, 0
 
 
-class Asked:
-    """A question that is under way, and all who wait for its answer. It is given up when all of them have left."""
-
-    def __init__(self) -> None:
-        self._waiters: list[Deferred[object]] = []
-        self._asking: Deferred[object] | None = None
-        self._outcome: object = None
-
-    def follow(self, asking: Deferred[object]) -> None:
-        self._asking = asking
-        asking.addCallback(self._fire)
-
-    def waiter(self) -> Deferred[object]:
-        waiter: Deferred[object] = Deferred(self._left)
-        if self._outcome is None:
-            self._waiters.append(waiter)
-        else:
-            waiter.callback(self._outcome)
-        return waiter
-
-    def _left(self, waiter: Deferred[object]) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-            if not self._waiters and self._asking is not None:
-                self._asking.cancel()
-
-    def _fire(self, outcome: object) -> None:
-        self._outcome = outcome
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.called:  # cancelled by what one before it led to
-                waiter.callback(outcome)
+def _told(judged: Principal | Refusal) -> Principal:
+    if isinstance(judged, Refusal):
+        raise judged()
+    return judged
 
 
-def _as_outcome(failure: Failure) -> BaseException | None:
-    return failure.value
-
-
-def _told(outcome: object) -> Principal:
-    if isinstance(outcome, Principal):
-        return outcome
-    if isinstance(outcome, Refusal):
-        raise outcome()
-    if isinstance(outcome, (AuthUnavailable, CancelledError)):
-        raise unavailable()
-    assert isinstance(outcome, BaseException)
-    raise outcome
+def _failed(failure: Failure) -> NoReturn:
+    """An error for each request: what refuses one may add fields to it."""
+    error = failure.value
+    assert error is not None
+    raise unavailable() if isinstance(error, (AuthUnavailable, CancelledError)) else error

@@ -1,4 +1,4 @@
-"""Connections to services: Twisted makes them, with its endpoints; then they have the transport of ``served``."""
+"""Connections to services: Twisted makes them, with its endpoints; then each gets a ``SocketTransport``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientFactory, connectionDone
 from zope.interface import directlyProvides, providedBy
 
-from apigw.wire.reactor.served import Served
+from apigw.wire.reactor.socket_transport import SocketTransport
 
 
 def _nothing() -> None:
@@ -18,13 +18,13 @@ def _nothing() -> None:
 
 
 class Connecting(tcp.Client):
-    """An attempt to connect. The connection itself is a ``Served``'s, as those of clients are."""
+    """An attempt to connect. The connection itself is a ``SocketTransport``, as those of clients are."""
 
     def _connectDone(self) -> None:
         self.setTcpNoDelay(True)
         connector = self.connector
         protocol = connector.buildProtocol(self.getPeer())
-        connection = Served(self.socket.detach(), self.realAddress, self.reactor)
+        connection = SocketTransport(self.socket.detach(), self.realAddress, self.reactor)
         self.doRead = self.doWrite = _nothing  # type: ignore[method-assign]  # which are its own here
         self.fileno = partial(int, connection.fileno())  # the reactor compares it after this event
         self._part(connector)
@@ -66,7 +66,7 @@ class OneConnection(ClientFactory):
 
 
 class EagerReactor:
-    """A reactor whose TCP clients have that transport. Give it to an endpoint in place of the reactor itself.
+    """A reactor whose TCP connections are ``SocketTransport``. Give it to an endpoint in place of the reactor itself.
 
     Their sockets have TCP_NODELAY (RFC 9293 §3.7.4): what is written to one in two pieces, a head and its body or two
     frames, is sent at once, and not when the other side has acknowledged the first piece, which it delays by 40 ms.

@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""What counts as one client, where it is bounded what each may cost."""
+"""Groups of addresses that count as one client, where it is bounded what each may cost."""
 
 from __future__ import annotations
 

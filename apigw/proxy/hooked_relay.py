@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""Relays an exchange whose bodies are seen by hooks of its route, and perhaps changed."""
+"""Relays an exchange whose bodies go through hooks of its route, which see them, and may change them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import final
 from apigw.contract.bodies import BodyHook
 from apigw.contract.exchange import Exchange
 from apigw.proxy.destination import Destination
-from apigw.proxy.grpc import status_in
 from apigw.proxy.pieces import Pieces, Sink
 from apigw.proxy.relay import Relay
 from apigw.wire.headers import Headers, first
@@ -16,7 +15,7 @@ from apigw.wire.request import BODYLESS_STATUS
 
 
 @final
-class SeeingRelay(Relay):
+class HookedRelay(Relay):
     """A relay with hooks between its two sides."""
 
     def __init__(self, exchange: Exchange, destination: Destination) -> None:
@@ -105,13 +104,7 @@ class SeeingRelay(Relay):
             self._answered.add(b"", True)
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
-        if self.exchange.call is not None:
-            self.exchange.call.status = status_in(headers)
-        if status >= 500 and self.sent_elsewhere(status, whole=True):
-            return
-        connection = self.upstream_ended(status)
-        assert connection is not None
-        out = self.head_of(status, headers, connection.version)
+        out = self.head_of_whole(status, headers)
         if out is None:
             return
         answered = self._answered
@@ -180,7 +173,7 @@ class SeeingRelay(Relay):
 class ToService(Sink):
     """The request's body goes to the service, or is held for it."""
 
-    def __init__(self, relay: SeeingRelay) -> None:
+    def __init__(self, relay: HookedRelay) -> None:
         self._relay = relay
 
     def piece(self, data: bytes) -> None:
@@ -200,7 +193,7 @@ class ToService(Sink):
 class ToClient(Sink):
     """The answer's body goes to the client."""
 
-    def __init__(self, relay: SeeingRelay) -> None:
+    def __init__(self, relay: HookedRelay) -> None:
         self._relay = relay
 
     def piece(self, data: bytes) -> None:

@@ -39,6 +39,10 @@ READ_SIZE: Final = 65536
 """Bytes that a read asks for."""
 MOST_READ: Final = 262144
 """Bytes that a read asks for after some that were full: of a large body, fewer and larger pieces are cheaper."""
+LEAST_READ: Final = 4096
+LONG: Final = 0.002
+"""Seconds in which other connections are not served. A read that took longer is followed by one of half the size: 64
+KiB may be thousands of chunks, frames or records of TLS, and take as long as thousands of requests."""
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER with a time of 0: closing resets the connection."""
 _LOST: Final = Failure(CONNECTION_LOST)
@@ -47,7 +51,7 @@ log = Logger(namespace=__name__)
 
 
 @final
-class Served(Sending):
+class SocketTransport(Sending):
     """One connection, as ``descriptor``. What is written in a turn of the reactor is sent at its end.
 
     One that was accepted is read from once before the reactor is told of it: what a client asks for has mostly arrived
@@ -94,16 +98,24 @@ class Served(Sending):
         except OSError:
             self.connectionLost(_LOST)
             return
-        if data:
-            got = len(data)
-            if got >= READ_SIZE:
-                if got == self._read_size:
-                    self._read_size = min(2 * got, MOST_READ)
-            elif self._read_size != READ_SIZE:
+        if not data:
+            self._ended()
+        elif len(data) == self._read_size:
+            self._read_full(data)
+        else:
+            if len(data) < READ_SIZE < self._read_size:
                 self._read_size = READ_SIZE
             self.protocol.dataReceived(data)
+
+    def _read_full(self, data: bytes) -> None:
+        """There may be more. How much of it is read at once depends on how long this takes."""
+        seconds = self.reactor.seconds
+        began = seconds()
+        self.protocol.dataReceived(data)
+        if seconds() - began > LONG:
+            self._read_size = max(len(data) // 2, LEAST_READ)
         else:
-            self._ended()
+            self._read_size = min(2 * len(data), MOST_READ)
 
     def doWrite(self) -> Any:
         if self._aborting:
@@ -332,5 +344,5 @@ def _address(address: tuple[Any, ...]) -> Any:
     return IPv4Address("TCP", *address) if len(address) == 2 else IPv6Address("TCP", *address)
 
 
-classImplements(Served, ITCPTransport, IConsumer, IPushProducer, ISystemHandle)
-classImplements(Served, IReadWriteDescriptor, IHalfCloseableDescriptor)
+classImplements(SocketTransport, ITCPTransport, IConsumer, IPushProducer, ISystemHandle)
+classImplements(SocketTransport, IReadWriteDescriptor, IHalfCloseableDescriptor)
