@@ -26,6 +26,9 @@ from apigw.wire.web_request import WebRequest
 
 T = TypeVar("T")
 
+MOST_FIELDS = 100
+"""Of a query. Requests have some twenty headers."""
+
 
 @frozen
 class Asked:
@@ -93,8 +96,9 @@ class Explain(Leaf):
 
     def render_GET(self, request: WebRequest) -> int:
         snapshot = self._snapshot()
-        given = parse_qs(request.request.query[1:].decode("latin-1"), keep_blank_values=True, max_num_fields=100)
         try:
+            query = request.request.query[1:].decode("latin-1")
+            given = parse_qs(query, keep_blank_values=True, max_num_fields=MOST_FIELDS)
             headers = [header(text) for text in given.get("header", ())]
         except ValueError as error:
             raise BadRequest(str(error)) from None

@@ -8,7 +8,6 @@ from typing import final
 from apigw.contract.bodies import BodyHook
 from apigw.contract.exchange import Exchange
 from apigw.proxy.destination import Destination
-from apigw.proxy.grpc import status_in
 from apigw.proxy.pieces import Pieces, Sink
 from apigw.proxy.relay import Relay
 from apigw.wire.headers import Headers, first
@@ -105,13 +104,7 @@ class HookedRelay(Relay):
             self._answered.add(b"", True)
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
-        if self.exchange.call is not None:
-            self.exchange.call.status = status_in(headers)
-        if status >= 500 and self.sent_elsewhere(status, whole=True):
-            return
-        connection = self.upstream_ended(status)
-        assert connection is not None
-        out = self.head_of(status, headers, connection.version)
+        out = self.head_of_whole(status, headers)
         if out is None:
             return
         answered = self._answered

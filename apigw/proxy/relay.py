@@ -258,13 +258,7 @@ class Relay(Outcomes):
             self._lasts()
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
-        if self.exchange.call is not None:
-            self.exchange.call.status = status_in(headers)
-        if status >= 500 and self.sent_elsewhere(status, whole=True):
-            return
-        connection = self.upstream_ended(status)
-        assert connection is not None
-        out = self.head_of(status, headers, connection.version)
+        out = self.head_of_whole(status, headers)
         if out is not None:
             self.request.respond(status, out, body, reason)
             self.exchange.driver.end(self.exchange)
@@ -296,6 +290,17 @@ class Relay(Outcomes):
         exchange.status = status
         out = client_headers(headers, status, exchange.id, exchange.added, exchange.dropped, version)
         return hooked(exchange, status, out, own=False) if exchange.route.hooks else out
+
+    def head_of_whole(self, status: int, headers: Headers) -> Headers | None:
+        """``head_of`` an answer that has come whole, whose target is told of it. None also where the request is sent
+        elsewhere."""
+        if self.exchange.call is not None:
+            self.exchange.call.status = status_in(headers)
+        if status >= 500 and self.sent_elsewhere(status, whole=True):
+            return None
+        connection = self.upstream_ended(status)
+        assert connection is not None
+        return self.head_of(status, headers, connection.version)
 
     def upstream_ended(self, status: int) -> UpstreamConnection | None:
         """The service's answer is complete."""

@@ -171,11 +171,6 @@ def select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
     raise SSL.Error([("", "", "the client offers neither h2 nor http/1.1 by ALPN")])
 
 
-def names_of(certificate: str) -> list[str]:
-    """The DNS names in a PEM file's first certificate, in lower case."""
-    return _names(_first(certificate))
-
-
 def _use(context: SSL.Context, pair: KeyPair) -> None:
     """A context has one certificate for each kind of key."""
     context.use_certificate_chain_file(pair.certificate)

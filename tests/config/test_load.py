@@ -35,7 +35,7 @@ from apigw.config.validate import Validator
 from apigw.policy.auth.jwt.model import JWTVerifier
 from apigw.policy.auth.model import Auth, AuthOfGateway, AuthOfRoute, AuthSection, auth_of
 from apigw.policy.cors.model import Cors, CorsOfRoute
-from apigw.policy.limits.model import LimitsSection, RateLimit, rate_limits_of
+from apigw.policy.limits.model import LimitsSection, RateLimit
 from apigw.policy.oauth.model import AcceptedKey, OAuth, OAuthClient, OAuthOfAuth, OAuthSigning, Quota
 from apigw.process.rules import RULES
 
@@ -325,7 +325,7 @@ rate_limits: [{endpoint: /*, limit: 1, window: 744h, scope: endpoint, algorithm:
             ),
         ),
     )
-    assert rate_limits_of(config) == (RateLimit("/*", 1, 2678400.0, "log", "closed", scope="endpoint"),)
+    assert config.of(LimitsSection).rate_limits == (RateLimit("/*", 1, 2678400.0, "log", "closed", scope="endpoint"),)
 
 
 def test_a_key_with_its_default_says_nothing(write: Write) -> None:

@@ -62,13 +62,15 @@ def daemon(in_front: Start, module_service: Service, checker: Service) -> Daemon
     }
     routes = [
         {"path": "/checked/*", "service": "main", "check_with": "opa"},
+        {"name": "few", "path": "/checked/401/few", "service": "main", "check_with": "opa"},
         {"path": "/gone", "service": "main", "check_with": "gone"},
         {"path": "/open", "service": "main"},
         {"path": "/closed", "service": "main", "deny": ["127.0.0.0/8"]},
     ]
     listen = [LOOPBACK, "tcp6:0:interface=\\:\\:"]
     document = gateway(services={"main": module_service.url}, routes=routes, listen=listen)
-    return in_front({**document, "checks": checks})
+    limits = [{"route": "few", "limit": 2, "window": "60s", "by": ["address"]}]
+    return in_front({**document, "checks": checks, "rate_limits": limits})
 
 
 def test_a_pass(daemon: Daemon, service: Service, checker: Service) -> None:
@@ -102,6 +104,13 @@ def test_a_refusal(daemon: Daemon, service: Service, status: int) -> None:
         assert (answer.status, answer.body, answer.get("location")) == (status, PAGE, "/login")
         assert (answer.all("set-cookie"), answer.get("www-authenticate")) == (COOKIES, "Key")
     assert not service.requests
+
+
+def test_guesses_are_limited(daemon: Daemon, checker: Service) -> None:
+    """A 401 of the checker counts in limits by address; when one is used up, the checker is not asked."""
+    checker.requests.clear()
+    assert [daemon.get("/checked/401/few").status for _ in range(4)] == [401, 401, 429, 429]
+    assert len(checker.requests) == 2
 
 
 @pytest.mark.parametrize(

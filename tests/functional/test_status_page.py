@@ -99,6 +99,7 @@ def test_the_json_says_what_was_sent(start: Start, service: Service) -> None:
         assert "  service: orders" in explained["lines"]
         assert client.get("/explain?target=/nowhere").json["found"] is False
         assert client.get("/explain?target=/x&header=odd").status == 400
+        assert client.get("/explain?" + "&".join(["header=a:b"] * 101)).status == 400
 
     def behave(received: Received) -> None:
         received.body()

@@ -1,4 +1,4 @@
-"""The tutorial about policies of one's own: every command works as it is printed, in an empty directory."""
+"""The pages about policies of one's own: every command works as it is printed, in an empty directory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from .test_howto import BLOCK, MARK
 from .test_run import ROOT, free_ports
 
-PAGE = ROOT / "docs/tutorial-plugin.md"
 
-
-def test_the_commands_do_what_the_page_shows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["tutorial-plugin", "howto/plugin-recipes"])
+def test_the_commands_do_what_the_page_shows(page: str, tmp_path: Path) -> None:
     """A reader who types what is printed gets what is printed."""
-    text = PAGE.read_text()
+    text = (ROOT / f"docs/{page}.md").read_text()
     printed = ("8080", "9090", "9003", "9004")
     for port, free in zip(printed, free_ports(len(printed)), strict=True):
         text = re.sub(rf"\b{port}\b", str(free), text)

@@ -20,7 +20,7 @@ from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
-from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory, names_of
+from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory, ends_of
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -249,13 +249,9 @@ def test_certificates_that_cannot_be_read(
     assert server.connect(authority.client()).shake().certificate == ["first.example"]
 
 
-def test_names(pairs: list[Pair]) -> None:
-    """The names of a certificate are those under which it is offered."""
-    assert [names_of(pair.certificate) for pair in pairs] == [
-        ["first.example"],
-        ["a.example", "b.example"],
-        ["*.example"],
-    ]
+def test_names_of_certificates(pairs: list[Pair]) -> None:
+    """The end of a certificate is told by each name under which it is offered."""
+    assert [*ends_of(pair.certificate for pair in pairs)] == ["first.example", "a.example", "b.example", "*.example"]
 
 
 # Versions and protocols.

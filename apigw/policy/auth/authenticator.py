@@ -36,13 +36,14 @@ class Authenticator:
                 yield method, None if some == its else some
 
     def again(self, request: Request, principal: Principal, now: float) -> Principal | Deferred[Principal] | None:
-        """Who has sent a request that was let in as ``principal``: as ``Method.authenticate``.
+        """Who has sent a request that was let in as ``principal``: as ``Method.again``.
 
-        If its provider exists no more, whoever knows the credential decides.
+        Its provider decides, and no other is shown the credential. If it exists no more, whoever knows that does.
         """
         method = self._of.get(principal.provider)
+        providers = None if method is None else frozenset([principal.provider])
         for each in self.methods if method is None else (method,):
-            found = each.again(each.sent(request), now)
+            found = each.again(each.sent(request), now, providers)
             if found is not None:
                 return found
         return None

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from apigw.contract.principal import Principal
 from apigw.policy.auth.introspection.opaque import Opaque
 from apigw.policy.auth.jwt.tokens import MALFORMED, Tokens, too_large
-from apigw.policy.auth.method import Method, Providers
+from apigw.policy.auth.method import Method, Providers, after_scheme
 from apigw.policy.auth.refusals import BEARER, SEVERAL
 from apigw.wire.request import Request
 
@@ -44,7 +44,7 @@ class Bearer(Method):
         known = self._tokens.remembered(sent, now)
         if known is not None or len(sent) != 1:
             return known
-        raw = _token(sent[0])
+        raw = after_scheme(sent[0], b"bearer")
         if raw:
             digest = sha256(raw).digest()
             for each in self._opaque:
@@ -60,7 +60,7 @@ class Bearer(Method):
             return None
         if len(sent) > 1:
             raise SEVERAL()
-        raw = _token(sent[0])
+        raw = after_scheme(sent[0], b"bearer")
         if raw is None:
             return None
         for each in self._opaque:
@@ -84,9 +84,3 @@ class Bearer(Method):
                     same: object = before.provider
                     if each.provider == same:
                         each.take_over(before)
-
-
-def _token(value: bytes) -> bytes | None:
-    """That in a field's value; ``None`` if it has another scheme."""
-    scheme, _, raw = value.partition(b" ")
-    return raw.strip(b" ") if scheme.lower() == b"bearer" else None

@@ -44,7 +44,7 @@ class _PatientPool(ThreadPool):
 
 @define(eq=False)
 class _Job:
-    """``network`` and ``block`` are the client's, as of ``callers``; empty where no client is bounded."""
+    """``network`` and ``block`` are the client's, as of ``address_groups``; empty where no client is bounded."""
 
     work: Work
     id: str

@@ -15,6 +15,12 @@ Providers = Set[str] | None
 """The names of the providers that a route takes; ``None`` for all."""
 
 
+def after_scheme(value: bytes, scheme: bytes) -> bytes | None:
+    """What follows the scheme in a value of ``Authorization``; ``None`` for another than ``scheme`` (lower case)."""
+    written, _, rest = value.partition(b" ")
+    return rest.strip(b" ") if written.lower() == scheme else None
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Method:
     """One kind of credentials, such as bearer tokens, with all providers of that kind in one configuration.
@@ -46,9 +52,13 @@ class Method:
         known = self.remembered(sent, now)
         return self.verify(sent, now) if known is None else known
 
-    def again(self, sent: Sequence[bytes], now: float) -> Principal | Deferred[Principal] | None:
-        """For tunnels and event streams: ``authenticate``, of what was good when they began."""
-        return self.authenticate(sent, now)
+    def again(self, sent: Sequence[bytes], now: float, providers: Providers) -> Principal | Deferred[Principal] | None:
+        """For tunnels and event streams: as ``authenticate``, by one of ``providers``, of what was good when they
+        began."""
+        known = self.remembered(sent, now)
+        if known is not None and (providers is None or known.provider in providers):
+            return known
+        return self.verify(sent, now, providers)
 
     def verify(
         self, sent: Sequence[bytes], now: float, providers: Providers = None, caller: bytes = b""

@@ -9,7 +9,6 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from apigw import errors
 from apigw.contract.exchange import Exchange, OnRefusal, Outcome, Stage, Waiting
 from apigw.errors import GatewayError, LimitsUnavailable
 from apigw.policy.limits.arithmetic import Decision, Limit
@@ -20,7 +19,7 @@ from apigw.policy.limits.local import LocalStore
 from apigw.policy.limits.plans import Plans
 from apigw.policy.limits.quota import Quota
 from apigw.policy.limits.selection import Selection
-from apigw.policy.limits.stage import Counting, Violated, charged, with_plans
+from apigw.policy.limits.stage import Counting, Violated, charged, is_turned_away, with_plans
 
 LOGGED_EVERY: Final = 60.0
 """Seconds between two lines for one limit."""
@@ -88,7 +87,7 @@ class DryCharge(OnRefusal):
         self._counting = counting
 
     def run(self, exchange: Exchange, error: GatewayError) -> Waiting | None:
-        if isinstance(error, errors.Unauthorized):
+        if is_turned_away(error):
             for limit in charged(exchange, self._selection, self._plans):
                 count(exchange, limit, self._counting)
         return None

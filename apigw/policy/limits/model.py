@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from apigw.config.model import Condition, Config, Route
+from apigw.config.model import Condition, Route
 
 UNMATCHED = "unmatched"
 """The ``endpoint`` of a limit for requests that match no route."""
@@ -148,15 +148,6 @@ class LimitsOfGateway:
     """``rate_limit_fields``: usual, draft, both, none."""
 
     rate_limit_fields: str = "usual"
-
-
-def rate_limits_of(config: Config) -> tuple[RateLimit, ...]:
-    """All of them: first those at the top. Routes with one name have one set of limits."""
-    found = list(config.of(LimitsSection).rate_limits)
-    seen: set[str] = set()
-    for route in config.routes:
-        found += beside(route, seen)
-    return tuple(found)
 
 
 def beside(route: Route, seen: set[str]) -> tuple[RateLimit, ...]:

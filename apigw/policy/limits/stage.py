@@ -83,7 +83,7 @@ class ChargeAddress(OnRefusal):
         self._counting = counting
 
     def run(self, exchange: Exchange, error: GatewayError) -> Waiting | None:
-        if not isinstance(error, errors.Unauthorized):
+        if not is_turned_away(error):
             return None
         return count(exchange, charged(exchange, self._selection, self._plans), self._counting)
 
@@ -108,6 +108,11 @@ class RefuseSpent(Screen):
             decision = counting.store.spent(checks, exchange.started_at)
             if decision is not None:
                 decide(exchange, decision, checks, None, counting)
+
+
+def is_turned_away(error: GatewayError) -> bool:
+    """Whether it is a 401 that counts: of the gateway, or of an external check, which is asked before limits."""
+    return isinstance(error, errors.Unauthorized) or (isinstance(error, errors.CheckRefused) and error.status == 401)
 
 
 def charged(exchange: Exchange, selection: Selection[Limit], plans: Selection[Plans]) -> tuple[Limit, ...]:

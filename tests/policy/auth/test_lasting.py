@@ -21,6 +21,7 @@ from apigw.contract.principal import Principal
 from apigw.errors import GatewayError, Unauthorized
 from apigw.ops.metrics import Metrics
 from apigw.policy.auth.authenticator import Authenticator
+from apigw.policy.auth.bearer import Bearer
 from apigw.policy.auth.jwt.jwks import KeySet
 from apigw.policy.auth.jwt.model import JWTVerifier
 from apigw.policy.auth.jwt.tokens import Tokens
@@ -206,6 +207,22 @@ def test_one_ends_when_its_server_says_that_its_token_is_not_active(scene: Scene
         scene.pass_time(REVIEW + 0.2)
         assert len(scene.refused) == ended
     assert scene.failed == ["inactive"]
+
+
+def test_the_server_that_has_vouched_for_a_token_is_asked_again_and_no_other(scene: Scene) -> None:
+    """A token of one provider is not for the eyes of another."""
+    other, its_own = Introspected(), Introspected(name="its-own")
+    other.answer = {"active": False}
+    principal = its_own.ask_once()
+    assert isinstance(principal, Principal)
+    exchange = scene.open(None)
+    exchange.principal = principal
+    exchange.request.headers = [(b"authorization", b"Bearer " + TOKEN)]
+    scene.lasting.use(Authenticator([Bearer(using(HS), [other.opaque, its_own.opaque], 8192)]))
+    scene.lasting.run(exchange)
+    its_own.clock.advance(31)
+    scene.pass_time(REVIEW + 0.2)
+    assert (other.asked, len(its_own.asked), scene.refused) == ([], 2, [])
 
 
 def test_one_lasts_as_long_as_its_certificate_is_taken(scene: Scene, tmp_path: Path) -> None:

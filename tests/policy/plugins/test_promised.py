@@ -86,6 +86,12 @@ async def test_it_changes_bodies(apigw: Any, gateway: Gateway) -> None:
     assert (large.status, large.json()["code"]) == (413, "body_too_large")
 
 
+async def test_a_small_answer_comes_at_once(apigw: Any, gateway: Gateway) -> None:
+    """Its new length is known when its head is sent, in memory and over sockets alike."""
+    answer = await gateway.request("GET", "/things/a/")
+    assert answer.headers["content-length"] == str(len(answer.body))
+
+
 async def test_it_rewrites(apigw: Any, gateway: Gateway) -> None:
     """Path and host that the service gets; the query stays."""
     await gateway.request("GET", "/things/a/?rewrite=1")

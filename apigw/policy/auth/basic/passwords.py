@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from apigw.contract.principal import Principal
 from apigw.policy.auth.basic.users import User
 from apigw.policy.auth.hashing import UNKNOWN
-from apigw.policy.auth.method import Method, Providers
+from apigw.policy.auth.method import Method, Providers, after_scheme
 from apigw.policy.auth.refusals import Refusal
 from apigw.policy.auth.secrets import MAX_SECRET, SecretHash, decoys, verify
 from apigw.wire.request import Request
@@ -80,7 +80,7 @@ class Passwords(Method):
         self._seen.move_to_end(digest)
         return known.principal
 
-    def again(self, sent: Sequence[bytes], now: float) -> Principal | None:
+    def again(self, sent: Sequence[bytes], now: float, providers: Providers) -> Principal | None:
         """Without hashing: a password that was right is remembered, unless its line has changed."""
         known = self.remembered(sent, now)
         if known is None:
@@ -94,10 +94,10 @@ class Passwords(Method):
             return None
         if len(sent) > 1:
             raise SEVERAL.by(CHALLENGE)
-        scheme, _, encoded = sent[0].partition(b" ")
-        if scheme.lower() != b"basic":
+        encoded = after_scheme(sent[0], b"basic")
+        if encoded is None:
             return None
-        name, password = _decoded(encoded.strip(b" ")) if len(sent[0]) <= LONGEST else ("", "")
+        name, password = _decoded(encoded) if len(sent[0]) <= LONGEST else ("", "")
         if not name:
             raise MALFORMED.by(CHALLENGE)
         provider, user = self._user(name, providers)

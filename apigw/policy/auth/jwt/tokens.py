@@ -21,7 +21,7 @@ from apigw.policy.auth.jwt.jwks import KeySet, Source
 from apigw.policy.auth.jwt.keys import MAX_KEY_ID, Key, Keys
 from apigw.policy.auth.jwt.own import OwnTokens
 from apigw.policy.auth.jwt.verifiers import Verifier, verifiers
-from apigw.policy.auth.method import Method, Providers
+from apigw.policy.auth.method import Method, Providers, after_scheme
 from apigw.policy.auth.model import Auth
 from apigw.policy.auth.refusals import BEARER, SEVERAL, WRONG_PROVIDER, Refusal
 from apigw.policy.auth.strict_json import RepeatedName, parse_object
@@ -160,10 +160,9 @@ class Tokens(Method):
             return None
         if len(sent) > 1:
             raise SEVERAL()
-        scheme, _, raw = sent[0].partition(b" ")
-        if scheme.lower() != b"bearer":
+        raw = after_scheme(sent[0], b"bearer")
+        if raw is None:
             return None
-        raw = raw.strip(b" ")
         as_usual = b"Bearer " + raw
         if as_usual != sent[0]:
             # any spelling of the scheme is the same token: one caller must not fill the cache with spellings

@@ -155,12 +155,12 @@ def test_a_reload_keeps_callers_whose_line_is_the_same() -> None:
         before.ask([basic(name, password)])
     after = Scene(ops=f"ada:{QUICK}:admin,ops\nbob:{OTHER_HASH}:more\n".encode())
     after.passwords.take_over(before.passwords)
-    again = after.passwords.again([basic("ada")], NOW)
+    again = after.passwords.again([basic("ada")], NOW, None)
     assert again is not None
     assert again.id == "ada"
     for name, password in (("bob", OTHER), ("zoë", PASSWORD)):
         with pytest.raises(Unauthorized):
-            after.passwords.again([basic(name, password)], NOW)
+            after.passwords.again([basic(name, password)], NOW, None)
     assert after.ask([basic("bob", OTHER)]).roles == ("more",)
     assert after.ask([basic("zoë")]) == "password"
 
