@@ -9,10 +9,13 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from apigw import __version__, is_compiled
+
+Add = Callable[..., argparse.ArgumentParser]
+"""Adds a command, and returns its parser."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,6 +84,15 @@ def parser() -> argparse.ArgumentParser:
             )
         return command
 
+    _add_for_configurations(add)
+    _add_makers(add)
+    _add_for_gateways(add)
+    add("version", ("main", "version"), "print the version", directory=False)
+    return whole
+
+
+def _add_for_configurations(add: Add) -> None:
+    """Commands that read a configuration, or begin one."""
     init_parser = add(
         "init",
         ("init", "init"),
@@ -166,6 +178,10 @@ def parser() -> argparse.ArgumentParser:
         "list the plugins of a configuration, with their settings and uses, and those that are installed",
         "Exits 1 if the configuration has problems, which are named on standard error.",
     )
+
+
+def _add_makers(add: Add) -> None:
+    """Commands that make something else: plugins, secrets, keys."""
     new_parser = add(
         "new",
         ("new", "new"),
@@ -188,6 +204,10 @@ def parser() -> argparse.ArgumentParser:
     )
 
     _add_keys(add("keys", ("keys", "keys"), "make, list and revoke API keys", directory=False))
+
+
+def _add_for_gateways(add: Add) -> None:
+    """Commands for gateways that run."""
 
     def where(command: argparse.ArgumentParser) -> None:
         command.add_argument(
@@ -259,8 +279,6 @@ def parser() -> argparse.ArgumentParser:
         changing.add_argument(
             "--timeout", metavar="SECONDS", type=float, default=90.0, help="how long to wait (default: 90)"
         )
-    add("version", ("main", "version"), "print the version", directory=False)
-    return whole
 
 
 def _add_denials(deny: argparse.ArgumentParser, asking: argparse.ArgumentParser) -> None:

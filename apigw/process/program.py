@@ -175,8 +175,14 @@ class Program:
 
         listeners = [
             listener(
-                *(reactor, config, listen, ("gateway", "listen", index), channels),
-                *(place.socket(index), place.gate, first.authorities),
+                reactor,
+                config,
+                listen,
+                ("gateway", "listen", index),
+                channels,
+                place.socket(index),
+                place.gate,
+                first.authorities,
             )
             for index, listen in enumerate(gateway.listen)
         ]
@@ -211,8 +217,18 @@ class Program:
         lag = LagProbe(reactor, metrics.reactor_lag, shedding.observe)
         steps = in_steps(reactor)
         facts = Facts(
-            *(seconds, current, pipeline, channels, reload, history, lag, directory, machine),
-            *(steps, in_thread, place.load_of),
+            seconds,
+            current,
+            pipeline,
+            channels,
+            reload,
+            history,
+            lag,
+            directory,
+            machine,
+            steps,
+            in_thread,
+            place.load_of,
         )
         admin = Site(
             lambda *_: None,
