@@ -90,7 +90,8 @@ class Admin:
             response = connection.getresponse()
             answer = json.loads(response.read())
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise NotAnswered(f"{self}{path}: no answer from a gateway: {error}") from error
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise NotAnswered(f"{self}{path}: no answer from a gateway: {why}") from error
         finally:
             connection.close()
         if response.status != 200:

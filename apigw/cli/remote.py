@@ -57,8 +57,13 @@ def token_of(options: argparse.Namespace) -> str:
         file = None if config is None else config.gateway.admin_token_file
     if file is None:
         raise ValueError("a change needs the admin token: give --token-file, or set gateway.admin_token_file")
-    with open(file, encoding="ascii") as content:
-        return content.read().strip()
+    try:
+        with open(file, encoding="ascii") as content:
+            return content.read().strip()
+    except OSError as error:
+        raise ValueError(f"the admin token: {file}: {error.strerror}") from None
+    except UnicodeDecodeError:  # whose text would have a part of it
+        raise ValueError(f"the admin token: {file}: is not ASCII") from None
 
 
 def as_json(document: object) -> str:

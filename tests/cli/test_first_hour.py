@@ -103,6 +103,19 @@ def test_plugins_says_when_a_request_meets_one(here: Path, capsys: Out) -> None:
     assert "  methods: on_request (limit), prepare\n" in capsys.readouterr().out
 
 
+def test_what_cannot_be_reached_is_said_in_words(here: Path, capsys: Out) -> None:
+    """A gateway that is not there, a token file that is not, or that holds no token: no numbers, and no bytes of it."""
+    (here / "odd.token").write_text("é" * 20)
+    denying = ["deny", "address", "192.0.2.7", "--admin", "http://127.0.0.1:1", "--token-file"]
+    for arguments, why in (
+        (["health", "--admin", "http://127.0.0.1:1"], "/health: no answer from a gateway: Connection refused"),
+        ([*denying, "none.token"], "the admin token: none.token: No such file or directory"),
+        ([*denying, "odd.token"], "the admin token: odd.token: is not ASCII"),
+    ):
+        assert cli.main(arguments) == 1
+        assert capsys.readouterr().err.endswith(f"{why}\n")
+
+
 def test_what_is_commented_out_is_good_too(here: Path) -> None:
     """What init writes as comments can be switched on."""
     assert cli.main(["init", "new"]) == 0
