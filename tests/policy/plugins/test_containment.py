@@ -149,7 +149,7 @@ async def test_one_that_blocks_is_named(apigw: Any) -> None:
     gateway = begin(apigw)
     await gateway.request("GET", "/a?blocks=1")
     await gateway.request("GET", "/a?blocks=1")
-    assert gateway.log.count("the plugin wrong on_request has kept all other requests waiting for 6") == 1
+    assert gateway.log.count("the plugin wrong on_request has kept all other requests waiting for ") == 1
     assert series(gateway, "blocked_total") == 2
 
 
