@@ -1,4 +1,4 @@
-"""What policies of one's own import (docs/reference/plugins.md). All of it stays as it is within a major version."""
+"""What plugins import (docs/reference/plugins.md). All of it stays as it is within a major version."""
 
 from __future__ import annotations
 

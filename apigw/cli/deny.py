@@ -17,6 +17,7 @@ from apigw.policy.auth.digest import token_digest
 PATH = "/denials"
 
 _TIME = re.compile(r"([0-9]{1,7})([smhd])").fullmatch
+_HASH = re.compile(r"[0-9a-fA-F]{64}").fullmatch
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -77,14 +78,19 @@ def _remove(options: argparse.Namespace) -> int:
 
 def _whom(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     """Kind and value. Of a secret only its hash leaves this process."""
-    value: str | None = options.value
-    if value is None or value == "-":
+    is_read = options.value in (None, "-")
+    value: str = options.value
+    if is_read:
         if kind in ("address", "subject"):
             raise _Misuse(f"which {kind}?")
         value = sys.stdin.readline().strip()
         if not value:
             raise _Misuse(f"there is no {kind} on the standard input")
     if kind in ("key", "token"):
+        if kind == "key" and not is_read and _HASH(value):
+            raise _Misuse(
+                "64 digits may be a key or its hash: write sha256:… for that, or give the key by standard input"
+            )
         value = _digest(kind, value)
     provider = getattr(options, "provider", None)
     return {"kind": kind, "value": value, **({} if provider is None else {"provider": provider})}
@@ -93,11 +99,10 @@ def _whom(kind: str, options: argparse.Namespace) -> dict[str, Any]:
 def _digest(kind: str, value: str) -> str:
     if value.startswith("sha256:"):
         return value
-    secret = value.encode()
     if kind == "token":
-        return f"sha256:{token_digest(secret)}"
-    # The hash of a key is what stands in its file.
-    return f"sha256:{value if re.fullmatch('[0-9a-f]{64}', value) else sha256(secret).hexdigest()}"
+        scheme, space, rest = value.partition(" ")  # as in a header
+        return f"sha256:{token_digest((rest.strip() if space and scheme.lower() == 'bearer' else value).encode())}"
+    return f"sha256:{sha256(value.encode()).hexdigest()}"
 
 
 def _seconds(text: str) -> int:

@@ -69,7 +69,8 @@ def init(options: argparse.Namespace) -> int:
         _write(files, directory)
     except ConfigError as error:
         for problem in error.problems:
-            print(f"apigw: {dotted(problem.path)}: {problem.sentence}: nothing was written", file=sys.stderr)
+            parts = ("apigw", dotted(problem.path), problem.sentence.replace(trial, directory), "nothing was written")
+            print(": ".join(part for part in parts if part), file=sys.stderr)
         return REFUSED
     except OSError as error:
         print(f"apigw: {error.filename}: {error.strerror}", file=sys.stderr)

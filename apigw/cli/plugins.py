@@ -46,9 +46,9 @@ def _uses(config: Config, name: str) -> Iterator[str]:
 
 
 def _class(found: Any) -> Iterator[str]:
-    methods = [method for method in METHODS if hasattr(found, method)]
-    position = f" at {getattr(found, 'position', POSITION)}" if "on_request" in methods else ""
-    yield f"  methods: {', '.join(methods)}{position}"
+    where = {"on_request": f" ({getattr(found, 'position', POSITION)})"}
+    methods = [f"{method}{where.get(method, '')}" for method in METHODS if hasattr(found, method)]
+    yield f"  methods: {', '.join(methods)}"
     for key, rule in found.schema.items():
         yield f"  with.{key}: {_rule(rule)}"
 

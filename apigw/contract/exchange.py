@@ -326,6 +326,16 @@ class Exchange:
         request.listener = self
 
     @property
+    def headers(self) -> Headers:
+        """The request's fields, for who goes by what they say: of those that are ``withheld`` from the service, what
+        it gets instead (``sent``). So nobody takes a client's word for that of an external check."""
+        withheld, fields = self.withheld, self.request.headers
+        if not withheld:
+            return fields
+        kept = [field for field in fields if field[0] not in withheld]
+        return kept + [field for field in self.sent if field[0] in withheld]
+
+    @property
     def is_https(self) -> bool:
         """Whether the client's request came over TLS: to the gateway, or to a trusted proxy, which says so."""
         request, peers = self.request, self.peers

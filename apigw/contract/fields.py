@@ -143,6 +143,8 @@ def seen_of(exchange: Exchange, names: Names) -> Headers:
     out = [header for header in exchange.request.headers if shown(exchange, names.kind(header[0]))]
     if exchange.principal is not None:
         out += exchange.principal.fields
+    if exchange.withheld:
+        out = [header for header in out if header[0] not in exchange.withheld]
     return [*out, *exchange.sent]
 
 
@@ -157,7 +159,9 @@ def values_in(exchange: Exchange, name: Name) -> list[bytes]:
     """The values of the request's fields of this name, of which a plugin may see."""
     key = name.key
     found: list[bytes] = []
-    if name.kind == CALLER:
+    if key in exchange.withheld:
+        pass  # the service gets what is ``sent``, as of an external check
+    elif name.kind == CALLER:
         principal = exchange.principal
         if principal is not None:
             found = [value for each, value in principal.fields if each == key]

@@ -51,7 +51,7 @@ class KeyOfHeader(KeyOf):
         self._name = name
 
     def of(self, exchange: Exchange) -> bytes:
-        value = first(exchange.request.headers, self._name)
+        value = first(exchange.headers, self._name)
         return b"v" + value[:LONGEST] if value else super().of(exchange)
 
 

@@ -1,4 +1,4 @@
-"""Tests of policies of one's own: a gateway in memory, with a clock that is moved, and scripted services.
+"""Tests of plugins: a gateway in memory, with a clock that is moved, and scripted services.
 
 The same test runs against a daemon and over sockets, with ``pytest --apigw-daemon`` (docs/reference/plugins.md).
 """

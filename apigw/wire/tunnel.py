@@ -29,7 +29,8 @@ def join(client: End, upstream: End, deadlines: Deadlines, idle_timeout: float) 
     """Copy in both directions, with back-pressure, until either side closes. Early bytes are sent first.
 
     When one side is lost, the other is closed. After ``idle_timeout`` seconds without data from either side, both are
-    closed. Fires when both are gone. Cancelling closes both.
+    closed. Fires when both are gone. Cancelling closes both. Where neither side has ended it, the client gets a close
+    frame, if one can be inserted.
     """
     return _Tunnel(client, upstream, deadlines, idle_timeout).done
 
@@ -42,11 +43,11 @@ class _Tunnel:
         self._ends = [client, upstream]
         self.moved()
         deadlines.watch(self)
-        frames = Frames()
+        self._frames = frames = Frames()
         frames.passed(upstream.early)
         _Side(self, upstream, client.transport, frames)
         connection = _Side(self, client, upstream.transport).before
-        connection.say_at_the_end(lambda: CLOSE if frames.between else b"")
+        connection.say_at_the_end(frames.farewell)
         for source, sink in ((client, upstream), (upstream, client)):
             if source.early:
                 sink.transport.write(source.early)
@@ -56,6 +57,9 @@ class _Tunnel:
 
     def deadline_passed(self) -> None:
         self.deadline = NEVER
+        farewell = self._frames.farewell()
+        if farewell and len(self._ends) == 2:
+            self._ends[0].transport.write(farewell)  # the client
         for end in self._ends:
             end.close()
 
@@ -103,6 +107,10 @@ class Frames:
     def between(self) -> bool:
         """Whether a frame may be inserted now: the last one is complete, and was not a close frame."""
         return not (self._head or self._left or self._closed)
+
+    def farewell(self) -> bytes:
+        """A close frame, or nothing where none can be inserted."""
+        return CLOSE if self.between else b""
 
     def passed(self, data: bytes) -> None:
         """Parse bytes that have been sent."""

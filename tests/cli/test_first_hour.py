@@ -65,7 +65,7 @@ def test_init_overwrites_nothing(here: Path, capsys: Out, arguments: list[str], 
     assert capsys.readouterr().err.startswith("apigw: ")
 
 
-@pytest.mark.parametrize("arguments", [["--target", "orders:80"], ["--port", "80000"], ["--target", 'http://a"']])
+@pytest.mark.parametrize("arguments", [["--target", "orders:80"], ["--port", "9090"], ["--target", 'http://a"']])
 def test_init_writes_nothing_that_check_refuses(here: Path, capsys: Out, arguments: list[str]) -> None:
     """A target or a port that cannot be used is refused with a reason, and the next try finds an empty place."""
     assert cli.main(["init", "new", *arguments]) == 1
@@ -74,6 +74,8 @@ def test_init_writes_nothing_that_check_refuses(here: Path, capsys: Out, argumen
     assert not out
     assert err.startswith("apigw: ")
     assert err.endswith("nothing was written\n")
+    assert "/tmp" not in err
+    assert ": : " not in err
 
 
 def test_without_a_command_all_are_listed(capsys: Out) -> None:
@@ -89,6 +91,16 @@ def test_a_plugin_hides_no_module(here: Path, capsys: Out, name: str) -> None:
     assert cli.main(["new", "plugin", name]) == 1
     assert not (here / name).exists()
     assert "already" in capsys.readouterr().err
+
+
+def test_plugins_says_when_a_request_meets_one(here: Path, capsys: Out) -> None:
+    """The position is that of `on_request`, and of no other method."""
+    (here / "late.py").write_text("class Late:\n    name = 'late'\n    schema = {}\n    position = 'limit'\n")
+    with (here / "late.py").open("a") as file:
+        file.write("    def prepare(self, config, context): ...\n    def on_request(self, view): ...\n")
+    (here / "etc" / "plugins.yaml").write_text("plugins: {late: {policy: ../late.py:Late}}\n")
+    assert cli.main(["plugins"]) == 0
+    assert "  methods: on_request (limit), prepare\n" in capsys.readouterr().out
 
 
 def test_what_is_commented_out_is_good_too(here: Path) -> None:

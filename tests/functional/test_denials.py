@@ -26,6 +26,8 @@ from .conftest import Start
 SECRET = b"0123456789abcdef0123456789abcdef"
 ADMIN = "an-admin-token-of-some-length-0123456789"
 KEY = "apigw_" + 43 * "k"
+HEXADECIMAL = 32 * "a7"
+"""A key that was made elsewhere, and looks like a hash."""
 CLIENT = new_secret()
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"
 ATTACKER, OTHER = "X-Forwarded-For: 203.0.113.7", "X-Forwarded-For: 203.0.113.8"
@@ -35,7 +37,8 @@ ATTACKER, OTHER = "X-Forwarded-For: 203.0.113.7", "X-Forwarded-For: 203.0.113.8"
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("secrets")
     (directory / "admin").write_text(ADMIN)
-    (directory / "partners.keys").write_text(f"{digest_of(KEY.encode())}\tacme\t\t\t\n")
+    keys = sorted(f"{digest_of(key.encode())}\t{id}\t\t\t\n" for id, key in (("acme", KEY), ("hex", HEXADECIMAL)))
+    (directory / "partners.keys").write_text("".join(keys))
     return directory
 
 
@@ -156,6 +159,27 @@ def test_a_caller(daemon: Daemon, service: Service, directory: Path, monkeypatch
     deny(daemon, directory, "remove", "token", other)
     deny(daemon, directory, "remove", "subject", "ada", "--provider", "partners")
     assert statuses() == [200, 200, 200] and asked(daemon, "/denials") == {"denials": [], "store_up": None}
+
+
+def test_a_key_that_looks_like_a_hash(daemon: Daemon, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the standard input it is a key; as an argument it could be either, which is said.
+
+    A token may come with its scheme.
+    """
+    refused = command("deny", "key", HEXADECIMAL, "--admin", admin_of(daemon), "--token-file", str(directory / "admin"))
+    assert refused.returncode == 2 and "sha256:" in refused.stderr
+    token = hs256(SECRET, "corp", sub="eve")
+    for kind, text, header, status in (
+        ("key", HEXADECIMAL, f"X-API-Key: {HEXADECIMAL}", 403),
+        ("token", f"Bearer {token}", bearer(token), 401),
+    ):
+        assert daemon.get("/a", header).status == 200
+        monkeypatch.setattr("sys.stdin", open_text(directory / "in", f"{text}\n"))
+        deny(daemon, directory, kind)
+        assert daemon.get("/a", header).status == status
+        monkeypatch.setattr("sys.stdin", open_text(directory / "in", f"{text}\n"))
+        deny(daemon, directory, "remove", kind)
+        assert daemon.get("/a", header).status == 200
 
 
 def open_text(file: Path, text: str) -> object:

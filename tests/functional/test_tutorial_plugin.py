@@ -1,4 +1,4 @@
-"""The pages about policies of one's own: every command works as it is printed, in an empty directory."""
+"""The pages about plugins: every command works as it is printed, in an empty directory."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ class Exchange:
 
     def __init__(self, *headers: tuple[bytes, bytes], principal: Principal | None = None) -> None:
         self.request = Request(*headers)
+        self.headers = self.request.headers
         self.principal = principal
 
 

@@ -20,6 +20,7 @@ HANDSHAKE = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: webs
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 BODY = 30.0
 IDLE = 3600.0
+PING = b"\x89\x00"
 
 
 class Hold(Echo):
@@ -103,6 +104,24 @@ def test_an_idle_tunnel_ends(by_client: bool) -> None:
     tunnel.wait(2)
     tunnel.wait()
     tunnel.check_gone()
+
+
+@pytest.mark.parametrize(
+    ("last", "told"), [(PING, CLOSE), (PING + PING[:1], b""), (CLOSE, b"")], ids=["between", "within", "closed"]
+)
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_client_is_told_that_the_gateway_ends_it(cancelled: bool, last: bytes, told: bytes) -> None:
+    """Whether it was idle, or its token has ended: by a close frame between two frames of the service."""
+    tunnel = Tunnel()
+    tunnel.upstream.say(last)
+    assert tunnel.client.receive() == last
+    if cancelled:
+        tunnel.joined.cancel()
+    else:
+        tunnel.wait(IDLE + 1)
+    assert tunnel.client.receive() == told
+    tunnel.wait(CLOSING_TIME + 1)
+    assert not tunnel.server.factory.channels
 
 
 def test_what_came_early_goes_first() -> None:
@@ -209,15 +228,14 @@ SHORT, LONG, HUGE = (
     b"\x82\x7f" + (70_000).to_bytes(8, "big") + b"x" * 70_000,
 )
 MASKED = b"\x81\x85abcdhello"
-EMPTY = b"\x89\x00"
 
 
-@pytest.mark.parametrize("frame", [SHORT, LONG, HUGE, MASKED, EMPTY], ids=["short", "long", "huge", "masked", "empty"])
+@pytest.mark.parametrize("frame", [SHORT, LONG, HUGE, MASKED, PING], ids=["short", "long", "huge", "masked", "empty"])
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000, 100_000])
 def test_where_frames_end(frame: bytes, size: int) -> None:
     """It is known however the bytes come; behind a frame that closes there is no place for another."""
-    frames, sent = Frames(), frame * 2 + EMPTY + frame
-    ends = {len(frame), 2 * len(frame), 2 * len(frame) + len(EMPTY), len(sent)}
+    frames, sent = Frames(), frame * 2 + PING + frame
+    ends = {len(frame), 2 * len(frame), 2 * len(frame) + len(PING), len(sent)}
     for at in range(0, len(sent), size):
         frames.passed(sent[at : at + size])
         assert frames.between == (min(at + size, len(sent)) in ends)

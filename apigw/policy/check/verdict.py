@@ -61,7 +61,7 @@ def question(exchange: Exchange, send: Sequence[bytes]) -> Headers:
         elif name == b"x-request-id":
             asked.append((name, exchange.id))
         else:
-            asked += [field for field in request.headers if field[0] == name]
+            asked += [field for field in exchange.headers if field[0] == name]
     asked.append((b"x-forwarded-method", request.method))
     asked.append((b"x-forwarded-proto", b"https" if exchange.is_https else b"http"))
     if request.authority:

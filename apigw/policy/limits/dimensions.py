@@ -60,7 +60,7 @@ class OfHeader(Part):
 
     def of(self, exchange: Exchange) -> bytes:
         wanted, found = self._name, b""
-        for name, value in exchange.request.headers:
+        for name, value in exchange.headers:
             if name == wanted and value:
                 found = found + b", " + value if found else value
         return bounded(b"h", found) if found else b""

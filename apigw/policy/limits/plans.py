@@ -30,7 +30,7 @@ class Fits:
 
     def __call__(self, exchange: Exchange) -> bool:
         headers = self._headers
-        if headers is not None and not headers.hold(exchange.request.headers, b""):
+        if headers is not None and not headers.hold(exchange.headers, b""):
             return False
         if not self._asks_for_caller:
             return True

@@ -27,10 +27,11 @@ class Refused:
 
 
 class Refusals:
-    """The last refusal of each limit and address, until it ends."""
+    """The last refusal of each limit and address, until it ends; ``most`` of them."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, most: int = MAX_REFUSED) -> None:
         self._clock = clock
+        self._most = most
         self._refused: dict[bytes, Refused] = {}
 
     def of(self, checks: Checks, at: float) -> Decision | None:
@@ -53,5 +54,5 @@ class Refusals:
                 self._refused.pop(name, None)
                 until = now + (standing.passes - time) / SECOND
                 self._refused[name] = Refused(limit.limit, until, unix_seconds(standing.resets))
-                if len(self._refused) > MAX_REFUSED:
+                if len(self._refused) > self._most:
                     del self._refused[next(iter(self._refused))]

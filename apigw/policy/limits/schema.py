@@ -86,7 +86,15 @@ LIMIT: Rule = {
     ),
 }
 
-BESIDE: Rule = map_of("", RateLimit, LIMIT, meant=dict.fromkeys(PLACE, "rate_limits, at the top"))
+MEANT = {
+    "path": "'endpoint'",
+    **dict.fromkeys(("rate", "requests", "count", "rps"), "'limit' and 'window'"),
+    **dict.fromkeys(("per", "period", "interval", "unit"), "'window'"),
+    "key": "'by'",
+}
+"""What others call it."""
+
+BESIDE: Rule = map_of("", RateLimit, LIMIT, meant={**MEANT, **dict.fromkeys(PLACE, "rate_limits, at the top")})
 BESIDE["meta"]["shared"] = True  # the reference explains them once
 
 OF_ROUTE: Rule = {
@@ -107,7 +115,11 @@ OF_GATEWAY: Rule = {
 }
 
 KEYS = (
-    Keys((), LimitsSection, {"rate_limits": list_of("Rate limits.", map_of("", RateLimit, {**PLACE, **LIMIT}))}),
+    Keys(
+        (),
+        LimitsSection,
+        {"rate_limits": list_of("Rate limits.", map_of("", RateLimit, {**PLACE, **LIMIT}, meant=MEANT))},
+    ),
     Keys(("routes",), LimitsOfRoute, OF_ROUTE),
     Keys(("gateway",), LimitsOfGateway, OF_GATEWAY),
 )

@@ -34,9 +34,9 @@ def problem_of(schema: object) -> str | None:
         _Checked(schema)
         made(schema, {})
     except cerberus.SchemaError as error:
-        return f"is none of Cerberus: {error}"
+        return f"is not a valid Cerberus schema: {error}"
     except Exception as error:
-        return f"is none of Cerberus: {error!r}"
+        return f"is not a valid Cerberus schema: {error!r}"
     return None if refused is None else f"has the rule {refused!r}, which is not supported here"
 
 

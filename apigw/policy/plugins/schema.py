@@ -32,7 +32,7 @@ PLUGIN: Rule = {
 
 PLUGINS: Rule = {
     "plugins": named(
-        "[Policies of one's own](plugins.md), in Python, by name.",
+        "[Plugins](plugins.md): policies of your own in Python, by name.",
         map_of("", Plugin, PLUGIN),
     ),
 }

@@ -43,9 +43,21 @@ class Before:
 
 @final
 class Call(Stage):
-    """``on_request`` or ``on_forward``. ``phase`` says which (``contract.view``), ``name`` what it is called."""
+    """``on_request`` or ``on_forward``. ``phase`` says which (``contract.view``), ``name`` what it is called.
 
-    def __init__(self, guard: Guard, shared: Shared, method: Method, name: str, phase: int) -> None:
+    Of headers that are ``owned``, stages after it see what the plugin has set, and nothing of the client's.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        shared: Shared,
+        method: Method,
+        name: str,
+        phase: int,
+        owned: frozenset[bytes] = frozenset(),
+    ) -> None:
+        self._owned = owned
         self._guard = guard
         self._shared = shared
         self._method = method
@@ -54,6 +66,8 @@ class Call(Stage):
 
     def run(self, exchange: Exchange) -> Outcome:
         guard = self._guard
+        if self._owned:
+            exchange.withheld = exchange.withheld | self._owned
         if guard.cut_off and guard.skips():
             if guard.is_open:
                 return None

@@ -64,7 +64,7 @@ class ByHeader(AtRandom):
         self._name = name
 
     def point(self, exchange: Exchange) -> int:
-        value = first(exchange.request.headers, self._name)
+        value = first(exchange.headers, self._name)
         return self.hashed(value[:_LONGEST]) if value else -1
 
 

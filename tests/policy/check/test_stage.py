@@ -9,10 +9,12 @@ import pytest
 from support.routed import Routed
 
 from apigw.contract.exchange import Exchange
+from apigw.contract.fields import Names, seen_of, values_in
 from apigw.contract.principal import Principal
 from apigw.errors import CheckRefused, render
 from apigw.policy.check.stage import CheckWith
 from apigw.policy.check.verdict import Verdict, question
+from apigw.policy.limits.dimensions import OfHeader
 
 ALICE = Principal("corp", "alice", ("admin", "ops"))
 CHECKS = {
@@ -98,6 +100,25 @@ def test_what_is_taken(tmp_path: Path) -> None:
     made.verdict = Verdict([])
     sent = made.routed.sent(made.exchange("/a", (b"x-tenant", b"forged"), principal=ALICE))
     assert not {b"x-tenant", b"x-user-id"} & {name for name, _ in sent}
+
+
+def test_who_reads_what_is_taken(tmp_path: Path) -> None:
+    """Limits, plans, splits and plugins get the checker's word, and never the client's beside or instead of it."""
+    made = Made(tmp_path)
+    forged, names = ((b"x-tenant", b"forged"), (b"x-other", b"1")), Names(frozenset(), frozenset())
+    for taken in ([(b"x-tenant", b"acme"), (b"x-user-id", b"alice@acme")], []):
+        made.verdict = Verdict(taken)
+        exchange = made.exchange("/a", *forged, principal=ALICE)
+        assert (b"x-tenant", b"forged") in exchange.headers
+        made.routed.sent(exchange)
+        assert exchange.headers == [(b"x-other", b"1"), *taken]
+        seen = [(name, value) for name, value in seen_of(exchange, names) if name in (b"x-tenant", b"x-user-id")]
+        assert seen == taken
+        for name in ("X-Tenant", "X-User-ID"):
+            assert values_in(exchange, names.of(name)) == [
+                value for each, value in taken if each.decode() == name.lower()
+            ]
+        assert OfHeader(b"x-tenant").of(exchange) == (b"hacme" if taken else b"")
 
 
 @pytest.mark.parametrize("name", [b"x-tenant", b"x_tenant", b"x.tenant", b"x+tenant"])

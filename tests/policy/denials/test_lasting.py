@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from apigw import is_compiled
 from apigw.contract.exchange import Exchange
 from apigw.contract.peers import Peers
 from apigw.contract.principal import Principal
@@ -11,6 +14,8 @@ from apigw.errors import GatewayError
 from apigw.policy.denials.lasting import Lasting
 from apigw.policy.denials.watch import Watch
 from apigw.wire.request import Request
+
+pytestmark = pytest.mark.skipif(is_compiled(), reason="what is compiled knows an actor from the real part")
 
 
 class Driver:

@@ -13,10 +13,10 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock
 
 from apigw.config.model import Redis
-from apigw.policy.limits import refusals
 from apigw.policy.limits.concurrent import Claim
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.memory import MemoryStore
+from apigw.policy.limits.refusals import Refusals
 from apigw.redis.link import RedisLink
 
 
@@ -103,9 +103,9 @@ def test_a_limit_that_was_raised_has_room_again(shared: RedisStore, clock: Clock
 
 
 @waiting
-def test_what_is_known_of_redis_is_bounded(shared: RedisStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_known_of_redis_is_bounded(shared: RedisStore, clock: Clock) -> None:
     """Of the refused addresses the one that was told longest ago is forgotten first."""
-    monkeypatch.setattr(refusals, "MAX_REFUSED", 3)
+    shared._refusals = Refusals(clock, 3)
     one = limit(1, 60, "log")
     for key in (b"a", b"b", b"c", b"a", b"d"):
         for _ in range(2):

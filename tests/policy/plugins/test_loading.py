@@ -75,13 +75,13 @@ MISTAKES = {
     ),
     "a position": (GOOD + "    position = 'first'\n", {}, "has the position 'first', which is not one of access, "),
     "no dict": (GOOD.replace("schema = {", "schema = 1 or {"), {}, "has a schema that is no dict, but int"),
-    "no rule": (GOOD.replace('"required"', '"requird"'), {}, "has a schema that is none of Cerberus"),
+    "no rule": (GOOD.replace('"required"', '"requird"'), {}, "has a schema that is not a valid Cerberus schema"),
     "a rule that is not supported": (
         GOOD.replace('"required": True', '"coerce": str'),
         {},
         "the rule 'coerce'",
     ),
-    "a default that breaks it": (GOOD.replace('"5s"', '"5"'), {}, "has a schema that is none of Cerberus"),
+    "a default that breaks it": (GOOD.replace('"5s"', '"5"'), {}, "has a schema that is not a valid Cerberus schema"),
     "a key": (GOOD, {"with_": "{a: b, c: d}"}, "gateway.yaml:7:18: plugins.p.with.c: is an unknown key"),
     "a value": (
         GOOD,

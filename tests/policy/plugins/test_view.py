@@ -45,6 +45,16 @@ async def test_what_belongs_to_a_plugin_is_taken_from_clients_everywhere(apigw: 
     assert got.get("x-forwarded-for") is None  # which on_forward has removed
 
 
+async def test_limits_go_by_what_a_plugin_sets_and_not_by_what_a_client_does(apigw: Any) -> None:
+    """A client cannot escape a limit by a header of its own making, whether the plugin sets that or not."""
+    limits = [{"route": "all", "limit": 1, "window": "60s", "by": [{"header": "X-Own"}]}]
+    routes = [{"name": "all", "path": "/*", "service": "main", "use": ["owning"]}]
+    gateway = apigw(["./reading.py:Owning"], routes=routes, rate_limits=limits)
+    for path in ("/a", "/a?set=1"):
+        found = [(await gateway.request("GET", path, {"X-Own": str(number)})).status for number in range(2)]
+        assert found == [200, 429]
+
+
 async def test_what_is_set_early_is_as_if_the_client_had_sent_it(apigw: Any) -> None:
     """Authentication sees a token that a plugin has put there, and plugins see the caller."""
     from joserfc import jwt
