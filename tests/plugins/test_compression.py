@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 
 from apigw.plugins.compression.accept import chosen
 from apigw.plugins.compression.encoders import CODINGS, MISSING, Encoder
-from apigw.plugins.compression.plugin import Compression
+from apigw.plugins.compression.plugin import AT_A_TIME, Compression, Stream
 
 DECODERS: dict[str, Callable[[], Callable[[bytes], bytes]]] = {
     "gzip": lambda: zlib.decompressobj(16 + zlib.MAX_WBITS).decompress,
@@ -108,7 +108,7 @@ def test_the_reactor_has_its_turns(milliseconds: float) -> None:
 
     context: Any = SimpleNamespace(seconds=clock.seconds, later=later)
     plugin.context = context
-    view: Any = SimpleNamespace(state={"encoder": Encoder(encode, lambda: b"<", lambda: b">")})
+    view: Any = SimpleNamespace(state={"stream": Stream(Encoder(encode, lambda: b"<", lambda: b">"))})
     data = bytes(range(256)) * 256
     result: Any = plugin.on_answer_body(view, data, True)
     if not milliseconds:
@@ -138,3 +138,43 @@ def test_bad_configurations(config: dict[str, Any], sentence: str, monkeypatch: 
     without = Compression()
     without.prepare({"types": [], "least": 1}, context)
     assert without.codings == ["zstd", "gzip"]
+
+
+class Head(dict[str, str]):
+    """The head of an answer."""
+
+    status = 200
+    own = False
+    set = dict.__setitem__
+
+    def all(self, name: str) -> list[str]:
+        return [self[name]] if name in self else []
+
+    def add(self, name: str, value: str) -> None:
+        self[name] = value
+
+    def remove(self, name: str) -> None:
+        self.pop(name, None)
+
+
+def test_memory_is_bounded() -> None:
+    """So many answers are compressed at a time; the next is as it is, until one of them has ended, or is gone."""
+    plugin = Compression()
+    plugin.prepare({"types": ["text/plain"], "least": 1, "codings": ["gzip"]}, SimpleNamespace(seconds=Clock().seconds))  # type: ignore[arg-type]
+
+    def begun() -> Any:
+        request, answer = SimpleNamespace(all=lambda name: ["gzip"]), Head({"Content-Type": "text/plain"})
+        view: Any = SimpleNamespace(request=request, answer=answer, method="GET", state={}, pass_body=lambda: None)
+        plugin.on_answer(view)
+        return view
+
+    def coded(view: Any) -> bool:
+        return "Content-Encoding" in view.answer
+
+    views = [begun() for _ in range(AT_A_TIME)]
+    assert all(map(coded, views)) and not coded(begun())
+    assert zlib.decompress(plugin.on_answer_body(views[0], b"a", True), 31) == b"a"  # type: ignore[arg-type]
+    views[0] = begun()
+    assert coded(views[0]) and not coded(begun())
+    views.pop()
+    assert coded(begun())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 from twisted.internet.defer import Deferred
 
@@ -23,8 +24,19 @@ SLICE = 16 * 1024
 AT_ONCE = 0.001
 """Seconds after which the reactor has its turn, before the next slice."""
 
+AT_A_TIME = 256
+"""Answers that are compressed at a time, in one worker: 150 MiB of memory at most. Further ones stay as they are, so
+that clients who read slowly cannot take more."""
+
 UNCHANGED_ONLY = ("Accept-Ranges", "Content-MD5", "Digest", "Content-Digest", "Repr-Digest")
 """Headers that are wrong for a body that is encoded."""
+
+
+class Stream:
+    """An answer that is being compressed."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
 
 
 class Compression:
@@ -47,6 +59,8 @@ class Compression:
 
     def prepare(self, config: dict[str, Any], context: Context) -> None:
         self.context = context
+        self.streams: WeakSet[Stream] = WeakSet()
+        """Those that are under way: one is gone with its last piece, or with its exchange, however that ends."""
         self.least = config["least"]
         self.types = frozenset(config["types"])
         if "text/event-stream" in self.types:
@@ -64,7 +78,7 @@ class Compression:
         if not {"*", "accept-encoding"} & {each.strip().lower() for each in ",".join(answer.all("Vary")).split(",")}:
             answer.add("Vary", "Accept-Encoding")
         coding = chosen(view.request.all("Accept-Encoding"), self.codings)
-        if coding is None or view.method == "HEAD":
+        if coding is None or view.method == "HEAD" or len(self.streams) >= AT_A_TIME:
             view.pass_body()
             return
         answer.set("Content-Encoding", coding)
@@ -73,7 +87,8 @@ class Compression:
             answer.set("ETag", f"W/{tag}")  # the bytes are others now (RFC 9110 §8.8.1)
         for name in UNCHANGED_ONLY:
             answer.remove(name)
-        view.state["encoder"] = CODINGS[coding]()
+        view.state["stream"] = stream = Stream(CODINGS[coding]())
+        self.streams.add(stream)
 
     def _suits(self, view: View, answer: AnswerHead) -> bool:
         """Whether an answer is compressed for those who take it."""
@@ -88,7 +103,8 @@ class Compression:
         )
 
     def on_answer_body(self, view: View, data: bytes, last: bool) -> bytes | Awaitable[bytes]:
-        encoder: Encoder = view.state["encoder"]
+        stream: Stream = view.state.pop("stream") if last else view.state["stream"]
+        encoder = stream.encoder
         out: list[bytes] = []
         done = self._encode(encoder, data, 0, out)
         return self._rest(encoder, data, done, last, out) if done < len(data) else _ended(encoder, last, out)

@@ -51,7 +51,7 @@ def problems_of(plugin: Any) -> Iterator[str]:
         if attribute.startswith("on_") and attribute not in METHODS:
             yield f"has {attribute}, which the gateway never calls{hint(attribute, METHODS)}"
     if not any(hasattr(plugin, method) for method in METHODS if method.startswith(("on_", "choose_"))):
-        yield f"has no method that the gateway would call for a request{hint('', ())}: on_request or another"
+        yield "has no method that the gateway would call for a request: on_request or another"
 
 
 def owned_by(made: Any) -> frozenset[bytes]:
