@@ -1,4 +1,4 @@
-"""``apigw doctor``: what is odd on this machine, for a configuration.
+"""``apigw doctor``: what is wrong or unusual on this machine, for a configuration.
 
 Nothing is changed. Each examination is a function that yields what it found.
 """
@@ -30,12 +30,12 @@ PATIENCE = 2.0
 """Seconds for each connection that is tried."""
 
 RENEWAL = 30 * 24 * 3600.0
-"""A certificate that ends sooner is odd: those of Let's Encrypt are renewed this long before their end."""
+"""A certificate that ends sooner is a warning: those of Let's Encrypt are renewed this long before their end."""
 
 DISK = 0.05
 """Share of a file system that should be free where a log is written."""
 
-FINE, ODD = "ok", "odd"
+FINE, WARN = "ok", "warn"
 
 Found = tuple[str, str]
 
@@ -44,13 +44,13 @@ def doctor(options: argparse.Namespace) -> int:
     config = loaded(options.directory)
     if config is None:
         return REFUSED
-    odd = 0
+    warnings = 0
     for examine in EXAMINATIONS:
         for verdict, sentence in examine(config):
-            odd += verdict == ODD
-            print(f"{verdict:<4}{sentence}")
-    print(f"{options.directory}: {counted(odd, 'oddity') if odd == 1 else f'{odd} oddities'}")
-    return REFUSED if odd else FOUND
+            warnings += verdict == WARN
+            print(f"{verdict:<5}{sentence}")
+    print(f"{options.directory}: {counted(warnings, 'warning')}")
+    return REFUSED if warnings else FOUND
 
 
 def _program(config: Config) -> Iterator[Found]:
@@ -58,13 +58,13 @@ def _program(config: Config) -> Iterator[Found]:
     if is_compiled():
         yield FINE, f"{build}, compiled"
     else:
-        yield ODD, f"{build}: not compiled, so a request costs three times the CPU (docs/howto/deploy.md)"
+        yield WARN, f"{build}: not compiled, so a request costs three times the CPU (docs/howto/deploy.md)"
 
 
 def _warnings(config: Config) -> Iterator[Found]:
     number = len(config.warnings)
     yield (
-        (ODD if number else FINE),
+        (WARN if number else FINE),
         f"the configuration has {counted(number, 'warning')}" + (": `apigw check` names them" if number else ""),
     )
 
@@ -74,9 +74,9 @@ def _cores(config: Config) -> Iterator[Found]:
     if number == usable:
         yield FINE, f"{counted(number, 'worker')}, as many as cores"
     elif number < usable:
-        yield ODD, f"gateway.workers: {number}, and this machine has {usable} cores: `auto` uses all"
+        yield WARN, f"gateway.workers: {number}, and this machine has {usable} cores: `auto` uses all"
     else:
-        yield ODD, f"gateway.workers: {number}, but only {usable} cores may be used here"
+        yield WARN, f"gateway.workers: {number}, but only {usable} cores may be used here"
 
 
 def _open_files(config: Config) -> Iterator[Found]:
@@ -85,13 +85,13 @@ def _open_files(config: Config) -> Iterator[Found]:
     if hard == resource.RLIM_INFINITY or hard >= wanted:
         yield FINE, f"a process may open {hard} files, and needs up to {wanted}"
     else:
-        yield ODD, f"a process may open {hard} files, and needs up to {wanted}: raise LimitNOFILE or `ulimit -Hn`"
+        yield WARN, f"a process may open {hard} files, and needs up to {wanted}: raise LimitNOFILE or `ulimit -Hn`"
 
 
 def _backlog(config: Config) -> Iterator[Found]:
     most = _number("/proc/sys/net/core/somaxconn")
     if most is not None and most < 1024:
-        yield ODD, f"net.core.somaxconn is {most}: bursts of new connections are dropped; 4096 is usual"
+        yield WARN, f"net.core.somaxconn is {most}: bursts of new connections are dropped; 4096 is usual"
 
 
 def _memory(config: Config) -> Iterator[Found]:
@@ -100,7 +100,7 @@ def _memory(config: Config) -> Iterator[Found]:
     limit = _number("/sys/fs/cgroup/memory.max")
     if limit is not None and limit < 2 * wanted:
         yield (
-            ODD,
+            WARN,
             f"the control group has {size_text(limit)} of memory; limits_memory and max_buffered may take "
             f"{size_text(wanted)} of it",
         )
@@ -118,9 +118,9 @@ def _gateway(config: Config) -> Iterator[Found]:
     version = status.get("version")
     yield FINE, f"a gateway answers at {admin}: version {version}, process {status.get('process')}"
     if version != __version__:
-        yield ODD, f"it is version {version}, and this program {__version__}: `apigw upgrade`, or a restart"
+        yield WARN, f"it is version {version}, and this program {__version__}: `apigw upgrade`, or a restart"
     if (status.get("last_reload") or {}).get("result") == "failed":
-        yield ODD, "its last reload failed: `apigw reload` says why"
+        yield WARN, "its last reload failed: `apigw reload` says why"
 
 
 def _port(endpoint: str) -> Iterator[Found]:
@@ -134,7 +134,7 @@ def _port(endpoint: str) -> Iterator[Found]:
             tried.bind((parsed.get("interface"), int(parsed.get("port"))))
             yield FINE, f"{endpoint} is free"
         except OSError as error:
-            yield ODD, f"{endpoint} cannot be used: {error.strerror}"
+            yield WARN, f"{endpoint} cannot be used: {error.strerror}"
 
 
 def _targets(config: Config) -> Iterator[Found]:
@@ -158,7 +158,7 @@ def _connects(name: str, host: str, port: int) -> Found:
         with socket.create_connection((host, port), PATIENCE):
             took = time.monotonic() - begun
     except OSError as error:
-        return ODD, f"{name}:{port}: {error.strerror or error}"
+        return WARN, f"{name}:{port}: {error.strerror or error}"
     return FINE, f"{name}:{port}: connected in {1000 * took:.1f} ms"
 
 
@@ -174,9 +174,9 @@ def _certificates(config: Config) -> Iterator[Found]:
         left = files.certificates(files.read(file))[0].not_valid_after_utc.timestamp() - time.time()
         days = f"{abs(left) / 86400:.0f} days"
         if left < 0:
-            yield ODD, f"{file}: the certificate ended {days} ago"
+            yield WARN, f"{file}: the certificate ended {days} ago"
         else:
-            yield (ODD if left < RENEWAL else FINE), f"{file}: the certificate ends in {days}"
+            yield (WARN if left < RENEWAL else FINE), f"{file}: the certificate ends in {days}"
 
 
 def _logs(config: Config) -> Iterator[Found]:
@@ -186,9 +186,9 @@ def _logs(config: Config) -> Iterator[Found]:
     folder = os.path.dirname(log.file)
     usage = shutil.disk_usage(folder)
     free = usage.free / usage.total
-    yield (ODD if free < DISK else FINE), f"{folder}: {free:.0%} of the disk are free for the access log"
+    yield (WARN if free < DISK else FINE), f"{folder}: {free:.0%} of the disk are free for the access log"
     if not os.access(log.file if os.path.exists(log.file) else folder, os.W_OK):
-        yield ODD, f"{log.file} cannot be written by this user"
+        yield WARN, f"{log.file} cannot be written by this user"
 
 
 def _number(file: str) -> int | None:

@@ -155,8 +155,8 @@ def _add_for_configurations(add: Add) -> None:
     add(
         "doctor",
         ("doctor", "doctor"),
-        "show what is odd on this machine, for a configuration",
-        "Looks at files, ports, certificates, services and Redis, and changes nothing. Exits 1 if anything is odd.",
+        "show what is wrong or unusual on this machine, for a configuration",
+        "Looks at files, ports, certificates, services and Redis, and changes nothing. Exits 1 if it finds anything.",
     )
     add(
         "schema",

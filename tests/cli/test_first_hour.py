@@ -228,9 +228,9 @@ def test_doctor_finds_what_is_odd(here: Path, capsys: Out, monkeypatch: pytest.M
         (here / "etc" / "all.yaml").write_text(ETC.replace('listen: ["tcp:0"]', listen))
         assert cli.main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert f"odd tcp:{port}:interface=127.0.0.1 cannot be used: Address already in use" in lines
-    assert "odd service a: target 127.0.0.1:1: Connection refused" in lines
-    assert any(line.startswith("odd ") and "the certificate ends in 10 days" in line for line in lines)
+    assert f"warn tcp:{port}:interface=127.0.0.1 cannot be used: Address already in use" in lines
+    assert "warn service a: target 127.0.0.1:1: Connection refused" in lines
+    assert any(line.startswith("warn ") and "the certificate ends in 10 days" in line for line in lines)
 
 
 VALIDATOR = Draft202012Validator(json_schema(RULES.schema))
