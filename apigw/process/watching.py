@@ -37,15 +37,17 @@ class Watching(TimerService):
     ) -> None:
         super().__init__(INTERVAL, self._look)
         self.clock = reactor
+        self._known: State | None
+        self._last: State | None
         self._directory = directory
         self._config = config
         self._reload = reload
-        self._known = self._last = self._state()
+        watches = config().gateway.watch_files
+        self._known = self._last = self._state() if watches else None
 
     def _look(self) -> None:
-        config = self._config()
-        state = self._state()
-        if not config.gateway.watch_files:
+        state = self._state() if self._config().gateway.watch_files else None
+        if state is None or self._known is None:
             self._known = state
         elif _differ(state, self._known) and state == self._last:
             log.info("files have changed: {files}", files=", ".join(sorted(_differ(state, self._known))))
