@@ -37,20 +37,20 @@ class Watching(TimerService):
     ) -> None:
         super().__init__(INTERVAL, self._look)
         self.clock = reactor
-        self._known: State | None
-        self._last: State | None
+        self._last: State | None = None
         self._directory = directory
         self._config = config
         self._reload = reload
-        watches = config().gateway.watch_files
-        self._known = self._last = self._state() if watches else None
+        self._known: State = self._state() if config().gateway.watch_files else {}
 
     def _look(self) -> None:
         state = self._state() if self._config().gateway.watch_files else None
-        if state is None or self._known is None:
-            self._known = state
-        elif _differ(state, self._known) and state == self._last:
-            log.info("files have changed: {files}", files=", ".join(sorted(_differ(state, self._known))))
+        if state is None:
+            # When it is switched on, one reload more tells for certain that what is read is what is there.
+            self._known = {}
+        elif state == self._last and (changed := _differ(state, self._known)):
+            if self._known:
+                log.info("files have changed: {files}", files=", ".join(sorted(changed)))
             self._known = state
             self._reload()
         self._last = state

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from twisted.internet.task import Clock
 
 from apigw.config.load import load
@@ -99,3 +100,13 @@ def test_off_by_default(tmp_path: Path) -> None:
     (watched.etc / "all.yaml").write_text(ETC % "false" + "# more")
     watched.looks(5)
     assert watched.reloads == 0
+
+
+def test_what_changed_before_it_was_switched_on_is_read(tmp_path: Path) -> None:
+    """Between the reload that switches it on and the first look, a change is not lost."""
+    watched = Watched(tmp_path, watch=False)
+    watched.looks(2)
+    watched.config = evolve(watched.config, gateway=evolve(watched.config.gateway, watch_files=True))
+    (watched.etc / "all.yaml").write_text(ETC % "true" + "# more")
+    watched.looks(5)
+    assert watched.reloads == 1
