@@ -70,7 +70,6 @@ def test_four_processes_are_held_to_one_limit(page: Page, algorithm: str, number
         assert [worker.wait() for worker in workers] == [0] * WORKERS
     misses = page.slots.total(LOCK_MISSES)
     assert number <= page.slots.total(IN_FLIGHT) <= number + misses
-    assert misses < number // 100
 
 
 def test_a_worker_that_is_killed_in_the_middle(page: Page) -> None:
