@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from apigw.contract.machine import Machine
@@ -141,14 +141,13 @@ class Denials:
 
         return self._machine.ask(QUESTION).addCallback(cut)
 
-    def _read(self) -> int:
-        """Use what is stored. Returns how many tunnels and event streams that has cut."""
+    def _read(self) -> Deferred[int]:
+        """Use what is stored. Fires when it is in use, with how many tunnels and event streams that has cut."""
         try:
             stored = self._store.all()
         except Full:
-            self._clock.callLater(AGAIN, self._read)
-            return 0
-        return self._use(stored)
+            return deferLater(self._clock, AGAIN, self._read)
+        return succeed(self._use(stored))
 
     def _use(self, stored: Mapping[bytes, Denial]) -> int:
         now = self._now()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -18,11 +18,11 @@ from apigw.config.model import Redis
 from apigw.contract.machine import Machine
 from apigw.errors import Overloaded
 from apigw.policy.denials.denial import MOST, Denial, denial
-from apigw.policy.denials.denials import Denials
+from apigw.policy.denials.denials import AGAIN, Denials
 from apigw.policy.denials.in_redis import InRedis
 from apigw.policy.denials.lasting import Lasting
 from apigw.policy.denials.series import DenialSeries
-from apigw.policy.denials.store import InPage, InProcess, Store
+from apigw.policy.denials.store import Full, InPage, InProcess, Store
 from apigw.policy.denials.watch import Watch
 from apigw.redis.link import RedisLink
 from apigw.shared.locks import STRUCTURE
@@ -67,6 +67,30 @@ class Worker:
 
     def up(self) -> float | None:
         return self.registry.get_sample_value("gateway_denials_store_up")
+
+
+class Taken(InProcess):
+    """One whose lock another process has at the next ``times`` looks."""
+
+    times = 0
+
+    def all(self) -> Mapping[bytes, Denial]:
+        if self.times:
+            self.times -= 1
+            raise Full
+        return super().all()
+
+
+def test_who_denies_is_answered_when_all_know() -> None:
+    """A worker that cannot read at once answers when it has read."""
+    worker = Worker(store := Taken())
+    store.times = 2
+    told: list[Any] = []
+    worker.denials.add(worker.address("192.0.2.7")).addCallback(told.append)
+    worker.clock.advance(AGAIN)
+    assert not told and not worker.refuses("192.0.2.7")
+    worker.clock.advance(AGAIN)
+    assert told and worker.refuses("192.0.2.7")
 
 
 @waiting
