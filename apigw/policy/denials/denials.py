@@ -146,7 +146,7 @@ class Denials:
         try:
             stored = self._store.all()
         except Full:
-            return deferLater(self._clock, AGAIN, self._read)
+            return deferLater(self._clock, AGAIN).addCallback(lambda _: self._read())
         return succeed(self._use(stored))
 
     def _use(self, stored: Mapping[bytes, Denial]) -> int:
