@@ -39,7 +39,7 @@ log = Logger()
 
 @frozen
 class Told:
-    """``cut`` tunnels and event streams were ended. ``late`` workers have not answered in time: they may not know yet."""
+    """``cut``: how many tunnels and event streams were ended. ``late``: how many workers have not answered in time."""
 
     cut: int
     late: int
