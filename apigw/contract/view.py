@@ -270,7 +270,7 @@ class RequestFields:
         known = shared.names.of(name)
         if known.refused:
             raise ValueError(known.refused)
-        write(exchange, known, shared.names.value(value), shared.late or view.phase == FORWARD, replace)
+        write(exchange, known, shared.names.value(known.key, value), shared.late or view.phase == FORWARD, replace)
 
 
 @final
@@ -326,7 +326,7 @@ class AnswerHead:
         known = names.of(name)
         if known.of_answer:
             raise ValueError(known.of_answer)
-        write_head(head, known.key, names.value(value), replace)
+        write_head(head, known.key, names.value(known.key, value), replace)
 
     def _values(self, name: str) -> list[bytes]:
         headers: Headers = self._head().headers
