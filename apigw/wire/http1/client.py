@@ -160,9 +160,11 @@ class HTTP1Connection(UpstreamConnection):
             self._out += (b"%x\r\n" % len(data), data, b"\r\n")
         elif len(data) <= JOINED:
             self._out.append(data)
-        self.flush()
-        if not self._chunked and len(data) > JOINED:
+        else:  # not copied
+            self.flush()
             self.transport.write(data)
+            return
+        self.flush()
 
     def flush(self) -> None:
         if self._out:
