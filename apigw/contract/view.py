@@ -101,12 +101,8 @@ class View(Seen):
 
     @property
     def parameters(self) -> Mapping[str, str]:
-        exchange, patterns = self.use(), self.shared.patterns
-        text = exchange.route.pattern
-        pattern = patterns.get(text)
-        if pattern is None:
-            pattern = patterns[text] = Pattern.parse(text)
-        found = pattern.parameters(exchange.request.path)
+        exchange = self.use()
+        found = Pattern.parse(exchange.route.pattern).parameters(exchange.request.path)
         return {"rest" if name == "*" else name: text_of(value) for name, value in found.items()}
 
     @property
