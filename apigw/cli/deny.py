@@ -67,6 +67,8 @@ def _add(options: argparse.Namespace) -> int:
         return FOUND
     cut = f"; {made['cut']} WebSockets and event streams were cut" if made["cut"] else ""
     print(f"denied for {_left(wanted['for'])}: {made['kind']} {made['value']}{cut}")
+    if made["late"]:
+        print(f"workers that have not answered yet: {made['late']}; they refuse as soon as they go on")
     return FOUND
 
 
