@@ -74,3 +74,12 @@ def test_compose_names_what_is_there() -> None:
         assert set(service.get("depends_on", ())) <= document["services"].keys()
         assert {each["source"] for each in service.get("configs", ())} <= document["configs"].keys()
     assert (folder / document["services"]["gateway"]["build"]["context"] / "setup.py").exists()
+
+
+def test_prometheus_of_compose_asks_by_address() -> None:
+    """The admin listener refuses names that the configuration does not have: Prometheus looks the gateway up."""
+    document = yaml.safe_load((ROOT / "contrib/docker/compose.yaml").read_text())
+    (job,) = yaml.safe_load(document["configs"]["prometheus"]["content"])["scrape_configs"]
+    admin = document["services"]["gateway"]["environment"]["APIGW_ADMIN"]
+    found = {"names": ["gateway"], "type": "A", "port": int(admin.removeprefix("tcp:"))}
+    assert job == {"job_name": "apigw", "dns_sd_configs": [found]}

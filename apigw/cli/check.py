@@ -47,5 +47,5 @@ def _tell(directory: str, config: Config, good: bool) -> None:
         counted(len(config.routes), "route"),
         counted(len(config.warnings), "warning"),
     )
-    verdict = "good" if good else "not good, by --strict"
+    verdict = "good" if good else "has warnings, which --strict refuses"
     print(f"{directory}: {verdict}: {', '.join(counts)}", file=sys.stdout if good else sys.stderr)

@@ -67,6 +67,8 @@ def _add(options: argparse.Namespace) -> int:
         return FOUND
     cut = f"; {made['cut']} WebSockets and event streams were cut" if made["cut"] else ""
     print(f"denied for {_left(wanted['for'])}: {made['kind']} {made['value']}{cut}")
+    if made["late"]:
+        print(f"workers that have not answered yet: {made['late']}; they refuse as soon as they go on")
     return FOUND
 
 
@@ -82,14 +84,15 @@ def _whom(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     value: str = options.value
     if is_read:
         if kind in ("address", "subject"):
-            raise _Misuse(f"which {kind}?")
+            raise _Misuse(f"no {kind} is given")
         value = sys.stdin.readline().strip()
         if not value:
             raise _Misuse(f"there is no {kind} on the standard input")
     if kind in ("key", "token"):
         if kind == "key" and not is_read and _HASH(value):
             raise _Misuse(
-                "64 digits may be a key or its hash: write sha256:… for that, or give the key by standard input"
+                "64 hexadecimal digits may be a key or its hash: "
+                "write sha256:… for a hash, or give a key on standard input"
             )
         value = _digest(kind, value)
     provider = getattr(options, "provider", None)

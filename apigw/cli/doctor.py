@@ -30,7 +30,7 @@ PATIENCE = 2.0
 """Seconds for each connection that is tried."""
 
 RENEWAL = 30 * 24 * 3600.0
-"""A certificate that ends sooner is a warning: those of Let's Encrypt are renewed this long before their end."""
+"""A certificate that expires sooner is a warning: those of Let's Encrypt are renewed this long before."""
 
 DISK = 0.05
 """Share of a file system that should be free where a log is written."""
@@ -58,7 +58,7 @@ def _program(config: Config) -> Iterator[Found]:
     if is_compiled():
         yield FINE, f"{build}, compiled"
     else:
-        yield WARN, f"{build}: not compiled, so a request costs three times the CPU (docs/howto/deploy.md)"
+        yield WARN, f"{build}: not compiled, so a request costs two thirds more CPU (docs/howto/deploy.md)"
 
 
 def _warnings(config: Config) -> Iterator[Found]:
@@ -174,9 +174,9 @@ def _certificates(config: Config) -> Iterator[Found]:
         left = files.certificates(files.read(file))[0].not_valid_after_utc.timestamp() - time.time()
         days = f"{abs(left) / 86400:.0f} days"
         if left < 0:
-            yield WARN, f"{file}: the certificate ended {days} ago"
+            yield WARN, f"{file}: the certificate expired {days} ago"
         else:
-            yield (WARN if left < RENEWAL else FINE), f"{file}: the certificate ends in {days}"
+            yield (WARN if left < RENEWAL else FINE), f"{file}: the certificate expires in {days}"
 
 
 def _logs(config: Config) -> Iterator[Found]:
@@ -186,7 +186,7 @@ def _logs(config: Config) -> Iterator[Found]:
     folder = os.path.dirname(log.file)
     usage = shutil.disk_usage(folder)
     free = usage.free / usage.total
-    yield (WARN if free < DISK else FINE), f"{folder}: {free:.0%} of the disk are free for the access log"
+    yield (WARN if free < DISK else FINE), f"{folder}: {free:.0%} of the disk is free for the access log"
     if not os.access(log.file if os.path.exists(log.file) else folder, os.W_OK):
         yield WARN, f"{log.file} cannot be written by this user"
 

@@ -3,24 +3,24 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
+from apigw.wire.address import client_of
 
 
 def network(caller: bytes) -> str:
-    """The address of a client, of IPv6 its /64, as everybody has one."""
-    return _network(caller.decode("ascii"), 64)
+    """The same for all addresses of one client (``wire.address.client_of``): of IPv6 a /64, as everybody has one."""
+    return _client(caller).decode("latin-1")
 
 
 def block(caller: bytes) -> str:
     """What an address may be one of many of that are easily had together: IPv4 a /24, IPv6 a /48."""
-    text = caller.decode("ascii")
-    return _network(text, 48) if text.count(":") >= 2 else text.rpartition(".")[0]
+    client = _client(caller)
+    if client.startswith(b"4"):
+        client = client[:4]
+    elif client.startswith(b"6"):
+        client = client[:7]
+    return client.decode("latin-1")
 
 
-def _network(text: str, bits: int) -> str:
-    if text.count(":") < 2:
-        return text
-    try:
-        return str(int(IPv6Address(text)) >> (128 - bits))
-    except ValueError:
-        return text
+def _client(caller: bytes) -> bytes:
+    """``caller`` itself, such as ``unix:``, if it is no address."""
+    return client_of(caller.decode("ascii")) or caller

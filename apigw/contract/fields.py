@@ -10,7 +10,7 @@ from typing import Any, Final, cast, final
 
 from apigw.contract.exchange import Exchange, Head
 from apigw.contract.principal import IDENTITY
-from apigw.wire.headers import FIELD_VALUE, FOLDED, HOP_BY_HOP, TOKEN, Headers, first
+from apigw.wire.headers import FIELD_VALUE, FOLDED, HOP_BY_HOP, SECRET, TOKEN, Headers, first
 
 UNTOUCHED: Final = HOP_BY_HOP | {b"content-length", b"expect", b"x-request-id"}
 """Fields of the connection and of framing, and those that the gateway writes from what it has parsed."""
@@ -59,9 +59,9 @@ class Names:
         known = self._known.get(text)
         return self._judge(text) if known is None else known
 
-    def value(self, value: object) -> bytes:
-        """As ``value_of``; values are remembered."""
-        if not isinstance(value, str):
+    def value(self, key: bytes, value: object) -> bytes:
+        """As ``value_of``, for the field ``key``; values that are no secrets are remembered."""
+        if not isinstance(value, str) or key in SECRET:
             return value_of(value)
         known = self._values.get(value)
         if known is None:

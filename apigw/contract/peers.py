@@ -58,6 +58,20 @@ class Peers:
                 break
         return address
 
+    def is_certain(self, address: bytes, request: Request) -> bool:
+        """Whether ``address``, which ``client_address`` has found, is surely the client's.
+
+        It is not if it is a trusted proxy's, and the client is named by something that is no address.
+        """
+        if not self.trusts(address):
+            return True
+        for name, value in request.headers:
+            if name == b"x-forwarded-for":
+                for entry in value.split(b","):
+                    if parse_claimed(entry) is None:
+                        return False
+        return True
+
 
 FORWARDED: Final = frozenset(
     {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}

@@ -151,8 +151,8 @@ class Prepared:
         """
         return NOTHING
 
-    def admit(self, address: bytes) -> None:
-        """A request for a resource on a public listener; ``address`` is the client's, behind trusted proxies.
+    def admit(self, address: bytes, is_certain: bool) -> None:
+        """A request for a resource on a public listener; ``address`` is the client's, as ``Peers`` finds it.
 
         Raises the ``GatewayError`` for a client that may get nothing. Not called for ``/health`` and ``/ready``.
         """

@@ -8,12 +8,12 @@ from collections.abc import Generator, Iterable
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final, final
 
+from apigw.wire.address import MAPPED
 from apigw.wire.request import UNIX_PEER
 
 UNIX: Final = "unix:"
 """Stands in a list for all peers of unix sockets, which have no address."""
 
-_MAPPED: Final = bytes(10) + b"\xff\xff"
 _AT_ONCE: Final = 256
 """Networks that are read at a time: some 0.3 ms."""
 
@@ -57,7 +57,7 @@ class Ranges:
             packed = inet_pton(AF_INET6, address.partition(b"%")[0].decode("ascii"))
         except (OSError, ValueError):
             return False
-        if packed.startswith(_MAPPED):
+        if packed.startswith(MAPPED):
             return _within(self._starts4, self._ends4, packed[12:])
         return _within(self._starts6, self._ends6, packed)
 
@@ -78,7 +78,7 @@ def _read(network: str, four: list[tuple[int, int]], six: list[tuple[int, int]])
         return
     packed = inet_pton(AF_INET6, address.partition("%")[0])
     bits = int(length) if slash else 128
-    if bits >= 96 and packed.startswith(_MAPPED):
+    if bits >= 96 and packed.startswith(MAPPED):
         four.append(_ends(packed[12:], bits - 96))
     else:
         six.append(_ends(packed, bits))

@@ -103,12 +103,8 @@ class View(Seen):
 
     @property
     def parameters(self) -> Mapping[str, str]:
-        exchange, patterns = self.use(), self.shared.patterns
-        text = exchange.route.pattern
-        pattern = patterns.get(text)
-        if pattern is None:
-            pattern = patterns[text] = Pattern.parse(text)
-        found = pattern.parameters(exchange.request.path)
+        exchange = self.use()
+        found = Pattern.parse(exchange.route.pattern).parameters(exchange.request.path)
         return {"rest" if name == "*" else name: text_of(value) for name, value in found.items()}
 
     @property
@@ -272,7 +268,7 @@ class RequestFields:
         known = shared.names.of(name)
         if known.refused:
             raise ValueError(known.refused)
-        write(exchange, known, shared.names.value(value), shared.late or view.phase == FORWARD, replace)
+        write(exchange, known, shared.names.value(known.key, value), shared.late or view.phase == FORWARD, replace)
 
 
 @final
@@ -328,7 +324,7 @@ class AnswerHead:
         known = names.of(name)
         if known.of_answer:
             raise ValueError(known.of_answer)
-        write_head(head, known.key, names.value(value), replace)
+        write_head(head, known.key, names.value(known.key, value), replace)
 
     def _values(self, name: str) -> list[bytes]:
         headers: Headers = self._head().headers

@@ -9,7 +9,6 @@ from typing import Any, Final, final
 
 from apigw.contract.exchange import Exchange, Seen
 from apigw.contract.fields import Names
-from apigw.routing.pattern import Pattern
 
 READS: Final = 0
 REQUEST: Final = 1
@@ -47,4 +46,3 @@ class Shared:
         self.bodies = bodies
         self.late = late
         self.thread = get_ident()
-        self.patterns: dict[str, Pattern] = {}

@@ -129,7 +129,10 @@ class Alone(Place):
         self, signals: Signals, directory: str, takes: Takes, ended: Ended, config: Callable[[], Config]
     ) -> Progress:
         reload = Reload(
-            *(self._reactor, Reading(self._reactor, directory), takes, lambda succeeded: ended(succeeded, True)),
+            self._reactor,
+            Reading(self._reactor, directory),
+            takes,
+            lambda succeeded: ended(succeeded, True),
             outline=outline_of(config()),
         )
         signals.on(signal.SIGHUP, reload.reload)

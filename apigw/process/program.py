@@ -136,7 +136,7 @@ class Program:
             accounting.resource_ended,
             seconds,
             client_address,
-            lambda request: admit(request, client_address, current.snapshot.prepared.values()),
+            lambda request: admit(request, pipeline.table.peers, current.snapshot.prepared.values()),
         )
         pipeline = Pipeline(
             first.table,

@@ -26,8 +26,8 @@ def main(told: dict[str, Any]) -> NoReturn:
     """Read and try out the configuration in ``told["directory"]``, and write the outcome to standard output.
 
     The outcome is a line of JSON with the ``version`` and ``code`` of this program, and unless it is the code that was
-    told, ``routes``, ``size``, and so many bytes: a configuration, or where ``routes`` is null, its problems. There is
-    also the ``outline``, if it has one.
+    told, ``routes``, ``size``, and so many bytes: a configuration, or where ``routes`` is null, its problems. With a
+    configuration comes its ``outline``, or null.
     """
     _stand_back()
     gc.disable()  # there is no time to save memory in
@@ -37,11 +37,12 @@ def main(told: dict[str, Any]) -> NoReturn:
     data = b""
     if head["code"] == told["code"]:
         read = _read(told["directory"])
-        data = read.data if isinstance(read, handover.Handover) else read
-        routes = read.routes if isinstance(read, handover.Handover) else None
-        head |= {"routes": routes, "size": len(data)}
-        if isinstance(read, handover.Handover) and read.outline is not None:
-            head["outline"] = asdict(read.outline)
+        if isinstance(read, handover.Handover):
+            data = read.data
+            head |= {"routes": read.routes, "outline": read.outline and asdict(read.outline)}
+        else:
+            data, head["routes"] = read, None
+        head["size"] = len(data)
     # Never closed: its end is that of the process.
     with open(out, "wb", closefd=False) as pipe:
         pipe.write(json.dumps(head).encode() + b"\n" + data)

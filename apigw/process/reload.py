@@ -67,9 +67,9 @@ class Progress(Service):
     upgrade_problem: str = ""
     """Why the last upgrade failed."""
     digest: str = ""
-    """That of the configuration in use; where there is an audit log."""
+    """That of the configuration in use; empty if it has no outline."""
     changed: Sequence[str] = ()
-    """What the last reload has changed, for that log."""
+    """What the last reload has changed, if it succeeded."""
 
     def told(self) -> dict[str, Any]:
         """All of it, for ``follow`` in another process."""
@@ -145,9 +145,9 @@ class Reload(Progress):
         self._outlined(handed.outline)
         log.info("configuration reloaded: {routes} routes", routes=handed.routes)
         for change in self.changed[:MOST_LOGGED]:
-            log.info("by the reload {change}", change=change)
+            log.info("reload: {change}", change=change.replace(": ", " ", 1))
         if len(self.changed) > MOST_LOGGED:
-            log.info("by the reload more has changed")
+            log.info("reload: more has changed than these {number}", number=MOST_LOGGED)
         return True
 
     def _outlined(self, new: Outline | None) -> None:

@@ -60,7 +60,7 @@ class HeldBody(Waiting):
         return self._buffers.add(len(data)) or self._size >= self._wanted
 
     def __len__(self) -> int:
-        return len(self._pieces)
+        return self._size
 
     def read(self) -> bytes:
         return self._only or bytes(self._pieces)

@@ -21,6 +21,9 @@ from apigw.wire.request import Request
 FAILURES: Final = frozenset({500, 502, 503, 504})
 """Statuses of a service that count as failures of the service for its circuit."""
 
+_KINDS: Final[dict[type[UpstreamError], str]] = {UpstreamTimedOut: "timeout", UpstreamLost: "lost"}
+"""The kinds of errors after a request was sent, in metrics and traces; any other is ``protocol``."""
+
 log = Logger(namespace=__name__)
 
 
@@ -162,6 +165,3 @@ class Outcomes(Relaying):
             refusal = errors.UpstreamProtocolError("The service gave no valid answer.")
             refusal.reset = None if reset is None else passed_on(reset)
             exchange.driver.refuse(exchange, refusal)
-
-
-_KINDS: dict[type[UpstreamError], str] = {UpstreamTimedOut: "timeout", UpstreamLost: "lost"}

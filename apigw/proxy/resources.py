@@ -13,6 +13,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
 from apigw.contract.machine import Answer, Machine
+from apigw.contract.peers import Peers
 from apigw.contract.policy import Prepared
 from apigw.contract.resource import Leaf, answer, respond, unless_cancelled
 from apigw.errors import NotFound
@@ -23,19 +24,19 @@ from apigw.ops.readiness import Readiness, Report
 from apigw.proxy.held_body import Buffers
 from apigw.proxy.pipeline import Pipeline
 from apigw.wire.channel import ChannelFactory
-from apigw.wire.request import Request
 from apigw.wire.web_request import WebRequest
 
 OPEN = frozenset({b"/health", b"/ready"})
 """What load balancers ask for, which is told to everybody."""
 
 
-def admit(request: WebRequest, client_address: Callable[[Request], bytes], policies: Iterable[Prepared]) -> None:
+def admit(request: WebRequest, peers: Peers, policies: Iterable[Prepared]) -> None:
     """Raises the refusal of a policy, for a client that may get nothing on the public listeners."""
     if request.path not in OPEN:
-        address = client_address(request.request)
+        address = peers.client_address(request.request)
+        is_certain = peers.is_certain(address, request.request)
         for prepared in policies:
-            prepared.admit(address)
+            prepared.admit(address, is_certain)
 
 
 class Health(Leaf):

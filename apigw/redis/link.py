@@ -22,7 +22,7 @@ from apigw.redis.address import Address
 from apigw.redis.errors import RedisUnavailable, in_words
 from apigw.redis.protocol import ConnectionFactory
 from apigw.wire.client_tls import ClientTLS, SecureEndpoint
-from apigw.wire.reactor.connecting import EagerReactor
+from apigw.wire.reactor.connecting import ConnectingReactor
 
 FAILURES = 3
 """After so many failures in a row, only a probe is sent, every ``PROBE_INTERVAL`` seconds."""
@@ -311,7 +311,7 @@ class RedisLink:
         return protocol
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
-        endpoint = HostnameEndpoint(EagerReactor(self._reactor), host, port)
+        endpoint = HostnameEndpoint(ConnectingReactor(self._reactor), host, port)
         if not self._address.secure:
             return endpoint
         return SecureEndpoint(ClientTLS(self._config.ca_file).to(host), endpoint)

@@ -1,7 +1,7 @@
 """One connection to Redis: txredisapi's protocol, with stricter checks, and a factory for it.
 
-Of txredisapi this takes framing, AUTH and SELECT. Its pools wait for ever while Redis is down and
-stop for good after one refused password, so the supervision is in ``link`` (docs/decisions/redis-client.md).
+Of txredisapi this takes framing, AUTH and SELECT. Its pools wait for ever while Redis is down and stop for good after
+one refused password, so the supervision is in ``link`` (docs/decisions/redis-client.md).
 """
 
 from __future__ import annotations

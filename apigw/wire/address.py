@@ -6,7 +6,8 @@ from __future__ import annotations
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final
 
-_MAPPED: Final = bytes(10) + b"\xff\xff"
+MAPPED: Final = bytes(10) + b"\xff\xff"
+"""How an IPv4 address begins that is mapped into IPv6 (RFC 4291 §2.5.5.2)."""
 
 
 def client_of(address: str) -> bytes | None:
@@ -20,6 +21,6 @@ def client_of(address: str) -> bytes | None:
         packed = inet_pton(AF_INET6, address.partition("%")[0])
     except (OSError, ValueError):
         return None
-    if packed.startswith(_MAPPED):
+    if packed.startswith(MAPPED):
         return b"4" + packed[12:]
     return b"6" + packed[:8]

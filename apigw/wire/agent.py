@@ -26,21 +26,21 @@ from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, TOKEN, Headers, first
 from apigw.wire.http1.client import HTTP1Connection
 from apigw.wire.interfaces import Connections, UpstreamConnection
 from apigw.wire.pool import Pool, PoolSettings
-from apigw.wire.reactor.connecting import EagerReactor
+from apigw.wire.reactor.connecting import ConnectingReactor
 
 
 def endpoint_to(
     reactor: Any, host: str, port: int, timeout: float, tls: IOpenSSLClientConnectionCreator | None
 ) -> IStreamClientEndpoint:
     """The endpoint of one address. A name is resolved for each connection."""
-    eager = EagerReactor(reactor)
+    connecting = ConnectingReactor(reactor)
     endpoint: IStreamClientEndpoint
     if ":" in host:
-        endpoint = TCP6ClientEndpoint(eager, host, port, timeout=timeout)
+        endpoint = TCP6ClientEndpoint(connecting, host, port, timeout=timeout)
     elif host.replace(".", "").isdigit():
-        endpoint = TCP4ClientEndpoint(eager, host, port, timeout=timeout)
+        endpoint = TCP4ClientEndpoint(connecting, host, port, timeout=timeout)
     else:
-        endpoint = HostnameEndpoint(eager, host.encode("idna"), port, timeout=timeout)
+        endpoint = HostnameEndpoint(connecting, host.encode("idna"), port, timeout=timeout)
     return SecureEndpoint(tls, endpoint) if tls is not None else endpoint
 
 

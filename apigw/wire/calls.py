@@ -83,8 +83,7 @@ class Calls:
             answered = await Ask(self._agent, limit)(url, fields, body, method)
         except UpstreamError as error:
             raise FetchFailed(f"gave no answer: {error}") from error
-        found = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(answered.fields)}
-        return Fetched(answered.status, found, answered.body)
+        return Fetched(answered.status, answered.headers, answered.body)
 
 
 def _too_late(result: object, timeout: float) -> NoReturn:

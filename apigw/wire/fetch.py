@@ -36,6 +36,11 @@ class Answered:
     fields: Fields
     body: bytes
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The fields as text. Of several of one name the first counts."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(self.fields)}
+
 
 class Ask:
     """``await ask(url, headers)`` gives the answer to a GET, whatever its status, with at most ``limit`` bytes of body.
@@ -73,10 +78,10 @@ class Fetch:
 
     async def __call__(self, url: str) -> tuple[bytes, Mapping[str, str]]:
         answered = await self._ask(url, Headers({"accept": ["application/json"]}))
-        fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(answered.fields)}
+        headers = answered.headers
         if answered.status != 200:
-            raise FetchFailed(_refusal(answered.status, url, fields.get("location", "")))
-        return answered.body, fields
+            raise FetchFailed(_refusal(answered.status, url, headers.get("location", "")))
+        return answered.body, headers
 
 
 def _refusal(status: int, url: str, location: str) -> str:

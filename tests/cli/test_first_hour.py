@@ -145,7 +145,7 @@ def test_strict_takes_no_warnings(here: Path, capsys: Out) -> None:
     assert cli.main(["check", "--strict"]) == 1
     err = capsys.readouterr().err
     assert "warning: auth.jwt[0]: " in err
-    assert err.endswith("etc: not good, by --strict: 1 service, 3 routes, 1 warning\n")
+    assert err.endswith("etc: has warnings, which --strict refuses: 1 service, 3 routes, 1 warning\n")
 
 
 def test_check_of_one_file_and_of_standard_input(here: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,7 @@ def test_a_copy_differs_in_nothing(here: Path, capsys: Out) -> None:
 
 
 def test_doctor_finds_what_is_odd(here: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port that is taken, a service that does not answer, a certificate that ends soon."""
+    """A port that is taken, a service that does not answer, a certificate that expires soon."""
     pair = Authority(here).issue("gw.test")
     ends = x509.load_pem_x509_certificate(Path(pair.certificate).read_bytes()).not_valid_after_utc
     monkeypatch.setattr(time, "time", lambda: ends.timestamp() - 10 * 86400)
@@ -230,7 +230,7 @@ def test_doctor_finds_what_is_odd(here: Path, capsys: Out, monkeypatch: pytest.M
     lines = capsys.readouterr().out.splitlines()
     assert f"warn tcp:{port}:interface=127.0.0.1 cannot be used: Address already in use" in lines
     assert "warn service a: target 127.0.0.1:1: Connection refused" in lines
-    assert any(line.startswith("warn ") and "the certificate ends in 10 days" in line for line in lines)
+    assert any(line.startswith("warn ") and "the certificate expires in 10 days" in line for line in lines)
 
 
 VALIDATOR = Draft202012Validator(json_schema(RULES.schema))

@@ -123,6 +123,19 @@ def test_an_address(daemon: Daemon, service: Service, directory: Path) -> None:
     assert daemon.get("/open/a", ATTACKER).status == 200
 
 
+def test_a_worker_that_does_not_answer(daemon: Daemon, directory: Path) -> None:
+    """Who denies is told that one may not refuse yet; when it goes on, it does."""
+    stopped = workers(daemon)[1]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        said = deny(daemon, directory, "address", "203.0.113.7")
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert said.endswith("\nworkers that have not answered yet: 1; they refuse as soon as they go on\n")
+    eventually(lambda: not any(daemon.get("/open/a", ATTACKER).status == 200 for _ in range(6)))
+    deny(daemon, directory, "remove", "address", "203.0.113.7")
+
+
 def cut(client: Client) -> bool:
     try:
         return client.socket.recv(65536) == b""

@@ -56,7 +56,7 @@ def test_workers_have_as_many_connections_each(start: Start, module_service: Ser
 def test_the_most_connections_are_those_of_all_workers(start: Start, module_service: Service) -> None:
     """One more than there may be takes the place of an idle one, of the worker that accepts it."""
     daemon = start(gateway(services={"main": module_service.url}, routes=ALL, workers=2, max_connections=10))
-    # A worker that comes when the other has all connections has none of its own to close.
+    # A worker that comes when the other has all connections has none of its own to close (docs/explanation/workers.md).
     eventually(lambda: [row["answers"] for row in daemon.status()["workers"]] == [True, True])
     with ExitStack() as stack:
         for _ in range(20):

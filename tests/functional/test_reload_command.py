@@ -56,7 +56,7 @@ def test_a_good_configuration_is_in_use_when_the_command_ends(daemon: Daemon, re
     assert (code, out) == (0, f"process {daemon.process.pid}: reloaded\n")
     assert err.endswith("warning: routes: 2 of 2 routes need no authentication: /a, /b\n")
     assert daemon.get("/b").status == 200
-    assert "by the reload added: routes./b" in daemon.log
+    assert "reload: added routes./b" in daemon.log
 
 
 def test_what_the_gateway_refuses_is_printed(daemon: Daemon, reload: Reload, service: Service) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
-from apigw.contract.machine import Machine
+from apigw.contract.machine import Answer, Machine
 from apigw.contract.principal import key_of
 from apigw.errors import Overloaded
 from apigw.policy.denials.denial import Denial
@@ -35,6 +35,14 @@ AGAIN = 0.05
 QUESTION = "denials"
 
 log = Logger()
+
+
+@frozen
+class Told:
+    """``cut``: how many tunnels and event streams were ended. ``late``: how many workers have not answered in time."""
+
+    cut: int
+    late: int
 
 
 class Denials:
@@ -93,10 +101,10 @@ class Denials:
         return None if self._redis is None else self._up
 
     @inlineCallbacks
-    def add(self, denial: Denial) -> Generator[Any, Any, tuple[Denial, int]]:
-        """Deny; fires with the denial, and how many tunnels and event streams it has cut. Fails with ``Overloaded``."""
+    def add(self, denial: Denial) -> Generator[Any, Any, tuple[Denial, Told]]:
+        """Deny; fires with the denial, and what the workers said. Fails with ``Overloaded``."""
         self._put(denial)
-        cut = yield self._tell()
+        told = yield self._tell()
         if self._redis is not None:
             try:
                 room = yield self._redis.add(evolve(denial, everywhere=True), self._now())
@@ -107,7 +115,7 @@ class Denials:
                     denial = evolve(denial, everywhere=True)
                     self._put(denial)
                     yield self._tell()
-        return denial, cut
+        return denial, told
 
     @inlineCallbacks
     def remove(self, denial: Denial) -> Generator[Any, Any, bool]:
@@ -133,13 +141,14 @@ class Denials:
         except Full:
             raise _unavailable() from None
 
-    def _tell(self) -> Deferred[int]:
-        """Have all workers read what has changed; fires with how many tunnels and event streams that has cut."""
+    def _tell(self) -> Deferred[Told]:
+        """Have all workers read what has changed."""
 
-        def cut(answers: Any) -> int:
-            return sum(answer.value for answer in answers if isinstance(answer.value, int))
+        def told(answers: list[Answer]) -> Told:
+            cut = [answer.value for answer in answers if answer.value is not None]
+            return Told(sum(cut), len(answers) - len(cut))
 
-        return self._machine.ask(QUESTION).addCallback(cut)
+        return self._machine.ask(QUESTION, silent=True).addCallback(told)
 
     def _read(self) -> Deferred[int]:
         """Use what is stored. Fires when it is in use, with how many tunnels and event streams that has cut."""
@@ -178,20 +187,21 @@ class Denials:
             self._store.remove([name for name, each in self._holding.items() if each.until <= now])
         self._use(self._holding)
 
-    def _look(self) -> Deferred[Any] | None:
+    @inlineCallbacks
+    def _look(self) -> Generator[Any, Any, None]:
+        """The next look waits for this one: whatever it meets, there is one at a time."""
         if self._store.changed():
-            self._read()
+            yield self._read()
         if not self._machine.checks:
             self._reads_redis = False
             self._set_up(True)
-            return None
+            return
         store = self._store
         if isinstance(store, InPage) and self._holding and store.lost and not store.changed():
             # A worker died while it wrote there.
             self._try(self._holding)
-        if self._redis is None:
-            return None
-        return self._meet(self._redis).addErrback(lambda failure: log.failure("denials in Redis", failure=failure))
+        if self._redis is not None:
+            yield self._meet(self._redis).addErrback(lambda failure: log.failure("denials in Redis", failure=failure))
 
     def _try(self, denials: Mapping[bytes, Denial]) -> None:
         try:
@@ -234,7 +244,7 @@ class Denials:
             self._store.put(new)
         except Full:
             log.warn("there is no room for all denials")
-        self._tell().addErrback(lambda _: None)
+        self._tell().addErrback(lambda _: None)  # the master does not answer: each worker looks by itself
 
     def _set_up(self, up: bool) -> None:
         if up != self._up:

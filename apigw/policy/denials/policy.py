@@ -71,7 +71,7 @@ class PreparedDenials(Prepared):
     def part(self, route: RouteConfig) -> Part:
         return self._part
 
-    def admit(self, address: bytes) -> None:
+    def admit(self, address: bytes, is_certain: bool) -> None:
         self._policy.watch.check_address(address)
 
     def adopt(self, previous: Prepared | None) -> None:

@@ -15,7 +15,7 @@ from apigw import errors
 from apigw.contract.resource import Leaf, answer, answer_later
 from apigw.ops.audit_log import Audit
 from apigw.policy.denials.denial import Denial, denial
-from apigw.policy.denials.denials import Denials
+from apigw.policy.denials.denials import Denials, Told
 from apigw.wire.web_request import WebRequest
 
 _KEYS = {
@@ -64,7 +64,7 @@ class DenialsPage(Leaf):
         if "removed" in document:
             self._audit("denial", "removed", wanted.by, **facts)
         else:
-            more = {name: document[name] for name in ("until", "reason", "everywhere", "cut")}
+            more = {name: document[name] for name in ("until", "reason", "everywhere", "cut", "late")}
             self._audit("denial", "added", wanted.by, **facts, **more)
         return document
 
@@ -91,9 +91,9 @@ class DenialsPage(Leaf):
             raise errors.BadRequest(str(error)) from None
 
 
-def _added(done: tuple[Denial, int]) -> dict[str, Any]:
-    made, cut = done
-    return {**made.shown(), "cut": cut}
+def _added(done: tuple[Denial, Told]) -> dict[str, Any]:
+    made, told = done
+    return {**made.shown(), "cut": told.cut, "late": told.late}
 
 
 def _removed(held: bool) -> dict[str, Any]:

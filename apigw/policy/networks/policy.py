@@ -57,6 +57,6 @@ class PreparedNetworks(Prepared):
     def unmatched(self) -> Part:
         return self._parts.get(Networks(), NOTHING)
 
-    def admit(self, address: bytes) -> None:
+    def admit(self, address: bytes, is_certain: bool) -> None:
         if self._of_gateway is not None:
-            self._of_gateway.check(address)
+            self._of_gateway.check(address, is_certain)

@@ -27,15 +27,15 @@ class Admission:
         self._refused = refused
         self._known: dict[bytes, bool] = {}
 
-    def check(self, address: bytes) -> None:
-        """Raises ``AddressDenied``."""
+    def check(self, address: bytes, is_certain: bool) -> None:
+        """Raises ``AddressDenied``. Nobody is allowed whose address is not certain (``Peers.is_certain``)."""
         known = self._known.get(address)
         if known is None:
             known = self._decide(address)
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
             self._known[address] = known
-        if not known:
+        if not known or (not is_certain and self._allowed):
             self._refused()
             raise errors.AddressDenied("Requests from this address are not accepted.")
 
@@ -56,5 +56,7 @@ class Admit(Stage):
         self._admission = admission
 
     def run(self, exchange: Exchange) -> Outcome:
-        self._admission.check(exchange.peers.client_address(exchange.request))
+        request, peers = exchange.request, exchange.peers
+        address = peers.client_address(request)
+        self._admission.check(address, peers.is_certain(address, request))
         return None

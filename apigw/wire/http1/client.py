@@ -156,13 +156,12 @@ class HTTP1Connection(UpstreamConnection):
     def write(self, data: bytes) -> None:
         if not self._is_sending() or not data:
             return
-        if self._chunked:
-            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
-        elif len(data) <= JOINED:
-            self._out.append(data)
-        self.flush()
-        if not self._chunked and len(data) > JOINED:
+        if len(data) > JOINED and not self._chunked:  # not copied
+            self.flush()
             self.transport.write(data)
+            return
+        self._out += (b"%x\r\n" % len(data), data, b"\r\n") if self._chunked else (data,)
+        self.flush()
 
     def flush(self) -> None:
         if self._out:

@@ -48,7 +48,7 @@ class Connecting(tcp.Client):
             connector.transport = connector.factory = None
 
 
-class EagerConnector(tcp.Connector):
+class _Connector(tcp.Connector):
     def _makeTransport(self) -> Connecting:
         return Connecting(self.host, self.port, self.bindAddress, self, self.reactor)
 
@@ -65,7 +65,7 @@ class OneConnection(ClientFactory):
         return self._protocol
 
 
-class EagerReactor:
+class ConnectingReactor:
     """A reactor whose TCP connections are ``SocketTransport``. Give it to an endpoint in place of the reactor itself.
 
     Their sockets have TCP_NODELAY (RFC 9293 §3.7.4): what is written to one in two pieces, a head and its body or two
@@ -82,6 +82,6 @@ class EagerReactor:
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
     ) -> IConnector:
-        connector = EagerConnector(host, port, factory, timeout, bindAddress, self._reactor)
+        connector = _Connector(host, port, factory, timeout, bindAddress, self._reactor)
         connector.connect()
         return connector

@@ -26,7 +26,7 @@ def _made_by_twisted(
     return transport
 
 
-class EagerPort(tcp.Port):
+class TCPPort(tcp.Port):
     transport = staticmethod(_made_by_twisted)  # type: ignore[assignment]  # it only calls it
 
     def doRead(self) -> None:
@@ -87,7 +87,7 @@ class _Gated:
         self.gate.accepted()
 
 
-class GatedPort(_Gated, EagerPort):
+class GatedPort(_Gated, TCPPort):
     pass
 
 
@@ -102,14 +102,14 @@ def serve(reactor: Any, listening: socket.socket, factory: Any, gate: Gate | Non
     """
     listening.setblocking(False)
     if listening.family != socket.AF_UNIX:
-        # Connections have it from the socket that they are accepted from (RFC 9293 §3.7.4, and ``EagerReactor``).
+        # Connections have it from the socket that they are accepted from (RFC 9293 §3.7.4, and ``ConnectingReactor``).
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port: Any
     if listening.family == socket.AF_UNIX:
         unix_port = UnixPort if gate is None else GatedUnixPort
         port = unix_port._fromListeningDescriptor(reactor, listening.fileno(), factory)
     else:
-        tcp_port = EagerPort if gate is None else GatedPort
+        tcp_port = TCPPort if gate is None else GatedPort
         port = tcp_port._fromListeningDescriptor(reactor, listening.fileno(), listening.family, factory)
     port.gate = gate
     port.startListening()

@@ -217,6 +217,8 @@ async def test_who_leaves_gives_up_its_place(queue: Queue) -> None:
         (b"192.0.2.1", b"192.0.2.1", True, True),
         (b"192.0.2.1", b"192.0.2.2", False, True),
         (b"192.0.2.1", b"192.0.3.1", False, False),
+        (b"::ffff:192.0.2.1", b"192.0.2.1", True, True),
+        (b"::ffff:192.0.2.1", b"::ffff:198.51.100.1", False, False),
         (b"2001:db8::1", b"2001:db8::2", True, True),
         (b"2001:db8:0:1::1", b"2001:db8:0:2::1", False, True),
         (b"2001:db8:1::1", b"2001:db8:2::1", False, False),

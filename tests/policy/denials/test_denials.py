@@ -12,10 +12,11 @@ from support import redis_server
 from support.awaiting import until, wait_for, waiting
 from support.machines import Linked, linked
 from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from apigw.config.model import Redis
-from apigw.contract.machine import Machine
+from apigw.contract.machine import Answer, Machine
 from apigw.errors import Overloaded
 from apigw.policy.denials.denial import MOST, Denial, denial
 from apigw.policy.denials.denials import AGAIN, Denials
@@ -91,6 +92,23 @@ def test_who_denies_is_answered_when_all_know() -> None:
     assert not told and not worker.refuses("192.0.2.7")
     worker.clock.advance(AGAIN)
     assert told and worker.refuses("192.0.2.7")
+
+
+class OneSilent(Machine):
+    """Another worker, which does not answer."""
+
+    def ask(self, question: str, argument: Any = None, silent: bool = False) -> Deferred[list[Answer]]:
+        others = [Answer(1, 1001, None)] if silent else []
+        return super().ask(question, argument).addCallback(lambda own: own + others)
+
+
+@waiting
+def test_who_denies_learns_of_workers_that_do_not_answer() -> None:
+    """They may let the caller pass a little longer; those that answer are not among them."""
+    for machine, late in ((OneSilent(1), 1), (Machine(1), 0)):
+        worker = Worker(InProcess(), machine)
+        _, told = wait_for(worker.denials.add(worker.address("192.0.2.7")))
+        assert (told.cut, told.late) == (0, late)
 
 
 @waiting
@@ -170,6 +188,16 @@ def test_a_lock_that_is_not_to_be_had(page: Page) -> None:
     page.locks.give_back(STRIPES + 3)
     other.clock.advance(0.05)
     assert other.refuses("192.0.2.8")
+
+
+def test_a_lock_that_stays_taken() -> None:
+    """While the page cannot be read there is one try at a time, however long it takes."""
+    worker = Worker(store := Taken())
+    store.times, store.changed = 10_000, lambda: True  # type: ignore[method-assign]
+    before = len(worker.clock.getDelayedCalls())
+    for _ in range(10):
+        worker.look()
+    assert len(worker.clock.getDelayedCalls()) <= before + 1
 
 
 @pytest.fixture

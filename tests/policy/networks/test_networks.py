@@ -88,6 +88,30 @@ def test_behind_proxies(tmp_path: Path, claimed: bytes, peer: str, passes: bool)
     assert asked.passes(peer, (b"x-forwarded-for", claimed)) is passes
 
 
+@pytest.mark.parametrize(
+    ("claimed", "passes"),
+    [
+        ([], True),  # the proxy asks by itself
+        ([b"10.3.0.1"], True),
+        ([b"unknown"], False),
+        ([b""], False),
+        ([b"unix:, 10.3.0.1"], False),
+        ([b"unknown", b"10.3.0.1"], False),
+        ([b"unknown, 192.0.2.7"], False),
+        ([b"unknown, 198.51.100.7"], True),
+    ],
+)
+def test_a_client_that_its_proxy_does_not_name(tmp_path: Path, claimed: list[bytes], passes: bool) -> None:
+    """It is not taken for the proxy, whose network is allowed. Where there is no `allow`, it passes."""
+    fields = [(b"x-forwarded-for", each) for each in claimed]
+    allow, deny = {"allow": ["10.0.0.0/8", "198.51.100.0/24"]}, {"deny": ["203.0.113.0/24"]}
+    for number, (route, gateway, right) in enumerate(((allow, {}, passes), ({}, allow, passes), (deny, {}, True))):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        asked = Asked(directory, route, trusted_proxies=["10.0.0.0/8"], **gateway)
+        assert asked.passes("10.0.0.1", *fields) is right
+
+
 def test_before_all_else(tmp_path: Path) -> None:
     """The gateway's networks count for preflights and what no route matches; a route's before its maintenance."""
     cors = {"origins": ["https://app.example"]}

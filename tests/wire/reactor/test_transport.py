@@ -28,7 +28,7 @@ from apigw.wire.deadlines import Deadlines
 from apigw.wire.http1.client import HTTP1Connection
 from apigw.wire.pool import Pool, PoolSettings
 from apigw.wire.reactor import epoll as own
-from apigw.wire.reactor.connecting import EagerReactor
+from apigw.wire.reactor.connecting import ConnectingReactor
 from apigw.wire.reactor.layers import beneath_tls, unsent
 from apigw.wire.reactor.ports import serve
 from apigw.wire.reactor.sending import MOST_HELD
@@ -283,7 +283,7 @@ def test_the_end_of_the_other_side(turns: Turns, pair: tuple[Peer, socket.socket
     assert peer.received == b"bye"
 
 
-def test_a_client_writes_eagerly_too(turns: Turns) -> None:
+def test_writes_to_a_service_are_sent_at_once_too(turns: Turns) -> None:
     """Towards services the same holds."""
     made: list[Peer] = []
     factory = ClientFactory()
@@ -294,7 +294,7 @@ def test_a_client_writes_eagerly_too(turns: Turns) -> None:
 
     factory.buildProtocol = build  # type: ignore[method-assign]
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        EagerReactor(turns.reactor).connectTCP("127.0.0.1", listening.getsockname()[1], factory)
+        ConnectingReactor(turns.reactor).connectTCP("127.0.0.1", listening.getsockname()[1], factory)
         turns.until(lambda: made and made[0].transport)
         accepted, _ = listening.accept()
         with accepted:
