@@ -84,14 +84,15 @@ def _whom(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     value: str = options.value
     if is_read:
         if kind in ("address", "subject"):
-            raise _Misuse(f"which {kind}?")
+            raise _Misuse(f"no {kind} is given")
         value = sys.stdin.readline().strip()
         if not value:
             raise _Misuse(f"there is no {kind} on the standard input")
     if kind in ("key", "token"):
         if kind == "key" and not is_read and _HASH(value):
             raise _Misuse(
-                "64 digits may be a key or its hash: write sha256:… for that, or give the key by standard input"
+                "64 hexadecimal digits may be a key or its hash: "
+                "write sha256:… for a hash, or give a key on standard input"
             )
         value = _digest(kind, value)
     provider = getattr(options, "provider", None)

@@ -232,15 +232,21 @@ GATEWAY: Rule = {
         "404, and so do requests through other proxies.",
         item("network"),
     ),
-    "log": map_of("The daemon's own log; a change needs a restart or an upgrade.", model.Log, LOG),
+    "log": map_of("The daemon's own log. A change needs a restart or an upgrade.", model.Log, LOG),
     "audit_log": map_of(
-        "One line for each token that is issued, each change by operators and each reload: [audit log](audit-log.md).",
+        "One line for each token that is issued, each change by operators and each reload: [audit log](audit-log.md). "
+        "`null` for none. A change needs a restart or an upgrade.",
         model.AuditLog,
         AUDIT_LOG,
         nullable=True,
         like="{file: audit.log}",
     ),
-    "access_log": map_of("One line for each request. `null` for none.", model.AccessLog, ACCESS_LOG, nullable=True),
+    "access_log": map_of(
+        "One line for each request. `null` for none. A change needs a restart or an upgrade.",
+        model.AccessLog,
+        ACCESS_LOG,
+        nullable=True,
+    ),
     "workers": number_or_word(
         "Processes that serve, as one gateway. `auto`: one for each core that the process may use (CPU affinity, the "
         "cgroup's quota). A change needs a restart; among several, an upgrade will do.",

@@ -145,7 +145,7 @@ def test_strict_takes_no_warnings(here: Path, capsys: Out) -> None:
     assert cli.main(["check", "--strict"]) == 1
     err = capsys.readouterr().err
     assert "warning: auth.jwt[0]: " in err
-    assert err.endswith("etc: not good, by --strict: 1 service, 3 routes, 1 warning\n")
+    assert err.endswith("etc: has warnings, which --strict refuses: 1 service, 3 routes, 1 warning\n")
 
 
 def test_check_of_one_file_and_of_standard_input(here: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:

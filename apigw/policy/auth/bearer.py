@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred
 
 from apigw.contract.principal import Principal
 from apigw.policy.auth.introspection.opaque import Opaque
-from apigw.policy.auth.jwt.tokens import MALFORMED, Tokens, too_large
-from apigw.policy.auth.method import Method, Providers, after_scheme
-from apigw.policy.auth.refusals import BEARER, SEVERAL
+from apigw.policy.auth.jwt.tokens import MALFORMED, Tokens, token_in, too_large
+from apigw.policy.auth.method import Method, Providers
+from apigw.policy.auth.refusals import BEARER
 from apigw.wire.request import Request
 
 _FORM = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
@@ -44,7 +44,7 @@ class Bearer(Method):
         known = self._tokens.remembered(sent, now)
         if known is not None or len(sent) != 1:
             return known
-        raw = after_scheme(sent[0], b"bearer")
+        raw = token_in(sent)
         if raw:
             digest = sha256(raw).digest()
             for each in self._opaque:
@@ -56,11 +56,7 @@ class Bearer(Method):
     def verify(
         self, sent: Sequence[bytes], now: float, providers: Providers = None, caller: bytes = b""
     ) -> Principal | Deferred[Principal] | None:
-        if not sent:
-            return None
-        if len(sent) > 1:
-            raise SEVERAL()
-        raw = after_scheme(sent[0], b"bearer")
+        raw = token_in(sent)
         if raw is None:
             return None
         for each in self._opaque:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers as HeadersObject
 
 from apigw.contract.address_groups import network
+from apigw.contract.places import Places
 from apigw.contract.shared_calls import SharedCalls
 from apigw.errors import AuthUnavailable
 from apigw.policy.check.model import Check
@@ -53,8 +54,7 @@ class Checker:
         self._series = series
         self._take = frozenset(name.lower().encode("ascii") for name in check.take)
         self._asking = SharedCalls()
-        self._at_a_time = 0
-        self._callers = Counter[str]()
+        self._places = Places(AT_A_TIME, EACH)
         self._failures = 0
         self._next_probe = 0.0
         self._next_told = -math.inf
@@ -90,10 +90,8 @@ class Checker:
             if now < self._next_probe:
                 raise self._unavailable()  # it has failed too often
             self._next_probe = now + PROBES_EVERY
-        if self._at_a_time >= AT_A_TIME or self._callers[caller] >= EACH:
+        if not self._places.take(caller):
             raise self._unavailable()
-        self._at_a_time += 1
-        self._callers[caller] += 1
         headers = HeadersObject()
         for name, value in asked:
             headers.addRawHeader(name, value)
@@ -102,10 +100,7 @@ class Checker:
         return asking.addBoth(self._ended, now, caller).addCallbacks(self._judge, self._failed)
 
     def _ended(self, result: Any, began: float, caller: str) -> Any:
-        self._at_a_time -= 1
-        self._callers[caller] -= 1
-        if not self._callers[caller]:
-            del self._callers[caller]
+        self._places.give_back(caller)
         self._series.answered(self.check.name, self._seconds() - began)
         return result
 

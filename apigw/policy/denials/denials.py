@@ -187,20 +187,21 @@ class Denials:
             self._store.remove([name for name, each in self._holding.items() if each.until <= now])
         self._use(self._holding)
 
-    def _look(self) -> Deferred[Any] | None:
+    @inlineCallbacks
+    def _look(self) -> Generator[Any, Any, None]:
+        """The next look waits for this one: whatever it meets, there is one at a time."""
         if self._store.changed():
-            self._read()
+            yield self._read()
         if not self._machine.checks:
             self._reads_redis = False
             self._set_up(True)
-            return None
+            return
         store = self._store
         if isinstance(store, InPage) and self._holding and store.lost and not store.changed():
             # A worker died while it wrote there.
             self._try(self._holding)
-        if self._redis is None:
-            return None
-        return self._meet(self._redis).addErrback(lambda failure: log.failure("denials in Redis", failure=failure))
+        if self._redis is not None:
+            yield self._meet(self._redis).addErrback(lambda failure: log.failure("denials in Redis", failure=failure))
 
     def _try(self, denials: Mapping[bytes, Denial]) -> None:
         try:
@@ -243,7 +244,7 @@ class Denials:
             self._store.put(new)
         except Full:
             log.warn("there is no room for all denials")
-        self._tell().addErrback(lambda _: None)
+        self._tell().addErrback(lambda _: None)  # the master does not answer: each worker looks by itself
 
     def _set_up(self, up: bool) -> None:
         if up != self._up:

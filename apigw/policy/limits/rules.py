@@ -17,7 +17,7 @@ from apigw.policy.limits.model import SHORT, UNMATCHED
 from apigw.policy.limits.plan_rules import plans
 from apigw.policy.limits.schema import KEYS
 from apigw.policy.limits.told import told, told_unmatched, weaker
-from apigw.policy.limits.written import WHO, Written, all_written, name_of
+from apigw.policy.limits.written import OF_CALLERS, WHO, Written, all_written, name_of
 from apigw.routing.hosts import Hosts
 from apigw.routing.pattern import Pattern
 from apigw.routing.rules import Patterns, misnamed
@@ -197,7 +197,7 @@ def _unmatched(document: Document, path: Path, entry: dict[str, Any]) -> None:
     for where, each in _listed(document, path):
         if each == "principal" or (isinstance(each, dict) and "claim" in each):
             document.report(where, f"{'the caller' if each == 'principal' else 'a claim'} {sentence}: write address")
-    for key in ("roles", "claims", "providers", "principals"):
+    for key in OF_CALLERS:
         if key in entry:
             document.report((*path, key), f"{sentence}, as they have no caller", document.key((*path, key)))
     if "concurrent" in entry:

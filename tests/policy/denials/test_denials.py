@@ -190,6 +190,16 @@ def test_a_lock_that_is_not_to_be_had(page: Page) -> None:
     assert other.refuses("192.0.2.8")
 
 
+def test_a_lock_that_stays_taken() -> None:
+    """While the page cannot be read there is one try at a time, however long it takes."""
+    worker = Worker(store := Taken())
+    store.times, store.changed = 10_000, lambda: True  # type: ignore[method-assign]
+    before = len(worker.clock.getDelayedCalls())
+    for _ in range(10):
+        worker.look()
+    assert len(worker.clock.getDelayedCalls()) <= before + 1
+
+
 @pytest.fixture
 def server() -> Iterator[redis_server.RedisServer]:
     with redis_server.running() as server:

@@ -16,7 +16,7 @@ from apigw.contract.principal import Principal
 from apigw.policy.auth.basic.users import User
 from apigw.policy.auth.hashing import UNKNOWN
 from apigw.policy.auth.method import Method, Providers, after_scheme
-from apigw.policy.auth.refusals import Refusal
+from apigw.policy.auth.refusals import SEVERAL, Refusal
 from apigw.policy.auth.secrets import MAX_SECRET, SecretHash, decoys, verify
 from apigw.wire.request import Request
 
@@ -27,7 +27,6 @@ FORGOTTEN_AFTER = 3600.0
 LONGEST = 1024
 """Bytes of the header."""
 
-SEVERAL = Refusal("several", "the Authorization header occurs more than once")
 MALFORMED = Refusal("malformed", "the name and password are not well-formed")
 WRONG = Refusal("password", "the name or the password is wrong")
 

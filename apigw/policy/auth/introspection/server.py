@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -15,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
+from apigw.contract.places import Places
 from apigw.errors import AuthUnavailable
 from apigw.policy.auth.introspection.model import IntrospectionProvider
 from apigw.policy.auth.strict_json import parse_object
@@ -55,8 +55,7 @@ class Server:
         self._ask = ask
         self._clock = clock
         self._counted = counted
-        self._callers = Counter[str]()
-        self._under_way = 0
+        self._places = Places(AT_A_TIME, EACH)
         self._failing = False
 
     def about(self, token: bytes, caller: str) -> Deferred[Said | None]:
@@ -64,11 +63,9 @@ class Server:
 
         Raises, or fires with, ``AuthUnavailable`` if it says nothing that can be understood. May be cancelled.
         """
-        if self._under_way >= AT_A_TIME or self._callers[caller] >= EACH:
+        if not self._places.take(caller):
             self._counted("failed")
             raise unavailable()
-        self._under_way += 1
-        self._callers[caller] += 1
         headers = Headers({"accept": ["application/json"], "authorization": [self._credentials]})
         headers.addRawHeader("content-type", "application/x-www-form-urlencoded")
         form = urlencode({"token": token, "token_type_hint": "access_token"}).encode("ascii")
@@ -80,10 +77,7 @@ class Server:
         return await self._ask(self._url, headers, form)
 
     def _ended(self, result: Any, caller: str) -> Any:
-        self._under_way -= 1
-        self._callers[caller] -= 1
-        if not self._callers[caller]:
-            del self._callers[caller]
+        self._places.give_back(caller)
         return result
 
     def _judged(self, answered: Answered) -> Said | None:

@@ -156,11 +156,7 @@ class Tokens(Method):
         self, sent: Sequence[bytes], now: float, providers: Providers = None, caller: bytes = b""
     ) -> Principal | Deferred[Principal] | None:
         """Waits only for the fetch of a key set."""
-        if not sent:
-            return None
-        if len(sent) > 1:
-            raise SEVERAL()
-        raw = after_scheme(sent[0], b"bearer")
+        raw = token_in(sent)
         if raw is None:
             return None
         as_usual = b"Bearer " + raw
@@ -258,6 +254,13 @@ def decoded(part: bytes) -> bytes:
     if missing and (missing == 3 or _LAST[missing].find(part[-1:]) < 0):
         raise ValueError
     return a2b_base64(part.translate(_STANDARD) + b"=="[:missing], strict_mode=True)
+
+
+def token_in(sent: Sequence[bytes]) -> bytes | None:
+    """The token among these values of ``Authorization``; ``None`` without one. Raises ``Unauthorized`` for several."""
+    if len(sent) > 1:
+        raise SEVERAL()
+    return after_scheme(sent[0], b"bearer") if sent else None
 
 
 def too_large(largest: int) -> Unauthorized:

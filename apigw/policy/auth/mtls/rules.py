@@ -23,7 +23,9 @@ def certificates(document: Document, files: Files) -> None:
             first = owners.setdefault(digest, at)
             if first != at:
                 place = document.place(first)
-                document.report(at, f"has an authority that the one at {place} has, too: whose callers are its?")
+                document.report(
+                    at, f"has an authority that the one at {place} has too: an authority can have only one provider"
+                )
                 break
     asking = list(_asking(document))
     if not document.whole:
