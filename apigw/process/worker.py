@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from apigw.config.errors import ConfigError
@@ -76,11 +77,6 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
         "upgraded": lambda succeeded, _: program.metrics.upgraded(succeeded),
     }
 
-    def leave(_: object) -> Deferred[object]:
-        """Say what was counted to the end, so that it is in the gateway's totals."""
-        saying = machine.give("metrics", None).addCallback(lambda said: machine.control.call("leave", said))
-        return saying.addTimeout(LAST_WORD, reactor).addErrback(lambda _: None)
-
     # The end of the master is a SIGTERM.
     machine.control = Control(gives, lambda: os.kill(machine.process, signal.SIGTERM))
     tells = Tells(
@@ -95,5 +91,18 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
     connect(reactor, end, machine.control)
     # A master that has ended before it answers has said so by its end.
     reactor.callWhenRunning(lambda: machine.control.call(READY).addErrback(lambda _: None))
-    reactor.addSystemEventTrigger("before", "shutdown", lambda: program.root.stopService().addCallback(leave))
+    reactor.addSystemEventTrigger(
+        "before", "shutdown", lambda: program.root.stopService().addCallback(lambda _: leave(machine, reactor))
+    )
     reactor.run(installSignalHandlers=False)
+
+
+def leave(machine: Siblings, reactor: Any) -> Deferred[object]:
+    """Say what was counted to the end, so that it is in the gateway's totals.
+
+    Fires in a turn of its own: then the reactor closes all connections, and must not do that while it reads the
+    master's answer from one of them.
+    """
+    saying = machine.give("metrics", None).addCallback(lambda said: machine.control.call("leave", said))
+    heard = saying.addTimeout(LAST_WORD, reactor).addErrback(lambda _: None)
+    return heard.addCallback(lambda _: deferLater(reactor, 0))

@@ -25,6 +25,7 @@ from apigw.ops.tracing.spans import ClientSpans, Encoded, ServerSpans
 from apigw.policy.tracing.stage import BeginTrace, EndTrace
 from bench.ops_cost import USUAL_N, best, exchange, microseconds, nginx
 
+NO_ENDS: tuple[AtEnd, ...] = ()
 MOST = {"not recorded": 0.02, "recorded": 0.2}
 """n that each may cost."""
 
@@ -46,7 +47,7 @@ class Traced:
     def run(self) -> None:
         """All that happens to one exchange: its stage, its try, its end."""
         one = self._one
-        one.trace, one.sent, one.at_end = None, (), tuple[AtEnd, ...]()
+        one.trace, one.sent, one.at_end = None, (), NO_ENDS
         self._begin.run(one)
         trace = one.trace
         if trace is not None:

@@ -47,7 +47,7 @@ class Batches:
         self.resource = b""
         """The encoded field ``resource`` of ``ResourceSpans``."""
         self.waiting = 0
-        """Bytes that wait, of complete batches and of the next one."""
+        """Bytes of the complete batches. The next one has at most ``MOST_BATCH`` besides."""
         self._full = full
         self._dropped = dropped
         self._parts: list[bytes] = []
@@ -58,7 +58,9 @@ class Batches:
 
     def add(self, span: bytes) -> None:
         before = b"\x12" + varint(len(span))
-        self._parts += (before, span)
+        parts = self._parts
+        parts.append(before)
+        parts.append(span)
         self._size += len(before) + len(span)
         self._spans += 1
         if self._spans >= MOST_SPANS or self._size >= MOST_BATCH:

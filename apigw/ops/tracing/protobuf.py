@@ -19,6 +19,8 @@ def varint(number: int) -> bytes:
     rest: i64 = number
     if rest < 128:
         return _BYTES[rest]
+    if rest < 1 << 14:  # nearly every length
+        return _BYTES[rest & 127 | 128] + _BYTES[rest >> 7]
     out: list[bytes] = []
     while rest > 127:
         out.append(_BYTES[rest & 127 | 128])

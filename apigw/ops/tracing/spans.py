@@ -35,6 +35,7 @@ REMEMBERED: Final = 1024
 GRPC_FAILURES: Final = frozenset({2, 4, 12, 13, 14, 15})
 """Statuses of gRPC that are failures of the server, by the conventions for gRPC."""
 
+_UNHEXLIFY: Final = unhexlify
 _TIMES: Final = Struct("<BQBQ").pack
 _METHOD: Final = key_of("http.request.method")
 _METHOD_ORIGINAL: Final = key_of("http.request.method_original")
@@ -64,8 +65,8 @@ _KNOWN: Final = frozenset(name.encode("ascii") for name in METHODS) | {b"CONNECT
 def ids(trace_id: bytes, span_id: bytes, parent_id: bytes) -> bytes:
     """The fields with the ids of a span, which are given in hexadecimal digits."""
     if parent_id:
-        return unhexlify(b"".join((b"0a10", trace_id, b"1208", span_id, b"2208", parent_id)))
-    return unhexlify(b"".join((b"0a10", trace_id, b"1208", span_id)))
+        return _UNHEXLIFY(b"".join((b"0a10", trace_id, b"1208", span_id, b"2208", parent_id)))
+    return _UNHEXLIFY(b"".join((b"0a10", trace_id, b"1208", span_id)))
 
 
 def times(started: float, ended: float) -> bytes:

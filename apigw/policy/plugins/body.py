@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any, Final, final
 
 from twisted.internet.defer import Deferred
@@ -15,7 +14,7 @@ from apigw.contract.exchange import Exchange
 from apigw.contract.view import View, view_of
 from apigw.contract.view_shared import Shared
 from apigw.errors import GatewayError
-from apigw.policy.plugins.guard import EXCEPTION, TIMEOUT, VALUE, Guard
+from apigw.policy.plugins.guard import EXCEPTION, TIMEOUT, TIMER, VALUE, Guard
 from apigw.policy.plugins.stage import Method
 from apigw.policy.plugins.waits import begun
 
@@ -52,15 +51,15 @@ class BodyCall(BodyHook):
             return data
         if guard.cut_off and not guard.is_open and not view.changed & self._bit and guard.skips():
             raise guard.refusal()
-        began = perf_counter()
+        began = TIMER()
         try:
             result = self._method(view, data, last)
             if result is not None and type(result) is not bytes:
                 result = begun(result, self.spent)
         except BaseException as error:
-            guard.took(perf_counter() - began, self._name)
+            guard.took(TIMER() - began, self._name)
             return self.raised(view, data, error)
-        guard.took(perf_counter() - began, self._name)
+        guard.took(TIMER() - began, self._name)
         if isinstance(result, Deferred):
             return PieceWait(self, view, data, result, guard).outer
         return self.returned(view, data, result)

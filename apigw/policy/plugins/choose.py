@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import perf_counter
 from typing import final
 
 from apigw.contract.choice import Chooser
@@ -12,7 +11,7 @@ from apigw.contract.exchange import Exchange
 from apigw.contract.view import view_of
 from apigw.contract.view_shared import Shared
 from apigw.errors import GatewayError
-from apigw.policy.plugins.guard import EXCEPTION, VALUE, Guard
+from apigw.policy.plugins.guard import EXCEPTION, TIMER, VALUE, Guard
 from apigw.policy.plugins.stage import Method
 
 
@@ -42,7 +41,7 @@ class ChooseCall(Chooser):
             raise guard.refusal()
         view = view_of(exchange, self._shared)
         kind, number = EXCEPTION, -1
-        began = perf_counter()
+        began = TIMER()
         try:
             chosen = method(view, among)
             if chosen is not None:
@@ -51,14 +50,14 @@ class ChooseCall(Chooser):
                     raise ValueError(f"{name} returned {chosen!r}, which is not among {', '.join(among)}")
                 number = among.index(chosen)
         except BaseException as error:
-            guard.took(perf_counter() - began, name)
+            guard.took(TIMER() - began, name)
             if isinstance(error, GatewayError):
                 raise
             guard.failed(kind, name, error)
             if not guard.is_open:
                 raise guard.refusal() from None
             return -1
-        guard.took(perf_counter() - began, name)
+        guard.took(TIMER() - began, name)
         if guard.cut_off:
             guard.succeeded()
         return number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -68,6 +68,10 @@ class PluginMetrics:
         if held[0] != key:
             raise ValueError(f"the metric {name} exists with another kind, or other labels")
         return held[1]
+
+    def families(self) -> Iterator[tuple[str, Any]]:
+        """All that were made, by the names that ``/metrics`` shows."""
+        return ((self._prefix + name, family) for name, (_, family) in self._made.items())
 
     def show(self) -> None:
         """Show them from now on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Final, final
 
 from apigw.errors import PolicyFailed
@@ -18,6 +19,9 @@ BLOCKS: Final = 0.05
 """Seconds of one call from which on a plugin is named in the log: other requests have waited for it."""
 NAMED_EVERY: Final = 1.0
 """Seconds between two lines of the log about that."""
+
+TIMER: Final = perf_counter
+"""Times calls. By a name that is ``Final``, compiled code calls it without a look into a dict."""
 
 EXCEPTION: Final = "exception"
 VALUE: Final = "value"

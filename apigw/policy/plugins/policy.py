@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
+from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred, gatherResults
 
 from apigw.config.errors import ConfigError, Problem, problem_in
@@ -75,6 +76,7 @@ class PluginsPolicy(Policy):
                 problems.append(problem_in(config, ("plugins", plugin.name, "policy"), why))
             yield
         problems += _owned_twice(config, instances)
+        problems += _shown_twice(config, instances, self._series)
         if problems:
             raise ConfigError(problems)
         return PreparedPlugins(self, config, instances)
@@ -216,4 +218,18 @@ def _owned_twice(config: Config, instances: Mapping[str, Instance]) -> list[Prob
             if other != name:
                 sentence = f"has {key.decode()} among its own_headers, as the plugin {other} has"
                 problems.append(problem_in(config, ("plugins", name), sentence))
+    return problems
+
+
+def _shown_twice(config: Config, instances: Mapping[str, Instance], own: PluginSeries) -> list[Problem]:
+    """Metrics that another plugin has, or the gateway: ``hits`` of ``auth_cache`` is ``cache_hits`` of ``auth``."""
+    registry = CollectorRegistry()
+    registry.register(own)
+    problems = []
+    for name, instance in instances.items():
+        for shown, family in instance.kept.metrics.families():
+            try:
+                registry.register(family)
+            except ValueError:
+                problems.append(problem_in(config, ("plugins", name), f"has the metric {shown}, which exists already"))
     return problems

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any, final
 
 from twisted.internet.defer import Deferred
@@ -15,7 +14,7 @@ from apigw.contract.exchange import Answer, AtEnd, Exchange, Head, Hook, Outcome
 from apigw.contract.view import View, view_of
 from apigw.contract.view_shared import ANSWER, ENDS, READS, Shared
 from apigw.errors import GatewayError
-from apigw.policy.plugins.guard import EXCEPTION, TIMEOUT, VALUE, Guard
+from apigw.policy.plugins.guard import EXCEPTION, TIMEOUT, TIMER, VALUE, Guard
 from apigw.policy.plugins.waits import begun
 
 Method = Callable[..., Any]
@@ -75,15 +74,15 @@ class Call(Stage):
         before = Before(exchange) if guard.is_open else None
         view = view_of(exchange, self._shared)
         view.phase = self._phase
-        began = perf_counter()
+        began = TIMER()
         try:
             result = self._method(view)
             if result is not None:
                 result = begun(result, self.spent)
         except BaseException as error:
-            guard.took(perf_counter() - began, self._name)
+            guard.took(TIMER() - began, self._name)
             return self.raised(exchange, view, before, error)
-        guard.took(perf_counter() - began, self._name)
+        guard.took(TIMER() - began, self._name)
         if result is None:
             view.phase = READS
             if guard.cut_off:
@@ -232,7 +231,7 @@ class AnswerHook(Hook):
         view = view_of(exchange, self._shared)
         was, view.phase, view.head = view.phase, ANSWER, head
         headers, kind = head.headers, EXCEPTION
-        began = perf_counter()
+        began = TIMER()
         try:
             result = self._method(view)
             if result is not None:
@@ -240,14 +239,14 @@ class AnswerHook(Hook):
                 _drop(result)
                 raise TypeError(f"on_answer returned {type(result).__name__}, and not None")
         except BaseException as error:
-            guard.took(perf_counter() - began, "on_answer")
+            guard.took(TIMER() - began, "on_answer")
             view.phase = was
             guard.failed(kind, "on_answer", error)
             if not guard.is_open:
                 raise guard.refusal() from None
             head.headers = headers
             return
-        guard.took(perf_counter() - began, "on_answer")
+        guard.took(TIMER() - began, "on_answer")
         view.phase = was
         if guard.cut_off:
             guard.succeeded()
@@ -301,7 +300,7 @@ class Ending(AtEnd):
         view = view_of(exchange, self._shared)
         view.phase = ENDS
         kind = EXCEPTION
-        began = perf_counter()
+        began = TIMER()
         try:
             result = method(view)
             if result is not None:
@@ -309,10 +308,10 @@ class Ending(AtEnd):
                 _drop(result)
                 raise TypeError(f"on_end returned {type(result).__name__}, and not None")
         except BaseException as error:
-            guard.took(perf_counter() - began, "on_end")
+            guard.took(TIMER() - began, "on_end")
             guard.failed(kind, "on_end", error)
         else:
-            guard.took(perf_counter() - began, "on_end")
+            guard.took(TIMER() - began, "on_end")
             if guard.cut_off:
                 guard.succeeded()
         view.phase = READS

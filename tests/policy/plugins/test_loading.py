@@ -119,6 +119,18 @@ def test_each_mistake_has_its_place(tmp_path: Path, mistake: str) -> None:
     assert found.startswith("gateway.yaml:")
 
 
+@pytest.mark.parametrize(("second", "metric"), [("p_a", "b"), ("log", "lines_lost"), ("q", "b")])
+def test_a_metric_has_one_owner(tmp_path: Path, second: str, metric: str) -> None:
+    """Two plugins whose metrics would have the same name cannot be used together; nor one of the gateway's own."""
+    code = GOOD + "    def prepare(self, config, context): context.counter(config['a'], 'Of it.')\n"
+    more = f"{{a: a_b}}\n  {second}:\n    policy: ./p.py:Good\n    with: {{a: {metric}}}"
+    found = problems(tmp_path, code, with_=more)
+    shown = f"gateway_plugin_{second}_{metric}"
+    assert found == (
+        "" if second == "q" else f"gateway.yaml:9:5: plugins.{second}: has the metric {shown}, which exists already"
+    )
+
+
 def test_a_good_one_has_no_problem(tmp_path: Path) -> None:
     """Its settings have defaults and units, and its secrets are masked."""
     assert problems(tmp_path, GOOD, with_="{a: b, secret: hunter2}") == ""
