@@ -19,7 +19,7 @@ from apigw.policy.limits.local import LocalStore
 from apigw.policy.limits.plans import Plans
 from apigw.policy.limits.quota import Quota
 from apigw.policy.limits.selection import Selection
-from apigw.policy.limits.stage import Counting, Violated, charged, is_turned_away, with_plans
+from apigw.policy.limits.stage import Counting, OfRoute, Violated, charged, is_turned_away
 
 LOGGED_EVERY: Final = 60.0
 """Seconds between two lines for one limit."""
@@ -57,20 +57,12 @@ class DryRun(Stage):
     """Counts what the limits in force have let pass, each limit by itself. ``counting.violated`` is told what they
     would have refused. Nobody waits for Redis."""
 
-    def __init__(
-        self,
-        rates: Selection[Limit],
-        concurrent: Selection[ConcurrentLimit],
-        plans: Selection[Plans],
-        counting: Counting,
-    ) -> None:
-        self._rates = rates
-        self._concurrent = concurrent
-        self._plans = plans
+    def __init__(self, limits: OfRoute, counting: Counting) -> None:
+        self._limits = limits
         self._counting = counting
 
     def run(self, exchange: Exchange) -> Outcome:
-        rates, concurrent = with_plans(exchange, self._rates, self._concurrent, self._plans)
+        rates, concurrent = self._limits.of(exchange)
         for limit in rates:
             count(exchange, limit, self._counting)
         for places in concurrent:

@@ -25,11 +25,11 @@ from apigw.policy.limits.in_page import local_store
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.keys import Callers
 from apigw.policy.limits.model import LimitsOfGateway, LimitsSection, RateLimit, beside
-from apigw.policy.limits.plans import Plans, of_addresses, plans_of
+from apigw.policy.limits.plans import Plans, plans_of
 from apigw.policy.limits.quota import Quota
 from apigw.policy.limits.resource import Counted, Limits
 from apigw.policy.limits.rules import RULES
-from apigw.policy.limits.selection import Selection, select
+from apigw.policy.limits.selection import select
 from apigw.policy.limits.series import Kept, LimitSeries
 from apigw.policy.limits.stage import (
     ChargeAddress,
@@ -37,6 +37,7 @@ from apigw.policy.limits.stage import (
     CountAndClaim,
     Counting,
     LimitStore,
+    OfRoute,
     RefuseSpent,
 )
 from apigw.routing.pattern import Pattern
@@ -124,16 +125,15 @@ class PreparedLimits(Prepared):
         found = self._in_force.of(pattern, hosts, name)
         if found:
             counting, addresses = self._counting, found.addresses
-            limits = found.rates, found.concurrent, found.plans
             plain = not found.concurrent and not found.plans
-            stages["limit"] = Count(found.rates, counting) if plain else CountAndClaim(*limits, counting)
+            stages["limit"] = Count(found.rates, counting) if plain else CountAndClaim(found, counting)
             if addresses or found.plans:
                 on_refusal.append(ChargeAddress(addresses, counting, found.plans))
             if addresses:
                 screens = (RefuseSpent(addresses, counting),)
         found = self._dry_runs.of(pattern, hosts, name)
         if found:
-            stages["after_limit"] = DryRun(found.rates, found.concurrent, found.plans, self._dry_counting)
+            stages["after_limit"] = DryRun(found, self._dry_counting)
             if found.addresses or found.plans:
                 on_refusal.append(DryCharge(found.addresses, found.plans, self._dry_counting))
         return Part(stages=stages, on_refusal=tuple(on_refusal), screens=screens) if stages else NOTHING
@@ -157,21 +157,6 @@ class PreparedLimits(Prepared):
 
     def _usable(self) -> Deferred[object]:
         return succeed(None) if self._counting.store.up else fail(RuntimeError("Redis cannot be used"))
-
-
-class Found:
-    """What of the limits in force, or of the dry runs, applies to a route."""
-
-    def __init__(
-        self, rates: Selection[Limit], concurrent: Selection[ConcurrentLimit], plans: Selection[Plans]
-    ) -> None:
-        self.rates = rates
-        self.concurrent = concurrent
-        self.plans = plans
-        self.addresses = Selection(of_addresses(rates.always), of_addresses(rates.sometimes))
-
-    def __bool__(self) -> bool:
-        return bool(self.rates or self.concurrent or self.plans)
 
 
 class Sorted:
@@ -204,10 +189,10 @@ class Sorted:
             yield
         return found
 
-    def of(self, pattern: Pattern | None, hosts: tuple[str, ...], name: str | None) -> Found:
+    def of(self, pattern: Pattern | None, hosts: tuple[str, ...], name: str | None) -> OfRoute:
         """Those for a route, or for what matches no route."""
         matched, named = self._matched, _NONE if name is None else self._named.get(name, _NONE)
-        return Found(
+        return OfRoute(
             select(matched.rates, pattern, hosts).beside(named.rates),
             select(matched.concurrent, pattern, hosts).beside(named.concurrent),
             select(matched.plans, pattern, hosts).beside(named.plans),

@@ -17,7 +17,7 @@ from apigw.policy.limits.in_redis import Outcome as Counted
 from apigw.policy.limits.in_redis import Pending, RedisStore
 from apigw.policy.limits.keys import Callers
 from apigw.policy.limits.local import LocalStore
-from apigw.policy.limits.plans import Plans
+from apigw.policy.limits.plans import Plans, of_addresses
 from apigw.policy.limits.quota import Quota
 from apigw.policy.limits.selection import Selection
 
@@ -40,6 +40,32 @@ class Counting:
         self.fields = fields
 
 
+class OfRoute:
+    """What of the limits in force, or of the dry runs, applies to a route."""
+
+    def __init__(
+        self, rates: Selection[Limit], concurrent: Selection[ConcurrentLimit], plans: Selection[Plans]
+    ) -> None:
+        self.rates = rates
+        self.concurrent = concurrent
+        self.plans = plans
+        self.addresses = Selection(of_addresses(rates.always), of_addresses(rates.sometimes))
+
+    def __bool__(self) -> bool:
+        return bool(self.rates or self.concurrent or self.plans)
+
+    def of(self, exchange: Exchange) -> tuple[tuple[Limit, ...], tuple[ConcurrentLimit, ...]]:
+        """The limits of both kinds that apply to an exchange, those of its caller's plans included."""
+        path, host = exchange.request.path, exchange.request.authority
+        rates, concurrent = self.rates.of(path, host), self.concurrent.of(path, host)
+        for each in self.plans.of(path, host):
+            plan = each.of(exchange)
+            if plan is not None:
+                rates += plan.rates
+                concurrent += plan.concurrent
+        return rates, concurrent
+
+
 class Count(Stage):
     """Checks all limits of a route at once. It waits for Redis, but not for the store in memory."""
 
@@ -54,20 +80,12 @@ class Count(Stage):
 class CountAndClaim(Stage):
     """``Count`` for a route with a concurrency limit, or with plans."""
 
-    def __init__(
-        self,
-        rates: Selection[Limit],
-        concurrent: Selection[ConcurrentLimit],
-        plans: Selection[Plans],
-        counting: Counting,
-    ) -> None:
-        self._rates = rates
-        self._concurrent = concurrent
-        self._plans = plans
+    def __init__(self, limits: OfRoute, counting: Counting) -> None:
+        self._limits = limits
         self._counting = counting
 
     def run(self, exchange: Exchange) -> Outcome:
-        rates, concurrent = with_plans(exchange, self._rates, self._concurrent, self._plans)
+        rates, concurrent = self._limits.of(exchange)
         return (
             claim(exchange, rates, concurrent, self._counting) if concurrent else count(exchange, rates, self._counting)
         )
@@ -130,20 +148,6 @@ def _applying(selection: Selection[Limit], exchange: Exchange) -> tuple[Limit, .
     if not selection.sometimes:
         return selection.always
     return selection.of(exchange.request.path, exchange.request.authority)
-
-
-def with_plans(
-    exchange: Exchange, rates: Selection[Limit], concurrent: Selection[ConcurrentLimit], plans: Selection[Plans]
-) -> tuple[tuple[Limit, ...], tuple[ConcurrentLimit, ...]]:
-    """The limits of both kinds that apply to an exchange, those of its caller's plans included."""
-    path, host = exchange.request.path, exchange.request.authority
-    rate_limits, concurrency_limits = rates.of(path, host), concurrent.of(path, host)
-    for each in plans.of(path, host):
-        plan = each.of(exchange)
-        if plan is not None:
-            rate_limits += plan.rates
-            concurrency_limits += plan.concurrent
-    return rate_limits, concurrency_limits
 
 
 def count(exchange: Exchange, limits: tuple[Limit, ...], counting: Counting) -> Waiting | None:

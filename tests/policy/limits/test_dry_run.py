@@ -19,7 +19,7 @@ from apigw.policy.limits.dry_run import DryRun, WouldRefuse
 from apigw.policy.limits.in_redis import RedisStore
 from apigw.policy.limits.keys import Callers
 from apigw.policy.limits.selection import Selection
-from apigw.policy.limits.stage import Counting
+from apigw.policy.limits.stage import Counting, OfRoute
 from apigw.redis.link import RedisLink
 
 from .test_dimensions import exchange
@@ -106,7 +106,7 @@ def test_nobody_waits_for_redis(shared: RedisStore) -> None:
     rate = limit(2, endpoint="/dry-in-redis", dry_run=True)
     places = concurrent(1, endpoint="/dry-in-redis", dry_run=True)
     counting = Counting(shared, Callers(), counted.append)
-    stage = DryRun(Selection((rate,)), Selection((places,)), Selection(), counting)
+    stage = DryRun(OfRoute(Selection((rate,)), Selection((places,)), Selection()), counting)
     made = [exchange() for _ in range(4)]
     for each in made:
         assert stage.run(each) is None
@@ -127,7 +127,8 @@ def test_without_redis_a_closed_one_passes() -> None:
     store = RedisStore(RedisLink(Redis("redis://127.0.0.1:1"), Clock()), Clock(), time.time)
     closed = limit(1, dry_run=True, on_store_failure="closed")
     places = concurrent(1, dry_run=True, on_store_failure="closed")
-    stage = DryRun(Selection((closed,)), Selection((places,)), Selection(), Counting(store, Callers(), lambda _: None))
+    limits = OfRoute(Selection((closed,)), Selection((places,)), Selection())
+    stage = DryRun(limits, Counting(store, Callers(), lambda _: None))
     try:
         assert [stage.run(exchange()) for _ in range(3)] == [None] * 3
     except errors.GatewayError:  # pragma: no cover
