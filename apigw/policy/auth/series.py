@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter
 
@@ -31,13 +30,20 @@ class AuthSeries:
 
     def introspected(self, provider: str, result: str) -> None:
         """Count a question to a server. ``result`` is active, inactive or failed."""
-        self._providers.add(provider)
+        self._begin(provider)
         self._introspections.labels(provider, result).inc()
 
     def keep(self, providers: Collection[str]) -> None:
-        """Forget those of other providers than these."""
+        """Those of these providers begin with 0; others go."""
         for gone in self._providers.difference(providers):
             self._providers.discard(gone)
             for result in RESULTS:
-                with suppress(KeyError):
-                    self._introspections.remove(gone, result)
+                self._introspections.remove(gone, result)
+        for name in providers:
+            self._begin(name)
+
+    def _begin(self, provider: str) -> None:
+        if provider not in self._providers:
+            self._providers.add(provider)
+            for result in RESULTS:
+                self._introspections.labels(provider, result)
