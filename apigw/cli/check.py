@@ -9,7 +9,7 @@ import sys
 
 from twisted.internet.selectreactor import SelectReactor
 
-from apigw.cli.outcome import FOUND, REFUSED, as_json, complain, counted, warning
+from apigw.cli.outcome import FOUND, REFUSED, complain, counted, problem_as_json, warning
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
 from apigw.config.merge import STDIN
@@ -25,13 +25,13 @@ def check(options: argparse.Namespace) -> int:
         try_out(config, options.directory, SelectReactor())  # which never runs, and is nobody else's
     except ConfigError as error:
         if options.json:
-            print(json.dumps({"good": False, "problems": [*map(as_json, error.problems)], "warnings": []}))
+            print(json.dumps({"good": False, "problems": [*map(problem_as_json, error.problems)], "warnings": []}))
         else:
             complain(options.directory, error)
         return REFUSED
     good = not (options.strict and config.warnings)
     if options.json:
-        warnings = [*map(as_json, config.warnings)]
+        warnings = [*map(problem_as_json, config.warnings)]
         counts = {"services": len(config.services), "routes": len(config.routes)}
         print(json.dumps({"good": good, "problems": [], "warnings": warnings, **counts}))
     else:

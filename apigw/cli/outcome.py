@@ -32,7 +32,7 @@ def warning(problem: Problem) -> str:
     return ": ".join(part for part in parts if part)
 
 
-def as_json(problem: Problem) -> dict[str, object]:
+def problem_as_json(problem: Problem) -> dict[str, object]:
     """``file``, ``line`` and ``column`` are null where the problem has no place."""
     origin = problem.origin
     return {

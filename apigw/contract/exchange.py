@@ -49,7 +49,10 @@ class Answer:
 
 
 class Head:
-    """The head of an answer. Hooks may assign a new list to ``headers``. ``own``: it is the gateway's, no service's."""
+    """The head of an answer. Hooks may assign a new list to ``headers``.
+
+    ``own``: whether the answer is the gateway's, and not the service's.
+    """
 
     def __init__(self, status: int, headers: Headers, own: bool) -> None:
         self.status = status

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final, final
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apigw.contract.bodies import BodyHook
@@ -14,6 +15,8 @@ from apigw.errors import GatewayError
 
 PIECE: Final = 64 * 1024
 """Bytes of a piece, at most: what one read of a connection brings."""
+
+log = Logger(namespace=__name__)
 
 
 class Sink:
@@ -85,8 +88,8 @@ class Pieces:
         while at < len(hooks) and (data or last):
             try:
                 result = hooks[at].piece(self._exchange, data, last)
-            except GatewayError as error:
-                self._failed(error)
+            except Exception as error:
+                self.fail(error)
                 return
             at += 1
             if isinstance(result, Deferred):
@@ -117,13 +120,16 @@ class Pieces:
                 self._sink.goes_on()
 
     def fail(self, error: BaseException) -> None:
-        if not self._over:
-            self._waited = None
-            self._failed(error if isinstance(error, GatewayError) else GatewayError("A hook of a body has failed."))
-
-    def _failed(self, error: GatewayError) -> None:
+        """A hook has failed: end the exchange."""
+        if self._over:
+            return
+        exchange = self._exchange
+        if not isinstance(error, GatewayError):
+            log.failure("{id}: a hook of a body failed", Failure(error), id=exchange.id.decode("ascii"))
+            error = GatewayError("An error in the gateway; its log has the details.")
+        self._waited = None
         self.cancel()
-        self._exchange.driver.refuse(self._exchange, error)
+        exchange.driver.refuse(exchange, error)
 
 
 @final

@@ -168,6 +168,7 @@ def conditions(document: Document, route: Path) -> None:
 
 
 def misnamed(kind: str, name: str) -> str | None:
+    """What is wrong with the name of a condition of this kind; None if nothing is."""
     if kind == "query":
         return None
     if not _TOKEN.fullmatch(name):

@@ -45,7 +45,7 @@ def endpoint_to(
 
 
 MakeEndpoint = Callable[[Any, str, int, float, "IOpenSSLClientConnectionCreator | None"], IStreamClientEndpoint]
-"""As ``endpoint_to``."""
+"""Makes the endpoint of one address, as ``endpoint_to`` does."""
 MakePool = Callable[[bytes, IStreamClientEndpoint, PoolSettings], Connections]
 """Makes the pool of one address, from its scheme, its endpoint and the settings."""
 

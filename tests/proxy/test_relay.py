@@ -10,12 +10,13 @@ from support.fake_transport import FakeTransport
 from support.http1_server import PEER
 from support.logged import failures, logged
 from support.upstream import Upstream as Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from apigw import is_compiled
 from apigw.config.model import Service as ServiceConfig
 from apigw.config.model import Target as TargetConfig
+from apigw.contract.bodies import BodyHook
 from apigw.contract.exchange import Answer, Exchange, Head, Hook, Outcome, Route, Stage
 from apigw.contract.peers import Peers
 from apigw.ops.metrics import Metrics
@@ -63,7 +64,13 @@ class Line:
 class Scene:
     """A client, the gateway, and a service."""
 
-    def __init__(self, *hooks: Hook, stages: tuple[Stage, ...] = (), buffered: int = BUFFERED) -> None:
+    def __init__(
+        self,
+        *hooks: Hook,
+        stages: tuple[Stage, ...] = (),
+        buffered: int = BUFFERED,
+        on_answer_body: tuple[BodyHook, ...] = (),
+    ) -> None:
         self.clock = Clock()
         deadlines = Deadlines(self.clock)
         deadlines.start()
@@ -94,7 +101,7 @@ class Scene:
             log_decisions=False,
         )
         stages = (*stages, *forward.stages(destination, Buffers(10 * BUFFERED)))
-        route = Route("/a", None, "main", metrics.route("/a"), stages, hooks)
+        route = Route("/a", None, "main", metrics.route("/a"), stages, hooks, on_answer_body=on_answer_body)
         table = Table(Router([Entry("/a", None, route)]), None, route, Peers(), 100, False)
         self.accounted: list[Exchange] = []
         self.pipeline = Pipeline(table, self.clock.seconds, self.accounted.append, lambda request: None)
@@ -123,6 +130,21 @@ class Sign(Hook):
 
 class Fail(Hook):
     def run(self, exchange: Exchange, head: Head) -> None:
+        raise RuntimeError("broken")
+
+
+class FailOnPiece(BodyHook):
+    changes = True
+
+    def __init__(self, late: bool) -> None:
+        self._late = late
+
+    def passes(self, exchange: Exchange) -> bool:
+        return False
+
+    def piece(self, exchange: Exchange, data: bytes, last: bool) -> bytes | Deferred[bytes]:
+        if self._late:
+            return fail(RuntimeError("broken"))
         raise RuntimeError("broken")
 
 
@@ -158,6 +180,20 @@ def test_an_answer_whose_hook_fails_is_a_500(asked: bytes, said: bytes) -> None:
     assert not scene.client.lost
     if said == WHOLE:
         assert scene.ask(GET).startswith(b"GET /a ")
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["raised", "fired"])
+def test_an_answer_whose_body_fails_in_a_hook_is_a_500(late: bool) -> None:
+    """The failure is logged once, and the connections serve the next exchange."""
+    scene = Scene(on_answer_body=(FailOnPiece(late),))
+    for _ in range(2):
+        assert scene.ask(GET).startswith(b"GET /a ")
+        with logged() as events:
+            answered = scene.answer(WHOLE)
+        assert answered.startswith(b"HTTP/1.1 500 ")
+        assert b"secret" not in answered
+        assert failures(events) == ["broken"]
+    assert [exchange.status for exchange in scene.accounted] == [500, 500]
 
 
 def test_the_gateways_own_answer_whose_hook_fails_is_a_500() -> None:

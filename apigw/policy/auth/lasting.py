@@ -71,7 +71,7 @@ class Lasting(OnLasting):
         self._forget(watched)
         if error.reason is not None:
             self._failed(error.reason)
-        log.info("{id}: its token ended: {reason}", id=exchange.id.decode("ascii"), reason=error.detail)
+        log.info("{id}: ended: {reason}", id=exchange.id.decode("ascii"), reason=error.detail)
         exchange.driver.refuse(exchange, error)
 
     def _forget(self, watched: _Watched) -> None:

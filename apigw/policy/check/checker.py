@@ -86,7 +86,8 @@ class Checker:
 
     def _begin(self, asked: Headers, caller: str) -> Deferred[Verdict]:
         now = self._seconds()
-        if self._failures >= FAILURES:
+        probes = self._failures >= FAILURES
+        if probes:
             if now < self._next_probe:
                 raise self._unavailable()  # it has failed too often
             self._next_probe = now + PROBES_EVERY
@@ -97,7 +98,13 @@ class Checker:
             headers.addRawHeader(name, value)
         asking: Deferred[Any] = Deferred.fromCoroutine(self._ask(self.check.url, headers))
         asking.addTimeout(self.check.timeout, self._clock, _too_late)
-        return asking.addBoth(self._ended, now, caller).addCallbacks(self._judge, self._failed)
+        asking.addBoth(self._ended, now, caller).addCallbacks(self._judge, self._failed)
+        if not probes:
+            return asking
+        # It goes on if its client leaves: else clients that never stay would keep the answer from all others.
+        waiting: Deferred[Verdict] = Deferred()
+        asking.chainDeferred(waiting)
+        return waiting
 
     def _ended(self, result: Any, began: float, caller: str) -> Any:
         self._places.give_back(caller)

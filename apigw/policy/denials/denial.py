@@ -97,13 +97,13 @@ def _network(text: str) -> str:
             return str(getattr(address, "ipv4_mapped", None) or address)
         network = ip_network(text)
     except ValueError:
-        raise ValueError("The address must be one, or a network such as 192.0.2.0/24 without bits behind it.") from None
+        raise ValueError("The address must be an IP address, or a network such as 192.0.2.0/24.") from None
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is not None and network.prefixlen >= 96:
         network = ip_network(f"{mapped}/{network.prefixlen - 96}")
     if network.prefixlen < LEAST_BITS[network.version]:
         least = LEAST_BITS[network.version]
-        raise ValueError(f"The network is larger than a /{least}: that would refuse half the world.")
+        raise ValueError(f"The network is larger than a /{least}: it would refuse too many clients.")
     return str(network.network_address) if network.num_addresses == 1 else str(network)
 
 

@@ -255,4 +255,6 @@ class Denials:
 
 
 def _unavailable() -> Overloaded:
-    return Overloaded("There is no room for another denial, or it cannot be had now.", [(b"retry-after", b"1")])
+    return Overloaded(
+        "There is no room for another denial, or the shared memory is busy: try again.", [(b"retry-after", b"1")]
+    )

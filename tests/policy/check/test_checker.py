@@ -131,6 +131,22 @@ def test_a_client_that_leaves() -> None:
     assert program.cancelled == FAILURES + 1 and not program.counted("failed")
 
 
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_a_client_that_leaves_while_the_checker_is_left_alone(seconds: float) -> None:
+    """Its question is the only one for a second, and is answered for all others."""
+    program = Program(cache=seconds)
+    for _ in range(FAILURES):
+        program.check()
+        program.answer(ConnectionRefusedError())
+    program.clock.advance(1.0)
+    asking, outcome = program.check()
+    asking.cancel()
+    assert outcome and not program.cancelled
+    assert isinstance(program.check(b"/b"), AuthUnavailable)
+    program.answer()
+    assert isinstance(program.check(b"/b"), tuple)
+
+
 def test_requests_do_not_pile_up() -> None:
     """So many wait at a time; one more is 503 at once, until one of them is answered."""
     program = Program()
