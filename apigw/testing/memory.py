@@ -67,6 +67,21 @@ class InMemory(Gateway):
         observer: Any = self._logged
         self._observer = observer
         globalLogPublisher.addObserver(observer)
+        try:
+            self._begin(directory, named(plugins, beside), services, use, routes, more)
+        except BaseException:
+            globalLogPublisher.removeObserver(observer)
+            raise
+
+    def _begin(
+        self,
+        directory: Path,
+        plugins: Mapping[str, Any],
+        services: Mapping[str, Script] | None,
+        use: Sequence[str] | None,
+        routes: Sequence[Mapping[str, Any]] | None,
+        more: Mapping[str, Any],
+    ) -> None:
         self.time = time = Time()
         self._network = network = Network(time)
         deadlines = Deadlines(time)
@@ -75,7 +90,7 @@ class InMemory(Gateway):
             service = Service(name, script, 0)
             service.port = network.listen(_serving(deadlines, service))
             self.services[name] = service
-        write(directory, document_of(self.services, named(plugins, beside), use, routes, more))
+        write(directory, document_of(self.services, plugins, use, routes, more))
         config = load(str(directory), environ_of(self.services), RULES)
         metrics = Metrics(CollectorRegistry(), __version__)
         agent = Agent(time, deadlines, lambda host: ClientTLS().to(host), make_endpoint=network.endpoint)

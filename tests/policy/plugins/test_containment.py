@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.logger import Logger
 
+from apigw.config.errors import ConfigError
 from apigw.testing import Reply
 from apigw.testing.memory import InMemory
 
@@ -185,3 +188,12 @@ async def test_mistakes_with_bodies(apigw: Any) -> None:
     opened = begin(apigw, "open", "Body")
     for path in ("/text", "/raises", "/else"):
         assert (await opened.request("GET", path)).text == "fine"
+
+
+def test_a_gateway_that_cannot_begin_hears_no_more(tmp_path: Path) -> None:
+    """Its log ends with it, as that of a test that has ended."""
+    gateway: Any = InMemory.__new__(InMemory)
+    with pytest.raises(ConfigError):
+        gateway.__init__(tmp_path, tmp_path, {"p": "nothing"})
+    Logger().info("what comes later")
+    assert gateway.log == ""
