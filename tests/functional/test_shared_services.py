@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import signal
 import socket
 import threading
@@ -93,9 +92,10 @@ def test_each_target_is_checked_by_one_worker(start: Start, service: Service) ->
 def closed(connection: socket.socket) -> bool:
     """Whether the other side has closed it, though nobody here may have noticed."""
     try:
-        readable, _, _ = select.select([connection], [], [], 0)
-        return bool(readable) and not connection.recv(1, socket.MSG_PEEK)
-    except (OSError, ValueError):
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
         return True
 
 

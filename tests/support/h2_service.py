@@ -14,6 +14,7 @@ import h2.connection
 import h2.events
 import h2.settings
 from attrs import Factory, define
+from h2.events import StreamReset
 from hyperframe.frame import GoAwayFrame
 
 Fields = list[tuple[str, str]]
@@ -21,7 +22,8 @@ Fields = list[tuple[str, str]]
 
 @define(eq=False)
 class Received:
-    """A request on its stream, as it comes in. What is answered goes through it."""
+    """A request on its stream, as it comes in. What is answered goes through it: to nobody once the caller has reset
+    the stream, which may come in one piece with the request."""
 
     connection: H2Conversation
     stream: int
@@ -29,7 +31,11 @@ class Received:
     body: bytearray = Factory(bytearray)
     trailers: Fields = Factory(list)
     ended: bool = False
-    reset: int | None = None
+
+    @property
+    def reset(self) -> int | None:
+        """The code with which the caller has reset it."""
+        return self.connection.resets.get(self.stream)
 
     def get(self, name: str) -> str | None:
         values = [value for each, value in self.headers if each == name]
@@ -46,14 +52,15 @@ class Received:
             self.send(body, end=True)
 
     def start(self, status: int, *headers: tuple[str, str], end: bool = False) -> None:
-        self.connection.state.send_headers(self.stream, [(":status", str(status)), *headers], end_stream=end)
-        self.connection.flush()
+        if self.reset is None:
+            self.connection.state.send_headers(self.stream, [(":status", str(status)), *headers], end_stream=end)
+            self.connection.flush()
 
     def send(self, data: bytes, end: bool = False) -> None:
         """As the windows allow, which are waited for."""
         connection = self.connection
         at = 0
-        while at < len(data) or not data:
+        while (at < len(data) or not data) and self.reset is None:
             room = min(
                 connection.state.local_flow_control_window(self.stream),
                 connection.state.max_outbound_frame_size,
@@ -61,8 +68,6 @@ class Received:
             )
             if data and room <= 0:
                 connection.receive()
-                if self.reset is not None:
-                    return
                 continue
             connection.state.send_data(self.stream, data[at : at + room], end_stream=end and at + room == len(data))
             connection.flush()
@@ -71,12 +76,14 @@ class Received:
                 return
 
     def end(self, *trailers: tuple[str, str]) -> None:
-        self.connection.state.send_headers(self.stream, trailers, end_stream=True)
-        self.connection.flush()
+        if self.reset is None:
+            self.connection.state.send_headers(self.stream, trailers, end_stream=True)
+            self.connection.flush()
 
     def refuse(self, code: int) -> None:
-        self.connection.state.reset_stream(self.stream, code)
-        self.connection.flush()
+        if self.reset is None:
+            self.connection.state.reset_stream(self.stream, code)
+            self.connection.flush()
 
 
 Behaviour = Callable[[Received], object]
@@ -97,6 +104,7 @@ class H2Conversation:
         self.socket = connected
         self.state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
         self.streams: dict[int, Received] = {}
+        self.resets: dict[int, int] = {}
         self.gone = False
         self.gives_back = True
         """Whether what is read makes room for more."""
@@ -117,7 +125,9 @@ class H2Conversation:
         if not data:
             self.gone = True
             raise ConnectionError("gone")
-        for event in self.state.receive_data(data):
+        events = self.state.receive_data(data)
+        self.resets |= {each.stream_id: int(each.error_code) for each in events if isinstance(each, StreamReset)}
+        for event in events:
             self._happened(event)
         self.flush()
 
@@ -145,8 +155,6 @@ class H2Conversation:
             if not received.ended:
                 received.ended = True
                 self.service.behave(received)
-        elif isinstance(event, h2.events.StreamReset):
-            self.streams[event.stream_id].reset = int(event.error_code)
 
     def say_goodbye(self, last: int) -> None:
         """By a frame of one's own: the library would say nothing more."""
