@@ -72,7 +72,8 @@ services: {a: {targets: [{url: "http://hunter2@a"}], timeout: "${TIMEOUT}", heal
     environ = {"APP_TOKEN": "hunter2", "DB_PASSWORD": "hunter2", "TIMEOUT": "5s"}
     text = show(read(write({"a.yaml": text}), environ, RULES.schema))
     assert "hunter2" not in text
-    for harmless in ("redis.txt", "jwt.txt", "1h", '"5s"', "…@a/0", "http://…@a", "beta", "first", "blue", "second", "{param.id}", "third"):
+    urls = ("…@a/0", "http://…@a", "second", "{param.id}", "x=third")
+    for harmless in ("redis.txt", "jwt.txt", "1h", '"5s"', "beta", "first", "blue", *urls):
         assert harmless in text
 
 

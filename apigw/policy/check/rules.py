@@ -63,7 +63,8 @@ def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]
     for check in config.of(ChecksSection).checks:
         if check.name == name:
             remembered = f", a pass is remembered for {duration_text(check.cache)}" if check.cache else ""
-            yield "check with", f"{name}, at {masked_in_url(check.url)}, within {duration_text(check.timeout)}{remembered}"
+            url, timeout = masked_in_url(check.url), duration_text(check.timeout)
+            yield "check with", f"{name}, at {url}, within {timeout}{remembered}"
 
 
 def weaker(config: Config) -> Less:

@@ -36,7 +36,7 @@ BASIC = b'Basic realm="apigw", charset="UTF-8"'
 
 
 class Allow(Protocol):
-    """Count one for each key in an exact window. Where one has its limit, count none, and return the seconds to wait."""
+    """Count one for each key in an exact window. Where one has its limit, count none: the seconds to wait."""
 
     def __call__(self, counts: Sequence[tuple[bytes, int]], window: float, /) -> float | None: ...
 
@@ -103,8 +103,7 @@ class TokenEndpoint:
             id, presented = self._clients.meant(credentials(authorization, form))
             limit = self._oauth.rate_limit.limit
             of_addresses = [
-                (_key(b"address", address), limit * ADDRESS_FACTOR**width)
-                for width, address in enumerate(addresses, 1)
+                (_key(b"address", address), limit * ADDRESS_FACTOR**width) for width, address in enumerate(addresses, 1)
             ]
             self._count((_key(b"pair", id, addresses[0]), limit), *of_addresses)
             client = await self._clients.prove(id, presented, self._run)
