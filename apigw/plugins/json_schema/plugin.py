@@ -40,7 +40,10 @@ class JSONSchema:
         "size": {"size": ["1", "16MiB"], "default": 1024 * 1024, "meta": {"doc": "Of a body."}},
         "depth": {"type": "integer", "min": 1, "max": 200, "default": 64, "meta": {"doc": "Of what is nested in it."}},
         "fractions": {
-            "type": "integer", "min": 0, "max": 1_000_000, "default": 1000,
+            "type": "integer",
+            "min": 0,
+            "max": 1_000_000,
+            "default": 1000,
             "meta": {"doc": "Numbers in a body that are no integers of 64 bits."},
         },
         "formats": {"type": "boolean", "default": True, "meta": {"doc": "Whether `format` is checked."}},
