@@ -137,3 +137,40 @@ def test_a_new_plugin_has_a_test_that_passes(tmp_path: Path) -> None:
     assert "1 passed" in tested.stdout, tested.stdout
     again = subprocess.run([APIGW, "new", "plugin", "tenant-header"], cwd=tmp_path, capture_output=True, text=True)
     assert (again.returncode, again.stderr) == (1, "tenant-header: File exists\n")
+
+
+READING = """
+class Reading:
+    name = "reading"
+    schema = {}
+
+    async def on_request(self, view):
+        if "forget" in view.query:
+            view.read_body()
+            return
+        for _ in range(2):
+            try:
+                await view.read_body(1000)
+            except Exception:
+                pass
+"""
+
+
+@pytest.mark.parametrize("how", ["", "?forget"])
+@pytest.mark.parametrize("framing", ["Content-Length: 900", "Transfer-Encoding: chunked"])
+def test_what_is_left_of_a_body_goes_nowhere(tmp_path: Path, service: Service, framing: str, how: str) -> None:
+    """A service that got it would wait for the rest, and take the next request for it."""
+    directory = directory_in(tmp_path)
+    (directory / "reading.py").write_text(READING)
+    routes = [{"path": "/read", "service": "main", "use": ["reading"]}, {"path": "/plain", "service": "main"}]
+    document = gateway(services={"main": service.url}, routes=routes, workers=1, max_buffered=500)
+    document["plugins"] = {"reading": {"policy": "./reading.py:Reading"}}
+    with Daemon(directory, document) as daemon:
+        before = len(service.requests)
+        with daemon.connect() as client:
+            client.send(f"POST /read{how} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n")
+            client.send("5dc\r\n" + "x" * 600 if "chunked" in framing else "x" * 600)
+            answer = client.answer("POST")
+            assert answer.status == 500 and answer.code == "policy_failed"
+        assert daemon.get("/plain").status == 200
+        assert len(service.requests) == before + 1

@@ -39,6 +39,13 @@ class JSONSchema:
         "schema": {"type": "dict", "excludes": "file", "meta": {"doc": "Or the schema itself."}},
         "size": {"size": ["1", "16MiB"], "default": 1024 * 1024, "meta": {"doc": "Of a body."}},
         "depth": {"type": "integer", "min": 1, "max": 200, "default": 64, "meta": {"doc": "Of what is nested in it."}},
+        "fractions": {
+            "type": "integer",
+            "min": 0,
+            "max": 1_000_000,
+            "default": 1000,
+            "meta": {"doc": "Numbers in a body that are no integers of 64 bits."},
+        },
         "formats": {"type": "boolean", "default": True, "meta": {"doc": "Whether `format` is checked."}},
     }
 
@@ -50,7 +57,7 @@ class JSONSchema:
         self.context = context
         self.in_threads: dict[object, int] = {}
         """The sizes of the bodies that threads check, or have still to check, also of clients that have left."""
-        self.size, self.depth = config["size"], config["depth"]
+        self.size, self.depth, self.fractions = config["size"], config["depth"], config["fractions"]
         document = config.get("schema")
         if document is None:
             if "file" not in config:
@@ -103,7 +110,7 @@ class JSONSchema:
 
     def problems(self, body: bytes) -> list[Problem]:
         """What is wrong with the body. Raises ``Malformed``. Runs in any thread."""
-        value = parsed(body, self.depth)
+        value = parsed(body, self.depth, self.fractions)
         if self.validator.is_valid(value):
             return []
         found: list[Any] = []
