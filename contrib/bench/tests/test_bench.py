@@ -36,6 +36,7 @@ from prometheus_client import CollectorRegistry
 from apigw.config.load import load as load_config
 from apigw.contract.principal import Principal
 from apigw.ops.metrics import Metrics
+from apigw.plugins.compression.encoders import CODINGS
 from apigw.policy.auth.jwt.tokens import CACHED_TOKENS, Tokens
 from apigw.policy.auth.model import auth_of
 from apigw.process.rules import RULES
@@ -375,6 +376,15 @@ def test_callers_are_timed_who_are_let_in(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(callers_cost, "PAIRS", 2)
     for kind in callers_cost.kinds(tmp_path, 100):
         assert len(callers_cost.differences(kind)) == 2
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_turns_are_timed_one_by_one(coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A MiB takes more than one turn, of which the longest is told."""
+    readings = iter(range(1_000_000))
+    monkeypatch.setattr(time, "thread_time", lambda: next(readings) / 1000)
+    assert plugins_cost.held(coding) == pytest.approx(1)
+    assert next(readings) > 2 * 16
 
 
 def test_what_operators_see_is_timed_on_the_real_parts() -> None:
