@@ -21,6 +21,10 @@ from apigw.policy.oauth.model import OAuth, OAuthSigning
 from apigw.shared.records import FOR_EVER, Busy, Records
 
 
+_MARK = 8
+"""Characters that make the id of a key that was generated unique."""
+
+
 @frozen(eq=False)
 class Signer:
     """Signs access tokens; ``keys`` verify them: this key's public half, and those of ``accepted``.
@@ -69,13 +73,13 @@ def load_signer(
             material: RSAKey | OctKey = _private_key(signing.private_key_file)
             own = public_key(material.public_key, key_id, ("RS256",))
         elif signing.algorithm == "RS256" and signing.secret is None:
-            if previous is not None and previous.own is not None and previous.key_id.startswith(f"{key_id}-"):
+            if previous is not None and previous.own is not None and previous.key_id[:-_MARK] == f"{key_id}-":
                 material, own = previous._material, previous.own
             else:
                 pem = _generated() if agree is None else agree(key_id, _generated)
                 material = RSAKey.import_key(pem)
                 # a unique id: verifiers may have cached the key of an earlier process
-                name = f"{key_id}-{material.thumbprint()[:8]}"
+                name = f"{key_id}-{material.thumbprint()[:_MARK]}"
                 own = public_key(material.public_key, name, ("RS256",))
             key_id, made = own.id or key_id, own
         elif signing.algorithm == "HS256" and signing.secret is not None:

@@ -34,6 +34,15 @@ def test_all_workers_sign_with_one_generated_key(page: Page) -> None:
     assert load_signer(SIGNING).key_id != one.key_id
 
 
+def test_a_reload_keeps_the_key_of_its_id_alone(page: Page) -> None:
+    """A worker that starts later has the key of the new id: it must be that of all."""
+    agreed = partial(agree, page.keys)
+    before = load_signer(OAuthSigning("RS256", "k1-2"), agree=agreed)
+    assert load_signer(OAuthSigning("RS256", "k1-2"), previous=before).jwks() == before.jwks()
+    after = load_signer(SIGNING, previous=before, agree=agreed)
+    assert after.jwks() == load_signer(SIGNING, agree=agreed).jwks() != before.jwks()
+
+
 def test_the_key_that_was_generated_first_counts(page: Page) -> None:
     """Where two workers generate one at the same time."""
 
