@@ -20,7 +20,6 @@ from apigw.policy.auth.jwt.public_keys import as_jwk, check_rsa
 from apigw.policy.oauth.model import OAuth, OAuthSigning
 from apigw.shared.records import FOR_EVER, Busy, Records
 
-
 _MARK = 8
 """Characters that make the id of a key that was generated unique."""
 
