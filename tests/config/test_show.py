@@ -79,6 +79,13 @@ services: {a: {targets: [{url: "http://hunter2@a"}], timeout: "${TIMEOUT}", heal
         assert harmless in text
 
 
+def test_no_problem_shows_a_secret_in_a_url(write: Write) -> None:
+    """Problems are logged, and shown to whoever reads the status."""
+    document = read(write({"a.yaml": "checks: {a: {url: 'https://a:b/?page=1&token=hunter2'}}\n"}), {}, RULES.schema)
+    told = shown(document, ("checks", "a", "url"), document.get("checks", "a", "url"))
+    assert told == "'https://a:b/?page=1&token=…'"
+
+
 @frozen
 class _Added:
     pin: str | None = None
