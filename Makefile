@@ -141,8 +141,9 @@ $(COMPILED)/installed: setup.py pyproject.toml $(wildcard requirements/*.txt) $(
 	@$(COMPILED)/bin/python -m pip --disable-pip-version-check --require-virtualenv install -qq --no-deps --no-build-isolation --force-reinstall .
 	@touch $@
 
+# Not compiled by pip, which would compile all: Python does it with what is imported.
 $(VENV)/%.installed: setup.py requirements/build.txt requirements/%.txt | $(BIN)/python
 	@echo "Installing into $(VENV), with what '$*' needs ..."
-	@$(PIP) install -qq $(LOCKED) --requirement requirements/$*.txt
+	@$(PIP) install -qq --no-compile $(LOCKED) --requirement requirements/$*.txt
 	@$(PIP) install -qq $(EDITABLE) .
 	@touch $@
