@@ -119,7 +119,7 @@ def _gateway(config: Config) -> Iterator[Found]:
     yield FINE, f"a gateway answers at {admin}: version {version}, process {status.get('process')}"
     if version != __version__:
         yield WARN, f"it is version {version}, and this program {__version__}: `apigw upgrade`, or a restart"
-    if (status.get("last_reload") or {}).get("result") == "failed":
+    if status.get("last_reload") == "failed":
         yield WARN, "its last reload failed: `apigw reload` says why"
 
 
