@@ -126,7 +126,8 @@ ROUTE: Rule = {
 _ROOT: Rule = {
     "gateway": map_of("The gateway itself: listeners, timeouts, sizes, logs.", model.Gateway, GATEWAY),
     "redis": map_of(
-        "Shared storage of limits and refresh tokens for several gateways. Without it: memory of each gateway.",
+        "Shared storage of limits and refresh tokens for several gateways. Without it: memory of each gateway. "
+        "A change of any key but `timeout` needs a restart or an upgrade.",
         model.Redis,
         REDIS,
         nullable=True,

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClien
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from apigw.config.files import read
 from apigw.config.model import Redis
 from apigw.redis.address import Address
 from apigw.redis.errors import RedisUnavailable, in_words
@@ -287,8 +288,7 @@ class RedisLink:
     async def _prove(self, host: str, port: int) -> Any:
         password: bytes | None = None
         if self._config.password_file is not None:
-            with open(self._config.password_file, "rb") as file:
-                password = file.read().strip()
+            password = _read(self._config.password_file).strip()
         protocol = await self._open(host, port, ConnectionFactory(password, self._address.database))
         try:
             await self.probe(protocol.execute_command)
@@ -314,6 +314,8 @@ class RedisLink:
         endpoint = HostnameEndpoint(ConnectingReactor(self._reactor), host, port)
         if not self._address.secure:
             return endpoint
+        if self._config.ca_file is not None:
+            _read(self._config.ca_file)
         return SecureEndpoint(ClientTLS(self._config.ca_file).to(host), endpoint)
 
     async def _master(self) -> tuple[str, int]:
@@ -339,3 +341,11 @@ class RedisLink:
             return await protocol.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
         finally:
             protocol.transport.abortConnection()
+
+
+def _read(file: str) -> bytes:
+    """Raises ``RedisUnavailable``, also for what is no regular file: to open a pipe is to wait for who writes to it."""
+    try:
+        return read(file)
+    except ValueError as error:
+        raise RedisUnavailable(f"{file} {error}") from None

@@ -83,6 +83,8 @@ ALLOWED = Peers(["127.0.0.0/8", "::1/128", "192.0.2.9"])
         ("127.0.0.1", [("x-forwarded-for", "192.0.2.9, 203.0.113.7")], False, False),
         ("127.0.0.1", [("x-forwarded-for", "203.0.113.7"), ("x-forwarded-for", "192.0.2.9")], True, False),
         ("127.0.0.1", [("x-forwarded-for", "203.0.113.7:5120")], False, False),
+        ("127.0.0.1", [("x-forwarded-for", "192.0.2.9:5120")], True, False),
+        ("127.0.0.1", [("x-forwarded-for", "fe80::1%eth0")], False, False),
         ("127.0.0.1", [("x-forwarded-for", "unknown")], False, False),
         ("127.0.0.1", [("x-forwarded-for", "")], False, False),
         ("127.0.0.1", [("forwarded", "for=127.0.0.1")], False, False),

@@ -119,6 +119,18 @@ def test_each_mistake_has_its_place(tmp_path: Path, mistake: str) -> None:
     assert found.startswith("gateway.yaml:")
 
 
+def test_a_name_that_two_packages_offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is taken: both are named, and what to write."""
+    for package in ("first", "second"):
+        folder = tmp_path / f"{package}-1.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
+        (folder / "entry_points.txt").write_text(f"[apigw.plugins]\nstamp = {package}:Stamp\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = problems(tmp_path, GOOD, policy="stamp")
+    assert found == "gateway.yaml:6:13: plugins.p.policy: 'stamp' is offered by first and second: write module:Class"
+
+
 @pytest.mark.parametrize(("second", "metric"), [("p_a", "b"), ("log", "lines_lost"), ("q", "b")])
 def test_a_metric_has_one_owner(tmp_path: Path, second: str, metric: str) -> None:
     """Two plugins whose metrics would have the same name cannot be used together; nor one of the gateway's own."""

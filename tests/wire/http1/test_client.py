@@ -86,7 +86,10 @@ CASES = [
     ok("an unknown status", length(b"hello", line=b"HTTP/1.1 599 Odd"), b"hello", 599),
     ok("204", response(line=b"HTTP/1.1 204 No Content"), status=204),
     ok("304", response(line=b"HTTP/1.1 304 Not Modified"), status=304),
-    ok("204 with a length", response(b"Content-Length: 5", line=b"HTTP/1.1 204 No Content"), status=204),
+    ok("204 with a length of zero", response(b"Content-Length: 0", line=b"HTTP/1.1 204 No Content"), status=204),
+    ok("204 with a length", response(b"Content-Length: 5", line=b"HTTP/1.1 204 No Content"), status=204, reusable=False),  # noqa: E501
+    ok("204 with a length, unusual", response(b"Content-Length: 5", b"A:", line=b"HTTP/1.1 204 No"), status=204, reusable=False),  # noqa: E501
+    ok("204, chunked", response(b"Transfer-Encoding: chunked", line=b"HTTP/1.1 204 No Content"), status=204, reusable=False),  # noqa: E501
     ok("304 with a length", response(b"Content-Length: 5", line=b"HTTP/1.1 304 Not Modified"), status=304),
     ok("HEAD", response(), method=HEAD),
     ok("HEAD with a length", response(b"Content-Length: 5"), method=HEAD),
