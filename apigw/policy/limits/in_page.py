@@ -52,8 +52,8 @@ class PageStore(LocalStore):
         self._kept = 0
         self._shares = Shares(clock, now)
         self._uncounted: list[Checks] = []
-        """What shares have admitted and the page has not counted. A worker that misses a lock has waited for it, so there
-        are few."""
+        """What shares have admitted and the page has not counted. A worker waits before it misses a lock: so there are
+        few."""
         self._owed: list[Want] = []
         """Places to free, whose locks were not to be had."""
         self._next_swept: i64 = 0
