@@ -37,8 +37,8 @@ class PageStore(LocalStore):
 
     The monotonic clock is the same in all workers.
 
-    A check whose lock is not free in time is decided by this worker's share of the limit, and counted when it is. A place
-    for which the table has no room is decided by the share, too.
+    A check whose lock is not free in time is decided by this worker's share of the limit, and counted when it is. A
+    place for which the table has no room is decided by the share, too.
     """
 
     def __init__(self, page: Page, clock: IReactorTime, now: Callable[[], float]) -> None:
