@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from socket import AF_INET, AF_INET6, inet_ntop
 from typing import Final
 
 from apigw.contract.ranges import Ranges
-from apigw.wire.address import MAPPED
+from apigw.wire.address import packed_of
 from apigw.wire.request import Request
 
 _REMEMBERED: Final = 4096
@@ -107,13 +107,10 @@ def claimed_address(entry: bytes) -> bytes | None:
         with_port = _PORT(entry)
         if with_port is not None:
             entry = with_port[1] or with_port[2]
-    try:
-        text = entry.decode("ascii")
-        if ":" not in text:
-            inet_pton(AF_INET, text)  # takes the usual form alone
-            return entry
-        packed = inet_pton(AF_INET6, text)
-    except (OSError, ValueError):
+    text = entry.decode("latin-1")
+    packed = None if "%" in text else packed_of(text)
+    if packed is None:
         return None
-    usual = inet_ntop(AF_INET, packed[12:]) if packed.startswith(MAPPED) else inet_ntop(AF_INET6, packed)
-    return usual.encode("ascii")
+    if ":" not in text:
+        return entry  # no address of IPv4 can be written in two ways
+    return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed).encode("ascii")

@@ -9,15 +9,11 @@ from typing import Final, final
 
 from mypy_extensions import i64
 
-from apigw.wire.address import MAPPED
+from apigw.wire.address import MAPPED, packed_of
 from apigw.wire.request import UNIX_PEER
 
 UNIX: Final = "unix:"
 """Stands in a list for all peers of unix sockets, which have no address."""
-
-_FOUR: Final = AF_INET
-_SIX: Final = AF_INET6
-_packed: Final = inet_pton
 
 _AT_ONCE: Final = 256
 """Networks that are read at a time: some 0.3 ms."""
@@ -54,18 +50,20 @@ class Ranges:
 
     def holds(self, address: bytes) -> bool:
         """Whether ``address``, in text, or ``UNIX_PEER``, is one of them. What is no address never is."""
-        if address == UNIX_PEER:
-            return self._local
-        try:
-            text = address.decode("ascii")
-            if ":" not in text:
-                return _within(self._starts4, self._ends4, _packed(_FOUR, text))
-            packed = _packed(_SIX, text.partition("%")[0])
-        except (OSError, ValueError):
-            return False
-        if packed.startswith(MAPPED):
-            return _within(self._starts4, self._ends4, packed[12:])
-        return _within(self._starts6, self._ends6, packed)
+        return self.has(packed_peer(address))
+
+    def has(self, packed: bytes) -> bool:
+        """As ``holds``, of a ``packed_peer``: an address is read once for several sets."""
+        if len(packed) == 4:
+            return _within(self._starts4, self._ends4, packed)
+        if len(packed) == 16:
+            return _within(self._starts6, self._ends6, packed)
+        return self._local and packed == UNIX_PEER
+
+
+def packed_peer(address: bytes) -> bytes:
+    """The 4 or 16 bytes of an address in text; ``UNIX_PEER`` as it is; nothing for what is no address."""
+    return address if address == UNIX_PEER else packed_of(address.decode("latin-1")) or b""
 
 
 def _within(starts: list[int], ends: list[int], packed: bytes) -> bool:
@@ -88,11 +86,11 @@ def _read(network: str, four: list[tuple[int, int]], six: list[tuple[int, int]])
     """Add the first and the last address of a network."""
     address, slash, length = network.partition("/")
     if ":" not in address:
-        packed = _packed(_FOUR, address)
+        packed = inet_pton(AF_INET, address)
         bits = _bits(length, 32) if slash else 32
         four.append(_ends(packed, bits))
         return
-    packed = _packed(_SIX, address.partition("%")[0])
+    packed = inet_pton(AF_INET6, address.partition("%")[0])
     bits = int(length) if slash else 128
     if bits >= 96 and packed.startswith(MAPPED):
         four.append(_ends(packed[12:], bits - 96))
@@ -104,7 +102,7 @@ def _bits(length: str, most: int) -> int:
     """The length of a prefix, also where it is written as a mask (``255.255.0.0``) or its reverse."""
     if length.isdigit():
         return int(length)
-    mask = int.from_bytes(_packed(_FOUR, length), "big")
+    mask = int.from_bytes(inet_pton(AF_INET, length), "big")
     return mask.bit_count() if not mask or mask >> (most - 1) else most - mask.bit_count()
 
 

@@ -139,6 +139,19 @@ def test_a_password_is_forgotten_some_time_after_its_last_use() -> None:
     assert not any(basic("ada", CHOSEN)[6:] in digest for digest in scene.passwords._seen)
 
 
+def test_one_caller_is_remembered_once_however_it_spells_its_password() -> None:
+    """By spellings it would push out others, whose streams end then. One that it spells oddly goes on."""
+    scene = Scene(ops=f"ada:{SLOW}:\n".encode())
+    usual = basic("ada", CHOSEN)
+    assert usual.endswith(b"eQ==")
+    odd = [usual.replace(b"Basic ", b"basic" + b" " * number) for number in range(1, 9)] + [usual[:-3] + b"R=="]
+    found = scene.ask([odd[0]])
+    assert isinstance(found, Principal)
+    assert all(scene.ask([each]) is found for each in [*odd, usual])
+    assert len(scene.threads.ran) == len(scene.passwords._seen) == 1
+    assert scene.passwords.again([odd[-1]], NOW, None) is found
+
+
 def test_a_route_takes_the_passwords_of_its_providers_alone() -> None:
     """Two may have the same name, and are two callers."""
     scene = Scene(ops=FILE, others=f"ada:{OTHER_HASH}:guest\n".encode())
