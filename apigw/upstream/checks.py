@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, DeferredSemaphore, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -17,7 +18,6 @@ from apigw.upstream import grpc_health
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.agent import endpoint_to
-from apigw.wire.calls import WholeBody
 
 AT_ONCE = 20
 """Maximum number of concurrent checks, of all services together: many at once would delay requests."""
@@ -52,15 +52,22 @@ def ask(upstream: Upstream, target: Target, check: HealthCheck, clock: Any) -> D
         headers.setRawHeaders("host", [f"[{check.host}]" if ":" in check.host else check.host])
     elif target.config.called:
         headers.setRawHeaders("host", [target.authority.decode("ascii")])
-    method, path, question = b"GET", check.path, None
+    method, path, data = "GET", check.path, None
     grpc = upstream.service.protocol == "grpc" if check.grpc is None else check.grpc
     if grpc:
-        method, path = b"POST", grpc_health.PATH
-        question = WholeBody(grpc_health.question(check.grpc_service or ""))
+        method, path, data = "POST", grpc_health.PATH, grpc_health.question(check.grpc_service or "")
         headers.setRawHeaders("content-type", ["application/grpc"])
         headers.setRawHeaders("te", ["trailers"])
-    agent = target.agent or upstream.agent
-    asking: Deferred[Any] = maybeDeferred(agent.request, method, f"{target.name}{path}".encode(), headers, question)
+    # A client of its own for each call: treq's keeps cookies.
+    asking: Deferred[Any] = maybeDeferred(
+        HTTPClient(target.agent or upstream.agent).request,
+        method,
+        f"{target.name}{path}",
+        headers=headers,
+        data=data,
+        allow_redirects=False,
+        unbuffered=True,
+    )
 
     def answered(response: Any) -> Deferred[None]:
         body = _Body()
@@ -75,7 +82,7 @@ def ask(upstream: Upstream, target: Target, check: HealthCheck, clock: Any) -> D
     def judge_grpc(body: bytes, response: Any) -> None:
         if response.code != 200:
             raise Unhealthy(f"answered its health check with {response.code}")
-        status = dict(response.trailers).get(b"grpc-status")
+        status = dict(response.original.trailers).get(b"grpc-status")
         if status is None:
             status = response.headers.getRawHeaders(b"grpc-status", [b"none"])[0]
         if status != b"0":
