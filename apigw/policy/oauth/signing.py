@@ -22,6 +22,9 @@ from apigw.policy.auth.jwt.public_keys import as_jwk, check_rsa
 from apigw.policy.oauth.model import OAuth, OAuthSigning
 from apigw.shared.records import FOR_EVER, Busy, Records
 
+_MARK = 8
+"""Characters that make the id of a key that was generated unique."""
+
 
 @frozen(eq=False)
 class Signer:
@@ -71,7 +74,7 @@ def load_signer(
             material: RSAKey | OctKey = _private_key(signing.private_key_file)
             own = public_key(material.public_key, key_id, ("RS256",))
         elif _is_generated(signing):
-            if previous is not None and previous.own is not None and previous.key_id.startswith(f"{key_id}-"):
+            if previous is not None and previous.own is not None and previous.key_id[:-_MARK] == f"{key_id}-":
                 material, own = previous._material, previous.own
             else:
                 material, own = _read(key_id, _generated() if agree is None else agree(key_id, _generated))

@@ -35,6 +35,15 @@ def test_all_workers_sign_with_one_generated_key(page: Page) -> None:
     assert load_signer(SIGNING).key_id != one.key_id
 
 
+def test_a_reload_keeps_the_key_of_its_id_alone(page: Page) -> None:
+    """A worker that starts later has the key of the new id: it must be that of all."""
+    agreed = partial(agree, page.keys)
+    before = load_signer(OAuthSigning("RS256", "k1-2"), agree=agreed)
+    assert load_signer(OAuthSigning("RS256", "k1-2"), previous=before).jwks() == before.jwks()
+    after = load_signer(SIGNING, previous=before, agree=agreed)
+    assert after.jwks() == load_signer(SIGNING, agree=agreed).jwks() != before.jwks()
+
+
 def test_workers_find_the_key_that_their_master_has_generated(page: Page) -> None:
     """None of them generates one at its start, which takes a tenth of a second and memory of its own."""
 
