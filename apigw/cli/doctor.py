@@ -58,7 +58,7 @@ def _program(config: Config) -> Iterator[Found]:
     if is_compiled():
         yield FINE, f"{build}, compiled"
     else:
-        yield WARN, f"{build}: not compiled, so a request costs two thirds more CPU (docs/howto/deploy.md)"
+        yield WARN, f"{build}: not compiled, so a request costs two to three times the CPU (docs/howto/deploy.md)"
 
 
 def _warnings(config: Config) -> Iterator[Found]:
@@ -119,7 +119,7 @@ def _gateway(config: Config) -> Iterator[Found]:
     yield FINE, f"a gateway answers at {admin}: version {version}, process {status.get('process')}"
     if version != __version__:
         yield WARN, f"it is version {version}, and this program {__version__}: `apigw upgrade`, or a restart"
-    if (status.get("last_reload") or {}).get("result") == "failed":
+    if status.get("last_reload") == "failed":
         yield WARN, "its last reload failed: `apigw reload` says why"
 
 
