@@ -16,6 +16,7 @@ ALLOWED = (
     "this server was built without TLS",  # which redis-server of Debian is not
     "chromium is not installed",  # 300 MB, for six tests of the status page
     "node is not installed",
+    "kubectl is not installed",
     "rotel has no wheel for this Python",
     "npm cannot reach a registry",
     "systemd-analyze is",  # not installed, or too old

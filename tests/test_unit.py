@@ -59,3 +59,15 @@ def test_the_user_of_the_image_is_a_number() -> None:
     number = re.search(r"^USER (\d+)$", image, re.MULTILINE)
     assert number
     assert f"--uid {number[1]} " in image
+
+
+def test_the_image_is_made_of_what_is_sent_to_docker() -> None:
+    """Whatever is not named in the list of what is ignored cannot be copied."""
+    folder = ROOT / "contrib/docker"
+    listed = (folder / "Dockerfile.dockerignore").read_text().split()
+    assert listed[0] == "*"
+    sent = [ROOT / each.removeprefix("!") for each in listed if each.startswith("!")]
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (folder / "Dockerfile").read_text(), re.MULTILINE)
+    for source in " ".join(copied).split():
+        assert any(path == ROOT / source or ROOT / source in path.parents for path in sent), source
+    assert all(path.exists() for path in sent)

@@ -58,7 +58,7 @@ def _program(config: Config) -> Iterator[Found]:
     if is_compiled():
         yield FINE, f"{build}, compiled"
     else:
-        yield WARN, f"{build}: not compiled, so a request costs two thirds more CPU (docs/howto/deploy.md)"
+        yield WARN, f"{build}: not compiled, so a request costs two to three times the CPU (docs/howto/deploy.md)"
 
 
 def _warnings(config: Config) -> Iterator[Found]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from ipaddress import ip_address
 
 from attrs import frozen
@@ -70,8 +71,9 @@ def _escaped(value: str) -> str:
     return re.sub(r"([:=\\])", r"\\\1", value)
 
 
+@lru_cache(64)
 def parse(text: str) -> Endpoint:
-    """Parse an endpoint string.
+    """Parse an endpoint string. Cached: each of the workers asks for those that their master has parsed.
 
     Raises ``ValueError`` with a sentence fragment that follows the string: "has no port from 0 to 65535".
     """

@@ -184,6 +184,7 @@ class Connecting(Waiting):
         error = failure.value
         assert error is not None
         if failure.check(ConnectFailed):
+            relay.unreached = cast(ConnectFailed, error).target
             trace, destination = relay.exchange.trace, relay.destination
             if trace is not None:
                 trace.unconnected(self._target.name, destination.upstream.name, self._began, destination.seconds())

@@ -92,7 +92,15 @@ class PluginsPolicy(Policy):
             log = PluginLog(plugin.name, self._reactor.seconds)
             kept = self._kept[plugin.name] = Kept(Counts(), log, PluginMetrics(plugin.name, self._registry))
         context = Context(
-            plugin.name, plugin.directory, self._reactor, self._now, kept.log, kept.metrics, self._calls, redis
+            plugin.name,
+            plugin.directory,
+            plugin.timeout,
+            self._reactor,
+            self._now,
+            kept.log,
+            kept.metrics,
+            self._calls,
+            redis,
         )
         return Instance(plugin, found, context, kept, self._reactor)
 
