@@ -37,8 +37,9 @@ class PageStore(LocalStore):
 
     The monotonic clock is the same in all workers.
 
-    A check whose lock is not free in time is decided by this worker's share of the limit, and counted when it is. A
-    place for which the table has no room is decided by the share, too.
+    A check whose lock is not free in time is refused if the limit was used up when this worker looked last, for as long
+    as nothing can pass. Else this worker's share of the limit decides, and it is counted when the lock is free. A place
+    for which the table has no room is decided by the share, too.
     """
 
     def __init__(self, page: Page, clock: IReactorTime, now: Callable[[], float]) -> None:
@@ -86,6 +87,8 @@ class PageStore(LocalStore):
             allowed = standing.used < limit.limit
             if allowed:
                 self._count(spot, found, standing)
+            else:
+                spot.seen = standing
         finally:
             self._locks.give_back(spot.lock)
         return allow(standing, 1, ahead) if allowed else decide([standing], moment, 1, ahead)
@@ -109,6 +112,9 @@ class PageStore(LocalStore):
         spots, wanted = self._spots(checks), self._places_of(claim.wanted)
         locks = self._take_all(spots + wanted)
         if locks is None:
+            refusal = self._still_refused(checks, moment)
+            if refusal is not None:
+                return refusal
             by_share = self._share().admit_within(checks, claim, tested, at)
             if checks and claim.state == HELD:
                 self._uncounted.append(checks)
@@ -185,10 +191,22 @@ class PageStore(LocalStore):
         return decision
 
     def _by_share(self, checks: Checks, at: float | None) -> Decision:
+        refusal = self._still_refused(checks, self._moment(at))
+        if refusal is not None:
+            return refusal
         decision = self._share().check(checks, at)
         if decision.allowed:
             self._uncounted.append(checks)
         return decision
+
+    def _still_refused(self, checks: Checks, moment: int) -> Decision | None:
+        """The refusal, where a limit was used up when it was looked at last, and nothing can have passed since."""
+        standings: list[Standing] = []
+        for limit, key in checks:
+            seen = self._spot(limit.id, key).seen
+            if isinstance(seen, Standing) and seen.limit is limit and moment < seen.passes:
+                standings.append(seen)
+        return decide(standings, moment, 1, self._ahead(moment)) if standings else None
 
     def _look(self, limit: Limit, spot: Spot, found: bool, moment: int) -> Standing:
         if not found:
@@ -201,7 +219,10 @@ class PageStore(LocalStore):
         standings: list[Standing] = []
         for place, (limit, _) in enumerate(checks):
             found = self._table.find(spots[place], use) != 0
-            standings.append(self._look(limit, spots[place], found, moment))
+            standing = self._look(limit, spots[place], found, moment)
+            if standing.used >= limit.limit:
+                spots[place].seen = standing
+            standings.append(standing)
         return standings
 
     def _count(self, spot: Spot, found: bool, standing: Standing) -> None:
