@@ -18,9 +18,10 @@ from apigw.config.schema import rule_at
 from apigw.config.secrecy import MASK, masked_in_url, tells_of_a_secret
 
 _SECRET_KEY = re.compile(r"secret|passw|credential", re.IGNORECASE)
-_FIELDS = ("set", "add", "headers", "query", "cookies")
-"""Maps of names in requests and answers, with their values, or with conditions on these."""
-_SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSW|PWD|CREDENTIAL|PRIVATE|(?:^|_)KEY|(?:^|_)PASS(?:_|$)", re.IGNORECASE)
+_FIELDS = ("set", "add", "headers", "query", "cookies", "with")
+"""Maps of names in requests and answers, with their values, or with conditions on these; and the settings of
+plugins."""
+_SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSW|PWD|CREDENTIAL|PRIVATE|COOKIE|KEY|PASS(?:_|$)", re.IGNORECASE)
 _FILE_KEY = re.compile(r"_file$")
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 _RESOLVER: Any = yaml.resolver.Resolver()

@@ -52,6 +52,8 @@ def test_no_secret_is_shown(write: Write) -> None:
 gateway:
   admin: "${APP_TOKEN}"
   drain_delay: "${DB_PASSWORD:-hunter2}"
+  request_timeout: "${APIKEY}"
+  stream_idle_timeout: "${DBPASS}"
 redis: {url: "redis://me:hunter2@a/0", password: hunter2, password_file: redis.txt}
 auth:
   jwt: [{name: a, secret: hunter2, secret_file: jwt.txt}]
@@ -69,12 +71,19 @@ routes:
 checks: {a: {url: "https://me:hunter2@a/?x=third&code=hunter2"}}
 services: {a: {targets: [{url: "http://hunter2@a"}], timeout: "${TIMEOUT}", health_check: {path: "/?key=hunter2#a"}}}
 """
-    environ = {"APP_TOKEN": "hunter2", "DB_PASSWORD": "hunter2", "TIMEOUT": "5s"}
+    environ = dict.fromkeys(("APP_TOKEN", "DB_PASSWORD", "APIKEY", "DBPASS"), "hunter2") | {"TIMEOUT": "5s"}
     text = show(read(write({"a.yaml": text}), environ, RULES.schema))
     assert "hunter2" not in text
     urls = ("…@a/0", "http://…@a", "second", "{param.id}", "x=third")
     for harmless in ("redis.txt", "jwt.txt", "1h", '"5s"', "beta", "first", "blue", *urls):
         assert harmless in text
+
+
+def test_no_problem_shows_a_secret_in_a_url(write: Write) -> None:
+    """Problems are logged, and shown to whoever reads the status."""
+    document = read(write({"a.yaml": "checks: {a: {url: 'https://a:b/?page=1&token=hunter2'}}\n"}), {}, RULES.schema)
+    told = shown(document, ("checks", "a", "url"), document.get("checks", "a", "url"))
+    assert told == "'https://a:b/?page=1&token=…'"
 
 
 @frozen

@@ -103,6 +103,16 @@ def test_small_answers_and_heads(daemon: Daemon, service: Service) -> None:
     assert daemon.get("/gzip", "Accept-Encoding: gzip").get("etag") == '"v"'
 
 
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+def test_small_pieces_that_come_together(daemon: Daemon, service: Service, coding: str) -> None:
+    """They are compressed together, and not each by itself, which would make the answer longer, and take seconds."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    service.behave = lambda received: received.conversation.send(head + b"1\r\na\r\n" * 10_000 + b"0\r\n\r\n")
+    answer = daemon.get("/small", f"Accept-Encoding: {coding}")
+    assert decoded(answer) == b"a" * 10_000
+    assert len(answer.body) < 1000
+
+
 def test_streams_do_not_wait(daemon: Daemon, service: Service) -> None:
     """A piece of an answer can be decoded as soon as the service has sent it."""
     seen = Event()

@@ -185,6 +185,8 @@ class Threads(Place):
         super().__init__(directory)
         self.waiting: list[tuple[Deferred[Any], Any, Any]] = []
         self.full = False
+        self.timeout = 2.0
+        self.calls: dict[object, tuple[float, Any]] = {}
 
     def in_thread(self, run: Any, *arguments: Any) -> Deferred[Any]:
         if self.full:
@@ -192,6 +194,18 @@ class Threads(Place):
         done: Deferred[Any] = Deferred()
         self.waiting.append((done, run, arguments))
         return done
+
+    def later(self, seconds: float, run: Any) -> Threads.Later:
+        later = Threads.Later(self)
+        self.calls[later] = (seconds, run)
+        return later
+
+    class Later:
+        def __init__(self, threads: Threads) -> None:
+            self.threads = threads
+
+        def cancel(self) -> None:
+            del self.threads.calls[self]
 
     def end(self) -> None:
         done, run, arguments = self.waiting.pop(0)
@@ -244,6 +258,25 @@ def test_large_bodies_do_not_pile_up(tmp_path: Path) -> None:
     large = asked(made, Sent(b'"%b"' % (b"x" * AT_A_TIME)))  # by itself it may take as long as it takes
     threads.end()
     assert large.result is None
+
+
+def test_a_check_that_takes_too_long(tmp_path: Path) -> None:
+    """It is 503 before it would be a failure of the plugin, with which a body may pass unchecked; its thread goes on,
+    and counts."""
+    made, threads = plugin(tmp_path, schema={}), Threads(tmp_path)
+    context: Any = threads
+    made.context = context
+    answer = asked(made, Sent(b" " * IN_THREAD))
+    ((seconds, run),) = threads.calls.values()
+    assert seconds < threads.timeout
+    run()
+    refused: Any = failed(answer)
+    assert (refused.status, refused.code) == (503, "overloaded")
+    assert made.in_threads
+    with pytest.raises(Malformed):
+        threads.end()
+    assert not made.in_threads
+    assert not threads.calls
 
 
 def failed(answer: Deferred[Any]) -> BaseException | None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from twisted.internet.defer import CancelledError
+
 from apigw.plugin import Answer, Busy, Context, Refusal, View
 from apigw.plugins.json_schema.strict import Malformed, parsed
 
@@ -21,6 +23,8 @@ IN_THREAD = 32 * 1024
 AT_A_TIME = 8 * 1024 * 1024
 """Bytes of bodies that threads check, or have still to check: those take a third of a second, as measured. One more is
 refused, as it would wait for longer than the plugin's ``timeout``, and that would count as a failure of the plugin."""
+LATEST = 0.75
+"""Of the plugin's ``timeout``: then a check has taken too long, and the request is refused."""
 NEED_NONE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
 """Methods whose requests may have no body."""
 
@@ -87,21 +91,27 @@ class JSONSchema:
         except Malformed as error:
             raise Refusal(400, str(error), "malformed_body") from None
         except Busy:
-            raise Refusal(503, "Too many bodies are being checked.", "overloaded", {"Retry-After": "1"}) from None
+            raise Refusal(503, "It takes too long to check the body.", "overloaded", {"Retry-After": "1"}) from None
         return _invalid(view, problems) if problems else None
 
     async def _in_thread(self, body: bytes) -> list[Problem]:
-        """``problems``. Raises ``Busy``."""
+        """``problems``. Raises ``Busy``, also before the call would count as a failure of the plugin."""
         waiting = list(self.in_threads.values())  # one operation: threads remove what is done
         if waiting and sum(waiting) + len(body) > AT_A_TIME:
             raise Busy("too much is being checked")
         key = object()
         self.in_threads[key] = len(body)
+        checked = self.context.in_thread(self._done_in_thread, key, body)
+        late = self.context.later(LATEST * self.context.timeout, checked.cancel)
         try:
-            return await self.context.in_thread(self._done_in_thread, key, body)
+            return await checked
+        except CancelledError:  # its thread goes on, and counts
+            raise Busy("it takes too long") from None
         except Busy:
             del self.in_threads[key]
             raise
+        finally:
+            late.cancel()
 
     def _done_in_thread(self, key: object, body: bytes) -> list[Problem]:
         try:

@@ -144,8 +144,9 @@ def test_a_metric_has_one_owner(tmp_path: Path, second: str, metric: str) -> Non
 
 
 def test_a_good_one_has_no_problem(tmp_path: Path) -> None:
-    """Its settings have defaults and units, and its secrets are masked."""
-    assert problems(tmp_path, GOOD, with_="{a: b, secret: hunter2}") == ""
+    """Its settings have defaults and units, and its secrets are masked; also what only its name tells to be one."""
+    more = GOOD.replace("schema = {", 'schema = {"api_token": {"type": "string"}, ')
+    assert problems(tmp_path, more, with_="{a: b, secret: hunter2, api_token: hunter2}") == ""
     document = read(str(tmp_path), {}, RULES.schema)
     for learn in RULES.learns:
         learn(document, None)  # type: ignore[arg-type]  # it reads no file of the configuration

@@ -337,6 +337,14 @@ def test_a_stream_arrives_as_it_is_sent() -> None:
     assert recorder.end == ""
 
 
+def test_what_comes_together_is_told_together() -> None:
+    """Whoever looks at a body, as a plugin does, need not do so for each byte of one."""
+    upstream = Upstream()
+    recorder = upstream.ask()
+    upstream.say(chunked(b"1\r\na\r\n" * 500))
+    assert (recorder.body, recorder.pieces) == (b"a" * 500, 1)
+
+
 # Requests.
 
 

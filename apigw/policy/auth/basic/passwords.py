@@ -9,10 +9,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
+from typing import NoReturn
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from apigw.contract.principal import Principal
+from apigw.contract.shared_calls import SharedCalls
+from apigw.errors import Overloaded
 from apigw.policy.auth.basic.users import User
 from apigw.policy.auth.hashing import UNKNOWN
 from apigw.policy.auth.method import Method, Providers, after_scheme
@@ -46,8 +50,8 @@ class Known:
 class Passwords(Method):
     """All providers of passwords. ``users`` are those of each provider, by name.
 
-    Hashing takes 40 ms, in a thread, but for generated ones that are right. Whose password was right is remembered, by
-    a digest with a key of this object.
+    Hashing takes 40 ms, in a thread, but for generated ones that are right; once for all requests that wait for the
+    same. Whose password was right is remembered, by a digest with a key of this object.
     Unknown names are hashed, too, so that the time does not tell which names exist.
     """
 
@@ -58,6 +62,7 @@ class Passwords(Method):
         self._decoys = decoys((user.hash,) for each in users.values() for user in each.values())
         self._key = os.urandom(32)
         self._seen: OrderedDict[bytes, Known] = OrderedDict()
+        self._hashing = SharedCalls()
 
     def providers(self) -> frozenset[str]:
         return frozenset(self._users)
@@ -107,8 +112,9 @@ class Passwords(Method):
             # A generated one that is right waits for nobody; all who have none wait alike.
             return self._checked(True, provider, user, digest, now)
         work = partial(verify, password, hashes, self._decoys)
-        checked = self._run(work, UNKNOWN if user is None else name, caller)
-        return checked.addCallback(self._checked, provider, user, digest, now)
+        id = UNKNOWN if user is None else name
+        hashing = self._hashing.join(digest + provider.encode(), lambda: self._run(work, id, caller))
+        return hashing.addCallbacks(self._checked, _of_its_own, (provider, user, digest, now))
 
     def _checked(self, right: bool, provider: str, user: User | None, digest: bytes, now: float) -> Principal:
         if not right or user is None:
@@ -138,6 +144,13 @@ class Passwords(Method):
             same: object = self._users.get(known.principal.provider, {}).get(known.user.name)
             if same == known.user:
                 self._seen[digest] = known
+
+
+def _of_its_own(failure: Failure) -> NoReturn:
+    """An error for each request: what refuses one may add fields to it."""
+    error = failure.value
+    assert error is not None
+    raise Overloaded(error.detail, error.headers) if isinstance(error, Overloaded) else error
 
 
 def _said(sent: Sequence[bytes]) -> tuple[str, str] | None:

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from apigw.config.errors import ConfigError
 from apigw.contract.principal import Principal
-from apigw.errors import Unauthorized
+from apigw.errors import Overloaded, Unauthorized
 from apigw.policy.auth.basic.model import BasicProvider
 from apigw.policy.auth.basic.opening import users_of
 from apigw.policy.auth.basic.passwords import CHALLENGE, FORGOTTEN_AFTER, Passwords
@@ -150,6 +150,33 @@ def test_one_caller_is_remembered_once_however_it_spells_its_password() -> None:
     assert all(scene.ask([each]) is found for each in [*odd, usual])
     assert len(scene.threads.ran) == len(scene.passwords._seen) == 1
     assert scene.passwords.again([odd[-1]], NOW, None) is found
+
+
+def test_requests_at_the_same_time_have_a_password_hashed_once() -> None:
+    """Else a client that begins with more of them than it has places would be refused; each has its own answer."""
+    hashing: list[Deferred[bool]] = []
+
+    def run(work: Callable[[], bool], name: str, caller: bytes) -> Deferred[bool]:
+        hashing.append(Deferred())
+        return hashing[-1]
+
+    passwords = Passwords({"ops": parse(f"ada:{SLOW}:\n".encode())}, run)
+    for outcome in (Overloaded("full"), False, True):
+        came: list[Any] = []
+        for _ in range(10):
+            found = passwords.verify([basic("ada", CHOSEN)], NOW, None, b"192.0.2.1")
+            assert isinstance(found, Deferred)
+            found.addErrback(lambda failure: failure.value).addCallback(came.append)
+        (asked,) = hashing
+        hashing.clear()
+        asked.callback(outcome) if isinstance(outcome, bool) else asked.errback(outcome)
+        assert len(came) == 10
+        if outcome is True:
+            assert {each.id for each in came} == {"ada"}
+        else:
+            assert len(set(map(id, came))) == 10
+            assert {type(each) for each in came} == {Unauthorized if outcome is False else Overloaded}
+    assert passwords.remembered([basic("ada", CHOSEN)], NOW) is not None
 
 
 def test_a_route_takes_the_passwords_of_its_providers_alone() -> None:
