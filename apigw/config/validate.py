@@ -230,6 +230,8 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
         return f"must be {names}, not a map: write it in brackets"
     if isinstance(value, dict) and list(value.values()) == [None]:
         return f"must be {names}, but YAML reads braces as a map: write it in quotes"
+    if isinstance(value, list) and "valuesrules" in rule:
+        return f"must be {names}, not a list: begin each entry with its name and a colon, without -"
     return f"must be {names}, not {'a list' if isinstance(value, list) else 'a map'}"
 
 

@@ -124,7 +124,7 @@ def _is_generated(signing: OAuthSigning) -> bool:
 def _read(key_id: str, pem: bytes) -> tuple[RSAKey, Key]:
     """A generated key, and its public half with an id of its own: verifiers may have that of an earlier process."""
     key = RSAKey.import_key(pem)
-    return key, public_key(key.public_key, f"{key_id}-{key.thumbprint()[:8]}", ("RS256",))
+    return key, public_key(key.public_key, f"{key_id}-{key.thumbprint()[:_MARK]}", ("RS256",))
 
 
 def _generated() -> bytes:
