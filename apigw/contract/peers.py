@@ -67,10 +67,7 @@ class Peers:
         """
         if not self.trusts(address):
             return True
-        for entry in _claimed(request):
-            if claimed_address(entry) is None:
-                return False
-        return True
+        return all(claimed_address(entry) is not None for entry in _claimed(request))
 
 
 def _claimed(request: Request) -> list[bytes]:
