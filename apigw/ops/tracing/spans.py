@@ -170,7 +170,7 @@ class ServerSpans:
             REMOTE if remote else LOCAL,
             times(started, ended),
             self._head(method, version, secure),
-            _PATH.encode(path),
+            _PATH.encode(without_secrets(path) if path.partition(b";")[1] else path),
             _CLIENT.encode(client),
         ]
         if len(query) > 1:
@@ -232,8 +232,7 @@ class ClientSpans:
     ) -> bytes:
         """``target`` as in logs, ``http://10.0.0.7:8080``; ``path`` with the query; ``resent``: its number, from 0."""
         to = self._target(method, target, service)
-        shown = without_secrets(path) if path.find(b"?") >= 0 else path
-        parts = [identity, times(started, ended), to.head, _FULL.encode(to.url + shown)]
+        parts = [identity, times(started, ended), to.head, _FULL.encode(to.url + without_secrets(path))]
         if status:
             parts.append(_VERSIONS[version])
         if resent:
