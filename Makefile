@@ -31,7 +31,7 @@ help:
 	@echo "make bench    CPU per request, beside nginx     (ARGS=... goes to contrib/bench/bench.py)"
 	@echo "make profile  where the gateway's time goes     (the same)"
 	@echo "make docs     write anew the part of docs/ that is generated"
-	@echo "make dist     what a release is made of"
+	@echo "make dist     what a release is made of         (PYTHONS='python3.12 ...', else all that are here)"
 	@echo "make lock     write requirements/ anew          (UPGRADE=... instead of --upgrade goes to uv)"
 	@echo "make clean    remove what the others have made"
 
@@ -94,11 +94,17 @@ bench: $(COMPILED)/installed
 profile: $(VENV)/bench.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python contrib/bench/bench.py profile $(ARGS)
 
-# A source distribution, and a compiled wheel for this Python and this kind of machine.
-dist: $(VENV)/test.installed
+# A source distribution, and a compiled wheel for each Python that is here, and this kind of machine.
+dist: PYTHONS = $(or $(shell for python in 3.11 3.12 3.13 3.14; do python$$python -c "" 2>/dev/null && echo python$$python; done; true),$(PYTHON))
+dist: BUILDER := $(VENV)-dist/bin/python
+dist:
 	@rm -rf build dist
-	APIGW_COMPILE=1 $(PIP) wheel -q --no-deps --no-build-isolation --wheel-dir dist .
-	$(BIN)/python -c "from setuptools.build_meta import build_sdist; build_sdist('dist')" >/dev/null
+	@for python in $(PYTHONS); do \
+	  echo "Compiling for $$python ..."; \
+	  $$python -m venv --clear $(VENV)-dist && $(BUILDER) -m pip --disable-pip-version-check install -qq $(LOCKED) \
+	  && APIGW_COMPILE=1 $(BUILDER) -m pip --disable-pip-version-check wheel -q --no-deps --no-build-isolation --wheel-dir dist . || exit 1; \
+	done
+	@$(BUILDER) -c "from setuptools.build_meta import build_sdist; build_sdist('dist')" >/dev/null
 	@ls dist
 
 docs: $(VENV)/run.installed
@@ -135,8 +141,9 @@ $(COMPILED)/installed: setup.py pyproject.toml $(wildcard requirements/*.txt) $(
 	@$(COMPILED)/bin/python -m pip --disable-pip-version-check --require-virtualenv install -qq --no-deps --no-build-isolation --force-reinstall .
 	@touch $@
 
+# Not compiled by pip, which would compile all: Python does it with what is imported.
 $(VENV)/%.installed: setup.py requirements/build.txt requirements/%.txt | $(BIN)/python
 	@echo "Installing into $(VENV), with what '$*' needs ..."
-	@$(PIP) install -qq $(LOCKED) --requirement requirements/$*.txt
+	@$(PIP) install -qq --no-compile $(LOCKED) --requirement requirements/$*.txt
 	@$(PIP) install -qq $(EDITABLE) .
 	@touch $@

@@ -136,6 +136,7 @@ setup(
             "types-oauthlib>=4.0",
             "types-requests-oauthlib>=2.0",
             "opentelemetry-proto>=1.44",
+            "rotel>=0.0.1a15; python_version<'3.14'",  # a collector, which has no wheel for 3.14
             "types-protobuf>=7.34",
             "brotli>=1.2",
             "zstandard>=0.25",

@@ -143,11 +143,13 @@ def _alone(options: Options, config: Config) -> IService:
     """One process, which serves."""
     from twisted.internet import reactor
 
+    from apigw.process.handover import without_details
     from apigw.process.place import Alone
     from apigw.process.program import Program
 
     place, log_decisions = Alone(reactor), bool(options["log-decisions"])
-    program = Program(reactor, time.time, options.signals, config, options["config"], place, log_decisions)
+    lean = without_details(config)
+    program = Program(reactor, time.time, options.signals, lean, options["config"], place, log_decisions)
     if options.own_log is not None:
         options.own_log.count_lost(program.metrics.lines_lost("daemon"))
     return program.root

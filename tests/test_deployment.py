@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,17 @@ def test_all_manifests_are_applied() -> None:
     assert sorted(_one("Kustomization")["resources"]) == [
         file.name for file in MANIFESTS if file.name != "kustomization.yaml"
     ]
+
+
+def test_kubectl_takes_the_directory() -> None:
+    """``kubectl apply -k`` would send each manifest."""
+    program = shutil.which("kubectl")
+    if program is None:
+        pytest.skip("kubectl is not installed")
+    made = subprocess.run([program, "kustomize", MANIFESTS[0].parent], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    kinds = [document["kind"] for document in yaml.safe_load_all(made.stdout)]
+    assert sorted(kinds) == sorted(each["kind"] for each in _documents() if each["kind"] != "Kustomization")
 
 
 def test_the_gateway_takes_the_configmap(tmp_path: Path) -> None:

@@ -23,15 +23,26 @@ YAML = re.compile(r"^```yaml\n((?:# etc/(\S+)\n)?.*?)^```$", re.MULTILINE | re.D
 CLI = (ROOT / "docs/reference/cli.md").read_text()
 
 
+def leads_somewhere(target: Path, anchor: str) -> bool:
+    headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if anchor else ()
+    anchors = {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+    return target.exists() and (not anchor or anchor in anchors)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """A reader follows a link to a page that was renamed."""
     for file, anchor in LINK.findall(page.read_text()):
-        target = (page.parent / file).resolve() if file else page
-        assert target.exists(), file
-        if anchor:
-            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+        assert leads_somewhere((page.parent / file).resolve() if file else page, anchor), (file, anchor)
+
+
+def test_each_alert_names_its_page() -> None:
+    """Whom it has woken reads there what to do."""
+    rules = (ROOT / "contrib/prometheus/alerts.yml").read_text()
+    pages = re.findall(r"^ +page: ([^\s#]+)#?(\S*)$", rules, re.MULTILINE)
+    assert len(pages) == rules.count("- alert: ")
+    for file, anchor in pages:
+        assert leads_somewhere(ROOT / file, anchor), (file, anchor)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from attrs import evolve, frozen
 
 from apigw.config.effective import effective
 from apigw.config.model import Balance, Config, Retry, Route
+from apigw.config.secrecy import masked_in_url
 from apigw.config.units import duration_text, size_text
 from apigw.contract.resource import Leaf, answer
 from apigw.errors import BadRequest
@@ -158,7 +159,7 @@ def _demands_of(config: Config, route: Route, path: bytes, query: bytes) -> Iter
         yield "balance", _balance(service.balance)
     if service.max_requests is not None:
         yield "at a time", f"up to {service.max_requests} requests"
-    yield "sent as", sent_as(route, path, query)
+    yield "sent as", masked_in_url(sent_as(route, path, query))
     yield "timeout", duration_text(holds.timeout)
 
 

@@ -9,6 +9,7 @@ import time
 from hashlib import sha256
 from typing import Any
 
+from apigw.cli import periods
 from apigw.cli.admin import NotAnswered
 from apigw.cli.outcome import FOUND, MISUSE, REFUSED
 from apigw.cli.remote import admin_of, as_json, table, token_of
@@ -16,9 +17,7 @@ from apigw.policy.auth.digest import token_digest
 
 PATH = "/denials"
 
-_TIME = re.compile(r"([0-9]{1,7})([smhd])").fullmatch
 _HASH = re.compile(r"[0-9a-fA-F]{64}").fullmatch
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def deny(options: argparse.Namespace) -> int:
@@ -109,10 +108,10 @@ def _digest(kind: str, value: str) -> str:
 
 
 def _seconds(text: str) -> int:
-    match = _TIME(text)
-    if match is None:
-        raise _Misuse(f"{text!r} is not a time: write it like 30m, 1h or 7d")
-    return int(match[1]) * _SECONDS[match[2]]
+    try:
+        return periods.seconds(text)
+    except ValueError as error:
+        raise _Misuse(str(error)) from None
 
 
 def _left(seconds: float) -> str:

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 from apigw import __version__, is_compiled
 from apigw.cli.admin import Admin, NotAnswered
-from apigw.cli.outcome import FOUND, REFUSED, counted, loaded
+from apigw.cli.outcome import FOUND, REFUSED, loaded
 from apigw.config import endpoints, files
 from apigw.config.model import Config
-from apigw.config.units import size_text
+from apigw.config.units import counted, size_text
 from apigw.process.cores import workers
 from apigw.process.descriptors import SPARE
 
@@ -58,7 +58,7 @@ def _program(config: Config) -> Iterator[Found]:
     if is_compiled():
         yield FINE, f"{build}, compiled"
     else:
-        yield WARN, f"{build}: not compiled, so a request costs two thirds more CPU (docs/howto/deploy.md)"
+        yield WARN, f"{build}: not compiled, so a request costs two to three times the CPU (docs/howto/deploy.md)"
 
 
 def _warnings(config: Config) -> Iterator[Found]:
@@ -119,7 +119,7 @@ def _gateway(config: Config) -> Iterator[Found]:
     yield FINE, f"a gateway answers at {admin}: version {version}, process {status.get('process')}"
     if version != __version__:
         yield WARN, f"it is version {version}, and this program {__version__}: `apigw upgrade`, or a restart"
-    if (status.get("last_reload") or {}).get("result") == "failed":
+    if status.get("last_reload") == "failed":
         yield WARN, "its last reload failed: `apigw reload` says why"
 
 

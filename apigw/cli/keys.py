@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
+from contextlib import suppress
 
+from apigw.cli import periods
 from apigw.cli.outcome import FOUND, REFUSED
 from apigw.policy.auth.api_keys import editing
 from apigw.policy.auth.api_keys.records import Record, digest_of, new_key, time_of, time_text
 
 SHOWN = 12
 """Digits of a hash that ``list`` shows: enough to tell millions of keys apart."""
-
-_FROM_NOW = re.compile(r"([1-9][0-9]{0,4})([dh])")
 
 
 def keys(options: argparse.Namespace) -> int:
@@ -66,10 +65,9 @@ def _sort(options: argparse.Namespace) -> int:
 
 def _when(text: str, now: float) -> float:
     """The time that ``90d``, ``12h`` or a time in UTC means. Raises ``ValueError``."""
-    found = _FROM_NOW.fullmatch(text)
-    if found is None:
-        try:
-            return time_of(text)
-        except ValueError:
-            raise ValueError(f"--expires {text}: write 90d, 12h, or a time such as 2027-01-31T12:00:00Z") from None
-    return float(int(now) + int(found[1]) * (86_400 if found[2] == "d" else 3_600))
+    with suppress(ValueError):
+        return float(int(now) + periods.seconds(text))
+    try:
+        return time_of(text)
+    except ValueError:
+        raise ValueError(f"--expires {text}: write 90d, 12h, or a time such as 2027-01-31T12:00:00Z") from None

@@ -12,6 +12,7 @@ from typing import Any
 
 from apigw.config.merge import Document
 from apigw.config.model import Path
+from apigw.config.secrecy import masked_in_url
 from apigw.config.show import shown
 
 _IDENTIFY = ("hosts", "path", "route", "endpoint", "scope", "by", "url", "dns", "srv", "cert_file")
@@ -96,4 +97,4 @@ def _label(entry: Any, keys: Sequence[str] = _IDENTIFY) -> str:
         if key in entry:
             return str(entry[key])
     parts = (entry[key] for key in keys if key in entry)
-    return " ".join(",".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts)
+    return masked_in_url(" ".join(",".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from ipaddress import ip_address
 
 from attrs import frozen
@@ -22,6 +23,8 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 _FILES = ("address", "privateKey", "certKey", "extraCertChain", "dhParameters")
 _MAX_UNIX = 107
+_HOST_AND_PORT = re.compile(r"(?:(?:tcp|https?):(?://)?)?([0-9]+(?:\.[0-9]+){3}|localhost|\*|):([0-9]+)")
+"""As other programs write where they listen."""
 
 
 @frozen
@@ -68,11 +71,17 @@ def _escaped(value: str) -> str:
     return re.sub(r"([:=\\])", r"\\\1", value)
 
 
+@lru_cache(64)
 def parse(text: str) -> Endpoint:
-    """Parse an endpoint string.
+    """Parse an endpoint string. Cached: each of the workers asks for those that their master has parsed.
 
     Raises ``ValueError`` with a sentence fragment that follows the string: "has no port from 0 to 65535".
     """
+    as_others = _HOST_AND_PORT.fullmatch(text)
+    if as_others:
+        host, port = as_others.groups()
+        interface = {"localhost": "127.0.0.1", "*": "", "0.0.0.0": ""}.get(host, host)
+        raise ValueError(f"is not an endpoint: write tcp:{port}" + (f":interface={interface}" if interface else ""))
     kind, *rest = _split(text)
     if len(kind) != 1 or kind[0] not in KINDS:
         if kind == ["tls"]:

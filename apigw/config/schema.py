@@ -123,10 +123,18 @@ ROUTE: Rule = {
     ),
 }
 
+ROUTE_MEANT = {
+    "prefix": "path: /…/*",
+    **dict.fromkeys(("location", "match", "uri", "uris"), "'path'"),
+    **dict.fromkeys(("backend", "cluster", "upstream"), "'service'"),
+}
+"""What people write of routes in other gateways."""
+
 _ROOT: Rule = {
     "gateway": map_of("The gateway itself: listeners, timeouts, sizes, logs.", model.Gateway, GATEWAY),
     "redis": map_of(
-        "Shared storage of limits and refresh tokens for several gateways. Without it: memory of each gateway.",
+        "Shared storage of limits and refresh tokens for several gateways. Without it: memory of each gateway. "
+        "A change of any key but `timeout` needs a restart or an upgrade.",
         model.Redis,
         REDIS,
         nullable=True,
@@ -136,7 +144,7 @@ _ROOT: Rule = {
         "valuesrules": map_of("", model.Service, SERVICE, meant=SERVICE_MEANT),
         "meta": {"doc": "The backends, by name."},
     },
-    "routes": list_of("Which requests go to which service.", map_of("", model.Route, ROUTE)),
+    "routes": list_of("Which requests go to which service.", map_of("", model.Route, ROUTE, meant=ROUTE_MEANT)),
 }
 
 

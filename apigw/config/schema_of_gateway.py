@@ -93,7 +93,9 @@ LISTEN: Rule = {
         model.ServerTLS,
         SERVER_TLS,
         nullable=True,
-        meant=dict.fromkeys(CERTIFICATE, "certificates: [{cert_file: …, key_file: …}]"),
+        meant=dict.fromkeys(
+            (*CERTIFICATE, "cert", "certificate", "key", "private_key"), "certificates: [{cert_file: …, key_file: …}]"
+        ),
     ),
     "proxy_protocol": switch(
         "Every connection begins with a header of the PROXY protocol, version 1 or 2, which is believed whoever sends "
@@ -246,6 +248,7 @@ GATEWAY: Rule = {
         model.AccessLog,
         ACCESS_LOG,
         nullable=True,
+        like="{file: access.log}",
     ),
     "workers": number_or_word(
         "Processes that serve, as one gateway. `auto`: one for each core that the process may use (CPU affinity, the "

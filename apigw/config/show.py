@@ -15,14 +15,14 @@ from apigw.config.model import Path
 from apigw.config.problem import dotted
 from apigw.config.schema import is_secret as is_declared_secret
 from apigw.config.schema import rule_at
-from apigw.config.secrecy import MASK, tells_of_a_secret
+from apigw.config.secrecy import MASK, masked_in_url, tells_of_a_secret
 
 _SECRET_KEY = re.compile(r"secret|passw|credential", re.IGNORECASE)
-_FIELDS = ("set", "add", "headers", "query", "cookies")
-"""Maps of names in requests and answers, with their values, or with conditions on these."""
-_SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSW|PWD|CREDENTIAL|PRIVATE|(?:^|_)KEY|(?:^|_)PASS(?:_|$)", re.IGNORECASE)
+_FIELDS = ("set", "add", "headers", "query", "cookies", "with")
+"""Maps of names in requests and answers, with their values, or with conditions on these; and the settings of
+plugins."""
+_SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSW|PWD|CREDENTIAL|PRIVATE|COOKIE|KEY|PASS(?:_|$)", re.IGNORECASE)
 _FILE_KEY = re.compile(r"_file$")
-_USERINFO = re.compile(r"(?<=://).*@", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 _RESOLVER: Any = yaml.resolver.Resolver()
 _ESCAPED = re.compile(r"[\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff\u2028\u2029]")
@@ -48,7 +48,9 @@ def _values(document: Document, value: Any, path: Path) -> Any:
         return {key: _values(document, entry, (*path, key)) for key, entry in value.items()}
     if isinstance(value, list) and value:
         return [_values(document, entry, (*path, index)) for index, entry in enumerate(value)]
-    return MASK if _masked(document, value, path) else _without_userinfo(value)
+    if _masked(document, value, path):
+        return MASK
+    return masked_in_url(value) if isinstance(value, str) else value
 
 
 def is_secret(document: Document, path: Path) -> bool:
@@ -106,7 +108,7 @@ def shown(document: Document, value: Any, path: Path) -> str:
     if _masked(document, value, path):
         return f'"{MASK}"'
     if isinstance(value, str):
-        return _scalar(_dollars(_without_userinfo(value)))
+        return _scalar(_dollars(masked_in_url(value)))
     if isinstance(value, dict):
         return "{}"
     if isinstance(value, float):
@@ -118,10 +120,6 @@ def _masked(document: Document, value: Any, path: Path) -> bool:
     if path in document.broken:
         return True
     return value is not None and not isinstance(value, bool) and is_secret(document, path)
-
-
-def _without_userinfo(value: Any) -> Any:
-    return _USERINFO.sub(f"{MASK}@", value) if isinstance(value, str) else value
 
 
 def _dollars(text: str) -> str:

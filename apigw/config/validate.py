@@ -15,6 +15,7 @@ from apigw.config.model import Path
 from apigw.config.nearest import hint
 from apigw.config.rules import Form
 from apigw.config.schema import is_secret, rule_at
+from apigw.config.secrecy import masked_in_url
 
 MAX_HINTS = 50
 
@@ -49,6 +50,14 @@ class Validator(cerberus.Validator):  # type: ignore[misc]  # cerberus has no ty
     @schema.setter
     def schema(self, schema: Mapping[str, Any]) -> None:
         self._taken = schema
+
+    def _error(self, *args: Any) -> None:
+        """Cerberus would sort all errors at each one more, and keep them in two trees: of thousands that takes minutes.
+        They are sorted by their places later (``Document.in_order``)."""
+        if len(args) == 1:
+            self._errors.extend(args[0])
+        else:
+            super()._error(*args)
 
     def _validate_duration(self, bounds: list[str], field: Any, value: Any) -> None:
         """The rule's arguments are validated against this schema: {'type': 'list'}"""
@@ -119,6 +128,7 @@ def shown(document: Document, path: Path, value: object) -> str:
     text = document.written.get(path, value if isinstance(value, str) else str(value))
     if "@" in text:
         text = re.sub(r"(?<=://).*@|^[^@]*:.*@", "…@", text, flags=re.DOTALL)
+    text = masked_in_url(text)
     if len(text) > 60:
         text = text[:57] + "…"
     return "'" + "".join(map(_visible, text)) + "'"
@@ -220,6 +230,8 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
         return f"must be {names}, not a map: write it in brackets"
     if isinstance(value, dict) and list(value.values()) == [None]:
         return f"must be {names}, but YAML reads braces as a map: write it in quotes"
+    if isinstance(value, list) and "valuesrules" in rule:
+        return f"must be {names}, not a list: begin each entry with its name and a colon, without -"
     return f"must be {names}, not {'a list' if isinstance(value, list) else 'a map'}"
 
 

@@ -208,6 +208,13 @@ class Policy:
         Raises ``ConfigError`` if the policy cannot be made for the first configuration.
         """
 
+    @classmethod
+    def share(cls, config: Config, page: Page) -> None:
+        """Workers are about to be forked: have in the page what each of them would otherwise make for itself.
+
+        Called in their master, once. Must not fail; what is not in the page, workers make.
+        """
+
     def start(self) -> Deferred[None] | None:
         """The program starts. Called after the start of the context's parts and of earlier policies, before listening.
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from json import loads
 from typing import Any, Final
@@ -34,7 +34,6 @@ class Principal:
         self.provider = provider
         self.id = id
         self.roles = roles
-        self._roles = frozenset(roles)
         self.scopes = scopes
         self.begins = begins
         self.expires = expires
@@ -57,10 +56,6 @@ class Principal:
             claims = self._claims = loads(self.document)
             self.document = b""
         return claims
-
-    def has_one_of(self, roles: Collection[str]) -> bool:
-        """Whether the caller has at least one of ``roles``."""
-        return not self._roles.isdisjoint(roles)
 
 
 def reach(claims: Mapping[str, Any], path: str) -> Any:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Generator, Iterable
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final, final
 
-from apigw.wire.address import MAPPED
+from mypy_extensions import i64
+
+from apigw.wire.address import MAPPED, packed_of
 from apigw.wire.request import UNIX_PEER
 
 UNIX: Final = "unix:"
@@ -49,23 +50,36 @@ class Ranges:
 
     def holds(self, address: bytes) -> bool:
         """Whether ``address``, in text, or ``UNIX_PEER``, is one of them. What is no address never is."""
-        if address == UNIX_PEER:
-            return self._local
-        try:
-            if address.find(b":") < 0:
-                return _within(self._starts4, self._ends4, inet_pton(AF_INET, address.decode("ascii")))
-            packed = inet_pton(AF_INET6, address.partition(b"%")[0].decode("ascii"))
-        except (OSError, ValueError):
-            return False
-        if packed.startswith(MAPPED):
-            return _within(self._starts4, self._ends4, packed[12:])
-        return _within(self._starts6, self._ends6, packed)
+        return self.has(packed_peer(address))
+
+    def has(self, packed: bytes) -> bool:
+        """As ``holds``, of a ``packed_peer``: an address is read once for several sets."""
+        if len(packed) == 4:
+            return _within(self._starts4, self._ends4, packed)
+        if len(packed) == 16:
+            return _within(self._starts6, self._ends6, packed)
+        return self._local and packed == UNIX_PEER
+
+
+def packed_peer(address: bytes) -> bytes:
+    """The 4 or 16 bytes of an address in text; ``UNIX_PEER`` as it is; nothing for what is no address."""
+    return address if address == UNIX_PEER else packed_of(address.decode("latin-1")) or b""
 
 
 def _within(starts: list[int], ends: list[int], packed: bytes) -> bool:
-    number = int.from_bytes(packed, "big")
-    at = bisect_right(starts, number) - 1
-    return at >= 0 and number <= ends[at]
+    """Compiled, this takes a third of the time of ``int.from_bytes`` and ``bisect``."""
+    number = 0
+    for byte in packed:
+        number = number << 8 | byte
+    low: i64 = 0
+    high: i64 = len(starts)
+    while low < high:
+        middle = (low + high) // 2
+        if starts[middle] <= number:
+            low = middle + 1
+        else:
+            high = middle
+    return low > 0 and number <= ends[low - 1]
 
 
 def _read(network: str, four: list[tuple[int, int]], six: list[tuple[int, int]]) -> None:

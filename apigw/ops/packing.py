@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
-from zlib import compress, decompress
+from zlib import DEFLATED, compressobj, decompress
 
 _FASTEST = 1
+_WINDOW, _MEMORY = 12, 5
+"""4 KiB of what was before, as lines are alike: 32 KiB of memory, which each worker keeps, where zlib takes 256."""
 
 
 def pack(lines: Iterable[bytes]) -> str:
     """For use in a thread, as ``unpack``: zlib does not hold the interpreter's lock."""
-    return b64encode(compress(b"\n".join(lines), _FASTEST)).decode()
+    deflating = compressobj(_FASTEST, DEFLATED, _WINDOW, _MEMORY)
+    return b64encode(deflating.compress(b"\n".join(lines)) + deflating.flush()).decode()
 
 
 def unpack(text: str) -> list[bytes]:

@@ -33,7 +33,6 @@ from apigw.policy.all import POLICIES
 from apigw.process.current import Current
 from apigw.process.drain import Drain
 from apigw.process.garbage import Garbage
-from apigw.process.handover import without_details
 from apigw.process.listeners import PublicListeners, listener
 from apigw.process.place import Place
 from apigw.process.renewal import Renewal
@@ -83,7 +82,6 @@ class Program:
         place: Place,
         log_decisions: bool = False,
     ) -> None:
-        config = without_details(config)
         seconds, gateway, machine = reactor.seconds, config.gateway, place.machine
         deadlines = Deadlines(reactor)
         self.metrics = metrics = Metrics(CollectorRegistry(), __version__)

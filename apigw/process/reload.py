@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, su
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from apigw.config.errors import ConfigError
+from apigw.config.errors import ConfigError, Problem
 from apigw.process.handover import Handover
 from apigw.process.outline import Outline
 from apigw.process.systemd import notify, reloading
@@ -31,7 +31,7 @@ class Takes(Protocol):
 
 
 MOST_LOGGED, MOST_TOLD = 20, 100
-"""Lines of ``changed`` that are logged, and that are kept for the audit log."""
+"""Lines of ``changed`` that are logged, and that are kept for the audit log. Of problems the latter are logged, too."""
 
 _TOLD = (
     "succeeded",
@@ -158,7 +158,7 @@ class Reload(Progress):
         error = failure.value
         self.changed = ()
         if isinstance(error, ConfigError):
-            self.problems = tuple(map(str, error.problems))
+            self.problems = _told(error.problems)
             for problem in self.problems:
                 log.error("not reloaded: {problem}", problem=problem)
         elif isinstance(error, CancelledError):
@@ -190,3 +190,10 @@ class Reload(Progress):
         if self.again and not self._held and self._running is None:
             self.again = False
             self.reload()
+
+
+def _told(problems: Sequence[Problem]) -> tuple[str, ...]:
+    """One mistake may be in each of thousands of routes. To log a line takes long enough to be noticed so often."""
+    more = len(problems) - MOST_TOLD
+    told = tuple(map(str, problems[:MOST_TOLD]))
+    return told if more <= 0 else (*told, f"{more} more, which `apigw check` names")

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import fields, frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock, inlineCallbacks
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from apigw.config.errors import ConfigError, Problem
-from apigw.config.model import Config
+from apigw.config.model import Config, Redis
 from apigw.process.current import Current
 from apigw.process.garbage import Garbage
 from apigw.process.handover import unpack
@@ -27,6 +27,12 @@ log = Logger()
 
 Steps = Generator[None, None, None]
 Compiling = Callable[[Config, Snapshot], Generator[None, None, Snapshot]]
+
+FIXED = {
+    "gateway": ("listen", "admin", "workers", "limits_memory", "log", "access_log", "audit_log"),
+    "redis": tuple(field.name for field in fields(Redis) if field.name != "timeout"),
+}
+"""The keys of sections that no reload changes."""
 
 
 @frozen(eq=False)
@@ -132,29 +138,20 @@ class Renewal:
 
 def needs_restart(old: Config, new: Config) -> list[Problem]:
     """Problems for changes that need a restart. Certificates may change, but not the list of their files."""
-
-    def fixed(config: Config) -> dict[tuple[str, ...], object]:
-        gateway = config.gateway
-        return {
-            ("gateway", "listen"): gateway.listen,
-            ("gateway", "admin"): gateway.admin,
-            ("gateway", "workers"): gateway.workers,
-            ("gateway", "limits_memory"): gateway.limits_memory,
-            ("gateway", "log"): gateway.log,
-            ("gateway", "access_log"): gateway.access_log,
-            ("gateway", "audit_log"): gateway.audit_log,
-            ("redis", "url"): config.redis and evolve(config.redis, timeout=0),
-        }
-
     # Where `auto` stands for one worker, the upgrade says so itself.
     upgrade = "" if 1 in (old.gateway.workers, new.gateway.workers) else ", or `apigw upgrade`"
-    before, after = fixed(old), fixed(new)
     problems = [
         Problem(f"a change here needs a restart{upgrade}", path, new.origins.get(path))
-        for path, value in after.items()
-        if value != before[path]
+        for section in FIXED
+        for path in _changed(section, getattr(old, section), getattr(new, section))
     ]
     return [*problems, *(problem for refuse in RULES.refuse for problem in refuse(old, new))]
+
+
+def _changed(section: str, old: object, new: object) -> list[tuple[str, ...]]:
+    if old is None or new is None:
+        return [] if old is new else [(section,)]
+    return [(section, key) for key in FIXED[section] if getattr(old, key) != getattr(new, key)]
 
 
 def _nothing() -> None:

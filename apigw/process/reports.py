@@ -6,7 +6,11 @@ from twisted.logger import Logger
 
 from apigw import __version__, is_compiled
 from apigw.config.model import Config, Path
+from apigw.config.units import counted
 from apigw.process.descriptors import Descriptors
+
+MOST_WARNINGS = 100
+"""Warnings of one configuration that are logged: one may be of each of thousands of routes."""
 
 log = Logger()
 
@@ -23,11 +27,11 @@ class Reports:
     def started(self, config: Config) -> None:
         if self._speaks:
             log.info(
-                "apigw {version}, {kind}: {routes} routes to {services} services",
+                "apigw {version}, {kind}: {routes} to {services}",
                 version=__version__,
                 kind="compiled" if is_compiled() else "not compiled",
-                routes=len(config.routes),
-                services=len(config.services),
+                routes=counted(len(config.routes), "route"),
+                services=counted(len(config.services), "service"),
             )
 
     def in_use(self, config: Config) -> int:
@@ -37,8 +41,10 @@ class Reports:
         """
         connections = self._descriptors.fit(config.gateway.max_connections, config.services, self._workers)
         if self._speaks:
-            for warning in config.warnings:
-                if (warning.path, warning.sentence) not in self._warned:
-                    log.warn("{warning}", warning=str(warning))
+            new = [each for each in config.warnings if (each.path, each.sentence) not in self._warned]
+            for warning in new[:MOST_WARNINGS]:
+                log.warn("{warning}", warning=str(warning))
+            if len(new) > MOST_WARNINGS:
+                log.warn("{more} more warnings, which `apigw check` names", more=len(new) - MOST_WARNINGS)
             self._warned = frozenset((warning.path, warning.sentence) for warning in config.warnings)
         return connections

@@ -12,6 +12,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from apigw.config.model import Config
+from apigw.policy.all import POLICIES
 from apigw.process.handover import without_details
 from apigw.process.machine import Life
 from apigw.process.master import Master
@@ -54,6 +55,8 @@ def master(
     """
     try_out(config, directory, reactor)
     page = _page(workers, config, handed)
+    for policy in POLICIES:
+        policy.share(config, page)
     sockets = Sockets(config.gateway, () if handed is None else handed.sockets)
     life = Life(workers, without_details(config), sockets, page, directory, log_decisions, own_log)
     running = Master(reactor, life, live, install_reactor, Reports(True, workers), lambda: signals.ending)

@@ -66,8 +66,10 @@ class Accounting:
         if log is not None and route.logged:
             target = None if relay is None else relay.target
             answered = target is not None and refusal is None and request.started
-            upstream_duration = None
-            if relay is not None and relay.sent_at:
+            asked, upstream_duration = None if target is None else target.name, None
+            if relay is not None and relay.unreached:
+                asked = relay.unreached
+            elif relay is not None and relay.sent_at:
                 upstream_duration = (relay.upstream_ended_at or ended_at) - relay.sent_at
             quotes = log.quotes_headers
             log.log(
@@ -84,7 +86,7 @@ class Accounting:
                     bytes_in=request.bytes_received,
                     bytes_out=request.bytes_sent,
                     duration=took,
-                    upstream=None if target is None else target.name,
+                    upstream=asked,
                     upstream_duration=upstream_duration,
                     principal=None if exchange.principal is None else exchange.principal.id,
                     protocol=request.clientproto.decode("ascii"),

@@ -29,6 +29,8 @@ class WholeBodies(Bodies):
         if view.is_reading:
             raise RuntimeError("read_body was called before, and has not ended")
         request = exchange.request
+        if request.body_wanted:
+            raise RuntimeError("read_body was called before, and has failed")
         length = request.content_length
         if length is not None and length > limit:
             return fail(too_large(limit))

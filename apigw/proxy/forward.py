@@ -64,6 +64,8 @@ class ChooseService(Stage):
 class HoldBody(Stage):
     """Waits for a small body, or the first piece of another, so that slow clients occupy no connection to the service.
 
+    What a policy has read a part of goes nowhere: a service would take the next request for the rest.
+
     gRPC does not wait: its services may answer before the client sends anything. What is sent of a call is remembered,
     up to the same size, until its answer begins: it can be repeated if the service has not begun it. An OPTIONS or
     TRACE that may go no further is answered.
@@ -82,6 +84,8 @@ class HoldBody(Stage):
         length = request.content_length
         if length == 0 and request.method != b"POST":
             return None
+        if request.body_wanted:  # by ``proxy.body.Reading``, which has not put it back
+            raise errors.PolicyFailed("A policy of this route has begun to read the body, and has not read all of it.")
         destination = self.destination
         allowed, small = destination.max_body_size, destination.buffer_body
         if allowed is not None and length is not None and length > allowed:
@@ -180,6 +184,7 @@ class Connecting(Waiting):
         error = failure.value
         assert error is not None
         if failure.check(ConnectFailed):
+            relay.unreached = cast(ConnectFailed, error).target
             trace, destination = relay.exchange.trace, relay.destination
             if trace is not None:
                 trace.unconnected(self._target.name, destination.upstream.name, self._began, destination.seconds())

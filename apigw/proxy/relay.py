@@ -48,6 +48,8 @@ class Relay(Outcomes):
         """Whether that takes a new connection: one that was kept has just failed for being old."""
         self.repeated = False
         """Whether the request was sent again because the service had not got it, which is done once."""
+        self.unreached = ""
+        """The name of the target to which no connection could be made, in the last try."""
         self.sent_at = 0.0
         self.upstream_ended_at = 0.0
         self.trailers: Headers | None = None
@@ -84,6 +86,7 @@ class Relay(Outcomes):
     def send(self, target: Target, connection: UpstreamConnection, receiver: Receiver | None = None) -> None:
         """Send the request to ``target``. From then on the answer is relayed, or what ``receiver`` lets pass of it."""
         self.target, self.connection = target, connection
+        self.unreached = ""
         self.full = False
         known, complete = self.length(), self.is_complete()
         exchange, request, destination = self.exchange, self.request, self.destination

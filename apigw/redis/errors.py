@@ -30,8 +30,6 @@ def in_words(failure: BaseException) -> str:
     for kind, words in _WORDS:
         if isinstance(failure, kind):
             return words(failure)
-    if isinstance(failure, OSError) and failure.filename is not None:
-        return f"{failure.filename} cannot be read: {failure.strerror}"
     if isinstance(failure, error.ConnectError):
         return f"no connection: {failure.osError or failure}"
     return str(failure) or type(failure).__name__

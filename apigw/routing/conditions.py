@@ -81,9 +81,9 @@ class Conditions:
             "query": sorted(query, key=_name),
             "cookie": sorted(cookies, key=_name),
         }
-        self.texts = tuple([_in_words(kind, each) for kind, held in of.items() for each in held])
+        self.texts = tuple([in_words(kind, each) for kind, held in of.items() for each in held])
         """Each in words, such as ``header x-version is '2'``; equal for the same conditions."""
-        self._shown = ", ".join([_shown(kind, each) for kind, held in of.items() for each in held])
+        self._shown = ", ".join([shown_in_words(kind, each) for kind, held in of.items() for each in held])
         self._headers = [_Test(each, each.name.lower().encode("ascii")) for each in of["header"]]
         self._query = [_Test(each, each.name.encode("utf-8")) for each in of["query"]]
         self._cookies = [_Test(each, each.name.encode("utf-8")) for each in of["cookie"]]
@@ -117,7 +117,7 @@ def _name(condition: Condition) -> str:
     return condition.name.lower()
 
 
-def _in_words(kind: str, condition: Condition) -> str:
+def in_words(kind: str, condition: Condition) -> str:
     name = f"{kind} {condition.name.lower() if kind == 'header' else condition.name}"
     if condition.equal is not None:
         return f"{name} is {condition.equal!r}"
@@ -126,12 +126,13 @@ def _in_words(kind: str, condition: Condition) -> str:
     return f"{name} is {'absent' if condition.present is False else 'present'}"
 
 
-def _shown(kind: str, condition: Condition) -> str:
+def shown_in_words(kind: str, condition: Condition) -> str:
+    """As ``in_words``, without a value that may be a secret."""
     if condition.equal is not None and tells_of_a_secret(condition.name):
         condition = evolve(condition, equal=MASK)
     elif condition.regex is not None and tells_of_a_secret(condition.name):
         condition = evolve(condition, regex=MASK)
-    return _in_words(kind, condition)
+    return in_words(kind, condition)
 
 
 def _of_query(query: bytes) -> Pairs:

@@ -14,6 +14,7 @@ from apigw.config.problem import Problem
 from apigw.config.rules import Rules
 from apigw.routing.configured import entry_of
 from apigw.routing.pattern import Pattern, overlaps
+from apigw.routing.rivals import MAX_COMPARED
 from apigw.routing.router import Router
 
 ANY = b"ANY"
@@ -61,7 +62,7 @@ class _Reviewer:
     def unreachable(self, index: int, route: Route) -> str | None:
         pattern = Pattern.parse(route.path)
         if _conditions(route):
-            for other, earlier in self._same[pattern.shape]:
+            for other, earlier in self._same[pattern.shape][:MAX_COMPARED]:
                 if other < index and _covers(earlier, route):
                     return f"can never be reached: the route at {self._place(other)} takes all its requests"
             return None

@@ -13,7 +13,7 @@ from apigw.routing.pattern import Pattern
 KINDS = ("headers", "query", "cookies")
 """Keys of a route with conditions."""
 
-_MAX_COMPARED = 200
+MAX_COMPARED = 200
 """Routes of one host and shape that each is compared with."""
 
 Wanted = Mapping[tuple[str, str], tuple[str, object]]
@@ -60,7 +60,7 @@ class Rivals:
         told: list[bool] = []
         for host in hosts or [""]:
             held = self._held.setdefault((host, pattern.shape), [])
-            for other in held[:_MAX_COMPARED]:
+            for other in held[:MAX_COMPARED]:
                 if True not in told:
                     told += self._compare(mine, other, host, bool(told))
             held.append(mine)

@@ -198,8 +198,6 @@ class Page:
 
     def become(self, worker: int, pid: int) -> None:
         """From now on this process is ``worker``, in a slot that no living process has. Called after the fork."""
-        self.loads.clear(worker)
-        self.retries.clear(worker)
         self.slots.claim(worker, pid)
         self.locks.worker = worker
         self.places.leave(worker)  # in case that the master could not free them all

@@ -94,6 +94,8 @@ class Spot:
         self.known: i64 = 0
         self.until: i64 = 0
         """The entry's ``until`` as its owner has read it last; 0 if he has not since it was found."""
+        self.seen: object = None
+        """What its owner wants to remember of it, for when he cannot have the lock."""
 
 
 @final

@@ -10,7 +10,7 @@ got it. Both as users see them: docs/reference/retries.md.
 from __future__ import annotations
 
 from functools import partial
-from typing import Final, final
+from typing import Final, cast, final
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -86,6 +86,7 @@ def _not_connected(
         if other is not None:
             upstream.series.retried(CONNECT)
             return _connect(upstream, other, key, False, tries)
+        cast(ConnectFailed, failure.value).target = target.name
     return failure
 
 

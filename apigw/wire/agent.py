@@ -57,6 +57,8 @@ def http1_pool(deadlines: Deadlines, scheme: bytes, endpoint: IStreamClientEndpo
 TLSFor = Callable[[str], IOpenSSLClientConnectionCreator]
 """The TLS options for a host name, which verify it."""
 
+MOST_POOLS = 256
+"""Pools that are kept without a connection. Who calls may let clients say where to."""
 KEPT_BODY = 64 * 1024
 """Bytes of a body that are read before ``deliverBody``, so that a short body frees its connection at once."""
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
@@ -118,6 +120,9 @@ class Agent:
     def _pool(self, where: URI) -> Connections:
         key = (where.scheme, where.host, where.port)
         if key not in self._pools:
+            if len(self._pools) >= MOST_POOLS:
+                pools = self._pools.items()
+                self._pools = {key: pool for key, pool in pools if pool.connections or pool.waiting}
             host = where.host.decode("ascii")
             tls = self._tls_for(host) if where.scheme == b"https" else None
             endpoint = self._make_endpoint(self._reactor, host, where.port, self._settings.connect_timeout, tls)

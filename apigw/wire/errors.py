@@ -24,7 +24,12 @@ class UpstreamError(Exception):
 
 
 class ConnectFailed(UpstreamError):
-    """No connection could be made: refused, unreachable, a name that does not resolve, or a failed TLS handshake."""
+    """No connection could be made: refused, unreachable, a name that does not resolve, or a failed TLS handshake.
+
+    ``target`` is the name of the last one that was tried, where several are.
+    """
+
+    target = ""
 
 
 class PoolExhausted(UpstreamError):

@@ -51,7 +51,7 @@ class Receiver(Protocol):
         """The final response with its whole ``body``, if it was complete when it was read; replaces all other calls."""
 
     def response_received(self, data: bytes) -> None:
-        """A piece of the response's body, not empty and without framing."""
+        """A piece of the response's body, not empty and without framing: all of it that was read together."""
 
     def response_paused(self) -> None:
         """All data that has arrived was passed on, and the response is not complete: flush what was written so far."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from attrs import asdict
 
-from bench import drain, flood, full, kill, limits_memory, memory, nginx, plot, profile, reload, wrong
+from bench import drain, flood, full, kill, limits_memory, memory, nginx, plot, plugins_cost, profile, reload, wrong
 from bench.edge import parts as edge
 from bench.figures import Verdict
 from bench.ground import Ground
@@ -52,6 +52,7 @@ COMMANDS = {
     "edge": "new connections, TLS, HTTP/2, bodies, gRPC, beside nginx, HAProxy and Envoy; a stream that lasts",
     "flood": "wrong client secrets and wrong tokens under load",
     "wrong": "wrong credentials of each kind, 500 a second, under load",
+    "plugins": "policies in Python: one, three, an async one; and compression's longest turn",
     "profile": "where the gateway's time goes",
 }
 KEPT, BROKEN, UNUSABLE = 0, 1, 2
@@ -311,6 +312,8 @@ def main(arguments: Sequence[str]) -> int:
                 return _edge(options, ground)
             if options.command == "wrong":
                 return _conclude(wrong.check(ground))
+            if options.command == "plugins":
+                return _conclude(plugins_cost.check(_say))
             return _check(options, ground)
         except (NotStarted, LookupError) as error:
             _say(str(error))

@@ -84,10 +84,10 @@ def _claim(name: str) -> list[dict[str, str]]:
     return [{"key": "claims"}, {"key": name}]
 
 
-def _authenticate() -> dict[str, Any]:
+def _authenticate(algorithm: str) -> dict[str, Any]:
     provider = {
         "issuer": tokens.ISSUER,
-        "local_jwks": {"inline_string": tokens.key_set()},
+        "local_jwks": {"inline_string": tokens.key_set(algorithm)},
         "forward": True,
         "payload_in_metadata": "claims",
         "jwt_cache_config": {"jwt_cache_size": 16_384},
@@ -124,8 +124,8 @@ def _limit_users() -> dict[str, Any]:
     )
 
 
-def everything(place: Place) -> dict[str, Any]:
-    """100 routes, a cached RS256 token, a role, a limit by user, outlier detection, request id, JSON access log."""
+def everything(place: Place, algorithm: str = "RS256") -> dict[str, Any]:
+    """100 routes, a cached token, a role, a limit by user, outlier detection, request id, JSON access log."""
     log = {
         "name": "envoy.access_loggers.file",
         "typed_config": {
@@ -137,7 +137,7 @@ def everything(place: Place) -> dict[str, Any]:
     manager = {
         "generate_request_id": True,
         "access_log": [log],
-        "http_filters": [_authenticate(), _demand_role(), _limit_users(), ROUTER],
+        "http_filters": [_authenticate(algorithm), _demand_role(), _limit_users(), ROUTER],
     }
     return {
         **_document(place, _routes(100), manager, {"outlier_detection": {"consecutive_5xx": 5}}),

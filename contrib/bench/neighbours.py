@@ -6,7 +6,7 @@ from attrs import frozen
 
 from bench import envoy, nginx, node
 from bench.programs import HOST, Program
-from bench.scenarios import ALL, ALL_FIRST_SEEN, BARE, Scenario
+from bench.scenarios import ALL, ALL_ES256, ALL_FIRST_SEEN, BARE, Scenario
 
 
 @frozen
@@ -73,6 +73,7 @@ NEIGHBOURS = (
     Neighbour(envoy.BARE),
     Neighbour(envoy.ALL, ALL),
     Neighbour(envoy.program("envoy all-first-seen", envoy.everything), ALL_FIRST_SEEN),
+    Neighbour(envoy.program("envoy all-es256-first-seen", lambda place: envoy.everything(place, "ES256")), ALL_ES256),
     Neighbour(CADDY),
     Neighbour(node.FASTIFY),
     Neighbour(node.EXPRESS_GATEWAY),

@@ -42,10 +42,10 @@ def many_routes(count: int) -> list[Document]:
 LOG = {"file": "access.log", "format": "json"}
 
 
-def _token(place: Place) -> Document:
+def _token(place: Place, algorithm: str = "RS256") -> Document:
     """Tokens are wanted; the key that verifies them is written beside the configuration."""
-    (place.directory / "token.pem").write_bytes(tokens.public_key())
-    verifier = {"name": "bench", "algorithm": "RS256", "public_key_file": "token.pem", "issuer": tokens.ISSUER}
+    (place.directory / "token.pem").write_bytes(tokens.public_key(algorithm))
+    verifier = {"name": "bench", "algorithm": algorithm, "public_key_file": "token.pem", "issuer": tokens.ISSUER}
     return {"auth": {"jwt": [verifier]}}
 
 
@@ -76,12 +76,12 @@ def with_plans(place: Place) -> Document:
     return {**with_user_limit(place), "rate_limits": plans}
 
 
-def with_everything(place: Place) -> Document:
-    """Every policy on: a parameter among 100 routes, an RS256 token, a role, a limit for each user, a breaker, and a
-    JSON access log to a file. Metrics and request ids need no asking."""
+def with_everything(place: Place, algorithm: str = "RS256") -> Document:
+    """Every policy on: a parameter among 100 routes, a token, a role, a limit for each user, a breaker, and a JSON
+    access log to a file. Metrics and request ids need no asking."""
     whole = document(place, [{**route, "roles": ["user"]} for route in many_routes(100)], access_log=LOG)
     whole["services"]["origin"]["circuit_breaker"] = {}
-    return {**whole, **_token(place), **_limit("user")}
+    return {**whole, **_token(place, algorithm), **_limit("user")}
 
 
 def with_hosts(place: Place) -> Document:
@@ -147,6 +147,10 @@ def _first_seen() -> tuple[str, ...]:
     return tokens.authorizations(tokens.MANY)
 
 
+def _first_seen_es256() -> tuple[str, ...]:
+    return tokens.authorizations(tokens.MANY, "ES256")
+
+
 @frozen
 class Scenario:
     """A gateway's configuration and the request that is sent through it.
@@ -170,6 +174,9 @@ ROUTES = tuple(
 )
 ALL = Scenario("all", with_everything, authorizations=tokens.authorizations)
 ALL_FIRST_SEEN = Scenario("all-first-seen", with_everything, authorizations=_first_seen)
+ALL_ES256 = Scenario(
+    "all-es256-first-seen", lambda place: with_everything(place, "ES256"), authorizations=_first_seen_es256
+)
 ALL_REDIS = Scenario("all-redis", in_redis(with_everything), authorizations=tokens.authorizations, beside=(REDIS,))
 TLS = Scenario("tls", with_tls)
 LONG_QUEUE = Scenario("long-queue", with_long_queue)
@@ -192,6 +199,7 @@ COMPARED = (
     Scenario("traced", lambda place: with_traces(place, "100%")),
     ALL,
     ALL_FIRST_SEEN,
+    ALL_ES256,
     ALL_REDIS,
 )
 USER_LIMIT = Scenario("limit-user", with_user_limit, authorizations=tokens.authorizations)
@@ -213,6 +221,8 @@ TARGETS = (
     Target("bare", "nginx", 2.2),
     Target("bare", "express-gateway", 0.08),
     Target("all", "envoy all", 0.9),
+    Target("all-first-seen", "envoy all-first-seen", 1.0),
+    Target("all-es256-first-seen", "envoy all-es256-first-seen", 1.0),
     Target("all-redis", "nginx", 5.0),
     Target("routes-10000", "bare", 1.05),
 )

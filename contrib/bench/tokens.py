@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import time
 from functools import cache
+from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
+from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec_key
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jwt
-from joserfc.jwk import RSAKey
+from joserfc.jwk import ECKey, RSAKey
 
 ISSUER = "https://id.example.com"
 LIFETIME = 24 * 3600
@@ -18,23 +21,32 @@ MANY = 20_000
 
 
 @cache
-def _key() -> RSAPrivateKey:
-    return generate_private_key(public_exponent=65537, key_size=2048)
+def _key(algorithm: str) -> Any:
+    return generate_private_key(65537, 2048) if algorithm == "RS256" else generate_ec_key(SECP256R1())
 
 
-def public_key() -> bytes:
-    return _key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+def _jwk(algorithm: str) -> RSAKey | ECKey:
+    return (RSAKey if algorithm == "RS256" else ECKey).import_key(_key(algorithm))
 
 
-def key_set() -> str:
+def public_key(algorithm: str = "RS256") -> bytes:
+    pem: bytes = _key(algorithm).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return pem
+
+
+def key_set(algorithm: str = "RS256") -> str:
     """The public key as a JSON Web Key Set."""
-    return json.dumps({"keys": [{**RSAKey.import_key(public_key()).as_dict(), "alg": "RS256", "use": "sig"}]})
+    public = _jwk(algorithm).as_dict(private=False)
+    return json.dumps({"keys": [{**public, "alg": algorithm, "use": "sig"}]})
 
 
 @cache
-def authorizations(count: int = 1) -> tuple[str, ...]:
-    """So many values of ``Authorization``: RS256 tokens that differ in their ``jti``, a third of a millisecond each."""
-    key, now = RSAKey.import_key(_key()), int(time.time())
+def authorizations(count: int = 1, algorithm: str = "RS256") -> tuple[str, ...]:
+    """So many values of ``Authorization``: tokens that differ in their ``jti``, of RS256 a third of a millisecond each.
+
+    ``algorithm`` is RS256 or ES256.
+    """
+    key, now = _jwk(algorithm), int(time.time())
     claims = {"iss": ISSUER, "aud": "bench", "sub": "ada", "roles": ["user"], "iat": now, "exp": now + LIFETIME}
-    tokens = (jwt.encode({"alg": "RS256"}, {**claims, "jti": str(number)}, key) for number in range(count))
+    tokens = (jwt.encode({"alg": algorithm}, {**claims, "jti": str(number)}, key) for number in range(count))
     return tuple(f"Bearer {token}" for token in tokens)

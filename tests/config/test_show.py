@@ -52,6 +52,8 @@ def test_no_secret_is_shown(write: Write) -> None:
 gateway:
   admin: "${APP_TOKEN}"
   drain_delay: "${DB_PASSWORD:-hunter2}"
+  request_timeout: "${APIKEY}"
+  stream_idle_timeout: "${DBPASS}"
 redis: {url: "redis://me:hunter2@a/0", password: hunter2, password_file: redis.txt}
 auth:
   jwt: [{name: a, secret: hunter2, secret_file: jwt.txt}]
@@ -65,13 +67,23 @@ routes:
     headers: {X-Key: {equal: hunter2}, X-Stage: beta}
     query: {token: hunter2, code: hunter2, page: first}
     cookies: {sid: hunter2, my_session: {equal: hunter2}, canary: blue}
-services: {a: {targets: [{url: "http://hunter2@a"}], timeout: "${TIMEOUT}"}}
+  - {path: /c, rewrite: {path: "/c?api_key=hunter2&page=second"}, redirect: {to: "https://a/?token={param.id}"}}
+checks: {a: {url: "https://me:hunter2@a/?x=third&code=hunter2"}}
+services: {a: {targets: [{url: "http://hunter2@a"}], timeout: "${TIMEOUT}", health_check: {path: "/?key=hunter2#a"}}}
 """
-    environ = {"APP_TOKEN": "hunter2", "DB_PASSWORD": "hunter2", "TIMEOUT": "5s"}
+    environ = dict.fromkeys(("APP_TOKEN", "DB_PASSWORD", "APIKEY", "DBPASS"), "hunter2") | {"TIMEOUT": "5s"}
     text = show(read(write({"a.yaml": text}), environ, RULES.schema))
     assert "hunter2" not in text
-    for harmless in ("redis.txt", "jwt.txt", "1h", '"5s"', "…@a/0", "http://…@a", "beta", "first", "blue"):
+    urls = ("…@a/0", "http://…@a", "second", "{param.id}", "x=third")
+    for harmless in ("redis.txt", "jwt.txt", "1h", '"5s"', "beta", "first", "blue", *urls):
         assert harmless in text
+
+
+def test_no_problem_shows_a_secret_in_a_url(write: Write) -> None:
+    """Problems are logged, and shown to whoever reads the status."""
+    document = read(write({"a.yaml": "checks: {a: {url: 'https://a:b/?page=1&token=hunter2'}}\n"}), {}, RULES.schema)
+    told = shown(document, ("checks", "a", "url"), document.get("checks", "a", "url"))
+    assert told == "'https://a:b/?page=1&token=…'"
 
 
 @frozen
@@ -126,7 +138,7 @@ ANYTHING: Rule = {}
 """The rule for a map or a list of what has this rule."""
 ANYTHING["valuesrules"] = ANYTHING
 
-TEXTS = st.text(st.characters(codec="utf-8")).filter(lambda text: "://" not in text)  # what may be a password is masked
+TEXTS = st.text(st.characters(codec="utf-8")).filter(lambda text: "://" not in text and "?" not in text)  # as in URLs
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(10**17), 10**17), TEXTS)
 TREES = st.recursive(SCALARS, lambda below: st.lists(below) | st.dictionaries(st.sampled_from("abc no 1 x-y"), below))
 

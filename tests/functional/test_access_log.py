@@ -68,7 +68,8 @@ def by_text(found: object) -> str:
 def test_every_ending_has_its_line(start: Start, service: Service, behaviour: Behaviour, tmp_path: Path) -> None:
     """Each exchange is one line, which says how it ended and whose answer it was."""
     file = tmp_path / "access.log"
-    daemon = start(endings.document(service, access_log={"file": str(file), "format": "json"}))
+    document = endings.document(service, access_log={"file": str(file), "format": "json"})
+    daemon = start(document)
     done = endings.all_done(daemon, behaviour)
     found = written(file, len(done))
     assert sorted(map(as_noted, found), key=by_text) == sorted(map(as_expected, done), key=by_text)
@@ -77,7 +78,10 @@ def test_every_ending_has_its_line(start: Start, service: Service, behaviour: Be
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
         assert 0 <= line["duration_ms"] < 20_000
         # Whoever was asked is named, and how long it took stands beside it.
-        if line["upstream"] is not None:
+        if line["code"] == "upstream_unreachable":
+            assert line["upstream"] == document["services"]["gone"]["targets"][0]
+            assert line["upstream_ms"] is None
+        elif line["upstream"] is not None:
             assert line["upstream"] == service.url
             assert 0 <= line["upstream_ms"] <= line["duration_ms"]
         else:

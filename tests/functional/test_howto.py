@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import redis_server
 
 from .test_run import ROOT, Running, free_ports
 
@@ -36,6 +37,57 @@ def running(checkout: Path) -> Iterator[Running]:
     running.stop()
 
 
+def page_of(name: str, running: Running | None = None) -> str:
+    """Its text, with the ports of a gateway that runs."""
+    text = (ROOT / f"docs/{name}.md").read_text()
+    ports = {"8080": "PORT", "8443": "TLS_PORT", "9090": "ADMIN_PORT"}
+    changed = {printed: running.ports[port] for printed, port in ports.items()} if running else {}
+    changed.update(zip(("9003", "9004"), free_ports(2), strict=True))
+    for printed, port in changed.items():
+        text = re.sub(rf"\b{printed}\b", str(port), text)
+    return text
+
+
+def environment(running: Running) -> dict[str, str]:
+    ports = {name: str(port) for name, port in running.ports.items()}
+    return {**ports, "APIGW_ADMIN": f"tcp:{running.ports['ADMIN_PORT']}:interface=127.0.0.1"}
+
+
+def run(checkout: Path, script: str, environ: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    (checkout / "run").mkdir(exist_ok=True)
+    (checkout / "run/page.sh").write_text(script)
+    return subprocess.run(
+        ["bash", *options, "run/page.sh"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+        cwd=checkout,
+        env={**os.environ, **environ},
+        check=False,
+    )
+
+
+def follow(checkout: Path, text: str, environ: dict[str, str]) -> None:
+    """Each block of output is what its commands print, and the configuration is in the end as it was."""
+    before = {file: file.read_text() for file in (checkout / "etc").rglob("*.yaml")}
+    blocks = BLOCK.findall(text)
+    script = "".join(content + f"echo '{MARK}'\n" for kind, content in blocks if kind == "sh")
+    done = run(checkout, script, environ, "-e")
+    assert done.returncode == 0, done.stdout
+    outputs = iter(done.stdout.split(MARK))
+    said = ""
+    for kind, content in blocks:
+        if kind == "sh":
+            said = next(outputs)
+        else:
+            for line in content.splitlines():
+                assert line in said
+            statuses = [line for line in content.splitlines() if line.isdecimal()]
+            assert statuses in ([], [line for line in said.splitlines() if line.isdecimal()])
+    assert {file: file.read_text() for file in (checkout / "etc").rglob("*.yaml")} == before
+
+
 @pytest.mark.parametrize(
     "page",
     [
@@ -55,29 +107,28 @@ def running(checkout: Path) -> Iterator[Running]:
 )
 def test_commands_do_what_the_page_shows(page: str, checkout: Path, running: Running) -> None:
     """A reader who types what is printed gets what is printed."""
-    before = {file: file.read_text() for file in (checkout / "etc").rglob("*.yaml")}
-    text = (ROOT / f"docs/howto/{page}.md").read_text()
-    ports = {"8080": running.ports["PORT"], "9090": running.ports["ADMIN_PORT"]}
-    ports.update(zip(("9003", "9004"), free_ports(2), strict=True))
-    for printed, port in ports.items():
-        text = re.sub(rf"\b{printed}\b", str(port), text)
-    blocks = BLOCK.findall(text)
-    script = "".join(content + f"echo '{MARK}'\n" for kind, content in blocks if kind == "sh")
-    environ = {**os.environ, **{name: str(port) for name, port in running.ports.items()}}
-    environ["APIGW_ADMIN"] = f"tcp:{running.ports['ADMIN_PORT']}:interface=127.0.0.1"
-    (checkout / "run/page.sh").write_text(script)
-    done = subprocess.run(
-        ["bash", "-e", "run/page.sh"], capture_output=True, text=True, timeout=120, cwd=checkout, env=environ
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    outputs = iter(done.stdout.split(MARK))
-    said = ""
-    for kind, content in blocks:
-        if kind == "sh":
-            said = next(outputs)
-        else:
-            for line in content.splitlines():
-                assert line in said
-            statuses = [line for line in content.splitlines() if line.isdecimal()]
-            assert statuses in ([], [line for line in said.splitlines() if line.isdecimal()])
-    assert {file: file.read_text() for file in (checkout / "etc").rglob("*.yaml")} == before
+    follow(checkout, page_of(f"howto/{page}", running), environment(running))
+
+
+def test_two_gateways_share_limits(checkout: Path, tmp_path: Path) -> None:
+    """The page for which `make run` does not run. A file of a gateway that is killed goes with the test."""
+    (tmp_path / "redis-server").symlink_to(redis_server.binary())
+    ports = dict(zip(("6390", "8081", "8082", "9091", "9092"), map(str, free_ports(5)), strict=True))
+    text = re.sub(rf"\b({'|'.join(ports)})\b", lambda found: ports[found[1]], page_of("howto/share-limits"))
+    follow(checkout, text.replace("/tmp/", f"{tmp_path}/"), {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+
+
+def test_the_tutorial(checkout: Path, running: Running) -> None:
+    """Each answer is the one that the text names, in this order."""
+    (made, *blocks) = BLOCK.findall(page_of("tutorial", running))
+    assert made == ("sh", "make run\n")
+    done = run(checkout, "".join(content for _, content in blocks), environment(running))
+    sought = (
+        "HTTP/1.1 200", "x-forwarded-proto", "HTTP/2 200", "HTTP/2 200", "data: ", "hello", "HTTP/1.1 404",
+        "HTTP/1.1 405", "HTTP/1.1 400", "/api/v1/users/:id", "people.yaml:3:14", "users", ": reloaded", "HTTP/1.1 404",
+        "people.yaml:6:1", "HTTP/1.1 404", ": reloaded",
+    )  # fmt: skip
+    rest = done.stdout
+    for each in sought:
+        assert each in rest, (each, done.stdout)
+        rest = rest.partition(each)[2]

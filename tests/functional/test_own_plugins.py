@@ -90,6 +90,14 @@ def test_what_stays_as_it_is(daemon: Daemon, service: Service, status: int, head
     assert answer.get("vary") is None
 
 
+def test_an_answer_without_a_body_has_no_coding(daemon: Daemon, service: Service) -> None:
+    """Nothing is no stream of any coding, so it is not called one, also where the service sends it in chunks."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    service.behave = lambda received: received.conversation.send(head + b"0\r\n\r\n")
+    answer = daemon.get("/small", "Accept-Encoding: gzip")
+    assert (answer.body, answer.get("content-encoding"), answer.get("content-length")) == (b"", None, "0")
+
+
 def test_small_answers_and_heads(daemon: Daemon, service: Service) -> None:
     """Less than `least` stays as it is; an answer to HEAD, and one without a body, too."""
     service.behave = lambda received: received.conversation.answer(200, "Content-Type: text/plain", body=b"x" * 1023)
@@ -101,6 +109,16 @@ def test_small_answers_and_heads(daemon: Daemon, service: Service) -> None:
     assert (head.get("content-encoding"), head.get("content-length")) == (None, "5000")
     service.behave = lambda received: received.conversation.send(b'HTTP/1.1 304 Not Modified\r\nETag: "v"\r\n\r\n')
     assert daemon.get("/gzip", "Accept-Encoding: gzip").get("etag") == '"v"'
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+def test_small_pieces_that_come_together(daemon: Daemon, service: Service, coding: str) -> None:
+    """They are compressed together, and not each by itself, which would make the answer longer, and take seconds."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    service.behave = lambda received: received.conversation.send(head + b"1\r\na\r\n" * 10_000 + b"0\r\n\r\n")
+    answer = daemon.get("/small", f"Accept-Encoding: {coding}")
+    assert decoded(answer) == b"a" * 10_000
+    assert len(answer.body) < 1000
 
 
 def test_streams_do_not_wait(daemon: Daemon, service: Service) -> None:

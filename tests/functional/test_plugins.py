@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from typing import Any
 
 import pytest
+from support import redis_server
 from support.client import Client, Truncated
 from support.daemon import TWISTD, Daemon, gateway
 from support.services import Service
@@ -39,6 +41,20 @@ class Stamp:
             time.sleep(0.1)
         if "exit" in view.query:
             os._exit(9)
+"""
+
+COUNT = """
+class Count:
+    name = "count"
+    schema = {}
+
+    def prepare(self, config, context):
+        self.redis = context.redis
+
+    async def on_request(self, view):
+        count = await self.redis.call("INCR", self.redis.key("seen"))
+        twice = await self.redis.evaluate("return ARGV[1] * 2", [], count)
+        view.request.set("X-Count", f"{count} {twice}")
 """
 
 
@@ -93,35 +109,81 @@ def test_a_reload_keeps_what_has_not_changed(tmp_path: Path, service: Service) -
         assert "plugins: stamp (./stamp.py:Stamp)" in explained.stdout
 
 
-def test_one_that_blocks_or_ends_its_worker(tmp_path: Path, service: Service) -> None:
-    """It is named within a second, other routes have no errors, and the worker is replaced."""
+def test_redis_of_a_plugin(tmp_path: Path, service: Service) -> None:
+    """Its keys are its own, and waits for it have the timeout of the configuration in use."""
+    directory = directory_in(tmp_path)
+    (directory / "count.py").write_text(COUNT)
+    routes = [{"path": "/counted", "service": "main", "use": ["count"]}]
+    with redis_server.running() as redis:
+        document = gateway(services={"main": service.url}, routes=routes, workers=1)
+        document["plugins"] = {"count": {"policy": "./count.py:Count", "timeout": "1m"}}
+        document["redis"] = {"url": redis.url, "timeout": "10s"}
+        with Daemon(directory, document) as daemon:
+            for expected in ("1 2", "2 4"):
+                assert daemon.get("/counted").status == 200
+                assert service.last.get("x-count") == expected
+            assert redis("GET", "apigw:plugin:count:seen") == b"2"
+            assert daemon.reload({**document, "redis": {"url": redis.url, "timeout": "50ms"}})
+            redis.pause()
+            try:
+                began = time.monotonic()
+                assert daemon.get("/counted").status == 500
+                assert time.monotonic() - began < 5
+            finally:
+                redis.resume()
+
+
+def with_and_without(service: Service, workers: int) -> dict[str, Any]:
+    """Two routes, of which one has the plugin."""
     routes = [
         {"path": "/stamped", "service": "main", "use": ["stamp"]},
         {"path": "/plain", "service": "main"},
     ]
-    document = gateway(services={"main": service.url}, routes=routes, workers=2)
+    document = gateway(services={"main": service.url}, routes=routes, workers=workers)
     document["plugins"] = {"stamp": {"policy": "./stamp.py:Stamp"}}
-    with Daemon(directory_in(tmp_path), document) as daemon:
+    return document
+
+
+def test_one_that_blocks_each_second(tmp_path: Path, service: Service) -> None:
+    """It is named within a second, each time, and other routes of the same process have no errors."""
+    with Daemon(directory_in(tmp_path), with_and_without(service, 1)) as daemon:
         statuses: list[int] = []
+        done = Event()
 
         def others() -> None:
             with daemon.connect() as client:
-                for _ in range(50):
+                while not done.is_set():
                     statuses.append(client.get("/plain").status)
-                    time.sleep(0.005)
+
+        def named() -> int:
+            return daemon.log.count("the plugin stamp on_request has kept all other requests waiting for 1")
+
+        def blocks_again() -> bool:
+            assert daemon.get("/stamped?block=1").status == 200
+            return named() > 1
 
         running = Thread(target=others)
         running.start()
-        assert daemon.get("/stamped?block=1").status == 200
-        eventually(lambda: "the plugin stamp on_request has kept all other requests waiting" in daemon.log, 1)
-        running.join()
-        assert statuses == [200] * 50
+        try:
+            assert daemon.get("/stamped?block=1").status == 200
+            eventually(lambda: named() == 1, 1)
+            eventually(blocks_again)
+        finally:
+            done.set()
+            running.join()
+        assert statuses == [200] * len(statuses)
+        assert len(statuses) > 10
+
+
+def test_one_that_ends_its_worker(tmp_path: Path, service: Service) -> None:
+    """The worker is replaced."""
+    with Daemon(directory_in(tmp_path), with_and_without(service, 2)) as daemon:
         with daemon.connect() as client, pytest.raises((Truncated, ConnectionError)):
             client.get("/stamped?exit=1")
         eventually(lambda: daemon.get("/stamped").status == 200)
         with Client(daemon.admin) as client:
             metrics = client.get("/metrics").body.decode()
-        assert 'gateway_plugin_blocked_total{plugin="stamp"}' in metrics
+        assert 'gateway_plugin_blocked_total{plugin="stamp"} 0' in metrics
 
 
 def test_a_new_plugin_has_a_test_that_passes(tmp_path: Path) -> None:
@@ -137,3 +199,40 @@ def test_a_new_plugin_has_a_test_that_passes(tmp_path: Path) -> None:
     assert "1 passed" in tested.stdout, tested.stdout
     again = subprocess.run([APIGW, "new", "plugin", "tenant-header"], cwd=tmp_path, capture_output=True, text=True)
     assert (again.returncode, again.stderr) == (1, "tenant-header: File exists\n")
+
+
+READING = """
+class Reading:
+    name = "reading"
+    schema = {}
+
+    async def on_request(self, view):
+        if "forget" in view.query:
+            view.read_body()
+            return
+        for _ in range(2):
+            try:
+                await view.read_body(1000)
+            except Exception:
+                pass
+"""
+
+
+@pytest.mark.parametrize("how", ["", "?forget"])
+@pytest.mark.parametrize("framing", ["Content-Length: 900", "Transfer-Encoding: chunked"])
+def test_what_is_left_of_a_body_goes_nowhere(tmp_path: Path, service: Service, framing: str, how: str) -> None:
+    """A service that got it would wait for the rest, and take the next request for it."""
+    directory = directory_in(tmp_path)
+    (directory / "reading.py").write_text(READING)
+    routes = [{"path": "/read", "service": "main", "use": ["reading"]}, {"path": "/plain", "service": "main"}]
+    document = gateway(services={"main": service.url}, routes=routes, workers=1, max_buffered=500)
+    document["plugins"] = {"reading": {"policy": "./reading.py:Reading"}}
+    with Daemon(directory, document) as daemon:
+        before = len(service.requests)
+        with daemon.connect() as client:
+            client.send(f"POST /read{how} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n")
+            client.send("5dc\r\n" + "x" * 600 if "chunked" in framing else "x" * 600)
+            answer = client.answer("POST")
+            assert answer.status == 500 and answer.code == "policy_failed"
+        assert daemon.get("/plain").status == 200
+        assert len(service.requests) == before + 1

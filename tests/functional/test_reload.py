@@ -66,6 +66,30 @@ def test_a_broken_configuration_changes_nothing(daemon: Daemon, service: Service
     assert daemon.status()["last_reload"] == "succeeded"
 
 
+def test_a_mistake_in_each_of_many_routes(daemon: Daemon, service: Service) -> None:
+    """It is told in time, a hundred times and no more: a line takes long enough to be noticed thousands of times."""
+    broken = of(service, *(f"/{number}" for number in range(3000)))
+    for route in broken["routes"]:
+        route["tmeout"] = "1s"
+    assert not daemon.reload(broken)
+    said = [line for line in daemon.log.splitlines() if "not reloaded: " in line]
+    assert len(said) == 101
+    assert said[-1].endswith("not reloaded: 2900 more, which `apigw check` names")
+    assert len(daemon.status()["problems"]) == 101
+    assert daemon.get("/a").status == 200
+
+
+def test_a_warning_about_each_of_many_routes(daemon: Daemon, service: Service) -> None:
+    """The same."""
+    doubtful = of(service, *["/same"] * 120)
+    for number, route in enumerate(doubtful["routes"]):
+        route["headers"] = {"X-Kind": {"regex": f"{number}.*"}}
+    assert daemon.reload(doubtful)
+    log = daemon.log
+    assert log.count("can match the same requests") <= 100
+    assert "more warnings, which `apigw check` names" in log
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [

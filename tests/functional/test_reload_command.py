@@ -140,6 +140,20 @@ def test_who_does_not_answer(reload: Reload, tmp_path: Path) -> None:
     assert code == 1 and "no answer from a gateway" in err
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_doctor_sees_how_the_last_reload_ended(
+    daemon: Daemon, service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str], good: bool
+) -> None:
+    """A reload that was refused is a warning; one that succeeded is none."""
+    assert daemon.reload(document(service, "/b" if good else "no path")) is good
+    host, _, port = daemon.admin_text.rpartition(":")
+    (tmp_path / "gateway.yaml").write_text(f'gateway: {{admin: "tcp:{port}:interface={host}"}}\n')
+    cli.main(["doctor", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "ok   a gateway answers at " in said
+    assert ("warn its last reload failed" in said) is not good
+
+
 def test_health_of_a_container(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """0 while the gateway serves, and while it is ready; 1 where none answers."""
     for more, said in (([], "ok"), (["--ready"], "ready")):

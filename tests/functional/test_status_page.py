@@ -149,6 +149,24 @@ def test_the_json_says_what_was_sent(start: Start, service: Service) -> None:
     assert reloaded["result"] == "succeeded"
 
 
+def test_many_routes_take_little_of_the_line(start: Start, service: Service) -> None:
+    """1,500 routes, all of them busy: at most 50 KB each second."""
+    routes: list[dict[str, object]] = [
+        {"path": f"/products/v{number}/:id", "service": "main"} for number in range(1500)
+    ]
+    daemon = start(gateway(services={"main": service.url}, routes=routes))
+    with daemon.connect() as client:
+        for number in range(1500):
+            assert client.get(f"/products/v{number}/1").status == 200
+
+    def size() -> int | None:
+        with Client(daemon.admin) as client:
+            all_busy = len(client.get("/status.json").json["routes"]) == 1500
+            return len(client.get("/status.json", "Accept-Encoding: gzip").body) if all_busy else None
+
+    assert eventually(size) < 50_000
+
+
 @needs_chromium
 def test_the_page_under_load(start: Start, service: Service, browser: Chromium) -> None:
     """The person on call sees an empty or frozen page, or a circuit that opened long ago as closed."""

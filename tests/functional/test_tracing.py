@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from support.client import Client
-from support.collector import Collector, values
+from support.collector import Collector, rotel, values
 from support.daemon import Daemon, Document, gateway
 from support.services import Received, Service
 from support.waiting import eventually
@@ -137,3 +138,22 @@ def test_collectors_come_and_go(daemon: Daemon, document: Document, service: Ser
     with Client(daemon.admin) as client:
         text = client.get("/metrics").body.decode()
     assert 'gateway_trace_spans_total{result="dropped"} 0.0' in text
+
+
+@pytest.mark.skipif(find_spec("rotel") is None, reason="rotel has no wheel for this Python")
+def test_a_real_collector_understands_them(
+    daemon: Daemon, document: Document, collector: Collector, tmp_path: Path
+) -> None:
+    """Rotel, which is written in Rust, reads what the gateway sends, and says the same in its own words."""
+    collector.bodies.clear()
+    with rotel(tmp_path, collector.url) as url:
+        assert daemon.reload({**document, "tracing": {**document["tracing"], "otlp": url}})
+        assert daemon.get("/gone/2", PARENT, "tracestate: a=1").status == 502
+        own, tried = spans(collector, 2, "GET /gone/:id")
+    assert (own.trace_id.hex(), own.parent_span_id.hex(), own.trace_state) == (TRACE, SPAN, "a=1")
+    assert (tried.trace_id, tried.parent_span_id) == (own.trace_id, own.span_id)
+    assert own.start_time_unix_nano <= tried.start_time_unix_nano <= tried.end_time_unix_nano <= own.end_time_unix_nano
+    assert values(own.attributes)["http.response.status_code"] == 502
+    assert values(own.attributes)["error.type"] == "upstream_unreachable"
+    assert values(tried.attributes)["server.port"] == 1
+    assert (own.status.code, tried.status.code) == (Status.STATUS_CODE_ERROR, Status.STATUS_CODE_ERROR)

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,8 @@ from support.client import Client, Truncated, encode
 from support.daemon import Daemon, gateway
 from support.services import Received, Service
 from support.waiting import eventually
+
+from apigw.process.master import MISSED, TICK
 
 from .conftest import Start
 
@@ -173,6 +176,36 @@ def test_a_worker_that_stands_still_is_ended_and_the_others_serve(daemon: Daemon
     assert [daemon.get("/a").status for _ in range(20)] == [404] * 20
     assert daemon.reload(gateway(services={"main": service.url}, routes=ALL, workers=WORKERS))
     assert daemon.get("/a").status == 200
+
+
+def test_a_machine_that_was_paused_ends_nobody(daemon: Daemon) -> None:
+    """For longer than a worker may hang. Who came meanwhile is served."""
+    before, ended = workers(daemon), daemon.log.count("has not answered")
+    for process in (daemon.process.pid, *before):
+        os.kill(process, signal.SIGSTOP)
+    client = daemon.connect()
+    client.send(encode("GET", "/a"))
+    continues = time.monotonic() + (MISSED + 1) * TICK
+    eventually(lambda: time.monotonic() > continues)
+    for process in (daemon.process.pid, *before):
+        os.kill(process, signal.SIGCONT)
+    assert client.answer().status == 200
+    two_ticks_later = time.monotonic() + 2 * TICK
+    eventually(lambda: time.monotonic() > two_ticks_later)
+    assert workers(daemon) == before
+    assert daemon.log.count("has not answered") == ended
+
+
+def test_a_full_disk_costs_nobody_an_error(start: Start, service: Service) -> None:
+    """The lines that are lost are counted over all workers."""
+    daemon = serve(start, service, access_log={"file": "/dev/full"})
+    assert [daemon.get("/a").status for _ in range(20)] == [200] * 20
+
+    def lost() -> bool:
+        with Client(daemon.admin) as client:
+            return b'gateway_log_lines_lost_total{log="access"} 20.0' in client.get("/metrics").body
+
+    eventually(lost)
 
 
 def test_the_end_of_the_master_is_the_end_of_its_workers(start: Start, service: Service, slow: threading.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Place:
 def plugin(directory: Path, **config: Any) -> JSONSchema:
     made = JSONSchema()
     place: Any = Place(directory)
-    made.prepare({"size": 1 << 20, "depth": 64, "formats": True, **config}, place)
+    made.prepare({"size": 1 << 20, "depth": 64, "fractions": 1000, "formats": True, **config}, place)
     return made
 
 
@@ -65,8 +66,27 @@ def test_expressions_take_no_time(tmp_path: Path) -> None:
 def test_many_problems(tmp_path: Path) -> None:
     """So many are named; of a large body the first, which is found without looking for the others."""
     made = plugin(tmp_path, schema={"items": {"type": "string"}})
-    assert len(made.problems(b"[" + b"1," * 1000 + b"1]")) == MOST_PROBLEMS
+    assert len(made.problems(b"[" + b"1," * (ALL_NAMED // 2) + b"1]")) == MOST_PROBLEMS
     assert len(made.problems(b"[" + b"1," * ALL_NAMED + b"1]")) == 1
+
+
+def test_problems_take_no_time(tmp_path: Path) -> None:
+    """Neither the first, which may have a problem of each value and each way to try it within, nor all of them."""
+    ways: list[Any] = [
+        {"type": "object", "required": ["kind"], "properties": {"kind": {"const": number}}} for number in range(20)
+    ]
+    flat = plugin(tmp_path, schema={"items": {"oneOf": ways}})
+    tree = {"anyOf": [{"type": "array", "items": {"$ref": "#/$defs/tree"}}, *ways]}
+    nested = plugin(tmp_path, schema={"$ref": "#/$defs/tree", "$defs": {"tree": tree}})
+    began = time.perf_counter()
+    for size in (1000, 10_000):
+        assert flat.problems(b"[" + b"{}," * size + b"{}]") == [
+            ("#", "the value is not valid, and too large to say where")
+        ]
+        assert nested.problems(b"[" + b"[{}]," * size + b"{}]")[0][0] == "#"
+    assert time.perf_counter() - began < 0.5
+    assert len(flat.problems(b"[" + b"{}," * 9 + b"{}]")) == MOST_PROBLEMS
+    assert [pointer for pointer, _ in flat.problems(b'[{"kind": 1}, {"kind": 20}]')] == ["#/1"]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +107,10 @@ def test_many_problems(tmp_path: Path) -> None:
         (b"9" * 100_000, "number that is too long"),
         (b'{"a": [1e999]}', "number that is too large"),
         (b"-1e999", "number that is too large"),
+        (b"[1" + b"0" * 309 + b"]", "number that is too large"),
+        (b'{"a": -1' + b"0" * 309 + b"}", "number that is too large"),
+        (b"[" + b"1e-300," * 1000 + b"0.5]", "too many numbers"),
+        (b"[[" + b"18446744073709551616," * 1000 + b"1], [0.5]]", "too many numbers"),
         (b'"\\ud800"', "half of a surrogate pair"),
         (b'{"a": [{"\\uDFFF\\uD834": 1}]}', "half of a surrogate pair"),
     ],
@@ -95,16 +119,38 @@ def test_many_problems(tmp_path: Path) -> None:
 def test_what_is_no_json(body: bytes, sentence: str) -> None:
     """Neither is what parsers read in different ways."""
     with pytest.raises(Malformed, match="The body") as raised:
-        parsed(body, 64)
+        parsed(body, 64, 1000)
     assert sentence in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    "body", [b"null", b"[" * 64 + b"]" * 64, b'"\\ud834\\udd1e \\\\ud800"', b"1e308", b"-0", b' {"a":[{}]}\n']
+    "body",
+    [
+        b"null",
+        b"[" * 64 + b"]" * 64,
+        b'"\\ud834\\udd1e \\\\ud800"',
+        b"1e308",
+        b"-1" + b"0" * 308,
+        b"-0",
+        b' {"a":[{}]}\n',
+        b"[" + b"0.5," * 999 + b"18446744073709551615, 0.5, true]",
+    ],
+    ids=lambda body: body[:20],
 )
 def test_what_is_json(body: bytes) -> None:
     """Odd, but JSON."""
-    parsed(body, 64)
+    parsed(body, 64, 1000)
+
+
+def test_comparisons_take_no_time(tmp_path: Path) -> None:
+    """No body makes all other requests wait while its numbers are compared, each of which takes up to a tenth of a
+    millisecond in code that no other thread interrupts."""
+    made = plugin(tmp_path, schema={"items": {"multipleOf": 0.01}})
+    began = time.perf_counter()
+    with pytest.raises(Malformed):
+        made.problems(b"[" + b"1e300," * 150_000 + b"1e300]")
+    made.problems(b"[" + b"1e300," * 999 + b"1e300]")
+    assert time.perf_counter() - began < 1
 
 
 @pytest.mark.parametrize(
@@ -139,6 +185,8 @@ class Threads(Place):
         super().__init__(directory)
         self.waiting: list[tuple[Deferred[Any], Any, Any]] = []
         self.full = False
+        self.timeout = 2.0
+        self.calls: dict[object, tuple[float, Any]] = {}
 
     def in_thread(self, run: Any, *arguments: Any) -> Deferred[Any]:
         if self.full:
@@ -146,6 +194,18 @@ class Threads(Place):
         done: Deferred[Any] = Deferred()
         self.waiting.append((done, run, arguments))
         return done
+
+    def later(self, seconds: float, run: Any) -> Threads.Later:
+        later = Threads.Later(self)
+        self.calls[later] = (seconds, run)
+        return later
+
+    class Later:
+        def __init__(self, threads: Threads) -> None:
+            self.threads = threads
+
+        def cancel(self) -> None:
+            del self.threads.calls[self]
 
     def end(self) -> None:
         done, run, arguments = self.waiting.pop(0)
@@ -198,6 +258,25 @@ def test_large_bodies_do_not_pile_up(tmp_path: Path) -> None:
     large = asked(made, Sent(b'"%b"' % (b"x" * AT_A_TIME)))  # by itself it may take as long as it takes
     threads.end()
     assert large.result is None
+
+
+def test_a_check_that_takes_too_long(tmp_path: Path) -> None:
+    """It is 503 before it would be a failure of the plugin, with which a body may pass unchecked; its thread goes on,
+    and counts."""
+    made, threads = plugin(tmp_path, schema={}), Threads(tmp_path)
+    context: Any = threads
+    made.context = context
+    answer = asked(made, Sent(b" " * IN_THREAD))
+    ((seconds, run),) = threads.calls.values()
+    assert seconds < threads.timeout
+    run()
+    refused: Any = failed(answer)
+    assert (refused.status, refused.code) == (503, "overloaded")
+    assert made.in_threads
+    with pytest.raises(Malformed):
+        threads.end()
+    assert not made.in_threads
+    assert not threads.calls
 
 
 def failed(answer: Deferred[Any]) -> BaseException | None:

@@ -11,6 +11,7 @@ from typing import Any
 from weakref import ref
 
 import pytest
+from attrs import evolve
 from support.waiting import PATIENCE
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.epollreactor import EPollReactor
@@ -18,7 +19,7 @@ from twisted.python.failure import Failure
 
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
-from apigw.config.model import Config, Gateway
+from apigw.config.model import Config, Gateway, Redis
 from apigw.process import handover
 from apigw.process.place import Alone
 from apigw.process.program import Program
@@ -131,6 +132,24 @@ def test_an_upgrade_is_named_where_it_would_do(before: int | str, after: int | s
     old = Config(Gateway(workers=before))
     (problem, *_) = needs_restart(old, Config(Gateway(workers=after, admin=None)))
     assert str(problem).endswith("needs a restart, or `apigw upgrade`" if upgrade else "needs a restart")
+
+
+REDIS = Redis("redis://127.0.0.1:6379/0")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "places"),
+    [
+        (REDIS, evolve(REDIS, timeout=1.0), []),
+        (REDIS, evolve(REDIS, prefix="shop", ca_file="ca.pem"), ["redis.ca_file", "redis.prefix"]),
+        (REDIS, None, ["redis"]),
+        (None, REDIS, ["redis"]),
+    ],
+)
+def test_keys_of_redis_that_need_a_restart_are_named(old: Redis | None, new: Redis | None, places: list[str]) -> None:
+    """Only `timeout` may change."""
+    problems = needs_restart(Config(Gateway(), redis=old), Config(Gateway(), redis=new))
+    assert [str(problem).split(": ")[0] for problem in problems] == places
 
 
 def test_a_change_that_needs_a_restart_is_refused_in_the_process_that_has_the_old_configuration(scene: Scene) -> None:

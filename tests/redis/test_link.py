@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,7 +131,7 @@ SENTINELS = {"sentinels": (("127.0.0.1", free_port()),), "sentinel_name": "limit
     [
         (NOBODY, {}, "the connection was refused"),
         ("redis://nowhere.invalid", {}, "its name cannot be resolved"),
-        (NOBODY, {"password_file": "/no/file"}, "/no/file cannot be read: No such file or directory"),
+        (NOBODY, {"password_file": "/no/file"}, "/no/file does not exist"),
         ("redis://x", SENTINELS, "no sentinel gave the address of the master 'limits'"),
     ],
     ids=["refused", "no such name", "no such file", "no master"],
@@ -137,6 +139,14 @@ SENTINELS = {"sentinels": (("127.0.0.1", free_port()),), "sentinel_name": "limit
 def test_why_there_is_no_connection_in_words(scene: Scene, url: str, config: dict[str, Any], said: str) -> None:
     """Operators read what happened, and not how it is written in Python, or in the resolver."""
     assert said_of(scene, url, **config) == said
+
+
+@waiting
+@pytest.mark.parametrize(("url", "key"), [(NOBODY, "password_file"), (NOBODY.replace("redis", "rediss"), "ca_file")])
+def test_a_pipe_in_place_of_a_file_keeps_nobody(scene: Scene, tmp_path: Path, url: str, key: str) -> None:
+    """To open one is to wait for who writes to it, and nobody would be served meanwhile."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    assert said_of(scene, url, **{key: str(pipe)}) == f"{pipe} is not a regular file"
 
 
 @waiting
@@ -235,3 +245,22 @@ def test_stopping_fails_calls_that_wait_for_the_first_attempt(scene: Scene) -> N
     wait_for(scene.link.stop())
     with pytest.raises(RedisUnavailable):
         wait_for(answer)
+
+
+@waiting
+def test_a_shorter_timeout_holds_from_the_next_call_on(scene: Scene) -> None:
+    """Also when one that waits has a longer one, and when a longer one has just been answered."""
+    wait_for(scene.link.start())
+    wait_for(scene.link.call(b"GET", b"key"))
+    scene.peer.answer = lambda words: b""
+    patient = scene.link.call(b"GET", b"key")
+    scene.link.timeout = TIMEOUT / 10
+    hasty = scene.link.call(b"GET", b"key")
+    scene.time.advance(TIMEOUT / 10)
+    with pytest.raises(RedisUnavailable):
+        wait_for(hasty)
+    wait_for(deferLater(reactor, 0))
+    assert not patient.called
+    scene.time.advance(TIMEOUT)
+    with pytest.raises(RedisUnavailable):
+        wait_for(patient)

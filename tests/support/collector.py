@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
+import socket
+import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from support.redis_server import free_port
+from support.waiting import eventually
 
 
 def values(attributes: Any) -> dict[str, str | int]:
@@ -44,7 +53,8 @@ class Collector:
                 collector.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
                 status = collector.statuses.pop(0) if collector.statuses else 200
                 if status == 200:
-                    collector.bodies.append(body)
+                    packed = self.headers["content-encoding"] == "gzip"
+                    collector.bodies.append(gzip.decompress(body) if packed else body)
                 self.send_response(status)
                 self.send_header("content-type", "application/x-protobuf")
                 self.send_header("content-length", "0")
@@ -68,3 +78,20 @@ class Collector:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+@contextmanager
+def rotel(directory: Path, onward: str) -> Iterator[str]:
+    """The URL of a collector of its own kind, from the package ``rotel``, which sends all to the one at ``onward``."""
+    (specification,) = find_spec("rotel").submodule_search_locations  # type: ignore[union-attr,misc]  # it is there
+    grpc, http = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    command = [f"{specification}/rotel-agent", "start", "--exporter", "otlp", "--otlp-exporter-protocol", "http"]
+    command += ["--otlp-exporter-endpoint", onward, "--otlp-grpc-endpoint", grpc, "--otlp-http-endpoint", http]
+    command += ["--pid-file", str(directory / "rotel.pid"), "--log-file", str(directory / "rotel.log")]
+    with (directory / "rotel.out").open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+        try:
+            host, _, port = http.partition(":")
+            eventually(lambda: socket.create_connection((host, int(port))).close() is None)
+            yield f"http://{http}"
+        finally:
+            process.kill()

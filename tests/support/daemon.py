@@ -158,10 +158,12 @@ class Daemon:
         return self.request("GET", target, *headers)
 
     def status(self) -> Document:
-        """What the admin listener says of the process."""
+        """What the admin listener says of the process; it says 503 while no worker has time for it."""
         with Client(self.admin) as client:
-            document: Document = client.get("/status").json
-            return document
+            answer = client.get("/status")
+        assert answer.status == 200, answer
+        document: Document = answer.json
+        return document
 
     def is_quiet(self) -> bool:
         """Whether no exchange is in flight, as the process itself knows."""

@@ -43,6 +43,7 @@ class Recorder:
         self.error: UpstreamError | None = None
         self.body_paused = 0
         self.flushes = 0
+        self.pieces = 0
         self.count: int | None = None
         self.ended_as_slow = False
 
@@ -67,6 +68,7 @@ class Recorder:
         assert not self.end
         assert self.status
         self.body += data
+        self.pieces += 1
 
     def response_paused(self) -> None:
         assert not self.end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from gzip import compress
 from importlib.resources import files
 from typing import Any, Protocol
@@ -132,12 +132,17 @@ class Live(Leaf):
         respond(request, 200, [*headers, (b"content-length", b"%d" % len(body))], body)
 
 
+@cache
+def _content(name: str) -> bytes:
+    """Read once: the workers have what their master has read before it forked them."""
+    return (files("apigw.admin.status") / name).read_bytes()
+
+
 def page(build: Build, catalogue: Build, clock: IReactorTime) -> dict[bytes, IResource]:
     """The resources of the page by path. ``build`` makes the document that is shown, ``catalogue`` that of routes."""
-    folder = files("apigw.admin.status")
-    resources: dict[bytes, IResource] = {}
-    for path, (name, content_type) in _FILES.items():
-        resources[path] = Content(content_type, partial(bytes, (folder / name).read_bytes()))
+    resources: dict[bytes, IResource] = {
+        path: Content(content_type, partial(bytes, _content(name))) for path, (name, content_type) in _FILES.items()
+    }
     resources[b"/status.json"] = Live(build, clock)
     resources[b"/routes.json"] = Live(catalogue, clock)
     return resources

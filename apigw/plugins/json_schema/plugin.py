@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from twisted.internet.defer import CancelledError
+
 from apigw.plugin import Answer, Busy, Context, Refusal, View
 from apigw.plugins.json_schema.strict import Malformed, parsed
 
 MOST_PROBLEMS = 10
 """Problems that an answer names."""
-ALL_NAMED = 4 * 1024
-"""Bytes of a body whose problems are all looked for, and not only the first: each takes 10 µs, as measured, and 4 KiB
-can have 2,000."""
+ALL_NAMED = 500
+"""Values in a body, times the ways in which the schema has each tried, of which all problems are looked for, and not
+only the first: each takes 15 to 50 µs, as measured, and other requests wait meanwhile."""
 IN_THREAD = 32 * 1024
 """Bytes from which a body is checked in a thread: to parse so much takes a millisecond."""
 AT_A_TIME = 8 * 1024 * 1024
 """Bytes of bodies that threads check, or have still to check: those take a third of a second, as measured. One more is
 refused, as it would wait for longer than the plugin's ``timeout``, and that would count as a failure of the plugin."""
+LATEST = 0.75
+"""Of the plugin's ``timeout``: then a check has taken too long, and the request is refused."""
 NEED_NONE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
 """Methods whose requests may have no body."""
 
@@ -39,6 +43,13 @@ class JSONSchema:
         "schema": {"type": "dict", "excludes": "file", "meta": {"doc": "Or the schema itself."}},
         "size": {"size": ["1", "16MiB"], "default": 1024 * 1024, "meta": {"doc": "Of a body."}},
         "depth": {"type": "integer", "min": 1, "max": 200, "default": 64, "meta": {"doc": "Of what is nested in it."}},
+        "fractions": {
+            "type": "integer",
+            "min": 0,
+            "max": 1_000_000,
+            "default": 1000,
+            "meta": {"doc": "Numbers in a body that are no integers of 64 bits."},
+        },
         "formats": {"type": "boolean", "default": True, "meta": {"doc": "Whether `format` is checked."}},
     }
 
@@ -50,12 +61,13 @@ class JSONSchema:
         self.context = context
         self.in_threads: dict[object, int] = {}
         """The sizes of the bodies that threads check, or have still to check, also of clients that have left."""
-        self.size, self.depth = config["size"], config["depth"]
+        self.size, self.depth, self.fractions = config["size"], config["depth"], config["fractions"]
         document = config.get("schema")
         if document is None:
             if "file" not in config:
                 raise ValueError("needs file or schema")
             document = _read(Path(context.directory, config["file"]))
+        self.ways = 1 + _ways(document)
         try:
             # Expressions take a time that grows with the text alone, references lead to no other document, and what is
             # told of a value does not show it.
@@ -79,21 +91,27 @@ class JSONSchema:
         except Malformed as error:
             raise Refusal(400, str(error), "malformed_body") from None
         except Busy:
-            raise Refusal(503, "Too many bodies are being checked.", "overloaded", {"Retry-After": "1"}) from None
+            raise Refusal(503, "It takes too long to check the body.", "overloaded", {"Retry-After": "1"}) from None
         return _invalid(view, problems) if problems else None
 
     async def _in_thread(self, body: bytes) -> list[Problem]:
-        """``problems``. Raises ``Busy``."""
+        """``problems``. Raises ``Busy``, also before the call would count as a failure of the plugin."""
         waiting = list(self.in_threads.values())  # one operation: threads remove what is done
         if waiting and sum(waiting) + len(body) > AT_A_TIME:
             raise Busy("too much is being checked")
         key = object()
         self.in_threads[key] = len(body)
+        checked = self.context.in_thread(self._done_in_thread, key, body)
+        late = self.context.later(LATEST * self.context.timeout, checked.cancel)
         try:
-            return await self.context.in_thread(self._done_in_thread, key, body)
+            return await checked
+        except CancelledError:  # its thread goes on, and counts
+            raise Busy("it takes too long") from None
         except Busy:
             del self.in_threads[key]
             raise
+        finally:
+            late.cancel()
 
     def _done_in_thread(self, key: object, body: bytes) -> list[Problem]:
         try:
@@ -103,18 +121,32 @@ class JSONSchema:
 
     def problems(self, body: bytes) -> list[Problem]:
         """What is wrong with the body. Raises ``Malformed``. Runs in any thread."""
-        value = parsed(body, self.depth)
+        value = parsed(body, self.depth, self.fractions)
         if self.validator.is_valid(value):
             return []
         found: list[Any] = []
-        if len(body) <= ALL_NAMED:
+        most_values = 1 + body.count(b",") + body.count(b"[") + body.count(b"{")
+        if most_values * self.ways <= ALL_NAMED:
             found += self.validator.iter_errors(value)
+        elif self.ways > 1:
+            # The first problem may be one of all ways of all values: it has each of them within.
+            return [("#", "the value is not valid, and too large to say where")]
         else:
             try:
                 self.validator.validate(value)
             except ValueError as error:
                 found.append(error)
         return [(_pointer(error.instance_path), error.message[:500]) for error in found[:MOST_PROBLEMS]]
+
+
+def _ways(schema: Any) -> int:
+    """The number of schemas in all ``anyOf`` and ``oneOf`` of a schema, at any depth."""
+    if isinstance(schema, list):
+        return sum(map(_ways, schema))
+    if not isinstance(schema, dict):
+        return 0
+    lists = [schema[name] for name in ("anyOf", "oneOf") if isinstance(schema.get(name), list)]
+    return sum(map(len, lists)) + sum(map(_ways, schema.values()))
 
 
 def _check_type(view: View) -> None:

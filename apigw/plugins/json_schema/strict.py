@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from math import inf
+from sys import float_info
 from typing import Any
+
+LARGEST = float_info.max
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]").search
 
@@ -14,8 +16,9 @@ class Malformed(Exception):
     """A sentence says what is not JSON, or not the same for all who read it."""
 
 
-def parsed(body: bytes, depth: int) -> Any:
-    """The value. Raises ``Malformed``, also for one in which more than ``depth`` arrays and objects are nested."""
+def parsed(body: bytes, depth: int, fractions: int) -> Any:
+    """The value. Raises ``Malformed``, also for one in which more than ``depth`` arrays and objects are nested, or with
+    more than so many ``fractions``: numbers that are no integers of 64 bits."""
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
     except RecursionError:
@@ -28,9 +31,14 @@ def parsed(body: bytes, depth: int) -> Any:
         raise Malformed("The body has a number that is too long.") from None  # sys.set_int_max_str_digits
     level = [value]
     for _ in range(depth + 1):
-        if inf in level or -inf in level:
-            # A service may read such a number as it is, and no maximum of the schema would have been compared with it.
+        long = [each for each in level if isinstance(each, float) or (isinstance(each, int) and each.bit_length() > 64)]
+        if any(not -LARGEST <= each <= LARGEST for each in long):
+            # A service may read such a number as it is, and no maximum of the schema would have been compared with it;
+            # or it reads infinity where the schema was compared with the number.
             raise Malformed("The body has a number that is too large.")
+        fractions -= len(long)
+        if fractions < 0:
+            raise Malformed("The body has too many numbers that are no integers of 64 bits.")
         level = [each for each in level if isinstance(each, dict | list)]
         if not level:
             if _SURROGATE(body):

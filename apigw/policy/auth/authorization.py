@@ -24,7 +24,7 @@ class Demands:
 
     def check(self, principal: Principal) -> None:
         """Raises ``Forbidden``, with the challenge of RFC 6750 §3.1 where the caller sent a token."""
-        if self.roles and not principal.has_one_of(self.roles):
+        if self.roles and self.roles.isdisjoint(principal.roles):
             raise _forbidden(principal, "the caller has none of the required roles", "role")
         if not principal.scopes.issuperset(self.scopes):
             scope = b', scope="%s"' % " ".join(self.scopes).encode()

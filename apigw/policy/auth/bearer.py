@@ -70,11 +70,14 @@ class Bearer(Method):
         return self._tokens.verify(sent, now, providers, caller)
 
     def take_over(self, previous: Method) -> None:
-        """What was remembered goes on to hold where a provider has not changed."""
+        """What was remembered goes on to hold where a provider has not changed. Where other JWTs are verified here,
+        the servers are asked anew: some that they know may be among these."""
         if isinstance(previous, Tokens):
             self._tokens.take_over(previous)
         elif previous is not self and isinstance(previous, Bearer):
             self._tokens.take_over(previous._tokens)
+            if self._tokens.issuers() != previous._tokens.issuers():
+                return
             for each in self._opaque:
                 for before in previous._opaque:
                     same: object = before.provider

@@ -11,6 +11,7 @@ from apigw.config.merge import Document
 from apigw.config.model import Config, Path, Route
 from apigw.config.nearest import hint
 from apigw.config.rules import Less, Rules
+from apigw.config.secrecy import masked_in_url
 from apigw.config.units import duration_text
 from apigw.config.validate import shown
 from apigw.policy.check.model import CheckOfRoute, ChecksSection
@@ -62,7 +63,8 @@ def told(config: Config, route: Route, path: bytes) -> Iterator[tuple[str, str]]
     for check in config.of(ChecksSection).checks:
         if check.name == name:
             remembered = f", a pass is remembered for {duration_text(check.cache)}" if check.cache else ""
-            yield "check with", f"{name}, at {check.url}, within {duration_text(check.timeout)}{remembered}"
+            url, timeout = masked_in_url(check.url), duration_text(check.timeout)
+            yield "check with", f"{name}, at {url}, within {timeout}{remembered}"
 
 
 def weaker(config: Config) -> Less:

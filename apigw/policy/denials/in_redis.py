@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from os import urandom
 from typing import Any
 
@@ -34,6 +35,15 @@ redis.call("SET", KEYS[2], ARGV[1], "PX", left)
 return 1
 """
 )
+# Of denials that a gateway takes for over, those that have been for a minute: no wrong clock of a gateway removes one.
+_FORGET = Script(
+    b"""local now = redis.call("TIME")[1]
+for _, name in ipairs(ARGV) do
+local record = redis.call("HGET", KEYS[1], name)
+if record and cjson.decode(record)["until"] < now - 60 then redis.call("HDEL", KEYS[1], name) end
+end
+"""
+)
 
 log = Logger()
 
@@ -51,8 +61,14 @@ class InRedis:
         return self._link.call(b"GET", self._keys[1])
 
     def all(self, now: float) -> Deferred[Mapping[bytes, Denial]]:
-        """Those that are not over."""
-        return self._link.call(b"HGETALL", self._keys[0]).addCallback(_read, now)
+        """Those that are not over. Others are removed, so that they take no room."""
+        return self._link.call(b"HGETALL", self._keys[0]).addCallback(_read).addCallback(self._holding, now)
+
+    def _holding(self, found: Mapping[bytes, Denial], now: float) -> Mapping[bytes, Denial]:
+        over = [name for name, each in found.items() if each.until <= now]
+        if over:
+            self._link.evaluate(_FORGET, self._keys[:1], *over).addErrback(lambda _: None)  # the next look does it
+        return dict(islice(((name, each) for name, each in found.items() if each.until > now), MOST))
 
     def add(self, denial: Denial, now: float) -> Deferred[bool]:
         """Whether there was room for it."""
@@ -73,7 +89,7 @@ def _mark() -> bytes:
     return urandom(12).hex().encode("ascii")
 
 
-def _read(reply: Any, now: float) -> Mapping[bytes, Denial]:
+def _read(reply: Any) -> Mapping[bytes, Denial]:
     """What cannot be read is left out, and told: another denial is as good as it was."""
     found: dict[bytes, Denial] = {}
     words = reply if isinstance(reply, list) else []
@@ -81,6 +97,6 @@ def _read(reply: Any, now: float) -> Mapping[bytes, Denial]:
         denial = unpacked(record) if isinstance(record, bytes) else None
         if denial is None or denial.name != name:
             log.warn("a denial in Redis is broken: {name}", name=repr(name)[:100])
-        elif denial.until > now and len(found) < MOST:
+        else:
             found[denial.name] = denial
     return found

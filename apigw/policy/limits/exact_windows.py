@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from apigw.policy.limits.arithmetic import Limit, compile_limit
+from collections.abc import Sequence
+
+from apigw.policy.limits.arithmetic import LARGEST_LIMIT, Limit, compile_limit
 from apigw.policy.limits.local import LocalStore
 from apigw.policy.limits.model import RateLimit
 
@@ -14,12 +16,17 @@ class ExactWindows:
         self._store = store
         self._limits: dict[tuple[int, float], Limit] = {}
 
-    def __call__(self, key: bytes, limit: int, window: float) -> float | None:
-        """Count one for ``key``. Beyond ``limit`` in ``window``, returns the seconds to wait and counts nothing."""
+    def __call__(self, counts: Sequence[tuple[bytes, int]], window: float) -> float | None:
+        """Count one for each key, unless one has its limit in ``window``: then it counts none, and returns the seconds
+        to wait. So whoever is refused makes no keys."""
+        decision = self._store.check([(self._limit(limit, window), key) for key, limit in counts])
+        return None if decision.allowed else float(decision.retry_after)
+
+    def _limit(self, number: int, window: float) -> Limit:
+        limit = min(number, LARGEST_LIMIT)
         exact = self._limits.get((limit, window))
         if exact is None:
             # Of a scope that no limit of the configuration has, as they may be in one store.
             exact = compile_limit(RateLimit("/oauth/token", limit, window, scope="caller", algorithm="log"))
             self._limits[limit, window] = exact
-        decision = self._store.check([(exact, key)])
-        return None if decision.allowed else float(decision.retry_after)
+        return exact

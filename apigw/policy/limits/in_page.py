@@ -37,8 +37,9 @@ class PageStore(LocalStore):
 
     The monotonic clock is the same in all workers.
 
-    A check whose lock is not free in time is decided by this worker's share of the limit. So is a place for which the
-    table has no room.
+    A check whose lock is not free in time is refused if the limit was used up when this worker looked last, for as long
+    as nothing can pass. Else this worker's share of the limit decides, and it is counted when the lock is free. A place
+    for which the table has no room is decided by the share, too.
     """
 
     def __init__(self, page: Page, clock: IReactorTime, now: Callable[[], float]) -> None:
@@ -51,6 +52,9 @@ class PageStore(LocalStore):
         """Of each limit, by its id: where its keys are."""
         self._kept = 0
         self._shares = Shares(clock, now)
+        self._uncounted: list[Checks] = []
+        """What shares have admitted and the page has not counted. A worker waits before it misses a lock: so there are
+        few."""
         self._owed: list[Want] = []
         """Places to free, whose locks were not to be had."""
         self._next_swept: i64 = 0
@@ -68,32 +72,23 @@ class PageStore(LocalStore):
         if len(checks) == 1:
             limit, key = checks[0]
             return self.check_one(limit, key, at)
-        moment = self._moment(at)
-        spots = self._spots(checks)
-        locks = self._take_all(spots)
-        if locks is None:
-            return self._share().check(checks, at)
-        try:
-            standings = self._look_all(checks, spots, moment, True)
-            decision = decide(standings, moment, 1, self._ahead(moment))
-            if decision.allowed:
-                self._count_all(spots, standings)
-        finally:
-            self._give_back(locks)
-        return decision
+        decision = self._in_page(checks, self._moment(at))
+        return self._by_share(checks, at) if decision is None else decision
 
     def check_one(self, limit: Limit, key: bytes, at: float | None = None) -> Decision:
         moment = self._moment(at)
         ahead = self._ahead(moment)
         spot = self._spot(limit.id, key)
         if not self._locks.take(spot.lock):
-            return self._share().check_one(limit, key, at)
+            return self._by_share([(limit, key)], at)
         try:
             found = self._table.find(spot) != 0
             standing = self._look(limit, spot, found, moment)
             allowed = standing.used < limit.limit
             if allowed:
                 self._count(spot, found, standing)
+            else:
+                spot.seen = standing
         finally:
             self._locks.give_back(spot.lock)
         return allow(standing, 1, ahead) if allowed else decide([standing], moment, 1, ahead)
@@ -117,7 +112,13 @@ class PageStore(LocalStore):
         spots, wanted = self._spots(checks), self._places_of(claim.wanted)
         locks = self._take_all(spots + wanted)
         if locks is None:
-            return self._share().admit_within(checks, claim, tested, at)
+            refusal = self._still_refused(checks, moment)
+            if refusal is not None:
+                return refusal
+            by_share = self._share().admit_within(checks, claim, tested, at)
+            if checks and claim.state == HELD:
+                self._uncounted.append(checks)
+            return by_share
         decision: Decision | None = None
         try:
             claim.full = self._full(tested)
@@ -153,8 +154,11 @@ class PageStore(LocalStore):
             self._free(claim.wanted)
 
     def sweep(self) -> None:
-        """Remove the expired keys of the next parts of the table, and free the places that are still owed."""
+        """Remove the expired keys of the next parts of the table, count what is not counted yet, and free the places
+        that are still owed."""
         moment = self._moment(None)
+        while self._uncounted and self._in_page(self._uncounted[-1], moment) is not None:
+            self._uncounted.pop()
         owed, self._owed = self._owed, []
         if owed:
             self._free(owed)
@@ -171,6 +175,39 @@ class PageStore(LocalStore):
             finally:
                 self._locks.give_back(lock)
 
+    def _in_page(self, checks: Checks, moment: int) -> Decision | None:
+        """None if the locks are not to be had."""
+        spots = self._spots(checks)
+        locks = self._take_all(spots)
+        if locks is None:
+            return None
+        try:
+            standings = self._look_all(checks, spots, moment, True)
+            decision = decide(standings, moment, 1, self._ahead(moment))
+            if decision.allowed:
+                self._count_all(spots, standings)
+        finally:
+            self._give_back(locks)
+        return decision
+
+    def _by_share(self, checks: Checks, at: float | None) -> Decision:
+        refusal = self._still_refused(checks, self._moment(at))
+        if refusal is not None:
+            return refusal
+        decision = self._share().check(checks, at)
+        if decision.allowed:
+            self._uncounted.append(checks)
+        return decision
+
+    def _still_refused(self, checks: Checks, moment: int) -> Decision | None:
+        """The refusal, where a limit was used up when it was looked at last, and nothing can have passed since."""
+        standings: list[Standing] = []
+        for limit, key in checks:
+            seen = self._spot(limit.id, key).seen
+            if isinstance(seen, Standing) and seen.limit is limit and moment < seen.passes:
+                standings.append(seen)
+        return decide(standings, moment, 1, self._ahead(moment)) if standings else None
+
     def _look(self, limit: Limit, spot: Spot, found: bool, moment: int) -> Standing:
         if not found:
             return limit.look(None, moment)
@@ -182,7 +219,10 @@ class PageStore(LocalStore):
         standings: list[Standing] = []
         for place, (limit, _) in enumerate(checks):
             found = self._table.find(spots[place], use) != 0
-            standings.append(self._look(limit, spots[place], found, moment))
+            standing = self._look(limit, spots[place], found, moment)
+            if standing.used >= limit.limit:
+                spots[place].seen = standing
+            standings.append(standing)
         return standings
 
     def _count(self, spot: Spot, found: bool, standing: Standing) -> None:

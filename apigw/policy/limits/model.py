@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve, field, frozen
 
 from apigw.config.model import Condition, Route
+from apigw.routing.conditions import in_words, shown_in_words
 
 UNMATCHED = "unmatched"
 """The ``endpoint`` of a limit for requests that match no route."""
@@ -45,14 +47,22 @@ class Who:
         return bool(self.roles or self.claims or self.providers or self.principals)
 
     def __str__(self) -> str:
-        """In words."""
+        """In words, without values that may be secrets."""
+        return self._said(shown_in_words)
+
+    @property
+    def whole(self) -> str:
+        """In words, different for different ones."""
+        return self._said(in_words)
+
+    def _said(self, words: Callable[[str, Condition], str]) -> str:
         said = [
             f"{name} {' or '.join(each)}"
             for name, each in (("role", self.roles), ("provider", self.providers), ("principal", self.principals))
             if each
         ]
         said += [f"claim {name} is {_values(value)}" for name, value in self.claims]
-        return ", ".join([*said, *map(_condition, self.headers)])
+        return ", ".join([*said, *(words("header", each) for each in self.headers)])
 
 
 @frozen
@@ -97,9 +107,15 @@ class RateLimit:
 
     @property
     def named(self) -> str:
-        """``place``, and the plan."""
+        """``place``, and the plan, as they are shown."""
         who = self.who
         return self.place if who is None else f"{self.place} ({self.plan or who})"
+
+    @property
+    def identity(self) -> str:
+        """As ``named``, different for different plans."""
+        who = self.who
+        return self.place if who is None else f"{self.place} ({self.plan or who.whole})"
 
     @property
     def counts_by(self) -> str:
@@ -120,15 +136,6 @@ def _values(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return " or ".join(map(_values, value)) if isinstance(value, tuple) else str(value)
-
-
-def _condition(condition: Condition) -> str:
-    name = f"header {condition.name.lower()}"
-    if condition.equal is not None:
-        return f"{name} is {condition.equal!r}"
-    if condition.regex is not None:
-        return f"{name} matches {condition.regex!r}"
-    return f"{name} is {'absent' if condition.present is False else 'present'}"
 
 
 @frozen

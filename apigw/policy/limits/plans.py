@@ -37,7 +37,7 @@ class Fits:
         principal = exchange.principal
         if principal is None:
             return False
-        if self._roles and not principal.has_one_of(self._roles):
+        if self._roles and self._roles.isdisjoint(principal.roles):
             return False
         if self._providers and principal.provider not in self._providers:
             return False

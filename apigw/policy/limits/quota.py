@@ -45,7 +45,8 @@ class Quota(Placed):
     @property
     def counted_as(self) -> str:
         """What its ``id`` begins with: that of a dry run is not that of a limit in force for the same."""
-        return f"{self.endpoint} dry" if self.config.dry_run else self.endpoint
+        identity = self.config.identity
+        return f"{identity} dry" if self.config.dry_run else identity
 
     @property
     def series(self) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from apigw.config import addresses
 from apigw.config.merge import Document
@@ -34,6 +34,13 @@ class Written:
     route: str | None
     endpoint: str | None
     hosts: tuple[str, ...]
+    who: Who | None = field(init=False)
+    """``None`` if it belongs to no plan."""
+
+    @who.default
+    def _(self) -> Who | None:
+        found = {key: frozenset(_accepted(key, self.entry[key])) for key in WHO if key in self.entry}
+        return found if found or "plan" in self.entry else None
 
     @property
     def at(self) -> Path:
@@ -58,12 +65,6 @@ class Written:
         """Equal for limits of the same requests."""
         pattern = self.pattern
         return self.route, self.endpoint if pattern is None else pattern.shape, frozenset(self.hosts)
-
-    @property
-    def who(self) -> Who | None:
-        """``None`` if it belongs to no plan."""
-        found = {key: frozenset(_accepted(key, self.entry[key])) for key in WHO if key in self.entry}
-        return found if found or "plan" in self.entry else None
 
     def counted(self) -> Iterator[tuple[object, ...]]:
         """One for each host. Two limits that share one would count the same."""

@@ -8,7 +8,7 @@ from typing import Final, final
 
 from apigw import errors
 from apigw.contract.exchange import Exchange, Outcome, Stage
-from apigw.contract.ranges import Ranges
+from apigw.contract.ranges import Ranges, packed_peer
 
 REMEMBERED: Final = 4096
 """Addresses of which the decision is remembered, for each list: most callers come again."""
@@ -41,12 +41,13 @@ class Admission:
 
     def _decide(self, address: bytes) -> bool:
         # Compiled, a generator takes as long as the search.
+        packed = packed_peer(address)
         for each in self._denied:
-            if each.holds(address):
+            if each.has(packed):
                 return False
         passes = True
         for each in self._allowed:
-            passes = passes and each.holds(address)
+            passes = passes and each.has(packed)
         return passes
 
 

@@ -36,9 +36,9 @@ BASIC = b'Basic realm="apigw", charset="UTF-8"'
 
 
 class Allow(Protocol):
-    """Count one in an exact window. Beyond ``limit``, returns the seconds to wait and counts nothing."""
+    """Count one for each key in an exact window. Where one has its limit, count none: the seconds to wait."""
 
-    def __call__(self, key: bytes, limit: int, window: float, /) -> float | None: ...
+    def __call__(self, counts: Sequence[tuple[bytes, int]], window: float, /) -> float | None: ...
 
 
 @frozen
@@ -101,15 +101,16 @@ class TokenEndpoint:
             self._server.get_token_grant(request)
             authorization = [value for name, value in headers if name.lower() == b"authorization"]
             id, presented = self._clients.meant(credentials(authorization, form))
-            quota = self._oauth.rate_limit
-            self._count(quota.limit, b"pair", id, addresses[0])
-            for width, address in enumerate(addresses, 1):
-                self._count(quota.limit * ADDRESS_FACTOR**width, b"address", address)
+            limit = self._oauth.rate_limit.limit
+            of_addresses = [
+                (_key(b"address", address), limit * ADDRESS_FACTOR**width) for width, address in enumerate(addresses, 1)
+            ]
+            self._count((_key(b"pair", id, addresses[0]), limit), *of_addresses)
             client = await self._clients.prove(id, presented, self._run)
             if client is None:
                 raise invalid_client()
             verified = client.id
-            self._count(quota.limit, b"client", id)
+            self._count((_key(b"client", id), limit))
             request.verified = client
             return await self._grant(request)
         except OAuth2Error as error:
@@ -169,10 +170,8 @@ class TokenEndpoint:
         )
         await self._families.remove(id)
 
-    def _count(self, limit: int, *parts: bytes | str) -> None:
-        text = b"\0".join(part if isinstance(part, bytes) else part.encode() for part in parts)
-        key = b"oauth:" + blake2b(text, digest_size=16).digest()
-        wait = self._allow(key, limit, self._oauth.rate_limit.window)
+    def _count(self, *counts: tuple[bytes, int]) -> None:
+        wait = self._allow(counts, self._oauth.rate_limit.window)
         if wait is not None:
             raise _TooMany(wait)
 
@@ -184,6 +183,11 @@ class TokenEndpoint:
         if isinstance(error, _TooMany):
             headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.wait))))
         return _answer(status, body, headers, client)
+
+
+def _key(*parts: bytes | str) -> bytes:
+    text = b"\0".join(part if isinstance(part, bytes) else part.encode() for part in parts)
+    return b"oauth:" + blake2b(text, digest_size=16).digest()
 
 
 class _TooMany(OAuth2Error):  # type: ignore[misc]  # authlib has no types

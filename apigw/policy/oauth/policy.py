@@ -23,7 +23,8 @@ from apigw.policy.oauth.redis_families import RedisFamilies
 from apigw.policy.oauth.refresh import FamilyStore, MemoryFamilies
 from apigw.policy.oauth.resource import Token
 from apigw.policy.oauth.rules import RULES
-from apigw.policy.oauth.signing import Signer, agree, load_signer, own_tokens
+from apigw.policy.oauth.signing import Signer, agree, generate_for_all, load_signer, own_tokens
+from apigw.shared.page import Page
 from apigw.wire.request import Request
 
 
@@ -49,6 +50,12 @@ class OAuthPolicy(Policy):
             self._families = PageFamilies(context.page.records)
         else:
             self._families = MemoryFamilies()
+
+    @classmethod
+    def share(cls, config: Config, page: Page) -> None:
+        oauth = oauth_of(config)
+        if oauth is not None:
+            generate_for_all(oauth.signing, page.keys)
 
     def start(self) -> None:
         self._threads.start()

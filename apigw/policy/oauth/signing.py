@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from attrs import field, frozen
@@ -19,6 +21,9 @@ from apigw.policy.auth.jwt.own import OwnTokens
 from apigw.policy.auth.jwt.public_keys import as_jwk, check_rsa
 from apigw.policy.oauth.model import OAuth, OAuthSigning
 from apigw.shared.records import FOR_EVER, Busy, Records
+
+_MARK = 8
+"""Characters that make the id of a key that was generated unique."""
 
 
 @frozen(eq=False)
@@ -68,15 +73,11 @@ def load_signer(
         if signing.algorithm == "RS256" and signing.private_key_file is not None:
             material: RSAKey | OctKey = _private_key(signing.private_key_file)
             own = public_key(material.public_key, key_id, ("RS256",))
-        elif signing.algorithm == "RS256" and signing.secret is None:
-            if previous is not None and previous.own is not None and previous.key_id.startswith(f"{key_id}-"):
+        elif _is_generated(signing):
+            if previous is not None and previous.own is not None and previous.key_id[:-_MARK] == f"{key_id}-":
                 material, own = previous._material, previous.own
             else:
-                pem = _generated() if agree is None else agree(key_id, _generated)
-                material = RSAKey.import_key(pem)
-                # a unique id: verifiers may have cached the key of an earlier process
-                name = f"{key_id}-{material.thumbprint()[:8]}"
-                own = public_key(material.public_key, name, ("RS256",))
+                material, own = _read(key_id, _generated() if agree is None else agree(key_id, _generated))
             key_id, made = own.id or key_id, own
         elif signing.algorithm == "HS256" and signing.secret is not None:
             own = configured_key(("HS256",), key_id, None, signing.secret)
@@ -103,6 +104,27 @@ def agree(keys: Records, key_id: str, generate: Callable[[], bytes]) -> bytes:
         raise KeyProblem(
             "private_key_file", "is missing, and the other workers' key cannot be had: try again"
         ) from None
+
+
+def generate_for_all(signing: OAuthSigning, keys: Records) -> None:
+    """Have the key in the page, if it is generated: else each worker generates one at its start, of which one counts.
+
+    And have read it: those that this process forks share it.
+    """
+    if _is_generated(signing):
+        with suppress(KeyProblem):
+            _read(signing.key_id, agree(keys, signing.key_id, _generated))
+
+
+def _is_generated(signing: OAuthSigning) -> bool:
+    return signing.algorithm == "RS256" and signing.private_key_file is None and signing.secret is None
+
+
+@lru_cache(1)
+def _read(key_id: str, pem: bytes) -> tuple[RSAKey, Key]:
+    """A generated key, and its public half with an id of its own: verifiers may have that of an earlier process."""
+    key = RSAKey.import_key(pem)
+    return key, public_key(key.public_key, f"{key_id}-{key.thumbprint()[:_MARK]}", ("RS256",))
 
 
 def _generated() -> bytes:

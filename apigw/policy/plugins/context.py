@@ -94,6 +94,7 @@ class Context:
         self,
         name: str,
         directory: str,
+        timeout: float,
         reactor: Any,
         now: Callable[[], float],
         log: PluginLog,
@@ -103,6 +104,7 @@ class Context:
     ) -> None:
         self.name = name
         self.directory = directory
+        self.timeout = timeout
         self.log = log
         self.seconds: Callable[[], float] = reactor.seconds
         self.now = now

@@ -92,7 +92,15 @@ class PluginsPolicy(Policy):
             log = PluginLog(plugin.name, self._reactor.seconds)
             kept = self._kept[plugin.name] = Kept(Counts(), log, PluginMetrics(plugin.name, self._registry))
         context = Context(
-            plugin.name, plugin.directory, self._reactor, self._now, kept.log, kept.metrics, self._calls, redis
+            plugin.name,
+            plugin.directory,
+            plugin.timeout,
+            self._reactor,
+            self._now,
+            kept.log,
+            kept.metrics,
+            self._calls,
+            redis,
         )
         return Instance(plugin, found, context, kept, self._reactor)
 
@@ -106,7 +114,7 @@ class PluginsPolicy(Policy):
         if known != code:
             raise Unloadable("has changed on disk since it was loaded: restart the gateway, or `apigw upgrade`")
 
-    def use(self, prepared: PreparedPlugins) -> None:
+    def use(self, prepared: PreparedPlugins, redis: Redis | None) -> None:
         """``prepared`` is in use from now on."""
         old = {} if self._used is None else self._used.instances
         self._used = prepared
@@ -116,6 +124,8 @@ class PluginsPolicy(Policy):
         for instance in prepared.instances.values():
             instance.kept.guard = instance.guard
             instance.start()
+            if redis is not None and instance.context.link is not None:
+                instance.context.link.timeout = redis.timeout
 
     def keep_series(self, prepared: PreparedPlugins) -> None:
         for name in self._kept.keys() - prepared.instances.keys():
@@ -202,7 +212,7 @@ class PreparedPlugins(Prepared):
         )
 
     def adopt(self, previous: Prepared | None) -> None:
-        self._policy.use(self)
+        self._policy.use(self, self._config.redis)
 
     def keep_series(self) -> None:
         self._policy.keep_series(self)

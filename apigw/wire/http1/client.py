@@ -288,10 +288,10 @@ class HTTP1Connection(UpstreamConnection):
         pieces, response.pieces = response.pieces, []
         if begun:
             receiver.response_started(response.status, response.reason, response.headers)
-        for piece in pieces:
-            if self.receiver is not receiver:
-                return
-            receiver.response_received(piece)
+        if self.receiver is not receiver:
+            return
+        if pieces:
+            receiver.response_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if self.receiver is not receiver:
             return
         if response.state == COMPLETE:

@@ -182,7 +182,7 @@ class ResponseReader:
         if content_type is not None:
             headers.append(content_type.field)
             self.event_stream = content_type.event_stream
-        if closes is not None:
+        if closes is not None or (status == 204 and size):
             self.reusable = False
         self.version = b"HTTP/1.1"
         self.status = status
@@ -248,12 +248,15 @@ class ResponseReader:
             self._read_body(rest)
 
     def _judge(self, status: int, persistent: bool) -> None:
-        """Determine the framing (RFC 9112 §6.3), refuse ambiguous heads, and drop hop-by-hop fields."""
+        """Determine the framing (RFC 9112 §6.3), refuse ambiguous heads, and drop hop-by-hop fields.
+
+        What announces a body with a 204, which has none, may send it: it would be the answer to the next request.
+        """
         headers = self.headers
         self._length = 0
         if status > 599 or len(headers) > MAX_HEADERS:
             raise UpstreamMalformed("the status or the number of headers is not acceptable")
-        framed = False
+        framed = chunked = False
         for name, value in self._special:
             if name == b"content-length":
                 framed = True
@@ -264,7 +267,7 @@ class ResponseReader:
             elif name == b"transfer-encoding":
                 if value.lower() != b"chunked" or not persistent or framed:
                     raise UpstreamMalformed("an unknown transfer coding, or chunked twice")
-                framed = True
+                framed = chunked = True
             elif name == b"content-type":
                 headers.append((name, value))
                 if value.startswith(EVENT_STREAM):
@@ -283,7 +286,7 @@ class ResponseReader:
             wanted = [(name, value) for name, value in self._special if name == b"upgrade"]
             headers = [*headers, *wanted, (b"connection", b"upgrade")] if wanted else headers
         self.headers = headers
-        if not persistent:
+        if not persistent or (status == 204 and (self._length or chunked)):
             self.reusable = False
         if not framed and not self.bodyless and status not in (204, 304):
             self.close_delimited = True

@@ -203,12 +203,12 @@ class HTTP2Exchange(UpstreamConnection):
             return
         if answer is not None:
             receiver.response_started(answer.status, b"", answer.headers)
-        self._telling = True
-        for piece in pieces:
-            if self.receiver is not None:
-                self.flow.taken += len(piece)
-                receiver.response_received(piece)
-        self._telling = False
+        if pieces and self.receiver is not None:
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self.flow.taken += len(data)
+            self._telling = True
+            receiver.response_received(data)
+            self._telling = False
         if self.receiver is None:
             return
         if self.is_complete:

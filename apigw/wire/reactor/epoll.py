@@ -15,6 +15,7 @@ from __future__ import annotations
 import select
 import sys
 import time
+from functools import cache
 from typing import Any
 
 from twisted.internet.main import installReactor
@@ -29,6 +30,12 @@ def install() -> None:
 
 
 def _make() -> Any:
+    return _of_own_class()()
+
+
+@cache
+def _of_own_class() -> Any:
+    """Made once: a worker, which makes a reactor of its own, shares the class with its master."""
     from twisted.internet.epollreactor import EPollReactor
 
     class DirectEPollReactor(Turns, EPollReactor):
@@ -58,4 +65,4 @@ def _make() -> Any:
                 self._reads.add(descriptor)
                 self._selectables[descriptor] = reader
 
-    return DirectEPollReactor()
+    return DirectEPollReactor

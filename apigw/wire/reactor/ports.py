@@ -26,8 +26,33 @@ def _made_by_twisted(
     return transport
 
 
-class TCPPort(tcp.Port):
+class _Adopted:
+    """A port whose socket listens already. Whoever made it listen has logged that."""
+
+    factory: Any
+    socket: Any
+    fileno: Any
+    _preexistingSocket: Any
+    connected: Any
+    startReading: Callable[[], None]
+
+    def startListening(self) -> None:
+        tcp._reservedFD.reserve()
+        self.factory.doStart()
+        self._shouldShutdown = False
+        self.connected = True
+        self.socket, self._preexistingSocket = self._preexistingSocket, None
+        self.fileno = self.socket.fileno
+        self.numberAccepts = 100
+        self.startReading()
+
+
+class TCPPort(_Adopted, tcp.Port):
     transport = staticmethod(_made_by_twisted)  # type: ignore[assignment]  # it only calls it
+
+    def startListening(self) -> None:
+        self._realPortNumber = self._preexistingSocket.getsockname()[1]
+        super().startListening()
 
     def doRead(self) -> None:
         """Accept about as many as in the last turn: to ask once more than there are costs a system call."""
@@ -45,22 +70,8 @@ class TCPPort(tcp.Port):
             return 0
 
 
-class UnixPort(unix.Port):
+class UnixPort(_Adopted, unix.Port):
     """Unlike Twisted's, it leaves the socket's file to whoever bound it: its mode, and its removal."""
-
-    factory: Any
-    socket: Any
-    fileno: Any
-
-    def startListening(self) -> None:
-        tcp._reservedFD.reserve()
-        self.factory.doStart()
-        self._shouldShutdown = False
-        self.connected = True
-        self.socket, self._preexistingSocket = self._preexistingSocket, None
-        self.fileno = self.socket.fileno
-        self.numberAccepts = 100
-        self.startReading()
 
     def connectionLost(self, reason: Any) -> None:
         tcp.Port.connectionLost(self, reason)

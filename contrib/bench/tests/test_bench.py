@@ -11,7 +11,7 @@ from itertools import count, repeat
 from pathlib import Path
 
 import pytest
-from bench import ops_cost, origin, plugins_cost, tokens, wrk
+from bench import callers_cost, ops_cost, origin, plugins_cost, tokens, wrk
 from bench.figures import (
     Sample,
     Verdict,
@@ -36,6 +36,7 @@ from prometheus_client import CollectorRegistry
 from apigw.config.load import load as load_config
 from apigw.contract.principal import Principal
 from apigw.ops.metrics import Metrics
+from apigw.plugins.compression.encoders import CODINGS
 from apigw.policy.auth.jwt.tokens import CACHED_TOKENS, Tokens
 from apigw.policy.auth.model import auth_of
 from apigw.process.rules import RULES
@@ -229,19 +230,24 @@ class TestScenarios:
             [9001] if REDIS in scenario.beside else [9001, 9002]
         )
 
-    def test_tokens_are_those_of_the_configuration(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("name", "algorithm"), [("jwt", "RS256"), ("all-es256-first-seen", "ES256")])
+    def test_tokens_are_those_of_the_configuration(
+        self, tmp_path: Path, name: str, algorithm: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The bench measures how fast the gateway refuses tokens, or the same few tokens instead of many."""
-        (scenario,) = (scenario for scenario in SCENARIOS if scenario.name == "jwt")
+        many = tokens.MANY
+        monkeypatch.setattr(tokens, "MANY", 5)
+        (scenario,) = (scenario for scenario in SCENARIOS if scenario.name == name)
         (tmp_path / "gateway.yaml").write_text(json.dumps(scenario.config(Place(tmp_path, 8080, (9001,)))))
         auth = auth_of(load_config(os.fspath(tmp_path), {}, RULES))
         assert auth is not None
-        authenticator, values = Tokens(auth), tokens.authorizations(5)
+        authenticator, values = Tokens(auth), tokens.authorizations(5, algorithm)
         for value in (*values, *scenario.authorizations()):
             principal = authenticator.authenticate([value.encode()], time.time())
             assert isinstance(principal, Principal)
             assert principal.roles == ("user",)
         assert len(set(values)) == 5
-        assert tokens.MANY > CACHED_TOKENS
+        assert many > CACHED_TOKENS
 
     def test_gateway_accepts_many_routes(self, tmp_path: Path) -> None:
         """Two of the made-up routes have the same shape, and the gateway refuses to start."""
@@ -362,6 +368,23 @@ def test_plugins_are_timed_on_the_real_parts(monkeypatch: pytest.MonkeyPatch) ->
     plugins = [plugins_cost.Stamp("X-Tenant"), plugins_cost.AsyncStamp("X-Plan")]
     assert plugins_cost.microseconds(plugins_cost.pipeline(plugins, sent)) > 0
     assert sent.fields[-2:] == [(b"x-tenant", b"acme"), (b"x-plan", b"acme")]
+
+
+def test_callers_are_timed_who_are_let_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """``callers_cost`` times refusals, or a stage that nobody goes through."""
+    monkeypatch.setattr(callers_cost, "REQUESTS", 10)
+    monkeypatch.setattr(callers_cost, "PAIRS", 2)
+    for kind in callers_cost.kinds(tmp_path, 100):
+        assert len(callers_cost.differences(kind)) == 2
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_turns_are_timed_one_by_one(coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A MiB takes more than one turn, of which the longest is told."""
+    readings = iter(range(1_000_000))
+    monkeypatch.setattr(time, "thread_time", lambda: next(readings) / 1000)
+    assert plugins_cost.held(coding) == pytest.approx(1)
+    assert next(readings) > 2 * 16
 
 
 def test_what_operators_see_is_timed_on_the_real_parts() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from attrs import evolve
 from prometheus_client import CollectorRegistry
 from support import redis_server
 from support.awaiting import until, wait_for, waiting
@@ -283,6 +284,36 @@ def test_what_is_removed_does_not_come_back(server: redis_server.RedisServer) ->
         other.look()
     assert not other.refuses("192.0.2.7")
     for each in (one, other):
+        each.leave()
+
+
+@waiting
+def test_what_is_over_takes_no_room_in_redis(server: redis_server.RedisServer) -> None:
+    """Thousands of denials that have ended do not keep the next one from all gateways; one that holds stays."""
+    one = Gateway(server)
+    wait_for(one.denials.add(one.address("192.0.2.7", 600)))
+    ended = [evolve(one.address(f"10.{number >> 8}.{number & 255}.1"), until=1e9) for number in range(MOST - 1)]
+    server("HSET", "apigw:denials:1", *(word for each in ended for word in (each.name, each.packed())))
+    other = Gateway(server)
+    other.look()
+    until(lambda: server("HLEN", "apigw:denials:1") == 1)
+    made, _ = wait_for(other.denials.add(other.address("192.0.2.8")))
+    assert made.everywhere and other.refuses("192.0.2.7")
+    for each in (one, other):
+        each.leave()
+
+
+@waiting
+def test_no_wrong_clock_removes_a_denial(server: redis_server.RedisServer) -> None:
+    """A gateway that is a day ahead takes a denial for over; for all others it goes on to hold."""
+    one, ahead = Gateway(server), Gateway(server)
+    wait_for(one.denials.add(one.address("192.0.2.7", 600)))
+    ahead.clock.advance(86_400)
+    for _ in range(3):
+        ahead.look()
+        one.look()
+    assert one.refuses("192.0.2.7") and server("HLEN", "apigw:denials:1") == 1
+    for each in (one, ahead):
         each.leave()
 
 

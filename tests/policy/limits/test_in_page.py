@@ -158,6 +158,61 @@ def test_without_a_lock_a_worker_goes_by_its_share(page: Page, more: int) -> Non
     assert [memory.check(checks, NOON + 2).allowed for _ in range(2)] == [True, False]
 
 
+@pytest.mark.parametrize("algorithm", ["log", "counter"])
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("places", [False, True])
+def test_what_was_admitted_without_a_lock_counts(page: Page, algorithm: str, more: int, places: bool) -> None:
+    """Once the lock can be had: so a holder that waits for a core takes no request too many through the limit."""
+    page.workers = 2
+    clock = Clock()
+    clock.advance(NOON)
+    memory = store(page, clock)
+    checks = [(limit(10, 60, algorithm), b"x"), (limit(100, 60, endpoint="/y"), b"x")][: 1 + more]
+
+    def admitted() -> bool:
+        if not places:
+            return memory.check(checks).allowed
+        decision = memory.admit(checks, Claim([(concurrent(90), b"x")], memory))
+        return decision is not None and decision.allowed
+
+    assert all(admitted() for _ in range(6))
+    with child(holds(lambda: hold(page, page.limits.spot(checks[0][0].id + b"x").lock))) as other:
+        other.wait_so_far()
+        other.stop()
+        assert [admitted() for _ in range(2)] == [True, True]
+        memory.sweep()
+        other.kill()
+    page.died(1)
+    assert memory.peek(checks).remaining == 4
+    for _ in range(2):
+        memory.sweep()
+        assert memory.peek(checks).remaining == 2
+
+
+@pytest.mark.parametrize("algorithm", ["log", "counter"])
+@pytest.mark.parametrize("more", [0, 1])
+def test_without_a_lock_what_is_used_up_stays_so(page: Page, algorithm: str, more: int) -> None:
+    """Until a request would pass: a share would let some through that all have counted enough of."""
+    page.workers = 2
+    memory = store(page)
+    checks = [(limit(4, 60, algorithm), b"x"), (limit(100, 60, endpoint="/y"), b"x")][: 1 + more]
+    seen = [memory.check(checks, NOON + 1) for _ in range(5)]
+    assert [decision.allowed for decision in seen] == [True] * 4 + [False]
+    with child(holds(lambda: hold(page, page.limits.spot(checks[0][0].id + b"x").lock))) as other:
+        other.wait_so_far()
+        other.stop()
+        refused = memory.check(checks, NOON + 2)
+        assert (refused.allowed, refused.headers[:3]) == (False, seen[-1].headers[:3])
+        rate_and_places = Claim([(concurrent(90), b"x")], memory)
+        refusal = memory.admit(checks, rate_and_places, NOON + 2)
+        assert refusal is not None
+        assert not refusal.allowed
+        assert rate_and_places.state != HELD
+        assert [memory.check(checks, NOON + 180).allowed for _ in range(3)] == [True, True, False]
+        other.kill()
+    page.died(1)
+
+
 def test_places_without_a_lock(page: Page) -> None:
     """A worker's share of them; what ends meanwhile is freed as soon as the lock can be had."""
     clock, one = Clock(), concurrent(4)

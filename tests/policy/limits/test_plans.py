@@ -11,6 +11,8 @@ from support.routed import Routed
 
 from apigw import errors
 from apigw.contract.principal import Principal
+from apigw.policy.limits.arithmetic import compile_limit
+from apigw.policy.limits.model import LimitsSection
 
 AUTH = {"jwt": [{"name": "main", "algorithm": "HS256", "secret": "0123456789abcdef0123456789abcdef"}]}
 HOUR = {"window": "1h", "by": ["principal"]}
@@ -125,6 +127,20 @@ def test_plans_by_header(tmp_path: Path, condition: dict[str, Any], fits: Any, o
     routed = gateway(tmp_path, {"route": "orders", "headers": condition, "limit": 2, **HOUR})
     assert passed(routed, None, *fits) == 2
     assert passed(routed, caller("another"), *other) == 9
+
+
+def test_what_may_be_a_secret_is_no_part_of_a_plans_name(tmp_path: Path) -> None:
+    """Metrics, the log and answers show the name. Two plans that are shown alike are two, in force and as a dry run."""
+    limits = [
+        {"route": "orders", "headers": {"X-Key": value}, "limit": number, "dry_run": dry, **HOUR}
+        for dry in (False, True)
+        for value, number in (("hunter2", 2), ("hunter3", 3))
+    ]
+    routed = gateway(tmp_path, *limits)
+    rates = [compile_limit(each) for each in routed.config.of(LimitsSection).rate_limits]
+    assert {each.endpoint for each in rates} == {"route orders (header x-key is '…')"}
+    assert len({each.id for each in rates}) == 4
+    assert [passed(routed, GOLD, (b"x-key", value)) for value in (b"hunter2", b"hunter3")] == [2, 3]
 
 
 def test_each_place_has_its_plans(tmp_path: Path) -> None:

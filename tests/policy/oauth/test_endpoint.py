@@ -6,7 +6,7 @@ import json
 import logging
 from base64 import b64encode, urlsafe_b64decode
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
@@ -58,10 +58,11 @@ class Windows:
     def __init__(self) -> None:
         self.counts: defaultdict[bytes, int] = defaultdict(int)
 
-    def allow(self, key: bytes, limit: int, window: float) -> float | None:
-        if self.counts[key] >= limit:
+    def allow(self, counts: Sequence[tuple[bytes, int]], window: float) -> float | None:
+        if any(self.counts.get(key, 0) >= limit for key, limit in counts):
             return window / 2 - 0.75
-        self.counts[key] += 1
+        for key, _ in counts:
+            self.counts[key] += 1
         return None
 
 
@@ -376,6 +377,7 @@ def test_one_address_cannot_guess_at_many_clients() -> None:
     answers = Counter(error(scene.ask(G, basic(f"client{number}", OTHER)))[0] for number in range(30))
     assert answers == {401: 18, 429: 12}
     assert len(hashed) == 18
+    assert len(scene.windows.counts) == 19, "the address, and those that it was not refused for"
     assert scene.ask(G, BASIC, address="192.0.2.2").status == 200
 
 

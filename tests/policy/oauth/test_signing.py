@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 
 from apigw.config.errors import ConfigError
+from apigw.config.model import Secret
 from apigw.policy.oauth.model import OAuthSigning
-from apigw.policy.oauth.signing import agree, load_signer
+from apigw.policy.oauth.signing import agree, generate_for_all, load_signer
 from apigw.shared.locks import STRUCTURE
 from apigw.shared.page import STRIPES, Page
 
@@ -32,6 +33,31 @@ def test_all_workers_sign_with_one_generated_key(page: Page) -> None:
     assert one.jwks() == other.jwks()
     assert load_signer(OAuthSigning("RS256", "k2"), agree=agreed).jwks() != one.jwks()
     assert load_signer(SIGNING).key_id != one.key_id
+
+
+def test_a_reload_keeps_the_key_of_its_id_alone(page: Page) -> None:
+    """A worker that starts later has the key of the new id: it must be that of all."""
+    agreed = partial(agree, page.keys)
+    before = load_signer(OAuthSigning("RS256", "k1-2"), agree=agreed)
+    assert load_signer(OAuthSigning("RS256", "k1-2"), previous=before).jwks() == before.jwks()
+    after = load_signer(SIGNING, previous=before, agree=agreed)
+    assert after.jwks() == load_signer(SIGNING, agree=agreed).jwks() != before.jwks()
+
+
+def test_workers_find_the_key_that_their_master_has_generated(page: Page) -> None:
+    """None of them generates one at its start, which takes a tenth of a second and memory of its own."""
+
+    def found(key_id: str, _: Callable[[], bytes]) -> bytes:
+        return agree(page.keys, key_id, pytest.fail)
+
+    generate_for_all(SIGNING, page.keys)
+    one, other = (load_signer(SIGNING, agree=found) for _ in range(2))
+    assert one.jwks() == other.jwks()
+
+
+def test_a_key_that_is_given_is_not_generated(page: Page) -> None:
+    generate_for_all(OAuthSigning("HS256", "k1", secret=Secret(b"s" * 32)), page.keys)
+    assert agree(page.keys, "k1", lambda: b"other") == b"other"
 
 
 def test_the_key_that_was_generated_first_counts(page: Page) -> None:

@@ -96,6 +96,12 @@ class Failing:
         view.respond(200)
         return view.respond(201)
 
+    def answers_number(self, view: View) -> Any:
+        return view.respond(200, {}, 7)
+
+    def replaces_by_text(self, view: View) -> None:
+        view.replace_body("text")  # type: ignore[arg-type]
+
     def answers_length(self, view: View) -> Any:
         return view.respond(200, {"Content-Length": "99"})
 

@@ -27,6 +27,7 @@ class Promised:
         self.context = context
         assert context.name
         assert context.directory
+        assert context.timeout == 1.0
         assert context.seconds() >= 0
         assert context.now() > 1e9
         assert context.redis is None

@@ -31,6 +31,8 @@ WRONG = {
     "identity": "says who calls",
     "status": "99 is not a status of an answer",
     "twice": "respond was called before",
+    "answers_number": "a body is bytes or text, not int",
+    "replaces_by_text": "a body is bytes, not str",
     "answers_length": "Content-Length is written by the gateway itself",
     "path": "cannot be sent",
     "refusal": "200 is not a status of a refusal",
@@ -128,7 +130,9 @@ async def test_a_view_ends_with_its_exchange(apigw: Any, modules: Any) -> None:
     modules().Kept.views.clear()
     for use in (
         lambda: view.path,
+        lambda: view.request.get("X-A"),
         lambda: view.request.set("X-A", "b"),
+        lambda: view.rewrite(path="/b"),
         lambda: view.answer.status,
         lambda: view.respond(200),
         lambda: view.state,

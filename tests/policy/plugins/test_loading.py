@@ -119,6 +119,18 @@ def test_each_mistake_has_its_place(tmp_path: Path, mistake: str) -> None:
     assert found.startswith("gateway.yaml:")
 
 
+def test_a_name_that_two_packages_offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is taken: both are named, and what to write."""
+    for package in ("first", "second"):
+        folder = tmp_path / f"{package}-1.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
+        (folder / "entry_points.txt").write_text(f"[apigw.plugins]\nstamp = {package}:Stamp\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = problems(tmp_path, GOOD, policy="stamp")
+    assert found == "gateway.yaml:6:13: plugins.p.policy: 'stamp' is offered by first and second: write module:Class"
+
+
 @pytest.mark.parametrize(("second", "metric"), [("p_a", "b"), ("log", "lines_lost"), ("q", "b")])
 def test_a_metric_has_one_owner(tmp_path: Path, second: str, metric: str) -> None:
     """Two plugins whose metrics would have the same name cannot be used together; nor one of the gateway's own."""
@@ -132,8 +144,9 @@ def test_a_metric_has_one_owner(tmp_path: Path, second: str, metric: str) -> Non
 
 
 def test_a_good_one_has_no_problem(tmp_path: Path) -> None:
-    """Its settings have defaults and units, and its secrets are masked."""
-    assert problems(tmp_path, GOOD, with_="{a: b, secret: hunter2}") == ""
+    """Its settings have defaults and units, and its secrets are masked; also what only its name tells to be one."""
+    more = GOOD.replace("schema = {", 'schema = {"api_token": {"type": "string"}, ')
+    assert problems(tmp_path, more, with_="{a: b, secret: hunter2, api_token: hunter2}") == ""
     document = read(str(tmp_path), {}, RULES.schema)
     for learn in RULES.learns:
         learn(document, None)  # type: ignore[arg-type]  # it reads no file of the configuration

@@ -86,7 +86,10 @@ CASES = [
     ok("an unknown status", length(b"hello", line=b"HTTP/1.1 599 Odd"), b"hello", 599),
     ok("204", response(line=b"HTTP/1.1 204 No Content"), status=204),
     ok("304", response(line=b"HTTP/1.1 304 Not Modified"), status=304),
-    ok("204 with a length", response(b"Content-Length: 5", line=b"HTTP/1.1 204 No Content"), status=204),
+    ok("204 with a length of zero", response(b"Content-Length: 0", line=b"HTTP/1.1 204 No Content"), status=204),
+    ok("204 with a length", response(b"Content-Length: 5", line=b"HTTP/1.1 204 No Content"), status=204, reusable=False),  # noqa: E501
+    ok("204 with a length, unusual", response(b"Content-Length: 5", b"A:", line=b"HTTP/1.1 204 No"), status=204, reusable=False),  # noqa: E501
+    ok("204, chunked", response(b"Transfer-Encoding: chunked", line=b"HTTP/1.1 204 No Content"), status=204, reusable=False),  # noqa: E501
     ok("304 with a length", response(b"Content-Length: 5", line=b"HTTP/1.1 304 Not Modified"), status=304),
     ok("HEAD", response(), method=HEAD),
     ok("HEAD with a length", response(b"Content-Length: 5"), method=HEAD),
@@ -332,6 +335,14 @@ def test_a_stream_arrives_as_it_is_sent() -> None:
     upstream.say(b"lo\r\n")
     assert (recorder.body, recorder.flushes) == (b"hello", 2)
     assert recorder.end == ""
+
+
+def test_what_comes_together_is_told_together() -> None:
+    """Whoever looks at a body, as a plugin does, need not do so for each byte of one."""
+    upstream = Upstream()
+    recorder = upstream.ask()
+    upstream.say(chunked(b"1\r\na\r\n" * 500))
+    assert (recorder.body, recorder.pieces) == (b"a" * 500, 1)
 
 
 # Requests.

@@ -47,6 +47,7 @@ class Asker:
         self.finished = False
         self.error: UpstreamError | None = None
         self.pauses: list[bool] = []
+        self.pieces = 0
 
     def response_started(self, status: int, reason: bytes, headers: Headers) -> None:
         self.status, self.headers = status, headers
@@ -56,6 +57,7 @@ class Asker:
 
     def response_received(self, data: bytes) -> None:
         self.body += data
+        self.pieces += 1
 
     def response_paused(self) -> None: ...
 
@@ -135,6 +137,14 @@ def test_an_answer_that_comes_at_once_is_told_at_once() -> None:
     assert (asker.status, asker.headers, asker.body, asker.finished) == (200, [(b"x", b"y")], b"hi", True)
     assert scene.rooms[-1] is scene.client
     assert not [frame for frame in scene.heard() if isinstance(frame, RstStreamFrame)]
+
+
+def test_what_comes_together_is_told_together() -> None:
+    """Whoever looks at a body, as a plugin does, need not do so for each byte of one."""
+    scene = Scene()
+    _, asker = scene.ask()
+    scene.say(scene.head(1, OK), *[DataFrame(1, b"a")] * 500)
+    assert (asker.body, asker.pieces) == (b"a" * 500, 1)
 
 
 def test_trailers_end_an_answer() -> None:

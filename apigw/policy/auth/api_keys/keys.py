@@ -17,7 +17,7 @@ from apigw.policy.auth.method import Method, Providers
 from apigw.policy.auth.refusals import WRONG_PROVIDER, Refusal
 
 REMEMBERED = 16_384
-"""Keys of which the caller is remembered: some 10 MiB."""
+"""Keys of which the caller is remembered: some 14 MiB."""
 GRANTED = 1024
 
 SEVERAL = Refusal("several", "the header of the API key occurs more than once")

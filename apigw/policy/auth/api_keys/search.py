@@ -7,12 +7,20 @@ import mmap
 import os
 from typing import Any, Final
 
-BLOCK: Final = 4096
-"""Bytes that are searched at once: more than twice the longest line."""
+from mypy_extensions import i64
+
 DIGITS: Final = 64
 """Of a hash."""
+COMPARED: Final = 7
+"""Digits from which the place of a hash is told: with more, the product below would not fit files of many gigabytes."""
+LINE: Final = 128
+"""Bytes of a usual line."""
+NEAR: Final = 256
+"""Bytes that are read at once. A usual line begins in them."""
+FAR: Final = 2048
+"""Bytes in which one begins in any case: twice the longest."""
 MOST_STEPS: Final = 64
-INTERPOLATED: Final = 8
+INTERPOLATED: Final = 16
 """After so many steps that were aimed, the range is halved: whatever is in the file, it ends."""
 COPIED: Final = 4 * 1024 * 1024
 """Larger files are mapped into memory. Whoever cuts a mapped file short ends the process (SIGBUS); who writes a file in
@@ -40,41 +48,46 @@ class KeyFile:
     def find(self, digest: bytes) -> bytes | None:
         """The line with this hash, of 64 hexadecimal digits, without its end; ``None`` if there is none.
 
-        Hashes are spread evenly, so the place of one can be told from its value (interpolation search): two or three
-        steps find it among a million.
+        Hashes are spread evenly, so the place of one can be told from its value (interpolation search): four or five
+        lines are looked at to find it among a million.
         """
-        wanted = int(digest[:15], 16)
-        low, high = self._begin, len(self._data)
-        low_value, high_value = 0, 1 << 60
+        wanted = _value(digest)
+        # Where the line may begin, and the values of what is around it.
+        low: i64 = self._begin
+        high: i64 = len(self._data)
+        low_value: i64 = 0
+        high_value: i64 = 1 << 4 * COMPARED
         for step in range(MOST_STEPS):
             if low >= high:
                 return None
-            begin = low
-            if high - low > BLOCK:
+            at = low
+            if high - low > NEAR:
                 if step < INTERPOLATED:
-                    guess = low + (high - low) * (wanted - low_value) // max(high_value - low_value, 1)
+                    at += (high - low) * (wanted - low_value) // max(high_value - low_value, 1)
                 else:
-                    guess = (low + high) // 2
-                begin = min(max(guess - BLOCK // 2, low), high - BLOCK)
-            data: bytes = self._data[begin : min(begin + BLOCK, high)]
-            first = 0 if begin == low else data.find(b"\n") + 1
-            end = data.rfind(b"\n")
-            if end < first:
-                return None
-            least = data[first : first + DIGITS]
-            if digest < least:
-                high, high_value = begin + first, _value(least)
+                    at += (high - low) // 2
+                at = min(max(at - LINE, low), high - 1)
+            before, _, line = self._read(at, NEAR).partition(b"\n")
+            if len(line) < DIGITS:
+                before, _, line = self._read(at, FAR).partition(b"\n")
+            begin = at + len(before)
+            if begin >= high or len(line) < DIGITS:
+                high = at
                 continue
-            if digest == least:
-                return data[first : data.find(b"\n", first)]
-            last = data.rfind(b"\n", first, end) + 1 or first
-            most = data[last : last + DIGITS]
-            if most < digest:
-                low, low_value = begin + end + 1, _value(most)
-                continue
-            at = data.find(b"\n" + digest, first, end) + 1
-            return data[at : data.find(b"\n", at)] if at else None
+            found = line[:DIGITS]
+            if found == digest:
+                line, end, _ = self._read(begin + 1, FAR).partition(b"\n")
+                return line if end else None
+            if digest < found:
+                high, high_value = begin, _value(found)
+            else:
+                low, low_value = begin + DIGITS, _value(found)
         return None
+
+    def _read(self, at: i64, length: i64) -> bytes:
+        """From the byte before ``at``, which is a line's end if one begins there."""
+        data: bytes = self._data[at - 1 : at + length] if at else b"\n" + self._data[:length]
+        return data
 
     def _after_comments(self) -> int:
         at = 0
@@ -86,8 +99,10 @@ class KeyFile:
         return at
 
 
-def _value(line: bytes) -> int:
-    try:
-        return int(line[:15], 16)
-    except ValueError:
-        return 0
+def _value(digest: bytes) -> i64:
+    """Of the first digits. Of what is no digit it is anything."""
+    value: i64 = 0
+    for at in range(COMPARED):
+        digit: i64 = digest[at]
+        value = value << 4 | ((digit & 15) + (9 if digit > 57 else 0)) & 15
+    return value

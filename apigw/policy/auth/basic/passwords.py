@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import os
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
+from typing import NoReturn
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from apigw.contract.principal import Principal
+from apigw.contract.shared_calls import SharedCalls
+from apigw.errors import Overloaded
 from apigw.policy.auth.basic.users import User
 from apigw.policy.auth.hashing import UNKNOWN
 from apigw.policy.auth.method import Method, Providers, after_scheme
@@ -46,8 +50,8 @@ class Known:
 class Passwords(Method):
     """All providers of passwords. ``users`` are those of each provider, by name.
 
-    Hashing takes 40 ms, in a thread, but for generated ones that are right. Whose password was right is remembered, by
-    a digest with a key of this object.
+    Hashing takes 40 ms, in a thread, but for generated ones that are right; once for all requests that wait for the
+    same. Whose password was right is remembered, by a digest with a key of this object.
     Unknown names are hashed, too, so that the time does not tell which names exist.
     """
 
@@ -58,6 +62,7 @@ class Passwords(Method):
         self._decoys = decoys((user.hash,) for each in users.values() for user in each.values())
         self._key = os.urandom(32)
         self._seen: OrderedDict[bytes, Known] = OrderedDict()
+        self._hashing = SharedCalls()
 
     def providers(self) -> frozenset[str]:
         return frozenset(self._users)
@@ -81,7 +86,8 @@ class Passwords(Method):
 
     def again(self, sent: Sequence[bytes], now: float, providers: Providers) -> Principal | None:
         """Without hashing: a password that was right is remembered, unless its line has changed."""
-        known = self.remembered(sent, now)
+        said = _said(sent)
+        known = None if said is None else self.remembered([_as_usual(*said)], now)
         if known is None:
             raise WRONG.by(CHALLENGE)
         return known
@@ -89,24 +95,26 @@ class Passwords(Method):
     def verify(
         self, sent: Sequence[bytes], now: float, providers: Providers = None, caller: bytes = b""
     ) -> Principal | Deferred[Principal] | None:
-        if not sent:
+        said = _said(sent)
+        if said is None:
             return None
-        if len(sent) > 1:
-            raise SEVERAL.by(CHALLENGE)
-        encoded = after_scheme(sent[0], b"basic")
-        if encoded is None:
-            return None
-        name, password = _decoded(encoded) if len(sent[0]) <= LONGEST else ("", "")
-        if not name:
-            raise MALFORMED.by(CHALLENGE)
+        name, password = said
+        as_usual = _as_usual(name, password)
+        if as_usual != sent[0]:
+            # any spelling is the same password: one caller must not fill what is remembered with spellings
+            known = self.remembered([as_usual], now)
+            if known is not None and (providers is None or known.provider in providers):
+                return known
+        digest = self._digest(as_usual)
         provider, user = self._user(name, providers)
         hashes: tuple[SecretHash, ...] = () if user is None else (user.hash,)
         if user is not None and user.hash.cost is None and user.hash.matches(password):
             # A generated one that is right waits for nobody; all who have none wait alike.
-            return self._checked(True, provider, user, self._digest(sent[0]), now)
+            return self._checked(True, provider, user, digest, now)
         work = partial(verify, password, hashes, self._decoys)
-        checked = self._run(work, UNKNOWN if user is None else name, caller)
-        return checked.addCallback(self._checked, provider, user, self._digest(sent[0]), now)
+        id = UNKNOWN if user is None else name
+        hashing = self._hashing.join(digest + provider.encode(), lambda: self._run(work, id, caller))
+        return hashing.addCallbacks(self._checked, _of_its_own, (provider, user, digest, now))
 
     def _checked(self, right: bool, provider: str, user: User | None, digest: bytes, now: float) -> Principal:
         if not right or user is None:
@@ -136,6 +144,31 @@ class Passwords(Method):
             same: object = self._users.get(known.principal.provider, {}).get(known.user.name)
             if same == known.user:
                 self._seen[digest] = known
+
+
+def _of_its_own(failure: Failure) -> NoReturn:
+    """An error for each request: what refuses one may add fields to it."""
+    error = failure.value
+    assert error is not None
+    raise Overloaded(error.detail, error.headers) if isinstance(error, Overloaded) else error
+
+
+def _said(sent: Sequence[bytes]) -> tuple[str, str] | None:
+    """Name and password in these values of ``Authorization``; ``None`` without any. Raises ``Unauthorized``."""
+    if len(sent) > 1:
+        raise SEVERAL.by(CHALLENGE)
+    encoded = after_scheme(sent[0], b"basic") if sent else None
+    if encoded is None:
+        return None
+    name, password = _decoded(encoded) if len(sent[0]) <= LONGEST else ("", "")
+    if not name:
+        raise MALFORMED.by(CHALLENGE)
+    return name, password
+
+
+def _as_usual(name: str, password: str) -> bytes:
+    """As nearly everybody spells it: base64 leaves a choice, as does the scheme."""
+    return b"Basic " + b64encode(f"{name}:{password}".encode())
 
 
 def _decoded(encoded: bytes) -> tuple[str, str]:

@@ -189,6 +189,10 @@ class Tokens(Method):
             return False
         return any(verifier.rules.issuer in (None, issuer) for verifier in self._verifiers)
 
+    def issuers(self) -> frozenset[str | None]:
+        """By which ``could_take`` decides."""
+        return frozenset([verifier.rules.issuer for verifier in self._verifiers])
+
     def _authenticate_again(self, _: None, token: Token, now: float) -> Principal:
         key = _verifying_key(token)
         if key is None:

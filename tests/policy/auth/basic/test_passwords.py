@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from apigw.config.errors import ConfigError
 from apigw.contract.principal import Principal
-from apigw.errors import Unauthorized
+from apigw.errors import Overloaded, Unauthorized
 from apigw.policy.auth.basic.model import BasicProvider
 from apigw.policy.auth.basic.opening import users_of
 from apigw.policy.auth.basic.passwords import CHALLENGE, FORGOTTEN_AFTER, Passwords
@@ -137,6 +137,46 @@ def test_a_password_is_forgotten_some_time_after_its_last_use() -> None:
     scene.ask([basic("ada", CHOSEN)], NOW + 2.8 * FORGOTTEN_AFTER)
     assert len(scene.threads.ran) == 2
     assert not any(basic("ada", CHOSEN)[6:] in digest for digest in scene.passwords._seen)
+
+
+def test_one_caller_is_remembered_once_however_it_spells_its_password() -> None:
+    """By spellings it would push out others, whose streams end then. One that it spells oddly goes on."""
+    scene = Scene(ops=f"ada:{SLOW}:\n".encode())
+    usual = basic("ada", CHOSEN)
+    assert usual.endswith(b"eQ==")
+    odd = [usual.replace(b"Basic ", b"basic" + b" " * number) for number in range(1, 9)] + [usual[:-3] + b"R=="]
+    found = scene.ask([odd[0]])
+    assert isinstance(found, Principal)
+    assert all(scene.ask([each]) is found for each in [*odd, usual])
+    assert len(scene.threads.ran) == len(scene.passwords._seen) == 1
+    assert scene.passwords.again([odd[-1]], NOW, None) is found
+
+
+def test_requests_at_the_same_time_have_a_password_hashed_once() -> None:
+    """Else a client that begins with more of them than it has places would be refused; each has its own answer."""
+    hashing: list[Deferred[bool]] = []
+
+    def run(work: Callable[[], bool], name: str, caller: bytes) -> Deferred[bool]:
+        hashing.append(Deferred())
+        return hashing[-1]
+
+    passwords = Passwords({"ops": parse(f"ada:{SLOW}:\n".encode())}, run)
+    for outcome in (Overloaded("full"), False, True):
+        came: list[Any] = []
+        for _ in range(10):
+            found = passwords.verify([basic("ada", CHOSEN)], NOW, None, b"192.0.2.1")
+            assert isinstance(found, Deferred)
+            found.addErrback(lambda failure: failure.value).addCallback(came.append)
+        (asked,) = hashing
+        hashing.clear()
+        asked.callback(outcome) if isinstance(outcome, bool) else asked.errback(outcome)
+        assert len(came) == 10
+        if outcome is True:
+            assert {each.id for each in came} == {"ada"}
+        else:
+            assert len(set(map(id, came))) == 10
+            assert {type(each) for each in came} == {Unauthorized if outcome is False else Overloaded}
+    assert passwords.remembered([basic("ada", CHOSEN)], NOW) is not None
 
 
 def test_a_route_takes_the_passwords_of_its_providers_alone() -> None:

@@ -330,3 +330,13 @@ def test_reloads() -> None:
         scene.ask_once()
         assert len(scene.asked) == times
         known = scene.bearer
+
+
+def test_a_reload_that_adds_a_verifier() -> None:
+    """A JWT that the server was asked about is verified from now on."""
+    scene, elsewhere = Scene(), evolve(HS, issuer="https://elsewhere")
+    scene.bearer = Bearer(using(elsewhere), [scene.opaque], 8192)
+    assert reason(scene.ask_once(hs256())) == "legacy/ada"
+    known, scene.bearer = scene.bearer, Bearer(using(HS), [scene.make()], 8192)
+    scene.bearer.take_over(known)
+    assert reason(scene.ask_once(hs256())) == "hs/alice"

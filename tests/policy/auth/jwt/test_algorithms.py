@@ -23,7 +23,7 @@ from apigw.policy.auth.jwt.public_keys import algorithms_of, as_jwk, read_jwk
 from apigw.policy.auth.jwt.tokens import Tokens
 from apigw.policy.auth.model import Auth
 
-from .test_jwt import NOW, accept, claims, encode, refuse
+from .test_jwt import BAD_TOKENS, BODY, GOOD, HEAD, NOW, accept, claims, encode, refuse
 
 HASHES: dict[str, HashAlgorithm] = {"256": SHA256(), "384": SHA384(), "512": SHA512()}
 ORDERS = {
@@ -120,6 +120,32 @@ def test_eddsa_is_both_curves() -> None:
     assert found.verifies("EdDSA", b"x", key.sign(b"x"))
     assert found.verifies("Ed448", b"x", key.sign(b"x"))
     assert algorithms_of(private("Ed25519").public_key()) == ("EdDSA", "Ed25519")
+
+
+def by_another(algorithm: str, forged: bytes) -> bytes | None:
+    """A bad token of HS256, as one of ``algorithm``; ``None`` where HS256 is what is wrong with it."""
+    if forged.replace(GOOD, b"") != forged:
+        return forged.replace(GOOD, token(algorithm))
+    head, _, rest = forged.partition(b".")
+    payload = rest.rpartition(b".")[0]
+    if head != HEAD or payload == BODY or b"." in payload:
+        return None
+    signed = encode({"alg": algorithm}) + b"." + payload
+    return signed + b"." + encode(signature(algorithm, private(algorithm), signed))
+
+
+@pytest.mark.parametrize("algorithm", PUBLIC)
+def test_what_else_is_wrong_is_found_whatever_the_algorithm(algorithm: str) -> None:
+    """Form, claims and times of each bad token in the table for HS256, well signed by a key of this one."""
+    tokens, tried = verifying(algorithm), 0
+    for row in BAD_TOKENS:
+        reason, forged = row.values
+        made = by_another(algorithm, forged) if isinstance(forged, bytes) and reason != "signature" else None
+        if made is not None:
+            tried += 1
+            assert refuse(tokens, made).reason == reason, row.id
+    assert tried >= 45
+    assert accept(tokens, token(algorithm)).id == "alice"
 
 
 Forge = Callable[[], bytes]

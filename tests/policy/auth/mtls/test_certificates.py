@@ -83,6 +83,12 @@ CASES: dict[str, tuple[str, Sequence[x509.GeneralName], str | None]] = {
     "a URI with a line's end": ("uri", [uri("spiffe://mesh.example/a\r\nX-User-Roles: admin")], None),
     "a URI that is too long": ("uri", [uri(f"spiffe://{LONG}")], None),
     "a DNS name": ("dns", [x509.DNSName("Orders.Example")], "orders.example"),
+    "a URI beside a thousand DNS names": (
+        "uri",
+        [SPIFFE, *(x509.DNSName(f"{number}.example") for number in range(1000))],
+        "spiffe://mesh.example/orders",
+    ),
+    "a thousand URIs": ("uri", [uri(f"spiffe://mesh.example/{number}") for number in range(1000)], None),
     "two DNS names": ("dns", [x509.DNSName("a.example"), x509.DNSName("b.example")], None),
     "a wildcard": ("dns", [x509.DNSName("*.example")], None),
     "a wildcard in a label": ("dns", [x509.DNSName("a*.example")], None),
