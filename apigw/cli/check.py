@@ -9,11 +9,12 @@ import sys
 
 from twisted.internet.selectreactor import SelectReactor
 
-from apigw.cli.outcome import FOUND, REFUSED, complain, counted, problem_as_json, warning
+from apigw.cli.outcome import FOUND, REFUSED, complain, problem_as_json, warning
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
 from apigw.config.merge import STDIN
 from apigw.config.model import Config
+from apigw.config.units import counted
 from apigw.process.rules import RULES
 from apigw.process.trial import try_out
 

@@ -6,9 +6,10 @@ import argparse
 import os
 import sys
 
-from apigw.cli.outcome import FOUND, REFUSED, counted, loaded
+from apigw.cli.outcome import FOUND, REFUSED, loaded
 from apigw.config.changes import changes
 from apigw.config.merge import read
+from apigw.config.units import counted
 from apigw.process.renewal import needs_restart
 from apigw.process.rules import RULES
 

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 from apigw import __version__, is_compiled
 from apigw.cli.admin import Admin, NotAnswered
-from apigw.cli.outcome import FOUND, REFUSED, counted, loaded
+from apigw.cli.outcome import FOUND, REFUSED, loaded
 from apigw.config import endpoints, files
 from apigw.config.model import Config
-from apigw.config.units import size_text
+from apigw.config.units import counted, size_text
 from apigw.process.cores import workers
 from apigw.process.descriptors import SPARE
 

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = commands.parse_known_args(arguments)
     asked = getattr(options, "asked", None)
     if rest and (asked is None or any(each.startswith("-") for each in rest)):
-        commands.error(f"unrecognized arguments: {' '.join(rest)}")
+        getattr(options, "command", commands).error(_not_understood(options, rest))
     if asked is not None:
         _understand(options, [*asked, *rest])
     if "run" not in options:
@@ -44,9 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _not_understood(options: argparse.Namespace, rest: Sequence[str]) -> str:
+    said = f"unrecognized arguments: {' '.join(rest)}"
+    if "config" in options and not rest[0].startswith("-"):
+        return f"{said}; the configuration is given as --config {rest[0]}"
+    if ("directory" in options or "asked" in options) and rest[0].startswith("--config"):
+        return f"{said}; the configuration is given by its directory alone"
+    return said
+
+
 def _understand(options: argparse.Namespace, values: Sequence[str]) -> None:
     """``[METHOD PATH] [DIR]``, which options may stand between."""
-    error = options.asks.error
+    error = options.command.error
     if len(values) > 3:
         error("more than METHOD, PATH and DIR")
     if len(values) == 1 and values[0].isupper() and not os.path.exists(values[0]):
@@ -77,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     ) -> argparse.ArgumentParser:
         description = f"{help[0].upper()}{help[1:]}. {more}".strip()
         command = commands.add_parser(name, help=help, description=description, parents=parents)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, command=command)
         if directory:
             command.add_argument(
                 "directory", metavar="DIR", nargs="?", default="etc", help="the configuration (default: etc)"
@@ -126,7 +135,6 @@ def _add_for_configurations(add: Add) -> None:
         help="GET, POST …, and a path as a client would send it: /api/v1/users/7?all=1; then perhaps the configuration "
         "(default: etc)",
     )
-    routes_parser.set_defaults(asks=routes_parser)
     routes_parser.add_argument("--host", default="", help="the host of the request")
     routes_parser.add_argument(
         "-H",

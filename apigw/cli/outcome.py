@@ -8,6 +8,7 @@ import sys
 from apigw.config.errors import ConfigError, Problem, dotted
 from apigw.config.load import load
 from apigw.config.model import Config
+from apigw.config.units import counted
 from apigw.process.rules import RULES
 
 FOUND, REFUSED, MISUSE = 0, 1, 2
@@ -42,7 +43,3 @@ def problem_as_json(problem: Problem) -> dict[str, object]:
         "path": dotted(problem.path),
         "sentence": problem.sentence,
     }
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

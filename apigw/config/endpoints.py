@@ -23,6 +23,8 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 _FILES = ("address", "privateKey", "certKey", "extraCertChain", "dhParameters")
 _MAX_UNIX = 107
+_HOST_AND_PORT = re.compile(r"(?:(?:tcp|https?):(?://)?)?([0-9]+(?:\.[0-9]+){3}|localhost|\*|):([0-9]+)")
+"""As other programs write where they listen."""
 
 
 @frozen
@@ -75,6 +77,11 @@ def parse(text: str) -> Endpoint:
 
     Raises ``ValueError`` with a sentence fragment that follows the string: "has no port from 0 to 65535".
     """
+    as_others = _HOST_AND_PORT.fullmatch(text)
+    if as_others:
+        host, port = as_others.groups()
+        interface = {"localhost": "127.0.0.1", "*": "", "0.0.0.0": ""}.get(host, host)
+        raise ValueError(f"is not an endpoint: write tcp:{port}" + (f":interface={interface}" if interface else ""))
     kind, *rest = _split(text)
     if len(kind) != 1 or kind[0] not in KINDS:
         if kind == ["tls"]:

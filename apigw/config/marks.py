@@ -28,6 +28,8 @@ _FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LOOKAHEAD = 1024 + 64
 """How far libyaml reads ahead of an event, in characters: 1024 for a key in one line (YAML 1.2 §7.4), and 64 spare."""
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_BEGINS = {"while scanning an alias": "*", "while scanning an anchor": "&"}
+
 _NAMES_IN_BRACES = re.compile(r"[^\s:,{\[]\{[a-z]+(?:\.[^{}\s]+)?\}")
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
@@ -161,6 +163,11 @@ class _Composer:
             sentence += f" {error.context}" + (f" that begins at line {start.line + 1}" if start else "")
         if "flow mapping" in (error.context or "") and _NAMES_IN_BRACES.search(line):
             sentence += "; a value with braces needs quotes"
+        begins = _BEGINS.get(error.context or "", "")
+        if "cannot start any token" in (error.problem or ""):
+            begins = line[mark.column : mark.column + 1]
+        if begins:
+            sentence += f"; a value that begins with {begins} needs quotes"
         return _failure(sentence, _origin(mark))
 
     def _node(self, event: Any, depth: int) -> Node:

@@ -93,7 +93,9 @@ LISTEN: Rule = {
         model.ServerTLS,
         SERVER_TLS,
         nullable=True,
-        meant=dict.fromkeys(CERTIFICATE, "certificates: [{cert_file: …, key_file: …}]"),
+        meant=dict.fromkeys(
+            (*CERTIFICATE, "cert", "certificate", "key", "private_key"), "certificates: [{cert_file: …, key_file: …}]"
+        ),
     ),
     "proxy_protocol": switch(
         "Every connection begins with a header of the PROXY protocol, version 1 or 2, which is believed whoever sends "
@@ -131,7 +133,12 @@ GATEWAY: Rule = {
             "form": "endpoint",
             "schema": LISTEN,
             "nullable": True,
-            "meta": {"doc": "", "model": model.Listen, "number": PORT},
+            "meta": {
+                "doc": "",
+                "model": model.Listen,
+                "number": PORT,
+                "meant": dict.fromkeys(("address", "host", "port"), 'endpoint: "tcp:8080:interface=127.0.0.1"'),
+            },
         },
         minlength=1,
     ),
@@ -246,6 +253,7 @@ GATEWAY: Rule = {
         model.AccessLog,
         ACCESS_LOG,
         nullable=True,
+        like="{file: access.log}",
     ),
     "workers": number_or_word(
         "Processes that serve, as one gateway. `auto`: one for each core that the process may use (CPU affinity, the "
@@ -265,3 +273,12 @@ GATEWAY: Rule = {
         "64GiB",
     ),
 }
+
+GATEWAY_MEANT = {
+    "port": 'listen: ["tcp:8080"]',
+    "tls": 'tls of a listener: listen: [{endpoint: "tcp:443", tls: {…}}]',
+    "log_level": "log: {level: …}",
+    "log_format": "log: {format: …}, or access_log",
+    "timeout": "request_timeout",
+}
+"""What people write in place of keys of the gateway."""

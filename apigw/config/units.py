@@ -1,4 +1,4 @@
-"""Durations, sizes and shares as people write them, in seconds, bytes and fractions, and back."""
+"""Durations, sizes and shares as people write them, in seconds, bytes and fractions, and back; numbers of things."""
 
 from __future__ import annotations
 
@@ -74,3 +74,8 @@ def size_text(value: int) -> str:
         if value and value % _BYTES[unit] == 0:
             return f"{value // _BYTES[unit]}{unit}"
     return str(value)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 route``, ``2 routes``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -11,7 +11,7 @@ from apigw.wire.headers import Headers
 
 @final
 class Tried:
-    """One try: a request to a ``target``. Times are seconds of the reactor.
+    """One try: a request to a ``target``. ``span_id`` is bytes; times are seconds of the reactor.
 
     ``status`` is 0 while there is no answer; ``error`` is the kind of its failure (``gateway_upstream_errors_total``).
     """
@@ -29,12 +29,12 @@ class Tried:
 
 @final
 class Trace:
-    """Ids are hexadecimal digits. ``parent_id`` is empty where the trace begins here, ``state`` without
-    ``tracestate``."""
+    """``trace_id`` and ``parent_id`` are hexadecimal digits, ``span_id`` is bytes. ``parent_id`` is empty where the
+    trace begins here, ``state`` without ``tracestate``."""
 
     def __init__(self, propagation: Propagation, trace_id: bytes, parent_id: bytes, state: bytes) -> None:
         self.trace_id = trace_id
-        self.span_id = propagation.new_span_id()
+        self.span_id, self._digits = propagation.new_span_id()
         self.parent_id = parent_id
         self.state = state
         self.tries: list[Tried] = []
@@ -43,9 +43,9 @@ class Trace:
     def begin(self, target: str, service: str, now: float) -> Headers:
         """A try begins. The headers that the service gets."""
         propagation = self._propagation
-        tried = Tried(propagation.new_span_id(), target, service, now)
-        self.tries.append(tried)
-        return propagation.fields(self.trace_id, tried.span_id, self.span_id, True, self.state)
+        span_id, digits = propagation.new_span_id()
+        self.tries.append(Tried(span_id, target, service, now))
+        return propagation.fields(self.trace_id, digits, self._digits, True, self.state)
 
     def end(self, now: float, version: bytes) -> None:
         """The present try is over."""

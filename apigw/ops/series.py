@@ -60,14 +60,15 @@ class Spread:
     def __init__(self) -> None:
         self.buckets = [0] * (len(BUCKETS) + 1)
         self.sum = 0.0
-        self.exemplars: dict[int, Exemplar] = {}
+        self.exemplars: list[Exemplar | None] = [None] * (len(BUCKETS) + 1)
 
-    def observe(self, seconds: float) -> None:
-        self.buckets[bucket_of(seconds)] += 1
+    def observe(self, seconds: float, exemplar: Exemplar | None = None) -> None:
+        """The ``exemplar`` is the request that took so long, if its trace is recorded."""
+        bucket = bucket_of(seconds)
+        self.buckets[bucket] += 1
         self.sum += seconds
-
-    def exemplify(self, exemplar: Exemplar) -> None:
-        self.exemplars[bucket_of(exemplar.took)] = exemplar
+        if exemplar is not None:
+            self.exemplars[bucket] = exemplar
 
 
 class MethodSeries(Spread):
@@ -93,7 +94,9 @@ class RouteSeries:
         self.methods: dict[str, MethodSeries] = {}
         self._known: dict[bytes | str, MethodSeries] = {}
 
-    def observe(self, method: bytes | str, status: int, seconds: float | None) -> None:
+    def observe(
+        self, method: bytes | str, status: int, seconds: float | None, exemplar: Exemplar | None = None
+    ) -> None:
         """Count one exchange at its end. ``seconds`` is ``None`` for tunnels and event streams."""
         try:
             series = self._known[method]
@@ -106,12 +109,7 @@ class RouteSeries:
             known = status if 100 <= status <= 599 else 599
             series.statuses[known] = series.statuses.get(known, 0) + 1
         if seconds is not None:
-            series.buckets[bucket_of(seconds)] += 1
-            series.sum += seconds
-
-    def exemplify(self, method: bytes, exemplar: Exemplar) -> None:
-        """After ``observe`` of the same exchange."""
-        (self._known.get(method) or self._of(method)).exemplify(exemplar)
+            series.observe(seconds, exemplar)
 
     def _of(self, method: bytes | str) -> MethodSeries:
         name = method if isinstance(method, str) else method.decode("latin-1")
@@ -137,8 +135,6 @@ class ServiceSeries:
         denied: Counter,
     ) -> None:
         self.durations = Spread()
-        self.observe = self.durations.observe
-        """``observe(seconds)``: from the first byte sent to the upstream to the last byte of its response."""
         self._name = name
         self._errors_family = errors
         self._errors: dict[str, Counter] = {kind: errors.labels(name, kind) for kind in UPSTREAM_ERRORS}
@@ -152,6 +148,10 @@ class ServiceSeries:
         self.ejected = ejections.labels(name).inc
         """``ejected()``: count an ejection of a target."""
         self._targets = targets
+
+    def observe(self, seconds: float, exemplar: Exemplar | None = None) -> None:
+        """Count an answer: ``seconds`` from the first byte sent to the upstream to the last byte of its response."""
+        self.durations.observe(seconds, exemplar)
 
     def error(self, kind: str) -> None:
         """Count a failed call. ``kind`` is one of ``UPSTREAM_ERRORS``."""

@@ -128,9 +128,10 @@ _UPSTREAM_DURATION = _template("gateway_upstream_duration_seconds")
 def _histogram(template: str, labels: str, spread: Spread, openmetrics: bool) -> str:
     counts = list(accumulate(spread.buckets.copy()))
     text = template.replace("\0", labels.replace("%", "%%")) % (*counts, counts[-1], spread.sum)
-    if not openmetrics or not spread.exemplars:
+    if not openmetrics or not any(spread.exemplars):
         return text
     lines = text.split("\n")
-    for bucket, each in spread.exemplars.copy().items():
-        lines[bucket] += f' # {{trace_id="{each.trace_id.decode("ascii")}"}} {each.took} {each.ended:.3f}'
+    for bucket, each in enumerate(spread.exemplars.copy()):
+        if each is not None:
+            lines[bucket] += f' # {{trace_id="{each.trace_id.decode("ascii")}"}} {each.took} {each.ended:.3f}'
     return "\n".join(lines)

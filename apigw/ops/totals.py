@@ -265,14 +265,14 @@ def _add(spread: Spread, buckets: list[int], seconds: float, exemplars: list[Any
     spread.buckets = list(map(add, spread.buckets, buckets))
     spread.sum += seconds
     for bucket, trace_id, took, ended in exemplars:
-        known = spread.exemplars.get(bucket)
+        known = spread.exemplars[bucket]
         if known is None or known.ended < ended:
             spread.exemplars[bucket] = Exemplar(trace_id.encode("ascii"), took, ended)
 
 
 def _shown_exemplars(spread: Spread) -> list[Any]:
-    exemplars = spread.exemplars.copy().items()
-    return [(bucket, each.trace_id.decode("ascii"), each.took, each.ended) for bucket, each in exemplars]
+    exemplars = enumerate(spread.exemplars.copy())
+    return [(bucket, each.trace_id.decode("ascii"), each.took, each.ended) for bucket, each in exemplars if each]
 
 
 def _shown_route(route: tuple[Key, RouteSeries]) -> list[Any]:

@@ -6,6 +6,7 @@ from twisted.logger import Logger
 
 from apigw import __version__, is_compiled
 from apigw.config.model import Config, Path
+from apigw.config.units import counted
 from apigw.process.descriptors import Descriptors
 
 MOST_WARNINGS = 100
@@ -26,11 +27,11 @@ class Reports:
     def started(self, config: Config) -> None:
         if self._speaks:
             log.info(
-                "apigw {version}, {kind}: {routes} routes to {services} services",
+                "apigw {version}, {kind}: {routes} to {services}",
                 version=__version__,
                 kind="compiled" if is_compiled() else "not compiled",
-                routes=len(config.routes),
-                services=len(config.services),
+                routes=counted(len(config.routes), "route"),
+                services=counted(len(config.services), "service"),
             )
 
     def in_use(self, config: Config) -> int:

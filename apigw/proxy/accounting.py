@@ -49,11 +49,15 @@ class Accounting:
         if not (relay is not None and relay.tunnelled):
             self._bodies.received += request.bytes_received
             self._bodies.sent += request.bytes_sent
-        route.series.observe(request.method, exchange.status, None if endless else took)
-        if relay is not None and relay.upstream_ended_at and not endless:
-            relay.destination.upstream.series.observe(relay.upstream_ended_at - relay.sent_at)
+        exemplar: Exemplar | None = None
         if exchange.trace is not None and not endless:
-            self._exemplify(exchange, relay, took)
+            exemplar = Exemplar(exchange.trace_id, took, self._now())
+        route.series.observe(request.method, exchange.status, None if endless else took, exemplar)
+        if relay is not None and relay.upstream_ended_at and not endless:
+            took_upstream = relay.upstream_ended_at - relay.sent_at
+            if exemplar is not None:
+                exemplar = Exemplar(exemplar.trace_id, took_upstream, exemplar.ended)
+            relay.destination.upstream.series.observe(took_upstream, exemplar)
         call = exchange.call
         if call is not None and call.status is not None and relay is not None:
             relay.destination.upstream.series.called(call.status)
@@ -96,14 +100,6 @@ class Accounting:
                     host=request.authority if quotes else None,
                 )
             )
-
-    def _exemplify(self, exchange: Exchange, relay: Relay | None, took: float) -> None:
-        """Its trace is the latest example of how long requests take."""
-        trace_id, now = exchange.trace_id, self._now()
-        exchange.route.series.exemplify(exchange.request.method, Exemplar(trace_id, took, now))
-        if relay is not None and relay.upstream_ended_at:
-            of_service = Exemplar(trace_id, relay.upstream_ended_at - relay.sent_at, now)
-            relay.destination.upstream.series.durations.exemplify(of_service)
 
     def resource_ended(
         self, request: Request, path: str, started_at: float, client: bytes, refusal: GatewayError | None

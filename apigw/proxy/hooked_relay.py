@@ -104,6 +104,9 @@ class HookedRelay(Relay):
             self._answered.add(b"", True)
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
+        empty = not body and status not in BODYLESS_STATUS and self.request.method != b"HEAD"
+        if empty and self.exchange.call is None and first(headers, b"content-length") is None:
+            headers = [*headers, (b"content-length", b"0")]  # so that hooks of the head promise nothing of a body
         out = self.head_of_whole(status, headers)
         if out is None:
             return

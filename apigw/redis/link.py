@@ -113,6 +113,7 @@ class RedisLink:
         self._reason = ""
         self._calls: deque[_Call] = deque()
         self._expiry: IDelayedCall | None = None
+        self._expires_at = 0.0
         self._retry: IDelayedCall | None = None
         self._attempt: Deferred[Any] | None = None
         self._attempted_at = float("-inf")
@@ -158,10 +159,11 @@ class RedisLink:
         if not self.takes_calls:
             return fail(RedisUnavailable(self._reason))
         answer: Deferred[Any] = Deferred()
-        call = _Call(words, answer, self._clock.seconds() + self.timeout, instead)
+        now = self._clock.seconds()
+        call = _Call(words, answer, now + self.timeout, instead)
         self._calls.append(call)
-        if self._expiry is None:
-            self._expiry = self._clock.callLater(self.timeout, self._expire)
+        if self._expiry is None or call.deadline < self._expires_at:
+            self._expire_at(call.deadline, now)
         if self.up:
             self._send(call)
         return answer
@@ -203,11 +205,17 @@ class RedisLink:
         if self._failures >= FAILURES and self.up:
             self._down(reason)
 
+    def _expire_at(self, deadline: float, now: float) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expires_at = deadline
+        self._expiry = self._clock.callLater(max(0, deadline - now), self._expire)
+
     def _expire(self, late: bool = False) -> None:
-        """One timer for all calls: it looks at the oldest, which is due first."""
+        """One timer for all calls: it looks at the one that is due first."""
         self._expiry = None
         now = self._clock.seconds()
-        due = [call for call in self._calls if call.deadline <= now]
+        due = [call for call in self._calls if call.deadline <= now and call.answer is not None]
         if due and not late:
             # The replies may have come while something kept the reactor busy: one turn, in which they are read.
             self._expiry = self._reactor.callLater(0, self._expire, True)
@@ -216,8 +224,9 @@ class RedisLink:
             if call.answer is not None:
                 self._count_failure("no answer in time")
                 self._refuse(call, "no answer in time")
-        if self._calls and self._expiry is None:
-            self._expiry = self._clock.callLater(max(0, self._calls[0].deadline - now), self._expire)
+        waiting = [call.deadline for call in self._calls if call.answer is not None]
+        if waiting and self._expiry is None:
+            self._expire_at(min(waiting), now)
 
     def _down(self, reason: str) -> None:
         protocol, self._protocol = self._protocol, None

@@ -10,7 +10,7 @@ the one with the most conditions that hold is taken, then the first one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from apigw.routing.conditions import Conditions, Pairs
@@ -18,6 +18,7 @@ from apigw.routing.pattern import Pattern
 
 T = TypeVar("T")
 
+_PERCENT: Final = 0x25
 ENCODED_SLASH, EMPTY_SEGMENT = 1, 2
 """Oddities of a path, as bits."""
 
@@ -227,7 +228,7 @@ class Trie(Generic[T]):
                 return found
         # What lies deeper than any pattern is not worth cutting up.
         pieces = path.split(b"/", self._depth + 1)
-        if path.partition(b"%")[1]:  # which is quicker than ``in`` and ``find``
+        if _PERCENT in path:
             pieces = self._decoded(pieces)
         count = len(pieces)
         node, at = self._root, 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from time import time as unix_time
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -42,8 +43,6 @@ from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.fetch import Fetch
 from apigw.wire.request import Request
 
-EPOCH = 1_800_000_000.0
-"""Unix time at the beginning of each test."""
 PATIENCE = 600.0
 """Seconds of the clock that an answer may take."""
 TURNS = 100_000
@@ -83,12 +82,13 @@ class InMemory(Gateway):
         more: Mapping[str, Any],
     ) -> None:
         self.time = time = Time()
+        self._began = unix_time()  # so that credentials which a test has made are valid
         self._network = network = Network(time)
         deadlines = Deadlines(time)
         self.services = {}
         for name, script in scripts_of(services).items():
             service = Service(name, script, 0)
-            service.port = network.listen(_serving(deadlines, service))
+            service.port = network.listen(_serving(deadlines, service, self._now))
             self.services[name] = service
         write(directory, document_of(self.services, plugins, use, routes, more))
         config = load(str(directory), environ_of(self.services), RULES)
@@ -175,7 +175,7 @@ class InMemory(Gateway):
         globalLogPublisher.removeObserver(self._observer)
 
     def _now(self) -> float:
-        return EPOCH + self.time.seconds()
+        return self._began + self.time.seconds()
 
     def _logged(self, event: Any) -> None:
         self._lines.append(formatEventAsClassicLogText(event) or "")
@@ -248,10 +248,10 @@ def answer(request: Request, reply: Reply) -> None:
     request.respond(reply.status, fields, content)
 
 
-def _serving(deadlines: Deadlines, service: Service) -> ChannelFactory:
+def _serving(deadlines: Deadlines, service: Service, now: Callable[[], float]) -> ChannelFactory:
     def on_request(request: Request) -> None:
         request.listener = _Listening(request, service)
         request.read_body()
 
     refuse: Callable[..., Any] = partial(refusal_answer, lambda *_: None)
-    return ChannelFactory(Settings(), deadlines, on_request, refuse, lambda: EPOCH)
+    return ChannelFactory(Settings(), deadlines, on_request, refuse, now)

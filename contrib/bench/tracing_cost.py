@@ -21,7 +21,7 @@ from apigw.ops.metrics import Metrics
 from apigw.ops.tracing.batches import Batches
 from apigw.ops.tracing.propagation import Propagation
 from apigw.ops.tracing.sampling import Sampler
-from apigw.ops.tracing.spans import ClientSpans, Encoded, ServerSpans
+from apigw.ops.tracing.spans import ClientSpans, Hosts, ServerSpans
 from apigw.policy.tracing.stage import BeginTrace, EndTrace
 from bench.ops_cost import USUAL_N, best, exchange, microseconds, nginx
 
@@ -36,9 +36,8 @@ class Traced:
     def __init__(self, sample: float, one: Exchange) -> None:
         self._one = one
         self.batches = Batches(self._sent, lambda spans: None)
-        encoded, propagation = Encoded(), Propagation(["w3c"])
-        clocks = time.time, time.time
-        end = EndTrace(ServerSpans(one.route.pattern, encoded), ClientSpans(encoded), self.batches, *clocks)
+        propagation, clocks = Propagation(["w3c"]), (time.time, time.time)
+        end = EndTrace(ServerSpans(one.route.pattern, Hosts()), ClientSpans(), self.batches, *clocks)
         self._begin = BeginTrace(propagation, Sampler(sample), False, end)
 
     def _sent(self) -> None:

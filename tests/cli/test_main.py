@@ -155,7 +155,18 @@ def test_all_routes(etc: Path, capsys: pytest.CaptureFixture[str], directory: li
         (["routes", "GET", "/a", "--host", "a.test", "etc", "more"], "more than METHOD, PATH and DIR"),
         (["routes", "GET", "/a", "--hots", "a.test"], "unrecognized arguments: --hots"),
         (["check", "etc", "more"], "unrecognized arguments: more"),
+        (
+            ["check", "--config", "etc"],
+            "apigw check: error: unrecognized arguments: --config; the configuration is given by",
+        ),
+        (["routes", "--config", "etc"], "; the configuration is given by its directory alone"),
+        (
+            ["reload", "etc"],
+            "apigw reload: error: unrecognized arguments: etc; the configuration is given as --config etc",
+        ),
         (["keys", "make", "acme", "etc/gateway.yaml"], "acme: does not exist, but etc/gateway.yaml does: FILE comes"),
+        (["keys", "revoke", "a.keys", "acme"], "a.keys: No such file or directory"),
+        (["keys", "sort", "a.keys"], "a.keys: No such file or directory"),
         (
             ["keys", "make", "a.keys", "acme", "--expires", "90"],
             "--expires 90: write 90d, 12h, or a time such as 2027-",

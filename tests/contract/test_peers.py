@@ -52,6 +52,17 @@ def test_the_forms_of_an_address(claimed: bytes, address: bytes) -> None:
     assert client(claimed) == address
 
 
+def test_the_last_of_many_proxies() -> None:
+    """However many a client names, the time is that of 64; before them nobody is certain."""
+    assert client(b"203.0.113.7" + b", 10.0.0.2" * 64) == b"203.0.113.7"
+    stream: Any = Stream(PEER)
+    fields = [(b"x-forwarded-for", b"203.0.113.7"), *[(b"x-forwarded-for", b"10.0.0.2,10.0.0.3")] * 1000]
+    request, peers = Request(stream, b"GET", b"/", b"/", b"", b"a", fields, b"HTTP/1.1", 0), Peers(["10.0.0.0/8"])
+    assert peers.client_address(request) == b"10.0.0.2"
+    assert not peers.is_certain(b"10.0.0.2", request)
+    assert not came_from(Peers(["10.0.0.0/8"]), peers, request)
+
+
 @pytest.mark.parametrize(
     ("peer", "trusted", "address"),
     [

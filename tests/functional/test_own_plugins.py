@@ -90,6 +90,14 @@ def test_what_stays_as_it_is(daemon: Daemon, service: Service, status: int, head
     assert answer.get("vary") is None
 
 
+def test_an_answer_without_a_body_has_no_coding(daemon: Daemon, service: Service) -> None:
+    """Nothing is no stream of any coding, so it is not called one, also where the service sends it in chunks."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    service.behave = lambda received: received.conversation.send(head + b"0\r\n\r\n")
+    answer = daemon.get("/small", "Accept-Encoding: gzip")
+    assert (answer.body, answer.get("content-encoding"), answer.get("content-length")) == (b"", None, "0")
+
+
 def test_small_answers_and_heads(daemon: Daemon, service: Service) -> None:
     """Less than `least` stays as it is; an answer to HEAD, and one without a body, too."""
     service.behave = lambda received: received.conversation.answer(200, "Content-Type: text/plain", body=b"x" * 1023)

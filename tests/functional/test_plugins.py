@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 import pytest
+from support import redis_server
 from support.client import Client, Truncated
 from support.daemon import TWISTD, Daemon, gateway
 from support.services import Service
@@ -39,6 +41,20 @@ class Stamp:
             time.sleep(0.1)
         if "exit" in view.query:
             os._exit(9)
+"""
+
+COUNT = """
+class Count:
+    name = "count"
+    schema = {}
+
+    def prepare(self, config, context):
+        self.redis = context.redis
+
+    async def on_request(self, view):
+        count = await self.redis.call("INCR", self.redis.key("seen"))
+        twice = await self.redis.evaluate("return ARGV[1] * 2", [], count)
+        view.request.set("X-Count", f"{count} {twice}")
 """
 
 
@@ -91,6 +107,30 @@ def test_a_reload_keeps_what_has_not_changed(tmp_path: Path, service: Service) -
             [APIGW, "routes", "GET", "/stamped", str(directory)], capture_output=True, text=True, check=True
         )
         assert "plugins: stamp (./stamp.py:Stamp)" in explained.stdout
+
+
+def test_redis_of_a_plugin(tmp_path: Path, service: Service) -> None:
+    """Its keys are its own, and waits for it have the timeout of the configuration in use."""
+    directory = directory_in(tmp_path)
+    (directory / "count.py").write_text(COUNT)
+    routes = [{"path": "/counted", "service": "main", "use": ["count"]}]
+    with redis_server.running() as redis:
+        document = gateway(services={"main": service.url}, routes=routes, workers=1)
+        document["plugins"] = {"count": {"policy": "./count.py:Count", "timeout": "1m"}}
+        document["redis"] = {"url": redis.url, "timeout": "10s"}
+        with Daemon(directory, document) as daemon:
+            for expected in ("1 2", "2 4"):
+                assert daemon.get("/counted").status == 200
+                assert service.last.get("x-count") == expected
+            assert redis("GET", "apigw:plugin:count:seen") == b"2"
+            assert daemon.reload({**document, "redis": {"url": redis.url, "timeout": "50ms"}})
+            redis.pause()
+            try:
+                began = time.monotonic()
+                assert daemon.get("/counted").status == 500
+                assert time.monotonic() - began < 5
+            finally:
+                redis.resume()
 
 
 def with_and_without(service: Service, workers: int) -> dict[str, Any]:

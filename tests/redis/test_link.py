@@ -245,3 +245,22 @@ def test_stopping_fails_calls_that_wait_for_the_first_attempt(scene: Scene) -> N
     wait_for(scene.link.stop())
     with pytest.raises(RedisUnavailable):
         wait_for(answer)
+
+
+@waiting
+def test_a_shorter_timeout_holds_from_the_next_call_on(scene: Scene) -> None:
+    """Also when one that waits has a longer one, and when a longer one has just been answered."""
+    wait_for(scene.link.start())
+    wait_for(scene.link.call(b"GET", b"key"))
+    scene.peer.answer = lambda words: b""
+    patient = scene.link.call(b"GET", b"key")
+    scene.link.timeout = TIMEOUT / 10
+    hasty = scene.link.call(b"GET", b"key")
+    scene.time.advance(TIMEOUT / 10)
+    with pytest.raises(RedisUnavailable):
+        wait_for(hasty)
+    wait_for(deferLater(reactor, 0))
+    assert not patient.called
+    scene.time.advance(TIMEOUT)
+    with pytest.raises(RedisUnavailable):
+        wait_for(patient)

@@ -10,13 +10,13 @@ from typing import Final, final
 from apigw import __version__
 from apigw.ops.tracing.protobuf import key_of, length_delimited, text, varint
 
-MOST_SPANS: Final = 512
-"""In a batch, as in OpenTelemetry's SDKs (``OTEL_BSP_MAX_EXPORT_BATCH_SIZE``)."""
-MOST_BATCH: Final = 256 * 1024
-"""Bytes of a batch after which it is complete."""
+MOST_BATCH: Final = 512 * 1024
+"""Bytes of a batch after which it is complete. To send it takes as long as to encode some hundred spans, and many a
+proxy refuses more than 1 MiB."""
 MOST_WAITING: Final = 4 * 1024 * 1024
 """Bytes of all that waits. Then the oldest are dropped."""
-
+TOGETHER: Final = 32
+"""Spans that are joined at a time, so that the memory of those before can be used again while it is in the cache."""
 
 SCOPE: Final = length_delimited(
     b"\x0a", length_delimited(b"\x0a", b"apigw") + length_delimited(b"\x12", __version__.encode("ascii"))
@@ -47,37 +47,46 @@ class Batches:
         self.resource = b""
         """The encoded field ``resource`` of ``ResourceSpans``."""
         self.waiting = 0
-        """Bytes of the complete batches. The next one has at most ``MOST_BATCH`` besides."""
+        """Bytes of the complete batches. The next one has some ``MOST_BATCH`` at most besides."""
         self._full = full
         self._dropped = dropped
-        self._parts: list[bytes] = []
+        self._latest: list[bytes] = []
+        self._pieces: list[bytes] = []
         self._spans = 0
         self._size = 0
-        """Of the next batch: its spans, each after its tag and length; their number; and the bytes."""
+        """Of the next batch: its latest spans, each after its tag and length; what was joined of those before; the
+        number of these, and their bytes."""
         self._complete: deque[Batch] = deque()
 
     def add(self, span: bytes) -> None:
-        before = b"\x12" + varint(len(span))
-        parts = self._parts
-        parts.append(before)
-        parts.append(span)
-        self._size += len(before) + len(span)
-        self._spans += 1
-        if self._spans >= MOST_SPANS or self._size >= MOST_BATCH:
-            self.complete()
-            self._full()
+        latest = self._latest
+        latest.append(b"\x12%b%b" % (varint(len(span)), span))
+        if len(latest) >= TOGETHER:
+            self._join()
+            if self._size >= MOST_BATCH:
+                self.complete()
+                self._full()
 
     def complete(self) -> None:
         """Whatever there is is a batch."""
+        if self._latest:
+            self._join()
         if not self._spans:
             return
-        # Joined once: each copy of so much memory costs more than to encode some spans.
         of_scope = b"\x12" + varint(len(SCOPE) + self._size)
         size = len(self.resource) + len(of_scope) + len(SCOPE) + self._size
-        body = b"".join((b"\x0a", varint(size), self.resource, of_scope, SCOPE, *self._parts))
+        body = b"".join((b"\x0a", varint(size), self.resource, of_scope, SCOPE, *self._pieces))
         batch = Batch(body, self._spans)
-        self._parts, self._spans, self._size = [], 0, 0
+        self._pieces, self._spans, self._size = [], 0, 0
         self.put(batch, True)
+
+    def _join(self) -> None:
+        latest = self._latest
+        piece = b"".join(latest)
+        self._pieces.append(piece)
+        self._spans += len(latest)
+        self._size += len(piece)
+        latest.clear()
 
     def put(self, batch: Batch, last: bool) -> None:
         """Add a batch, as the ``last``, or as the first again."""
@@ -101,4 +110,4 @@ class Batches:
 
     @property
     def empty(self) -> bool:
-        return not self._complete and self._spans == 0
+        return not self._complete and not self._latest and self._spans == 0

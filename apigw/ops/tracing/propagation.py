@@ -69,17 +69,18 @@ class Propagation:
         self._w3c = W3C in self._wanted
         self._b3 = B3 in self._wanted
         self._b3_multi = B3_MULTI in self._wanted
-        self._digits = b""
+        self._random = self._digits = b""
         self._at = 0
 
-    def new_span_id(self) -> bytes:
-        """A random id. 256 are made at once."""
+    def new_span_id(self) -> tuple[bytes, bytes]:
+        """A random id: its eight bytes, and its digits. 256 are made at once."""
         at = self._at
-        if at == len(self._digits):
-            self._digits = urandom(2048).hex().encode("ascii")
+        if at == len(self._random):
+            self._random = urandom(2048)
+            self._digits = self._random.hex().encode("ascii")
             at = 0
-        self._at = end = at + 16
-        return self._digits[at:end]
+        self._at = end = at + 8
+        return self._random[at:end], self._digits[2 * at : 2 * end]
 
     def concerns(self, headers: Headers) -> bool:
         """Whether there is a header of a trace, or a request id: most requests have neither."""
@@ -110,14 +111,12 @@ class Propagation:
         """The headers for a service that is called by the span ``span_id``, a child of ``parent_id`` (or empty)."""
         out: list[Any] = []
         if self._w3c:
-            out.append((b"traceparent", b"".join((b"00-", trace_id, b"-", span_id, b"-01" if sampled else b"-00"))))
+            out.append((b"traceparent", b"00-%b-%b%b" % (trace_id, span_id, b"-01" if sampled else b"-00")))
             if state:
                 out.append((b"tracestate", state))
         if self._b3:
-            value = [trace_id, b"-", span_id, b"-1" if sampled else b"-0"]
-            if parent_id:
-                value += (b"-", parent_id)
-            out.append((b"b3", b"".join(value)))
+            value = b"%b-%b%b" % (trace_id, span_id, b"-1" if sampled else b"-0")
+            out.append((b"b3", b"%b-%b" % (value, parent_id) if parent_id else value))
         if self._b3_multi:
             out += ((b"x-b3-traceid", trace_id), (b"x-b3-spanid", span_id))
             if parent_id:

@@ -10,59 +10,73 @@ from mypy_extensions import i64
 MOST_TEXT: Final = 1024
 """Bytes of a text from elsewhere, such as a path, that is sent."""
 SHORT: Final = 128
+"""Bytes that most of them are shorter than."""
 
-_BYTES: Final = tuple(bytes((number,)) for number in range(256))
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
-def varint(number: int) -> bytes:
+_VARINTS: Final = [_varint(number) for number in range(1024)]
+"""Those of nearly every length."""
+
+
+def varint(number: i64) -> bytes:
     """A number that is not negative, seven bits in each byte."""
-    rest: i64 = number
-    if rest < 128:
-        return _BYTES[rest]
-    if rest < 1 << 14:  # nearly every length
-        return _BYTES[rest & 127 | 128] + _BYTES[rest >> 7]
-    out: list[bytes] = []
-    while rest > 127:
-        out.append(_BYTES[rest & 127 | 128])
-        rest >>= 7
-    out.append(_BYTES[rest])
-    return b"".join(out)
+    return _VARINTS[number] if number < 1024 else _varint(number)
+
+
+def fixed64(number: i64) -> bytes:
+    """A number of eight bytes."""
+    return int(number).to_bytes(8, "little")
 
 
 def length_delimited(tag: bytes, content: bytes) -> bytes:
     """A text, bytes or a message. ``tag`` is the field's number and type, as one byte."""
-    return b"".join((tag, varint(len(content)), content))
+    return b"%b%b%b" % (tag, varint(len(content)), content)
 
 
-def utf8(value: bytes) -> bytes:
-    """Text that is valid: a collector refuses a whole batch for one that is not."""
+def cut(value: bytes) -> bytes:
+    """A text that is known to be ASCII, of at most ``MOST_TEXT`` bytes."""
+    return value if len(value) <= MOST_TEXT else value[:MOST_TEXT]
+
+
+def foreign(value: bytes) -> bytes:
+    """Any text, cut too. It is made valid: a collector refuses a whole batch for one that is not."""
+    value = cut(value)
     return value if value.isascii() else value.decode("utf-8", "replace").encode("utf-8")
 
 
 def text(tag: bytes, key: bytes, value: bytes) -> bytes:
     """An attribute with a text. ``tag`` is that of the field ``attributes``, ``key`` is made by ``key_of``."""
-    size: i64 = len(value)
-    whole: i64 = size + 4 + len(key)
-    if whole < 128:
-        return b"".join((tag, _BYTES[whole], key, b"\x12", _BYTES[size + 2], b"\x0a", _BYTES[size], value))
     return length_delimited(tag, key + length_delimited(b"\x12", length_delimited(b"\x0a", value)))
 
 
 @final
 class Texts:
-    """The attribute ``name`` with texts. All but the text of those up to ``SHORT`` bytes is encoded once."""
+    """The attribute ``name`` with a text: ``before(len(text))``, and the text. An empty one is none."""
 
     def __init__(self, tag: bytes, name: str) -> None:
         self._tag = tag
         self._key = key_of(name)
-        self._before = [text(tag, self._key, b"x" * size)[: -size or None] for size in range(SHORT + 1)]
+        self._before = [b"", *[self._made(size) for size in range(1, SHORT)]]
+
+    def before(self, size: i64) -> bytes:
+        """What comes before a text of ``size`` bytes."""
+        return self._before[size] if size < SHORT else self._made(size)
 
     def encode(self, value: bytes) -> bytes:
-        """With a text from elsewhere, which is cut at ``MOST_TEXT`` bytes."""
-        size = len(value)
-        if size <= SHORT and value.isascii():
-            return self._before[size] + value
-        return text(self._tag, self._key, utf8(value[:MOST_TEXT]))
+        """The attribute with a text from elsewhere."""
+        value = foreign(value)
+        return self.before(len(value)) + value
+
+    def _made(self, size: i64) -> bytes:
+        return text(self._tag, self._key, b"x" * size)[:-size]
 
 
 def integer(tag: bytes, key: bytes, value: int) -> bytes:

@@ -8,15 +8,12 @@ All of a span that does not change from one request to the next is encoded once.
 
 from __future__ import annotations
 
-from binascii import unhexlify
-from struct import Struct
 from typing import Final, final
 
 from mypy_extensions import i64
 
-from apigw.ops.access_line import without_secrets
 from apigw.ops.series import METHODS
-from apigw.ops.tracing.protobuf import MOST_TEXT, Texts, integer, key_of, length_delimited, text, utf8
+from apigw.ops.tracing.protobuf import Texts, cut, fixed64, foreign, integer, key_of, length_delimited, text
 
 ATTRIBUTE: Final = b"\x4a"
 """The tag of a span's attributes."""
@@ -28,15 +25,15 @@ FAILED: Final = b"\x7a\x02\x18\x02"
 LOCAL: Final = b"\x85\x01\x01\x01\x00\x00"
 REMOTE: Final = b"\x85\x01\x01\x03\x00\x00"
 """``flags``: sampled; the parent is known to be of this process, or of another one."""
+PARENT: Final = b"\x22\x08"
+"""What comes before the id of a parent."""
 
 REMEMBERED: Final = 1024
-"""Hosts, addresses and targets whose encoded attributes are kept."""
+"""Hosts and targets whose encoded attributes are kept."""
 
 GRPC_FAILURES: Final = frozenset({2, 4, 12, 13, 14, 15})
 """Statuses of gRPC that are failures of the server, by the conventions for gRPC."""
 
-_UNHEXLIFY: Final = unhexlify
-_TIMES: Final = Struct("<BQBQ").pack
 _METHOD: Final = key_of("http.request.method")
 _METHOD_ORIGINAL: Final = key_of("http.request.method_original")
 _ROUTE: Final = key_of("http.route")
@@ -55,24 +52,19 @@ _ERROR: Final = key_of("error.type")
 _GRPC: Final = key_of("rpc.grpc.status_code")
 _SERVICE: Final = key_of("apigw.service")
 
+_HTTP: Final = text(ATTRIBUTE, _SCHEME, b"http")
+_HTTPS: Final = text(ATTRIBUTE, _SCHEME, b"https")
 _VERSIONS: Final = {
     version: text(ATTRIBUTE, _VERSION, version.removeprefix(b"HTTP/"))
     for version in (b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2")
 }
+_STATUSES: Final = [b"", *[integer(ATTRIBUTE, _STATUS, status) for status in range(1, 1000)]]
 _KNOWN: Final = frozenset(name.encode("ascii") for name in METHODS) | {b"CONNECT", b"TRACE"}
 
 
-def ids(trace_id: bytes, span_id: bytes, parent_id: bytes) -> bytes:
-    """The fields with the ids of a span, which are given in hexadecimal digits."""
-    if parent_id:
-        return _UNHEXLIFY(b"".join((b"0a10", trace_id, b"1208", span_id, b"2208", parent_id)))
-    return _UNHEXLIFY(b"".join((b"0a10", trace_id, b"1208", span_id)))
-
-
-def times(started: float, ended: float) -> bytes:
-    """Its times, Unix time in seconds. They are exact to the microsecond: a float has no more."""
-    begun = i64(started * 1e6)
-    return _TIMES(0x39, begun * 1000, 0x41, max(begun, i64(ended * 1e6)) * 1000)
+def nanoseconds(seconds: float) -> i64:
+    """Unix time in seconds as a span has it. It is exact to the microsecond: a float has no more."""
+    return i64(seconds * 1e6) * 1000
 
 
 def named(method: bytes, target: str = "") -> bytes:
@@ -82,7 +74,7 @@ def named(method: bytes, target: str = "") -> bytes:
     if target:
         name = name + b" " + target.encode("utf-8")
     out = length_delimited(b"\x2a", name) + text(ATTRIBUTE, _METHOD, method if known else b"_OTHER")
-    return out if known else out + text(ATTRIBUTE, _METHOD_ORIGINAL, utf8(method[:MOST_TEXT]))
+    return out if known else out + text(ATTRIBUTE, _METHOD_ORIGINAL, foreign(method))
 
 
 def host_and_port(authority: bytes, default: int) -> bytes:
@@ -94,26 +86,29 @@ def host_and_port(authority: bytes, default: int) -> bytes:
     return _HOST.encode(host) + integer(ATTRIBUTE, _PORT, int(port[:5]))
 
 
+def _outcome(status: int, error: bytes, grpc_status: int) -> bytes:
+    """What says how an exchange, or a try, ended."""
+    out = _STATUSES[status]
+    if grpc_status >= 0:
+        out += integer(ATTRIBUTE, _GRPC, grpc_status)
+    if error:
+        out += text(ATTRIBUTE, _ERROR, error) + FAILED
+    return out
+
+
 @final
-class Encoded:
-    """Attributes that were encoded before, by what they say. What clients choose is forgotten now and then."""
+class Hosts:
+    """Attributes of the hosts that were asked for. What clients choose is forgotten now and then."""
 
     def __init__(self) -> None:
-        self._statuses: dict[int, bytes] = {}
-        self._hosts: dict[bytes, bytes] = {}
-        self._secure_hosts: dict[bytes, bytes] = {}
+        self._plain: dict[bytes, bytes] = {}
+        self._secure: dict[bytes, bytes] = {}
 
-    def status(self, status: int) -> bytes:
-        found = self._statuses.get(status)
-        if found is None:  # those that HTTP has are three digits, so that there are few
-            found = self._statuses[status] = integer(ATTRIBUTE, _STATUS, status)
-        return found
-
-    def host(self, authority: bytes, secure: bool) -> bytes:
-        known = self._secure_hosts if secure else self._hosts
+    def encode(self, authority: bytes, secure: bool) -> bytes:
+        known = self._secure if secure else self._plain
         found = known.get(authority)
         if found is None:
-            found = host_and_port(authority, 443 if secure else 80)
+            found = host_and_port(authority, 443 if secure else 80) if authority else b""
             if len(known) >= REMEMBERED:
                 known.clear()
             if len(authority) <= 256:
@@ -125,29 +120,27 @@ class Encoded:
 class ServerSpans:
     """The spans of exchanges of one route. ``pattern`` is empty where no route matched."""
 
-    def __init__(self, pattern: str, encoded: Encoded) -> None:
+    def __init__(self, pattern: str, hosts: Hosts) -> None:
         self._pattern = pattern
-        self._encoded = encoded
-        self._heads: dict[tuple[bytes, bytes, bool], bytes] = {}
+        self._hosts = hosts
+        self._heads: dict[bytes, bytes] = {}
 
-    def _head(self, method: bytes, version: bytes, secure: bool) -> bytes:
-        key = (method, version, secure)
-        found = self._heads.get(key)
+    def _head(self, method: bytes) -> bytes:
+        found = self._heads.get(method)
         if found is None:
-            parts = [SERVER, named(method, self._pattern), _VERSIONS[version]]
+            found = SERVER + named(method, self._pattern)
             if self._pattern:
-                parts.append(text(ATTRIBUTE, _ROUTE, self._pattern.encode("utf-8")))
-            parts.append(text(ATTRIBUTE, _SCHEME, b"https" if secure else b"http"))
-            found = b"".join(parts)
+                found += text(ATTRIBUTE, _ROUTE, self._pattern.encode("utf-8"))
             if method in _KNOWN:
-                self._heads[key] = found
+                self._heads[method] = found
         return found
 
     def encode(
         self,
-        identity: bytes,
+        trace_id: bytes,
+        span_id: bytes,
+        parent_id: bytes,
         state: bytes,
-        remote: bool,
         started: float,
         ended: float,
         method: bytes,
@@ -162,62 +155,72 @@ class ServerSpans:
         error: bytes,
         grpc_status: int,
     ) -> bytes:
-        """``identity`` is made by ``ids``. ``query`` begins with its ``?``. ``status`` is 0 where there was no answer,
-        ``grpc_status`` -1. ``error`` is empty where the exchange did not fail."""
-        encoded = self._encoded
-        parts = [
-            identity,
-            REMOTE if remote else LOCAL,
-            times(started, ended),
-            self._head(method, version, secure),
-            _PATH.encode(path),
-            _CLIENT.encode(client),
-        ]
-        if len(query) > 1:
-            parts.append(_QUERY.encode(without_secrets(query)[1:]))
-        if authority:
-            parts.append(encoded.host(authority, secure))
-        if agent:
-            parts.append(_AGENT.encode(agent))
-        if state:
-            parts.append(length_delimited(b"\x1a", utf8(state)))
-        _ending(parts, encoded, status, error, grpc_status)
-        return b"".join(parts)
+        """Ids are bytes; ``parent_id`` is empty where the trace begins here. ``path`` and ``query`` are ASCII, as
+        ``wire.target`` wants them, and without secrets. ``status`` is 0 where there was no answer, ``grpc_status`` -1.
+        ``error`` is empty where the exchange did not fail."""
+        path, query, agent = cut(path), cut(query), foreign(agent)
+        begun = nanoseconds(started)
+        return b"\x0a\x10%b\x12\x08%b%b%b\x39%b\x41%b%b%b%b%b%b%b%b%b%b%b%b%b%b" % (
+            trace_id,
+            span_id,
+            PARENT + parent_id + REMOTE if parent_id else LOCAL,
+            length_delimited(b"\x1a", foreign(state)) if state else b"",
+            fixed64(begun),
+            fixed64(max(begun, nanoseconds(ended))),
+            self._head(method),
+            _VERSIONS[version],
+            _HTTPS if secure else _HTTP,
+            _PATH.before(len(path)),
+            path,
+            _QUERY.before(len(query)),
+            query,
+            self._hosts.encode(authority, secure),
+            _CLIENT.before(len(client)),
+            client,
+            _AGENT.before(len(agent)),
+            agent,
+            _outcome(status, error, grpc_status),
+        )
 
 
 @final
 class _Target:
-    """What the spans of requests to a target have in common: their ``head``, and how their URLs begin."""
+    """How the URLs of a target begin, and the attributes of its address."""
 
-    def __init__(self, method: bytes, target: str, service: str) -> None:
+    def __init__(self, target: str) -> None:
         scheme, _, authority = target.partition("://")
-        host = host_and_port(authority.encode("utf-8"), 443 if scheme == "https" else 80)
         self.url = target.encode("utf-8")
-        self.head = b"".join((CLIENT, LOCAL, named(method), host, text(ATTRIBUTE, _SERVICE, service.encode("utf-8"))))
+        self.host = host_and_port(authority.encode("utf-8"), 443 if scheme == "https" else 80)
 
 
 @final
 class ClientSpans:
     """The spans of tries, requests to services."""
 
-    def __init__(self, encoded: Encoded) -> None:
-        self._encoded = encoded
-        self._targets: dict[tuple[bytes, str, str], _Target] = {}
+    def __init__(self) -> None:
+        self._heads = {method: _client_head(method) for method in _KNOWN}
+        self._services: dict[str, bytes] = {}
+        self._targets: dict[str, _Target] = {}
 
-    def _target(self, method: bytes, target: str, service: str) -> _Target:
-        key = (method, target, service)
-        found = self._targets.get(key)
+    def _service(self, name: str) -> bytes:
+        found = self._services.get(name)
         if found is None:
-            found = _Target(method, target, service)
+            found = self._services[name] = text(ATTRIBUTE, _SERVICE, name.encode("utf-8"))
+        return found
+
+    def _target(self, name: str) -> _Target:
+        found = self._targets.get(name)
+        if found is None:
             if len(self._targets) >= REMEMBERED:
                 self._targets.clear()
-            if method in _KNOWN:
-                self._targets[key] = found
+            found = self._targets[name] = _Target(name)
         return found
 
     def encode(
         self,
-        identity: bytes,
+        trace_id: bytes,
+        span_id: bytes,
+        parent_id: bytes,
         started: float,
         ended: float,
         method: bytes,
@@ -230,22 +233,27 @@ class ClientSpans:
         resent: int,
         grpc_status: int,
     ) -> bytes:
-        """``target`` as in logs, ``http://10.0.0.7:8080``; ``path`` with the query; ``resent``: its number, from 0."""
-        to = self._target(method, target, service)
-        shown = without_secrets(path) if path.find(b"?") >= 0 else path
-        parts = [identity, times(started, ended), to.head, _FULL.encode(to.url + shown)]
-        if status:
-            parts.append(_VERSIONS[version])
-        if resent:
-            parts.append(integer(ATTRIBUTE, _RESENT, resent))
-        _ending(parts, self._encoded, status, error, grpc_status)
-        return b"".join(parts)
+        """``target`` as in logs, ``http://10.0.0.7:8080``; ``path`` with the query, ASCII, without secrets; ``resent``:
+        its number, from 0."""
+        to = self._target(target)
+        begun = nanoseconds(started)
+        url = cut(to.url + path)
+        return b"\x0a\x10%b\x12\x08%b\x22\x08%b\x39%b\x41%b%b%b%b%b%b%b%b%b" % (
+            trace_id,
+            span_id,
+            parent_id,
+            fixed64(begun),
+            fixed64(max(begun, nanoseconds(ended))),
+            self._heads.get(method) or _client_head(method),
+            to.host,
+            self._service(service),
+            _FULL.before(len(url)),
+            url,
+            _VERSIONS[version] if status else b"",
+            integer(ATTRIBUTE, _RESENT, resent) if resent else b"",
+            _outcome(status, error, grpc_status),
+        )
 
 
-def _ending(parts: list[bytes], encoded: Encoded, status: int, error: bytes, grpc_status: int) -> None:
-    if status:
-        parts.append(encoded.status(status))
-    if grpc_status >= 0:
-        parts.append(integer(ATTRIBUTE, _GRPC, grpc_status))
-    if error:
-        parts += (text(ATTRIBUTE, _ERROR, error), FAILED)
+def _client_head(method: bytes) -> bytes:
+    return CLIENT + LOCAL + named(method)

@@ -91,9 +91,7 @@ def _add(one: int, other: int) -> int:
 
 
 def _identity(limit: dict[str, Any]) -> tuple[object, ...]:
-    return tuple(
-        limit.get(name) for name in ("endpoint", "scope", "limit", "window", "algorithm", "concurrent", "dry_run")
-    )
+    return tuple(limit.get(name) for name in ("id", "limit", "concurrent"))
 
 
 def _limit(

@@ -114,7 +114,7 @@ class PluginsPolicy(Policy):
         if known != code:
             raise Unloadable("has changed on disk since it was loaded: restart the gateway, or `apigw upgrade`")
 
-    def use(self, prepared: PreparedPlugins) -> None:
+    def use(self, prepared: PreparedPlugins, redis: Redis | None) -> None:
         """``prepared`` is in use from now on."""
         old = {} if self._used is None else self._used.instances
         self._used = prepared
@@ -124,6 +124,8 @@ class PluginsPolicy(Policy):
         for instance in prepared.instances.values():
             instance.kept.guard = instance.guard
             instance.start()
+            if redis is not None and instance.context.link is not None:
+                instance.context.link.timeout = redis.timeout
 
     def keep_series(self, prepared: PreparedPlugins) -> None:
         for name in self._kept.keys() - prepared.instances.keys():
@@ -151,7 +153,7 @@ class Wired:
         if on_end is not None or instance.method("stop") is not None:
             self.watch = Watch(Ending(guard, shared, on_end, instance.users))
         if on_request is not None:
-            mine = frozenset[bytes]() if late else instance.owned  # behind the last position nobody reads them
+            mine = None if late else instance.owned or None  # behind the last position nobody reads them
             self.on_request = Call(guard, shared, on_request, "on_request", REQUEST, mine)
         if on_forward is not None:
             self.on_forward = Call(guard, shared, on_forward, "on_forward", FORWARD)
@@ -210,7 +212,7 @@ class PreparedPlugins(Prepared):
         )
 
     def adopt(self, previous: Prepared | None) -> None:
-        self._policy.use(self)
+        self._policy.use(self, self._config.redis)
 
     def keep_series(self) -> None:
         self._policy.keep_series(self)

@@ -14,7 +14,7 @@ from apigw.config.model import Route as RouteConfig
 from apigw.contract.policy import Context, Part, Policy, Prepared
 from apigw.ops.tracing.propagation import Propagation
 from apigw.ops.tracing.sampling import Sampler
-from apigw.ops.tracing.spans import ClientSpans, Encoded, ServerSpans
+from apigw.ops.tracing.spans import ClientSpans, Hosts, ServerSpans
 from apigw.policy.tracing.exporter import Exporter
 from apigw.policy.tracing.model import Tracing, tracing_of
 from apigw.policy.tracing.rules import RULES, collector_headers
@@ -68,8 +68,8 @@ class PreparedTracing(Prepared):
         self._clocks = policy.seconds, policy.now
         self._propagation = Propagation(tracing.propagate)
         self._sampler = Sampler(tracing.sample)
-        self._encoded = Encoded()
-        self._tries = ClientSpans(self._encoded)
+        self._hosts = Hosts()
+        self._tries = ClientSpans()
 
     def part(self, route: RouteConfig) -> Part:
         return self._part(route.path)
@@ -78,7 +78,7 @@ class PreparedTracing(Prepared):
         return self._part("")
 
     def _part(self, pattern: str) -> Part:
-        end = EndTrace(ServerSpans(pattern, self._encoded), self._tries, self.exporter.batches, *self._clocks)
+        end = EndTrace(ServerSpans(pattern, self._hosts), self._tries, self.exporter.batches, *self._clocks)
         begin = BeginTrace(self._propagation, self._sampler, self._tracing.trust == "trusted_proxies", end)
         return Part(stages={"access": begin}, stripped=self._propagation.names)
 

@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+from binascii import unhexlify
 from collections.abc import Callable
 from typing import Final, final
 
 from apigw.contract.exchange import AtEnd, Exchange, Outcome, Stage, new_request_id
 from apigw.contract.trace import Trace, Tried
+from apigw.ops.access_line import without_secrets
 from apigw.ops.tracing.batches import Batches
 from apigw.ops.tracing.propagation import REQUEST_ID, UNDECIDED, Parent, Propagation
 from apigw.ops.tracing.sampling import Sampler
-from apigw.ops.tracing.spans import GRPC_FAILURES, ClientSpans, ServerSpans, ids
+from apigw.ops.tracing.spans import GRPC_FAILURES, ClientSpans, ServerSpans
 from apigw.wire.headers import first
 
 CLIENT_LEFT: Final = 499
 _NO_STATUS: Final = -1
+_SEMICOLON: Final = 0x3B
+_UNHEXLIFY: Final = unhexlify
 
 
 @final
@@ -51,7 +55,7 @@ class BeginTrace(Stage):
         span_id, state = (b"", b"") if parent is None else (parent.span_id, parent.state)
         if sampled:
             exchange.trace = Trace(propagation, trace_id, span_id, state)
-            exchange.at_end = (*exchange.at_end, self._end)
+            exchange.at_end += (self._end,)
         else:
             # No span of the gateway is recorded: the service is told the client's, or one that nobody has.
             sent = propagation.fields(trace_id, span_id or trace_id[:16], b"", False, state)
@@ -96,19 +100,27 @@ class EndTrace(AtEnd):
             error = b"%d" % grpc_status
         if status == CLIENT_LEFT:
             status = 0
+        path, query, target = request.path, b"", request.uri
+        if request.query or _SEMICOLON in path:
+            target = without_secrets(target)
+            path, _, query = target.partition(b"?")
+        if exchange.target is not request.uri:
+            target = without_secrets(exchange.target)
+        trace_id = _UNHEXLIFY(trace.trace_id)
         batches = self._batches
         batches.add(
             self._server.encode(
-                ids(trace.trace_id, trace.span_id, trace.parent_id),
+                trace_id,
+                trace.span_id,
+                _UNHEXLIFY(trace.parent_id) if trace.parent_id else b"",
                 trace.state,
-                len(trace.parent_id) > 0,
                 began + exchange.started_at,
                 began + ended_at,
                 request.method,
                 request.clientproto,
                 request.stream.secure,
-                request.path,
-                request.query,
+                path,
+                query,
                 request.authority,
                 exchange.peers.client_address(request),
                 first(request.headers, b"user-agent") or b"",
@@ -121,14 +133,16 @@ class EndTrace(AtEnd):
             its_grpc_status = grpc_status if tried.status and number == len(trace.tries) - 1 else _NO_STATUS
             batches.add(
                 self._client.encode(
-                    ids(trace.trace_id, tried.span_id, trace.span_id),
+                    trace_id,
+                    tried.span_id,
+                    trace.span_id,
                     began + tried.started_at,
                     began + (tried.ended_at or ended_at),
                     request.method,
                     tried.version,
                     tried.target,
                     tried.service,
-                    exchange.target,
+                    target,
                     tried.status,
                     _error_of(tried, its_grpc_status),
                     number,

@@ -135,7 +135,9 @@ def test_what_services_get() -> None:
 
 def test_ids_are_different() -> None:
     """Each span has an id of its own."""
-    ids = {ALL.new_span_id() for _ in range(1000)}
+    made = [ALL.new_span_id() for _ in range(1000)]
+    assert all(raw.hex().encode() == digits for raw, digits in made)
+    ids = {digits for _, digits in made}
     assert len(ids) == 1000
     assert {len(each) for each in ids} == {16}
 

@@ -71,3 +71,9 @@ def test_a_limit_that_another_worker_does_not_have_yet() -> None:
     """During a reload: the limits are those of the worker that was asked."""
     changed = RATE | {"limit": 6}
     assert summed(said(RATE), [said(changed, PLACES)])["limits"] == [SHOWN_RATE]
+
+
+def test_what_is_shown_alike_is_added_up_apart() -> None:
+    """The names of two plans may be the same where what tells them apart may be a secret."""
+    other = {**RATE, "id": "22ff", "violations": 100}
+    assert [each["violations"] for each in summed(said(RATE, other), [said(RATE, other)])["limits"]] == [6, 200]

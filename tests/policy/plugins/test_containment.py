@@ -160,6 +160,19 @@ async def test_one_that_blocks_is_named(apigw: Any) -> None:
     assert series(gateway, "blocked_total") == 2
 
 
+async def test_time_is_told_of_each(apigw: Any) -> None:
+    """Of several in a row, of which one blocks or waits, the others are not blamed."""
+    wrong, idle = ({"policy": f"./failing.py:{name}"} for name in ("Failing", "Idle"))
+    gateway = apigw({"before": idle, "wrong": wrong, "after": idle}, services={"main": Reply(200, {}, "fine")})
+    assert (await gateway.request("GET", "/a?blocks=1")).text == "fine"
+    assert (await gateway.request("GET", "/a?waits=1")).text == "fine"
+    value = gateway.metrics.registry.get_sample_value
+    for name, blocked in (("before", 0), ("wrong", 1), ("after", 0)):
+        assert value("gateway_plugin_calls_total", {"plugin": name}) == 2
+        assert value("gateway_plugin_blocked_total", {"plugin": name}) == blocked
+        assert (value("gateway_plugin_seconds_total", {"plugin": name}) > 0.05) == bool(blocked)
+
+
 async def test_a_flood_of_lines_is_bounded(apigw: Any) -> None:
     """A hundred in 10 s; the others are counted, and told of."""
     gateway = begin(apigw)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
+from joserfc import jwk, jwt
 
 from apigw.testing import Gateway, Received, Reply
 from apigw.testing.services import echo
@@ -57,6 +59,16 @@ async def test_it_waits(apigw: Any, gateway: Gateway) -> None:
     await gateway.request("GET", f"/things/a/?wait=1&thread=1&fetch={there}")
     got = gateway.service.received[-1]
     assert (got.get("x-sum"), got.get("x-fetched")) == ("6", '200 {"a": 1}')
+
+
+async def test_a_token_that_a_test_makes_is_valid(apigw: Any) -> None:
+    """The clock in memory begins now, so `exp` may be reckoned from the time of the test."""
+    secret = "0123456789abcdef0123456789abcdef"
+    gateway = apigw(auth={"jwt": [{"name": "login", "algorithm": "HS256", "secret": secret}]})
+    claims = {"sub": "ann", "exp": int(time.time()) + 60}
+    token = jwt.encode({"alg": "HS256"}, claims, jwk.OctKey.import_key(secret))
+    assert (await gateway.request("GET", "/", {"Authorization": f"Bearer {token}"})).status == 200
+    assert gateway.service.received[-1].get("x-user-id") == "ann"
 
 
 async def test_a_configuration_knows_the_services(apigw: Any) -> None:

@@ -17,10 +17,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
-from apigw.ops.tracing.batches import MOST_SPANS, MOST_WAITING
+from apigw.ops.tracing.batches import MOST_BATCH, MOST_WAITING
 from apigw.policy.tracing.exporter import AT_A_TIME, STOP_TIMEOUT, TIMEOUT, Exporter
 
 SPAN = b"\x0a\x10" + b"t" * 16 + b"\x12\x08" + b"s" * 8
+LONG = SPAN + b"\x2a\xe8\x07" + b"n" * 1000
 
 
 class Response:
@@ -115,7 +116,7 @@ def test_what_the_collector_gets(scene: Scene) -> None:
 
 def test_complete_batches_do_not_wait(scene: Scene) -> None:
     """They are sent at once, so many at a time."""
-    scene.add(MOST_SPANS * (AT_A_TIME + 1))
+    scene.add((AT_A_TIME + 2) * MOST_BATCH // len(LONG), LONG)
     assert len(scene.peer.asked) == AT_A_TIME
     scene.peer.answer()
     assert len(scene.peer.asked) == AT_A_TIME + 1
@@ -150,7 +151,6 @@ def test_refusals(scene: Scene) -> None:
 
 def test_dead_collectors(scene: Scene) -> None:
     """The pauses grow, the log says it once; a bound of spans waits, the newest, and goes when it is back."""
-    span = SPAN + b"\x2a\xe8\x07" + b"n" * 1000
     with logged() as events:
         scene.add(1)
         tries = 0
@@ -159,7 +159,7 @@ def test_dead_collectors(scene: Scene) -> None:
             while scene.peer.waiting:
                 tries += 1
                 scene.peer.fail()
-            scene.add(20, span)
+            scene.add(20, LONG)
             assert scene.exporter.batches.waiting <= MOST_WAITING
     assert 12 < tries < 20
     assert len([event for event in events if "cannot be reached" in event.get("log_format", "")]) == 1
@@ -202,11 +202,12 @@ def test_the_end(scene: Scene) -> None:
     assert stopped.called
     assert scene.counted == {"sent": 1}
     other = Scene()
-    other.add(MOST_SPANS * 6)
+    waiting = 6 * MOST_BATCH // len(LONG)
+    other.add(waiting, LONG)
     stopped = other.exporter.stop()
     other.clock.advance(STOP_TIMEOUT)
     assert stopped.called
-    assert other.counted == {"dropped": MOST_SPANS * 6}
+    assert other.counted == {"dropped": waiting}
     assert other.clock.getDelayedCalls() == []
 
 

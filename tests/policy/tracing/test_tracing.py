@@ -123,6 +123,29 @@ def test_an_exchange_with_tries(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "sent", "shown"),
+    [
+        ("/orders/7?token=s3cr3t&y=1", None, ("/orders/7", "token=***&y=1", "/orders/7?token=***&y=1")),
+        ("/orders/7;jsessionid=s3cr3t", None, ("/orders/7;jsessionid=***", None, "/orders/7;jsessionid=***")),
+        ("/orders/7?", None, ("/orders/7", None, "/orders/7?")),
+        ("/orders/7", b"/v2/7?key=s3cr3t", ("/orders/7", None, "/v2/7?key=***")),
+        ("/orders/7?key=s3cr3t", b"/v2/7;jsessionid=s3cr3t", ("/orders/7", "key=***", "/v2/7;jsessionid=***")),
+    ],
+)
+def test_secrets(tmp_path: Path, asked: str, sent: bytes | None, shown: tuple[str, str | None, str]) -> None:
+    """Values of secrets in what the client asked for, and in what the service was sent, are hidden."""
+    made = traced(tmp_path, sample="100%")
+    exchange = made.exchange(asked)
+    made.walked(exchange)
+    assert exchange.trace is not None
+    exchange.target = exchange.request.uri if sent is None else sent
+    exchange.trace.begin("http://10.0.0.1:80", "main", 0.0)
+    own, tried = (values(span.attributes) for span in spans(made, exchange))
+    url = "http://10.0.0.1:80" + shown[2]
+    assert (own["url.path"], own.get("url.query"), tried["url.full"]) == (*shown[:2], url)
+
+
+@pytest.mark.parametrize(
     ("status", "refusal", "told"),
     [
         (200, None, (200, None, 0)),

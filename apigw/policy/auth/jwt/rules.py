@@ -87,10 +87,14 @@ def _key_source(document: Document, files: Files, path: Path, verifier: dict[str
         sentence = "has HS256 beside others: a secret and public keys need an entry each"
         document.report((*path, "algorithm"), sentence)
         return
-    fitting = _OF_SECRET if SECRET in algorithms else _OF_PUBLIC
+    secret = not algorithms and bool(verifier.get("secret") or verifier.get("secret_file"))
+    fitting = _OF_SECRET if secret or SECRET in algorithms else _OF_PUBLIC
     given = one_key(document, path, verifier, fitting)
     if not algorithms and given and given not in _SETS:
-        document.report(path, "has no algorithm: only a key set says by itself what its keys are for")
+        why = (
+            "for a secret, write algorithm: HS256" if secret else "only a key set says by itself what its keys are for"
+        )
+        document.report(path, f"has no algorithm: {why}")
     if verifier.get("key_id") and given in _SETS:
         sentence = "has no effect with a key set: each of its keys has its own kid"
         document.report((*path, "key_id"), sentence, document.key((*path, "key_id")))
