@@ -127,10 +127,9 @@ def shown(document: Document, path: Path, value: object) -> str:
     """A value for use in a sentence: quoted, as written in the file, up to 60 characters, without secrets."""
     if is_secret(document.schema, path):
         return "the value"
-    text = document.written.get(path, value if isinstance(value, str) else str(value))
+    text = masked_in_url(document.written.get(path, value if isinstance(value, str) else str(value)))
     if "@" in text:
-        text = re.sub(r"(?<=://).*@|^[^@]*:.*@", "…@", text, flags=re.DOTALL)
-    text = masked_in_url(text)
+        text = re.sub(r"^[^@]*:.*@", "…@", text, flags=re.DOTALL)
     if len(text) > 60:
         text = text[:57] + "…"
     return "'" + "".join(map(_visible, text)) + "'"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pytest
 import yaml
 from attrs import frozen
 from hypothesis import given
@@ -79,11 +80,18 @@ services: {a: {targets: [{url: "http://hunter2@a"}], timeout: "${TIMEOUT}", heal
         assert harmless in text
 
 
-def test_no_problem_shows_a_secret_in_a_url(write: Write) -> None:
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://a:b/?page=1&token=hunter2", "https://a:b/?page=1&token=…"),
+        ("https://me:hunter2@a/?page=1&token=hunter2", "…@a/?page=1&token=…"),
+        ("me:hunter2@a", "…@a"),
+    ],
+)
+def test_no_problem_shows_a_secret_in_a_url(write: Write, url: str, told: str) -> None:
     """Problems are logged, and shown to whoever reads the status."""
-    document = read(write({"a.yaml": "checks: {a: {url: 'https://a:b/?page=1&token=hunter2'}}\n"}), {}, RULES.schema)
-    told = shown(document, ("checks", "a", "url"), document.get("checks", "a", "url"))
-    assert told == "'https://a:b/?page=1&token=…'"
+    document = read(write({"a.yaml": f"checks: {{a: {{url: '{url}'}}}}\n"}), {}, RULES.schema)
+    assert shown(document, ("checks", "a", "url"), document.get("checks", "a", "url")) == f"'{told}'"
 
 
 @frozen
