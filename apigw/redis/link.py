@@ -225,7 +225,7 @@ class RedisLink:
                 self._count_failure("no answer in time")
                 self._refuse(call, "no answer in time")
         waiting = [call.deadline for call in self._calls if call.answer is not None]
-        if waiting and self._expiry is None:
+        if waiting:
             self._expire_at(min(waiting), now)
 
     def _down(self, reason: str) -> None:

@@ -264,3 +264,22 @@ def test_a_shorter_timeout_holds_from_the_next_call_on(scene: Scene) -> None:
     scene.time.advance(TIMEOUT)
     with pytest.raises(RedisUnavailable):
         wait_for(patient)
+
+
+@waiting
+def test_who_asks_again_after_a_refusal_keeps_nobody_else_waiting(scene: Scene) -> None:
+    """The timer of the new call is not that of those who wait already."""
+    wait_for(scene.link.start())
+    scene.peer.answer = lambda words: b""
+    again: list[Deferred[Any]] = []
+    scene.link.call(b"GET", b"one").addErrback(lambda _: again.append(scene.link.call(b"GET", b"again")))
+    scene.time.advance(TIMEOUT / 2)
+    other = scene.link.call(b"GET", b"other")
+    scene.time.advance(TIMEOUT / 2)
+    wait_for(deferLater(reactor, 0))
+    assert again
+    again[0].addErrback(lambda _: None)
+    scene.time.advance(TIMEOUT / 2)
+    wait_for(deferLater(reactor, 0))
+    with pytest.raises(RedisUnavailable, match="no answer in time"):
+        assert other.called and wait_for(other)
