@@ -12,6 +12,7 @@ from apigw.contract.ranges import Ranges
 from apigw.wire.address import packed_of
 from apigw.wire.request import Request
 
+_COLON: Final = 0x3A
 _REMEMBERED: Final = 4096
 _MOST: Final = 64
 """Entries of ``X-Forwarded-For`` that are looked at: to look at thousands, for each request, takes milliseconds."""
@@ -71,7 +72,8 @@ class Peers:
 
 
 def _claimed(request: Request) -> list[bytes]:
-    """The entries of ``X-Forwarded-For``: the last ``_MOST``, and all before them as one, which is no address."""
+    """The entries of ``X-Forwarded-For``: the last ``_MOST``, and what is before them as one, which is no address if it
+    is several."""
     fields = [value for name, value in request.headers if name == b"x-forwarded-for"]
     return b",".join(fields).rsplit(b",", _MOST) if fields else []
 
@@ -104,7 +106,7 @@ def claimed_address(entry: bytes) -> bytes | None:
     mapped into IPv6 is the IPv4 address.
     """
     entry = entry.strip(b" \t")
-    if entry.partition(b":")[1]:
+    if _COLON in entry:
         with_port = _PORT(entry)
         if with_port is not None:
             entry = with_port[1] or with_port[2]

@@ -304,7 +304,7 @@ class Trie(Generic[T]):
     def _decoded(self, pieces: list[bytes]) -> list[bytes]:
         # A segment shrinks to a third at most: a longer one is no literal, and not worth decoding.
         longest = 3 * self._longest
-        return [unquote_to_bytes(piece) if b"%" in piece and len(piece) <= longest else piece for piece in pieces]
+        return [unquote_to_bytes(piece) if _PERCENT in piece and len(piece) <= longest else piece for piece in pieces]
 
 
 def _clash(one: Match[T], other: Match[T]) -> bool:

@@ -17,8 +17,8 @@ class ExactWindows:
         self._limits: dict[tuple[int, float], Limit] = {}
 
     def __call__(self, counts: Sequence[tuple[bytes, int]], window: float) -> float | None:
-        """Count one for each key, unless one has its limit in ``window``: then it counts none, and returns the seconds
-        to wait. So whoever is refused makes no keys."""
+        """Count one for each key, unless one has reached its limit in ``window``: then it counts none, and returns the
+        seconds to wait. So whoever is refused makes no keys."""
         decision = self._store.check([(self._limit(limit, window), key) for key, limit in counts])
         return None if decision.allowed else float(decision.retry_after)
 

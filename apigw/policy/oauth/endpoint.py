@@ -36,7 +36,8 @@ BASIC = b'Basic realm="apigw", charset="UTF-8"'
 
 
 class Allow(Protocol):
-    """Count one for each key in an exact window. Where one has its limit, count none: the seconds to wait."""
+    """Count one for each key in an exact window, and return ``None``. Where one has reached its limit, count none, and
+    return the seconds to wait."""
 
     def __call__(self, counts: Sequence[tuple[bytes, int]], window: float, /) -> float | None: ...
 
