@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from apigw.cli.admin import Admin, Document, NotAnswered
 from apigw.cli.outcome import FOUND, MISUSE, REFUSED, loaded
+from apigw.config.units import counted
 
 
 def limits(options: argparse.Namespace) -> int:
@@ -78,10 +79,12 @@ def _complain(error: Exception) -> int:
 def limits_table(document: Document) -> str:
     """The answer of ``/limits`` as a table."""
     store = document["store"]
-    where = "Redis" if store["kind"] == "redis" else "memory"
-    state = "" if store["up"] else ", which is unavailable"
-    counts = f"keys in this gateway: {store['keys']}; checks decided without Redis: {store['fallbacks']}"
-    lines = [f"counted in {where}{state}; {counts}"]
+    keys = f"keys in this gateway: {store['keys']}"
+    if store["kind"] == "redis":
+        state = "" if store["up"] else ", which is unavailable"
+        lines = [f"counted in Redis{state}; {keys}; checks decided without Redis: {store['fallbacks']}"]
+    else:
+        lines = [f"counted in memory; {keys}"]
     rows = [
         (
             one["endpoint"],
@@ -118,7 +121,7 @@ def circuits_table(circuits: Sequence[Document]) -> str:
             rows.append((one["service"], one["state"] + held, since, failed, retry, one["opened"], one["why"]))
         for target in one["targets"]:
             health = "in use" if target["available"] else "unhealthy" if not target["healthy"] else "ejected"
-            rows.append((f"  {target['target']}", health, *[""] * 4, f"{target['connections']} connections"))
+            rows.append((f"  {target['target']}", health, *[""] * 4, counted(target["connections"], "connection")))
     return "\n".join(table(("SERVICE", "STATE", "SINCE", "FAILED", "RETRY IN", "OPENED", "WHY"), rows))
 
 

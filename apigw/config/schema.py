@@ -24,7 +24,7 @@ from apigw.config.keys import (
     text,
 )
 from apigw.config.problem import Path
-from apigw.config.schema_of_gateway import GATEWAY
+from apigw.config.schema_of_gateway import GATEWAY, GATEWAY_MEANT
 from apigw.config.schema_of_services import SERVICE, SERVICE_MEANT
 
 REDIS: Rule = {
@@ -100,6 +100,7 @@ ROUTE: Rule = {
         "Literal segments that are removed from the beginning of the path that the service gets.",
         "prefix",
         nullable=True,
+        like="/orders",
     ),
     "timeout": duration(
         "Replaces the service's `timeout`.", "1ms", DAY, nullable=True, default="the service's `timeout`"
@@ -131,17 +132,20 @@ ROUTE_MEANT = {
 """What people write of routes in other gateways."""
 
 _ROOT: Rule = {
-    "gateway": map_of("The gateway itself: listeners, timeouts, sizes, logs.", model.Gateway, GATEWAY),
+    "gateway": map_of(
+        "The gateway itself: listeners, timeouts, sizes, logs.", model.Gateway, GATEWAY, meant=GATEWAY_MEANT
+    ),
     "redis": map_of(
         "Shared storage of limits and refresh tokens for several gateways. Without it: memory of each gateway. "
         "A change of any key but `timeout` needs a restart or an upgrade.",
         model.Redis,
         REDIS,
         nullable=True,
+        like="{url: redis://host:6379/0}",
     ),
     "services": {
         "type": "dict",
-        "valuesrules": map_of("", model.Service, SERVICE, meant=SERVICE_MEANT),
+        "valuesrules": map_of("", model.Service, SERVICE, meant=SERVICE_MEANT, like='{targets: ["http://…"]}'),
         "meta": {"doc": "The backends, by name."},
     },
     "routes": list_of("Which requests go to which service.", map_of("", model.Route, ROUTE, meant=ROUTE_MEANT)),

@@ -133,7 +133,12 @@ GATEWAY: Rule = {
             "form": "endpoint",
             "schema": LISTEN,
             "nullable": True,
-            "meta": {"doc": "", "model": model.Listen, "number": PORT},
+            "meta": {
+                "doc": "",
+                "model": model.Listen,
+                "number": PORT,
+                "meant": dict.fromkeys(("address", "host", "port"), 'endpoint: "tcp:8080:interface=127.0.0.1"'),
+            },
         },
         minlength=1,
     ),
@@ -268,3 +273,12 @@ GATEWAY: Rule = {
         "64GiB",
     ),
 }
+
+GATEWAY_MEANT = {
+    "port": 'listen: ["tcp:8080"]',
+    "tls": 'tls of a listener: listen: [{endpoint: "tcp:443", tls: {…}}]',
+    "log_level": "log: {level: …}",
+    "log_format": "log: {format: …}, or access_log",
+    "timeout": "request_timeout",
+}
+"""What people write in place of keys of the gateway."""

@@ -159,7 +159,16 @@ RETRY: Rule = {
 SERVICE: Rule = {
     "targets": list_of(
         "Its addresses: URLs, or maps with `url`, `dns` or `srv`.",
-        {"type": ["string", "dict"], "form": "target", "schema": TARGET, "meta": {"doc": "", "model": model.Target}},
+        {
+            "type": ["string", "dict"],
+            "form": "target",
+            "schema": TARGET,
+            "meta": {
+                "doc": "",
+                "model": model.Target,
+                "meant": dict.fromkeys(("host", "port", "address"), 'url: "http://HOST:PORT"'),
+            },
+        },
         required=True,
         minlength=1,
     ),

@@ -21,6 +21,8 @@ MAX_HINTS = 50
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+_NO_SPACE = re.compile(r"[a-z_]+:[^/\s]+")
+
 _LINES = str.maketrans("", "", "\t\r\n")
 
 _TYPES = {
@@ -225,6 +227,8 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
             return f"must be {names}: write it without quotes"
         if "integer" in kinds and re.fullmatch(r"[0-9]+%", value):
             return f"must be {names}: write {value[:-1]}"
+        if kinds == ["dict"] and _NO_SPACE.fullmatch(value):
+            return f"must be {names}, not text: write a space after the colon"
         return f"must be {names}, not text"
     if isinstance(value, dict) and "list" in kinds and "dict" in rule.get("schema", {}).get("type", ()):
         return f"must be {names}, not a map: write it in brackets"

@@ -1,7 +1,7 @@
 # Compiled: see docs/decisions/compiled.md
 """The fields of a request or an answer, as a policy that a user wrote reads and writes them (``contract.view``).
 
-What is written is checked as the wire would check it. Names are judged once and remembered.
+What is written is checked as the wire would check it. What was judged once is remembered.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from apigw.wire.headers import FIELD_VALUE, FOLDED, HOP_BY_HOP, SECRET, TOKEN, H
 
 UNTOUCHED: Final = HOP_BY_HOP | {b"content-length", b"expect", b"x-request-id"}
 """Fields of the connection and of framing, and those that the gateway writes from what it has parsed."""
-_MOST_NAMES: Final = 256
+_MOST_NAMES: Final = 64
 """Names that are remembered for one plugin. Those in its code are fewer; others may come from clients."""
 
 _MOST_VALUES: Final = 256
 _LONGEST: Final = 64
-"""Values that are remembered for one plugin, and their characters: most plugins set few, again and again."""
+"""Values that are remembered for one name, and their characters: most plugins set few, again and again."""
 
 PLAIN: Final = 0
 OWNED: Final = 1
@@ -41,6 +41,21 @@ class Name:
         self.of_answer = of_answer
         self.is_ours = kind == ORIGIN or key == b"via"
         """Whether the gateway itself writes it, unless it is withheld."""
+        self._most = 0 if key in SECRET else _MOST_VALUES
+        self._known: dict[str, Any] = {}
+
+    def field(self, value: object) -> Any:
+        """The field with this value: a pair. Raises as ``value_of``."""
+        if not isinstance(value, str):
+            return self.key, value_of(value)
+        known = self._known.get(value)
+        return self._judge(value) if known is None else known
+
+    def _judge(self, value: str) -> Any:
+        pair: Any = (self.key, value_of(value))
+        if len(self._known) < self._most and len(value) <= _LONGEST:
+            self._known[value] = pair
+        return pair
 
 
 @final
@@ -52,23 +67,11 @@ class Names:
         self._owned = owned
         self._mine = mine
         self._known: dict[str, Name] = {}
-        self._values: dict[str, bytes] = {}
 
     def of(self, text: str) -> Name:
         """Raises ``ValueError`` for what is no name, and ``TypeError`` for what is no text."""
         known = self._known.get(text)
         return self._judge(text) if known is None else known
-
-    def value(self, key: bytes, value: object) -> bytes:
-        """As ``value_of``, for the field ``key``; values that are no secrets are remembered."""
-        if not isinstance(value, str) or key in SECRET:
-            return value_of(value)
-        known = self._values.get(value)
-        if known is None:
-            known = value_of(value)
-            if len(self._values) < _MOST_VALUES and len(value) <= _LONGEST:
-                self._values[value] = known
-        return known
 
     def kind(self, key: bytes) -> int:
         folded = key.translate(FOLDED)
@@ -172,37 +175,42 @@ def values_in(exchange: Exchange, name: Name) -> list[bytes]:
     return found
 
 
-def write(exchange: Exchange, name: Name, value: bytes, late: bool, replace: bool) -> None:
+def write(exchange: Exchange, name: Name, value: object, late: bool, replace: bool) -> None:
     """Write a field of the request: for the service alone if ``late``, else as if the client had sent it.
 
     One that belongs to plugins reaches the service in any case; from clients it is taken (``Part.stripped``).
+    Raises as ``value_of``.
     """
     key, request = name.key, exchange.request
-    pair: Any = (key, value)  # compiled, a pair of its own would be made anew
+    pair = name.field(value)
     headers = without(request.headers, key) if replace else request.headers
     request.headers = headers if late else [*headers, pair]
     if late or name.kind == OWNED:
-        before = exchange.sent
-        if not before:
-            exchange.sent = [pair]
-        else:
-            sent: list[Any] = before if isinstance(before, list) else list(before)
-            exchange.sent = [*(without(sent, key) if replace else sent), pair]
+        sent: tuple[Any, ...] = tuple(exchange.sent)
+        exchange.sent = (_others(sent, key) if replace else sent) + (pair,)  # unpacked, it is a list first
         if replace and name.is_ours:
             exchange.withheld = exchange.withheld | {key}
+
+
+def _others(sent: tuple[Any, ...], key: bytes) -> tuple[Any, ...]:
+    """The fields of ``sent`` that have another name."""
+    pairs = cast("tuple[tuple[bytes, ...], ...]", sent)
+    for pair in pairs:
+        if pair[0] == key:
+            return tuple([each for each in pairs if each[0] != key])
+    return pairs
 
 
 def erase(exchange: Exchange, name: Name) -> None:
     """Remove the fields of this name from the request."""
     key = name.key
     exchange.request.headers = without(exchange.request.headers, key)
-    if exchange.sent:
-        exchange.sent = without(list(exchange.sent), key)
+    exchange.sent = _others(tuple(exchange.sent), key)
     if name.is_ours:
         exchange.withheld = exchange.withheld | {key}
 
 
-def write_head(head: Head, key: bytes, value: bytes, replace: bool) -> None:
-    """Write a field of an answer."""
-    pair: Any = (key, value)
-    head.headers = [*(without(head.headers, key) if replace else head.headers), pair]
+def write_head(head: Head, name: Name, value: object, replace: bool) -> None:
+    """Write a field of an answer. Raises as ``value_of``."""
+    pair = name.field(value)
+    head.headers = [*(without(head.headers, name.key) if replace else head.headers), pair]

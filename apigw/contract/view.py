@@ -59,6 +59,9 @@ class View(Seen):
         """The call of the plugin that waits, if one does: its time does not run while ``is_reading``."""
         self.is_reading = False
         """Whether a whole body is being read."""
+        self.ended_at = 0.0
+        self.next_stage = -1
+        """When the plugin's last call as a stage has ended, and the index of the stage that follows."""
         self._state: dict[str, Any] | None = None
 
     def use(self) -> Exchange:
@@ -268,7 +271,7 @@ class RequestFields:
         known = shared.names.of(name)
         if known.refused:
             raise ValueError(known.refused)
-        write(exchange, known, shared.names.value(known.key, value), shared.late or view.phase == FORWARD, replace)
+        write(exchange, known, value, shared.late or view.phase == FORWARD, replace)
 
 
 @final
@@ -320,11 +323,10 @@ class AnswerHead:
             exchange.dropped = exchange.dropped | {known.key}
 
     def _write(self, name: str, value: str | bytes, replace: bool) -> None:
-        head, names = self._changed(), self._view.shared.names
-        known = names.of(name)
+        head, known = self._changed(), self._view.shared.names.of(name)
         if known.of_answer:
             raise ValueError(known.of_answer)
-        write_head(head, known.key, names.value(known.key, value), replace)
+        write_head(head, known, value, replace)
 
     def _values(self, name: str) -> list[bytes]:
         headers: Headers = self._head().headers

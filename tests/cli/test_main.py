@@ -165,6 +165,8 @@ def test_all_routes(etc: Path, capsys: pytest.CaptureFixture[str], directory: li
             "apigw reload: error: unrecognized arguments: etc; the configuration is given as --config etc",
         ),
         (["keys", "make", "acme", "etc/gateway.yaml"], "acme: does not exist, but etc/gateway.yaml does: FILE comes"),
+        (["keys", "revoke", "a.keys", "acme"], "a.keys: No such file or directory"),
+        (["keys", "sort", "a.keys"], "a.keys: No such file or directory"),
         (
             ["keys", "make", "a.keys", "acme", "--expires", "90"],
             "--expires 90: write 90d, 12h, or a time such as 2027-",

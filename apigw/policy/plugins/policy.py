@@ -153,7 +153,7 @@ class Wired:
         if on_end is not None or instance.method("stop") is not None:
             self.watch = Watch(Ending(guard, shared, on_end, instance.users))
         if on_request is not None:
-            mine = frozenset[bytes]() if late else instance.owned  # behind the last position nobody reads them
+            mine = None if late else instance.owned or None  # behind the last position nobody reads them
             self.on_request = Call(guard, shared, on_request, "on_request", REQUEST, mine)
         if on_forward is not None:
             self.on_forward = Call(guard, shared, on_forward, "on_forward", FORWARD)

@@ -33,7 +33,7 @@ PLUGIN: Rule = {
 PLUGINS: Rule = {
     "plugins": named(
         "[Plugins](plugins.md): policies of your own in Python, by name.",
-        map_of("", Plugin, PLUGIN),
+        map_of("", Plugin, PLUGIN, like="{policy: ./file.py:Class}", meant=dict.fromkeys(("class", "file"), "policy")),
     ),
 }
 

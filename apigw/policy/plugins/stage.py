@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, cast, final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -40,6 +40,15 @@ class Before:
         exchange.authority = self._authority
 
 
+def _begins(exchange: Exchange) -> float:
+    """When the call of the current stage begins. That of the stage before it ends there: the time is read once."""
+    if exchange.view is not None:
+        last = cast(View, exchange.view)
+        if last.next_stage == exchange.at - 1:
+            return last.ended_at
+    return TIMER()
+
+
 @final
 class Call(Stage):
     """``on_request`` or ``on_forward``. ``phase`` says which (``contract.view``), ``name`` what it is called.
@@ -54,7 +63,7 @@ class Call(Stage):
         method: Method,
         name: str,
         phase: int,
-        owned: frozenset[bytes] = frozenset(),
+        owned: frozenset[bytes] | None = None,
     ) -> None:
         self._owned = owned
         self._guard = guard
@@ -65,16 +74,16 @@ class Call(Stage):
 
     def run(self, exchange: Exchange) -> Outcome:
         guard = self._guard
-        if self._owned:
+        if self._owned is not None:
             exchange.withheld = exchange.withheld | self._owned
         if guard.cut_off and guard.skips():
             if guard.is_open:
                 return None
             raise guard.refusal()
+        began = _begins(exchange)
         before = Before(exchange) if guard.is_open else None
         view = view_of(exchange, self._shared)
         view.phase = self._phase
-        began = TIMER()
         try:
             result = self._method(view)
             if result is not None:
@@ -82,8 +91,10 @@ class Call(Stage):
         except BaseException as error:
             guard.took(TIMER() - began, self._name)
             return self.raised(exchange, view, before, error)
-        guard.took(TIMER() - began, self._name)
+        ended = TIMER()
+        guard.took(ended - began, self._name)
         if result is None:
+            view.ended_at, view.next_stage = ended, exchange.at
             view.phase = READS
             if guard.cut_off:
                 guard.succeeded()

@@ -34,6 +34,14 @@ KEYS = (
     Keys(
         (),
         TracingSection,
-        {"tracing": map_of("Records [traces](tracing.md) of requests.", Tracing, TRACING, nullable=True)},
+        {
+            "tracing": map_of(
+                "Records [traces](tracing.md) of requests.",
+                Tracing,
+                TRACING,
+                nullable=True,
+                like='{otlp: "http://…:4318"}',
+            )
+        },
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from functools import partial
 from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
@@ -66,6 +67,15 @@ class Failing:
         self.context.later(0.01, waited.callback, None)
         await waited
         raise RuntimeError("broken")
+
+    async def waits(self, view: View) -> None:
+        waited: Deferred[None] = Deferred()
+        self.context.later(0.01, partial(self.blocks_then, waited))
+        await waited
+
+    def blocks_then(self, waited: Deferred[None]) -> None:
+        time.sleep(0.06)  # for which the plugin is not called
+        waited.callback(None)
 
     async def asyncio(self, view: View) -> None:
         class Future:
@@ -137,6 +147,13 @@ class Failing:
     def floods(self, view: View) -> None:
         for number in range(1000):
             view.log.info("line {number}", number=number)
+
+
+class Idle:
+    name = "idle"
+    schema: ClassVar[dict[str, Any]] = {}
+
+    def on_request(self, view: View) -> None: ...
 
 
 class Answering:

@@ -35,11 +35,14 @@ def add(path: str, record: Record) -> None:
         at = bisect_left(lines, line, lo=comments)
         return [*lines[:at], line, *lines[at:]]
 
-    _change(path, added)
+    _change(path, added, make=True)
 
 
 def remove(path: str, id: str, digest: str = "") -> int:
-    """Take the keys of ``id`` whose hash begins with ``digest`` out of a file. Returns how many there were."""
+    """Take the keys of ``id`` whose hash begins with ``digest`` out of a file. Returns how many there were.
+
+    Raises ``OSError``, also where there is no file.
+    """
     removed = 0
 
     def without(lines: list[bytes]) -> list[bytes]:
@@ -58,7 +61,7 @@ def remove(path: str, id: str, digest: str = "") -> int:
 
 
 def sort(path: str) -> None:
-    """Bring the lines of a file into order, and leave out those that are there twice."""
+    """Bring the lines of a file into order, and leave out those that are there twice. Raises ``OSError``."""
 
     def sorted_lines(lines: list[bytes]) -> list[bytes]:
         comments = [line for line in lines if line.startswith(b"#")]
@@ -67,7 +70,7 @@ def sort(path: str) -> None:
     _change(path, sorted_lines)
 
 
-def _change(path: str, change: Change) -> None:
+def _change(path: str, change: Change, make: bool = False) -> None:
     path = os.path.realpath(path)
     with _alone(os.path.dirname(path)):
         try:
@@ -75,6 +78,8 @@ def _change(path: str, change: Change) -> None:
                 status: os.stat_result | None = os.fstat(file.fileno())
                 lines = file.read().splitlines(keepends=True)
         except FileNotFoundError:
+            if not make:
+                raise
             status, lines = None, [HEADER.encode()]
         if lines and not lines[-1].endswith(b"\n"):
             lines[-1] += b"\n"
