@@ -273,7 +273,7 @@ class _Call:
 
     def response_whole(self, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
         self._let_go()
-        self._response = Response(self._asked, status, reason, headers, None, self._abandon)
+        self._response = Response(self._asked, status, reason, headers, None, None)
         self.answer.callback(self._response)
         self._response.received(body)
         self._response.ended(Failure(ResponseDone()))
@@ -318,7 +318,7 @@ class Response:
         phrase: bytes,
         headers: Headers,
         connection: UpstreamConnection | None,
-        abandon: Callable[[], None],
+        abandon: Callable[[], None] | None,
     ) -> None:
         self.request = request
         self.code = code
@@ -364,8 +364,8 @@ class Response:
                 self.pause()
 
     def ended(self, reason: Failure) -> None:
-        """Whether the response no longer uses the connection."""
-        self._connection = None
+        """The response no longer uses the connection, nor the call that it answers."""
+        self._connection = self._abandon = None
         if self._given_up:
             reason = Failure(ResponseFailed([Failure(ConnectionAborted())]))
         self._reason = reason
@@ -383,7 +383,7 @@ class Response:
     def give_up(self) -> None:
         """Close the connection, because the reader needs no more. It gets ``ResponseFailed``, even if all has come."""
         self._given_up = True
-        if self._connection is not None:
+        if self._abandon is not None:
             self._abandon()
             self.ended(Failure(ConnectionAborted()))
 

@@ -18,13 +18,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import _WrappingProtocol
 from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
+from twisted.web.http_headers import Headers
 from zope.interface import directlyProvides
 
-from apigw.wire.agent import endpoint_to, http1_pool
+from apigw.wire.agent import KEPT_BODY, Agent, endpoint_to, http1_pool
+from apigw.wire.calls import WholeBody
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.client_tls import ClientTLS
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ClientLost, Refused
+from apigw.wire.fetch import Answered, Ask
 from apigw.wire.http2.streams import http2_pool
 from apigw.wire.interfaces import Connections, UpstreamConnection
 from apigw.wire.negotiated import negotiated_pool
@@ -39,6 +42,7 @@ PATIENCE = 20.0
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CLOSE = GET[:-2] + b"Connection: close\r\n\r\n"
 UPGRADE = GET[:-2] + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+LONG = b"x" * 4 * KEPT_BODY
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
@@ -106,7 +110,7 @@ class Gateway:
 
     def answer(self, request: Request) -> None:
         if not request.upgrade:
-            request.respond(200, [], b"ok")
+            request.respond(200, [], LONG if request.path == b"/long" else b"ok")
             return
         request.listener = Ignored()
         pool = http1_pool(self.deadlines, b"http", self.to_service, PoolSettings())
@@ -203,6 +207,23 @@ def no_service(gateway: Gateway) -> None:
     gateway.until(lambda: failed)
 
 
+def call_of(path: str, data: bytes | None) -> Callable[[Gateway], None]:
+    """What the gateway asks for itself, by treq."""
+
+    def run(gateway: Gateway) -> None:
+        agent = Agent(gateway.reactor, gateway.deadlines, lambda host: ClientTLS().to(host))
+        url = f"http://127.0.0.1:{gateway.plain.getHost().port}{path}"
+        asking = Ask(agent, len(LONG))(url, Headers(), None if data is None else WholeBody(data))
+        answers: list[Answered] = []
+        Deferred.fromCoroutine(asking).addCallback(answers.append)
+        gateway.until(lambda: answers)
+        assert answers[0].status == 200
+        agent.close()
+        gateway.until(lambda: not gateway.channels.channels)
+
+    return run
+
+
 def websocket(gateway: Gateway) -> None:
     """A client and a service that shake hands, talk, and part."""
     address = ("127.0.0.1", gateway.plain.getHost().port)
@@ -242,6 +263,9 @@ CASES = {
     "HTTP/2 over TLS": service_of(negotiated_pool, b"https"),
     "refused by the service": no_service,
     "websocket": websocket,
+    "a call": call_of("/", None),
+    "a call with a body": call_of("/", b"x" * 1000),
+    "a call with a long answer": call_of("/long", None),
 }
 
 
