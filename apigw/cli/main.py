@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _not_understood(options: argparse.Namespace, rest: Sequence[str]) -> str:
     said = f"unrecognized arguments: {' '.join(rest)}"
-    if "config" in options and not rest[0].startswith("-"):
+    if "config" in options and os.path.isdir(rest[0]):
         return f"{said}; the configuration is given as --config {rest[0]}"
     if ("directory" in options or "asked" in options) and rest[0].startswith("--config"):
         return f"{said}; the configuration is given by its directory alone"

@@ -29,7 +29,6 @@ _LOOKAHEAD = 1024 + 64
 """How far libyaml reads ahead of an event, in characters: 1024 for a key in one line (YAML 1.2 §7.4), and 64 spare."""
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _BEGINS = {"while scanning an alias": "*", "while scanning an anchor": "&"}
-
 _NAMES_IN_BRACES = re.compile(r"[^\s:,{\[]\{[a-z]+(?:\.[^{}\s]+)?\}")
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")

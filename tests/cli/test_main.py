@@ -164,6 +164,7 @@ def test_all_routes(etc: Path, capsys: pytest.CaptureFixture[str], directory: li
             ["reload", "etc"],
             "apigw reload: error: unrecognized arguments: etc; the configuration is given as --config etc",
         ),
+        (["deny", "token", "ada", "bob"], "apigw deny: error: unrecognized arguments: bob\n"),
         (["keys", "make", "acme", "etc/gateway.yaml"], "acme: does not exist, but etc/gateway.yaml does: FILE comes"),
         (["keys", "revoke", "a.keys", "acme"], "a.keys: No such file or directory"),
         (["keys", "sort", "a.keys"], "a.keys: No such file or directory"),

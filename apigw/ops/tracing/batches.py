@@ -11,7 +11,7 @@ from apigw import __version__
 from apigw.ops.tracing.protobuf import key_of, length_delimited, text, varint
 
 MOST_BATCH: Final = 512 * 1024
-"""Bytes of a batch after which it is complete. To send it takes as long as to encode some hundred spans, and many a
+"""Bytes of a batch after which it is complete. To send it takes as long as to encode a few hundred spans, and many a
 proxy refuses more than 1 MiB."""
 MOST_WAITING: Final = 4 * 1024 * 1024
 """Bytes of all that waits. Then the oldest are dropped."""
