@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Mapping
 from typing import Any, Final, cast, final
 from urllib.parse import parse_qs
 
+from mypy_extensions import mypyc_attr
+
 from apigw.contract.caller import Caller
 from apigw.contract.exchange import Answer, Exchange, Head, Seen
 from apigw.contract.fields import (
@@ -229,6 +231,7 @@ class View(Seen):
 
 
 @final
+@mypyc_attr(free_list_len=1)  # one is made for each use: its memory is used again
 class RequestFields:
     """The request's header fields."""
 
@@ -275,6 +278,7 @@ class RequestFields:
 
 
 @final
+@mypyc_attr(free_list_len=1)  # one is made for each use: its memory is used again
 class AnswerHead:
     """Status and header fields of the answer."""
 
