@@ -78,13 +78,13 @@ def test_problems_take_no_time(tmp_path: Path) -> None:
     flat = plugin(tmp_path, schema={"items": {"oneOf": ways}})
     tree = {"anyOf": [{"type": "array", "items": {"$ref": "#/$defs/tree"}}, *ways]}
     nested = plugin(tmp_path, schema={"$ref": "#/$defs/tree", "$defs": {"tree": tree}})
-    began = time.perf_counter()
+    began = time.process_time()
     for size in (1000, 10_000):
         assert flat.problems(b"[" + b"{}," * size + b"{}]") == [
             ("#", "the value is not valid, and too large to say where")
         ]
         assert nested.problems(b"[" + b"[{}]," * size + b"{}]")[0][0] == "#"
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
     assert len(flat.problems(b"[" + b"{}," * 9 + b"{}]")) == MOST_PROBLEMS
     assert [pointer for pointer, _ in flat.problems(b'[{"kind": 1}, {"kind": 20}]')] == ["#/1"]
 
@@ -146,11 +146,11 @@ def test_comparisons_take_no_time(tmp_path: Path) -> None:
     """No body makes all other requests wait while its numbers are compared, each of which takes up to a tenth of a
     millisecond in code that no other thread interrupts."""
     made = plugin(tmp_path, schema={"items": {"multipleOf": 0.01}})
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(Malformed):
         made.problems(b"[" + b"1e300," * 150_000 + b"1e300]")
     made.problems(b"[" + b"1e300," * 999 + b"1e300]")
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(
