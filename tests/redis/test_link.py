@@ -142,7 +142,11 @@ def test_why_there_is_no_connection_in_words(scene: Scene, url: str, config: dic
 
 
 @waiting
-@pytest.mark.parametrize(("url", "key"), [(NOBODY, "password_file"), (NOBODY.replace("redis", "rediss"), "ca_file")])
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [(NOBODY, "password_file"), (NOBODY.replace("redis", "rediss"), "ca_file")],
+    ids=["a password", "authorities"],
+)
 def test_a_pipe_in_place_of_a_file_keeps_nobody(scene: Scene, tmp_path: Path, url: str, key: str) -> None:
     """To open one is to wait for who writes to it, and nobody would be served meanwhile."""
     os.mkfifo(pipe := tmp_path / "pipe")
