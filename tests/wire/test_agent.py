@@ -28,7 +28,8 @@ from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from apigw.wire.agent import KEPT_BODY, MOST_POOLS, Agent, http1_pool
+from apigw.wire.agent import MOST_POOLS, Agent, http1_pool
+from apigw.wire.agent_response import KEPT_BODY
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ConnectFailed, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
 from apigw.wire.pool import Pool, PoolSettings

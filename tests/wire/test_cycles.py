@@ -21,7 +21,8 @@ from twisted.internet.protocol import Protocol
 from twisted.web.http_headers import Headers
 from zope.interface import directlyProvides
 
-from apigw.wire.agent import KEPT_BODY, Agent, endpoint_to, http1_pool
+from apigw.wire.agent import Agent, endpoint_to, http1_pool
+from apigw.wire.agent_response import KEPT_BODY
 from apigw.wire.calls import WholeBody
 from apigw.wire.channel import ChannelFactory, Settings
 from apigw.wire.client_tls import ClientTLS
