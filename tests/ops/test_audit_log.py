@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,20 @@ def test_long_lines(size: int) -> None:
     assert len(huge) <= PIPE_BUF and json.loads(huge)["by"] == "c"
 
 
+def fill(pipe: Path) -> None:
+    """Nobody can write to it any more."""
+    writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"\n" * PIPE_BUF)
+    os.close(writer)
+
+
 def test_a_disk_that_is_too_slow(tmp_path: Path) -> None:
     """What waits is bounded, what is lost is counted, and the daemon's log says when that begins and ends."""
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    fill(tmp_path / "pipe")
     kept = Kept(tmp_path / "pipe")
     fact = "x" * 200
     for _ in range(MAX_PENDING // 200):

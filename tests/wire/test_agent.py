@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
-from weakref import WeakSet
 
 import pytest
 import pytest_twisted
@@ -28,11 +27,11 @@ from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from apigw.wire.agent import MOST_POOLS, Agent, http1_pool
+from apigw.wire.agent import MOST_POOLS, Agent
 from apigw.wire.agent_response import KEPT_BODY
 from apigw.wire.deadlines import Deadlines
 from apigw.wire.errors import ConnectFailed, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
-from apigw.wire.pool import Pool, PoolSettings
+from apigw.wire.pool import PoolSettings
 
 reactor: Any = global_reactor
 Behaviour = Callable[[Any], Any]
@@ -548,19 +547,12 @@ async def test_calls_to_many_addresses_leave_little(server: Server) -> None:
     """Pools without a connection are forgotten when there are many; one with a call in progress is not."""
     held: list[Any] = []
     server.root.behave = lambda request: held.append(request) or NOT_DONE_YET
-    pools: WeakSet[Pool] = WeakSet()
-
-    def make_pool(*parts: Any) -> Pool:
-        pool = http1_pool(server.deadlines, *parts)
-        pools.add(pool)
-        return pool
-
-    agent = Agent(reactor, server.deadlines, no_tls, make_pool=make_pool)
+    agent = Agent(reactor, server.deadlines, no_tls)
     server.agents.append(agent)
     calling = agent.request(b"GET", f"{server.base}/held".encode())
     await eventually(lambda: held)
     for number in range(2 * MOST_POOLS):
         await agent.request(b"GET", b"http://127.0.%d.%d:1/" % divmod(number, 250)).addErrback(lambda _: None)
-    assert len(pools) <= MOST_POOLS + 1
+    assert len(agent._pools) <= MOST_POOLS + 1
     held[0].finish()
     assert (await calling).code == 200
