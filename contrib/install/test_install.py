@@ -11,10 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from support.pages import blocks_of, script_of, shown
 
 ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-MARK = "=== the next block ==="
 
 
 def _free_ports(number: int) -> list[str]:
@@ -47,20 +46,19 @@ def test_the_page_does_what_it_shows(page: str, wheel: Path, tmp_path: Path) -> 
     text = text.replace("pip install --quiet", "pip install --quiet --constraint versions")
     hashes = re.compile(r" *\\$|^ *--hash.*\n", re.MULTILINE)
     (tmp_path / "versions").write_text(hashes.sub("", (ROOT / "requirements/test.txt").read_text()))
-    blocks = BLOCK.findall(text)
-    script = "".join(content + f"echo '{MARK}'\n" for kind, content in blocks if kind == "sh")
+    blocks = blocks_of(text)
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL", "APIGW"))}
     done = subprocess.run(
-        ["bash", "-e", "-m", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300
+        ["bash", "-e", "-m", "-c", script_of(blocks)],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    said = iter(done.stdout.split(MARK))
-    last = ""
-    for kind, content in blocks:
-        if kind == "sh":
-            last = next(said)
-        else:
-            assert all(line in last for line in content.splitlines()), last
+    for content, said in shown(blocks, done.stdout):
+        assert all(line in said for line in content.splitlines()), said
 
 
 def test_a_source_distribution_is_whole(tmp_path: Path) -> None:

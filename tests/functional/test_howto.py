@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 from support import redis_server
+from support.pages import blocks_of, script_of, shown
 
 from .test_run import ROOT, Running, free_ports
-
-BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-MARK = "=== the next block ==="
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +69,14 @@ def run(checkout: Path, script: str, environ: dict[str, str], *options: str) -> 
 def follow(checkout: Path, text: str, environ: dict[str, str]) -> None:
     """Each block of output is what its commands print, and the configuration is in the end as it was."""
     before = {file: file.read_text() for file in (checkout / "etc").rglob("*.yaml")}
-    blocks = BLOCK.findall(text)
-    script = "".join(content + f"echo '{MARK}'\n" for kind, content in blocks if kind == "sh")
-    done = run(checkout, script, environ, "-e")
+    blocks = blocks_of(text)
+    done = run(checkout, script_of(blocks), environ, "-e")
     assert done.returncode == 0, done.stdout
-    outputs = iter(done.stdout.split(MARK))
-    said = ""
-    for kind, content in blocks:
-        if kind == "sh":
-            said = next(outputs)
-        else:
-            for line in content.splitlines():
-                assert line in said
-            statuses = [line for line in content.splitlines() if line.isdecimal()]
-            assert statuses in ([], [line for line in said.splitlines() if line.isdecimal()])
+    for content, said in shown(blocks, done.stdout):
+        for line in content.splitlines():
+            assert line in said
+        statuses = [line for line in content.splitlines() if line.isdecimal()]
+        assert statuses in ([], [line for line in said.splitlines() if line.isdecimal()])
     assert {file: file.read_text() for file in (checkout / "etc").rglob("*.yaml")} == before
 
 
@@ -120,7 +112,7 @@ def test_two_gateways_share_limits(checkout: Path, tmp_path: Path) -> None:
 
 def test_the_tutorial(checkout: Path, running: Running) -> None:
     """Each answer is the one that the text names, in this order."""
-    (made, *blocks) = BLOCK.findall(page_of("tutorial", running))
+    (made, *blocks) = blocks_of(page_of("tutorial", running))
     assert made == ("sh", "make run\n")
     done = run(checkout, "".join(content for _, content in blocks), environment(running))
     sought = (

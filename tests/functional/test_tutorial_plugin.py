@@ -12,8 +12,8 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from support.pages import blocks_of, script_of, shown
 
-from .test_howto import BLOCK, MARK
 from .test_run import ROOT, free_ports
 
 
@@ -34,9 +34,8 @@ def test_the_commands_do_what_the_page_shows(page: str, tmp_path: Path) -> None:
     printed = ("8080", "9090", "9003", "9004")
     for port, free in zip(printed, free_ports(len(printed)), strict=True):
         text = re.sub(rf"\b{port}\b", str(free), text)
-    blocks = [(kind, content) for kind, content in BLOCK.findall(text) if "pip install" not in content]
-    script = "".join(content + f"echo '{MARK}'\n" for kind, content in blocks if kind == "sh")
-    (tmp_path / "page.sh").write_text(script)
+    blocks = [(kind, content) for kind, content in blocks_of(text) if "pip install" not in content]
+    (tmp_path / "page.sh").write_text(script_of(blocks))
     running = subprocess.Popen(
         ["bash", "-e", "page.sh"],
         stdout=subprocess.PIPE,
@@ -52,14 +51,9 @@ def test_the_commands_do_what_the_page_shows(page: str, tmp_path: Path) -> None:
         with suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)
     assert running.returncode == 0, said
-    outputs = iter(said.split(MARK))
-    output = ""
-    for kind, content in blocks:
-        if kind == "sh":
-            output = next(outputs)
-        else:
-            for line in content.splitlines():
-                assert line in output, said
+    for content, output in shown(blocks, said):
+        for line in content.splitlines():
+            assert line in output, said
 
 
 def test_hello_world(tmp_path: Path) -> None:
