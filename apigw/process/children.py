@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
-from apigw.process.signals import TAKEN
+from apigw.process.signals import held_back
 
 Main = Callable[[Any], int]
 """The program of a child, from its own reactor to its exit code."""
@@ -27,13 +27,10 @@ def fork(reactor: Any, main: Main, install: Callable[[], None]) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, TAKEN)
-    try:
+    with held_back():
         process = os.fork()
         if process == 0:
             _become(reactor, main, install)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return process
 
 

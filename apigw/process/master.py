@@ -111,7 +111,7 @@ class Master(Service):
     ) -> None:
         """``ending``: whether a signal has come that ends the gateway."""
         self._reports = reports
-        self._ending = ending
+        self.ending = ending
         self._reactor = reactor
         self.life = life
         """What workers that are forked from now on start with."""
@@ -144,7 +144,7 @@ class Master(Service):
         for index in islice(free, self.life.workers):
             self._fork(index)
         if not self._workers:
-            until_ready(self._started, self._fork, self._ending)
+            until_ready(self._started, self._fork, self.ending)
         for index in list(self._started):
             self._meet(index)
         self._ticking.start(TICK, now=False)

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from apigw.ops.appender import STANDARD, Appender
 from apigw.ops.appender import STDERR as STDERR
 from apigw.process.own_lines import LEVELS, is_journal, level_of, of_format, with_priority
+from apigw.process.signals import held_back
 
 MAX_PENDING = 1024 * 1024
 """Bytes that may wait for whoever reads too slowly; what comes then is lost."""
@@ -60,8 +61,9 @@ class OwnLog:
         atexit.register(self.close)
 
     def start(self) -> None:
-        """Start the thread, so not before the process has forked."""
-        self._appender.start()
+        """Start the thread, so not before the process has forked. It takes no signals, which an upgrade holds back."""
+        with held_back():
+            self._appender.start()
 
     def forked(self, who: str) -> int:
         """In a child that was forked: go on in the same file, with a thread of its own, and say in each line ``who``

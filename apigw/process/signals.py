@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -32,6 +33,19 @@ Action = Callable[[], object]
 log = Logger()
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Signals wait meanwhile. A thread that is started, and a program that is executed, begins with them blocked.
+
+    They wait only if no other thread takes them, so each thread of the master is started like this.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TAKEN)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Signals:
     """Signals before the program runs are stored, and handled when it runs. Only SIGTERM and SIGINT end the process at
     once, until ``hold`` is called, because nothing is open yet.
@@ -44,6 +58,8 @@ class Signals:
         self._kept: dict[int, None] = {}
         self._holding = False
         self._call: Callable[..., object] | None = None
+        self.ending = False
+        """Whether a signal has come that ends the program."""
 
     def install(self, ignoring: Collection[int] = ()) -> None:
         """``ignoring``: those that are another process's to act on."""
@@ -67,11 +83,6 @@ class Signals:
         """From now on SIGTERM and SIGINT are stored, too."""
         self._holding = True
 
-    @property
-    def ending(self) -> bool:
-        """Whether a signal is stored that will end the program."""
-        return any(number in self._kept for number in ENDING)
-
     def obey(self, call_from_thread: Callable[..., object]) -> None:
         """The reactor runs: handle the stored signals, and further ones as they arrive."""
         self._call = call_from_thread
@@ -80,6 +91,7 @@ class Signals:
             call_from_thread(self._act, number)
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
+        self.ending = self.ending or number in ENDING
         if self._call is not None:
             self._call(self._act, number)
         elif number in ENDING and not self._holding:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import asdict, frozen
 from twisted.application.service import Service
@@ -24,7 +23,7 @@ from apigw.process.child import Child, Ended
 from apigw.process.master import Master, OldWorker
 from apigw.process.own_log import OwnLog
 from apigw.process.reload import Reload
-from apigw.process.signals import HANDED, TAKEN
+from apigw.process.signals import HANDED, held_back
 from apigw.process.sockets import bind_others
 from apigw.process.systemd import expect_within, notify, reloading
 from apigw.process.tree import CannotStart
@@ -220,6 +219,17 @@ class Upgrade(Service):
             self._reactor.callLater(LOOK, self._when_quiet, until)
 
     def _execute(self) -> None:
+        try:
+            with held_back():  # until the new program has handlers of its own
+                if not self._master.ending():  # what has come before is this program's to act on
+                    self._become_the_new_program()
+        except OSError as error:
+            expect_within(os.environ)
+            self._master.keep()
+            notify("READY=1")
+            self._failed(f"the new program cannot be executed: {error}")
+
+    def _become_the_new_program(self) -> NoReturn:
         log.info("upgrade: executing the program on disk")
         reloading()
         expect_within(os.environ, STARTS_WITHIN)
@@ -235,21 +245,11 @@ class Upgrade(Service):
             "pidfile": self._pidfile,
             "progress": self._progress(),
         }
-        file = os.memfd_create("apigw", 0)
-        os.write(file, json.dumps(facts).encode())
-        if self._own_log is not None:
-            self._own_log.flush()
-        # They have no handlers until the new program has set its own.
-        signal.pthread_sigmask(signal.SIG_BLOCK, TAKEN)
-        try:
-            os.execve(self._command[0], self._command, {**os.environ, HANDED: str(file)})
-        except OSError as error:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
-            os.close(file)
-            expect_within(os.environ)
-            self._master.keep()
-            notify("READY=1")
-            self._failed(f"the new program cannot be executed: {error}")
+        with open(os.memfd_create("apigw", 0), "wb", buffering=0) as file:
+            file.write(json.dumps(facts).encode())
+            if self._own_log is not None:
+                self._own_log.flush()
+            os.execve(self._command[0], self._command, {**os.environ, HANDED: str(file.fileno())})
 
     def _progress(self) -> dict[str, Any]:
         """The new program has read the configuration, so that a reload that failed before it matters no more."""

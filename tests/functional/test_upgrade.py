@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from support.traffic import Traffic
 from support.waiting import eventually
 
 from apigw.cli import main as cli
+from apigw.process.signals import TAKEN
 
 from .conftest import Start, check_log
 
@@ -300,6 +302,17 @@ def test_sigterm_in_the_middle_of_an_upgrade_drains_the_old_program(own: Daemon)
     client.send(b"world")
     assert client.answer().json["body"] == "helloworld"
     assert own.wait(60) == 0
+
+
+def test_only_the_main_thread_of_the_master_takes_signals(daemon: Daemon) -> None:
+    """While it executes the program, another thread would take one, and nobody would act on it."""
+    upgraded(daemon)
+    master = daemon.process.pid
+    others = [task for task in Path(f"/proc/{master}/task").iterdir() if task.name != str(master)]
+    assert others
+    for task in others:
+        blocked = int(re.findall(r"SigBlk:\s*(\w+)", (task / "status").read_text())[0], 16)
+        assert {number for number in TAKEN if not blocked & 1 << number - 1} == set()
 
 
 def test_one_worker_cannot_be_upgraded(start: Start, service: Service) -> None:

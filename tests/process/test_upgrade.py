@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from twisted.internet.defer import Deferred
 from apigw.process.child import Child
 from apigw.process.handover import Handover
 from apigw.process.reload import Reload
+from apigw.process.signals import TAKEN
 from apigw.process.upgrade import PATIENCE, READY_WITHIN, Upgrade, verdict
 
 from .test_master import Scene
@@ -66,14 +69,16 @@ def test_one_that_nobody_waits_for_any_more_is_ended() -> None:
 class Following:
     """A program that was executed for an upgrade: its workers do not become ready by themselves."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, command: Sequence[str] = ()) -> None:
         self.master, self.reactor = scene.master, scene.reactor
         self.reads: list[Deferred[Handover]] = []
         takes: Any = None
         self.reload = Reload(self.reactor, self, takes, lambda _: None)
         self.reload.startService()
         self.ended: list[bool] = []
-        self.upgrade = Upgrade(self.reactor, [], "", self.master, self.reload, None, lambda: None, self.ended.append)
+        self.upgrade = Upgrade(
+            self.reactor, command, "", self.master, self.reload, None, lambda: None, self.ended.append
+        )
         self.upgrade.startService()
         self.upgrade.follow()
 
@@ -103,3 +108,40 @@ def test_an_upgrade_whose_workers_do_not_become_ready_has_failed(scene: Scene) -
     assert "workers of the new program are ready after 60 s" in following.reload.upgrade_problem
     scene.master.complete.callback(None)
     assert following.ended == [False]
+
+
+def executing(scene: Scene, directory: Path) -> Following:
+    """An upgrade to a program that is good once, and gone when it is to be executed."""
+    program = directory / "program"
+    program.write_text('#!/bin/sh\nrm -- "$0"\n')
+    program.chmod(0o755)
+    following = Following(scene, [str(program)])
+    scene.master.complete.callback(None)
+    following.upgrade.upgrade()
+    return following
+
+
+def blocked() -> set[int]:
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(TAKEN)
+
+
+def test_a_program_that_is_gone_after_its_trial_is_not_executed(scene: Scene, tmp_path: Path) -> None:
+    """Everything goes on: the workers answer, and a reload is done; signals arrive."""
+    following = executing(scene, tmp_path)
+    scene.reactor.turn_until(lambda: len(following.ended) == 2)
+    assert following.ended == [True, False]
+    assert "the new program cannot be executed" in following.reload.upgrade_problem
+    scene.tick()
+    following.reload.reload()
+    assert len(following.reads) == 1
+    assert blocked() == set()
+
+
+def test_a_program_that_was_told_to_end_does_not_execute_another(scene: Scene, tmp_path: Path) -> None:
+    """As the signal is about to be acted on here, and the other program would not know of it."""
+    asked: list[bool] = []
+    scene.master.ending = lambda: not asked.append(True)
+    following = executing(scene, tmp_path)
+    scene.reactor.turn_until(lambda: asked)
+    assert following.ended == [True]
+    assert blocked() == set()
