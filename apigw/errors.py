@@ -23,6 +23,8 @@ class GatewayError(Exception):
     title: ClassVar[str] = "Internal Server Error"
     reason: str | None = None
     """Labels the metric of failed authentication, where it is one."""
+    cause: str = ""
+    """What the operator is told, and the client is not."""
     reset: int | None = None
     """The code with which the service has reset its HTTP/2 stream, if it has."""
     members: Mapping[str, Any] = {}
