@@ -26,6 +26,7 @@ from apigw.contract.fields import (
     write,
     write_head,
 )
+from apigw.contract.media_type import MediaType
 from apigw.contract.view_shared import ANSWER, ENDS, FORWARD, READS, REQUEST, Shared
 from apigw.errors import BadRequest
 from apigw.routing.pattern import Pattern
@@ -247,6 +248,10 @@ class RequestFields:
         view = self._view
         return [text_of(value) for value in values_in(view.use(), view.shared.names.of(name))]
 
+    @property
+    def media_type(self) -> MediaType:
+        return MediaType(self.all("Content-Type"))
+
     def items(self) -> list[tuple[str, str]]:
         view = self._view
         return [(text_of(name), text_of(value)) for name, value in seen_of(view.use(), view.shared.names)]
@@ -303,6 +308,10 @@ class AnswerHead:
 
     def all(self, name: str) -> list[str]:
         return [text_of(value) for value in self._values(name)]
+
+    @property
+    def media_type(self) -> MediaType:
+        return MediaType(self.all("Content-Type"))
 
     def items(self) -> list[tuple[str, str]]:
         return [(text_of(name), text_of(value)) for name, value in self._head().headers]
