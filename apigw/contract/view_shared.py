@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from _thread import get_ident
+from _thread import RLock
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, final
 
@@ -45,4 +45,7 @@ class Shared:
         self.log_of = log_of
         self.bodies = bodies
         self.late = late
-        self.thread = get_ident()
+        lock = RLock()
+        lock.acquire()
+        self.is_here: Callable[[], bool] = lock._is_owned  # type: ignore[attr-defined]  # as threading.Condition does
+        """Whether this is the reactor's thread. A lock tells in a third of the time that an id takes to be made."""

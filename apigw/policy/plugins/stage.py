@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, cast, final
 
 from twisted.internet.defer import Deferred
@@ -69,6 +70,9 @@ class Call(Stage):
         self._guard = guard
         self._shared = shared
         self._method = method
+        self._owner: Any = None
+        if isinstance(method, MethodType):  # which would be taken apart for each call
+            self._method, self._owner = method.__func__, method.__self__
         self._name = name
         self._phase = phase
 
@@ -85,7 +89,8 @@ class Call(Stage):
         view = view_of(exchange, self._shared)
         view.phase = self._phase
         try:
-            result = self._method(view)
+            owner = self._owner
+            result = self._method(view) if owner is None else self._method(owner, view)
             if result is not None:
                 result = begun(result, self.spent)
         except BaseException as error:
