@@ -43,13 +43,20 @@ class Name:
         """Whether the gateway itself writes it, unless it is withheld."""
         self._most = 0 if key in SECRET else _MOST_VALUES
         self._known: dict[str, Any] = {}
+        self._last = ""
+        self._last_field: Any = ((key, b""),)
 
     def field(self, value: object) -> Any:
         """The field with this value: a pair, in a tuple that ``Exchange.sent`` may be. Raises as ``value_of``."""
+        if value is self._last:  # the same text, as where it is in the plugin's code
+            return self._last_field
         if not isinstance(value, str):
             return ((self.key, value_of(value)),)
         known = self._known.get(value)
-        return self._judge(value) if known is None else known
+        if known is None:
+            return self._judge(value)
+        self._last, self._last_field = value, known
+        return known
 
     def _judge(self, value: str) -> Any:
         field: Any = ((self.key, value_of(value)),)
@@ -68,17 +75,18 @@ class Names:
         self._mine = mine
         self._known: dict[str, Name] = {}
         self._last = ""
-        self._last_name = Name(b"", PLAIN, "", "")
+        self._last_name: Name | None = None
 
     def of(self, text: str) -> Name:
         """Raises ``ValueError`` for what is no name, and ``TypeError`` for what is no text."""
-        if text is self._last:  # most plugins have one
-            return self._last_name
+        last = self._last_name
+        if last is not None and text is self._last:  # most plugins have one
+            return last
         known = self._known.get(text)
-        name = self._judge(text) if known is None else known
-        if len(text) <= _LONGEST:
-            self._last, self._last_name = text, name
-        return name
+        if known is None:
+            return self._judge(text)
+        self._last, self._last_name = text, known
+        return known
 
     def kind(self, key: bytes) -> int:
         folded = key.translate(FOLDED)

@@ -44,8 +44,7 @@ class View(Seen):
     """One exchange, for one plugin. The page of plugins has each method."""
 
     def __init__(self, exchange: Exchange, shared: Shared) -> None:
-        self.next = exchange.view
-        exchange.view = self
+        self.next = None
         self._exchange = exchange
         self.shared = shared
         """Not for plugins, as all that follows until ``id``."""
@@ -60,9 +59,6 @@ class View(Seen):
         """The call of the plugin that waits, if one does: its time does not run while ``is_reading``."""
         self.is_reading = False
         """Whether a whole body is being read."""
-        self.ended_at = 0.0
-        self.next_stage = -1
-        """When the plugin's last call as a stage has ended, and the index of the stage that follows."""
         self._state: dict[str, Any] | None = None
 
     def use(self) -> Exchange:
@@ -360,11 +356,16 @@ class AnswerHead:
 
 
 def view_of(exchange: Exchange, shared: Shared) -> View:
-    """The view that the plugin has of the exchange."""
+    """The view that the plugin has of the exchange. One that only a single call gets is not kept for others."""
+    if not shared.keeps:
+        return View(exchange, shared)
     seen = exchange.view
     while seen is not None:
         view = cast(View, seen)
         if view.shared is shared:
             return view
         seen = view.next
-    return View(exchange, shared)
+    view = View(exchange, shared)
+    view.next = exchange.view
+    exchange.view = view
+    return view

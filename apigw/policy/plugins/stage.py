@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import MethodType
-from typing import Any, cast, final
+from typing import Any, final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -43,11 +43,7 @@ class Before:
 
 def _begins(exchange: Exchange) -> float:
     """When the call of the current stage begins. That of the stage before it ends there: the time is read once."""
-    if exchange.view is not None:
-        last = cast(View, exchange.view)
-        if last.next_stage == exchange.at - 1:
-            return last.ended_at
-    return TIMER()
+    return exchange.lap_at if exchange.lap_stage == exchange.at - 1 else TIMER()
 
 
 @final
@@ -99,7 +95,7 @@ class Call(Stage):
         ended = TIMER()
         guard.took(ended - began, self._name)
         if result is None:
-            view.ended_at, view.next_stage = ended, exchange.at
+            exchange.lap_at, exchange.lap_stage = ended, exchange.at
             view.phase = READS
             if guard.cut_off:
                 guard.succeeded()
