@@ -6,9 +6,9 @@ the address of an upstream, or anything out of a token.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from json import dumps
-from typing import ClassVar
+from typing import Any, ClassVar
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -23,8 +23,12 @@ class GatewayError(Exception):
     title: ClassVar[str] = "Internal Server Error"
     reason: str | None = None
     """Labels the metric of failed authentication, where it is one."""
+    cause: str = ""
+    """What the operator is told, and the client is not."""
     reset: int | None = None
     """The code with which the service has reset its HTTP/2 stream, if it has."""
+    members: Mapping[str, Any] = {}
+    """Further members of the problem document (RFC 9457 §3.2), in JSON's types."""
 
     def __init__(self, detail: str = "", headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(detail)
@@ -119,15 +123,22 @@ class PolicyFailed(GatewayError):
 
 
 class PolicyRefused(GatewayError):
-    """A policy that a user wrote refuses the request. It says ``status``, ``code`` and ``title``."""
+    """A policy that a user wrote refuses the request. It says ``status``, ``code``, ``title`` and ``members``."""
 
     status, code, title = 403, "refused", "Forbidden"
 
     def __init__(
-        self, status: int, title: str, detail: str, code: str, headers: Iterable[tuple[bytes, bytes]] = ()
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        code: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        members: Mapping[str, Any],
     ) -> None:
         super().__init__(detail, headers)
         self.status, self.title, self.code = status, title, code  # type: ignore[misc]  # those of others are fixed
+        self.members = members
 
 
 class UpstreamUnreachable(GatewayError):
@@ -189,9 +200,13 @@ class DeadlineExceeded(GatewayError):
     status, code, title = 504, "deadline_exceeded", "Gateway Timeout"
 
 
-def problem(status: int, code: str, title: str, detail: str, request_id: str) -> bytes:
-    """The body of an ``application/problem+json`` answer."""
-    document = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+OWN_MEMBERS = frozenset(("type", "title", "status", "detail", "instance", "code", "request_id"))
+"""Members of a problem document that mean the same in all of them."""
+
+
+def problem(status: int, code: str, title: str, detail: str, request_id: str, members: Mapping[str, Any] = {}) -> bytes:
+    """The body of an ``application/problem+json`` answer. ``members`` are further ones, none of ``OWN_MEMBERS``."""
+    document = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail, **members}
     if request_id:
         document["request_id"] = request_id
     return dumps(document).encode("ascii")
@@ -201,6 +216,6 @@ def render(error: GatewayError, request_id: str) -> tuple[int, Headers, bytes]:
     """Status, headers and body with which ``error`` is answered."""
     if isinstance(error, CheckRefused):
         return error.status, [*error.headers, (b"content-length", b"%d" % len(error.body))], error.body
-    body = problem(error.status, error.code, error.title, error.detail, request_id)
+    body = problem(error.status, error.code, error.title, error.detail, request_id, error.members)
     headers = [(b"content-type", PROBLEM_JSON), (b"content-length", b"%d" % len(body)), *error.headers]
     return error.status, headers, body

@@ -6,9 +6,12 @@ from typing import Any, ClassVar, Protocol
 
 from apigw.contract.caller import Caller
 from apigw.contract.exchange import Answer
+from apigw.contract.media_type import MediaType
 from apigw.contract.refusal import Refusal
+from apigw.contract.strict_json import Malformed, strict_json
 from apigw.contract.view import AnswerHead, RequestFields, View
-from apigw.policy.plugins.context import Busy, Context, PluginRedis
+from apigw.policy.plugins.context import Context, PluginRedis
+from apigw.policy.plugins.threads import Busy, Threads
 from apigw.wire.calls import Fetched
 from apigw.wire.fetch import FetchFailed
 
@@ -20,11 +23,15 @@ __all__ = (
     "Context",
     "FetchFailed",
     "Fetched",
+    "Malformed",
+    "MediaType",
     "PluginRedis",
     "Policy",
     "Refusal",
     "RequestFields",
+    "Threads",
     "View",
+    "strict_json",
 )
 
 

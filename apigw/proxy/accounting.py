@@ -168,5 +168,6 @@ class Accounting:
 
 
 def _reason(error: GatewayError) -> str:
-    """The sentence that the client got."""
-    return error.detail or error.title
+    """The sentence that the client got, and what only the operator is told."""
+    said = error.detail or error.title
+    return f"{said.removesuffix('.')}: {error.cause}" if error.cause else said

@@ -192,7 +192,9 @@ class Connecting(Waiting):
             if self._pause is not None:
                 return
             relay.settle(failed=True)
-            error = errors.UpstreamUnreachable("The service cannot be reached.")
+            unreachable = errors.UpstreamUnreachable("The service cannot be reached.")
+            unreachable.cause = str(error)
+            error = unreachable
         elif failure.check(PoolExhausted):
             error = overloaded(relay.destination)
         relay.exchange.fail(error)

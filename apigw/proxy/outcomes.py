@@ -163,5 +163,6 @@ class Outcomes(Relaying):
                 name = None if self.target is None else self.target.name
                 log.debug("{id}: {target}: {error}", id=exchange.id.decode("ascii"), target=name, error=error)
             refusal = errors.UpstreamProtocolError("The service gave no valid answer.")
+            refusal.cause = str(error)
             refusal.reset = None if reset is None else passed_on(reset)
             exchange.driver.refuse(exchange, refusal)

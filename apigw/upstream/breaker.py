@@ -297,8 +297,13 @@ class Breaker:
             if permit is not None:
                 return permit
         retry_after = max(1, ceil(self._retry_in(now)))
+        why = (
+            "An operator has taken the service out"
+            if record.forced
+            else "The service is failing, so its circuit is open"
+        )
         raise CircuitOpen(
-            f"The service is failing, so its circuit is open; try again in {retry_after} s.",
+            f"{why}; try again in {retry_after} s.",
             [(b"retry-after", b"%d" % retry_after)],
         )
 

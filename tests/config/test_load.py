@@ -550,8 +550,8 @@ services: {a: {targets: ["http://a"]}}
 routes: [{path: /a, service: a, hosts: [a.test, "*.b.test"], auth: none}, {path: /c, service: a, auth: none}]
 rate_limits:
   - {hosts: [a.test, x.b.test, "*.test"], endpoint: /a, limit: 1, window: 1s, scope: ip}
-  - {hosts: [aa.test], endpoint: /a, limit: 1, window: 1s, scope: user}
-  - {hosts: [aa.test], endpoint: /c, limit: 1, window: 1s, scope: user}
+  - {hosts: [aa.test], endpoint: /a, limit: 1, window: 1s, scope: ip}
+  - {hosts: [aa.test], endpoint: /c, limit: 1, window: 1s, scope: ip}
 """
     warnings = list(map(str, load(write({"a.yaml": text}), {}, RULES).warnings))
     assert warnings == [

@@ -94,6 +94,18 @@ def test_every_ending_has_its_line(start: Start, service: Service, behaviour: Be
     assert posted["bytes_out"] > 10
 
 
+def test_what_is_wrong_with_a_service_is_told_to_operators_only(
+    start: Start, service: Service, behaviour: Behaviour, tmp_path: Path
+) -> None:
+    file = tmp_path / "access.log"
+    daemon = start(endings.document(service, access_log={"file": str(file), "format": "json"}))
+    said = [daemon.get(target).json["detail"] for target in ("/gone/a", "/main/nonsense")]
+    assert said == ["The service cannot be reached.", "The service gave no valid answer."]
+    gone, nonsense = (line["reason"] for line in written(file, 2))
+    assert gone.startswith("The service cannot be reached: ") and "refused" in gone
+    assert nonsense == "The service gave no valid answer: not an HTTP/1.1 response"
+
+
 def test_no_secret_is_in_the_log(start: Start, service: Service, tmp_path: Path) -> None:
     """What is secret in a request is in no log."""
     file = tmp_path / "access.log"

@@ -15,6 +15,7 @@ import zstandard
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
 
+from apigw.plugin import MediaType
 from apigw.plugins.compression.accept import chosen
 from apigw.plugins.compression.encoders import CODINGS, MISSING, Encoder
 from apigw.plugins.compression.plugin import AT_A_TIME, Compression, Stream
@@ -149,6 +150,10 @@ class Head(dict[str, str]):
 
     def all(self, name: str) -> list[str]:
         return [self[name]] if name in self else []
+
+    @property
+    def media_type(self) -> MediaType:
+        return MediaType(self.all("Content-Type"))
 
     def add(self, name: str, value: str) -> None:
         self[name] = value

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, fail
+from support.later_threads import Later
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from apigw.plugin import Busy
+from apigw.plugin import Malformed, MediaType, Threads
 from apigw.plugins.json_schema.plugin import ALL_NAMED, AT_A_TIME, IN_THREAD, MOST_PROBLEMS, JSONSchema
-from apigw.plugins.json_schema.strict import Malformed, parsed
 
 ORDER = {
     "type": "object",
@@ -28,16 +28,21 @@ ORDER = {
 
 
 class Place:
-    """The context of a plugin, as far as ``prepare`` looks at it."""
+    """The context of a plugin, as far as this one looks at it. Threads run when the test says so."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = str(directory)
+        self.timeout = 2.0
+        self.reactor = Later()
+
+    def threads(self, most: int, seconds: float) -> Threads:
+        return Threads(self.reactor, most, seconds)
 
 
-def plugin(directory: Path, **config: Any) -> JSONSchema:
+def plugin(directory: Path, place: Any = None, **config: Any) -> JSONSchema:
     made = JSONSchema()
-    place: Any = Place(directory)
-    made.prepare({"size": 1 << 20, "depth": 64, "fractions": 1000, "formats": True, **config}, place)
+    context: Any = place or Place(directory)
+    made.prepare({"size": 1 << 20, "depth": 64, "fractions": 1000, "formats": True, **config}, context)
     return made
 
 
@@ -89,59 +94,6 @@ def test_problems_take_no_time(tmp_path: Path) -> None:
     assert [pointer for pointer, _ in flat.problems(b'[{"kind": 1}, {"kind": 20}]')] == ["#/1"]
 
 
-@pytest.mark.parametrize(
-    ("body", "sentence"),
-    [
-        (b"", "not JSON"),
-        (b"{", "not JSON: line 1, column 2"),
-        (b"{} {}", "not JSON"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the same name twice"),
-        (b'{"a": NaN}', "NaN is no number"),
-        (b"[-Infinity]", "-Infinity is no number"),
-        (b"\xff", "not UTF-8"),
-        ("{}".encode("utf-16"), "not UTF-8"),
-        (b"\xef\xbb\xbf{}", "not JSON"),
-        (b"[" * 65 + b"]" * 65, "nested more than 64 deep"),
-        (b"[" * 100_000 + b"]" * 100_000, "nested more than 64 deep"),
-        (b'{"a":' * 100_000, "nested more than 64 deep"),
-        (b"9" * 100_000, "number that is too long"),
-        (b'{"a": [1e999]}', "number that is too large"),
-        (b"-1e999", "number that is too large"),
-        (b"[1" + b"0" * 309 + b"]", "number that is too large"),
-        (b'{"a": -1' + b"0" * 309 + b"}", "number that is too large"),
-        (b"[" + b"1e-300," * 1000 + b"0.5]", "too many numbers"),
-        (b"[[" + b"18446744073709551616," * 1000 + b"1], [0.5]]", "too many numbers"),
-        (b'"\\ud800"', "half of a surrogate pair"),
-        (b'{"a": [{"\\uDFFF\\uD834": 1}]}', "half of a surrogate pair"),
-    ],
-    ids=lambda value: value[:20] if isinstance(value, bytes) else None,
-)
-def test_what_is_no_json(body: bytes, sentence: str) -> None:
-    """Neither is what parsers read in different ways."""
-    with pytest.raises(Malformed, match="The body") as raised:
-        parsed(body, 64, 1000)
-    assert sentence in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"null",
-        b"[" * 64 + b"]" * 64,
-        b'"\\ud834\\udd1e \\\\ud800"',
-        b"1e308",
-        b"-1" + b"0" * 308,
-        b"-0",
-        b' {"a":[{}]}\n',
-        b"[" + b"0.5," * 999 + b"18446744073709551615, 0.5, true]",
-    ],
-    ids=lambda body: body[:20],
-)
-def test_what_is_json(body: bytes) -> None:
-    """Odd, but JSON."""
-    parsed(body, 64, 1000)
-
-
 def test_comparisons_take_no_time(tmp_path: Path) -> None:
     """No body makes all other requests wait while its numbers are compared, each of which takes up to a tenth of a
     millisecond in code that no other thread interrupts."""
@@ -178,42 +130,6 @@ def test_a_schema_of_a_file(tmp_path: Path) -> None:
     assert plugin(tmp_path, file="order.json").problems(b'{"name": "a"}') == []
 
 
-class Threads(Place):
-    """The context of a plugin whose calls in threads are made when the test says so."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self.waiting: list[tuple[Deferred[Any], Any, Any]] = []
-        self.full = False
-        self.timeout = 2.0
-        self.calls: dict[object, tuple[float, Any]] = {}
-
-    def in_thread(self, run: Any, *arguments: Any) -> Deferred[Any]:
-        if self.full:
-            return fail(Busy("full"))
-        done: Deferred[Any] = Deferred()
-        self.waiting.append((done, run, arguments))
-        return done
-
-    def later(self, seconds: float, run: Any) -> Threads.Later:
-        later = Threads.Later(self)
-        self.calls[later] = (seconds, run)
-        return later
-
-    class Later:
-        def __init__(self, threads: Threads) -> None:
-            self.threads = threads
-
-        def cancel(self) -> None:
-            del self.threads.calls[self]
-
-    def end(self) -> None:
-        done, run, arguments = self.waiting.pop(0)
-        found = run(*arguments)
-        if not done.called:
-            done.callback(found)
-
-
 class Sent:
     """A view of a request."""
 
@@ -228,6 +144,10 @@ class Sent:
     def all(self, name: str) -> list[str]:
         return [value for each, value in self.fields if each == name]
 
+    @property
+    def media_type(self) -> MediaType:
+        return MediaType(self.all("Content-Type"))
+
     async def read_body(self, size: int) -> bytes:
         return self.body
 
@@ -237,46 +157,29 @@ def asked(made: JSONSchema, sent: Any) -> Deferred[Any]:
 
 
 def test_large_bodies_do_not_pile_up(tmp_path: Path) -> None:
-    """What would wait for too long is 503 at once, and no failure of the plugin; those whose clients left count."""
-    made, threads = plugin(tmp_path, schema={}), Threads(tmp_path)
-    context: Any = threads
-    made.context = context
+    """What would wait for too long is 503 at once, and no failure of the plugin; what clients left counts."""
+    made, place = plugin(tmp_path, schema={}), Place(tmp_path)
+    made.threads = place.threads(AT_A_TIME, 1.0)
     body = b'"%b"' % (b"x" * (AT_A_TIME // 4 - 2))
     first, *others = [asked(made, Sent(body)) for _ in range(4)]
     first.addErrback(lambda _: None).cancel()
     refused: Any = failed(asked(made, Sent(body)))
     assert (refused.status, refused.code) == (503, "overloaded")
-    threads.end()
+    place.reactor.end()
     passed = asked(made, Sent(body))
-    threads.full = True
-    refused = failed(asked(made, Sent(b" " * IN_THREAD)))
-    assert (refused.status, refused.code) == (503, "overloaded")
-    while threads.waiting:
-        threads.end()
-    assert [answer.result for answer in (*others, passed)] == [None] * 4 and not made.in_threads
-    threads.full = False
-    large = asked(made, Sent(b'"%b"' % (b"x" * AT_A_TIME)))  # by itself it may take as long as it takes
-    threads.end()
-    assert large.result is None
+    while place.reactor.waiting:
+        place.reactor.end()
+    assert [answer.result for answer in (*others, passed)] == [None] * 4
 
 
 def test_a_check_that_takes_too_long(tmp_path: Path) -> None:
-    """It is 503 before it would be a failure of the plugin, with which a body may pass unchecked; its thread goes on,
-    and counts."""
-    made, threads = plugin(tmp_path, schema={}), Threads(tmp_path)
-    context: Any = threads
-    made.context = context
+    """It is 503 before it would be a failure of the plugin, with which a body may pass unchecked."""
+    place = Place(tmp_path)
+    made = plugin(tmp_path, place, schema={})
     answer = asked(made, Sent(b" " * IN_THREAD))
-    ((seconds, run),) = threads.calls.values()
-    assert seconds < threads.timeout
-    run()
+    place.reactor.advance(place.timeout * 0.8)
     refused: Any = failed(answer)
     assert (refused.status, refused.code) == (503, "overloaded")
-    assert made.in_threads
-    with pytest.raises(Malformed):
-        threads.end()
-    assert not made.in_threads
-    assert not threads.calls
 
 
 def failed(answer: Deferred[Any]) -> BaseException | None:

@@ -301,6 +301,8 @@ def test_an_operator_opens_it() -> None:
     circuit.breaker.advance(10_000)
     circuit.breaker.health_passed(10_000)
     assert refused(circuit, 10_000) == 30
+    with pytest.raises(CircuitOpen, match="An operator has taken the service out; try again in 30 s"):
+        circuit.breaker.check(10_000)
     circuit.breaker.free(20_000)
     circuit.breaker.health_passed(20_001)
     assert circuit.said == [

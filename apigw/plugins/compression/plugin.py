@@ -95,7 +95,7 @@ class Compression:
         length = answer.get("Content-Length")
         return (
             answer.status not in (204, 206, 304)
-            and (answer.get("Content-Type") or "").partition(";")[0].strip().lower() in self.types
+            and answer.media_type.name in self.types
             and "Content-Encoding" not in answer
             and "Content-Range" not in answer
             and "no-transform" not in ",".join(answer.all("Cache-Control")).lower()

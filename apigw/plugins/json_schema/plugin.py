@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from twisted.internet.defer import CancelledError
-
-from apigw.plugin import Answer, Busy, Context, Refusal, View
-from apigw.plugins.json_schema.strict import Malformed, parsed
+from apigw.plugin import Busy, Context, Malformed, Refusal, View, strict_json
 
 MOST_PROBLEMS = 10
 """Problems that an answer names."""
@@ -28,7 +24,6 @@ LATEST = 0.75
 NEED_NONE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
 """Methods whose requests may have no body."""
 
-_CHARSETS = re.compile(r"charset[^=]*=\s*\"?([^\s\";]*)").findall
 _OF_JSON = frozenset({"utf-8", "utf8", "us-ascii"})
 
 Problem = tuple[str, str]
@@ -58,9 +53,7 @@ class JSONSchema:
             import jsonschema_rs
         except ImportError:
             raise ValueError("needs the package jsonschema-rs: pip install 'apigw[json-schema]'") from None
-        self.context = context
-        self.in_threads: dict[object, int] = {}
-        """The sizes of the bodies that threads check, or have still to check, also of clients that have left."""
+        self.threads = context.threads(AT_A_TIME, LATEST * context.timeout)
         self.size, self.depth, self.fractions = config["size"], config["depth"], config["fractions"]
         document = config.get("schema")
         if document is None:
@@ -78,50 +71,28 @@ class JSONSchema:
         except ValueError as error:
             raise ValueError(f"its schema cannot be used: {str(error).splitlines()[0]}") from None
 
-    async def on_request(self, view: View) -> Answer | None:
+    async def on_request(self, view: View) -> None:
         body = await view.read_body(self.size)
         if not body and view.method in NEED_NONE:
-            return None
+            return
         _check_type(view)
         try:
             if len(body) < IN_THREAD:
                 problems = self.problems(body)
             else:
-                problems = await self._in_thread(body)
+                problems = await self.threads.run(len(body), self.problems, body)
         except Malformed as error:
             raise Refusal(400, str(error), "malformed_body") from None
         except Busy:
             raise Refusal(503, "It takes too long to check the body.", "overloaded", {"Retry-After": "1"}) from None
-        return _invalid(view, problems) if problems else None
-
-    async def _in_thread(self, body: bytes) -> list[Problem]:
-        """``problems``. Raises ``Busy``, also before the call would count as a failure of the plugin."""
-        waiting = list(self.in_threads.values())  # one operation: threads remove what is done
-        if waiting and sum(waiting) + len(body) > AT_A_TIME:
-            raise Busy("too much is being checked")
-        key = object()
-        self.in_threads[key] = len(body)
-        checked = self.context.in_thread(self._done_in_thread, key, body)
-        late = self.context.later(LATEST * self.context.timeout, checked.cancel)
-        try:
-            return await checked
-        except CancelledError:  # its thread goes on, and counts
-            raise Busy("it takes too long") from None
-        except Busy:
-            del self.in_threads[key]
-            raise
-        finally:
-            late.cancel()
-
-    def _done_in_thread(self, key: object, body: bytes) -> list[Problem]:
-        try:
-            return self.problems(body)
-        finally:
-            del self.in_threads[key]
+        if problems:
+            errors = [{"pointer": pointer, "detail": detail} for pointer, detail in problems]
+            detail = f"The body is not valid: {problems[0][0]}: {problems[0][1]}"
+            raise Refusal(422, detail, "invalid_body", members={"errors": errors})
 
     def problems(self, body: bytes) -> list[Problem]:
         """What is wrong with the body. Raises ``Malformed``. Runs in any thread."""
-        value = parsed(body, self.depth, self.fractions)
+        value = strict_json(body, self.depth, self.fractions)
         if self.validator.is_valid(value):
             return []
         found: list[Any] = []
@@ -151,34 +122,15 @@ def _ways(schema: Any) -> int:
 
 def _check_type(view: View) -> None:
     """Only what is checked may pass: nothing that a service would read in another way."""
-    kind, parameters = _type_of(view.request.all("Content-Type"))
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+    media_type = view.request.media_type
+    if not media_type.is_json:
         raise Refusal(415, "The body must be JSON.", "unsupported_media_type", {"Accept": "application/json"})
-    if not _OF_JSON.issuperset(_CHARSETS(parameters)):
+    if not media_type.charsets <= _OF_JSON:
         # JSON has none (RFC 8259 §11), but some services believe it, and read another text than was checked.
         raise Refusal(415, "The body must be JSON in UTF-8, and say no other charset.", "unsupported_media_type")
     if any(each.strip().lower() != "identity" for each in view.request.all("Content-Encoding")):
         detail = "The body must not be compressed."
         raise Refusal(415, detail, "unsupported_media_type", {"Accept-Encoding": "identity"})
-
-
-def _type_of(fields: list[str]) -> tuple[str, str]:
-    """The type, and its parameters; none where there is more than one field."""
-    kind, _, parameters = (fields[0] if len(fields) == 1 else "").lower().partition(";")
-    return kind.strip(), parameters
-
-
-def _invalid(view: View, problems: list[Problem]) -> Answer:
-    document = {
-        "type": "about:blank",
-        "title": "Unprocessable Content",
-        "status": 422,
-        "code": "invalid_body",
-        "detail": f"The body is not valid: {problems[0][0]}: {problems[0][1]}",
-        "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problems],
-        "request_id": view.id,
-    }
-    return view.respond(422, {"Content-Type": "application/problem+json"}, json.dumps(document))
 
 
 def _pointer(path: list[str | int]) -> str:

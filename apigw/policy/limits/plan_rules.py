@@ -19,7 +19,7 @@ from apigw.routing.rules import conditions
 
 def plans(document: Document, files: Files) -> None:
     """Reports plans that nobody can fit, and names that contradict each other. Warns of plans that are never reached,
-    and of limits that clients escape by another value of a header."""
+    of limits by caller where nobody is one, and of limits that clients escape by another value of a header."""
     limits = list(all_written(document))
     callers = _Callers(document)
     places: dict[tuple[object, ...], dict[object, Written]] = {}
@@ -59,12 +59,13 @@ class _Callers:
         asked = [key for key in OF_CALLERS if key in limit.entry]
         if not document.whole or limit.endpoint == UNMATCHED:
             return
-        if asked:
+        nobody = self._nobody(limit)
+        if asked and nobody:
             at = (*path, asked[0])
-            if not self._has_auth:
-                document.report(at, "fits nobody: there is no auth section", document.key(at))
-            elif limit.route is not None and self._open.get(limit.route):
-                document.report(at, "fits nobody: the route needs no authentication", document.key(at))
+            document.report(at, f"fits nobody: {nobody}", document.key(at))
+        elif nobody and _of_callers(limit):
+            at = (*path, "by" if "by" in limit.entry else "scope")
+            document.warn(at, f"counts by address, as nobody is known: {nobody}", document.key(at))
         if self._has_auth and document.get("auth") is not None:
             for at, name in document.entries(*path, "providers"):
                 if name not in self._providers:
@@ -74,6 +75,14 @@ class _Callers:
             several = ", ".join(self._providers)
             sentence = f"are those of every provider ({several}), which may have the same ids: write `providers`, too"
             document.warn((*path, "principals"), sentence, document.key((*path, "principals")))
+
+    def _nobody(self, limit: Written) -> str:
+        """Why it has no callers but anonymous ones; no text where it may have."""
+        if not self._has_auth:
+            return "there is no auth section"
+        if limit.route is not None:
+            return "the route needs no authentication" if self._open.get(limit.route) else ""
+        return "no route needs authentication" if all(self._open.values()) else ""
 
 
 def _key(who: Who) -> object:
@@ -141,6 +150,13 @@ def _chosen_by_clients(document: Document, limits: list[Written]) -> None:
                 "write a second limit, by address or principal"
             )
             document.warn(at, sentence, document.key(at))
+
+
+def _of_callers(limit: Written) -> bool:
+    """Whether it counts by what only a caller has."""
+    return any(
+        each == "principal" or (isinstance(each, tuple) and "claim" in dict(each)) for each in limit.counts_by or ()
+    )
 
 
 def _headers(limit: Written) -> list[str]:

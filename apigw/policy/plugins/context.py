@@ -7,11 +7,11 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.registry import Collector, CollectorRegistry
-from twisted.internet.defer import Deferred, fail
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred
 
 from apigw.config.model import Redis
 from apigw.policy.plugins.log import PluginLog
+from apigw.policy.plugins.threads import Threads
 from apigw.redis.link import RedisLink, Script
 from apigw.wire.calls import Fetched
 
@@ -20,10 +20,6 @@ MOST_IN_THREADS = 100
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 Word = str | bytes | int | float
-
-
-class Busy(Exception):
-    """The plugin has too many calls in threads already."""
 
 
 class PluginRedis:
@@ -114,7 +110,7 @@ class Context:
         self.link = None if redis is None else RedisLink(redis, reactor)
         """Not for plugins: started and stopped with the plugin, if it has asked for it."""
         self.wants_redis = False
-        self._in_threads = 0
+        self._threads = Threads(reactor, MOST_IN_THREADS)
 
     def counter(self, name: str, doc: str, labels: Sequence[str] = ()) -> Counter:
         counter: Counter = self._metrics.family(Counter, name, doc, labels)
@@ -153,19 +149,12 @@ class Context:
 
     def in_thread(self, run: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         """What ``run`` returns, in another thread. Fails with ``Busy`` while too many calls are there already."""
-        if self._in_threads >= MOST_IN_THREADS:
-            return fail(Busy(f"{MOST_IN_THREADS} calls are in threads, or wait for one"))
-        self._in_threads += 1
-        running = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), run, *arguments)
-        outer: Deferred[Any] = Deferred()  # what is cancelled runs on, and its thread is not free
+        return self._threads.run(1, run, *arguments)
 
-        def ended(result: Any) -> None:
-            self._in_threads -= 1
-            if not outer.called:
-                outer.callback(result)
-
-        running.addBoth(ended)
-        return outer
+    def threads(self, most: int, seconds: float) -> Threads:
+        """For work whose sizes are known: ``most`` of them, added up, are in threads or wait for one at a time. After
+        ``seconds`` ``run`` fails with ``Busy``, and the thread runs on."""
+        return Threads(self._reactor, most, seconds, self._threads)
 
     def later(self, seconds: float, run: Callable[..., object], *arguments: Any) -> Later:
         """Calls ``run`` once, unless it is cancelled before. What it raises is logged."""

@@ -81,6 +81,40 @@ def test_the_address_beside_a_header_changes_nothing(tmp_path: Path) -> None:
     assert warnings(tmp_path, {**mixed, "dry_run": True}) == []
 
 
+@pytest.mark.parametrize(
+    ("limit", "route", "auth", "said"),
+    [
+        ({"scope": "user"}, {"auth": "none"}, True, "scope: {}the route needs no authentication"),
+        ({"by": ["address", {"claim": "tenant"}]}, {"auth": "none"}, True, "by: {}the route needs no authentication"),
+        (
+            {"scope": "user", "route": None, "endpoint": "/*"},
+            {"auth": "none"},
+            True,
+            "scope: {}no route needs authentication",
+        ),
+        ({"scope": "user"}, {}, False, "scope: {}there is no auth section"),
+        ({"scope": "user"}, {"auth": "optional"}, True, None),
+        ({"scope": "ip"}, {"auth": "none"}, True, None),
+        ({"by": [{"header": "X-Tenant"}, "address"]}, {}, False, None),
+    ],
+)
+def test_callers_that_nobody_is(
+    tmp_path: Path, limit: dict[str, Any], route: dict[str, Any], auth: bool, said: str | None
+) -> None:
+    """Where nobody shows who he is, a limit for each user is one for each address."""
+    written = {key: value for key, value in {"route": "orders", "limit": 5, "window": "1h", **limit}.items() if value}
+    found = Routed(
+        tmp_path,
+        {"path": "/orders", "name": "orders", "service": "main", **route},
+        rate_limits=[written],
+        **({"auth": AUTH} if auth else {}),
+    ).config.warnings
+    expected = said and f"rate_limits[0].{said.format('counts by address, as nobody is known: ')}"
+    assert [str(each).partition(": ")[2] for each in found if "counts by address" in str(each)] == (
+        [expected] if expected else []
+    )
+
+
 def test_ids_of_several_providers(tmp_path: Path) -> None:
     """Another provider may know somebody else by the same id."""
     keys = tmp_path / "partners.keys"

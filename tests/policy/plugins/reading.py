@@ -5,7 +5,7 @@ from __future__ import annotations
 from json import dumps
 from typing import Any, ClassVar
 
-from apigw.plugin import View
+from apigw.plugin import Refusal, View
 
 
 class Seeing:
@@ -49,3 +49,13 @@ class Ordered:
 
     def on_request(self, view: View) -> None:
         view.request.set("X-Order", (view.request.get("X-Order") or "") + self.mark)
+
+
+class Telling:
+    """Refuses every request, and tells of what type its body is."""
+
+    name = "telling"
+    schema: ClassVar[dict[str, Any]] = {}
+
+    def on_request(self, view: View) -> None:
+        raise Refusal(422, "No.", "wrong", members={"errors": [{"is": view.request.media_type.name}]})

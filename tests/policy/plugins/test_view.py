@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from apigw.plugin import MediaType, Refusal
+
 SECRET = "0123456789abcdef0123456789abcdef"
 FORGED = {
     "X-User-ID": "admin",
@@ -80,3 +84,41 @@ async def test_the_order_is_gateway_service_route(apigw: Any) -> None:
     for path, order in (("/one", "baced"), ("/split", "baec")):
         await gateway.request("GET", path)
         assert gateway.service.received[-1].get("x-order") == order
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "charsets", "is_json"),
+    [
+        (["application/json"], "application/json", frozenset(), True),
+        ([' Application/Problem+JSON ; charset="UTF-8"'], "application/problem+json", frozenset({"utf-8"}), True),
+        (["text/plain;charset=a; CHARSET*=b''c"], "text/plain", frozenset({"a", "b''c"}), False),
+        (["text/x+json"], "text/x+json", frozenset(), False),
+        (["application/json", "text/plain"], "", frozenset(), False),
+        ([], "", frozenset(), False),
+    ],
+    ids=lambda value: "|".join(value) if isinstance(value, list) else None,
+)
+def test_the_type_of_a_body(fields: list[str], name: str, charsets: frozenset[str], is_json: bool) -> None:
+    """In lower case, with every charset that a reader could find; none where there are two."""
+    found = MediaType(fields)
+    assert (found.name, found.charsets, found.is_json) == (name, charsets, is_json)
+
+
+async def test_a_refusal_tells_more(apigw: Any) -> None:
+    """Further members of its problem document, and the type of the body that it has refused."""
+    gateway = apigw(["./reading.py:Telling"])
+    answer = await gateway.request("POST", "/a", {"Content-Type": "text/plain"}, b"{}")
+    assert (answer.status, answer.headers["content-type"]) == (422, "application/problem+json")
+    told = answer.json()
+    assert (told["code"], told["errors"], told["request_id"]) == (
+        "wrong",
+        [{"is": "text/plain"}],
+        answer.headers["x-request-id"],
+    )
+
+
+@pytest.mark.parametrize("members", [{"status": 200}, {"request_id": "1"}, {"errors": {1, 2}}, {"n": float("nan")}])
+def test_what_a_refusal_cannot_tell(members: dict[str, Any]) -> None:
+    """What the document says already, and what is no JSON: an error where it is written."""
+    with pytest.raises((ValueError, TypeError)):
+        Refusal(422, members=members)

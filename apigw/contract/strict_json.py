@@ -1,4 +1,4 @@
-"""JSON that every parser reads alike (RFC 8259, RFC 7493): what is checked here is what the service will find."""
+"""JSON that every parser reads alike (RFC 8259, RFC 7493): what a policy finds in a body is what the service finds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Malformed(Exception):
     """A sentence says what is not JSON, or not the same for all who read it."""
 
 
-def parsed(body: bytes, depth: int, fractions: int) -> Any:
+def strict_json(body: bytes, depth: int = 64, fractions: int = 1000) -> Any:
     """The value. Raises ``Malformed``, also for one in which more than ``depth`` arrays and objects are nested, or with
     more than so many ``fractions``: numbers that are no integers of 64 bits."""
     try:

@@ -1,0 +1,56 @@
+"""Work of a plugin in threads: so much at a time, and each piece of it for so long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.threads import deferToThreadPool
+
+
+class Busy(Exception):
+    """Too much of the plugin is in threads already, or it takes too long."""
+
+
+class Threads:
+    """At most so much at a time, by the sizes of what runs or waits for a thread, and nothing for longer than
+    ``seconds``. What counts here counts as one among ``all_others`` too.
+    """
+
+    def __init__(
+        self, reactor: Any, most: int, seconds: float | None = None, all_others: Threads | None = None
+    ) -> None:
+        self._reactor = reactor
+        self._most = most
+        self._seconds = seconds
+        self._all_others = all_others
+        self.held = 0
+        """The sizes of what runs or waits, also of what nobody waits for any more: its thread is not free."""
+
+    def run(self, size: int, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """What ``call`` returns, in another thread. Fails with ``Busy``. What is larger than ``most`` runs alone."""
+        if self.held and self.held + size > self._most:
+            return fail(Busy("too much is in threads, or waits for one"))
+        self.held += size
+        outer: Deferred[Any] = Deferred()
+
+        def late() -> None:
+            if not outer.called:
+                outer.errback(Busy(f"did not end within {self._seconds:g} s"))
+
+        timer = None if self._seconds is None else self._reactor.callLater(self._seconds, late)
+
+        def ended(result: Any) -> None:
+            self.held -= size
+            if timer is not None and timer.active():
+                timer.cancel()
+            if not outer.called:
+                outer.callback(result)
+
+        if self._all_others is not None:
+            running = self._all_others.run(1, call, *arguments)
+        else:
+            running = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)
+        running.addBoth(ended)
+        return outer
