@@ -86,6 +86,18 @@ async def test_the_order_is_gateway_service_route(apigw: Any) -> None:
         assert gateway.service.received[-1].get("x-order") == order
 
 
+async def test_what_is_set_late_is_in_place_of_the_clients(apigw: Any) -> None:
+    """For the service, for plugins behind it, and in each spelling but another's own; of several plugins the last."""
+    plugins = {mark: {"policy": "./reading.py:Late", "with": {"mark": mark}} for mark in "ab"}
+    gateway = apigw(plugins, use=["a", "b"])
+    sent = {"X-Late": "client", "X-Late-Too": "client", "X-Other": "client"}
+    for _ in range(2):
+        await gateway.request("GET", "/a", sent)
+        got = gateway.service.received[-1]
+        found = [(name, value) for name, value in got.headers if name.startswith(("x-late", "x-other", "x-seen"))]
+        assert found == [("x-other", "client"), ("x-late", "b"), ("x-seen", "a"), ("x-late-too", "b")]
+
+
 @pytest.mark.parametrize(
     ("fields", "name", "charsets", "is_json"),
     [
