@@ -97,6 +97,7 @@ class Daemon:
     def start(self, environ: Mapping[str, str] | None = None) -> Daemon:
         """Start, and wait until it serves. ``environ`` is added to that of this process."""
         if not self._executed:
+            assert not {"PYTHONPATH", "LD_PRELOAD"} & set(environ or ()), "a forked process has read these already"
             self._is_not_running()
             self.process = Forked(_fork_server(), self.command, str(self.log_file), environ or {})
         else:
