@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import process_time
 from typing import Any
 
 import pytest
@@ -114,6 +115,14 @@ def test_the_type_of_a_body(fields: list[str], name: str, charsets: frozenset[st
     """In lower case, with every charset that a reader could find; none where there are two."""
     found = MediaType(fields)
     assert (found.name, found.charsets, found.is_json) == (name, charsets, is_json)
+
+
+def test_a_long_type_is_read_once() -> None:
+    """A client may send as many bytes as ``max_header_size`` allows, and none of them has a value."""
+    began = process_time()
+    assert MediaType(["a/b;" + "charset" * 40_000]).charsets == frozenset()
+    assert MediaType(["a/b;" + "charset" * 40_000 + "=x;charset"]).charsets == frozenset({"x"})
+    assert process_time() - began < 1
 
 
 async def test_a_refusal_tells_more(apigw: Any) -> None:
