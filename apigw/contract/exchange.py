@@ -326,6 +326,8 @@ class Exchange:
         self.view: Seen | None = None
         """The first view of a policy that a user wrote, if there is one."""
         self.ended = False
+        self.ended_at = 0.0
+        """When it ended, in seconds of the reactor, from then on."""
         request.listener = self
 
     @property
