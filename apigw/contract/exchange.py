@@ -324,7 +324,10 @@ class Exchange:
         self.at_end: tuple[AtEnd, ...] = ()
         """Called when the exchange is over."""
         self.view: Seen | None = None
-        """The first view of a policy that a user wrote, if there is one."""
+        """The first view of a policy that a user wrote, if one is kept."""
+        self.lap_at = 0.0
+        self.lap_stage = -1
+        """When the last stage that times itself has ended, and the index of the stage after it."""
         self.ended = False
         self.ended_at = 0.0
         """When it ended, in seconds of the reactor, from then on."""

@@ -10,7 +10,7 @@ from typing import Any, Final, cast, final
 
 from apigw.contract.exchange import Exchange, Head
 from apigw.contract.principal import IDENTITY
-from apigw.wire.headers import FIELD_VALUE, FOLDED, HOP_BY_HOP, SECRET, TOKEN, Headers, first
+from apigw.wire.headers import FIELD_VALUE, FOLDED, HOP_BY_HOP, SECRET, TOKEN, Headers
 
 UNTOUCHED: Final = HOP_BY_HOP | {b"content-length", b"expect", b"x-request-id"}
 """Fields of the connection and of framing, and those that the gateway writes from what it has parsed."""
@@ -43,19 +43,26 @@ class Name:
         """Whether the gateway itself writes it, unless it is withheld."""
         self._most = 0 if key in SECRET else _MOST_VALUES
         self._known: dict[str, Any] = {}
+        self._last = ""
+        self._last_field: Any = ((key, b""),)
 
     def field(self, value: object) -> Any:
-        """The field with this value: a pair. Raises as ``value_of``."""
+        """The field with this value: a pair, in a tuple that ``Exchange.sent`` may be. Raises as ``value_of``."""
+        if value is self._last:  # the same text, as where it is in the plugin's code
+            return self._last_field
         if not isinstance(value, str):
-            return self.key, value_of(value)
+            return ((self.key, value_of(value)),)
         known = self._known.get(value)
-        return self._judge(value) if known is None else known
+        if known is None:
+            return self._judge(value)
+        self._last, self._last_field = value, known
+        return known
 
     def _judge(self, value: str) -> Any:
-        pair: Any = (self.key, value_of(value))
+        field: Any = ((self.key, value_of(value)),)
         if len(self._known) < self._most and len(value) <= _LONGEST:
-            self._known[value] = pair
-        return pair
+            self._known[value] = field
+        return field
 
 
 @final
@@ -67,11 +74,19 @@ class Names:
         self._owned = owned
         self._mine = mine
         self._known: dict[str, Name] = {}
+        self._last = ""
+        self._last_name: Name | None = None
 
     def of(self, text: str) -> Name:
         """Raises ``ValueError`` for what is no name, and ``TypeError`` for what is no text."""
+        last = self._last_name
+        if last is not None and text is self._last:  # most plugins have one
+            return last
         known = self._known.get(text)
-        return self._judge(text) if known is None else known
+        if known is None:
+            return self._judge(text)
+        self._last, self._last_name = text, known
+        return known
 
     def kind(self, key: bytes) -> int:
         folded = key.translate(FOLDED)
@@ -135,10 +150,11 @@ def checked(names: Names, headers: object) -> Headers:
 
 def without(headers: Headers, key: bytes) -> Headers:
     """``headers`` themselves where none is of that name; else a new list."""
-    if first(headers, key) is None:
-        return headers
-    pairs = cast("list[Any]", headers)  # compiled, a pair would be taken apart and made anew
-    return cast(Headers, [each for each in pairs if each[0] != key])
+    pairs = cast("list[tuple[bytes, ...]]", headers)  # compiled, a pair would be taken apart and made anew
+    for pair in pairs:
+        if pair[0] == key:
+            return cast(Headers, [each for each in pairs if each[0] != key])
+    return headers
 
 
 def seen_of(exchange: Exchange, names: Names) -> Headers:
@@ -182,12 +198,15 @@ def write(exchange: Exchange, name: Name, value: object, late: bool, replace: bo
     Raises as ``value_of``.
     """
     key, request = name.key, exchange.request
-    pair = name.field(value)
+    field: tuple[Any, ...] = name.field(value)
     headers = without(request.headers, key) if replace else request.headers
-    request.headers = headers if late else [*headers, pair]
+    request.headers = headers if late else [*headers, *field]
     if late or name.kind == OWNED:
-        sent: tuple[Any, ...] = tuple(exchange.sent)
-        exchange.sent = (_others(sent, key) if replace else sent) + (pair,)  # unpacked, it is a list first
+        if not exchange.sent:
+            exchange.sent = field
+        else:
+            sent: tuple[Any, ...] = tuple(exchange.sent)
+            exchange.sent = (_others(sent, key) if replace else sent) + field  # unpacked, it is a list first
         if replace and name.is_ours:
             exchange.withheld = exchange.withheld | {key}
 
@@ -212,5 +231,5 @@ def erase(exchange: Exchange, name: Name) -> None:
 
 def write_head(head: Head, name: Name, value: object, replace: bool) -> None:
     """Write a field of an answer. Raises as ``value_of``."""
-    pair = name.field(value)
-    head.headers = [*(without(head.headers, name.key) if replace else head.headers), pair]
+    field: tuple[Any, ...] = name.field(value)
+    head.headers = [*(without(head.headers, name.key) if replace else head.headers), *field]

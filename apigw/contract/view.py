@@ -7,7 +7,6 @@ another thread than the reactor's, every use raises ``RuntimeError``.
 
 from __future__ import annotations
 
-from _thread import get_ident
 from collections.abc import Awaitable, Mapping
 from typing import Any, Final, cast, final
 from urllib.parse import parse_qs
@@ -35,19 +34,17 @@ from apigw.wire.headers import Headers
 from apigw.wire.request import BODYLESS_STATUS
 from apigw.wire.target import check_authority, check_target
 
-_THREAD: Final = get_ident
-"""The calling thread. By a name that is ``Final``, compiled code calls it without a look into a dict."""
 _MOST_FIELDS: Final = 1000
 """Of a query that is taken apart; a client may send some ten thousand in a line."""
 
 
 @final
+@mypyc_attr(free_list_len=1)  # one is made for each exchange: its memory is used again
 class View(Seen):
     """One exchange, for one plugin. The page of plugins has each method."""
 
     def __init__(self, exchange: Exchange, shared: Shared) -> None:
-        self.next = exchange.view
-        exchange.view = self
+        self.next = None
         self._exchange = exchange
         self.shared = shared
         """Not for plugins, as all that follows until ``id``."""
@@ -62,14 +59,11 @@ class View(Seen):
         """The call of the plugin that waits, if one does: its time does not run while ``is_reading``."""
         self.is_reading = False
         """Whether a whole body is being read."""
-        self.ended_at = 0.0
-        self.next_stage = -1
-        """When the plugin's last call as a stage has ended, and the index of the stage that follows."""
         self._state: dict[str, Any] | None = None
 
     def use(self) -> Exchange:
         """The exchange. Raises ``RuntimeError`` after its end, and in another thread."""
-        if _THREAD() != self.shared.thread:
+        if not self.shared.is_here():
             raise RuntimeError("a view is for the reactor's thread: read what a thread needs before it begins")
         exchange = self._exchange
         if exchange.ended and self.phase != ENDS:
@@ -362,11 +356,16 @@ class AnswerHead:
 
 
 def view_of(exchange: Exchange, shared: Shared) -> View:
-    """The view that the plugin has of the exchange."""
+    """The view that the plugin has of the exchange. One that only a single call gets is not kept for others."""
+    if not shared.keeps:
+        return View(exchange, shared)
     seen = exchange.view
     while seen is not None:
         view = cast(View, seen)
         if view.shared is shared:
             return view
         seen = view.next
-    return View(exchange, shared)
+    view = View(exchange, shared)
+    view.next = exchange.view
+    exchange.view = view
+    return view

@@ -94,7 +94,7 @@ def pipeline(plugins: list[Any], sent: Sent | None = None) -> Pipeline:
     for plugin in plugins:
         guard = Guard(False, 1.0, Counts(), PluginLog("bench", clock.seconds), clock)
         names = Names(frozenset(), frozenset())
-        shared = Shared("bench", names, None, lambda identifier: None, Bodies(), True)
+        shared = Shared("bench", names, None, lambda identifier: None, Bodies(), late=True, keeps=False)
         stages.append(Call(guard, shared, plugin.on_request, "on_request", REQUEST))
     series = Metrics(CollectorRegistry(), "bench").route("/a")
     route = Route("/a", None, None, series, (*stages, sent or Sent()))

@@ -10,5 +10,5 @@ def test_secrets_are_not_remembered() -> None:
     names = Names(frozenset(), frozenset())
     tenant, secret = names.of("X-Tenant"), names.of("Authorization")
     assert tenant.field("acme") is tenant.field("acme")
-    assert secret.field("Bearer s3cret") == (b"authorization", b"Bearer s3cret")
+    assert secret.field("Bearer s3cret") == ((b"authorization", b"Bearer s3cret"),)
     assert secret.field("Bearer s3cret") is not secret.field("Bearer s3cret")

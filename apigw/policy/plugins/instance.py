@@ -12,7 +12,7 @@ from apigw.policy.plugins.context import Context
 from apigw.policy.plugins.guard import EXCEPTION, Guard
 from apigw.policy.plugins.model import Plugin
 from apigw.policy.plugins.series import Kept
-from apigw.policy.plugins.shape import POSITION, owned_by
+from apigw.policy.plugins.shape import METHODS, NOT_OF_EXCHANGES, OF_PIECES, POSITION, owned_by
 from apigw.policy.plugins.stage import Users
 from apigw.policy.plugins.waits import begun
 
@@ -47,6 +47,12 @@ class Instance:
     def method(self, name: str) -> Callable[..., Any] | None:
         found: Callable[..., Any] | None = getattr(self.object, name, None)
         return found
+
+    @property
+    def is_called_again(self) -> bool:
+        """Whether there may be several calls for one exchange."""
+        called = {name for name in METHODS if self.method(name) is not None} - NOT_OF_EXCHANGES
+        return len(called) > 1 or not OF_PIECES.isdisjoint(called)
 
     def start(self) -> None:
         """It comes into use. No effect if it is."""

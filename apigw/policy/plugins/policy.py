@@ -145,7 +145,8 @@ class Wired:
         guard, log = instance.guard, instance.kept.log
         names = Names(owned, frozenset(name.translate(FOLDED) for name in instance.owned))
         late = instance.position == POSITIONS[-1]
-        shared = Shared(instance.plugin.name, names, instance.context, log.for_exchange, bodies, late)
+        keeps = instance.is_called_again
+        shared = Shared(instance.plugin.name, names, instance.context, log.for_exchange, bodies, late, keeps)
         self.position = instance.position
         self.watch = self.on_request = self.on_forward = self.on_answer = None
         on_request, on_forward = instance.method("on_request"), instance.method("on_forward")

@@ -15,6 +15,9 @@ from apigw.wire.headers import TOKEN
 WAITING = ("on_request", "on_forward", "on_request_body", "on_answer_body", "start", "stop")
 AT_ONCE = ("on_answer", "on_end", "choose_service", "choose_target", "prepare")
 METHODS = (*WAITING, *AT_ONCE)
+OF_PIECES = frozenset(("on_request_body", "on_answer_body"))
+"""Called again and again for one exchange; each of the others once."""
+NOT_OF_EXCHANGES = frozenset(("prepare", "start", "stop"))
 POSITION = "after_limit"
 """That of ``on_request``, unless the class says another."""
 

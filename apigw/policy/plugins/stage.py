@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast, final
+from types import MethodType
+from typing import Any, final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -42,11 +43,7 @@ class Before:
 
 def _begins(exchange: Exchange) -> float:
     """When the call of the current stage begins. That of the stage before it ends there: the time is read once."""
-    if exchange.view is not None:
-        last = cast(View, exchange.view)
-        if last.next_stage == exchange.at - 1:
-            return last.ended_at
-    return TIMER()
+    return exchange.lap_at if exchange.lap_stage == exchange.at - 1 else TIMER()
 
 
 @final
@@ -69,6 +66,9 @@ class Call(Stage):
         self._guard = guard
         self._shared = shared
         self._method = method
+        self._owner: Any = None
+        if isinstance(method, MethodType):  # which would be taken apart for each call
+            self._method, self._owner = method.__func__, method.__self__
         self._name = name
         self._phase = phase
 
@@ -85,7 +85,8 @@ class Call(Stage):
         view = view_of(exchange, self._shared)
         view.phase = self._phase
         try:
-            result = self._method(view)
+            owner = self._owner
+            result = self._method(view) if owner is None else self._method(owner, view)
             if result is not None:
                 result = begun(result, self.spent)
         except BaseException as error:
@@ -94,7 +95,7 @@ class Call(Stage):
         ended = TIMER()
         guard.took(ended - began, self._name)
         if result is None:
-            view.ended_at, view.next_stage = ended, exchange.at
+            exchange.lap_at, exchange.lap_stage = ended, exchange.at
             view.phase = READS
             if guard.cut_off:
                 guard.succeeded()
