@@ -7,7 +7,7 @@ SPREAD := -n auto --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 COMPILED := .venv-compiled
-LOCKED := --no-deps --only-binary :all: --require-hashes --requirement requirements/build.txt
+LOCKED := --no-deps --only-binary :all: --require-hashes
 # twistd finds twisted/plugins/ in a checkout only if the checkout itself is on the path.
 EDITABLE := --no-deps --no-build-isolation --config-settings editable_mode=compat --editable
 EXTRAS := compression json-schema test hunt bench docs lock
@@ -22,7 +22,7 @@ help:
 	@echo "make test     every test                        (ARGS=... goes to pytest)"
 	@echo "make test-compiled  the same, against what mypyc makes of a request's way"
 	@echo "make test-bench     the tests of contrib/bench"
-	@echo "make test-install   what a new user types, in an empty environment"
+	@echo "make test-install   what a new user types, in an empty environment; and contrib/systemd, under a real systemd"
 	@echo "make fuzz     looks for a minute for bytes that are read wrongly, always the same ones; a finding fails"
 	@echo "make hunt     the same with others each time (SECONDS=600), with atheris where that can be installed"
 	@echo "make test-newest    every test, with the newest that setup.py allows; test-lowest: with the lowest"
@@ -80,7 +80,7 @@ test-newest test-lowest: $(VENV)/lock.installed
 	@rm -rf $(VENV)-$@
 	@$(PYTHON) -m venv $(VENV)-$@
 	-@$(BIN)/uv pip compile --quiet --no-header --no-annotate --resolution $(RESOLUTION) --python $(VENV)-$@/bin/python --extra test setup.py --output-file run/$@.txt --upgrade \
-	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq $(LOCKED) \
+	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq $(LOCKED) --requirement requirements/editable.txt \
 	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq --no-deps -r run/$@.txt \
 	  && $(VENV)-$@/bin/python -m pip --disable-pip-version-check install -qq $(EDITABLE) . \
 	  && $(VENV)-$@/bin/python -m pytest $(SPREAD) $(ARGS) \
@@ -101,7 +101,7 @@ dist:
 	@rm -rf build dist
 	@for python in $(PYTHONS); do \
 	  echo "Compiling for $$python ..."; \
-	  $$python -m venv --clear $(VENV)-dist && $(BUILDER) -m pip --disable-pip-version-check install -qq $(LOCKED) \
+	  $$python -m venv --clear $(VENV)-dist && $(BUILDER) -m pip --disable-pip-version-check install -qq $(LOCKED) --requirement requirements/build.txt \
 	  && APIGW_COMPILE=1 $(BUILDER) -m pip --disable-pip-version-check wheel -q --no-deps --no-build-isolation --wheel-dir dist . || exit 1; \
 	done
 	@$(BUILDER) -c "from setuptools.build_meta import build_sdist; build_sdist('dist')" >/dev/null
@@ -118,6 +118,7 @@ lock: $(VENV)/lock.installed
 	@cat requirements/*.txt >run/all.txt
 	@$(COMPILE) $(UPGRADE) setup.py run/build.in --all-extras --output-file run/all.txt
 	@$(COMPILE) run/build.in --constraint run/all.txt --output-file requirements/build.txt
+	@grep setuptools run/build.in | $(COMPILE) - --constraint run/all.txt --output-file requirements/editable.txt
 	@$(COMPILE) setup.py --constraint run/all.txt --output-file requirements/run.txt
 	@for extra in $(EXTRAS); do $(COMPILE) setup.py --extra $$extra --constraint run/all.txt --output-file requirements/$$extra.txt || exit 1; done
 	@git diff --stat requirements
@@ -137,13 +138,13 @@ $(COMPILED)/installed: setup.py pyproject.toml $(wildcard requirements/*.txt) $(
 	@echo "Compiling, and installing into $(COMPILED) ..."
 	@rm -rf build
 	@test -d $(COMPILED) || $(PYTHON) -m venv $(COMPILED) || { rm -rf $(COMPILED); exit 1; }
-	@$(COMPILED)/bin/python -m pip --disable-pip-version-check --require-virtualenv install -qq $(LOCKED) -r requirements/test.txt -r requirements/bench.txt
+	@$(COMPILED)/bin/python -m pip --disable-pip-version-check --require-virtualenv install -qq $(LOCKED) -r requirements/build.txt -r requirements/test.txt -r requirements/bench.txt
 	@$(COMPILED)/bin/python -m pip --disable-pip-version-check --require-virtualenv install -qq --no-deps --no-build-isolation --force-reinstall .
 	@touch $@
 
 # Not compiled by pip, which would compile all: Python does it with what is imported.
-$(VENV)/%.installed: setup.py requirements/build.txt requirements/%.txt | $(BIN)/python
+$(VENV)/%.installed: setup.py requirements/editable.txt requirements/%.txt | $(BIN)/python
 	@echo "Installing into $(VENV), with what '$*' needs ..."
-	@$(PIP) install -qq --no-compile $(LOCKED) --requirement requirements/$*.txt
+	@$(PIP) install -qq --no-compile $(LOCKED) --requirement requirements/editable.txt --requirement requirements/$*.txt
 	@$(PIP) install -qq $(EDITABLE) .
 	@touch $@

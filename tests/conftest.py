@@ -11,6 +11,8 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from skips import pytest_configure as pytest_configure
+from spread import pytest_collection_modifyitems as pytest_collection_modifyitems
+from spread import pytest_sessionstart as pytest_sessionstart
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contrib"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # support/

@@ -25,7 +25,12 @@ SETUP = {
 BUILD = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
 RUN: list[str] = ast.literal_eval(SETUP["install_requires"])
 EXTRAS: dict[str, list[str]] = ast.literal_eval(SETUP["extras_require"])
-LOCKED = {"build": BUILD, "run": RUN, **{extra: [*RUN, *declared] for extra, declared in EXTRAS.items()}}
+LOCKED = {
+    "build": BUILD,
+    "editable": BUILD[:1],
+    "run": RUN,
+    **{extra: [*RUN, *declared] for extra, declared in EXTRAS.items()},
+}
 """What each file in requirements/ is made of."""
 
 CHOSEN = {
@@ -107,7 +112,7 @@ def lock(name: str) -> dict[str, set[str]]:
 
 
 def test_there_is_a_lock_for_everything() -> None:
-    """One for each extra, one for the program alone, one for what builds it."""
+    """One for each extra, one for the program alone, one for what builds it, one for who has a checkout on the path."""
     assert {file.stem for file in (ROOT / "requirements").glob("*.txt")} == set(LOCKED)
 
 

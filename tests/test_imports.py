@@ -81,7 +81,7 @@ ROOMS = {
     ),
     "process.trial": ("process", "process.program", "wire", "config"),
     "process.worker": ("process", "process.program", "shared", "config"),
-    "process.workers": ("process", "process.worker", "process.trial", "policy.all", "shared", "config"),
+    "process.workers": ("process", "process.worker", "process.trial", "policy.all", "shared", "wire", "config"),
     "cli": (
         "admin.explain",
         "process",

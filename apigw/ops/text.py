@@ -20,7 +20,7 @@ from apigw.ops.series import BUCKETS, Key, RouteSeries, Spread
 PATHS_AT_A_TIME = 16
 """Routes between two pauses."""
 SAMPLES_AT_A_TIME = 64
-"""Samples of other families between two pauses."""
+"""Samples of other families between two pauses, however few each family has: a pause wakes the thread anew."""
 
 
 def render(
@@ -55,6 +55,7 @@ class _Paced:
     def __init__(self, families: Collector, pause: Callable[[], None]) -> None:
         self._families = families
         self._pause = pause
+        self._samples = 0
 
     def collect(self) -> Iterator[Metric]:
         for family in self._families.collect():
@@ -63,8 +64,9 @@ class _Paced:
             yield family
 
     def _paced(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        for number, sample in enumerate(samples):
-            if not number % SAMPLES_AT_A_TIME:
+        for sample in samples:
+            self._samples += 1
+            if not self._samples % SAMPLES_AT_A_TIME:
                 self._pause()
             yield sample
 

@@ -216,11 +216,17 @@ class Totals:
     def packed(self, pause: Pause = lambda: None) -> str:
         """The sum as text. The series may be those that are being counted."""
         lines = [orjson.dumps((_COUNTS, self.counts))]
+        written = 0
 
         def write(kind: str, entries: Sequence[Any], shown: Callable[[Any], Any], *family: str) -> None:
+            nonlocal written
             for start in range(0, len(entries) or 1, LINE):  # a family without series has its head
-                pause()
-                lines.append(orjson.dumps((kind, [shown(each) for each in entries[start : start + LINE]], *family)))
+                line = entries[start : start + LINE]
+                written += 1 + len(line)
+                if written > LINE:  # most families have few series, and each pause wakes this thread anew
+                    pause()
+                    written = 1 + len(line)
+                lines.append(orjson.dumps((kind, [shown(each) for each in line], *family)))
 
         for family in self.families.values():
             about = family.name, family.documentation, family.type, family.unit

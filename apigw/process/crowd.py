@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from apigw.shared.page import Page
-from apigw.shared.table import Spot
+from apigw.shared.spot import Spot
 from apigw.wire.room import counted
 
 _OWNER: Final = -1

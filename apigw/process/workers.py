@@ -31,6 +31,7 @@ from apigw.process.upgrade import Handed, Upgrade
 from apigw.process.watching import Watching
 from apigw.process.worker import live
 from apigw.shared.page import LayoutChanged, Page
+from apigw.wire.fetch import rehearse
 
 log = Logger()
 
@@ -54,6 +55,7 @@ def master(
     has handed over that has executed this one.
     """
     try_out(config, directory, reactor)
+    rehearse()
     page = _page(workers, config, handed)
     for policy in POLICIES:
         policy.share(config, page)

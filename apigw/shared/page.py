@@ -19,6 +19,7 @@ from typing import Final
 from attrs import frozen
 
 from apigw.shared.cells import Cells
+from apigw.shared.debts import DEBTS, Debts
 from apigw.shared.loads import Loads
 from apigw.shared.locks import WORDS_OF_LOCK, Locks
 from apigw.shared.places import Places
@@ -26,7 +27,7 @@ from apigw.shared.records import Records
 from apigw.shared.slots import MOST_WORKERS, WORDS_OF_SLOT, Slots
 from apigw.shared.table import Table
 
-VERSION = 6
+VERSION = 7
 """Of the layout. It changes with any change of what is where, or of what it means."""
 
 LIMITS_MEMORY: Final = 64 * 1024 * 1024
@@ -64,6 +65,7 @@ _SECRET_SIZE = 32
 _HEADER = 512
 _LAYOUT, _WORKERS, _USED, _MEMORY, _RECORDS, _SECRET = range(6)
 _CHANGES: Final = 16
+_IN_DEBT: Final = 17
 _BEGIN = Struct(f"=8sqqqq{_SECRET_SIZE}s")
 _SLOTS = _HEADER
 _LOCKS = _SLOTS + MOST_WORKERS * WORDS_OF_SLOT
@@ -75,7 +77,8 @@ _DENIALS = _NAMES + NAMES_MEMORY // 8
 _LOADS = _DENIALS + DENIALS_MEMORY // 8
 _SERVICES = _LOADS + MOST_WORKERS * TARGETS
 _RETRIES = _SERVICES + SERVICES * SERVICE_SIZE
-_REST = _RETRIES + MOST_WORKERS * 2 * SERVICES
+_DEBTS = _RETRIES + MOST_WORKERS * 2 * SERVICES
+_REST = _DEBTS + MOST_WORKERS * DEBTS
 
 
 class LayoutChanged(Exception):
@@ -115,6 +118,7 @@ class Page:
         records: int = self.words[_RECORDS] // 64 * 8
         self.limits = Table(self.words, self.locks, 0, STRIPES, _REST, limits, self.secret)
         self.places = Places(self.limits)
+        self.debts = Debts(self.words, _DEBTS, _IN_DEBT, self.slots)
         self._records = Table(self.words, self.locks, STRIPES, 1, _REST + limits, records, self.secret)
         self.records = Records(self._records)
         """Families of refresh tokens. A worker that dies while it writes one takes all with it."""
@@ -210,6 +214,7 @@ class Page:
         self.slots.clear(worker)
         self.loads.clear(worker)
         self.retries.clear(worker)
+        self.debts.clear(worker)
         freed = self.locks.free_of(worker, self._empty)
         return Death(freed, self.places.leave(worker))
 

@@ -12,7 +12,8 @@ from typing import Final, final
 from mypy_extensions import i64
 
 from apigw.shared.locks import STRUCTURE
-from apigw.shared.table import CELL, FIRST, LAST, LINK, OWNER, PLACES, STATE, UNTIL, Spot, Table
+from apigw.shared.spot import Spot
+from apigw.shared.table import CELL, FIRST, LAST, LINK, OWNER, PLACES, STATE, UNTIL, Table
 
 _NEVER: Final = 2**62
 _A_CHUNK: Final = CELL - 1

@@ -12,7 +12,8 @@ from typing import Final, final
 from mypy_extensions import i64
 
 from apigw.shared.locks import STRUCTURE
-from apigw.shared.table import CELL, COUNTER, FIRST, LAST, LINK, OWNER, RECORD, STATE, UNTIL, Spot, Table
+from apigw.shared.spot import Spot
+from apigw.shared.table import CELL, COUNTER, FIRST, LAST, LINK, OWNER, RECORD, STATE, UNTIL, Table
 
 FOR_EVER: Final = 2**62
 """``until`` of a record that does not leave when there is no room."""

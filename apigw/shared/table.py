@@ -20,6 +20,7 @@ from typing import Final, final
 from mypy_extensions import i64
 
 from apigw.shared.locks import STRUCTURE, Locks
+from apigw.shared.spot import Spot
 
 CELL: Final = 8
 """Words of a cell. That of an entry: its head, mark, owner, until, and four words of state."""
@@ -70,32 +71,6 @@ SWEPT_AT_ONCE: Final = 512
 
 _DIGEST: Final = Struct("=QQ")
 _MARK_BITS: Final = 0x07FF_FFFF_FFFF_FFFF
-
-
-_NOWHERE: Final = memoryview(b"")
-
-
-@final
-class Spot:
-    """Where a name is looked for: its lock, its stripe's first word, its bucket's word, and what stands for it.
-
-    And where it was found: ``line`` are the words of its entry, and ``kind`` is what that is. Both are right after
-    ``find`` or ``add``, as long as the lock is held. ``known`` is the word ``MARK`` of the entry when it was last used.
-    """
-
-    def __init__(self, lock: i64, stripe: i64, bucket: i64, mark: i64) -> None:
-        self.lock = lock
-        self.stripe = stripe
-        self.bucket = bucket
-        self.mark = mark
-        self.cell: i64 = 0
-        self.line: memoryview = _NOWHERE
-        self.kind: i64 = 0
-        self.known: i64 = 0
-        self.until: i64 = 0
-        """The entry's ``until`` as its owner has read it last; 0 if he has not since it was found."""
-        self.seen: object = None
-        """What its owner wants to remember of it, for when he cannot have the lock."""
 
 
 @final
@@ -162,6 +137,29 @@ class Table:
                 if use and not its & _USED:
                     its |= _USED
                     words[cell + MARK] = its
+                self._found(spot, cell, its)
+                return cell
+            head: i64 = words[cell]
+            cell = head >> LINK
+        return 0
+
+    def glance(self, spot: Spot) -> i64:
+        """``find`` without the lock: what is found may change meanwhile, and be another's by then.
+
+        It writes nothing, and ends even if cells go from one list to another while it follows them.
+        """
+        cell = spot.cell
+        if cell:
+            its: i64 = spot.line[MARK]
+            if its == spot.known:
+                return cell
+        words = self.words
+        cell = words[spot.bucket]
+        for _ in range(self.cells):
+            if not cell:
+                break
+            its = words[cell + MARK]
+            if its >> _NAME == spot.mark:
                 self._found(spot, cell, its)
                 return cell
             head: i64 = words[cell]

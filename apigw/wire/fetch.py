@@ -70,6 +70,20 @@ class Ask:
         return Answered(response.code, fields, content)
 
 
+def rehearse() -> None:
+    """Ask nobody for anything. What Python looks up at the first request and keeps, as which classes are mappings, is
+    then shared by the processes that this one forks: 0.4 MiB for each that asks."""
+    HTTPClient(_Nobody()).request("GET", "http://localhost/", allow_redirects=False, unbuffered=True)
+
+
+@implementer(IAgent)
+class _Nobody:
+    def request(
+        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
+    ) -> Deferred[IResponse]:
+        return Deferred()
+
+
 class Fetch:
     """``await fetch(url)`` gives the body of a 200 answer of at most ``limit`` bytes, and its headers in lower case."""
 

@@ -43,11 +43,12 @@ def test_the_page_does_what_it_shows(page: str, wheel: Path, tmp_path: Path) -> 
     for printed, port in zip(ports, _free_ports(len(ports)), strict=True):
         text = re.sub(rf"\b{printed}\b", port, text)
     text = text.replace("CHECKOUT=~/apigw", f"CHECKOUT={wheel}")
-    text = text.replace("pip install --quiet", "pip install --quiet --constraint versions")
     hashes = re.compile(r" *\\$|^ *--hash.*\n", re.MULTILINE)
-    (tmp_path / "versions").write_text(hashes.sub("", (ROOT / "requirements/test.txt").read_text()))
+    locked = "".join((ROOT / f"requirements/{name}.txt").read_text() for name in ("test", "editable"))
+    (tmp_path / "versions").write_text(hashes.sub("", locked))
     blocks = blocks_of(text)
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL", "APIGW"))}
+    environ |= {name: str(tmp_path / "versions") for name in ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT")}
     done = subprocess.run(
         ["bash", "-e", "-m", "-c", script_of(blocks)],
         cwd=tmp_path,

@@ -34,7 +34,7 @@ class Scene:
         self.service = Service(self.behave)
         self.go_on = threading.Event()
         self.sick = False
-        self.daemon = Daemon(directory / "gateway", self.document(directory))
+        self.daemon = Daemon(directory / "gateway", self.document(directory), executed=True)
         self.daemon.start(self.clock.environ)
 
     def document(self, directory: Path) -> Document:

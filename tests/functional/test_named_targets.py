@@ -45,7 +45,7 @@ class Scene:
             routes=[{"path": "/*", "service": "main"}],
             workers=2,
         )
-        self.daemon = Daemon(directory / "gateway", document)
+        self.daemon = Daemon(directory / "gateway", document, executed=True)
         stack.callback(self.daemon.kill)
         path = os.pathsep.join(filter(None, [str(directory), os.environ.get("PYTHONPATH")]))
         self.daemon.start({"PYTHONPATH": path})

@@ -49,7 +49,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, module_service: Service, ha
     names = [*(f"hangs{number}" for number in range(HANGING)), "may-hang", "well"]
     services = {name: {"targets": [f"http://{name}.test:{port}"], "connect_timeout": "1s"} for name in names}
     document = gateway(services=services, routes=[{"path": f"/{name}/*", "service": name} for name in names])
-    daemon = Daemon(tmp_path_factory.mktemp("gateway"), document)
+    daemon = Daemon(tmp_path_factory.mktemp("gateway"), document, executed=True)
     try:
         yield daemon.start({"PYTHONPATH": str(site)})
         check_log(daemon)

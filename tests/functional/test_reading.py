@@ -23,7 +23,7 @@ from .conftest import Start
 
 @pytest.fixture
 def daemon(start: Start, service: Service) -> Daemon:
-    return start(gateway(services={"main": service.url}, routes=[{"path": "/a", "service": "main"}]))
+    return start(gateway(services={"main": service.url}, routes=[{"path": "/a", "service": "main"}]), executed=True)
 
 
 def children(daemon: Daemon) -> list[int]:

@@ -201,7 +201,7 @@ def test_reloads_under_load_cost_nobody_an_error(start: Start) -> None:
     async def run() -> None:
         server = await origin.listen()
         port = origin.port_of(server)
-        daemon = await asyncio.to_thread(start, generation(port, 0))
+        daemon = await asyncio.to_thread(start, generation(port, 0), executed=True)
         load = Load(daemon.address, requests(), 16)
         running = asyncio.create_task(load.run())
         try:

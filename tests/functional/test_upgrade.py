@@ -64,7 +64,7 @@ def edit(program: Path) -> Iterator[Edit]:
 @contextmanager
 def running(directory: Path, program: Path, service: Service) -> Iterator[Daemon]:
     """A daemon of the copy."""
-    daemon = Daemon(directory, document(service))
+    daemon = Daemon(directory, document(service), executed=True)
     try:
         daemon.start({"PYTHONPATH": str(program)})
         eventually(lambda: len(daemon.status()["workers"]) == WORKERS)

@@ -276,6 +276,21 @@ def test_any_pattern_survives(pattern: str) -> None:
     assert pattern in paths
 
 
+def test_few_pauses_where_there_is_little_to_say() -> None:
+    """Each wakes a thread, and every worker says what it has counted once a second: not one for each family."""
+    worker, pauses = Worker(0), 0
+
+    def pause() -> None:
+        nonlocal pauses
+        pauses += 1
+
+    packed(worker.metrics, 0, pause)
+    assert pauses <= 5
+    pauses = 0
+    worker.metrics.render(pause=pause)
+    assert pauses <= 5
+
+
 def test_others_have_their_turn_while_it_is_added_up() -> None:
     """Two workers of 1,000 routes: at most 64 routes or series are added or written at once."""
     workers = [Worker(index, *(f"/r{number}" for number in range(1000))) for index in range(2)]

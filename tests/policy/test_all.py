@@ -101,7 +101,7 @@ def document(service: Service) -> Document:
 def test_what_it_adds_is_in_every_answer(grown: Grown, tmp_path: Path) -> None:
     """Of its routes; and where it fails, the request is a 500, and the next one is served."""
     service = Service()
-    daemon = Daemon(tmp_path / "gateway", document(service))
+    daemon = Daemon(tmp_path / "gateway", document(service), executed=True)
     try:
         daemon.start(grown(GREETING))
         with daemon.connect() as client:
@@ -123,7 +123,7 @@ def test_it_lives_as_long_as_the_program(grown: Grown, tmp_path: Path) -> None:
     """It is started before it is in force, and stopped to the end; check makes it and starts nothing."""
     service = Service()
     environ, notes = grown(LIVING), tmp_path / "notes"
-    daemon = Daemon(tmp_path / "gateway", document(service))
+    daemon = Daemon(tmp_path / "gateway", document(service), executed=True)
     try:
         check = [str(Path(TWISTD).with_name("apigw")), "check", str(daemon.directory)]
         said = subprocess.run(check, env={**os.environ, **environ}, check=True, timeout=PATIENCE, capture_output=True)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from apigw.shared.locks import STRUCTURE
 from apigw.shared.page import Page
-from apigw.shared.table import COUNTER, LAST, PLACES, STATE, UNTIL, Spot, Table
+from apigw.shared.spot import Spot
+from apigw.shared.table import COUNTER, LAST, PLACES, STATE, UNTIL, Table
 
 SOON, LATE = 10, 1_000
 

@@ -37,9 +37,11 @@ done
 
 TRIAL = r"""
 mkdir a b c d
-mount -t cgroup2 cgroup2 a && mkdir a/apigw-$$ && rmdir a/apigw-$$ && mount -t tmpfs tmpfs b && mkdir b/up b/work &&
+mount -t cgroup2 cgroup2 a && group=$(mktemp --directory a/apigw-XXXXXX) && rmdir "$group" &&
+  mount -t tmpfs tmpfs b && mkdir b/up b/work &&
   mount -t overlay overlay -o "lowerdir=d,upperdir=b/up,workdir=b/work" c
 """
+"""In a namespace each is process 1, and several may be tried at once: the number tells none from another."""
 
 INNER = r"""
 set -e

@@ -45,7 +45,8 @@ def gateway(*, services: Mapping[str, Any], routes: Iterable[Any], **settings: A
 class Daemon:
     """One process, from ``start`` to ``wait``. Its log, and what it says on stderr, is in ``log``.
 
-    It is forked (``fork_server``). ``executed`` is for who looks at the command and the environment of the process.
+    It is forked (``fork_server``), and so is what reads its configuration anew. ``executed`` is for who looks at the
+    command and the environment of the process, and for an environment in which Python imports something else.
     """
 
     def __init__(
@@ -94,10 +95,11 @@ class Daemon:
         return self
 
     def start(self, environ: Mapping[str, str] | None = None) -> Daemon:
-        """Start, and wait until it serves. With an ``environ`` of its own it is executed."""
-        if environ is None and not self._executed:
+        """Start, and wait until it serves. ``environ`` is added to that of this process."""
+        if not self._executed:
+            assert not {"PYTHONPATH", "LD_PRELOAD"} & set(environ or ()), "a forked process has read these already"
             self._is_not_running()
-            self.process = Forked(_fork_server(), self.command, str(self.log_file))
+            self.process = Forked(_fork_server(), self.command, str(self.log_file), environ or {})
         else:
             self.launch(environ)
         settings = self._document["gateway"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -116,3 +118,25 @@ def test_a_redirect_says_what_to_configure(
     assert ("configure the address itself" in str(caught.value)) == ("redirect" in says)
     assert "password" not in str(caught.value)
     assert len(service.requests) == 1
+
+
+REHEARSED = """
+import sys
+from collections.abc import Sized
+from apigw.wire.fetch import _Nobody, rehearse
+from treq.client import HTTPClient
+Sized.register(type("Last", (), {{}}))  # as the imports of a program do, after which Python looks up anew
+{rehearse}
+looked_up = []
+sys.setprofile(lambda frame, event, _: looked_up.append(frame.f_code.co_name) if event == "call" else None)
+HTTPClient(_Nobody()).request("GET", "http://other.example/path?x=1", allow_redirects=False, unbuffered=True)
+print(looked_up.count("__subclasscheck__"))
+"""
+
+
+@pytest.mark.parametrize(("rehearse", "kept"), [("rehearse()", True), ("", False)])
+def test_a_rehearsal_leaves_nothing_to_look_up(rehearse: str, kept: bool) -> None:
+    """A process that is forked after it has, from its parent, what the first request looks up in others."""
+    program = REHEARSED.format(rehearse=rehearse)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (int(done.stdout) == 0) is kept

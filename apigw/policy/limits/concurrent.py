@@ -84,10 +84,14 @@ class Places:
     def full(self, wanted: list[Want]) -> ConcurrentLimit | None:
         """The first limit without a place for its caller."""
         for limit, key in wanted:
-            taken = self._taken.get(limit.id)
-            if taken is not None and taken.get(key, 0) >= limit.most:
+            if self.taken(limit, key) >= limit.most:
                 return limit
         return None
+
+    def taken(self, limit: ConcurrentLimit, key: bytes) -> int:
+        """Those of one caller."""
+        taken = self._taken.get(limit.id)
+        return 0 if taken is None else taken.get(key, 0)
 
     def take(self, wanted: list[Want]) -> None:
         for limit, key in wanted:

@@ -8,19 +8,22 @@ from struct import Struct
 from typing import Final
 
 from mypy_extensions import i64
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from apigw.policy.limits.arithmetic import Checks, Decision, Limit, LogLimit, Standing, allow, decide
-from apigw.policy.limits.concurrent import HELD, Claim, ConcurrentLimit, Want
+from apigw.policy.limits.concurrent import HELD, WANTED, Claim, ConcurrentLimit, Want
 from apigw.policy.limits.local import LocalStore
 from apigw.policy.limits.memory import MemoryStore
-from apigw.policy.limits.page_log import begin_log, count_counter, count_log, look_counter, look_log
+from apigw.policy.limits.page_log import begin_log, count_counter, count_log, glance, look_counter, look_log
 from apigw.policy.limits.shares import Shares
+from apigw.shared.debts import Debts
 from apigw.shared.locks import Locks
 from apigw.shared.page import Page
 from apigw.shared.places import Places
 from apigw.shared.slots import WITHOUT_ROOM
-from apigw.shared.table import COUNTER, LOG, Spot, Table
+from apigw.shared.spot import Spot
+from apigw.shared.table import COUNTER, LOG, Table
 
 SWEPT: Final = 16
 """Parts of the table (``table.SWEPT_AT_ONCE``) that all workers together look at in a ``SWEEP_INTERVAL``: a full table
@@ -37,9 +40,9 @@ class PageStore(LocalStore):
 
     The monotonic clock is the same in all workers.
 
-    A check whose lock is not free in time is refused if the limit was used up when this worker looked last, for as long
-    as nothing can pass. Else this worker's share of the limit decides, and it is counted when the lock is free. A place
-    for which the table has no room is decided by the share, too.
+    A check whose lock is not free in time is admitted if the limit has room for it beyond any doubt, and counted when
+    the lock is free. Until then it is a debt that all workers know of, so that none admits what it needs. A place whose
+    lock is not free, or for which the table has no room, is decided by this worker's share.
     """
 
     def __init__(self, page: Page, clock: IReactorTime, now: Callable[[], float]) -> None:
@@ -51,10 +54,10 @@ class PageStore(LocalStore):
         self._known: dict[bytes, dict[bytes, Spot]] = {}
         """Of each limit, by its id: where its keys are."""
         self._kept = 0
-        self._shares = Shares(clock, now)
+        self._debts: Debts = page.debts
+        self._shares = Shares()
         self._uncounted: list[Checks] = []
-        """What shares have admitted and the page has not counted. A worker waits before it misses a lock: so there are
-        few."""
+        """What was admitted without the locks. A worker waits before it misses one: so there are few."""
         self._owed: list[Want] = []
         """Places to free, whose locks were not to be had."""
         self._next_swept: i64 = 0
@@ -72,18 +75,31 @@ class PageStore(LocalStore):
         if len(checks) == 1:
             limit, key = checks[0]
             return self.check_one(limit, key, at)
-        decision = self._in_page(checks, self._moment(at))
-        return self._by_share(checks, at) if decision is None else decision
+        moment = self._moment(at)
+        spots = self._spots(checks)
+        locks = self._take_all(spots)
+        if locks is None:
+            return self._without_locks(checks, moment, 1)
+        try:
+            standings = self._look_all(checks, spots, moment, True)
+            decision = decide(standings, moment, 1, self._ahead(moment))
+            if decision.allowed:
+                self._count_all(spots, standings)
+        finally:
+            self._give_back(locks)
+        return decision
 
     def check_one(self, limit: Limit, key: bytes, at: float | None = None) -> Decision:
         moment = self._moment(at)
         ahead = self._ahead(moment)
         spot = self._spot(limit.id, key)
         if not self._locks.take(spot.lock):
-            return self._by_share([(limit, key)], at)
+            return self._without_locks([(limit, key)], moment, 1)
         try:
             found = self._table.find(spot) != 0
             standing = self._look(limit, spot, found, moment)
+            if self._debts.any(moment):
+                standing = _doubted(standing, self._debts.of(spot.mark))
             allowed = standing.used < limit.limit
             if allowed:
                 self._count(spot, found, standing)
@@ -98,7 +114,7 @@ class PageStore(LocalStore):
         spots = self._spots(checks)
         locks = self._take_all(spots)
         if locks is None:
-            return self._share().peek(checks, at)
+            return self._without_locks(checks, moment, 0)
         try:
             standings = self._look_all(checks, spots, moment, False)
         finally:
@@ -111,26 +127,27 @@ class PageStore(LocalStore):
         moment = self._moment(at)
         spots, wanted = self._spots(checks), self._places_of(claim.wanted)
         locks = self._take_all(spots + wanted)
-        if locks is None:
-            refusal = self._still_refused(checks, moment)
-            if refusal is not None:
-                return refusal
-            by_share = self._share().admit_within(checks, claim, tested, at)
-            if checks and claim.state == HELD:
-                self._uncounted.append(checks)
-            return by_share
         decision: Decision | None = None
+        if locks is None:
+            self._share().hold(claim, tested)
+            if checks:
+                decision = self._without_locks(checks, moment, 1 if claim.full is None else 0)
+            if decision is not None and not decision.allowed and claim.state == HELD:
+                self._shares.free(claim)
+                claim.state = WANTED
+            return decision
         try:
             claim.full = self._full(tested)
             if checks:
                 standings = self._look_all(checks, spots, moment, True)
                 decision = decide(standings, moment, 1 if claim.full is None else 0, self._ahead(moment))
             if claim.full is None and (decision is None or decision.allowed):
-                if not self._hold(claim, wanted, moment):
-                    return self._share().admit_within(checks, claim, tested, at)
-                if checks:
+                if self._hold(claim, wanted, moment):
+                    claim.state = HELD
+                else:
+                    self._share().hold(claim, tested)
+                if checks and claim.state == HELD:
                     self._count_all(spots, standings)
-                claim.state = HELD
         finally:
             self._give_back(locks)
         return decision
@@ -153,16 +170,18 @@ class PageStore(LocalStore):
         else:
             self._free(claim.wanted)
 
+    def stop(self) -> Deferred[None]:
+        self._count_uncounted(self._moment(None))
+        return super().stop()
+
     def sweep(self) -> None:
         """Remove the expired keys of the next parts of the table, count what is not counted yet, and free the places
         that are still owed."""
         moment = self._moment(None)
-        while self._uncounted and self._in_page(self._uncounted[-1], moment) is not None:
-            self._uncounted.pop()
+        self._count_uncounted(moment)
         owed, self._owed = self._owed, []
         if owed:
             self._free(owed)
-        self._shares.sweep()
         table = self._table
         for _ in range(max(1, SWEPT // self._page.workers)):
             # Each worker begins elsewhere.
@@ -175,29 +194,48 @@ class PageStore(LocalStore):
             finally:
                 self._locks.give_back(lock)
 
-    def _in_page(self, checks: Checks, moment: int) -> Decision | None:
-        """None if the locks are not to be had."""
-        spots = self._spots(checks)
-        locks = self._take_all(spots)
-        if locks is None:
-            return None
-        try:
-            standings = self._look_all(checks, spots, moment, True)
-            decision = decide(standings, moment, 1, self._ahead(moment))
-            if decision.allowed:
-                self._count_all(spots, standings)
-        finally:
-            self._give_back(locks)
-        return decision
-
-    def _by_share(self, checks: Checks, at: float | None) -> Decision:
-        refusal = self._still_refused(checks, self._moment(at))
+    def _without_locks(self, checks: Checks, moment: int, counted: int) -> Decision:
+        """Admitted only where what is known to count, what may count beside it and this one are within the limit."""
+        refusal = self._still_refused(checks, moment)
         if refusal is not None:
             return refusal
-        decision = self._share().check(checks, at)
-        if decision.allowed:
+        debts, worker, spots = self._debts, int(self._locks.worker), self._spots(checks)
+        for spot in spots:  # before anything is read: of two workers that do this at once, one sees the other's
+            debts.add(worker, spot.mark, moment)
+        standings: list[Standing] = []
+        for place, (limit, _) in enumerate(checks):
+            spot = spots[place]
+            # First the debts: what is counted meanwhile is seen twice then, and not missed.
+            owed = debts.of(spot.mark)
+            standings.append(_doubted(glance(self._table, limit, spot, moment), owed))
+        decision = decide(standings, moment, counted, self._ahead(moment))
+        if counted and decision.allowed:
             self._uncounted.append(checks)
+        else:
+            for spot in spots:
+                debts.subtract(worker, spot.mark)
         return decision
+
+    def _count_uncounted(self, moment: int) -> None:
+        """What was admitted without locks, as far as these can be had now."""
+        while self._uncounted:
+            checks = self._uncounted[-1]
+            spots = self._spots(checks)
+            locks = self._take_all(spots)
+            if locks is None:
+                self._debts.say(moment)
+                return
+            try:
+                standings = [
+                    self._look(limit, spots[place], self._table.find(spots[place]) != 0, moment)
+                    for place, (limit, _) in enumerate(checks)
+                ]
+                self._count_all(spots, standings)
+                for spot in spots:
+                    self._debts.subtract(int(self._locks.worker), spot.mark)
+            finally:
+                self._give_back(locks)
+            self._uncounted.pop()
 
     def _still_refused(self, checks: Checks, moment: int) -> Decision | None:
         """The refusal, where a limit was used up when it was looked at last, and nothing can have passed since."""
@@ -220,6 +258,8 @@ class PageStore(LocalStore):
         for place, (limit, _) in enumerate(checks):
             found = self._table.find(spots[place], use) != 0
             standing = self._look(limit, spots[place], found, moment)
+            if self._debts.any(moment):
+                standing = _doubted(standing, self._debts.of(spots[place].mark))
             if standing.used >= limit.limit:
                 spots[place].seen = standing
             standings.append(standing)
@@ -323,6 +363,17 @@ class PageStore(LocalStore):
 def local_store(page: Page | None, clock: IReactorTime, now: Callable[[], float]) -> LocalStore:
     """The store in memory: in the page that the workers share, if there are several."""
     return MemoryStore(clock, now) if page is None else PageStore(page, clock, now)
+
+
+def _doubted(standing: Standing, owed: i64) -> Standing:
+    """Used up for the moment, if it will be with what is ``owed``.
+
+    A request whose own debt is among it needs one more: who has the lock may be counting one, and not have seen it.
+    """
+    limit = standing.limit
+    if standing.used < limit.limit <= standing.used + int(owed):
+        return Standing(limit, standing.clock, limit.limit, standing.resets, standing.clock + 1)
+    return standing
 
 
 def _id(identity: bytes) -> int:

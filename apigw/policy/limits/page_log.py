@@ -14,7 +14,8 @@ from mypy_extensions import i64
 
 from apigw.policy.limits.arithmetic import Limit, Standing, both, weigh
 from apigw.shared.locks import STRUCTURE
-from apigw.shared.table import CELL, COUNTER, FIRST, LAST, LINK, LOG, STATE, UNTIL, Spot, Table
+from apigw.shared.spot import Spot
+from apigw.shared.table import CELL, COUNTER, FIRST, LAST, LINK, LOG, STATE, UNTIL, Table
 
 KEPT_WHOLE: Final = 64
 """For a log of up to so many stamps others leave when its stripe is full. A longer one becomes a counter then."""
@@ -105,6 +106,19 @@ def count_log(table: Table, spot: Spot, standing: Standing) -> None:
     if first != oldest:
         line[FIRST] = oldest
     line[LAST] = last
+
+
+def glance(table: Table, limit: Limit, spot: Spot, now: int) -> Standing:
+    """The standing without the lock, while another may be about to count one more. Of a log it may be too much, by
+    what has left the window since it was counted last."""
+    if not table.glance(spot):
+        return limit.look(None, now)
+    if spot.kind != LOG:
+        return look_counter(limit, spot, now)
+    line = spot.line
+    until: i64 = line[UNTIL]
+    used: i64 = line[STATE] if now < until else 0
+    return Standing(limit, now, used, now + limit.span, now + 1 if used >= limit.limit else 0)
 
 
 def begin_log(table: Table, spot: Spot, standing: Standing) -> None:

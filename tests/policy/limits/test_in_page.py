@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from support.limits import NOON, concurrent, limit
 from twisted.internet.task import Clock
 
 from apigw.policy.limits.arithmetic import Limit
-from apigw.policy.limits.concurrent import HELD, Claim, ConcurrentLimit
+from apigw.policy.limits.concurrent import HELD, WANTED, Claim, ConcurrentLimit
 from apigw.policy.limits.in_page import PageStore
 from apigw.policy.limits.local import SWEEP_INTERVAL
 from apigw.policy.limits.memory import MemoryStore
@@ -136,26 +137,122 @@ def hold(page: Page, lock: int) -> None:
     assert page.locks.take(lock)
 
 
+@pytest.mark.parametrize("algorithm", ["log", "counter"])
 @pytest.mark.parametrize("more", [0, 1])
-def test_without_a_lock_a_worker_goes_by_its_share(page: Page, more: int) -> None:
-    """Where its holder is stopped: so many of the limit, apart from what all have counted; each miss is counted."""
-    page.workers = 3
+def test_without_a_lock_a_limit_is_kept(page: Page, algorithm: str, more: int) -> None:
+    """Where its holder is stopped: there is room for what all have counted, for what this worker admits beside, and for
+    one that the holder may be counting. Else a request is refused, for the moment. Each miss is counted."""
     memory = store(page)
-    checks = [(limit(7, 60), b"x"), (limit(100, 60, endpoint="/y"), b"x")][: 1 + more]
+    checks = [(limit(10, 60, algorithm), b"x"), (limit(100, 60, endpoint="/y"), b"x")][: 1 + more]
     for _ in range(6):
         memory.check(checks, NOON)
     lock = page.limits.spot(checks[0][0].id + b"x").lock
     with child(holds(lambda: hold(page, lock))) as other:
         other.wait_so_far()
         other.stop()
-        seen = [memory.check(checks, NOON + 1) for _ in range(3)]
-        assert [decision.allowed for decision in seen] == [True, True, False]
-        assert dict(seen[0].headers)[b"x-ratelimit-limit"] == b"7"
+        seen = [memory.check(checks, NOON + 1) for _ in range(4)]
+        assert [decision.allowed for decision in seen] == [True, True, True, False]
+        assert dict(seen[0].headers)[b"x-ratelimit-limit"] == b"10"
+        assert (seen[3].remaining, seen[3].retry_after) == (0, 1)
         assert not memory.peek(checks, NOON + 1).allowed
-        assert page.slots.get(0, LOCK_MISSES) == 4
+        assert page.slots.get(0, LOCK_MISSES) == 5
         other.kill()
     assert page.died(1).locks == [(lock, 0)]
     assert [memory.check(checks, NOON + 2).allowed for _ in range(2)] == [True, False]
+
+
+@pytest.fixture
+def workers(page: Page) -> Iterator[list[Page]]:
+    """The same page as four workers have it, the first of which is ``page``."""
+    pages = [page]
+    for worker in range(1, 4):
+        pages.append(Page.open(os.dup(page.descriptor)))
+        pages[worker].become(worker, 1)
+    yield pages
+    for each in pages[1:]:
+        each.close()
+
+
+@pytest.mark.parametrize("algorithm", ["log", "counter"])
+@pytest.mark.parametrize("counted", [0, 50, 96, 98, 99])
+def test_workers_without_a_lock_admit_exactly_the_limit(workers: list[Page], algorithm: str, counted: int) -> None:
+    """Whoever holds it has lost its core, and is about to count one more: together they admit as many as allowed."""
+    clock = Clock()
+    clock.advance(NOON)
+    stores = [store(page, clock) for page in workers]
+    holder, others = stores[0], stores[1:]
+    one, name = limit(100, 3600, algorithm), b"x"
+    admitted = sum(holder.check([(one, name)]).allowed for _ in range(counted))
+    spot = holder._spot(one.id, name)
+    assert workers[0].locks.take(spot.lock)
+    found = holder._table.find(spot) != 0
+    standing = holder._look(one, spot, found, int(NOON * 1_000_000))
+    admitted += sum(each.check([(one, name)]).allowed for _ in range(20) for each in others)
+    holder._count(spot, found, standing)
+    admitted += 1
+    workers[0].locks.give_back(spot.lock)
+    for _ in range(100):
+        admitted += sum(each.check([(one, name)]).allowed for each in stores)
+    for each in others:
+        each.sweep()
+    for _ in range(100):
+        admitted += sum(each.check([(one, name)]).allowed for each in stores)
+    assert admitted == 100
+
+
+def test_what_is_owed_is_counted_at_the_end(page: Page) -> None:
+    """Of a worker that ends before the next sweep."""
+    clock = Clock()
+    clock.advance(NOON)
+    memory, one = store(page, clock), limit(10, 60)
+    memory.start()
+    lock = page.limits.spot(one.id + b"x").lock
+    assert page.locks.take(lock)
+    assert memory.check([(one, b"x")]).allowed
+    page.locks.give_back(lock)
+    memory.stop()
+    assert store(page, clock).peek([(one, b"x")]).remaining == 9
+
+
+def test_debts_of_the_dead_are_forgotten(workers: list[Page]) -> None:
+    """Nobody will count them: they keep no request from its place in the limit."""
+    clock = Clock()
+    clock.advance(NOON)
+    one = limit(3, 60)
+    memory, dead = store(workers[0], clock), store(workers[1], clock)
+    lock = workers[0].limits.spot(one.id + b"x").lock
+    assert workers[2].locks.take(lock)
+    assert [dead.check([(one, b"x")]).allowed for _ in range(3)] == [True, True, False]
+    workers[2].locks.give_back(lock)
+    assert [memory.check([(one, b"x")]).allowed for _ in range(2)] == [True, False]
+    workers[0].died(1)
+    assert [memory.check([(one, b"x")]).allowed for _ in range(3)] == [True, True, False]
+
+
+def test_one_whose_place_is_free_but_not_its_limit(page: Page) -> None:
+    """Without a lock, too, who is refused by one holds nothing of the other."""
+    clock = Clock()
+    clock.advance(NOON)
+    memory, rate, places = store(page, clock), limit(3, 60), concurrent(2)
+    lock = page.limits.spot(rate.id + b"x").lock
+    assert page.locks.take(lock)
+
+    def admit() -> Claim:
+        claim = Claim([(places, b"x")], memory)
+        memory.admit([(rate, b"x")], claim)
+        return claim
+
+    first = admit()
+    assert (first.state, admit().full) == (HELD, places)
+    first.release()
+    second = admit()
+    assert second.state == HELD
+    second.release()
+    refused = admit()
+    assert (refused.state, refused.full) == (WANTED, None)
+    page.locks.give_back(lock)
+    memory.sweep()
+    assert memory.peek([(rate, b"x")]).remaining == 1
 
 
 @pytest.mark.parametrize("algorithm", ["log", "counter"])
@@ -192,8 +289,7 @@ def test_what_was_admitted_without_a_lock_counts(page: Page, algorithm: str, mor
 @pytest.mark.parametrize("algorithm", ["log", "counter"])
 @pytest.mark.parametrize("more", [0, 1])
 def test_without_a_lock_what_is_used_up_stays_so(page: Page, algorithm: str, more: int) -> None:
-    """Until a request would pass: a share would let some through that all have counted enough of."""
-    page.workers = 2
+    """Until a request would pass."""
     memory = store(page)
     checks = [(limit(4, 60, algorithm), b"x"), (limit(100, 60, endpoint="/y"), b"x")][: 1 + more]
     seen = [memory.check(checks, NOON + 1) for _ in range(5)]
@@ -208,7 +304,7 @@ def test_without_a_lock_what_is_used_up_stays_so(page: Page, algorithm: str, mor
         assert refusal is not None
         assert not refusal.allowed
         assert rate_and_places.state != HELD
-        assert [memory.check(checks, NOON + 180).allowed for _ in range(3)] == [True, True, False]
+        assert [memory.check(checks, NOON + 180).allowed for _ in range(4)] == [True] * 3 + [False]
         other.kill()
     page.died(1)
 
