@@ -329,6 +329,8 @@ class Exchange:
         self.lap_stage = -1
         """When the last stage that times itself has ended, and the index of the stage after it."""
         self.ended = False
+        self.ended_at = 0.0
+        """When it ended, in seconds of the reactor, from then on."""
         request.listener = self
 
     @property

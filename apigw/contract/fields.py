@@ -6,9 +6,10 @@ What is written is checked as the wire would check it. What was judged once is r
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any, Final, cast, final
 
-from apigw.contract.exchange import Exchange, Head
+from apigw.contract.exchange import NOTHING, Exchange, Head
 from apigw.contract.principal import IDENTITY
 from apigw.wire.headers import FIELD_VALUE, FOLDED, HOP_BY_HOP, SECRET, TOKEN, Headers
 
@@ -45,6 +46,8 @@ class Name:
         self._known: dict[str, Any] = {}
         self._last = ""
         self._last_field: Any = ((key, b""),)
+        self._before: Set[bytes] = NOTHING
+        self._after: Set[bytes] = frozenset({key})
 
     def field(self, value: object) -> Any:
         """The field with this value: a pair, in a tuple that ``Exchange.sent`` may be. Raises as ``value_of``."""
@@ -57,6 +60,12 @@ class Name:
             return self._judge(value)
         self._last, self._last_field = value, known
         return known
+
+    def with_others(self, names: Set[bytes]) -> Set[bytes]:
+        """``names``, and this one. It is the same object as long as ``names`` are, which are so for most requests."""
+        if names is not self._before:
+            self._before, self._after = names, names if self.key in names else names | {self.key}
+        return self._after
 
     def _judge(self, value: str) -> Any:
         field: Any = ((self.key, value_of(value)),)
@@ -197,18 +206,20 @@ def write(exchange: Exchange, name: Name, value: object, late: bool, replace: bo
     One that belongs to plugins reaches the service in any case; from clients it is taken (``Part.stripped``).
     Raises as ``value_of``.
     """
-    key, request = name.key, exchange.request
+    key = name.key
     field: tuple[Any, ...] = name.field(value)
-    headers = without(request.headers, key) if replace else request.headers
-    request.headers = headers if late else [*headers, *field]
-    if late or name.kind == OWNED:
-        if not exchange.sent:
-            exchange.sent = field
-        else:
-            sent: tuple[Any, ...] = tuple(exchange.sent)
-            exchange.sent = (_others(sent, key) if replace else sent) + field  # unpacked, it is a list first
-        if replace and name.is_ours:
-            exchange.withheld = exchange.withheld | {key}
+    if not late:
+        request = exchange.request
+        request.headers = [*(without(request.headers, key) if replace else request.headers), *field]
+        if name.kind != OWNED:
+            return
+    elif replace:
+        exchange.withheld = name.with_others(exchange.withheld)
+    if not exchange.sent:
+        exchange.sent = field
+    else:
+        sent: tuple[Any, ...] = tuple(exchange.sent)
+        exchange.sent = (_others(sent, key) if replace else sent) + field  # unpacked, it is a list first
 
 
 def _others(sent: tuple[Any, ...], key: bytes) -> tuple[Any, ...]:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 from typing import Final, final
 
-_CHARSETS: Final = re.compile(r"charset[^=]*=\s*\"?([^\s\";]*)").findall
+_CHARSETS: Final = re.compile(r"charset[^=]*(?:=\s*\"?([^\s\";]*)|\Z)").finditer
+"""Up to the end where no value follows: so a text of that word alone is read once, and not from each of them on."""
 
 
 @final
@@ -17,7 +18,7 @@ class MediaType:
     def __init__(self, fields: list[str]) -> None:
         name, _, parameters = (fields[0] if len(fields) == 1 else "").lower().partition(";")
         self.name: str = name.strip()
-        self.charsets: frozenset[str] = frozenset(_CHARSETS(parameters))
+        self.charsets: frozenset[str] = frozenset(found[1] for found in _CHARSETS(parameters) if found[1] is not None)
 
     @property
     def is_json(self) -> bool:

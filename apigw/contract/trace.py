@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
+
+from mypy_extensions import mypyc_attr
 
 from apigw.ops.tracing.propagation import Propagation
 from apigw.wire.headers import Headers
 
+_NUMBERS: Final = [b"%02x" % number for number in range(256)]
+
 
 @final
+@mypyc_attr(acyclic=True)
 class Tried:
-    """One try: a request to a ``target``. ``span_id`` is bytes; times are seconds of the reactor.
+    """One try: a request to a ``target``. Times are seconds of the reactor.
 
     ``status`` is 0 while there is no answer; ``error`` is the kind of its failure (``gateway_upstream_errors_total``).
     """
 
-    def __init__(self, span_id: bytes, target: str, service: str, started_at: float) -> None:
-        self.span_id = span_id
+    def __init__(self, target: str, service: str, started_at: float) -> None:
         self.target = target
         self.service = service
         self.started_at = started_at
@@ -28,41 +32,64 @@ class Tried:
 
 
 @final
+@mypyc_attr(acyclic=True)
 class Trace:
-    """``trace_id`` and ``parent_id`` are hexadecimal digits, ``span_id`` is bytes. ``parent_id`` is empty where the
-    trace begins here, ``state`` without ``tracestate``."""
+    """``trace_id`` and ``parent_id`` are hexadecimal digits. ``parent_id`` is empty where the trace begins here,
+    ``state`` without ``tracestate``.
+
+    The ids of its spans are the seven bytes ``spans``, and one that is 0 for the exchange, 1 for its first try.
+    """
 
     def __init__(self, propagation: Propagation, trace_id: bytes, parent_id: bytes, state: bytes) -> None:
         self.trace_id = trace_id
-        self.span_id, self._digits = propagation.new_span_id()
+        self.spans, self._digits = propagation.new_spans()
         self.parent_id = parent_id
         self.state = state
-        self.tries: list[Tried] = []
+        self.tried: Tried | None = None
+        """The present try, or the last."""
+        self.earlier: tuple[Tried, ...] = ()
+        """Those before it; nearly always none."""
+        self.ended = 0.0
+        """Unix time of the exchange's end."""
         self._propagation = propagation
 
-    def begin(self, target: str, service: str, now: float) -> Headers:
-        """A try begins. The headers that the service gets."""
-        propagation = self._propagation
-        span_id, digits = propagation.new_span_id()
-        self.tries.append(Tried(span_id, target, service, now))
-        return propagation.fields(self.trace_id, digits, self._digits, True, self.state)
+    def begin(self, target: str, service: str, now: float, fields: Headers) -> None:
+        """A try begins. Adds the headers that the service gets to ``fields``."""
+        self._try(target, service, now)
+        propagation, span_id, parent_id = self._propagation, self._digits, b""
+        number = len(self.earlier) + 1
+        if number > 1:
+            span_id = span_id[:14] + _NUMBERS[number & 255]
+        if propagation.names_parents:
+            parent_id = span_id[:14] + b"00"
+        propagation.write(fields, self.trace_id, span_id, parent_id, True, self.state)
+
+    def _try(self, target: str, service: str, now: float) -> None:
+        before = self.tried
+        if before is not None:
+            self.earlier += (before,)
+        self.tried = Tried(target, service, now)
 
     def end(self, now: float, version: bytes) -> None:
         """The present try is over."""
-        tried = self.tries[-1]
+        tried = self.tried
+        assert tried is not None
         tried.ended_at = now
         tried.version = version
 
     def answered(self, status: int) -> None:
         """What the present try, or that which has just ended, was answered with."""
-        self.tries[-1].status = status
+        assert self.tried is not None
+        self.tried.status = status
 
     def unconnected(self, target: str, service: str, began: float, now: float) -> None:
         """No connection could be made for a try."""
-        self.begin(target, service, began)
-        self.tries[-1].ended_at = now
+        self._try(target, service, began)
+        assert self.tried is not None
+        self.tried.ended_at = now
         self.failed("connect")
 
     def failed(self, kind: str) -> None:
         """How it failed."""
-        self.tries[-1].error = kind
+        assert self.tried is not None
+        self.tried.error = kind

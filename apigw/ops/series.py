@@ -10,6 +10,9 @@ from prometheus_client import Counter, Gauge
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the buckets in seconds, inclusive."""
 
+FRESH: Final = 1.0
+"""Seconds for which the exemplar of a bucket stays. They are read less often (Prometheus: every 15 s or more)."""
+
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER: Final = "OTHER"
 
@@ -53,7 +56,7 @@ class Exemplar:
 
 
 class Spread:
-    """A histogram of seconds over ``BUCKETS``, with the latest exemplar of each bucket that has one."""
+    """A histogram of seconds over ``BUCKETS``, with a recent exemplar of each bucket that has one."""
 
     __slots__ = ("buckets", "exemplars", "sum")
 
@@ -62,13 +65,16 @@ class Spread:
         self.sum = 0.0
         self.exemplars: list[Exemplar | None] = [None] * (len(BUCKETS) + 1)
 
-    def observe(self, seconds: float, exemplar: Exemplar | None = None) -> None:
-        """The ``exemplar`` is the request that took so long, if its trace is recorded."""
+    def observe(self, seconds: float, trace_id: bytes = b"", ended: float = 0.0) -> None:
+        """``trace_id`` is that of the request that took so long, if its trace is recorded, and ``ended`` its Unix time.
+        It is the exemplar, unless the one before is fresh."""
         bucket = bucket_of(seconds)
         self.buckets[bucket] += 1
         self.sum += seconds
-        if exemplar is not None:
-            self.exemplars[bucket] = exemplar
+        if trace_id:
+            known = self.exemplars[bucket]
+            if known is None or not known.ended <= ended < known.ended + FRESH:
+                self.exemplars[bucket] = Exemplar(trace_id, seconds, ended)
 
 
 class MethodSeries(Spread):
@@ -95,9 +101,10 @@ class RouteSeries:
         self._known: dict[bytes | str, MethodSeries] = {}
 
     def observe(
-        self, method: bytes | str, status: int, seconds: float | None, exemplar: Exemplar | None = None
+        self, method: bytes | str, status: int, seconds: float | None, trace_id: bytes = b"", ended: float = 0.0
     ) -> None:
-        """Count one exchange at its end. ``seconds`` is ``None`` for tunnels and event streams."""
+        """Count one exchange at its end. ``seconds`` is ``None`` for tunnels and event streams; the others are those of
+        ``Spread.observe``."""
         try:
             series = self._known[method]
         except KeyError:
@@ -109,7 +116,7 @@ class RouteSeries:
             known = status if 100 <= status <= 599 else 599
             series.statuses[known] = series.statuses.get(known, 0) + 1
         if seconds is not None:
-            series.observe(seconds, exemplar)
+            series.observe(seconds, trace_id, ended)
 
     def _of(self, method: bytes | str) -> MethodSeries:
         name = method if isinstance(method, str) else method.decode("latin-1")
@@ -149,9 +156,10 @@ class ServiceSeries:
         """``ejected()``: count an ejection of a target."""
         self._targets = targets
 
-    def observe(self, seconds: float, exemplar: Exemplar | None = None) -> None:
-        """Count an answer: ``seconds`` from the first byte sent to the upstream to the last byte of its response."""
-        self.durations.observe(seconds, exemplar)
+    def observe(self, seconds: float, trace_id: bytes = b"", ended: float = 0.0) -> None:
+        """Count an answer: ``seconds`` from the first byte sent to the upstream to the last byte of its response. The
+        others are those of ``Spread.observe``."""
+        self.durations.observe(seconds, trace_id, ended)
 
     def error(self, kind: str) -> None:
         """Count a failed call. ``kind`` is one of ``UPSTREAM_ERRORS``."""

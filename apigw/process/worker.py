@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -32,6 +33,7 @@ log = Logger()
 def live(life: Life, index: int, end: socket.socket, reactor: Any) -> int:
     """Serve until the master, or its end, says to stop. ``end`` is of the connection to it. Returns the exit code."""
     os.environ.pop("NOTIFY_SOCKET", None)  # the master is what the service manager knows
+    _share_cores()
     signals = Signals()
     # A terminal signals the whole group, and the master alone is to act.
     signals.install(ignoring=(signal.SIGINT, signal.SIGHUP, signal.SIGUSR2))
@@ -56,6 +58,17 @@ def live(life: Life, index: int, end: socket.socket, reactor: Any) -> int:
         if own_log is not None:
             own_log.close()
     return 0
+
+
+def _share_cores() -> None:
+    """Have this process not interrupt another when something arrives for it, but run when a core is free: SCHED_BATCH.
+
+    Else workers that have to share cores, with each other and with whoever sends, are woken for each request, and not
+    for several. Nothing changes where a core is free, nor where an operator has chosen another policy.
+    """
+    if os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Signals) -> None:

@@ -12,7 +12,6 @@ from apigw.errors import GatewayError
 from apigw.ops.access_line import Entry
 from apigw.ops.access_log import AccessLog
 from apigw.ops.metrics import UNMATCHED, Metrics
-from apigw.ops.series import Exemplar
 from apigw.proxy.relay import Relay
 from apigw.wire.headers import first
 from apigw.wire.request import Request
@@ -40,7 +39,7 @@ class Accounting:
 
     def exchange_ended(self, exchange: Exchange) -> None:
         """Account for an exchange of the proxy."""
-        ended_at = self._seconds()
+        ended_at = exchange.ended_at
         route = exchange.route
         request = exchange.request
         relay = None if exchange.relay is None else cast(Relay, exchange.relay)
@@ -49,15 +48,13 @@ class Accounting:
         if not (relay is not None and relay.tunnelled):
             self._bodies.received += request.bytes_received
             self._bodies.sent += request.bytes_sent
-        exemplar: Exemplar | None = None
-        if exchange.trace is not None and not endless:
-            exemplar = Exemplar(exchange.trace_id, took, self._now())
-        route.series.observe(request.method, exchange.status, None if endless else took, exemplar)
+        trace, recorded, ended = exchange.trace, b"", 0.0
+        if trace is not None:
+            recorded, ended = trace.trace_id, trace.ended
+        route.series.observe(request.method, exchange.status, None if endless else took, recorded, ended)
         if relay is not None and relay.upstream_ended_at and not endless:
             took_upstream = relay.upstream_ended_at - relay.sent_at
-            if exemplar is not None:
-                exemplar = Exemplar(exemplar.trace_id, took_upstream, exemplar.ended)
-            relay.destination.upstream.series.observe(took_upstream, exemplar)
+            relay.destination.upstream.series.observe(took_upstream, recorded, ended)
         call = exchange.call
         if call is not None and call.status is not None and relay is not None:
             relay.destination.upstream.series.called(call.status)

@@ -35,6 +35,10 @@ Requests of one route have some twenty names."""
 _LONGEST: Final = 64
 """Of the names that are remembered, so that they hold 3 MiB at most. Those that are sent all the time are shorter."""
 _CONTINUED: Final = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
+_OURS: Final = IDENTITY | _CONTINUED | {b"via", b"x-request-id"}
+"""Fields that the gateway writes."""
+_SETS: Final = 64
+"""Sets of withheld names that are remembered for each set of rules. Those of a route's requests are few."""
 
 
 class Memory:
@@ -47,10 +51,11 @@ class Memory:
 class _Kept(dict[bytes, bool]):
     """Whether a field of a request is copied, by its name: each name is judged once and remembered, up to a bound."""
 
-    def __init__(self, trusted: bool, stripped: frozenset[bytes], memory: Memory) -> None:
+    def __init__(self, trusted: bool, stripped: frozenset[bytes], memory: Memory, withheld: Set[bytes]) -> None:
         super().__init__()
         self._trusted = trusted
         self._stripped = stripped
+        self._withheld = withheld
         self._memory = memory
 
     def __missing__(self, name: bytes) -> bool:
@@ -68,7 +73,7 @@ class _Kept(dict[bytes, bool]):
         plain = name.translate(FOLDED)
         if plain in HOP_BY_HOP or plain in WRITTEN_HERE or plain in IDENTITY or plain == HTTPOXY:
             return False
-        if plain in self._stripped:
+        if plain in self._stripped or name in self._withheld:
             return False
         if plain in FORWARDED or plain.startswith(b"x-forwarded-"):
             # What a trusted proxy says it says in so many words; three of them are continued below, in one field each.
@@ -78,14 +83,32 @@ class _Kept(dict[bytes, bool]):
 
 class CopyRules:
     """Which fields of a client's request go on to a service: all but those of its connection, of identity, of its
-    origin unless the peer is trusted, and those ``stripped`` (names in lower case). All rules of a configuration share
-    the ``memory``."""
+    origin unless the peer is trusted, and those ``stripped`` (names in lower case) or ``withheld``, which only that
+    spelling is of. All rules of a configuration share the ``memory``."""
 
-    def __init__(self, stripped: frozenset[bytes] = frozenset(), memory: Memory | None = None) -> None:
-        memory = memory or Memory()
+    def __init__(
+        self,
+        stripped: frozenset[bytes] = frozenset(),
+        memory: Memory | None = None,
+        withheld: Set[bytes] = NOTHING,
+    ) -> None:
+        self._memory = memory or Memory()
         self.stripped = frozenset(name.translate(FOLDED) for name in stripped)
-        self.of_trusted = _Kept(True, self.stripped, memory)
-        self.of_others = _Kept(False, self.stripped, memory)
+        self.of_trusted = _Kept(True, self.stripped, self._memory, withheld)
+        self.of_others = _Kept(False, self.stripped, self._memory, withheld)
+        self.withholds_ours = not _OURS.isdisjoint(withheld)
+        """Whether fields that the gateway writes are withheld, too."""
+        self.less: dict[Set[bytes], CopyRules] = {}
+        """Those ``without`` so many sets of names."""
+
+    def without(self, withheld: Set[bytes]) -> CopyRules:
+        """The same rules for a request of which these names are withheld."""
+        less = self.less.get(withheld)
+        if less is None:
+            less = CopyRules(self.stripped, self._memory, withheld)
+            if len(self.less) < _SETS:
+                self.less[withheld] = less
+        return less
 
 
 def upstream_fields(
@@ -97,9 +120,11 @@ def upstream_fields(
     withheld: Set[bytes] = NOTHING,
     sent: Iterable[Header] = (),
 ) -> Headers:
-    """The fields of the request to the service. ``own`` are the gateway's, ``withheld`` none of them, and ``sent`` come
-    last."""
+    """The fields of the request to the service. ``own`` are identity headers, ``withheld`` none of all these, and
+    ``sent`` come last."""
     stream = request.stream
+    if withheld:
+        rules = rules.without(withheld)
     kept = rules.of_trusted if trusted else rules.of_others
     headers = cast("list[tuple[bytes, ...]]", request.headers)  # compiled, a pair would be taken apart and made anew
     out: list[Any] = []
@@ -117,7 +142,7 @@ def upstream_fields(
     out.append(_VIA[request.clientproto])
     out.append((b"x-request-id", identifier))
     out += own
-    if withheld:
+    if rules.withholds_ours:
         out = [header for header in out if header[0] not in withheld]
     out += sent
     return cast(Headers, out)

@@ -282,6 +282,7 @@ class Pipeline(Driver):
             ):
                 relay.close()
             self._tally.one_less()
+            exchange.ended_at = self._seconds()
             for each in exchange.at_end:
                 each.run(exchange)
             self._account(exchange)

@@ -105,7 +105,7 @@ class Relay(Outcomes):
         length, upgrade = request.content_length, request.upgrade
         self.sent_at = destination.seconds()
         if exchange.trace is not None:
-            fields += exchange.trace.begin(target.name, destination.upstream.name, self.sent_at)
+            exchange.trace.begin(target.name, destination.upstream.name, self.sent_at, fields)
         timeout, trailers = destination.timeout, request.wants_trailers
         if length is None and (not request.body_complete or call is not None):
             request.is_stream = True

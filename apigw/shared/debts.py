@@ -49,8 +49,10 @@ class Debts:
         self.say(now)
 
     def say(self, now: i64) -> None:
-        """That there are debts."""
-        self._until[0] = now + KNOWN_FOR
+        """That there are debts. Who says so later is not contradicted."""
+        before: i64 = self._until[0]
+        if before < now + KNOWN_FOR:
+            self._until[0] = now + KNOWN_FOR
 
     def subtract(self, worker: int, mark: i64) -> None:
         self._change(worker, mark, -1)

@@ -22,7 +22,7 @@ from apigw.ops.tracing.batches import Batches
 from apigw.ops.tracing.propagation import Propagation
 from apigw.ops.tracing.sampling import Sampler
 from apigw.ops.tracing.spans import ClientSpans, Hosts, ServerSpans
-from apigw.policy.tracing.stage import BeginTrace, EndTrace
+from apigw.policy.tracing.stage import BeginTrace, EndTrace, Epoch
 from bench.ops_cost import USUAL_N, best, exchange, microseconds, nginx
 
 NO_ENDS: tuple[AtEnd, ...] = ()
@@ -36,9 +36,9 @@ class Traced:
     def __init__(self, sample: float, one: Exchange) -> None:
         self._one = one
         self.batches = Batches(self._sent, lambda spans: None)
-        propagation, clocks = Propagation(["w3c"]), (time.time, time.time)
-        end = EndTrace(ServerSpans(one.route.pattern, Hosts()), ClientSpans(), self.batches, *clocks)
-        self._begin = BeginTrace(propagation, Sampler(sample), False, end)
+        epoch = Epoch(time.monotonic, time.time)
+        end = EndTrace(ServerSpans(one.route.pattern, Hosts()), ClientSpans(), self.batches, epoch)
+        self._begin = BeginTrace(Propagation(["w3c"]), Sampler(sample), False, end)
 
     def _sent(self) -> None:
         self.batches.take()
@@ -50,7 +50,7 @@ class Traced:
         self._begin.run(one)
         trace = one.trace
         if trace is not None:
-            trace.begin("http://127.0.0.1:9001", "users", 0.0)
+            trace.begin("http://127.0.0.1:9001", "users", 0.0, [])
             trace.end(0.001, b"HTTP/1.1")
             trace.answered(200)
         for each in one.at_end:

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from apigw.ops.exposition import Exposition, Kept, Page, prefers_openmetrics
 from apigw.ops.measured import Certificates, Pools
 from apigw.ops.metrics import LagProbe, Metrics
-from apigw.ops.series import BUCKETS, RouteSeries
+from apigw.ops.series import BUCKETS, RouteSeries, Spread
 
 Parse = Callable[[str], Iterable[Metric]]
 parse_plain: Parse = plain_parser.text_string_to_metric_families
@@ -146,6 +146,20 @@ def test_exchanges_are_counted_exactly() -> None:
     assert value(found, f"{duration}_bucket", method="GET", path="/api/orders", le="0.1") == 0
     assert value(found, f"{duration}_bucket", method="GET", path="/api/orders", le="0.25") == 21
     assert value(found, f"{duration}_bucket", method="GET", path="/api/orders", le="+Inf") == 22
+
+
+def test_exemplars() -> None:
+    """Each bucket keeps a recorded request for a second: then, or when the clock was set back, another replaces it."""
+    spread = Spread()
+    spread.observe(0.2)
+    shown = []
+    for trace_id, ended in ((b"a", 100.0), (b"b", 100.9), (b"c", 101.0), (b"d", 50.0)):
+        spread.observe(0.2, trace_id, ended)
+        shown.append([each.trace_id for each in spread.exemplars if each is not None])
+    assert shown == [[b"a"], [b"a"], [b"c"], [b"d"]]
+    spread.observe(7.0, b"slow", 50.1)
+    (_, slow) = [each for each in spread.exemplars if each is not None]
+    assert (slow.trace_id, slow.took, slow.ended) == (b"slow", 7.0, 50.1)
 
 
 def test_the_promised_bounds_are_there() -> None:

@@ -160,6 +160,33 @@ def test_long_names_are_judged_and_not_remembered() -> None:
     assert sum(len(name) for name in rules.of_others) < 1000
 
 
+def test_what_is_withheld_of_a_request() -> None:
+    """In its own spelling alone, from the client and from the gateway; what is sent instead comes last."""
+    rules, asked = CopyRules(), request((b"x-a", b"1"), (b"x_a", b"2"), (b"x-b", b"3"))
+
+    def names(*withheld: bytes) -> list[bytes]:
+        fields = upstream_fields(
+            asked, False, b"id", [(b"x-user-id", b"me")], rules, frozenset(withheld), [(b"x-a", b"")]
+        )
+        return [name for name, _ in fields if name != b"x-forwarded-host"]
+
+    ours = [b"x-forwarded-for", b"x-forwarded-proto", b"via", b"x-request-id", b"x-user-id"]
+    for _ in range(2):
+        assert names(b"x-a") == [b"x_a", b"x-b", *ours, b"x-a"]
+        assert names(b"x-b", b"via", b"x-user-id") == [b"x-a", b"x_a", ours[0], ours[1], b"x-request-id", b"x-a"]
+        assert names() == [b"x-a", b"x_a", b"x-b", *ours, b"x-a"]
+
+
+def test_sets_of_withheld_names_are_remembered_up_to_a_bound() -> None:
+    """A plugin may make names of what clients send. Each set holds for its request all the same."""
+    rules = CopyRules()
+    for number in range(200):
+        name = b"x-%d" % number
+        fields = upstream_fields(request((name, b"1"), (b"x-b", b"2")), False, b"id", (), rules, frozenset({name}))
+        assert [field for field in fields if field[0] in (name, b"x-b")] == [(b"x-b", b"2")]
+    assert len(rules.less) <= 64
+
+
 TRUSTED = ["10.0.0.0/8", "::1/128"]
 
 

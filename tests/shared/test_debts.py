@@ -20,6 +20,7 @@ def test_all_see_the_debts_of_all(page: Page) -> None:
     assert debts.any(NOW + KNOWN_FOR - 1)
     assert not debts.any(NOW + KNOWN_FOR)
     debts.say(NOW + 1)
+    debts.say(NOW - KNOWN_FOR)
     assert debts.any(NOW + KNOWN_FOR)
     debts.subtract(0, 7)
     assert (debts.of(7), debts.of(8)) == (1, 1)

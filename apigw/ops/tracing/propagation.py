@@ -69,18 +69,23 @@ class Propagation:
         self._w3c = W3C in self._wanted
         self._b3 = B3 in self._wanted
         self._b3_multi = B3_MULTI in self._wanted
+        self.names_parents = self._b3 or self._b3_multi
+        """Whether services are told the parent of the span that calls them."""
         self._random = self._digits = b""
         self._at = 0
 
-    def new_span_id(self) -> tuple[bytes, bytes]:
-        """A random id: its eight bytes, and its digits. 256 are made at once."""
+    def new_spans(self) -> tuple[bytes, bytes]:
+        """Ids for the spans of one exchange: the seven random bytes that all of them have, and the digits of the
+        first try's. The eighth byte is the number of the try, 0 for the exchange. 256 are made at once."""
         at = self._at
         if at == len(self._random):
-            self._random = urandom(2048)
-            self._digits = self._random.hex().encode("ascii")
+            made = bytearray(urandom(2048))
+            made[7::8] = b"\1" * 256
+            self._random = bytes(made)
+            self._digits = made.hex().encode("ascii")
             at = 0
         self._at = end = at + 8
-        return self._random[at:end], self._digits[2 * at : 2 * end]
+        return self._random[at : end - 1], self._digits[2 * at : 2 * end]
 
     def concerns(self, headers: Headers) -> bool:
         """Whether there is a header of a trace, or a request id: most requests have neither."""
@@ -107,9 +112,11 @@ class Propagation:
                     return parent
         return None
 
-    def fields(self, trace_id: bytes, span_id: bytes, parent_id: bytes, sampled: bool, state: bytes) -> Headers:
-        """The headers for a service that is called by the span ``span_id``, a child of ``parent_id`` (or empty)."""
-        out: list[Any] = []
+    def write(
+        self, fields: Headers, trace_id: bytes, span_id: bytes, parent_id: bytes, sampled: bool, state: bytes
+    ) -> None:
+        """Add the headers for a service that is called by the span ``span_id``, a child of ``parent_id`` (or empty)."""
+        out = cast("list[Any]", fields)
         if self._w3c:
             out.append((b"traceparent", b"00-%b-%b%b" % (trace_id, span_id, b"-01" if sampled else b"-00")))
             if state:
@@ -122,7 +129,6 @@ class Propagation:
             if parent_id:
                 out.append((b"x-b3-parentspanid", parent_id))
             out.append((b"x-b3-sampled", b"1" if sampled else b"0"))
-        return out
 
 
 def _is_hex(text: bytes, size: int, none: bytes) -> bool:

@@ -200,8 +200,9 @@ class PageStore(LocalStore):
         if refusal is not None:
             return refusal
         debts, worker, spots = self._debts, int(self._locks.worker), self._spots(checks)
+        now = self._moment(None)  # ``moment`` is that of the request, which may have waited for something since
         for spot in spots:  # before anything is read: of two workers that do this at once, one sees the other's
-            debts.add(worker, spot.mark, moment)
+            debts.add(worker, spot.mark, now)
         standings: list[Standing] = []
         for place, (limit, _) in enumerate(checks):
             spot = spots[place]

@@ -55,7 +55,7 @@ class BodyCall(BodyHook):
         try:
             result = self._method(view, data, last)
             if result is not None and type(result) is not bytes:
-                result = begun(result, self.spent)
+                result = begun(result, guard, self._name)
         except BaseException as error:
             guard.took(TIMER() - began, self._name)
             return self.raised(view, data, error)
@@ -63,9 +63,6 @@ class BodyCall(BodyHook):
         if isinstance(result, Deferred):
             return PieceWait(self, view, data, result, guard).outer
         return self.returned(view, data, result)
-
-    def spent(self, seconds: float) -> None:
-        self._guard.spent(seconds, self._name)
 
     def returned(self, view: View, data: bytes, result: object) -> bytes:
         """What goes on. Raises the error of an exchange that cannot."""

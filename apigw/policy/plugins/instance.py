@@ -87,7 +87,7 @@ class Instance:
         if method is None:
             return succeed(None)
         try:
-            result = begun(method(), lambda seconds: self.guard.spent(seconds, name))
+            result = begun(method(), self.guard, name)
         except BaseException as error:
             self.guard.failed(EXCEPTION, name, error)
             return succeed(None)

@@ -88,7 +88,7 @@ class Call(Stage):
             owner = self._owner
             result = self._method(view) if owner is None else self._method(owner, view)
             if result is not None:
-                result = begun(result, self.spent)
+                result = begun(result, guard, self._name)
         except BaseException as error:
             guard.took(TIMER() - began, self._name)
             return self.raised(exchange, view, before, error)
@@ -103,9 +103,6 @@ class Call(Stage):
         if isinstance(result, Deferred):
             return Wait(self, exchange, view, before, result, guard).outcome()
         return self.returned(exchange, view, before, result)
-
-    def spent(self, seconds: float) -> None:
-        self._guard.spent(seconds, self._name)
 
     def returned(self, exchange: Exchange, view: View, before: Before | None, result: object) -> Outcome:
         """The call has ended with ``result``. Raises the error of a request that it must not go on with."""

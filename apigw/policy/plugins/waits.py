@@ -9,11 +9,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from apigw.policy.plugins.guard import Guard
 
-def begun(result: Any, spent: Callable[[float], object]) -> Any:
+
+def begun(result: Any, guard: Guard, method: str) -> Any:
     """The value of a coroutine that awaits nothing, without a Deferred; a Deferred where it does; else ``result``.
 
-    Raises what the coroutine raises. ``spent`` is told the seconds of each further step.
+    Raises what the coroutine raises. ``guard`` is told the seconds of each further step of ``method``.
     """
     if type(result) is not CoroutineType:
         return result
@@ -21,10 +23,10 @@ def begun(result: Any, spent: Callable[[float], object]) -> Any:
         awaited = result.send(None)
     except StopIteration as ended:
         return ended.value
-    return Deferred.fromCoroutine(_rest(result, awaited, spent))
+    return Deferred.fromCoroutine(_rest(result, awaited, guard, method))
 
 
-async def _rest(coroutine: Coroutine[Any, Any, Any], awaited: Any, spent: Callable[[float], object]) -> Any:
+async def _rest(coroutine: Coroutine[Any, Any, Any], awaited: Any, guard: Guard, method: str) -> Any:
     """Go on with a coroutine that awaits something."""
     while True:
         try:
@@ -45,4 +47,4 @@ async def _rest(coroutine: Coroutine[Any, Any, Any], awaited: Any, spent: Callab
         except StopIteration as ended:
             return ended.value
         finally:
-            spent(perf_counter() - began)
+            guard.spent(perf_counter() - began, method)

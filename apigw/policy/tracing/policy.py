@@ -19,7 +19,7 @@ from apigw.policy.tracing.exporter import Exporter
 from apigw.policy.tracing.model import Tracing, tracing_of
 from apigw.policy.tracing.rules import RULES, collector_headers
 from apigw.policy.tracing.series import TracingSeries
-from apigw.policy.tracing.stage import BeginTrace, EndTrace
+from apigw.policy.tracing.stage import BeginTrace, EndTrace, Epoch
 
 PATH = "/v1/traces"
 """Where a collector takes spans (OTLP 1.10, "OTLP/HTTP Request")."""
@@ -65,7 +65,7 @@ class PreparedTracing(Prepared):
         self.exporter = policy.exporter
         self._tracing = tracing
         self._headers = headers
-        self._clocks = policy.seconds, policy.now
+        self._epoch = Epoch(policy.seconds, policy.now)
         self._propagation = Propagation(tracing.propagate)
         self._sampler = Sampler(tracing.sample)
         self._hosts = Hosts()
@@ -78,7 +78,7 @@ class PreparedTracing(Prepared):
         return self._part("")
 
     def _part(self, pattern: str) -> Part:
-        end = EndTrace(ServerSpans(pattern, self._hosts), self._tries, self.exporter.batches, *self._clocks)
+        end = EndTrace(ServerSpans(pattern, self._hosts), self._tries, self.exporter.batches, self._epoch)
         begin = BeginTrace(self._propagation, self._sampler, self._tracing.trust == "trusted_proxies", end)
         return Part(stages={"access": begin}, stripped=self._propagation.names)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from binascii import unhexlify
 from collections.abc import Callable
+from math import inf
 from typing import Final, final
+
+from mypy_extensions import i64
 
 from apigw.contract.exchange import AtEnd, Exchange, Outcome, Stage, new_request_id
 from apigw.contract.trace import Trace, Tried
@@ -34,7 +37,7 @@ class BeginTrace(Stage):
         self._propagation = propagation
         self._sampler = sampler
         self._trusted = trusted
-        self._end = end
+        self._ends: tuple[AtEnd, ...] = (end,)
 
     def run(self, exchange: Exchange) -> Outcome:
         propagation, request = self._propagation, exchange.request
@@ -55,37 +58,49 @@ class BeginTrace(Stage):
         span_id, state = (b"", b"") if parent is None else (parent.span_id, parent.state)
         if sampled:
             exchange.trace = Trace(propagation, trace_id, span_id, state)
-            exchange.at_end += (self._end,)
+            exchange.at_end = exchange.at_end + self._ends if exchange.at_end else self._ends
         else:
             # No span of the gateway is recorded: the service is told the client's, or one that nobody has.
-            sent = propagation.fields(trace_id, span_id or trace_id[:16], b"", False, state)
-            exchange.sent = [*exchange.sent, *sent] if exchange.sent else sent
+            sent = [*exchange.sent] if exchange.sent else []
+            propagation.write(sent, trace_id, span_id or trace_id[:16], b"", False, state)
+            exchange.sent = sent
         return None
+
+
+@final
+class Epoch:
+    """Unix time of the reactor's zero. It is found anew once a second, as somebody may set the system's clock."""
+
+    def __init__(self, seconds: Callable[[], float], now: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._now = now
+        self._found_at = -inf
+        self._zero = 0.0
+
+    def at(self, seconds: float) -> float:
+        """What it is at a time of the reactor."""
+        if not self._found_at <= seconds < self._found_at + 1.0:
+            self._found_at = seconds
+            self._zero = self._now() - self._seconds()
+        return self._zero
 
 
 @final
 class EndTrace(AtEnd):
     """Encodes the spans of an exchange: its own, and one for each try."""
 
-    def __init__(
-        self,
-        server: ServerSpans,
-        client: ClientSpans,
-        batches: Batches,
-        seconds: Callable[[], float],
-        now: Callable[[], float],
-    ) -> None:
+    def __init__(self, server: ServerSpans, client: ClientSpans, batches: Batches, epoch: Epoch) -> None:
         self._server = server
         self._client = client
         self._batches = batches
-        self._seconds = seconds
-        self._now = now
+        self._epoch = epoch
 
     def run(self, exchange: Exchange) -> None:
         trace, request = exchange.trace, exchange.request
         assert trace is not None
-        ended_at = self._seconds()
-        began = self._now() - ended_at  # Unix time of the reactor's zero
+        ended_at = exchange.ended_at
+        zero = self._epoch.at(ended_at)
+        trace.ended = zero + ended_at
         call, refusal, status = exchange.call, exchange.refusal, exchange.status
         grpc_status = _NO_STATUS if call is None or call.status is None else call.status
         error = b""
@@ -96,7 +111,7 @@ class EndTrace(AtEnd):
             error = b"client_left"
         elif status >= 500:
             error = b"%d" % status
-        elif grpc_status in GRPC_FAILURES:
+        elif grpc_status > 0 and grpc_status in GRPC_FAILURES:
             error = b"%d" % grpc_status
         if status == CLIENT_LEFT:
             status = 0
@@ -107,16 +122,16 @@ class EndTrace(AtEnd):
         if exchange.target is not request.uri:
             target = without_secrets(exchange.target)
         trace_id = _UNHEXLIFY(trace.trace_id)
-        batches = self._batches
-        batches.add(
+        heads = self._server.heads(request.method)
+        self._batches.add(
             self._server.encode(
                 trace_id,
-                trace.span_id,
+                trace.spans,
                 _UNHEXLIFY(trace.parent_id) if trace.parent_id else b"",
                 trace.state,
-                began + exchange.started_at,
-                began + ended_at,
-                request.method,
+                zero + exchange.started_at,
+                trace.ended,
+                heads,
                 request.clientproto,
                 request.stream.secure,
                 path,
@@ -129,26 +144,47 @@ class EndTrace(AtEnd):
                 grpc_status,
             )
         )
-        for number, tried in enumerate(trace.tries):
-            its_grpc_status = grpc_status if tried.status and number == len(trace.tries) - 1 else _NO_STATUS
-            batches.add(
-                self._client.encode(
-                    trace_id,
-                    tried.span_id,
-                    trace.span_id,
-                    began + tried.started_at,
-                    began + (tried.ended_at or ended_at),
-                    request.method,
-                    tried.version,
-                    tried.target,
-                    tried.service,
-                    target,
-                    tried.status,
-                    _error_of(tried, its_grpc_status),
-                    number,
-                    its_grpc_status,
-                )
+        tried = trace.tried
+        if tried is None:
+            return
+        number: i64 = 0
+        for earlier in trace.earlier:
+            self._add(trace, trace_id, earlier, number, zero, ended_at, heads.client, target, _NO_STATUS)
+            number += 1
+        if not tried.status:
+            grpc_status = _NO_STATUS
+        self._add(trace, trace_id, tried, number, zero, ended_at, heads.client, target, grpc_status)
+
+    def _add(
+        self,
+        trace: Trace,
+        trace_id: bytes,
+        tried: Tried,
+        number: i64,
+        zero: float,
+        ended_at: float,
+        head: bytes,
+        target: bytes,
+        grpc_status: int,
+    ) -> None:
+        """The span of a try."""
+        self._batches.add(
+            self._client.encode(
+                trace_id,
+                trace.spans,
+                number,
+                zero + tried.started_at,
+                zero + (tried.ended_at or ended_at),
+                head,
+                tried.version,
+                tried.target,
+                tried.service,
+                target,
+                tried.status,
+                _error_of(tried, grpc_status),
+                grpc_status,
             )
+        )
 
 
 def _error_of(tried: Tried, grpc_status: int) -> bytes:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 
 from apigw.ops.tracing.propagation import Propagation
@@ -112,14 +115,20 @@ def test_the_first_counts() -> None:
     assert read(w3c, propagation=Propagation(["b3"])) is None
 
 
+def written(wanted: Iterable[str], *values: Any) -> list[tuple[bytes, bytes]]:
+    fields = [(b"via", b"1.1 apigw")]
+    Propagation(wanted).write(fields, *values)
+    return fields[1:]
+
+
 def test_what_services_get() -> None:
     """Each format that is wanted, with the span that calls."""
     state = b"a=1"
-    assert Propagation(["w3c"]).fields(TRACE, SPAN, b"", False, state) == [
+    assert written(["w3c"], TRACE, SPAN, b"", False, state) == [
         (b"traceparent", PARENT + b"-00"),
         (b"tracestate", state),
     ]
-    assert Propagation(["b3", "b3_multi"]).fields(TRACE, SPAN, SPAN[::-1], True, state) == [
+    assert written(["b3", "b3_multi"], TRACE, SPAN, SPAN[::-1], True, state) == [
         (b"b3", TRACE + b"-" + SPAN + b"-1-" + SPAN[::-1]),
         (b"x-b3-traceid", TRACE),
         (b"x-b3-spanid", SPAN),
@@ -129,17 +138,17 @@ def test_what_services_get() -> None:
     for wanted in ("w3c", "b3", "b3_multi"):
         propagation = Propagation([wanted])
         for sampled in (True, False):
-            found = read(*propagation.fields(TRACE, SPAN, b"", sampled, b""), propagation=propagation)
+            found = read(*written([wanted], TRACE, SPAN, b"", sampled, b""), propagation=propagation)
             assert found == (TRACE, SPAN, int(sampled), b"")
 
 
 def test_ids_are_different() -> None:
-    """Each span has an id of its own."""
-    made = [ALL.new_span_id() for _ in range(1000)]
-    assert all(raw.hex().encode() == digits for raw, digits in made)
-    ids = {digits for _, digits in made}
+    """Each exchange has seven bytes of its own; the first try's id is these, and 1."""
+    made = [ALL.new_spans() for _ in range(1000)]
+    assert all(digits == raw.hex().encode() + b"01" for raw, digits in made)
+    ids = {raw for raw, _ in made}
     assert len(ids) == 1000
-    assert {len(each) for each in ids} == {16}
+    assert {len(each) for each in ids} == {7}
 
 
 def test_shares() -> None:

@@ -32,7 +32,9 @@ def small() -> Iterator[Page]:
 
 
 def store(page: Page, clock: Clock | None = None) -> PageStore:
-    clock = clock or Clock()
+    if clock is None:
+        clock = Clock()
+        clock.advance(NOON)
     return PageStore(page, clock, clock.seconds)
 
 
@@ -212,6 +214,23 @@ def test_what_is_owed_is_counted_at_the_end(page: Page) -> None:
     page.locks.give_back(lock)
     memory.stop()
     assert store(page, clock).peek([(one, b"x")]).remaining == 9
+
+
+def test_a_debt_of_an_old_request_is_known(workers: list[Page]) -> None:
+    """One that has waited for something, as for its authentication: its own, and those of others."""
+    clock = Clock()
+    clock.advance(NOON)
+    one, another = limit(3, 3600), limit(9, 3600, endpoint="/y")
+    memory, late = store(workers[0], clock), store(workers[1], clock)
+    lock = workers[0].limits.spot(one.id + b"x").lock
+    elsewhere = names(memory, another, 1, lock)[0]
+    assert workers[2].locks.take(lock)
+    assert late.check([(one, b"x")], NOON).allowed
+    assert late.check([(another, elsewhere)], NOON - 60).allowed
+    workers[2].locks.give_back(lock)
+    assert [memory.check([(one, b"x")], NOON).allowed for _ in range(3)] == [True, True, False]
+    late.sweep()
+    assert memory.peek([(one, b"x")]).remaining == 0
 
 
 def test_debts_of_the_dead_are_forgotten(workers: list[Page]) -> None:
@@ -440,7 +459,7 @@ def test_redis_goes_by_the_page_while_it_is_gone(page: Page) -> None:
     one = limit(3)
     shared = RedisStore(RedisLink(Redis("redis://127.0.0.1:1"), reactor), reactor, lambda: NOON, local=store(page))
     other = store(page)
-    other.check([(one, b"x")], 0)
+    other.check([(one, b"x")])
     seen: list[Any] = []
     shared.check([(one, b"x")]).addCallback(seen.append)
     assert seen[0].remaining == 1

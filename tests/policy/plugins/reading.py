@@ -5,7 +5,7 @@ from __future__ import annotations
 from json import dumps
 from typing import Any, ClassVar
 
-from apigw.plugin import Refusal, View
+from apigw.plugin import Context, Refusal, View
 
 
 class Seeing:
@@ -59,3 +59,20 @@ class Telling:
 
     def on_request(self, view: View) -> None:
         raise Refusal(422, "No.", "wrong", members={"errors": [{"is": view.request.media_type.name}]})
+
+
+class Late:
+    """Sets headers for the service alone, and says what the plugin before it has set."""
+
+    name = "late"
+    schema: ClassVar[dict[str, Any]] = {"mark": {"type": "string"}}
+
+    def prepare(self, config: dict[str, Any], context: Context) -> None:
+        self.mark = config["mark"]
+
+    def on_request(self, view: View) -> None:
+        seen = view.request.all("X-Late")
+        view.request.set("X-Late", self.mark)
+        if self.mark == "b":
+            view.request.set("X-Seen", ",".join(seen))
+        view.request.set("X-Late-Too", self.mark)

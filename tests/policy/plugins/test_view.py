@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import process_time
 from typing import Any
 
 import pytest
@@ -86,6 +87,18 @@ async def test_the_order_is_gateway_service_route(apigw: Any) -> None:
         assert gateway.service.received[-1].get("x-order") == order
 
 
+async def test_what_is_set_late_is_in_place_of_the_clients(apigw: Any) -> None:
+    """For the service, for plugins behind it, and in each spelling but another's own; of several plugins the last."""
+    plugins = {mark: {"policy": "./reading.py:Late", "with": {"mark": mark}} for mark in "ab"}
+    gateway = apigw(plugins, use=["a", "b"])
+    sent = {"X-Late": "client", "X-Late-Too": "client", "X-Other": "client"}
+    for _ in range(2):
+        await gateway.request("GET", "/a", sent)
+        got = gateway.service.received[-1]
+        found = [(name, value) for name, value in got.headers if name.startswith(("x-late", "x-other", "x-seen"))]
+        assert found == [("x-other", "client"), ("x-late", "b"), ("x-seen", "a"), ("x-late-too", "b")]
+
+
 @pytest.mark.parametrize(
     ("fields", "name", "charsets", "is_json"),
     [
@@ -102,6 +115,14 @@ def test_the_type_of_a_body(fields: list[str], name: str, charsets: frozenset[st
     """In lower case, with every charset that a reader could find; none where there are two."""
     found = MediaType(fields)
     assert (found.name, found.charsets, found.is_json) == (name, charsets, is_json)
+
+
+def test_a_long_type_is_read_once() -> None:
+    """A client may send as many bytes as ``max_header_size`` allows, and none of them has a value."""
+    began = process_time()
+    assert MediaType(["a/b;" + "charset" * 40_000]).charsets == frozenset()
+    assert MediaType(["a/b;" + "charset" * 40_000 + "=x;charset"]).charsets == frozenset({"x"})
+    assert process_time() - began < 1
 
 
 async def test_a_refusal_tells_more(apigw: Any) -> None:

@@ -18,10 +18,12 @@ from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
 from apigw.ops.tracing.batches import MOST_BATCH, MOST_WAITING
+from apigw.ops.tracing.protobuf import length_delimited
 from apigw.policy.tracing.exporter import AT_A_TIME, STOP_TIMEOUT, TIMEOUT, Exporter
 
-SPAN = b"\x0a\x10" + b"t" * 16 + b"\x12\x08" + b"s" * 8
-LONG = SPAN + b"\x2a\xe8\x07" + b"n" * 1000
+_SPAN = b"\x0a\x10" + b"t" * 16 + b"\x12\x08" + b"s" * 8
+SPAN = length_delimited(b"\x12", _SPAN)
+LONG = length_delimited(b"\x12", _SPAN + b"\x2a\xe8\x07" + b"n" * 1000)
 
 
 class Response:

@@ -15,6 +15,7 @@ from apigw.contract.exchange import Exchange
 from apigw.errors import Forbidden, UpstreamTimeout
 from apigw.policy.tracing.policy import PreparedTracing
 from apigw.policy.tracing.rules import collector_headers
+from apigw.policy.tracing.stage import Epoch
 
 TRACE, SPAN = b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331"
 PARENT = (b"traceparent", b"00-" + TRACE + b"-" + SPAN + b"-01")
@@ -33,7 +34,7 @@ def spans(made: Routed, exchange: Exchange) -> list[Span]:
         each.run(exchange)
     batches = cast(PreparedTracing, made.snapshot.prepared["tracing"]).exporter.batches
     batches.complete()
-    return spans_in(batches.take().body) if batches.ready else []
+    return spans_in(b"".join(batches.take().pieces)) if batches.ready else []
 
 
 def test_a_new_trace(tmp_path: Path) -> None:
@@ -102,10 +103,12 @@ def test_an_exchange_with_tries(tmp_path: Path) -> None:
     trace = exchange.trace
     assert trace is not None
     trace.unconnected("http://10.0.0.1:80", "main", 0.0, 0.25)
-    first = dict(trace.begin("http://10.0.0.2:80", "main", 0.25))
+    first: list[tuple[bytes, bytes]] = []
+    trace.begin("http://10.0.0.2:80", "main", 0.25, first)
     trace.end(0.5, b"HTTP/1.1")
     trace.answered(503)
-    second = dict(trace.begin("http://10.0.0.3:80", "main", 0.5))
+    second: list[tuple[bytes, bytes]] = []
+    trace.begin("http://10.0.0.3:80", "main", 0.5, second)
     trace.end(0.75, b"HTTP/1.1")
     trace.answered(200)
     exchange.status = 200
@@ -113,7 +116,7 @@ def test_an_exchange_with_tries(tmp_path: Path) -> None:
     assert (own.name, own.parent_span_id.hex()) == ("GET /orders/:id", SPAN.decode())
     assert {span.trace_id.hex() for span in (own, *tries)} == {TRACE.decode()}
     assert {span.parent_span_id for span in tries} == {own.span_id}
-    assert [first[b"traceparent"], second[b"traceparent"]] == [
+    assert [dict(first)[b"traceparent"], dict(second)[b"traceparent"]] == [
         b"00-" + TRACE + b"-" + span.span_id.hex().encode() + b"-01" for span in tries[1:]
     ]
     told = [values(span.attributes) for span in tries]
@@ -139,7 +142,7 @@ def test_secrets(tmp_path: Path, asked: str, sent: bytes | None, shown: tuple[st
     made.walked(exchange)
     assert exchange.trace is not None
     exchange.target = exchange.request.uri if sent is None else sent
-    exchange.trace.begin("http://10.0.0.1:80", "main", 0.0)
+    exchange.trace.begin("http://10.0.0.1:80", "main", 0.0, [])
     own, tried = (values(span.attributes) for span in spans(made, exchange))
     url = "http://10.0.0.1:80" + shown[2]
     assert (own["url.path"], own.get("url.query"), tried["url.full"]) == (*shown[:2], url)
@@ -168,6 +171,17 @@ def test_what_counts_as_a_failure(
     (span,) = spans(made, exchange)
     found = values(span.attributes)
     assert (found.get("http.response.status_code"), found.get("error.type"), span.status.code) == told
+
+
+def test_unix_time() -> None:
+    """A system's clock that is set is noticed within a second."""
+    clocks = {"seconds": 10.0, "now": 1000.0}
+    epoch = Epoch(lambda: clocks["seconds"], lambda: clocks["now"])
+    assert epoch.at(10.0) == 990.0
+    clocks.update(seconds=10.9, now=5000.9)
+    assert epoch.at(10.9) == 990.0
+    clocks.update(seconds=11.0, now=5001.0)
+    assert epoch.at(11.0) == 4990.0
 
 
 def test_requests_that_match_no_route(tmp_path: Path) -> None:
