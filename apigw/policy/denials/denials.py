@@ -32,6 +32,9 @@ SETTLES = 3.0
 AGAIN = 0.05
 """Seconds until the page is read again, if its lock was not to be had."""
 
+AT_START = 250
+"""Times that a worker that starts tries to read the page: half a second, as it waits 2 ms for the lock each time."""
+
 QUESTION = "denials"
 
 log = Logger()
@@ -80,7 +83,11 @@ class Denials:
         machine.answers(QUESTION, lambda _: self._read())
 
     def start(self) -> None:
-        self._read()
+        """Before anybody is served: so it may wait for the lock, and those who are denied are refused from then on."""
+        for _ in range(AT_START):
+            with suppress(Full):
+                self._use(self._store.all())
+                break
         self._looking.start(LOOKS_EVERY)
 
     def stop(self) -> None:

@@ -95,6 +95,14 @@ def test_who_denies_is_answered_when_all_know() -> None:
     assert told and worker.refuses("192.0.2.7")
 
 
+def test_who_starts_knows_them_before_it_serves() -> None:
+    """Also where another process has the lock just then."""
+    store = Taken()
+    Worker(store).denials.add(Worker(store).address("192.0.2.7"))
+    store.times = 2
+    assert Worker(store).refuses("192.0.2.7")
+
+
 class OneSilent(Machine):
     """Another worker, which does not answer."""
 
