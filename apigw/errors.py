@@ -6,9 +6,9 @@ the address of an upstream, or anything out of a token.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from json import dumps
-from typing import Any, ClassVar
+from typing import ClassVar
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -27,8 +27,8 @@ class GatewayError(Exception):
     """What the operator is told, and the client is not."""
     reset: int | None = None
     """The code with which the service has reset its HTTP/2 stream, if it has."""
-    members: Mapping[str, Any] = {}
-    """Further members of the problem document (RFC 9457 §3.2), in JSON's types."""
+    members: str = ""
+    """Further members of the problem document (RFC 9457 §3.2): a JSON object without its braces."""
 
     def __init__(self, detail: str = "", headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(detail)
@@ -134,7 +134,7 @@ class PolicyRefused(GatewayError):
         detail: str,
         code: str,
         headers: Iterable[tuple[bytes, bytes]],
-        members: Mapping[str, Any],
+        members: str,
     ) -> None:
         super().__init__(detail, headers)
         self.status, self.title, self.code = status, title, code  # type: ignore[misc]  # those of others are fixed
@@ -204,12 +204,14 @@ OWN_MEMBERS = frozenset(("type", "title", "status", "detail", "instance", "code"
 """Members of a problem document that mean the same in all of them."""
 
 
-def problem(status: int, code: str, title: str, detail: str, request_id: str, members: Mapping[str, Any] = {}) -> bytes:
-    """The body of an ``application/problem+json`` answer. ``members`` are further ones, none of ``OWN_MEMBERS``."""
-    document = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail, **members}
+def problem(status: int, code: str, title: str, detail: str, request_id: str, members: str = "") -> bytes:
+    """The body of an ``application/problem+json`` answer. ``members`` are further ones, none of ``OWN_MEMBERS``, as
+    with ``GatewayError``."""
+    document = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
     if request_id:
         document["request_id"] = request_id
-    return dumps(document).encode("ascii")
+    text = dumps(document)
+    return (f"{text[:-1]}, {members}}}" if members else text).encode("ascii")
 
 
 def render(error: GatewayError, request_id: str) -> tuple[int, Headers, bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parent
-FIRST = ("test_howto", "test_upgrade", "test_reload", "test_workers", "test_circuits")
+FIRST = ("test_howto", "test_howto_callers", "test_upgrade", "test_reload", "test_workers")
 """The files that take longest: what is begun last ends soon."""
 
 

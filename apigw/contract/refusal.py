@@ -18,7 +18,8 @@ class Refusal(PolicyRefused):
     """Answers with a problem document. Raise it from a method that may refuse.
 
     Raises ``ValueError`` for a status that is not 400 to 599, a code that is not in ``snake_case``, headers that cannot
-    be sent, and ``members`` that the document has already; ``TypeError`` for those that are no JSON.
+    be sent, and ``members`` that the document has already; ``TypeError`` for those that are no JSON. They are encoded
+    at once: what changes later is not sent.
     """
 
     def __init__(
@@ -39,5 +40,8 @@ class Refusal(PolicyRefused):
         further = dict(members or {})
         if not OWN_MEMBERS.isdisjoint(further):
             raise ValueError(f"{', '.join(sorted(OWN_MEMBERS & further.keys()))} of the document is not to be replaced")
-        dumps(further, allow_nan=False)  # here, where the plugin is told what is wrong
-        super().__init__(status, reason_of(status).decode("ascii"), detail, code, fields, further)
+        if not all(isinstance(name, str) for name in further):
+            raise TypeError("the names of members are text")
+        # Here, where the plugin is told what is wrong. Later they may have changed, and be too deep for a deeper stack.
+        encoded = dumps(further, allow_nan=False)[1:-1]
+        super().__init__(status, reason_of(status).decode("ascii"), detail, code, fields, encoded)

@@ -128,7 +128,11 @@ def counted(daemon: Daemon, succeeded: int, failed: int) -> Iterator[None]:
         found = samples(daemon, "gateway_upgrades_total", "result")
         return [found.get((result,), 0.0) for result in ("success", "failure")]
 
-    before = numbers()
+    def as_of_now() -> list[float] | None:
+        found = numbers()
+        return found if sum(found) == daemon.status()["upgrades"] else None
+
+    before = eventually(as_of_now)
     yield
     eventually(lambda: numbers() == [before[0] + succeeded, before[1] + failed])
 
@@ -260,7 +264,7 @@ def test_an_upgrade_reads_what_a_reload_has_refused(daemon: Daemon, edit: Edit) 
     assert daemon.status()["last_reload"] == "failed"
     after = upgraded(daemon)
     assert (after["last_reload"], after["problems"]) == (None, [])
-    assert "gateway_config_last_reload_successful 1.0" in metrics(daemon)
+    eventually(lambda: "gateway_config_last_reload_successful 1.0" in metrics(daemon))
 
 
 def test_signals_during_an_upgrade_are_not_lost(daemon: Daemon) -> None:

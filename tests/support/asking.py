@@ -24,7 +24,10 @@ def asked(daemon: Daemon, path: str) -> Any:
 
 
 def metrics(daemon: Daemon) -> str:
-    return ask(daemon, "/metrics").body.decode()
+    """Of several workers, the page is a second old; while they have no time for it, it is a 503."""
+    answer = ask(daemon, "/metrics")
+    assert answer.status == 200, answer
+    return answer.body.decode()
 
 
 def circuit(daemon: Daemon, service: str = "main") -> Any:

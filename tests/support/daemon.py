@@ -182,7 +182,10 @@ class Daemon:
         self.signal(signal.SIGHUP)
         # A process starts for it, which takes no core from another as long as one is free.
         eventually(lambda: self._reloads() != before, 3 * PATIENCE)
-        return self._reloads()[0] > before[0]
+        if self._reloads()[0] > before[0]:
+            return True
+        eventually(self._answers)  # when it does, it has told all problems
+        return False
 
     def _reloads(self) -> tuple[int, int]:
         log = self.log

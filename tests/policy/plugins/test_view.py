@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from time import process_time
 from typing import Any
 
 import pytest
 
+from apigw.errors import render
 from apigw.plugin import MediaType, Refusal
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -138,7 +140,26 @@ async def test_a_refusal_tells_more(apigw: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("members", [{"status": 200}, {"request_id": "1"}, {"errors": {1, 2}}, {"n": float("nan")}])
+def test_a_refusal_tells_what_there_was() -> None:
+    """When it was made: later it may be no JSON, and nested too deeply for where the answer is written."""
+    errors: list[Any] = ["a"]
+    deep: list[Any] = []
+    for _ in range(700):
+        deep = [deep]
+    refusal = Refusal(422, members={"errors": errors, "deep": deep})
+    errors.append({1})
+
+    def sent(further: int) -> bytes:
+        return sent(further - 1) if further else render(refusal, "7")[2]
+
+    document = json.loads(sent(300))
+    assert (document["errors"], document["request_id"], document["status"]) == (["a"], "7", 422)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"status": 200}, {"request_id": "1"}, {"errors": {1, 2}}, {"n": float("nan")}, {1: "a"}],
+)
 def test_what_a_refusal_cannot_tell(members: dict[str, Any]) -> None:
     """What the document says already, and what is no JSON: an error where it is written."""
     with pytest.raises((ValueError, TypeError)):
