@@ -26,9 +26,11 @@ COUNTS: Final = STATE
 def look_counter(limit: Limit, spot: Spot, now: int) -> Standing:
     """Within a window the time is that of the worker that asks, which may be a little behind that of another."""
     line = spot.line
+    counts: int = line[COUNTS]
+    # After the counts, and written before them: without the lock, those of the window before are taken for this one's,
+    # and so are too many. The other way they could be too few.
     until: i64 = line[UNTIL]
     spot.until = until
-    counts: int = line[COUNTS]
     span: i64 = limit.span
     return weigh(limit, until - span - span, counts, now)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from apigw.policy.limits.concurrent import HELD, WANTED, Claim, ConcurrentLimit
 from apigw.policy.limits.in_page import PageStore
 from apigw.policy.limits.local import SWEEP_INTERVAL
 from apigw.policy.limits.memory import MemoryStore
+from apigw.policy.limits.page_log import glance
 from apigw.shared.page import Page
 from apigw.shared.slots import LOCK_MISSES, WITHOUT_ROOM
 
@@ -463,3 +465,31 @@ def test_redis_goes_by_the_page_while_it_is_gone(page: Page) -> None:
     seen: list[Any] = []
     shared.check([(one, b"x")]).addCallback(seen.append)
     assert seen[0].remaining == 1
+
+
+@pytest.mark.parametrize("line", range(1, 9))
+def test_a_count_that_is_written_meanwhile_is_not_too_small(page: Page, line: int) -> None:
+    """The holder of the lock begins a window, at any line of a look without it (of what is compiled: at none)."""
+    memory, one = store(page), limit(10, 60, "counter")
+    for _ in range(8):
+        memory.check([(one, b"x")], NOON)
+    after, spot = NOON + 60.5, memory._spot(one.id, b"x")
+    used = memory._look(one, spot, page.limits.find(spot) != 0, int(after * 1_000_000)).used
+    at = 0
+
+    def write(frame: Any, event: str, _: object) -> Any:
+        nonlocal at
+        if frame.f_code.co_name != "look_counter":
+            return None if frame.f_code.co_name != "glance" else write
+        at += event == "line"
+        if event == "line" and at == line:
+            sys.settrace(None)
+            assert memory.check([(one, b"x")], after).allowed
+        return write
+
+    sys.settrace(write)
+    try:
+        known = glance(page.limits, one, spot, int(after * 1_000_000)).used
+    finally:
+        sys.settrace(None)
+    assert known >= used
