@@ -60,6 +60,9 @@ class Signals:
         self._call: Callable[..., object] | None = None
         self.ending = False
         """Whether a signal has come that ends the program."""
+        self.due: list[int] = []
+        """Those that have come since the program runs, and are not acted on yet. Unlike a number, it is changed by one
+        call, which no signal interrupts."""
 
     def install(self, ignoring: Collection[int] = ()) -> None:
         """``ignoring``: those that are another process's to act on."""
@@ -88,11 +91,12 @@ class Signals:
         self._call = call_from_thread
         kept, self._kept = self._kept, {}
         for number in kept:
-            call_from_thread(self._act, number)
+            self._arrived(number, None)
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         self.ending = self.ending or number in ENDING
         if self._call is not None:
+            self.due.append(number)
             self._call(self._act, number)
         elif number in ENDING and not self._holding:
             os._exit(0)  # an exception would be lost in a finaliser, or in the callback of a weakref
@@ -100,6 +104,7 @@ class Signals:
             self._kept[number] = None
 
     def _act(self, number: int) -> None:
+        self.due.pop()
         for action in self._actions[number]:
             action()
 

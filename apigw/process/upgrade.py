@@ -112,8 +112,10 @@ class Upgrade(Service):
         own_log: OwnLog | None,
         told: Callable[[], object],
         ended: Callable[[bool], object] = lambda _: None,
+        due: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``told`` is called when what is known of the upgrade has changed, ``ended`` with whether it has succeeded."""
+        """``told`` is called when what is known of the upgrade has changed, ``ended`` with whether it has succeeded.
+        ``due``: whether a signal has come that is not acted on yet."""
         self._reactor = reactor
         self._command = list(command)
         self._pidfile = pidfile
@@ -122,6 +124,7 @@ class Upgrade(Service):
         self._own_log = own_log
         self._told = told
         self._ended = ended
+        self.due = due
         self._trial: Child | None = None
 
     def stopService(self) -> None:
@@ -212,17 +215,21 @@ class Upgrade(Service):
         if not self.running:
             return
         if self._master.quiet and not self._reload.runs:
-            self._execute()
+            self._execute(until)
         elif self._reactor.seconds() >= until and not self._reload.runs:
             self._failed("the workers do not answer")
         else:
             self._reactor.callLater(LOOK, self._when_quiet, until)
 
-    def _execute(self) -> None:
+    def _execute(self, until: float) -> None:
         try:
             with held_back():  # until the new program has handlers of its own
-                if not self._master.ending():  # what has come before is this program's to act on
+                # What has come before is this program's to act on.
+                if self._master.ending():
+                    return
+                if not self.due():
                     self._become_the_new_program()
+            self._reactor.callLater(0, self._when_quiet, until)
         except OSError as error:
             expect_within(os.environ)
             self._master.keep()

@@ -92,6 +92,7 @@ def master(
         own_log,
         tell,
         lambda succeeded: running.tell_one("upgraded", succeeded),
+        lambda: bool(signals.due),
     )
     if handed is not None:
         upgrade.follow()

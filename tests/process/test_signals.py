@@ -53,6 +53,19 @@ def test_what_comes_early_is_done_once_when_the_program_runs(scene: Scene) -> No
     assert len(scene.done) == 2
 
 
+def test_what_has_come_is_due_until_it_is_done(scene: Scene) -> None:
+    """Also what has come before the program runs."""
+    later: list[Callable[[], object]] = []
+    scene.send(signal.SIGHUP)
+    assert scene.signals.due == []
+    scene.signals.obey(lambda call, *arguments: later.append(lambda: call(*arguments)))
+    scene.send(signal.SIGUSR1)
+    assert (scene.signals.due, scene.done) == ([signal.SIGHUP, signal.SIGUSR1], [])
+    for each in later:
+        each()
+    assert (scene.signals.due, scene.done) == ([], [signal.SIGHUP, signal.SIGUSR1])
+
+
 IGNORING = """
 import os, signal
 from apigw.process.signals import TAKEN, Signals

@@ -145,3 +145,19 @@ def test_a_program_that_was_told_to_end_does_not_execute_another(scene: Scene, t
     scene.reactor.turn_until(lambda: asked)
     assert following.ended == [True]
     assert blocked() == set()
+
+
+def test_a_signal_that_has_come_is_acted_on_before_another_program_is_executed(scene: Scene, tmp_path: Path) -> None:
+    """It would not know of it: of a rotated access log, workers would go on in the old file."""
+    asked: list[bool] = []
+
+    def due() -> bool:
+        asked.append(not asked)
+        return asked[-1]
+
+    following = executing(scene, tmp_path)
+    following.upgrade.due = due
+    scene.reactor.turn_until(lambda: len(following.ended) == 2)
+    assert asked == [True, False]
+    assert "the new program cannot be executed" in following.reload.upgrade_problem
+    assert blocked() == set()
