@@ -436,7 +436,7 @@ def test_a_rotation_that_fails_goes_on_in_the_old_file(tmp_path: Path) -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 def test_a_full_disk_is_said_once_and_stops_nothing() -> None:
     """Traffic goes on, the daemon's log has one sentence and no flood, and the number of lost lines is known."""
-    logged = Logged("/dev/full")
+    logged = Logged("/dev/full", max_pending=1 << 30)
     for entry in numbered(0, 3000):
         logged.log.log(entry)
     logged.log.flush()

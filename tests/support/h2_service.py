@@ -31,6 +31,8 @@ class Received:
     body: bytearray = Factory(bytearray)
     trailers: Fields = Factory(list)
     ended: bool = False
+    refused: bool = False
+    """By the service, which looks at nothing more of it: it may belong to another test by then."""
 
     @property
     def reset(self) -> int | None:
@@ -82,6 +84,7 @@ class Received:
 
     def refuse(self, code: int) -> None:
         if self.reset is None:
+            self.refused = True
             self.connection.state.reset_stream(self.stream, code)
             self.connection.flush()
 
@@ -139,12 +142,12 @@ class H2Conversation:
             received = Received(self, event.stream_id, fields, ended=event.stream_ended is not None)
             self.streams[event.stream_id] = received
             self.service.requests.append(received)
-            self.service.behave(received)
+            self._behave(received)
         elif isinstance(event, h2.events.DataReceived):
             received = self.streams[event.stream_id]
             received.body += event.data
             if self.service.behave_on_data:
-                self.service.behave(received)
+                self._behave(received)
             if self.gives_back and event.flow_controlled_length:
                 self.state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.TrailersReceived):
@@ -154,7 +157,11 @@ class H2Conversation:
             received = self.streams[event.stream_id]
             if not received.ended:
                 received.ended = True
-                self.service.behave(received)
+                self._behave(received)
+
+    def _behave(self, received: Received) -> None:
+        if not received.refused:
+            self.service.behave(received)
 
     def say_goodbye(self, last: int) -> None:
         """By a frame of one's own: the library would say nothing more."""
