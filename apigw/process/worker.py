@@ -33,7 +33,7 @@ log = Logger()
 def live(life: Life, index: int, end: socket.socket, reactor: Any) -> int:
     """Serve until the master, or its end, says to stop. ``end`` is of the connection to it. Returns the exit code."""
     os.environ.pop("NOTIFY_SOCKET", None)  # the master is what the service manager knows
-    _share_cores()
+    share_cores()
     signals = Signals()
     # A terminal signals the whole group, and the master alone is to act.
     signals.install(ignoring=(signal.SIGINT, signal.SIGHUP, signal.SIGUSR2))
@@ -60,7 +60,7 @@ def live(life: Life, index: int, end: socket.socket, reactor: Any) -> int:
     return 0
 
 
-def _share_cores() -> None:
+def share_cores() -> None:
     """Have this process not interrupt another when something arrives for it, but run when a core is free: SCHED_BATCH.
 
     Else workers that have to share cores, with each other and with whoever sends, are woken for each request, and not

@@ -8,7 +8,7 @@ import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from support.client import Client
+from support.client import Client, encode
 from support.daemon import LOOPBACK, Daemon, gateway
 from support.services import Service
 from support.waiting import eventually
@@ -46,11 +46,14 @@ def test_workers_have_as_many_connections_each(start: Start, module_service: Ser
         counts = connections(daemon)
         assert sum(counts) == 32
         assert max(counts) <= 10
-        os.kill(workers(daemon)[1], signal.SIGSTOP)
-        for _ in range(20):
-            assert stack.enter_context(daemon.connect()).get("/a").status == 200
-        assert connections(daemon)[1] == counts[1]
-        os.kill(workers(daemon)[1], signal.SIGCONT)
+        stopped = workers(daemon)[1]
+        os.kill(stopped, signal.SIGSTOP)
+        # All at once: in five seconds it would be ended.
+        more = [stack.enter_context(daemon.connect()).send(encode("GET", "/a")) for _ in range(20)]
+        assert [client.answer().status for client in more] == [200] * 20
+        counts_then = connections(daemon)
+        os.kill(stopped, signal.SIGCONT)
+        assert counts_then[1] == counts[1]
 
 
 def test_the_most_connections_are_those_of_all_workers(start: Start, module_service: Service) -> None:

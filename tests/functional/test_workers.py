@@ -130,15 +130,6 @@ def test_workers_do_not_interrupt_each_other(daemon: Daemon) -> None:
     assert os.sched_getscheduler(daemon.process.pid) == os.SCHED_OTHER
 
 
-def test_a_scheduling_policy_of_an_operator_stays(start: Start, service: Service) -> None:
-    """What the gateway was started with is what its workers have."""
-    daemon = serve(start, service)
-    os.sched_setscheduler(daemon.process.pid, os.SCHED_IDLE, os.sched_param(0))
-    end(daemon, *workers(daemon)[:1])
-    eventually(lambda: len([row for row in daemon.status()["workers"] if row["answers"]]) == WORKERS)
-    assert os.SCHED_IDLE in [os.sched_getscheduler(worker) for worker in workers(daemon)]
-
-
 def test_a_worker_without_files_leaves_connections_to_the_others(daemon: Daemon) -> None:
     """It hangs up on one, of which it learns that it may open no more, and comes back when it may."""
     poor = workers(daemon)[1]
