@@ -14,12 +14,13 @@ from support.forked import child, holds
 from support.limits import NOON, concurrent, limit
 from twisted.internet.task import Clock
 
-from apigw.policy.limits.arithmetic import Limit
+from apigw.policy.limits.arithmetic import Checks, Limit
 from apigw.policy.limits.concurrent import HELD, WANTED, Claim, ConcurrentLimit
 from apigw.policy.limits.in_page import PageStore
 from apigw.policy.limits.local import SWEEP_INTERVAL
 from apigw.policy.limits.memory import MemoryStore
 from apigw.policy.limits.page_log import glance
+from apigw.shared.debts import DEBTS
 from apigw.shared.page import Page
 from apigw.shared.slots import LOCK_MISSES, WITHOUT_ROOM
 
@@ -38,6 +39,14 @@ def store(page: Page, clock: Clock | None = None) -> PageStore:
         clock = Clock()
         clock.advance(NOON)
     return PageStore(page, clock, clock.seconds)
+
+
+def checks_of(page: Page, one: Limit, more: int) -> Checks:
+    """Of ``one`` limit, or also of another, whose debts are counted in another word."""
+    other, spot = limit(100, 60, endpoint="/y"), page.limits.spot
+    word = spot(one.id + b"x").mark % DEBTS
+    key = next(key for key in (b"x", b"y", b"z") if spot(other.id + key).mark % DEBTS != word)
+    return [(one, b"x"), (other, key)][: 1 + more]
 
 
 def names(memory: PageStore, one: Limit | ConcurrentLimit, number: int, lock: int = 0) -> list[bytes]:
@@ -147,7 +156,7 @@ def test_without_a_lock_a_limit_is_kept(page: Page, algorithm: str, more: int) -
     """Where its holder is stopped: there is room for what all have counted, for what this worker admits beside, and for
     one that the holder may be counting. Else a request is refused, for the moment. Each miss is counted."""
     memory = store(page)
-    checks = [(limit(10, 60, algorithm), b"x"), (limit(100, 60, endpoint="/y"), b"x")][: 1 + more]
+    checks = checks_of(page, limit(10, 60, algorithm), more)
     for _ in range(6):
         memory.check(checks, NOON)
     lock = page.limits.spot(checks[0][0].id + b"x").lock
@@ -285,7 +294,7 @@ def test_what_was_admitted_without_a_lock_counts(page: Page, algorithm: str, mor
     clock = Clock()
     clock.advance(NOON)
     memory = store(page, clock)
-    checks = [(limit(10, 60, algorithm), b"x"), (limit(100, 60, endpoint="/y"), b"x")][: 1 + more]
+    checks = checks_of(page, limit(10, 60, algorithm), more)
 
     def admitted() -> bool:
         if not places:
@@ -312,7 +321,7 @@ def test_what_was_admitted_without_a_lock_counts(page: Page, algorithm: str, mor
 def test_without_a_lock_what_is_used_up_stays_so(page: Page, algorithm: str, more: int) -> None:
     """Until a request would pass."""
     memory = store(page)
-    checks = [(limit(4, 60, algorithm), b"x"), (limit(100, 60, endpoint="/y"), b"x")][: 1 + more]
+    checks = checks_of(page, limit(4, 60, algorithm), more)
     seen = [memory.check(checks, NOON + 1) for _ in range(5)]
     assert [decision.allowed for decision in seen] == [True] * 4 + [False]
     with child(holds(lambda: hold(page, page.limits.spot(checks[0][0].id + b"x").lock))) as other:
