@@ -296,6 +296,7 @@ class ClientSpans:
         if number:
             outcome += integer(ATTRIBUTE, _RESENT, int(number))
         size: i64 = CLIENT_SIZE + len(head) + len(attributes) + len(before_url) + len(url) + len(path) + len(outcome)
+        # As of the server's span, but not by a function: its bytes would be made and copied once more.
         begun = ticks(started)
         over = max(begun, ticks(ended))
         return b"\x12%b\x0a\x10%b\x12\x08%b%b\x22\x08%b\0\x39\0%b%b%b%b\x41\0%b%b%b%b%b%b%b%b%b%b" % (
