@@ -26,6 +26,7 @@ MEANT = {
     **dict.fromkeys(("client_certificates", "certificates", "x509", "tls"), "mtls"),
     **dict.fromkeys(("introspect", "oauth2_introspection", "opaque"), "introspection"),
     **dict.fromkeys(("oidc", "openid", "bearer", "tokens"), "jwt: [{name: …, openid: true, issuer: …}]"),
+    **dict.fromkeys(("audience", "issuer", "jwks_uri", "jwks_url"), "jwt: [{name: …, issuer: …, jwks_url: …}]"),
 }
 
 OF_GATEWAY: Rule = {

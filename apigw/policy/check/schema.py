@@ -26,4 +26,6 @@ OF_ROUTE: Rule = {
     "check_with": text("The name of the check that decides about its requests.", "name", nullable=True),
 }
 
-KEYS = (Keys((), ChecksSection, SECTION), Keys(("routes",), CheckOfRoute, OF_ROUTE))
+MEANT = dict.fromkeys(("check", "checks", "forward_auth", "auth_request", "ext_authz"), "'check_with'")
+
+KEYS = (Keys((), ChecksSection, SECTION), Keys(("routes",), CheckOfRoute, OF_ROUTE, MEANT))

@@ -78,7 +78,9 @@ def rate_limits(document: Document, files: Files) -> None:
         if limit.endpoint == UNMATCHED:
             _unmatched(document, path, entry)
         elif limit.pattern is not None and document.whole and not routed.overlap(limit.pattern, limit.hosts):
-            document.warn(at, f"{shown(document, at, limit.endpoint)} matches no route")
+            below = f"{limit.endpoint.removesuffix('/')}/*"
+            near = f"; did you mean {below!r}?" if routed.overlap(Pattern.parse(below), limit.hosts) else ""
+            document.warn(at, f"{shown(document, at, limit.endpoint)} matches no route{near}")
 
 
 class _Names:

@@ -42,9 +42,11 @@ def use(whose: str) -> Rule:
     return {"use": list_of(f"The plugins {whose}, in their order.", item("plugin name"))}
 
 
+MEANT = dict.fromkeys(("plugin", "plugins", "middleware", "middlewares"), "'use', with names of plugins")
+
 KEYS = (
     Keys((), Plugins, PLUGINS),
-    Keys(("gateway",), Use, use("of all routes, before those of services and routes")),
-    Keys(("services",), Use, use("of the routes to the service, before those of the route")),
-    Keys(("routes",), Use, use("of the route")),
+    Keys(("gateway",), Use, use("of all routes, before those of services and routes"), MEANT),
+    Keys(("services",), Use, use("of the routes to the service, before those of the route"), MEANT),
+    Keys(("routes",), Use, use("of the route"), MEANT),
 )
