@@ -13,6 +13,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import ceil
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -45,7 +46,7 @@ def doctor(options: argparse.Namespace) -> int:
     if config is None:
         return REFUSED
     warnings = 0
-    for examine in EXAMINATIONS:
+    for examine in _examinations(os.path.realpath(options.directory)):
         for verdict, sentence in examine(config):
             warnings += verdict == WARN
             print(f"{verdict:<5}{sentence}")
@@ -106,12 +107,18 @@ def _memory(config: Config) -> Iterator[Found]:
         )
 
 
-def _gateway(config: Config) -> Iterator[Found]:
+def _gateway(directory: str, config: Config) -> Iterator[Found]:
     """The gateway that runs with this configuration; if none does, whether its ports are free."""
     try:
         admin = Admin.of_endpoint(config.gateway.admin)
         status = admin.get("/status")
     except (NotAnswered, ValueError):
+        for listen in config.gateway.listen:
+            yield from _port(listen.endpoint)
+        return
+    other = status.get("directory")
+    if isinstance(other, str) and os.path.realpath(other) != directory:
+        yield WARN, f"the gateway at {admin} is another one, with {other}: give this one other ports, or stop that one"
         for listen in config.gateway.listen:
             yield from _port(listen.endpoint)
         return
@@ -198,16 +205,17 @@ def _number(file: str) -> int | None:
         return None
 
 
-EXAMINATIONS: tuple[Callable[[Config], Iterator[Found]], ...] = (
-    _program,
-    _warnings,
-    _cores,
-    _open_files,
-    _backlog,
-    _memory,
-    _gateway,
-    _targets,
-    _redis,
-    _certificates,
-    _logs,
-)
+def _examinations(directory: str) -> tuple[Callable[[Config], Iterator[Found]], ...]:
+    return (
+        _program,
+        _warnings,
+        _cores,
+        _open_files,
+        _backlog,
+        _memory,
+        partial(_gateway, directory),
+        _targets,
+        _redis,
+        _certificates,
+        _logs,
+    )

@@ -78,7 +78,7 @@ def rate_limits(document: Document, files: Files) -> None:
         if limit.endpoint == UNMATCHED:
             _unmatched(document, path, entry)
         elif limit.pattern is not None and document.whole and not routed.overlap(limit.pattern, limit.hosts):
-            below = f"{limit.endpoint.removesuffix('/')}/*"
+            below = f"{(limit.endpoint or '').removesuffix('/')}/*"
             near = f"; did you mean {below!r}?" if routed.overlap(Pattern.parse(below), limit.hosts) else ""
             document.warn(at, f"{shown(document, at, limit.endpoint)} matches no route{near}")
 
