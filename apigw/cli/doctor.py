@@ -113,8 +113,9 @@ def _gateway(directory: str, config: Config) -> Iterator[Found]:
         admin = Admin.of_endpoint(config.gateway.admin)
         status = admin.get("/status")
     except (NotAnswered, ValueError):
-        for listen in config.gateway.listen:
-            yield from _port(listen.endpoint)
+        for endpoint in (*(listen.endpoint for listen in config.gateway.listen), config.gateway.admin):
+            if endpoint is not None:
+                yield from _port(endpoint)
         return
     other = status.get("directory")
     if isinstance(other, str) and os.path.realpath(other) != directory:

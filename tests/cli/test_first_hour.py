@@ -246,6 +246,17 @@ class _Other(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+def test_doctor_sees_that_the_admin_port_is_taken(here: Path, capsys: Out) -> None:
+    """Prometheus listens on 9090, too: the gateway does not start, and doctor is content."""
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        admin = f"tcp:{other.server_port}:interface=127.0.0.1"
+        (here / "etc" / "all.yaml").write_text(ETC.replace("null", f'"{admin}"'))
+        assert cli.main(["doctor"]) == 1
+        other.shutdown()
+    assert f"warn {admin} cannot be used: Address already in use" in capsys.readouterr().out.splitlines()
+
+
 def test_doctor_tells_another_gateway_from_this_one(here: Path, capsys: Out) -> None:
     """All is well, says doctor, because `make run` of the checkout answers at the port that this gateway wants."""
     with HTTPServer(("127.0.0.1", 0), _Other) as other:
