@@ -133,13 +133,22 @@ ROUTE_MEANT = {
 }
 """What people write of routes in other gateways."""
 
-ROUTE_INSTEAD = dict.fromkeys(
-    ("priority", "order", "regex_priority", "rank"), "the most literal path wins, in whatever order (apigw routes)"
-)
+ROUTE_INSTEAD = {
+    **dict.fromkeys(
+        ("priority", "order", "regex_priority", "rank"), "the most literal path wins, in whatever order (apigw routes)"
+    ),
+    **dict.fromkeys(("upgrade", "websocket", "websockets", "ws"), "WebSockets pass on every route"),
+    **dict.fromkeys(("caching", "proxy_cache"), "no answer is stored"),
+    **dict.fromkeys(("alias", "root", "static"), "the gateway serves no files"),
+}
 
 _ROOT: Rule = {
     "gateway": map_of(
-        "The gateway itself: listeners, timeouts, sizes, logs.", model.Gateway, GATEWAY, meant=GATEWAY_MEANT
+        "The gateway itself: listeners, timeouts, sizes, logs.",
+        model.Gateway,
+        GATEWAY,
+        meant=GATEWAY_MEANT,
+        instead=dict.fromkeys(("h2", "h2c", "http2"), "every listener speaks HTTP/2"),
     ),
     "redis": map_of(
         "Shared storage of limits and refresh tokens for several gateways. Without it: memory of each gateway. "

@@ -275,6 +275,7 @@ SERVICE: Rule = {
         HEALTH_CHECK,
         nullable=True,
         like="{path: /health}",
+        meant={**dict.fromkeys(("uri", "url"), "'path'"), **dict.fromkeys(("every", "period"), "'interval'")},
     ),
     "circuit_breaker": map_of(
         "Circuit breaker: no requests to the service while it fails. `null` for none.",

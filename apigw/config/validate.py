@@ -171,7 +171,16 @@ def _near(document: Document, path: Path) -> str:
 
 
 def _elsewhere(document: Document, path: Path) -> str:
-    """The hint for a key of services in a route, and the reverse, and for one that stands at the top."""
+    """The hint for a key of services in a route, and the reverse, and for one that stands at the top.
+
+    ``gateway`` and ``defaults`` have it for all.
+    """
+    if len(path) == 2 and path[0] in ("gateway", "defaults"):
+        for whose in ("route", "service"):
+            if path[1] in (rule_at(document.schema, ("defaults", whose)) or {}).get("schema", ()):
+                return f": it is a key of {whose}s; for all of them: defaults: {{{whose}: {{{path[1]}: …}}}}"
+        top = next((key for key in (path[1], f"{path[1]}s") if key in document.schema), None)
+        return "" if top is None else f"; did you mean {top!r}, at the top?"
     owner = path[1] if path[0] == "defaults" and len(path) > 1 else path[0]
     other = {"routes": "services", "route": "services", "services": "routes", "service": "routes"}.get(str(owner))
     if len(path) != 3 or other is None:
@@ -246,6 +255,8 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
         return f"must be a list, not {_as_list(rule, value)}"
     if kinds[0] in ("integer", "number") and isinstance(value, str) and re.fullmatch(r"-?[0-9.]+", value):
         return f"must be {names}: write it without quotes"
+    if "integer" in kinds and isinstance(value, str) and re.fullmatch(r"[0-9]+%", value):
+        return f"must be {names}: write {value[:-1]}"
     if "like" in rule.get("meta", {}) and not ("dict" in kinds and isinstance(value, dict)):
         return f"must be {names}, such as {rule['meta']['like']}"
     if isinstance(value, bool | int | float):
@@ -255,8 +266,6 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
         read = ("true" if value else "false") if isinstance(value, bool) else "a number"
         return f"must be {names}, but YAML reads {shown(document, path, value)} as {read}: write it in quotes"
     if isinstance(value, str):
-        if "integer" in kinds and re.fullmatch(r"[0-9]+%", value):
-            return f"must be {names}: write {value[:-1]}"
         if kinds == ["dict"] and _NO_SPACE.fullmatch(value):
             return f"must be {names}, not text: write a space after the colon"
         return f"must be {names}, not text"

@@ -49,7 +49,10 @@ OF_ROUTE: Rule = {
         "none",
         nullable=True,
         default="`gateway.auth_default`",
-        meant=dict.fromkeys(("api_key", "api_keys", "basic", "bearer", "jwt", "oauth"), "providers, with its name"),
+        meant={
+            **dict.fromkeys(("api_key", "api_keys", "basic", "bearer", "jwt", "oauth"), "providers, with its name"),
+            **dict.fromkeys(("anonymous", "disabled", "open", "public"), "'none'"),
+        },
     ),
     "providers": list_of(
         "The providers whose credentials are taken, by their names; `oauth` are the gateway's own tokens.",

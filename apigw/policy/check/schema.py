@@ -18,7 +18,9 @@ CHECK: Rule = {
 SECTION: Rule = {
     "checks": named(
         "Programs that decide about requests, by name. [More](external-checks.md).",
-        map_of("", Check, CHECK, like='{url: "http://…"}'),
+        map_of(
+            "", Check, CHECK, like='{url: "http://…"}', meant=dict.fromkeys(("address", "endpoint", "uri"), "'url'")
+        ),
     ),
 }
 

@@ -96,7 +96,10 @@ MEANT = {
     **dict.fromkeys(("second", "minute", "hour", "day"), "'limit' and 'window'"),
 }
 
-INSTEAD = dict.fromkeys(("policy", "storage", "store"), "with a redis section, counts are there; else in memory")
+INSTEAD = {
+    **dict.fromkeys(("policy", "storage", "store"), "with a redis section, counts are there; else in memory"),
+    "burst": "a limit with a short window, in an entry of its own, bounds bursts",
+}
 """What others call it."""
 
 BESIDE: Rule = map_of(

@@ -57,6 +57,8 @@ def installed() -> dict[str, list[EntryPoint]]:
 def find(written: str, directory: str) -> Place:
     """The place of a class: ``module:Class``, ``./file.py:Class`` in ``directory``, or an entry point's name."""
     module, colon, name = written.rpartition(":")
+    if not colon and written.endswith(".py"):
+        raise Unloadable(f"names no class: write {written}:Class")
     if not colon:
         offered = installed().get(written, [])
         if not offered:

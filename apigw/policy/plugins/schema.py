@@ -30,10 +30,15 @@ PLUGIN: Rule = {
     "timeout": duration("How long one call may wait.", "1ms", "1m"),
 }
 
+PLUGIN_MEANT = {
+    **dict.fromkeys(("class", "file"), "policy"),
+    **dict.fromkeys(("config", "options", "settings"), "'with'"),
+}
+
 PLUGINS: Rule = {
     "plugins": named(
         "[Plugins](plugins.md): policies of your own in Python, by name.",
-        map_of("", Plugin, PLUGIN, like="{policy: ./file.py:Class}", meant=dict.fromkeys(("class", "file"), "policy")),
+        map_of("", Plugin, PLUGIN, like="{policy: ./file.py:Class}", meant=PLUGIN_MEANT),
     ),
 }
 
@@ -42,7 +47,10 @@ def use(whose: str) -> Rule:
     return {"use": list_of(f"The plugins {whose}, in their order.", item("plugin name"))}
 
 
-MEANT = dict.fromkeys(("plugin", "plugins", "middleware", "middlewares"), "'use', with names of plugins")
+MEANT = {
+    **dict.fromkeys(("plugin", "plugins", "middleware", "middlewares"), "'use', with names of plugins"),
+    **dict.fromkeys(("brotli", "compress", "compression", "gzip"), "'use', with the plugin compression"),
+}
 
 KEYS = (
     Keys((), Plugins, PLUGINS),
