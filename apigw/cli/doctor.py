@@ -117,14 +117,13 @@ def _gateway(directory: str, config: Config) -> Iterator[Found]:
             if endpoint is not None:
                 yield from _port(endpoint)
         return
-    other = status.get("directory")
-    if isinstance(other, str) and os.path.realpath(other) != directory:
-        yield WARN, f"the gateway at {admin} is another one, with {other}: give this one other ports, or stop that one"
-        for listen in config.gateway.listen:
-            yield from _port(listen.endpoint)
-        return
     version = status.get("version")
     yield FINE, f"a gateway answers at {admin}: version {version}, process {status.get('process')}"
+    other = status.get("directory")
+    if isinstance(other, str) and os.path.realpath(other) != directory:
+        yield WARN, f"it reads {other}, and not {directory}: if it is to go on beside this one, change the ports here"
+        for listen in config.gateway.listen:
+            yield from _port(listen.endpoint)
     if version != __version__:
         yield WARN, f"it is version {version}, and this program {__version__}: `apigw upgrade`, or a restart"
     if status.get("last_reload") == "failed":
