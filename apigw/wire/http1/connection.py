@@ -11,6 +11,7 @@ from apigw.wire.http1.answer import AnswerWriter
 from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, HEAD, IDLE, LINGER, OVER, PAUSED, REST, TUNNEL
 from apigw.wire.reactor.layers import all_is_sent, arrived, close_if_sent, unsent
 from apigw.wire.request import Request
+from apigw.wire.room import Place
 from apigw.wire.server import Server
 
 LINGER_FOR: Final = 5.0
@@ -35,6 +36,7 @@ class ClientConnection:
         self.hosts: frozenset[bytes] | None = None
         """Those that requests may be for; None for all."""
         self.deadline = NEVER
+        self.place = Place(self)
         self._seconds = factory.deadlines.seconds
         self._state = IDLE
         self._patience = 0.0  # seconds for the next piece of the body

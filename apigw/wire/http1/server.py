@@ -206,8 +206,7 @@ class HTTP1Channel(ClientConnection):
             rest = rest[length:]
         self._pending = rest
         self._request = request
-        if not self._room.kept.pop(self, False):
-            self._room.busy(self)
+        self.place.leave()
         if request.body_complete:
             # As ``_enter`` does: a client whose request is complete has nothing to do.
             self._state = DONE
@@ -302,7 +301,7 @@ class HTTP1Channel(ClientConnection):
         self._request = self._producer = None
         self._state = IDLE
         self.deadline = self._seconds() + factory.settings.keepalive_timeout
-        self._room.kept[self] = True
+        self._room.kept.add(self.place)
         self._answer.whole(request, status, reason, headers, body)
         if self._pending and not self._taking and self._state == IDLE:
             self._take_pending()
