@@ -40,8 +40,7 @@ class HTTP1Channel(ClientConnection):
     version = "HTTP/1.1"
 
     def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
-        super().__init__(factory, secure)
-        self.peer = peer
+        super().__init__(factory, peer, secure)
         self._room = factory.room
         self._request: Request | None = None
         self._last = False  # the connection is closed after this answer
