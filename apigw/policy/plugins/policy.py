@@ -90,7 +90,7 @@ class PluginsPolicy(Policy):
         kept = self._kept.get(plugin.name)
         if kept is None:
             log = PluginLog(plugin.name, self._reactor.seconds)
-            kept = self._kept[plugin.name] = Kept(Counts(), log, PluginMetrics(plugin.name, self._registry))
+            kept = self._kept[plugin.name] = Kept(Counts(), log, PluginMetrics(plugin.name, self._registry, log))
         context = Context(
             plugin.name,
             plugin.directory,
