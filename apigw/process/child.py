@@ -17,6 +17,10 @@ LOOK = 0.01
 """Seconds between two looks whether a process that has closed its pipes has ended: a moment, or while the machine is
 busy longer."""
 
+WATCH = 0.5
+"""Seconds between two looks whether a process has ended, while its pipes are open: what it has started may have them
+too, and keep them for ever. What it had written itself, at most what the pipes hold, is read so long after its end."""
+
 MOST_ERRORS = 1 << 20
 """Bytes of the standard error that are kept: the last ones."""
 
@@ -71,14 +75,25 @@ class Child:
         with suppress(BrokenPipeError), pipe:  # a process that has ended says why
             pipe.write(told)
         self._pipes = {"err": self._process.stderr, **({"out": self._process.stdout} if output else {})}
+        self._readers = []
         for name, each in self._pipes.items():
             assert each is not None
-            ProcessReader(reactor, self, name, each.fileno())
+            self._readers.append(ProcessReader(reactor, self, name, each.fileno()))
+        self._has_ended = False
+        self._watching = reactor.callLater(WATCH, self._watch)
         self._timer = reactor.callLater(within, self._give_up)
 
     def _give_up(self) -> None:
         self._late = True
         self._process.kill()
+
+    def _watch(self) -> None:
+        if self._has_ended:
+            for reader in self._readers:
+                reader.loseConnection()
+            return
+        self._has_ended = self._process.poll() is not None
+        self._watching = self._reactor.callLater(WATCH, self._watch)
 
     def childDataReceived(self, name: str, data: bytes) -> None:
         if name == "out":
@@ -92,6 +107,8 @@ class Child:
         assert pipe is not None
         pipe.close()
         if not self._pipes:
+            if self._watching.active():
+                self._watching.cancel()
             self._look()
 
     def _look(self) -> None:

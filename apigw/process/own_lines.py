@@ -18,6 +18,11 @@ Line = Callable[[LogEvent, str], str | None]
 _PRIORITIES = {"debug": 7, "info": 6, "warn": 4, "error": 3, "critical": 2}
 """Of syslog(3)."""
 
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+_ESCAPED |= {0x2028: "\\u2028", 0x2029: "\\u2029"}
+"""Controls, which could move the cursor of a terminal, or be the end of a line for some readers. Twisted indents what
+follows a newline in an event, and so nothing can look like another event."""
+
 
 def of_format(format: str) -> Line:
     """``text`` or ``json``."""
@@ -33,7 +38,8 @@ def level_of(event: LogEvent) -> str:
 def text_line(event: LogEvent, who: str) -> str | None:
     if who:
         event = {**event, "log_system": f"{who}: {_system(event)}"}
-    return formatEventAsClassicLogText(event)
+    text = formatEventAsClassicLogText(event)
+    return None if text is None else text.translate(_ESCAPED)
 
 
 def json_line(event: LogEvent, who: str) -> str | None:

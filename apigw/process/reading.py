@@ -52,12 +52,12 @@ class Reading:
         return child.ended.addCallback(self._handover)
 
     def _handover(self, ended: Ended) -> Handover:
-        if ended.code:
+        head, newline, data = ended.out.partition(b"\n")
+        if ended.code or not newline:  # a policy may end it with 0, too
             if ended.said:
                 log.error("the process that read the configuration: {said}", said=ended.said)
             late = f"was not read within {self._patience:g} s"
             raise _unread(late if ended.late else f"could not be read: {_how(ended)}")
-        head, _, data = ended.out.partition(b"\n")
         facts = json.loads(head)
         if facts["code"] != self._code:
             raise ConfigError([Problem(_other_code(facts["version"]))])

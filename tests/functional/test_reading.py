@@ -146,6 +146,32 @@ def test_what_takes_too_long_is_ended(etc: Path) -> None:
     assert said == "the new configuration was not read within 0.2 s"
 
 
+def test_what_says_nothing_is_no_configuration(etc: Path) -> None:
+    """A policy may end the process, with 0."""
+    silent = etc / "python"
+    silent.write_text("#!/bin/sh\nexit 0\n")
+    silent.chmod(0o755)
+    reactor: Any = EPollReactor()
+    said = outcome(Reading(reactor, str(etc), python=str(silent)), reactor)
+    assert said == (
+        "the new configuration could not be read: the process that read it ended with 0: it did not say why"
+    )
+
+
+@pytest.mark.parametrize("says", ["", "while :; do echo more >&2; sleep 0.05; done;"], ids=["silent", "noisy"])
+def test_a_process_that_another_has_started_is_not_waited_for(etc: Path, says: str) -> None:
+    """A policy may start one, which has the pipes too, and outlives the reading."""
+    forks = etc / "python"
+    forks.write_text(f'#!/bin/sh\n({says} sleep 600) &\necho $! > "$0.pid"\nexec {sys.executable} "$@"\n')
+    forks.chmod(0o755)
+    reactor: Any = EPollReactor()
+    try:
+        handed = outcome(Reading(reactor, str(etc), python=str(forks)), reactor)
+    finally:
+        os.kill(int((etc / "python.pid").read_text()), signal.SIGKILL)
+    assert handed.routes == 0
+
+
 def test_another_program_on_disk_is_refused(etc: Path) -> None:
     """What it hands over could mean something else to the one that runs."""
     reactor: Any = EPollReactor()

@@ -94,6 +94,57 @@ def test_problems_take_no_time(tmp_path: Path) -> None:
     assert [pointer for pointer, _ in flat.problems(b'[{"kind": 1}, {"kind": 20}]')] == ["#/1"]
 
 
+def recursive(*ways: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"$ref": "#/$defs/a~1b%20c", "$defs": {"a/b c": {"anyOf": [*ways], **more} if ways else more}}
+
+
+NEXT = {"next": {"$ref": "#/$defs/a~1b%20c"}}
+LEAF = {"leaf": {"type": "string"}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        recursive({"properties": NEXT, "required": ["next"]}, {"properties": {**NEXT, **LEAF}}),
+        recursive(allOf=[{"properties": NEXT}, {"properties": {**NEXT, **LEAF}}]),
+        recursive(properties=NEXT, patternProperties={"^n": {"$ref": "#"}, "^l": {"type": "string"}}),
+        recursive(properties={**NEXT, **LEAF}, **{"$ref": "#/$defs/again"})
+        | {
+            "$defs": {"a/b c": {"$ref": "#/$defs/again", "properties": NEXT}, "again": {"properties": {**NEXT, **LEAF}}}
+        },
+        {"$dynamicAnchor": "n", "anyOf": [{"properties": {"next": {"$dynamicRef": "#n"}, **LEAF}}] * 2},
+        {"$id": "http://a/b", "anyOf": [{"properties": {"next": {"$ref": "http://a/b"}, **LEAF}}] * 2},
+        {
+            "$ref": "#/$defs/0",
+            "$defs": {str(at): {"anyOf": [{"$ref": f"#/$defs/{at + 1}"}] * 2} for at in range(16)} | {"16": False},
+        },
+    ],
+    ids=["anyOf", "allOf", "patternProperties", "beside", "dynamic", "by-id", "many-references"],
+)
+def test_a_schema_that_refers_to_itself_takes_no_time(tmp_path: Path, schema: dict[str, Any]) -> None:
+    """To say what is wrong with a value, where each is tried in several ways, would take twice as long for each
+    level: a body of 500 bytes would stop the worker for ever."""
+    made = plugin(tmp_path, schema=schema)
+    began = time.process_time()
+    assert made.problems(b'{"next": ' * 50 + b'{"leaf": 3}' + b"}" * 50) == [
+        ("#", "the value is not valid, and too large to say where")
+    ]
+    assert time.process_time() - began < 1
+
+
+def test_problems_are_named_where_a_schema_refers_to_itself_once(tmp_path: Path) -> None:
+    """As one of trees does; nothing is tried twice."""
+    made = plugin(tmp_path, schema=recursive(properties={**NEXT, **LEAF}))
+    ((pointer, _),) = made.problems(b'{"next": ' * 50 + b'{"leaf": 3}' + b"}" * 50)
+    assert pointer == "#" + "/next" * 50 + "/leaf"
+
+
+def test_references_that_lead_nowhere(tmp_path: Path) -> None:
+    """In values that are compared they are none."""
+    made = plugin(tmp_path, schema={"const": [{"$ref": "#/const/x/0"}, {"$ref": "#/const/0/$ref/y"}]})
+    assert made.problems(b"1")[0][0] == "#"
+
+
 def test_comparisons_take_no_time(tmp_path: Path) -> None:
     """No body makes all other requests wait while its numbers are compared, each of which takes up to a tenth of a
     millisecond in code that no other thread interrupts."""

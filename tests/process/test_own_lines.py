@@ -54,6 +54,14 @@ def test_text_names_the_worker() -> None:
     assert line.endswith(" [worker 1: apigw.x#warn] hello\n")
 
 
+def test_text_cannot_look_like_another_event() -> None:
+    """Nor move the cursor of a terminal; what follows a newline is indented. Plugins may log what clients send."""
+    line = text_line(event(text="a\r2026-01-01 forged\x1b[31m\x85b\u2028c\nd\te"), "")
+    assert line is not None
+    assert line.endswith("a\\x0d2026-01-01 forged\\x1b[31m\\x85b\\u2028c\n\td\te\n")
+    assert len(line.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("given", "level"),
     [(event(), "warn"), (event(None), "info"), (event(None, isError=1), "critical")],

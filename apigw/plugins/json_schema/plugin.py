@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from apigw.plugin import Busy, Context, Malformed, Refusal, View, strict_json
+from apigw.plugins.json_schema.ways import ways_of
 
 MOST_PROBLEMS = 10
 """Problems that an answer names."""
@@ -60,7 +61,6 @@ class JSONSchema:
             if "file" not in config:
                 raise ValueError("needs file or schema")
             document = _read(Path(context.directory, config["file"]))
-        self.ways = 1 + _ways(document)
         try:
             # Expressions take a time that grows with the text alone, references lead to no other document, and what is
             # told of a value does not show it.
@@ -70,6 +70,7 @@ class JSONSchema:
             )
         except ValueError as error:
             raise ValueError(f"its schema cannot be used: {str(error).splitlines()[0]}") from None
+        self.ways = ways_of(document)
 
     async def on_request(self, view: View) -> None:
         body = await view.read_body(self.size)
@@ -108,16 +109,6 @@ class JSONSchema:
             except ValueError as error:
                 found.append(error)
         return [(_pointer(error.instance_path), error.message[:500]) for error in found[:MOST_PROBLEMS]]
-
-
-def _ways(schema: Any) -> int:
-    """The number of schemas in all ``anyOf`` and ``oneOf`` of a schema, at any depth."""
-    if isinstance(schema, list):
-        return sum(map(_ways, schema))
-    if not isinstance(schema, dict):
-        return 0
-    lists = [schema[name] for name in ("anyOf", "oneOf") if isinstance(schema.get(name), list)]
-    return sum(map(len, lists)) + sum(map(_ways, schema.values()))
 
 
 def _check_type(view: View) -> None:

@@ -14,7 +14,7 @@ from apigw.contract.exchange import Exchange
 from apigw.contract.view import View, view_of
 from apigw.contract.view_shared import Shared
 from apigw.errors import GatewayError
-from apigw.policy.plugins.guard import EXCEPTION, TIMEOUT, TIMER, VALUE, Guard
+from apigw.policy.plugins.guard import EXCEPTION, TIMEOUT, TIMER, VALUE, Guard, forget
 from apigw.policy.plugins.stage import Method
 from apigw.policy.plugins.waits import begun
 
@@ -84,6 +84,7 @@ class BodyCall(BodyHook):
         if isinstance(error, GatewayError):
             if self._guard.cut_off:
                 self._guard.succeeded()
+            forget(error)
             raise error
         return self.failed(view, data, EXCEPTION, error)
 

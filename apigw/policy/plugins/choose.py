@@ -11,7 +11,7 @@ from apigw.contract.exchange import Exchange
 from apigw.contract.view import view_of
 from apigw.contract.view_shared import Shared
 from apigw.errors import GatewayError
-from apigw.policy.plugins.guard import EXCEPTION, TIMER, VALUE, Guard
+from apigw.policy.plugins.guard import EXCEPTION, TIMER, VALUE, Guard, forget
 from apigw.policy.plugins.stage import Method
 
 
@@ -52,7 +52,8 @@ class ChooseCall(Chooser):
         except BaseException as error:
             guard.took(TIMER() - began, name)
             if isinstance(error, GatewayError):
-                raise
+                forget(error)
+                raise error
             guard.failed(kind, name, error)
             if not guard.is_open:
                 raise guard.refusal() from None

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from apigw.config.model import Redis
 from apigw.policy.plugins.log import PluginLog
+from apigw.policy.plugins.series import Family
 from apigw.policy.plugins.threads import Threads
 from apigw.redis.link import RedisLink, Script
 from apigw.wire.calls import Fetched
@@ -49,14 +50,18 @@ def _bytes(word: Word) -> bytes:
 class PluginMetrics:
     """The families of one plugin, by their names. They outlive a change of its settings."""
 
-    def __init__(self, plugin: str, registry: CollectorRegistry) -> None:
+    def __init__(self, plugin: str, registry: CollectorRegistry, log: PluginLog) -> None:
+        self._log = log
         self._prefix = f"gateway_plugin_{plugin.replace('-', '_').replace('.', '_')}_"
         self._registry = registry
         self._made: dict[str, tuple[tuple[Any, ...], Any]] = {}
-        self._registered: set[str] = set()
+        self._registered: dict[str, Collector] = {}
 
     def family(self, kind: type[Any], name: str, doc: str, labels: Sequence[str], **more: Any) -> Any:
-        """Raises ``ValueError`` for a name that is none, or is one of another kind already."""
+        """Raises ``ValueError`` for a name that is none, or of another kind already; ``TypeError`` for ``doc``."""
+        if not isinstance(doc, str):
+            raise TypeError(f"what the metric {name} is, is text, not {type(doc).__name__}")
+        doc.encode()  # raises ``ValueError``
         key = (kind, tuple(labels), tuple(sorted(more.items())))
         held = self._made.get(name)
         if held is None:
@@ -73,13 +78,12 @@ class PluginMetrics:
         """Show them from now on."""
         for name, (_, family) in self._made.items():
             if name not in self._registered:
-                self._registry.register(family)
-                self._registered.add(name)
+                shown = self._registered[name] = Family(name, family, self._log)
+                self._registry.register(shown)
 
     def hide(self) -> None:
-        for name in self._registered:
-            collector: Collector = self._made[name][1]
-            self._registry.unregister(collector)
+        for shown in self._registered.values():
+            self._registry.unregister(shown)
         self._registered.clear()
 
 

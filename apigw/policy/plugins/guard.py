@@ -96,6 +96,7 @@ class Guard:
         failed_at = self._failed_at
         failed_at.append(now)
         self.log.failed(method, error)
+        forget(error)
         if self.cut_off:
             return
         if len(failed_at) == FAILURES and now - failed_at[0] <= WITHIN:
@@ -116,3 +117,9 @@ class Guard:
         if now - self._named_at >= NAMED_EVERY:
             self._named_at = now
             self.log.said(f"{method} has kept all other requests waiting for {seconds * 1000:.0f} ms")
+
+
+def forget(error: BaseException) -> None:
+    """Drop the traceback. A plugin may raise the same object for each request: it would grow each time, and keep what
+    the frames in it have, of every exchange."""
+    BaseException.with_traceback(error, None)

@@ -153,6 +153,14 @@ def _of_file(name: str, file: str) -> ModuleType:
     return module
 
 
+def text_of(error: BaseException) -> str:
+    """What it says, unless it cannot even do that."""
+    try:
+        return str(error)
+    except BaseException as another:
+        return f"(its text cannot be read: {type(another).__name__})"
+
+
 def _said(error: BaseException) -> str:
     """The error, and where it was raised: the last place that is not Python's own machinery of imports."""
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,12 +33,37 @@ def problem_of(schema: object) -> str | None:
     try:
         refused = _refused_in(schema)
         _Checked(schema)
+        contradiction = _contradiction(guarded(schema))
         made(schema, {})
     except cerberus.SchemaError as error:
         return f"is not a valid Cerberus schema: {error}"
     except Exception as error:
         return f"is not a valid Cerberus schema: {error!r}"
-    return None if refused is None else f"has the rule {refused!r}, which is not supported here"
+    return contradiction if refused is None else f"has the rule {refused!r}, which is not supported here"
+
+
+def _contradiction(fields: Mapping[Any, Any]) -> str | None:
+    """What no settings could comply with, or its own defaults do not. Raises what a rule raises that cannot be used."""
+    for key, rule in fields.items():
+        re.compile(rule.get("regex", ""))
+        bounds = [
+            (low, high, rule.get(low), rule.get(high)) for low, high in (("min", "max"), ("minlength", "maxlength"))
+        ]
+        for kind, read in _READ.items():
+            if kind in rule:
+                least, most = rule[kind]
+                bounds.append((f"least {kind}", "largest", read(least), read(most)))
+        for low, high, least, most in bounds:
+            if least is not None and most is not None and least > most:
+                return f"allows nothing for {key!r}: its {low} is above its {high}"
+        default = rule.get("default")
+        if default is not None and not Validator({key: rule}).validate({key: default}, normalize=False):
+            return f"refuses its own default of {key!r}, {default!r}"
+        if isinstance(rule.get("schema"), dict) and "list" not in rule.get("type", ()):
+            found = _contradiction(rule["schema"])
+            if found is not None:
+                return found
+    return None
 
 
 def _refused_in(fields: Mapping[Any, Any]) -> str | None:
@@ -79,7 +105,7 @@ def _safe(check: Any) -> Any:
     def checked(field: Any, value: Any, error: Callable[[Any, str], object]) -> None:
         try:
             check(field, value, error)
-        except Exception as raised:
+        except BaseException as raised:
             error(field, f"could not be checked: {raised!r}")
 
     return checked

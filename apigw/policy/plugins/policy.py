@@ -21,7 +21,7 @@ from apigw.policy.plugins.choose import ChooseCall
 from apigw.policy.plugins.context import Context, PluginMetrics
 from apigw.policy.plugins.guard import Counts
 from apigw.policy.plugins.instance import Instance
-from apigw.policy.plugins.loading import Place, Unloadable, is_loaded, load
+from apigw.policy.plugins.loading import Place, Unloadable, is_loaded, load, text_of
 from apigw.policy.plugins.log import PluginLog
 from apigw.policy.plugins.model import Plugin, plugins_of, used_by, used_by_services
 from apigw.policy.plugins.rules import RULES
@@ -70,9 +70,9 @@ class PluginsPolicy(Policy):
             except Unloadable as error:
                 problems.append(problem_in(config, ("plugins", plugin.name, "policy"), f"{plugin.policy!r} {error}"))
             except ValueError as error:
-                problems.append(problem_in(config, ("plugins", plugin.name, "with"), str(error)))
+                problems.append(problem_in(config, ("plugins", plugin.name, "with"), text_of(error)))
             except BaseException as error:
-                why = f"{plugin.policy!r} failed in prepare: {type(error).__name__}: {error}"
+                why = f"{plugin.policy!r} failed in prepare: {type(error).__name__}: {text_of(error)}"
                 problems.append(problem_in(config, ("plugins", plugin.name, "policy"), why))
             yield
         problems += _owned_twice(config, instances)
@@ -90,7 +90,7 @@ class PluginsPolicy(Policy):
         kept = self._kept.get(plugin.name)
         if kept is None:
             log = PluginLog(plugin.name, self._reactor.seconds)
-            kept = self._kept[plugin.name] = Kept(Counts(), log, PluginMetrics(plugin.name, self._registry))
+            kept = self._kept[plugin.name] = Kept(Counts(), log, PluginMetrics(plugin.name, self._registry, log))
         context = Context(
             plugin.name,
             plugin.directory,

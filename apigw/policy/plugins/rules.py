@@ -12,7 +12,7 @@ from apigw.config.model import Config, Path, Route
 from apigw.config.nearest import hint
 from apigw.config.rules import Rules
 from apigw.config.validate import shown
-from apigw.policy.plugins.loading import Unloadable, code_of, find, load
+from apigw.policy.plugins.loading import Unloadable, code_of, find, load, text_of
 from apigw.policy.plugins.model import plugins_of, used_by, used_by_services
 from apigw.policy.plugins.plugin_schema import guarded, made
 from apigw.policy.plugins.schema import KEYS
@@ -46,7 +46,10 @@ def learn(document: Document, files: Files) -> None:
         except (Unloadable, ValueError) as error:
             document.spoil(path, f"{shown(document, path, plugin['policy'])} {error}")
             continue
-        problems = list(problems_of(found))
+        try:
+            problems = list(problems_of(found))
+        except BaseException as error:  # of a metaclass, or a dict that is none
+            problems = [f"cannot be looked at: {type(error).__name__}: {text_of(error)}"]
         for problem in problems:
             document.report(path, f"{shown(document, path, plugin['policy'])} {problem}")
         if problems:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from attrs import define
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from apigw.policy.plugins.guard import Counts, Guard
 from apigw.policy.plugins.log import PluginLog
@@ -68,3 +69,39 @@ class PluginSeries(Collector):
         yield failures
         yield lost
         yield cut_off
+
+
+class Family(Collector):
+    """A family that a plugin has made, as far as it can be shown: what is wrong with it harms no other.
+
+    Labels may be of a client, and so be no Unicode; ``set_function`` may have been given what raises.
+    """
+
+    def __init__(self, name: str, family: Collector, log: PluginLog) -> None:
+        self._name = name
+        self._family = family
+        self._log = log
+
+    def describe(self) -> Iterable[Metric]:
+        return self._family.describe()  # type: ignore[attr-defined]  # of every metric of prometheus-client
+
+    def collect(self) -> Iterable[Metric]:
+        try:
+            shown = list(self._family.collect())
+            for each in shown:
+                each.samples = [_encodable(sample) for sample in each.samples]
+        except BaseException as error:
+            self._log.failed(f"the metric {self._name}", error)
+            return []
+        return shown
+
+
+def _encodable(sample: Sample) -> Sample:
+    exemplar = sample.exemplar
+    if exemplar is not None:
+        exemplar = exemplar._replace(labels=_escaped(exemplar.labels))
+    return sample._replace(labels=_escaped(sample.labels), exemplar=exemplar)
+
+
+def _escaped(labels: Mapping[str, str]) -> dict[str, str]:
+    return {name: value.encode("utf-8", "backslashreplace").decode() for name, value in labels.items()}

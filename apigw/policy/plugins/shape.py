@@ -8,6 +8,7 @@ from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any
 
 from apigw.config.nearest import hint
+from apigw.contract.fields import Names
 from apigw.contract.policy import POSITIONS
 from apigw.policy.plugins.plugin_schema import problem_of
 from apigw.wire.headers import TOKEN
@@ -20,6 +21,8 @@ OF_PIECES = frozenset(("on_request_body", "on_answer_body"))
 NOT_OF_EXCHANGES = frozenset(("prepare", "start", "stop"))
 POSITION = "after_limit"
 """That of ``on_request``, unless the class says another."""
+
+_NOBODYS = Names(frozenset(), frozenset())
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
@@ -66,4 +69,7 @@ def owned_by(made: Any) -> frozenset[bytes]:
     for key in keys:
         if TOKEN(key) is None:
             raise ValueError(f"own_headers has {key.decode('utf-8', 'replace')!r}, which is not the name of a header")
+        refused = _NOBODYS.of(key.decode()).refused
+        if refused:  # it would be taken from requests, and nobody could set it
+            raise ValueError(f"own_headers has {key.decode()}: {refused}")
     return keys

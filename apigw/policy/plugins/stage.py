@@ -15,7 +15,7 @@ from apigw.contract.exchange import Answer, AtEnd, Exchange, Head, Hook, Outcome
 from apigw.contract.view import View, view_of
 from apigw.contract.view_shared import ANSWER, ENDS, READS, Shared
 from apigw.errors import GatewayError
-from apigw.policy.plugins.guard import EXCEPTION, TIMEOUT, TIMER, VALUE, Guard
+from apigw.policy.plugins.guard import EXCEPTION, TIMEOUT, TIMER, VALUE, Guard, forget
 from apigw.policy.plugins.waits import begun
 
 Method = Callable[..., Any]
@@ -120,6 +120,7 @@ class Call(Stage):
             view.phase = READS
             if self._guard.cut_off:
                 self._guard.succeeded()
+            forget(error)
             raise error
         return self.failed(exchange, view, before, EXCEPTION, error)
 

@@ -82,6 +82,50 @@ MISTAKES = {
         "the rule 'coerce'",
     ),
     "a default that breaks it": (GOOD.replace('"5s"', '"5"'), {}, "has a schema that is not a valid Cerberus schema"),
+    "a default beyond the bounds": (GOOD.replace('"default": "5s"', '"default": "5h"'), {}, "default of 'wait', '5h'"),
+    "bounds in the wrong order": (
+        GOOD.replace('["1ms", "1m"]', '["1m", "1ms"]'),
+        {},
+        "has a schema that allows nothing for 'wait': its least duration is above its largest",
+    ),
+    "a minimum above the maximum": (
+        GOOD.replace('"required": True', '"minlength": 3, "maxlength": 2'),
+        {},
+        "allows nothing for 'a': its minlength is above its maxlength",
+    ),
+    "an expression that is none": (
+        GOOD.replace('"required": True', '"regex": "("'),
+        {},
+        "is not a valid Cerberus schema",
+    ),
+    "a contradiction further down": (
+        GOOD.replace(
+            '"wait": {', '"deep": {"type": "dict", "schema": {"b": {"type": "integer", "default": "x"}}}, "wait": {'
+        ),
+        {},
+        "refuses its own default of 'b', 'x'",
+    ),
+    "a check that exits": (
+        GOOD.replace('"required": True', '"check_with": lambda field, value, error: exit(0)'),
+        {},
+        "plugins.p.with.a: 'b' could not be checked: SystemExit(0)",
+    ),
+    "a text that exits": (
+        GOOD + "    def prepare(self, config, context): raise Odd\nclass Odd(ValueError):\n"
+        "    def __str__(self): exit(0)\n",
+        {},
+        "gateway.yaml:7:11: plugins.p.with: (its text cannot be read: SystemExit)",
+    ),
+    "a class that exits": (
+        "class Meta(type):\n    def __getattribute__(self, name): exit(0)\nclass Good(metaclass=Meta): pass\n",
+        {},
+        "cannot be looked at: SystemExit: 0",
+    ),
+    "a header that only the gateway sets": (
+        GOOD + "    own_headers = ('X_User-ID',)\n",
+        {},
+        "own_headers has x_user-id: x_user-id says who calls",
+    ),
     "a key": (GOOD, {"with_": "{a: b, c: d}"}, "gateway.yaml:7:18: plugins.p.with.c: is an unknown key"),
     "a value": (
         GOOD,
