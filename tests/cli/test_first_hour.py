@@ -235,6 +235,27 @@ def test_doctor_finds_what_is_odd(here: Path, capsys: Out, monkeypatch: pytest.M
     assert any(line.startswith("warn ") and "the certificate expires in 10 days" in line for line in lines)
 
 
+def test_doctor_looks_for_all_that_the_gateway_asks(here: Path, capsys: Out) -> None:
+    """The provider, the checker or the collector cannot be reached from this machine, and only requests tell."""
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        port = there.getsockname()[1]
+        more = f"""\
+    - {{name: keys, issuer: k, jwks_url: "http://127.0.0.1:{port}/jwks"}}
+    - {{name: found, issuer: "http://127.0.0.1:1/realm", openid: true}}
+  introspection: [{{name: old, url: "http://127.0.0.1:{port}/ask", client_id: me, client_secret: "{"ab" * 20}"}}]
+checks: {{opa: {{url: "http://127.0.0.1:1/"}}}}
+tracing: {{otlp: "http://127.0.0.1:1"}}
+"""
+        written = ETC.replace("[{name: main", "\n    - {name: main").replace('least"}]', 'least", issuer: me}')
+        (here / "etc" / "all.yaml").write_text(written + more)
+        assert cli.main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("keys of keys", "introspection by old"):
+        assert any(line.startswith(f"ok   {name}: 127.0.0.1:{port}: connected in ") for line in lines)
+    for name in ("keys of found", "check opa", "collector of traces"):
+        assert f"warn {name}: 127.0.0.1:1: Connection refused" in lines
+
+
 class _Other(BaseHTTPRequestHandler):
     """A gateway with another configuration."""
 
