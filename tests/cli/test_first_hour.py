@@ -22,6 +22,7 @@ from jsonschema import Draft202012Validator
 from support.certificates import Authority
 
 from apigw.cli import main as cli
+from apigw.cli.main import parser
 from apigw.config.json_schema import json_schema
 from apigw.process.rules import RULES
 
@@ -367,3 +368,14 @@ def test_what_a_shell_is_told(tmp_path: Path) -> None:
     code = "import sys; sys.argv[0] = 'apigw'; from apigw.cli.main import main; main()"
     subprocess.run([sys.executable, "-c", code], env=os.environ | {k: str(v) for k, v in asked.items()}, check=True)
     assert file.read_text().strip() == "circuits"
+
+
+@pytest.mark.parametrize(("written", "meant"), [("5", 5.0), ("0.5", 0.5), ("5s", 5.0), ("2m", 120.0), ("5 s", None)])
+def test_how_long_to_wait(here: Path, capsys: Out, written: str, meant: float | None) -> None:
+    """Who has just written 5s into the configuration writes it after --timeout, too."""
+    if meant is None:
+        with pytest.raises(SystemExit):
+            parser().parse_args(["reload", "--timeout", written])
+        assert "'5 s' is not a duration: write it like 250ms, 30s, 5m or 1h" in capsys.readouterr().err
+    else:
+        assert parser().parse_args(["reload", "--timeout", written]).timeout == meant
