@@ -51,6 +51,18 @@ class Options(usage.Options):
         print(f"apigw {__version__}")
         raise SystemExit(0)
 
+    def parseOptions(self, options: Any = None) -> None:
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            if "not recognized" not in str(error):
+                raise
+            raise usage.UsageError(f"{error}: options of twistd stand before apigw, as in twistd -n apigw") from None
+
+    def parseArgs(self, *given: str) -> None:
+        if given:
+            raise usage.UsageError(f"{given[0]} is too much: the configuration is given as --config {given[0]}")
+
     @paused()
     def postOptions(self) -> None:
         from apigw.config.errors import ConfigError

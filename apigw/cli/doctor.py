@@ -13,6 +13,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import ceil
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -45,7 +46,7 @@ def doctor(options: argparse.Namespace) -> int:
     if config is None:
         return REFUSED
     warnings = 0
-    for examine in EXAMINATIONS:
+    for examine in _examinations(os.path.realpath(options.directory)):
         for verdict, sentence in examine(config):
             warnings += verdict == WARN
             print(f"{verdict:<5}{sentence}")
@@ -106,17 +107,23 @@ def _memory(config: Config) -> Iterator[Found]:
         )
 
 
-def _gateway(config: Config) -> Iterator[Found]:
+def _gateway(directory: str, config: Config) -> Iterator[Found]:
     """The gateway that runs with this configuration; if none does, whether its ports are free."""
     try:
         admin = Admin.of_endpoint(config.gateway.admin)
         status = admin.get("/status")
     except (NotAnswered, ValueError):
-        for listen in config.gateway.listen:
-            yield from _port(listen.endpoint)
+        for endpoint in (*(listen.endpoint for listen in config.gateway.listen), config.gateway.admin):
+            if endpoint is not None:
+                yield from _port(endpoint)
         return
     version = status.get("version")
     yield FINE, f"a gateway answers at {admin}: version {version}, process {status.get('process')}"
+    other = status.get("directory")
+    if isinstance(other, str) and os.path.realpath(other) != directory:
+        yield WARN, f"it reads {other}, and not {directory}: if it is to go on beside this one, change the ports here"
+        for listen in config.gateway.listen:
+            yield from _port(listen.endpoint)
     if version != __version__:
         yield WARN, f"it is version {version}, and this program {__version__}: `apigw upgrade`, or a restart"
     if status.get("last_reload") == "failed":
@@ -198,16 +205,17 @@ def _number(file: str) -> int | None:
         return None
 
 
-EXAMINATIONS: tuple[Callable[[Config], Iterator[Found]], ...] = (
-    _program,
-    _warnings,
-    _cores,
-    _open_files,
-    _backlog,
-    _memory,
-    _gateway,
-    _targets,
-    _redis,
-    _certificates,
-    _logs,
-)
+def _examinations(directory: str) -> tuple[Callable[[Config], Iterator[Found]], ...]:
+    return (
+        _program,
+        _warnings,
+        _cores,
+        _open_files,
+        _backlog,
+        _memory,
+        partial(_gateway, directory),
+        _targets,
+        _redis,
+        _certificates,
+        _logs,
+    )

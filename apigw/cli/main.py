@@ -8,14 +8,43 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import NoReturn
+from urllib.parse import urlsplit
 
 from apigw import __version__, is_compiled
 
 Add = Callable[..., argparse.ArgumentParser]
 """Adds a command, and returns its parser."""
+
+
+_STARTED = "`twistd -n apigw --config DIR` starts the gateway"
+
+_MEANT = {
+    **dict.fromkeys(("run", "serve", "server", "start", "up"), _STARTED),
+    **dict.fromkeys(("restart", "stop", "quit"), "a gateway stops at SIGTERM, or by Ctrl-C; " + _STARTED),
+    **dict.fromkeys(("config", "lint", "parse", "test", "validate", "verify"), "did you mean 'check'?"),
+    **dict.fromkeys(("info", "ps", "stats", "status", "top"), "did you mean 'health', 'limits' or 'circuits'?"),
+}
+"""What others call their commands, and what to say of them."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what an unknown command was probably meant to be, in place of a list of all."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"argument COMMAND: invalid choice: '([^']*)'", message)
+        if unknown:
+            nearest = import_module("apigw.config.nearest").hint(unknown[1], self.known).removeprefix("; ")
+            said = _MEANT.get(unknown[1], nearest) or "`apigw -h` lists them"
+            message = f"there is no command {unknown[1]!r}: {said}"
+        super().error(message)
+
+    known: Sequence[str] = ()
+    """The commands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +89,10 @@ def _understand(options: argparse.Namespace, values: Sequence[str]) -> None:
         error("more than METHOD, PATH and DIR")
     if len(values) == 1 and values[0].isupper() and not os.path.exists(values[0]):
         error("the following arguments are required: PATH")
+    if len(values) > 1 and "://" in values[1]:
+        parts = urlsplit(values[1])
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        error(f"PATH has no scheme and no host: write {values[0]} '{target}' --host {parts.hostname or 'HOST'}")
     if len(values) == 1 and "/" in values[0] and not os.path.exists(values[0]):
         error(f"there is no directory {values[0]}; if it is a path of a request, write METHOD before it")
     options.method, options.path = values[:2] if len(values) > 1 else (None, None)
@@ -67,14 +100,14 @@ def _understand(options: argparse.Namespace, values: Sequence[str]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    whole = argparse.ArgumentParser(
+    whole = _Parser(
         prog="apigw",
         description="Check and show a configuration, or inspect and reload a running gateway. "
         "To start the gateway: twistd apigw",
     )
     build = "compiled" if is_compiled() else "plain Python"
     whole.add_argument("--version", action="version", version=f"apigw {__version__}, {build}")
-    commands = whole.add_subparsers(metavar="COMMAND")
+    commands = whole.add_subparsers(metavar="COMMAND", parser_class=argparse.ArgumentParser)
 
     def add(
         name: str,
@@ -97,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     _add_makers(add)
     _add_for_gateways(add)
     add("version", ("main", "version"), "print the version", directory=False)
+    whole.known = tuple(commands.choices)
     return whole
 
 

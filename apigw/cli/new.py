@@ -103,5 +103,6 @@ def new(options: argparse.Namespace) -> int:
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return REFUSED
-    print(f"{name}: made {', '.join(files)}; next: `cd {name} && pytest`")
+    install = "" if find_spec("pytest") else "pip install pytest && "
+    print(f"{name}: made {', '.join(files)}; next: `cd {name} && {install}pytest`")
     return FOUND

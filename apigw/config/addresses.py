@@ -17,15 +17,28 @@ from apigw.config.model import Target
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}
 
+_AS_HTTP = {
+    **dict.fromkeys(("ws", "wss"), "WebSockets need no more than that"),
+    **dict.fromkeys(("grpc", "grpcs"), "write that, and protocol: grpc beside targets"),
+    **dict.fromkeys(("h2", "h2c"), "write that, and protocol: h2 or h2c beside targets"),
+    "unix": "unix sockets are not among targets",
+}
+"""Schemes that people give to targets, and what to say of them."""
+
 _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_BARE = re.compile(r"(localhost|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*):[0-9]{1,5}")
 _PORT = re.compile(r"[0-9]{1,5}")
 
 
 def target(text: str, weight: int = 1) -> Target:
     """``http://host:port`` or ``https://[::1]:port`` and nothing else. Raises ``ValueError`` (see above)."""
+    scheme = text.partition(":")[0]
+    if scheme in _AS_HTTP:
+        raise ValueError(f"does not begin with http:// or https://: {_AS_HTTP[scheme]}")
     parts, host, port = _split(text, ("http", "https"))
     if parts.path or parts.query or parts.fragment or text[-1] in "?#":
-        raise ValueError("has a path, query or fragment: a target is only scheme, host and port")
+        more = "; a path is for rewrite, of a route" if parts.path not in ("", "/") else ""
+        raise ValueError(f"has a path, query or fragment: a target is only scheme, host and port{more}")
     return Target(parts.scheme, host, port, weight)
 
 
@@ -164,7 +177,9 @@ def _split(text: str, schemes: tuple[str, ...]) -> tuple[SplitResult, str, int]:
         raise ValueError("has white space or a backslash, which no URL has")
     scheme, separator, rest = text.partition("://")
     if not separator or (schemes and scheme not in schemes):
-        raise ValueError(f"does not begin with {' or '.join(f'{each}://' for each in schemes)}")
+        begins = " or ".join(f"{each}://" for each in schemes)
+        bare = not separator and schemes[0] in ("http", "redis") and _BARE.fullmatch(text)
+        raise ValueError(f"does not begin with {begins}" + (f": write {schemes[0]}://{text}" if bare else ""))
     if "@" in rest.partition("?")[0]:
         advice = ": give the password in password_file" if scheme.startswith("redis") else ""
         raise ValueError(f"contains a user name or password, which do not belong in a URL{advice}")

@@ -130,6 +130,10 @@ def _split(text: str) -> list[list[str]]:
 
 def _check(endpoint: Endpoint) -> None:
     get = endpoint.get
+    if endpoint.kind == "ssl" and not get("privateKey"):
+        raise ValueError(
+            "names no privateKey: write tcp: in place of ssl:, and give the certificates in the listener's tls"
+        )
     if endpoint.kind in ("tcp", "tcp6", "ssl"):
         if not re.fullmatch(r"[0-9]{1,5}", get("port")) or int(get("port")) > 65535:
             raise ValueError("has no port from 0 to 65535")

@@ -29,6 +29,8 @@ def method(text: str) -> None:
     if text not in METHODS:
         if text.upper() in METHODS:
             raise ValueError(f"is not an HTTP method: write {text.upper()}")
+        if text.upper() in ("*", "ALL", "ANY"):
+            raise ValueError("is not an HTTP method: without methods, the route has all")
         near = hint(text, METHODS, 0.75)
         raise ValueError(f"is not an HTTP method{near if 'mean' in near else ''}")
 
@@ -71,7 +73,13 @@ def balance(text: str) -> None:
     if text == "hash":
         raise ValueError("does not say by what: write {hash: client}, {hash: principal} or {hash: {header: X-Name}}")
     if text not in known:
-        raise ValueError(f"is not one of {', '.join(known)}, or a map such as {{hash: client}}")
+        meant = {"ip_hash": "{hash: client}", "sticky": "{hash: {cookie: …}}", "least_conn": "'least_requests'"}.get(
+            text
+        )
+        near = f"; did you mean {meant}?" if meant else hint(text, known)
+        raise ValueError(
+            f"is not one of {', '.join(known)}, or a map such as {{hash: client}}{near if 'mean' in near else ''}"
+        )
 
 
 def hashed_by(text: str) -> None:

@@ -8,7 +8,8 @@ Besides the rules of Cerberus there are more: ``duration``, ``size`` and ``share
 - ``model`` is the class for the values of a map; its attributes have the defaults.
 - ``file`` names the check of the file's content, an entry of ``Rules.contents``. With ``into``, the file's text becomes
   the value of the key that ``into`` names.
-- ``like`` shows a map to who writes a text, a number or a list in its place.
+- ``instead`` has keys that people write and that are not here, with what there is instead: the hint of the error.
+- ``like`` shows a value to who writes one of another type.
 - ``meant`` has what people write in place of an allowed value, or of a key of a map, with what to write: the hint of
   the error. ``number`` has what to write in place of a number, such as ``tcp:{}``.
 - ``merge`` is ``"names"`` for maps of rules for headers (``set``, ``add``, ``remove``): a default's rules stay, but for
@@ -25,13 +26,13 @@ from collections.abc import Mapping
 from keyword import iskeyword
 from typing import Any
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 Rule = dict[str, Any]
 
 DAY, MONTH = "24h", "744h"
 
-_META = ("answers", "default", "into", "like", "lines", "meant", "merge", "number", "secret", "short")
+_META = ("answers", "default", "instead", "into", "like", "lines", "meant", "merge", "number", "secret", "short")
 
 
 @frozen
@@ -40,12 +41,13 @@ class Keys:
 
     ``at`` is the path to the map, without indexes of lists and names of services: ``()`` for the top level,
     ``("gateway",)``, ``("services",)`` and ``("routes",)``. The values become those of ``model``, an attrs class with a
-    default for each (``Open.of``).
+    default for each (``Open.of``). ``meant``: see above, of that map.
     """
 
     at: tuple[str, ...]
     model: type[Any]
     rules: Mapping[str, Rule]
+    meant: Mapping[str, str] = Factory(dict)
 
 
 def attribute(key: str) -> str:

@@ -162,6 +162,14 @@ class _Composer:
             sentence += f" {error.context}" + (f" that begins at line {start.line + 1}" if start else "")
         if "flow mapping" in (error.context or "") and _NAMES_IN_BRACES.search(line):
             sentence += "; a value with braces needs quotes"
+        if "mapping values are not allowed" in sentence:
+            sentence += "; a value that contains a colon and a space needs quotes"
+        if (
+            start
+            and "did not find expected key while parsing a block mapping" in sentence
+            and start.column != mark.column
+        ):
+            sentence += "; the keys of a map begin in one column"
         begins = _BEGINS.get(error.context or "", "")
         if "cannot start any token" in (error.problem or ""):
             begins = line[mark.column : mark.column + 1]

@@ -25,7 +25,7 @@ from apigw.config.keys import (
 )
 from apigw.config.problem import Path
 from apigw.config.schema_of_gateway import GATEWAY, GATEWAY_MEANT
-from apigw.config.schema_of_services import SERVICE, SERVICE_MEANT
+from apigw.config.schema_of_services import ALWAYS_VERIFIED, SERVICE, SERVICE_MEANT
 
 REDIS: Rule = {
     "url": text(
@@ -51,7 +51,8 @@ CONDITION: Rule = {
 
 def conditions(doc: str) -> Rule:
     meta = {"doc": "", "model": model.Condition, "short": "equal", "number": '"{}"'}
-    return named(doc, {"type": ["string", "dict"], "form": "value", "schema": CONDITION, "meta": meta})
+    entry = {"type": ["string", "dict"], "form": "value", "schema": CONDITION, "meta": meta}
+    return named(doc, entry, like='{NAME: "value"}')
 
 
 ROUTE: Rule = {
@@ -126,14 +127,28 @@ ROUTE: Rule = {
 
 ROUTE_MEANT = {
     "prefix": "path: /…/*",
+    **dict.fromkeys(("retries", "retry_policy"), "'retry', a key of services"),
     **dict.fromkeys(("location", "match", "uri", "uris"), "'path'"),
     **dict.fromkeys(("backend", "cluster", "upstream"), "'service'"),
 }
 """What people write of routes in other gateways."""
 
+ROUTE_INSTEAD = {
+    **dict.fromkeys(
+        ("priority", "order", "regex_priority", "rank"), "the most literal path wins, in whatever order (apigw routes)"
+    ),
+    **dict.fromkeys(("upgrade", "websocket", "websockets", "ws"), "WebSockets pass on every route"),
+    **dict.fromkeys(("caching", "proxy_cache"), "no answer is stored"),
+    **dict.fromkeys(("alias", "root", "static"), "the gateway serves no files"),
+}
+
 _ROOT: Rule = {
     "gateway": map_of(
-        "The gateway itself: listeners, timeouts, sizes, logs.", model.Gateway, GATEWAY, meant=GATEWAY_MEANT
+        "The gateway itself: listeners, timeouts, sizes, logs.",
+        model.Gateway,
+        GATEWAY,
+        meant=GATEWAY_MEANT,
+        instead=dict.fromkeys(("h2", "h2c", "http2"), "every listener speaks HTTP/2"),
     ),
     "redis": map_of(
         "Shared storage of limits and refresh tokens for several gateways. Without it: memory of each gateway. "
@@ -142,13 +157,26 @@ _ROOT: Rule = {
         REDIS,
         nullable=True,
         like="{url: redis://host:6379/0}",
+        meant={
+            **dict.fromkeys(("host", "port", "address", "addr", "db", "database"), "url: redis://HOST:PORT/DATABASE"),
+            "password": "'password_file'",
+        },
     ),
     "services": {
         "type": "dict",
-        "valuesrules": map_of("", model.Service, SERVICE, meant=SERVICE_MEANT, like='{targets: ["http://…"]}'),
+        "valuesrules": map_of(
+            "",
+            model.Service,
+            SERVICE,
+            meant=SERVICE_MEANT,
+            instead=ALWAYS_VERIFIED,
+            like='{targets: ["http://…"]}',
+        ),
         "meta": {"doc": "The backends, by name."},
     },
-    "routes": list_of("Which requests go to which service.", map_of("", model.Route, ROUTE, meant=ROUTE_MEANT)),
+    "routes": list_of(
+        "Which requests go to which service.", map_of("", model.Route, ROUTE, meant=ROUTE_MEANT, instead=ROUTE_INSTEAD)
+    ),
 }
 
 
@@ -178,7 +206,9 @@ def _with(keys: Keys, rule: Rule, at: tuple[str, ...]) -> Rule:
     if twice:
         raise ValueError(f"{', '.join(sorted(twice))} of {keys.model} is a key already")
     owned = {key: {**added, "meta": {**added["meta"], "owner": keys.model}} for key, added in keys.rules.items()}
-    return {**rule, "schema": {**schema, **owned}}
+    meta = rule.get("meta", {})
+    told = {**meta, "meant": {**meta.get("meant", {}), **keys.meant}} if keys.meant else meta
+    return {**rule, "schema": {**schema, **owned}, "meta": told}
 
 
 def rule_at(schema: Rule, path: Path) -> Rule | None:

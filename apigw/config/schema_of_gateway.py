@@ -93,6 +93,7 @@ LISTEN: Rule = {
         model.ServerTLS,
         SERVER_TLS,
         nullable=True,
+        like="{certificates: [{cert_file: …, key_file: …}]}",
         meant=dict.fromkeys(
             (*CERTIFICATE, "cert", "certificate", "key", "private_key"), "certificates: [{cert_file: …, key_file: …}]"
         ),
@@ -239,7 +240,9 @@ GATEWAY: Rule = {
         "404, and so do requests through other proxies.",
         item("network"),
     ),
-    "log": map_of("The daemon's own log. A change needs a restart or an upgrade.", model.Log, LOG),
+    "log": map_of(
+        "The daemon's own log. A change needs a restart or an upgrade.", model.Log, LOG, like="{level: debug}"
+    ),
     "audit_log": map_of(
         "One line for each token that is issued, each change by operators and each reload: [audit log](audit-log.md). "
         "`null` for none. A change needs a restart or an upgrade.",

@@ -82,6 +82,11 @@ UPSTREAM_TLS: Rule = {
     "client_key_file": optional_file("PEM file: its private key, without a passphrase.", "private key"),
 }
 
+ALWAYS_VERIFIED = dict.fromkeys(
+    ("insecure", "insecure_skip_verify", "insecureskipverify", "skip_verify", "ssl_verify", "tls_verify", "verify"),
+    "https:// targets are always verified; for an authority of your own: tls: {ca_file: …}",
+)
+
 HEALTH_CHECK: Rule = {
     "path": text("Requested with GET.", "request path"),
     "grpc": switch(
@@ -186,7 +191,13 @@ SERVICE: Rule = {
             **dict.fromkeys(("http/1.1", "http1.1", "http"), "'http1'"),
         },
     ),
-    "tls": map_of("For `https` targets, which are always verified.", model.UpstreamTLS, UPSTREAM_TLS),
+    "tls": map_of(
+        "For `https` targets, which are always verified.",
+        model.UpstreamTLS,
+        UPSTREAM_TLS,
+        instead=ALWAYS_VERIFIED,
+        like="{ca_file: …}, for https:// targets",
+    ),
     "connect_timeout": duration(
         "For a new connection, with look-up of the name and TLS handshake; also for the wait for a free connection.",
         "1ms",
@@ -264,12 +275,14 @@ SERVICE: Rule = {
         HEALTH_CHECK,
         nullable=True,
         like="{path: /health}",
+        meant={**dict.fromkeys(("uri", "url"), "'path'"), **dict.fromkeys(("every", "period"), "'interval'")},
     ),
     "circuit_breaker": map_of(
         "Circuit breaker: no requests to the service while it fails. `null` for none.",
         model.CircuitBreaker,
         CIRCUIT_BREAKER,
         nullable=True,
+        like="{error_rate: 50%}",
         default="as below",
     ),
     "retry": map_of(
@@ -284,7 +297,9 @@ SERVICE: Rule = {
 }
 
 SERVICE_MEANT = {
-    **dict.fromkeys(("address", "target", "url"), 'targets: ["http://…"]'),
+    **dict.fromkeys(("address", "target", "url", "servers", "nodes", "endpoints"), 'targets: ["http://…"]'),
+    **dict.fromkeys(("sticky", "affinity", "session_affinity"), "balance: {hash: {cookie: …}}"),
+    **dict.fromkeys(("algorithm", "lb_policy", "load_balancing", "strategy"), "'balance'"),
     **{key: f'targets: [{{{key}: "http://…"}}]' for key in ("dns", "srv")},
 }
-"""What people write in place of ``targets``."""
+"""What people write in place of ``targets`` and ``balance``."""

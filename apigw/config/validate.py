@@ -23,6 +23,16 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _NO_SPACE = re.compile(r"[a-z_]+:[^/\s]+")
 
+_VARIABLE = re.compile(r"(?<!\$)\$([A-Z_][A-Z0-9_]{0,60})")
+
+_OTHERS = {
+    **dict.fromkeys(("entrypoints", "http", "tcp", "udp", "certificatesresolvers", "routers"), "Traefik"),
+    **dict.fromkeys(("middlewares", "middleware"), "Traefik"),
+    **dict.fromkeys(("_format_version", "_transform", "consumers", "upstreams"), "Kong"),
+    **dict.fromkeys(("static_resources", "dynamic_resources"), "Envoy"),
+}
+"""Keys at the top of other programs' configurations, in lower case."""
+
 _LINES = str.maketrans("", "", "\t\r\n")
 
 _TYPES = {
@@ -153,13 +163,24 @@ def _near(document: Document, path: Path) -> str:
     known = rule.get("schema", {})
     return (
         _meant(rule, path[-1])
+        or _of_others(path)
+        or _of_header_rules(rule, path)
         or _elsewhere(document, path)
         or hint(str(path[-1]), known if isinstance(known, dict) else ())
     )
 
 
 def _elsewhere(document: Document, path: Path) -> str:
-    """The hint for a key of services in a route, and the reverse, and for one that stands at the top."""
+    """The hint for a key of services in a route, and the reverse, and for one that stands at the top.
+
+    ``gateway`` and ``defaults`` have it for all.
+    """
+    if len(path) == 2 and path[0] in ("gateway", "defaults"):
+        for whose in ("route", "service"):
+            if path[1] in (rule_at(document.schema, ("defaults", whose)) or {}).get("schema", ()):
+                return f": it is a key of {whose}s; for all of them: defaults: {{{whose}: {{{path[1]}: …}}}}"
+        top = next((key for key in (path[1], f"{path[1]}s") if key in document.schema), None)
+        return "" if top is None else f"; did you mean {top!r}, at the top?"
     owner = path[1] if path[0] == "defaults" and len(path) > 1 else path[0]
     other = {"routes": "services", "route": "services", "services": "routes", "service": "routes"}.get(str(owner))
     if len(path) != 3 or other is None:
@@ -171,8 +192,26 @@ def _elsewhere(document: Document, path: Path) -> str:
     return "" if top is None else f"; did you mean {top!r}, at the top?"
 
 
+def _of_others(path: Path) -> str:
+    """The hint for the top of another program's configuration."""
+    other = _OTHERS.get(str(path[0]).lower()) if len(path) == 1 else None
+    return "" if other is None else f": it is {other}'s; docs/howto/moving.md has its words and ours"
+
+
+def _of_header_rules(rule: Mapping[str, Any], path: Path) -> str:
+    """The hint for a header without set, add or remove, and for these where conditions are."""
+    if rule.get("meta", {}).get("merge") == "names":
+        return f"; did you mean set: {{{path[-1]}: …}}?"
+    if len(path) > 3 and path[-3] == "headers" and path[-2] in ("set", "add", "remove"):
+        return f": headers has conditions; did you mean request_headers: {{{path[-2]}: …}}?"
+    return ""
+
+
 def _meant(rule: Mapping[str, Any], written: object) -> str:
-    meant = rule.get("meta", {}).get("meant", {}).get(str(written).lower())
+    meta, key = rule.get("meta", {}), str(written).lower()
+    if key in meta.get("instead", ()):
+        return f": {meta['instead'][key]}"
+    meant = meta.get("meant", {}).get(key)
     return "" if meant is None else f"; did you mean {meant}?"
 
 
@@ -180,7 +219,8 @@ def _sentence(document: Document, path: Path, error: Any) -> str:
     value = error.value
     quoted = shown(document, path, value)
     if error.code == codes.CUSTOM.code:
-        return f"{quoted} {error.info[0]}"
+        variable = _VARIABLE.search(value) if isinstance(value, str) and quoted != "the value" else None
+        return f"{quoted} {error.info[0]}" + (f"; a variable is written ${{{variable[1]}}}" if variable else "")
     if error.code == codes.BAD_TYPE.code:
         return _type_sentence(document, path, value, error.constraint)
     if error.code == codes.UNALLOWED_VALUE.code:
@@ -213,7 +253,11 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
         return f"must be {names}, not a number: write {number.format(value)}"
     if kinds == ["list"]:
         return f"must be a list, not {_as_list(rule, value)}"
-    if not isinstance(value, dict) and "like" in rule.get("meta", {}):
+    if kinds[0] in ("integer", "number") and isinstance(value, str) and re.fullmatch(r"-?[0-9.]+", value):
+        return f"must be {names}: write it without quotes"
+    if "integer" in kinds and isinstance(value, str) and re.fullmatch(r"[0-9]+%", value):
+        return f"must be {names}: write {value[:-1]}"
+    if "like" in rule.get("meta", {}) and not ("dict" in kinds and isinstance(value, dict)):
         return f"must be {names}, such as {rule['meta']['like']}"
     if isinstance(value, bool | int | float):
         if "string" not in kinds:
@@ -222,10 +266,6 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
         read = ("true" if value else "false") if isinstance(value, bool) else "a number"
         return f"must be {names}, but YAML reads {shown(document, path, value)} as {read}: write it in quotes"
     if isinstance(value, str):
-        if kinds[0] in ("integer", "number") and re.fullmatch(r"-?[0-9.]+", value):
-            return f"must be {names}: write it without quotes"
-        if "integer" in kinds and re.fullmatch(r"[0-9]+%", value):
-            return f"must be {names}: write {value[:-1]}"
         if kinds == ["dict"] and _NO_SPACE.fullmatch(value):
             return f"must be {names}, not text: write a space after the colon"
         return f"must be {names}, not text"

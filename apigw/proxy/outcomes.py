@@ -84,7 +84,10 @@ class Outcomes(Relaying):
         if permit is not None:
             circuit = self.destination.upstream.circuit
             assert circuit is not None
-            (circuit.failure if failed else circuit.success)(permit, self.destination.seconds())
+            if failed:
+                circuit.failure(permit, self.destination.seconds())
+            else:
+                circuit.success(permit, self.destination.seconds())
 
     def target_did(self, status: int) -> None:
         """Tell the target how it did, for its ejection, and the trace."""

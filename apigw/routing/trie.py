@@ -221,7 +221,7 @@ class Trie(Generic[T]):
     def match(self, method: bytes, path: bytes, headers: Pairs | None, query: bytes) -> Match[T] | None:
         """The route for a request, or ``None``."""
         # Most paths have no parameter: one look-up instead of a walk is 0.1 µs instead of 0.6.
-        end = self._whole.get(path)
+        end = self._whole.get(path) if self._whole else None
         if end is not None:
             found = end.find(method, headers, query)
             if found is not None:

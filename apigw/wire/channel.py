@@ -14,6 +14,7 @@ from apigw.wire.http1.server import HTTP1Channel
 from apigw.wire.http2.server import HTTP2Channel
 from apigw.wire.reactor.layers import arrived, replace_protocol
 from apigw.wire.request import UNIX_PEER
+from apigw.wire.room import Place
 from apigw.wire.server import Server
 from apigw.wire.server import Settings as Settings
 
@@ -65,6 +66,7 @@ class Opening:
     def __init__(self, factory: ChannelFactory, peer: bytes) -> None:
         self._factory = factory
         self.peer = peer
+        self.place = Place(self)
         self._first = b""
         self.deadline = 0.0
         self._since = 0.0

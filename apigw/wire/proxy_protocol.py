@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IAddress, ITransport
 from twisted.python.failure import Failure
 
 from apigw.wire.reactor.layers import replace_protocol
+from apigw.wire.room import Place
 from apigw.wire.server import Server
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -123,6 +124,7 @@ class Announced(protocol.Protocol):
     def __init__(self, factory: ProxiedFactory, peer: IAddress | None) -> None:
         self._factory = factory
         self._peer = peer
+        self.place = Place(self)
         self._first = b""
         self.deadline = 0.0
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from twisted.internet.interfaces import IPushProducer, ITransport
+from mypy_extensions import mypyc_attr
+from twisted.internet.interfaces import IPushProducer
 from twisted.web.http import RESPONSES
 
 from apigw.wire.errors import ClientLost, Refused
@@ -50,28 +51,52 @@ class Listener(Protocol):
         is gone (``ClientLost``). Called at most once, and not after ``finish``."""
 
 
-class Stream(Protocol):
-    """The connection, or HTTP/2 stream, of a request."""
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Stream:
+    """The connection, or HTTP/2 stream, of a request. A base class: mypyc does not compile calls by a Protocol."""
 
-    transport: ITransport
-    secure: bool
-    peer: bytes
-    """Its address, or ``UNIX_PEER``."""
+    def __init__(self, peer: bytes, secure: bool) -> None:
+        """``peer`` is its address, or ``UNIX_PEER``."""
+        self.peer = peer
+        self.secure = secure
+        self.transport: Any = None
 
-    def start_response(self, request: Request, status: int, reason: bytes, headers: Headers) -> None: ...
-    def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None: ...
-    def send(self, data: bytes) -> None: ...
-    def flush(self) -> None: ...
-    def end_response(self, request: Request, trailers: Headers | None) -> None: ...
-    def abort(self, code: int = 2) -> None: ...
+    def start_response(self, request: Request, status: int, reason: bytes, headers: Headers) -> None:
+        raise NotImplementedError
+
+    def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None:
+        raise NotImplementedError
+
+    def send(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        raise NotImplementedError
+
+    def end_response(self, request: Request, trailers: Headers | None = None) -> None:
+        raise NotImplementedError
+
+    def abort(self, code: int = 2) -> None:
+        raise NotImplementedError
+
     def unsent(self) -> int:
         """How many bytes the client has not taken yet."""
+        raise NotImplementedError
 
-    def want_body(self, request: Request) -> None: ...
-    def pause_body(self) -> None: ...
-    def resume_body(self) -> None: ...
-    def set_producer(self, producer: IPushProducer | None) -> None: ...
-    def start_tunnel(self, request: Request, headers: Headers) -> End: ...
+    def want_body(self, request: Request) -> None:
+        raise NotImplementedError
+
+    def pause_body(self) -> None:
+        raise NotImplementedError
+
+    def resume_body(self) -> None:
+        raise NotImplementedError
+
+    def set_producer(self, producer: IPushProducer | None) -> None:
+        raise NotImplementedError
+
+    def start_tunnel(self, request: Request, headers: Headers) -> End:
+        raise NotImplementedError
 
 
 class Request:

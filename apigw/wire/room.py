@@ -3,16 +3,69 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, final
 
 from apigw.wire.address import client_of
 
 GRACE: Final = 2.0
 """Seconds in which a connection may begin before it has to make room: a TLS handshake takes two round trips and a
 request another, and lost packets are sent again after a second (RFC 6298 §2.1)."""
+
+
+@final
+class Place:
+    """That of one connection in a ``Queue``, or in none."""
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self.queue: Queue | None = None
+        self.since = 0.0
+        """When it was taken."""
+        self.before: Place | None = None
+        self.behind: Place | None = None
+
+    def leave(self) -> None:
+        """Leave the queue, if it is in one."""
+        queue = self.queue
+        if queue is None:
+            return
+        before, behind = self.before, self.behind
+        self.queue = self.before = self.behind = None
+        if before is None:
+            queue.first = behind
+        else:
+            before.behind = behind
+        if behind is None:
+            queue.last = before
+        else:
+            behind.before = before
+
+    def end(self) -> None:
+        """Leave for good: the connection is closed."""
+        self.leave()
+        self.channel = None
+
+
+@final
+class Queue:
+    """Connections, the first one first. To come or go takes a few assignments, wherever in the queue it is."""
+
+    def __init__(self) -> None:
+        self.first: Place | None = None
+        self.last: Place | None = None
+
+    def add(self, place: Place) -> None:
+        """Add a place at the end. It leaves the queue in which it is."""
+        place.leave()
+        last = self.last
+        place.queue, place.before = self, last
+        if last is None:
+            self.first = place
+        else:
+            last.behind = place
+        self.last = place
 
 
 class Room:
@@ -23,40 +76,37 @@ class Room:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        # Unlike those of a dict, the first of these is found at once however many before it were removed. ``kept`` are
-        # the idle ones: a connection that serves one request after the other comes and goes there by itself.
-        self.kept: OrderedDict[Any, bool] = OrderedDict()
-        self._unfinished: OrderedDict[Any, float] = OrderedDict()
+        self.kept = Queue()
+        """The idle ones: a connection that serves one request after the other comes and goes there by itself."""
+        self._unfinished = Queue()
 
-    def unfinished(self, channel: object) -> None:
+    def unfinished(self, channel: Any) -> None:
         """The connection is in its TLS handshake, has sent no complete head, or was refused."""
-        self.kept.pop(channel, False)
-        if channel not in self._unfinished:
-            self._unfinished[channel] = self._seconds()
+        place: Place = channel.place
+        if place.queue is not self._unfinished:
+            self._unfinished.add(place)
+            place.since = self._seconds()
 
-    def busy(self, channel: object) -> None:
-        self.forget(channel)
+    def busy(self, channel: Any) -> None:
+        place: Place = channel.place
+        place.leave()
 
-    def idle(self, channel: object) -> None:
+    def idle(self, channel: Any) -> None:
         """The connection is kept alive after an answer. No effect if it is idle already."""
-        if channel in self._unfinished:
-            del self._unfinished[channel]
-        self.kept[channel] = True
-
-    def forget(self, channel: object) -> None:
-        if not self.kept.pop(channel, False):
-            self._unfinished.pop(channel, None)
+        place: Place = channel.place
+        if place.queue is not self.kept:
+            self.kept.add(place)
 
     def first(self) -> Any:
         """The connection to close: the longest idle, else the longest unfinished if older than ``GRACE``, else None.
 
         So a flood of silent connections cannot displace newer ones that are about to send a request.
         """
-        for channel in self.kept:
-            return channel
-        for channel, since in self._unfinished.items():
-            return channel if self._seconds() - since > GRACE else None
-        return None
+        place = self.kept.first
+        if place is not None:
+            return place.channel
+        place = self._unfinished.first
+        return place.channel if place is not None and self._seconds() - place.since > GRACE else None
 
 
 class Crowd:

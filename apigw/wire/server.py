@@ -15,7 +15,7 @@ from apigw.wire.headers import Headers
 from apigw.wire.http1.head import HeadReader
 from apigw.wire.reactor.gate import Gate
 from apigw.wire.request import Request
-from apigw.wire.room import Crowd, Room
+from apigw.wire.room import Crowd, Place, Room
 
 
 def _nobody(peer: bytes) -> bool:
@@ -49,6 +49,7 @@ class Channel(Timed, Protocol):
     """The other side's address; ``UNIX_PEER`` for a unix socket; empty while it is not known."""
     version: str
     """``HTTP/1.1``, ``HTTP/2``, or ``opening``."""
+    place: Place
 
     def drain(self) -> None:
         """Finish what is in flight, accept nothing new, then close."""
@@ -118,7 +119,7 @@ class Server:
     def replaced(self, channel: Channel) -> None:
         """Another channel has its connection, and is ``opened`` next."""
         self.channels.pop(channel, None)
-        self.room.forget(channel)
+        channel.place.end()
         self.deadlines.forget(channel)
 
     def closed(self, channel: Channel) -> None:
@@ -163,7 +164,7 @@ class Server:
         # It counts no more, but has its deadline until it is gone.
         del self.channels[channel]
         self._count()
-        self.room.forget(channel)
+        channel.place.leave()
         channel.make_room()
         return True
 

@@ -8,13 +8,19 @@ query need not be percent-encoded.
 from __future__ import annotations
 
 import re
+import string
 from typing import Final
 
 from apigw.wire.errors import Refused
 
-_ORDINARY: Final = re.compile(rb"/[A-Za-z0-9_\-~!$&'()*+,=:@|\[\]{}^`\"<>./]*(?:\?[\x21\x22\x24-\x7e]*)?").fullmatch
-"""Nearly every target. Segments that are empty or begin with a dot are looked for besides: groups, and \\w within a
-set, take three times as long."""
+_PLAIN: Final = b"-_~!$&'()*+,=:@|[]{}^`\"<>" + string.ascii_letters.encode() + string.digits.encode()
+_SHAPE: Final = bytes(0x2F if byte in b"/." else 0x61 if byte in _PLAIN else 0x3F for byte in range(256))
+"""Translates a path: dots to slashes, what is plain to a letter, and all else to a question mark. If that has neither
+a question mark nor two slashes, the path is an ordinary one. Nearly every one is, and this takes a third of the time of
+a regular expression."""
+_QUERY: Final = bytes(byte if 0x21 <= byte <= 0x7E and byte != 0x23 else 0x21 for byte in range(256))
+"""Translates no byte that a query may have, and every other."""
+_MARK: Final = 0x3F
 _ODD_BYTES: Final = re.compile(rb"[^\x21-\x7e]|#").search
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
 _FORBIDDEN_ESCAPE: Final = re.compile(rb"%(?:5[cC]|[01][0-9A-Fa-f]|7[fF])|\\").search
@@ -40,12 +46,15 @@ def check_target(target: bytes, kept: int = 0) -> tuple[bytes, bytes]:
 
     Raises ``Refused`` with 400 for an ambiguous path. Oddities that are ``kept`` pass.
     """
-    ordinary = _ORDINARY(target) is not None
-    path, mark, query = target.partition(b"?")
-    # ``in`` first tries whether bytes are a number, and ``find`` is slow to take its arguments.
-    if not ordinary or path.partition(b"/.")[1] or path.partition(b"//")[1]:
+    path, query = target, b""
+    if _MARK in target:
+        path, _, query = target.partition(b"?")
+        query = b"?" + query
+    shape = path.translate(_SHAPE)
+    odd = _MARK in shape or shape.partition(b"//")[1] or not path.startswith(b"/")
+    if odd or (query and query.translate(_QUERY) != query):
         _check_odd(target, kept)
-    return path, mark + query if mark else b""
+    return path, query
 
 
 def oddities(path: bytes) -> int:

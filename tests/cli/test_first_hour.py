@@ -9,7 +9,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +233,72 @@ def test_doctor_finds_what_is_odd(here: Path, capsys: Out, monkeypatch: pytest.M
     assert f"warn tcp:{port}:interface=127.0.0.1 cannot be used: Address already in use" in lines
     assert "warn service a: target 127.0.0.1:1: Connection refused" in lines
     assert any(line.startswith("warn ") and "the certificate expires in 10 days" in line for line in lines)
+
+
+class _Other(BaseHTTPRequestHandler):
+    """A gateway with another configuration."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"version": "0.0.0", "process": 1, "directory": "/nowhere/etc"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_doctor_sees_that_the_admin_port_is_taken(here: Path, capsys: Out) -> None:
+    """Prometheus listens on 9090, too: the gateway does not start, and doctor is content."""
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        admin = f"tcp:{other.server_port}:interface=127.0.0.1"
+        (here / "etc" / "all.yaml").write_text(ETC.replace("null", f'"{admin}"'))
+        assert cli.main(["doctor"]) == 1
+        other.shutdown()
+    assert f"warn {admin} cannot be used: Address already in use" in capsys.readouterr().out.splitlines()
+
+
+def test_doctor_tells_another_gateway_from_this_one(here: Path, capsys: Out) -> None:
+    """All is well, says doctor, because `make run` of the checkout answers at the port that this gateway wants."""
+    with HTTPServer(("127.0.0.1", 0), _Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        port = other.server_port
+        written = ETC.replace("tcp:0", f"tcp:{port}").replace("null", f'"tcp:{port}:interface=127.0.0.1"')
+        (here / "etc" / "all.yaml").write_text(
+            written.replace(f'["tcp:{port}"]', f'["tcp:{port}:interface=127.0.0.2"]')
+        )
+        assert cli.main(["doctor"]) == 1
+        other.shutdown()
+    lines = capsys.readouterr().out.splitlines()
+    said = f"warn it reads /nowhere/etc, and not {here}/etc: if it is to go on beside this one, change the ports here"
+    assert said in lines
+    assert f"ok   tcp:{port}:interface=127.0.0.2 is free" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["chek"], "there is no command 'chek': did you mean 'check'?"),
+        (["start"], "there is no command 'start': `twistd -n apigw --config DIR` starts the gateway"),
+        (["validate"], "there is no command 'validate': did you mean 'check'?"),
+        (["frobnicate"], "there is no command 'frobnicate': `apigw -h` lists them"),
+        (["routes", "GET", "http://a.test/b?c=1"], "PATH has no scheme and no host: write GET '/b?c=1' --host a.test"),
+    ],
+)
+def test_what_others_would_type(capsys: Out, arguments: list[str], said: str) -> None:
+    """Who comes from another gateway types its commands, and is shown a list of all, or refused a path."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: {said}\n")
+
+
+def test_what_comes_after_new_plugin(here: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next command is pytest, which pip install of the gateway does not install."""
+    assert cli.main(["new", "plugin", "tenant-one"]) == 0
+    assert capsys.readouterr().out.endswith("next: `cd tenant-one && pytest`\n")
+    monkeypatch.setattr("apigw.cli.new.find_spec", lambda name: None)
+    assert cli.main(["new", "plugin", "tenant-two"]) == 0
+    assert capsys.readouterr().out.endswith("next: `cd tenant-two && pip install pytest && pytest`\n")
 
 
 VALIDATOR = Draft202012Validator(json_schema(RULES.schema))

@@ -20,6 +20,7 @@ gateway:
   listen: [{endpoint: "tcp:8443", tls: {certificates: [{cert_file: rsa.pem, key_file: rsa.key}]}}]
 redis: {url: "rediss://a", password_file: long, ca_file: rsa.pem}
 services: {a: {targets: [https://a], tls: {ca_file: rsa.pem, client_cert_file: rsa.pem, client_key_file: rsa.key}}}
+routes: [{path: /a, service: a, providers: [rs]}]
 auth:
   jwt:
     - {name: rs, algorithm: RS256, public_key_file: rsa.pub, issuer: rs}

@@ -581,3 +581,24 @@ def test_no_reactor() -> None:
     """Loading a configuration installs a reactor, before the daemon has chosen one."""
     program = "import sys, apigw.config.load; assert not [name for name in sys.modules if name.startswith('twisted')]"
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_what_nobody_would_reach_is_warned_of(write: Write) -> None:
+    """Nobody hears of a service without a route, a limit of /a in place of /a/*, and the collector's other port."""
+    text = """\
+services: {a: {targets: ["http://a"]}, b: {targets: ["http://b"]}, c: {targets: ["http://c"]}}
+routes: [{path: /a/*, split: {a: 1, b: 1}, check_with: x}]
+checks: {x: {url: "http://x"}}
+rate_limits:
+  - {endpoint: /a, limit: 1, window: 1s, scope: ip}
+  - {endpoint: /b, limit: 1, window: 1s, scope: ip}
+  - {endpoint: /b/*, limit: 1, window: 1s, scope: ip}
+tracing: {otlp: "http://127.0.0.1:4317"}
+"""
+    assert sorted(str(each).partition(": ")[2] for each in load(write({"a.yaml": text}), {}, RULES).warnings) == [
+        "rate_limits[0].endpoint: '/a' matches no route; did you mean '/a/*'?",
+        "rate_limits[1].endpoint: '/b' matches no route",
+        "rate_limits[2].endpoint: '/b/*' matches no route",
+        "services.c: gets no requests: no route names it",
+        "tracing.otlp: port 4317 is usually that of OTLP over gRPC: OTLP over HTTP, which is spoken here, is on 4318",
+    ]

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
 from apigw.contract.peers import Peers, came_from
-from apigw.wire.request import Request
+from apigw.wire.request import Request, Stream
 
 PEER = b"10.0.0.1"
 
 
-class Stream:
-    def __init__(self, peer: bytes) -> None:
-        self.peer = peer
-
-
 def client(claimed: bytes, peer: bytes = PEER, trusted: tuple[str, ...] = ("10.0.0.0/8",)) -> bytes:
-    stream: Any = Stream(peer)
+    stream = Stream(peer, False)
     fields = [(b"x-forwarded-for", claimed)]
     return Peers(trusted).client_address(Request(stream, b"GET", b"/", b"/", b"", b"a", fields, b"HTTP/1.1", 0))
 
@@ -55,7 +47,7 @@ def test_the_forms_of_an_address(claimed: bytes, address: bytes) -> None:
 def test_the_last_of_many_proxies() -> None:
     """However many a client names, the time is that of 64; before them nobody is certain."""
     assert client(b"203.0.113.7" + b", 10.0.0.2" * 64) == b"203.0.113.7"
-    stream: Any = Stream(PEER)
+    stream = Stream(PEER, False)
     fields = [(b"x-forwarded-for", b"203.0.113.7"), *[(b"x-forwarded-for", b"10.0.0.2,10.0.0.3")] * 1000]
     request, peers = Request(stream, b"GET", b"/", b"/", b"", b"a", fields, b"HTTP/1.1", 0), Peers(["10.0.0.0/8"])
     assert peers.client_address(request) == b"10.0.0.2"
@@ -111,7 +103,7 @@ def test_who_may_see_what_is_for_some(
     peer: str, fields: list[tuple[str, str]], with_proxy: bool, without: bool
 ) -> None:
     """The client, as far as that is certain: what came through a proxy that is not trusted could be from anybody."""
-    stream: Any = SimpleNamespace(peer=peer.encode())
+    stream = Stream(peer.encode(), False)
     headers = [(name.encode(), value.encode()) for name, value in fields]
     request = Request(stream, b"GET", b"/metrics", b"/metrics", b"", b"a", headers, b"HTTP/1.1", 0)
     assert came_from(ALLOWED, Peers(["127.0.0.0/8"]), request) == with_proxy

@@ -267,3 +267,17 @@ def test_what_there_are_no_files_for_is_503(start: Start, module_service: Servic
         assert (answer.status, answer.code) == (503, "overloaded")
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         assert client.get("/a").status == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-n", "apigw", "etc"), "etc is too much: the configuration is given as --config etc"),
+        (("apigw", "-n"), "option -n not recognized: options of twistd stand before apigw, as in twistd -n apigw"),
+    ],
+)
+def test_arguments_in_the_wrong_place(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    """Twisted speaks of a wrong number of arguments, and of an option that its own help describes."""
+    done = twistd(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert said in done.stdout + done.stderr

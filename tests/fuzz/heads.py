@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from zlib import crc32
 
 from attrs import evolve
@@ -13,18 +12,13 @@ from support.oracle import read_all
 from apigw.proxy.headers import CopyRules, upstream_fields
 from apigw.wire.headers import HOP_BY_HOP, Headers
 from apigw.wire.http1.client import rendered
-from apigw.wire.request import Request
+from apigw.wire.request import Request, Stream
 from fuzz.target import Target
 
 REFUSALS = {400, 405, 408, 413, 414, 431, 501}
 """What docs/reference/http.md says of what is no request."""
 RULES = CopyRules()
 SEEN_HERE = HOP_BY_HOP | {b"expect"}
-
-
-class Peer:
-    peer = b"192.0.2.1"
-    secure = False
 
 
 def closed(outcome: Outcome) -> Outcome:
@@ -53,7 +47,7 @@ def check(data: bytes) -> None:
 
 
 def check_sent(method: bytes, target: bytes, authority: bytes, headers: Headers, body: bytes) -> None:
-    stream: Any = Peer()
+    stream = Stream(b"192.0.2.1", False)
     path, mark, query = target.partition(b"?")
     length = None if len(body) % 2 else len(body)
     request = Request(stream, method, target, path, mark + query, authority, headers, b"HTTP/1.1", length)

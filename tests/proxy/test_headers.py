@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,15 +10,7 @@ from apigw.contract.exchange import request_id
 from apigw.contract.peers import Peers
 from apigw.proxy.headers import CopyRules, client_headers, upstream_fields
 from apigw.wire.headers import Headers
-from apigw.wire.request import Request
-
-
-class Peer:
-    """The connection, as far as headers are concerned."""
-
-    def __init__(self, peer: bytes, secure: bool) -> None:
-        self.peer = peer
-        self.secure = secure
+from apigw.wire.request import Request, Stream
 
 
 def request(
@@ -31,7 +21,7 @@ def request(
     peer: bytes = b"192.0.2.1",
     secure: bool = False,
 ) -> Request:
-    stream: Any = Peer(peer, secure)
+    stream = Stream(peer, secure)
     return Request(stream, method, b"/a?b", b"/a", b"?b", b"shop.example", list(headers), protocol, length)
 
 

@@ -35,16 +35,14 @@ from apigw.routing.router import Router
 from apigw.routing.trie import Entry
 from apigw.wire.errors import ClientLost, Refused
 from apigw.wire.headers import Headers
-from apigw.wire.request import Request
+from apigw.wire.request import Request, Stream
 
 
-class Stream:
+class Client(Stream):
     """The client's side of an exchange: keeps what is sent, and complains of what is out of order."""
 
-    peer = b"192.0.2.1"
-    secure = False
-
     def __init__(self) -> None:
+        super().__init__(b"192.0.2.1", False)
         self.status = 0
         self.headers: Headers = []
         self.body = b""
@@ -98,13 +96,13 @@ class Scene:
         table = self.table(100)
         self.shed: list[str] = []
         self.pipeline = Pipeline(table, lambda: 0.0, self.accounted.append, self.resources.append, self.shed.append)
-        self.stream = Stream()
+        self.stream = Client()
 
     def table(self, most: int) -> Table:
         return Table(Router([Entry("/a", None, self.route)]), None, self.route, Peers(), most, False)
 
     def ask(self, path: bytes = b"/a", method: bytes = b"GET") -> Request:
-        stream: Any = self.stream
+        stream = self.stream
         headers = [(b"x-request-id", b"mine")]
         request = Request(stream, method, path, path, b"", b"x", headers, b"HTTP/1.1", 0)
         request.body_complete = True
@@ -178,7 +176,7 @@ def test_so_many_exchanges_at_a_time() -> None:
     made = Scene(lambda _: walked.append("first"), until(waiting), answer)
     made.pipeline.use(made.table(2))
     for _ in range(3):
-        made.stream = Stream()
+        made.stream = Client()
         made.ask()
     assert (made.stream.status, len(walked), made.pipeline.in_flight) == (503, 2, 2)
     assert (b"retry-after", b"1") in made.stream.headers
@@ -186,7 +184,7 @@ def test_so_many_exchanges_at_a_time() -> None:
     assert made.shed == ["full"]
     waiting.callback(None)
     assert (len(made.accounted), made.pipeline.in_flight) == (3, 0)
-    made.stream = Stream()
+    made.stream = Client()
     made.ask()
     assert made.stream.status == 200
 
@@ -201,7 +199,7 @@ def test_a_late_gateway_takes_no_new_exchange() -> None:
     made.ask()
     made.pipeline.late(True)
     for _ in range(2):
-        made.stream = Stream()
+        made.stream = Client()
         made.ask()
         assert (made.stream.status, walked, made.shed.pop()) == (503, ["first"], "late")
         assert (b"retry-after", b"1") in made.stream.headers
@@ -211,7 +209,7 @@ def test_a_late_gateway_takes_no_new_exchange() -> None:
     waiting.callback(None)
     assert begun.status == 200
     made.pipeline.late(False)
-    made.stream = Stream()
+    made.stream = Client()
     made.ask()
     assert (made.stream.status, made.shed, made.pipeline.in_flight) == (200, [], 0)
 

@@ -18,16 +18,15 @@ from apigw.process.snapshot import Snapshot, compile
 from apigw.proxy.forward import Connect, HoldBody
 from apigw.proxy.headers import upstream_fields
 from apigw.wire.headers import Headers
-from apigw.wire.request import Request
+from apigw.wire.request import Request, Stream
 from support.parts import parts_of
 
 
-class Peer:
+class Peer(Stream):
     """The connection, as far as stages look at it."""
 
     def __init__(self, secure: bool) -> None:
-        self.peer = b"192.0.2.1"
-        self.secure = secure
+        super().__init__(b"192.0.2.1", secure)
 
 
 def snapshot_of(config: Config) -> Snapshot:
@@ -55,7 +54,7 @@ class Routed:
         secure: bool = False,
     ) -> Exchange:
         """An exchange at its beginning. ``principal`` is who calls; authentication is not run then."""
-        stream: Any = Peer(secure)
+        stream = Peer(secure)
         uri = target.encode("latin-1")
         path, mark, query = uri.partition(b"?")
         request = Request(stream, method, uri, path, mark + query, host, list(headers), b"HTTP/1.1", 0)

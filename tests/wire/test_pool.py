@@ -172,7 +172,7 @@ def test_what_is_of_no_use_is_not_given_out(what: str, careful: bool) -> None:
     setup = Setup()
     connection, transport = setup.open()
     use(connection, transport)
-    assert not connection.knows_turns
+    assert connection._turns is None
     OF_NO_USE[what](connection, transport)
     assert setup.pool.take(careful) is None
     setup.wait(0)

@@ -93,7 +93,9 @@ def demands(document: Document, files: Files) -> None:
         for key in ("providers", "roles", "scopes", "claims"):
             judged = document.is_sound((*path, "auth")) and (sure or route.get("auth"))
             if route.get(key) and auth == "none" and judged:
-                sentence = "needs authentication, but the route's auth is none"
+                is_written = route.get("auth") == "none" or has_auth or not sure
+                why = "the route's auth is none" if is_written else "there is no auth section that could verify a token"
+                sentence = f"needs authentication, but {why}"
                 document.report((*path, key), sentence, document.key((*path, key)))
         for at, _ in document.entries(*path, "claims"):
             claim_name(document, at)

@@ -26,6 +26,7 @@ MEANT = {
     **dict.fromkeys(("client_certificates", "certificates", "x509", "tls"), "mtls"),
     **dict.fromkeys(("introspect", "oauth2_introspection", "opaque"), "introspection"),
     **dict.fromkeys(("oidc", "openid", "bearer", "tokens"), "jwt: [{name: …, openid: true, issuer: …}]"),
+    **dict.fromkeys(("audience", "issuer", "jwks_uri", "jwks_url"), "jwt: [{name: …, issuer: …, jwks_url: …}]"),
 }
 
 OF_GATEWAY: Rule = {
@@ -48,7 +49,10 @@ OF_ROUTE: Rule = {
         "none",
         nullable=True,
         default="`gateway.auth_default`",
-        meant=dict.fromkeys(("api_key", "api_keys", "basic", "bearer", "jwt", "oauth"), "providers, with its name"),
+        meant={
+            **dict.fromkeys(("api_key", "api_keys", "basic", "bearer", "jwt", "oauth"), "providers, with its name"),
+            **dict.fromkeys(("anonymous", "disabled", "open", "public"), "'none'"),
+        },
     ),
     "providers": list_of(
         "The providers whose credentials are taken, by their names; `oauth` are the gateway's own tokens.",

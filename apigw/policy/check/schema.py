@@ -18,7 +18,9 @@ CHECK: Rule = {
 SECTION: Rule = {
     "checks": named(
         "Programs that decide about requests, by name. [More](external-checks.md).",
-        map_of("", Check, CHECK, like='{url: "http://…"}'),
+        map_of(
+            "", Check, CHECK, like='{url: "http://…"}', meant=dict.fromkeys(("address", "endpoint", "uri"), "'url'")
+        ),
     ),
 }
 
@@ -26,4 +28,6 @@ OF_ROUTE: Rule = {
     "check_with": text("The name of the check that decides about its requests.", "name", nullable=True),
 }
 
-KEYS = (Keys((), ChecksSection, SECTION), Keys(("routes",), CheckOfRoute, OF_ROUTE))
+MEANT = dict.fromkeys(("check", "checks", "forward_auth", "auth_request", "ext_authz"), "'check_with'")
+
+KEYS = (Keys((), ChecksSection, SECTION), Keys(("routes",), CheckOfRoute, OF_ROUTE, MEANT))

@@ -28,6 +28,11 @@ OF_ROUTE: Rule = {
         CORS,
         nullable=True,
         like='{origins: ["https://…"]}',
+        meant={
+            **dict.fromkeys(("allow_credentials", "allowed_credentials"), "'credentials'"),
+            **dict.fromkeys(("allow_origin", "allow_origins", "allowed_origins", "origin"), "'origins'"),
+        },
+        instead=dict.fromkeys(("allow_methods", "allowed_methods", "methods"), "a page may use the route's methods"),
     ),
 }
 

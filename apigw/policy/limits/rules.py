@@ -78,7 +78,10 @@ def rate_limits(document: Document, files: Files) -> None:
         if limit.endpoint == UNMATCHED:
             _unmatched(document, path, entry)
         elif limit.pattern is not None and document.whole and not routed.overlap(limit.pattern, limit.hosts):
-            document.warn(at, f"{shown(document, at, limit.endpoint)} matches no route")
+            below = limit.endpoint if limit.pattern.wildcard else f"{limit.endpoint}".removesuffix("/") + "/*"
+            near = routed.overlap(Pattern.parse(f"{below}"), limit.hosts)
+            said = f"{shown(document, at, limit.endpoint)} matches no route"
+            document.warn(at, f"{said}; did you mean {below!r}?" if near else said)
 
 
 class _Names:

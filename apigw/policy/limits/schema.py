@@ -34,7 +34,9 @@ BY: Rule = {
 }
 
 LIMIT: Rule = {
-    "limit": whole("How many requests pass in a window; with `window`.", 1, 1_000_000_000),
+    "limit": whole(
+        "How many requests pass in a window; with `window`.", 1, 1_000_000_000, like="100, beside window: 60s"
+    ),
     "window": duration("The length of the sliding window.", "1ms", MONTH),
     "concurrent": whole(
         "In place of `limit` and `window`: how many requests of a caller may run at a time.", 1, 1_000_000
@@ -91,10 +93,18 @@ MEANT = {
     **dict.fromkeys(("rate", "requests", "count", "rps"), "'limit' and 'window'"),
     **dict.fromkeys(("per", "period", "interval", "unit"), "'window'"),
     "key": "'by'",
+    **dict.fromkeys(("second", "minute", "hour", "day"), "'limit' and 'window'"),
+}
+
+INSTEAD = {
+    **dict.fromkeys(("policy", "storage", "store"), "with a redis section, counts are there; else in memory"),
+    "burst": "a limit with a short window, in an entry of its own, bounds bursts",
 }
 """What others call it."""
 
-BESIDE: Rule = map_of("", RateLimit, LIMIT, meant={**MEANT, **dict.fromkeys(PLACE, "rate_limits, at the top")})
+BESIDE: Rule = map_of(
+    "", RateLimit, LIMIT, meant={**MEANT, **dict.fromkeys(PLACE, "rate_limits, at the top")}, instead=INSTEAD
+)
 BESIDE["meta"]["shared"] = True  # the reference explains them once
 
 OF_ROUTE: Rule = {
@@ -118,7 +128,11 @@ KEYS = (
     Keys(
         (),
         LimitsSection,
-        {"rate_limits": list_of("Rate limits.", map_of("", RateLimit, {**PLACE, **LIMIT}, meant=MEANT))},
+        {
+            "rate_limits": list_of(
+                "Rate limits.", map_of("", RateLimit, {**PLACE, **LIMIT}, meant=MEANT, instead=INSTEAD)
+            )
+        },
     ),
     Keys(("routes",), LimitsOfRoute, OF_ROUTE),
     Keys(("gateway",), LimitsOfGateway, OF_GATEWAY),

@@ -19,6 +19,8 @@ from typing import Any
 
 from attrs import frozen
 
+from apigw.config.nearest import hint
+
 GROUP = "apigw.plugins"
 """The group of entry points by which packages offer plugins."""
 
@@ -55,10 +57,13 @@ def installed() -> dict[str, list[EntryPoint]]:
 def find(written: str, directory: str) -> Place:
     """The place of a class: ``module:Class``, ``./file.py:Class`` in ``directory``, or an entry point's name."""
     module, colon, name = written.rpartition(":")
+    if not colon and written.endswith(".py"):
+        raise Unloadable(f"names no class: write {written}:Class")
     if not colon:
         offered = installed().get(written, [])
         if not offered:
-            raise Unloadable(f"is no entry point of the group {GROUP} (nor module:Class, nor ./file.py:Class)")
+            near = hint(written, installed())
+            raise Unloadable(f"is no entry point of the group {GROUP} (nor module:Class, nor ./file.py:Class){near}")
         if len({each.value for each in offered}) > 1:
             packages = " and ".join(sorted({each.dist.name if each.dist else each.value for each in offered}))
             raise Unloadable(f"is offered by {packages}: write module:Class")

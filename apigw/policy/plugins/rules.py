@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from apigw.config.files import Files
@@ -67,6 +67,12 @@ def learn(document: Document, files: Files) -> None:
         document.schema = {**document.schema, "plugins": {**rule, "schema": {**dict.fromkeys(held, entry), **schemas}}}
 
 
+def _near(name: str, known: Mapping[str, object]) -> str:
+    """The hint for a plugin that is not there."""
+    said = hint(name, known)
+    return said if said or known else ": describe it there, at the top: plugins: {" + f"{name}: {{policy: …}}}}"
+
+
 def plugins(document: Document, files: Files) -> None:
     """Reports plugins that are used and not there. Notes what the others were loaded from."""
     held = document.tree.get("plugins")
@@ -77,7 +83,7 @@ def plugins(document: Document, files: Files) -> None:
             used.add(name)
             if name not in known:
                 if document.whole:
-                    document.report((*path, index), f"{name!r} is not among plugins{hint(name, known)}")
+                    document.report((*path, index), f"{name!r} is not among plugins{_near(name, known)}")
             elif name in names[:index]:
                 document.report((*path, index), f"{name!r} is given twice")
     for path, plugin in document.entries("plugins"):

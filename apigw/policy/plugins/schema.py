@@ -30,10 +30,15 @@ PLUGIN: Rule = {
     "timeout": duration("How long one call may wait.", "1ms", "1m"),
 }
 
+PLUGIN_MEANT = {
+    **dict.fromkeys(("class", "file"), "policy"),
+    **dict.fromkeys(("config", "options", "settings"), "'with'"),
+}
+
 PLUGINS: Rule = {
     "plugins": named(
         "[Plugins](plugins.md): policies of your own in Python, by name.",
-        map_of("", Plugin, PLUGIN, like="{policy: ./file.py:Class}", meant=dict.fromkeys(("class", "file"), "policy")),
+        map_of("", Plugin, PLUGIN, like="{policy: ./file.py:Class}", meant=PLUGIN_MEANT),
     ),
 }
 
@@ -42,9 +47,14 @@ def use(whose: str) -> Rule:
     return {"use": list_of(f"The plugins {whose}, in their order.", item("plugin name"))}
 
 
+MEANT = {
+    **dict.fromkeys(("plugin", "plugins", "middleware", "middlewares"), "'use', with names of plugins"),
+    **dict.fromkeys(("brotli", "compress", "compression", "gzip"), "'use', with the plugin compression"),
+}
+
 KEYS = (
     Keys((), Plugins, PLUGINS),
-    Keys(("gateway",), Use, use("of all routes, before those of services and routes")),
-    Keys(("services",), Use, use("of the routes to the service, before those of the route")),
-    Keys(("routes",), Use, use("of the route")),
+    Keys(("gateway",), Use, use("of all routes, before those of services and routes"), MEANT),
+    Keys(("services",), Use, use("of the routes to the service, before those of the route"), MEANT),
+    Keys(("routes",), Use, use("of the route"), MEANT),
 )

@@ -23,6 +23,7 @@ OF_ROUTE: Rule = {
         REDIRECT,
         answers=True,
         like='{to: "https://…"}',
+        meant={**dict.fromkeys(("location", "target", "url"), "'to'"), "code": "'status'"},
     ),
 }
 

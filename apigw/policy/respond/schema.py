@@ -19,6 +19,7 @@ OF_ROUTE: Rule = {
         RESPOND,
         answers=True,
         like="{status: 404}",
+        meant={**dict.fromkeys(("content", "message", "text"), "'body'"), "code": "'status'", "type": "'content_type'"},
     ),
 }
 

@@ -8,9 +8,10 @@ from typing import Any
 from apigw.config.files import Files, text
 from apigw.config.merge import Document
 from apigw.config.model import Config, Path, Route
+from apigw.config.problem import Problem
 from apigw.config.rules import Rules
 from apigw.policy.split.cookie import POSITIONS
-from apigw.policy.split.model import SplitBy, split_of
+from apigw.policy.split.model import SplitBy, services_of, split_of
 from apigw.policy.split.schema import KEYS
 from apigw.routing.rules import KnownServices
 
@@ -106,6 +107,15 @@ def _told_by(by: str | SplitBy | None) -> str:
     return f"by the cookie {by.cookie}" if by.cookie else f"by the header {by.header}; at random without it"
 
 
+def unused(config: Config, rules: Rules) -> Iterator[Problem]:
+    """Warns of services that no route names: who adds one easily forgets its route."""
+    used = {name for route in config.routes for name in services_of(route)}
+    for service in config.services:
+        if service.name not in used:
+            path = ("services", service.name)
+            yield Problem("gets no requests: no route names it", path, config.origins.get(path))
+
+
 RULES = Rules(
     keys=KEYS,
     forms={"split by": split_by},
@@ -114,4 +124,5 @@ RULES = Rules(
     private=frozenset({"cookie secret"}),
     checks=(splits,),
     told=(told,),
+    reviews=(unused,),
 )

@@ -9,7 +9,7 @@ OF_ROUTE: Rule = {
     "split": named(
         "In place of `service`: [several services](splits.md), each with its weight. They get the requests in these "
         "shares.",
-        whole("", 0, 1_000_000),
+        whole("", 0, 1_000_000, like="95, of 100"),
         nullable=True,
         answers=True,
         like="{old: 95, new: 5}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.nearest import hint
@@ -43,11 +45,21 @@ def formats_twice(document: Document, files: Files) -> None:
         seen.add(name)
 
 
+def collector(document: Document, files: Files) -> None:
+    """Warns of the port where collectors listen for gRPC, to which nothing can be sent."""
+    at = ("tracing", "otlp")
+    url = document.get(*at)
+    if isinstance(url, str) and urlsplit(url).port == 4317:
+        document.warn(
+            at, "port 4317 is usually that of OTLP over gRPC: OTLP over HTTP, which is spoken here, is on 4318"
+        )
+
+
 RULES = Rules(
     keys=KEYS,
     forms={"trace headers": trace_headers},
     called={"trace headers": "`w3c`, `b3`, or `b3_multi`"},
     contents={"collector headers": collector_headers},
     private=frozenset({"collector headers"}),
-    checks=(formats_twice,),
+    checks=(formats_twice, collector),
 )

@@ -11,6 +11,7 @@ TRACING: Rule = {
         "port 4318.",
         "url",
         required=True,
+        like="http://127.0.0.1:4318",
     ),
     "sample": share("The share of the traces that begin here that are recorded.", "0%", "100%"),
     "propagate": list_of(
@@ -41,6 +42,10 @@ KEYS = (
                 TRACING,
                 nullable=True,
                 like='{otlp: "http://…:4318"}',
+                meant={
+                    **dict.fromkeys(("collector", "endpoint", "exporter", "url"), "otlp: http://HOST:4318"),
+                    **dict.fromkeys(("probability", "ratio", "sample_rate", "sampling"), "'sample'"),
+                },
             )
         },
     ),

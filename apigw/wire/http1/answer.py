@@ -119,11 +119,7 @@ class AnswerWriter:
                 framed = framed or name == b"content-length"
             elif length == 4:
                 dated = dated or name == b"date"
-            # In compiled code, four calls of append take half as long as adding one tuple.
-            out.append(name)
-            out.append(b": ")
-            out.append(value)
-            out.append(b"\r\n")
+            out.append(b"%b: %b\r\n" % (name, value))
         if not dated:
             out.append(self._dates.line())
         return framed

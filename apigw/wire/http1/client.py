@@ -18,6 +18,7 @@ from apigw.wire.http1.response import BODY, COMPLETE, SWITCHED, WAITING, Respons
 from apigw.wire.interfaces import Receiver, Told, UpstreamConnection
 from apigw.wire.reactor.layers import beneath_tls, is_readable
 from apigw.wire.reactor.sending import JOINED
+from apigw.wire.reactor.turns import Turns
 from apigw.wire.tunnel import End
 
 CLOSING_TIME: Final = 30.0
@@ -90,8 +91,6 @@ class HTTP1Connection(UpstreamConnection):
     """An ``UpstreamConnection`` for HTTP/1.1. ``on_free``, ``on_tunnel`` and ``on_lost`` are those of ``Make``."""
 
     transport: Any
-    knows_turns = False
-    """Whether bytes that arrived before a request are recognised later: the socket need not be checked first."""
 
     def __init__(self, deadlines: Deadlines, on_free: Told, on_tunnel: Told, on_lost: Told) -> None:
         super().__init__()
@@ -106,7 +105,9 @@ class HTTP1Connection(UpstreamConnection):
         self._chunked = False
         self._reading_paused = False
         self._writing_paused = False
-        self._turn: int | None = None
+        self._turns: Turns | None = None
+        """With these, bytes that came before a request are recognised later: the socket need not be checked first."""
+        self._turn = -1  # that of the last request
 
     @property
     def event_stream(self) -> bool:
@@ -116,7 +117,7 @@ class HTTP1Connection(UpstreamConnection):
         """Enter a state with its deadline, which replaces that of the previous state."""
         self._state = state
         self.deadline = deadline
-        self.usable = state == IDLE and self.knows_turns
+        self.usable = state == IDLE and self._turns is not None
 
     def _wait(self) -> None:
         """Set the deadline of a busy connection: only while the upstream has to answer, or to read more."""
@@ -150,7 +151,7 @@ class HTTP1Connection(UpstreamConnection):
         response.upgrade = upgrade
         self.timeout = timeout
         self._chunked = content_length is None
-        self._turn = self._reactor.turn if self.knows_turns else None
+        self._turn = -1 if self._turns is None else self._turns.turn
         self._out.append(rendered(method, target, authority, fields, content_length, upgrade))
 
     def write(self, data: bytes) -> None:
@@ -238,8 +239,8 @@ class HTTP1Connection(UpstreamConnection):
         self.transport = transport
         transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every TCP transport has it
         self._deadlines.watch(self)
-        self._reactor = beneath_tls(transport).reactor
-        self.knows_turns = hasattr(self._reactor, "turn")
+        reactor = beneath_tls(transport).reactor
+        self._turns = reactor if isinstance(reactor, Turns) else None
         if not ISSLTransport.providedBy(transport):
             # The wrapper that endpoints put between transport and protocol is not needed after the connect.
             transport.protocol = self  # type: ignore[attr-defined]  # every TCP transport has it
@@ -260,7 +261,7 @@ class HTTP1Connection(UpstreamConnection):
             self._drop()
             return
         before = response.state
-        if before == WAITING and self._turn is not None and self._turn == self._reactor.turn:
+        if before == WAITING and self._is_unsent():
             self._fail(UpstreamLost("an answer came before the question", silent=True, unsent=True))
             return
         try:
@@ -393,7 +394,7 @@ class HTTP1Connection(UpstreamConnection):
 
     def _is_unsent(self) -> bool:
         """Whether the request is held until the end of this turn: nothing read so far can be its answer."""
-        return self._turn is not None and self._turn == self._reactor.turn
+        return self._turns is not None and self._turn == self._turns.turn
 
 
 classImplements(HTTP1Connection, IPushProducer, IHandshakeListener)

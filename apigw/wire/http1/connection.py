@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from apigw.wire.deadlines import NEVER
 from apigw.wire.http1.answer import AnswerWriter
 from apigw.wire.http1.states import BODY, CLOSING, DONE, ENDED, HEAD, IDLE, LINGER, OVER, PAUSED, REST, TUNNEL
 from apigw.wire.reactor.layers import all_is_sent, arrived, close_if_sent, unsent
-from apigw.wire.request import Request
+from apigw.wire.request import Request, Stream
+from apigw.wire.room import Place
 from apigw.wire.server import Server
 
 LINGER_FOR: Final = 5.0
@@ -23,18 +24,18 @@ SILENCE_FOR: Final = 5.0
 """Seconds without a byte of the answer after which a client that has closed its side is considered gone."""
 
 
-class ClientConnection:
+class ClientConnection(Stream):
     """The base of ``HTTP1Channel``. ``_state`` is a state of ``READING``; only ``_enter`` and that class set it."""
 
-    transport: Any
     deadline: float
 
-    def __init__(self, factory: Server, secure: bool) -> None:
+    def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
+        super().__init__(peer, secure)
         self.factory = factory
-        self.secure = secure
         self.hosts: frozenset[bytes] | None = None
         """Those that requests may be for; None for all."""
         self.deadline = NEVER
+        self.place = Place(self)
         self._seconds = factory.deadlines.seconds
         self._state = IDLE
         self._patience = 0.0  # seconds for the next piece of the body

@@ -15,7 +15,7 @@ from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserU
 
 from apigw.wire.errors import Refused
 from apigw.wire.headers import HOP_BY_HOP, NO_LINE, Headers, connection_options
-from apigw.wire.http1.lines import CLOSE, END_OF_HEAD, HOST, LENGTH, LINES, LONGEST, OF_HOP, UNUSUAL, judged
+from apigw.wire.http1.lines import CLOSE, END_OF_HEAD, HOST, LENGTH, OF_HOP, UNUSUAL, LinesBefore
 from apigw.wire.methods import METHODS, REGISTERED_BESIDES
 from apigw.wire.request import Request, Stream
 from apigw.wire.target import check_authority, check_target, oddities, split_absolute
@@ -65,6 +65,7 @@ class HeadReader:
         self._parser: Any = None
         """One that has parsed complete requests without a body only."""
         self._authority = _IMPOSSIBLE  # of the last request, and nearly always also of the next
+        self._before = LinesBefore()
 
     def read(self, stream: Stream, head: bytes, max_count: int, kept: int = 0) -> Request:
         """Parse a head, given without its empty line. Raises ``Refused``. ``kept``: ``Settings.kept_oddities``."""
@@ -83,10 +84,9 @@ class HeadReader:
             return None
         headers: list[Any] = []
         host = length = closes = None
-        known = LINES
+        before = self._before
         for number in range(1, count):
-            text = lines[number]
-            line = known[text] if len(text) <= LONGEST else judged(text)
+            line = before.line(number - 1, lines[number])
             kind = line.kind
             if kind == HOST:
                 if host is not None:

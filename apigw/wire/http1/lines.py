@@ -58,6 +58,8 @@ class Line:
     """What a field's line means. ``field`` is the pair of its name, in lower case, and its value."""
 
     def __init__(self, kind: int, name: bytes = b"", value: bytes = b"") -> None:
+        self.text = b""
+        """The line itself, of one that may be remembered."""
         self.kind = kind
         self.field: Any = (name, value)
         self.name = name
@@ -141,6 +143,7 @@ class _Lines(dict[bytes, Line]):
             if len(self) >= MOST:
                 self.clear()
             self[line] = found
+            found.text = line
         return found
 
 
@@ -161,3 +164,27 @@ class _StatusLines(dict[bytes, StatusLine]):
 LINES: Final[dict[bytes, Line]] = _Lines()
 """A field's line of up to ``LONGEST`` bytes, without its end, to what it means. Longer ones are ``judged``."""
 STATUS_LINES: Final[dict[bytes, StatusLine]] = _StatusLines()
+
+
+@final
+class LinesBefore:
+    """The lines of the message before, at their places.
+
+    Most lines of a message are where they were in the last one, and to compare one takes a sixth of looking it up. What
+    is not to be remembered is not kept here either.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[Line] = []
+
+    def line(self, place: int, text: bytes) -> Line:
+        """What the line ``text`` means, which is at this place. Places are asked for one after the other."""
+        lines = self._lines
+        if place == len(lines):
+            lines.append(_unusual)
+        line = lines[place]
+        if line.text != text:
+            line = LINES[text] if len(text) <= LONGEST else judged(text)
+            if line.text:
+                lines[place] = line
+        return line

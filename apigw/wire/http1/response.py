@@ -18,13 +18,11 @@ from apigw.wire.http1.lines import (
     CONTENT_TYPE,
     END_OF_HEAD,
     LENGTH,
-    LINES,
-    LONGEST,
     OF_HOP,
     STATUS_LINES,
     UNUSUAL,
+    LinesBefore,
     cut,
-    judged,
 )
 from apigw.wire.interfaces import EVENT_STREAM, MAX_HEAD, MAX_HEADERS, MAX_INTERIM
 
@@ -76,6 +74,7 @@ class ResponseReader:
         self.trailers: Headers = []
         self.rest = b""
         """Bytes that arrived behind a 101."""
+        self._before = LinesBefore()
         self._special: Headers = []
         self._parser: Any = None  # until it is used
         self._parser_ended = False  # the parser takes no further message
@@ -153,10 +152,9 @@ class ResponseReader:
             return False
         headers: list[Any] = []
         length = content_type = closes = None
-        known = LINES
+        before = self._before
         for number in range(1, count):
-            text = lines[number]
-            line = known[text] if len(text) <= LONGEST else judged(text)
+            line = before.line(number - 1, lines[number])
             kind = line.kind
             if kind == LENGTH:
                 if length is not None:

@@ -40,8 +40,7 @@ class HTTP1Channel(ClientConnection):
     version = "HTTP/1.1"
 
     def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
-        super().__init__(factory, secure)
-        self.peer = peer
+        super().__init__(factory, peer, secure)
         self._room = factory.room
         self._request: Request | None = None
         self._last = False  # the connection is closed after this answer
@@ -206,8 +205,7 @@ class HTTP1Channel(ClientConnection):
             rest = rest[length:]
         self._pending = rest
         self._request = request
-        if not self._room.kept.pop(self, False):
-            self._room.busy(self)
+        self.place.leave()
         if request.body_complete:
             # As ``_enter`` does: a client whose request is complete has nothing to do.
             self._state = DONE
@@ -302,7 +300,7 @@ class HTTP1Channel(ClientConnection):
         self._request = self._producer = None
         self._state = IDLE
         self.deadline = self._seconds() + factory.settings.keepalive_timeout
-        self._room.kept[self] = True
+        self._room.kept.add(self.place)
         self._answer.whole(request, status, reason, headers, body)
         if self._pending and not self._taking and self._state == IDLE:
             self._take_pending()

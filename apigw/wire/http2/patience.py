@@ -6,13 +6,15 @@ from __future__ import annotations
 from apigw.wire.deadlines import NEVER
 from apigw.wire.http2.connection import Connection
 from apigw.wire.pace import Pace
-from apigw.wire.request import Request
+from apigw.wire.request import Request, Stream
 
 
-class Patience:
+class Patience(Stream):
     """The base of ``HTTP2Stream``. Provides ``wire.deadlines.Timed`` while it waits for the client."""
 
     def __init__(self, channel: Connection) -> None:
+        super().__init__(channel.peer, channel.secure)
+        self.transport = channel.transport
         self.channel = channel
         self.request: Request | None = None
         self.deadline: float = NEVER

@@ -42,6 +42,7 @@ from apigw.wire.http2.frames import (
 from apigw.wire.http2.stream import HTTP2Stream
 from apigw.wire.http2.turns import InTurns
 from apigw.wire.reactor.layers import unsent
+from apigw.wire.room import Place
 from apigw.wire.server import Server
 from apigw.wire.target import check_served
 
@@ -60,15 +61,14 @@ class HTTP2Channel(InTurns):
 
     def __init__(self, factory: Server, peer: bytes, secure: bool) -> None:
         super().__init__(factory, peer, secure)
+        self.place = Place(self)
         self.hosts: frozenset[bytes] | None = None
         """Those that requests may be for; None for all."""
         self.deadline: float = NEVER
         self.streams: dict[int, HTTP2Stream] = {}
         self._settled = False  # the client's first SETTINGS has arrived
         self._block_due: float = NEVER
-        self._idle_due: float = NEVER
-        self._stalled_due: float = NEVER
-        self._farewell_due: float = NEVER
+        self._idle_due = self._stalled_due = self._farewell_due = NEVER
         self._stream_send_window: int = DEFAULT_WINDOW
         self._unsent = 0  # ``unsent`` at the last check
         self._draining = False
@@ -299,7 +299,7 @@ class HTTP2Channel(InTurns):
             return
         room = self.factory.room
         if self.streams or self.writing_paused or self.turn_over:
-            room.busy(self)
+            self.place.leave()
         elif self._block_due != NEVER or not self.numbers.last:
             room.unfinished(self)
         else:

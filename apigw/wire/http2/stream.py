@@ -8,7 +8,7 @@ too, and the producer is paused beyond ``UNSENT_HIGH``.
 
 from __future__ import annotations
 
-from typing import Any, Final, final
+from typing import Final, final
 
 from twisted.internet.interfaces import IPushProducer
 
@@ -43,14 +43,9 @@ CONTINUE: Final = encode_head(100, [])
 
 @final
 class HTTP2Stream(Patience):
-    """Provides ``wire.request.Stream``."""
-
     def __init__(self, channel: Connection, number: int, send_window: int, ended: bool) -> None:
         """``ended``: the client's HEADERS have END_STREAM."""
         super().__init__(channel)
-        self.transport: Any = channel.transport
-        self.peer = channel.peer
-        self.secure = channel.secure
         self.number = number
         self.flow = Flow(channel, number, send_window)
         self._reading: int = DONE if ended else PAUSED

@@ -20,6 +20,8 @@ JOINED: Final = 16384
 """Bytes up to which several pieces are joined before they are sent: that is cheaper than to send them from where they
 are."""
 
+_write: Final = os.write  # found in C; ``os.write`` is looked up in the module each time
+
 
 class Sending:
     """The half of ``SocketTransport`` that sends. What does not fit into the kernel's buffer waits in a queue."""
@@ -113,7 +115,7 @@ class Sending:
         sent = 0
         if not self._queue:
             try:
-                sent = os.write(self._descriptor, data)
+                sent = _write(self._descriptor, data)
             except OSError:
                 # The buffer is full, or the connection broken: the queued write finds out later which it is.
                 sent = 0

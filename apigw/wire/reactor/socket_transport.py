@@ -46,6 +46,7 @@ KiB may be thousands of chunks, frames or records of TLS, and take as long as th
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER with a time of 0: closing resets the connection."""
 _LOST: Final = Failure(CONNECTION_LOST)
+_read: Final = os.read
 
 log = Logger(namespace=__name__)
 
@@ -92,7 +93,7 @@ class SocketTransport(Sending):
         if not self._reading:
             return
         try:
-            data = os.read(self._descriptor, self._read_size)
+            data = _read(self._descriptor, self._read_size)
         except BlockingIOError:
             return
         except OSError:

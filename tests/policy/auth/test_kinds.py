@@ -31,7 +31,7 @@ from apigw.wire.request import Request
 
 from .jwt.test_jwt import HS, NOW, hs256
 from .test_policy import Scene as PolicyScene
-from .test_stage import Noting, Stream, Welcome
+from .test_stage import Client, Noting, Welcome
 
 KEY, EXPIRED = new_key().encode(), new_key().encode()
 BEARER, KEYED = b'Bearer realm="apigw"', b'Key realm="apigw", header="X-API-Key"'
@@ -78,8 +78,9 @@ class Scene:
         return [value for name, value in self.answered[-1][1] if name == b"www-authenticate"]
 
 
-class Answered(Stream):
+class Answered(Client):
     def __init__(self, scene: Scene) -> None:
+        super().__init__()
         self._scene = scene
 
     def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None:

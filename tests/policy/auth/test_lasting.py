@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from attrs import evolve
@@ -32,7 +31,7 @@ from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
 from apigw.routing.trie import Entry
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.request import Request
+from apigw.wire.request import Request, Stream
 
 from .introspection.test_opaque import TOKEN
 from .introspection.test_opaque import Scene as Introspected
@@ -41,12 +40,8 @@ from .jwt.test_jwt import HS, NOW, accept, hs256, using
 from .mtls.test_certificates import SPIFFE, provider, shown
 
 
-class Stream:
-    """The client's side."""
-
-    peer = b"192.0.2.1"
-
-    def abort(self, code: int = 0) -> None: ...
+class Client(Stream):
+    def abort(self, code: int = 2) -> None: ...
 
 
 class Scene:
@@ -72,7 +67,7 @@ class Scene:
         return [exchange.refusal for exchange in self.ended]
 
     def open(self, token: bytes | None) -> Exchange:
-        stream: Any = Stream()
+        stream = Client(b"192.0.2.1", False)
         headers = [] if token is None else [(b"authorization", b"Bearer " + token)]
         request = Request(stream, b"GET", b"/a", b"/a", b"", b"x", headers, b"HTTP/1.1", 0)
         request.started = True
@@ -231,7 +226,7 @@ def test_one_lasts_as_long_as_its_certificate_is_taken(scene: Scene, tmp_path: P
     sent = shown(mesh.sign("a", SPIFFE).certificate)
     method = Certificates([provider(mesh)])
     exchange = scene.open(None)
-    exchange.request.stream.transport = SimpleNamespace(certificates=sent)  # type: ignore[assignment]
+    exchange.request.stream.transport = SimpleNamespace(certificates=sent)
     exchange.principal = method.verify(sent, NOW)
     scene.lasting.use(Authenticator([method]))
     scene.lasting.run(exchange)

@@ -23,16 +23,14 @@ from apigw.proxy.pipeline import Pipeline, Table
 from apigw.routing.router import Router
 from apigw.routing.trie import Entry
 from apigw.wire.headers import Headers
-from apigw.wire.request import Request
+from apigw.wire.request import Request, Stream
 
 from .jwt.test_jwt import HS, NOW, hs256, using
 
 
-class Stream:
-    """The client's side."""
-
-    peer = b"192.0.2.1"
-    secure = False
+class Client(Stream):
+    def __init__(self) -> None:
+        super().__init__(b"192.0.2.1", False)
 
     def respond(self, request: Request, status: int, reason: bytes, headers: Headers, body: bytes) -> None: ...
 
@@ -69,7 +67,7 @@ class Scene:
         self.pipeline = Pipeline(table, self.clock.seconds, self.ended.append, lambda request: None)
 
     def ask(self, *tokens: bytes) -> int:
-        stream: Any = Stream()
+        stream = Client()
         headers = [(b"authorization", token) for token in tokens]
         request = Request(stream, b"GET", b"/a", b"/a", b"", b"x", headers, b"HTTP/1.1", 0)
         self.pipeline.on_request(request)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from apigw.policy.cors.cors import cors_headers, without_cors
 from apigw.policy.cors.model import Cors
-from apigw.wire.request import Request
+from apigw.wire.request import Request, Stream
 
 APP = "https://app.example"
 
 
 def asked(*headers: tuple[bytes, bytes]) -> Request:
-    stream: Any = None
+    stream = Stream(b"192.0.2.1", False)
     return Request(stream, b"GET", b"/", b"/", b"", b"x", list(headers), b"HTTP/1.1", 0)
 
 

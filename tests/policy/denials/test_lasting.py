@@ -13,7 +13,7 @@ from apigw.contract.principal import Principal
 from apigw.errors import GatewayError
 from apigw.policy.denials.lasting import Lasting
 from apigw.policy.denials.watch import Watch
-from apigw.wire.request import Request
+from apigw.wire.request import Request, Stream
 
 pytestmark = pytest.mark.skipif(is_compiled(), reason="what is compiled knows an actor from the real part")
 
@@ -31,17 +31,13 @@ class Driver:
             each.run(exchange)
 
 
-class Stream:
-    peer = b"192.0.2.1"
-
-
 def test_who_is_denied_is_cut() -> None:
     """All of theirs, and nobody else's; what has ended by itself is forgotten."""
     watch = Watch(lambda kind: None)
     later: list[Any] = []
     lasting = Lasting(watch, lambda: (), later.append)
     driver: Any = Driver()
-    stream: Any = Stream()
+    stream = Stream(b"192.0.2.1", False)
 
     def lasts(id: str) -> Exchange:
         request = Request(stream, b"GET", b"/a", b"/a", b"", b"x", [], b"HTTP/1.1", 0)

@@ -25,7 +25,7 @@ CLAIM = By(claim="org.tenant")
 
 
 def exchange(*headers: Header, principal: Principal | None = None, peer: bytes = b"192.0.2.1") -> Exchange:
-    stream: Any = Peer(False)
+    stream = Peer(False)
     stream.peer = peer
     request = Request(stream, b"GET", b"/a", b"/a", b"", b"a", list(headers), b"HTTP/1.1", 0)
     made = Exchange(Driver(), request, Peers(), 0.0)

@@ -31,7 +31,7 @@ WIDER = [("orders", 90), ("orders-v2", 10)]
 
 
 def exchange(*headers: tuple[bytes, bytes], principal: Principal | None = None, secure: bool = False) -> Exchange:
-    stream: Any = Peer(secure)
+    stream = Peer(secure)
     request = Request(stream, b"GET", b"/a", b"/a", b"", b"a", list(headers), b"HTTP/1.1", 0)
     made = Exchange(Driver(), request, Peers(), 0.0)
     made.principal = principal

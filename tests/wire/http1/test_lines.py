@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from apigw.wire.errors import Refused, UpstreamMalformed
 from apigw.wire.http1 import lines
 from apigw.wire.http1.head import HeadReader
-from apigw.wire.http1.lines import LINES, UNUSUAL
+from apigw.wire.http1.lines import LINES, UNUSUAL, LinesBefore
 from apigw.wire.http1.response import ResponseReader
 from apigw.wire.request import Request, Stream
 
@@ -75,7 +75,7 @@ def _facts(request: Request, reader: HeadReader) -> list[Any]:
 @given(REQUESTS, st.booleans())
 def test_a_usual_request_is_read_as_llhttp_reads_it(head: bytes, kept: bool) -> None:
     """What is taken by its lines is taken by llhttp, with the same facts."""
-    stream, quick, thorough = cast(Stream, None), HeadReader(), HeadReader()
+    stream, quick, thorough = Stream(b"192.0.2.1", False), HeadReader(), HeadReader()
     try:
         request = quick._read_usual(stream, head[:-4], 100, 3 if kept else 0)
     except Refused as refusal:
@@ -141,3 +141,30 @@ def test_the_memory_is_bounded_and_keeps_no_secrets() -> None:
         assert LINES[b"x: %d" % number].value == b"%d" % number
     assert len(LINES) == 10
     LINES.clear()
+
+
+def test_a_line_at_its_place_means_what_it_means_anywhere() -> None:
+    """Whatever was at this place before, and however often it is asked for."""
+    before = LinesBefore()
+    asked = [
+        b"A: b",
+        b"A: c",
+        b"A: b",
+        b"a b: c",
+        b"Cookie: a=b",
+        b"Cookie: a=c",
+        b"Content-Length: 5",
+        b"A: " + b"b" * 200,
+    ]
+    for text in [*asked, *asked]:
+        for place in (0, 1):
+            line, known = before.line(place, text), lines.judged(text)
+            assert (line.kind, line.field, line.length) == (known.kind, known.field, known.length)
+
+
+def test_no_secret_is_kept_at_a_place() -> None:
+    """A line that is not remembered by its bytes is not kept from one message to the next."""
+    before = LinesBefore()
+    for text in (b"Cookie: a=b", b"Authorization: Basic YTpi", b"X: " + b"a" * lines.LONGEST):
+        before.line(0, text)
+        assert [line.text for line in before._lines] == [b""]

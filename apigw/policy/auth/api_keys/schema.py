@@ -16,4 +16,6 @@ PROVIDER: Rule = {
     "forward": switch("Whether services get that header. It is removed on every route otherwise."),
 }
 
-API_KEYS: Rule = list_of("Providers of API keys.", map_of("", APIKeys, PROVIDER))
+INSTEAD = dict.fromkeys(("key", "keys", "consumers"), "keys are in a file, which `apigw keys make FILE ID` writes")
+
+API_KEYS: Rule = list_of("Providers of API keys.", map_of("", APIKeys, PROVIDER, instead=INSTEAD))

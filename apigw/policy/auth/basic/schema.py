@@ -19,4 +19,9 @@ PROVIDER: Rule = {
     "forward": switch("Whether services get the `Authorization` header of routes that take this provider."),
 }
 
-BASIC: Rule = list_of("Providers of HTTP Basic authentication.", map_of("", BasicProvider, PROVIDER))
+INSTEAD = dict.fromkeys(
+    ("users", "passwords", "credentials", "username", "password"),
+    "names are in a file, with hashes that `apigw hash-secret` makes",
+)
+
+BASIC: Rule = list_of("Providers of HTTP Basic authentication.", map_of("", BasicProvider, PROVIDER, instead=INSTEAD))

@@ -68,7 +68,7 @@ MEANT = {
     "jwks": "jwks_file or jwks_url",
     "jwks_uri": "jwks_url",
     "public_key": "public_key_file",
-    **dict.fromkeys(("discovery", "metadata", "well_known", "oidc"), "openid: true"),
+    **dict.fromkeys(("discovery", "discovery_url", "metadata", "metadata_url", "well_known", "oidc"), "openid: true"),
 }
 
 JWT: Rule = list_of(
