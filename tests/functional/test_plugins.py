@@ -186,6 +186,38 @@ def test_one_that_ends_its_worker(tmp_path: Path, service: Service) -> None:
         assert 'gateway_plugin_blocked_total{plugin="stamp"} 0' in metrics
 
 
+SLEEPS = """
+import time
+
+class Sleeps:
+    name = "sleeps"
+    schema = {}
+
+    def prepare(self, config, context):
+        self.context = context
+
+    def on_request(self, view):
+        for _ in range(100):
+            self.context.in_thread(time.sleep, 3600).addErrback(lambda _: None)
+"""
+
+
+def test_threads_that_do_not_end(tmp_path: Path, service: Service) -> None:
+    """They hold up neither what others do in threads, nor the end of the gateway."""
+    directory = directory_in(tmp_path)
+    (directory / "sleeps.py").write_text(SLEEPS)
+    document = gateway(
+        services={"main": service.url}, routes=[{"path": "/a", "service": "main", "use": ["sleeps"]}], workers=1
+    )
+    document["plugins"] = {"sleeps": {"policy": "./sleeps.py:Sleeps"}}
+    with Daemon(directory, document) as daemon:
+        assert daemon.get("/a").status == 200
+        with Client(daemon.admin) as client:
+            assert client.get("/metrics").status == 200
+        daemon.terminate()
+        assert daemon.wait() == 0
+
+
 def test_a_new_plugin_has_a_test_that_passes(tmp_path: Path) -> None:
     """As it was made, in memory."""
     made = subprocess.run(

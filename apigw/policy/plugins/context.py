@@ -17,7 +17,7 @@ from apigw.redis.link import RedisLink, Script
 from apigw.wire.calls import Fetched
 
 MOST_IN_THREADS = 100
-"""Calls of one plugin that run in threads, or wait for one. The pool has ten threads, which others use too."""
+"""Calls of one plugin that run in threads, or wait for one."""
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 Word = str | bytes | int | float
@@ -115,6 +115,8 @@ class Context:
         """Not for plugins: started and stopped with the plugin, if it has asked for it."""
         self.wants_redis = False
         self._threads = Threads(reactor, MOST_IN_THREADS)
+        self.end = self._threads.stop
+        """Not for plugins: called when it is no longer in use."""
 
     def counter(self, name: str, doc: str, labels: Sequence[str] = ()) -> Counter:
         counter: Counter = self._metrics.family(Counter, name, doc, labels)

@@ -76,6 +76,7 @@ class Instance:
             return succeed(None)
         self._started = False
         stopping = self._call("stop")
+        stopping.addCallback(lambda _: self.context.end())
         link = self.context.link
         if self.context.wants_redis and link is not None:
             stopping.addCallback(lambda _: link.stop())

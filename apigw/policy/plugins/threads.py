@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from threading import Thread
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+AT_ONCE = 10
+"""Threads of one plugin. They are made when they are needed."""
+
+
+class OwnPool(ThreadPool):
+    """Threads of one plugin: work that does not end has no thread of others, and the program ends without it."""
+
+    threadFactory: Any = staticmethod(partial(Thread, daemon=True))
+
+    def __init__(self) -> None:
+        super().__init__(0, AT_ONCE, "apigw-plugin")
+
+    def stop(self) -> None:
+        """What runs may go on. Twisted's own waits for it."""
+        self.joined, self.started = True, False
+        self._team.quit()
 
 
 class Busy(Exception):
@@ -25,6 +45,7 @@ class Threads:
         self._most = most
         self._seconds = seconds
         self._all_others = all_others
+        self._pool: Any = None
         self.held = 0
         """The sizes of what runs or waits, also of what nobody waits for any more: its thread is not free."""
 
@@ -51,6 +72,20 @@ class Threads:
         if self._all_others is not None:
             running = self._all_others.run(1, call, *arguments)
         else:
-            running = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)
+            running = deferToThreadPool(self._reactor, self._started(), call, *arguments)
         running.addBoth(ended)
         return outer
+
+    def _started(self) -> Any:
+        if self._pool is None:
+            shared = self._reactor.getThreadPool()
+            # That of a gateway in memory runs all at once.
+            self._pool = OwnPool() if isinstance(shared, ThreadPool) else shared
+            if self._pool is not shared:
+                self._pool.start()
+        return self._pool
+
+    def stop(self) -> None:
+        """No more work comes."""
+        if isinstance(self._pool, OwnPool):
+            self._pool.stop()
