@@ -96,7 +96,9 @@ class Options(usage.Options):
             return
         for name, written in (("access_log", config.gateway.access_log), ("audit_log", config.gateway.audit_log)):
             if written is not None and written.file == "-":
-                sentence = "standard output is lost when twistd becomes a daemon: name a file, or null for none"
+                sentence = (
+                    "standard output is lost when twistd becomes a daemon: start it with twistd -n, or name a file"
+                )
                 raise ConfigError([problem_in(config, ("gateway", name, "file"), sentence)])
 
     def _take_own_log(self, twistd: Any, wanted: Log) -> None:

@@ -22,8 +22,12 @@ from apigw import __version__, is_compiled
 from apigw.cli.admin import Admin, NotAnswered
 from apigw.cli.outcome import FOUND, REFUSED, loaded
 from apigw.config import endpoints, files
+from apigw.config.addresses import DEFAULT_PORTS
 from apigw.config.model import Config
 from apigw.config.units import counted, size_text
+from apigw.policy.auth.model import auth_of
+from apigw.policy.check.model import ChecksSection
+from apigw.policy.tracing.model import tracing_of
 from apigw.process.cores import workers
 from apigw.process.descriptors import SPARE
 
@@ -159,6 +163,29 @@ def _redis(config: Config) -> Iterator[Found]:
                 yield _connects(f"redis: {host}", host, port)
 
 
+def _others(config: Config) -> Iterator[Found]:
+    """What else the gateway asks: where keys are fetched, who introspects and decides, and the collector of spans."""
+    for name, url in _asked(config):
+        parts = urlsplit(url)
+        if parts.hostname:
+            yield _connects(f"{name}: {parts.hostname}", parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme])
+
+
+def _asked(config: Config) -> Iterator[tuple[str, str]]:
+    auth, tracing = auth_of(config), tracing_of(config)
+    if auth is not None:
+        for verifier in auth.jwt:
+            url = verifier.jwks_url or (verifier.issuer if verifier.openid else None)
+            if url is not None:
+                yield f"keys of {verifier.name}", url
+        for provider in auth.introspection:
+            yield f"introspection by {provider.name}", provider.url
+    for check in config.of(ChecksSection).checks:
+        yield f"check {check.name}", check.url
+    if tracing is not None:
+        yield "collector of traces", tracing.otlp
+
+
 def _connects(name: str, host: str, port: int) -> Found:
     begun = time.monotonic()
     try:
@@ -216,6 +243,7 @@ def _examinations(directory: str) -> tuple[Callable[[Config], Iterator[Found]], 
         partial(_gateway, directory),
         _targets,
         _redis,
+        _others,
         _certificates,
         _logs,
     )

@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     whole = _Parser(
         prog="apigw",
         description="Check and show a configuration, or inspect and reload a running gateway. "
-        "To start the gateway: twistd apigw",
+        "To start the gateway: twistd -n apigw",
     )
     build = "compiled" if is_compiled() else "plain Python"
     whole.add_argument("--version", action="version", version=f"apigw {__version__}, {build}")
@@ -248,6 +248,17 @@ def _add_makers(add: Add) -> None:
     _add_keys(add("keys", ("keys", "keys"), "make, list and revoke API keys", directory=False))
 
 
+def _seconds(text: str) -> float:
+    """A number; or as in the configuration, where it has a unit."""
+    try:
+        return float(text)
+    except ValueError:
+        try:
+            return float(import_module("apigw.config.units").seconds(text))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
+
+
 def _add_for_gateways(add: Add) -> None:
     """Commands for gateways that run."""
 
@@ -319,7 +330,7 @@ def _add_for_gateways(add: Add) -> None:
     for changing in (reload_parser, upgrade_parser):
         where(changing)
         changing.add_argument(
-            "--timeout", metavar="SECONDS", type=float, default=90.0, help="how long to wait (default: 90)"
+            "--timeout", metavar="SECONDS", type=_seconds, default=90.0, help="how long to wait (default: 90)"
         )
 
 

@@ -7,7 +7,7 @@ import socket
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from errno import EADDRINUSE
+from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL
 from typing import Any
 
 from attrs import evolve, frozen
@@ -89,12 +89,20 @@ def bind(listen: Listen, taken: socket.socket | None = None) -> Socket:
     bound = outcome[0]
     if isinstance(bound, Failure):
         why = getattr(bound.value, "strerror", None) or bound.value
+        advice = _ADVICE.get(getattr(bound.value, "errno", 0), "")
         # The parent process is shown no more than the beginning.
-        raise CannotStart(f"cannot listen: {why}: {listen.endpoint}")
+        raise CannotStart(f"cannot listen: {why}: {listen.endpoint}{advice}")
     over = "" if listen.tls is None else "tls:"
     log.info("listening on {address}: {over}{endpoint}", address=bound.address, over=over, endpoint=listen.endpoint)
     made: Socket = bound
     return made
+
+
+_ADVICE = {
+    EACCES: "; ports below 1024 are for root, or need CAP_NET_BIND_SERVICE",
+    EADDRINUSE: "; `apigw doctor` tells whether that is another gateway",
+    EADDRNOTAVAIL: "; this machine has no such address",
+}
 
 
 class _Binding:

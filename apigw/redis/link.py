@@ -25,6 +25,9 @@ from apigw.redis.protocol import ConnectionFactory
 from apigw.wire.client_tls import ClientTLS, SecureEndpoint
 from apigw.wire.reactor.connecting import ConnectingReactor
 
+_REFUSED = ("NOAUTH", "WRONGPASS", "ERR AUTH")
+"""How the replies of a Redis begin that wants a password, or another one."""
+
 FAILURES = 3
 """After so many failures in a row, only a probe is sent, every ``PROBE_INTERVAL`` seconds."""
 
@@ -241,6 +244,8 @@ class RedisLink:
 
     def _say_down(self, reason: str) -> None:
         if reason != self._reason and self._running:
+            if reason.startswith(_REFUSED):
+                reason = f"{reason.removesuffix('.')}; its password is read from redis.password_file"
             self._log.warn("Redis is unavailable: {reason}", reason=reason)
         self._reason = reason
         self._say_up(False)

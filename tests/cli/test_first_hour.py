@@ -22,6 +22,7 @@ from jsonschema import Draft202012Validator
 from support.certificates import Authority
 
 from apigw.cli import main as cli
+from apigw.cli.main import parser
 from apigw.config.json_schema import json_schema
 from apigw.process.rules import RULES
 
@@ -235,6 +236,27 @@ def test_doctor_finds_what_is_odd(here: Path, capsys: Out, monkeypatch: pytest.M
     assert any(line.startswith("warn ") and "the certificate expires in 10 days" in line for line in lines)
 
 
+def test_doctor_looks_for_all_that_the_gateway_asks(here: Path, capsys: Out) -> None:
+    """The provider, the checker or the collector cannot be reached from this machine, and only requests tell."""
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        port = there.getsockname()[1]
+        more = f"""\
+    - {{name: keys, issuer: k, jwks_url: "http://127.0.0.1:{port}/jwks"}}
+    - {{name: found, issuer: "http://127.0.0.1:1/realm", openid: true}}
+  introspection: [{{name: old, url: "http://127.0.0.1:{port}/ask", client_id: me, client_secret: "{"ab" * 20}"}}]
+checks: {{opa: {{url: "http://127.0.0.1:1/"}}}}
+tracing: {{otlp: "http://127.0.0.1:1"}}
+"""
+        written = ETC.replace("[{name: main", "\n    - {name: main").replace('least"}]', 'least", issuer: me}')
+        (here / "etc" / "all.yaml").write_text(written + more)
+        assert cli.main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("keys of keys", "introspection by old"):
+        assert any(line.startswith(f"ok   {name}: 127.0.0.1:{port}: connected in ") for line in lines)
+    for name in ("keys of found", "check opa", "collector of traces"):
+        assert f"warn {name}: 127.0.0.1:1: Connection refused" in lines
+
+
 class _Other(BaseHTTPRequestHandler):
     """A gateway with another configuration."""
 
@@ -346,3 +368,14 @@ def test_what_a_shell_is_told(tmp_path: Path) -> None:
     code = "import sys; sys.argv[0] = 'apigw'; from apigw.cli.main import main; main()"
     subprocess.run([sys.executable, "-c", code], env=os.environ | {k: str(v) for k, v in asked.items()}, check=True)
     assert file.read_text().strip() == "circuits"
+
+
+@pytest.mark.parametrize(("written", "meant"), [("5", 5.0), ("0.5", 0.5), ("5s", 5.0), ("2m", 120.0), ("5 s", None)])
+def test_how_long_to_wait(here: Path, capsys: Out, written: str, meant: float | None) -> None:
+    """Who has just written 5s into the configuration writes it after --timeout, too."""
+    if meant is None:
+        with pytest.raises(SystemExit):
+            parser().parse_args(["reload", "--timeout", written])
+        assert "'5 s' is not a duration: write it like 250ms, 30s, 5m or 1h" in capsys.readouterr().err
+    else:
+        assert parser().parse_args(["reload", "--timeout", written]).timeout == meant

@@ -148,3 +148,12 @@ def test_a_reload_changes_how_long_redis_may_take(start: Start, quick_service: S
         assert daemon.get("/closed/a").status == 200
         waited.join()
         assert store(daemon)["fallbacks"] == 0
+
+
+def test_a_redis_that_wants_a_password(start: Start, quick_service: Service) -> None:
+    """The log has only the words of Redis, and the operator looks for the key of the configuration."""
+    with redis_server.running() as redis:
+        redis("CONFIG", "SET", "requirepass", "first")
+        daemon = start(sharing(quick_service, {"url": redis.url}))
+        said = "Redis is unavailable: NOAUTH Authentication required; its password is read from redis.password_file"
+        eventually(lambda: said in daemon.log)

@@ -77,8 +77,14 @@ def test_a_port_that_is_taken(bound: Bound) -> None:
     """The sentence says so, and which."""
     port = bound("tcp:0:interface=127.0.0.1").address.rpartition(":")[2]
     endpoint = f"tcp:{port}:interface=127.0.0.1"
-    with pytest.raises(CannotStart, match=f"^cannot listen: Address already in use: {endpoint}$"):
+    with pytest.raises(CannotStart, match=f"^cannot listen: Address already in use: {endpoint}; `apigw doctor` tells"):
         bind(Listen(endpoint))
+
+
+def test_an_address_of_another_machine() -> None:
+    """The sentence says what is wrong with it."""
+    with pytest.raises(CannotStart, match=r"192\.0\.2\.1; this machine has no such address$"):
+        bind(Listen("tcp:0:interface=192.0.2.1"))
 
 
 def test_a_port_is_free_again(bound: Bound) -> None:

@@ -68,7 +68,7 @@ class KeySet:
         self.source = source
         self.keys: Keys | None = None
         parts = urlsplit(source.url)
-        self._place = f"{parts.scheme}://{parts.hostname}{parts.path}"
+        self._place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._fetch = fetch
         self._clock = clock
         self._running = False
@@ -145,10 +145,9 @@ class KeySet:
             return 0.0
         self._failures += 1
         self.log.warn(
-            "Key set {place}: {kind}: {reason}; {keeps}.",
+            "Key set {place} cannot be used: {reason}; {keeps}.",
             place=self._place,
-            kind=type(failure.value).__name__,
-            reason=failure.getErrorMessage()[:300],
+            reason=(failure.getErrorMessage()[:500] or type(failure.value).__name__).removesuffix("."),
             keeps="no set has been fetched yet" if self.keys is None else "the last good set stays in use",
         )
         return min(2.0 ** min(self._failures - 1, 10), LONGEST_BACKOFF)

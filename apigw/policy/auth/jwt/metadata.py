@@ -43,7 +43,8 @@ async def keys_url(issuer: str, fetch: Fetch) -> str:
     except ValueError as error:
         raise BadMetadata(f"the metadata is {error}") from None
     if metadata.get("issuer") != issuer:
-        raise BadMetadata("the metadata is that of another issuer")
+        said = repr(metadata.get("issuer"))[:200]
+        raise BadMetadata(f"the metadata is that of another issuer: it says {said}, and the configuration {issuer!r}")
     url = metadata.get("jwks_uri")
     if not isinstance(url, str) or not is_fetchable(url, issuer):
         raise BadMetadata("the metadata has no usable jwks_uri: an https:// URL without credentials")

@@ -12,6 +12,7 @@ from joserfc.jwk import RSAKey
 from support.logged import logged
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 
 from apigw.contract.principal import Principal
 from apigw.errors import AuthUnavailable, GatewayError, Unauthorized
@@ -22,7 +23,7 @@ from apigw.policy.auth.jwt.public_keys import as_jwk
 from apigw.policy.auth.jwt.tokens import Tokens
 from apigw.policy.auth.model import Auth
 
-URL = "https://user:password@id.example/keys?token=hidden"
+URL = "https://user:password@id.example:8443/keys?token=hidden"
 
 
 SOURCE = Source(URL)
@@ -60,7 +61,7 @@ class KeyServer:
             self.pending.append(answered)
             await answered
         if self.down:
-            raise ConnectionRefusedError("nobody listens")
+            raise ConnectionRefusedError("nobody listens.")
         return document(*map(jwk, self.keys)), {"cache-control": self.cache_control}
 
     def answer(self) -> None:
@@ -368,8 +369,8 @@ def test_nothing_secret_of_the_url_is_logged() -> None:
         scene.server.down = True
         scene.keys.start()
         scene.keys.stop()
-    lines = list(map(str, events))
-    assert any("https://id.example/keys" in line and "nobody listens" in line for line in lines)
+    lines = [*map(str, events), *map(str, map(formatEvent, events))]
+    assert any("https://id.example:8443/keys cannot be used: nobody listens; no set" in line for line in lines)
     assert not any("password" in line or "hidden" in line for line in lines)
 
 

@@ -79,7 +79,10 @@ def test_metadata_of_openid_is_asked_for_first() -> None:
 GOOD = {"issuer": ISSUER, "jwks_uri": "https://keys.example/set"}
 BAD: dict[str, tuple[object, str]] = {
     "another issuer": ({**GOOD, "issuer": "https://evil.example"}, "another issuer"),
-    "the issuer with a slash": ({**GOOD, "issuer": ISSUER + "/"}, "another issuer"),
+    "the issuer with a slash": (
+        {**GOOD, "issuer": ISSUER + "/"},
+        f"it says '{ISSUER}/', and the configuration '{ISSUER}'",
+    ),
     "the issuer in capitals": ({**GOOD, "issuer": ISSUER.upper()}, "another issuer"),
     "no issuer": ({"jwks_uri": "https://keys.example/set"}, "another issuer"),
     "the issuer in a list": ({**GOOD, "issuer": [ISSUER]}, "another issuer"),
