@@ -16,7 +16,7 @@ from apigw.contract.view_shared import Shared
 from apigw.errors import GatewayError
 from apigw.policy.plugins.guard import EXCEPTION, TIMEOUT, TIMER, VALUE, Guard, forget
 from apigw.policy.plugins.stage import Method
-from apigw.policy.plugins.waits import begun
+from apigw.policy.plugins.waits import begun, give_up
 
 OF_REQUEST: Final = 1
 OF_ANSWER: Final = 2
@@ -33,7 +33,7 @@ class BodyCall(BodyHook):
         self._shared = shared
         self._method = method
         self._bit = bit
-        self._name = "on_request_body" if bit == OF_REQUEST else "on_answer_body"
+        self.name = "on_request_body" if bit == OF_REQUEST else "on_answer_body"
 
     def passes(self, exchange: Exchange) -> bool:
         view = view_of(exchange, self._shared)
@@ -55,11 +55,11 @@ class BodyCall(BodyHook):
         try:
             result = self._method(view, data, last)
             if result is not None and type(result) is not bytes:
-                result = begun(result, guard, self._name)
+                result = begun(result, guard, self.name)
         except BaseException as error:
-            guard.took(TIMER() - began, self._name)
+            guard.took(TIMER() - began, self.name)
             return self.raised(view, data, error)
-        guard.took(TIMER() - began, self._name)
+        guard.took(TIMER() - began, self.name)
         if isinstance(result, Deferred):
             return PieceWait(self, view, data, result, guard).outer
         return self.returned(view, data, result)
@@ -69,10 +69,10 @@ class BodyCall(BodyHook):
         if result is None:
             out = data
         elif not isinstance(result, bytes):
-            wrong = TypeError(f"{self._name} returned {type(result).__name__}, and not bytes or None")
+            wrong = TypeError(f"{self.name} returned {type(result).__name__}, and not bytes or None")
             return self.failed(view, data, VALUE, wrong)
         elif not self.changes:
-            return self.failed(view, data, VALUE, TypeError(f"{self._name} returned bytes, with changes_body = False"))
+            return self.failed(view, data, VALUE, TypeError(f"{self.name} returned bytes, with changes_body = False"))
         else:
             view.changed |= self._bit
             out = result
@@ -90,7 +90,7 @@ class BodyCall(BodyHook):
 
     def failed(self, view: View, data: bytes, kind: str, error: BaseException) -> bytes:
         guard = self._guard
-        guard.failed(kind, self._name, error)
+        guard.failed(kind, self.name, error)
         if not guard.is_open or view.changed & self._bit:
             raise guard.refusal()
         view.passes |= self._bit
@@ -123,12 +123,12 @@ class PieceWait:
 
     def _cancelled(self, _: object) -> None:
         if self._close():
-            self._waited.cancel()
+            give_up(self._waited, self._guard, self._call.name)
 
     def _late(self) -> None:
         if not self._close():
             return
-        self._waited.cancel()
+        give_up(self._waited, self._guard, self._call.name)
         try:
             late = TimeoutError(f"did not end within {self._guard.timeout:g} s")
             out = self._call.failed(self._view, self._data, TIMEOUT, late)

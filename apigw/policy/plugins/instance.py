@@ -14,7 +14,7 @@ from apigw.policy.plugins.model import Plugin
 from apigw.policy.plugins.series import Kept
 from apigw.policy.plugins.shape import METHODS, NOT_OF_EXCHANGES, OF_PIECES, POSITION, owned_by
 from apigw.policy.plugins.stage import Users
-from apigw.policy.plugins.waits import begun
+from apigw.policy.plugins.waits import begun, within
 
 PATIENCE = 5.0
 """Seconds that ``stop`` may take."""
@@ -30,7 +30,6 @@ class Instance:
         self.plugin = plugin
         self.context = context
         self.kept = kept
-        self._clock = clock
         self.guard = Guard(plugin.on_error == "open", plugin.timeout, kept.counts, kept.log, clock)
         self.users = Users()
         self.object = made()
@@ -95,7 +94,7 @@ class Instance:
         if not isinstance(result, Deferred):
             return succeed(None)
         if name == "stop":
-            result.addTimeout(PATIENCE, self._clock)
+            result = within(PATIENCE, result, self.guard, name)
 
         def failed(failure: Failure) -> None:
             assert failure.value is not None

@@ -16,7 +16,7 @@ from apigw.contract.view import View, view_of
 from apigw.contract.view_shared import ANSWER, ENDS, READS, Shared
 from apigw.errors import GatewayError
 from apigw.policy.plugins.guard import EXCEPTION, TIMEOUT, TIMER, VALUE, Guard, forget
-from apigw.policy.plugins.waits import begun
+from apigw.policy.plugins.waits import begun, give_up
 
 Method = Callable[..., Any]
 """A method of the plugin's object."""
@@ -69,7 +69,7 @@ class Call(Stage):
         self._owner: Any = None
         if isinstance(method, MethodType):  # which would be taken apart for each call
             self._method, self._owner = method.__func__, method.__self__
-        self._name = name
+        self.name = name
         self._phase = phase
 
     def run(self, exchange: Exchange) -> Outcome:
@@ -88,12 +88,12 @@ class Call(Stage):
             owner = self._owner
             result = self._method(view) if owner is None else self._method(owner, view)
             if result is not None:
-                result = begun(result, guard, self._name)
+                result = begun(result, guard, self.name)
         except BaseException as error:
-            guard.took(TIMER() - began, self._name)
+            guard.took(TIMER() - began, self.name)
             return self.raised(exchange, view, before, error)
         ended = TIMER()
-        guard.took(ended - began, self._name)
+        guard.took(ended - began, self.name)
         if result is None:
             exchange.lap_at, exchange.lap_stage = ended, exchange.at
             view.phase = READS
@@ -111,7 +111,7 @@ class Call(Stage):
             if self._guard.cut_off:
                 self._guard.succeeded()
             return view.answered
-        wrong = TypeError(f"{self._name} returned {type(result).__name__}, and not None or what view.respond() makes")
+        wrong = TypeError(f"{self.name} returned {type(result).__name__}, and not None or what view.respond() makes")
         return self.failed(exchange, view, before, VALUE, wrong)
 
     def raised(self, exchange: Exchange, view: View, before: Before | None, error: BaseException) -> Outcome:
@@ -127,7 +127,7 @@ class Call(Stage):
     def failed(self, exchange: Exchange, view: View, before: Before | None, kind: str, error: BaseException) -> Outcome:
         view.phase = READS
         guard = self._guard
-        guard.failed(kind, self._name, error)
+        guard.failed(kind, self.name, error)
         if before is None:
             raise guard.refusal()
         view.answered = None
@@ -177,7 +177,7 @@ class Wait(Waiting):
 
     def cancel(self) -> None:
         self._close()
-        self._deferred.cancel()
+        give_up(self._deferred, self._guard, self._call.name)
 
     def _close(self) -> None:
         self._done = True
@@ -197,7 +197,7 @@ class Wait(Waiting):
     def _late(self) -> None:
         self._timer = None
         self._close()
-        self._deferred.cancel()
+        give_up(self._deferred, self._guard, self._call.name)
         try:
             late = TimeoutError(f"did not end within {self._guard.timeout:g} s")
             outcome = self._call.failed(self._exchange, self._view, self._before, TIMEOUT, late)

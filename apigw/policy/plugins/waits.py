@@ -48,3 +48,32 @@ async def _rest(coroutine: Coroutine[Any, Any, Any], awaited: Any, guard: Guard,
             return ended.value
         finally:
             guard.spent(perf_counter() - began, method)
+
+
+def give_up(waited: Deferred[Any], guard: Guard, method: str) -> None:
+    """Cancel what nobody waits for any more. That may raise: it is code of the plugin, or of a library."""
+    try:
+        waited.cancel()
+    except BaseException as error:
+        guard.log.failed(f"{method}, as it was cancelled", error)
+
+
+def within(seconds: float, waited: Deferred[Any], guard: Guard, method: str) -> Deferred[Any]:
+    """As ``waited``, but fails after so many ``seconds``, whether it can be cancelled or not."""
+    outer: Deferred[Any] = Deferred()
+
+    def late() -> None:
+        give_up(waited, guard, method)
+        if not outer.called:
+            outer.errback(TimeoutError(f"did not end within {seconds:g} s"))
+
+    timer = guard.clock.callLater(seconds, late)
+
+    def ended(result: Any) -> None:
+        if timer.active():
+            timer.cancel()
+        if not outer.called:
+            outer.callback(result)
+
+    waited.addBoth(ended)
+    return outer

@@ -62,6 +62,9 @@ class Failing:
             except Exception:
                 continue
 
+    def uncancellable(self, view: View) -> Any:
+        return Deferred(lambda _: sys.exit(4))
+
     async def late(self, view: View) -> None:
         waited: Deferred[None] = Deferred()
         self.context.later(0.01, waited.callback, None)

@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.logger import Logger
 
 from apigw.config.errors import ConfigError
+from apigw.policy.plugins.guard import Counts, Guard
+from apigw.policy.plugins.log import PluginLog
+from apigw.policy.plugins.waits import within
 from apigw.testing import Reply
 from apigw.testing.memory import InMemory
 
@@ -22,6 +27,7 @@ WRONG = {
     "number": "returned int, and not None",
     "never": "did not end within 1 s",
     "stubborn": "did not end within 1 s",
+    "uncancellable": "did not end within 1 s",
     "late": "RuntimeError: broken",
     "asyncio": "asyncio does not run here",
     "lines": "has a control character",
@@ -72,9 +78,9 @@ async def test_each_mistake_is_a_500_and_named(apigw: Any) -> None:
         assert said not in answer.text
     assert not gateway.service.received
     assert (await gateway.request("GET", "/a")).text == "fine"
-    assert series(gateway, "failures_total", kind="timeout") == 2
+    assert series(gateway, "failures_total", kind="timeout") == 3
     assert series(gateway, "failures_total", kind="value") == 2
-    assert series(gateway, "failures_total", kind="exception") == len(WRONG) - 4
+    assert series(gateway, "failures_total", kind="exception") == len(WRONG) - 5
     assert series(gateway, "calls_total") == len(WRONG) + 1
 
 
@@ -205,6 +211,28 @@ async def test_mistakes_with_bodies(apigw: Any) -> None:
     opened = begin(apigw, "open", "Body")
     for path in ("/text", "/raises", "/else"):
         assert (await opened.request("GET", path)).text == "fine"
+
+
+async def _endless() -> None:
+    while True:
+        try:
+            await Deferred()
+        except Exception:
+            continue
+
+
+@pytest.mark.parametrize("how", ["never", "endless", "raises"])
+def test_what_cannot_be_cancelled_is_not_waited_for(how: str) -> None:
+    """As at the end of the gateway, which would not come."""
+    clock, log = Clock(), PluginLog("p", lambda: 0.0)
+    guard = Guard(False, 1.0, Counts(), log, clock)
+    waited: Deferred[Any] = Deferred((lambda _: sys.exit(4)) if how == "raises" else None)
+    if how == "endless":
+        waited = Deferred.fromCoroutine(_endless())
+    errors: list[Any] = []
+    within(5.0, waited, guard, "stop").addErrback(errors.append)
+    clock.advance(6)
+    assert [error.type for error in errors] == [CancelledError if how == "never" else TimeoutError]
 
 
 def test_a_gateway_that_cannot_begin_hears_no_more(tmp_path: Path) -> None:
