@@ -163,6 +163,19 @@ def read(directory: str, environ: Mapping[str, str], schema: Rule, alone: bool =
     return document
 
 
+def _below(folder: str, names: list[str]) -> Iterator[Problem]:
+    """Warns of directories with YAML that is not read."""
+    for name in names:
+        try:
+            beside = os.listdir(os.path.join(folder, name))
+        except OSError:  # no directory, mostly
+            continue
+        found = sorted(each for each in beside if each.endswith((".yaml", ".yml")))
+        if found:
+            sentence = f"is not read: only *.yaml in {folder} and in its services are"
+            yield Problem(sentence, (), Origin(os.path.join(folder, name, found[0]), 1, 1))
+
+
 def yaml_files(directory: str) -> list[str]:
     """The files that ``read`` would read."""
     return _files(directory, Document(directory))
@@ -185,6 +198,7 @@ def _files(directory: str, document: Document) -> list[str]:
             if name.endswith(".yml"):
                 sentence = "is not read: only files that end in .yaml are"
                 document.warnings.append(Problem(sentence, (), Origin(os.path.join(folder, name), 1, 1)))
+        document.warnings += _below(folder, [name for name in shown if required and name != "services"])
     if not found and not document.problems:
         document.problems.append(Problem(f"{directory}: contains no configuration: there is no *.yaml file in it"))
     return found

@@ -56,7 +56,7 @@ This page is generated from the schema by `make docs`.
 `twistd apigw --config DIR` reads `DIR/*.yaml` and `DIR/services/*.yaml` in the order of their names, and merges them:
 maps are merged by key, lists are appended. Any other value that two files set is an error that names both places. A
 service is written in one file: the entries of `services` are not merged. Files whose names begin with a dot are
-ignored. An empty file, and a file that ends in `.yml`, cause a warning.
+ignored. An empty file, a file that ends in `.yml`, and YAML in other directories of `DIR` cause a warning.
 
 Maps, lists and scalars are read. Other features of YAML are errors: anchors, aliases, merge keys (`<<`), tags, several
 documents in a file, nesting deeper than {MAX_DEPTH}. A key that is given twice is an error too. Where YAML 1.1 reads

@@ -465,6 +465,8 @@ def test_warnings(example: str, tmp_path: Path) -> None:
     """What is probably a slip passes without a word."""
     (tmp_path / "etc/empty.yaml").write_text("# nothing yet\n")
     (tmp_path / "etc/old.yml").write_text("gateway: {}\n")
+    (tmp_path / "etc/routes").mkdir()
+    (tmp_path / "etc/routes/a.yaml").write_text("routes: []\n")
     (tmp_path / "etc/zoo.yaml").write_text("routes: [{path: /open, service: user-service, auth: none}]\n")
     assert list(map(str, load(example, {}, RULES).warnings)) == [
         "etc/empty.yaml:1:1: is empty",
@@ -473,6 +475,7 @@ def test_warnings(example: str, tmp_path: Path) -> None:
         "etc/gateway.yaml:85:15: rate_limits[0].endpoint: '/api/v1/search' matches no route",
         "etc/zoo.yaml:1:17: routes: 1 of 3 routes need no authentication: /open",
         "etc/old.yml:1:1: is not read: only files that end in .yaml are",
+        "etc/routes/a.yaml:1:1: is not read: only *.yaml in etc and in its services are",
     ]
 
 

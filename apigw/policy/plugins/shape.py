@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from inspect import (
+    getattr_static,
+    isasyncgenfunction,
+    iscoroutinefunction,
+    isfunction,
+    isgeneratorfunction,
+    signature,
+)
 from typing import Any
 
 from apigw.config.nearest import hint
@@ -18,6 +25,14 @@ AT_ONCE = ("on_answer", "on_end", "choose_service", "choose_target", "prepare")
 METHODS = (*WAITING, *AT_ONCE)
 OF_PIECES = frozenset(("on_request_body", "on_answer_body"))
 """Called again and again for one exchange; each of the others once."""
+ARGUMENTS = {
+    **dict.fromkeys(("start", "stop"), ""),
+    "prepare": ", config, context",
+    "choose_service": ", view, services",
+    "choose_target": ", view, targets",
+    **dict.fromkeys(("on_request_body", "on_answer_body"), ", view, data, last"),
+}
+"""What methods are called with, besides ``self``; the others with ``view``."""
 NOT_OF_EXCHANGES = frozenset(("prepare", "start", "stop"))
 POSITION = "after_limit"
 """That of ``on_request``, unless the class says another."""
@@ -51,6 +66,9 @@ def problems_of(plugin: Any) -> Iterator[str]:
             yield f"has an attribute {method} that is no method"
         elif method in AT_ONCE and iscoroutinefunction(found):
             yield f"has an async {method}, which cannot wait"
+        elif not _takes(plugin, method):
+            wanted = f"def {method}(self{ARGUMENTS.get(method, ', view')})"
+            yield f"has {method}, which cannot be called with what it gets: write {wanted}"
         elif isgeneratorfunction(found) or isasyncgenfunction(found):
             yield f"has a {method} that is a generator"
     for attribute in dir(plugin):
@@ -58,6 +76,20 @@ def problems_of(plugin: Any) -> Iterator[str]:
             yield f"has {attribute}, which the gateway never calls{hint(attribute, METHODS)}"
     if not any(hasattr(plugin, method) for method in METHODS if method.startswith(("on_", "choose_"))):
         yield "has no method that the gateway would call for a request: on_request or another"
+
+
+def _takes(plugin: Any, method: str) -> bool:
+    """Whether a method can be called as the gateway does; true where Python cannot tell."""
+    found = getattr_static(plugin, method)
+    if not isfunction(found):
+        return True
+    try:
+        signature(found).bind(None, *ARGUMENTS.get(method, ", view").split(", ")[1:])
+    except TypeError:
+        return False
+    except ValueError:  # nothing is known of its arguments
+        return True
+    return True
 
 
 def owned_by(made: Any) -> frozenset[bytes]:

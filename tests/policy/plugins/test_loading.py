@@ -68,6 +68,16 @@ MISTAKES = {
         {},
         "which the gateway never calls; did you",
     ),
+    "a hook without the view": (
+        GOOD + "    def on_answer(self): pass\n",
+        {},
+        "has on_answer, which cannot be called with what it gets: write def on_answer(self, view)",
+    ),
+    "pieces without their end": (
+        GOOD + "    async def on_answer_body(self, view, data): pass\n",
+        {},
+        "write def on_answer_body(self, view, data, last)",
+    ),
     "an async hook": (
         GOOD + "    async def on_answer(self, view): pass\n",
         {},
