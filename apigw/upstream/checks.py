@@ -18,6 +18,7 @@ from apigw.upstream import grpc_health
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
 from apigw.wire.agent import endpoint_to
+from apigw.wire.fetch import Uncompressed
 
 AT_ONCE = 20
 """Maximum number of concurrent checks, of all services together: many at once would delay requests."""
@@ -60,7 +61,7 @@ def ask(upstream: Upstream, target: Target, check: HealthCheck, clock: Any) -> D
         headers.setRawHeaders("te", ["trailers"])
     # A client of its own for each call: treq's keeps cookies.
     asking: Deferred[Any] = maybeDeferred(
-        HTTPClient(target.agent or upstream.agent).request,
+        HTTPClient(Uncompressed(target.agent or upstream.agent)).request,
         method,
         f"{target.name}{path}",
         headers=headers,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -51,7 +51,7 @@ class Ask:
     """
 
     def __init__(self, agent: IAgent, limit: int) -> None:
-        self._agent = _Uncompressed(agent)
+        self._agent = Uncompressed(agent, _as_it_is)
         self._limit = limit
 
     async def __call__(
@@ -109,19 +109,26 @@ def _refusal(status: int, url: str, location: str) -> str:
     return f"answered with {status}, a redirect to {place}; redirects are not followed: configure the address itself"
 
 
-@implementer(IAgent)
-class _Uncompressed:
-    """Asks for an answer as it is, whatever treq asks for, and refuses any other before treq unpacks it."""
+def as_it_came(response: IResponse) -> IResponse:
+    """For who does not look at the body: it is not unpacked, as few bytes can expand to many, or be no such stream."""
+    response.headers.removeHeader(b"content-encoding")
+    return response
 
-    def __init__(self, agent: IAgent) -> None:
+
+@implementer(IAgent)
+class Uncompressed:
+    """Asks for an answer as it is, whatever treq asks for. ``judge`` has any other before treq unpacks it."""
+
+    def __init__(self, agent: IAgent, judge: Callable[[IResponse], IResponse] = as_it_came) -> None:
         self._agent = agent
+        self._judge = judge
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
     ) -> Deferred[IResponse]:
         plain = Headers() if headers is None else headers.copy()
         plain.setRawHeaders(b"accept-encoding", [b"identity"])
-        return self._agent.request(method, uri, plain, bodyProducer).addCallback(_as_it_is)
+        return self._agent.request(method, uri, plain, bodyProducer).addCallback(self._judge)
 
 
 def _as_it_is(response: IResponse) -> IResponse:

@@ -135,6 +135,7 @@ def test_what_is_asked() -> None:
     assert (method, uri) == (b"GET", b"http://127.0.0.1:9001/well")
     assert headers.getRawHeaders("user-agent") == ["apigw-health"]
     assert not headers.hasHeader("cookie")
+    assert headers.getRawHeaders("accept-encoding") == ["identity"]
 
 
 def test_what_counts_as_an_answer() -> None:

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 from support.awaiting import wait_for, waiting
 from support.services import Behaviour, Received, Service
+from treq import collect
+from treq.client import HTTPClient
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 
 import apigw
 from apigw.wire.agent import Agent
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.fetch import Fetch, FetchFailed
+from apigw.wire.fetch import Fetch, FetchFailed, Uncompressed
 
 reactor: Any = global_reactor
 LIMIT = 1000
@@ -81,6 +83,19 @@ def test_a_compressed_answer_is_not_unpacked(service: Service, agent: Agent, cod
         fetched(agent, service.url)
     service.behave = answering(200, "Content-Encoding: identity", body=b"{}")
     assert fetched(agent, service.url)[0] == b"{}"
+
+
+@waiting
+def test_who_does_not_look_at_a_body_has_it_as_it_came(service: Service, agent: Agent) -> None:
+    """As of an answer to a health check, or of a collector: it may be a bomb, or no stream of what it is called."""
+    for body in (BOMB, b"not packed"):
+        service.behave = answering(200, "Content-Encoding: gzip", body=body)
+        client = HTTPClient(Uncompressed(agent))
+        answer = wait_for(ensureDeferred(client.get(service.url, unbuffered=True)))
+        assert service.last.get("accept-encoding") == "identity"
+        pieces: list[bytes] = []
+        wait_for(collect(answer, pieces.append))
+        assert b"".join(pieces) == body
 
 
 @waiting

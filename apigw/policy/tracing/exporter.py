@@ -24,6 +24,7 @@ from zope.interface import implementer
 from apigw import __version__
 from apigw.ops.tracing.batches import Batch, Batches, resource
 from apigw.policy.tracing.series import DROPPED, REFUSED, SENT
+from apigw.wire.fetch import Uncompressed
 
 DELAY = 1.0
 """Seconds after which an incomplete batch is sent."""
@@ -57,7 +58,7 @@ class Exporter:
 
     def __init__(self, agent: IAgent, clock: Any, count: Callable[[str, int], object]) -> None:
         self.batches = Batches(self._pump, lambda spans: count(DROPPED, spans))
-        self._agent = agent
+        self._agent = Uncompressed(agent)
         self._clock = clock
         self._count = count
         self._instance = str(uuid4())

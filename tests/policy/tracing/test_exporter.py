@@ -104,6 +104,7 @@ def test_what_the_collector_gets(scene: Scene) -> None:
     assert uri == b"http://c:4318/v1/traces"
     assert headers.getRawHeaders("content-type") == ["application/x-protobuf"]
     assert headers.getRawHeaders("x-key") == ["secret"]
+    assert headers.getRawHeaders("accept-encoding") == ["identity"]
     (of,) = ExportTraceServiceRequest.FromString(body).resource_spans
     told = values(of.resource.attributes)
     assert told["service.name"] == "edge"
