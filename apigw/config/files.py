@@ -44,18 +44,28 @@ def certificates(data: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(data)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("contains no readable PEM certificate") from None
+        raise ValueError(f"contains no readable PEM certificate{_but(data, b'PRIVATE KEY', 'a private key')}") from None
 
 
 def private_key(data: bytes) -> Any:
     try:
         key = load_pem_private_key(data, None)
     except TypeError:
-        raise ValueError("contains a private key with a passphrase: it must have none") from None
+        raise ValueError(
+            "contains a private key with a passphrase: it must have none; "
+            "`openssl pkey -in FILE -out NEW` takes it away"
+        ) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("contains no readable PEM private key") from None
+        raise ValueError(f"contains no readable PEM private key{_but(data, b'CERTIFICATE', 'a certificate')}") from None
     _public(key)
     return key
+
+
+def _but(data: bytes, other: bytes, called: str) -> str:
+    """What a file has in place of what it should, as the end of a sentence."""
+    if b"-----BEGIN " in data:
+        return f", but {called}" if other + b"-----" in data else ""
+    return ", but DER or PKCS #12, which openssl turns into PEM" if data.startswith(b"\x30") else ""
 
 
 def fit(certificate_file: bytes, key_file: bytes) -> bool:

@@ -29,6 +29,9 @@ _LOOKAHEAD = 1024 + 64
 """How far libyaml reads ahead of an event, in characters: 1024 for a key in one line (YAML 1.2 §7.4), and 64 spare."""
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _BEGINS = {"while scanning an alias": "*", "while scanning an anchor": "&"}
+_NO_SPACE = re.compile(r"\s*(?:- +)?[A-Za-z_][\w-]*:(?!//)[^\s:]\S*\s*$")
+"""A line with a key and a value, and no space between them: YAML reads a text, which goes on in the next line."""
+
 _NAMES_IN_BRACES = re.compile(r"[^\s:,{\[]\{[a-z]+(?:\.[^{}\s]+)?\}")
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
@@ -163,7 +166,12 @@ class _Composer:
         if "flow mapping" in (error.context or "") and _NAMES_IN_BRACES.search(line):
             sentence += "; a value with braces needs quotes"
         if "mapping values are not allowed" in sentence:
-            sentence += "; a value that contains a colon and a space needs quotes"
+            if _NO_SPACE.match(lines[mark.line - 1] if mark.line else ""):
+                sentence += f"; line {mark.line} has no space after its colon"
+            else:
+                sentence += "; a value that contains a colon and a space needs quotes"
+        if "unknown escape character" in sentence:
+            sentence += "; in single quotes a backslash is one"
         if (
             start
             and "did not find expected key while parsing a block mapping" in sentence

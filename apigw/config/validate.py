@@ -219,7 +219,7 @@ def _sentence(document: Document, path: Path, error: Any) -> str:
     value = error.value
     quoted = shown(document, path, value)
     if error.code == codes.CUSTOM.code:
-        variable = _VARIABLE.search(value) if isinstance(value, str) and quoted != "the value" else None
+        variable = _VARIABLE.search(quoted)  # never in what is masked
         return f"{quoted} {error.info[0]}" + (f"; a variable is written ${{{variable[1]}}}" if variable else "")
     if error.code == codes.BAD_TYPE.code:
         return _type_sentence(document, path, value, error.constraint)

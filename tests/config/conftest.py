@@ -22,6 +22,7 @@ def key_files() -> dict[str, str | bytes]:
         "rsa.key": private_pem(good),
         "rsa.pub": public_pem(good),
         "rsa.pem": self_signed(good, "gateway.example.com"),
+        "rsa.der": b"\x30\x82\x03\x0b\x30\x82",
         "other.key": private_pem(curve),
         "locked.key": private_pem(good, BestAvailableEncryption(b"open sesame")),
         "small.key": private_pem(small),

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from support.certificates import Authority
+from support.pem import private_pem, self_signed
 from support.turning import Turning
 
 from apigw.config.errors import ConfigError
@@ -24,4 +26,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, missing: str) -> No
     listen = Listen("tcp:0", ServerTLS((pair,)))
     channels: Any = None
     with pytest.raises(ConfigError, match=r"has certificates that cannot be used: .* '.*/nowhere'"):
+        listener(Turning(), Config(), listen, ("gateway", "listen", 0), channels)
+
+
+def test_a_key_that_openssl_finds_too_small(tmp_path: Path) -> None:
+    """`ee key too small`, says OpenSSL."""
+    key = generate_private_key(65537, 1024)
+    (tmp_path / "a.crt").write_bytes(self_signed(key, "localhost"))
+    (tmp_path / "a.key").write_bytes(private_pem(key))
+    listen = Listen("tcp:0", ServerTLS((Certificate(str(tmp_path / "a.crt"), str(tmp_path / "a.key")),)))
+    channels: Any = None
+    with pytest.raises(ConfigError, match="a key is too small: RSA needs 2048 bits"):
         listener(Turning(), Config(), listen, ("gateway", "listen", 0), channels)
