@@ -141,7 +141,7 @@ def _try(options: Options, config: Config, workers: int, running: str) -> NoRetu
 
     from apigw.config.errors import ConfigError
     from apigw.process.trial import try_out
-    from apigw.process.upgrade import may_follow
+    from apigw.process.upgrade import ABLE, may_follow
 
     try:
         try_out(config, options["config"], reactor)
@@ -150,6 +150,7 @@ def _try(options: Options, config: Config, workers: int, running: str) -> NoRetu
             options.own_log.open()
     except (ConfigError, OSError) as error:
         _refuse(error)
+    os.write(2, f"{ABLE}\n".encode())
     raise SystemExit(0)
 
 

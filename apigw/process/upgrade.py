@@ -32,6 +32,10 @@ from apigw.shared.slots import MOST_WORKERS
 TRIAL = "APIGW_TRIAL"
 """Variable of the environment: this is a trial, and what it must know of the running program (``may_follow``)."""
 
+ABLE = "apigw: this program can follow"
+"""The line on its standard error with which a trial ends that has succeeded. That it ends with 0 says less: any module
+that it loads could have ended it, and would end the gateway once that is this program."""
+
 FORMAT = 2
 """Of what is handed over, and of what the master and its workers say to each other: the workers of one program are, for
 a while, those of the next. It changes with any change that the other program would not understand."""
@@ -267,7 +271,8 @@ class Upgrade(Service):
 def verdict(trial: Ended) -> str:
     """Why the program that was tried cannot be used, or no text."""
     if not trial.code:
-        return ""
+        able = ABLE in trial.said.splitlines()
+        return "" if able else "the new program ended with 0, and has not said that it can be used"
     if trial.late:
         return f"the new program was not ready within {PATIENCE:g} s"
     return _end(trial.said) or f"the new program ended with {trial.code}"

@@ -16,7 +16,7 @@ from apigw.process.child import Child
 from apigw.process.handover import Handover
 from apigw.process.reload import Reload
 from apigw.process.signals import TAKEN
-from apigw.process.upgrade import PATIENCE, READY_WITHIN, Upgrade, verdict
+from apigw.process.upgrade import ABLE, PATIENCE, READY_WITHIN, Upgrade, verdict
 
 from .test_master import Scene
 from .test_master import scene as scene
@@ -38,7 +38,10 @@ def tried(code: str, so_far: Callable[[Turning, Child], object] = lambda *_: Non
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("", ""),
+        (f"import sys; print({ABLE!r}, file=sys.stderr)", ""),
+        (f"import sys; print('a warning', {ABLE!r}, 'another', sep='\\n', file=sys.stderr)", ""),
+        ("import os; os._exit(0)", "the new program ended with 0, and has not said that it can be used"),
+        (f"import os, sys; print({ABLE!r}, file=sys.stderr, flush=True); os._exit(3)", ABLE),
         ("raise SystemExit('this will not do')", "this will not do"),
         ("import os; os._exit(3)", "the new program ended with 3"),
         ("import os; os.close(2); os._exit(3)", "the new program ended with 3"),
@@ -113,7 +116,7 @@ def test_an_upgrade_whose_workers_do_not_become_ready_has_failed(scene: Scene) -
 def executing(scene: Scene, directory: Path) -> Following:
     """An upgrade to a program that is good once, and gone when it is to be executed."""
     program = directory / "program"
-    program.write_text('#!/bin/sh\nrm -- "$0"\n')
+    program.write_text(f'#!/bin/sh\nrm -- "$0"\necho {ABLE!r} >&2\n')
     program.chmod(0o755)
     following = Following(scene, [str(program)])
     scene.master.complete.callback(None)
