@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -281,3 +282,20 @@ def test_arguments_in_the_wrong_place(tmp_path: Path, arguments: tuple[str, ...]
     done = twistd(*arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert said in done.stdout + done.stderr
+
+
+def test_a_service_that_does_not_speak_tls(start: Start) -> None:
+    """https:// in place of http:// is `[('SSL routines', '', 'wrong version number')]` in the log."""
+
+    def answer(listening: socket.socket) -> None:
+        with listening.accept()[0] as connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=answer, args=(listening,), daemon=True).start()
+        service = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        daemon = start(gateway(services={"main": service}, routes=ALL))
+        assert daemon.get("/").status == 502
+    said = f"no connection to {service}: TLS failed: the other side does not speak TLS (wrong version number)"
+    eventually(lambda: said in daemon.log)

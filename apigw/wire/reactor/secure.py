@@ -20,6 +20,7 @@ from zope.interface import classImplements
 from apigw.wire.reactor.certificates import shown
 from apigw.wire.reactor.openssl import Encryption
 from apigw.wire.reactor.sending import MOST_HELD
+from apigw.wire.tls_errors import in_words
 
 HEADER: Final = 5
 """Bytes of a record's header (RFC 8446 §5.1)."""
@@ -251,7 +252,7 @@ class Secure:
         if self._state == OVER:
             return
         if self._reason is None:
-            self._reason = Failure(CONNECTION_LOST if isinstance(error, SSL.SysCallError) else error)
+            self._reason = Failure(CONNECTION_LOST if isinstance(error, SSL.SysCallError) else in_words(error))
         self._flush()  # an alert, which says why
         self._end()
 
