@@ -17,8 +17,8 @@ MOST = 61
 
 They were 48 when llhttp read every head, which is C and was not counted: now both parsers ask ``lines`` twice (4 more).
 The turn of the reactor and the transports are compiled, and no longer one module (4 more). Relays that show bodies to
-plugins are chosen, and outcomes have a module of their own (2 more). A connection leaves the idle ones and comes back in
-``room`` and no longer by a dict, which was not counted (4 more).
+plugins are chosen, and outcomes have a module of their own (2 more). A connection leaves the idle ones and comes back
+in ``room`` and no longer by a dict, which was not counted (4 more).
 """
 
 
