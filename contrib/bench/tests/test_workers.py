@@ -42,8 +42,8 @@ class TestInterval:
 
 class TestCost:
     def test_each_is_judged_against_one_process_in_the_same_round(self) -> None:
-        names = ("nginx", cost.ONE, cost.TWO, cost.EIGHT, cost.FOUR, cost.FOUR_LIMITED)
-        rounds = ((10, 20, 20.8, 22.4, 21, 22), (20, 40, 41.6, 44.8, 42, 44))
+        names = ("nginx", cost.ONE, cost.TWO, cost.EIGHT_OF_MANY, cost.FOUR, cost.FOUR_LIMITED, cost.ONE_OF_MANY)
+        rounds = ((10, 20, 20.8, 22.4, 21, 22, 20), (20, 40, 41.6, 44.8, 42, 44, 40))
         samples = [
             sample(names[at], number, one) for number, costs in enumerate(rounds) for at, one in enumerate(costs)
         ]
