@@ -62,6 +62,9 @@ class Machine:
         """Call ``begin`` when this worker is the one that ``checks``, and ``end`` when another has become it."""
         begin()
 
+    def when_joined(self, call: Callable[[], object]) -> None:
+        """Call once questions of others reach this worker. Those that were asked while it started have not."""
+
     def answers(self, question: str, give: Give) -> None:
         """From now on this worker answers ``question`` by ``give``."""
         self._gives[question] = give

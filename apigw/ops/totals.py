@@ -63,6 +63,9 @@ GAUGES: Mapping[str, Callable[[float, float], float]] = {
 BY_WORKER = frozenset({"gateway_reactor_lag_seconds", "process_cpu_seconds"})
 """Counters and histograms with a series for each worker, which its successor continues."""
 
+OF_PLUGINS = "gateway_plugin_"
+"""How the names of all begin that plugins have made."""
+
 STARTS, DEATHS = "gateway_worker_starts", "gateway_worker_deaths"
 
 LINE = 64
@@ -252,9 +255,11 @@ class Totals:
 
     def _add_samples(self, family: Family, entries: Iterable[Any], known: Known | None) -> None:
         family = self.families.setdefault(family.name, family)
+        # What plugins call a service, or an endpoint, is none of the configuration.
+        is_ours = not family.name.startswith(OF_PLUGINS)
         for *labels, number, exemplar in entries:
             series = tuple(labels)
-            if known is None or known.has(series):
+            if known is None or not is_ours or known.has(series):
                 family.add(series, (float(number), exemplar))
 
     def _add_route(self, route: RouteSeries, methods: Iterable[Any]) -> None:

@@ -36,6 +36,7 @@ class Siblings(Machine):
         """To the master; set before anything is asked."""
         self._checks = False
         self._roles: list[tuple[Callable[[], object], Callable[[], object]]] = []
+        self._when_joined: list[Callable[[], object]] = []
 
     @property
     def checks(self) -> bool:
@@ -51,6 +52,14 @@ class Siblings(Machine):
         self._checks = checks
         for begin, end in self._roles:
             (begin if checks else end)()
+
+    def when_joined(self, call: Callable[[], object]) -> None:
+        self._when_joined.append(call)
+
+    def joined(self) -> None:
+        """The master knows that this worker is ready."""
+        for call in self._when_joined:
+            call()
 
     def ask(self, question: str, argument: Any = None, silent: bool = False) -> Deferred[list[Answer]]:
         def answers(given: list[list[Any]]) -> list[Answer]:

@@ -103,7 +103,9 @@ def _serve(life: Life, index: int, end: socket.socket, reactor: Any, signals: Si
     program.root.startService()
     connect(reactor, end, machine.control)
     # A master that has ended before it answers has said so by its end.
-    reactor.callWhenRunning(lambda: machine.control.call(READY).addErrback(lambda _: None))
+    reactor.callWhenRunning(
+        lambda: machine.control.call(READY).addCallbacks(lambda _: machine.joined(), lambda _: None)
+    )
     reactor.addSystemEventTrigger(
         "before", "shutdown", lambda: program.root.stopService().addCallback(lambda _: leave(machine, reactor))
     )

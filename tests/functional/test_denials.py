@@ -63,7 +63,9 @@ def daemon(in_front: Start, module_service: Service, directory: Path) -> Daemon:
             "clients": [{"id": "acme", "secret_hash": [hash_generated(CLIENT)], "scopes": ["orders.read"]}],
         },
     }
-    return in_front(document)
+    daemon = in_front(document)
+    eventually(lambda: len(workers(daemon)) == 2)  # of one that is not asked yet nobody says that it has heard
+    return daemon
 
 
 def deny(daemon: Daemon, directory: Path, *arguments: str) -> str:

@@ -230,6 +230,17 @@ def test_what_a_reload_removed_stays_away() -> None:
     assert value(found, "gateway_grpc_calls_total", service="users", grpc_status="5") == 1
 
 
+def test_what_a_plugin_calls_a_service_survives_its_worker() -> None:
+    """Its counters do not go backwards: their labels may have the names of ours, and say something else."""
+    workers = [Worker(0), Worker(1)]
+    for worker in workers:
+        labels = ["service", "endpoint"]
+        counter = Counter("gateway_plugin_p_bookings", "Booked.", labels, registry=worker.metrics.registry)
+        counter.labels("laundry", "/rooms").inc(2)
+    for found in (shown(workers), shown(workers[:1], gone(None, workers[1].says(), 1))):
+        assert value(found, "gateway_plugin_p_bookings_total", service="laundry", endpoint="/rooms") == 4
+
+
 def test_families_of_users_policies_are_there() -> None:
     """Of any kind that prometheus-client has; where a sum has no meaning, each worker has a series."""
     workers = [Worker(0), Worker(1)]

@@ -81,6 +81,7 @@ class Denials:
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
         machine.answers(QUESTION, lambda _: self._read())
+        machine.when_joined(self._read_if_changed)
 
     def start(self) -> None:
         """Before anybody is served: so it may wait for the lock, and those who are denied are refused from then on."""
@@ -165,6 +166,9 @@ class Denials:
             return deferLater(self._clock, AGAIN).addCallback(lambda _: self._read())
         return succeed(self._use(stored))
 
+    def _read_if_changed(self) -> Deferred[int]:
+        return self._read() if self._store.changed() else succeed(0)
+
     def _use(self, stored: Mapping[bytes, Denial]) -> int:
         now = self._now()
         self._holding = holding = {name: each for name, each in stored.items() if each.until > now}
@@ -197,8 +201,7 @@ class Denials:
     @inlineCallbacks
     def _look(self) -> Generator[Any, Any, None]:
         """The next look waits for this one: whatever it meets, there is one at a time."""
-        if self._store.changed():
-            yield self._read()
+        yield self._read_if_changed()
         if not self._machine.checks:
             self._reads_redis = False
             self._set_up(True)

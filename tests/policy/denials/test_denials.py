@@ -26,6 +26,7 @@ from apigw.policy.denials.lasting import Lasting
 from apigw.policy.denials.series import DenialSeries
 from apigw.policy.denials.store import Full, InPage, InProcess, Store
 from apigw.policy.denials.watch import Watch
+from apigw.process.machine import Siblings
 from apigw.redis.link import RedisLink
 from apigw.shared.locks import STRUCTURE
 from apigw.shared.page import STRIPES, Page
@@ -101,6 +102,16 @@ def test_who_starts_knows_them_before_it_serves() -> None:
     Worker(store).denials.add(Worker(store).address("192.0.2.7"))
     store.times = 2
     assert Worker(store).refuses("192.0.2.7")
+
+
+def test_what_was_denied_while_a_worker_joined_is_known_when_it_has(page: Page) -> None:
+    """It has read what was denied before it started, and nobody could tell it of what came then."""
+    siblings = Siblings(1, 2, Clock())
+    first, second = Worker(InPage(page)), Worker(InPage(page), siblings)
+    first.denials.add(first.address("192.0.2.7"))
+    assert not second.refuses("192.0.2.7")
+    siblings.joined()
+    assert second.refuses("192.0.2.7")
 
 
 class OneSilent(Machine):
