@@ -49,9 +49,9 @@ BY_NUMBER: tuple[Entrant, ...] = (
 )
 BY_LIMIT: tuple[Entrant, ...] = ((FOUR, 4, BARE, 1), (FOUR_LIMITED, 4, LIMIT, 1))
 TARGETS = (Most(TWO, ONE, 1.05), Most(EIGHT_OF_MANY, ONE_OF_MANY, 1.1))
-"""With 64 connections each of eight workers has eight. Whenever it runs it finds eight requests at most, and so few share
-the cost of the switch to it, as they do with nginx (docs/decisions/workers.md). So eight workers are judged with as many
-connections for each as two have."""
+"""With 64 connections each of eight workers has eight. Whenever it runs it finds eight requests at most, and so few
+share the cost of the switch to it, as they do with nginx (docs/decisions/workers.md). So eight workers are judged with
+as many connections for each as two have."""
 MOST_ADDED = 0.12
 """n, of a limit over all workers."""
 
