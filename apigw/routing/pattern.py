@@ -106,6 +106,10 @@ class Pattern:
 
 @lru_cache(REMEMBERED)
 def _parsed(text: str) -> Pattern:
+    if text.startswith(("~", "^")):
+        raise ValueError(
+            "begins as a regular expression: write :name for any one segment, or * at the end for the rest"
+        )
     if not text.startswith("/"):
         raise ValueError("does not begin with /")
     *inner, last = text[1:].split("/")

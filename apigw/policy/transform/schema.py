@@ -34,6 +34,10 @@ OF_ROUTE: Rule = {
         REWRITE,
         nullable=True,
         like="{path: /…}",
+        instead=dict.fromkeys(
+            ("pattern", "regex", "replacement", "rewrite_target"),
+            "what a parameter of the path has matched is written in braces: path: /…/{param.rest}",
+        ),
     ),
     "request_headers": map_of(
         "[Changes](rewriting.md#headers) to the headers that the service gets.",

@@ -87,9 +87,10 @@ async def test_each_mistake_is_a_500_and_named(apigw: Any) -> None:
 async def test_open_goes_on_and_undoes(apigw: Any) -> None:
     """With ``on_error: open`` the service gets the request as it was before the plugin."""
     gateway = begin(apigw, "open")
-    for mistake in ("raises", "text", "never", "late", "twice"):
-        assert (await gateway.request("GET", f"/a?{mistake}=1")).text == "fine"
-        assert gateway.service.received[-1].get("x-before") is None
+    for mistake in ("raises", "text", "never", "late", "twice", "replaces"):
+        assert (await gateway.request("POST", f"/a?{mistake}=1", body=b"body")).text == "fine"
+        received = gateway.service.received[-1]
+        assert (received.get("x-before"), received.body) == (None, b"body")
     assert (await gateway.request("GET", "/a")).text == "fine"
     assert gateway.service.received[-1].get("x-before") == "1"
 
