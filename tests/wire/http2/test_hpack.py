@@ -230,7 +230,14 @@ def test_secrets_are_not_remembered() -> None:
     """A value that the client neither indexes nor marks stays in no memory, if its field is one of credentials."""
     hpack._DECODED.clear()
     coded = bytes.fromhex("f1e3c2e5f23a6ba0ab90f4ff")  # RFC 7541 C.4.1
-    for name, kept in ((b"authorization", False), (b"cookie", False), (b"set-cookie", False), (b"x-path", True)):
+    for name, kept in (
+        (b"authorization", False),
+        (b"cookie", False),
+        (b"set-cookie", False),
+        (b"x-api-key", False),
+        (b":authority", True),
+        (b"x-path", True),
+    ):
         block = b"\x00" + bytes((len(name),)) + name + bytes((0x80 | len(coded),)) + coded
         fields, _ = FieldDecoder().decode(block, 1000)
         assert [field.pair for field in fields] == [(name, b"www.example.com")]
