@@ -12,8 +12,8 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from shlex import quote
 from typing import NoReturn
-from urllib.parse import urlsplit
 
 from apigw import __version__, is_compiled
 
@@ -30,6 +30,9 @@ _MEANT = {
     **dict.fromkeys(("info", "ps", "stats", "status", "top"), "did you mean 'health', 'limits' or 'circuits'?"),
 }
 """What others call their commands, and what to say of them."""
+
+_URL = re.compile(r"[A-Za-z]+://(?:[^/?#]*@)?(\[[^]/?#]*\]|[^\[:/?#]*)[^/?#]*(/[^?#]*)?(\?[^#]*)?").match
+"""A URL in place of a path: its host, its path and its query."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,10 +92,10 @@ def _understand(options: argparse.Namespace, values: Sequence[str]) -> None:
         error("more than METHOD, PATH and DIR")
     if len(values) == 1 and values[0].isupper() and not os.path.exists(values[0]):
         error("the following arguments are required: PATH")
-    if len(values) > 1 and "://" in values[1]:
-        parts = urlsplit(values[1])
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        error(f"PATH has no scheme and no host: write {values[0]} '{target}' --host {parts.hostname or 'HOST'}")
+    url = _URL(values[1]) if len(values) > 1 else None
+    if url:
+        target = quote((url[2] or "/") + (url[3] or ""))
+        error(f"PATH has no scheme and no host: write {values[0]} {target} --host {url[1] or 'HOST'}")
     if len(values) == 1 and "/" in values[0] and not os.path.exists(values[0]):
         error(f"there is no directory {values[0]}; if it is a path of a request, write METHOD before it")
     options.method, options.path = values[:2] if len(values) > 1 else (None, None)

@@ -42,7 +42,7 @@ class Name:
         self.of_answer = of_answer
         self.is_ours = kind == ORIGIN or key == b"via"
         """Whether the gateway itself writes it, unless it is withheld."""
-        self._most = 0 if key in SECRET else _MOST_VALUES
+        self._most = 0 if SECRET(key) else _MOST_VALUES
         self._known: dict[str, Any] = {}
         self._last = ""
         self._last_field: Any = ((key, b""),)

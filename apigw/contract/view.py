@@ -59,6 +59,8 @@ class View(Seen):
         """The call of the plugin that waits, if one does: its time does not run while ``is_reading``."""
         self.is_reading = False
         """Whether a whole body is being read."""
+        self.replacement: bytes | None = None
+        """Of the body, by a call that has not ended: if it fails, the body may go on as it was."""
         self._state: dict[str, Any] | None = None
 
     def use(self) -> Exchange:
@@ -206,6 +208,7 @@ class View(Seen):
     def read_body(self, limit: int = 1 << 20) -> Awaitable[bytes]:
         """The whole body of the request, before the service gets anything."""
         exchange = self.writes()
+        self.put_back()
         return self.shared.bodies.read(exchange, self, limit)
 
     def replace_body(self, data: bytes) -> None:
@@ -215,7 +218,13 @@ class View(Seen):
             raise TypeError(f"a body is bytes, not {type(data).__name__}")
         if not request.body_complete or request.body_wanted:
             raise RuntimeError("a body is replaced after read_body has read it")
-        request.put_back(data)
+        self.replacement = data
+
+    def put_back(self) -> None:
+        """What there is in place of the body takes it."""
+        data, self.replacement = self.replacement, None
+        if data is not None:
+            self._exchange.request.put_back(data)
 
     def pass_body(self) -> None:
         """The body of the request, or in ``on_answer`` that of the answer, is not seen."""

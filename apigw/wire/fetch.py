@@ -117,7 +117,8 @@ def as_it_came(response: IResponse) -> IResponse:
 
 @implementer(IAgent)
 class Uncompressed:
-    """Asks for an answer as it is, whatever treq asks for. ``judge`` has any other before treq unpacks it."""
+    """Asks for an answer as it is, whatever treq asks for. ``judge`` has each answer before treq, which unpacks what
+    says that it is compressed."""
 
     def __init__(self, agent: IAgent, judge: Callable[[IResponse], IResponse] = as_it_came) -> None:
         self._agent = agent

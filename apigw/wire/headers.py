@@ -24,8 +24,9 @@ NOT_IN_TRAILERS: Final = HOP_BY_HOP | frozenset(
 """Fields that are not passed on as trailers (RFC 9110 §6.5.1): those of framing and routing, that modify a request or
 control what is done with an answer, of authentication, and that say how the content is read."""
 
-SECRET: Final = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"})
-"""Fields whose values are in no memory of lines or strings: a secret stays no longer than its message."""
+SECRET: Final = re.compile(rb"auth(?!ority)|cookie|key|passw|pwd|secret|session|signature|token").search
+"""Finds in a name, in lower case, what tells that the value may be a secret, as an API key is. Such values are in no
+memory of lines or strings: they stay no longer than their message."""
 
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 LOWER_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch

@@ -304,6 +304,8 @@ def test_doctor_tells_another_gateway_from_this_one(here: Path, capsys: Out) -> 
         (["validate"], "there is no command 'validate': did you mean 'check'?"),
         (["frobnicate"], "there is no command 'frobnicate': `apigw -h` lists them"),
         (["routes", "GET", "http://a.test/b?c=1"], "PATH has no scheme and no host: write GET '/b?c=1' --host a.test"),
+        (["routes", "GET", "https://u@[::1]:8443"], "PATH has no scheme and no host: write GET / --host [::1]"),
+        (["routes", "GET", "http://[::1/b"], "PATH has no scheme and no host: write GET /b --host HOST"),
     ],
 )
 def test_what_others_would_type(capsys: Out, arguments: list[str], said: str) -> None:
@@ -312,6 +314,12 @@ def test_what_others_would_type(capsys: Out, arguments: list[str], said: str) ->
         cli.main(arguments)
     assert ended.value.code == 2
     assert capsys.readouterr().err.endswith(f"error: {said}\n")
+
+
+def test_a_path_may_have_a_url_in_its_query(here: Path, capsys: Out) -> None:
+    """It is asked for, and taken for no URL itself."""
+    assert cli.main(["routes", "GET", "/login?next=https://a.test/", str(ROOT / "etc")]) in (0, 1)
+    assert not capsys.readouterr().err
 
 
 def test_what_comes_after_new_plugin(here: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,17 @@ def test_a_schema_that_refers_to_itself_takes_no_time(tmp_path: Path, schema: di
     assert time.process_time() - began < 1
 
 
+def test_a_property_may_be_called_definitions(tmp_path: Path) -> None:
+    """What is below it counts, as what is below any other."""
+    ways = {"anyOf": [{"$ref": "#"}, {"$ref": "#", "type": "object"}]}
+    made = plugin(tmp_path, schema={"properties": {"definitions": ways, **LEAF}})
+    began = time.process_time()
+    assert made.problems(b'{"definitions": ' * 15 + b'{"leaf": 3}' + b"}" * 15) == [
+        ("#", "the value is not valid, and too large to say where")
+    ]
+    assert time.process_time() - began < 1
+
+
 def test_problems_are_named_where_a_schema_refers_to_itself_once(tmp_path: Path) -> None:
     """As one of trees does; nothing is tried twice."""
     made = plugin(tmp_path, schema=recursive(properties={**NEXT, **LEAF}))

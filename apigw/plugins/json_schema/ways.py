@@ -35,8 +35,9 @@ def _ways(part: Any, document: Any, known: dict[str, float]) -> float:
     if not part.keys().isdisjoint(("$dynamicRef", "$recursiveRef", *(("$id",) if part is not document else ()))):
         return inf
     ways = sum(len(part[name]) for name in ("anyOf", "oneOf") if isinstance(part.get(name), list))
-    # Definitions count where they are referred to.
-    below = sum(_ways(each, document, known) for name, each in part.items() if name not in ("$defs", "definitions"))
+    # The document's definitions count where they are referred to. Elsewhere, the name may be that of a property.
+    apart = ("$defs", "definitions") if part is document else ()
+    below = sum(_ways(each, document, known) for name, each in part.items() if name not in apart)
     reference = part.get("$ref")
     if isinstance(reference, str) and reference not in known:
         known[reference] = inf  # as long as it is not known: for what leads to itself

@@ -57,7 +57,8 @@ def _contradiction(fields: Mapping[Any, Any]) -> str | None:
             if least is not None and most is not None and least > most:
                 return f"allows nothing for {key!r}: its {low} is above its {high}"
         default = rule.get("default")
-        if default is not None and not Validator({key: rule}).validate({key: default}, normalize=False):
+        alone = {name: each for name, each in rule.items() if name != "dependencies"}  # on other keys
+        if default is not None and not Validator({key: alone}).validate({key: default}, normalize=False):
             return f"refuses its own default of {key!r}, {default!r}"
         if isinstance(rule.get("schema"), dict) and "list" not in rule.get("type", ()):
             found = _contradiction(rule["schema"])

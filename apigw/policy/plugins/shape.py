@@ -84,7 +84,8 @@ def _takes(plugin: Any, method: str) -> bool:
     if not isfunction(found):
         return True
     try:
-        signature(found).bind(None, *ARGUMENTS.get(method, ", view").split(", ")[1:])
+        # Not of what a decorator has wrapped, which may add arguments to those that it gets.
+        signature(found, follow_wrapped=False).bind(None, *ARGUMENTS.get(method, ", view").split(", ")[1:])
     except TypeError:
         return False
     except ValueError:  # nothing is known of its arguments

@@ -97,6 +97,8 @@ class Call(Stage):
         if result is None:
             exchange.lap_at, exchange.lap_stage = ended, exchange.at
             view.phase = READS
+            if view.replacement is not None:
+                view.put_back()
             if guard.cut_off:
                 guard.succeeded()
             return view.answered
@@ -108,6 +110,7 @@ class Call(Stage):
         """The call has ended with ``result``. Raises the error of a request that it must not go on with."""
         view.phase = READS
         if result is None or (result is view.answered and isinstance(result, Answer)):
+            view.put_back()
             if self._guard.cut_off:
                 self._guard.succeeded()
             return view.answered
@@ -126,6 +129,7 @@ class Call(Stage):
 
     def failed(self, exchange: Exchange, view: View, before: Before | None, kind: str, error: BaseException) -> Outcome:
         view.phase = READS
+        view.replacement = None
         guard = self._guard
         guard.failed(kind, self.name, error)
         if before is None:

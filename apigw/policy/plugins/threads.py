@@ -24,7 +24,7 @@ class OwnPool(ThreadPool):
         super().__init__(0, AT_ONCE, "apigw-plugin")
 
     def stop(self) -> None:
-        """What runs may go on. Twisted's own waits for it."""
+        """What runs may go on, and what waits comes after it. Twisted's own waits for all of it."""
         self.joined, self.started = True, False
         self._team.quit()
 
@@ -46,6 +46,7 @@ class Threads:
         self._seconds = seconds
         self._all_others = all_others
         self._pool: Any = None
+        self._stopped = False
         self.held = 0
         """The sizes of what runs or waits, also of what nobody waits for any more: its thread is not free."""
 
@@ -66,6 +67,8 @@ class Threads:
             self.held -= size
             if timer is not None and timer.active():
                 timer.cancel()
+            if self._stopped and not self.held:
+                self.stop()
             if not outer.called:
                 outer.callback(result)
 
@@ -86,6 +89,8 @@ class Threads:
         return self._pool
 
     def stop(self) -> None:
-        """No more work comes."""
-        if isinstance(self._pool, OwnPool):
-            self._pool.stop()
+        """It is no longer in use. Exchanges that have begun may still bring work: its threads end with that."""
+        self._stopped = True
+        pool, self._pool = self._pool, None
+        if isinstance(pool, OwnPool):
+            pool.stop()

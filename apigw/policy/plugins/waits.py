@@ -64,15 +64,13 @@ def within(seconds: float, waited: Deferred[Any], guard: Guard, method: str) -> 
 
     def late() -> None:
         give_up(waited, guard, method)
-        if not outer.called:
-            outer.errback(TimeoutError(f"did not end within {seconds:g} s"))
+        outer.errback(TimeoutError(f"did not end within {seconds:g} s"))
 
     timer = guard.clock.callLater(seconds, late)
 
     def ended(result: Any) -> None:
-        if timer.active():
+        if timer.active():  # else it is late, or has ended by being cancelled
             timer.cancel()
-        if not outer.called:
             outer.callback(result)
 
     waited.addBoth(ended)

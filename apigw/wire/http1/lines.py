@@ -57,13 +57,13 @@ def cut(data: bytes, searched: int) -> tuple[bytes, bytes, bytes]:
 class Line:
     """What a field's line means. ``field`` is the pair of its name, in lower case, and its value."""
 
-    def __init__(self, kind: int, name: bytes = b"", value: bytes = b"") -> None:
+    def __init__(self, kind: int, name: bytes = b"", value: bytes = b"", is_secret: bool = False) -> None:
         self.text = b""
         """The line itself, of one that may be remembered."""
         self.kind = kind
         self.field: Any = (name, value)
-        self.name = name
         self.value = value
+        self.is_secret = is_secret
         self.length = int(value) if kind == LENGTH else 0
         self.event_stream = kind == CONTENT_TYPE and value.startswith(EVENT_STREAM)
 
@@ -87,6 +87,7 @@ class _Name:
     def __init__(self, name: bytes) -> None:
         self.name = name.lower()
         self.kind = _KINDS.get(self.name, FIELD) if TOKEN(name) else UNUSUAL
+        self.is_secret = SECRET(self.name) is not None
 
 
 _KINDS: Final = {
@@ -133,13 +134,13 @@ def judged(line: bytes) -> Line:
             kind = OF_HOP
         elif option != b"close":
             return _unusual
-    return Line(kind, name.name, value)
+    return Line(kind, name.name, value, name.is_secret)
 
 
 class _Lines(dict[bytes, Line]):
     def __missing__(self, line: bytes) -> Line:
         found = judged(line)
-        if found.kind != UNUSUAL and found.name not in SECRET:
+        if found.kind != UNUSUAL and not found.is_secret:
             if len(self) >= MOST:
                 self.clear()
             self[line] = found

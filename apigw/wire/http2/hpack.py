@@ -264,7 +264,7 @@ def _decoded(coded: bytes, name: bytes) -> bytes:
     text = _DECODED.get(coded)
     if text is None:
         text = _huffman(coded)
-        if name in SECRET:
+        if SECRET(name):
             return text
         if len(_DECODED) >= MOST_REMEMBERED:
             _DECODED.clear()

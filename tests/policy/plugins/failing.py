@@ -62,6 +62,11 @@ class Failing:
             except Exception:
                 continue
 
+    async def replaces(self, view: View) -> None:
+        await view.read_body()
+        view.replace_body(b"changed")
+        raise RuntimeError("broken")
+
     def uncancellable(self, view: View) -> Any:
         return Deferred(lambda _: sys.exit(4))
 

@@ -208,6 +208,32 @@ def test_a_good_one_has_no_problem(tmp_path: Path) -> None:
     assert "a: b" in show(document)
 
 
+def test_a_default_may_be_of_a_key_that_depends_on_another(tmp_path: Path) -> None:
+    """Who gives neither has the default, and who gives this one must give the other."""
+    code = GOOD.replace('"default": "5s"', '"default": "5s", "dependencies": ["secret"]')
+    assert problems(tmp_path, code) == ""
+    found = problems(tmp_path, code, with_="{a: b, wait: 2s}")
+    assert found.endswith("'2s' breaks the rule 'dependencies'"), found
+
+
+DECORATED = """
+from functools import wraps
+
+def with_session(method):
+    @wraps(method)
+    def called(self, view):
+        return method(self, view, "a session")
+    return called
+
+"""
+
+
+def test_a_decorator_may_add_arguments(tmp_path: Path) -> None:
+    """What is called is what it returns, not what it wraps."""
+    code = DECORATED + GOOD + "    @with_session\n    def on_answer(self, view, session): pass\n"
+    assert problems(tmp_path, code) == ""
+
+
 def test_headers_of_two_plugins(tmp_path: Path) -> None:
     """Only one may have a header for itself, in whatever spelling."""
     (tmp_path / "p.py").write_text(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import Any
 
+from support.awaiting import wait_for, waiting
 from support.later_threads import Later
+from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from apigw.policy.plugins.threads import Busy, Threads
+from apigw.policy.plugins.threads import AT_ONCE, Busy, Threads
+
+reactor: Any = global_reactor
 
 
 def error_of(done: Deferred[Any]) -> type[BaseException] | None:
@@ -76,3 +81,17 @@ def test_all_calls_of_a_plugin_are_bounded() -> None:
     reactor.end()
     reactor.end()
     assert (sized.held, everything.held) == (0, 0)
+
+
+@waiting
+def test_what_is_no_longer_in_use_may_still_have_work() -> None:
+    """Of exchanges that have begun with it: no work is forgotten, and afterwards there are no threads left."""
+    threads = Threads(reactor, 100)
+    go = Event()
+    begun = [threads.run(1, go.wait) for _ in range(2 * AT_ONCE)]
+    threads.stop()
+    later = threads.run(1, int)
+    go.set()
+    assert all(wait_for(done) for done in begun)
+    assert wait_for(later) == 0
+    assert threads._pool is None

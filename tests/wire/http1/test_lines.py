@@ -133,7 +133,7 @@ def test_a_field_that_connection_names_is_not_passed_on() -> None:
 def test_the_memory_is_bounded_and_keeps_no_secrets() -> None:
     """Lines with secrets are not remembered; beyond ``MOST`` lines all are forgotten."""
     LINES.clear()
-    for line in (b"Authorization: Bearer a", b"Cookie: a=b", b"Set-Cookie: a=b"):
+    for line in (b"Authorization: Bearer a", b"Cookie: a=b", b"Set-Cookie: a=b", b"X-API-Key: a", b"X-Auth-Token: a"):
         assert LINES[line].kind != UNUSUAL
     assert LINES[b"a b: c"].kind == UNUSUAL
     assert not LINES
@@ -165,6 +165,6 @@ def test_a_line_at_its_place_means_what_it_means_anywhere() -> None:
 def test_no_secret_is_kept_at_a_place() -> None:
     """A line that is not remembered by its bytes is not kept from one message to the next."""
     before = LinesBefore()
-    for text in (b"Cookie: a=b", b"Authorization: Basic YTpi", b"X: " + b"a" * lines.LONGEST):
+    for text in (b"Cookie: a=b", b"Authorization: Basic YTpi", b"X-API-Key: a", b"X: " + b"a" * lines.LONGEST):
         before.line(0, text)
         assert [line.text for line in before._lines] == [b""]

@@ -8,7 +8,7 @@ import pytest
 from hpack import Decoder, Encoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.table import HeaderTable
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from apigw.wire.http2 import hpack
@@ -197,11 +197,12 @@ def test_blocks_decode_as_they_were_encoded(blocks: list[list[tuple[bytes, bytes
 
 
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=200), st.binary(max_size=200)), max_size=20))
+@example([(name.title(), b"") for name in hpack.CONNECTION_SPECIFIC])
 def test_what_is_sent_decodes(fields: Fields) -> None:
     """Another implementation reads what the encoder wrote, with names in lower case and without those of one hop."""
     block = encode_request(b"PURGE", b"https", b"a" * 127, b"/" * 500, fields)
     start = [(b":method", b"PURGE"), (b":scheme", b"https"), (b":authority", b"a" * 127), (b":path", b"/" * 500)]
-    expected = [(name.lower(), value) for name, value in fields if name.lower() != b"upgrade"]
+    expected = [(name.lower(), value) for name, value in fields if name.lower() not in hpack.CONNECTION_SPECIFIC]
     assert Decoder().decode(block, raw=True) == start + expected
     assert Decoder().decode(encode_head(299, fields), raw=True) == [(b":status", b"299"), *expected]
 
@@ -230,7 +231,14 @@ def test_secrets_are_not_remembered() -> None:
     """A value that the client neither indexes nor marks stays in no memory, if its field is one of credentials."""
     hpack._DECODED.clear()
     coded = bytes.fromhex("f1e3c2e5f23a6ba0ab90f4ff")  # RFC 7541 C.4.1
-    for name, kept in ((b"authorization", False), (b"cookie", False), (b"set-cookie", False), (b"x-path", True)):
+    for name, kept in (
+        (b"authorization", False),
+        (b"cookie", False),
+        (b"set-cookie", False),
+        (b"x-api-key", False),
+        (b":authority", True),
+        (b"x-path", True),
+    ):
         block = b"\x00" + bytes((len(name),)) + name + bytes((0x80 | len(coded),)) + coded
         fields, _ = FieldDecoder().decode(block, 1000)
         assert [field.pair for field in fields] == [(name, b"www.example.com")]
