@@ -51,11 +51,10 @@ class Memory:
 class _Kept(dict[bytes, bool]):
     """Whether a field of a request is copied, by its name: each name is judged once and remembered, up to a bound."""
 
-    def __init__(self, trusted: bool, stripped: frozenset[bytes], memory: Memory, withheld: Set[bytes]) -> None:
+    def __init__(self, trusted: bool, stripped: frozenset[bytes], memory: Memory) -> None:
         super().__init__()
         self._trusted = trusted
         self._stripped = stripped
-        self._withheld = withheld
         self._memory = memory
 
     def __missing__(self, name: bytes) -> bool:
@@ -73,7 +72,7 @@ class _Kept(dict[bytes, bool]):
         plain = name.translate(FOLDED)
         if plain in HOP_BY_HOP or plain in WRITTEN_HERE or plain in IDENTITY or plain == HTTPOXY:
             return False
-        if plain in self._stripped or name in self._withheld:
+        if plain in self._stripped:
             return False
         if plain in FORWARDED or plain.startswith(b"x-forwarded-"):
             # What a trusted proxy says it says in so many words; three of them are continued below, in one field each.
@@ -83,20 +82,15 @@ class _Kept(dict[bytes, bool]):
 
 class CopyRules:
     """Which fields of a client's request go on to a service: all but those of its connection, of identity, of its
-    origin unless the peer is trusted, and those ``stripped`` (names in lower case) or ``withheld``, which only that
-    spelling is of. All rules of a configuration share the ``memory``."""
+    origin unless the peer is trusted, and those ``stripped``: names in lower case, each in every spelling. All rules of
+    a configuration share the ``memory``."""
 
-    def __init__(
-        self,
-        stripped: frozenset[bytes] = frozenset(),
-        memory: Memory | None = None,
-        withheld: Set[bytes] = NOTHING,
-    ) -> None:
+    def __init__(self, stripped: frozenset[bytes] = frozenset(), memory: Memory | None = None) -> None:
         self._memory = memory or Memory()
         self.stripped = frozenset(name.translate(FOLDED) for name in stripped)
-        self.of_trusted = _Kept(True, self.stripped, self._memory, withheld)
-        self.of_others = _Kept(False, self.stripped, self._memory, withheld)
-        self.withholds_ours = not _OURS.isdisjoint(withheld)
+        self.of_trusted = _Kept(True, self.stripped, self._memory)
+        self.of_others = _Kept(False, self.stripped, self._memory)
+        self.withholds_ours = False
         """Whether fields that the gateway writes are withheld, too."""
         self.less: dict[Set[bytes], CopyRules] = {}
         """Those ``without`` so many sets of names."""
@@ -105,7 +99,8 @@ class CopyRules:
         """The same rules for a request of which these names are withheld."""
         less = self.less.get(withheld)
         if less is None:
-            less = CopyRules(self.stripped, self._memory, withheld)
+            less = CopyRules(self.stripped | withheld, self._memory)
+            less.withholds_ours = not _OURS.isdisjoint(withheld)
             if len(self.less) < _SETS:
                 self.less[withheld] = less
         return less
@@ -150,9 +145,8 @@ def upstream_fields(
 
 def upstream_trailers(trailers: Headers, rules: CopyRules, withheld: Set[bytes] = NOTHING) -> Headers:
     """The trailers of the request to the service: no field that would not go there in the head."""
-    kept = rules.of_others
-    left = NOT_IN_TRAILERS | withheld
-    return [field for field in trailers if field[0] not in left and kept[field[0]]]
+    kept = rules.without(withheld).of_others if withheld else rules.of_others
+    return [field for field in trailers if field[0] not in NOT_IN_TRAILERS and kept[field[0]]]
 
 
 def client_trailers(trailers: Headers, dropped: Set[bytes]) -> Headers:

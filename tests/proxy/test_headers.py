@@ -151,7 +151,7 @@ def test_long_names_are_judged_and_not_remembered() -> None:
 
 
 def test_what_is_withheld_of_a_request() -> None:
-    """In its own spelling alone, from the client and from the gateway; what is sent instead comes last."""
+    """From the client in every spelling, and from the gateway; what is sent instead comes last."""
     rules, asked = CopyRules(), request((b"x-a", b"1"), (b"x_a", b"2"), (b"x-b", b"3"))
 
     def names(*withheld: bytes) -> list[bytes]:
@@ -162,7 +162,7 @@ def test_what_is_withheld_of_a_request() -> None:
 
     ours = [b"x-forwarded-for", b"x-forwarded-proto", b"via", b"x-request-id", b"x-user-id"]
     for _ in range(2):
-        assert names(b"x-a") == [b"x_a", b"x-b", *ours, b"x-a"]
+        assert names(b"x-a") == [b"x-b", *ours, b"x-a"]
         assert names(b"x-b", b"via", b"x-user-id") == [b"x-a", b"x_a", ours[0], ours[1], b"x-request-id", b"x-a"]
         assert names() == [b"x-a", b"x_a", b"x-b", *ours, b"x-a"]
 
