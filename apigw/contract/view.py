@@ -60,7 +60,7 @@ class View(Seen):
         self.is_reading = False
         """Whether a whole body is being read."""
         self.replacement: bytes | None = None
-        """Of the body, by a call that has not ended: if it fails, the body may go on as it was."""
+        """What the call that runs has given to ``replace_body``. If the call fails, the body may go on as it was."""
         self._state: dict[str, Any] | None = None
 
     def use(self) -> Exchange:
@@ -221,7 +221,7 @@ class View(Seen):
         self.replacement = data
 
     def put_back(self) -> None:
-        """What there is in place of the body takes it."""
+        """``replacement``, if there is one, takes the place of the body."""
         data, self.replacement = self.replacement, None
         if data is not None:
             self._exchange.request.put_back(data)

@@ -22,7 +22,7 @@ class Place:
         self.channel = channel
         self.queue: Queue | None = None
         self.since = 0.0
-        """When it was taken."""
+        """When it joined those that are unfinished."""
         self.before: Place | None = None
         self.behind: Place | None = None
 

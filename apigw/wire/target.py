@@ -19,7 +19,7 @@ _SHAPE: Final = bytes(0x2F if byte in b"/." else 0x61 if byte in _PLAIN else 0x3
 a question mark nor two slashes, the path is an ordinary one. Nearly every one is, and this takes a third of the time of
 a regular expression."""
 _QUERY: Final = bytes(byte if 0x21 <= byte <= 0x7E and byte != 0x23 else 0x21 for byte in range(256))
-"""Translates no byte that a query may have, and every other."""
+"""Changes no byte that a query may have, and every other."""
 _MARK: Final = 0x3F
 _ODD_BYTES: Final = re.compile(rb"[^\x21-\x7e]|#").search
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})").search

@@ -36,7 +36,7 @@ LONGEST_NAME: Final = 64
 """Bytes of a name that is remembered. So are as many names as lines."""
 
 _TEXT: Final = bytes(byte if byte == 0x09 or (byte >= 0x20 and byte != 0x7F) else 0x20 for byte in range(256))
-"""Translates no byte that a line may have (RFC 9110 §5.5), and every other."""
+"""Changes no byte that a line may have (RFC 9110 §5.5), and every other."""
 _NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,17}").fullmatch
 _STATUS: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?").fullmatch
 _UPGRADE_REQUIRED: Final = 426
@@ -171,7 +171,7 @@ STATUS_LINES: Final[dict[bytes, StatusLine]] = _StatusLines()
 class LinesBefore:
     """The lines of the message before, at their places.
 
-    Most lines of a message are where they were in the last one, and to compare one takes a sixth of looking it up. What
+    Most lines of a message are where they were in the last one, and to compare one takes a fifth of looking it up. What
     is not to be remembered is not kept here either.
     """
 
