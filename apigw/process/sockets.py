@@ -89,7 +89,9 @@ def bind(listen: Listen, taken: socket.socket | None = None) -> Socket:
     bound = outcome[0]
     if isinstance(bound, Failure):
         why = getattr(bound.value, "strerror", None) or bound.value
-        advice = _ADVICE.get(getattr(bound.value, "errno", 0), "")
+        number = getattr(bound.value, "errno", 0)
+        has_port = endpoints.parse(listen.endpoint).kind != "unix"
+        advice = _ADVICE.get(number, "") if has_port or number != EACCES else ""
         # The parent process is shown no more than the beginning.
         raise CannotStart(f"cannot listen: {why}: {listen.endpoint}{advice}")
     over = "" if listen.tls is None else "tls:"

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from errno import EACCES
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,17 @@ def test_a_port_that_is_taken(bound: Bound) -> None:
     endpoint = f"tcp:{port}:interface=127.0.0.1"
     with pytest.raises(CannotStart, match=f"^cannot listen: Address already in use: {endpoint}; `apigw doctor` tells"):
         bind(Listen(endpoint))
+
+
+def test_a_unix_socket_where_none_may_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is said of ports, which it has not."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError(EACCES, os.strerror(EACCES))
+
+    monkeypatch.setattr("apigw.process.sockets.FilesystemLock.lock", refused)
+    with pytest.raises(CannotStart, match=r"^cannot listen: Permission denied: unix:/run/a\.sock$"):
+        bind(Listen("unix:/run/a.sock"))
 
 
 def test_an_address_of_another_machine() -> None:
