@@ -57,9 +57,7 @@ def _referred(document: Any, reference: str) -> Any:
 
 def _tries_twice(part: Any) -> bool:
     """Whether one value may be tried by two schemas."""
-    if isinstance(part, list):
-        return any(map(_tries_twice, part))
     if isinstance(part, dict):
         both = "$ref" in part and not _BELOW.isdisjoint(part)
         return both or not _SEVERAL.isdisjoint(part) or any(map(_tries_twice, part.values()))
-    return False
+    return isinstance(part, list) and any(map(_tries_twice, part))
