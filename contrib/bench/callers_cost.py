@@ -15,8 +15,6 @@ from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 from attrs import frozen
 
@@ -47,6 +45,7 @@ from apigw.routing.trie import Entry
 from apigw.wire.headers import Headers
 from apigw.wire.request import Request
 from bench.ops_cost import USUAL_N
+from bench.silent import Silent
 
 PAIRS = 20
 REQUESTS = 20_000
@@ -133,9 +132,7 @@ def pipeline(*stages: Stage) -> Pipeline:
 
 def microseconds(pipeline: Pipeline, calls: Sequence[Call]) -> float:
     """CPU of one request."""
-    streams: list[Any] = [
-        SimpleNamespace(peer=call.peer, secure=False, respond=lambda *_: None) for call in calls
-    ] * (REQUESTS // len(calls))  # fmt: skip
+    streams = [Silent(call.peer) for call in calls] * (REQUESTS // len(calls))
     fields: list[Headers] = [[(b"accept", b"*/*"), *call.fields] for call in calls] * (REQUESTS // len(calls))
     began = time.process_time()
     for stream, headers in zip(streams, fields, strict=True):
