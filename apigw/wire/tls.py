@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from apigw.wire.reactor.secure import Secure
+from apigw.wire.tls_errors import words_of
 
 ALPN = (b"h2", b"http/1.1")
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
@@ -214,14 +215,10 @@ def _hosts(certificate: x509.Certificate) -> frozenset[bytes]:
     return frozenset(name.lower().encode("ascii") for name in (*names.get_values_for_type(x509.DNSName), *shown))
 
 
-_WORDS = {"ee key too small": "a key is too small: RSA needs 2048 bits"}
-"""Messages for texts of OpenSSL that are unclear. ee: end entity."""
-
-
 def reason(error: Exception) -> str:
     """Why a certificate or key is unusable; OpenSSL's text if OpenSSL refused it."""
     if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list):
-        return "; ".join(_WORDS.get(words, words) for _, _, words in error.args[0]) or "OpenSSL does not say why"
+        return words_of(error) or "OpenSSL does not say why"
     return str(error)
 
 

@@ -8,16 +8,21 @@ _WORDS = {
     "wrong version number": "the other side does not speak TLS (wrong version number)",
     "packet length too long": "the other side does not speak TLS (packet length too long)",
     "record layer failure": "the other side does not speak TLS (record layer failure)",
+    "ee key too small": "a key is too small: RSA needs 2048 bits",  # ee: end entity
 }
+"""For texts of OpenSSL that are unclear."""
+
+
+def words_of(error: SSL.Error) -> str:
+    """OpenSSL's reasons, in words where its own are unclear; empty where it gives none."""
+    told = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return "; ".join(_WORDS.get(reason, reason) for _, _, reason in told)
 
 
 class TLSFailed(SSL.Error):
     def __str__(self) -> str:
-        try:
-            reasons = [_WORDS.get(reason, reason) for _, _, reason in self.args[0]]
-        except (IndexError, TypeError, ValueError):
-            return super().__str__()
-        return f"TLS failed: {'; '.join(reasons)}" if reasons else "TLS failed"
+        why = words_of(self)
+        return f"TLS failed: {why}" if why else "TLS failed"
 
 
 def in_words(error: Exception) -> Exception:
