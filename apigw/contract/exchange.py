@@ -7,11 +7,12 @@ Policies provide stages and hooks for a route (``policy.py``). ``proxy.pipeline`
 from __future__ import annotations
 
 import re
+from binascii import unhexlify
 from collections.abc import Sequence, Set
 from os import urandom
 from typing import Any, Final
 
-from mypy_extensions import mypyc_attr
+from mypy_extensions import i64, mypyc_attr
 
 from apigw.contract.peers import Peers
 from apigw.contract.principal import Principal
@@ -239,16 +240,24 @@ class _Identifiers:
     """Random ids of 32 hexadecimal digits. 128 are made at once, which takes a sixth of the time for each."""
 
     def __init__(self) -> None:
-        self._digits = b""
-        self._at = 0
+        self._bytes = self._digits = self._latest = b""
+        self._at: i64 = 0
 
     def next(self) -> bytes:
         at = self._at
         if at == len(self._digits):
-            self._digits = urandom(2048).hex().encode("ascii")
+            self._bytes = urandom(2048)
+            self._digits = self._bytes.hex().encode("ascii")
             at = 0
         self._at = end = at + 32
-        return self._digits[at:end]
+        self._latest = digits = self._digits[at:end]
+        return digits
+
+    def bytes_of(self, digits: bytes) -> bytes:
+        if digits is self._latest:  # a quarter of the time of finding them from the digits
+            end = self._at >> 1
+            return self._bytes[end - 16 : end]
+        return unhexlify(digits)
 
 
 _identifiers = _Identifiers()
@@ -257,6 +266,11 @@ _identifiers = _Identifiers()
 def new_request_id() -> bytes:
     """A random id of 32 hexadecimal digits."""
     return _identifiers.next()
+
+
+def bytes_of(digits: bytes) -> bytes:
+    """The bytes of an id in hexadecimal digits."""
+    return _identifiers.bytes_of(digits)
 
 
 def request_id(headers: Headers) -> bytes:

@@ -34,15 +34,20 @@ class Tried:
 @final
 @mypyc_attr(acyclic=True)
 class Trace:
-    """``trace_id`` and ``parent_id`` are hexadecimal digits. ``parent_id`` is empty where the trace begins here,
-    ``state`` without ``tracestate``.
+    """``trace_id``, of the bytes ``id``, and ``parent_id`` are hexadecimal digits. ``parent_id`` is empty where the
+    trace begins here, ``state`` without ``tracestate``.
 
-    The ids of its spans are the seven bytes ``spans``, and one that is 0 for the exchange, 1 for its first try.
+    The ids of its spans are the seven bytes ``spans``, and one that is 0 for the exchange, 1 for its first try. They
+    have to differ within a trace only: where that begins here, they are its own first bytes.
     """
 
-    def __init__(self, propagation: Propagation, trace_id: bytes, parent_id: bytes, state: bytes) -> None:
+    def __init__(self, propagation: Propagation, trace_id: bytes, id: bytes, parent_id: bytes, state: bytes) -> None:
         self.trace_id = trace_id
-        self.spans, self._digits = propagation.new_spans()
+        self.id = id
+        if parent_id:
+            self.spans, self._digits = propagation.new_spans()
+        else:
+            self.spans, self._digits = id[:7], trace_id[:14]
         self.parent_id = parent_id
         self.state = state
         self.tried: Tried | None = None
@@ -56,13 +61,8 @@ class Trace:
     def begin(self, target: str, service: str, now: float, fields: Headers) -> None:
         """A try begins. Adds the headers that the service gets to ``fields``."""
         self._try(target, service, now)
-        propagation, span_id, parent_id = self._propagation, self._digits, b""
-        number = len(self.earlier) + 1
-        if number > 1:
-            span_id = span_id[:14] + _NUMBERS[number & 255]
-        if propagation.names_parents:
-            parent_id = span_id[:14] + b"00"
-        propagation.write(fields, self.trace_id, span_id, parent_id, True, self.state)
+        number = _NUMBERS[len(self.earlier) + 1 & 255]
+        fields += self._propagation.fields(self.trace_id, self._digits, number, True, self.state)
 
     def _try(self, target: str, service: str, now: float) -> None:
         before = self.tried

@@ -13,7 +13,8 @@ from typing import Any, Final, cast, final
 
 from mypy_extensions import i64
 
-Headers = list[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
+Headers = list[Header]
 
 W3C: Final = "w3c"
 B3: Final = "b3"
@@ -69,23 +70,22 @@ class Propagation:
         self._w3c = W3C in self._wanted
         self._b3 = B3 in self._wanted
         self._b3_multi = B3_MULTI in self._wanted
-        self.names_parents = self._b3 or self._b3_multi
-        """Whether services are told the parent of the span that calls them."""
+        self._w3c_alone = self._wanted == (W3C,)
+        self.nobody = urandom(8).hex().encode("ascii")
+        """The digits of a span that nobody records."""
         self._random = self._digits = b""
         self._at = 0
 
     def new_spans(self) -> tuple[bytes, bytes]:
-        """Ids for the spans of one exchange: the seven random bytes that all of them have, and the digits of the
-        first try's. The eighth byte is the number of the try, 0 for the exchange. 256 are made at once."""
+        """The seven random bytes that the ids of the spans of one exchange have in common, and their digits. 256 are
+        made at once."""
         at = self._at
         if at == len(self._random):
-            made = bytearray(urandom(2048))
-            made[7::8] = b"\1" * 256
-            self._random = bytes(made)
-            self._digits = made.hex().encode("ascii")
+            self._random = urandom(7 * 256)
+            self._digits = self._random.hex().encode("ascii")
             at = 0
-        self._at = end = at + 8
-        return self._random[at : end - 1], self._digits[2 * at : 2 * end]
+        self._at = end = at + 7
+        return self._random[at:end], self._digits[2 * at : 2 * end]
 
     def concerns(self, headers: Headers) -> bool:
         """Whether there is a header of a trace, or a request id: most requests have neither."""
@@ -112,23 +112,28 @@ class Propagation:
                     return parent
         return None
 
-    def write(
-        self, fields: Headers, trace_id: bytes, span_id: bytes, parent_id: bytes, sampled: bool, state: bytes
-    ) -> None:
-        """Add the headers for a service that is called by the span ``span_id``, a child of ``parent_id`` (or empty)."""
-        out = cast("list[Any]", fields)
+    def fields(self, trace_id: bytes, span: bytes, number: bytes, sampled: bool, state: bytes) -> tuple[Header, ...]:
+        """The headers for a service that is called by the span with the id ``span`` and ``number``. The parent of that
+        has the number 00; it is not told where there is no ``number``."""
+        parent: Any = None
         if self._w3c:
-            out.append((b"traceparent", b"00-%b-%b%b" % (trace_id, span_id, b"-01" if sampled else b"-00")))
+            parent = (b"traceparent", b"00-%b-%b%b%b" % (trace_id, span, number, b"-01" if sampled else b"-00"))
+            if self._w3c_alone and not state:
+                return (parent,)
+        out: list[Any] = []  # of pairs: typed, each would be taken apart and made anew
+        if parent is not None:
+            out.append(parent)
             if state:
                 out.append((b"tracestate", state))
         if self._b3:
-            value = b"%b-%b%b" % (trace_id, span_id, b"-1" if sampled else b"-0")
-            out.append((b"b3", b"%b-%b" % (value, parent_id) if parent_id else value))
+            value = b"%b-%b%b%b" % (trace_id, span, number, b"-1" if sampled else b"-0")
+            out.append((b"b3", b"%b-%b00" % (value, span) if number else value))
         if self._b3_multi:
-            out += ((b"x-b3-traceid", trace_id), (b"x-b3-spanid", span_id))
-            if parent_id:
-                out.append((b"x-b3-parentspanid", parent_id))
+            out += ((b"x-b3-traceid", trace_id), (b"x-b3-spanid", span + number))
+            if number:
+                out.append((b"x-b3-parentspanid", span + b"00"))
             out.append((b"x-b3-sampled", b"1" if sampled else b"0"))
+        return tuple(out)
 
 
 def _is_hex(text: bytes, size: int, none: bytes) -> bool:

@@ -37,30 +37,30 @@ BYTES: Final = [bytes((number,)) for number in range(256)]
 
 
 @final
-class _Upper:
-    """The latest upper bytes of a time."""
+class Upper:
+    """The upper five of the eight bytes of a time in nanoseconds, and what comes ``after`` them.
 
-    def __init__(self) -> None:
+    Of the others, the lowest is zero, and two are taken from ``BYTES``. To make all eight of a number takes twice as
+    long. The upper five are the same for 16.8 ms, the upper four for 4.3 s, and both are remembered.
+    """
+
+    def __init__(self, after: bytes = b"") -> None:
+        self._after = after
         self._of: i64 = -1
         self._bytes = b""
+        self._of_four: i64 = -1
+        self._four = b""
 
-    def encode(self, of: i64) -> bytes:
+    def of(self, ticks: i64) -> bytes:
+        """``ticks`` are 256 nanoseconds."""
+        of = ticks >> 16
         if of != self._of:
             self._of = of
-            self._bytes = int(of).to_bytes(4, "little")
+            if of >> 8 != self._of_four:
+                self._of_four = of >> 8
+                self._four = int(of >> 8).to_bytes(4, "little") + self._after
+            self._bytes = BYTES[of & 255] + self._four
         return self._bytes
-
-
-_upper: Final = _Upper()
-
-
-def upper(ticks: i64) -> bytes:
-    """The upper four of the eight bytes of a time in nanoseconds. ``ticks`` are 256 of them.
-
-    Of the others, the lowest is zero, and three are taken from ``BYTES``. To make all eight of a number takes twice as
-    long; the upper four are the same for 4.3 s, and remembered.
-    """
-    return _upper.encode(ticks >> 24)
 
 
 def length_delimited(tag: bytes, content: bytes) -> bytes:

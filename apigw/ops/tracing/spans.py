@@ -18,13 +18,13 @@ from apigw.ops.tracing.protobuf import (
     BYTES,
     MOST_TEXT,
     Texts,
+    Upper,
     cut,
     foreign,
     integer,
     key_of,
     length_delimited,
     text,
-    upper,
     varint,
 )
 
@@ -38,15 +38,21 @@ FAILED: Final = b"\x7a\x02\x18\x02"
 LOCAL: Final = b"\x85\x01\x01\x01\x00\x00"
 REMOTE: Final = b"\x85\x01\x01\x03\x00\x00"
 """``flags``: sampled; the parent is known to be of this process, or of another one."""
+END: Final = b"\x41\0"
+"""The tag of a span's end, and the lowest byte of that."""
 PARENT: Final = b"\x22\x08"
 """What comes before the id of a parent."""
-SERVER_SIZE: Final = 46
-CLIENT_SIZE: Final = 56
-"""Bytes of the ids and times of a span, with their tags. ``Span`` is 16 bytes ``trace_id``, 8 ``span_id``, 8
-``parent_span_id``, and twice 8 of Unix time in nanoseconds."""
+TRACE: Final = b"\x0a\x10"
+"""The tag of the id of a span's trace."""
+SERVER_SIZE: Final = 44
+CLIENT_SIZE: Final = 54
+"""Bytes of the ids and times of a span, with their tags but for ``TRACE``. ``Span`` is 16 bytes ``trace_id``, 8
+``span_id``, 8 ``parent_span_id``, and twice 8 of Unix time in nanoseconds."""
 
 REMEMBERED: Final = 1024
 """Hosts and targets whose encoded attributes are kept."""
+LONGEST_HOST: Final = 256
+"""Bytes of a host that is kept."""
 
 GRPC_FAILURES: Final = frozenset({2, 4, 12, 13, 14, 15})
 """Statuses of gRPC that are failures of the server, by the conventions for gRPC."""
@@ -79,8 +85,7 @@ def _answers(version: bytes) -> list[bytes]:
     return [of, *[of + integer(ATTRIBUTE, _STATUS, status) for status in range(1, 1000)]]
 
 
-_HTTP_1_1: Final = _answers(b"HTTP/1.1")
-_ANSWERS: Final = {b"HTTP/1.0": _answers(b"HTTP/1.0"), b"HTTP/1.1": _HTTP_1_1, b"HTTP/2": _answers(b"HTTP/2")}
+_ANSWERS: Final = {version: _answers(version) for version in (b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2")}
 _KNOWN: Final = frozenset(name.encode("ascii") for name in METHODS) | {b"CONNECT", b"TRACE"}
 
 
@@ -88,6 +93,15 @@ def ticks(seconds: float) -> i64:
     """Unix time in seconds as a span has it, but for its lowest byte, so in units of 256 ns. A float of this size
     has steps of 238."""
     return i64(seconds * (1e9 / 256))
+
+
+_SPAN: Final = b"\x12"
+_BEFORE_SPANS: Final = [_SPAN + varint(size) for size in range(1024)]
+
+
+def before_span(size: i64) -> bytes:
+    """The tag of a span of so many bytes, and its length."""
+    return _BEFORE_SPANS[size] if size < 1024 else _SPAN + varint(size)
 
 
 def _named(method: bytes, target: str = "") -> bytes:
@@ -109,18 +123,10 @@ def host_and_port(authority: bytes, default: int) -> bytes:
     return _HOST.encode(host) + integer(ATTRIBUTE, _PORT, int(port[:5]))
 
 
-def _outcome(version: bytes, status: int, error: bytes, grpc_status: int) -> bytes:
-    """What says how an exchange, or a try, ended."""
-    out = (_HTTP_1_1 if version == b"HTTP/1.1" else _ANSWERS[version])[status]
-    if grpc_status >= 0:
-        out += integer(ATTRIBUTE, _GRPC, grpc_status)
-    if error:
-        out += text(ATTRIBUTE, _ERROR, error) + FAILED
-    return out
-
-
-def _unanswered(error: bytes) -> bytes:
-    return text(ATTRIBUTE, _ERROR, error) + FAILED if error else b""
+def _failure(error: bytes, grpc_status: int) -> bytes:
+    """What went wrong with an exchange, or a try."""
+    out = integer(ATTRIBUTE, _GRPC, grpc_status) if grpc_status >= 0 else b""
+    return out + text(ATTRIBUTE, _ERROR, error) + FAILED if error else out
 
 
 @final
@@ -140,7 +146,7 @@ class Hosts:
                 found += host_and_port(authority, 443 if secure else 80)
             if len(known) >= REMEMBERED:
                 known.clear()
-            if len(authority) <= 256:
+            if len(authority) <= LONGEST_HOST:
                 known[authority] = found
         return found
 
@@ -156,6 +162,29 @@ class Heads:
         if pattern:
             self.server += text(ATTRIBUTE, _ROUTE, pattern.encode("utf-8"))
         self.client = CLIENT + LOCAL + _named(method)
+        self._remote = self._secure = False
+        self._authority = self._version = self._latest = b""
+        self._status = -1
+
+    def beginning(
+        self, hosts: Hosts, authority: bytes, secure: bool, version: bytes, status: int, remote: bool
+    ) -> bytes:
+        """What the spans of most exchanges have in common, up to the tag of the trace's id. ``remote``: whether the
+        exchange has a parent."""
+        if (
+            status == self._status
+            and authority == self._authority
+            and version == self._version
+            and secure == self._secure
+            and remote == self._remote
+        ):
+            return self._latest
+        flags, host = REMOTE if remote else LOCAL, hosts.encode(authority, secure)
+        made = flags + self.server + host + _ANSWERS[version][status] + TRACE
+        if len(authority) <= LONGEST_HOST:
+            self._status, self._authority, self._version = status, authority, version
+            self._secure, self._remote, self._latest = secure, remote, made
+        return made
 
 
 @final
@@ -165,6 +194,7 @@ class ServerSpans:
     def __init__(self, pattern: str, hosts: Hosts) -> None:
         self._pattern = pattern
         self._hosts = hosts
+        self._begun, self._over = Upper(END), Upper()
         self._heads: dict[bytes, Heads] = {}
         self._latest: Heads | None = None
 
@@ -205,40 +235,38 @@ class ServerSpans:
         secrets. ``status`` is 0 where there was no answer, ``grpc_status`` -1. ``error`` is empty where the exchange
         did not fail."""
         path, agent = cut(path), foreign(agent)
-        link = PARENT + parent_id + REMOTE if parent_id else LOCAL
-        if state:
-            link += length_delimited(b"\x1a", foreign(state))
-        asked = _QUERY.encode(query) if query else b""
-        head, host = heads.server, self._hosts.encode(authority, secure)
+        beginning = heads.beginning(self._hosts, authority, secure, version, status, len(parent_id) > 0)
+        more = _failure(error, grpc_status)
+        if len(parent_id):
+            more += PARENT + parent_id
+            if state:
+                more += length_delimited(b"\x1a", foreign(state))
+        if len(query):
+            more += _QUERY.encode(query)
         before_path, before_client = _PATH.before(len(path)), _CLIENT.before(len(client))
-        before_agent, outcome = _AGENT.before(len(agent)), _outcome(version, status, error, grpc_status)
-        size: i64 = SERVER_SIZE + len(link) + len(head) + len(host) + len(before_path) + len(path)
-        size += len(asked) + len(before_client) + len(client) + len(before_agent) + len(agent) + len(outcome)
+        before_agent = _AGENT.before(len(agent))
+        size: i64 = SERVER_SIZE + len(beginning) + len(more) + len(before_path) + len(path)
+        size += len(before_client) + len(client) + len(before_agent) + len(agent)
         begun = ticks(started)
         over = max(begun, ticks(ended))
-        return b"\x12%b\x0a\x10%b\x12\x08%b\0\x39\0%b%b%b%b\x41\0%b%b%b%b%b%b%b%b%b%b%b%b%b%b%b" % (
-            varint(size),
+        return b"%b%b%b\x12\x08%b\0\x39\0%b%b%b%b%b%b%b%b%b%b%b%b%b" % (
+            before_span(size),
+            beginning,
             trace_id,
             spans,
             BYTES[begun & 255],
             BYTES[begun >> 8 & 255],
-            BYTES[begun >> 16 & 255],
-            upper(begun),
+            self._begun.of(begun),
             BYTES[over & 255],
             BYTES[over >> 8 & 255],
-            BYTES[over >> 16 & 255],
-            upper(over),
-            link,
-            head,
-            host,
+            self._over.of(over),
+            more,
             before_path,
             path,
-            asked,
             before_client,
             client,
             before_agent,
             agent,
-            outcome,
         )
 
 
@@ -248,10 +276,22 @@ class _Target:
 
     def __init__(self, target: str, service: str) -> None:
         scheme, _, authority = target.partition("://")
+        self.name = target
         self.service = service
         self.url = target.encode("utf-8")
         host = host_and_port(authority.encode("utf-8"), 443 if scheme == "https" else 80)
-        self.attributes = host + text(ATTRIBUTE, _SERVICE, service.encode("utf-8"))
+        self._attributes = host + text(ATTRIBUTE, _SERVICE, service.encode("utf-8"))
+        self._head = self._version = self._latest = b""
+        self._status = -1
+
+    def beginning(self, head: bytes, version: bytes, status: int) -> bytes:
+        """What the spans of most tries have in common, up to the tag of the trace's id. ``status`` is 0 where there
+        was no answer."""
+        if status != self._status or head != self._head or version != self._version:
+            self._status, self._head, self._version = status, head, version
+            answered = _ANSWERS[version][status] if status else b""
+            self._latest = head + self._attributes + answered + TRACE
+        return self._latest
 
 
 @final
@@ -260,13 +300,19 @@ class ClientSpans:
 
     def __init__(self) -> None:
         self._targets: dict[str, _Target] = {}
+        self._latest: _Target | None = None
+        self._begun, self._over = Upper(END), Upper()
 
     def _target(self, name: str, service: str) -> _Target:
+        latest = self._latest  # as ``ServerSpans.heads``
+        if latest is not None and latest.name == name and latest.service == service:
+            return latest
         found = self._targets.get(name)
         if found is None or found.service != service:
             if len(self._targets) >= REMEMBERED:
                 self._targets.clear()
             found = self._targets[name] = _Target(name, service)
+        self._latest = found
         return found
 
     def encode(
@@ -288,35 +334,32 @@ class ClientSpans:
         """``number`` of the try: from 0; ``head``: ``Heads.client``; ``target`` as in logs, ``http://10.0.0.7:8080``;
         ``path`` with the query, ASCII, without secrets. The others are as with ``ServerSpans``."""
         to = self._target(target, service)
-        url, attributes = to.url, to.attributes
-        outcome = _outcome(version, status, error, grpc_status) if status else _unanswered(error)
+        url, beginning = to.url, to.beginning(head, version, status)
+        more = _failure(error, grpc_status)
+        if number:
+            more += integer(ATTRIBUTE, _RESENT, int(number))
         if len(url) + len(path) > MOST_TEXT:
             path = path[: MOST_TEXT - len(url)]
         before_url = _FULL.before(len(url) + len(path))
-        if number:
-            outcome += integer(ATTRIBUTE, _RESENT, int(number))
-        size: i64 = CLIENT_SIZE + len(head) + len(attributes) + len(before_url) + len(url) + len(path) + len(outcome)
+        size: i64 = CLIENT_SIZE + len(beginning) + len(more) + len(before_url) + len(url) + len(path)
         # As of the server's span, but not by a function: its bytes would be made and copied once more.
         begun = ticks(started)
         over = max(begun, ticks(ended))
-        return b"\x12%b\x0a\x10%b\x12\x08%b%b\x22\x08%b\0\x39\0%b%b%b%b\x41\0%b%b%b%b%b%b%b%b%b%b" % (
-            varint(size),
+        return b"%b%b%b\x12\x08%b%b\x22\x08%b\0\x39\0%b%b%b%b%b%b%b%b%b%b" % (
+            before_span(size),
+            beginning,
             trace_id,
             spans,
             BYTES[number + 1 & 255],
             spans,
             BYTES[begun & 255],
             BYTES[begun >> 8 & 255],
-            BYTES[begun >> 16 & 255],
-            upper(begun),
+            self._begun.of(begun),
             BYTES[over & 255],
             BYTES[over >> 8 & 255],
-            BYTES[over >> 16 & 255],
-            upper(over),
-            head,
-            attributes,
+            self._over.of(over),
+            more,
             before_url,
             url,
             path,
-            outcome,
         )

@@ -10,7 +10,7 @@ from typing import Final, final
 
 from mypy_extensions import i64
 
-from apigw.contract.exchange import AtEnd, Exchange, Outcome, Stage, new_request_id
+from apigw.contract.exchange import AtEnd, Exchange, Outcome, Stage, bytes_of, new_request_id
 from apigw.contract.trace import Trace, Tried
 from apigw.ops.access_line import without_secrets
 from apigw.ops.tracing.batches import Batches
@@ -57,13 +57,12 @@ class BeginTrace(Stage):
             sampled = parent.sampled == 1
         span_id, state = (b"", b"") if parent is None else (parent.span_id, parent.state)
         if sampled:
-            exchange.trace = Trace(propagation, trace_id, span_id, state)
+            exchange.trace = Trace(propagation, trace_id, bytes_of(trace_id), span_id, state)
             exchange.at_end = exchange.at_end + self._ends if exchange.at_end else self._ends
         else:
             # No span of the gateway is recorded: the service is told the client's, or one that nobody has.
-            sent = [*exchange.sent] if exchange.sent else []
-            propagation.write(sent, trace_id, span_id or trace_id[:16], b"", False, state)
-            exchange.sent = sent
+            fields = propagation.fields(trace_id, span_id or propagation.nobody, b"", False, state)
+            exchange.sent = (*exchange.sent, *fields) if exchange.sent else fields
         return None
 
 
@@ -121,11 +120,10 @@ class EndTrace(AtEnd):
             path, _, query = target.partition(b"?")
         if exchange.target is not request.uri:
             target = without_secrets(exchange.target)
-        trace_id = _UNHEXLIFY(trace.trace_id)
         heads = self._server.heads(request.method)
         self._batches.add(
             self._server.encode(
-                trace_id,
+                trace.id,
                 trace.spans,
                 _UNHEXLIFY(trace.parent_id) if trace.parent_id else b"",
                 trace.state,
@@ -149,16 +147,15 @@ class EndTrace(AtEnd):
             return
         number: i64 = 0
         for earlier in trace.earlier:
-            self._add(trace, trace_id, earlier, number, zero, ended_at, heads.client, target, _NO_STATUS)
+            self._add(trace, earlier, number, zero, ended_at, heads.client, target, _NO_STATUS)
             number += 1
         if not tried.status:
             grpc_status = _NO_STATUS
-        self._add(trace, trace_id, tried, number, zero, ended_at, heads.client, target, grpc_status)
+        self._add(trace, tried, number, zero, ended_at, heads.client, target, grpc_status)
 
     def _add(
         self,
         trace: Trace,
-        trace_id: bytes,
         tried: Tried,
         number: i64,
         zero: float,
@@ -170,7 +167,7 @@ class EndTrace(AtEnd):
         """The span of a try."""
         self._batches.add(
             self._client.encode(
-                trace_id,
+                trace.id,
                 trace.spans,
                 number,
                 zero + tried.started_at,

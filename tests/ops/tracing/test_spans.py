@@ -166,6 +166,20 @@ def test_long_urls() -> None:
     assert values(found.attributes)["url.full"] == "http://a:1" + "/" * 1014
 
 
+def test_what_follows_another() -> None:
+    """Each span has its own host, version, status and parent, whatever those before it had."""
+    spans = ServerSpans("/", Hosts())
+    for parent, secure, version in ((b"", False, b"HTTP/1.1"), (PARENT, True, b"HTTP/2"), (b"", False, b"HTTP/1.0")):
+        for host, status in ((b"a", 200), (b"b", 200), (b"b", 404), (b"c" * 300, 200), (b"c" * 300, 201)):
+            span = server(parent=parent, secure=secure, version=version, authority=host, status=status, spans=spans)
+            found = values(span.attributes)
+            assert (span.parent_span_id, span.flags) == (parent, 0x301 if parent else 0x101)
+            assert (found["server.address"], found["server.port"]) == (host.decode(), 443 if secure else 80)
+            assert found["url.scheme"] == ("https" if secure else "http")
+            assert found["network.protocol.version"] == version.decode().removeprefix("HTTP/")
+            assert found["http.response.status_code"] == status
+
+
 def test_memory_is_bounded() -> None:
     """However many clients and hosts there are, the last ones are encoded as the first."""
     spans = ServerSpans("/", Hosts())

@@ -43,7 +43,9 @@ def test_a_new_trace(tmp_path: Path) -> None:
     exchange = made.exchange("/orders/7")
     made.walked(exchange)
     assert exchange.trace_id == exchange.id
-    assert exchange.trace is not None
+    (span,) = spans(made, exchange)
+    assert (span.trace_id.hex(), span.parent_span_id) == (exchange.id.decode(), b"")
+    assert span.span_id == span.trace_id[:7] + b"\0"
     of_client = made.exchange("/orders/7", (b"x-request-id", TRACE))
     made.walked(of_client)
     assert of_client.id == TRACE
