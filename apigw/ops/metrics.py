@@ -21,7 +21,6 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from apigw.config.model import ALWAYS
 from apigw.ops.measured import Bodies
@@ -279,17 +278,11 @@ LATEST = 100
 """Samples of the event loop lag whose maximum is shown: those of ten seconds."""
 
 
-class LagProbe:
-    """Samples the event loop lag: schedules a call ``interval`` seconds after the last one, and reports its delay.
+class Lag:
+    """The samples of the event loop lag (``wire.deadlines``). Each of ``observers`` is told each of them."""
 
-    Each of ``observers`` is told each sample.
-    """
-
-    def __init__(self, clock: IReactorTime, *observers: Callable[[float], None], interval: float = 0.1) -> None:
-        self._clock = clock
+    def __init__(self, *observers: Callable[[float], None]) -> None:
         self._observers = observers
-        self._interval = interval
-        self._call: IDelayedCall | None = None
         self._latest: deque[float] = deque([0.0], maxlen=LATEST)
 
     @property
@@ -297,17 +290,8 @@ class LagProbe:
         """The longest delay lately, in seconds."""
         return max(self._latest)
 
-    def start(self) -> None:
-        self._call = self._clock.callLater(self._interval, self._sample, self._clock.seconds() + self._interval)
-
-    def stop(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _sample(self, due: float) -> None:
-        late = self._clock.seconds() - due
+    def observe(self, late: float) -> None:
+        """A sample, in seconds."""
         self._latest.append(late)
         for observe in self._observers:
             observe(late)
-        self.start()

@@ -27,7 +27,7 @@ from apigw.ops.access_log import AccessLog
 from apigw.ops.audit_log import Audit, AuditLog, unaudited
 from apigw.ops.exposition import Exposition
 from apigw.ops.measured import Certificates, Pools
-from apigw.ops.metrics import LagProbe, Metrics
+from apigw.ops.metrics import Lag, Metrics
 from apigw.ops.readiness import Readiness
 from apigw.policy.all import POLICIES
 from apigw.process.current import Current
@@ -212,7 +212,8 @@ class Program:
 
         history = History(reactor, metrics.routes)
         shedding = Shedding(pipeline.late, lambda: current.snapshot.config.gateway.max_lag)
-        lag = LagProbe(reactor, metrics.reactor_lag, shedding.observe)
+        lag = Lag(metrics.reactor_lag, shedding.observe)
+        deadlines.observe_lag = lag.observe
         steps = in_steps(reactor)
         facts = Facts(
             seconds,
@@ -241,7 +242,7 @@ class Program:
         if alive is not None:
             self._add(alive)
         self._add(Ticking(deadlines), Running(Resolver(reactor, metrics.lookups)))
-        self._add(Running(lag), Running(history))
+        self._add(Running(history))
         if access_log is not None:
             self._add(LogFile(access_log, "access log"))
             signals.on(signal.SIGUSR1, access_log.reopen)

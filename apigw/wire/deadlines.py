@@ -2,15 +2,15 @@
 """One list of deadlines instead of a timer for each request (docs/decisions/deadlines.md).
 
 A connection is added once, when it opens. From then on, moving its deadline is one assignment. Ten times a second all
-deadlines are compared with the time.
+deadlines are compared with the time. How late that is, is the lag of the reactor.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 NEVER: Final = float("inf")
@@ -27,23 +27,37 @@ class Timed(Protocol):
         """Called in each tick in which the deadline is in the past."""
 
 
+def _nobody(lag: float) -> None: ...
+
+
 class Deadlines:
-    """Calls ``deadline_passed`` of watched objects, up to ``tick`` seconds late, never early."""
+    """Calls ``deadline_passed`` of watched objects, up to ``tick`` seconds late, never early.
+
+    ``observe_lag`` is told, with each tick, how many seconds the reactor was late for it. It must not raise.
+    """
 
     def __init__(self, clock: IReactorTime, tick: float = 0.1) -> None:
         self.clock = clock
         self.seconds = clock.seconds
+        self.observe_lag: Callable[[float], object] = _nobody
         self._watched: dict[Timed, None] = {}
-        self._loop = LoopingCall(self.check)
-        self._loop.clock = clock
         self._tick = tick
+        self._next: IDelayedCall | None = None
 
     def start(self) -> None:
-        self._loop.start(self._tick, now=False)
+        # Not by a LoopingCall, which takes as long as all else that a tick does.
+        self._next = self.clock.callLater(self._tick, self._run, self.seconds() + self._tick)
 
     def stop(self) -> None:
-        if self._loop.running:
-            self._loop.stop()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _run(self, due: float) -> None:
+        late = self.seconds() - due
+        self.start()
+        self.observe_lag(late)
+        self.check()
 
     def watch(self, timed: Timed) -> None:
         self._watched[timed] = None
@@ -59,6 +73,6 @@ class Deadlines:
                 try:
                     timed.deadline_passed()
                 except Exception:
-                    # The loop would end, and with it every other timeout of the process.
+                    # Else those after it would have to wait.
                     log.failure("timing out {timed} failed", timed=timed)
                     self.forget(timed)

@@ -19,8 +19,9 @@ from twisted.python.failure import Failure
 
 from apigw.ops.exposition import Exposition, Kept, Page, prefers_openmetrics
 from apigw.ops.measured import Certificates, Pools
-from apigw.ops.metrics import LagProbe, Metrics
+from apigw.ops.metrics import Lag, Metrics
 from apigw.ops.series import BUCKETS, RouteSeries, Spread
+from apigw.wire.deadlines import Deadlines
 
 Parse = Callable[[str], Iterable[Metric]]
 parse_plain: Parse = plain_parser.text_string_to_metric_families
@@ -343,15 +344,14 @@ def test_lag_is_what_the_reactor_was_late() -> None:
     clock = Clock()
     lags: list[float] = []
     others: list[float] = []
-    probe = LagProbe(clock, lags.append, others.append, interval=0.5)
-    probe.start()
+    lag, deadlines = Lag(lags.append, others.append), Deadlines(clock, tick=0.5)
+    deadlines.observe_lag = lag.observe
+    deadlines.start()
     clock.advance(0.5)
     clock.advance(0.9)
     clock.advance(0.5)
     assert lags == others == pytest.approx([0.0, 0.4, 0.0])
-    probe.stop()
-    probe.stop()
-    assert not clock.getDelayedCalls()
+    assert lag.worst == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from support.logged import logged
 from twisted.internet.task import Clock
 
-from apigw.ops.metrics import LagProbe
 from apigw.proxy.shedding import Shedding
+from apigw.wire.deadlines import Deadlines
 
 
 class Scene:
@@ -18,7 +18,9 @@ class Scene:
         self.late = False
         self.clock = Clock()
         self._shedding = Shedding(self._set, lambda: self.most)
-        LagProbe(self.clock, self._shedding.observe).start()
+        deadlines = Deadlines(self.clock)
+        deadlines.observe_lag = self._shedding.observe
+        deadlines.start()
 
     def turns(self, *seconds: float) -> list[bool]:
         """Whether requests are refused after each."""

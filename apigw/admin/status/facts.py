@@ -15,7 +15,7 @@ from apigw.admin.status.history import History, Sum
 from apigw.admin.status.page import InSteps, document
 from apigw.contract.machine import Answer, Machine
 from apigw.errors import Overloaded
-from apigw.ops.metrics import LagProbe
+from apigw.ops.metrics import Lag
 from apigw.ops.packing import pack
 from apigw.process.current import Current
 from apigw.process.reload import Progress
@@ -37,7 +37,7 @@ class Facts:
         channels: ChannelFactory,
         reload: Progress,
         history: History,
-        lag: LagProbe,
+        lag: Lag,
         directory: str,
         machine: Machine,
         in_steps: InSteps,
