@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
+from mypy_extensions import i64
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, ITransport
 from twisted.internet.protocol import connectionDone
@@ -72,11 +73,19 @@ def rendered(
     method: bytes, target: bytes, authority: bytes, fields: Headers, length: int | None, upgrade: bool
 ) -> bytes:
     """The head of a request in canonical form, with exactly one framing (RFC 9112 §3 to §6)."""
-    out = [method, b" ", target, b" HTTP/1.1\r\nhost: ", authority]
+    out = [b"%b %b HTTP/1.1\r\nhost: %b" % (method, target, authority)]
     beginnings = _beginnings
-    for pair in cast("list[tuple[bytes, ...]]", fields):  # when compiled, iterating over pairs would unpack each
-        out.append(beginnings[pair[0]])
-        out.append(pair[1])
+    pairs = cast("list[tuple[bytes, ...]]", fields)  # when compiled, iterating over pairs would unpack each
+    size: i64 = len(pairs)
+    at: i64 = 0
+    while size - at >= 4:  # so many in one go: to join their parts would take twice as long as to format them
+        a, b, c, d = pairs[at], pairs[at + 1], pairs[at + 2], pairs[at + 3]
+        of_a, of_b, of_c, of_d = beginnings[a[0]], beginnings[b[0]], beginnings[c[0]], beginnings[d[0]]
+        out.append(b"%b%b%b%b%b%b%b%b" % (of_a, a[1], of_b, b[1], of_c, c[1], of_d, d[1]))
+        at += 4
+    while at < size:
+        out.append(b"%b%b" % (beginnings[pairs[at][0]], pairs[at][1]))
+        at += 1
     if length is None:
         out.append(b"\r\ntransfer-encoding: chunked")
     elif length or method in _WITH_BODY:
