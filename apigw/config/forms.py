@@ -86,6 +86,8 @@ def hashed_by(text: str) -> None:
 
 
 def workers(text: str) -> None:
+    if text.isdecimal():
+        raise ValueError("is text: write it without quotes")
     if text != "auto":
         raise ValueError("is neither a whole number nor auto")
 

@@ -259,7 +259,7 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
     if "like" in rule.get("meta", {}) and not ("dict" in kinds and isinstance(value, dict)):
         return f"must be {names}, such as {rule['meta']['like']}"
     if isinstance(value, bool | int | float):
-        if "string" not in kinds:
+        if "string" not in kinds or "integer" in kinds:
             kind = "true or false" if isinstance(value, bool) else "a fraction" if "integer" in kinds else "a number"
             return f"must be {names}, not {kind}"
         read = ("true" if value else "false") if isinstance(value, bool) else "a number"
