@@ -51,7 +51,7 @@ class Ask:
     """
 
     def __init__(self, agent: IAgent, limit: int) -> None:
-        self._agent = Uncompressed(agent, _as_it_is)
+        self._agent = agent
         self._limit = limit
 
     async def __call__(
@@ -59,15 +59,19 @@ class Ask:
     ) -> Answered:
         method = method or ("GET" if data is None else "POST")
         headers.setRawHeaders("user-agent", [AGENT])
+        fields: Fields = []
+
+        def judge(response: IResponse) -> IResponse:
+            fields.extend(_taken(response))
+            return _as_it_is(response, fields)
+
         # A client of its own for each call: treq's keeps cookies.
-        response: Any = await HTTPClient(self._agent).request(
+        response: Any = await HTTPClient(Uncompressed(self._agent, judge)).request(
             method, url, headers=headers, data=data, allow_redirects=False, unbuffered=True
         )
         body = _Bounded(self._limit)
         response.deliverBody(body)
-        content = await body.content
-        fields = [(name.lower(), value) for name, values in response.headers.getAllRawHeaders() for value in values]
-        return Answered(response.code, fields, content)
+        return Answered(response.code, fields, await body.content)
 
 
 def rehearse() -> None:
@@ -110,8 +114,10 @@ def _refusal(status: int, url: str, location: str) -> str:
 
 
 def as_it_came(response: IResponse) -> IResponse:
-    """For who does not look at the body: it is not unpacked, as few bytes can expand to many, or be no such stream."""
+    """For who does not look at the body: it is not unpacked, as few bytes can expand to many, or be no such stream. Nor
+    are there cookies to keep: at those that are not ASCII treq fails."""
     response.headers.removeHeader(b"content-encoding")
+    response.headers.removeHeader(b"set-cookie")
     return response
 
 
@@ -132,8 +138,18 @@ class Uncompressed:
         return self._agent.request(method, uri, plain, bodyProducer).addCallback(self._judge)
 
 
-def _as_it_is(response: IResponse) -> IResponse:
-    codings = [value.strip().lower() for value in response.headers.getRawHeaders(b"content-encoding", [])]
+def _taken(response: IResponse) -> Fields:
+    """The fields of an answer, with names in lower case. treq sees none of them: it fails at cookies that are not
+    ASCII, and adds a field where there is no ``Content-Encoding``."""
+    headers = response.headers
+    fields = [(name.lower(), value) for name, values in headers.getAllRawHeaders() for value in values]
+    for name, _ in fields:
+        headers.removeHeader(name)
+    return fields
+
+
+def _as_it_is(response: IResponse, fields: Fields) -> IResponse:
+    codings = [value.strip().lower() for name, value in fields if name == b"content-encoding"]
     if any(coding not in (b"", b"identity") for coding in codings):
         response.deliverBody(_Unread())
         raise FetchFailed("is compressed, though it was asked for as it is")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -11,7 +12,7 @@ import pytest
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
 from oauthlib.oauth2 import BackendApplicationClient
 from requests_oauthlib import OAuth2Session as OauthlibSession
-from support.client import Answer
+from support.client import Answer, encode
 from support.daemon import Daemon
 from support.guarded import ACME, CHOSEN, FORM, GATEWAY, SECRET, Guarded, basic, check_silent, identity, with_auth
 from support.services import Service
@@ -202,3 +203,17 @@ def test_who_is_right_is_served_while_others_guess_from_everywhere(
         ]
     assert partners == [200] * 40
     assert set(guesses.statuses) <= {401, 503}
+
+
+@pytest.mark.parametrize("who", ["choosy", "nobody"])
+def test_many_guesses_at_once_do_not_tell_who_exists(daemon: Daemon, who: str) -> None:
+    """Of 32 wrong secrets for one client at once, no more are checked for one that exists than for one that does
+    not."""
+    body = f"{GRANT}&client_id={who}&client_secret={new_secret()}".encode()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(daemon.connect()) for _ in range(32)]
+        for client in clients:
+            client.send(encode("POST", "/oauth/token", FORM, body=body))
+        statuses = Counter(client.answer().status for client in clients)
+    assert statuses[503] > 0
+    assert statuses[401] >= 8

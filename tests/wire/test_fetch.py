@@ -16,11 +16,12 @@ from treq import collect
 from treq.client import HTTPClient
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.web.http_headers import Headers
 
 import apigw
 from apigw.wire.agent import Agent
 from apigw.wire.deadlines import Deadlines
-from apigw.wire.fetch import Fetch, FetchFailed, Uncompressed
+from apigw.wire.fetch import Ask, Fetch, FetchFailed, Uncompressed
 
 reactor: Any = global_reactor
 LIMIT = 1000
@@ -86,10 +87,22 @@ def test_a_compressed_answer_is_not_unpacked(service: Service, agent: Agent, cod
 
 
 @waiting
+@pytest.mark.parametrize(
+    "fields", [[], ["set-cookie: who=J\xe4rg"], ["content-encoding: identity", "x-a: 1", "x-a: 2"]]
+)
+def test_the_fields_of_an_answer_are_those_that_came(service: Service, agent: Agent, fields: list[str]) -> None:
+    """No others, and whatever is in them."""
+    service.behave = answering(302, *fields, body=b"{}")
+    answered = wait_for(Deferred.fromCoroutine(Ask(agent, LIMIT)(service.url, Headers())))
+    came = [f"{name.decode()}: {value.decode('latin-1')}" for name, value in answered.fields]
+    assert sorted(came) == sorted([*fields, "content-length: 2"])
+
+
+@waiting
 def test_who_does_not_look_at_a_body_has_it_as_it_came(service: Service, agent: Agent) -> None:
     """As of an answer to a health check, or of a collector: it may be a bomb, or no stream of what it is called."""
     for body in (BOMB, b"not packed"):
-        service.behave = answering(200, "Content-Encoding: gzip", body=body)
+        service.behave = answering(200, "Content-Encoding: gzip", "Set-Cookie: who=J\xe4rg", body=body)
         client = HTTPClient(Uncompressed(agent))
         answer = wait_for(ensureDeferred(client.get(service.url, unbuffered=True)))
         assert service.last.get("accept-encoding") == "identity"

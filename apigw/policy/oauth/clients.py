@@ -28,7 +28,8 @@ T = TypeVar("T")
 
 
 class Run(Protocol):
-    """Run ``work`` in a thread, for the client of that id. Raises ``GatewayError`` if the queue is full.
+    """Run ``work`` in a thread, for the client of that id, which begins with ``UNKNOWN`` if there is none. Raises
+    ``GatewayError`` if the queue is full.
 
     ``SecretThreads.run`` is one.
     """
@@ -126,7 +127,7 @@ class Clients:
                     return True
             return False
 
-        return client if await run(right, id if id in self._clients else UNKNOWN) else None
+        return client if await run(right, id if id in self._clients else UNKNOWN + id) else None
 
 
 def _clients(oauth: OAuth, origins: Mapping[Path, Origin], before: Mapping[str, Client]) -> dict[str, Client]:

@@ -112,8 +112,8 @@ def niceness() -> int:
 class Queue:
     """One thread, which is busy until ``open``, and in which order others were hashed."""
 
-    def __init__(self) -> None:
-        self.threads = SecretThreads(reactor, threads=1, queue=6, each=4, each_caller=3)
+    def __init__(self, places: int = 6) -> None:
+        self.threads = SecretThreads(reactor, threads=1, queue=places, each=4, each_caller=3)
         self.threads.start()
         self.gate = threading.Event()
         self.hashed: list[str] = []
@@ -133,8 +133,8 @@ class Queue:
 
 
 @pytest.fixture
-def queue() -> Iterator[Queue]:
-    queue = Queue()
+def queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
+    queue = Queue(*getattr(request, "param", ()))
     yield queue
     queue.gate.set()
     queue.threads.stop()
@@ -144,7 +144,7 @@ def queue() -> Iterator[Queue]:
 async def test_ids_take_turns(queue: Queue) -> None:
     """Whoever guesses at one secret delays nobody else by more than one turn; who does not exist is one id."""
     answers = [queue.run(f"ada{number}", "ada") for number in range(3)]
-    answers += [queue.run(f"nobody{number}", UNKNOWN) for number in range(2)]
+    answers += [queue.run(f"nobody{number}", f"{UNKNOWN}{number}") for number in range(2)]
     answers.append(queue.run("bob", "bob"))
     await queue.open()
     assert await gatherResults(answers) == [True] * 6
@@ -154,12 +154,33 @@ async def test_ids_take_turns(queue: Queue) -> None:
 @pytest_twisted.ensureDeferred
 async def test_inventing_names_takes_no_place_of_those_who_exist(queue: Queue) -> None:
     """From however many addresses. Who gets no place is told the same as if it had been hashed, and no sooner."""
-    invented = [queue.run("nobody", UNKNOWN, b"192.0.%d.1" % number) for number in range(100)]
+    invented = [queue.run("nobody", f"{UNKNOWN}{number}", b"192.0.%d.1" % number) for number in range(100)]
     assert not any(each.called for each in invented)
     known = [queue.run(str(number), str(number), b"198.51.100.%d" % number) for number in range(2)]
     await queue.open()
     assert await gatherResults(known) == [True] * 2
     assert await gatherResults(invented) == [True] * 4 + [False] * 96
+
+
+@pytest.mark.parametrize("queue", [[12]], indirect=True)
+@pytest.mark.parametrize("id", ["ada", f"{UNKNOWN}ada"])
+@pytest_twisted.ensureDeferred
+async def test_too_much_of_a_name_is_refused_whether_it_exists_or_not(queue: Queue, id: str) -> None:
+    """Of one name, and from one address; whoever of its addresses has the most loses a place to another. It does not
+    matter how many other names are invented at that time."""
+    invented = [queue.run("nobody", f"{UNKNOWN}{number}", b"203.0.113.%d" % number) for number in range(6)]
+    guesses = [queue.run("guess", id, b"192.0.2.1") for _ in range(3)]
+    with pytest.raises(Overloaded):
+        queue.run("guess", id, b"192.0.2.1")
+    guesses.append(queue.run("guess", id, b"192.0.2.2"))
+    with pytest.raises(Overloaded):
+        queue.run("guess", id, b"192.0.2.3")
+    other = queue.run("other", id, b"198.51.100.1")
+    with pytest.raises(Overloaded):
+        await guesses.pop()
+    await queue.open()
+    assert await gatherResults([*guesses, other]) == [not id.startswith(UNKNOWN)] * 4
+    assert await gatherResults(invented) == [True] * 4 + [False] * 2
 
 
 @pytest_twisted.ensureDeferred
@@ -198,7 +219,7 @@ async def test_a_block_of_addresses_loses_a_place_to_another(queue: Queue) -> No
 async def test_who_leaves_gives_up_its_place(queue: Queue) -> None:
     """At once, and is not hashed; nor is one who was dropped, or turned away, and then leaves."""
     gone = [queue.run(f"ada{number}", "ada", b"192.0.2.1") for number in range(3)]
-    gone += [queue.run("nobody", UNKNOWN) for _ in range(5)]
+    gone += [queue.run("nobody", f"{UNKNOWN}{number}") for number in range(5)]
     for each in gone:
         each.cancel()
         with pytest.raises(CancelledError):

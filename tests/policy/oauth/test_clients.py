@@ -78,7 +78,7 @@ def test_a_generated_secret_never_waits(scene: Scene, threads: Threads) -> None:
     assert threads.asked == []
     for id in ("acme", "choosy", "nobody"):
         assert error(scene.ask(G, basic(id, OTHER))) == (503, "temporarily_unavailable")
-    assert threads.asked == ["acme", "choosy", UNKNOWN]
+    assert threads.asked == ["acme", "choosy", UNKNOWN + "nobody"]
 
 
 def test_a_generated_secret_beside_a_chosen_one_does_not_wait(scene: Scene, threads: Threads) -> None:

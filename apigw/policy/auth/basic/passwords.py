@@ -35,7 +35,8 @@ MALFORMED = Refusal("malformed", "the name and password are not well-formed")
 WRONG = Refusal("password", "the name or the password is wrong")
 
 Run = Callable[[Callable[[], bool], str, bytes], Deferred[bool]]
-"""Runs work in a thread, for a user's name and a client's address (``hashing.SecretThreads.run``)."""
+"""Runs work in a thread, for a user's name, beginning with ``UNKNOWN`` if it is nobody's, and a client's address
+(``hashing.SecretThreads.run``)."""
 
 
 class Known:
@@ -112,7 +113,7 @@ class Passwords(Method):
             # A generated one that is right waits for nobody; all who have none wait alike.
             return self._checked(True, provider, user, digest, now)
         work = partial(verify, password, hashes, self._decoys)
-        id = UNKNOWN if user is None else name
+        id = UNKNOWN + name if user is None else name
         hashing = self._hashing.join(digest + provider.encode(), lambda: self._run(work, id, caller))
         return hashing.addCallbacks(self._checked, _of_its_own, (provider, user, digest, now))
 
