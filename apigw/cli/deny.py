@@ -12,7 +12,8 @@ from typing import Any
 from apigw.cli import periods
 from apigw.cli.admin import NotAnswered
 from apigw.cli.outcome import FOUND, MISUSE, REFUSED
-from apigw.cli.remote import admin_of, as_json, table, token_of
+from apigw.cli.remote import as_json, table
+from apigw.cli.where import admin_of, token_of
 from apigw.policy.auth.digest import token_digest
 
 PATH = "/denials"
