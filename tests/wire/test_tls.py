@@ -65,7 +65,7 @@ class Server:
 
     def _refused(self, refusal: Refused, peer: bytes, secure: bool, protocol: bytes) -> tuple[int, Headers, bytes]:
         assert peer == b"192.0.2.1"
-        assert secure is (refusal.began_with != GET), "a client without TLS is refused without it"
+        assert secure is ("does not speak TLS" not in refusal.reason)
         return refusal.status, [(b"content-length", b"2")], b"no"
 
     def connect(self, context: ssl.SSLContext, name: str | None = "first.example") -> Client:
