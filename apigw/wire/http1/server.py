@@ -120,9 +120,9 @@ class HTTP1Channel(ClientConnection):
         elif state == HEAD and self._pending:
             late = Refused(408, "The request's headers took too long.")
             late.began_with = self._pending
-            self._refuse(late)
+            self.refuse(late)
         elif state in (BODY, PAUSED) and self._request is not None and not self._request.started:
-            self._refuse(Refused(408, "The request's body took too long."))
+            self.refuse(Refused(408, "The request's body took too long."))
         elif state in (IDLE, HEAD):
             self._close_idle()
         elif state == REST:
@@ -159,7 +159,7 @@ class HTTP1Channel(ClientConnection):
                     return
         except Refused as refusal:
             refusal.began_with = data
-            self._refuse(refusal)
+            self.refuse(refusal)
             return
         finally:
             self._taking = False
@@ -377,7 +377,7 @@ class HTTP1Channel(ClientConnection):
         if not self._taking:
             self._take_pending()
 
-    def _refuse(self, refusal: Refused) -> None:
+    def refuse(self, refusal: Refused) -> None:
         """Answer a malformed request, and close."""
         request = self._request
         self._pending = b""
