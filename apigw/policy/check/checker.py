@@ -34,7 +34,7 @@ FAILURES = 10
 """After so many failures in a row, one request is let through every ``PROBES_EVERY`` seconds, until one is answered."""
 PROBES_EVERY = 1.0
 TOLD_EVERY = 10.0
-"""Seconds between two lines of the log about questions that the program finds fault with: clients choose these."""
+"""Seconds between two lines of the log about single questions without a verdict: clients choose these."""
 
 REMEMBERED = 16_384
 MOST_TAKEN = 1024
@@ -135,9 +135,10 @@ class Checker:
         self._failures += 1
         if self._failures == FAILURES:
             self._next_probe = self._seconds() + PROBES_EVERY
-        if self._failures in (1, FAILURES):
-            times = f", {FAILURES} times in a row: it is asked once a second" if self._failures > 1 else ""
-            log.warn("check {name}: no verdict: {why}{times}", name=self.check.name, why=why, times=times)
+            times = f"{FAILURES} times in a row: it is asked once a second"
+            log.warn("check {name}: no verdict: {why}, {times}", name=self.check.name, why=why, times=times)
+        elif self._failures == 1:
+            self._tell(why)
         return self._unavailable()
 
     def _tell(self, why: str) -> None:

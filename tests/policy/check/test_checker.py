@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from support.logged import logged
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers as HeadersObject
 
@@ -296,3 +298,16 @@ def test_series_are_those_of_the_configuration() -> None:
     assert program.registry.get_sample_value("gateway_checks_total", {"check": "other", "result": "failed"}) == 0
     program.series.retain({"opa"})
     assert program.registry.get_sample_value("gateway_checks_total", {"check": "other", "result": "failed"}) is None
+
+
+def test_the_log_does_not_grow_with_questions() -> None:
+    """A program that fails at one question, and answers the next, is told of every ten seconds: clients choose the
+    questions."""
+    program = Program()
+    with logged() as events:
+        for number in range(20):
+            for answer in (FetchFailed("is larger than 65536 bytes"), PASS):
+                program.check(b"/%d" % number)
+                program.answer(answer)
+            program.clock.advance(1)
+    assert [formatEvent(event) for event in events] == ["check opa: no verdict: is larger than 65536 bytes"] * 2
