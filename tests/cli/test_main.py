@@ -161,7 +161,7 @@ def test_all_routes(etc: Path, capsys: pytest.CaptureFixture[str], directory: li
             "apigw check: error: unrecognized arguments: --config; the configuration is given by",
         ),
         (["routes", "--config", "etc"], "; the configuration is given by its directory alone, at the end"),
-        (["diff", "etc", "etc/services"], "unrecognized arguments: etc/services; write etc/services --config etc\n"),
+        (["diff", "etc", "."], "unrecognized arguments: .; write . --config etc\n"),
         (
             ["reload", "etc"],
             "apigw reload: error: unrecognized arguments: etc; the configuration is given as --config etc",
