@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -11,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 
 from apigw import errors, is_compiled
-from apigw.contract.exchange import Driver, Exchange, OnLasting, Route
+from apigw.contract.exchange import Exchange, OnLasting, Route
 from apigw.contract.peers import Peers
 from apigw.errors import GatewayError
 from apigw.ops.metrics import Metrics
@@ -107,7 +108,7 @@ class Lasts(OnLasting):
         self.told += 1
 
 
-class Refusing(Driver):
+class Refusing:
     def __init__(self) -> None:
         self.refused: list[GatewayError] = []
 
@@ -120,7 +121,8 @@ class Refusing(Driver):
 def test_a_call_that_goes_on_lasts(timeout: bytes | None) -> None:
     """After a minute it is a stream, of which it is looked at whether its caller may still call; one that has ended
     before, or ends at its deadline, is none."""
-    clock, driver, lasts = Clock(), Refusing(), Lasts()
+    clock, lasts = Clock(), Lasts()
+    driver: Any = Refusing()
     deadlines = Deadlines(clock)
     series = Metrics(CollectorRegistry(), "0").route("/a")
     headers = [(b"content-type", b"application/grpc"), *([] if timeout is None else [(b"grpc-timeout", timeout)])]
