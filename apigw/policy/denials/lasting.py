@@ -1,4 +1,4 @@
-"""Tunnels and event streams, which are cut when their caller is denied."""
+"""What lasts, which is cut when its caller is denied: tunnels, event streams, and streams of gRPC."""
 
 from __future__ import annotations
 
