@@ -65,7 +65,7 @@ def _add(options: argparse.Namespace) -> int:
     if options.json:
         print(as_json(made))
         return FOUND
-    cut = f"; {made['cut']} WebSockets and event streams were cut" if made["cut"] else ""
+    cut = f"; {made['cut']} WebSockets and streams were cut" if made["cut"] else ""
     print(f"denied for {_left(wanted['for'])}: {made['kind']} {made['value']}{cut}")
     if made["late"]:
         print(f"workers that have not answered yet: {made['late']}; they refuse as soon as they go on")

@@ -103,7 +103,7 @@ def test_an_address(daemon: Daemon, service: Service, directory: Path) -> None:
         assert staying.send(encode("GET", "/open/e", OTHER)).head().status == 200
         eventually(lambda: service.connections >= 3)
         said = deny(daemon, directory, "address", "203.0.113.0/29", "--for", "2h", "--reason", "scans")
-        assert said == "denied for 2h: address 203.0.113.0/29; 2 WebSockets and event streams were cut\n"
+        assert said == "denied for 2h: address 203.0.113.0/29; 2 WebSockets and streams were cut\n"
         assert kept.get("/open/a", ATTACKER).code == "denied"
         for client in (socket, events):
             eventually(partial(cut, client))

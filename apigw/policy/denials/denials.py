@@ -42,7 +42,7 @@ log = Logger()
 
 @frozen
 class Told:
-    """``cut``: how many tunnels and event streams were ended. ``late``: how many workers have not answered in time."""
+    """``cut``: how many tunnels and streams were ended. ``late``: how many workers have not answered in time."""
 
     cut: int
     late: int
@@ -159,7 +159,7 @@ class Denials:
         return self._machine.ask(QUESTION, silent=True).addCallback(told)
 
     def _read(self) -> Deferred[int]:
-        """Use what is stored. Fires when it is in use, with how many tunnels and event streams that has cut."""
+        """Use what is stored. Fires when it is in use, with how many tunnels and streams that has cut."""
         try:
             stored = self._store.all()
         except Full:
