@@ -8,6 +8,7 @@ _WORDS = {
     "wrong version number": "the other side does not speak TLS (wrong version number)",
     "packet length too long": "the other side does not speak TLS (packet length too long)",
     "record layer failure": "the other side does not speak TLS (record layer failure)",
+    "key values mismatch": "the key is not that of the certificate",
     "ee key too small": "a key is too small: RSA needs 2048 bits",  # ee: end entity
 }
 """For texts of OpenSSL that are unclear."""

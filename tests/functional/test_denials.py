@@ -176,6 +176,24 @@ def test_a_caller(daemon: Daemon, service: Service, directory: Path, monkeypatch
     assert statuses() == [200, 200, 200] and asked(daemon, "/denials") == {"denials": [], "store_up": None}
 
 
+@pytest.mark.parametrize("provider", ["oauth", "partners"])
+def test_a_client_of_the_token_endpoint(daemon: Daemon, directory: Path, provider: str) -> None:
+    """A client that is denied gets no more tokens. A caller of that id whom another provider vouches for is not the
+    client, and who does not know its secret learns nothing."""
+    body = b"grant_type=client_credentials&client_id=acme&client_secret="
+    form = "Content-Type: application/x-www-form-urlencoded"
+
+    def errors() -> list[str | None]:
+        answers = [daemon.request("POST", "/oauth/token", form, body=body + each) for each in (CLIENT.encode(), b"x")]
+        return [answer.json.get("error") for answer in answers]
+
+    denied = "unauthorized_client" if provider == "oauth" else None
+    deny(daemon, directory, "subject", "acme", "--provider", provider)
+    assert errors() == [denied, "invalid_client"]
+    deny(daemon, directory, "remove", "subject", "acme", "--provider", provider)
+    assert errors() == [None, "invalid_client"]
+
+
 def test_a_key_that_looks_like_a_hash(daemon: Daemon, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the standard input it is a key; as an argument it could be either, which is said.
 
