@@ -88,12 +88,18 @@ class Admin:
         try:
             connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
-            answer = json.loads(response.read())
-        except (OSError, ValueError, http.client.HTTPException) as error:
+            text = response.read()
+        except (OSError, http.client.HTTPException) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise NotAnswered(f"{self}{path}: no answer from a gateway: {why}") from error
         finally:
             connection.close()
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise NotAnswered(f"{self}{path}: what answers there is no gateway (status {response.status})")
         if response.status != 200:
             raise NotAnswered(f"{self}{path}: {response.status}: {answer.get('detail', answer)}")
         return answer
