@@ -63,7 +63,7 @@ def test_a_default_in_place_of_a_variable_is_in_doubt(tmp_path: Path, monkeypatc
         "refused; gateway.admin has APIGW_TEST_ADMIN, which is not set here: give --admin"
     )
     monkeypatch.setenv("APIGW_TEST_ADMIN", "tcp:1")
-    with pytest.raises(NotAnswered, match="refused$"):
+    with pytest.raises(NotAnswered, match=r"refused$"):
         admin_of(asked(tmp_path)).get("/status")
 
 

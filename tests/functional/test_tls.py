@@ -178,8 +178,8 @@ def test_a_service_is_believed_if_its_certificate_is_right(
     assert daemon.request("PUT", "/right", body=body).json["body"] == body.decode("latin-1")
 
 
-def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, authority: Authority) -> None:
-    """The gateway shows its certificate to a service that wants one."""
+def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, authority: Authority, tmp_path: Path) -> None:
+    """The gateway shows its certificate to a service that wants one. Where it has none to show, the log says so."""
     with closing(Service(tls=authority.server(authority.issue("localhost"), verify_clients=True))) as service:
         own = authority.issue("gateway")
         trust = {"ca_file": authority.file}
@@ -192,9 +192,12 @@ def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, author
             },
             "nobody": {"targets": [by_name(service)], "tls": trust},
         }
-        daemon = start(gateway(services=services, routes=[{"path": f"/{name}", "service": name} for name in services]))
+        log = tmp_path / "access.log"
+        routes = [{"path": f"/{name}", "service": name} for name in services]
+        daemon = start(gateway(services=services, routes=routes, access_log={"file": str(log)}))
         assert daemon.get("/known").status == 200
         assert daemon.get("/nobody").status == 502
+        eventually(lambda: "TLS failed: the other side demands a client certificate" in log.read_text())
         # The gateway's own questions are asked as its requests are.
         eventually(lambda: "/well" in {received.target for received in service.requests})
         with Client(daemon.admin) as client:

@@ -38,6 +38,7 @@ from apigw.wire.http2.frames import (
     window_frame,
 )
 from apigw.wire.interfaces import MAX_HEAD
+from apigw.wire.tls_errors import why_lost
 
 PATIENCE: Final = 5.0
 """Seconds that a service has to answer a PING, which is sent when one of its answers is late."""
@@ -166,7 +167,7 @@ class HTTP2Client(ServiceConnection):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._deadlines.forget(self)
-        self._end("the connection closed", None)
+        self._end(why_lost(reason.value), None)
         if not self.when_ready.called:
             self.when_ready.errback(reason)
 
