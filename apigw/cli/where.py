@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+
+from attrs import evolve
 
 from apigw.cli.admin import Admin
 from apigw.cli.outcome import complain
@@ -15,6 +18,8 @@ from apigw.config.errors import ConfigError
 from apigw.config.merge import Document, read
 from apigw.config.model import Gateway
 from apigw.process.rules import RULES
+
+_VARIABLE = re.compile(r"\$\{(\w+)")
 
 
 def admin_of(options: argparse.Namespace) -> Admin:
@@ -29,7 +34,12 @@ def admin_of(options: argparse.Namespace) -> Admin:
         endpoint = endpoints.parse(text)
     except ValueError as error:
         raise ValueError(f"gateway.admin: {text!r} {error}") from None
-    return Admin.of_endpoint(endpoint.absolute(document.directory))
+    admin = Admin.of_endpoint(endpoint.absolute(document.directory))
+    written = document.written.get(("gateway", "admin"), "")
+    for name in _VARIABLE.findall(written):
+        if name not in os.environ:
+            return evolve(admin, doubt=f"; gateway.admin has {name}, which is not set here: give --admin")
+    return admin
 
 
 def token_of(options: argparse.Namespace) -> str:

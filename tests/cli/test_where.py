@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from apigw.cli.admin import NotAnswered
 from apigw.cli.where import admin_of, token_of
 
 
@@ -51,6 +52,19 @@ def test_else_it_is_said_why_it_is_not(tmp_path: Path, gateway: str, sentence: s
         admin_of(asked(tmp_path))
     assert str(raised.value) == sentence
     assert str(admin_of(asked(tmp_path, admin="127.0.0.1:9191"))) == "http://127.0.0.1:9191"
+
+
+def test_a_default_in_place_of_a_variable_is_in_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody answers there, as the gateway has the variable, and the shell has not."""
+    write(tmp_path, 'gateway: {admin: "${APIGW_TEST_ADMIN:-tcp:1}"}\n')
+    with pytest.raises(NotAnswered) as raised:
+        admin_of(asked(tmp_path)).get("/status")
+    assert str(raised.value).endswith(
+        "refused; gateway.admin has APIGW_TEST_ADMIN, which is not set here: give --admin"
+    )
+    monkeypatch.setenv("APIGW_TEST_ADMIN", "tcp:1")
+    with pytest.raises(NotAnswered, match=r"refused$"):
+        admin_of(asked(tmp_path)).get("/status")
 
 
 def test_the_token_is_beside_the_configuration(tmp_path: Path) -> None:
