@@ -110,7 +110,7 @@ def _found(change: _Change, admin: Admin, directory: str) -> Mapping[str, Any]:
         ours = os.path.abspath(directory)
         raise NotChanged(f"the gateway at {admin} reads {theirs}, and not {ours}: give --config {quote(theirs)}")
     if change is UPGRADE and status["workers"][0]["process"] == process:
-        raise NotChanged(f"process {process} has one worker (gateway.workers: 1): restart it instead")
+        raise NotChanged(f"process {process} has one worker: restart it instead")
     return status
 
 

@@ -157,7 +157,7 @@ def test_one_that_blocks_each_second(tmp_path: Path, service: Service) -> None:
                     statuses.append(client.get("/plain").status)
 
         def named() -> int:
-            return daemon.log.count("the plugin stamp on_request has kept all other requests waiting for 1")
+            return daemon.log.count("the plugin stamp has kept all other requests waiting for 1")
 
         def blocks_again() -> bool:
             assert daemon.get("/stamped?block=1").status == 200

@@ -25,6 +25,7 @@ from apigw.wire.http2.frames import (
     INITIAL_WINDOW_SIZE,
     LARGEST_STREAM,
     MAX_CONCURRENT_STREAMS,
+    MAX_HEADER_LIST_SIZE,
     PING,
     PREFACE,
     SETTINGS,
@@ -249,6 +250,7 @@ class HTTP2Client(ServiceConnection):
     def settings_received(self, settings: dict[int, int]) -> None:
         self.emit(frame(SETTINGS, ACK, 0))
         self._most = min(settings.get(MAX_CONCURRENT_STREAMS, self._most), MOST_STREAMS)
+        self.largest_head = settings.get(MAX_HEADER_LIST_SIZE, self.largest_head)
         window = settings.get(INITIAL_WINDOW_SIZE, self._initial_window)
         increment, self._initial_window = window - self._initial_window, window
         for exchange in list(self._exchanges.values()) if increment else ():

@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import Final, final
 
 from apigw.wire.deadlines import NEVER, Deadlines
-from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
+from apigw.wire.errors import HeadTooLarge, UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
 from apigw.wire.headers import Headers
 from apigw.wire.http2.connection import ServiceConnection
 from apigw.wire.http2.field import Field
 from apigw.wire.http2.flow import BLOCKED, LAST, UNSENT_HIGH, UNSENT_LOW, Flow
 from apigw.wire.http2.frames import Code
-from apigw.wire.http2.hpack import encode_request, encode_trailers
+from apigw.wire.http2.hpack import encode_request, encode_trailers, size_of
 from apigw.wire.http2.response import ResponseHead, read_head, read_trailers
 from apigw.wire.interfaces import MAX_INTERIM, Receiver, UpstreamConnection
 from apigw.wire.tunnel import End
@@ -92,6 +92,13 @@ class HTTP2Exchange(UpstreamConnection):
             fields = [*fields, (b"content-length", b"%d" % content_length)]
         if trailers:
             fields = [*fields, (b"te", b"trailers")]
+        most = self._client.largest_head
+        if most is not None and size_of(method, self._client.scheme, authority, target, fields) > most:
+            # Some services end the connection for it, and with that the exchanges of others.
+            self._request = ENDED
+            error = HeadTooLarge(f"the service takes {most} bytes of headers")
+            self._deadlines.clock.callLater(0, self.fail, error, None)
+            return
         self._head = encode_request(method, self._client.scheme, authority, target, fields)
         self._deadlines.watch(self)
 
