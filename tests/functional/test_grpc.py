@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -148,7 +149,8 @@ def test_calls_that_are_late_end_no_other(daemon: Daemon, service: GrpcService) 
     """A service that is silent is not asked so often whether it is there that it ends the connection of all."""
     with GrpcClient(daemon.address) as other, GrpcClient(daemon.address) as client:
         waits = other.of("Hang").future(b"")
-        late = [client.channel.unary_unary(f"/test.Late{number}/Hang").future(b"") for number in range(LATE)]
+        methods: list[Any] = [client.channel.unary_unary(f"/test.Late{number}/Hang") for number in range(LATE)]
+        late = [method.future(b"") for method in methods]
         assert [call.code() for call in late] == [grpc.StatusCode.DEADLINE_EXCEEDED] * LATE
         assert not waits.done()
         waits.cancel()

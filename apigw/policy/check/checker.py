@@ -34,6 +34,9 @@ EACH = 64
 FAILURES = 10
 """After so many in a row for which there was no connection, or no answer in time, one request is let through every
 ``PROBES_EVERY`` seconds, until one is answered."""
+CLIENTS = AT_A_TIME // EACH
+"""Silence counts when so many client addresses have met it: fewer may ask what takes it long, and could have it left
+alone for all others."""
 PROBES_EVERY = 1.0
 TOLD_EVERY = 10.0
 """Seconds between two lines of the log about single questions without a verdict: clients choose these."""
@@ -58,6 +61,8 @@ class Checker:
         self._asking = SharedCalls()
         self._places = Places(AT_A_TIME, EACH)
         self._failures = 0
+        self._kept_waiting: set[str] = set()
+        """Clients that got no answer in time, since the last answer."""
         self._next_probe = 0.0
         self._next_told = -math.inf
         self._passes: OrderedDict[bytes, tuple[float, Verdict]] = OrderedDict()
@@ -100,7 +105,7 @@ class Checker:
             headers.addRawHeader(name, value)
         asking: Deferred[Any] = Deferred.fromCoroutine(self._ask(self.check.url, headers))
         asking.addTimeout(self.check.timeout, self._clock, _too_late)
-        asking.addBoth(self._ended, now, caller).addCallbacks(self._judge, self._failed)
+        asking.addBoth(self._ended, now, caller).addCallbacks(self._judge, self._failed, errbackArgs=(caller,))
         if not probes:
             return asking
         # It goes on if its client leaves: else clients that never stay would keep the answer from all others.
@@ -122,14 +127,20 @@ class Checker:
         self._series.counted(self.check.name, "refused" if verdict.status else "passed")
         return verdict
 
-    def _failed(self, failure: Failure) -> Failure:
+    def _failed(self, failure: Failure, caller: str) -> Failure:
         if failure.check(CancelledError):  # the client has left
             return failure
         error = failure.value
         why = str(error) or type(error).__name__
-        if not isinstance(error, _AT_THE_QUESTION) or isinstance(error, _Late):
+        if isinstance(error, _Late):
+            if len(self._kept_waiting) < CLIENTS:
+                self._kept_waiting.add(caller)
+            if len(self._kept_waiting) == CLIENTS:
+                raise self._failed_with(why)
+        elif isinstance(error, _AT_THE_QUESTION):
+            self._is_there()
+        else:
             raise self._failed_with(why)
-        self._is_there()
         self._tell(why)
         raise self._unavailable()
 
@@ -139,6 +150,7 @@ class Checker:
         if self._failures >= FAILURES:
             log.info("check {name}: answers again", name=self.check.name)
         self._failures = 0
+        self._kept_waiting.clear()
 
     def _failed_with(self, why: str) -> AuthUnavailable:
         self._failures += 1

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers as HeadersObject
 
 from apigw.errors import AuthUnavailable, RateLimited
-from apigw.policy.check.checker import AT_A_TIME, EACH, FAILURES, REMEMBERED, Checker
+from apigw.policy.check.checker import AT_A_TIME, CLIENTS, EACH, FAILURES, REMEMBERED, Checker
 from apigw.policy.check.model import Check
 from apigw.policy.check.series import CheckSeries
 from apigw.policy.check.verdict import Verdict
@@ -191,6 +191,19 @@ def test_a_question_at_which_it_fails(answer: Answered | Exception) -> None:
         program.answer(answer)
         assert isinstance(outcome[0], AuthUnavailable)
     assert isinstance(program.check(), tuple) and program.counted("failed") == FAILURES + 1
+
+
+@pytest.mark.parametrize(("clients", "left_alone"), [(CLIENTS - 1, False), (CLIENTS, True)])
+def test_questions_that_take_it_long(clients: int, left_alone: bool) -> None:
+    """Of a few clients they keep nobody else from being asked about; of more the checker is taken to be gone."""
+    program = Program(timeout=1.0)
+    for number in range(FAILURES + CLIENTS):
+        program.check(caller=b"192.0.2.%d" % (number % clients))
+        program.clock.advance(1.0)
+    program.calls.clear()
+    for _ in range(3):
+        program.check(caller=b"198.51.100.1")
+    assert len(program.calls) == (1 if left_alone else 3)
 
 
 def test_one_that_waits_has_another_leave() -> None:
