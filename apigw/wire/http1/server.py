@@ -32,6 +32,8 @@ from apigw.wire.tunnel import End
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 MOST_OF_TURN: Final = 16
 """Requests that one connection may begin in a turn of the reactor, so that others are served too."""
+UNTOLD_FOR: Final = 1.0
+"""Seconds that a client has, while the server drains, to send a request whose answer tells it that it is the last."""
 
 
 class HTTP1Channel(ClientConnection):
@@ -370,12 +372,12 @@ class HTTP1Channel(ClientConnection):
         self._enter(IDLE)
         if self._full:
             return
-        if self.factory.draining and not self._pending:
-            self.drain()
-            return
         self._room.idle(self)
         if not self._taking:
             self._take_pending()
+        if self.factory.draining and self._state == IDLE:
+            # The answer began before the drain, and could not say that it is the last: the client may be about to ask.
+            self.deadline = self._seconds() + UNTOLD_FOR
 
     def refuse(self, refusal: Refused) -> None:
         """Answer a malformed request, and close."""
