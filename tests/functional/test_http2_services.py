@@ -299,7 +299,7 @@ def test_more_than_a_connection_carries_gets_another(start: Start) -> None:
 def test_a_head_that_the_service_does_not_take_ends_nobody_elses_exchange(start: Start, retry: object) -> None:
     """Headers larger than the service has said are 431, and are not sent: it might end the connection for them.
 
-    They are no failure of the service, whose other exchanges, and the next, go on.
+    They are no failure of the service, whose other exchanges, and the next, go on. Trailers of that size are dropped.
     """
     held: list[Received] = []
     with closing(H2Service(held.append, largest_head=4096)) as service:
@@ -316,9 +316,12 @@ def test_a_head_that_the_service_does_not_take_ends_nobody_elses_exchange(start:
                     client = client if answer.get("connection") != "close" else daemon.connect()
             service.behave = echo
             assert client.get("/next", "X-Large: " + "x" * 3000).status == 200
+            client.send(b"POST /trailers HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+            assert client.send(b"X-Large: %b\r\n\r\n" % (b"x" * 5000)).answer().status == 200
+            assert service.last.trailers == []
             held[0].answer(200)
             assert other.answer().status == 200
-        assert [received.target for received in service.requests] == ["/held", "/next"]
+        assert [received.target for received in service.requests] == ["/held", "/next", "/trailers"]
         assert len(service.conversations) == 1
 
 

@@ -167,10 +167,10 @@ def encode_request(method: bytes, scheme: bytes, authority: bytes, target: bytes
     return _encode(parts, headers)
 
 
-def size_of(method: bytes, scheme: bytes, authority: bytes, target: bytes, headers: Headers) -> int:
-    """The size of a request's fields as MAX_HEADER_LIST_SIZE counts it (RFC 9113 §6.5.2): 32 bytes more for each."""
-    size = len(b":method:scheme:authority:path") + 4 * 32 + len(method) + len(scheme) + len(authority) + len(target)
-    for name, value in headers:
+def size_of(fields: Headers) -> int:
+    """The size of fields as MAX_HEADER_LIST_SIZE counts it (RFC 9113 §6.5.2): 32 bytes more for each."""
+    size = 0
+    for name, value in fields:
         size += len(name) + len(value) + 32
     return size
 
