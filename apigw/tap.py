@@ -22,6 +22,14 @@ from apigw.process.signals import HANDED, Signals
 from apigw.wire.reactor.epoll import install as install_reactor
 
 
+def _open_standard() -> None:
+    """Open what is closed of standard input, output and error, to nothing. Else what is opened next has its number, as
+    a connection of a client, and gets what is written there."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
 class Options(usage.Options):
     """Validated before twistd becomes a daemon, so that mistakes reach the terminal."""
 
@@ -39,6 +47,7 @@ class Options(usage.Options):
     own_log: OwnLog | None = None
 
     def __init__(self) -> None:
+        _open_standard()
         self.command = _command()
         self.signals = Signals()
         if HANDED in os.environ:

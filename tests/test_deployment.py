@@ -44,6 +44,12 @@ def test_all_manifests_are_applied() -> None:
     ]
 
 
+def test_the_autoscaler_alone_says_how_many() -> None:
+    """Each `kubectl apply` would else set the number back to that of the Deployment, in the busiest hour, too."""
+    assert _one("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == _one("Deployment")["metadata"]["name"]
+    assert "replicas" not in _one("Deployment")["spec"]
+
+
 def test_kubectl_takes_the_directory() -> None:
     """``kubectl apply -k`` would send each manifest."""
     program = shutil.which("kubectl")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 
 from apigw.config import endpoints
 
@@ -36,11 +36,15 @@ class _UnixConnection(http.client.HTTPConnection):
 
 @frozen
 class Admin:
-    """The address of an admin listener: ``path`` of a unix socket, or ``host`` and ``port``."""
+    """The address of an admin listener: ``path`` of a unix socket, or ``host`` and ``port``.
+
+    ``doubt`` says why another address may be meant, where nobody answers.
+    """
 
     host: str = ""
     port: int = 0
     path: str = ""
+    doubt: str = field(default="", eq=False)
 
     @classmethod
     def parse(cls, text: str) -> Admin:
@@ -88,12 +92,18 @@ class Admin:
         try:
             connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
-            answer = json.loads(response.read())
-        except (OSError, ValueError, http.client.HTTPException) as error:
+            text = response.read()
+        except (OSError, http.client.HTTPException) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise NotAnswered(f"{self}{path}: no answer from a gateway: {why}") from error
+            raise NotAnswered(f"{self}{path}: no answer from a gateway: {why}{self.doubt}") from error
         finally:
             connection.close()
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise NotAnswered(f"{self}{path}: what answers there is no gateway (status {response.status})")
         if response.status != 200:
             raise NotAnswered(f"{self}{path}: {response.status}: {answer.get('detail', answer)}")
         return answer

@@ -12,7 +12,8 @@ from typing import Any
 from apigw.cli import periods
 from apigw.cli.admin import NotAnswered
 from apigw.cli.outcome import FOUND, MISUSE, REFUSED
-from apigw.cli.remote import admin_of, as_json, table, token_of
+from apigw.cli.remote import as_json, table
+from apigw.cli.where import admin_of, token_of
 from apigw.policy.auth.digest import token_digest
 
 PATH = "/denials"
@@ -64,7 +65,7 @@ def _add(options: argparse.Namespace) -> int:
     if options.json:
         print(as_json(made))
         return FOUND
-    cut = f"; {made['cut']} WebSockets and event streams were cut" if made["cut"] else ""
+    cut = f"; {made['cut']} WebSockets and streams were cut" if made["cut"] else ""
     print(f"denied for {_left(wanted['for'])}: {made['kind']} {made['value']}{cut}")
     if made["late"]:
         print(f"workers that have not answered yet: {made['late']}; they refuse as soon as they go on")

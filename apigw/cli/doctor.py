@@ -70,7 +70,7 @@ def _warnings(config: Config) -> Iterator[Found]:
     number = len(config.warnings)
     yield (
         (WARN if number else FINE),
-        f"the configuration has {counted(number, 'warning')}" + (": `apigw check` names them" if number else ""),
+        f"the configuration has {counted(number, 'warning')}" + (": see `apigw check`" if number else ""),
     )
 
 

@@ -11,9 +11,9 @@ FOUND, REFUSED = 0, 1
 
 
 def health(options: argparse.Namespace) -> int:
-    """Without ``--admin`` the configuration is loaded, which takes half a second."""
+    """Without ``--admin`` the configuration is read, and for that half a second's worth of modules is imported."""
     try:
-        admin = Admin.parse(options.admin) if options.admin else _configured(options.config)
+        admin = Admin.parse(options.admin) if options.admin else _configured(options)
         answer = admin.get("/ready" if options.ready else "/health")
     except (NotAnswered, ValueError) as error:
         print(f"apigw: {error}", file=sys.stderr)
@@ -22,10 +22,7 @@ def health(options: argparse.Namespace) -> int:
     return FOUND
 
 
-def _configured(directory: str) -> Admin:
-    from apigw.cli.outcome import loaded
+def _configured(options: argparse.Namespace) -> Admin:
+    from apigw.cli.where import admin_of
 
-    config = loaded(directory)
-    if config is None:
-        raise ValueError(f"{directory} has problems")
-    return Admin.of_endpoint(config.gateway.admin)
+    return admin_of(options)

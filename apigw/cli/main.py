@@ -79,15 +79,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _not_understood(options: argparse.Namespace, rest: Sequence[str]) -> str:
     said = f"unrecognized arguments: {' '.join(rest)}"
     if "config" in options and os.path.isdir(rest[0]):
+        if "directory" in options:
+            return f"{said}; write {quote(rest[0])} --config {quote(options.directory)}"
         return f"{said}; the configuration is given as --config {rest[0]}"
     if ("directory" in options or "asked" in options) and rest[0].startswith("--config"):
-        return f"{said}; the configuration is given by its directory alone"
+        return f"{said}; the configuration is given by its directory alone, at the end"
     return said
 
 
 def _understand(options: argparse.Namespace, values: Sequence[str]) -> None:
-    """``[METHOD PATH] [DIR]``, which options may stand between."""
+    """``[METHOD PATH] [DIR]``, which options may stand between. DIR may come first, as with the other commands."""
     error = options.command.error
+    if len(values) == 3 and values[1].isupper() and os.path.isdir(values[0]):
+        values = [*values[1:], values[0]]
     if len(values) > 3:
         error("more than METHOD, PATH and DIR")
     if len(values) == 1 and values[0].isupper() and not os.path.exists(values[0]):
@@ -165,12 +169,12 @@ def _add_for_configurations(add: Add) -> None:
         "Exits 0 if there is a route or the gateway answers by itself, else 1. Without METHOD and PATH it lists all.",
         directory=False,
     )
+    routes_parser.usage = "%(prog)s [-h] [--host HOST] [-H 'NAME: VALUE'] [METHOD PATH] [DIR]"
     routes_parser.add_argument(
         "asked",
-        metavar="METHOD PATH",
+        metavar="METHOD PATH DIR",
         nargs="*",
-        help="GET, POST …, and a path as a client would send it: /api/v1/users/7?all=1; then perhaps the configuration "
-        "(default: etc)",
+        help="GET, POST …; a path as a client would send it, /api/v1/users/7?all=1; the configuration (default: etc)",
     )
     routes_parser.add_argument("--host", default="", help="the host of the request")
     routes_parser.add_argument(

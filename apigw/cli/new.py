@@ -62,7 +62,7 @@ pythonpath = ["."]
 
 README = """# {name}
 
-A policy for apigw.
+A plugin for apigw.
 
     pip install '.[test]'
     pytest                     # in memory

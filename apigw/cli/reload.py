@@ -10,14 +10,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from attrs import frozen
 
 from apigw.cli.admin import Admin, NotAnswered
 from apigw.cli.outcome import FOUND, REFUSED, complain, warning
+from apigw.cli.where import admin_of
 from apigw.config.errors import ConfigError
 from apigw.config.load import load
 from apigw.process.rules import RULES
@@ -68,44 +70,48 @@ UPGRADE = _Change(signal.SIGUSR2, "upgrades", "upgrading", "upgrade", "upgraded"
 
 
 def _change(options: argparse.Namespace, change: _Change) -> int:
-    environ = Noted(os.environ)
     try:
+        admin = admin_of(options)
+        before = _found(change, admin, options.config)
+        process: int = before["process"]
+        theirs = _environment(process)
+        environ = Noted({**theirs, **os.environ})  # a shell does not have what the service manager sets
         config = load(options.config, environ, RULES)
+        changed = sorted(name for name in environ.names & os.environ.keys() if theirs.get(name) != os.environ[name])
+        if changed and theirs:
+            names = ", ".join(changed)
+            raise NotChanged(f"a change of these environment variables needs a restart of process {process}: {names}")
+        try:
+            os.kill(process, change.signal)
+        except OSError as error:
+            raise NotChanged(f"cannot signal process {process}: {error.strerror}") from None
+        _waited_for(change, admin, process, before[change.count], options.timeout)
     except ConfigError as error:
         complain(options.config, error)
         return REFUSED
-    try:
-        admin = Admin.of_endpoint(config.gateway.admin) if options.admin is None else Admin.parse(options.admin)
-        status = _changed_by(change, admin, options.config, environ, options.timeout)
     except (NotAnswered, NotChanged, ValueError) as error:
         print(error if str(error).startswith("not ") else f"apigw: {error}", file=sys.stderr)
         return REFUSED
     for each in config.warnings:
         print(warning(each), file=sys.stderr)
-    print(f"process {status['process']}: {change.done}")
+    print(f"process {process}: {change.done}")
     return FOUND
 
 
-def _changed_by(change: _Change, admin: Admin, directory: str, environ: Noted, timeout: float) -> Mapping[str, Any]:
-    """Signal the gateway, and return its status after the change. Raises ``NotChanged`` or ``NotAnswered``."""
-    before = admin.get("/status")
-    if not isinstance(before, dict) or not {"process", "workers", change.count, change.runs} <= before.keys():
+def _found(change: _Change, admin: Admin, directory: str) -> Mapping[str, Any]:
+    """The status of the gateway that is to change. Raises ``NotChanged`` or ``NotAnswered``."""
+    status = admin.get("/status")
+    if not isinstance(status, dict) or not {"process", "workers", change.count, change.runs} <= status.keys():
         raise NotChanged(f"what answers at {admin} is no gateway of this version")
-    process: int = before["process"]
+    process: int = status["process"]
     _check_process(process, admin)
-    if os.path.realpath(directory) != os.path.realpath(before["directory"]):
-        raise NotChanged(f"the gateway at {admin} reads {before['directory']}, and not {os.path.abspath(directory)}")
-    if change is UPGRADE and before["workers"][0]["process"] == process:
-        raise NotChanged(f"process {process} has one worker (gateway.workers: 1): restart it instead")
-    changed = sorted(_changed(process, environ))
-    if changed:
-        names = ", ".join(changed)
-        raise NotChanged(f"a change of these environment variables needs a restart of process {process}: {names}")
-    try:
-        os.kill(process, change.signal)
-    except OSError as error:
-        raise NotChanged(f"cannot signal process {process}: {error.strerror}") from None
-    return _waited_for(change, admin, process, before[change.count], timeout)
+    theirs = status["directory"]
+    if os.path.realpath(directory) != os.path.realpath(theirs):
+        ours = os.path.abspath(directory)
+        raise NotChanged(f"the gateway at {admin} reads {theirs}, and not {ours}: give --config {quote(theirs)}")
+    if change is UPGRADE and status["workers"][0]["process"] == process:
+        raise NotChanged(f"process {process} has one worker: restart it instead")
+    return status
 
 
 def _waited_for(change: _Change, admin: Admin, process: int, count: int, timeout: float) -> Mapping[str, Any]:
@@ -140,18 +146,11 @@ def _check_process(process: int, admin: Admin) -> None:
         raise NotChanged(f"the gateway at {admin} is process {process}, but not here: run this where it runs")
 
 
-def _changed(process: int, environ: Noted) -> Iterable[str]:
-    """The variables of this environment that the configuration uses, and that the process has otherwise or not at all.
-
-    One that is only missing here says nothing: a shell does not have what the service manager sets.
-    """
+def _environment(process: int) -> Mapping[str, str]:
+    """The environment of a process; empty, with a warning, where it cannot be read."""
     try:
         text = (PROC / str(process) / "environ").read_bytes()
     except OSError as error:
-        print(
-            f"apigw: warning: cannot compare the environment with that of process {process}: {error.strerror}",
-            file=sys.stderr,
-        )
-        return ()
-    theirs = dict(entry.split("=", 1) for entry in os.fsdecode(text).split("\0") if "=" in entry)
-    return (name for name in environ.names if name in environ and theirs.get(name) != environ[name])
+        print(f"apigw: warning: cannot read the environment of process {process}: {error.strerror}", file=sys.stderr)
+        return {}
+    return dict(entry.split("=", 1) for entry in os.fsdecode(text).split("\0") if "=" in entry)

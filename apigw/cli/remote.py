@@ -7,8 +7,9 @@ import json
 import sys
 from collections.abc import Sequence
 
-from apigw.cli.admin import Admin, Document, NotAnswered
-from apigw.cli.outcome import FOUND, MISUSE, REFUSED, loaded
+from apigw.cli.admin import Document, NotAnswered
+from apigw.cli.outcome import FOUND, MISUSE, REFUSED
+from apigw.cli.where import admin_of, token_of
 from apigw.config.units import counted
 
 
@@ -38,33 +39,6 @@ def circuits(options: argparse.Namespace) -> int:
         return _complain(error)
     print(as_json(document) if options.json else circuits_table(shown))
     return FOUND
-
-
-def admin_of(options: argparse.Namespace) -> Admin:
-    """Raises ``ValueError`` where neither the command nor the configuration says where the gateway is."""
-    if options.admin is not None:
-        return Admin.parse(options.admin)
-    config = loaded(options.config)
-    if config is None:
-        raise ValueError("cannot tell which gateway to ask: give --config or --admin")
-    return Admin.of_endpoint(config.gateway.admin)
-
-
-def token_of(options: argparse.Namespace) -> str:
-    """Raises ``ValueError`` where there is none."""
-    file = options.token_file
-    if file is None:
-        config = loaded(options.config)
-        file = None if config is None else config.gateway.admin_token_file
-    if file is None:
-        raise ValueError("a change needs the admin token: give --token-file, or set gateway.admin_token_file")
-    try:
-        with open(file, encoding="ascii") as content:
-            return content.read().strip()
-    except OSError as error:
-        raise ValueError(f"the admin token: {file}: {error.strerror}") from None
-    except UnicodeDecodeError:  # whose text would have a part of it
-        raise ValueError(f"the admin token: {file}: is not ASCII") from None
 
 
 def as_json(document: object) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from apigw.config import addresses, endpoints
-from apigw.config.nearest import hint
+from apigw.config.nearest import meant
 
 # Those that the wire takes, but for CONNECT, which a gateway does not forward.
 # fmt: off
@@ -31,8 +31,8 @@ def method(text: str) -> None:
             raise ValueError(f"is not an HTTP method: write {text.upper()}")
         if text.upper() in ("*", "ALL", "ANY"):
             raise ValueError("is not an HTTP method: without methods, the route has all")
-        near = hint(text, METHODS, 0.75)
-        raise ValueError(f"is not an HTTP method{near if 'mean' in near else ''}")
+        near = meant(text, METHODS, 0.75)
+        raise ValueError(f"is not an HTTP method{near}")
 
 
 def request_path(text: str) -> None:
@@ -73,13 +73,11 @@ def balance(text: str) -> None:
     if text == "hash":
         raise ValueError("does not say by what: write {hash: client}, {hash: principal} or {hash: {header: X-Name}}")
     if text not in known:
-        meant = {"ip_hash": "{hash: client}", "sticky": "{hash: {cookie: …}}", "least_conn": "'least_requests'"}.get(
+        other = {"ip_hash": "{hash: client}", "sticky": "{hash: {cookie: …}}", "least_conn": "'least_requests'"}.get(
             text
         )
-        near = f"; did you mean {meant}?" if meant else hint(text, known)
-        raise ValueError(
-            f"is not one of {', '.join(known)}, or a map such as {{hash: client}}{near if 'mean' in near else ''}"
-        )
+        near = f"; did you mean {other}?" if other else meant(text, known)
+        raise ValueError(f"is not one of {', '.join(known)}, or a map such as {{hash: client}}{near}")
 
 
 def hashed_by(text: str) -> None:
@@ -88,6 +86,8 @@ def hashed_by(text: str) -> None:
 
 
 def workers(text: str) -> None:
+    if text.isdecimal():
+        raise ValueError("is text: write it without quotes")
     if text != "auto":
         raise ValueError("is neither a whole number nor auto")
 
@@ -96,7 +96,7 @@ def retried(text: str) -> None:
     if text not in ("idempotent", "all", *METHODS):
         if text.upper() in METHODS:
             raise ValueError(f"is not an HTTP method: write {text.upper()}")
-        raise ValueError(f"is neither an HTTP method nor idempotent nor all{hint(text, ('idempotent', 'all'))}")
+        raise ValueError(f"is neither an HTTP method nor idempotent nor all{meant(text, ('idempotent', 'all'))}")
 
 
 FORMS: dict[str, Callable[[str], object]] = {

@@ -27,6 +27,8 @@ def seconds(value: object) -> float:
             return round(float(match[1]) * _SECONDS[match[2]], 6)
         if re.fullmatch(r"[0-9]{1,9}", value):
             return seconds(int(value))
+        if days := re.fullmatch(r"([0-9]{1,4}) ?d(?:ays?)?", value):
+            raise ValueError(f"is not a duration: write {24 * int(days[1])}h")
     raise ValueError("is not a duration: write it like 250ms, 30s, 5m or 1h")
 
 
@@ -49,7 +51,7 @@ def share(value: object) -> float:
     """``20%``, or 0.2, as 0.2. Raises ``ValueError`` like ``seconds``."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if value > 1:
-            raise ValueError(f"is more than the whole: write {value:g}%")
+            raise ValueError("is more than the whole" + (f": write {value:g}%" if value <= 100 else ""))
         return float(value)
     if isinstance(value, str):
         if match := _SHARE.fullmatch(value):

@@ -12,7 +12,7 @@ from cerberus import errors as codes
 from apigw.config import units
 from apigw.config.merge import Document
 from apigw.config.model import Path
-from apigw.config.nearest import hint
+from apigw.config.nearest import hint, meant
 from apigw.config.rules import Form
 from apigw.config.schema import is_secret, rule_at
 from apigw.config.secrecy import masked_in_url
@@ -211,8 +211,8 @@ def _meant(rule: Mapping[str, Any], written: object) -> str:
     meta, key = rule.get("meta", {}), str(written).lower()
     if key in meta.get("instead", ()):
         return f": {meta['instead'][key]}"
-    meant = meta.get("meant", {}).get(key)
-    return "" if meant is None else f"; did you mean {meant}?"
+    other = meta.get("meant", {}).get(key)
+    return "" if other is None else f"; did you mean {other}?"
 
 
 def _sentence(document: Document, path: Path, error: Any) -> str:
@@ -228,8 +228,7 @@ def _sentence(document: Document, path: Path, error: Any) -> str:
         rule = rule_at(document.schema, path) or {}
         if value is False and rule.get("nullable"):
             return "must be true, or null for none"
-        near = _meant(rule, value) or hint(str(value), allowed)
-        return f"{quoted} is not one of {', '.join(allowed)}{near if 'mean' in near else ''}"
+        return f"{quoted} is not one of {', '.join(allowed)}{_meant(rule, value) or meant(str(value), allowed)}"
     if error.code == codes.MIN_VALUE.code:
         return f"{quoted} is less than {error.constraint}"
     if error.code == codes.MAX_VALUE.code:
@@ -260,7 +259,7 @@ def _type_sentence(document: Document, path: Path, value: Any, wanted: str | lis
     if "like" in rule.get("meta", {}) and not ("dict" in kinds and isinstance(value, dict)):
         return f"must be {names}, such as {rule['meta']['like']}"
     if isinstance(value, bool | int | float):
-        if "string" not in kinds:
+        if "string" not in kinds or "integer" in kinds:
             kind = "true or false" if isinstance(value, bool) else "a fraction" if "integer" in kinds else "a number"
             return f"must be {names}, not {kind}"
         read = ("true" if value else "false") if isinstance(value, bool) else "a number"

@@ -119,7 +119,8 @@ class Screen:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class OnLasting:
-    """Runs when an exchange becomes a tunnel or an event stream, which may last for days."""
+    """Runs when an exchange becomes a tunnel or an event stream, or is a call of gRPC that has run for a minute: it may
+    last for days."""
 
     def run(self, exchange: Exchange) -> None:
         """To end the exchange later, call ``exchange.driver.refuse``; no effect once it has ``ended``."""

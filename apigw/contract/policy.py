@@ -95,7 +95,7 @@ class Part:
     screens: tuple[Screen, ...] = ()
     """What a stage of another policy asks before it does something costly for a caller who is not known."""
     on_lasting: tuple[OnLasting, ...] = ()
-    """Run when an exchange becomes a tunnel or an event stream."""
+    """Run when an exchange becomes a tunnel or an event stream, or is a call of gRPC that has run for a minute."""
     stripped: frozenset[bytes] = frozenset()
     """Names, in lower case, of the client's fields that do not reach the service. Other spellings do not, either: they
     are compared with every byte that is neither a letter nor a digit as ``-``."""

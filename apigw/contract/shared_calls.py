@@ -33,7 +33,8 @@ class _Call:
         self._under_way = under_way
         self._key = key
         self._calling = calling
-        self._waiting: list[Deferred[Any]] = []
+        self._waiting: dict[Deferred[Any], None] = {}
+        """In their order. Thousands may leave at once, each in no time."""
         self._ended = False
         self._result: Any = None
         under_way[key] = self
@@ -44,12 +45,12 @@ class _Call:
         if self._ended:
             waiting.callback(self._result)
         else:
-            self._waiting.append(waiting)
+            self._waiting[waiting] = None
         return waiting
 
     def _left(self, waiting: Deferred[Any]) -> None:
         if waiting in self._waiting:
-            self._waiting.remove(waiting)
+            del self._waiting[waiting]
             if not self._waiting:
                 self._forget()
                 self._calling.cancel()
@@ -58,7 +59,7 @@ class _Call:
         self._forget()
         self._ended = True
         self._result = result
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         for each in waiting:
             if not each.called:  # else what one before it led to has cancelled it
                 each.callback(result)

@@ -54,6 +54,10 @@ WORDS = frozenset(
 _SESSION = re.compile(rb"(?i)(;[a-z_]*sess(?:ion)?id=)[^;/]*")
 """What servers of Java write into paths for clients without cookies: ``;jsessionid=``."""
 _USER = re.compile(rb"(?i)^([a-z][a-z0-9+.-]*://)?[^/?#]*@")
+_LIKE_URL = re.compile(rb"(?i)[?#@]|%(?:25)*(?:3f|23|26|40)").search
+"""Whether a value may be a URL with a query, a fragment or a user, perhaps encoded."""
+_INNER_NAMES = re.compile(rb"[?#&;]([^?#&;=]+)=").findall
+_INNER_USER = re.compile(rb"//[^/?#]*:[^/?#]*@").search
 _BACKSLASH, _DELETE = 0x5C, 0x7F
 _MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
 _HEX = {code: f"\\x{code:02X}" for code in (*range(0x20), *range(0x7F, 0x100), ord('"'), ord("\\"))}
@@ -79,7 +83,7 @@ def without_secrets(target: bytes) -> bytes:
     if len(query) > MAX_PAIRS and query.count(b"&") + query.count(b";") > MAX_PAIRS:
         return path + b"?***"
     pairs = query.split(b"&")
-    if b";" not in query:
+    if b";" not in query and not _LIKE_URL(query):
         # Nearly always: one look at each name, and the target as it is.
         for pair in pairs:
             name, mark, _ = pair.partition(b"=")
@@ -98,7 +102,18 @@ def _without_secret(pair: bytes) -> bytes:
         if mark and _is_secret(name):
             return pair[: start + len(name)] + b"=***"
         start += len(piece) + 1
-    return pair
+    name, _, value = pair.partition(b"=")
+    return name + b"=***" if _LIKE_URL(value) and _holds_secret(value) else pair
+
+
+def _holds_secret(value: bytes) -> bool:
+    """Whether a value is a URL that has a secret itself, as in ``next=/reset%3Ftoken%3D…``, encoded once or twice."""
+    for _ in range(3):
+        names = _INNER_NAMES(value)
+        if len(names) > MAX_PAIRS or any(map(_is_secret, names)) or _INNER_USER(value):
+            return True
+        value = unquote_to_bytes(value)
+    return False
 
 
 def printable(value: bytes | str) -> str:

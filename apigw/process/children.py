@@ -103,7 +103,7 @@ def how(status: int) -> str:
             return f"was ended by {signal.Signals(number).name}"
         except ValueError:
             return f"was ended by signal {number}"
-    return f"ended with {os.waitstatus_to_exitcode(status)}"
+    return f"ended with exit code {os.waitstatus_to_exitcode(status)}"
 
 
 def settle_for_forks() -> None:

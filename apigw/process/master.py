@@ -23,6 +23,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from apigw.config.model import Config
+from apigw.config.units import counted
 from apigw.process.children import Watch, fork, how, settle_for_forks
 from apigw.process.control import Control, Give, connect
 from apigw.process.machine import Life
@@ -309,12 +310,13 @@ class Master(Service):
         worker.ended.callback(None)
         locks = self._tidy_up_after(worker)
         if replaced:
-            log.error(
-                "worker {index} (process {process}) {how}; it held {locks} locks; replaced {when}",
+            say = log.error if status else log.warn  # one that was sent SIGTERM has drained
+            say(
+                "worker {index} (process {process}) {how}{held}; replaced {when}",
                 index=worker.index,
                 process=worker.process,
                 how=how(status),
-                locks=locks,
+                held=f"; it held {counted(locks, 'lock')}, which are free again" if locks else "",
                 when=f"in {pause:g} s" if pause else "at once",
             )
 

@@ -76,7 +76,7 @@ def _how(ended: Ended) -> str:
     if ended.code < 0:
         return f"the process that read it was ended by {signal.Signals(-ended.code).name}"
     said = ended.said.splitlines()[-1] if ended.said else "it did not say why"
-    return f"the process that read it ended with {ended.code}: {said}"
+    return f"the process that read it ended with exit code {ended.code}: {said}"
 
 
 def _other_code(version: str) -> str:

@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredLock, inlin
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from apigw.config.errors import ConfigError, Problem
+from apigw.config.errors import ConfigError, Problem, problem_in
 from apigw.config.model import Config, Redis
 from apigw.process.current import Current
 from apigw.process.garbage import Garbage
@@ -22,6 +22,7 @@ from apigw.process.listeners import Listener
 from apigw.process.pieces import in_pieces
 from apigw.process.rules import RULES
 from apigw.process.snapshot import Snapshot, letting_go
+from apigw.wire.tls import reason
 
 log = Logger()
 
@@ -120,7 +121,18 @@ class Renewal:
         return (yield from self._compiling(config, current))
 
     def _load(self, snapshot: Snapshot) -> list[Callable[[], None]]:
-        return [listener.load(snapshot.authorities) for listener in self._secure]
+        """Read the certificates of all listeners. Raises ``ConfigError``: files may have changed since the check."""
+        loaded: list[Callable[[], None]] = []
+        problems: list[Problem] = []
+        for listener in self._secure:
+            try:
+                loaded.append(listener.load(snapshot.authorities))
+            except Exception as error:
+                path = ("gateway", "listen", snapshot.config.gateway.listen.index(listener.config), "tls")
+                problems.append(problem_in(snapshot.config, path, f"cannot be read any more: {reason(error)}"))
+        if problems:
+            raise ConfigError(problems)
+        return loaded
 
     def _tidy(self, unused: Steps | None = None) -> Deferred[None]:
         """After a configuration was used or dropped, finish ``unused`` and give the metrics what they had before it."""

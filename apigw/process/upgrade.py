@@ -272,10 +272,10 @@ def verdict(trial: Ended) -> str:
     """Why the program that was tried cannot be used, or no text."""
     if not trial.code:
         able = ABLE in trial.said.splitlines()
-        return "" if able else "the new program ended with 0, and has not said that it can be used"
+        return "" if able else "the new program ended with exit code 0, and has not said that it can be used"
     if trial.late:
         return f"the new program was not ready within {PATIENCE:g} s"
-    return _end(trial.said) or f"the new program ended with {trial.code}"
+    return _end(trial.said) or f"the new program ended with exit code {trial.code}"
 
 
 def _given_up(failure: Failure) -> None:

@@ -43,6 +43,8 @@ _OF_HTTP: Final = {
     503: UNAVAILABLE,
     504: DEADLINE_EXCEEDED,
 }
+LASTS_AFTER: Final = 60.0
+"""Seconds after which a call is treated as WebSockets and event streams are (``OnLasting``): it is a stream."""
 CANCEL: Final = 8
 """The code of HTTP/2 with which either side gives up a call."""
 _RESET: Final = 2  # INTERNAL_ERROR
@@ -71,28 +73,39 @@ def takes_trailers(request: Request) -> bool:
 
 
 def begin_call(exchange: Exchange, deadlines: Deadlines) -> None:
-    """From now on a call ends at its client's deadline (``grpc-timeout``). Raises ``DeadlineExceeded``."""
+    """From now on a call ends at its client's deadline (``grpc-timeout``), and counts as one that lasts when it has run
+    for ``LASTS_AFTER``. Raises ``DeadlineExceeded``."""
     call = call_of(exchange)
-    seconds = timeout_in(exchange.request.headers)
-    if call is None or seconds is None:
+    if call is None:
         return
-    call.deadline = exchange.started_at + seconds
-    if call.deadline <= deadlines.seconds():
-        raise errors.DeadlineExceeded("The deadline of the call has passed.")
-    timer = _Timer(exchange, call.deadline, deadlines)
-    deadlines.watch(timer)
-    exchange.at_end = (*exchange.at_end, timer)
+    seconds = timeout_in(exchange.request.headers)
+    if seconds is not None:
+        call.deadline = exchange.started_at + seconds
+        if call.deadline <= deadlines.seconds():
+            raise errors.DeadlineExceeded("The deadline of the call has passed.")
+    lasts_at = exchange.started_at + LASTS_AFTER if exchange.route.on_lasting else NEVER
+    if call.deadline != NEVER or lasts_at != NEVER:
+        timer = _Timer(exchange, call.deadline, lasts_at, deadlines)
+        deadlines.watch(timer)
+        exchange.at_end = (*exchange.at_end, timer)
 
 
 class _Timer(AtEnd):
-    def __init__(self, exchange: Exchange, deadline: float, deadlines: Deadlines) -> None:
-        self.deadline = deadline
+    def __init__(self, exchange: Exchange, ends_at: float, lasts_at: float, deadlines: Deadlines) -> None:
+        self.deadline = min(ends_at, lasts_at)
         self._exchange = exchange
+        self._ends_at = ends_at
         self._deadlines = deadlines
 
     def deadline_passed(self) -> None:
-        self.deadline = NEVER
-        self._exchange.driver.refuse(self._exchange, errors.DeadlineExceeded("The deadline of the call has passed."))
+        exchange = self._exchange
+        if self.deadline == self._ends_at:
+            self.deadline = NEVER
+            exchange.driver.refuse(exchange, errors.DeadlineExceeded("The deadline of the call has passed."))
+            return
+        self.deadline = self._ends_at
+        for each in exchange.route.on_lasting:
+            each.run(exchange)
 
     def run(self, exchange: Exchange) -> None:
         self._deadlines.forget(self)

@@ -14,7 +14,7 @@ from apigw.proxy.grpc import CANCEL, UNAVAILABLE, passed_on
 from apigw.upstream.failover import Tries, again, instead
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
-from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
+from apigw.wire.errors import HeadTooLarge, UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.interfaces import UpstreamConnection
 from apigw.wire.request import Request
 
@@ -133,6 +133,8 @@ class Outcomes(Relaying):
         """The exchange with the target has ended with ``error``. Send the request again if the service has not got it;
         returns whether that is so."""
         connection, target = self.part(), self.target
+        if isinstance(error, HeadTooLarge):
+            return False  # as for any other target, which is of the same service
         exchange, upstream = self.exchange, self.destination.upstream
         assert connection is not None
         assert target is not None
@@ -156,6 +158,11 @@ class Outcomes(Relaying):
     def failed(self, error: UpstreamError) -> None:
         """The request is not sent again after it has ended with ``error``."""
         destination, exchange = self.destination, self.exchange
+        if isinstance(error, HeadTooLarge):
+            refusal: errors.GatewayError = errors.HeadersTooLarge("The headers are larger than the service takes.")
+            refusal.cause = str(error)
+            exchange.driver.refuse(exchange, refusal)
+            return
         reset = error.reset if exchange.call is not None and isinstance(error, UpstreamLost) else None
         if self.its_fault(error):
             self.settle(failed=True)

@@ -20,7 +20,7 @@ from apigw.upstream.record import Permit
 from apigw.upstream.retries import IDEMPOTENT, LEAST, Retries
 from apigw.upstream.target import Target
 from apigw.upstream.upstream import Upstream
-from apigw.wire.errors import ConnectFailed, UpstreamError, UpstreamLost, UpstreamTimedOut
+from apigw.wire.errors import ConnectFailed, HeadTooLarge, UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.interfaces import UpstreamConnection
 
 CONNECT: Final = "connect"
@@ -147,7 +147,10 @@ def instead(
 
 
 def reason_of(error: UpstreamError) -> Reason | None:
-    """Why a try has failed that ended with ``error`` before the head of an answer; None if the service gave it up."""
+    """Why a try has failed that ended with ``error`` before the head of an answer; None if the service gave it up, or
+    does not take it."""
+    if isinstance(error, HeadTooLarge):
+        return None
     if isinstance(error, UpstreamLost):
         return None if error.reset == CANCEL else RESET
     return TIMED_OUT if isinstance(error, UpstreamTimedOut) else INVALID

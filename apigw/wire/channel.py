@@ -10,6 +10,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
+from apigw.wire.errors import Refused
 from apigw.wire.http1.server import HTTP1Channel
 from apigw.wire.http2.server import HTTP2Channel
 from apigw.wire.reactor.layers import arrived, replace_protocol
@@ -98,6 +99,16 @@ class Opening:
                 self.deadline = factory.deadlines.seconds() + factory.settings.client_header_timeout
             self._first = data
 
+    def came_without_tls(self, transport: ITransport, data: bytes) -> None:
+        """The client speaks HTTP without TLS, where TLS is spoken. Nothing of it is served, and it is told so."""
+        self.transport = transport
+        self._secure = False
+        channel = HTTP1Channel(self._factory, self.peer, False)
+        self._replace(channel)
+        refusal = Refused(400, "The client does not speak TLS, which this port needs: use https://.")
+        refusal.began_with = data
+        channel.refuse(refusal)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._factory.closed(self)
 
@@ -123,15 +134,17 @@ class Opening:
         self.transport.abortConnection()
 
     def _become(self, channel: Any, first: bytes) -> None:
-        factory = self._factory
-        replace_protocol(self.transport, channel)
-        factory.replaced(self)
         if self._secure:
             channel.hosts = getattr(self.transport, "hosts", None)
-        channel.makeConnection(self.transport)
+        self._replace(channel)
         channel.dataReceived(first)
-        if factory.draining:
+        if self._factory.draining:
             channel.drain()
+
+    def _replace(self, channel: Any) -> None:
+        replace_protocol(self.transport, channel)
+        self._factory.replaced(self)
+        channel.makeConnection(self.transport)
 
 
 classImplements(ChannelFactory, IProtocolFactory)

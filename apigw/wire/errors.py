@@ -54,5 +54,9 @@ class UpstreamMalformed(UpstreamError):
     """The upstream sent an invalid or ambiguous response."""
 
 
+class HeadTooLarge(UpstreamError):
+    """The upstream has said that it takes no head of this size. Nothing was sent."""
+
+
 class UpstreamTimedOut(UpstreamError):
     """The upstream exceeded the timeout, to its headers or between two pieces of its body."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from errno import EMFILE, ENFILE
+from os import strerror
 from random import random
 from typing import Any, Final
 
@@ -81,10 +82,14 @@ class Queued:
 
 
 def why_not(failure: Failure) -> UpstreamError:
-    """The error for a failed connection attempt: of the service, or of this process, which has no more files."""
-    if getattr(failure.value, "osError", None) in NO_FILES:
+    """The error for a failed connection attempt: of the service, or of this process, which has no more files.
+
+    In the words of the system where it has some: "Connection refused".
+    """
+    number = getattr(failure.value, "osError", None)
+    if number in NO_FILES:
         return PoolExhausted("the process may open no more files")
-    return ConnectFailed(failure.getErrorMessage())
+    return ConnectFailed(strerror(number) if isinstance(number, int) else failure.getErrorMessage())
 
 
 class Dialling:

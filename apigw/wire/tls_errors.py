@@ -8,6 +8,8 @@ _WORDS = {
     "wrong version number": "the other side does not speak TLS (wrong version number)",
     "packet length too long": "the other side does not speak TLS (packet length too long)",
     "record layer failure": "the other side does not speak TLS (record layer failure)",
+    "tlsv13 alert certificate required": "the other side demands a client certificate (alert certificate required)",
+    "key values mismatch": "the key is not that of the certificate",
     "ee key too small": "a key is too small: RSA needs 2048 bits",  # ee: end entity
 }
 """For texts of OpenSSL that are unclear."""
@@ -23,6 +25,11 @@ class TLSFailed(SSL.Error):
     def __str__(self) -> str:
         why = words_of(self)
         return f"TLS failed: {why}" if why else "TLS failed"
+
+
+def why_lost(error: BaseException | None) -> str:
+    """How a connection was lost, with the reason where TLS has one, such as a certificate that was not shown."""
+    return f"the connection closed: {error}" if isinstance(error, TLSFailed) else "the connection closed"
 
 
 def in_words(error: Exception) -> Exception:

@@ -103,7 +103,7 @@ def test_plugins_says_when_a_request_meets_one(here: Path, capsys: Out) -> None:
         file.write("    def prepare(self, config, context): ...\n    def on_request(self, view): ...\n")
     (here / "etc" / "plugins.yaml").write_text("plugins: {late: {policy: ../late.py:Late}}\n")
     assert cli.main(["plugins"]) == 0
-    assert "  methods: on_request (limit), prepare\n" in capsys.readouterr().out
+    assert "  methods: prepare, on_request (limit)\n" in capsys.readouterr().out
 
 
 def test_what_cannot_be_reached_is_said_in_words(here: Path, capsys: Out) -> None:

@@ -106,6 +106,7 @@ routes:
         (["GET", "/h"], 1, "404, no route matches the path"),
         (["GET", "/h", "--host", "b.test:80"], 0, "GET b.test:80 /h: route /h (all methods)"),
         (["GET", "/h", "--host", "b.test:80", "etc"], 0, "GET b.test:80 /h: route /h (all methods)"),
+        (["etc", "GET", "/h", "--host", "b.test:80"], 0, "GET b.test:80 /h: route /h (all methods)"),
         (["GET", "--host", "b.test:80", "/h", "etc"], 0, "GET b.test:80 /h: route /h (all methods)"),
         (["--host=b.test:80", "GET", "/h", "-H", "X-A: 1", "etc"], 0, "GET b.test:80 /h: route /h (all methods)"),
         (["GET", "/h", "--host", "b.test"], 0, "conditions do not hold: /h (all methods): header x-beta is present"),
@@ -159,7 +160,8 @@ def test_all_routes(etc: Path, capsys: pytest.CaptureFixture[str], directory: li
             ["check", "--config", "etc"],
             "apigw check: error: unrecognized arguments: --config; the configuration is given by",
         ),
-        (["routes", "--config", "etc"], "; the configuration is given by its directory alone"),
+        (["routes", "--config", "etc"], "; the configuration is given by its directory alone, at the end"),
+        (["diff", "etc", "."], "unrecognized arguments: .; write . --config etc\n"),
         (
             ["reload", "etc"],
             "apigw reload: error: unrecognized arguments: etc; the configuration is given as --config etc",

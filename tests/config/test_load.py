@@ -473,7 +473,7 @@ def test_warnings(example: str, tmp_path: Path) -> None:
         "etc/gateway.yaml:46:11: routes: 2 routes take the credentials of every provider (main, oauth): /api/v1/users, "
         "/api/v1/users/:id; `providers` names those that are meant",
         "etc/gateway.yaml:85:15: rate_limits[0].endpoint: '/api/v1/search' matches no route",
-        "etc/zoo.yaml:1:17: routes: 1 of 3 routes need no authentication: /open",
+        "etc/zoo.yaml:1:17: routes: 1 of 3 routes needs no authentication: /open",
         "etc/old.yml:1:1: is not read: only files that end in .yaml are",
         "etc/routes/a.yaml:1:1: is not read: only *.yaml in etc and in its services are",
     ]

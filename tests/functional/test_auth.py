@@ -192,4 +192,4 @@ def test_the_default(
     daemon = start(document)
     assert daemon.get("/a").status == without
     assert daemon.get("/a", bearer("a.b.c")).status == bad
-    eventually(lambda: ("1 of 1 routes need no authentication: /" in daemon.log) == (default == "none"))
+    eventually(lambda: ("1 of 1 routes needs no authentication: /" in daemon.log) == (default == "none"))

@@ -103,7 +103,7 @@ def test_an_address(daemon: Daemon, service: Service, directory: Path) -> None:
         assert staying.send(encode("GET", "/open/e", OTHER)).head().status == 200
         eventually(lambda: service.connections >= 3)
         said = deny(daemon, directory, "address", "203.0.113.0/29", "--for", "2h", "--reason", "scans")
-        assert said == "denied for 2h: address 203.0.113.0/29; 2 WebSockets and event streams were cut\n"
+        assert said == "denied for 2h: address 203.0.113.0/29; 2 WebSockets and streams were cut\n"
         assert kept.get("/open/a", ATTACKER).code == "denied"
         for client in (socket, events):
             eventually(partial(cut, client))
@@ -174,6 +174,24 @@ def test_a_caller(daemon: Daemon, service: Service, directory: Path, monkeypatch
     deny(daemon, directory, "remove", "token", other)
     deny(daemon, directory, "remove", "subject", "ada", "--provider", "partners")
     assert statuses() == [200, 200, 200] and asked(daemon, "/denials") == {"denials": [], "store_up": None}
+
+
+@pytest.mark.parametrize("provider", ["oauth", "partners"])
+def test_a_client_of_the_token_endpoint(daemon: Daemon, directory: Path, provider: str) -> None:
+    """A client that is denied gets no more tokens. A caller of that id whom another provider vouches for is not the
+    client, and who does not know its secret learns nothing."""
+    body = b"grant_type=client_credentials&client_id=acme&client_secret="
+    form = "Content-Type: application/x-www-form-urlencoded"
+
+    def errors() -> list[str | None]:
+        answers = [daemon.request("POST", "/oauth/token", form, body=body + each) for each in (CLIENT.encode(), b"x")]
+        return [answer.json.get("error") for answer in answers]
+
+    denied = "unauthorized_client" if provider == "oauth" else None
+    deny(daemon, directory, "subject", "acme", "--provider", provider)
+    assert errors() == [denied, "invalid_client"]
+    deny(daemon, directory, "remove", "subject", "acme", "--provider", provider)
+    assert errors() == [None, "invalid_client"]
 
 
 def test_a_key_that_looks_like_a_hash(daemon: Daemon, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -21,6 +22,8 @@ from .conftest import Start
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 os.environ["GRPC_VERBOSITY"] = "NONE"
 OK = grpc.StatusCode.OK
+LATE = 8
+"""Calls that end one after the other: a server of gRPC ends a connection after the fourth PING (gRFC A8)."""
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,10 @@ def daemon(in_front: Start, module_grpc: GrpcService) -> Daemon:
         {"path": "/test.Service/*", "service": "main", "max_body_size": None},
         {"path": "/test.Small/*", "service": "main", "max_body_size": "64KiB"},
         {"path": "/test.Hasty/*", "service": "main", "timeout": "500ms"},
+        *(
+            {"path": f"/test.Late{number}/*", "service": "main", "timeout": f"{300 + 150 * number}ms"}
+            for number in range(LATE)
+        ),
     ]
     return in_front(gateway(services={"main": main}, routes=routes))
 
@@ -136,6 +143,17 @@ def test_the_timeout_of_the_route_is_a_deadline_too(daemon: Daemon, service: Grp
     with GrpcClient(daemon.address, "/test.Hasty") as client:
         assert code_of(lambda: client.unary("Hang", timeout=15)) is grpc.StatusCode.DEADLINE_EXCEEDED
     assert service.cancelled.wait(10)
+
+
+def test_calls_that_are_late_end_no_other(daemon: Daemon, service: GrpcService) -> None:
+    """A service that is silent is not asked so often whether it is there that it ends the connection of all."""
+    with GrpcClient(daemon.address) as other, GrpcClient(daemon.address) as client:
+        waits = other.of("Hang").future(b"")
+        methods: list[Any] = [client.channel.unary_unary(f"/test.Late{number}/Hang") for number in range(LATE)]
+        late = [method.future(b"") for method in methods]
+        assert [call.code() for call in late] == [grpc.StatusCode.DEADLINE_EXCEEDED] * LATE
+        assert not waits.done()
+        waits.cancel()
 
 
 def test_a_client_that_cancels(client: GrpcClient, service: GrpcService) -> None:

@@ -295,6 +295,36 @@ def test_more_than_a_connection_carries_gets_another(start: Start) -> None:
                 client.socket.close()
 
 
+@pytest.mark.parametrize("retry", [None, {"methods": "all"}])
+def test_a_head_that_the_service_does_not_take_ends_nobody_elses_exchange(start: Start, retry: object) -> None:
+    """Headers larger than the service has said are 431, and are not sent: it might end the connection for them.
+
+    They are no failure of the service, whose other exchanges, and the next, go on. Trailers of that size are dropped.
+    """
+    held: list[Received] = []
+    with closing(H2Service(held.append, largest_head=4096)) as service:
+        breaker = {"min_requests": 2, "error_rate": 0.1}
+        main = {"targets": [service.url], "protocol": "h2c", "retry": retry, "circuit_breaker": breaker}
+        daemon = start(gateway(services={"main": main}, routes=[{"path": "/*", "service": "main"}]))
+        with daemon.connect() as other, daemon.connect() as client:
+            other.send(encode("GET", "/held"))
+            eventually(lambda: len(held) == 1)
+            for body in (b"", b"x" * 100_000):
+                for _ in range(5):
+                    answer = client.request("POST", "/large", "X-Large: " + "x" * 4000, body=body)
+                    assert (answer.status, answer.code) == (431, "headers_too_large")
+                    client = client if answer.get("connection") != "close" else daemon.connect()
+            service.behave = echo
+            assert client.get("/next", "X-Large: " + "x" * 3000).status == 200
+            client.send(b"POST /trailers HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+            assert client.send(b"X-Large: %b\r\n\r\n" % (b"x" * 5000)).answer().status == 200
+            assert service.last.trailers == []
+            held[0].answer(200)
+            assert other.answer().status == 200
+        assert [received.target for received in service.requests] == ["/held", "/next", "/trailers"]
+        assert len(service.conversations) == 1
+
+
 @pytest.mark.parametrize("alpn", [["h2"], ["http/1.1"], []])
 def test_over_tls_it_is_chosen_by_alpn(start: Start, tmp_path: Path, alpn: list[str]) -> None:
     """And a service that does not choose it is not spoken to."""

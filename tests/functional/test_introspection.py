@@ -117,15 +117,16 @@ def test_a_server_that_fails(daemon: Daemon, service: Service, server: Authoriza
     No token is logged."""
     token = f"token-while-it-{failing.replace(' ', '-')}"
     TOKENS[token] = {"active": True, "sub": "late"}
-    daemon.get("/any", "Authorization: Bearer ada-token")
-    server.failing = failing
-    began = time.monotonic()
-    answer = daemon.get("/any", f"Authorization: Bearer {token}")
-    assert (answer.status, answer.code, answer.get("retry-after")) == (503, "auth_unavailable", "1")
-    assert time.monotonic() - began < 10
-    assert daemon.get("/any", "Authorization: Bearer ada-token").status == 200
-    server.failing = ""
-    assert daemon.get("/any", f"Authorization: Bearer {token}").status == 200
+    with daemon.connect() as client:  # of one worker: each knows the tokens that it has asked about
+        client.get("/any", "Authorization: Bearer ada-token")
+        server.failing = failing
+        began = time.monotonic()
+        answer = client.get("/any", f"Authorization: Bearer {token}")
+        assert (answer.status, answer.code, answer.get("retry-after")) == (503, "auth_unavailable", "1")
+        assert time.monotonic() - began < 10
+        assert client.get("/any", "Authorization: Bearer ada-token").status == 200
+        server.failing = ""
+        assert client.get("/any", f"Authorization: Bearer {token}").status == 200
     eventually(lambda: "answers again" in daemon.log)
     assert token not in daemon.log
     assert SECRET.decode() not in daemon.log

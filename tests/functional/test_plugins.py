@@ -102,6 +102,7 @@ def test_a_reload_keeps_what_has_not_changed(tmp_path: Path, service: Service) -
         assert stamp(service, daemon) == "second 2 2"
         listed = subprocess.run([APIGW, "plugins", str(directory)], capture_output=True, text=True, check=True)
         assert "stamp: ./stamp.py:Stamp\n  used by: route /stamped\n" in listed.stdout
+        assert "  methods: prepare, on_request (after_limit)" in listed.stdout
         assert "  with.value: string, default 'first': What is set.\n" in listed.stdout
         explained = subprocess.run(
             [APIGW, "routes", "GET", "/stamped", str(directory)], capture_output=True, text=True, check=True
@@ -156,7 +157,7 @@ def test_one_that_blocks_each_second(tmp_path: Path, service: Service) -> None:
                     statuses.append(client.get("/plain").status)
 
         def named() -> int:
-            return daemon.log.count("the plugin stamp on_request has kept all other requests waiting for 1")
+            return daemon.log.count("the plugin stamp has kept all other requests waiting for 1")
 
         def blocks_again() -> bool:
             assert daemon.get("/stamped?block=1").status == 200

@@ -135,7 +135,8 @@ def test_a_process_that_dies_is_quoted(etc: Path) -> None:
     broken.chmod(0o755)
     reactor: Any = EPollReactor()
     said = outcome(Reading(reactor, str(etc), python=str(broken)), reactor)
-    assert said == "the new configuration could not be read: the process that read it ended with 3: no such module"
+    why = "the process that read it ended with exit code 3: no such module"
+    assert said == f"the new configuration could not be read: {why}"
 
 
 def test_what_takes_too_long_is_ended(etc: Path) -> None:
@@ -154,7 +155,7 @@ def test_what_says_nothing_is_no_configuration(etc: Path) -> None:
     reactor: Any = EPollReactor()
     said = outcome(Reading(reactor, str(etc), python=str(silent)), reactor)
     assert said == (
-        "the new configuration could not be read: the process that read it ended with 0: it did not say why"
+        "the new configuration could not be read: the process that read it ended with exit code 0: it did not say why"
     )
 
 

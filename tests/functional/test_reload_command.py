@@ -104,6 +104,19 @@ def test_an_equal_environment_does_not(
     assert "reloaded" in capsys.readouterr().out
 
 
+def test_a_variable_that_only_the_gateway_has_is_taken_from_it(
+    start: Start, service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who reloads a gateway, or asks it, needs none of its variables: the service manager has given them to it."""
+    monkeypatch.setenv("APIGW_TEST_PATH", "/b")
+    routes = [{"path": "${APIGW_TEST_PATH}", "service": "main"}]
+    daemon = start(gateway(services={"main": service.url}, routes=routes), executed=True)
+    monkeypatch.delenv("APIGW_TEST_PATH")
+    assert cli.main(["reload", "--config", str(daemon.directory), "--admin", daemon.admin_text]) == 0
+    assert capsys.readouterr().out == f"process {daemon.process.pid}: reloaded\n"
+    assert daemon.get("/b").status == 200
+
+
 def test_another_gateway_is_not_reloaded(daemon: Daemon, reload: Reload, tmp_path: Path) -> None:
     """One that was started with another directory than the one that was checked."""
     before = daemon.status()["reloads"]
@@ -111,7 +124,7 @@ def test_another_gateway_is_not_reloaded(daemon: Daemon, reload: Reload, tmp_pat
     shutil.copytree(daemon.directory, other)
     code, out, err = reload("--config", str(other))
     assert (code, out) == (1, "")
-    assert err.endswith(f" reads {daemon.directory}, and not {other}\n")
+    assert err.endswith(f" reads {daemon.directory}, and not {other}: give --config {daemon.directory}\n")
     assert daemon.status()["reloads"] == before
 
 

@@ -47,6 +47,23 @@ def test_every_mistake_is_shown_at_once(tmp_path: Path, options: list[str]) -> N
     assert not (tmp_path / "pid").exists()
 
 
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-"])
+def test_standard_output_that_is_closed_is_nothing_else(tmp_path: Path, closed: str) -> None:
+    """No other descriptor gets the number of a standard one, and with it the lines of a log."""
+    path = tmp_path / "public.sock"
+    document = gateway(services=NOWHERE, routes=ALL, listen=[f"unix:{path}"], admin=None, access_log={"file": "-"})
+    command = Daemon(tmp_path / "etc", document).command
+    with subprocess.Popen(["sh", "-c", f'exec "$@" {closed}', "sh", *command], stdin=subprocess.DEVNULL) as process:
+        try:
+            eventually(path.exists)
+            descriptors = [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)]
+            numbers = {"<": 0, "2": 2, ">": 1}
+            for each in closed.split():
+                assert descriptors[numbers[each[0]]] == os.devnull
+        finally:
+            process.terminate()
+
+
 def test_a_daemon_has_no_standard_output(tmp_path: Path) -> None:
     """A daemon in the background whose access log goes to standard output does not start."""
     document = gateway(services=NOWHERE, routes=ALL, access_log={"file": "-"})

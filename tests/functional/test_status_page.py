@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -220,6 +221,20 @@ def test_a_gateway_that_is_gone_is_said(start: Start, service: Service, browser:
     daemon.wait()
     eventually(lambda: "cannot be asked" in browser.text("#trouble"))
     assert "orders" in browser.text("#services")
+
+
+@needs_chromium
+def test_what_could_not_be_changed_is_on_the_page(start: Start, service: Service, browser: Chromium) -> None:
+    """A reload that was refused, and an upgrade that has failed, each with its reason."""
+    daemon = start(gateway(services={"main": service.url}, routes=[], workers=2), executed=True)
+    daemon.directory.joinpath("gateway.yaml").write_text("routes: 7\n")
+    daemon.process.send_signal(signal.SIGUSR2)
+    eventually(lambda: daemon.status()["upgrade_problem"])
+    browser.open(admin_url(daemon))
+    eventually(lambda: "gateway.yaml:1:9: routes: must be a list" in browser.text("#upgrade-problems li"))
+    assert browser.evaluate("document.getElementById('problems').hidden") is True
+    assert not daemon.reload()
+    eventually(lambda: "gateway.yaml:1:9: routes: must be a list" in browser.text("#problems li"))
 
 
 def circuits(daemon: Daemon) -> list[dict[str, object]]:

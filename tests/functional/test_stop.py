@@ -76,6 +76,30 @@ def test_what_is_in_flight_is_finished(start: Start, service: Service, slow: thr
     assert daemon.wait() == 0
 
 
+def test_who_could_not_be_told_may_ask_once_more(start: Start, service: Service) -> None:
+    """The head of the answer went out before the signal, without a word of the end: the next request is answered."""
+    go_on = threading.Event()
+
+    def behave(received: Received) -> None:
+        received.conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+        assert go_on.wait(20)
+        received.conversation.send(b"done")
+
+    service.behave = behave
+    daemon = serve(start, service)
+    client = daemon.connect().send(encode("GET", "/a"))
+    head = client.head()
+    assert (head.status, head.get("connection")) == (200, None)
+    daemon.terminate()
+    eventually(lambda: "draining: 1 exchange" in daemon.log)
+    go_on.set()
+    assert client.take(4, b"") == b"done"
+    answer = client.get("/b")
+    assert (answer.status, answer.get("connection")) == (200, "close")
+    assert client.is_closed()
+    assert daemon.wait() == 0
+
+
 def test_what_had_arrived_whole_is_answered(start: Start, service: Service) -> None:
     """Requests that were in a queue of the kernel's when the signal came are lost."""
     daemon = serve(start, service)

@@ -52,6 +52,7 @@ def daemon(in_front: Start, module_service: Service, authority: Authority) -> Da
 
 
 PLAIN, TWO, NEW, KNOWN = range(4)
+GET = b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def get(daemon: Daemon, which: int, tls: ssl.SSLContext, name: str = "localhost", path: str = "/a") -> Answer:
@@ -92,6 +93,36 @@ def test_a_client_must_show_a_certificate_where_one_is_wanted(
     with Client(daemon.addresses[KNOWN], friend, "localhost") as client:
         assert client.request("GET", "/a", host="A.example:8443").status == 200
         assert client.request("GET", "/a", host="b.example").status == 421
+
+
+@pytest.mark.parametrize("which", [TWO, NEW, KNOWN])
+@pytest.mark.parametrize("pieces", [[GET], [b"G", b"ET /a HTTP/1.1\r\n"], [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]])
+def test_a_client_without_tls_is_told_to_use_it(
+    daemon: Daemon, service: Service, which: int, pieces: list[bytes]
+) -> None:
+    """Who speaks HTTP without TLS to a port that needs it gets one answer, 400, that says so, and is not served."""
+    with Client(daemon.addresses[which]) as client:
+        for piece in pieces:
+            client.send(piece)
+        answer = client.answer()
+        assert (answer.status, answer.code, answer.get("connection")) == (400, "bad_request", "close")
+        assert answer.json["detail"] == "The client does not speak TLS, which this port needs: use https://."
+        client.send(GET)
+        assert client.is_closed()
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("cut", [1, 2, 100, None])
+def test_a_client_with_tls_is_told_that_there_is_none(daemon: Daemon, cut: int | None) -> None:
+    """Who begins TLS on a port without it gets 400, and the reason names TLS."""
+    hello = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
+    with Client(daemon.addresses[PLAIN]) as client:
+        answer = client.send(hello.read()[:cut]).answer()
+        assert (answer.status, answer.code) == (400, "bad_request")
+        assert answer.json["detail"] == "The client speaks TLS, which this port does not: use http://."
+        assert client.is_closed()
 
 
 def curl(*arguments: str) -> str:
@@ -147,8 +178,8 @@ def test_a_service_is_believed_if_its_certificate_is_right(
     assert daemon.request("PUT", "/right", body=body).json["body"] == body.decode("latin-1")
 
 
-def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, authority: Authority) -> None:
-    """The gateway shows its certificate to a service that wants one."""
+def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, authority: Authority, tmp_path: Path) -> None:
+    """The gateway shows its certificate to a service that wants one. Where it has none to show, the log says so."""
     with closing(Service(tls=authority.server(authority.issue("localhost"), verify_clients=True))) as service:
         own = authority.issue("gateway")
         trust = {"ca_file": authority.file}
@@ -161,9 +192,12 @@ def test_a_service_that_knows_its_callers_knows_the_gateway(start: Start, author
             },
             "nobody": {"targets": [by_name(service)], "tls": trust},
         }
-        daemon = start(gateway(services=services, routes=[{"path": f"/{name}", "service": name} for name in services]))
+        log = tmp_path / "access.log"
+        routes = [{"path": f"/{name}", "service": name} for name in services]
+        daemon = start(gateway(services=services, routes=routes, access_log={"file": str(log)}))
         assert daemon.get("/known").status == 200
         assert daemon.get("/nobody").status == 502
+        eventually(lambda: "TLS failed: the other side demands a client certificate" in log.read_text())
         # The gateway's own questions are asked as its requests are.
         eventually(lambda: "/well" in {received.target for received in service.requests})
         with Client(daemon.admin) as client:

@@ -166,7 +166,7 @@ def test_what_is_in_flight_is_finished_by_the_old_program(daemon: Daemon, servic
 BROKEN = {
     "a syntax error": ("apigw/process/program.py", "def broken(:\n", "SyntaxError"),
     "an import that fails": ("apigw/process/program.py", "import no_such_module\n", "ModuleNotFoundError"),
-    "one that ends without a word": ("apigw/tap.py", "import os\nos._exit(3)\n", "the new program ended with 3"),
+    "one that ends without a word": ("apigw/tap.py", "import os\nos._exit(3)\n", "ended with exit code 3"),
 }
 
 

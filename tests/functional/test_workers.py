@@ -84,7 +84,17 @@ def test_a_worker_that_is_killed_is_replaced(daemon: Daemon) -> None:
     end(daemon, workers(daemon)[0])
     assert daemon.get("/a").status == 200
     assert daemon.status()
-    assert "was ended by SIGKILL; it held 0 locks; replaced " in daemon.log
+    assert "was ended by SIGKILL; replaced " in daemon.log
+
+
+def test_a_worker_that_drained_is_replaced_and_no_error(daemon: Daemon) -> None:
+    """An operator has sent it SIGTERM: nothing was lost, and the alerts on errors do not go off."""
+    drained = workers(daemon)[0]
+    os.kill(drained, signal.SIGTERM)
+    eventually(lambda: f"(process {drained}) ended with exit code 0; replaced " in daemon.log)
+    (said,) = (line for line in daemon.log.splitlines() if f"(process {drained})" in line)
+    assert "#warn]" in said
+    eventually(lambda: len(workers(daemon)) == WORKERS)
 
 
 def test_all_workers_killed_at_once_are_replaced(daemon: Daemon) -> None:

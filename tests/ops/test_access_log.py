@@ -240,6 +240,11 @@ def test_values_of_secrets_are_not_shown(name: str) -> None:
     [
         b"/p?page=2&sort=name",
         b"/p?q=token",
+        b"/p?q=token=1",
+        b"/p?next=/a?page=2%26sort%3Dname",
+        b"/p?next=https%3A%2F%2Fa.example%2Ftoken%3Fpage%3D2",
+        b"/p?mail=a@b.example&u=http://a.example/~b@c:d",
+        b"/p?x=%3F%23%26%40&y=?#@",
         b"/token/x",
         b"/p?postcode=1&tokens=2&keyword=3",
         b"/p?&&=&a",
@@ -266,6 +271,23 @@ def test_a_user_in_a_url_is_not_shown() -> None:
     assert without_secrets(b"http://user:pass@host/p?a=b@c") == b"http://***@host/p?a=b@c"
     assert without_secrets(b"http://host/p?a=b@c") == b"http://host/p?a=b@c"
     assert without_secrets(b"user:pass@host:443") == b"***@host:443"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"/reset?token=s3cr3t",
+        b"https%3A%2F%2Fa.example%2Fcb%3fx%3D1%26code%3Ds3cr3t",
+        b"https%3A%2F%2Fa.example%2F%23access_token%3Ds3cr3t",
+        b"https%253A%252F%252Fa.example%252F%253Ftoken%253Ds3cr3t",
+        b"https://user:s3cr3t@a.example/",
+        b"https%3A%2F%2Fuser%3As3cr3t%40a.example%2F",
+        b"/p?" + b"a=?" * (MAX_PAIRS + 1),
+    ],
+)
+def test_a_secret_of_a_url_in_a_query_is_not_shown(value: bytes) -> None:
+    """A value that is a URL with a secret, as where to go after a login, is a secret as a whole."""
+    assert without_secrets(b"/login?a=1&next=" + value + b"&b=2") == b"/login?a=1&next=***&b=2"
 
 
 def test_a_query_of_very_many_pairs_is_not_shown() -> None:

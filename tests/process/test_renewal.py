@@ -12,6 +12,7 @@ from weakref import ref
 
 import pytest
 from attrs import evolve
+from support.certificates import Authority
 from support.waiting import PATIENCE
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.epollreactor import EPollReactor
@@ -33,8 +34,9 @@ LOOPBACK = "tcp:0:interface=127.0.0.1"
 class Scene:
     """A program with the route ``/a`` to the service ``first``. Nothing listens."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **gateway: object) -> None:
         self.directory = directory
+        self._gateway = gateway
         self.write("first", "/a")
         self.reactor: Any = EPollReactor()
         config = load(str(directory), {}, RULES)
@@ -44,7 +46,7 @@ class Scene:
 
     def write(self, service: str, *paths: str, **gateway: object) -> None:
         document = {
-            "gateway": {"listen": [LOOPBACK], "admin": LOOPBACK, "access_log": None, **gateway},
+            "gateway": {"listen": [LOOPBACK], "admin": LOOPBACK, "access_log": None, **self._gateway, **gateway},
             "services": {service: {"targets": ["http://127.0.0.1:9"]}},
             "routes": [{"path": path, "service": service} for path in paths],
             "rate_limits": [{"endpoint": path, "limit": 1, "window": "1s", "scope": "ip"} for path in paths],
@@ -177,6 +179,30 @@ def test_what_an_exchange_still_uses_stays_whole(scene: Scene) -> None:
     scene.wait(scene.renewal.commit())
     match = table.router.match(b"GET", b"/a")
     assert match is not None and match.value.service == "first"
+
+
+def test_a_certificate_that_changes_after_the_check_is_named(tmp_path: Path) -> None:
+    """A key that is replaced between the check and its use is a problem of its listener, as in the check."""
+    authority = Authority(tmp_path)
+    pair, other = authority.issue("a.example"), authority.issue("b.example")
+    tls = {"certificates": [{"cert_file": pair.certificate, "key_file": pair.key}]}
+    directory = tmp_path / "configuration"
+    directory.mkdir()
+    scene = Scene(directory, listen=[LOOPBACK, {"endpoint": LOOPBACK, "tls": tls}])
+    packed = scene.packed("second", "/b")
+    Path(pair.key).write_bytes(Path(other.key).read_bytes())
+    threads = scene.reactor.getThreadPool()
+    threads.start()
+    try:
+        with pytest.raises(ConfigError) as refused:
+            scene.wait(scene.renewal.prepare(packed))
+    finally:
+        threads.stop()
+    (problem,) = refused.value.problems
+    assert str(problem).endswith(
+        "gateway.listen[1].tls: cannot be read any more: the key is not that of the certificate"
+    )
+    assert scene.found(b"/a") == "first"
 
 
 def test_many_reloads_take_no_memory(scene: Scene) -> None:

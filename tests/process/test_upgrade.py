@@ -40,11 +40,11 @@ def tried(code: str, so_far: Callable[[Turning, Child], object] = lambda *_: Non
     [
         (f"import sys; print({ABLE!r}, file=sys.stderr)", ""),
         (f"import sys; print('a warning', {ABLE!r}, 'another', sep='\\n', file=sys.stderr)", ""),
-        ("import os; os._exit(0)", "the new program ended with 0, and has not said that it can be used"),
+        ("import os; os._exit(0)", "the new program ended with exit code 0, and has not said that it can be used"),
         (f"import os, sys; print({ABLE!r}, file=sys.stderr, flush=True); os._exit(3)", ABLE),
         ("raise SystemExit('this will not do')", "this will not do"),
-        ("import os; os._exit(3)", "the new program ended with 3"),
-        ("import os; os.close(2); os._exit(3)", "the new program ended with 3"),
+        ("import os; os._exit(3)", "the new program ended with exit code 3"),
+        ("import os; os.close(2); os._exit(3)", "the new program ended with exit code 3"),
     ],
 )
 def test_how_it_ends(code: str, why: str) -> None:

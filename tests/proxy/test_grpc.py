@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from twisted.internet.task import Clock
 
-from apigw import errors
+from apigw import errors, is_compiled
+from apigw.contract.exchange import Exchange, OnLasting, Route
+from apigw.contract.peers import Peers
+from apigw.errors import GatewayError
+from apigw.ops.metrics import Metrics
 from apigw.proxy import grpc
+from apigw.wire.deadlines import Deadlines
 from apigw.wire.headers import Headers
+from apigw.wire.request import Request, Stream
 
 
 @pytest.mark.parametrize(
@@ -89,3 +98,48 @@ def test_a_status_is_a_number(value: bytes, status: int | None) -> None:
     """Anything else says nothing."""
     assert grpc.status_in([(b"grpc-status", value)]) == status
     assert grpc.status_in([]) is None
+
+
+class Lasts(OnLasting):
+    def __init__(self) -> None:
+        self.told = 0
+
+    def run(self, exchange: Exchange) -> None:
+        self.told += 1
+
+
+class Refusing:
+    def __init__(self) -> None:
+        self.refused: list[GatewayError] = []
+
+    def refuse(self, exchange: Exchange, error: GatewayError) -> None:
+        self.refused.append(error)
+
+
+@pytest.mark.skipif(is_compiled(), reason="what is compiled knows an actor from the real part")
+@pytest.mark.parametrize("timeout", [None, b"90S", b"30S"])
+def test_a_call_that_goes_on_lasts(timeout: bytes | None) -> None:
+    """After a minute it is a stream, of which it is looked at whether its caller may still call; one that has ended
+    before, or ends at its deadline, is none."""
+    clock, lasts = Clock(), Lasts()
+    driver: Any = Refusing()
+    deadlines = Deadlines(clock)
+    series = Metrics(CollectorRegistry(), "0").route("/a")
+    headers = [(b"content-type", b"application/grpc"), *([] if timeout is None else [(b"grpc-timeout", timeout)])]
+
+    def begun() -> Exchange:
+        request = Request(Stream(b"192.0.2.1", False), b"POST", b"/a", b"/a", b"", b"x", headers, b"HTTP/2", None)
+        exchange = Exchange(driver, request, Peers(), clock.seconds())
+        exchange.route = Route("/a", None, "main", series, (), on_lasting=(lasts,))
+        grpc.begin_call(exchange, deadlines)
+        return exchange
+
+    running, ended = begun(), begun()
+    for each in ended.at_end:
+        each.run(ended)
+    for seconds, told, refused in ((59.9, 0, timeout == b"30S"), (0.2, 1, timeout == b"30S"), (31.0, 1, True)):
+        clock.advance(seconds)
+        deadlines.check()
+        assert lasts.told == (0 if timeout == b"30S" else told)
+        assert bool(driver.refused) == (refused and timeout is not None)
+    assert running.at_end

@@ -114,6 +114,8 @@ class H2Conversation:
         self.state.initiate_connection()
         if service.most_streams is not None:
             self.state.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: service.most_streams})
+        if service.largest_head is not None:
+            self.state.update_settings({h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: service.largest_head})
         self.flush()
 
     def flush(self) -> None:
@@ -182,6 +184,7 @@ class H2Service:
         tls: ssl.SSLContext | None = None,
         most_streams: int | None = None,
         port: int = 0,
+        largest_head: int | None = None,
     ) -> None:
         self.behave = behave
         self.behave_on_data = False
@@ -190,6 +193,7 @@ class H2Service:
         self.failures: list[BaseException] = []
         self.conversations: list[H2Conversation] = []
         self.most_streams = most_streams
+        self.largest_head = largest_head
         self._tls = tls
         self._listening = socket.create_server(("127.0.0.1", port), backlog=512)
         self.port: int = self._listening.getsockname()[1]

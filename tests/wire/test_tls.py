@@ -64,7 +64,8 @@ class Server:
         self.seen[-1].begin()
 
     def _refused(self, refusal: Refused, peer: bytes, secure: bool, protocol: bytes) -> tuple[int, Headers, bytes]:
-        assert (peer, secure) == (b"192.0.2.1", True)
+        assert peer == b"192.0.2.1"
+        assert secure is ("does not speak TLS" not in refusal.reason)
         return refusal.status, [(b"content-length", b"2")], b"no"
 
     def connect(self, context: ssl.SSLContext, name: str | None = "first.example") -> Client:
@@ -387,13 +388,26 @@ def secure_layer(client: Client) -> Any:
 
 
 def test_what_is_no_tls(server: Server) -> None:
-    """A request in clear is not answered, and the connection closed."""
+    """What is neither TLS nor a request is not answered, and the connection closed."""
     transport = FakeTransport(server.clock).connect(server.factory.buildProtocol(PEER))
-    transport.deliver(GET)
+    transport.deliver(GET.lower())
     server.wait(0)
     assert transport.lost or transport.aborted
     assert b"HTTP" not in transport.taken
     server.wait(0)
+    assert not server.channels.channels
+    assert server.seen == []
+
+
+def test_a_request_without_tls(server: Server) -> None:
+    """A request in clear is refused in clear, and what follows it is dropped, until the connection ends in time."""
+    transport = FakeTransport(server.clock).connect(server.factory.buildProtocol(PEER))
+    transport.deliver(GET)
+    transport.deliver(GET)
+    assert transport.taken.startswith(b"HTTP/1.1 400 ")
+    assert transport.taken.count(b"HTTP/1.1") == 1
+    assert len(server.channels.channels) == 1
+    server.wait(6)
     assert not server.channels.channels
     assert server.seen == []
 

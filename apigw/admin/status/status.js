@@ -61,7 +61,8 @@ function plot(svg, length, lines) {
 
 function facts(status) {
   const reload = status.last_reload;
-  problems(reload !== null && reload.result !== "succeeded" ? status.problems : []);
+  problems("problems", reload !== null && reload.result !== "succeeded" ? status.problems : []);
+  problems("upgrade-problems", status.upgrade_problem ? status.upgrade_problem.split("\n") : []);
   const pairs = [
     ["version", status.version],
     ["up for", duration(status.uptime)],
@@ -206,9 +207,9 @@ async function explain() {
   shown.scrollIntoView({ block: "nearest" });
 }
 
-function problems(list) {
-  byId("problems").hidden = !list.length;
-  byId("problems").querySelector("ul").replaceChildren(...list.map((each) => element("li", each)));
+function problems(id, list) {
+  byId(id).hidden = !list.length;
+  byId(id).querySelector("ul").replaceChildren(...list.map((each) => element("li", each)));
 }
 
 async function ask(path) {

@@ -1,4 +1,4 @@
-"""Ends tunnels and event streams when the credential that opened them is no longer valid."""
+"""Ends what lasts when the credential that opened it does not hold any more: tunnels, and streams also of gRPC."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = Logger()
 
 
 class Lasting(OnLasting):
-    """All tunnels and event streams, across reloads. ``failed`` is called with the reason for each that is ended."""
+    """All tunnels and streams, across reloads. ``failed`` is called with the reason for each that is ended."""
 
     def __init__(self, deadlines: Deadlines, now: Callable[[], float], failed: Callable[[str], None]) -> None:
         self._deadlines = deadlines
@@ -108,7 +108,7 @@ class Lasting(OnLasting):
 
 
 class _Watched:
-    """A tunnel or an event stream, with the deadline of its next check."""
+    """A tunnel or a stream, with the deadline of its next check."""
 
     deadline: float
 

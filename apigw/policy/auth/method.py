@@ -53,7 +53,7 @@ class Method:
         return self.verify(sent, now) if known is None else known
 
     def again(self, sent: Sequence[bytes], now: float, providers: Providers) -> Principal | Deferred[Principal] | None:
-        """For tunnels and event streams: as ``authenticate``, by one of ``providers``, of what was good when they
+        """For tunnels and streams: as ``authenticate``, by one of ``providers``, of what was good when they
         began."""
         known = self.remembered(sent, now)
         if known is not None and (providers is None or known.provider in providers):

@@ -100,7 +100,8 @@ def demands(document: Document, files: Files) -> None:
         for at, _ in document.entries(*path, "claims"):
             claim_name(document, at)
     if opened:
-        sentence = f"{len(opened)} of {len(routes)} routes need no authentication: {_listed(document, opened)}"
+        need = "needs" if len(opened) == 1 else "need"
+        sentence = f"{len(opened)} of {len(routes)} routes {need} no authentication: {_listed(document, opened)}"
         document.warn(("routes",), sentence, document.place((*opened[0], "path")))
 
 

@@ -19,6 +19,7 @@ from apigw.errors import AuthUnavailable
 from apigw.policy.check.model import Check
 from apigw.policy.check.series import CheckSeries
 from apigw.policy.check.verdict import Verdict, digest_of, judge
+from apigw.wire.errors import UpstreamLost, UpstreamMalformed
 from apigw.wire.fetch import Answered, Ask, FetchFailed
 from apigw.wire.headers import Headers
 
@@ -31,10 +32,14 @@ EACH = 64
 """How many of them may be of one client address (IPv6: a /64)."""
 
 FAILURES = 10
-"""After so many failures in a row, one request is let through every ``PROBES_EVERY`` seconds, until one is answered."""
+"""After so many in a row for which there was no connection, or no answer in time, one request is let through every
+``PROBES_EVERY`` seconds, until one is answered."""
+CLIENTS = AT_A_TIME // EACH
+"""Silence counts when so many client addresses have met it: fewer may ask what takes it long, and could have it left
+alone for all others."""
 PROBES_EVERY = 1.0
 TOLD_EVERY = 10.0
-"""Seconds between two lines of the log about questions that the program finds fault with: clients choose these."""
+"""Seconds between two lines of the log about single questions without a verdict: clients choose these."""
 
 REMEMBERED = 16_384
 MOST_TAKEN = 1024
@@ -56,6 +61,8 @@ class Checker:
         self._asking = SharedCalls()
         self._places = Places(AT_A_TIME, EACH)
         self._failures = 0
+        self._kept_waiting: set[str] = set()
+        """Clients that got no answer in time, since the last answer."""
         self._next_probe = 0.0
         self._next_told = -math.inf
         self._passes: OrderedDict[bytes, tuple[float, Verdict]] = OrderedDict()
@@ -98,7 +105,7 @@ class Checker:
             headers.addRawHeader(name, value)
         asking: Deferred[Any] = Deferred.fromCoroutine(self._ask(self.check.url, headers))
         asking.addTimeout(self.check.timeout, self._clock, _too_late)
-        asking.addBoth(self._ended, now, caller).addCallbacks(self._judge, self._failed)
+        asking.addBoth(self._ended, now, caller).addCallbacks(self._judge, self._failed, errbackArgs=(caller,))
         if not probes:
             return asking
         # It goes on if its client leaves: else clients that never stay would keep the answer from all others.
@@ -113,31 +120,46 @@ class Checker:
 
     def _judge(self, answered: Answered) -> Verdict:
         verdict = judge(answered.status, answered.fields, answered.body, self._take)
-        if verdict is None and not 400 <= answered.status < 500:
-            raise self._failed_with(f"it answered with {answered.status}")
-        if self._failures >= FAILURES:
-            log.info("check {name}: answers again", name=self.check.name)
-        self._failures = 0
+        self._is_there()
         if verdict is None:
-            # It is there, and finds fault with this question: no client may have it left alone for all others.
             self._tell(f"it answered with {answered.status}")
             raise self._unavailable()
         self._series.counted(self.check.name, "refused" if verdict.status else "passed")
         return verdict
 
-    def _failed(self, failure: Failure) -> Failure:
+    def _failed(self, failure: Failure, caller: str) -> Failure:
         if failure.check(CancelledError):  # the client has left
             return failure
         error = failure.value
-        raise self._failed_with(str(error) or type(error).__name__)
+        why = str(error) or type(error).__name__
+        if isinstance(error, _Late):
+            if len(self._kept_waiting) < CLIENTS:
+                self._kept_waiting.add(caller)
+            if len(self._kept_waiting) == CLIENTS:
+                raise self._failed_with(why)
+        elif isinstance(error, _AT_THE_QUESTION):
+            self._is_there()
+        else:
+            raise self._failed_with(why)
+        self._tell(why)
+        raise self._unavailable()
+
+    def _is_there(self) -> None:
+        """It has said something. If that is no verdict, it fails at this question: no client may have it left alone
+        for all others by questions at which it fails."""
+        if self._failures >= FAILURES:
+            log.info("check {name}: answers again", name=self.check.name)
+        self._failures = 0
+        self._kept_waiting.clear()
 
     def _failed_with(self, why: str) -> AuthUnavailable:
         self._failures += 1
         if self._failures == FAILURES:
             self._next_probe = self._seconds() + PROBES_EVERY
-        if self._failures in (1, FAILURES):
-            times = f", {FAILURES} times in a row: it is asked once a second" if self._failures > 1 else ""
-            log.warn("check {name}: no verdict: {why}{times}", name=self.check.name, why=why, times=times)
+            times = f"{FAILURES} times in a row: it is asked once a second"
+            log.warn("check {name}: no verdict: {why}, {times}", name=self.check.name, why=why, times=times)
+        elif self._failures == 1:
+            self._tell(why)
         return self._unavailable()
 
     def _tell(self, why: str) -> None:
@@ -166,5 +188,13 @@ def _of_its_own(failure: Failure) -> NoReturn:
     raise AuthUnavailable(error.detail, error.headers) if isinstance(error, AuthUnavailable) else error
 
 
+class _Late(FetchFailed):
+    """There is no answer in time."""
+
+
+_AT_THE_QUESTION = (FetchFailed, UpstreamLost, UpstreamMalformed)
+"""What it has said cannot be used, or it has closed the connection instead."""
+
+
 def _too_late(result: Any, seconds: float) -> None:
-    raise FetchFailed(f"it has not answered within {seconds:g} s")
+    raise _Late(f"it has not answered within {seconds:g} s")

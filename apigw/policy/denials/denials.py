@@ -7,10 +7,11 @@ from contextlib import suppress
 from typing import Any
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from apigw.contract.machine import Answer, Machine
 from apigw.contract.principal import key_of
@@ -32,6 +33,9 @@ SETTLES = 3.0
 AGAIN = 0.05
 """Seconds until the page is read again, if its lock was not to be had."""
 
+ASKED_AT_START = 40
+"""Times that a worker that starts asks Redis, which may have no connection yet: two seconds. Later its looks do."""
+
 AT_START = 250
 """Times that a worker that starts tries to read the page: half a second, as it waits 2 ms for the lock each time."""
 
@@ -42,7 +46,7 @@ log = Logger()
 
 @frozen
 class Told:
-    """``cut``: how many tunnels and event streams were ended. ``late``: how many workers have not answered in time."""
+    """``cut``: how many tunnels and streams were ended. ``late``: how many workers have not answered in time."""
 
     cut: int
     late: int
@@ -78,6 +82,7 @@ class Denials:
         self._reads_redis = False
         self._up = True
         self._next: IDelayedCall | None = None
+        self._asking: Deferred[None] | None = None
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
         machine.answers(QUESTION, lambda _: self._read())
@@ -90,10 +95,30 @@ class Denials:
                 self._use(self._store.all())
                 break
         self._looking.start(LOOKS_EVERY)
+        if self._redis is not None and not self._holding:
+            self._asking = self._ask(self._redis).addErrback(_unless_stopped)
+
+    @inlineCallbacks
+    def _ask(self, redis: InRedis) -> Generator[Any, Any, None]:
+        """A gateway that starts knows none yet, and it takes a second until it is certain which worker checks: so each
+        asks Redis by itself, as soon as there is a connection."""
+        for _ in range(ASKED_AT_START):
+            try:
+                found = yield redis.all(self._now())
+            except RedisUnavailable:
+                yield deferLater(self._clock, AGAIN)
+            else:
+                missing = {name: each for name, each in found.items() if name not in self._holding}
+                if missing:
+                    self._try(missing)
+                    yield self._read()
+                return
 
     def stop(self) -> None:
         if self._looking.running:
             self._looking.stop()
+        if self._asking is not None:
+            self._asking.cancel()
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -159,7 +184,7 @@ class Denials:
         return self._machine.ask(QUESTION, silent=True).addCallback(told)
 
     def _read(self) -> Deferred[int]:
-        """Use what is stored. Fires when it is in use, with how many tunnels and event streams that has cut."""
+        """Use what is stored. Fires when it is in use, with how many tunnels and streams that has cut."""
         try:
             stored = self._store.all()
         except Full:
@@ -262,6 +287,11 @@ class Denials:
             self._series.store_up(up)
             if not up:
                 log.warn("denials: Redis is away; those that are known go on to hold")
+
+
+def _unless_stopped(failure: Failure) -> None:
+    if not failure.check(CancelledError):
+        log.failure("denials in Redis", failure=failure)
 
 
 def _unavailable() -> Overloaded:

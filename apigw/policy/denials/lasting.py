@@ -1,8 +1,9 @@
-"""Tunnels and event streams, which are cut when their caller is denied."""
+"""What lasts, which is cut when its caller is denied: tunnels, event streams, and streams of gRPC."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from twisted.logger import Logger
 
@@ -36,19 +37,20 @@ class Lasting(OnLasting):
         self._running[exchange] = None
         exchange.at_end = (*exchange.at_end, self._forget)
         if self._watch.addresses is not None or self._watch.callers:
-            # The denial may have come while the service was asked.
-            self._later(self.review)
+            # The denial may have come while the service was asked. Of thousands that run no other is looked at.
+            self._later(partial(self._review, exchange))
 
     def review(self) -> int:
         """End those whose caller is denied now. Returns their number."""
-        ended = 0
-        for exchange in list(self._running):
-            error = self._refusal(exchange)
-            if error is not None:
-                ended += 1
-                log.info("{id}: cut, its caller is denied", id=exchange.id.decode("ascii"))
-                exchange.driver.refuse(exchange, error)
-        return ended
+        return sum(map(self._review, list(self._running)))
+
+    def _review(self, exchange: Exchange) -> bool:
+        """End this one if its caller is denied now. Returns whether it did."""
+        error = self._refusal(exchange) if exchange in self._running else None
+        if error is not None:
+            log.info("{id}: cut, its caller is denied", id=exchange.id.decode("ascii"))
+            exchange.driver.refuse(exchange, error)
+        return error is not None
 
     def _refusal(self, exchange: Exchange) -> GatewayError | None:
         try:

@@ -67,6 +67,8 @@ class PreparedDenials(Prepared):
         headers = () if auth is None else {each.header.lower().encode("ascii") for each in auth.api_keys}
         self._key_fields = tuple(sorted(headers))
         self._part = Part(on_lasting=(policy.lasting,))
+        self.denies = policy.watch.denies
+        """For policies that give callers something, as the token endpoint does."""
 
     def part(self, route: RouteConfig) -> Part:
         return self._part

@@ -9,6 +9,7 @@ from typing import final
 
 from apigw import errors
 from apigw.contract.exchange import Exchange, Outcome, Stage
+from apigw.contract.principal import key_of
 from apigw.contract.ranges import Ranges
 from apigw.errors import GatewayError
 from apigw.policy.auth.digest import token_digest
@@ -52,6 +53,13 @@ class Watch:
         addresses = self.addresses
         if addresses is not None and addresses.holds(address):
             raise self._refusal("address")
+
+    def denies(self, provider: str, id: str) -> bool:
+        """Whether a caller is denied that asks for something else than a route: as ``check_caller``, and counted so."""
+        if id not in self._ids and key_of(provider, id) not in self._subjects:
+            return False
+        self._denied("subject")
+        return True
 
     def check_caller(self, exchange: Exchange, key_fields: Sequence[bytes]) -> None:
         """``key_fields`` are the headers of API keys. Raises ``Denied`` or ``Unauthorized``."""

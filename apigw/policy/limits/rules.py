@@ -9,7 +9,7 @@ from apigw.config import addresses
 from apigw.config.files import Files
 from apigw.config.merge import Document
 from apigw.config.model import Path
-from apigw.config.nearest import hint
+from apigw.config.nearest import hint, meant
 from apigw.config.paths import paths_of
 from apigw.config.rules import Rules
 from apigw.config.validate import shown
@@ -26,8 +26,7 @@ from apigw.routing.rules import Patterns, misnamed
 def limited_endpoint(text: str) -> None:
     if text != UNMATCHED:
         if not text.startswith("/"):
-            near = hint(text, [UNMATCHED])
-            raise ValueError(f"does not begin with /{near if 'mean' in near else ''}")
+            raise ValueError(f"does not begin with /{meant(text, [UNMATCHED])}")
         Pattern.parse(text)
 
 
@@ -38,7 +37,7 @@ def counted_by(text: str) -> None:
         raise ValueError(f"is a scope: write {SHORT[text][0]}")
     if text not in ("principal", "address"):
         raise ValueError(
-            f"is not principal, address, or a map such as {{header: X-Name}}{hint(text, ('principal', 'address'))}"
+            f"is not principal, address, or a map such as {{header: X-Name}}{meant(text, ('principal', 'address'))}"
         )
 
 

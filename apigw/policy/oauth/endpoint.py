@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from json import dumps
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from attrs import field, frozen
 from authlib.oauth2.base import OAuth2Error
 from authlib.oauth2.rfc6749 import AuthorizationServer, OAuth2Request
-from authlib.oauth2.rfc6749.errors import InvalidGrantError, InvalidRequestError
+from authlib.oauth2.rfc6749.errors import InvalidGrantError, InvalidRequestError, UnauthorizedClientError
 from authlib.oauth2.rfc6749.grants import ClientCredentialsGrant, RefreshTokenGrant
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from twisted.internet.defer import Deferred
@@ -57,7 +57,8 @@ class TokenEndpoint:
     """``POST /oauth/token`` for the clients of one configuration. Made once for each snapshot.
 
     ``families`` (of refresh tokens, if the configuration has them), ``allow`` and ``run`` outlive it. Remembered
-    secrets are taken over from ``previous``. Raises ``ConfigError`` for clients that cannot be used.
+    secrets are taken over from ``previous``. ``denies`` says whether a client gets no tokens at present. Raises
+    ``ConfigError`` for clients that cannot be used.
     """
 
     log = Logger()
@@ -71,7 +72,9 @@ class TokenEndpoint:
         families: FamilyStore | None = None,
         origins: Mapping[Path, Origin] | None = None,
         previous: TokenEndpoint | None = None,
+        denies: Callable[[str], bool] = lambda client: False,
     ) -> None:
+        self._denies = denies
         self._oauth = oauth
         self._allow = allow
         self._run = run
@@ -111,6 +114,8 @@ class TokenEndpoint:
             if client is None:
                 raise invalid_client()
             verified = client.id
+            if self._denies(client.id):
+                raise UnauthorizedClientError("tokens are denied to this client at present")
             self._count((_key(b"client", id), limit))
             request.verified = client
             return await self._grant(request)

@@ -12,6 +12,7 @@ from apigw.config.model import Config
 from apigw.contract.policy import Context, Policy, Prepared
 from apigw.contract.resource import Document
 from apigw.policy.auth.hashing import SecretThreads
+from apigw.policy.auth.jwt.own import PROVIDER
 from apigw.policy.limits.exact_windows import ExactWindows
 from apigw.policy.limits.in_page import local_store
 from apigw.policy.limits.keys import address_key, network_key
@@ -71,6 +72,7 @@ class OAuthPolicy(Policy):
             return Prepared()
         before = previous if isinstance(previous, PreparedOAuth) else None
         signer = load_signer(oauth.signing, config.origins, None if before is None else before.signer, self._agree)
+        denies: Callable[[str, str], bool] = getattr(others.get("denials"), "denies", _denies_nobody)
         endpoint = TokenEndpoint(
             oauth,
             signer,
@@ -79,6 +81,7 @@ class OAuthPolicy(Policy):
             self._families,
             config.origins,
             None if before is None else before.endpoint,
+            partial(denies, PROVIDER),
         )
         return PreparedOAuth(oauth, endpoint, signer, self._now, self._caller, self._issuance)
 
@@ -88,6 +91,10 @@ class OAuthPolicy(Policy):
         network = network_key(address)
         own = address_key(address).hex()
         return (own,) if network is None else (own, network.hex())
+
+
+def _denies_nobody(provider: str, id: str) -> bool:
+    return False
 
 
 class PreparedOAuth(Prepared):

@@ -90,7 +90,7 @@ class BodyCall(BodyHook):
 
     def failed(self, view: View, data: bytes, kind: str, error: BaseException) -> bytes:
         guard = self._guard
-        guard.failed(kind, self.name, error)
+        guard.failed(kind, self.name, error, view._exchange.id)
         if not guard.is_open or view.changed & self._bit:
             raise guard.refusal()
         view.passes |= self._bit

@@ -54,7 +54,7 @@ class ChooseCall(Chooser):
             if isinstance(error, GatewayError):
                 forget(error)
                 raise error
-            guard.failed(kind, name, error)
+            guard.failed(kind, name, error, exchange.id)
             if not guard.is_open:
                 raise guard.refusal() from None
             return -1

@@ -89,13 +89,13 @@ class Guard:
         self._failed_at.clear()
         self.log.said("works again, and is called as before")
 
-    def failed(self, kind: str, method: str, error: BaseException) -> None:
-        """A call of ``method`` has failed."""
+    def failed(self, kind: str, method: str, error: BaseException, request: bytes = b"") -> None:
+        """A call of ``method`` has failed, for the request with this id."""
         self.counts.failures[kind] += 1
         now = self._seconds()
         failed_at = self._failed_at
         failed_at.append(now)
-        self.log.failed(method, error)
+        self.log.failed(method, error, request.decode("ascii"))
         forget(error)
         if self.cut_off:
             return
@@ -116,7 +116,7 @@ class Guard:
         now = self._seconds()
         if now - self._named_at >= NAMED_EVERY:
             self._named_at = now
-            self.log.said(f"{method} has kept all other requests waiting for {seconds * 1000:.0f} ms")
+            self.log.said(f"has kept all other requests waiting for {seconds * 1000:.0f} ms, in {method}")
 
 
 def forget(error: BaseException) -> None:

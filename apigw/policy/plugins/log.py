@@ -83,16 +83,16 @@ class PluginLog:
     def said(self, sentence: str) -> None:
         self._of._log.warn("the plugin {plugin} {sentence}", plugin=self._plugin, sentence=sentence)
 
-    def failed(self, method: str, error: BaseException) -> None:
+    def failed(self, method: str, error: BaseException, request: str = "") -> None:
         bound = self._of._tracebacks
         if not bound.admits():
             return
         more = f"; {bound.lost} failures before were not logged" if bound.lost else ""
         bound.lost = 0
         failure = Failure(error, type(error), error.__traceback__)
-        self._of._log.failure(
-            "the plugin {plugin} failed in {method}{more}", failure, plugin=self._plugin, method=method, more=more
-        )
+        where = f"{request}: " if request else ""
+        text = "{where}the plugin {plugin} failed in {method}{more}"
+        self._of._log.failure(text, failure, where=where, plugin=self._plugin, method=method, more=more)
 
     def _emit(self, level: Any, text: str, fields: dict[str, Any], failure: Failure | None = None) -> None:
         root = self._of

@@ -32,39 +32,61 @@ def problem_of(schema: object) -> str | None:
         return f"is no dict, but {type(schema).__name__}"
     try:
         refused = _refused_in(schema)
+        if refused is not None:
+            return f"has the rule {refused!r}, which is not supported here"
         _Checked(schema)
         contradiction = _contradiction(guarded(schema))
-        made(schema, {})
+        if contradiction is None:
+            made(schema, {})
+        return contradiction
     except cerberus.SchemaError as error:
         return f"is not a valid Cerberus schema: {error}"
     except Exception as error:
         return f"is not a valid Cerberus schema: {error!r}"
-    return contradiction if refused is None else f"has the rule {refused!r}, which is not supported here"
 
 
 def _contradiction(fields: Mapping[Any, Any]) -> str | None:
     """What no settings could comply with, or its own defaults do not. Raises what a rule raises that cannot be used."""
-    for key, rule in fields.items():
-        re.compile(rule.get("regex", ""))
-        bounds = [
-            (low, high, rule.get(low), rule.get(high)) for low, high in (("min", "max"), ("minlength", "maxlength"))
-        ]
-        for kind, read in _READ.items():
-            if kind in rule:
-                least, most = rule[kind]
-                bounds.append((f"least {kind}", "largest", read(least), read(most)))
-        for low, high, least, most in bounds:
-            if least is not None and most is not None and least > most:
-                return f"allows nothing for {key!r}: its {low} is above its {high}"
-        default = rule.get("default")
-        alone = {name: each for name, each in rule.items() if name != "dependencies"}  # on other keys
-        if default is not None and not Validator({key: alone}).validate({key: default}, normalize=False):
-            return f"refuses its own default of {key!r}, {default!r}"
-        if isinstance(rule.get("schema"), dict) and "list" not in rule.get("type", ()):
-            found = _contradiction(rule["schema"])
-            if found is not None:
-                return found
-    return None
+    return next((found for key, rule in fields.items() if (found := _contradicts(key, rule)) is not None), None)
+
+
+def _contradicts(key: Any, rule: Mapping[str, Any]) -> str | None:
+    re.compile(rule.get("regex", ""))
+    default = rule.get("default")
+    bounds = [(low, high, rule.get(low), rule.get(high)) for low, high in (("min", "max"), ("minlength", "maxlength"))]
+    for kind, read in _READ.items():
+        if kind in rule:
+            if len(rule[kind]) != 2:
+                return f"has no two bounds for {key!r}: write {kind!r}: [LEAST, MOST]"
+            least, most = rule[kind]
+            for what, value in (("bound", least), ("bound", most), ("default", default)):
+                try:
+                    read(least if value is None else value)
+                except ValueError as error:
+                    return f"has a {what} for {key!r}, {value!r}, that {error}"
+            bounds.append((f"least {kind}", "largest", read(least), read(most)))
+    for low, high, least, most in bounds:
+        if least is not None and most is not None and least > most:
+            return f"allows nothing for {key!r}: its {low} is above its {high}"
+    alone = {name: each for name, each in rule.items() if name != "dependencies"}  # on other keys
+    below, fields = _below(rule)
+    for each in below:
+        found = _contradicts(key, each)
+        if found is not None:
+            return found
+    if default is not None and not Validator({key: alone}).validate({key: default}, normalize=False):
+        return f"refuses its own default of {key!r}, {default!r}"
+    return None if fields is None else _contradiction(fields)
+
+
+def _below(rule: Mapping[str, Any]) -> tuple[list[Any], Any]:
+    """The rules within a rule, and the fields of the map that it describes."""
+    rules = [rule[key] for key in ("valuesrules", "keysrules") if key in rule]
+    rules += [each for key in ("items", "anyof", "allof", "oneof", "noneof") for each in rule.get(key, ())]
+    schema = rule.get("schema")
+    if schema is not None and "list" in rule.get("type", ()):
+        return [*rules, schema], None
+    return rules, schema
 
 
 def _refused_in(fields: Mapping[Any, Any]) -> str | None:
@@ -81,15 +103,9 @@ def _refused(rule: Any) -> str | None:
     own = next((key for key in _REFUSED if key in rule), None)
     if own is not None:
         return own
-    below = [rule[key] for key in ("valuesrules", "keysrules") if key in rule]
-    below += [each for key in ("items", "anyof", "allof", "oneof", "noneof") for each in rule.get(key, ())]
-    schema = rule.get("schema")
-    if schema is not None:
-        if "list" in rule.get("type", ()):
-            below.append(schema)
-        elif (found := _refused_in(schema)) is not None:
-            return found
-    return next((found for each in below if (found := _refused(each)) is not None), None)
+    below, fields = _below(rule)
+    found = None if fields is None else _refused_in(fields)
+    return found or next((each for each in map(_refused, below) if each is not None), None)
 
 
 def guarded(schema: Any) -> Any:

@@ -20,9 +20,22 @@ from apigw.contract.policy import POSITIONS
 from apigw.policy.plugins.plugin_schema import problem_of
 from apigw.wire.headers import TOKEN
 
-WAITING = ("on_request", "on_forward", "on_request_body", "on_answer_body", "start", "stop")
-AT_ONCE = ("on_answer", "on_end", "choose_service", "choose_target", "prepare")
-METHODS = (*WAITING, *AT_ONCE)
+METHODS = (
+    "prepare",
+    "start",
+    "on_request",
+    "choose_service",
+    "on_forward",
+    "choose_target",
+    "on_request_body",
+    "on_answer",
+    "on_answer_body",
+    "on_end",
+    "stop",
+)
+"""In the order in which they are called."""
+AT_ONCE = frozenset(("prepare", "choose_service", "choose_target", "on_answer", "on_end"))
+"""Those that may not wait."""
 OF_PIECES = frozenset(("on_request_body", "on_answer_body"))
 """Called again and again for one exchange; each of the others once."""
 ARGUMENTS = {

@@ -131,7 +131,7 @@ class Call(Stage):
         view.phase = READS
         view.replacement = None
         guard = self._guard
-        guard.failed(kind, self.name, error)
+        guard.failed(kind, self.name, error, exchange.id)
         if before is None:
             raise guard.refusal()
         view.answered = None
@@ -255,7 +255,7 @@ class AnswerHook(Hook):
         except BaseException as error:
             guard.took(TIMER() - began, "on_answer")
             view.phase = was
-            guard.failed(kind, "on_answer", error)
+            guard.failed(kind, "on_answer", error, exchange.id)
             if not guard.is_open:
                 raise guard.refusal() from None
             head.headers = headers
@@ -323,7 +323,7 @@ class Ending(AtEnd):
                 raise TypeError(f"on_end returned {type(result).__name__}, and not None")
         except BaseException as error:
             guard.took(TIMER() - began, "on_end")
-            guard.failed(kind, "on_end", error)
+            guard.failed(kind, "on_end", error, exchange.id)
         else:
             guard.took(TIMER() - began, "on_end")
             if guard.cut_off:

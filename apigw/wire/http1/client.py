@@ -20,6 +20,7 @@ from apigw.wire.interfaces import Receiver, Told, UpstreamConnection
 from apigw.wire.reactor.layers import beneath_tls, is_readable
 from apigw.wire.reactor.sending import JOINED
 from apigw.wire.reactor.turns import Turns
+from apigw.wire.tls_errors import why_lost
 from apigw.wire.tunnel import End
 
 CLOSING_TIME: Final = 30.0
@@ -327,8 +328,7 @@ class HTTP1Connection(UpstreamConnection):
             if was == BODY and to_the_end and reason.check(ConnectionDone):
                 receiver.response_finished()
             else:
-                error = UpstreamLost("the connection closed", silent=was == WAITING, unsent=self._is_unsent())
-                receiver.response_failed(error)
+                receiver.response_failed(UpstreamLost(why_lost(reason.value), was == WAITING, self._is_unsent()))
         self._on_lost(self)
         if not self.when_ready.called:
             self.when_ready.errback(reason)

@@ -32,6 +32,8 @@ _USUAL_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)( [^ \r\n]+ HTTP/1\.)([0-9])\r\n").match
 _TRAILERS: Final = re.compile(rb"(?:\A|,)[ \t]*trailers[ \t]*(?:[,;]|\Z)", re.IGNORECASE).search
 _IMPOSSIBLE: Final = b"\0"
+_HANDSHAKE: Final = b"\x16"
+"""The first byte of a client that speaks TLS: the type of its record (RFC 8446 §5.1)."""
 _BLANKS = (b" ", b"\t")
 
 
@@ -41,6 +43,8 @@ def check_beginning(data: bytes, searched: int, most: int) -> None:
     The first ``searched`` bytes were checked before. A head may have ``most`` bytes.
     """
     if NO_LINE(data, max(0, searched - 1), most + 4):
+        if data.startswith(_HANDSHAKE):
+            raise Refused(400, "The client speaks TLS, which this port does not: use http://.")
         raise Refused(400, "The request's head contains a control character, a bare CR or a bare LF.")
     if len(data) > most + 3:
         if b"\r\n" in data[:most]:

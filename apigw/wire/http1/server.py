@@ -32,6 +32,8 @@ from apigw.wire.tunnel import End
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 MOST_OF_TURN: Final = 16
 """Requests that one connection may begin in a turn of the reactor, so that others are served too."""
+UNTOLD_FOR: Final = 1.0
+"""Seconds that a client has, while the server drains, to send a request whose answer tells it that it is the last."""
 
 
 class HTTP1Channel(ClientConnection):
@@ -120,9 +122,9 @@ class HTTP1Channel(ClientConnection):
         elif state == HEAD and self._pending:
             late = Refused(408, "The request's headers took too long.")
             late.began_with = self._pending
-            self._refuse(late)
+            self.refuse(late)
         elif state in (BODY, PAUSED) and self._request is not None and not self._request.started:
-            self._refuse(Refused(408, "The request's body took too long."))
+            self.refuse(Refused(408, "The request's body took too long."))
         elif state in (IDLE, HEAD):
             self._close_idle()
         elif state == REST:
@@ -159,7 +161,7 @@ class HTTP1Channel(ClientConnection):
                     return
         except Refused as refusal:
             refusal.began_with = data
-            self._refuse(refusal)
+            self.refuse(refusal)
             return
         finally:
             self._taking = False
@@ -370,14 +372,14 @@ class HTTP1Channel(ClientConnection):
         self._enter(IDLE)
         if self._full:
             return
-        if self.factory.draining and not self._pending:
-            self.drain()
-            return
         self._room.idle(self)
         if not self._taking:
             self._take_pending()
+        if self.factory.draining and self._state == IDLE:
+            # The answer began before the drain, and could not say that it is the last: the client may be about to ask.
+            self.deadline = self._seconds() + UNTOLD_FOR
 
-    def _refuse(self, refusal: Refused) -> None:
+    def refuse(self, refusal: Refused) -> None:
         """Answer a malformed request, and close."""
         request = self._request
         self._pending = b""

@@ -25,6 +25,7 @@ from apigw.wire.http2.frames import (
     INITIAL_WINDOW_SIZE,
     LARGEST_STREAM,
     MAX_CONCURRENT_STREAMS,
+    MAX_HEADER_LIST_SIZE,
     PING,
     PREFACE,
     SETTINGS,
@@ -38,9 +39,15 @@ from apigw.wire.http2.frames import (
     window_frame,
 )
 from apigw.wire.interfaces import MAX_HEAD
+from apigw.wire.reactor.layers import unsent
+from apigw.wire.tls_errors import why_lost
 
 PATIENCE: Final = 5.0
 """Seconds that a service has to answer a PING, which is sent when one of its answers is late."""
+MOST_PINGS: Final = 2
+"""Those that a service gets without having sent a head or a body between them. A server of gRPC ends the connection
+after the fourth within five minutes (gRFC A8, ping strikes), and with it the exchanges of others. What it has got then
+is known from its system, which acknowledges it."""
 CLOSING_TIME: Final = 30.0
 """Seconds that the service has to read what was written, once the connection is being closed."""
 _QUESTION: Final = b"alive? \0"
@@ -70,7 +77,10 @@ class HTTP2Client(ServiceConnection):
         """The highest number that a stream may have. After it, no further exchange begins."""
         self._initial_window: int = DEFAULT_WINDOW
         self._takes = False  # connected, and new exchanges may begin
-        self._asked = False  # a PING is not answered yet
+        self._asked = False  # the service has to show that it is there
+        self._pinged = False  # by the answer to a PING
+        self._heard = False  # or by any frame, while it gets no PING
+        self._pings = 0  # since its last head or body
 
     @property
     def max_header_size(self) -> int:
@@ -135,8 +145,12 @@ class HTTP2Client(ServiceConnection):
         if not self._asked and not self.over:
             self._asked = True
             self.deadline = self._deadlines.seconds() + PATIENCE
-            self.emit(frame(PING, 0, 0, _QUESTION))
-            self.flush()
+            self._heard = False
+            if self._pings < MOST_PINGS:
+                self._pings += 1
+                self._pinged = True
+                self.emit(frame(PING, 0, 0, _QUESTION))
+                self.flush()
 
     # From the transport.
 
@@ -166,7 +180,7 @@ class HTTP2Client(ServiceConnection):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._deadlines.forget(self)
-        self._end("the connection closed", None)
+        self._end(why_lost(reason.value), None)
         if not self.when_ready.called:
             self.when_ready.errback(reason)
 
@@ -185,12 +199,15 @@ class HTTP2Client(ServiceConnection):
         self.deadline = NEVER
         if self._takes and not self._asked:
             self.close()  # idle for ``keepalive``
+        elif self._asked and not self._pinged and (self._heard or not unsent(self.transport)):
+            self._answered()
         else:
             self._lose(UpstreamMalformed("the service does not answer"))
 
     # Frames from the service.
 
     def block_received(self, number: int, fields: list[Field], size: int, end: bool) -> None:
+        self._pings = 0
         exchange = self._exchanges.get(number)
         if exchange is None or exchange.is_complete:
             self._check_late(number)
@@ -203,6 +220,7 @@ class HTTP2Client(ServiceConnection):
             self._touched[exchange] = None
 
     def data_received(self, number: int, payload: bytes, length: int, end: bool) -> None:
+        self._pings = 0
         self.count_received(length)
         if not payload and not end:
             self.trifle_received()
@@ -248,6 +266,7 @@ class HTTP2Client(ServiceConnection):
     def settings_received(self, settings: dict[int, int]) -> None:
         self.emit(frame(SETTINGS, ACK, 0))
         self._most = min(settings.get(MAX_CONCURRENT_STREAMS, self._most), MOST_STREAMS)
+        self.largest_head = settings.get(MAX_HEADER_LIST_SIZE, self.largest_head)
         window = settings.get(INITIAL_WINDOW_SIZE, self._initial_window)
         increment, self._initial_window = window - self._initial_window, window
         for exchange in list(self._exchanges.values()) if increment else ():
@@ -261,8 +280,12 @@ class HTTP2Client(ServiceConnection):
         if not is_answer:
             self.emit(frame(PING, ACK, 0, payload))
         elif self._asked and payload == _QUESTION:
-            self._asked = False
-            self.deadline = NEVER if self._given else self._deadlines.seconds() + self._keepalive
+            self._answered()
+
+    def _answered(self) -> None:
+        """The service is there, though its answer is late."""
+        self._asked = self._pinged = False
+        self.deadline = NEVER if self._given else self._deadlines.seconds() + self._keepalive
 
     def goaway_received(self, last: int) -> None:
         """Exchanges up to the stream ``last`` are still answered. Those after it were not processed (RFC 9113 §6.8)."""
@@ -282,6 +305,7 @@ class HTTP2Client(ServiceConnection):
         self.fault(fault.code)
 
     def received(self) -> None:
+        self._heard = True
         while self._touched:
             exchange = next(iter(self._touched))
             del self._touched[exchange]

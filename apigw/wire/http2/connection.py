@@ -38,6 +38,8 @@ class ServiceConnection(Endpoint):
         self.scheme = scheme
         self.used = False
         """Whether an answer has arrived on this connection."""
+        self.largest_head: int | None = None
+        """Bytes of a request's fields that the service takes, as ``size_of`` counts them; None if it has not said."""
 
     def open(self, exchange: Any) -> None:
         """Open a stream for an exchange."""

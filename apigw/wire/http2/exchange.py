@@ -11,17 +11,19 @@ from __future__ import annotations
 from typing import Final, final
 
 from apigw.wire.deadlines import NEVER, Deadlines
-from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
+from apigw.wire.errors import HeadTooLarge, UpstreamError, UpstreamLost, UpstreamMalformed, UpstreamTimedOut
 from apigw.wire.headers import Headers
 from apigw.wire.http2.connection import ServiceConnection
 from apigw.wire.http2.field import Field
 from apigw.wire.http2.flow import BLOCKED, LAST, UNSENT_HIGH, UNSENT_LOW, Flow
 from apigw.wire.http2.frames import Code
-from apigw.wire.http2.hpack import encode_request, encode_trailers
+from apigw.wire.http2.hpack import encode_request, encode_trailers, size_of
 from apigw.wire.http2.response import ResponseHead, read_head, read_trailers
 from apigw.wire.interfaces import MAX_INTERIM, Receiver, UpstreamConnection
 from apigw.wire.tunnel import End
 
+PSEUDO: Final = len(b":method:scheme:authority:path") + 4 * 32
+"""What the pseudo-header fields of a request count besides their values (RFC 9113 §6.5.2)."""
 _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 
 # The states of either direction.
@@ -92,8 +94,19 @@ class HTTP2Exchange(UpstreamConnection):
             fields = [*fields, (b"content-length", b"%d" % content_length)]
         if trailers:
             fields = [*fields, (b"te", b"trailers")]
+        if self._is_too_large(fields, len(method) + len(self._client.scheme) + len(authority) + len(target) + PSEUDO):
+            self._request = ENDED
+            error = HeadTooLarge(f"the service takes {self._client.largest_head} bytes of headers")
+            self._deadlines.clock.callLater(0, self.fail, error, None)
+            return
         self._head = encode_request(method, self._client.scheme, authority, target, fields)
         self._deadlines.watch(self)
+
+    def _is_too_large(self, fields: Headers, more: int) -> bool:
+        """Whether fields, and ``more`` bytes, are more than the service has said it takes. Some end the connection for
+        it, and with that the exchanges of others."""
+        most = self._client.largest_head
+        return most is not None and size_of(fields) + more > most
 
     def write(self, data: bytes) -> None:
         if self._request != OPEN or not data:
@@ -108,7 +121,7 @@ class HTTP2Exchange(UpstreamConnection):
     def finish(self, trailers: Headers | None = None) -> None:
         if self._request != OPEN:
             return
-        if trailers:
+        if trailers and not self._is_too_large(trailers, 0):  # they may be dropped (RFC 9110 §6.5.1)
             self.flow.trailers = encode_trailers(trailers)
         self._finishing = True
         self._push()

@@ -167,6 +167,14 @@ def encode_request(method: bytes, scheme: bytes, authority: bytes, target: bytes
     return _encode(parts, headers)
 
 
+def size_of(fields: Headers) -> int:
+    """The size of fields as MAX_HEADER_LIST_SIZE counts it (RFC 9113 §6.5.2): 32 bytes more for each."""
+    size = 0
+    for name, value in fields:
+        size += len(name) + len(value) + 32
+    return size
+
+
 def encode_trailers(headers: Headers) -> bytes:
     """The field block of trailers. Connection-specific fields are left out."""
     return _encode([], headers)

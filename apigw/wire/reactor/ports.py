@@ -46,6 +46,9 @@ class _Adopted:
         self.numberAccepts = 100
         self.startReading()
 
+    def _logConnectionLostMsg(self) -> None:
+        """Nothing: the socket may be open still, for others."""
+
 
 class TCPPort(_Adopted, tcp.Port):
     transport = staticmethod(_made_by_twisted)  # type: ignore[assignment]  # it only calls it

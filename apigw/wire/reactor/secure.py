@@ -18,12 +18,12 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from apigw.wire.reactor.certificates import shown
+from apigw.wire.reactor.layers import replace_protocol
 from apigw.wire.reactor.openssl import Encryption
 from apigw.wire.reactor.sending import MOST_HELD
+from apigw.wire.reactor.tls_records import NO_RECORD, Records
 from apigw.wire.tls_errors import in_words
 
-HEADER: Final = 5
-"""Bytes of a record's header (RFC 8446 §5.1)."""
 MOST_SILENT: Final = 100
 """Records without text, beyond as many as have text. A change of keys is answered, whoever reads the answers or not:
 they would pile up. Honest peers send a few tickets, and change keys after millions of records."""
@@ -47,40 +47,6 @@ Connect = Callable[[Any], SSL.Connection]
 refused."""
 
 
-class Records:
-    """Counts the records in a stream of bytes."""
-
-    def __init__(self) -> None:
-        self._left = 0
-        """Bytes until the end of the record in progress."""
-        self._header = b""
-        """The beginning of a header that has not arrived completely."""
-
-    def completed(self, data: bytes) -> int:
-        """The number of records that end in ``data``, which follows what was given before."""
-        count = 0
-        at = self._left
-        size = len(data)
-        if self._header:
-            data = self._header + data
-            size = len(data)
-            self._header = b""
-            at = 0
-        elif at:
-            if at > size:
-                self._left = at - size
-                return 0
-            count = 1
-        while size - at >= HEADER:
-            at += HEADER + (data[at + 3] << 8 | data[at + 4])
-            if at <= size:
-                count += 1
-        if at < size:
-            self._header = data[at:]
-        self._left = at - size if at > size else 0
-        return count
-
-
 class Secure:
     """The protocol of a transport, and the transport of ``wrappedProtocol``.
 
@@ -97,6 +63,8 @@ class Secure:
         self.connected = False
         self._connect: Connect | None = connect  # which may know who knows this object
         self._state = HANDSHAKE
+        self._begun = False
+        """Whether anything has come."""
         self._records = Records()
         self._held: list[bytes] = []
         self._silent = 0
@@ -127,6 +95,10 @@ class Secure:
         state = self._state
         if state == OVER:
             return
+        if not self._begun:
+            self._begun = True
+            if data[0] in NO_RECORD and self._step_aside(data):
+                return
         count = self._records.completed(data)
         encryption = self._encryption
         assert encryption is not None
@@ -137,6 +109,21 @@ class Secure:
             count = -1 if self._is_open() else 0
         if count:
             self._read(count)
+
+    def _step_aside(self, data: bytes) -> bool:
+        """Leave the connection, which begins with ``data``, to a protocol that answers clients without TLS. Returns
+        whether it is one.
+        """
+        wrapped = self.wrappedProtocol
+        answer = getattr(wrapped, "came_without_tls", None)
+        if answer is None:
+            return False
+        self._state = OVER
+        self.connected = False
+        self._tls = self._encryption = self.wrappedProtocol = None
+        replace_protocol(self.transport, wrapped)
+        answer(self.transport, data)
+        return True
 
     def connectionLost(self, reason: Failure) -> None:
         if self._reason is not None:

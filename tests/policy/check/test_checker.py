@@ -7,16 +7,19 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from support.logged import logged
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers as HeadersObject
 
 from apigw.errors import AuthUnavailable, RateLimited
-from apigw.policy.check.checker import AT_A_TIME, EACH, FAILURES, REMEMBERED, Checker
+from apigw.policy.check.checker import AT_A_TIME, CLIENTS, EACH, FAILURES, REMEMBERED, Checker
 from apigw.policy.check.model import Check
 from apigw.policy.check.series import CheckSeries
 from apigw.policy.check.verdict import Verdict
+from apigw.wire.errors import UpstreamLost, UpstreamMalformed
 from apigw.wire.fetch import Answered, FetchFailed
 
 PASS = Answered(200, [(b"x-tenant", b"acme"), (b"date", b"today")], b"")
@@ -170,14 +173,37 @@ def test_one_client_leaves_room_for_others(seconds: float) -> None:
     assert isinstance(program.check(caller=b"2001:db8::ffff"), tuple)
 
 
-def test_a_question_that_it_finds_fault_with() -> None:
-    """A 4xx that is no verdict is 503 for that request; the checker is there, and is asked for all others."""
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answered(431, [], b""),
+        Answered(500, [], b""),
+        FetchFailed("is larger than 65536 bytes"),
+        UpstreamLost("it closed the connection"),
+        UpstreamMalformed("it is no answer"),
+    ],
+)
+def test_a_question_at_which_it_fails(answer: Answered | Exception) -> None:
+    """What is no verdict is 503 for that request; the checker is there, and is asked for all others."""
     program = Program()
     for _ in range(FAILURES + 1):
         _, outcome = program.check()
-        program.answer(Answered(431, [], b""))
+        program.answer(answer)
         assert isinstance(outcome[0], AuthUnavailable)
     assert isinstance(program.check(), tuple) and program.counted("failed") == FAILURES + 1
+
+
+@pytest.mark.parametrize(("clients", "left_alone"), [(CLIENTS - 1, False), (CLIENTS, True)])
+def test_questions_that_take_it_long(clients: int, left_alone: bool) -> None:
+    """Of a few clients they keep nobody else from being asked about; of more the checker is taken to be gone."""
+    program = Program(timeout=1.0)
+    for number in range(FAILURES + CLIENTS):
+        program.check(caller=b"192.0.2.%d" % (number % clients))
+        program.clock.advance(1.0)
+    program.calls.clear()
+    for _ in range(3):
+        program.check(caller=b"198.51.100.1")
+    assert len(program.calls) == (1 if left_alone else 3)
 
 
 def test_one_that_waits_has_another_leave() -> None:
@@ -296,3 +322,16 @@ def test_series_are_those_of_the_configuration() -> None:
     assert program.registry.get_sample_value("gateway_checks_total", {"check": "other", "result": "failed"}) == 0
     program.series.retain({"opa"})
     assert program.registry.get_sample_value("gateway_checks_total", {"check": "other", "result": "failed"}) is None
+
+
+def test_the_log_does_not_grow_with_questions() -> None:
+    """A program that fails at one question, and answers the next, is told of every ten seconds: clients choose the
+    questions."""
+    program = Program()
+    with logged() as events:
+        for number in range(20):
+            for answer in (FetchFailed("is larger than 65536 bytes"), PASS):
+                program.check(b"/%d" % number)
+                program.answer(answer)
+            program.clock.advance(1)
+    assert [formatEvent(event) for event in events] == ["check opa: no verdict: is larger than 65536 bytes"] * 2

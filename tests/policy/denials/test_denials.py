@@ -265,6 +265,27 @@ def test_over_gateways(server: redis_server.RedisServer) -> None:
         each.leave()
 
 
+class Second(Machine):
+    """A worker that does not check."""
+
+    checks = False
+
+
+@waiting
+def test_a_worker_that_starts_does_not_wait_for_its_first_look(server: redis_server.RedisServer, page: Page) -> None:
+    """Whether it is the one that checks or not, it asks Redis at once, and all workers know what it is told."""
+    one = Gateway(server)
+    wait_for(one.denials.add(one.address("192.0.2.7")))
+    link = RedisLink(Redis(server.url, timeout=2.0), reactor)
+    wait_for(link.start())
+    second = Worker(InPage(page), Second(2), link)
+    until(lambda: second.refuses("192.0.2.7"))
+    assert Worker(InPage(page)).refuses("192.0.2.7")
+    second.denials.stop()
+    wait_for(link.stop())
+    one.leave()
+
+
 @waiting
 def test_redis_away(server: redis_server.RedisServer) -> None:
     """What is known goes on to hold, here a new one does, and none can be removed. Later all gateways have all."""

@@ -56,4 +56,11 @@ def test_who_is_denied_is_cut() -> None:
     # Its request was sent before the denial, and answered after it.
     lasts("ada")
     (review,) = later
-    assert review() == 1 and not len(lasting)
+    assert review() and not len(lasting)
+    # And it alone is looked at then: others, which may be thousands, are when denials change.
+    watch.use((), ["eve"], (), (), ())
+    lasts("ada")
+    watch.use((), ["ada"], (), (), ())
+    lasts("bob")
+    assert not later[-1]() and len(lasting) == 2
+    assert lasting.review() == 1 and not later[-2]() and len(lasting) == 1

@@ -102,6 +102,9 @@ def test_opaque_tokens(gate: Gate) -> None:
     gate.deny(tokens=[token_digest(b"opaque.token")])
     assert not gate.passes(gate.exchange((b"authorization", b"Bearer opaque.token")))
     assert gate.passes(gate.exchange((b"authorization", b"Bearer opaque.other")))
+    gate.deny(tokens=[token_digest(b"v4.public.one")])
+    assert not gate.passes(gate.exchange((b"authorization", b"Bearer v4.public.one")))
+    assert gate.passes(gate.exchange((b"authorization", b"Bearer v4.public.other")))
 
 
 def test_the_answers(gate: Gate) -> None:

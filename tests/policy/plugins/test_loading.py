@@ -91,7 +91,26 @@ MISTAKES = {
         {},
         "the rule 'coerce'",
     ),
-    "a default that breaks it": (GOOD.replace('"5s"', '"5"'), {}, "has a schema that is not a valid Cerberus schema"),
+    "a default that breaks it": (
+        GOOD.replace('"5s"', '"5"'),
+        {},
+        "has a schema that has a default for 'wait', '5', that has no unit: write 5s",
+    ),
+    "a bound that is none": (
+        GOOD.replace('"1m"]', '"1x"]'),
+        {},
+        "has a schema that has a bound for 'wait', '1x', that is not a duration: write it like 250ms, 30s, 5m or 1h",
+    ),
+    "a bound that is none, of what is in a list": (
+        GOOD.replace('"wait": {', '"waits": {"type": "list", "schema": {"size": ["1", "x"]}}, "wait": {'),
+        {},
+        "has a schema that has a bound for 'waits', 'x', that is not a size",
+    ),
+    "one bound": (
+        GOOD.replace('["1ms", "1m"]', '["1ms"]'),
+        {},
+        "has a schema that has no two bounds for 'wait': write 'duration': [LEAST, MOST]",
+    ),
     "a default beyond the bounds": (GOOD.replace('"default": "5s"', '"default": "5h"'), {}, "default of 'wait', '5h'"),
     "bounds in the wrong order": (
         GOOD.replace('["1ms", "1m"]', '["1m", "1ms"]'),

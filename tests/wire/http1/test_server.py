@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionLost
 
 from apigw.wire.channel import GRACE
 from apigw.wire.errors import ClientLost, Refused
+from apigw.wire.http1.server import UNTOLD_FOR
 from apigw.wire.request import Request
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -663,14 +664,22 @@ def test_drain_finishes_what_is_in_flight() -> None:
     assert client.end == "closed"
 
 
-def test_drain_finishes_an_answer_that_has_begun() -> None:
-    """It is too late to tell the client, but not to close behind the answer."""
+@pytest.mark.parametrize("asks", [True, False])
+def test_drain_finishes_an_answer_that_has_begun(asks: bool) -> None:
+    """It is too late to tell the client, which may send its next request at once: that is answered, and tells it."""
     server, client, echo = held()
     echo.request.start(200, [])
     server.factory.drain()
     echo.request.write(b"rest")
     echo.request.finish()
     assert client.receive().endswith(b"4\r\nrest\r\n0\r\n\r\n")
+    assert client.end == "open"
+    if asks:
+        client.send(GET)
+        answer(server.seen[1].request)
+        assert b"connection: close" in client.receive()
+    else:
+        server.wait(2 * UNTOLD_FOR)
     assert client.end == "closed"
 
 

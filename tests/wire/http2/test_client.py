@@ -293,6 +293,48 @@ def test_a_late_answer_puts_the_connection_in_doubt() -> None:
     assert scene.pipe.disconnected
 
 
+def test_a_service_gets_few_pings_while_it_sends_nothing() -> None:
+    """A server of gRPC ends a connection after the fourth. Then what it was sent has to be acknowledged by its system.
+
+    What it sends of an answer, it may be asked again behind.
+    """
+    scene = Scene()
+
+    def late() -> int:
+        _, asker = scene.ask()
+        scene.pass_time(11)
+        assert isinstance(asker.error, UpstreamTimedOut)
+        pings = [frame for frame in scene.heard() if isinstance(frame, PingFrame)]
+        for ping in pings:
+            scene.say(raw(6, 1, 0, ping.opaque_data))
+        scene.pass_time(PATIENCE + 0.5)
+        return len(pings)
+
+    _, watching = scene.ask(b"POST", None)
+    assert [late() for _ in range(5)] == [1, 1, 0, 0, 0]
+    scene.say(scene.head(1, OK))
+    assert [late() for _ in range(3)] == [1, 1, 0]
+    scene.say(DataFrame(1, b"x"))
+    assert late() == 1
+    assert watching.error is None
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_service_that_gets_no_ping_is_missed_all_the_same(heard: bool) -> None:
+    """If its system acknowledges nothing, and nothing comes, the connection is lost, as without an answer to a PING."""
+    scene = Scene()
+    for _ in range(3):
+        scene.ask()
+        scene.pass_time(11)
+        for ping in [frame for frame in scene.heard() if isinstance(frame, PingFrame)]:
+            scene.say(raw(6, 1, 0, ping.opaque_data))
+    scene.pipe.left = 100
+    if heard:
+        scene.say(raw(8, 0, 0, b"\0\0\0\1"))
+    scene.pass_time(PATIENCE + 0.5)
+    assert scene.pipe.disconnected is not heard
+
+
 def test_a_service_may_ping_behind_each_request() -> None:
     """As grpc-go does by default, to measure the bandwidth: thousands of calls in a second keep their connection."""
     scene = Scene()

@@ -20,7 +20,8 @@ from zope.interface import implementer
 
 from apigw import is_compiled
 from apigw.wire.client_tls import ClientTLS
-from apigw.wire.reactor.secure import CLOSING, HANDSHAKE, MOST_SILENT, OPEN, OVER, STATES, Records, Secure
+from apigw.wire.reactor.secure import CLOSING, HANDSHAKE, MOST_SILENT, OPEN, OVER, STATES, Secure
+from apigw.wire.reactor.tls_records import Records
 from apigw.wire.tls import KeyPair, ServerContexts, TLSFactory
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,6 +19,7 @@ from apigw.contract.places import Places
 from apigw.errors import AuthUnavailable
 from apigw.policy.auth.introspection.model import IntrospectionProvider
 from apigw.policy.auth.strict_json import parse_object
+from apigw.wire.errors import ConnectFailed
 from apigw.wire.fetch import Answered, FetchFailed
 
 MOST_ANSWER = 16 * 1024
@@ -26,6 +28,9 @@ AT_A_TIME = 256
 """Questions that are under way, in one worker: as many as the connections to the server."""
 EACH = 64
 """How many of them may be for one client address (IPv6: a /64)."""
+
+TOLD_EVERY = 10.0
+"""Seconds between two lines of the log that say that the server fails: clients choose what it is asked."""
 
 Ask = Callable[[str, Headers, bytes], Awaitable[Answered]]
 """POSTs a body to a URL: raises ``FetchFailed``, and what the agent does."""
@@ -56,7 +61,9 @@ class Server:
         self._clock = clock
         self._counted = counted
         self._places = Places(AT_A_TIME, EACH)
-        self._failing = False
+        self._told = False
+        """Whether the last line of the log says that it fails."""
+        self._next_told = -math.inf
 
     def about(self, token: bytes, caller: str) -> Deferred[Said | None]:
         """Fires with what the server says, ``None`` if the token is not active.
@@ -90,8 +97,8 @@ class Server:
         active = members.get("active")
         if not isinstance(active, bool):
             raise self._unusable("answered without `active: true` or `active: false`")
-        if self._failing:
-            self._failing = False
+        if self._told:
+            self._told = False
             self.log.info("introspection by {name}: answers again", name=self._name)
         self._counted("active" if active else "inactive")
         return Said(answered.body, members) if active else None
@@ -99,9 +106,7 @@ class Server:
     def _failed(self, failure: Failure) -> Failure:
         if failure.check(CancelledError):  # nobody waits for it any more
             return failure
-        error = failure.value
-        # Others' messages could quote what the server has sent, and that the token.
-        raise self._unusable(str(error) if isinstance(error, FetchFailed) else type(error).__name__)
+        raise self._unusable(_in_words(failure.value))
 
     def _late(self, result: object, seconds: float) -> object:
         if isinstance(result, Failure):
@@ -110,10 +115,20 @@ class Server:
 
     def _unusable(self, why: str) -> AuthUnavailable:
         self._counted("failed")
-        if not self._failing:
-            self._failing = True
+        now = self._clock.seconds()
+        if not self._told and now >= self._next_told:
+            self._told, self._next_told = True, now + TOLD_EVERY
             self.log.warn("introspection by {name}: the server {why}", name=self._name, why=why)
         return unavailable()
+
+
+def _in_words(error: BaseException | None) -> str:
+    """What others say could quote what the server has sent, and that the token."""
+    if isinstance(error, FetchFailed):
+        return str(error)
+    if isinstance(error, ConnectFailed):
+        return f"cannot be reached: {error}"
+    return f"gave no answer ({type(error).__name__})"
 
 
 def unavailable() -> AuthUnavailable:

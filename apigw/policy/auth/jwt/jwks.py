@@ -74,7 +74,7 @@ class KeySet:
         self._running = False
         self._fetching: Deferred[tuple[Keys, float]] | None = None
         self._timer: IDelayedCall | None = None
-        self._waiting: list[Deferred[None]] = []
+        self._waiting: dict[Deferred[None], None] = {}
         self._failures = 0
         self._asked = -math.inf
 
@@ -102,13 +102,12 @@ class KeySet:
             if self._fetching is None:
                 return succeed(None)
         waiter: Deferred[None] = Deferred(self._leaves)
-        self._waiting.append(waiter)
+        self._waiting[waiter] = None
         return waiter
 
     def _leaves(self, waiter: Deferred[None]) -> None:
         """One who waits is cancelled; also by another, who has just been told that the fetch is over."""
-        if waiter in self._waiting:
-            self._waiting.remove(waiter)
+        self._waiting.pop(waiter, None)
 
     def unavailable(self) -> AuthUnavailable | None:
         """The 503 for an unknown key while fetches fail; ``None`` if the last fetch succeeded."""
@@ -156,7 +155,7 @@ class KeySet:
         self._fetching = None
         if self._running:
             self._timer = self._clock.callLater(next_in, self._begin)
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
             if not waiter.called:  # cancelled by what one before it led to
                 waiter.callback(None)

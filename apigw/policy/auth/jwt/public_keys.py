@@ -26,8 +26,9 @@ from apigw.policy.auth.jwt.algorithms import CURVES, ED448, ED25519, RSA
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 MAX_EXPONENT = (1 << 64) - 1
 
-_SIZES = {"P-256": 32, "P-384": 48, "P-521": 66, "Ed25519": 32, "Ed448": 57}
-"""Bytes of a coordinate, or of an Edwards key: by ``crv``, for those that can verify (RFC 7518 §6.2.1, RFC 8037 §2)."""
+_SIZES = {"EC": {"P-256": 32, "P-384": 48, "P-521": 66}, "OKP": {"Ed25519": 32, "Ed448": 57}}
+"""Bytes of a coordinate, or of an Edwards key: by ``kty`` and ``crv``, for those that can verify (RFC 7518 §6.2.1,
+RFC 8037 §2)."""
 
 _P25519 = 2**255 - 19
 _D25519 = -121665 * pow(121666, -1, _P25519) % _P25519
@@ -58,8 +59,9 @@ def read_jwk(jwk: dict[str, Any]) -> Any:
             raise ValueError("is malformed")
         return _imported(RSAKey, jwk, "kty", "n", "e")
     curve = jwk.get("crv")
-    size = _SIZES.get(curve) if isinstance(curve, str) else None
-    if kind not in ("EC", "OKP") or size is None:
+    sizes = _SIZES.get(kind) if isinstance(kind, str) else None
+    size = None if sizes is None or not isinstance(curve, str) else sizes.get(curve)
+    if size is None:
         raise ValueError("is of another type")
     for name in ("x", "y") if kind == "EC" else ("x",):
         if len(decoded(jwk.get(name))) != size:

@@ -13,7 +13,7 @@ from apigw.config.check_files import warn_exposed
 from apigw.config.files import Files, text
 from apigw.config.merge import Document
 from apigw.config.model import Path
-from apigw.config.nearest import hint
+from apigw.config.nearest import meant
 from apigw.config.validate import shown
 from apigw.policy.auth.jwt import keys
 from apigw.policy.auth.jwt.algorithms import ALL, PUBLIC, SECRET
@@ -169,8 +169,7 @@ def _secret(document: Document, path: Path, secret: str | None) -> None:
 
 def check_algorithm(name: str) -> None:
     if name not in ALL:
-        near = hint(name, ALL)
-        raise ValueError(f"is not one of {', '.join(ALL)}{near if 'mean' in near else ''}")
+        raise ValueError(f"is not one of {', '.join(ALL)}{meant(name, ALL)}")
 
 
 def check_role_pattern(pattern: str) -> None:

@@ -8,8 +8,10 @@ from urllib.parse import parse_qs
 
 import pytest
 from attrs import evolve
+from support.logged import logged
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 from twisted.web.http_headers import Headers
 
 from apigw.config.model import Secret
@@ -340,3 +342,21 @@ def test_a_reload_that_adds_a_verifier() -> None:
     known, scene.bearer = scene.bearer, Bearer(using(HS), [scene.make()], 8192)
     scene.bearer.take_over(known)
     assert reason(scene.ask_once(hs256())) == "hs/alice"
+
+
+def test_the_log_does_not_grow_with_questions() -> None:
+    """A server that fails at one token, and knows the next, is told of every ten seconds: clients choose the tokens."""
+    scene = Scene()
+
+    def ask(seconds: int) -> list[str]:
+        with logged() as events:
+            for number in range(seconds):
+                for answer in (ConnectFailed("refused"), {"active": False}):
+                    scene.answer = answer
+                    scene.ask_once(f"token-{scene.clock.seconds()}-{number}".encode())
+                scene.clock.advance(1)
+        return [formatEvent(event).partition(": ")[2] for event in events]
+
+    lines = ["the server cannot be reached: refused", "answers again"]
+    assert ask(10) == lines
+    assert ask(20) == lines * 2

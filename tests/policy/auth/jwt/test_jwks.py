@@ -395,6 +395,8 @@ UNUSABLE = [
     jwk("a", e="Ag"),
     jwk("a", e="f" * 40),
     {"kty": "RSA"},
+    {"kty": "OKP", "crv": "P-256", "x": "A" * 43, "y": "A" * 43},
+    {"kty": "EC", "crv": "Ed25519", "x": "A" * 43, "y": "A" * 43},
     {},
     "key",
     None,
