@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from mypy_extensions import i64
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, ITransport
 from twisted.internet.protocol import connectionDone
@@ -15,6 +14,7 @@ from zope.interface import classImplements
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
+from apigw.wire.http1.request_head import request_head
 from apigw.wire.http1.response import BODY, COMPLETE, SWITCHED, WAITING, ResponseReader
 from apigw.wire.interfaces import Receiver, Told, UpstreamConnection
 from apigw.wire.reactor.layers import beneath_tls, is_readable
@@ -25,9 +25,6 @@ from apigw.wire.tunnel import End
 
 CLOSING_TIME: Final = 30.0
 """Seconds that the upstream has to read what was written, once the connection is being closed."""
-_REMEMBERED: Final = 4096
-_LONGEST: Final = 64  # bytes of a cached name: the cache takes 1 MiB at most
-_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})  # empty ones have a Content-Length too (RFC 9110 §8.6)
 
 # The states of a connection.
 CONNECTING: Final = 0
@@ -55,46 +52,6 @@ SENT: Final = 2
 
 REQUEST = {UNSENT: {SENDING}, SENDING: {SENT}, SENT: {UNSENT}}
 """The transitions of a request: by ``send``, by ``finish``, and by the end of the exchange."""
-
-
-class _Beginnings(dict[bytes, bytes]):
-    """A bounded cache: a field's name to its line up to the value. Most requests have the same few names."""
-
-    def __missing__(self, name: bytes) -> bytes:
-        beginning = b"\r\n%b: " % name
-        if len(name) <= _LONGEST and len(self) < _REMEMBERED:
-            self[name] = beginning
-        return beginning
-
-
-_beginnings: Final = _Beginnings()
-
-
-def rendered(
-    method: bytes, target: bytes, authority: bytes, fields: Headers, length: int | None, upgrade: bool
-) -> bytes:
-    """The head of a request in canonical form, with exactly one framing (RFC 9112 §3 to §6)."""
-    out = [b"%b %b HTTP/1.1\r\nhost: %b" % (method, target, authority)]
-    beginnings = _beginnings
-    pairs = cast("list[tuple[bytes, ...]]", fields)  # when compiled, iterating over pairs would unpack each
-    size: i64 = len(pairs)
-    at: i64 = 0
-    while size - at >= 4:  # so many in one go: to join their parts would take twice as long as to format them
-        a, b, c, d = pairs[at], pairs[at + 1], pairs[at + 2], pairs[at + 3]
-        of_a, of_b, of_c, of_d = beginnings[a[0]], beginnings[b[0]], beginnings[c[0]], beginnings[d[0]]
-        out.append(b"%b%b%b%b%b%b%b%b" % (of_a, a[1], of_b, b[1], of_c, c[1], of_d, d[1]))
-        at += 4
-    while at < size:
-        out.append(b"%b%b" % (beginnings[pairs[at][0]], pairs[at][1]))
-        at += 1
-    if length is None:
-        out.append(b"\r\ntransfer-encoding: chunked")
-    elif length or method in _WITH_BODY:
-        out.append(b"\r\ncontent-length: %d" % length)
-    if upgrade:
-        out.append(b"\r\nconnection: upgrade\r\nupgrade: websocket")
-    out.append(b"\r\n\r\n")
-    return b"".join(out)
 
 
 class HTTP1Connection(UpstreamConnection):
@@ -162,7 +119,7 @@ class HTTP1Connection(UpstreamConnection):
         self.timeout = timeout
         self._chunked = content_length is None
         self._turn = -1 if self._turns is None else self._turns.turn
-        self._out.append(rendered(method, target, authority, fields, content_length, upgrade))
+        self._out.append(request_head(method, target, authority, fields, content_length, upgrade))
 
     def write(self, data: bytes) -> None:
         if not self._is_sending() or not data:
