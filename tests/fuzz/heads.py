@@ -11,7 +11,7 @@ from support.oracle import read_all
 
 from apigw.proxy.headers import CopyRules, upstream_fields
 from apigw.wire.headers import HOP_BY_HOP, Headers
-from apigw.wire.http1.client import rendered
+from apigw.wire.http1.request_head import request_head
 from apigw.wire.request import Request, Stream
 from fuzz.target import Target
 
@@ -52,7 +52,7 @@ def check_sent(method: bytes, target: bytes, authority: bytes, headers: Headers,
     length = None if len(body) % 2 else len(body)
     request = Request(stream, method, target, path, mark + query, authority, headers, b"HTTP/1.1", length)
     fields = upstream_fields(request, False, b"id", (), RULES)
-    sent = rendered(method, target, authority or b"a", fields, length, False)
+    sent = request_head(method, target, authority or b"a", fields, length, False)
     sent += body if length is not None else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     complete, begun = read_all(sent)
     assert [message.asks for message in complete] == [(method, target, body)]

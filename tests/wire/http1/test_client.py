@@ -14,7 +14,8 @@ from twisted.internet.error import ConnectionLost
 
 from apigw.wire.errors import UpstreamLost
 from apigw.wire.headers import HOP_BY_HOP, Headers
-from apigw.wire.http1.client import CLOSING_TIME, _beginnings, rendered
+from apigw.wire.http1.client import CLOSING_TIME
+from apigw.wire.http1.request_head import _beginnings, request_head
 from apigw.wire.interfaces import MAX_HEAD, MAX_HEADERS, MAX_INTERIM
 
 GET, HEAD = b"GET", b"HEAD"
@@ -362,7 +363,7 @@ def test_what_comes_together_is_told_together() -> None:
 )
 def test_a_body_has_exactly_one_framing(method: bytes, length: int | None, framing: bytes | None) -> None:
     """A message with a body says once how long it is, and one without only where its method leads one to expect it."""
-    head = rendered(method, b"/a", b"a", [], length, False)
+    head = request_head(method, b"/a", b"a", [], length, False)
     found = [line for line in head.split(b"\r\n") if line.startswith((b"content-length", b"transfer-encoding"))]
     assert found == ([] if framing is None else [framing])
 
@@ -428,7 +429,7 @@ def test_names_are_remembered_up_to_a_bound() -> None:
     """What clients call their headers does not stay in memory for ever, and is sent all the same."""
     for number in range(10_000):
         fields = [(b"x-%d" % number, b"1"), (b"x-%d-" % number + b"y" * 10_000, b"2")]
-        head = rendered(b"GET", b"/", b"a", fields, 0, False)
+        head = request_head(b"GET", b"/", b"a", fields, 0, False)
         assert head.endswith(b"\r\nx-%d: 1\r\n%b: 2\r\n\r\n" % (number, fields[1][0]))
     assert len(_beginnings) <= 4096
     assert sum(map(len, _beginnings)) < 4096 * 64
