@@ -57,7 +57,7 @@ _USER = re.compile(rb"(?i)^([a-z][a-z0-9+.-]*://)?[^/?#]*@")
 _LIKE_URL = re.compile(rb"(?i)[?#@]|%(?:25)*(?:3f|23|26|40)").search
 """Whether a value may be a URL with a query, a fragment or a user, perhaps encoded."""
 _INNER_NAMES = re.compile(rb"[?#&;]([^?#&;=]+)=").findall
-_INNER_USER = re.compile(rb"//[^/?#]*:[^/?#]*@").search
+_INNER_USER = re.compile(rb"//[^/?#:]*:[^/?#]*@").search
 _BACKSLASH, _DELETE = 0x5C, 0x7F
 _MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
 _HEX = {code: f"\\x{code:02X}" for code in (*range(0x20), *range(0x7F, 0x100), ord('"'), ord("\\"))}

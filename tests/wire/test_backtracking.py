@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from apigw.contract import peers
+from apigw.ops import access_line
 from apigw.policy.auth import bearer
 from apigw.wire import headers, target
 from apigw.wire.http1 import chunked, head, response
@@ -39,6 +40,12 @@ CASES: list[tuple[Callable[..., Any], bytes, bytes]] = [
     (bearer._FORM.fullmatch, b"=", b"a"),
     (peers._PORT, b"1.", b":"),
     (peers._PORT, b"[::", b"]"),
+    (access_line._USER.search, b"a://", b""),
+    (access_line._SESSION.search, b";sess", b""),
+    (access_line._LIKE_URL, b"%25", b""),
+    (access_line._INNER_NAMES, b"?a", b""),
+    (access_line._INNER_USER, b"//:", b""),
+    (lambda data: access_line._INNER_USER(b"//" + data), b":", b""),
 ]
 
 
