@@ -11,7 +11,7 @@ FOUND, REFUSED = 0, 1
 
 
 def health(options: argparse.Namespace) -> int:
-    """Without ``--admin`` the configuration is read, and for that half a second's worth of modules is imported."""
+    """Without ``--admin`` the configuration is read, by modules whose import takes half a second."""
     try:
         admin = Admin.parse(options.admin) if options.admin else _configured(options)
         answer = admin.get("/ready" if options.ready else "/health")

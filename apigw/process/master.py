@@ -316,7 +316,7 @@ class Master(Service):
                 index=worker.index,
                 process=worker.process,
                 how=how(status),
-                held=f"; it held {counted(locks, 'lock')}, which are free again" if locks else "",
+                held=f"; it held {counted(locks, 'lock')}, now free again" if locks else "",
                 when=f"in {pause:g} s" if pause else "at once",
             )
 

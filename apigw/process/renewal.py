@@ -129,7 +129,7 @@ class Renewal:
                 loaded.append(listener.load(snapshot.authorities))
             except Exception as error:
                 path = ("gateway", "listen", snapshot.config.gateway.listen.index(listener.config), "tls")
-                problems.append(problem_in(snapshot.config, path, f"cannot be read any more: {reason(error)}"))
+                problems.append(problem_in(snapshot.config, path, f"cannot be used any more: {reason(error)}"))
         if problems:
             raise ConfigError(problems)
         return loaded

@@ -200,7 +200,7 @@ def test_a_certificate_that_changes_after_the_check_is_named(tmp_path: Path) -> 
         threads.stop()
     (problem,) = refused.value.problems
     assert str(problem).endswith(
-        "gateway.listen[1].tls: cannot be read any more: the key is not that of the certificate"
+        "gateway.listen[1].tls: cannot be used any more: the key is not that of the certificate"
     )
     assert scene.found(b"/a") == "first"
 
