@@ -25,6 +25,9 @@ MAX_FIELD = 1024
 MAX_PAIRS = 256
 """A query with more pairs of names and values is not logged."""
 
+LONGEST_NAME = 64
+"""Bytes of a name of which is remembered whether it is one of a secret."""
+
 ENDINGS = (
     b"token", b"secret", b"key", b"signature", b"credential", b"credentials", b"password", b"passwd", b"passphrase",
     b"pwd", b"jwt", b"assertion", b"session", b"sessionid", b"verifier", b"auth_code", b"authorization_code",
@@ -63,10 +66,16 @@ _MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
 _HEX = {code: f"\\x{code:02X}" for code in (*range(0x20), *range(0x7F, 0x100), ord('"'), ord("\\"))}
 
 
-@lru_cache(maxsize=512)
 def _is_secret(name: bytes) -> bool:
+    return _known(name) if len(name) <= LONGEST_NAME else _judged(name)
+
+
+def _judged(name: bytes) -> bool:
     plain = unquote_to_bytes(name.replace(b"+", b" ")).rstrip(b" []").rpartition(b"[")[2].strip().lower()
     return plain.endswith(ENDINGS) or plain in WORDS
+
+
+_known = lru_cache(maxsize=512)(_judged)
 
 
 def without_secrets(target: bytes) -> bytes:

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from apigw.ops.access_line import MAX_PAIRS, MAX_TARGET, Entry, of_format, without_secrets
+from apigw.ops import access_line
+from apigw.ops.access_line import LONGEST_NAME, MAX_PAIRS, MAX_TARGET, Entry, of_format, without_secrets
 from apigw.ops.access_log import BATCH, DELAY, QUIET, STOP_TIMEOUT, AccessLog
 
 FIELDS: dict[str, Any] = {
@@ -288,6 +289,14 @@ def test_a_user_in_a_url_is_not_shown() -> None:
 def test_a_secret_of_a_url_in_a_query_is_not_shown(value: bytes) -> None:
     """A value that is a URL with a secret, as where to go after a login, is a secret as a whole."""
     assert without_secrets(b"/login?a=1&next=" + value + b"&b=2") == b"/login?a=1&next=***&b=2"
+
+
+def test_names_are_remembered_up_to_a_length() -> None:
+    """Clients cannot have the gateway keep long ones. Whether they are those of secrets is known all the same."""
+    before = access_line._known.cache_info().currsize
+    name = b"a" * LONGEST_NAME + b"token"
+    assert without_secrets(b"/p?" + name + b"=s3cr3t") == b"/p?" + name + b"=***"
+    assert access_line._known.cache_info().currsize == before
 
 
 def test_a_query_of_very_many_pairs_is_not_shown() -> None:
