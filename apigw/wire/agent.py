@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from apigw.wire.agent_response import Response
 from apigw.wire.client_tls import SecureEndpoint
-from apigw.wire.deadlines import Deadlines
+from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost
 from apigw.wire.headers import FIELD_VALUE, HOP_BY_HOP, TOKEN, Headers
 from apigw.wire.http1.client import HTTP1Connection
@@ -65,7 +65,10 @@ _URI = re.compile(rb"[\x21-\x7e]+").fullmatch
 
 @implementer(IAgent)
 class Agent:
-    """One pool for each scheme, host and port. ``timeout``: seconds to a response's head, and between two pieces."""
+    """One pool for each scheme, host and port. ``timeout``: seconds to a response's head, and between two pieces.
+
+    Without one, who asks has to bound the time of the whole.
+    """
 
     def __init__(
         self,
@@ -73,7 +76,7 @@ class Agent:
         deadlines: Deadlines,
         tls_for: TLSFor,
         settings: PoolSettings | None = None,
-        timeout: float = 10.0,
+        timeout: float = NEVER,
         make_pool: MakePool | None = None,
         make_endpoint: MakeEndpoint = endpoint_to,
     ) -> None:

@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http_headers import Headers
@@ -272,6 +272,23 @@ async def test_an_answer_that_stalls(server: Server) -> None:
     with pytest.raises(ResponseFailed) as failed:
         await treq.content(response)
     assert failed.value.reasons[0].check(UpstreamTimedOut)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_asks_may_wait_for_long(server: Server) -> None:
+    """An agent without a timeout leaves it to who asks, such as an external check with `timeout: 1m`."""
+    held: list[Any] = []
+    server.root.behave = lambda request: held.append(request) or NOT_DONE_YET
+    clock: Any = Clock()
+    deadlines = Deadlines(clock)
+    agent = Agent(reactor, deadlines, no_tls)
+    server.agents.append(agent)
+    asked = agent.request(b"GET", server.base.encode())
+    await eventually(lambda: held)
+    clock.advance(3600.0)
+    deadlines.check()
+    held[0].finish()
+    assert (await asked).code == 200
 
 
 @pytest_twisted.ensureDeferred
