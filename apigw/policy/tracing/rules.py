@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from apigw.config.files import Files
 from apigw.config.merge import Document
-from apigw.config.nearest import hint
+from apigw.config.nearest import meant
 from apigw.config.rules import Rules
 from apigw.config.validate import shown
 from apigw.ops.tracing.propagation import FORMATS
@@ -18,7 +18,7 @@ _OURS = frozenset({b"host", b"content-length", b"content-type", b"transfer-encod
 
 def trace_headers(text: str) -> None:
     if text not in FORMATS:
-        raise ValueError(f"is not one of {', '.join(FORMATS)}{hint(text, FORMATS)}")
+        raise ValueError(f"is not one of {', '.join(FORMATS)}{meant(text, FORMATS)}")
 
 
 def collector_headers(content: bytes) -> list[tuple[bytes, bytes]]:

@@ -213,7 +213,7 @@ def test_without_tracing(tmp_path: Path) -> None:
         ({"sample": "1%"}, "otlp"),
         ({"otlp": "http://c", "sample": "101%"}, "sample"),
         ({"otlp": "http://c", "propagate": []}, "propagate"),
-        ({"otlp": "http://c", "propagate": ["jaeger"]}, "is not one of w3c, b3, b3_multi"),
+        ({"otlp": "http://c", "propagate": ["b33"]}, "is not one of w3c, b3, b3_multi; did you mean"),
         ({"otlp": "http://c", "propagate": ["w3c", "w3c"]}, "given twice"),
         ({"otlp": "http://c", "trust": "nobody"}, "trust"),
         ({"otlp": "http://c", "headers_file": "missing"}, "does not exist"),
