@@ -22,6 +22,10 @@ PATIENCE: Final = 0.002
 """Seconds that a worker waits for a lock. What is done under one takes microseconds, and the worker serves nobody
 else while it waits."""
 
+TRIES: Final = 40
+"""How often a lock that is taken is tried again before the worker sleeps: for some 4 µs, twice as long as a lock is
+held. To sleep, and to be woken by who gives it back, takes 25 µs of the two."""
+
 UNMARKED: Final = 0.02
 """Seconds after which a lock that is taken, and says not by whom, is taken to be the dead worker's."""
 
@@ -114,7 +118,11 @@ class Locks:
 
     def _wait(self, lock: i64) -> bool:
         self._count(LOCK_WAITS)
-        if self._semaphores[lock].acquire(True, PATIENCE):
+        acquire = self._acquire[lock]
+        for _ in range(TRIES):
+            if acquire(False):
+                return True
+        if acquire(True, PATIENCE):
             return True
         self._count(LOCK_MISSES)
         return False
