@@ -19,12 +19,12 @@ class Dates:
         self._line = b""
 
     def line(self) -> bytes:
-        """The line for HTTP/1.1."""
+        """The line for HTTP/1.1, after the end of the one before it."""
         second = int(self._now())
         if second != self._second:
             self._second = second
             self._value = formatdate(second, usegmt=True).encode("ascii")
-            self._line = b"date: %b\r\n" % self._value
+            self._line = b"\r\ndate: %b" % self._value
         return self._line
 
     def field(self) -> Header:

@@ -18,7 +18,7 @@ def test_the_time_as_a_field() -> None:
     now = 784111777.9
     dates = Dates(lambda: now)
     assert dates.field() == (b"date", b"Sun, 06 Nov 1994 08:49:37 GMT")
-    assert dates.line() is dates.line() == b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+    assert dates.line() is dates.line() == b"\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT"
     now = 784111778.0
     assert dates.field() == (b"date", b"Sun, 06 Nov 1994 08:49:38 GMT")
     now = 0.0

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from apigw.wire.date import Dates
 from apigw.wire.headers import Headers
+from apigw.wire.http1.field_lines import add_lines
 from apigw.wire.http1.states import BODILESS, CHUNKED, PLAIN, SHUT, SILENT
 from apigw.wire.request import BODYLESS_STATUS, Request, reason_of
 
@@ -32,7 +33,7 @@ class AnswerWriter:
             self._enter(PLAIN)
         elif request.clientproto == b"HTTP/1.1":
             self._enter(CHUNKED)
-            self._out.append(b"transfer-encoding: chunked\r\n")
+            self._out.append(b"\r\ntransfer-encoding: chunked")
         else:
             self._enter(PLAIN)
             return True
@@ -45,15 +46,15 @@ class AnswerWriter:
         if request.method == b"HEAD" or status in BODYLESS_STATUS:
             body = b""
         elif not framed:
-            out.append(b"content-length: %d\r\n" % len(body))
-        out.append(b"\r\n")
+            out.append(b"\r\ncontent-length: %d" % len(body))
+        out.append(b"\r\n\r\n")
         out.append(body)
         self._out = []
         self.transport.write(b"".join(out))
 
     def end_head(self, last: bool) -> None:
         """Complete the head. ``last``: the connection is closed after this answer."""
-        self._out.append(b"connection: close\r\n\r\n" if last else b"\r\n")
+        self._out.append(b"\r\nconnection: close\r\n\r\n" if last else b"\r\n\r\n")
 
     def send(self, data: bytes) -> None:
         """Add a piece of the body. The next ``flush`` or ``end`` writes it, if not this call."""
@@ -111,15 +112,15 @@ class AnswerWriter:
         """Add the status line and the fields, with a Date if they have none. Returns whether they have a length."""
         framed = dated = False
         out = self._out
-        out.append(b"HTTP/1.1 %d %b\r\n" % (status, reason))
-        for name, value in headers:
+        out.append(b"HTTP/1.1 %d %b" % (status, reason))
+        for pair in cast("list[tuple[bytes, ...]]", headers):  # when compiled, iterating over pairs would unpack each
             # Lengths are compared first, because they nearly always differ.
-            length = len(name)
+            length = len(pair[0])
             if length == 14:
-                framed = framed or name == b"content-length"
+                framed = framed or pair[0] == b"content-length"
             elif length == 4:
-                dated = dated or name == b"date"
-            out.append(b"%b: %b\r\n" % (name, value))
+                dated = dated or pair[0] == b"date"
+        add_lines(out, headers)
         if not dated:
             out.append(self._dates.line())
         return framed
