@@ -11,7 +11,7 @@ from support.oracle import read_all
 
 from apigw.proxy.headers import CopyRules, upstream_fields
 from apigw.wire.headers import HOP_BY_HOP, Headers
-from apigw.wire.http1.request_head import request_head
+from apigw.wire.http1.write_head import request_head
 from apigw.wire.request import Request, Stream
 from fuzz.target import Target
 

@@ -7,8 +7,8 @@ from typing import Any, Final, cast
 
 from apigw.wire.date import Dates
 from apigw.wire.headers import Headers
-from apigw.wire.http1.field_lines import add_lines
 from apigw.wire.http1.states import BODILESS, CHUNKED, PLAIN, SHUT, SILENT
+from apigw.wire.http1.write_head import add_lines
 from apigw.wire.request import BODYLESS_STATUS, Request, reason_of
 
 COALESCE: Final = 16 * 1024

@@ -14,8 +14,8 @@ from zope.interface import classImplements
 from apigw.wire.deadlines import NEVER, Deadlines
 from apigw.wire.errors import UpstreamError, UpstreamLost, UpstreamTimedOut
 from apigw.wire.headers import Headers
-from apigw.wire.http1.request_head import request_head
 from apigw.wire.http1.response import BODY, COMPLETE, SWITCHED, WAITING, ResponseReader
+from apigw.wire.http1.write_head import request_head
 from apigw.wire.interfaces import Receiver, Told, UpstreamConnection
 from apigw.wire.reactor.layers import beneath_tls, is_readable
 from apigw.wire.reactor.sending import JOINED

@@ -15,8 +15,7 @@ from twisted.internet.error import ConnectionLost
 from apigw.wire.errors import UpstreamLost
 from apigw.wire.headers import HOP_BY_HOP, Headers
 from apigw.wire.http1.client import CLOSING_TIME
-from apigw.wire.http1.field_lines import _beginnings
-from apigw.wire.http1.request_head import request_head
+from apigw.wire.http1.write_head import _beginnings, request_head
 from apigw.wire.interfaces import MAX_HEAD, MAX_HEADERS, MAX_INTERIM
 
 GET, HEAD = b"GET", b"HEAD"

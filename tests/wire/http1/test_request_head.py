@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apigw.wire.http1.request_head import request_head
+from apigw.wire.http1.write_head import request_head
 
 
 @pytest.mark.parametrize("number", range(10))

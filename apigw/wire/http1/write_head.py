@@ -1,5 +1,5 @@
 # Compiled: see docs/decisions/compiled.md
-"""The lines of the fields of a head, as HTTP/1.1 writes them."""
+"""How HTTP/1.1 writes heads: that of a request to a service, and the fields of all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from apigw.wire.headers import Headers
 
 _REMEMBERED: Final = 4096
 _LONGEST: Final = 64  # bytes of a cached name: the cache takes 1 MiB at most
+_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})  # empty ones have a Content-Length too (RFC 9110 §8.6)
 
 
 class _Beginnings(dict[bytes, bytes]):
@@ -40,3 +41,19 @@ def add_lines(out: list[bytes], fields: Headers) -> None:
     while at < size:
         out.append(b"%b%b" % (beginnings[pairs[at][0]], pairs[at][1]))
         at += 1
+
+
+def request_head(
+    method: bytes, target: bytes, authority: bytes, fields: Headers, length: int | None, upgrade: bool
+) -> bytes:
+    """The head of a request in canonical form, with exactly one framing (RFC 9112 §3 to §6)."""
+    out = [b"%b %b HTTP/1.1\r\nhost: %b" % (method, target, authority)]
+    add_lines(out, fields)
+    if length is None:
+        out.append(b"\r\ntransfer-encoding: chunked")
+    elif length or method in _WITH_BODY:
+        out.append(b"\r\ncontent-length: %d" % length)
+    if upgrade:
+        out.append(b"\r\nconnection: upgrade\r\nupgrade: websocket")
+    out.append(b"\r\n\r\n")
+    return b"".join(out)
