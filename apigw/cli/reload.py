@@ -101,7 +101,7 @@ def _change(options: argparse.Namespace, change: _Change) -> int:
 def _found(change: _Change, admin: Admin, directory: str) -> Mapping[str, Any]:
     """The status of the gateway that is to change. Raises ``NotChanged`` or ``NotAnswered``."""
     status = admin.get("/status")
-    if not isinstance(status, dict) or not {"process", "workers", change.count, change.runs} <= status.keys():
+    if not {"process", "workers", change.count, change.runs} <= status.keys():
         raise NotChanged(f"what answers at {admin} is no gateway of this version")
     process: int = status["process"]
     _check_process(process, admin)

@@ -27,7 +27,7 @@ TELLS_EVERY = 2.0
 2,000 routes: eight workers that did so each second took 2 % of a core for it."""
 
 ROUTES = 1000
-"""With more than 2,000 routes it is a second for each so many, and so at most 0.4 % of a core."""
+"""With more than 2,000 routes, it is a second for each so many of them: at most 0.4 % of a core."""
 
 
 class Tells(Service):

@@ -24,7 +24,7 @@ else while it waits."""
 
 TRIES: Final = 40
 """How often a lock that is taken is tried again before the worker sleeps: for some 4 µs, twice as long as a lock is
-held. To sleep, and to be woken by who gives it back, takes 25 µs of the two."""
+held. To sleep, and to be woken by who gives it back, takes 25 µs of both."""
 
 UNMARKED: Final = 0.02
 """Seconds after which a lock that is taken, and says not by whom, is taken to be the dead worker's."""
